@@ -1,0 +1,41 @@
+# `make demo` shows what bootvol does; `make test` shows that it does it right.
+# IMAGE=path-or-url makes both use another bootable image; PYTHON=... another Python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export IMAGE
+
+.PHONY: demo run test packages clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python demo/demo.py
+
+run: $(VENV)/.installed
+	$(BIN)/twistd --nodaemon --pidfile= bootvol --config twistd.conf
+
+test: packages $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+# What the tests need besides Python: QEMU, and a bootable image that nobody here made.
+packages:
+	sh tests/packages.sh qemu-system-x86 ipxe
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  sh tests/packages.sh python3-venv && $(PYTHON) -m venv $(VENV); }
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) var

@@ -1,0 +1,185 @@
+"""Source ``directory``: the files of one folder are the images.
+
+An image's id is its file name.  A file ``index.toml`` in the folder may say more of some::
+
+    [[images]]
+    id = "4"                     # what imageRef says; the file's name then no longer serves
+    file = "debian-12.raw"
+    name = "Debian 12"           # default: the id
+    format = "raw"               # default: raw
+    min_disk = 2                 # GiB; default: 0
+    sha512 = "…"                 # of the file; checked on every import
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, ValidationError
+from zope.interface import implementer
+
+from bootvol.errors import ImageNotFound, SourceFailed
+from bootvol.interfaces import IImageSource, IImageStream, PluginContext, SourcePlugin
+from bootvol.model import Caller, Digest, Image
+from bootvol.options import ConfigPath, Options
+from bootvol.threads import Threads
+
+INDEX: Final = "index.toml"
+
+
+class DirectoryOptions(Options):
+    """``[[sources]]`` of this plugin."""
+
+    directory: ConfigPath
+
+
+class Entry(Options):
+    """One ``[[images]]`` of the index."""
+
+    id: str = Field(min_length=1, max_length=255)
+    file: str = Field(pattern=r"^[^/.][^/]*$")
+    name: str | None = None
+    format: str = "raw"
+    min_disk: int = Field(default=0, ge=0)
+    sha512: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{128}$")
+
+
+class Index(Options):
+    """The index file as a whole."""
+
+    images: list[Entry] = Field(default=[])
+
+
+@implementer(IImageSource)
+class DirectorySource:
+    """Images in a folder that the operator keeps; links in it are the operator's own."""
+
+    def __init__(self, name: str, directory: Path, threads: Threads) -> None:
+        self.name = name
+        self._directory = directory
+        self._threads = threads
+
+    async def images(self, caller: Caller) -> Sequence[Image]:
+        """See :meth:`bootvol.interfaces.IImageSource.images`."""
+        return await self._threads.run(self._images)
+
+    async def find(self, caller: Caller, reference: str) -> Image:
+        """See :meth:`bootvol.interfaces.IImageSource.find`."""
+        for image in await self._threads.run(self._images):
+            if image.id == reference:
+                return image
+        raise ImageNotFound(reference)
+
+    async def open(self, image: Image) -> IImageStream:
+        """See :meth:`bootvol.interfaces.IImageSource.open`."""
+        descriptor, size = await self._threads.run(self._open, image.id)
+        return _FileStream(descriptor, size, self._threads)
+
+    def _images(self) -> list[Image]:
+        """Return what is there now: the folder is small, and changes without a word."""
+        try:
+            entries = self._entries()
+            sizes = {
+                entry.name: entry.stat().st_size
+                for entry in os.scandir(self._directory)
+                if entry.is_file() and entry.name != INDEX and not entry.name.startswith(".")
+            }
+        except OSError as error:
+            raise SourceFailed(f"Source {self.name} cannot be read: {error.strerror}") from error
+        indexed = {entry.file for entry in entries}
+        entries += [Entry(id=name, file=name) for name in sizes if name not in indexed]
+        return sorted(
+            (self._image(entry, sizes[entry.file]) for entry in entries if entry.file in sizes),
+            key=lambda image: image.id,
+        )
+
+    def _entries(self) -> list[Entry]:
+        path = self._directory / INDEX
+        try:
+            return Index.model_validate(tomllib.loads(path.read_text("utf-8"))).images
+        except FileNotFoundError:
+            return []
+        except (ValidationError, ValueError) as error:
+            raise SourceFailed(f"Source {self.name}: {INDEX} is not valid: {error}") from error
+
+    def _image(self, entry: Entry, size: int) -> Image:
+        return Image(
+            id=entry.id,
+            source=self.name,
+            name=entry.name or entry.id,
+            format=entry.format,
+            size_bytes=size,
+            min_disk_gib=entry.min_disk,
+            digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
+        )
+
+    def _open(self, image_id: str) -> tuple[int, int]:
+        files = {entry.id: entry.file for entry in self._entries()}
+        name = files.get(image_id, image_id)
+        if Path(name).name != name or name == INDEX or name.startswith("."):
+            raise ImageNotFound(image_id)
+        try:
+            # O_NONBLOCK: a pipe put in an image's place must not hold the thread for ever.
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            descriptor = os.open(self._directory / name, flags)
+        except FileNotFoundError:
+            raise ImageNotFound(image_id) from None
+        except OSError as error:
+            raise SourceFailed(f"Image {image_id} cannot be opened: {error.strerror}") from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise ImageNotFound(image_id)
+        return descriptor, status.st_size
+
+
+@implementer(IImageStream)
+class _FileStream:
+    """A file, read from its start."""
+
+    def __init__(self, descriptor: int, size: int, threads: Threads) -> None:
+        self.size: int | None = size
+        self._descriptor: int | None = descriptor
+        self._threads = threads
+        self._calls = threads.group()
+        self._offset = 0
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        if self._descriptor is None:
+            raise SourceFailed("the image has been closed")
+        count = await self._calls.run(_read, self._descriptor, self._offset, target)
+        self._offset += count
+        return count
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        descriptor, self._descriptor = self._descriptor, None
+        await self._calls.idle()
+        if descriptor is not None:
+            await self._threads.run(os.close, descriptor)
+
+
+def _read(descriptor: int, offset: int, target: memoryview) -> int:
+    done = 0
+    try:
+        while done < len(target):
+            count = os.preadv(descriptor, [target[done:]], offset + done)
+            if not count:
+                break
+            done += count
+    except OSError as error:
+        raise SourceFailed(f"The image cannot be read: {error.strerror}") from error
+    return done
+
+
+def _make(options: DirectoryOptions, context: PluginContext) -> DirectorySource:
+    return DirectorySource(context.name, options.directory, context.threads)
+
+
+PLUGIN = SourcePlugin(DirectoryOptions, _make)

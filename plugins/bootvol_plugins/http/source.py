@@ -1,0 +1,169 @@
+"""Asks servers for images, and follows redirects no further than allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from hyperlink import DecodedURL
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.web.client import Agent, ResponseFailed, ResponseNeverReceived
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
+from bootvol.interfaces import IImageSource, IImageStream
+from bootvol.model import Caller, Image
+from bootvol_plugins.http.stream import BodyStream
+from bootvol_plugins.http.urls import Refused, lies_under, parse
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS: Final = 5
+#: Servers that answer HEAD so may still answer GET.
+_NO_HEAD: Final = frozenset({403, 405, 501})
+
+
+@implementer(IImageSource)
+class HttpSource:
+    """An image is its URL.
+
+    :param allow: URL prefixes that :func:`parse` takes.
+    :param timeout: seconds until the head of an answer must have come.
+    """
+
+    def __init__(self, name: str, allow: Sequence[str], timeout: float, reactor: Any) -> None:
+        self.name = name
+        self._allow = [parse(prefix) for prefix in allow]
+        self._timeout = timeout
+        self._reactor = reactor
+        self._agent = _PlainAgent(Agent(reactor, connectTimeout=timeout))
+
+    async def images(self, caller: Caller) -> Sequence[Image]:
+        """See :meth:`bootvol.interfaces.IImageSource.images`: the web has no list."""
+        return []
+
+    async def find(self, caller: Caller, reference: str) -> Image:
+        """See :meth:`bootvol.interfaces.IImageSource.find`."""
+        if "://" not in reference:
+            raise ImageNotFound(reference)
+        try:
+            url = parse(reference)
+        except Refused as error:
+            raise InvalidImageRef(f"Invalid imageRef provided: the URL {error}.") from None
+        if not lies_under(url, self._allow):
+            # Perhaps another source knows it, or the id at its end.
+            raise ImageNotFound(reference)
+        response = await self._ask("HEAD", url)
+        _stop(response)
+        if response.code not in _NO_HEAD:
+            _check_found(response, url)
+        return Image(
+            id=url.to_text(),
+            source=self.name,
+            name=next((part for part in reversed(url.path) if part), url.host),
+            size_bytes=_length(response) if response.code == 200 else None,
+        )
+
+    async def open(self, image: Image) -> IImageStream:
+        """See :meth:`bootvol.interfaces.IImageSource.open`."""
+        url = parse(image.id)
+        if not lies_under(url, self._allow):
+            raise SourceFailed("The operator no longer allows images from there.")
+        response = await self._ask("GET", url)
+        try:
+            _check_found(response, url)
+        except Exception:
+            _stop(response)
+            raise
+        return BodyStream(response, _length(response))
+
+    async def _ask(self, method: str, url: DecodedURL) -> IResponse:
+        """Send a request, and again wherever a redirect leads that is allowed too."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await self._request(method, url)
+            if response.code not in _REDIRECTS:
+                return response
+            _stop(response)
+            url = self._redirected(response, url)
+        raise SourceFailed(f"{url.host} redirects more than {_MOST_REDIRECTS} times.")
+
+    def _redirected(self, response: IResponse, url: DecodedURL) -> DecodedURL:
+        location = (response.headers.getRawHeaders(b"location") or [b""])[0]
+        try:
+            target = parse(url.click(location.decode("ascii")).to_text())
+        except (Refused, ValueError):
+            raise SourceFailed(f"{url.host} redirects to what is no URL.") from None
+        if not lies_under(target, self._allow):
+            raise SourceFailed(f"{url.host} redirects to {target.host}, which is not allowed.")
+        return target
+
+    async def _request(self, method: str, url: DecodedURL) -> IResponse:
+        # A client of its own for each: no cookie of one tenant's request reaches another's.
+        client = HTTPClient(self._agent)
+        asked = client.request(
+            method,
+            url,
+            allow_redirects=False,
+            unbuffered=True,
+            timeout=self._timeout,
+            reactor=self._reactor,
+        )
+        try:
+            return await asked
+        except (ConnectError, DNSLookupError, ResponseNeverReceived, ResponseFailed) as error:
+            raise SourceFailed(f"{url.host} cannot be reached: {_why(error)}.") from error
+        except SchemeNotSupported as error:
+            raise SourceFailed(f"{url.scheme} is not supported here.") from error
+
+
+@implementer(IAgent)
+class _PlainAgent:
+    """Asks for bodies as they are: a compressed transfer could swell without bound in memory."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """See :meth:`twisted.web.iweb.IAgent.request`."""
+        plain = Headers(dict((headers or Headers()).getAllRawHeaders()))
+        plain.setRawHeaders(b"accept-encoding", [b"identity"])
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_refuse_encoded)
+
+
+def _refuse_encoded(response: IResponse) -> IResponse:
+    encodings = response.headers.getRawHeaders(b"content-encoding") or []
+    if any(encoding.strip().lower() not in {b"", b"identity"} for encoding in encodings):
+        _stop(response)
+        raise SourceFailed("The server sends the image encoded though it was asked not to.")
+    return response
+
+
+def _check_found(response: IResponse, url: DecodedURL) -> None:
+    if response.code in {404, 410}:
+        raise ImageNotFound(url.to_text())
+    if response.code != 200:
+        raise SourceFailed(f"{url.host} answers {response.code}.")
+
+
+def _length(response: IResponse) -> int | None:
+    return None if response.length is UNKNOWN_LENGTH else int(response.length)
+
+
+def _stop(response: IResponse) -> None:
+    """Let go of a response whose body nobody wants."""
+    response.deliverBody(BodyStream.unwanted())
+
+
+def _why(error: Exception) -> str:
+    reasons = getattr(error, "reasons", None)
+    return str(reasons[0].value) if reasons else str(error) or type(error).__name__

@@ -1,0 +1,137 @@
+"""A response's body, pulled: bytes are taken from the connection as the pipeline asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
+
+from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol.interfaces import IImageStream
+
+
+@implementer(IImageStream)
+class BodyStream:
+    """The body of a response.
+
+    :param response: unbuffered; its body is not yet delivered to anyone.
+    :param size: bytes that the server announced, or None.
+    """
+
+    def __init__(self, response: IResponse, size: int | None) -> None:
+        self.size = size
+        self._body = _Body()
+        response.deliverBody(self._body)
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        return await self._body.fill(target)
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        self._body.stop()
+
+    @staticmethod
+    def unwanted() -> Protocol:
+        """Return a receiver that ends the connection at once."""
+        body = _Body()
+        body.stop()
+        return body
+
+
+class _Body(Protocol):
+    """Copies what arrives into the memory that was lent, and pauses when there is none.
+
+    A transport may deliver a little after it was paused (and ``deliverBody`` itself resumes it
+    once): that little is kept, and the pause is asked for again.
+    """
+
+    def __init__(self) -> None:
+        self._target: memoryview | None = None
+        self._filled = 0
+        self._waiting: Deferred[int] | None = None
+        self._kept = b""
+        self._ended: Failure | None = None
+        self._stopped = False
+
+    def fill(self, target: memoryview) -> Deferred[int]:
+        """Fill ``target``; the result is how many bytes that took before the body's end."""
+        self._waiting = Deferred(self._cancelled)
+        waiting = self._waiting
+        self._target, self._filled = target, 0
+        kept, self._kept = self._kept, b""
+        self._take(kept)
+        if self._ended is not None:
+            self._answer()
+        elif self._waiting is not None:
+            self._producer("resumeProducing")
+        return waiting
+
+    def stop(self) -> None:
+        """End the connection; whatever still arrives is dropped."""
+        self._stopped = True
+        self._kept = b""
+        self._target = None
+        self._producer("loseConnection")
+
+    def connectionMade(self) -> None:
+        """The body is about to be delivered."""
+        self._producer("loseConnection" if self._stopped else "pauseProducing")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        if not self._stopped:
+            self._take(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The body has ended, well or not."""
+        self._ended = reason
+        self._answer()
+
+    def _take(self, data: bytes) -> None:
+        if self._target is not None:
+            count = min(len(data), len(self._target) - self._filled)
+            self._target[self._filled : self._filled + count] = data[:count]
+            self._filled += count
+            data = data[count:]
+            if self._filled == len(self._target):
+                self._answer()
+        self._kept += data
+        if self._target is None:
+            self._producer("pauseProducing")
+
+    def _answer(self) -> None:
+        """Tell the reader what became of the memory that it lent."""
+        waiting, self._waiting = self._waiting, None
+        target, self._target = self._target, None
+        if waiting is None or target is None:
+            return
+        full = self._filled == len(target)
+        if full or self._ended is None or self._ended.check(ResponseDone):
+            waiting.callback(self._filled)
+        else:
+            waiting.errback(_failure(self._ended))
+
+    def _cancelled(self, _waiting: Deferred[int]) -> None:
+        self._waiting = self._target = None
+
+    def _producer(self, verb: str) -> None:
+        transport: Any = self.transport
+        if transport is not None and self._ended is None:
+            getattr(transport, verb)()
+
+
+def _failure(reason: Failure) -> Exception:
+    """Say in the contract's words why a body broke off."""
+    reasons = getattr(reason.value, "reasons", [])
+    if reason.check(PotentialDataLoss) or any(each.check(ConnectionDone) for each in reasons):
+        return ImageTruncated("The server closed the connection before the image's end.")
+    cause = reasons[0].value if reasons else reason.value
+    return SourceFailed(f"The connection broke off: {cause}.")

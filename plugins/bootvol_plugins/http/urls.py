@@ -1,0 +1,50 @@
+"""Which URLs may be asked for.  The very object that was checked is the one that is requested."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from hyperlink import DecodedURL, URLParseError
+
+_SCHEMES: Final = frozenset({"http", "https"})
+#: Readers of URLs disagree on what these mean; no image needs them.
+_SUSPECT: Final = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+class Refused(Exception):
+    """The text is no URL that may be asked for."""
+
+
+def parse(text: str) -> DecodedURL:
+    """Return ``text`` as a URL.
+
+    :raises Refused: it is none, or has a form that serves to deceive.
+    """
+    try:
+        url = DecodedURL.from_text(text)
+        segments = url.path
+    except (URLParseError, ValueError, UnicodeError) as error:
+        raise Refused("is not a URL") from error
+    if url.scheme not in _SCHEMES or not url.host:
+        raise Refused("is not an http or https URL")
+    if _SUSPECT.search(text) or any(url.userinfo) or url.fragment:
+        raise Refused("has a form that is not allowed")
+    if any(segment in {".", ".."} or set(segment) & set("/\\\0") for segment in segments):
+        raise Refused("has a path that is not allowed")
+    return url
+
+
+def lies_under(url: DecodedURL, prefixes: Iterable[DecodedURL]) -> bool:
+    """Tell whether ``url`` is one of ``prefixes`` or below it, on the same origin."""
+    return any(_origin(url) == _origin(each) and _below(url, each) for each in prefixes)
+
+
+def _origin(url: DecodedURL) -> tuple[str, str, int | None]:
+    return (url.scheme, url.host.lower(), url.port)
+
+
+def _below(url: DecodedURL, prefix: DecodedURL) -> bool:
+    parts = tuple(part for part in prefix.path if part)
+    return tuple(part for part in url.path if part)[: len(parts)] == parts

@@ -1,0 +1,59 @@
+"""Identity ``static``: a fixed list of tokens in the configuration."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from pydantic import Field, SecretStr
+from zope.interface import implementer
+
+from bootvol.errors import Unauthorized
+from bootvol.interfaces import IdentityPlugin, IIdentity, PluginContext
+from bootvol.model import Caller
+from bootvol.options import Options
+
+
+class Token(Options):
+    """One ``[[identity.tokens]]``."""
+
+    token: SecretStr = Field(min_length=1)
+    tenant: str = Field(pattern=r"^[A-Za-z0-9._-]{1,255}$")
+    user: str = Field(min_length=1, max_length=255)
+    roles: list[str] = Field(default=[])
+
+
+class StaticOptions(Options):
+    """``[identity]`` of this plugin."""
+
+    tokens: list[Token] = Field(min_length=1)
+
+
+@implementer(IIdentity)
+class StaticIdentity:
+    """Knows tokens by their digest, so that looking one up tells nothing by its time."""
+
+    def __init__(self, options: StaticOptions) -> None:
+        self._callers = {
+            _digest(each.token.get_secret_value()): Caller(
+                each.user, each.tenant, frozenset(each.roles)
+            )
+            for each in options.tokens
+        }
+
+    async def authenticate(self, token: str) -> Caller:
+        """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""
+        try:
+            return self._callers[_digest(token)]
+        except KeyError:
+            raise Unauthorized from None
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _make(options: StaticOptions, _context: PluginContext) -> StaticIdentity:
+    return StaticIdentity(options)
+
+
+PLUGIN = IdentityPlugin(StaticOptions, _make)

@@ -1,0 +1,10 @@
+"""Makes ``twistd bootvol`` known to twistd."""
+
+from twisted.application.service import ServiceMaker
+
+bootvol = ServiceMaker(
+    "bootvol",
+    "bootvol.daemon",
+    "Turns operating-system images into persistent, bootable block volumes.",
+    "bootvol",
+)

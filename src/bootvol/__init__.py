@@ -1,0 +1,1 @@
+"""bootvol turns an operating-system image into a persistent, bootable block volume."""

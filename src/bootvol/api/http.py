@@ -1,0 +1,152 @@
+"""What every dialect of the API needs of HTTP: bounded requests, JSON, and calls that end.
+
+A handler's work is not cut off when its client leaves: Klein would cancel it half way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import uuid4
+
+import attrs
+import orjson
+from klein.resource import KleinResource
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from bootvol.errors import (
+    BodyTooLarge,
+    BootvolError,
+    MalformedBody,
+    MalformedUrl,
+    UnsupportedContentType,
+)
+
+#: The largest body that is read, in bytes; Nova's own limit (reference, section 2.1).
+LARGEST_BODY: Final = 114688
+#: Seconds without a byte after which a connection is closed.
+_IDLE: Final = 60
+
+_JSON: Final = b"application/json; charset=UTF-8"
+
+_log = Logger()
+
+
+@attrs.frozen
+class Reply:
+    """What a handler answers.
+
+    :ivar body: becomes JSON; None is an empty body.
+    """
+
+    body: object = None
+    status: int = 200
+
+
+def write(request: IRequest, reply: Reply) -> bytes:
+    """Set the reply's status and headers on ``request``, and return its body."""
+    request.setResponseCode(reply.status)
+    if reply.body is None:
+        return b""
+    request.setHeader(b"Content-Type", _JSON)
+    return orjson.dumps(reply.body)
+
+
+def read_json(request: IRequest) -> Any:
+    """Return the request's body.
+
+    :raises UnsupportedContentType: it is stated to be something else than JSON.
+    :raises MalformedBody: it is not JSON.
+    """
+    content_type = (request.getHeader(b"content-type") or b"application/json").split(b";")[0]
+    if content_type.strip().lower() != b"application/json":
+        raise UnsupportedContentType
+    request.content.seek(0)
+    try:
+        return orjson.loads(request.content.read())
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody from error
+
+
+def to_the_end(call: Deferred[Reply]) -> Deferred[Reply]:
+    """Return a Deferred like ``call`` that may be cancelled without cancelling ``call``."""
+    outer: Deferred[Reply] = Deferred()
+
+    def ended(result: Reply | Failure) -> None:
+        if not outer.called:
+            outer.callback(result)
+        elif isinstance(result, Failure) and not result.check(BootvolError, CancelledError):
+            _log.failure("a call failed after its client had left", failure=result)
+
+    call.addBoth(ended)
+    return outer
+
+
+class ApiRequest(Request):
+    """A request whose body is never held beyond :data:`LARGEST_BODY`."""
+
+    too_large = False
+
+    def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(channel, *args, **kwargs)
+        self.request_id = f"req-{uuid4()}"
+
+    def gotLength(self, length: int | None) -> None:
+        """The head has come; ``length`` is what the client says of its body."""
+        self.too_large = length is not None and length > LARGEST_BODY
+        super().gotLength(0 if self.too_large else length)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A piece of the body has come: keep it, or note that there is too much."""
+        held = self.content.tell() if self.content else 0
+        self.too_large = self.too_large or held + len(data) > LARGEST_BODY
+        if not self.too_large:
+            super().handleContentChunk(data)
+
+
+class ApiRoot(Resource):
+    """Sees to what no handler can: bodies too large, paths that are no text, suffixes.
+
+    :param app: the Klein application's resource.
+    :param fault: turns an error into the object that the dialect shows.
+    """
+
+    isLeaf = True
+
+    def __init__(self, app: KleinResource, fault: Any) -> None:
+        super().__init__()
+        self._app = app
+        self._fault = fault
+
+    def render(self, request: Request) -> Any:
+        """Answer, or hand the request on to the application."""
+        request_id = getattr(request, "request_id", "")
+        request.setHeader(b"X-Compute-Request-Id", request_id.encode("ascii"))
+        try:
+            if getattr(request, "too_large", False):
+                raise BodyTooLarge
+            _take_suffix(request)
+        except BootvolError as error:
+            return write(request, Reply(self._fault(error), error.status))
+        return self._app.render(request)
+
+
+def _take_suffix(request: Request) -> None:
+    """Drop the suffix that asks for JSON (reference, section 2.1): nothing else is spoken."""
+    path = request.postpath or []
+    try:
+        b"/".join(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedUrl from None
+    if path and path[-1].endswith(b".json"):
+        path[-1] = path[-1].removesuffix(b".json")
+
+
+def make_site(root: ApiRoot) -> Site:
+    """Return the factory of the API's connections."""
+    return Site(root, requestFactory=ApiRequest, timeout=_IDLE)

@@ -1,0 +1,31 @@
+"""Errors in Nova's form: one key that names the fault, with message and code.
+
+The keys are those of HP's service in 2012 (reference, section 2.5).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bootvol.errors import BootvolError
+
+_KEYS: Final = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "resizeNotAllowed",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "inProgress",
+    413: "overLimit",
+    415: "badMediaType",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+}
+
+
+def fault(error: BootvolError) -> dict[str, Any]:
+    """Return the JSON object that tells a client of ``error``."""
+    content: dict[str, Any] = {"message": error.message, "code": error.status}
+    if error.status == 413:
+        content["retryAfter"] = 0
+    return {_KEYS.get(error.status, "cloudServersFault"): content}

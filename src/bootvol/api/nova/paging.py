@@ -1,0 +1,34 @@
+"""``limit`` and ``offset`` of lists (reference, section 2.4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.web.iweb import IRequest
+
+from bootvol.errors import InvalidRequest
+
+#: The most that one answer lists; also what a missing or zero limit means.
+MOST: Final = 1000
+#: What every database takes for an offset.
+_LARGEST: Final = 2**31 - 1
+
+
+def page(request: IRequest) -> tuple[int, int]:
+    """Return the request's limit and offset.
+
+    :raises InvalidRequest: one is not a number, or negative.
+    """
+    limit, offset = _number(request, b"limit"), _number(request, b"offset")
+    return min(limit or MOST, MOST), offset
+
+
+def _number(request: IRequest, name: bytes) -> int:
+    given = (request.args or {}).get(name, [b"0"])[0]
+    try:
+        number = int(given[:40])
+    except ValueError:
+        raise InvalidRequest(f"{name.decode()} param must be an integer") from None
+    if number < 0:
+        raise InvalidRequest(f"{name.decode()} param must be positive")
+    return min(number, _LARGEST)

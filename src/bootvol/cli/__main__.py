@@ -1,0 +1,5 @@
+"""``python -m bootvol.cli``."""
+
+from bootvol.cli import main
+
+main()

@@ -1,0 +1,196 @@
+"""The commands; each is a few lines over the client or the daemon's parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bootvol.cli import boot as machine
+from bootvol.cli import show
+from bootvol.cli.client import Client
+from bootvol.cli.failures import NOT_FOUND, CommandFailed
+
+if TYPE_CHECKING:
+    from bootvol.settings import Settings
+
+_CONFIG = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+@click.version_option(package_name="bootvol")
+@click.option(
+    "--endpoint",
+    envvar="BOOTVOL_ENDPOINT",
+    default="http://127.0.0.1:8776/v1.1/demo",
+    show_default=True,
+    show_envvar=True,
+    help="Base URI of the API, with the tenant.",
+)
+@click.option("--token", envvar="BOOTVOL_TOKEN", default="", show_envvar=True, help="Auth token.")
+@click.pass_context
+def bootvol(context: click.Context, endpoint: str, token: str) -> None:
+    """Turn operating-system images into persistent, bootable block volumes."""
+    context.obj = Client(endpoint, token)
+
+
+# --- the operator's ------------------------------------------------------------------------------
+
+
+@bootvol.command()
+@click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
+def serve(config: Path) -> None:
+    """Run the daemon in the foreground, as `twistd --nodaemon bootvol` does."""
+    import sys
+
+    from twisted.scripts.twistd import run
+
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "bootvol", "--config", str(config)]
+    run()
+
+
+@bootvol.command("check-config")
+@click.argument("file", type=_CONFIG)
+def check_config(file: Path) -> None:
+    """Say whether a configuration file is right, and if not, what is wrong."""
+    _settings(file)
+    click.echo(f"{file}: ok")
+
+
+@bootvol.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command()
+@click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
+def upgrade(config: Path) -> None:
+    """Bring the database's schema up to this version."""
+    from twisted.internet import reactor
+
+    from bootvol.errors import ConfigurationError
+    from bootvol.store.database import Database
+
+    try:
+        Database(_settings(config).database, reactor).upgrade()  # type: ignore[arg-type]
+    except ConfigurationError as error:
+        raise CommandFailed(str(error)) from None
+    click.echo("The database is up to date.")
+
+
+def _settings(file: Path) -> Settings:
+    from bootvol import settings
+    from bootvol.errors import ConfigurationError
+
+    try:
+        return settings.load(file)
+    except ConfigurationError as error:
+        raise CommandFailed(str(error)) from None
+
+
+# --- the client's --------------------------------------------------------------------------------
+
+
+@bootvol.group()
+def image() -> None:
+    """Images that volumes can be created from."""
+
+
+@image.command("list")
+@click.option("--json", "raw", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_images(client: Client, raw: bool) -> None:
+    """List images."""
+    images = client.get("images/detail")["images"]
+    if raw:
+        click.echo(show.as_json(images))
+    else:
+        headings = {
+            "id": "ID",
+            "name": "NAME",
+            "OS-EXT-IMG-SIZE:size": "BYTES",
+            "minDisk": "MIN GiB",
+        }
+        show.table(images, headings)
+
+
+@bootvol.group()
+def volume() -> None:
+    """Volumes."""
+
+
+@volume.command("create")
+@click.option("--image", "image_ref", help="Image id or URL; without it the volume is blank.")
+@click.option("--size", type=click.IntRange(min=1), required=True, help="GiB.")
+@click.option("--name", help="Display name.")
+@click.option("--wait", is_flag=True, help="Follow the import until the volume can be used.")
+@click.pass_obj
+def create_volume(
+    client: Client, image_ref: str | None, size: int, name: str | None, wait: bool
+) -> None:
+    """Create a volume, and print its JSON."""
+    wanted = {"size": size, "display_name": name, "imageRef": image_ref}
+    made: dict[str, Any] = client.post("os-volumes", {"volume": wanted})["volume"]
+    if wait:
+        made = show.wait(client, made, bootable=image_ref is not None)
+    click.echo(show.as_json(made))
+
+
+@volume.command("list")
+@click.option("--bootable", is_flag=True, help="Only those made from an image.")
+@click.option("--json", "raw", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_volumes(client: Client, bootable: bool, raw: bool) -> None:
+    """List volumes."""
+    volumes = client.get("hp-bootable-volumes" if bootable else "os-volumes")["volumes"]
+    if raw:
+        click.echo(show.as_json(volumes))
+    else:
+        headings = {"id": "ID", "displayName": "NAME", "size": "GiB", "status": "STATUS"}
+        show.table(volumes, headings)
+
+
+@volume.command("show")
+@click.argument("volume_id")
+@click.pass_obj
+def show_volume(client: Client, volume_id: str) -> None:
+    """Print a volume's JSON, and with it the reason if it is in error."""
+    number = _segment(volume_id)
+    try:
+        shown = client.get(f"hp-bootable-volumes/{number}")["volume"]
+    except CommandFailed as failure:
+        if failure.exit_code != NOT_FOUND:
+            raise
+        shown = client.get(f"os-volumes/{number}")["volume"]
+    if shown["status"] == "error":
+        shown["error"] = client.get(f"os-volumes/{number}/error")["error"]
+    click.echo(show.as_json(shown))
+
+
+@volume.command("delete")
+@click.argument("volume_id")
+@click.pass_obj
+def delete_volume(client: Client, volume_id: str) -> None:
+    """Delete a volume; one that is still being made is cancelled."""
+    client.delete(f"os-volumes/{_segment(volume_id)}")
+
+
+@volume.command("boot")
+@click.argument("volume_id")
+@click.option("--memory", type=click.IntRange(min=16), default=512, show_default=True, help="MiB.")
+@click.option("--accel", default="tcg", show_default=True, help="QEMU accelerator: tcg or kvm.")
+@click.option("--seconds", type=float, help="Turn the machine off after so long.")
+@click.pass_context
+def boot(
+    context: click.Context, volume_id: str, memory: int, accel: str, seconds: float | None
+) -> None:
+    """Boot a machine from a volume on this host, with its serial console here (admins only)."""
+    found = context.obj.get(f"os-volumes/{_segment(volume_id)}/connection")["connection"]
+    context.exit(machine.boot(found["address"], memory, accel, seconds))
+
+
+def _segment(text: str) -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe="")

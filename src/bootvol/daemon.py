@@ -1,0 +1,180 @@
+"""The daemon: puts the parts together as Twisted services, and nothing else does.
+
+``twistd bootvol --config FILE`` finds :class:`Options` and :func:`makeService` here, by way of
+``twisted/plugins/bootvol_service.py``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from twisted.application import strports
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.python import usage
+from twisted.web.server import Site
+
+from bootvol import plugins, settings
+from bootvol.api.http import ApiRoot, make_site
+from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.faults import fault
+from bootvol.errors import ConfigurationError
+from bootvol.interfaces import PluginContext
+from bootvol.service.backends import Backends
+from bootvol.service.images import Images
+from bootvol.service.imports import Importer
+from bootvol.service.quotas import Quota
+from bootvol.service.volumes import Volumes
+from bootvol.service.worker import Worker
+from bootvol.settings import PluginSettings, Settings
+from bootvol.store import claims
+from bootvol.store.database import Database
+from bootvol.threads import Threads
+
+#: Threads for blocking calls of plugins and for hashing.
+_DATA_THREADS: Final = 8
+
+
+class Options(usage.Options):
+    """What ``twistd bootvol`` takes."""
+
+    optParameters: Final = [["config", "c", "twistd.conf", "the configuration file"]]
+
+    def postOptions(self) -> None:
+        """Put the daemon together, so that what is wrong is said before anything is started.
+
+        :raises usage.UsageError: a mistake; twistd shows it and exits non-zero.
+        """
+        from twisted.internet import reactor
+
+        try:
+            self.daemon = Daemon(settings.load(Path(self["config"])), reactor)
+        except ConfigurationError as error:
+            raise usage.UsageError(str(error)) from error
+
+
+def makeService(options: Options) -> IService:
+    """Return the daemon, not yet started."""
+    return options.daemon
+
+
+class Daemon(Service):
+    """Everything that runs in one process: the API above, the worker below, threads and database.
+
+    No thread is started before :meth:`startService`: twistd forks in between.
+
+    :ivar site: serves the API; tests bring their own port.
+    """
+
+    def __init__(self, config: Settings, reactor: Any) -> None:
+        """Blocks on the disk and the database: the reactor does not run yet.
+
+        :raises ConfigurationError: the machine is not as the configuration says, or another
+            daemon uses the same state directory.
+        """
+        self._config = config
+        self._reactor = reactor
+        self._lock, self._worker_id = _take_directory(config.state.directory)
+        self._threads = Threads(reactor, "bootvol-data", _DATA_THREADS)
+        self._database = Database(config.database, reactor)
+        self._prepare_database()
+        self._worker, self.site = self._put_together()
+        self._listening = MultiService()
+        for endpoint in config.api.listen:
+            strports.service(endpoint, self.site, reactor).setServiceParent(self._listening)
+
+    def _prepare_database(self) -> None:
+        if self._database.embedded:
+            self._database.upgrade()
+        else:
+            self._database.check()
+        self._database.alone(claims.release_all, self._worker_id)
+
+    def _put_together(self) -> tuple[Worker, Site]:
+        config = self._config
+        identity = self._plugin(config.identity)
+        images = Images({each.name: self._plugin(each) for each in config.sources})
+        backends = Backends([self._plugin(each) for each in config.backends])
+        importer = Importer(
+            images,
+            backends,
+            self._threads,
+            config.imports.buffers,
+            config.imports.buffer_kib * 1024,
+        )
+        worker = Worker(
+            self._worker_id,
+            self._database,
+            backends,
+            importer,
+            config.imports.concurrent,
+            self._reactor,
+        )
+        volumes = Volumes(
+            self._database,
+            images,
+            backends,
+            Quota(config.quota.volumes, config.quota.gigabytes),
+            config.availability_zone,
+            worker,
+            lambda: datetime.now(UTC),
+        )
+        api = NovaApi(identity, volumes, images)
+        return worker, make_site(ApiRoot(api.app.resource(), fault))
+
+    def _plugin(self, configured: PluginSettings) -> Any:
+        context = PluginContext(self._reactor, self._threads, configured.name)
+        return plugins.build(configured.descriptor, configured.options, context)
+
+    def startService(self) -> None:
+        """Work and listen."""
+        self._threads.start()
+        self._database.start()
+        self._worker.startService()
+        self._listening.startService()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, let go of all work so that it can go on later, then end the threads."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._listening.stopService()
+        await self._worker.stop()
+        self._threads.stop()
+        self._database.stop()
+        os.close(self._lock)
+
+
+def _take_directory(directory: Path) -> tuple[int, str]:
+    """Lock the state directory for this process; return the lock and the id that it holds.
+
+    The system lets go of the lock however the process ends.  The id stays, so that a daemon that
+    was killed knows its own claims when it starts again, and need not wait for them to run out.
+
+    :raises ConfigurationError: another daemon has it, or it cannot be written.
+    """
+    path = directory / "daemon.lock"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"state.directory: {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigurationError(
+            f"state.directory: another daemon is using {directory}. Stop it, or give each its own."
+        ) from None
+    worker_id = os.read(lock, 64).decode("ascii", "replace")
+    if not worker_id:
+        worker_id = f"worker-{uuid4()}"
+        os.write(lock, worker_id.encode("ascii"))
+    return lock, worker_id

@@ -1,0 +1,315 @@
+"""The one tree of errors: what went wrong, in a form for machines and for people.
+
+Every class has a stable ``code`` (never reused, never renamed), the HTTP ``status`` that a
+dialect of the API answers with, whether trying again unchanged can help (``retryable``), and a
+``remedy``: what a person can do.  A dialect turns an error into its own fault form; the reason
+kept with a volume in ``error`` is the same error as an :class:`ErrorReport`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+
+
+@attrs.frozen
+class ErrorReport:
+    """An error as it is stored and shown; the fields mean what :class:`BootvolError` says."""
+
+    code: str
+    message: str
+    retryable: bool
+    remedy: str
+
+
+class BootvolError(Exception):
+    """The root: whatever bootvol itself knows to have gone wrong.
+
+    :param message: one sentence for the person who asked; without it, the class's own.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = True
+    remedy: ClassVar[str] = "Try again later; if it goes on, ask the operator to read the log."
+    default_message: ClassVar[str] = "Server Error, please try again later."
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or self.default_message
+        super().__init__(self.message)
+
+    def report(self) -> ErrorReport:
+        """Return this error as the value that is stored with a volume."""
+        return ErrorReport(self.code, self.message, self.retryable, self.remedy)
+
+
+# --- what a request got wrong ----------------------------------------------------------------
+
+
+class InvalidRequest(BootvolError):
+    """The request cannot be carried out as it is."""
+
+    code = "invalid-request"
+    status = 400
+    retryable = False
+    remedy = "Correct the request and send it again."
+    default_message = "The request is not valid."
+
+
+class MalformedBody(InvalidRequest):
+    """The body is not what its content type says."""
+
+    code = "malformed-body"
+    default_message = "Malformed request body"
+
+
+class UnsupportedContentType(InvalidRequest):
+    """The body is of a type that the API does not read."""
+
+    code = "unsupported-content-type"
+    remedy = "Send JSON, with Content-Type: application/json."
+    default_message = "Unsupported Content-Type"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is larger than any request of the API can need."""
+
+    code = "body-too-large"
+    remedy = "Send a smaller request."
+    default_message = "Request is too large."
+
+
+class MalformedUrl(InvalidRequest):
+    """The path names another tenant than the token, or is not text."""
+
+    code = "malformed-url"
+    remedy = "Use the tenant that your token is for."
+    default_message = "Malformed request url"
+
+
+class MissingEntity(InvalidRequest):
+    """The body lacks the object that the call is about."""
+
+    code = "missing-entity"
+    status = 422
+    remedy = "Wrap the request in the object that the reference names."
+    default_message = "Unable to process the contained instructions"
+
+
+class InvalidImageRef(InvalidRequest):
+    """The image reference has a form that no source reads, or names a place not allowed."""
+
+    code = "invalid-image-ref"
+    remedy = "Use an image id that the service lists, or a URL that the operator allows."
+    default_message = "Invalid imageRef provided."
+
+
+class ImageLargerThanVolume(InvalidRequest):
+    """The image is known to need a larger volume."""
+
+    code = "image-larger-than-volume"
+    remedy = "Ask for a larger volume."
+    default_message = "Size of specified image is larger than volume size."
+
+
+class VolumeBusy(InvalidRequest):
+    """The volume's status does not allow what was asked."""
+
+    code = "volume-busy"
+    remedy = "Wait until the volume has the status that the call needs."
+    default_message = "Volume status must be available or error"
+
+
+class Unauthorized(BootvolError):
+    """There is no token, or it is not valid."""
+
+    code = "unauthorized"
+    status = 401
+    retryable = False
+    remedy = "Send a valid token in X-Auth-Token."
+    default_message = "This server could not verify that you are authorized to access it."
+
+
+class Forbidden(BootvolError):
+    """The caller lacks the right."""
+
+    code = "forbidden"
+    status = 403
+    retryable = False
+    remedy = "Ask somebody with the right role."
+    default_message = "Access was denied to this resource."
+
+
+class NotFound(BootvolError):
+    """Nothing is there, or nothing that this caller may know of."""
+
+    code = "not-found"
+    status = 404
+    retryable = False
+    remedy = "List what there is, and use an id from the list."
+    default_message = "The resource could not be found."
+
+
+class VolumeNotFound(NotFound):
+    """The caller's tenant has no such volume.
+
+    :param volume_id: the id as the caller gave it.
+    """
+
+    code = "volume-not-found"
+
+    def __init__(self, volume_id: int | str) -> None:
+        super().__init__(f"Volume {volume_id} could not be found.")
+
+
+class SnapshotNotFound(NotFound):
+    """The caller's tenant has no such snapshot.
+
+    :param snapshot_id: the id as the caller gave it.
+    """
+
+    code = "snapshot-not-found"
+
+    def __init__(self, snapshot_id: int | str) -> None:
+        super().__init__(f"Snapshot {snapshot_id} could not be found.")
+
+
+class ImageNotFound(NotFound):
+    """No source has such an image, as far as the caller may know.
+
+    :param reference: the image reference as the caller gave it.
+    """
+
+    code = "image-not-found"
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"Image {reference} could not be found.")
+
+
+class MethodNotAllowed(BootvolError):
+    """The path is there, but not for this method."""
+
+    code = "method-not-allowed"
+    status = 405
+    retryable = False
+    remedy = "Use a method that the reference gives for this path."
+    default_message = "The method is not allowed for the requested URL."
+
+
+class QuotaExceeded(BootvolError):
+    """The tenant has used what it is allowed."""
+
+    code = "quota-exceeded"
+    status = 413
+    retryable = False
+    remedy = "Delete what is not needed, or ask for a higher quota."
+
+
+# --- what became of an import or of the space under a volume -----------------------------------
+
+
+class ImportFailed(BootvolError):
+    """An import ended without a volume that can boot."""
+
+    code = "import-failed"
+    retryable = False
+    remedy = "Read the message, delete the volume, and create it again."
+    default_message = "The image could not be copied onto the volume."
+
+
+class ImageTooLarge(ImportFailed):
+    """The image has more bytes than the volume."""
+
+    code = "image-too-large"
+    remedy = "Delete the volume and create a larger one."
+
+
+class ImageTruncated(ImportFailed):
+    """The source ended before the image did."""
+
+    code = "image-truncated"
+    retryable = True
+    remedy = "Delete the volume and try again; if it goes on, look at the image's source."
+
+
+class DigestMismatch(ImportFailed):
+    """The bytes that came are not the ones that the source promised."""
+
+    code = "digest-mismatch"
+    remedy = "Have the image or its stated digest put right, then create the volume again."
+
+
+class UnsupportedFormat(ImportFailed):
+    """The image is in a format that is not read."""
+
+    code = "unsupported-format"
+    remedy = "Convert the image to a raw disk and use that."
+
+
+class NotADisk(ImportFailed):
+    """What the source sent is no disk image at all."""
+
+    code = "not-a-disk"
+    remedy = "Check what the image reference leads to."
+
+
+class SourceFailed(ImportFailed):
+    """The image's source cannot be reached, or broke off."""
+
+    code = "source-failed"
+    status = 503
+    retryable = True
+    remedy = "Try again; if it goes on, ask the operator whether the image's source is well."
+    default_message = "The image's source does not answer."
+
+
+class BackendFailed(BootvolError):
+    """The place where volumes live refused or failed."""
+
+    code = "backend-failed"
+    remedy = "Ask the operator to look at the backend, then delete and create the volume again."
+    default_message = "The storage backend failed."
+
+
+class NoSpace(BackendFailed):
+    """The backend has no room for the volume."""
+
+    code = "no-space"
+    remedy = "Have the operator add space, or delete volumes that are not needed."
+    default_message = "The storage backend has no space left."
+
+
+class UnexpectedFailure(BootvolError):
+    """A defect of bootvol itself; the log has it in full."""
+
+    code = "unexpected-failure"
+    remedy = "Ask the operator to report the traceback in the log; delete and create again."
+    default_message = "An unexpected failure stopped the work on this volume."
+
+
+# --- what the operator got wrong ---------------------------------------------------------------
+
+
+class ConfigurationError(BootvolError):
+    """The configuration, or the machine under it, does not let the daemon run."""
+
+    code = "configuration"
+    retryable = False
+    remedy = "Correct the configuration; `bootvol check-config FILE` says when it is right."
+
+
+class DefectivePlugin(ConfigurationError):
+    """A plugin does not provide the interface that it is named for."""
+
+    code = "defective-plugin"
+    remedy = "Install another version of the plugin, or tell its author."
+
+
+def reason(error: BaseException) -> ErrorReport:
+    """Return what to store with a volume that ``error`` stopped.
+
+    An error that is not bootvol's own is a defect: its text is for the log, not for tenants.
+    """
+    known = error if isinstance(error, BootvolError) else UnexpectedFailure()
+    return known.report()

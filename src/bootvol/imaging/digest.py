@@ -1,0 +1,40 @@
+"""The digest of what a source sends, held against what it stated."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from bootvol.errors import DigestMismatch
+from bootvol.model import Digest
+
+#: Where a source states no digest, this one is computed, for the record and for the cache.
+DEFAULT: Final = "sha512"
+
+
+class Digester:
+    """Hashes chunks in order; its methods block for as long as hashing takes.
+
+    :param stated: what the source promised, if anything.
+    """
+
+    def __init__(self, stated: Digest | None) -> None:
+        self._stated = stated
+        self._hash = hashlib.new(stated.algorithm if stated else DEFAULT)
+
+    def update(self, chunk: memoryview) -> None:
+        """Take in the bytes that come next.  Releases the interpreter's lock."""
+        self._hash.update(chunk)
+
+    def verify(self) -> Digest:
+        """Return the digest of all bytes.
+
+        :raises DigestMismatch: it is not what the source stated.
+        """
+        computed = Digest(self._hash.name, self._hash.hexdigest())
+        if self._stated is not None and self._stated.value.lower() != computed.value:
+            raise DigestMismatch(
+                f"The image's {computed.algorithm} is {computed.value},"
+                f" but {self._stated.value} was stated."
+            )
+        return computed

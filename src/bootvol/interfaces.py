@@ -1,0 +1,230 @@
+"""The plugin contract: what image sources, block backends and identity services provide.
+
+A plugin is found by entry point (``bootvol.sources``, ``bootvol.backends``,
+``bootvol.identities``).  The entry point loads a small descriptor (:class:`SourcePlugin`,
+:class:`BackendPlugin`, :class:`IdentityPlugin`); its factory is called once when the daemon
+starts, and may import the driver's library only then.
+
+Rules that hold for every method here:
+
+* it is called in the reactor's thread and must not block it: blocking work goes through
+  :attr:`PluginContext.threads`;
+* it is a coroutine that awaits Deferreds, and it may be cancelled at any await;
+* it raises what its docstring names; anything else counts as a defect of the plugin;
+* a volume's name is text of letters, digits and ``-``, at most 64 characters, unique for ever.
+
+``bootvol.testing`` has a contract suite for each interface: a plugin is right when it passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from pydantic import BaseModel
+from zope.interface import Attribute, Interface
+
+from bootvol.model import Caller, Connection, Image
+from bootvol.threads import Threads
+
+
+class IImageStream(Interface):
+    """The bytes of one image, pulled in order by one reader."""
+
+    size: int | None = Attribute("Bytes from the start of the image to its end; None if unknown.")
+
+    async def read_into(target: memoryview) -> int:
+        """Fill ``target`` with the bytes that come next.
+
+        The reader is the backpressure: while nobody awaits this, nothing is fetched beyond a
+        small bounded remainder.  Not to be called twice at once.
+
+        :param target: writable memory, which stays the caller's.
+        :returns: the number of bytes, which is ``len(target)`` but at the end of the image;
+            0 when there are no more.
+        :raises bootvol.errors.ImageTruncated: the image ended before its stated size.
+        :raises bootvol.errors.SourceFailed: the source broke off.
+        """
+
+    async def close() -> None:
+        """Let go of file and connection; wait for a cancelled read to have ended.  Idempotent."""
+
+
+class IImageSource(Interface):
+    """Where images come from."""
+
+    name: str = Attribute("The name that the operator gave this source.")
+
+    async def images(caller: Caller) -> Sequence[Image]:
+        """List the images that ``caller`` may use, sorted by id.
+
+        A source that cannot know them all (URLs) lists none.
+
+        :raises bootvol.errors.SourceFailed: the source does not answer.
+        """
+
+    async def find(caller: Caller, reference: str) -> Image:
+        """Find the image that ``reference`` means to this source.
+
+        :param reference: an id or a URL, as a client sent it: hostile until proven otherwise.
+        :raises bootvol.errors.ImageNotFound: it means nothing here; another source may know it.
+        :raises bootvol.errors.InvalidImageRef: it is meant for this source but is not allowed.
+        :raises bootvol.errors.SourceFailed: the source does not answer.
+        """
+
+    async def open(image: Image) -> IImageStream:
+        """Open an image that :meth:`find` returned, perhaps hours or a restart ago.
+
+        :raises bootvol.errors.ImageNotFound: it is no longer there.
+        :raises bootvol.errors.SourceFailed: the source does not answer.
+        """
+
+
+class IVolumeWriter(Interface):
+    """The one writer of one volume.  Offsets and lengths are multiples of the block size."""
+
+    async def write(offset: int, data: memoryview) -> None:
+        """Write ``data`` (bytes) at ``offset`` (bytes).
+
+        Several writes may be under way at once, never to the same place.
+
+        :param data: must not change until the write has ended, also if it was cancelled.
+        :raises bootvol.errors.NoSpace: the backend is full.
+        :raises bootvol.errors.BackendFailed: the device failed.
+        """
+
+    async def zero(offset: int, length: int) -> None:
+        """Make ``length`` bytes at ``offset`` read as zeros, giving their space back if it can.
+
+        :raises bootvol.errors.BackendFailed: the device failed.
+        """
+
+    async def flush() -> None:
+        """Return when every write that has ended survives loss of power.
+
+        :raises bootvol.errors.BackendFailed: some of them will not.
+        """
+
+    async def close() -> None:
+        """Wait for calls under way, cancelled ones too, and let go of the device.  Idempotent."""
+
+
+class IVolumeReader(Interface):
+    """Reads a volume's bytes back."""
+
+    async def read(offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``offset``.
+
+        :raises bootvol.errors.BackendFailed: the device failed.
+        """
+
+    async def close() -> None:
+        """Wait for calls under way, cancelled ones too, and let go of the device.  Idempotent."""
+
+
+class IBlockBackend(Interface):
+    """Where volumes live.  The core owns bytes, order, digests and retries; this, the device."""
+
+    name: str = Attribute("The name that the operator gave this backend.")
+    capabilities: Capabilities = Attribute("What this backend promises; the suite tests it.")
+
+    async def allocate(volume: str, size: int) -> None:
+        """Make the space for a volume.  Quick, and idempotent for the same name and size.
+
+        Cancelled, it leaves either nothing or what another call completes.
+
+        :param size: bytes, a multiple of the block size.
+        :raises bootvol.errors.NoSpace: there is no room.
+        :raises bootvol.errors.BackendFailed: the name is taken by something of another size, or
+            the device failed.
+        """
+
+    async def open_writer(volume: str) -> IVolumeWriter:
+        """Open an allocated volume for writing.
+
+        :raises bootvol.errors.BackendFailed: it is not there, or not what was allocated.
+        """
+
+    async def open_reader(volume: str) -> IVolumeReader:
+        """Open an allocated volume for reading.
+
+        :raises bootvol.errors.BackendFailed: it is not there, or not what was allocated.
+        """
+
+    async def delete(volume: str) -> None:
+        """Give the volume's space back.  Idempotent: a volume that is not there is deleted.
+
+        :raises bootvol.errors.BackendFailed: it is still there.
+        """
+
+    async def connection(volume: str) -> Connection:
+        """Tell how a hypervisor reaches an allocated volume.
+
+        :raises bootvol.errors.BackendFailed: it is not there.
+        """
+
+
+class IIdentity(Interface):
+    """Says who a token belongs to."""
+
+    async def authenticate(token: str) -> Caller:
+        """Return whom ``token`` speaks for.
+
+        :param token: as a client sent it: hostile until proven otherwise.
+        :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
+        """
+
+
+@attrs.frozen
+class Capabilities:
+    """What a backend declares of itself.
+
+    :ivar reads_zero_when_new: a newly allocated volume reads as zeros, so holes of an image
+        need no writing.  Where it is False the core zeroes every hole and the tail.
+    :ivar block_size: bytes; every offset and length is a multiple of it.  A power of two, at
+        most 64 KiB.
+    :ivar parallel_writes: how many writes under way at once the backend makes use of.
+    """
+
+    reads_zero_when_new: bool
+    block_size: int = 512
+    parallel_writes: int = 1
+
+
+@attrs.frozen
+class PluginContext:
+    """What the daemon lends to a plugin.
+
+    :ivar reactor: provides IReactorTime, IReactorTCP and IReactorFromThreads, among others.
+    :ivar threads: for blocking calls; shared by all plugins.
+    :ivar name: what the operator calls this instance.
+    """
+
+    reactor: Any
+    threads: Threads
+    name: str
+
+
+@attrs.frozen
+class SourcePlugin:
+    """Describes a kind of image source.  ``factory`` gets an instance of ``settings``."""
+
+    settings: type[BaseModel]
+    factory: Callable[[Any, PluginContext], IImageSource]
+
+
+@attrs.frozen
+class BackendPlugin:
+    """Describes a kind of block backend.  ``factory`` gets an instance of ``settings``."""
+
+    settings: type[BaseModel]
+    factory: Callable[[Any, PluginContext], IBlockBackend]
+
+
+@attrs.frozen
+class IdentityPlugin:
+    """Describes a kind of identity service.  ``factory`` gets an instance of ``settings``."""
+
+    settings: type[BaseModel]
+    factory: Callable[[Any, PluginContext], IIdentity]

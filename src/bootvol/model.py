@@ -1,0 +1,165 @@
+"""The values that everything else speaks of: frozen, without behaviour of their own.
+
+Sizes are in bytes where a field says ``bytes`` and in GiB where it says ``gib``; times are
+aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+from bootvol.errors import ErrorReport
+from bootvol.lifecycle import Status
+
+GIB: Final = 1024**3
+
+#: The role whose callers see what only operators and hypervisors should (where a volume lives).
+ADMIN: Final = "admin"
+
+
+@attrs.frozen
+class Caller:
+    """Who asks, as the identity plugin says."""
+
+    user: str
+    tenant: str
+    roles: frozenset[str] = frozenset()
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller has the operators' role."""
+        return ADMIN in self.roles
+
+
+@attrs.frozen
+class Digest:
+    """A digest that a source states: an algorithm of :mod:`hashlib` and lower-case hex."""
+
+    algorithm: str
+    value: str
+
+
+@attrs.frozen
+class Image:
+    """One image of one source, as the source described it when it was asked.
+
+    :ivar size_bytes: length of what the source sends; None where it does not know.
+    :ivar min_disk_gib: the smallest volume that the image's maker allows.
+    :ivar digest: of what the source sends, if it states one.
+    """
+
+    id: str
+    source: str
+    name: str
+    format: str = "raw"
+    size_bytes: int | None = None
+    min_disk_gib: int = 0
+    digest: Digest | None = None
+
+
+@attrs.frozen
+class Attachment:
+    """A volume's place in a server (a virtual machine)."""
+
+    volume_id: int
+    server_id: int
+    device: str | None
+
+
+@attrs.frozen
+class Volume:
+    """A volume as its row says.
+
+    :ivar name: what backends know it by; unique for ever, so never the id (an id may come
+        again with a new database).
+    :ivar image_id: the image it was created from; a volume is bootable if and only if it has one.
+    :ivar error: why the status is ``error``; kept only in that status.
+    """
+
+    id: int
+    name: str
+    tenant: str
+    user: str
+    size_gib: int
+    status: Status
+    created_at: datetime
+    availability_zone: str
+    backend: str
+    image_id: str | None = None
+    display_name: str | None = None
+    display_description: str | None = None
+    metadata: Mapping[str, str] = attrs.Factory(dict)
+    attachments: tuple[Attachment, ...] = ()
+    error: ErrorReport | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """The volume's size in bytes."""
+        return self.size_gib * GIB
+
+
+@attrs.frozen
+class NewVolume:
+    """What a caller asks for; everything else of a volume is the service's to say."""
+
+    size_gib: int
+    image_ref: str | None = None
+    snapshot_id: str | None = None
+    display_name: str | None = None
+    display_description: str | None = None
+    availability_zone: str | None = None
+    metadata: Mapping[str, str] = attrs.Factory(dict)
+
+
+class Phase(StrEnum):
+    """Where an import stands, as its progress shows it."""
+
+    QUEUED = "queued"
+    ALLOCATING = "allocating"
+    DOWNLOADING = "downloading"
+    FINISHING = "finishing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@attrs.frozen
+class Import:
+    """The filling of one volume from one image.
+
+    :ivar attempt: how often it was started; 0 while it has not been.
+    :ivar bytes_done: bytes of the image that are on the volume, in this attempt.
+    :ivar bytes_per_second: mean rate of this attempt.
+    """
+
+    volume_id: int
+    image: Image
+    phase: Phase = Phase.QUEUED
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    bytes_per_second: int = 0
+    attempt: int = 0
+    error: ErrorReport | None = None
+
+
+@attrs.frozen
+class Usage:
+    """What a tenant has of that which quotas limit."""
+
+    volumes: int
+    gigabytes: int
+
+
+@attrs.frozen
+class Connection:
+    """How a hypervisor on the backend's side reaches a volume.
+
+    :ivar kind: ``file`` or ``block`` (``address`` is an absolute path).
+    """
+
+    kind: str
+    address: str

@@ -1,0 +1,76 @@
+"""Finds plugins by entry point, and holds what they make against the interface."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+from zope.interface import Interface
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+from bootvol.errors import ConfigurationError, DefectivePlugin
+from bootvol.interfaces import (
+    BackendPlugin,
+    IBlockBackend,
+    IdentityPlugin,
+    IIdentity,
+    IImageSource,
+    PluginContext,
+    SourcePlugin,
+)
+
+Descriptor = TypeVar("Descriptor", SourcePlugin, BackendPlugin, IdentityPlugin)
+
+_GROUPS: Final[dict[type[Any], str]] = {
+    SourcePlugin: "bootvol.sources",
+    BackendPlugin: "bootvol.backends",
+    IdentityPlugin: "bootvol.identities",
+}
+_INTERFACES: Final[dict[type[Any], type[Interface]]] = {
+    SourcePlugin: IImageSource,
+    BackendPlugin: IBlockBackend,
+    IdentityPlugin: IIdentity,
+}
+
+
+def names(kind: type[Descriptor]) -> list[str]:
+    """Return the names of the installed plugins of one kind, sorted."""
+    return sorted(point.name for point in entry_points(group=_GROUPS[kind]))
+
+
+def load(kind: type[Descriptor], name: str) -> Descriptor:
+    """Return the descriptor of the plugin called ``name``; its driver is not loaded.
+
+    :raises ConfigurationError: there is no such plugin.
+    :raises DefectivePlugin: it cannot be imported, or is not a descriptor of this kind.
+    """
+    found = list(entry_points(group=_GROUPS[kind], name=name))
+    if not found:
+        known = ", ".join(names(kind)) or "none"
+        raise ConfigurationError(f"there is no such plugin; installed: {known}")
+    try:
+        descriptor = found[0].load()
+    except Exception as error:
+        raise DefectivePlugin(f"plugin {name!r} cannot be imported: {error}") from error
+    if not isinstance(descriptor, kind):
+        raise DefectivePlugin(f"plugin {name!r}: {found[0].value} is no {kind.__name__}")
+    return descriptor
+
+
+def build(
+    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin,
+    settings: BaseModel,
+    context: PluginContext,
+) -> Any:
+    """Make the plugin's object, and verify it.
+
+    :raises DefectivePlugin: the object lacks what its interface demands.
+    """
+    made: object = descriptor.factory(settings, context)
+    try:
+        verifyObject(_INTERFACES[type(descriptor)], made)
+    except Invalid as error:
+        raise DefectivePlugin(f"plugin {context.name!r} is not complete: {error}") from error
+    return made

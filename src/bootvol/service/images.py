@@ -1,0 +1,61 @@
+"""Finds images among all sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
+from bootvol.interfaces import IImageSource
+from bootvol.model import Caller, Image
+
+
+class Images:
+    """The images of all sources, in the order in which the operator named them.
+
+    :param sources: by name.
+    """
+
+    def __init__(self, sources: Mapping[str, IImageSource]) -> None:
+        self._sources = sources
+
+    def source(self, name: str) -> IImageSource:
+        """Return a source by its name.
+
+        :raises SourceFailed: the operator has taken it out of the configuration.
+        """
+        try:
+            return self._sources[name]
+        except KeyError:
+            raise SourceFailed(f"The source {name} is no longer configured.") from None
+
+    async def listed(self, caller: Caller) -> Sequence[Image]:
+        """List the images that ``caller`` may use; where two share an id, the first source's.
+
+        :raises SourceFailed: a source does not answer.
+        """
+        found: dict[str, Image] = {}
+        for source in self._sources.values():
+            for image in await source.images(caller):
+                found.setdefault(image.id, image)
+        return list(found.values())
+
+    async def find(self, caller: Caller, reference: str) -> Image:
+        """Find what ``imageRef`` means: an id, a URL that a source reads, or one ending in an id.
+
+        :raises ImageNotFound: no source knows it.
+        :raises InvalidImageRef: a URL that no source may read, and that ends in no known id.
+        :raises SourceFailed: a source does not answer.
+        """
+        is_url = "://" in reference
+        candidates = (
+            [reference, reference.rstrip("/").rpartition("/")[2]] if is_url else [reference]
+        )
+        for candidate in candidates:
+            for source in self._sources.values():
+                try:
+                    return await source.find(caller, candidate)
+                except ImageNotFound:
+                    continue
+        if is_url:
+            raise InvalidImageRef("Invalid imageRef provided: no image source reads that URL.")
+        raise ImageNotFound(reference)

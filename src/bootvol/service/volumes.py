@@ -1,0 +1,173 @@
+"""What callers may do with volumes.  Every answer is immediate; the work is a worker's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import uuid4
+
+from sqlalchemy import Connection as Db
+
+from bootvol.errors import (
+    Forbidden,
+    ImageLargerThanVolume,
+    InvalidRequest,
+    SnapshotNotFound,
+    VolumeBusy,
+    VolumeNotFound,
+)
+from bootvol.lifecycle import Event, IllegalTransition, Status
+from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Volume
+from bootvol.service.backends import Backends
+from bootvol.service.images import Images
+from bootvol.service.quotas import Quota
+from bootvol.store import imports as import_rows
+from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
+
+
+class Work(Protocol):
+    """What is told of new work; :class:`bootvol.service.worker.Worker` in the daemon."""
+
+    def wake(self) -> None:
+        """There may be something to do."""
+
+    def stop_import(self, volume_id: int) -> None:
+        """The import of this volume, if it runs here, has become pointless."""
+
+
+class Volumes:
+    """The volumes of all tenants, seen through the eyes of a caller.
+
+    :param zone: the availability zone of all of them.
+    :param now: the time, as an aware UTC datetime.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        images: Images,
+        backends: Backends,
+        quota: Quota,
+        zone: str,
+        work: Work,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._images = images
+        self._backends = backends
+        self._quota = quota
+        self._zone = zone
+        self._work = work
+        self._now = now
+
+    async def create(self, caller: Caller, wanted: NewVolume) -> Volume:
+        """Add a volume in status ``creating``; a worker takes it from there.
+
+        :raises InvalidRequest: the parts of ``wanted`` do not go together.
+        :raises SnapshotNotFound: there is no such snapshot.
+        :raises ImageNotFound: there is no such image.
+        :raises ImageLargerThanVolume: the image is known not to fit.
+        :raises QuotaExceeded: the tenant has used what it may.
+        """
+        if wanted.snapshot_id is not None:
+            if wanted.image_ref is not None:
+                raise InvalidRequest("Snapshot and image cannot be specified together.")
+            raise SnapshotNotFound(wanted.snapshot_id)
+        if wanted.availability_zone not in (None, self._zone):
+            raise InvalidRequest(f"The availability zone {wanted.availability_zone} is not known.")
+        image = None
+        if wanted.image_ref is not None:
+            image = await self._images.find(caller, wanted.image_ref)
+            _check_fits(image, wanted.size_gib)
+        volume = Volume(
+            id=0,
+            name=f"volume-{uuid4()}",
+            tenant=caller.tenant,
+            user=caller.user,
+            size_gib=wanted.size_gib,
+            status=Status.CREATING,
+            created_at=self._now(),
+            availability_zone=self._zone,
+            backend=self._backends.default.name,
+            image_id=image.id if image else None,
+            display_name=wanted.display_name,
+            display_description=wanted.display_description,
+            metadata=wanted.metadata,
+        )
+        added = await self._database.write(self._add, volume, image)
+        self._work.wake()
+        return added
+
+    def _add(self, db: Db, volume: Volume, image: Image | None) -> Volume:
+        self._quota.check(volume_rows.usage(db, volume.tenant), volume.size_gib)
+        added = volume_rows.add(db, volume)
+        if image is not None:
+            import_rows.add(db, added.id, image)
+        return added
+
+    async def listed(
+        self, caller: Caller, *, bootable: bool = False, limit: int | None = None, offset: int = 0
+    ) -> Sequence[Volume]:
+        """List the tenant's volumes, ascending by id; only the bootable ones if so asked."""
+        return await self._database.read(
+            volume_rows.listed, caller.tenant, bootable=bootable, limit=limit, offset=offset
+        )
+
+    async def get(self, caller: Caller, volume_id: int, *, bootable: bool = False) -> Volume:
+        """Return one volume.
+
+        :raises VolumeNotFound: there is none, it is another tenant's, or it is not bootable
+            though it was asked for as such.
+        """
+        volume = await self._database.read(volume_rows.get, caller.tenant, volume_id)
+        if bootable and volume.image_id is None:
+            raise VolumeNotFound(volume_id)
+        return volume
+
+    async def progress(self, caller: Caller, volume_id: int) -> Import:
+        """Return how far the import of a bootable volume has come.
+
+        :raises VolumeNotFound: as :meth:`get` with ``bootable``.
+        """
+        return await self._database.read(import_rows.get, caller.tenant, volume_id)
+
+    async def delete(self, caller: Caller, volume_id: int) -> None:
+        """Let a volume be removed, whatever still goes on with it.
+
+        :raises VolumeNotFound: there is none, or it is another tenant's.
+        :raises VolumeBusy: its status does not allow it.
+        """
+        await self._database.write(_mark_deleted, caller.tenant, volume_id)
+        self._work.stop_import(volume_id)
+        self._work.wake()
+
+    async def connection(self, caller: Caller, volume_id: int) -> Connection:
+        """Tell an operator or hypervisor how to reach a volume.
+
+        :raises Forbidden: the caller is neither.
+        :raises VolumeNotFound: there is none, or it is another tenant's.
+        :raises VolumeBusy: there is nothing to reach, or not yet.
+        """
+        if not caller.is_admin:
+            raise Forbidden
+        volume = await self.get(caller, volume_id)
+        if volume.status is not Status.AVAILABLE:
+            raise VolumeBusy("Volume status must be available")
+        return await self._backends.named(volume.backend).connection(volume.name)
+
+
+def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:
+    volume_rows.get(db, tenant, volume_id)
+    try:
+        volume_rows.happen(db, volume_id, Event.DELETE)
+    except IllegalTransition:
+        raise VolumeBusy from None
+
+
+def _check_fits(image: Image, size_gib: int) -> None:
+    needed = max(image.min_disk_gib, math.ceil((image.size_bytes or 0) / GIB))
+    if needed > size_gib:
+        raise ImageLargerThanVolume

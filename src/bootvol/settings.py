@@ -1,0 +1,228 @@
+"""The configuration file: TOML in, typed settings out.
+
+A mistake names the file, the table and key, the value, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, TypeVar
+
+import attrs
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from bootvol import plugins
+from bootvol.errors import ConfigurationError
+from bootvol.interfaces import BackendPlugin, IdentityPlugin, SourcePlugin
+from bootvol.options import BASE, ConfigPath, Options
+
+#: Keys whose values are secrets: a mistake in one is told without its value.
+_SECRET: Final = frozenset({"token", "tokens", "password", "secret", "url"})
+
+Model = TypeVar("Model", bound=BaseModel)
+Limit = Annotated[int, Field(ge=-1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Api(Options):
+    """``[api]``: where the API listens, as Twisted endpoint descriptions."""
+
+    listen: list[str] = Field(default=["tcp:8776:interface=127.0.0.1"], min_length=1)
+
+    @field_validator("listen")
+    @classmethod
+    def _parses(cls, value: list[str]) -> list[str]:
+        # Late: most readers of a configuration want no reactor.
+        from twisted.internet import reactor
+        from twisted.internet.endpoints import serverFromString
+
+        for description in value:
+            try:
+                serverFromString(reactor, description)
+            except Exception as error:
+                raise ValueError(
+                    f"{description!r} is no Twisted server endpoint: {error}"
+                ) from None
+        return value
+
+
+class State(Options):
+    """``[state]``: the database, and the folder for what else the daemon must remember."""
+
+    url: str = "sqlite:///var/bootvol.db"
+    directory: ConfigPath = Field(default=Path("var"), validate_default=True)
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            backend = make_url(value).get_backend_name()
+        except ArgumentError:
+            raise ValueError("this is not a database URL") from None
+        if backend not in {"sqlite", "postgresql"}:
+            raise ValueError("the database is either sqlite:///PATH or postgresql://HOST/NAME")
+        return value
+
+
+class Quota(Options):
+    """``[quota]``: what one tenant may have; -1 is no limit."""
+
+    volumes: Limit = 10
+    gigabytes: Limit = 1000
+    snapshots: Limit = 10
+
+
+class Imports(Options):
+    """``[imports]``: how much is done at once, and with how much memory."""
+
+    concurrent: int = Field(default=4, ge=1, le=64)
+    buffers: int = Field(default=4, ge=2, le=64)
+    buffer_kib: int = Field(default=2048, ge=64, le=65536, multiple_of=64)
+
+
+@attrs.frozen
+class PluginSettings:
+    """One configured plugin: what the operator calls it, its kind, and its own settings."""
+
+    name: str
+    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin
+    options: BaseModel
+
+
+class _Table(BaseModel):
+    """A plugin's table before the plugin itself has read it."""
+
+    name: Name
+    plugin: str
+
+
+class _Root(Options):
+    """The file as a whole; the plugins' tables are read in a second step."""
+
+    availability_zone: str = Field(default="nova", min_length=1, max_length=255)
+    api: Api = Api()
+    state: State
+    quota: Quota = Quota()
+    imports: Imports = Imports()
+    identity: dict[str, Any]
+    backends: list[dict[str, Any]] = Field(min_length=1)
+    sources: list[dict[str, Any]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for tables in (self.backends, self.sources):
+            given = [table.get("name") for table in tables]
+            for name in given:
+                if given.count(name) > 1:
+                    raise ValueError(f"the name {name!r} is given twice")
+        return self
+
+
+@attrs.frozen
+class Settings:
+    """Everything the daemon is told; paths are absolute."""
+
+    availability_zone: str
+    api: Api
+    state: State
+    quota: Quota
+    imports: Imports
+    identity: PluginSettings
+    backends: tuple[PluginSettings, ...]
+    sources: tuple[PluginSettings, ...]
+    database: URL
+
+
+def load(path: Path) -> Settings:
+    """Read a configuration file; blocks on the disk.
+
+    :raises ConfigurationError: a mistake in it, worded for the operator; each on a line.
+    """
+    try:
+        with path.open("rb") as file:
+            tables = tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}") from error
+    return _read(path, tables)
+
+
+def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
+    base = path.absolute().parent
+    # An absent [state] is an empty one: its default paths still have to be made absolute.
+    root = _validate(path, "", _Root, {"state": {}, **tables}, base)
+    identity = {"name": "identity", "plugin": "static", **root.identity}
+    return Settings(
+        availability_zone=root.availability_zone,
+        api=root.api,
+        state=root.state,
+        quota=root.quota,
+        imports=root.imports,
+        identity=_plugin(path, "identity", IdentityPlugin, identity, base),
+        backends=tuple(
+            _plugin(path, f"backends[{n}]", BackendPlugin, table, base)
+            for n, table in enumerate(root.backends)
+        ),
+        sources=tuple(
+            _plugin(path, f"sources[{n}]", SourcePlugin, table, base)
+            for n, table in enumerate(root.sources)
+        ),
+        database=_database(root.state.url, base),
+    )
+
+
+def _database(url: str, base: Path) -> URL:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return parsed.set(drivername="sqlite", database=str(base / (parsed.database or "")))
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _plugin(
+    path: Path, place: str, kind: type[plugins.Descriptor], table: Mapping[str, Any], base: Path
+) -> PluginSettings:
+    head = _validate(path, place, _Table, table, base)
+    try:
+        descriptor = plugins.load(kind, head.plugin)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {place}.plugin: {head.plugin!r}: {error}") from error
+    own = {key: value for key, value in table.items() if key not in {"name", "plugin"}}
+    return PluginSettings(
+        head.name, descriptor, _validate(path, place, descriptor.settings, own, base)
+    )
+
+
+def _validate(
+    path: Path, place: str, model: type[Model], table: Mapping[str, Any], base: Path
+) -> Model:
+    try:
+        return model.model_validate(table, context={BASE: base})
+    except ValidationError as error:
+        lines = (_mistake(path, place, detail, model) for detail in error.errors())
+        raise ConfigurationError("\n".join(lines)) from error
+
+
+def _mistake(path: Path, place: str, detail: Any, model: type[BaseModel]) -> str:
+    where = _dotted(place, detail["loc"])
+    kind = detail["type"]
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    if kind == "missing":
+        return f"{path}: {where}: is missing. Add it; twistd.conf explains every key."
+    if kind == "extra_forbidden":
+        known = ", ".join(model.model_fields) if len(detail["loc"]) == 1 else "see twistd.conf"
+        return f"{path}: {where}: there is no such key. Remove it, or use one of: {known}."
+    hidden = _SECRET.intersection(str(part) for part in detail["loc"])
+    value = "(hidden)" if hidden else repr(detail["input"])
+    return f"{path}: {where}: {value}: {text}. Correct the value; twistd.conf explains every key."
+
+
+def _dotted(place: str, loc: Iterable[str | int]) -> str:
+    dotted = place
+    for part in loc:
+        dotted += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return dotted.lstrip(".") or "the file"

@@ -1,0 +1,83 @@
+"""Rows of imports: what is to be copied onto a volume, and how far that has come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from sqlalchemy import Connection, insert, select, update
+
+from bootvol.errors import VolumeNotFound
+from bootvol.model import Digest, Image, Import, Phase
+from bootvol.store import volumes as volume_rows
+from bootvol.store.schema import imports
+
+
+def add(connection: Connection, volume_id: int, image: Image) -> None:
+    """Insert the import of ``image`` onto a volume; nothing of it has been done."""
+    connection.execute(
+        insert(imports).values(
+            volume_id=volume_id,
+            image=attrs.asdict(image),
+            phase=Phase.QUEUED,
+            bytes_done=0,
+            bytes_total=image.size_bytes,
+            bytes_per_second=0,
+            attempt=0,
+        )
+    )
+
+
+def get(connection: Connection, tenant: str, volume_id: int) -> Import:
+    """Return how a tenant's volume is being, or was, filled.
+
+    :raises VolumeNotFound: the tenant has no such volume, or it was made without an image.
+    """
+    volume = volume_rows.get(connection, tenant, volume_id)
+    found = find(connection, volume_id)
+    if found is None:
+        raise VolumeNotFound(volume_id)
+    return attrs.evolve(found, error=volume.error)
+
+
+def find(connection: Connection, volume_id: int) -> Import | None:
+    """Return the import of a volume, or None if it was made without an image."""
+    row = connection.execute(select(imports).where(imports.c.volume_id == volume_id)).one_or_none()
+    if row is None:
+        return None
+    return Import(
+        volume_id=row.volume_id,
+        image=_image(row.image),
+        phase=Phase(row.phase),
+        bytes_done=row.bytes_done,
+        bytes_total=row.bytes_total,
+        bytes_per_second=row.bytes_per_second,
+        attempt=row.attempt,
+    )
+
+
+def begin(connection: Connection, volume_id: int) -> None:
+    """Note that another attempt starts from the image's first byte."""
+    connection.execute(
+        update(imports)
+        .where(imports.c.volume_id == volume_id)
+        .values(
+            phase=Phase.ALLOCATING,
+            bytes_done=0,
+            bytes_per_second=0,
+            attempt=imports.c.attempt + 1,
+        )
+    )
+
+
+def record(connection: Connection, volume_id: int, **columns: Any) -> None:
+    """Set columns of an import, if it is still there."""
+    if columns:
+        connection.execute(
+            update(imports).where(imports.c.volume_id == volume_id).values(**columns)
+        )
+
+
+def _image(fields: dict[str, Any]) -> Image:
+    digest = fields["digest"]
+    return Image(**{**fields, "digest": Digest(**digest) if digest else None})

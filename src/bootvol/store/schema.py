@@ -1,0 +1,96 @@
+"""The tables.  ``migrations/`` makes them; a test holds the two against each other."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC datetime; SQLite keeps none, so it is kept without its zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Drop the zone, which is UTC."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Put the zone back."""
+        return value.replace(tzinfo=UTC) if value else None
+
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+volumes = Table(
+    "volumes",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("tenant", String(255), nullable=False),
+    Column("user", String(255), nullable=False),
+    Column("size_gib", Integer, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("availability_zone", String(255), nullable=False),
+    Column("backend", String(64), nullable=False),
+    Column("image_id", Text),
+    Column("display_name", String(255)),
+    Column("display_description", String(255)),
+    Column("metadata", JSON, nullable=False),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("error_retryable", Boolean),
+    Column("error_remedy", Text),
+    # Who works on an unsettled volume, and until when (seconds since 1970) it may be trusted to.
+    Column("worker", String(64)),
+    Column("lease_until", Float),
+    Index(None, "tenant", "id"),
+    Index(None, "status"),
+    # An id that was a deleted volume's must never come to mean another one.
+    sqlite_autoincrement=True,
+)
+
+imports = Table(
+    "imports",
+    METADATA,
+    Column(
+        "volume_id",
+        Integer,
+        ForeignKey("volumes.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("image", JSON, nullable=False),
+    Column("phase", String(32), nullable=False),
+    Column("bytes_done", BigInteger, nullable=False),
+    Column("bytes_total", BigInteger),
+    Column("bytes_per_second", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+)
