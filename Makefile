@@ -9,7 +9,7 @@ export IMAGE
 .PHONY: demo run test packages clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python demo/demo.py
+	$(BIN)/python -m demo.demo
 
 run: $(VENV)/.installed
 	$(BIN)/twistd --nodaemon --pidfile= bootvol --config twistd.conf

@@ -7,7 +7,7 @@ The boot sector is 16-bit code that a PC's BIOS loads to address 0x7C00 and runs
    the sector back: a volume that is booted again remembers, since it outlives the machine;
 3. says how often the disk has booted, and turns the machine off.
 
-Run it as ``python demo/bootdisk.py FILE``.
+Run it as ``python -m demo.bootdisk FILE``.
 """
 
 from __future__ import annotations

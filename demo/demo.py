@@ -21,9 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bootdisk import disk
-
 from bootvol.cli.boot import MISSING, QEMU
+from demo.bootdisk import disk
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _HOME: Final = _ROOT / "var" / "demo"
@@ -86,6 +85,7 @@ def main() -> None:
         _say(f"A volume of {size} GiB from {image}:")
         create = ("volume", "create", "--image", image, "--size", str(size), "--name", "demo")
         made = json.loads(_bootvol(*create, "--wait", capture=True))
+        print(json.dumps(made, indent=2), flush=True)
         volume = str(made["id"])
         if shutil.which(QEMU) is None:
             _say(f"It is not booted: {MISSING}.")

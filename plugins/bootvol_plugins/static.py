@@ -49,7 +49,7 @@ class StaticIdentity:
 
 
 def _digest(token: str) -> bytes:
-    return sha256(token.encode("utf-8", "surrogateescape")).digest()
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _make(options: StaticOptions, _context: PluginContext) -> StaticIdentity:

@@ -145,11 +145,13 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        await self._listening.stopService()
-        await self._worker.stop()
-        self._threads.stop()
-        self._database.stop()
-        os.close(self._lock)
+        try:
+            await self._listening.stopService()
+            await self._worker.stop()
+        finally:
+            self._threads.stop()
+            self._database.stop()
+            os.close(self._lock)
 
 
 def _take_directory(directory: Path) -> tuple[int, str]:

@@ -65,7 +65,7 @@ class HttpSource:
             id=url.to_text(),
             source=self.name,
             name=next((part for part in reversed(url.path) if part), url.host),
-            size_bytes=_length(response) if response.code == 200 else None,
+            size_bytes=_announced(response) if response.code == 200 else None,
         )
 
     async def open(self, image: Image) -> IImageStream:
@@ -157,6 +157,12 @@ def _check_found(response: IResponse, url: DecodedURL) -> None:
 
 def _length(response: IResponse) -> int | None:
     return None if response.length is UNKNOWN_LENGTH else int(response.length)
+
+
+def _announced(response: IResponse) -> int | None:
+    """Return the length that the answer to HEAD gives; there it is a header like others."""
+    values = response.headers.getRawHeaders(b"content-length") or []
+    return int(values[0]) if len(values) == 1 and values[0].isdigit() else None
 
 
 def _stop(response: IResponse) -> None:

@@ -96,16 +96,19 @@ class _Body(Protocol):
         self._answer()
 
     def _take(self, data: bytes) -> None:
+        """Copy what there is memory for, and keep the rest.
+
+        Answering comes last: the reader may ask for more before that returns.
+        """
         if self._target is not None:
             count = min(len(data), len(self._target) - self._filled)
             self._target[self._filled : self._filled + count] = data[:count]
             self._filled += count
             data = data[count:]
-            if self._filled == len(self._target):
-                self._answer()
         self._kept += data
-        if self._target is None:
+        if self._target is None or self._filled == len(self._target):
             self._producer("pauseProducing")
+            self._answer()
 
     def _answer(self) -> None:
         """Tell the reader what became of the memory that it lent."""

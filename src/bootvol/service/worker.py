@@ -102,7 +102,7 @@ class Worker(Service):
 
     async def stop(self) -> None:
         """Stop all work and let go of it, so that it can go on elsewhere or later."""
-        await super().stopService()
+        super().stopService()
         if self._polling.running:
             self._polling.stop()
         for job in self._jobs:

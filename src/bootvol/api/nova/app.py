@@ -76,10 +76,10 @@ class NovaApi:
         :raises Unauthorized: nobody that is known.
         :raises MalformedUrl: somebody, but of another tenant.
         """
-        token = request.getHeader("x-auth-token")
+        token = request.getHeader(b"x-auth-token")
         if not token:
             raise Unauthorized
-        caller = await self._identity.authenticate(token)
+        caller = await self._identity.authenticate(token.decode("utf-8", "surrogateescape"))
         if caller.tenant != tenant:
             raise MalformedUrl
         return caller

@@ -25,7 +25,7 @@ def version_detail(request: IRequest) -> dict[str, Any]:
 
 def _summary(request: IRequest) -> dict[str, Any]:
     scheme = "https" if request.isSecure() else "http"
-    host = (request.getHeader("host") or "localhost").encode("latin-1").decode("utf-8", "replace")
+    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
     return {
         "id": "v1.1",
         "status": "CURRENT",

@@ -1,0 +1,113 @@
+"""Source ``tar``: the regular members of an uncompressed tar archive are the images."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from zope.interface import implementer
+
+from bootvol.errors import ImageNotFound, SourceFailed
+from bootvol.interfaces import IImageSource, IImageStream, PluginContext, SourcePlugin
+from bootvol.model import Caller, Image
+from bootvol.options import ConfigPath, Options
+from bootvol.threads import Threads
+
+
+class TarOptions(Options):
+    """What the operator writes in the plugin's ``[[sources]]``."""
+
+    archive: ConfigPath
+
+
+@implementer(IImageSource)
+class TarSource:
+    """An image's id is its member's name."""
+
+    def __init__(self, name: str, archive: Path, threads: Threads) -> None:
+        self.name = name
+        self._archive = archive
+        self._threads = threads
+
+    async def images(self, caller: Caller) -> Sequence[Image]:
+        """List the members; reading their headers blocks, so a thread does it."""
+        members = await self._threads.run(self._members)
+        return [self._image(each) for each in sorted(members.values(), key=lambda m: m.name)]
+
+    async def find(self, caller: Caller, reference: str) -> Image:
+        """Find a member by its name."""
+        return self._image(await self._threads.run(self._member, reference))
+
+    async def open(self, image: Image) -> IImageStream:
+        """Open the archive where the member's bytes begin."""
+        return await self._threads.run(self._open, image.id)
+
+    def _image(self, member: tarfile.TarInfo) -> Image:
+        return Image(member.name, self.name, Path(member.name).name, size_bytes=member.size)
+
+    def _members(self) -> dict[str, tarfile.TarInfo]:
+        try:
+            with tarfile.open(self._archive, "r:") as archive:
+                return {each.name: each for each in archive.getmembers() if each.isreg()}
+        except (OSError, tarfile.TarError) as error:
+            raise SourceFailed(f"Source {self.name} cannot be read: {error}") from error
+
+    def _member(self, name: str) -> tarfile.TarInfo:
+        try:
+            return self._members()[name]
+        except KeyError:
+            raise ImageNotFound(name) from None
+
+    def _open(self, name: str) -> _Member:
+        member = self._member(name)
+        descriptor = os.open(self._archive, os.O_RDONLY | os.O_CLOEXEC)
+        return _Member(descriptor, member.offset_data, member.size, self._threads)
+
+
+@implementer(IImageStream)
+class _Member:
+    """The bytes of one member."""
+
+    def __init__(self, descriptor: int, start: int, size: int, threads: Threads) -> None:
+        self.size: int | None = size
+        self._descriptor: int | None = descriptor
+        self._start = start
+        self._threads = threads
+        # The group knows when no read is running any more, even one that was cancelled.
+        self._calls = threads.group()
+        self._done = 0
+
+    async def read_into(self, target: memoryview) -> int:
+        """Fill ``target``, or as much of it as there are bytes left."""
+        if self._descriptor is None:
+            raise SourceFailed("the image has been closed")
+        wanted = target[: (self.size or 0) - self._done]
+        count = await self._calls.run(_fill, self._descriptor, self._start + self._done, wanted)
+        self._done += count
+        return count
+
+    async def close(self) -> None:
+        """Wait until nobody reads, then close the archive."""
+        descriptor, self._descriptor = self._descriptor, None
+        await self._calls.idle()
+        if descriptor is not None:
+            await self._threads.run(os.close, descriptor)
+
+
+def _fill(descriptor: int, offset: int, target: memoryview) -> int:
+    done = 0
+    while done < len(target):
+        count = os.preadv(descriptor, [target[done:]], offset + done)
+        if not count:
+            break
+        done += count
+    return done
+
+
+def _make(options: TarOptions, context: PluginContext) -> TarSource:
+    return TarSource(context.name, options.archive, context.threads)
+
+
+PLUGIN = SourcePlugin(TarOptions, _make)

@@ -1,0 +1,11 @@
+"""For plugin authors: the contract suites, and a backend in memory that passes them.
+
+Each suite is made by a function and named in a test module, where pytest (with pytest-twisted)
+finds it::
+
+    from bootvol.testing.backends import make_block_backend_tests
+
+    TestMine = make_block_backend_tests(lambda context, folder: MyBackend(context.name, folder))
+
+Needs the extra ``bootvol[testing]``.
+"""

@@ -1,0 +1,162 @@
+"""A backend in memory: passes the contract suite, and so may stand for a real one in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from bootvol.errors import BackendFailed
+from bootvol.interfaces import (
+    Capabilities,
+    IBlockBackend,
+    IVolumeReader,
+    IVolumeWriter,
+)
+from bootvol.model import Connection
+
+_PAGE: Final = 65536
+
+
+class Memory:
+    """The bytes of one volume, kept in pages once they are written.
+
+    :param size: bytes.
+    :param fill: the byte that fills what was never written.
+    """
+
+    def __init__(self, size: int, fill: int) -> None:
+        self.size = size
+        self.pages: dict[int, bytearray] = {}
+        self._fill = fill
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes."""
+        for page, start, done, count in self._pieces(offset, len(data)):
+            kept = self.pages.setdefault(page, bytearray([self._fill]) * _PAGE)
+            kept[start : start + count] = data[done : done + count]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes."""
+        blank = bytes([self._fill]) * _PAGE
+        return b"".join(
+            bytes(self.pages.get(page, blank)[start : start + count])
+            for page, start, _, count in self._pieces(offset, length)
+        )
+
+    def _pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        if not 0 <= offset <= offset + length <= self.size:
+            raise BackendFailed("outside the volume")
+        done = 0
+        while done < length:
+            page, start = divmod(offset + done, _PAGE)
+            count = min(_PAGE - start, length - done)
+            yield page, start, done, count
+            done += count
+
+
+@implementer(IBlockBackend)
+class MemoryBackend:
+    """Volumes in memory.
+
+    :param fill: the byte that new volumes hold; other than 0 they do not read zero when new.
+    :ivar volumes: what there is, by name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reactor: Any,
+        fill: int = 0,
+        block_size: int = 512,
+        parallel_writes: int = 1,
+    ) -> None:
+        self.name = name
+        self.capabilities = Capabilities(fill == 0, block_size, parallel_writes)
+        self.volumes: dict[str, Memory] = {}
+        self._reactor = reactor
+        self._fill = fill
+
+    async def allocate(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
+        await self._turn()
+        if self.volumes.setdefault(volume, Memory(size, self._fill)).size != size:
+            raise BackendFailed("a volume of another size has this name")
+
+    async def open_writer(self, volume: str) -> IVolumeWriter:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
+        return await self._open(volume)
+
+    async def open_reader(self, volume: str) -> IVolumeReader:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
+        return await self._open(volume)
+
+    async def _open(self, volume: str) -> _OpenMemory:
+        await self._turn()
+        return _OpenMemory(self._found(volume), self.capabilities.block_size, self._turn)
+
+    async def delete(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
+        await self._turn()
+        self.volumes.pop(volume, None)
+
+    async def connection(self, volume: str) -> Connection:
+        """See :meth:`bootvol.interfaces.IBlockBackend.connection`: it leads to nowhere."""
+        self._found(volume)
+        return Connection("memory", volume)
+
+    def _found(self, volume: str) -> Memory:
+        try:
+            return self.volumes[volume]
+        except KeyError:
+            raise BackendFailed("there is no such volume") from None
+
+    def _turn(self) -> Deferred[None]:
+        """Give others their turn, as a real device does."""
+        return deferLater(self._reactor, 0, lambda: None)
+
+
+@implementer(IVolumeWriter, IVolumeReader)
+class _OpenMemory:
+    """A volume, held open."""
+
+    def __init__(self, memory: Memory, block_size: int, turn: Any) -> None:
+        self._memory: Memory | None = memory
+        self._block_size = block_size
+        self._turn = turn
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
+        await self._turn()
+        self._checked(offset, len(data)).write(offset, data)
+
+    async def zero(self, offset: int, length: int) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.zero`."""
+        await self._turn()
+        memory = self._checked(offset, length)
+        for start in range(offset, offset + length, _PAGE):
+            count = min(_PAGE, offset + length - start)
+            memory.write(start, memoryview(bytes(count)))
+
+    async def flush(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
+        await self._turn()
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See :meth:`bootvol.interfaces.IVolumeReader.read`."""
+        await self._turn()
+        return self._checked(offset, length).read(offset, length)
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""
+        self._memory = None
+
+    def _checked(self, offset: int, length: int) -> Memory:
+        if self._memory is None:
+            raise BackendFailed("the volume has been closed")
+        if offset % self._block_size or length % self._block_size:
+            raise BackendFailed("not a whole number of blocks")
+        return self._memory

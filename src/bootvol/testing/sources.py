@@ -1,0 +1,174 @@
+"""The contract suite of :class:`bootvol.interfaces.IImageSource`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from bootvol.errors import ImageNotFound, InvalidImageRef
+from bootvol.interfaces import IImageSource, IImageStream, PluginContext
+from bootvol.model import Caller, Digest, Image
+from bootvol.testing.contract import Contract
+
+CALLER: Final = Caller("someone", "tenant", frozenset())
+
+_HOSTILE: Final = (
+    "",
+    ".",
+    "..",
+    "/",
+    "../etc/passwd",
+    "/etc/passwd",
+    "file:///etc/passwd",
+    "http://127.0.0.1:1/../x",
+    "http://user@127.0.0.1:1/",
+    "http://[::1",
+    "http://",
+    "gopher://127.0.0.1/",
+    "a\0b",
+    "a\nb",
+    "\ud800",
+    "é" * 300,
+    "x" * 5000,
+)
+
+
+@attrs.frozen
+class Subject:
+    """A source, and what the suite is told about it.
+
+    :ivar known: a reference that the source finds, and the bytes that it leads to: at least
+        1 MiB, and no multiple of 4 KiB.
+    :ivar lists: whether :meth:`IImageSource.images` tells of it.
+    """
+
+    source: IImageSource
+    known: tuple[str, bytes]
+    lists: bool = True
+
+
+async def read_all(stream: IImageStream, size: int) -> bytes:
+    """Read a stream to its end through one buffer of ``size`` bytes, and close it."""
+    found = bytearray()
+    buffer = memoryview(bytearray(size))
+    try:
+        while count := await stream.read_into(buffer):
+            found += buffer[:count]
+            if count < size:
+                assert await stream.read_into(buffer) == 0, "only the last read is short"
+                break
+    finally:
+        await stream.close()
+    return bytes(found)
+
+
+class ImageSourceContract(Contract):
+    """What every source must do.  Subclasses provide the fixture ``subject``."""
+
+    @ensureDeferred
+    async def test_provides_the_interface(self, subject: Subject) -> None:
+        verifyObject(IImageSource, subject.source)
+        assert subject.source.name == "under-test"
+
+    @ensureDeferred
+    async def test_finds_and_describes(self, subject: Subject) -> None:
+        reference, content = subject.known
+        image = await subject.source.find(CALLER, reference)
+        assert image.source == subject.source.name
+        assert image.id
+        assert image.name
+        assert image.size_bytes in (None, len(content))
+
+    @ensureDeferred
+    async def test_finds_again_by_the_id(self, subject: Subject) -> None:
+        image = await subject.source.find(CALLER, subject.known[0])
+        assert await subject.source.find(CALLER, image.id) == image
+
+    @ensureDeferred
+    async def test_lists_sorted(self, subject: Subject) -> None:
+        listed = [image.id for image in await subject.source.images(CALLER)]
+        image = await subject.source.find(CALLER, subject.known[0])
+        assert listed == sorted(listed)
+        assert (image.id in listed) is subject.lists
+
+    @ensureDeferred
+    async def test_unknown_and_hostile_references(self, subject: Subject) -> None:
+        for reference in _HOSTILE:
+            with pytest.raises((ImageNotFound, InvalidImageRef)):
+                await subject.source.find(CALLER, reference)
+
+    @pytest.mark.parametrize("size", [4096, 65536, 1024 * 1024, 8 * 1024 * 1024])
+    @ensureDeferred
+    async def test_sends_the_bytes(self, subject: Subject, size: int) -> None:
+        reference, content = subject.known
+        stream = await subject.source.open(await subject.source.find(CALLER, reference))
+        verifyObject(IImageStream, stream)
+        assert stream.size in (None, len(content))
+        assert await read_all(stream, size) == content
+
+    @ensureDeferred
+    async def test_opens_what_was_stored(self, subject: Subject) -> None:
+        """An image is kept as plain values between its finding and its opening."""
+        reference, content = subject.known
+        stored = attrs.asdict(await subject.source.find(CALLER, reference))
+        digest = stored["digest"]
+        image = Image(**{**stored, "digest": Digest(**digest) if digest else None})
+        assert await read_all(await subject.source.open(image), 65536) == content
+
+    @ensureDeferred
+    async def test_streams_are_independent(self, subject: Subject) -> None:
+        reference, content = subject.known
+        image = await subject.source.find(CALLER, reference)
+        first, second = await subject.source.open(image), await subject.source.open(image)
+        buffer = memoryview(bytearray(4096))
+        assert await first.read_into(buffer) == 4096
+        assert await read_all(second, 65536) == content
+        assert content[4096:] == await read_all(first, 65536)
+
+    @ensureDeferred
+    async def test_close_at_any_time(self, subject: Subject) -> None:
+        image = await subject.source.find(CALLER, subject.known[0])
+        unread = await subject.source.open(image)
+        await unread.close()
+        await unread.close()
+        half_read = await subject.source.open(image)
+        await half_read.read_into(memoryview(bytearray(4096)))
+        await half_read.close()
+
+    @ensureDeferred
+    async def test_a_cancelled_read_leaves_the_memory_alone(self, subject: Subject) -> None:
+        image = await subject.source.find(CALLER, subject.known[0])
+        stream = await subject.source.open(image)
+        buffer = bytearray(1024 * 1024)
+        reading = Deferred.fromCoroutine(stream.read_into(memoryview(buffer)))
+        reading.addErrback(lambda _failure: None)
+        reading.cancel()
+        await stream.close()
+        buffer[:] = bytes(len(buffer))
+        again = await subject.source.open(image)
+        await read_all(again, 65536)
+        assert buffer == bytes(len(buffer))
+
+
+def make_image_source_tests(
+    make: Callable[[PluginContext, Path], Subject],
+) -> type[ImageSourceContract]:
+    """Return the suite for one source, to be named in a test module.
+
+    :param make: makes the subject from a context, whose name the source must take, and an empty
+        folder; called once a test.
+    """
+
+    class TestImageSource(ImageSourceContract):
+        @pytest.fixture
+        def subject(self, context: PluginContext, tmp_path: Path) -> Subject:
+            return make(context, tmp_path)
+
+    return TestImageSource

@@ -1,0 +1,48 @@
+"""Every first-party source passes the same suite."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.web.static import File
+
+from bootvol.interfaces import PluginContext
+from bootvol.testing.backends import noise
+from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
+from bootvol_plugins.directory import DirectorySource
+from bootvol_plugins.http.source import HttpSource
+from tests.servers import Server, serve
+
+CONTENT = noise(3 * 1024 * 1024 + 777)
+
+
+def _directory(context: PluginContext, folder: Path) -> Subject:
+    (folder / "disk.raw").write_bytes(CONTENT)
+    (folder / ".hidden").write_bytes(CONTENT)
+    (folder / "another.raw").write_bytes(b"x")
+    return Subject(DirectorySource(context.name, folder, context.threads), ("disk.raw", CONTENT))
+
+
+def _indexed(context: PluginContext, folder: Path) -> Subject:
+    (folder / "disk.raw").write_bytes(CONTENT)
+    (folder / "index.toml").write_text('[[images]]\nid = "4"\nfile = "disk.raw"\nmin_disk = 2\n')
+    return Subject(DirectorySource(context.name, folder, context.threads), ("4", CONTENT))
+
+
+TestDirectory = make_image_source_tests(_directory)
+TestDirectoryWithIndex = make_image_source_tests(_indexed)
+
+
+class TestHttp(ImageSourceContract):
+    """The source over a real server, which states the length."""
+
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        (tmp_path / "disk.raw").write_bytes(CONTENT)
+        with serve(File(str(tmp_path))) as server:
+            yield server
+
+    @pytest.fixture
+    def subject(self, context: PluginContext, server: Server) -> Subject:
+        source = HttpSource(context.name, [server.url], 10.0, context.reactor)
+        return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)

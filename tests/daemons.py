@@ -1,0 +1,165 @@
+"""Whole daemons for tests: in this process, on a free port, in a folder of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+from treq.client import HTTPClient
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
+
+from bootvol import settings
+from bootvol.daemon import Daemon
+from tests.servers import free_port
+
+reactor: Any = _reactor
+
+TENANT = "11692683195772"
+OTHER_TENANT = "22222222222222"
+
+CONFIG = """\
+[api]
+listen = ["tcp:{port}:interface=127.0.0.1"]
+
+[state]
+url = "sqlite:///bootvol.db"
+directory = "."
+
+[[identity.tokens]]
+token = "ann"
+tenant = "11692683195772"
+user = "ann"
+
+[[identity.tokens]]
+token = "root"
+tenant = "11692683195772"
+user = "root"
+roles = ["admin"]
+
+[[identity.tokens]]
+token = "bob"
+tenant = "22222222222222"
+user = "bob"
+
+[[backends]]
+name = "local"
+plugin = "file"
+directory = "volumes"
+
+[[sources]]
+name = "images"
+plugin = "directory"
+directory = "images"
+
+{more}
+"""
+
+
+@attrs.frozen
+class Answer:
+    """What came back of a request."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, which must be JSON."""
+        assert self.headers["content-type"] == "application/json; charset=UTF-8"
+        return orjson.loads(self.body)
+
+
+class Running:
+    """A daemon in this process, and a client of it.
+
+    :param folder: where its state, volumes and images lie.
+    :param more: TOML that follows the basic configuration.
+    """
+
+    def __init__(self, folder: Path, more: str = "") -> None:
+        self.folder = folder
+        self.images = folder / "images"
+        self.volumes = folder / "volumes"
+        self.images.mkdir(exist_ok=True)
+        self.port = free_port()
+        self.config = folder / "twistd.conf"
+        self.config.write_text(CONFIG.format(port=self.port, more=more))
+        self._daemon = Daemon(settings.load(self.config), reactor)
+        self._daemon.startService()
+
+    async def stop(self) -> None:
+        """Stop as SIGTERM does."""
+        await self._daemon.stopService()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        token: str | None = "ann",
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Send a request; ``path`` is absolute, a body that is not bytes becomes JSON."""
+        sent = Headers({k: [v] for k, v in (headers or {}).items()})
+        if token is not None:
+            sent.setRawHeaders("X-Auth-Token", [token])
+        if body is not None and not isinstance(body, bytes):
+            body = orjson.dumps(body)
+        if body is not None and not sent.hasHeader("Content-Type"):
+            sent.setRawHeaders("Content-Type", ["application/json"])
+        response = await HTTPClient(Agent(reactor)).request(
+            method, f"http://127.0.0.1:{self.port}{path}", data=body, headers=sent
+        )
+        content = await response.content()
+        shown = {
+            name.decode().lower(): values[0].decode()
+            for name, values in response.headers.getAllRawHeaders()
+        }
+        return Answer(response.code, shown, content)
+
+    async def call(self, method: str, path: str, body: Any = None, token: str = "ann") -> Answer:
+        """As :meth:`request`, with ``path`` relative to the tenant's base URI."""
+        return await self.request(method, f"/v1.1/{TENANT}/{path}", body, token)
+
+    async def create(self, image: str | None = None, size: int = 1) -> int:
+        """Create a volume, and return its id."""
+        answer = await self.call(
+            "POST", "os-volumes", {"volume": {"size": size, "imageRef": image}}
+        )
+        assert answer.status == 200, answer
+        number: int = answer.json["volume"]["id"]
+        return number
+
+    async def status(self, volume: int) -> str:
+        """Return a volume's status, "gone" if there is none."""
+        answer = await self.call("GET", f"os-volumes/{volume}")
+        return "gone" if answer.status == 404 else str(answer.json["volume"]["status"])
+
+    async def progress(self, volume: int) -> Any:
+        """Return the progress of a volume's import."""
+        return (await self.call("GET", f"hp-bootable-volumes/{volume}/import")).json["import"]
+
+    async def until(self, volume: int, *wanted: str) -> str:
+        """Wait until a volume has one of the statuses, and return it."""
+        for _ in range(600):
+            status = await self.status(volume)
+            if status in wanted:
+                return status
+            await pause(0.05)
+        raise AssertionError(f"volume {volume} is {status}, not {wanted}")
+
+    def files(self) -> list[Path]:
+        """Return what lies in the folder of volumes."""
+        return sorted(self.volumes.iterdir()) if self.volumes.exists() else []
+
+
+def pause(seconds: float) -> Deferred[None]:
+    """Return a Deferred that fires after a while."""
+    return deferLater(reactor, seconds, lambda: None)

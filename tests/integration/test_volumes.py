@@ -1,0 +1,281 @@
+"""What clients do with volumes, over a real socket."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pytest_twisted import ensureDeferred
+from sqlalchemy import create_engine, insert
+
+from bootvol.model import GIB
+from bootvol.store.schema import imports, volumes
+from bootvol.testing.backends import noise
+from tests.daemons import OTHER_TENANT, TENANT, Running, pause
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+PLAIN = {
+    "attachments", "availabilityZone", "createdAt", "displayDescription", "displayName", "id",
+    "metadata", "size", "snapshotId", "status", "volumeType",
+}  # fmt: skip
+
+
+def golden(name: str) -> Any:
+    """Return a sample of the specification."""
+    return json.loads((GOLDEN / name).read_text())
+
+
+@ensureDeferred
+async def test_shows_the_sample_of_the_specification(running: Running) -> None:
+    sample = golden("hp-bootable-volumes-show.json")
+    _insert(running, 5, "test1", 15, datetime(2012, 11, 8, 16, 39, 5, 123456, UTC))
+    answer = await running.call("GET", "hp-bootable-volumes/5")
+    assert answer.status == 200
+    assert answer.json == sample
+    assert list(map(type, answer.json["volume"])) == list(map(type, sample["volume"]))
+    assert (await running.call("GET", "hp-bootable-volumes")).json == {
+        "volumes": [sample["volume"]]
+    }
+    del sample["volume"]["sourceImageRef"]
+    assert (await running.call("GET", "os-volumes/5")).json == sample
+
+
+@ensureDeferred
+async def test_not_found_is_the_sample_of_the_specification(running: Running) -> None:
+    sample = json.dumps(golden("hp-bootable-volumes-fault-404.json"))
+    for missing in ("5", "0", "-1", "x", "99999999999999999999", "%C3%A9"):
+        answer = await running.call("GET", f"hp-bootable-volumes/{missing}")
+        shown = "é" if missing == "%C3%A9" else missing
+        assert answer.status == 404
+        assert answer.json == json.loads(sample.replace("[volume_id]", shown))
+
+
+@ensureDeferred
+async def test_a_bootable_volume_from_creation_to_deletion(running: Running) -> None:
+    content = noise(5 * 1024 * 1024 + 100)
+    (running.images / "disk.raw").write_bytes(content)
+    wanted = {
+        "size": 1,
+        "display_name": "root",
+        "display_description": "my root",
+        "imageRef": "disk.raw",
+        "metadata": {"key": "value"},
+    }
+    answer = await running.call("POST", "os-volumes", {"volume": wanted})
+    made = answer.json["volume"]
+    assert answer.status == 200
+    assert set(made) == PLAIN
+    assert made["status"] == "creating"
+    assert made["displayName"] == "root"
+    assert made["displayDescription"] == "my root"
+    assert made["metadata"] == {"key": "value"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", made["createdAt"])
+
+    number = made["id"]
+    assert await running.until(number, "available", "error") == "available"
+    shown = (await running.call("GET", f"hp-bootable-volumes/{number}")).json["volume"]
+    assert shown == {**made, "status": "available", "sourceImageRef": "disk.raw"}
+    progress = await running.progress(number)
+    rate = progress.pop("bytesPerSecond")
+    assert rate > 0
+    assert progress == {
+        "phase": "done",
+        "bytesDone": len(content),
+        "bytesTotal": len(content),
+        "etaSeconds": 0,
+        "attempt": 1,
+        "error": None,
+    }
+    (file,) = running.files()
+    assert file.stat().st_size == GIB
+    with file.open("rb") as volume:
+        assert volume.read(len(content) + 4096) == content + bytes(4096)
+
+    answer = await running.call("DELETE", f"os-volumes/{number}")
+    assert (answer.status, answer.body) == (202, b"")
+    await running.until(number, "gone")
+    assert running.files() == []
+
+
+@ensureDeferred
+async def test_a_plain_volume(running: Running) -> None:
+    number = await running.create()
+    await running.until(number, "available")
+    assert (await running.call("GET", f"hp-bootable-volumes/{number}")).status == 404
+    assert (await running.call("GET", f"hp-bootable-volumes/{number}/import")).status == 404
+    assert (await running.call("GET", "hp-bootable-volumes")).json == {"volumes": []}
+    assert (await running.call("GET", f"os-volumes/{number}/error")).json == {"error": None}
+    (file,) = running.files()
+    assert file.stat().st_size == GIB
+    assert file.stat().st_blocks < 100, "a new volume takes no space"
+
+
+@ensureDeferred
+async def test_lists_ascend_and_are_paged(running: Running) -> None:
+    made = [await running.create() for _ in range(4)]
+    for path in ("os-volumes", "os-volumes/detail", "os-volumes/detail.json", "os-volumes.json"):
+        listed = (await running.call("GET", path)).json["volumes"]
+        assert [each["id"] for each in listed] == made
+    for query, expected in (
+        ("limit=2", made[:2]),
+        ("limit=2&offset=1", made[1:3]),
+        ("offset=3", made[3:]),
+        ("offset=99999999999999999999999", []),
+        ("limit=0", made),
+        ("limit=5000&name=ignored", made),
+    ):
+        listed = (await running.call("GET", f"os-volumes?{query}")).json["volumes"]
+        assert [each["id"] for each in listed] == expected, query
+
+
+@ensureDeferred
+async def test_ids_are_spelled_either_way(running: Running) -> None:
+    (running.images / "4").write_bytes(noise(1000))
+    for size, image in ((1, "4"), ("1", 4)):
+        answer = await running.call(
+            "POST",
+            "os-volumes",
+            {"volume": {"size": size, "imageRef": image, "snapshot_id": None, "status": None}},
+        )
+        assert answer.status == 200
+        number = answer.json["volume"]["id"]
+        assert await running.until(number, "available", "error") == "available"
+        shown = (await running.call("GET", f"hp-bootable-volumes/{number}")).json["volume"]
+        assert shown["sourceImageRef"] == "4"
+
+
+@ensureDeferred
+async def test_an_image_url_may_end_in_the_id(running: Running) -> None:
+    (running.images / "4").write_bytes(noise(1000))
+    number = await running.create("http://glance.example:9292/v1/images/4")
+    shown = (await running.call("GET", f"hp-bootable-volumes/{number}")).json["volume"]
+    assert shown["sourceImageRef"] == "4"
+
+
+@ensureDeferred
+async def test_a_tenant_sees_only_its_own(running: Running) -> None:
+    (running.images / "disk.raw").write_bytes(noise(1000))
+    number = await running.create("disk.raw")
+    other = f"/v1.1/{OTHER_TENANT}"
+    for path in ("os-volumes", "os-volumes/detail", "hp-bootable-volumes"):
+        answer = await running.request("GET", f"{other}/{path}", token="bob")
+        assert answer.json == {"volumes": []}
+    for method, path in (
+        ("GET", f"os-volumes/{number}"),
+        ("DELETE", f"os-volumes/{number}"),
+        ("GET", f"os-volumes/{number}/error"),
+        ("GET", f"hp-bootable-volumes/{number}"),
+        ("GET", f"hp-bootable-volumes/{number}/import"),
+    ):
+        assert (await running.request(method, f"{other}/{path}", token="bob")).status == 404
+    assert await running.until(number, "available", "error") == "available"
+
+
+@ensureDeferred
+async def test_quota_is_exact_when_many_ask_at_once(running: Running) -> None:
+    wanted = {"volume": {"size": 1}}
+    asked = [running.call("POST", "os-volumes", wanted) for _ in range(40)]
+    from twisted.internet.defer import Deferred, gatherResults
+
+    answers = await gatherResults([Deferred.fromCoroutine(each) for each in asked])
+    assert sorted(answer.status for answer in answers) == [200] * 10 + [413] * 30
+    number = next(answer.json["volume"]["id"] for answer in answers if answer.status == 200)
+    await running.until(number, "available")
+    await running.call("DELETE", f"os-volumes/{number}")
+    await running.until(number, "gone")
+    assert await running.create(), "a deletion gives quota back"
+
+
+@ensureDeferred
+async def test_a_client_that_leaves_does_not_stop_its_call(running: Running) -> None:
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+    from twisted.internet.protocol import Protocol
+
+    protocol = await connectProtocol(
+        HostnameEndpoint(reactor, b"127.0.0.1", running.port), Protocol()
+    )
+    protocol.transport.write(
+        f"POST /v1.1/{TENANT}/os-volumes HTTP/1.1\r\nHost: x\r\nX-Auth-Token: ann\r\n"
+        "Content-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+        '{"volume":{"size":1}'.encode()
+    )
+    protocol.transport.write(b"}")
+    protocol.transport.loseConnection()
+    await pause(0.5)
+    listed = (await running.call("GET", "os-volumes")).json["volumes"]
+    assert [each["status"] for each in listed] in ([], ["available"]), "nothing is left half done"
+
+
+@ensureDeferred
+async def test_versions_need_no_token(running: Running) -> None:
+    answer = await running.request("GET", "/", token=None)
+    assert answer.status == 200
+    (version,) = answer.json["versions"]
+    assert version == {
+        "id": "v1.1",
+        "status": "CURRENT",
+        "updated": "2011-01-21T11:33:21Z",
+        "links": [{"rel": "self", "href": f"http://127.0.0.1:{running.port}/v1.1/"}],
+    }
+    for path in ("/v1.1", "/v1.1/"):
+        answer = await running.request("GET", path, token=None)
+        shown = answer.json["version"]
+        (media,) = shown.pop("media-types")
+        assert shown == version
+        assert media["type"] == "application/vnd.openstack.compute-v1.1+json"
+
+
+@ensureDeferred
+async def test_images_are_listed(running: Running) -> None:
+    (running.images / "disk.raw").write_bytes(noise(1000))
+    for path in ("images", "images/detail.json"):
+        (image,) = (await running.call("GET", path)).json["images"]
+        assert image["id"] == image["name"] == "disk.raw"
+        assert image["OS-EXT-IMG-SIZE:size"] == 1000
+
+
+@ensureDeferred
+async def test_only_admins_learn_where_a_volume_lives(running: Running) -> None:
+    number = await running.create()
+    await running.until(number, "available")
+    path = f"os-volumes/{number}/connection"
+    assert (await running.call("GET", path)).status == 403
+    answer = await running.call("GET", path, token="root")
+    assert answer.json == {"connection": {"kind": "file", "address": str(running.files()[0])}}
+
+
+def _insert(running: Running, number: int, name: str, size: int, created: datetime) -> None:
+    """Put a bootable volume of tests' own making into the database of a daemon."""
+    engine = create_engine(f"sqlite:///{running.folder / 'bootvol.db'}")
+    with engine.begin() as connection:
+        connection.execute(
+            insert(volumes).values(
+                id=number,
+                name=f"volume-{number}",
+                tenant=TENANT,
+                user="ann",
+                size_gib=size,
+                status="available",
+                created_at=created,
+                availability_zone="nova",
+                backend="local",
+                image_id="4",
+                display_name=name,
+                metadata={},
+            )
+        )
+        connection.execute(
+            insert(imports).values(
+                volume_id=number,
+                image={"id": "4", "source": "images", "name": "4", "digest": None},
+                phase="done",
+                bytes_done=1,
+                bytes_per_second=1,
+                attempt=1,
+            )
+        )
+    engine.dispose()
