@@ -106,6 +106,7 @@ class Daemon(Service):
             self._threads,
             config.imports.buffers,
             config.imports.buffer_kib * 1024,
+            self._reactor,
         )
         worker = Worker(
             self._worker_id,

@@ -8,10 +8,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import attrs
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -112,14 +112,14 @@ class _Root(Options):
     backends: list[dict[str, Any]] = Field(min_length=1)
     sources: list[dict[str, Any]] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        for tables in (self.backends, self.sources):
-            given = [table.get("name") for table in tables]
-            for name in given:
-                if given.count(name) > 1:
-                    raise ValueError(f"the name {name!r} is given twice")
-        return self
+    @field_validator("backends", "sources")
+    @classmethod
+    def _names_differ(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        given = [table.get("name") for table in value]
+        for name in given:
+            if given.count(name) > 1:
+                raise ValueError(f"the name {name!r} is given twice")
+        return value
 
 
 @attrs.frozen
@@ -216,9 +216,15 @@ def _mistake(path: Path, place: str, detail: Any, model: type[BaseModel]) -> str
     if kind == "extra_forbidden":
         known = ", ".join(model.model_fields) if len(detail["loc"]) == 1 else "see twistd.conf"
         return f"{path}: {where}: there is no such key. Remove it, or use one of: {known}."
-    hidden = _SECRET.intersection(str(part) for part in detail["loc"])
-    value = "(hidden)" if hidden else repr(detail["input"])
-    return f"{path}: {where}: {value}: {text}. Correct the value; twistd.conf explains every key."
+    remedy = "Correct the value; twistd.conf explains every key."
+    return f"{path}: {where}: {_shown(detail)}: {text}. {remedy}"
+
+
+def _shown(detail: Any) -> str:
+    value = detail["input"]
+    secret = _SECRET.intersection(str(part) for part in detail["loc"])
+    tables = any(isinstance(each, dict) for each in (value if isinstance(value, list) else [value]))
+    return "(hidden)" if secret or tables else repr(value)
 
 
 def _dotted(place: str, loc: Iterable[str | int]) -> str:

@@ -18,12 +18,14 @@ _CONTAINERS: Final[dict[str, Callable[[], format_inspector.FileInspector]]] = {
     "qed": format_inspector.QEDInspector,
     "vhd": format_inspector.VHDInspector,
     "vhdx": format_inspector.VHDXInspector,
-    "vmdk": format_inspector.VMDKInspector,
     "vdi": format_inspector.VDIInspector,
     "luks": format_inspector.LUKSInspector,
 }
 
-_COMPRESSED: Final = {
+#: Formats that their first bytes alone tell.
+_MAGIC: Final = {
+    b"KDMV": "vmdk",
+    b"# Disk DescriptorFile": "vmdk",
     b"\x1f\x8b": "gzip",
     b"\xfd7zXZ\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -64,7 +66,7 @@ def check_head(head: memoryview) -> None:
     for magic, name in _DOCUMENTS.items():
         if first.lstrip().startswith(magic) and b"\0" not in first[:256]:
             raise NotADisk(f"The image is {name}, not a disk.")
-    found = [name for magic, name in _COMPRESSED.items() if first.startswith(magic)]
+    found = [name for magic, name in _MAGIC.items() if first.startswith(magic)]
     found += [name for name, inspector in _CONTAINERS.items() if _matches(inspector(), first)]
     if found:
         raise UnsupportedFormat(f"The image was stated to be raw, but it is {found[0]}.")

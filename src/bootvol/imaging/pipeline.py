@@ -16,6 +16,7 @@ from typing import Final
 
 import attrs
 from twisted.internet.defer import DeferredQueue
+from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import ImageTooLarge, ImageTruncated
 from bootvol.imaging.blocks import Run, runs
@@ -51,6 +52,7 @@ class Copy:
     :param pool: the buffers of this copy alone.
     :param threads: where hashing and searching for zeros happen.
     :param progress: called in the reactor's thread with the image's bytes done so far.
+    :param clock: the reactor.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Copy:
         pool: BufferPool,
         threads: Threads,
         progress: Callable[[int], None],
+        clock: IReactorTime,
     ) -> None:
         self._image = image
         self._volume_size = volume_size
@@ -68,6 +71,7 @@ class Copy:
         self._pool = pool
         self._threads = threads
         self._progress = progress
+        self._clock = clock
         self._digester = Digester(image.digest)
         self._scanning: DeferredQueue[_Chunk] = DeferredQueue()
         self._writing: DeferredQueue[_Chunk] = DeferredQueue()
@@ -87,7 +91,7 @@ class Copy:
         if stream.size is not None:
             self._check_fits(stream.size)
         writers = [self._write(writer) for _ in range(self._capabilities.parallel_writes)]
-        await together(self._read(stream), self._scan(), *writers)
+        await together(self._clock, self._read(stream), self._scan(), *writers)
         if stream.size is not None and self._total != stream.size:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
         digest = self._digester.verify()

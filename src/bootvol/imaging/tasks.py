@@ -6,9 +6,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 
-async def together(*coroutines: Coroutine[Deferred[Any], Any, None]) -> None:
+async def together(clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], Any, None]) -> None:
     """Run coroutines at once, until all have ended.
 
     When one raises, the others are cancelled, and that error is raised once they have ended too;
@@ -24,6 +26,9 @@ async def together(*coroutines: Coroutine[Deferred[Any], Any, None]) -> None:
     except CancelledError as cancelled:
         error = cancelled
     if error is not None:
+        # The one that failed may have been woken by another, which is then still on the stack,
+        # and what runs cannot be cancelled: let it come to its next await.
+        await deferLater(clock, 0, lambda: None)
         for task in tasks:
             task.cancel()
         for end in ended:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.pipeline import Copy
@@ -44,16 +45,24 @@ class Importer:
     :param threads: where hashing happens.
     :param buffers: how many buffers each import has.
     :param buffer_size: of each, in bytes.
+    :param clock: the reactor.
     """
 
     def __init__(
-        self, images: Images, backends: Backends, threads: Threads, buffers: int, buffer_size: int
+        self,
+        images: Images,
+        backends: Backends,
+        threads: Threads,
+        buffers: int,
+        buffer_size: int,
+        clock: IReactorTime,
     ) -> None:
         self._images = images
         self._backends = backends
         self._threads = threads
         self._buffers = buffers
         self._buffer_size = buffer_size
+        self._clock = clock
 
     async def run(self, volume: Volume, task: Import, progress: Progress) -> None:
         """Copy the image of ``task`` onto ``volume``, from its first byte.
@@ -84,6 +93,12 @@ class Importer:
 
             pool = BufferPool(self._buffers, self._buffer_size)
             copy = Copy(
-                task.image, volume.size_bytes, backend.capabilities, pool, self._threads, advance
+                task.image,
+                volume.size_bytes,
+                backend.capabilities,
+                pool,
+                self._threads,
+                advance,
+                self._clock,
             )
             await copy.run(stream, writer)

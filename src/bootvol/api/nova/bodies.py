@@ -37,8 +37,8 @@ def _reference(value: object) -> object:
 
 
 Size = Annotated[int, BeforeValidator(_size)]
-Text = Annotated[str, BeforeValidator(_text), Field(max_length=255)]
-Reference = Annotated[str, BeforeValidator(_reference), Field(min_length=1, max_length=2048)]
+Text = Annotated[str, Field(max_length=255), BeforeValidator(_text)]
+Reference = Annotated[str, Field(min_length=1, max_length=2048), BeforeValidator(_reference)]
 
 
 class CreateVolume(BaseModel):

@@ -1,0 +1,233 @@
+"""Each way to get a request wrong, and the fault that the reference gives for it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pytest_twisted import ensureDeferred
+
+from bootvol.testing.backends import noise
+from tests.daemons import OTHER_TENANT, TENANT, Answer, Running
+
+BASE = f"/v1.1/{TENANT}"
+VOLUMES = f"{BASE}/os-volumes"
+SIZE_TEXT = "Invalid input received: Volume size '{}' must be an integer and greater than 0"
+NOT_FOUND = (404, "itemNotFound", "The resource could not be found.")
+
+
+def fault(answer: Answer) -> tuple[int, str, str]:
+    """Return the status, key and message of a fault, having seen that it is one."""
+    ((key, content),) = answer.json.items()
+    assert content["code"] == answer.status
+    return answer.status, key, content["message"]
+
+
+BAD_BODIES: list[tuple[Any, tuple[int, str, str]]] = [
+    (b"{", (400, "badRequest", "Malformed request body")),
+    (b"", (400, "badRequest", "Malformed request body")),
+    (b"\xff", (400, "badRequest", "Malformed request body")),
+    (b'{"volume": {"size": NaN}}', (400, "badRequest", "Malformed request body")),
+    (b"[" * 5000, (400, "badRequest", "Malformed request body")),
+    ([], (422, "cloudServersFault", "Unable to process the contained instructions")),
+    ({}, (422, "cloudServersFault", "Unable to process the contained instructions")),
+    ({"volume": None}, (422, "cloudServersFault", "Unable to process the contained instructions")),
+    ({"volume": []}, (422, "cloudServersFault", "Unable to process the contained instructions")),
+    ({"volume": {}}, (422, "cloudServersFault", "Unable to process the contained instructions")),
+    (
+        {"volume": {"display_name": "x"}},
+        (400, "badRequest", "Invalid input received: size is required"),
+    ),
+    *(
+        ({"volume": {"size": size}}, (400, "badRequest", SIZE_TEXT.format(size)))
+        for size in (None, 0, -1, 1.5, True, "", "x", "-1", "1.5", "²", 2**31, "9" * 30)
+    ),
+    (
+        {"volume": {"size": 1, "display_name": "x" * 256}},
+        (
+            400,
+            "badRequest",
+            "Invalid input received for display_name: String should have at most 255 characters",
+        ),
+    ),
+    (
+        {"volume": {"size": 1, "metadata": {"key": 1}}},
+        (400, "badRequest", "Invalid input received for metadata: Input should be a valid string"),
+    ),
+    (
+        {"volume": {"size": 1, "display_description": "a\0b"}},
+        (400, "badRequest", "Invalid input received: text must not hold a zero character"),
+    ),
+    (
+        {"volume": {"size": 1, "snapshot_id": 3, "imageRef": "4"}},
+        (400, "badRequest", "Snapshot and image cannot be specified together."),
+    ),
+    (
+        {"volume": {"size": 1, "snapshot_id": 3}},
+        (404, "itemNotFound", "Snapshot 3 could not be found."),
+    ),
+    (
+        {"volume": {"size": 1, "imageRef": "missing"}},
+        (404, "itemNotFound", "Image missing could not be found."),
+    ),
+    (
+        {"volume": {"size": 1, "imageRef": "http://example.com/missing"}},
+        (400, "badRequest", "Invalid imageRef provided: no image source reads that URL."),
+    ),
+    (
+        {"volume": {"size": 1, "availability_zone": "elsewhere"}},
+        (400, "badRequest", "The availability zone elsewhere is not known."),
+    ),
+    (
+        {"volume": {"size": 1, "imageRef": "large"}},
+        (400, "badRequest", "Size of specified image is larger than volume size."),
+    ),
+    (
+        {"volume": {"size": 1001}},
+        (
+            413,
+            "overLimit",
+            "Volume quota exceeded. You cannot create a volume of size 1001G",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), BAD_BODIES)
+@ensureDeferred
+async def test_bad_bodies(running: Running, body: Any, expected: tuple[int, str, str]) -> None:
+    (running.images / "large").write_bytes(noise(1000))
+    (running.images / "index.toml").write_text(
+        '[[images]]\nid = "large"\nfile = "large"\nmin_disk = 2\n'
+    )
+    answer = await running.request("POST", VOLUMES, body)
+    assert fault(answer) == expected
+    if answer.status == 413:
+        assert answer.json["overLimit"]["retryAfter"] == 0
+    assert (await running.call("GET", "os-volumes")).json == {"volumes": []}
+
+
+BAD_REQUESTS: list[tuple[str, str, dict[str, Any], tuple[int, str, str]]] = [
+    *(
+        (
+            "GET",
+            path,
+            {"token": token},
+            (
+                401,
+                "unauthorized",
+                "This server could not verify that you are authorized to access it.",
+            ),
+        )
+        for path in (VOLUMES, f"{VOLUMES}/1", f"{BASE}/hp-bootable-volumes", f"{BASE}/images")
+        for token in (None, "", "wrong", "ÿ")
+    ),
+    (
+        "GET",
+        f"/v1.1/{OTHER_TENANT}/os-volumes",
+        {},
+        (400, "badRequest", "Malformed request url"),
+    ),
+    ("GET", "/v1.1/%ff/os-volumes", {}, (400, "badRequest", "Malformed request url")),
+    ("GET", "/nowhere", {}, NOT_FOUND),
+    ("GET", "/v1.1//os-volumes", {}, NOT_FOUND),
+    ("GET", f"{BASE}/nothing", {}, NOT_FOUND),
+    ("GET", f"{VOLUMES}/1", {}, NOT_FOUND),
+    ("GET", f"{VOLUMES}/x", {}, NOT_FOUND),
+    ("GET", f"{VOLUMES}/1/nothing", {}, NOT_FOUND),
+    ("DELETE", f"{VOLUMES}/1", {}, NOT_FOUND),
+    ("DELETE", f"{VOLUMES}/99999999999999999999999", {}, NOT_FOUND),
+    *(
+        (method, path, {}, (405, "badMethod", "The method is not allowed for the requested URL."))
+        for method, path in (
+            ("PUT", VOLUMES),
+            ("PATCH", f"{VOLUMES}/1"),
+            ("POST", f"{BASE}/hp-bootable-volumes"),
+            ("DELETE", f"{BASE}/hp-bootable-volumes/1"),
+            ("POST", "/"),
+        )
+    ),
+    (
+        "POST",
+        VOLUMES,
+        {"body": b"size=1", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        (400, "badRequest", "Unsupported Content-Type"),
+    ),
+    (
+        "POST",
+        VOLUMES,
+        {"body": b"<volume/>", "headers": {"Content-Type": "application/xml"}},
+        (400, "badRequest", "Unsupported Content-Type"),
+    ),
+    ("POST", VOLUMES, {"body": b" " * 200_000}, (400, "badRequest", "Request is too large.")),
+    ("GET", f"{VOLUMES}?limit=x", {}, (400, "badRequest", "limit param must be an integer")),
+    ("GET", f"{VOLUMES}?limit=-1", {}, (400, "badRequest", "limit param must be positive")),
+    ("GET", f"{VOLUMES}?offset=x", {}, (400, "badRequest", "offset param must be an integer")),
+    ("GET", f"{VOLUMES}?offset=-1", {}, (400, "badRequest", "offset param must be positive")),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "more", "expected"), BAD_REQUESTS)
+@ensureDeferred
+async def test_bad_requests(
+    running: Running, method: str, path: str, more: dict[str, Any], expected: tuple[int, str, str]
+) -> None:
+    answer = await running.request(method, path, **more)
+    assert fault(answer) == expected
+    assert answer.headers["x-compute-request-id"].startswith("req-")
+    if answer.status == 405:
+        assert answer.headers["allow"]
+
+
+@ensureDeferred
+async def test_empty_bodies_with_a_json_type_are_no_error(running: Running) -> None:
+    number = await running.create()
+    await running.until(number, "available")
+    headers = {"Content-Type": "application/json"}
+    for method, path, expected in (("GET", VOLUMES, 200), ("DELETE", f"{VOLUMES}/{number}", 202)):
+        assert (await running.request(method, path, b"", headers=headers)).status == expected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["size", "display_name", "imageRef", "snapshot_id", "metadata", "availability_zone"]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=st.dictionaries(KEYS, JSON).map(lambda volume: {"volume": volume}) | JSON)
+@ensureDeferred
+async def test_no_body_gives_a_server_error(running: Running, body: Any) -> None:
+    try:
+        content = orjson.dumps(body)
+    except (TypeError, ValueError):
+        return  # hypothesis made what JSON cannot hold
+    answer = await running.request("POST", VOLUMES, content)
+    if answer.status != 200:
+        assert fault(answer)[0] in {400, 404, 413, 422}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),
+    path=st.lists(
+        st.sampled_from(["os-volumes", "hp-bootable-volumes", "detail", "import"])
+        | st.text(st.characters(codec="utf-8"), max_size=5),
+        max_size=4,
+    ),
+)
+@ensureDeferred
+async def test_no_path_gives_a_server_error(running: Running, method: str, path: list[str]) -> None:
+    url = "/".join([BASE, *(quote(part, safe="") for part in path)])
+    answer = await running.request(method, url)
+    assert answer.status < 500
+    if answer.status >= 400 and method != "HEAD":
+        assert fault(answer)[0] == answer.status

@@ -1,0 +1,294 @@
+"""What becomes of imports: good images and bad ones, cancelled, stopped and resumed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from bootvol.model import GIB
+from bootvol.testing.backends import noise
+from tests.daemons import Running, pause
+from tests.servers import Server, serve
+
+CONTENT = noise(3 * 1024 * 1024 + 11)
+
+
+def qcow2() -> bytes:
+    """Return the head of a qcow2 image, version 2, of 1 MiB."""
+    header = b"QFI\xfb" + (2).to_bytes(4, "big") + bytes(12) + (16).to_bytes(4, "big")
+    return (header + (2**20).to_bytes(8, "big")).ljust(2**17, b"\0")
+
+
+BAD_IMAGES = [
+    ("empty", b"", "not-a-disk"),
+    ("page", b"\n <!DOCTYPE html><html>", "not-a-disk"),
+    ("json", b'{"error": "no such image"}', "not-a-disk"),
+    ("gzip", gzip.compress(CONTENT), "unsupported-format"),
+    ("qcow2", qcow2(), "unsupported-format"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "code"), BAD_IMAGES)
+@ensureDeferred
+async def test_what_is_no_disk_is_refused(
+    running: Running, name: str, content: bytes, code: str
+) -> None:
+    (running.images / name).write_bytes(content)
+    number = await running.create(name)
+    assert await running.until(number, "available", "error") == "error"
+    progress = await running.progress(number)
+    assert progress["phase"] == "failed"
+    assert progress["error"]["code"] == code
+    assert progress["error"]["retryable"] is False
+    assert progress["error"]["message"]
+    assert progress["error"]["remedy"]
+    answer = await running.call("GET", f"os-volumes/{number}/error")
+    assert answer.json == {"error": progress["error"]}
+    assert running.files() == [], "its space is given back"
+    await running.call("DELETE", f"os-volumes/{number}")
+    await running.until(number, "gone")
+
+
+@ensureDeferred
+async def test_a_digest_that_does_not_match(running: Running) -> None:
+    (running.images / "disk.raw").write_bytes(CONTENT)
+    for stated, expected in (
+        (hashlib.sha512(CONTENT).hexdigest(), "available"),
+        ("0" * 128, "error"),
+    ):
+        (running.images / "index.toml").write_text(
+            f'[[images]]\nid = "disk"\nfile = "disk.raw"\nsha512 = "{stated}"\n'
+        )
+        number = await running.create("disk")
+        assert await running.until(number, "available", "error") == expected
+    assert (await running.progress(number))["error"]["code"] == "digest-mismatch"
+    assert len(running.files()) == 1
+
+
+@ensureDeferred
+async def test_zeros_take_no_space(running: Running) -> None:
+    content = CONTENT + bytes(40 * 1024 * 1024) + CONTENT
+    (running.images / "disk.raw").write_bytes(content)
+    number = await running.create("disk.raw")
+    await running.until(number, "available")
+    (file,) = running.files()
+    assert file.stat().st_blocks * 512 < 2 * len(CONTENT) + 3 * 65536
+    with file.open("rb") as volume:
+        assert volume.read(len(content)) == content
+
+
+class Web(Resource):
+    """A server that behaves as a test says.
+
+    :ivar requests: those that wait to be answered by the test.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """Say that the image is there, but not how long it is."""
+        return b""
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Answer by the name that is asked for."""
+        name = request.path.rsplit(b"/")[-1]
+        if name == b"slow":
+            request.write(CONTENT)
+            self.requests.append(request)
+            return NOT_DONE_YET
+        if name == b"short":
+            request.setHeader(b"content-length", str(2 * len(CONTENT)).encode())
+            request.write(CONTENT)
+            request.channel.loseConnection()
+            return NOT_DONE_YET
+        if name == b"endless":
+            return self._endless(request)
+        if name.startswith(b"to-"):
+            request.setResponseCode(302)
+            request.setHeader(b"location", b"/images/good" if name == b"to-good" else b"/secret")
+            return b""
+        if name == b"missing":
+            request.setResponseCode(404)
+            return b""
+        return CONTENT
+
+    def _endless(self, request: Request) -> int:
+        class Producer:
+            def resumeProducing(self) -> None:  # noqa: N802
+                request.write(b"\1" * 4 * 1024 * 1024)
+
+            def stopProducing(self) -> None:  # noqa: N802
+                pass
+
+        request.registerProducer(Producer(), False)
+        return NOT_DONE_YET
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[Server, Web]]:
+    """A server on loopback."""
+    root = Web()
+    with serve(root) as server:
+        yield server, root
+
+
+@pytest.fixture
+def over_http(tmp_path: Path, web: tuple[Server, Web]) -> str:
+    """The configuration of a source that may ask that server."""
+    return f'[[sources]]\nname = "web"\nplugin = "http"\nallow = ["{web[0].url}images/"]\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [
+        ("good", "available", None),
+        ("to-good", "available", None),
+        ("to-secret", "error", "source-failed"),
+        ("missing", "error", "image-not-found"),
+        ("short", "error", "image-truncated"),
+        ("endless", "error", "image-too-large"),
+    ],
+)
+@ensureDeferred
+async def test_over_http(
+    tmp_path: Path,
+    web: tuple[Server, Web],
+    over_http: str,
+    name: str,
+    status: str,
+    code: str | None,
+) -> None:
+    running = Running(tmp_path, over_http)
+    try:
+        url = f"{web[0].url}images/{name}"
+        number = await running.create(url)
+        assert await running.until(number, "available", "error") == status
+        progress = await running.progress(number)
+        assert (progress["error"] or {}).get("code") == code
+        shown = (await running.call("GET", f"hp-bootable-volumes/{number}")).json["volume"]
+        assert shown["sourceImageRef"] == url
+        assert len(running.files()) == (code is None)
+        if code is None:
+            with running.files()[0].open("rb") as volume:
+                assert volume.read(len(CONTENT) + 1) == CONTENT + b"\0"
+    finally:
+        await running.stop()
+
+
+async def _downloading(running: Running, web: tuple[Server, Web], requests: int) -> int:
+    """Start an import that waits for the server in its middle, and return its volume."""
+    number = await running.create(f"{web[0].url}images/slow")
+    await running.until(number, "downloading")
+    while len(web[1].requests) < requests:
+        await pause(0.02)
+    return number
+
+
+@ensureDeferred
+async def test_progress_is_seen_while_it_downloads(
+    tmp_path: Path, web: tuple[Server, Web], over_http: str
+) -> None:
+    running = Running(tmp_path, over_http + "[imports]\nbuffer_kib = 64\n")
+    try:
+        number = await _downloading(running, web, 1)
+        for _ in range(200):
+            progress = await running.progress(number)
+            if progress["bytesDone"]:
+                break
+            await pause(0.05)
+        assert progress["phase"] == "downloading"
+        assert len(CONTENT) - 65536 <= progress["bytesDone"] <= len(CONTENT)
+        assert progress["bytesTotal"] is None
+        assert progress["etaSeconds"] is None
+        assert progress["attempt"] == 1
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_deleting_cancels_a_download(
+    tmp_path: Path, web: tuple[Server, Web], over_http: str
+) -> None:
+    running = Running(tmp_path, over_http)
+    try:
+        number = await _downloading(running, web, 1)
+        gone = web[1].requests[0].notifyFinish()
+        assert (await running.call("DELETE", f"os-volumes/{number}")).status == 202
+        await running.until(number, "gone")
+        assert running.files() == []
+        await gone.addErrback(lambda _failure: None)  # the socket was closed
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_an_import_goes_on_after_a_restart(
+    tmp_path: Path, web: tuple[Server, Web], over_http: str
+) -> None:
+    first = Running(tmp_path, over_http)
+    number = await _downloading(first, web, 1)
+    await first.stop()
+    second = Running(tmp_path, over_http)
+    try:
+        assert await second.status(number) == "downloading"
+        while len(web[1].requests) < 2:
+            await pause(0.02)
+        web[1].requests[1].finish()
+        assert await second.until(number, "available", "error") == "available"
+        assert (await second.progress(number))["attempt"] == 2
+        (file,) = second.files()
+        assert file.stat().st_size == GIB
+        with file.open("rb") as volume:
+            assert volume.read(len(CONTENT) + 1) == CONTENT + b"\0"
+    finally:
+        await second.stop()
+
+
+@ensureDeferred
+async def test_imports_beyond_the_limit_wait_in_line(
+    tmp_path: Path, web: tuple[Server, Web], over_http: str
+) -> None:
+    running = Running(tmp_path, over_http + "[imports]\nconcurrent = 1\n")
+    try:
+        first = await _downloading(running, web, 1)
+        second = await running.create(f"{web[0].url}images/good")
+        plain = await running.create()
+        await running.until(plain, "available")
+        assert (await running.progress(second))["phase"] == "queued"
+        assert await running.status(second) == "creating"
+        web[1].requests[0].finish()
+        assert await running.until(first, "available", "error") == "available"
+        assert await running.until(second, "available", "error") == "available"
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_deletion_is_refused_while_it_goes_on(running: Running) -> None:
+    number = await running.create()
+    await running.until(number, "available")
+    assert (await running.call("DELETE", f"os-volumes/{number}")).status == 202
+    again = await running.call("DELETE", f"os-volumes/{number}")
+    assert again.status in {400, 404}
+    await running.until(number, "gone")
+
+
+@ensureDeferred
+async def test_a_volume_that_cannot_be_made_says_why(running: Running) -> None:
+    running.volumes.write_text("a file is where the folder should be")
+    number = await running.create()
+    assert await running.until(number, "available", "error") == "error"
+    error = (await running.call("GET", f"os-volumes/{number}/error")).json["error"]
+    assert error["code"] == "backend-failed"
+    assert "File exists" in error["message"]

@@ -1,0 +1,141 @@
+"""Daemons in processes of their own, as users run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.daemons import CONFIG, TENANT
+from tests.servers import free_port
+
+BIN = Path(sys.executable).parent
+
+
+class Process:
+    """A daemon that twistd runs in the foreground.
+
+    :param folder: where its state, volumes and images lie.
+    :param more: TOML that follows the basic configuration.
+    :param env: what is added to the environment.
+    """
+
+    def __init__(self, folder: Path, more: str = "", env: dict[str, str] | None = None) -> None:
+        self.env = {**os.environ, **(env or {})}
+        self.folder = folder
+        self.images = folder / "images"
+        self.volumes = folder / "volumes"
+        self.images.mkdir(exist_ok=True)
+        self.port = free_port()
+        self.base = f"http://127.0.0.1:{self.port}/v1.1/{TENANT}"
+        self.config = folder / "twistd.conf"
+        self.config.write_text(CONFIG.format(port=self.port, more=more))
+        self.log = folder / "log"
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again."""
+        command = [BIN / "twistd", "--nodaemon", "--pidfile=", "bootvol", "--config", self.config]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=self.env, stdout=log, stderr=log
+            )
+        for _ in range(400):
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                self.get("os-volumes")
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError("the daemon does not answer")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End the process by a signal; return its exit code."""
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at a path relative to the tenant's base URI."""
+        return self._call("GET", path)
+
+    def create(self, image: str, size: int = 1) -> int:
+        """Create a bootable volume; return its id."""
+        wanted = {"volume": {"size": size, "imageRef": image}}
+        number: int = self._call("POST", "os-volumes", wanted)["volume"]["id"]
+        return number
+
+    def statuses(self) -> list[str]:
+        """Return the status of every volume."""
+        return [volume["status"] for volume in self.get("os-volumes")["volumes"]]
+
+    def until_settled(self, seconds: float = 120) -> list[str]:
+        """Wait until no volume is on its way any more; return all statuses."""
+        end = time.monotonic() + seconds
+        while {"creating", "downloading", "deleting"} & set(self.statuses()):
+            assert time.monotonic() < end, self.statuses()
+            time.sleep(0.1)
+        return self.statuses()
+
+    def cli(self, *arguments: str, token: str = "root") -> subprocess.CompletedProcess[str]:
+        """Run the command line against the daemon."""
+        return cli(*arguments, env={"BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": token})
+
+    def peak_memory(self) -> int:
+        """Return the most memory that was resident, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.base}/{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"X-Auth-Token": "root", "Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            content = response.read()
+            return json.loads(content) if content else None
+
+
+def cli(
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``bootvol`` with arguments."""
+    return run([BIN / "bootvol", *arguments], env, cwd)
+
+
+def run(
+    command: Sequence[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; bounded, captured."""
+    return subprocess.run(
+        command,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+@contextmanager
+def process(folder: Path, more: str = "", env: dict[str, str] | None = None) -> Iterator[Process]:
+    """Run a daemon until the end of the block."""
+    daemon = Process(folder, more, env)
+    try:
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.stop()

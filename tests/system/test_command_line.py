@@ -1,0 +1,133 @@
+"""The commands, as operators and scripts run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootvol.testing.backends import noise
+from tests.daemons import CONFIG
+from tests.processes import BIN, Process, cli, process, run
+from tests.servers import free_port
+
+CONTENT = noise(2 * 1024 * 1024)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Process]:
+    """A daemon with one image."""
+    with process(tmp_path) as daemon:
+        (daemon.images / "disk.raw").write_bytes(CONTENT)
+        yield daemon
+
+
+def test_a_volume_by_commands(daemon: Process) -> None:
+    listed = daemon.cli("image", "list")
+    assert "disk.raw" in listed.stdout
+    made = daemon.cli(
+        "volume", "create", "--image", "disk.raw", "--size", "1", "--name", "root", "--wait"
+    )
+    assert made.returncode == 0, made.stderr
+    volume = json.loads(made.stdout)
+    assert volume["status"] == "available"
+    assert volume["sourceImageRef"] == "disk.raw"
+    assert "done" in made.stderr
+    assert "2.0/2.0 MiB" in made.stderr
+    assert json.loads(daemon.cli("volume", "show", str(volume["id"])).stdout) == volume
+    assert "root" in daemon.cli("volume", "list").stdout
+    assert json.loads(daemon.cli("volume", "list", "--bootable", "--json").stdout) == [volume]
+    blank = json.loads(daemon.cli("volume", "create", "--size", "1", "--wait").stdout)
+    assert blank["status"] == "available"
+    assert daemon.cli("volume", "delete", str(volume["id"])).returncode == 0
+    assert daemon.until_settled() == ["available"]
+
+
+def test_a_failure_is_told_with_its_remedy(daemon: Process) -> None:
+    (daemon.images / "page").write_bytes(b"<html>")
+    made = daemon.cli("volume", "create", "--image", "page", "--size", "1", "--wait")
+    assert made.returncode == 1
+    assert "The image is an HTML or XML page, not a disk." in made.stderr
+    assert "Check what the image reference leads to. (not-a-disk)" in made.stderr
+    shown = json.loads(daemon.cli("volume", "show", "1").stdout)
+    assert shown["error"]["code"] == "not-a-disk"
+
+
+def test_exit_codes(daemon: Process) -> None:
+    assert daemon.cli("volume", "show", "7").returncode == 4
+    assert daemon.cli("volume", "delete", "../7").returncode == 4
+    assert daemon.cli("volume", "list", token="wrong").returncode == 3
+    assert daemon.cli("volume", "create").returncode == 2
+    assert daemon.cli("volume", "create", "--size", "0").returncode == 2
+    assert daemon.cli("volume", "create", "--size", "5000").returncode == 1
+    assert daemon.cli("volume", "create", "--size", "1", "--image", "no").returncode == 4
+    daemon.cli("volume", "create", "--size", "1", "--wait")
+    assert daemon.cli("volume", "boot", "1", token="ann").returncode == 3
+    daemon.stop()
+    gone = daemon.cli("volume", "list")
+    assert gone.returncode == 5
+    assert "cannot be reached" in gone.stderr
+    assert len(gone.stderr.splitlines()) == 1
+
+
+def test_check_config(tmp_path: Path) -> None:
+    config = tmp_path / "x.conf"
+    config.write_text(CONFIG.format(port=1, more=""))
+    good = cli("check-config", str(config))
+    assert (good.returncode, good.stdout) == (0, f"{config}: ok\n")
+    config.write_text(CONFIG.format(port=1, more="[quota]\nvolumes = 'x'"))
+    bad = cli("check-config", str(config))
+    assert bad.returncode == 1
+    assert f"{config}: quota.volumes: 'x'" in bad.stderr
+    started = run(
+        [BIN / "twistd", "--nodaemon", "--pidfile=", "bootvol", "-c", config], cwd=tmp_path
+    )
+    assert started.returncode != 0
+    assert f"{config}: quota.volumes: 'x'" in started.stdout + started.stderr
+    assert "Traceback" not in started.stdout + started.stderr
+
+
+def test_db_upgrade(tmp_path: Path) -> None:
+    config = tmp_path / "x.conf"
+    config.write_text(CONFIG.format(port=1, more=""))
+    for _ in range(2):
+        done = cli("db", "upgrade", "--config", str(config))
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bootvol.db").exists()
+
+
+def test_a_second_daemon_is_refused(daemon: Process) -> None:
+    second = run([BIN / "bootvol", "serve", "--config", daemon.config], cwd=daemon.folder)
+    assert second.returncode != 0
+    assert "another daemon is using" in second.stdout + second.stderr
+
+
+def test_twistd_as_a_daemon(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "twistd.conf").write_text(CONFIG.format(port=port, more=""))
+    started = run([BIN / "twistd", "bootvol"], cwd=tmp_path)
+    assert started.returncode == 0, started.stderr
+    pid = int((tmp_path / "twistd.pid").read_text())
+    try:
+        env = {"BOOTVOL_ENDPOINT": f"http://127.0.0.1:{port}/v1.1/11692683195772"}
+        for _ in range(100):
+            made = cli("--token", "ann", "volume", "create", "--size", "1", "--wait", env=env)
+            if made.returncode != 5:
+                break
+            time.sleep(0.1)
+        assert made.returncode == 0, made.stderr
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    for _ in range(100):
+        if not (tmp_path / "twistd.pid").exists():
+            break
+        time.sleep(0.1)
+    log = (tmp_path / "twistd.log").read_text()
+    assert "Server Shut Down" in log
+    assert "Traceback" not in log

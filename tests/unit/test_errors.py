@@ -1,0 +1,64 @@
+"""The tree of errors: each is complete, and each has a code of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from bootvol.api.nova.faults import fault
+from bootvol.errors import BootvolError, NoSpace, UnexpectedFailure, VolumeNotFound, reason
+
+
+def _tree(root: type[BootvolError]) -> Iterator[type[BootvolError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def test_codes_are_unique() -> None:
+    codes = [error.code for error in _tree(BootvolError)]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("kind", list(_tree(BootvolError)))
+def test_each_is_complete(kind: type[BootvolError]) -> None:
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", kind.code)
+    assert 400 <= kind.status < 600
+    assert kind.remedy.endswith(".")
+    assert kind.__doc__
+
+
+@pytest.mark.parametrize(
+    ("status", "key"),
+    [
+        (400, "badRequest"),
+        (401, "unauthorized"),
+        (403, "resizeNotAllowed"),
+        (404, "itemNotFound"),
+        (405, "badMethod"),
+        (409, "inProgress"),
+        (413, "overLimit"),
+        (415, "badMediaType"),
+        (422, "cloudServersFault"),
+        (500, "cloudServersFault"),
+        (501, "notImplemented"),
+        (503, "serviceUnavailable"),
+    ],
+)
+def test_nova_names_faults_by_their_status(
+    status: int, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reference, section 2.5."""
+    monkeypatch.setattr(BootvolError, "status", status)
+    expected = {"message": "what happened", "code": status}
+    if status == 413:
+        expected["retryAfter"] = 0
+    assert fault(BootvolError("what happened")) == {key: expected}
+
+
+def test_a_reason_tells_tenants_of_known_errors_only() -> None:
+    assert reason(NoSpace("full")).message == "full"
+    assert reason(VolumeNotFound(3)).code == "volume-not-found"
+    assert reason(RuntimeError("secret")) == UnexpectedFailure().report()

@@ -1,0 +1,64 @@
+"""The transition table is total, and says what the specification says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootvol.lifecycle import TRANSITIONS, UNSETTLED, Event, IllegalTransition, Status, after
+
+#: HP Bootable Volume API, section 4.4.1, "Status Lifecycle".
+SPECIFIED = [
+    (Status.CREATING, Event.DOWNLOAD, Status.DOWNLOADING),
+    (Status.DOWNLOADING, Event.COMPLETE, Status.AVAILABLE),
+    (Status.AVAILABLE, Event.DELETE, Status.DELETING),
+    (Status.DELETING, Event.VANISH, Status.GONE),
+]
+
+
+@pytest.mark.parametrize(("status", "event", "expected"), SPECIFIED)
+def test_the_specified_life(status: Status, event: Event, expected: Status) -> None:
+    assert after(status, event) is expected
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("event", Event)
+def test_each_pair_is_decided(status: Status, event: Event) -> None:
+    if event in TRANSITIONS[status]:
+        assert after(status, event) in Status
+    else:
+        with pytest.raises(IllegalTransition, match=f"{status} cannot {event}"):
+            after(status, event)
+
+
+@pytest.mark.parametrize("status", set(Status) - {Status.GONE})
+def test_error_is_reached_from_anywhere(status: Status) -> None:
+    assert after(status, Event.FAIL) is Status.ERROR
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_status_can_end(status: Status) -> None:
+    reached = {status}
+    for _ in Status:
+        reached |= {target for each in reached for target in TRANSITIONS[each].values()}
+    assert Status.GONE in reached
+
+
+def test_unsettled_means_that_something_is_still_to_happen() -> None:
+    # What is settled changes only when somebody asks for it, or when something breaks.
+    for status in set(Status) - UNSETTLED:
+        assert set(TRANSITIONS[status]) <= {Event.DELETE, Event.FAIL}
+    for status in UNSETTLED:
+        assert {Event.COMPLETE, Event.VANISH} & set(TRANSITIONS[status])
+
+
+@given(st.lists(st.sampled_from(Event)))
+def test_no_history_leaves_the_table(events: list[Event]) -> None:
+    status = Status.CREATING
+    for event in events:
+        try:
+            status = after(status, event)
+        except IllegalTransition:
+            continue
+        assert status in TRANSITIONS

@@ -1,0 +1,119 @@
+"""The configuration: its defaults, and how its mistakes are told."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bootvol import settings
+from bootvol.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
+
+LEAST = """
+[[identity.tokens]]
+token = "secret-token"
+tenant = "t"
+user = "u"
+
+[[backends]]
+name = "b"
+plugin = "file"
+directory = "volumes"
+
+[[sources]]
+name = "s"
+plugin = "directory"
+directory = "/srv/images"
+"""
+
+
+def load(folder: Path, text: str) -> settings.Settings:
+    """Load a configuration of that text."""
+    path = folder / "twistd.conf"
+    path.write_text(text)
+    return settings.load(path)
+
+
+def test_the_defaults(tmp_path: Path) -> None:
+    found = load(tmp_path, LEAST)
+    assert found.api.listen == ["tcp:8776:interface=127.0.0.1"]
+    assert found.availability_zone == "nova"
+    assert found.database.database == str(tmp_path / "var" / "bootvol.db")
+    assert found.state.directory == tmp_path / "var"
+    assert (found.quota.volumes, found.quota.gigabytes, found.quota.snapshots) == (10, 1000, 10)
+    assert found.backends[0].options.model_dump() == {"directory": tmp_path / "volumes"}
+    assert found.sources[0].options.model_dump() == {"directory": Path("/srv/images")}
+
+
+def test_the_file_of_the_repository_holds_every_default(tmp_path: Path) -> None:
+    shipped = (ROOT / "twistd.conf").read_text()
+    given = load(tmp_path, shipped)
+    least = load(tmp_path, LEAST)
+    for part in ("api", "state", "quota", "imports", "availability_zone"):
+        assert getattr(given, part) == getattr(least, part)
+    tables = tomllib.loads(shipped)
+    for part in ("api", "state", "quota", "imports"):
+        assert set(tables[part]) == set(type(getattr(least, part)).model_fields), part
+
+
+def test_databases(tmp_path: Path) -> None:
+    found = load(tmp_path, '[state]\nurl = "sqlite:////elsewhere/x.db"\n' + LEAST)
+    assert found.database.database == "/elsewhere/x.db"
+    found = load(tmp_path, '[state]\nurl = "postgresql://me@db/bootvol"\n' + LEAST)
+    assert found.database.drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x =", "is not TOML: Invalid value (at end of document)"),
+        ("", "backends: is missing. Add it"),
+        ('[quota]\nvolumes = "ten"\n' + LEAST, "quota.volumes: 'ten': Input should be a valid int"),
+        ("[quota]\nvolumes = -2\n" + LEAST, "quota.volumes: -2: Input should be greater than"),
+        ("[quota]\nvolumes = true\n" + LEAST, "quota.volumes: True: Input should be a valid int"),
+        ("[quota]\nvolume = 1\n" + LEAST, "quota.volume: there is no such key. Remove it"),
+        ("[other]\n" + LEAST, "other: there is no such key. Remove it, or use one of:"),
+        ('[api]\nlisten = ["nothing"]\n' + LEAST, "api.listen: ['nothing']: 'nothing' is no Tw"),
+        ('[api]\nlisten = ["tcp:x"]\n' + LEAST, "'tcp:x' is no Twisted server endpoint"),
+        ("[api]\nlisten = []\n" + LEAST, "api.listen: []: List should have at least 1 item"),
+        ('[state]\nurl = "mysql://x"\n' + LEAST, "state.url: (hidden): the database is either"),
+        ('[state]\nurl = "x"\n' + LEAST, "state.url: (hidden): this is not a database URL"),
+        (
+            LEAST.replace('"file"', '"floppy"'),
+            "backends[0].plugin: 'floppy': there is no such plugin; installed: file",
+        ),
+        (
+            LEAST.replace('directory = "volumes"', ""),
+            "backends[0].directory: is missing. Add it",
+        ),
+        (
+            LEAST.replace('directory = "volumes"', 'directory = ""'),
+            "backends[0].directory: '': this is not a path",
+        ),
+        (
+            LEAST.replace('name = "b"', 'name = "b/"'),
+            "backends[0].name: 'b/': String should match pattern",
+        ),
+        (LEAST.replace('"secret-token"', "7"), "identity.tokens[0].token: (hidden): Input"),
+        (LEAST + LEAST[LEAST.index("[[sources") :], "the name 's' is given twice"),
+        (
+            LEAST + '[[sources]]\nname = "w"\nplugin = "http"\nallow = ["ftp://x/"]\n',
+            "sources[1].allow: ['ftp://x/']: 'ftp://x/' is not an http or https URL",
+        ),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert told in message
+    assert message.startswith(str(tmp_path / "twistd.conf"))
+    assert "secret-token" not in message
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.conf: cannot be read: No such file"):
+        settings.load(tmp_path / "nothing.conf")

@@ -1,0 +1,152 @@
+"""Rows: the migrations make the schema, claims exclude one another, nothing is stuck."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, make_url
+from twisted.internet import reactor
+
+from bootvol.errors import ConfigurationError, ErrorReport, VolumeNotFound
+from bootvol.lifecycle import Event, IllegalTransition, Status
+from bootvol.model import Digest, Image, Usage, Volume
+from bootvol.store import claims, imports, volumes
+from bootvol.store.database import Database
+from bootvol.store.schema import METADATA
+
+REPORT = ErrorReport("code", "message", True, "remedy")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """A database of the newest schema."""
+    loop: Any = reactor
+    made = Database(make_url(f"sqlite:///{tmp_path / 'folder' / 'x.db'}"), loop)
+    made.upgrade()
+    return made
+
+
+@pytest.fixture
+def db(database: Database) -> Iterator[Connection]:
+    """A connection to it."""
+    with database._engine.begin() as connection:
+        yield connection
+
+
+def a_volume(name: str = "v", tenant: str = "t", image: str | None = None) -> Volume:
+    """Return a volume that is not in the database."""
+    now = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
+    return Volume(
+        0, name, tenant, "u", 3, Status.CREATING, now, "nova", "b", image, metadata={"k": "v"}
+    )
+
+
+def test_migrations_make_the_schema(db: Connection) -> None:
+    assert compare_metadata(MigrationContext.configure(db), METADATA) == []
+
+
+def test_a_schema_of_another_version_is_refused(database: Database, tmp_path: Path) -> None:
+    database.check()
+    loop: Any = reactor
+    empty = Database(make_url(f"sqlite:///{tmp_path / 'empty.db'}"), loop)
+    with pytest.raises(ConfigurationError, match="bootvol db upgrade"):
+        empty.check()
+
+
+def test_what_is_added_is_found(db: Connection) -> None:
+    added = volumes.add(db, a_volume())
+    assert volumes.get(db, "t", added.id) == added
+    with pytest.raises(VolumeNotFound):
+        volumes.get(db, "other", added.id)
+    assert volumes.listed(db, "t") == [added]
+    assert volumes.listed(db, "t", bootable=True) == []
+    assert volumes.listed(db, "other") == []
+    assert volumes.usage(db, "t") == Usage(1, 3)
+    assert volumes.usage(db, "other") == Usage(0, 0)
+
+
+def test_ids_are_never_given_again(db: Connection) -> None:
+    first = volumes.add(db, a_volume())
+    volumes.happen(db, first.id, Event.DELETE)
+    assert volumes.happen(db, first.id, Event.VANISH) is Status.GONE
+    assert volumes.add(db, a_volume()).id > first.id
+
+
+def test_a_volume_goes_its_way(db: Connection) -> None:
+    number = volumes.add(db, a_volume()).id
+    assert volumes.happen(db, number, Event.FAIL, REPORT) is Status.ERROR
+    assert volumes.get(db, "t", number).error == REPORT
+    with pytest.raises(IllegalTransition):
+        volumes.happen(db, number, Event.COMPLETE)
+    volumes.happen(db, number, Event.DELETE)
+    assert volumes.get(db, "t", number).error is None
+    with pytest.raises(VolumeNotFound):
+        volumes.happen(db, number + 1, Event.FAIL)
+
+
+@pytest.mark.parametrize("digest", [None, Digest("sha512", "00")])
+def test_imports_keep_their_image(db: Connection, digest: Digest | None) -> None:
+    number = volumes.add(db, a_volume(image="i")).id
+    image = Image("i", "s", "n", "raw", 2**40, 2, digest)
+    imports.add(db, number, image)
+    found = imports.get(db, "t", number)
+    assert found.image == image
+    assert (found.attempt, found.bytes_total) == (0, 2**40)
+    imports.begin(db, number)
+    imports.record(db, number, bytes_done=5)
+    imports.begin(db, number)
+    again = imports.get(db, "t", number)
+    assert (again.attempt, again.bytes_done) == (2, 0)
+    with pytest.raises(VolumeNotFound):
+        imports.get(db, "other", number)
+
+
+def test_a_claim_keeps_others_out_until_it_runs_out(db: Connection) -> None:
+    volume = volumes.add(db, a_volume())
+    assert claims.claim(db, "a", bootable=True, now=10, until=20) is None
+    claimed = claims.claim(db, "a", bootable=False, now=10, until=20)
+    assert claimed is not None
+    assert claimed.id == volume.id
+    assert claims.claim(db, "b", bootable=False, now=15, until=25) is None
+    assert claims.renew(db, "a", volume.id, {Status.CREATING}, 30)
+    assert claims.claim(db, "b", bootable=False, now=25, until=35) is None
+    assert claims.claim(db, "b", bootable=False, now=31, until=41) is not None
+    assert not claims.renew(db, "a", volume.id, {Status.CREATING}, 40)
+    assert not claims.held(db, "a", volume.id)
+    claims.release(db, "a", volume.id)
+    assert claims.held(db, "b", volume.id)
+
+
+def test_a_killed_daemon_finds_its_own_claims(db: Connection) -> None:
+    for name in ("1", "2"):
+        volumes.add(db, a_volume(name))
+    for worker in ("a", "b"):
+        claims.claim(db, worker, bootable=False, now=10, until=100)
+    claims.release_all(db, "a")
+    found = claims.claim(db, "c", bootable=False, now=11, until=100)
+    assert found is not None
+    assert found.name == "1"
+    assert claims.claim(db, "c", bootable=False, now=11, until=100) is None
+
+
+def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
+    number = volumes.add(db, a_volume(image="i")).id
+    assert claims.claim(db, "a", bootable=True, now=0, until=10) is not None
+    volumes.happen(db, number, Event.DELETE)
+    assert not claims.renew(db, "a", number, {Status.CREATING, Status.DOWNLOADING}, 20)
+    assert claims.claim(db, "a", bootable=False, now=1, until=10) is None, "still held"
+    claims.release(db, "a", number)
+    assert claims.claim(db, "a", bootable=True, now=1, until=10) is None
+    assert claims.claim(db, "a", bootable=False, now=1, until=10) is not None
+
+
+def test_settled_volumes_are_no_work(db: Connection) -> None:
+    number = volumes.add(db, a_volume()).id
+    volumes.happen(db, number, Event.COMPLETE)
+    assert claims.claim(db, "a", bootable=False, now=0, until=10) is None

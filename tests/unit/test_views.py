@@ -1,0 +1,110 @@
+"""What the API shows, held against the samples of the specification."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+import pytest
+from pytest_twisted import ensureDeferred
+from treq.client import HTTPClient
+from treq.testing import RequestTraversalAgent
+from twisted.web.http_headers import Headers
+
+from bootvol.api.http import ApiRoot
+from bootvol.api.nova import views
+from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.faults import fault
+from bootvol.lifecycle import Status
+from bootvol.model import Attachment, Caller, Image, Import, Phase, Volume
+from bootvol.service.images import Images
+from bootvol.service.volumes import Volumes
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+FIRST = Volume(
+    id=10,
+    name="volume-x",
+    tenant="t",
+    user="u",
+    size_gib=20,
+    status=Status.AVAILABLE,
+    created_at=datetime(2012, 10, 11, 13, 37, 44, tzinfo=UTC),
+    availability_zone="nova",
+    backend="b",
+    image_id="4",
+    display_name="FBSD1",
+    attachments=(Attachment(10, 1, "vda"),),
+)
+SECOND = attrs.evolve(
+    FIRST,
+    id=11,
+    size_gib=10,
+    display_name=None,
+    created_at=datetime(2012, 10, 31, 15, 17, 54, 999999, UTC),
+    attachments=(),
+)
+
+
+def test_the_list_of_the_specification() -> None:
+    sample = json.loads((GOLDEN / "hp-bootable-volumes-list.json").read_text())
+    # Attachments, and with them this status, come with servers.
+    sample["volumes"][0]["status"] = "available"
+    assert {"volumes": [views.bootable_volume(each) for each in (FIRST, SECOND)]} == sample
+
+
+@ensureDeferred
+async def test_the_server_error_of_the_specification() -> None:
+    class Broken(Volumes):
+        def __init__(self) -> None:
+            pass
+
+        async def listed(self, *_: object, **__: object) -> list[Volume]:
+            raise RuntimeError("secret")
+
+    class Anybody:
+        async def authenticate(self, token: str) -> Caller:
+            return Caller("u", "t")
+
+    api = NovaApi(Anybody(), Broken(), Images({}))  # type: ignore[arg-type]
+    agent = RequestTraversalAgent(ApiRoot(api.app.resource(), fault))
+    asked = HTTPClient(agent).get(
+        "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})
+    )
+    agent.flush()
+    answer = await asked
+    assert answer.code == 500
+    content = await answer.content()
+    sample = (GOLDEN / "hp-bootable-volumes-fault-500.json").read_text()
+    assert json.loads(content) == json.loads(sample)
+
+
+IMPORT = Import(1, Image("4", "s", "n"))
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "rate", "eta"),
+    [
+        (0, None, 0, None),
+        (0, 100, 0, None),
+        (0, 100, 30, 4),
+        (100, 100, 0, 0),
+        (100, 100, 30, 0),
+        (50, None, 10, None),
+    ],
+)
+def test_the_time_left_is_said_when_it_is_known(
+    done: int, total: int | None, rate: int, eta: int | None
+) -> None:
+    shown = views.progress(
+        attrs.evolve(
+            IMPORT,
+            phase=Phase.DOWNLOADING,
+            bytes_done=done,
+            bytes_total=total,
+            bytes_per_second=rate,
+        )
+    )
+    assert shown["etaSeconds"] == eta
