@@ -18,6 +18,8 @@ from tests.daemons import CONFIG, TENANT
 from tests.servers import free_port
 
 BIN = Path(sys.executable).parent
+#: The daemon in the foreground; its options follow.
+TWISTD = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "bootvol"]
 
 
 class Process:
@@ -43,7 +45,7 @@ class Process:
 
     def start(self) -> None:
         """Start, or start again."""
-        command = [BIN / "twistd", "--nodaemon", "--pidfile=", "bootvol", "--config", self.config]
+        command = [*TWISTD, "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=self.env, stdout=log, stderr=log

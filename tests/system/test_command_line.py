@@ -13,7 +13,7 @@ import pytest
 
 from bootvol.testing.backends import noise
 from tests.daemons import CONFIG
-from tests.processes import BIN, Process, cli, process, run
+from tests.processes import BIN, TWISTD, Process, cli, process, run
 from tests.servers import free_port
 
 CONTENT = noise(2 * 1024 * 1024)
@@ -84,9 +84,7 @@ def test_check_config(tmp_path: Path) -> None:
     bad = cli("check-config", str(config))
     assert bad.returncode == 1
     assert f"{config}: quota.volumes: 'x'" in bad.stderr
-    started = run(
-        [BIN / "twistd", "--nodaemon", "--pidfile=", "bootvol", "-c", config], cwd=tmp_path
-    )
+    started = run([*TWISTD, "--config", config], cwd=tmp_path)
     assert started.returncode != 0
     assert f"{config}: quota.volumes: 'x'" in started.stdout + started.stderr
     assert "Traceback" not in started.stdout + started.stderr

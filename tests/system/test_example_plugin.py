@@ -16,8 +16,8 @@ CONTENT = noise(1024 * 1024)
 
 def test_the_example(tmp_path: Path) -> None:
     installed = tmp_path / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", installed]
-    done = run([*pip, EXAMPLE])
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    done = run([*pip, "--target", installed, EXAMPLE])
     assert done.returncode == 0, done.stderr
     env = {"PYTHONPATH": str(installed)}
 
