@@ -75,6 +75,10 @@ class Process:
         number: int = self._call("POST", "os-volumes", wanted)["volume"]["id"]
         return number
 
+    def delete(self, volume: int) -> None:
+        """Delete a volume."""
+        self._call("DELETE", f"os-volumes/{volume}")
+
     def statuses(self) -> list[str]:
         """Return the status of every volume."""
         return [volume["status"] for volume in self.get("os-volumes")["volumes"]]

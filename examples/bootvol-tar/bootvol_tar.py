@@ -40,8 +40,10 @@ class TarSource:
         """Find a member by its name."""
         return self._image(await self._threads.run(self._member, reference))
 
-    async def open(self, image: Image) -> IImageStream:
-        """Open the archive where the member's bytes begin."""
+    async def open(
+        self, image: Image, offset: int = 0, validator: str | None = None
+    ) -> IImageStream:
+        """Open the archive where the member's bytes begin; going on from further is not offered."""
         return await self._threads.run(self._open, image.id)
 
     def _image(self, member: tarfile.TarInfo) -> Image:
@@ -72,6 +74,8 @@ class _Member:
 
     def __init__(self, descriptor: int, start: int, size: int, threads: Threads) -> None:
         self.size: int | None = size
+        self.offset = 0
+        self.validator: str | None = None
         self._descriptor: int | None = descriptor
         self._start = start
         self._threads = threads

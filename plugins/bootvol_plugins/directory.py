@@ -75,10 +75,15 @@ class DirectorySource:
                 return image
         raise ImageNotFound(reference)
 
-    async def open(self, image: Image) -> IImageStream:
+    async def open(
+        self, image: Image, offset: int = 0, validator: str | None = None
+    ) -> IImageStream:
         """See :meth:`bootvol.interfaces.IImageSource.open`."""
-        descriptor, size = await self._threads.run(self._open, image.id)
-        return _FileStream(descriptor, size, self._threads)
+        descriptor, status = await self._threads.run(self._open, image.id)
+        stream = _FileStream(descriptor, status, self._threads)
+        if validator == stream.validator:
+            stream.begin_at(offset)
+        return stream
 
     def _images(self) -> list[Image]:
         """Return what is there now: the folder is small, and changes without a word."""
@@ -118,7 +123,7 @@ class DirectorySource:
             digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
         )
 
-    def _open(self, image_id: str) -> tuple[int, int]:
+    def _open(self, image_id: str) -> tuple[int, os.stat_result]:
         files = {entry.id: entry.file for entry in self._entries()}
         name = files.get(image_id, image_id)
         if Path(name).name != name or name == INDEX or name.startswith("."):
@@ -135,26 +140,32 @@ class DirectorySource:
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise ImageNotFound(image_id)
-        return descriptor, status.st_size
+        return descriptor, status
 
 
 @implementer(IImageStream)
 class _FileStream:
-    """A file, read from its start."""
+    """An open file."""
 
-    def __init__(self, descriptor: int, size: int, threads: Threads) -> None:
-        self.size: int | None = size
+    def __init__(self, descriptor: int, status: os.stat_result, threads: Threads) -> None:
+        self.size: int | None = status.st_size
+        self.validator: str | None = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+        self.offset = 0
         self._descriptor: int | None = descriptor
         self._threads = threads
         self._calls = threads.group()
-        self._offset = 0
+        self._next = 0
+
+    def begin_at(self, offset: int) -> None:
+        """Skip what the reader has already."""
+        self.offset = self._next = offset
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         if self._descriptor is None:
             raise SourceFailed("the image has been closed")
-        count = await self._calls.run(_read, self._descriptor, self._offset, target)
-        self._offset += count
+        count = await self._calls.run(_read, self._descriptor, self._next, target)
+        self._next += count
         return count
 
     async def close(self) -> None:

@@ -27,7 +27,7 @@ from bootvol.errors import ConfigurationError
 from bootvol.interfaces import PluginContext
 from bootvol.service.backends import Backends
 from bootvol.service.images import Images
-from bootvol.service.imports import Importer
+from bootvol.service.imports import Importer, Limits
 from bootvol.service.quotas import Quota
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Worker
@@ -104,8 +104,12 @@ class Daemon(Service):
             images,
             backends,
             self._threads,
-            config.imports.buffers,
-            config.imports.buffer_kib * 1024,
+            Limits(
+                config.imports.buffers,
+                config.imports.buffer_kib * 1024,
+                config.imports.checkpoint_mib * 1024 * 1024,
+                config.imports.retries,
+            ),
             self._reactor,
         )
         worker = Worker(

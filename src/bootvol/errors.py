@@ -255,13 +255,27 @@ class NotADisk(ImportFailed):
 
 
 class SourceFailed(ImportFailed):
-    """The image's source cannot be reached, or broke off."""
+    """The image's source cannot be reached, or broke off.
+
+    :param retry_after: seconds that the source asks to be left alone for.
+    """
 
     code = "source-failed"
     status = 503
     retryable = True
     remedy = "Try again; if it goes on, ask the operator whether the image's source is well."
     default_message = "The image's source does not answer."
+
+    def __init__(self, message: str | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SourceRefused(ImportFailed):
+    """The image's source will not give it out."""
+
+    code = "source-refused"
+    remedy = "Ask whoever keeps the image, or the operator, to allow it."
 
 
 class BackendFailed(BootvolError):

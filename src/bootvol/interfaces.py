@@ -33,6 +33,10 @@ class IImageStream(Interface):
     """The bytes of one image, pulled in order by one reader."""
 
     size: int | None = Attribute("Bytes from the start of the image to its end; None if unknown.")
+    offset: int = Attribute("Where in the image this stream began, in bytes from its start.")
+    validator: str | None = Attribute(
+        "Changes whenever the image's bytes do (an ETag, say); None if the source cannot tell."
+    )
 
     async def read_into(target: memoryview) -> int:
         """Fill ``target`` with the bytes that come next.
@@ -73,9 +77,13 @@ class IImageSource(Interface):
         :raises bootvol.errors.SourceFailed: the source does not answer.
         """
 
-    async def open(image: Image) -> IImageStream:
+    async def open(image: Image, offset: int = 0, validator: str | None = None) -> IImageStream:
         """Open an image that :meth:`find` returned, perhaps hours or a restart ago.
 
+        :param offset: where the stream should begin, in bytes from the image's start.  A source
+            that cannot begin there, or whose image is not the one of ``validator`` any more,
+            begins at 0, and says so in the stream's ``offset``.
+        :param validator: of the stream that was read up to ``offset``; None goes with offset 0.
         :raises bootvol.errors.ImageNotFound: it is no longer there.
         :raises bootvol.errors.SourceFailed: the source does not answer.
         """

@@ -116,12 +116,27 @@ class NewVolume:
     metadata: Mapping[str, str] = attrs.Factory(dict)
 
 
+@attrs.frozen
+class Checkpoint:
+    """A prefix of an image that is on the volume, and survives loss of power.
+
+    :ivar offset: its length in bytes.
+    :ivar digest: of its bytes, by the import's algorithm, in hex.
+    :ivar validator: of the image that it is a prefix of, in the source's own words.
+    """
+
+    offset: int
+    digest: str
+    validator: str
+
+
 class Phase(StrEnum):
     """Where an import stands, as its progress shows it."""
 
     QUEUED = "queued"
     ALLOCATING = "allocating"
     DOWNLOADING = "downloading"
+    RETRYING = "retrying"
     FINISHING = "finishing"
     DONE = "done"
     FAILED = "failed"
@@ -132,8 +147,9 @@ class Import:
     """The filling of one volume from one image.
 
     :ivar attempt: how often it was started; 0 while it has not been.
-    :ivar bytes_done: bytes of the image that are on the volume, in this attempt.
+    :ivar bytes_done: bytes of the image that are on the volume.
     :ivar bytes_per_second: mean rate of this attempt.
+    :ivar checkpoint: where another attempt may go on.
     """
 
     volume_id: int
@@ -143,6 +159,7 @@ class Import:
     bytes_total: int | None = None
     bytes_per_second: int = 0
     attempt: int = 0
+    checkpoint: Checkpoint | None = None
     error: ErrorReport | None = None
 
 

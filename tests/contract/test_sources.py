@@ -44,5 +44,5 @@ class TestHttp(ImageSourceContract):
 
     @pytest.fixture
     def subject(self, context: PluginContext, server: Server) -> Subject:
-        source = HttpSource(context.name, [server.url], 10.0, context.reactor)
+        source = HttpSource(context.name, [server.url], 10.0, 10.0, context.reactor)
         return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)

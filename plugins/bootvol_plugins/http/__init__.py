@@ -17,10 +17,12 @@ class HttpOptions(Options):
     :ivar allow: URL prefixes; only what lies under one of them is ever asked for, redirects
         included.
     :ivar timeout: seconds that a server may take to begin its answer.
+    :ivar stall: seconds that it may then send nothing, while something is wanted.
     """
 
     allow: list[str] = Field(min_length=1)
     timeout: float = Field(default=10.0, gt=0, le=600)
+    stall: float = Field(default=60.0, gt=0, le=3600)
 
     @field_validator("allow")
     @classmethod
@@ -36,7 +38,7 @@ class HttpOptions(Options):
 def _make(options: Any, context: PluginContext) -> IImageSource:
     from bootvol_plugins.http.source import HttpSource  # late: treq is slow to import
 
-    return HttpSource(context.name, options.allow, options.timeout, context.reactor)
+    return HttpSource(context.name, options.allow, options.timeout, options.stall, context.reactor)
 
 
 PLUGIN = SourcePlugin(HttpOptions, _make)

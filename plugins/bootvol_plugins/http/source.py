@@ -15,10 +15,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
+from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed, SourceRefused
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Image
-from bootvol_plugins.http.stream import BodyStream
+from bootvol_plugins.http.ranges import rest, retry_after, size_of_rest, validator_of
+from bootvol_plugins.http.stream import BodyStream, Unwanted
 from bootvol_plugins.http.urls import Refused, lies_under, parse
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -27,18 +28,26 @@ _MOST_REDIRECTS: Final = 5
 _NO_HEAD: Final = frozenset({403, 405, 501})
 
 
+#: Refusals that pass.
+_PASSING: Final = frozenset({408, 425, 429})
+
+
 @implementer(IImageSource)
 class HttpSource:
     """An image is its URL.
 
     :param allow: URL prefixes that :func:`parse` takes.
     :param timeout: seconds until the head of an answer must have come.
+    :param stall: seconds without a byte after which a body counts as broken off.
     """
 
-    def __init__(self, name: str, allow: Sequence[str], timeout: float, reactor: Any) -> None:
+    def __init__(
+        self, name: str, allow: Sequence[str], timeout: float, stall: float, reactor: Any
+    ) -> None:
         self.name = name
         self._allow = [parse(prefix) for prefix in allow]
         self._timeout = timeout
+        self._stall = stall
         self._reactor = reactor
         self._agent = _PlainAgent(Agent(reactor, connectTimeout=timeout))
 
@@ -68,28 +77,42 @@ class HttpSource:
             size_bytes=_announced(response) if response.code == 200 else None,
         )
 
-    async def open(self, image: Image) -> IImageStream:
+    async def open(
+        self, image: Image, offset: int = 0, validator: str | None = None
+    ) -> IImageStream:
         """See :meth:`bootvol.interfaces.IImageSource.open`."""
         url = parse(image.id)
         if not lies_under(url, self._allow):
-            raise SourceFailed("The operator no longer allows images from there.")
-        response = await self._ask("GET", url)
+            raise SourceRefused("The operator no longer allows images from there.")
+        if offset and validator:
+            response = await self._ask("GET", url, rest(offset, validator))
+            size = size_of_rest(response, offset, validator)
+            if size is not None:
+                return BodyStream(response, self._reactor, self._stall, size, offset, validator)
+            if response.code != 200:
+                # Not the rest, and not the whole: ask for that.
+                _stop(response)
+                response = await self._ask("GET", url)
+        else:
+            response = await self._ask("GET", url)
         try:
             _check_found(response, url)
         except Exception:
             _stop(response)
             raise
-        return BodyStream(response, _length(response))
+        return BodyStream(
+            response, self._reactor, self._stall, _length(response), 0, validator_of(response)
+        )
 
-    async def _ask(self, method: str, url: DecodedURL) -> IResponse:
+    async def _ask(self, method: str, url: DecodedURL, headers: Headers | None = None) -> IResponse:
         """Send a request, and again wherever a redirect leads that is allowed too."""
         for _ in range(_MOST_REDIRECTS + 1):
-            response = await self._request(method, url)
+            response = await self._request(method, url, headers)
             if response.code not in _REDIRECTS:
                 return response
             _stop(response)
             url = self._redirected(response, url)
-        raise SourceFailed(f"{url.host} redirects more than {_MOST_REDIRECTS} times.")
+        raise SourceRefused(f"{url.host} redirects more than {_MOST_REDIRECTS} times.")
 
     def _redirected(self, response: IResponse, url: DecodedURL) -> DecodedURL:
         location = (response.headers.getRawHeaders(b"location") or [b""])[0]
@@ -98,15 +121,16 @@ class HttpSource:
         except (Refused, ValueError):
             raise SourceFailed(f"{url.host} redirects to what is no URL.") from None
         if not lies_under(target, self._allow):
-            raise SourceFailed(f"{url.host} redirects to {target.host}, which is not allowed.")
+            raise SourceRefused(f"{url.host} redirects to {target.host}, which is not allowed.")
         return target
 
-    async def _request(self, method: str, url: DecodedURL) -> IResponse:
+    async def _request(self, method: str, url: DecodedURL, headers: Headers | None) -> IResponse:
         # A client of its own for each: no cookie of one tenant's request reaches another's.
         client = HTTPClient(self._agent)
         asked = client.request(
             method,
             url,
+            headers=headers,
             allow_redirects=False,
             unbuffered=True,
             timeout=self._timeout,
@@ -151,8 +175,10 @@ def _refuse_encoded(response: IResponse) -> IResponse:
 def _check_found(response: IResponse, url: DecodedURL) -> None:
     if response.code in {404, 410}:
         raise ImageNotFound(url.to_text())
+    if response.code in _PASSING or response.code >= 500:
+        raise SourceFailed(f"{url.host} answers {response.code}.", retry_after(response))
     if response.code != 200:
-        raise SourceFailed(f"{url.host} answers {response.code}.")
+        raise SourceRefused(f"{url.host} answers {response.code}.")
 
 
 def _length(response: IResponse) -> int | None:
@@ -167,7 +193,7 @@ def _announced(response: IResponse) -> int | None:
 
 def _stop(response: IResponse) -> None:
     """Let go of a response whose body nobody wants."""
-    response.deliverBody(BodyStream.unwanted())
+    response.deliverBody(Unwanted())
 
 
 def _why(error: Exception) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -22,12 +23,25 @@ class BodyStream:
     """The body of a response.
 
     :param response: unbuffered; its body is not yet delivered to anyone.
-    :param size: bytes that the server announced, or None.
+    :param stall: seconds without a byte, while one is wanted, after which the body is broken off.
+    :param size: of the whole image in bytes, or None.
+    :param offset: where in the image the body begins.
+    :param validator: of the image, or None.
     """
 
-    def __init__(self, response: IResponse, size: int | None) -> None:
+    def __init__(
+        self,
+        response: IResponse,
+        clock: IReactorTime,
+        stall: float,
+        size: int | None,
+        offset: int,
+        validator: str | None,
+    ) -> None:
         self.size = size
-        self._body = _Body()
+        self.offset = offset
+        self.validator = validator
+        self._body = _Body(clock, stall)
         response.deliverBody(self._body)
 
     async def read_into(self, target: memoryview) -> int:
@@ -38,12 +52,14 @@ class BodyStream:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
         self._body.stop()
 
-    @staticmethod
-    def unwanted() -> Protocol:
-        """Return a receiver that ends the connection at once."""
-        body = _Body()
-        body.stop()
-        return body
+
+class Unwanted(Protocol):
+    """Receives a body that nobody wants: it ends the connection."""
+
+    def connectionMade(self) -> None:
+        """The body is about to be delivered."""
+        transport: Any = self.transport
+        transport.loseConnection()
 
 
 class _Body(Protocol):
@@ -53,7 +69,10 @@ class _Body(Protocol):
     once): that little is kept, and the pause is asked for again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime, stall: float) -> None:
+        self._clock = clock
+        self._stall = stall
+        self._watch: IDelayedCall | None = None
         self._target: memoryview | None = None
         self._filled = 0
         self._waiting: Deferred[int] | None = None
@@ -71,6 +90,7 @@ class _Body(Protocol):
         if self._ended is not None:
             self._answer()
         elif self._waiting is not None:
+            self._watch = self._clock.callLater(self._stall, self._stalled)
             self._producer("resumeProducing")
         return waiting
 
@@ -79,16 +99,20 @@ class _Body(Protocol):
         self._stopped = True
         self._kept = b""
         self._target = None
+        self._unwatch()
         self._producer("loseConnection")
 
     def connectionMade(self) -> None:
         """The body is about to be delivered."""
-        self._producer("loseConnection" if self._stopped else "pauseProducing")
+        self._producer("pauseProducing")
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes have arrived."""
-        if not self._stopped:
-            self._take(data)
+        if self._stopped:
+            return
+        if self._watch is not None:
+            self._watch.reset(self._stall)
+        self._take(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The body has ended, well or not."""
@@ -114,6 +138,7 @@ class _Body(Protocol):
         """Tell the reader what became of the memory that it lent."""
         waiting, self._waiting = self._waiting, None
         target, self._target = self._target, None
+        self._unwatch()
         if waiting is None or target is None:
             return
         full = self._filled == len(target)
@@ -124,6 +149,19 @@ class _Body(Protocol):
 
     def _cancelled(self, _waiting: Deferred[int]) -> None:
         self._waiting = self._target = None
+        self._unwatch()
+
+    def _stalled(self) -> None:
+        self._watch = None
+        waiting, self._waiting, self._target = self._waiting, None, None
+        self.stop()
+        if waiting is not None:
+            waiting.errback(SourceFailed(f"The server sent nothing for {self._stall:g} seconds."))
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
     def _producer(self, verb: str) -> None:
         transport: Any = self.transport

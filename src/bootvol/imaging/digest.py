@@ -26,6 +26,10 @@ class Digester:
         """Take in the bytes that come next.  Releases the interpreter's lock."""
         self._hash.update(chunk)
 
+    def so_far(self) -> str:
+        """Return the digest of what has been taken in, in hex."""
+        return self._hash.copy().hexdigest()
+
     def verify(self) -> Digest:
         """Return the digest of all bytes.
 

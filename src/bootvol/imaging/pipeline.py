@@ -7,11 +7,13 @@ Three stages run at once, tied by queues of chunks in pooled buffers::
 Order is kept up to the scan, since a digest needs it; writes may overtake one another.  A chunk's
 buffer goes back to the pool when its bytes are on the volume, so the slowest stage sets the pace
 and the source is not read faster than that.
+
+Now and then what has been written is flushed, beside the other stages: a checkpoint, from which a
+later copy may go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -24,23 +26,31 @@ from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import check_head, check_stated
 from bootvol.imaging.tasks import together
-from bootvol.interfaces import Capabilities, IImageStream, IVolumeWriter
-from bootvol.model import Digest, Image
+from bootvol.interfaces import Capabilities, IImageStream, IVolumeReader, IVolumeWriter
+from bootvol.model import Checkpoint, Digest, Image
 from bootvol.threads import Threads
 
 
 @attrs.frozen
 class _Chunk:
-    """Consecutive bytes of the image, in a buffer of the pool."""
+    """Consecutive bytes of the image, in a buffer of the pool.
+
+    :ivar digest: of the image from its start to this chunk's end, once that is known.
+    """
 
     buffer: memoryview
     offset: int
     length: int
     runs: tuple[Run, ...] = ()
+    digest: str = ""
 
 
 #: Follows the last chunk through the queues.
 _END: Final = _Chunk(memoryview(b""), 0, 0)
+
+
+class PrefixChanged(Exception):
+    """What is on the volume is not what was put there: start over."""
 
 
 class Copy:
@@ -51,8 +61,11 @@ class Copy:
     :param capabilities: of the volume's backend.
     :param pool: the buffers of this copy alone.
     :param threads: where hashing and searching for zeros happen.
-    :param progress: called in the reactor's thread with the image's bytes done so far.
     :param clock: the reactor.
+    :param every: bytes between two flushes.
+    :ivar offset: how much of the image is on the volume, without a gap, in bytes.
+    :ivar checkpoint: how much of that is durable; None while nothing is, or where the source
+        cannot tell one image from another.
     """
 
     def __init__(
@@ -62,36 +75,65 @@ class Copy:
         capabilities: Capabilities,
         pool: BufferPool,
         threads: Threads,
-        progress: Callable[[int], None],
         clock: IReactorTime,
+        every: int,
     ) -> None:
         self._image = image
         self._volume_size = volume_size
         self._capabilities = capabilities
         self._pool = pool
         self._threads = threads
-        self._progress = progress
         self._clock = clock
+        self._every = every
         self._digester = Digester(image.digest)
         self._scanning: DeferredQueue[_Chunk] = DeferredQueue()
         self._writing: DeferredQueue[_Chunk] = DeferredQueue()
+        self._flushing: DeferredQueue[bool] = DeferredQueue()
         self._total = 0
-        self._done = 0
+        self._digest = ""
+        self._landed: dict[int, _Chunk] = {}
+        self._validator: str | None = None
+        self.offset = 0
+        self.checkpoint: Checkpoint | None = None
+
+    async def restore(self, reader: IVolumeReader, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of an earlier copy: read what is there, and hash it again.
+
+        :raises PrefixChanged: it is not what it was.
+        :raises bootvol.errors.BackendFailed: the volume could not be read.
+        """
+        for offset in range(0, checkpoint.offset, self._pool.size):
+            length = min(self._pool.size, checkpoint.offset - offset)
+            block = self._up_to_block(length)
+            data = memoryview(await reader.read(offset, block))[:length]
+            await self._threads.run(self._digester.update, data)
+        if self._digester.so_far() != checkpoint.digest:
+            raise PrefixChanged
+        self.offset = self._total = checkpoint.offset
+        self._digest = checkpoint.digest
+        self.checkpoint = checkpoint
 
     async def run(self, stream: IImageStream, writer: IVolumeWriter) -> Digest:
-        """Copy the whole stream; return the digest of what came.
+        """Copy the rest of the image; return the digest of the whole.
 
         When it returns, the bytes survive loss of power.  When it raises or is cancelled, calls
         on ``stream`` and ``writer`` may still be under way: close both before anything else.
 
+        :param stream: begins at :attr:`offset`.
         :raises bootvol.errors.ImportFailed: the image is not what was stated, or does not fit.
         :raises bootvol.errors.BackendFailed: the volume could not be written.
         """
         check_stated(self._image.format)
         if stream.size is not None:
             self._check_fits(stream.size)
-        writers = [self._write(writer) for _ in range(self._capabilities.parallel_writes)]
-        await together(self._clock, self._read(stream), self._scan(), *writers)
+        self._validator = stream.validator
+        await together(
+            self._clock,
+            self._read(stream),
+            self._scan(),
+            self._write_all(writer),
+            self._flush_often(writer),
+        )
         if stream.size is not None and self._total != stream.size:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
         digest = self._digester.verify()
@@ -99,6 +141,18 @@ class Copy:
             await self._zero_tail(writer)
         await writer.flush()
         return digest
+
+    async def flush(self, writer: IVolumeWriter) -> None:
+        """Make durable what is on the volume, and note that as a checkpoint.
+
+        :raises bootvol.errors.BackendFailed: it is not durable.
+        """
+        offset, digest = self.offset, self._digest
+        await writer.flush()
+        if self._validator is not None and offset:
+            self.checkpoint = Checkpoint(offset, digest, self._validator)
+
+    # --- the stages ------------------------------------------------------------------------------
 
     async def _read(self, stream: IImageStream) -> None:
         while True:
@@ -115,25 +169,30 @@ class Copy:
 
     async def _scan(self) -> None:
         while (chunk := await self._scanning.get()) is not _END:
-            found = await self._threads.run(self._look_through, chunk)
-            self._writing.put(attrs.evolve(chunk, runs=found))
+            self._writing.put(await self._threads.run(self._look_through, chunk))
         if not self._total:
             check_head(_END.buffer)
         for _ in range(self._capabilities.parallel_writes):
             self._writing.put(_END)
 
-    def _look_through(self, chunk: _Chunk) -> tuple[Run, ...]:
+    def _look_through(self, chunk: _Chunk) -> _Chunk:
         data = chunk.buffer[: chunk.length]
         if chunk.offset == 0:
             check_head(data)
         self._digester.update(data)
-        return tuple(runs(self._padded(chunk)))
+        found = tuple(runs(self._padded(chunk)))
+        return attrs.evolve(chunk, runs=found, digest=self._digester.so_far())
 
     def _padded(self, chunk: _Chunk) -> memoryview:
         """Return the chunk up to a whole block; only the image's last one can be short of it."""
         end = self._up_to_block(chunk.length)
         chunk.buffer[chunk.length : end] = bytes(end - chunk.length)
         return chunk.buffer[:end]
+
+    async def _write_all(self, writer: IVolumeWriter) -> None:
+        at_once = self._capabilities.parallel_writes
+        await together(self._clock, *(self._write(writer) for _ in range(at_once)))
+        self._flushing.put(False)
 
     async def _write(self, writer: IVolumeWriter) -> None:
         while (chunk := await self._writing.get()) is not _END:
@@ -143,9 +202,22 @@ class Copy:
                     await writer.write(offset, chunk.buffer[run.start : run.start + run.length])
                 elif not self._capabilities.reads_zero_when_new:
                     await writer.zero(offset, run.length)
+            self._land(chunk)
             self._pool.give(chunk.buffer)
-            self._done += chunk.length
-            self._progress(self._done)
+
+    def _land(self, chunk: _Chunk) -> None:
+        """Note that a chunk is on the volume; one that overtook another does not count yet."""
+        self._landed[chunk.offset] = chunk
+        before = self.offset // self._every
+        while (landed := self._landed.pop(self.offset, None)) is not None:
+            self.offset += landed.length
+            self._digest = landed.digest
+        if self.offset // self._every > before and not self._flushing.pending:
+            self._flushing.put(True)
+
+    async def _flush_often(self, writer: IVolumeWriter) -> None:
+        while await self._flushing.get():
+            await self.flush(writer)
 
     async def _zero_tail(self, writer: IVolumeWriter) -> None:
         end = self._up_to_block(self._total)

@@ -1,19 +1,31 @@
-"""Fills one volume from one image: claims nothing, decides nothing, leaves nothing open."""
+"""Fills one volume from one image: claims nothing, leaves nothing open, and does not give up soon.
+
+An import goes on from its last checkpoint whenever it can: after the source broke off, and after
+the daemon ended.  What is on the volume up to there is read back and hashed again first.
+"""
 
 from __future__ import annotations
 
+import random
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
+from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed
 from bootvol.imaging.buffers import BufferPool
-from bootvol.imaging.pipeline import Copy
-from bootvol.model import Import, Phase, Volume
+from bootvol.imaging.pipeline import Copy, PrefixChanged
+from bootvol.interfaces import IBlockBackend, IImageSource
+from bootvol.model import Checkpoint, Import, Phase, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.images import Images
 from bootvol.threads import Threads
+
+#: Seconds to the first try again, and at most; each is twice the last, more or less.
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
 
 
 @attrs.define
@@ -21,30 +33,65 @@ class Progress:
     """How far a running import has come; its worker writes it down now and then.
 
     :ivar since: seconds since 1970 when this attempt began.
+    :ivar began_at: bytes that were on the volume by then.
+    :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
     """
 
     since: float
     phase: Phase = Phase.ALLOCATING
-    bytes_done: int = 0
+    began_at: int = 0
     bytes_total: int | None = None
+    resume: Checkpoint | None = None
+    copy: Copy | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """Where another attempt may go on."""
+        return self.copy.checkpoint if self.copy else self.resume
+
+    @property
+    def bytes_done(self) -> int:
+        """How much of the image is on the volume."""
+        if self.copy is not None:
+            return self.copy.offset
+        return self.resume.offset if self.resume else 0
 
     def columns(self, now: float) -> dict[str, Any]:
         """Return the columns of the import's row that this fills."""
-        rate = self.bytes_done / (now - self.since) if now > self.since else 0
+        arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
+        rate = (self.bytes_done - self.began_at) / (now - self.since) if now > self.since else 0
+        checkpoint = self.checkpoint
         return {
-            "phase": self.phase,
+            "phase": Phase.FINISHING if arrived else self.phase,
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
-            "bytes_per_second": int(rate),
+            "bytes_per_second": max(0, int(rate)),
+            "durable_bytes": checkpoint.offset if checkpoint else None,
+            "durable_digest": checkpoint.digest if checkpoint else None,
+            "validator": checkpoint.validator if checkpoint else None,
         }
+
+
+@attrs.frozen
+class Limits:
+    """What one import may use.
+
+    :ivar buffers: how many buffers.
+    :ivar buffer_size: of each, in bytes.
+    :ivar checkpoint: bytes between two checkpoints.
+    :ivar retries: how often in a row a source may break off without a byte of progress.
+    """
+
+    buffers: int
+    buffer_size: int
+    checkpoint: int
+    retries: int
 
 
 class Importer:
     """Runs imports.
 
     :param threads: where hashing happens.
-    :param buffers: how many buffers each import has.
-    :param buffer_size: of each, in bytes.
     :param clock: the reactor.
     """
 
@@ -53,19 +100,17 @@ class Importer:
         images: Images,
         backends: Backends,
         threads: Threads,
-        buffers: int,
-        buffer_size: int,
+        limits: Limits,
         clock: IReactorTime,
     ) -> None:
         self._images = images
         self._backends = backends
         self._threads = threads
-        self._buffers = buffers
-        self._buffer_size = buffer_size
+        self._limits = limits
         self._clock = clock
 
     async def run(self, volume: Volume, task: Import, progress: Progress) -> None:
-        """Copy the image of ``task`` onto ``volume``, from its first byte.
+        """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
 
         When it returns, the volume is right and durable.  When it raises or is cancelled, the
         volume is allocated or not, and holds anything; nothing is open.
@@ -74,31 +119,96 @@ class Importer:
         """
         source = self._images.source(task.image.source)
         backend = self._backends.named(volume.backend)
-        if task.attempt > 1:
-            # What an earlier attempt wrote may lie where this one leaves holes.
-            await backend.delete(volume.name)
-        await backend.allocate(volume.name, volume.size_bytes)
+        progress.resume = task.checkpoint
+        fruitless = 0
+        while True:
+            start = progress.checkpoint
+            try:
+                await self._attempt(volume, task, source, backend, progress)
+                return
+            except DigestMismatch:
+                if start is None:
+                    raise
+                # Perhaps it was the earlier part that was wrong: once more, from the first byte.
+                progress.copy = progress.resume = None
+            except ImportFailed as error:
+                if not error.retryable:
+                    raise
+                moved = progress.checkpoint is not None and progress.checkpoint != start
+                fruitless = 0 if moved else fruitless + 1
+                if fruitless > self._limits.retries:
+                    raise
+                progress.phase = Phase.RETRYING
+                pause = max(_pause(fruitless), getattr(error, "retry_after", 0.0))
+                await deferLater(self._clock, pause, lambda: None)
+
+    async def _attempt(
+        self,
+        volume: Volume,
+        task: Import,
+        source: IImageSource,
+        backend: IBlockBackend,
+        progress: Progress,
+    ) -> None:
+        """Copy until the image has come, or something breaks off: what came by then is kept."""
+        copy = await self._prepare(volume, task, backend, progress.checkpoint)
         async with AsyncExitStack() as stack:
-            stream = await source.open(task.image)
+            at = copy.checkpoint
+            stream = await source.open(
+                task.image, copy.offset, at.validator if at is not None else None
+            )
             stack.push_async_callback(stream.close)
+            if stream.offset != copy.offset:
+                # The source cannot go on from there, or the image is another by now.
+                copy = await self._afresh(volume, task, backend)
             writer = await backend.open_writer(volume.name)
             stack.push_async_callback(writer.close)
+            progress.copy, progress.began_at = copy, copy.offset
+            progress.since, progress.bytes_total = self._clock.seconds(), stream.size
             progress.phase = Phase.DOWNLOADING
-            progress.bytes_total = stream.size
+            try:
+                await copy.run(stream, writer)
+            except ImportFailed:
+                await copy.flush(writer)
+                raise
 
-            def advance(done: int) -> None:
-                progress.bytes_done = done
-                if done == stream.size:
-                    progress.phase = Phase.FINISHING
+    async def _prepare(
+        self, volume: Volume, task: Import, backend: IBlockBackend, checkpoint: Checkpoint | None
+    ) -> Copy:
+        """Return a copy that goes on from the checkpoint if that holds, or else a new one."""
+        if checkpoint is not None:
+            copy = self._copy(volume, task, backend)
+            try:
+                reader = await backend.open_reader(volume.name)
+                try:
+                    await copy.restore(reader, checkpoint)
+                finally:
+                    await reader.close()
+            except (PrefixChanged, BackendFailed):
+                pass
+            else:
+                return copy
+        return await self._afresh(volume, task, backend)
 
-            pool = BufferPool(self._buffers, self._buffer_size)
-            copy = Copy(
-                task.image,
-                volume.size_bytes,
-                backend.capabilities,
-                pool,
-                self._threads,
-                advance,
-                self._clock,
-            )
-            await copy.run(stream, writer)
+    async def _afresh(self, volume: Volume, task: Import, backend: IBlockBackend) -> Copy:
+        """Allocate the volume anew: what was written earlier may lie where there are holes now."""
+        await backend.delete(volume.name)
+        await backend.allocate(volume.name, volume.size_bytes)
+        return self._copy(volume, task, backend)
+
+    def _copy(self, volume: Volume, task: Import, backend: IBlockBackend) -> Copy:
+        return Copy(
+            task.image,
+            volume.size_bytes,
+            backend.capabilities,
+            BufferPool(self._limits.buffers, self._limits.buffer_size),
+            self._threads,
+            self._clock,
+            self._limits.checkpoint,
+        )
+
+
+def _pause(tries: int) -> float:
+    """Return seconds to wait; by chance, so that those who failed together do not return so."""
+    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** max(0, tries - 1))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

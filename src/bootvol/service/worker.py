@@ -29,7 +29,7 @@ from bootvol.store.database import Database
 
 #: Seconds a claim lasts unless it is renewed, and seconds between renewals.
 LEASE: Final = 30.0
-RENEWAL: Final = 1.0
+RENEWAL: Final = 0.5
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
 #: How many quick jobs run at once.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
-from bootvol.model import Digest, Image, Import, Phase
+from bootvol.model import Checkpoint, Digest, Image, Import, Phase
 from bootvol.store import volumes as volume_rows
 from bootvol.store.schema import imports
 
@@ -53,17 +53,18 @@ def find(connection: Connection, volume_id: int) -> Import | None:
         bytes_total=row.bytes_total,
         bytes_per_second=row.bytes_per_second,
         attempt=row.attempt,
+        checkpoint=_checkpoint(row),
     )
 
 
 def begin(connection: Connection, volume_id: int) -> None:
-    """Note that another attempt starts from the image's first byte."""
+    """Note that another attempt starts."""
     connection.execute(
         update(imports)
         .where(imports.c.volume_id == volume_id)
         .values(
             phase=Phase.ALLOCATING,
-            bytes_done=0,
+            bytes_done=func.coalesce(imports.c.durable_bytes, 0),
             bytes_per_second=0,
             attempt=imports.c.attempt + 1,
         )
@@ -76,6 +77,12 @@ def record(connection: Connection, volume_id: int, **columns: Any) -> None:
         connection.execute(
             update(imports).where(imports.c.volume_id == volume_id).values(**columns)
         )
+
+
+def _checkpoint(row: Row[Any]) -> Checkpoint | None:
+    if row.durable_bytes is None:
+        return None
+    return Checkpoint(row.durable_bytes, row.durable_digest, row.validator)
 
 
 def _image(fields: dict[str, Any]) -> Image:

@@ -93,4 +93,8 @@ imports = Table(
     Column("bytes_total", BigInteger),
     Column("bytes_per_second", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
+    # Where another attempt may go on; null where it cannot.
+    Column("durable_bytes", BigInteger),
+    Column("durable_digest", String(128)),
+    Column("validator", Text),
 )

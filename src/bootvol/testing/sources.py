@@ -123,6 +123,29 @@ class ImageSourceContract(Contract):
         assert await read_all(await subject.source.open(image), 65536) == content
 
     @ensureDeferred
+    async def test_goes_on_where_it_is_asked_to(self, subject: Subject) -> None:
+        """Or begins anew, and says so: a source need not be able to."""
+        reference, content = subject.known
+        image = await subject.source.find(CALLER, reference)
+        first = await subject.source.open(image)
+        await first.close()
+        for offset in (0, 1, 65536, len(content) - 1, len(content)):
+            stream = await subject.source.open(image, offset, first.validator)
+            assert stream.offset in (0, offset)
+            assert stream.size in (None, len(content))
+            assert stream.validator == first.validator
+            assert await read_all(stream, 65536) == content[stream.offset :]
+
+    @ensureDeferred
+    async def test_begins_anew_when_the_image_is_another(self, subject: Subject) -> None:
+        reference, content = subject.known
+        image = await subject.source.find(CALLER, reference)
+        for validator in ("not the one", "", None):
+            stream = await subject.source.open(image, 4096, validator)
+            assert stream.offset == 0
+            assert await read_all(stream, 65536) == content
+
+    @ensureDeferred
     async def test_streams_are_independent(self, subject: Subject) -> None:
         reference, content = subject.known
         image = await subject.source.find(CALLER, reference)

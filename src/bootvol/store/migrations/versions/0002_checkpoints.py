@@ -1,0 +1,16 @@
+"""Imports remember how much of them is durable."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add where an import may go on."""
+    op.add_column("imports", sa.Column("durable_bytes", sa.BigInteger()))
+    op.add_column("imports", sa.Column("durable_digest", sa.String(128)))
+    op.add_column("imports", sa.Column("validator", sa.Text()))

@@ -1,0 +1,214 @@
+"""A deliberately bad web server: each path fails in its own way, and some get better.
+
+The last part of the path says how, so one server serves every test::
+
+    with serve(BadWeb(content)) as server:      # any Twisted site
+        source.open(image of f"{server.url}drop")
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+_RANGE: Final = re.compile(rb"bytes=(\d+)-")
+
+
+class BadWeb(Resource):
+    """Serves one content, badly.
+
+    =================  ==========================================================================
+    ``good``           ranges, an ETag, everything right
+    ``slow``           the same, at a bounded rate
+    ``no-ranges``      ignores Range
+    ``no-validator``   neither ETag nor Last-Modified
+    ``drop``           closes the connection after a quarter of the content, each time
+    ``drop-once``      the same, the first time only, and ignores Range
+    ``changed``        breaks off once; then it is another content, with another ETag
+    ``wrong-range``    breaks off once; then answers a Range with another one
+    ``stall``          sends a part, then nothing; is good the next time
+    ``short``          promises more than it sends, each time
+    ``unfinished``     breaks off a chunked body, each time
+    ``busy``           503 with Retry-After, twice; then good
+    ``always-busy``    503
+    ``forbidden``      403
+    ``missing``        404
+    ``loop``           redirects to itself
+    ``elsewhere``      redirects to another origin
+    ``page``           an HTML page
+    =================  ==========================================================================
+
+    :param content: bytes of the image.
+    :param clock: for what takes its time; the reactor.
+    :param rate: of ``slow``, in bytes a second.
+    :ivar requests: the Range of each GET, by the last part of its path; None without one.
+    """
+
+    isLeaf = True
+
+    def __init__(self, content: bytes, clock: IReactorTime, rate: int = 8 * 1024 * 1024) -> None:
+        super().__init__()
+        self.content = content
+        self.requests: dict[str, list[bytes | None]] = defaultdict(list)
+        self._clock = clock
+        self._rate = rate
+        self._etag = b'"first"'
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """Promise the image, or fail as GET would at once."""
+        name = _name(request)
+        if name in {"missing", "forbidden"}:
+            request.setResponseCode(404 if name == "missing" else 403)
+        else:
+            request.setHeader(b"content-length", str(len(self.content)).encode())
+        return b""
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Answer as the name says."""
+        name = _name(request)
+        self.requests[name].append(request.getHeader(b"range"))
+        ways: dict[str, Callable[[Request], bytes | int]] = {
+            "no-ranges": lambda _: self._send(request, ranges=False),
+            "no-validator": lambda _: self._send(request, validator=False),
+            "drop": lambda _: self._send(request, stop=len(self.content) // 4),
+            "drop-once": self._drop_once,
+            "changed": self._changed,
+            "wrong-range": self._wrong_range,
+            "stall": self._stall,
+            "short": self._short,
+            "unfinished": self._unfinished,
+            "busy": lambda _: self._busy(request, 2),
+            "always-busy": lambda _: self._busy(request, 10**9),
+            "forbidden": lambda _: self._code(request, 403),
+            "missing": lambda _: self._code(request, 404),
+            "loop": lambda _: self._redirect(request, request.uri),
+            "elsewhere": lambda _: self._redirect(request, b"http://127.0.0.1:1/images/good"),
+            "page": lambda _: b"<!DOCTYPE html><title>Log in</title>",
+            "slow": self._slow,
+        }
+        return ways.get(name, self._send)(request)
+
+    # --- the ways --------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        request: Request,
+        *,
+        ranges: bool = True,
+        validator: bool = True,
+        stop: int | None = None,
+    ) -> int:
+        """Send the content or the part that is asked for; ``stop`` bytes of it at the most."""
+        body = self._begin(request, ranges, validator)
+        if stop is None or stop >= len(body):
+            request.write(body)
+            request.finish()
+        else:
+            request.write(body[:stop])
+            request.channel.loseConnection()
+        return NOT_DONE_YET
+
+    def _begin(self, request: Request, ranges: bool = True, validator: bool = True) -> bytes:
+        """Set the head of the answer; return the body that belongs to it."""
+        start = 0
+        if validator:
+            request.setHeader(b"etag", self._etag)
+        asked = _RANGE.fullmatch(request.getHeader(b"range") or b"")
+        same = request.getHeader(b"if-range") in (None, self._etag)
+        if ranges and asked is not None and same and int(asked[1]) < len(self.content):
+            start = int(asked[1])
+            whole = len(self.content)
+            request.setResponseCode(206)
+            request.setHeader(b"content-range", b"bytes %d-%d/%d" % (start, whole - 1, whole))
+        request.setHeader(b"content-length", str(len(self.content) - start).encode())
+        return self.content[start:]
+
+    def _first(self, request: Request) -> bool:
+        return len(self.requests[_name(request)]) == 1
+
+    def _drop_once(self, request: Request) -> int:
+        stop = len(self.content) // 2 if self._first(request) else None
+        return self._send(request, ranges=False, stop=stop)
+
+    def _changed(self, request: Request) -> int:
+        if self._first(request):
+            return self._send(request, stop=len(self.content) // 2)
+        self._etag = b'"second"'
+        self.content = bytes(255 - byte for byte in self.content[:65536]) + self.content[65536:]
+        return self._send(request)
+
+    def _wrong_range(self, request: Request) -> int:
+        if self._first(request) or request.getHeader(b"range") is None:
+            return self._send(
+                request, stop=len(self.content) // 2 if self._first(request) else None
+            )
+        self._begin(request)
+        whole = len(self.content)
+        request.setHeader(b"content-range", b"bytes 1-%d/%d" % (whole - 1, whole))
+        request.setHeader(b"content-length", str(whole - 1).encode())
+        request.write(self.content[1:])
+        request.finish()
+        return NOT_DONE_YET
+
+    def _stall(self, request: Request) -> int:
+        if not self._first(request):
+            return self._send(request)
+        request.write(self._begin(request)[: len(self.content) // 3])
+        return NOT_DONE_YET
+
+    def _short(self, request: Request) -> int:
+        body = self._begin(request, ranges=False, validator=False)
+        request.setHeader(b"content-length", str(2 * len(body)).encode())
+        request.write(body)
+        request.channel.loseConnection()
+        return NOT_DONE_YET
+
+    def _unfinished(self, request: Request) -> int:
+        request.write(self.content)
+        request.channel.loseConnection()
+        return NOT_DONE_YET
+
+    def _busy(self, request: Request, times: int) -> bytes | int:
+        if len(self.requests[_name(request)]) > times:
+            return self._send(request)
+        request.setHeader(b"retry-after", b"1")
+        return self._code(request, 503)
+
+    def _code(self, request: Request, code: int) -> bytes:
+        request.setResponseCode(code)
+        return b""
+
+    def _redirect(self, request: Request, target: bytes) -> bytes:
+        request.setHeader(b"location", target)
+        return self._code(request, 302)
+
+    def _slow(self, request: Request) -> int:
+        body = memoryview(self._begin(request))
+        step = self._rate // 20
+        sent = 0
+
+        def more() -> None:
+            nonlocal sent
+            request.write(bytes(body[sent : sent + step]))
+            sent += step
+            if sent >= len(body):
+                sending.stop()
+                request.finish()
+
+        sending = LoopingCall(more)
+        sending.clock = self._clock
+        gone = request.notifyFinish()
+        gone.addErrback(lambda _failure: sending.stop() if sending.running else None)
+        sending.start(1 / 20)
+        return NOT_DONE_YET
+
+
+def _name(request: Request) -> str:
+    return request.path.rsplit(b"/")[-1].decode("ascii", "replace")

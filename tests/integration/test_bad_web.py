@@ -1,0 +1,138 @@
+"""Whatever a web server does, an import ends well or with a reason; nothing is wrong or left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from bootvol.testing.backends import noise
+from bootvol.testing.web import BadWeb
+from tests.daemons import Running, reactor
+from tests.servers import Server, serve
+
+CONTENT = noise(5 * 1024 * 1024 + 17)
+MIB = 1024 * 1024
+#: Everything small, so that little content shows every effect.
+CONFIG = """
+[imports]
+buffer_kib = 64
+checkpoint_mib = 1
+retries = 2
+
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{url}images/"]
+stall = 0.5
+"""
+
+
+@pytest.fixture
+def web() -> BadWeb:
+    """A server that fails as its paths say."""
+    return BadWeb(CONTENT, reactor)
+
+
+@pytest.fixture
+def server(web: BadWeb) -> Iterator[Server]:
+    """It runs."""
+    with serve(web) as server:
+        yield server
+
+
+async def run(folder: Path, server: Server, name: str) -> tuple[Running, int, str]:
+    """Import an image; return the daemon, the volume and its status."""
+    running = Running(folder, CONFIG.format(url=server.url))
+    try:
+        number = await running.create(f"{server.url}images/{name}")
+        return running, number, await running.until(number, "available", "error")
+    except BaseException:
+        await running.stop()
+        raise
+
+
+@pytest.mark.parametrize(
+    ("name", "requests"),
+    [
+        ("good", 1),
+        ("no-ranges", 1),
+        ("no-validator", 1),
+        ("drop", 5),
+        ("drop-once", 2),
+        ("changed", 2),
+        ("wrong-range", 3),
+        ("stall", 2),
+        ("busy", 3),
+    ],
+)
+@ensureDeferred
+async def test_gets_over_it(
+    tmp_path: Path, web: BadWeb, server: Server, name: str, requests: int
+) -> None:
+    running, number, status = await run(tmp_path, server, name)
+    try:
+        assert status == "available", await running.progress(number)
+        progress = await running.progress(number)
+        assert progress["bytesDone"] == progress["bytesTotal"] == len(CONTENT)
+        (file,) = running.files()
+        with file.open("rb") as volume:
+            assert volume.read(len(web.content) + MIB) == web.content + bytes(MIB)
+        assert len(web.requests[name]) == requests
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_what_has_come_is_not_fetched_again(
+    tmp_path: Path, web: BadWeb, server: Server
+) -> None:
+    running, _, status = await run(tmp_path, server, "drop")
+    await running.stop()
+    assert status == "available"
+    starts = [int((asked or b"bytes=0-")[6:-1]) for asked in web.requests["drop"]]
+    quarter = len(CONTENT) // 4
+    for before, after in pairwise(starts):
+        # No more than what the buffers hold is lost when the connection is.
+        assert before + quarter - 5 * 65536 < after <= before + quarter
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "requests"),
+    [
+        ("short", "image-truncated", 3),
+        ("unfinished", "image-truncated", 3),
+        ("always-busy", "source-failed", 3),
+        ("loop", "source-refused", 6),
+        ("elsewhere", "source-refused", 1),
+        ("page", "not-a-disk", 1),
+    ],
+)
+@ensureDeferred
+async def test_gives_up_with_a_reason(
+    tmp_path: Path, web: BadWeb, server: Server, name: str, code: str, requests: int
+) -> None:
+    running, number, status = await run(tmp_path, server, name)
+    try:
+        assert status == "error"
+        assert (await running.progress(number))["error"]["code"] == code
+        assert running.files() == []
+        assert len(web.requests[name]) == requests
+    finally:
+        await running.stop()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("missing", 400), ("forbidden", 200)])
+@ensureDeferred
+async def test_what_is_known_at_once(
+    tmp_path: Path, server: Server, name: str, expected: int
+) -> None:
+    running = Running(tmp_path, CONFIG.format(url=server.url))
+    try:
+        wanted = {"volume": {"size": 1, "imageRef": f"{server.url}images/{name}"}}
+        assert (await running.call("POST", "os-volumes", wanted)).status == expected
+    finally:
+        await running.stop()
