@@ -44,7 +44,7 @@ class TarSource:
         self, image: Image, offset: int = 0, validator: str | None = None
     ) -> IImageStream:
         """Open the archive where the member's bytes begin; going on from further is not offered."""
-        return await self._threads.run(self._open, image.id)
+        return await self._threads.obtain(_Member.shut, self._open, image.id)
 
     def _image(self, member: tarfile.TarInfo) -> Image:
         return Image(member.name, self.name, Path(member.name).name, size_bytes=member.size)
@@ -79,8 +79,6 @@ class _Member:
         self._descriptor: int | None = descriptor
         self._start = start
         self._threads = threads
-        # The group knows when no read is running any more, even one that was cancelled.
-        self._calls = threads.group()
         self._done = 0
 
     async def read_into(self, target: memoryview) -> int:
@@ -88,16 +86,19 @@ class _Member:
         if self._descriptor is None:
             raise SourceFailed("the image has been closed")
         wanted = target[: (self.size or 0) - self._done]
-        count = await self._calls.run(_fill, self._descriptor, self._start + self._done, wanted)
+        count = await self._threads.run(_fill, self._descriptor, self._start + self._done, wanted)
         self._done += count
         return count
 
     async def close(self) -> None:
-        """Wait until nobody reads, then close the archive."""
+        """Close the archive."""
+        await self._threads.run(self.shut)
+
+    def shut(self) -> None:
+        """Close at once: also for a stream that nobody wants any more when it has been opened."""
         descriptor, self._descriptor = self._descriptor, None
-        await self._calls.idle()
         if descriptor is not None:
-            await self._threads.run(os.close, descriptor)
+            os.close(descriptor)
 
 
 def _fill(descriptor: int, offset: int, target: memoryview) -> int:

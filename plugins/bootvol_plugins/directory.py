@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from zope.interface import implementer
 
 from bootvol.errors import ImageNotFound, SourceFailed
@@ -54,6 +54,13 @@ class Index(Options):
 
     images: list[Entry] = Field(default=[])
 
+    @field_validator("images")
+    @classmethod
+    def _ids_differ(cls, value: list[Entry]) -> list[Entry]:
+        if len({entry.id for entry in value}) < len(value):
+            raise ValueError("an id is given twice")
+        return value
+
 
 @implementer(IImageSource)
 class DirectorySource:
@@ -79,29 +86,31 @@ class DirectorySource:
         self, image: Image, offset: int = 0, validator: str | None = None
     ) -> IImageStream:
         """See :meth:`bootvol.interfaces.IImageSource.open`."""
-        descriptor, status = await self._threads.run(self._open, image.id)
-        stream = _FileStream(descriptor, status, self._threads)
+        stream = await self._threads.obtain(_FileStream.shut, self._open, image.id)
         if validator == stream.validator:
             stream.begin_at(offset)
         return stream
 
     def _images(self) -> list[Image]:
-        """Return what is there now: the folder is small, and changes without a word."""
+        found = self._found()
+        return [self._image(*found[image_id]) for image_id in sorted(found)]
+
+    def _found(self) -> dict[str, tuple[Entry, int]]:
+        """Return entries and sizes by image id, as they are now: the folder changes unasked."""
         try:
             entries = self._entries()
             sizes = {
                 entry.name: entry.stat().st_size
                 for entry in os.scandir(self._directory)
-                if entry.is_file() and entry.name != INDEX and not entry.name.startswith(".")
+                if entry.is_file() and _is_shown(entry.name)
             }
         except OSError as error:
             raise SourceFailed(f"Source {self.name} cannot be read: {error.strerror}") from error
         indexed = {entry.file for entry in entries}
         entries += [Entry(id=name, file=name) for name in sizes if name not in indexed]
-        return sorted(
-            (self._image(entry, sizes[entry.file]) for entry in entries if entry.file in sizes),
-            key=lambda image: image.id,
-        )
+        return {
+            each.id: (each, sizes[each.file]) for each in reversed(entries) if each.file in sizes
+        }
 
     def _entries(self) -> list[Entry]:
         path = self._directory / INDEX
@@ -123,11 +132,11 @@ class DirectorySource:
             digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
         )
 
-    def _open(self, image_id: str) -> tuple[int, os.stat_result]:
-        files = {entry.id: entry.file for entry in self._entries()}
-        name = files.get(image_id, image_id)
-        if Path(name).name != name or name == INDEX or name.startswith("."):
-            raise ImageNotFound(image_id)
+    def _open(self, image_id: str) -> _FileStream:
+        try:
+            name = self._found()[image_id][0].file
+        except KeyError:
+            raise ImageNotFound(image_id) from None
         try:
             # O_NONBLOCK: a pipe put in an image's place must not hold the thread for ever.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -140,20 +149,19 @@ class DirectorySource:
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise ImageNotFound(image_id)
-        return descriptor, status
+        return _FileStream(self._threads, descriptor, status)
 
 
 @implementer(IImageStream)
 class _FileStream:
     """An open file."""
 
-    def __init__(self, descriptor: int, status: os.stat_result, threads: Threads) -> None:
+    def __init__(self, threads: Threads, descriptor: int, status: os.stat_result) -> None:
         self.size: int | None = status.st_size
         self.validator: str | None = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
         self.offset = 0
         self._descriptor: int | None = descriptor
         self._threads = threads
-        self._calls = threads.group()
         self._next = 0
 
     def begin_at(self, offset: int) -> None:
@@ -164,16 +172,24 @@ class _FileStream:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         if self._descriptor is None:
             raise SourceFailed("the image has been closed")
-        count = await self._calls.run(_read, self._descriptor, self._next, target)
+        count = await self._threads.run(_read, self._descriptor, self._next, target)
         self._next += count
         return count
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        await self._threads.run(self.shut)
+
+    def shut(self) -> None:
+        """Close at once; blocks."""
         descriptor, self._descriptor = self._descriptor, None
-        await self._calls.idle()
         if descriptor is not None:
-            await self._threads.run(os.close, descriptor)
+            os.close(descriptor)
+
+
+def _is_shown(name: str) -> bool:
+    """Tell whether a file is an image; one whose name is no text cannot be asked for."""
+    return name != INDEX and not name.startswith(".") and name.isprintable()
 
 
 def _read(descriptor: int, offset: int, target: memoryview) -> int:

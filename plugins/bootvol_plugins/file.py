@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,13 +57,15 @@ class FileBackend:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_space(size)
             path = self._path(volume)
-            # O_EXCL and O_NOFOLLOW: only a file of our own making is ever written to.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if os.fstat(descriptor).st_size not in (0, size):
-                    raise BackendFailed(f"A file of another size is in the place of {volume}.")
+                # What was there already must look like an earlier call's work.
+                found = os.fstat(descriptor)
+                ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+                if not ours or found.st_size not in (0, size):
+                    raise BackendFailed(f"Something else is in the place of {volume}.")
                 os.ftruncate(descriptor, size)
                 os.fsync(descriptor)
             finally:
@@ -80,37 +83,39 @@ class FileBackend:
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
-        descriptor, direct = await self._threads.run(self._open_both, volume)
-        return _OpenFile(descriptor, self._threads, direct)
+        return await self._threads.obtain(_OpenFile.shut, self._open_to_write, volume)
 
     async def open_reader(self, volume: str) -> IVolumeReader:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
-        return _OpenFile(await self._threads.run(self._open, volume, os.O_RDONLY), self._threads)
+        return await self._threads.obtain(_OpenFile.shut, self._open_to_read, volume)
 
     def _open(self, volume: str, flags: int) -> int:
         with _failures(f"volume {volume} cannot be opened"):
             return os.open(self._path(volume), flags | os.O_NOFOLLOW | os.O_CLOEXEC)
 
-    def _open_both(self, volume: str) -> tuple[int, int | None]:
+    def _open_to_read(self, volume: str) -> _OpenFile:
+        return _OpenFile(self._threads, self._open(volume, os.O_RDONLY))
+
+    def _open_to_write(self, volume: str) -> _OpenFile:
         """Open a volume through the page cache and, where the file system lets us, around it."""
         descriptor = self._open(volume, os.O_RDWR)
         try:
             # By the descriptor, not by the name again: it must be the very same file.
-            return descriptor, os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | _AROUND_CACHE)
+            direct = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | _AROUND_CACHE)
         except OSError:
-            return descriptor, None
+            direct = None
+        return _OpenFile(self._threads, descriptor, direct)
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
         await self._threads.run(self._delete, volume)
 
     def _delete(self, volume: str) -> None:
-        with (
-            _failures(f"volume {volume} cannot be deleted"),
-            contextlib.suppress(FileNotFoundError),
-        ):
-            self._path(volume).unlink()
-            self._sync_directory()
+        with _failures(f"volume {volume} cannot be deleted"):
+            self._path(volume).unlink(missing_ok=True)
+            if self._directory.exists():
+                # Also when it was gone: an earlier call may have ended between the two.
+                self._sync_directory()
 
     async def connection(self, volume: str) -> Connection:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
@@ -137,36 +142,38 @@ class _OpenFile:
     :param direct: the same file, opened for direct I/O, or None.
     """
 
-    def __init__(self, descriptor: int, threads: Threads, direct: int | None = None) -> None:
+    def __init__(self, threads: Threads, descriptor: int, direct: int | None = None) -> None:
+        self._threads = threads
         self._descriptor: int | None = descriptor
         self._direct = direct
-        self._threads = threads
-        self._calls = threads.group()
 
     async def write(self, offset: int, data: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
         descriptor = self._open_descriptor()
-        await self._calls.run(_write_directly, self._direct, descriptor, offset, data)
+        await self._threads.run(_write_directly, self._direct, descriptor, offset, data)
 
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`."""
-        await self._calls.run(_zero, self._open_descriptor(), offset, length)
+        await self._threads.run(_zero, self._open_descriptor(), offset, length)
 
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
-        await self._calls.run(_flush, self._open_descriptor())
+        await self._threads.run(_flush, self._open_descriptor())
 
     async def read(self, offset: int, length: int) -> bytes:
         """See :meth:`bootvol.interfaces.IVolumeReader.read`."""
-        return await self._calls.run(_read, self._open_descriptor(), offset, length)
+        return await self._threads.run(_read, self._open_descriptor(), offset, length)
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""
-        descriptor, self._descriptor = self._descriptor, None
-        await self._calls.idle()
-        for each in (descriptor, self._direct):
-            if descriptor is not None and each is not None:
-                await self._threads.run(os.close, each)
+        await self._threads.run(self.shut)
+
+    def shut(self) -> None:
+        """Close at once; blocks."""
+        for descriptor in (self._descriptor, self._direct):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._descriptor = self._direct = None
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:

@@ -28,6 +28,7 @@ from bootvol.interfaces import PluginContext
 from bootvol.service.backends import Backends
 from bootvol.service.images import Images
 from bootvol.service.imports import Importer, Limits
+from bootvol.service.jobs import Tools
 from bootvol.service.quotas import Quota
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Worker
@@ -36,8 +37,10 @@ from bootvol.store import claims
 from bootvol.store.database import Database
 from bootvol.threads import Threads
 
-#: Threads for blocking calls of plugins and for hashing.
-_DATA_THREADS: Final = 8
+#: Threads for blocking calls of plugins and for hashing: some in any case, and for each import as
+#: many as it has stages.
+_THREADS: Final = 4
+_THREADS_OF_AN_IMPORT: Final = 3
 
 
 class Options(usage.Options):
@@ -80,7 +83,8 @@ class Daemon(Service):
         self._config = config
         self._reactor = reactor
         self._lock, self._worker_id = _take_directory(config.state.directory)
-        self._threads = Threads(reactor, "bootvol-data", _DATA_THREADS)
+        threads = _THREADS + _THREADS_OF_AN_IMPORT * config.imports.concurrent
+        self._threads = Threads(reactor, "bootvol-data", threads)
         self._database = Database(config.database, reactor)
         self._prepare_database()
         self._worker, self.site = self._put_together()
@@ -112,14 +116,8 @@ class Daemon(Service):
             ),
             self._reactor,
         )
-        worker = Worker(
-            self._worker_id,
-            self._database,
-            backends,
-            importer,
-            config.imports.concurrent,
-            self._reactor,
-        )
+        tools = Tools(self._database, backends, importer, self._reactor)
+        worker = Worker(self._worker_id, config.imports.concurrent, tools)
         volumes = Volumes(
             self._database,
             images,
@@ -152,7 +150,7 @@ class Daemon(Service):
     async def _stop(self) -> None:
         try:
             await self._listening.stopService()
-            await self._worker.stop()
+            await self._worker.stopService()
         finally:
             self._threads.stop()
             self._database.stop()

@@ -9,7 +9,9 @@ Rules that hold for every method here:
 
 * it is called in the reactor's thread and must not block it: blocking work goes through
   :attr:`PluginContext.threads`;
-* it is a coroutine that awaits Deferreds, and it may be cancelled at any await;
+* it is a coroutine that awaits Deferreds, and it may be cancelled at any await; it then raises
+  CancelledError when nothing of it goes on any more, in a thread or elsewhere
+  (:meth:`bootvol.threads.Threads.run` does so), and what it had opened is closed;
 * it raises what its docstring names; anything else counts as a defect of the plugin;
 * a volume's name is text of letters, digits and ``-``, at most 64 characters, unique for ever.
 
@@ -52,7 +54,7 @@ class IImageStream(Interface):
         """
 
     async def close() -> None:
-        """Let go of file and connection; wait for a cancelled read to have ended.  Idempotent."""
+        """Let go of file and connection.  Idempotent."""
 
 
 class IImageSource(Interface):
@@ -97,7 +99,7 @@ class IVolumeWriter(Interface):
 
         Several writes may be under way at once, never to the same place.
 
-        :param data: must not change until the write has ended, also if it was cancelled.
+        :param data: must not change until the write has ended.
         :raises bootvol.errors.NoSpace: the backend is full.
         :raises bootvol.errors.BackendFailed: the device failed.
         """
@@ -115,7 +117,7 @@ class IVolumeWriter(Interface):
         """
 
     async def close() -> None:
-        """Wait for calls under way, cancelled ones too, and let go of the device.  Idempotent."""
+        """Let go of the device.  Idempotent; nothing else is under way when it is called."""
 
 
 class IVolumeReader(Interface):
@@ -128,7 +130,7 @@ class IVolumeReader(Interface):
         """
 
     async def close() -> None:
-        """Wait for calls under way, cancelled ones too, and let go of the device.  Idempotent."""
+        """Let go of the device.  Idempotent; nothing else is under way when it is called."""
 
 
 class IBlockBackend(Interface):

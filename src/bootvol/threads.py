@@ -1,23 +1,62 @@
-"""Blocking calls, off the reactor: bounded pools, and groups of calls that can be waited out."""
+"""Blocking calls, off the reactor: bounded pools of threads, and calls that are never abandoned.
+
+A thread cannot be cancelled.  So a coroutine that waits for one hears of its own cancellation only
+when the thread has ended: whoever closes a descriptor or gives a buffer back after that hurts
+nobody.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+async def outlast(running: Deferred[T], undo: Callable[[T], Deferred[Any]] | None = None) -> T:
+    """Await ``running`` to its end; a cancellation meanwhile is raised only after that.
+
+    :param undo: what is done with a result that nobody will take because of a cancellation.
+    :returns: what ``running`` results in.
+    """
+    results: list[T | Failure] = []
+    waiting: Deferred[None] = Deferred()
+    cancelled: CancelledError | None = None
+
+    def ended(result: T | Failure) -> None:
+        results.append(result)
+        if not waiting.called:
+            waiting.callback(None)
+
+    running.addBoth(ended)
+    while not results:
+        if waiting.called:
+            waiting = Deferred()
+        try:
+            await waiting
+        except CancelledError as error:
+            cancelled = error
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    if cancelled is not None:
+        if undo is not None:
+            await outlast(undo(result))
+        raise cancelled
+    return result
+
+
 class Threads:
     """A pool of threads with one purpose and an upper bound.
 
-    All methods but what runs inside :meth:`run` belong to the reactor's thread.
+    All methods belong to the reactor's thread.
 
     :param reactor: brings results back.
     :param name: of the threads, for debuggers.
@@ -36,56 +75,25 @@ class Threads:
         """Wait for the calls under way and end the threads."""
         self._pool.stop()
 
-    def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Run a blocking call in a thread.
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking call in a thread, and return or raise what it does.
 
-        Cancelling the result gives up waiting; the call itself runs on to its end.  Where that
-        matters (a descriptor that must stay open), use a :meth:`group`.
+        Cancelled, it raises that only when the call has ended.
         """
+        return await outlast(self._defer(call, *args, **kwargs))
+
+    async def obtain(
+        self, undo: Callable[[T], object], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As :meth:`run`, for a call that opens something.
+
+        :param undo: blocks too; closes what was opened, if by then nobody wants it any more.
+        """
+        return await outlast(
+            self._defer(call, *args, **kwargs), lambda opened: self._defer(undo, opened)
+        )
+
+    def _defer(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         return cast(
             "Deferred[T]", deferToThreadPool(self._reactor, self._pool, call, *args, **kwargs)
         )
-
-    def group(self) -> CallGroup:
-        """Return a new, empty group of calls."""
-        return CallGroup(self, self._reactor)
-
-
-class CallGroup:
-    """The calls on one resource.  Close the resource after :meth:`idle`, and no call is hurt."""
-
-    def __init__(self, threads: Threads, reactor: IReactorFromThreads) -> None:
-        self._threads = threads
-        self._reactor = reactor
-        self._running = 0
-        self._waiting: list[Deferred[None]] = []
-
-    def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """As :meth:`Threads.run`; :meth:`idle` waits for it even if the result is cancelled."""
-        self._running += 1
-
-        def counted() -> T:
-            try:
-                return call(*args, **kwargs)
-            finally:
-                self._reactor.callFromThread(self._ended)
-
-        return self._threads.run(counted)
-
-    def idle(self) -> Deferred[None]:
-        """Return a Deferred that fires when no call of the group is running or waiting."""
-        done: Deferred[None] = Deferred()
-        self._waiting.append(done)
-        self._release()
-        return done
-
-    def _ended(self) -> None:
-        self._running -= 1
-        self._release()
-
-    def _release(self) -> None:
-        if self._running:
-            return
-        waiting, self._waiting = self._waiting, []
-        for done in waiting:
-            done.callback(None)

@@ -47,6 +47,13 @@ def a_volume(name: str = "v", tenant: str = "t", image: str | None = None) -> Vo
     )
 
 
+def a_claim(db: Connection, holder: str, *, bootable: bool, now: float, until: float) -> Any:
+    """Claim as a worker does that has one backend and no other job."""
+    return claims.claim(
+        db, holder, bootable=bootable, backends=["b"], busy=[], now=now, until=until
+    )
+
+
 def test_migrations_make_the_schema(db: Connection) -> None:
     assert compare_metadata(MigrationContext.configure(db), METADATA) == []
 
@@ -109,44 +116,52 @@ def test_imports_keep_their_image(db: Connection, digest: Digest | None) -> None
 
 def test_a_claim_keeps_others_out_until_it_runs_out(db: Connection) -> None:
     volume = volumes.add(db, a_volume())
-    assert claims.claim(db, "a", bootable=True, now=10, until=20) is None
-    claimed = claims.claim(db, "a", bootable=False, now=10, until=20)
+    assert a_claim(db, "a", bootable=True, now=10, until=20) is None
+    claimed = a_claim(db, "a", bootable=False, now=10, until=20)
     assert claimed is not None
     assert claimed.id == volume.id
-    assert claims.claim(db, "b", bootable=False, now=15, until=25) is None
+    assert a_claim(db, "b", bootable=False, now=15, until=25) is None
     assert claims.renew(db, "a", volume.id, {Status.CREATING}, 30)
-    assert claims.claim(db, "b", bootable=False, now=25, until=35) is None
-    assert claims.claim(db, "b", bootable=False, now=31, until=41) is not None
+    assert a_claim(db, "b", bootable=False, now=25, until=35) is None
+    assert a_claim(db, "b", bootable=False, now=31, until=41) is not None
     assert not claims.renew(db, "a", volume.id, {Status.CREATING}, 40)
-    assert not claims.held(db, "a", volume.id)
     claims.release(db, "a", volume.id)
-    assert claims.held(db, "b", volume.id)
+    assert claims.renew(db, "b", volume.id, {Status.CREATING}, 50), "only one's own is let go of"
 
 
 def test_a_killed_daemon_finds_its_own_claims(db: Connection) -> None:
     for name in ("1", "2"):
         volumes.add(db, a_volume(name))
-    for worker in ("a", "b"):
-        claims.claim(db, worker, bootable=False, now=10, until=100)
+    for holder in ("a/1", "a1/1"):
+        a_claim(db, holder, bootable=False, now=10, until=100)
     claims.release_all(db, "a")
-    found = claims.claim(db, "c", bootable=False, now=11, until=100)
+    found = a_claim(db, "c", bootable=False, now=11, until=100)
     assert found is not None
     assert found.name == "1"
-    assert claims.claim(db, "c", bootable=False, now=11, until=100) is None
+    assert a_claim(db, "c", bootable=False, now=11, until=100) is None
 
 
 def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
     number = volumes.add(db, a_volume(image="i")).id
-    assert claims.claim(db, "a", bootable=True, now=0, until=10) is not None
+    assert a_claim(db, "a", bootable=True, now=0, until=10) is not None
     volumes.happen(db, number, Event.DELETE)
     assert not claims.renew(db, "a", number, {Status.CREATING, Status.DOWNLOADING}, 20)
-    assert claims.claim(db, "a", bootable=False, now=1, until=10) is None, "still held"
+    assert a_claim(db, "a", bootable=False, now=1, until=10) is None, "still held"
     claims.release(db, "a", number)
-    assert claims.claim(db, "a", bootable=True, now=1, until=10) is None
-    assert claims.claim(db, "a", bootable=False, now=1, until=10) is not None
+    assert a_claim(db, "a", bootable=True, now=1, until=10) is None
+    assert a_claim(db, "a", bootable=False, now=1, until=10) is not None
+
+
+def test_a_worker_leaves_alone_what_it_cannot_reach_or_does_already(db: Connection) -> None:
+    number = volumes.add(db, a_volume()).id
+    for backends, busy in ((["other"], []), ([], []), (["b"], [number])):
+        claimed = claims.claim(
+            db, "a/1", bootable=False, backends=backends, busy=busy, now=0, until=10
+        )
+        assert claimed is None
 
 
 def test_settled_volumes_are_no_work(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
     volumes.happen(db, number, Event.COMPLETE)
-    assert claims.claim(db, "a", bootable=False, now=0, until=10) is None
+    assert a_claim(db, "a", bootable=False, now=0, until=10) is None

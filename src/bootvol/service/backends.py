@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import IBlockBackend
@@ -17,6 +17,11 @@ class Backends:
     def __init__(self, backends: Sequence[IBlockBackend]) -> None:
         self._backends = {backend.name: backend for backend in backends}
         self.default = backends[0]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all backends."""
+        return self._backends.keys()
 
     def named(self, name: str) -> IBlockBackend:
         """Return the backend that a volume lies on.

@@ -8,7 +8,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 
 from bootvol.errors import ConfigurationError
@@ -36,7 +35,9 @@ class Database:
         self.embedded = url.get_backend_name() == "sqlite"
         writers = 1 if self.embedded else _WRITES_ON_A_SERVER
         try:
-            self._engine = create_engine(url, pool_size=_READERS + writers, max_overflow=0)
+            self._engine = create_engine(
+                url, pool_size=_READERS + writers, max_overflow=0, **_connecting(self.embedded)
+            )
         except ImportError as error:
             raise ConfigurationError(
                 f"state.url: {error}. Install it: pip install 'bootvol[postgresql]'"
@@ -57,22 +58,22 @@ class Database:
         self._writing.stop()
         self._engine.dispose()
 
-    def read(
+    async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]:
+    ) -> T:
         """Run ``query(connection, …)`` in a transaction that does not write."""
-        return self._reading.run(
+        return await self._reading.run(
             lambda: self._transact(False, lambda db: query(db, *args, **kwargs))
         )
 
-    def write(
+    async def write(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]:
+    ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits unless ``query`` raises.
 
-        Cancelling the result gives up waiting; the transaction may still commit.
+        Cancelled, it raises that only when the transaction has ended, one way or the other.
         """
-        return self._writing.run(
+        return await self._writing.run(
             lambda: self._transact(True, lambda db: query(db, *args, **kwargs))
         )
 
@@ -126,6 +127,15 @@ class Database:
                 f"the database's schema is {now or 'empty'}, and {wanted} is needed:"
                 " run `bootvol db upgrade`"
             )
+
+
+def _connecting(embedded: bool) -> dict[str, Any]:
+    """Return how to connect: a server may be restarted, and has an isolation of its own mind.
+
+    What :func:`bootvol.store.volumes.usage` promises holds where each statement sees what has been
+    committed by then.
+    """
+    return {} if embedded else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
 
 
 def _alembic(connection: Connection) -> Any:

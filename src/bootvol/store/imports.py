@@ -57,8 +57,11 @@ def find(connection: Connection, volume_id: int) -> Import | None:
     )
 
 
-def begin(connection: Connection, volume_id: int) -> None:
-    """Note that another attempt starts."""
+def begin(connection: Connection, volume_id: int) -> Import:
+    """Note that another attempt starts; return the import as it then stands.
+
+    :raises VolumeNotFound: there is no such import.
+    """
     connection.execute(
         update(imports)
         .where(imports.c.volume_id == volume_id)
@@ -69,14 +72,15 @@ def begin(connection: Connection, volume_id: int) -> None:
             attempt=imports.c.attempt + 1,
         )
     )
+    begun = find(connection, volume_id)
+    if begun is None:
+        raise VolumeNotFound(volume_id)
+    return begun
 
 
 def record(connection: Connection, volume_id: int, **columns: Any) -> None:
     """Set columns of an import, if it is still there."""
-    if columns:
-        connection.execute(
-            update(imports).where(imports.c.volume_id == volume_id).values(**columns)
-        )
+    connection.execute(update(imports).where(imports.c.volume_id == volume_id).values(**columns))
 
 
 def _checkpoint(row: Row[Any]) -> Checkpoint | None:
