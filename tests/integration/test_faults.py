@@ -141,6 +141,11 @@ BAD_REQUESTS: list[tuple[str, str, dict[str, Any], tuple[int, str, str]]] = [
     ("GET", f"{VOLUMES}/1/nothing", {}, NOT_FOUND),
     ("DELETE", f"{VOLUMES}/1", {}, NOT_FOUND),
     ("DELETE", f"{VOLUMES}/99999999999999999999999", {}, NOT_FOUND),
+    ("GET", f"{VOLUMES}/{'0' * 20}{'9' * 5000}", {}, NOT_FOUND),
+    *(
+        ("GET", VOLUMES, {"headers": {"Host": host}}, (400, "badRequest", "Malformed Host header"))
+        for host in ("a..b", "a" * 70, "ÿ")
+    ),
     *(
         (method, path, {}, (405, "badMethod", "The method is not allowed for the requested URL."))
         for method, path in (
@@ -155,6 +160,12 @@ BAD_REQUESTS: list[tuple[str, str, dict[str, Any], tuple[int, str, str]]] = [
         "POST",
         VOLUMES,
         {"body": b"size=1", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+        (400, "badRequest", "Unsupported Content-Type"),
+    ),
+    (
+        "POST",
+        VOLUMES,
+        {"body": b"x", "headers": {"Content-Type": "multipart/form-data"}},
         (400, "badRequest", "Unsupported Content-Type"),
     ),
     (

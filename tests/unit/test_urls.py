@@ -55,6 +55,8 @@ def test_elsewhere(url: str) -> None:
         "http://images.example/public/a%00",
         "http://images.example/public\\..\\secret",
         "http://images.example/public/a b",
+        "http://images.example//public/a",
+        "http://images.example/public//a",
         "http://images.example/public/a\r\nX: y",
         "http://images.example/public/a#b",
         "http://images.example:port/public/a",

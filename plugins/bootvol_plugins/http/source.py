@@ -9,6 +9,7 @@ from hyperlink import DecodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseFailed, ResponseNeverReceived
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
@@ -133,15 +134,18 @@ class HttpSource:
             headers=headers,
             allow_redirects=False,
             unbuffered=True,
-            timeout=self._timeout,
-            reactor=self._reactor,
         )
+        # Not treq's own timeout: what that raises cannot be told from a cancellation.
+        asked.addTimeout(self._timeout, self._reactor, self._timed_out)
         try:
-            return await asked
+            return await _cancellable(asked)
         except (ConnectError, DNSLookupError, ResponseNeverReceived, ResponseFailed) as error:
             raise SourceFailed(f"{url.host} cannot be reached: {_why(error)}.") from error
         except SchemeNotSupported as error:
             raise SourceFailed(f"{url.scheme} is not supported here.") from error
+
+    def _timed_out(self, _result: object, timeout: float) -> IResponse:
+        raise SourceFailed(f"The server did not answer within {timeout:g} seconds.")
 
 
 @implementer(IAgent)
@@ -164,9 +168,33 @@ class _PlainAgent:
         return self._agent.request(method, uri, plain, bodyProducer).addCallback(_refuse_encoded)
 
 
+def _cancellable(asked: Deferred[Any]) -> Deferred[IResponse]:
+    """Return ``asked`` so that cancelling it ends in CancelledError.
+
+    The agent's own Deferred may end in whatever failed because of that.
+    """
+    cancelled = False
+
+    def cancel(_answer: Deferred[IResponse]) -> None:
+        nonlocal cancelled
+        cancelled = True
+        asked.cancel()
+
+    def deliver(result: IResponse | Failure) -> None:
+        if not cancelled:
+            answer.callback(result)
+        elif not isinstance(result, Failure):
+            _stop(result)
+
+    answer: Deferred[IResponse] = Deferred(cancel)
+    asked.addBoth(deliver)
+    return answer
+
+
 def _refuse_encoded(response: IResponse) -> IResponse:
     encodings = response.headers.getRawHeaders(b"content-encoding") or []
-    if any(encoding.strip().lower() not in {b"", b"identity"} for encoding in encodings):
+    encoded = any(each.strip().lower() not in {b"", b"identity"} for each in encodings)
+    if encoded and response.code in {200, 206}:
         _stop(response)
         raise SourceFailed("The server sends the image encoded though it was asked not to.")
     return response
@@ -188,7 +216,8 @@ def _length(response: IResponse) -> int | None:
 def _announced(response: IResponse) -> int | None:
     """Return the length that the answer to HEAD gives; there it is a header like others."""
     values = response.headers.getRawHeaders(b"content-length") or []
-    return int(values[0]) if len(values) == 1 and values[0].isdigit() else None
+    plausible = len(values) == 1 and values[0].isdigit() and len(values[0]) <= 18
+    return int(values[0]) if plausible else None
 
 
 def _stop(response: IResponse) -> None:

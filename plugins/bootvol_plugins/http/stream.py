@@ -100,6 +100,8 @@ class _Body(Protocol):
         self._kept = b""
         self._target = None
         self._unwatch()
+        # TLS ends with a word from the other side, which a paused transport would never read.
+        self._producer("resumeProducing")
         self._producer("loseConnection")
 
     def connectionMade(self) -> None:

@@ -33,6 +33,8 @@ def parse(text: str) -> DecodedURL:
         raise Refused("has a form that is not allowed")
     if any(segment in {".", ".."} or set(segment) & set("/\\\0") for segment in segments):
         raise Refused("has a path that is not allowed")
+    if "" in segments[:-1]:
+        raise Refused("has an empty part in its path")
     return url
 
 
@@ -46,5 +48,5 @@ def _origin(url: DecodedURL) -> tuple[str, str, int | None]:
 
 
 def _below(url: DecodedURL, prefix: DecodedURL) -> bool:
-    parts = tuple(part for part in prefix.path if part)
-    return tuple(part for part in url.path if part)[: len(parts)] == parts
+    parts = prefix.path if prefix.path[-1:] != ("",) else prefix.path[:-1]
+    return url.path[: len(parts)] == parts

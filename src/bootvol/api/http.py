@@ -130,10 +130,19 @@ class ApiRoot(Resource):
         try:
             if getattr(request, "too_large", False):
                 raise BodyTooLarge
+            _check_host(request)
             _take_suffix(request)
+            return self._app.render(request)
         except BootvolError as error:
             return write(request, Reply(self._fault(error), error.status))
-        return self._app.render(request)
+
+
+def _check_host(request: Request) -> None:
+    """Refuse a Host that is no name: routing would stumble over it."""
+    try:
+        request.getRequestHostname().decode("ascii").encode("idna")
+    except UnicodeError:
+        raise MalformedUrl("Malformed Host header") from None
 
 
 def _take_suffix(request: Request) -> None:
@@ -149,4 +158,5 @@ def _take_suffix(request: Request) -> None:
 
 def make_site(root: ApiRoot) -> Site:
     """Return the factory of the API's connections."""
-    return Site(root, requestFactory=ApiRequest, timeout=_IDLE)
+    # No call takes a form, so none is parsed.
+    return Site(root, requestFactory=ApiRequest, timeout=_IDLE, parsePOSTFormSubmission=False)

@@ -35,6 +35,7 @@ class Progress:
     :ivar since: seconds since 1970 when this attempt began.
     :ivar began_at: bytes that were on the volume by then.
     :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
+    :ivar stopping: the import has been cancelled: whatever fails now, it is not tried again.
     """
 
     since: float
@@ -43,6 +44,7 @@ class Progress:
     bytes_total: int | None = None
     resume: Checkpoint | None = None
     copy: Copy | None = None
+    stopping: bool = False
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -132,7 +134,7 @@ class Importer:
                 # Perhaps it was the earlier part that was wrong: once more, from the first byte.
                 progress.copy = progress.resume = None
             except ImportFailed as error:
-                if not error.retryable:
+                if progress.stopping or not error.retryable:
                     raise
                 moved = progress.checkpoint is not None and progress.checkpoint != start
                 fruitless = 0 if moved else fruitless + 1

@@ -76,6 +76,8 @@ class Job:
         """Stop the work, and let go of the volume as it is."""
         if not self._cancelled:
             self._cancelled = True
+            if self._progress is not None:
+                self._progress.stopping = True
             if self._task is not None:
                 self._task.cancel()
 
@@ -102,9 +104,9 @@ class Job:
         except Unwanted:
             raise
         except Exception as error:
-            # A plugin may raise CancelledError too, for reasons of its own.
+            # A plugin may raise CancelledError for reasons of its own, or something else for ours.
             if self._cancelled:
-                raise
+                raise CancelledError from error
             await self._fail(error)
         else:
             await self._write(self._settle, event)

@@ -165,7 +165,28 @@ class BlockBackendContract(Contract):
         assert await read(backend, _NAME, 0, block) == noise(block, 1)
 
     @ensureDeferred
-    async def test_close_waits_for_a_cancelled_write(self, backend: IBlockBackend) -> None:
+    async def test_what_is_cancelled_has_ended_and_leaves_nothing_open(
+        self, backend: IBlockBackend
+    ) -> None:
+        await backend.allocate(_NAME, SIZE)
+        open_before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(10):
+            for opening in (backend.open_writer(_NAME), backend.open_reader(_NAME)):
+                opened: Deferred[object] = Deferred.fromCoroutine(opening)
+                opened.cancel()
+                with pytest.raises(CancelledError):
+                    await opened
+        assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+        task = Deferred.fromCoroutine(backend.allocate(_OTHER, SIZE))
+        task.cancel()
+        with pytest.raises(CancelledError):
+            await task
+        await backend.delete(_OTHER)
+        with pytest.raises(BackendFailed):
+            await backend.open_writer(_OTHER)
+
+    @ensureDeferred
+    async def test_a_cancelled_write_has_ended(self, backend: IBlockBackend) -> None:
         await backend.allocate(_NAME, SIZE)
         writer = await backend.open_writer(_NAME)
         await writer.zero(0, SIZE)
@@ -174,8 +195,8 @@ class BlockBackendContract(Contract):
         under_way.cancel()
         with pytest.raises(CancelledError):
             await under_way
-        await writer.close()
         data[:] = b"\xee" * SIZE
+        await writer.close()
         found = await read(backend, _NAME, 0, SIZE)
         assert all(now in (0, then) for now, then in zip(found, noise(SIZE), strict=True))
 

@@ -9,7 +9,8 @@ from typing import Final
 import attrs
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from bootvol.errors import ImageNotFound, InvalidImageRef
@@ -67,6 +68,16 @@ async def read_all(stream: IImageStream, size: int) -> bytes:
     finally:
         await stream.close()
     return bytes(found)
+
+
+async def _descriptors(context: PluginContext, wanted: int) -> int:
+    """Count this process's open descriptors, once connections have had time to end."""
+    for _ in range(20):
+        await deferLater(context.reactor, 0.05, lambda: None)
+        count = len(list(Path("/proc/self/fd").iterdir()))
+        if count <= wanted:
+            break
+    return count
 
 
 class ImageSourceContract(Contract):
@@ -164,6 +175,20 @@ class ImageSourceContract(Contract):
         half_read = await subject.source.open(image)
         await half_read.read_into(memoryview(bytearray(4096)))
         await half_read.close()
+
+    @ensureDeferred
+    async def test_a_cancelled_opening_leaves_nothing_open(
+        self, context: PluginContext, subject: Subject
+    ) -> None:
+        image = await subject.source.find(CALLER, subject.known[0])
+        await (await subject.source.open(image)).close()
+        before = await _descriptors(context, 0)
+        for _ in range(10):
+            opening = Deferred.fromCoroutine(subject.source.open(image))
+            opening.cancel()
+            with pytest.raises(CancelledError):
+                await opening
+        assert await _descriptors(context, before) <= before
 
     @ensureDeferred
     async def test_a_cancelled_read_leaves_the_memory_alone(self, subject: Subject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Final, ParamSpec
 
@@ -208,7 +209,7 @@ def _number(volume_id: str) -> int:
 
     :raises VolumeNotFound: no volume can have it.
     """
-    if not (volume_id.isascii() and volume_id.isdigit() and int(volume_id[:20]) <= _LARGEST_ID):
+    if not re.fullmatch("[0-9]{1,10}", volume_id) or int(volume_id) > _LARGEST_ID:
         raise VolumeNotFound(volume_id)
     return int(volume_id)
 

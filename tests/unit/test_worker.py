@@ -1,0 +1,274 @@
+"""Claims and jobs when things go wrong between them: nothing twice, nothing lost, nothing stuck."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from sqlalchemy import Connection, make_url, update
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock, deferLater
+
+from bootvol.errors import BackendFailed, ImageTooLarge
+from bootvol.lifecycle import Event, Status
+from bootvol.model import Image, Import, Volume
+from bootvol.service.backends import Backends
+from bootvol.service.imports import Progress
+from bootvol.service.jobs import LEASE, Tools
+from bootvol.service.worker import POLL, Worker
+from bootvol.store import imports, schema, volumes
+from bootvol.store.database import Database
+from bootvol.testing.memory import MemoryBackend
+
+loop: Any = reactor
+
+
+class Imports:
+    """Stands for the importer: each run waits until the test says how it ends.
+
+    :ivar runs: those that wait.
+    :ivar most: how many there ever were at once.
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[Deferred[None]] = []
+        self.started = 0
+        self.most = 0
+
+    async def run(self, volume: Volume, task: Import, progress: Progress) -> None:
+        """See bootvol.service.imports.Importer."""
+        run: Deferred[None] = Deferred()
+        self.runs.append(run)
+        self.started += 1
+        self.most = max(self.most, len(self.runs))
+        try:
+            await run
+        finally:
+            self.runs.remove(run)
+
+
+class Bench:
+    """A worker, its surroundings, and a look at them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(make_url(f"sqlite:///{folder / 'x.db'}"), loop)
+        self.database.upgrade()
+        self.database.start()
+        self.backend = MemoryBackend("b", loop)
+        self.clock = Clock()
+        self.imports = Imports()
+        self.worker = self.another("w")
+        self.worker.startService()
+
+    def another(self, name: str, backend: MemoryBackend | None = None) -> Worker:
+        """Return another worker on the same database."""
+        importer: Any = self.imports
+        backends = Backends([backend or self.backend])
+        return Worker(name, 2, Tools(self.database, backends, importer, self.clock))
+
+    async def add(self, image: str | None = "i") -> int:
+        """Add a volume."""
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        volume = Volume(0, "v", "t", "u", 1, Status.CREATING, now, "nova", "b", image)
+        return await self.database.write(_add, volume)
+
+    async def get(self, number: int) -> Volume:
+        """Return a volume as it stands."""
+        return await self.database.read(volumes.get, "t", number)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the reactor run until something is so."""
+        for _ in range(400):
+            if condition():
+                return
+            await deferLater(loop, 0.005, lambda: None)
+        raise AssertionError("it never came to be")
+
+    async def status(self, number: int, wanted: Status) -> Volume | None:
+        """Wait until a volume has a status."""
+        for _ in range(400):
+            found = {each.id: each for each in await self.database.read(volumes.listed, "t")}
+            if number not in found and wanted is Status.GONE:
+                return None
+            if number in found and found[number].status is wanted:
+                return found[number]
+            await deferLater(loop, 0.005, lambda: None)
+        raise AssertionError(f"volume {number} is {found[number].status}, not {wanted}")
+
+
+def _add(db: Connection, volume: Volume) -> int:
+    added = volumes.add(db, volume)
+    if volume.image_id is not None:
+        imports.add(db, added.id, Image(volume.image_id, "s", "n"))
+    return added.id
+
+
+def _set(db: Connection, /, number: int, **columns: Any) -> None:
+    db.execute(update(schema.volumes).where(schema.volumes.c.id == number).values(**columns))
+
+
+@pytest_twisted.async_yield_fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A worker that runs."""
+    bench = Bench(tmp_path)
+    yield bench
+    await bench.worker.stopService()
+    bench.database.stop()
+
+
+@ensureDeferred
+async def test_an_import_to_its_end(bench: Bench) -> None:
+    number = await bench.add()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    await bench.status(number, Status.DOWNLOADING)
+    bench.imports.runs[0].callback(None)
+    await bench.status(number, Status.AVAILABLE)
+    await bench.database.write(volumes.happen, number, Event.DELETE)
+    bench.worker.wake()
+    await bench.status(number, Status.GONE)
+
+
+@ensureDeferred
+async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
+    number = await bench.add()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    bench.clock.advance(3 * LEASE)
+    bench.worker.wake()
+    await bench.until(lambda: bench.imports.started == 2)
+    assert bench.imports.most == 1
+    bench.imports.runs[0].callback(None)
+    await bench.status(number, Status.AVAILABLE)
+
+
+@ensureDeferred
+async def test_who_lost_the_claim_changes_nothing(bench: Bench) -> None:
+    number = await bench.add()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    await bench.backend.allocate("v", 1024)
+    await bench.database.write(_set, number, status="available", worker=None, lease_until=None)
+    bench.imports.runs[0].errback(ImageTooLarge())
+    await bench.until(lambda: not bench.worker._jobs)
+    assert (await bench.get(number)).status is Status.AVAILABLE
+    assert "v" in bench.backend.volumes
+
+
+@ensureDeferred
+async def test_a_deletion_outlasts_a_failure(bench: Bench) -> None:
+    number = await bench.add()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    await bench.database.write(volumes.happen, number, Event.DELETE)
+    bench.imports.runs[0].errback(ImageTooLarge())
+    await bench.status(number, Status.GONE)
+
+
+@ensureDeferred
+async def test_a_cancellation_of_a_plugins_own_is_a_failure(bench: Bench) -> None:
+    number = await bench.add()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    bench.imports.runs[0].errback(CancelledError())
+    failed = await bench.status(number, Status.ERROR)
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error.code == "unexpected-failure"
+    assert bench.imports.started == 1
+
+
+@ensureDeferred
+async def test_space_that_cannot_be_given_back_does_not_hide_the_reason(bench: Bench) -> None:
+    async def broken(volume: str) -> None:
+        raise RuntimeError("defect")
+
+    number = await bench.add()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    bench.backend.delete = broken  # type: ignore[method-assign]
+    bench.imports.runs[0].errback(ImageTooLarge())
+    failed = await bench.status(number, Status.ERROR)
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error.code == "image-too-large"
+
+
+@ensureDeferred
+async def test_a_deletion_that_fails_can_be_asked_for_again(bench: Bench) -> None:
+    async def failing(volume: str) -> None:
+        raise BackendFailed("not now")
+
+    number = await bench.add(image=None)
+    bench.worker.wake()
+    await bench.status(number, Status.AVAILABLE)
+    delete, bench.backend.delete = bench.backend.delete, failing  # type: ignore[method-assign]
+    await bench.database.write(volumes.happen, number, Event.DELETE)
+    bench.worker.wake()
+    failed = await bench.status(number, Status.ERROR)
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error.message == "not now"
+    bench.backend.delete = delete  # type: ignore[method-assign]
+    await bench.database.write(volumes.happen, number, Event.DELETE)
+    bench.worker.wake()
+    await bench.status(number, Status.GONE)
+    assert bench.backend.volumes == {}
+
+
+@ensureDeferred
+async def test_a_database_that_fails_once_is_asked_again(bench: Bench) -> None:
+    write, failures = bench.database.write, [RuntimeError("once"), RuntimeError("twice")]
+
+    async def failing(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await write(*args, **kwargs)
+
+    number = await bench.add(image=None)
+    bench.database.write = failing  # type: ignore[method-assign]
+    bench.worker.wake()
+    assert not failures
+    bench.clock.advance(POLL)
+    await bench.status(number, Status.AVAILABLE)
+
+
+@ensureDeferred
+async def test_a_worker_that_died_is_replaced(bench: Bench) -> None:
+    number = await bench.add(image=None)
+    await bench.database.write(_set, number, worker="dead/1", lease_until=LEASE)
+    bench.clock.advance(POLL)
+    assert (await bench.get(number)).status is Status.CREATING
+    bench.clock.advance(LEASE)
+    await bench.status(number, Status.AVAILABLE)
+
+
+@ensureDeferred
+async def test_a_volume_of_a_backend_elsewhere_is_left_alone(bench: Bench) -> None:
+    await bench.worker.stopService()
+    number = await bench.add(image=None)
+    stranger = bench.another("s", MemoryBackend("other", loop))
+    stranger.startService()
+    await stranger.stopService()
+    assert (await bench.get(number)).status is Status.CREATING
+    bench.worker.startService()
+    await bench.status(number, Status.AVAILABLE)
+
+
+@ensureDeferred
+async def test_a_worker_that_stops_lets_go(bench: Bench) -> None:
+    number = await bench.add()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    await bench.worker.stopService()
+    assert bench.imports.runs == []
+    assert (await bench.get(number)).status is Status.DOWNLOADING
+    another = bench.another("other")
+    another.startService()
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    await another.stopService()
