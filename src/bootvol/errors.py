@@ -213,6 +213,7 @@ class ImportFailed(BootvolError):
     """An import ended without a volume that can boot."""
 
     code = "import-failed"
+    status = 400
     retryable = False
     remedy = "Read the message, delete the volume, and create it again."
     default_message = "The image could not be copied onto the volume."
@@ -282,6 +283,7 @@ class BackendFailed(BootvolError):
     """The place where volumes live refused or failed."""
 
     code = "backend-failed"
+    status = 503
     remedy = "Ask the operator to look at the backend, then delete and create the volume again."
     default_message = "The storage backend failed."
 

@@ -10,6 +10,7 @@ from bootvol.interfaces import PluginContext
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
 from bootvol_plugins.directory import DirectorySource
+from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.source import HttpSource
 from tests.servers import Server, serve
 
@@ -44,5 +45,5 @@ class TestHttp(ImageSourceContract):
 
     @pytest.fixture
     def subject(self, context: PluginContext, server: Server) -> Subject:
-        source = HttpSource(context.name, [server.url], 10.0, 10.0, context.reactor)
+        source = HttpSource(context.name, HttpOptions(allow=[server.url]), context.reactor)
         return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -125,7 +126,7 @@ async def test_gives_up_with_a_reason(
         await running.stop()
 
 
-@pytest.mark.parametrize(("name", "expected"), [("missing", 400), ("forbidden", 200)])
+@pytest.mark.parametrize(("name", "expected"), [("missing", 404), ("forbidden", 200)])
 @ensureDeferred
 async def test_what_is_known_at_once(
     tmp_path: Path, server: Server, name: str, expected: int
@@ -134,5 +135,30 @@ async def test_what_is_known_at_once(
     try:
         wanted = {"volume": {"size": 1, "imageRef": f"{server.url}images/{name}"}}
         assert (await running.call("POST", "os-volumes", wanted)).status == expected
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_a_list_of_digests_beside_the_image(
+    tmp_path: Path, web: BadWeb, server: Server
+) -> None:
+    running = Running(tmp_path, CONFIG.format(url=server.url) + 'checksums = "SHA256SUMS"\n')
+    try:
+        right = hashlib.sha256(CONTENT).hexdigest()
+        for listed, expected in (
+            (f"{right}  good\n", "available"),
+            (f"{'0' * 64}  other\n{right.upper()} *good\n", "available"),
+            (f"{'0' * 64}  good\n", "error"),
+        ):
+            web.lists["SHA256SUMS"] = listed.encode()
+            number = await running.create(f"{server.url}images/good")
+            assert await running.until(number, "available", "error") == expected
+        assert (await running.progress(number))["error"]["code"] == "digest-mismatch"
+        web.lists["SHA256SUMS"] = f"{right}  other\n".encode()
+        wanted = {"volume": {"size": 1, "imageRef": f"{server.url}images/good"}}
+        answer = await running.call("POST", "os-volumes", wanted)
+        assert answer.status == 400
+        assert "does not list the image" in answer.json["badRequest"]["message"]
     finally:
         await running.stop()

@@ -76,7 +76,7 @@ BAD_BODIES: list[tuple[Any, tuple[int, str, str]]] = [
     ),
     (
         {"volume": {"size": 1, "imageRef": "http://example.com/missing"}},
-        (400, "badRequest", "Invalid imageRef provided: no image source reads that URL."),
+        (404, "itemNotFound", "Image http://example.com/missing could not be found."),
     ),
     (
         {"volume": {"size": 1, "availability_zone": "elsewhere"}},

@@ -18,7 +18,9 @@ from zope.interface import implementer
 
 from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed, SourceRefused
 from bootvol.interfaces import IImageSource, IImageStream
-from bootvol.model import Caller, Image
+from bootvol.model import Caller, Digest, Image
+from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
+from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.ranges import rest, retry_after, size_of_rest, validator_of
 from bootvol_plugins.http.stream import BodyStream, Unwanted
 from bootvol_plugins.http.urls import Refused, lies_under, parse
@@ -37,20 +39,18 @@ _PASSING: Final = frozenset({408, 425, 429})
 class HttpSource:
     """An image is its URL.
 
-    :param allow: URL prefixes that :func:`parse` takes.
-    :param timeout: seconds until the head of an answer must have come.
-    :param stall: seconds without a byte after which a body counts as broken off.
+    :param name: what the operator calls this source.
+    :param options: what the operator says of it.
     """
 
-    def __init__(
-        self, name: str, allow: Sequence[str], timeout: float, stall: float, reactor: Any
-    ) -> None:
+    def __init__(self, name: str, options: HttpOptions, reactor: Any) -> None:
         self.name = name
-        self._allow = [parse(prefix) for prefix in allow]
-        self._timeout = timeout
-        self._stall = stall
+        self._allow = [parse(prefix) for prefix in options.allow]
+        self._timeout = options.timeout
+        self._stall = options.stall
+        self._checksums = options.checksums
         self._reactor = reactor
-        self._agent = _PlainAgent(Agent(reactor, connectTimeout=timeout))
+        self._agent = _PlainAgent(Agent(reactor, connectTimeout=options.timeout))
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`: the web has no list."""
@@ -74,9 +74,25 @@ class HttpSource:
         return Image(
             id=url.to_text(),
             source=self.name,
-            name=next((part for part in reversed(url.path) if part), url.host),
+            name=url.path[-1] if url.path else url.host,
             size_bytes=_announced(response) if response.code == 200 else None,
+            digest=await self._stated(url, self._checksums) if self._checksums else None,
         )
+
+    async def _stated(self, url: DecodedURL, checksums: str) -> Digest:
+        """Return the digest that the list beside an image states for it."""
+        beside = url.replace(path=(*url.path[:-1], checksums), query=())
+        stream = await self._whole(beside)
+        try:
+            text = bytearray(LONGEST)
+            length = await stream.read_into(memoryview(text))
+        finally:
+            await stream.close()
+        algorithm = LISTS[checksums]
+        found = find_digest(text[:length].decode("utf-8", "replace"), algorithm, url.path[-1])
+        if found is None:
+            raise SourceRefused(f"{checksums} on {url.host} does not list the image.")
+        return found
 
     async def open(
         self, image: Image, offset: int = 0, validator: str | None = None
@@ -90,12 +106,16 @@ class HttpSource:
             size = size_of_rest(response, offset, validator)
             if size is not None:
                 return BodyStream(response, self._reactor, self._stall, size, offset, validator)
-            if response.code != 200:
-                # Not the rest, and not the whole: ask for that.
-                _stop(response)
-                response = await self._ask("GET", url)
-        else:
-            response = await self._ask("GET", url)
+            if response.code == 200:
+                return self._opened(response, url)
+            _stop(response)
+        return await self._whole(url)
+
+    async def _whole(self, url: DecodedURL) -> BodyStream:
+        """Open what is at ``url`` from its first byte."""
+        return self._opened(await self._ask("GET", url), url)
+
+    def _opened(self, response: IResponse, url: DecodedURL) -> BodyStream:
         try:
             _check_found(response, url)
         except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
+from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import IImageSource
 from bootvol.model import Caller, Image
 
@@ -42,20 +42,17 @@ class Images:
     async def find(self, caller: Caller, reference: str) -> Image:
         """Find what ``imageRef`` means: an id, a URL that a source reads, or one ending in an id.
 
-        :raises ImageNotFound: no source knows it.
-        :raises InvalidImageRef: a URL that no source may read, and that ends in no known id.
+        :raises ImageNotFound: no source knows it, or may read it.
+        :raises InvalidImageRef: it has the form of a URL, but one that serves to deceive.
         :raises SourceFailed: a source does not answer.
         """
-        is_url = "://" in reference
-        candidates = (
-            [reference, reference.rstrip("/").rpartition("/")[2]] if is_url else [reference]
-        )
+        candidates = [reference]
+        if "://" in reference:
+            candidates.append(reference.rstrip("/").rpartition("/")[2])
         for candidate in candidates:
             for source in self._sources.values():
                 try:
                     return await source.find(caller, candidate)
                 except ImageNotFound:
                     continue
-        if is_url:
-            raise InvalidImageRef("Invalid imageRef provided: no image source reads that URL.")
         raise ImageNotFound(reference)

@@ -48,6 +48,7 @@ class BadWeb(Resource):
     :param content: bytes of the image.
     :param clock: for what takes its time; the reactor.
     :param rate: of ``slow``, in bytes a second.
+    :ivar lists: what else is there, by the last part of its path: lists of digests, say.
     :ivar requests: the Range of each GET, by the last part of its path; None without one.
     """
 
@@ -56,6 +57,7 @@ class BadWeb(Resource):
     def __init__(self, content: bytes, clock: IReactorTime, rate: int = 8 * 1024 * 1024) -> None:
         super().__init__()
         self.content = content
+        self.lists: dict[str, bytes] = {}
         self.requests: dict[str, list[bytes | None]] = defaultdict(list)
         self._clock = clock
         self._rate = rate
@@ -73,6 +75,8 @@ class BadWeb(Resource):
     def render_GET(self, request: Request) -> bytes | int:
         """Answer as the name says."""
         name = _name(request)
+        if name in self.lists:
+            return self.lists[name]
         self.requests[name].append(request.getHeader(b"range"))
         ways: dict[str, Callable[[Request], bytes | int]] = {
             "no-ranges": lambda _: self._send(request, ranges=False),
