@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export IMAGE
 
-.PHONY: demo run test packages clean
+.PHONY: demo run test bench packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m demo.demo
@@ -20,6 +20,11 @@ test: packages $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# Writes benchmarks/RESULTS.md; takes ten minutes and 12 GiB of disk.
+bench: $(VENV)/.installed-dev
+	sh tests/packages.sh nginx-light qemu-utils curl
+	$(BIN)/python -m benchmarks
 
 # What the tests need besides Python: QEMU, and a bootable image that nobody here made.
 packages:

@@ -234,6 +234,13 @@ class ImageTruncated(ImportFailed):
     remedy = "Delete the volume and try again; if it goes on, look at the image's source."
 
 
+class ImageCorrupt(ImportFailed):
+    """The image's compression is broken, or asks for more than may be given."""
+
+    code = "image-corrupt"
+    remedy = "Have the image put right, or stored uncompressed."
+
+
 class DigestMismatch(ImportFailed):
     """The bytes that came are not the ones that the source promised."""
 

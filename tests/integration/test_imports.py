@@ -30,7 +30,8 @@ BAD_IMAGES = [
     ("empty", b"", "not-a-disk"),
     ("page", b"\n <!DOCTYPE html><html>", "not-a-disk"),
     ("json", b'{"error": "no such image"}', "not-a-disk"),
-    ("gzip", gzip.compress(CONTENT), "unsupported-format"),
+    ("gzip", gzip.compress(CONTENT)[:-100], "image-corrupt"),
+    ("twice", gzip.compress(gzip.compress(CONTENT)), "unsupported-format"),
     ("qcow2", qcow2(), "unsupported-format"),
 ]
 

@@ -16,11 +16,11 @@ DEFAULT: Final = "sha256"
 class Digester:
     """Hashes chunks in order; its methods block for as long as hashing takes.
 
-    :param stated: what the source promised, if anything.
+    :ivar stated: what the source promised, if anything; it says the algorithm.
     """
 
     def __init__(self, stated: Digest | None) -> None:
-        self._stated = stated
+        self.stated = stated
         self._hash = hashlib.new(stated.algorithm if stated else DEFAULT)
 
     def update(self, chunk: memoryview) -> None:
@@ -37,9 +37,9 @@ class Digester:
         :raises DigestMismatch: it is not what the source stated.
         """
         computed = Digest(self._hash.name, self._hash.hexdigest())
-        if self._stated is not None and self._stated.value.lower() != computed.value:
+        if self.stated is not None and self.stated.value.lower() != computed.value:
             raise DigestMismatch(
                 f"The image's {computed.algorithm} is {computed.value},"
-                f" but {self._stated.value} was stated."
+                f" but {self.stated.value} was stated."
             )
         return computed

@@ -22,14 +22,19 @@ _CONTAINERS: Final[dict[str, Callable[[], format_inspector.FileInspector]]] = {
     "luks": format_inspector.LUKSInspector,
 }
 
-#: Formats that their first bytes alone tell.
-_MAGIC: Final = {
-    b"KDMV": "vmdk",
-    b"# Disk DescriptorFile": "vmdk",
+#: How compressed images begin.
+COMPRESSED: Final = {
     b"\x1f\x8b": "gzip",
     b"\xfd7zXZ\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"BZh": "bzip2",
+}
+
+#: Formats that their first bytes alone tell; what is compressed has been unpacked before, once.
+_MAGIC: Final = {
+    **COMPRESSED,
+    b"KDMV": "vmdk",
+    b"# Disk DescriptorFile": "vmdk",
 }
 
 #: The first bytes of documents that servers send instead of the file that was asked for.

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from bootvol.errors import ImageTooLarge, ImageTruncated
 from bootvol.imaging.blocks import Run, runs
 from bootvol.imaging.buffers import BufferPool
+from bootvol.imaging.decompress import unpacked
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import check_head, check_stated
 from bootvol.imaging.tasks import together
@@ -64,6 +65,7 @@ class Copy:
     :param clock: the reactor.
     :param every: bytes between two flushes.
     :ivar offset: how much of the image is on the volume, without a gap, in bytes.
+    :ivar size: of the image in bytes, unpacked, where that is known.
     :ivar checkpoint: how much of that is durable; None while nothing is, or where the source
         cannot tell one image from another.
     """
@@ -94,6 +96,7 @@ class Copy:
         self._landed: dict[int, _Chunk] = {}
         self._validator: str | None = None
         self.offset = 0
+        self.size: int | None = None
         self.checkpoint: Checkpoint | None = None
 
     async def restore(self, reader: IVolumeReader, checkpoint: Checkpoint) -> None:
@@ -126,7 +129,8 @@ class Copy:
         check_stated(self._image.format)
         if stream.size is not None:
             self._check_fits(stream.size)
-        self._validator = stream.validator
+        stream, self._digester.stated = await self._unpacked(stream)
+        self._validator, self.size = stream.validator, stream.size
         await together(
             self._clock,
             self._read(stream),
@@ -141,6 +145,15 @@ class Copy:
             await self._zero_tail(writer)
         await writer.flush()
         return digest
+
+    async def _unpacked(self, stream: IImageStream) -> tuple[IImageStream, Digest | None]:
+        """Return a stream of the disk itself, and the digest that is still to be checked.
+
+        A copy that goes on knows that the image is not compressed: such a one has no checkpoints.
+        """
+        if self.offset:
+            return stream, self._image.digest
+        return await unpacked(stream, self._image.digest, self._threads)
 
     async def flush(self, writer: IVolumeWriter) -> None:
         """Make durable what is on the volume, and note that as a checkpoint.

@@ -35,13 +35,14 @@ class Progress:
     :ivar since: seconds since 1970 when this attempt began.
     :ivar began_at: bytes that were on the volume by then.
     :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
+    :ivar expected: the image's size in bytes as its source gave it, until there is a copy.
     :ivar stopping: the import has been cancelled: whatever fails now, it is not tried again.
     """
 
     since: float
     phase: Phase = Phase.ALLOCATING
     began_at: int = 0
-    bytes_total: int | None = None
+    expected: int | None = None
     resume: Checkpoint | None = None
     copy: Copy | None = None
     stopping: bool = False
@@ -57,6 +58,11 @@ class Progress:
         if self.copy is not None:
             return self.copy.offset
         return self.resume.offset if self.resume else 0
+
+    @property
+    def bytes_total(self) -> int | None:
+        """How much there is of the image."""
+        return self.copy.size if self.copy else self.expected
 
     def columns(self, now: float) -> dict[str, Any]:
         """Return the columns of the import's row that this fills."""
@@ -121,7 +127,7 @@ class Importer:
         """
         source = self._images.source(task.image.source)
         backend = self._backends.named(volume.backend)
-        progress.resume = task.checkpoint
+        progress.resume, progress.expected = task.checkpoint, task.image.size_bytes
         fruitless = 0
         while True:
             start = progress.checkpoint
@@ -166,8 +172,7 @@ class Importer:
             writer = await backend.open_writer(volume.name)
             stack.push_async_callback(writer.close)
             progress.copy, progress.began_at = copy, copy.offset
-            progress.since, progress.bytes_total = self._clock.seconds(), stream.size
-            progress.phase = Phase.DOWNLOADING
+            progress.since, progress.phase = self._clock.seconds(), Phase.DOWNLOADING
             try:
                 await copy.run(stream, writer)
             except ImportFailed:

@@ -1,0 +1,316 @@
+"""Measures bootvol beside its peers, in turn, and writes benchmarks/RESULTS.md: ``make bench``.
+
+Each figure is a ratio of medians over pairs that ran one after the other; absolute times on a
+shared machine are noise.  BENCH_GIB and BENCH_RUNS change the image's size and the pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+from tests.processes import Process, process
+
+from benchmarks.nginx import nginx
+
+GIB: Final = 1024**3
+MIB: Final = 1024**2
+SIZE: Final = int(float(os.environ.get("BENCH_GIB", "2")) * GIB)
+RUNS: Final = int(os.environ.get("BENCH_RUNS", "5"))
+RESULTS: Final = Path(__file__).parent / "RESULTS.md"
+
+CONFIG: Final = """
+[quota]
+volumes = -1
+gigabytes = -1
+
+[imports]
+concurrent = 8
+
+[[sources]]
+name = "sha512"
+plugin = "http"
+allow = ["{url}sha512/"]
+checksums = "SHA512SUMS"
+
+[[sources]]
+name = "sha256"
+plugin = "http"
+allow = ["{url}sha256/"]
+checksums = "SHA256SUMS"
+"""
+
+
+@attrs.frozen
+class Row:
+    """One line of the table."""
+
+    what: str
+    peer: str
+    ratio: float
+    target: str
+    seconds: float
+    peer_seconds: float
+    cpu_per_gib: float | None = None
+
+
+class Bench:
+    """The daemon, the server, the images, and a place for the peers' files."""
+
+    def __init__(self, folder: Path, daemon: Process, url: str) -> None:
+        self.folder = folder
+        self.daemon = daemon
+        self.url = url
+        self.out = folder / "out"
+
+    def imported(self, image: str) -> Callable[[], tuple[float, float]]:
+        """Return what measures one import, from POST to available: seconds, CPU seconds."""
+
+        def run() -> tuple[float, float]:
+            cpu = self._cpu()
+            began = time.monotonic()
+            volume = self.daemon.create(image, -(-SIZE // GIB))
+            while (now := self._status(volume)) in {"creating", "downloading"}:
+                time.sleep(0.02)
+            took = time.monotonic() - began
+            if now != "available":
+                raise SystemExit(f"{image}: {self.daemon.get(f'os-volumes/{volume}/error')}")
+            used = self._cpu() - cpu
+            self.daemon.delete(volume)
+            self.daemon.until_settled()
+            return took, used
+
+        return run
+
+    def shell(self, command: str) -> Callable[[], tuple[float, float]]:
+        """Return what measures a peer's command; it writes $OUT."""
+
+        def run() -> tuple[float, float]:
+            env = {**os.environ, "OUT": str(self.out), "URL": self.url, "DIR": str(self.folder)}
+            began = time.monotonic()
+            subprocess.run(["bash", "-o", "pipefail", "-ec", command], env=env, check=True)
+            took = time.monotonic() - began
+            for left in self.folder.glob("out*"):
+                left.unlink()
+            return took, 0.0
+
+        return run
+
+    def _status(self, volume: int) -> str:
+        return str(self.daemon.get(f"os-volumes/{volume}")["volume"]["status"])
+
+    def _cpu(self) -> float:
+        fields = (
+            Path(f"/proc/{self.daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+        )
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def compare(
+    what: str,
+    ours: Callable[[], tuple[float, float]],
+    peer: str,
+    theirs: Callable[[], tuple[float, float]],
+    target: str,
+) -> Row:
+    """Run both in turn, after one uncounted turn each."""
+    ours()
+    theirs()
+    pairs = [(ours(), theirs()) for _ in range(RUNS)]
+    mine = statistics.median(pair[0][0] for pair in pairs)
+    other = statistics.median(pair[1][0] for pair in pairs)
+    cpu = statistics.median(pair[0][1] for pair in pairs) / (SIZE / GIB)
+    row = Row(what, peer, mine / other, target, mine, other, cpu)
+    print(f"{what}: {row.ratio:.2f} of {peer} (target {target})", flush=True)
+    return row
+
+
+def make_images(www: Path, images: Path) -> None:
+    """Make one image of random bytes, one that is half zeros, and the lists of their digests."""
+    for name in ("sha512", "sha256"):
+        (www / name).mkdir(parents=True)
+    sums = {"sha512": hashlib.sha512(), "sha256": hashlib.sha256()}
+    halves = {"sha512": hashlib.sha512(), "sha256": hashlib.sha256()}
+    with (www / "full").open("wb") as full, (www / "half").open("wb") as half:
+        for number in range(SIZE // (4 * MIB)):
+            noise = os.urandom(4 * MIB)
+            full.write(noise)
+            other = noise if number % 2 else bytes(4 * MIB)
+            half.write(other)
+            for name in sums:
+                sums[name].update(noise)
+                halves[name].update(other)
+    for name in sums:
+        (www / name / "full").hardlink_to(www / "full")
+        (www / name / "half").hardlink_to(www / "half")
+        (www / name / f"{name.upper()}SUMS").write_text(
+            f"{sums[name].hexdigest()}  full\n{halves[name].hexdigest()}  half\n"
+        )
+    (images / "full").symlink_to(www / "full")
+    (images / "index.toml").write_text(
+        f'[[images]]\nid = "full"\nfile = "full"\nsha512 = "{sums["sha512"].hexdigest()}"\n'
+    )
+
+
+def latency(bench: Bench) -> float:
+    """Return the p99 of GET of one volume, in milliseconds, while two imports run flat out."""
+    stop = threading.Event()
+
+    def load() -> None:
+        run = bench.imported(f"{bench.url}sha256/full")
+        while not stop.is_set():
+            run()
+
+    volume = bench.daemon.create(f"{bench.url}sha256/half", -(-SIZE // GIB))
+    bench.daemon.until_settled()
+    loads = [threading.Thread(target=load) for _ in range(2)]
+    for each in loads:
+        each.start()
+    time.sleep(0.5)
+    taken = []
+    for _ in range(1000):
+        began = time.monotonic()
+        bench.daemon.get(f"os-volumes/{volume}")
+        taken.append(time.monotonic() - began)
+        time.sleep(0.005)
+    stop.set()
+    for each in loads:
+        each.join()
+    bench.daemon.delete(volume)
+    bench.daemon.until_settled()
+    return 1000 * statistics.quantiles(taken, n=100)[98]
+
+
+def memory(folder: Path, url: str, imports: int) -> float:
+    """Return the daemon's peak resident memory in MiB over so many imports at once."""
+    with process(folder, CONFIG.format(url=url)) as daemon:
+        for _ in range(imports):
+            daemon.create(f"{url}sha256/full", -(-SIZE // GIB))
+        daemon.until_settled(600)
+        peak = daemon.peak_memory() / MIB
+    shutil.rmtree(folder / "volumes")
+    (folder / "bootvol.db").unlink()
+    return peak
+
+
+def allocated(bench: Bench) -> float:
+    """Return the blocks that a volume from the half-zero image takes, beside its other half."""
+    volume = bench.daemon.create(f"{bench.url}sha256/half", -(-SIZE // GIB))
+    bench.daemon.until_settled()
+    (file,) = bench.daemon.volumes.iterdir()
+    blocks = file.stat().st_blocks * 512
+    bench.daemon.delete(volume)
+    bench.daemon.until_settled()
+    return blocks / (SIZE / 2)
+
+
+def main() -> None:
+    """Measure everything, and write it down."""
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        folder = Path(name)
+        home = folder / "home"
+        home.mkdir()
+        (home / "images").mkdir()
+        make_images(folder / "www", home / "images")
+        with nginx(folder / "www") as url:
+            more = [
+                ("peak memory, 1 import", memory(_fresh(folder), url, 1), "128 MiB"),
+                ("peak memory, 8 imports at once", memory(_fresh(folder), url, 8), "400 MiB"),
+            ]
+            with process(home, CONFIG.format(url=url)) as daemon:
+                bench = Bench(folder, daemon, url)
+                rows = measure(bench)
+                more.append(("p99 of GET during two imports", latency(bench), "25 ms"))
+                more.append(("blocks of a half-zero image", allocated(bench), "1.01"))
+        RESULTS.write_text(report(rows, more))
+    print(RESULTS.read_text())
+
+
+def _fresh(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=folder))
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Run the comparisons."""
+    sha256 = bench.imported(f"{bench.url}sha256/full")
+    sha512 = bench.imported(f"{bench.url}sha512/full")
+    half = bench.imported(f"{bench.url}sha256/half")
+    local = bench.imported("full")
+    return [
+        compare(
+            "HTTP, sha256", sha256, "curl -o", bench.shell("curl -s -o $OUT ${URL}full"), "0.8"
+        ),
+        compare(
+            "HTTP, sha256",
+            sha256,
+            "curl -o, fsync",
+            bench.shell("curl -s -o $OUT ${URL}full; sync $OUT"),
+            "-",
+        ),
+        compare(
+            "HTTP, sha512",
+            sha512,
+            "curl, tee, sha512sum",
+            bench.shell("curl -s ${URL}full | tee $OUT | sha512sum >/dev/null"),
+            "0.7",
+        ),
+        compare(
+            "HTTP, sha512",
+            sha512,
+            "temporary file, sha512, qemu-img convert",
+            bench.shell(
+                "curl -s -o $OUT.tmp ${URL}full; sha512sum $OUT.tmp >/dev/null;"
+                " qemu-img convert -f raw -O raw -t none -T none $OUT.tmp $OUT"
+            ),
+            "0.6",
+        ),
+        compare("HTTP, sha256, half zeros", half, "the same, no zeros", sha256, "0.6"),
+        compare(
+            "directory, sha512",
+            local,
+            "cp --sparse=always, sha512sum",
+            bench.shell("cp --sparse=always $DIR/www/full $OUT; sha512sum $OUT >/dev/null"),
+            "1.3",
+        ),
+    ]
+
+
+def report(rows: list[Row], more: list[tuple[str, float, str]]) -> str:
+    """Return the figures as a page."""
+    model = next(
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    lines = [
+        "# Results",
+        "",
+        "Written by `make bench`; see `benchmarks/__main__.py` for what is measured.",
+        f"{SIZE / GIB:g} GiB of random bytes, nginx on loopback, the daemon as users run it, from",
+        f"POST to `available`; medians of {RUNS} pairs in turn. {os.cpu_count()} cores, {model}.",
+        "",
+        "| bootvol | beside | ratio | target | s | s beside | CPU s/GiB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.what} | {row.peer} | **{row.ratio:.2f}** | {row.target} | {row.seconds:.2f}"
+        f" | {row.peer_seconds:.2f} | {row.cpu_per_gib:.2f} |"
+        for row in rows
+    ]
+    lines += ["", "| | figure | target |", "| --- | --- | --- |"]
+    lines += [f"| {what} | {figure:.2f} | {target} |" for what, figure, target in more]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Unpacks an image that comes compressed, in bounded memory, on the way to the volume.
+
+What a source states of such an image (its digest, say) is of what it sends: that is checked here.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from backports import zstd
+from zope.interface import implementer
+
+from bootvol.errors import ImageCorrupt
+from bootvol.imaging.digest import Digester
+from bootvol.imaging.inspect import COMPRESSED
+from bootvol.interfaces import IImageStream
+from bootvol.model import Digest
+from bootvol.threads import Threads
+
+#: Bytes that are taken from the source at a time.
+_INPUT: Final = 256 * 1024
+#: How many first bytes tell the compression.
+_HEAD: Final = max(map(len, COMPRESSED))
+#: The most memory that a stream may demand of its reader, in bytes: the tools' highest levels need
+#: half of it, hostile streams ask for gigabytes.
+_MEMORY: Final = 128 * 1024 * 1024
+_FAILURES: Final = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError)
+
+
+class _Decoder(Protocol):
+    """What the decompressors of the standard library have in common, but for zlib's."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decompressor in the others' form: it keeps what it was not allowed to unpack yet."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the member has ended."""
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """What follows the member."""
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return no more than ``max_length`` bytes."""
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+
+
+_DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
+    "gzip": _Gzip,
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY),
+    "zstd": lambda: zstd.ZstdDecompressor(
+        options={zstd.DecompressionParameter.window_log_max: _MEMORY.bit_length() - 1}
+    ),
+}
+
+
+async def unpacked(
+    stream: IImageStream, stated: Digest | None, threads: Threads
+) -> tuple[IImageStream, Digest | None]:
+    """Return a stream of the disk: ``stream`` itself if it is not compressed.
+
+    :param stream: at its start; the result is closed with it.
+    :param stated: the digest of what it sends.
+    :returns: a stream, and the digest that is still to be checked.
+    :raises bootvol.errors.ImportFailed: the source broke off.
+    """
+    head = memoryview(bytearray(_HEAD))
+    length = await stream.read_into(head)
+    first = bytes(head[:length])
+    whole = _Peeked(stream, first)
+    for magic, name in COMPRESSED.items():
+        if first.startswith(magic):
+            return Unpacked(whole, _DECODERS[name], Digester(stated), threads), None
+    return whole, stated
+
+
+@implementer(IImageStream)
+class _Peeked:
+    """A stream whose first bytes have been read already."""
+
+    def __init__(self, stream: IImageStream, head: bytes) -> None:
+        self.size = stream.size
+        self.offset = stream.offset
+        self.validator = stream.validator
+        self._stream = stream
+        self._head = head
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        if not self._head:
+            return await self._stream.read_into(target)
+        head, self._head = self._head[: len(target)], self._head[len(target) :]
+        target[: len(head)] = head
+        return len(head) + await self._stream.read_into(target[len(head) :])
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        await self._stream.close()
+
+
+@implementer(IImageStream)
+class Unpacked:
+    """What a compressed stream unpacks to; it can only be read from its start.
+
+    :param packed: the compressed stream.
+    :param make: a new decoder; there is one for each member of a stream of several.
+    :param digester: of the compressed bytes.
+    """
+
+    def __init__(
+        self,
+        packed: IImageStream,
+        make: Callable[[], _Decoder],
+        digester: Digester,
+        threads: Threads,
+    ) -> None:
+        self.size: int | None = None
+        self.offset = 0
+        self.validator: str | None = None
+        self._packed = packed
+        self._make = make
+        self._decoder = make()
+        self._digester = digester
+        self._threads = threads
+        self._buffer = memoryview(bytearray(_INPUT))
+        self._input = b""
+        self._ended = False
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        filled = 0
+        while True:
+            filled += await self._threads.run(self._unpack, target[filled:])
+            if filled == len(target):
+                return filled
+            if self._ended:
+                break
+            await self._fetch()
+        if not self._decoder.eof:
+            # The source sent all that it has: trying again would not help.
+            raise ImageCorrupt("The compressed image ends before its end.")
+        self._digester.verify()
+        return filled
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        await self._packed.close()
+
+    async def _fetch(self) -> None:
+        length = await self._packed.read_into(self._buffer)
+        self._ended = length < len(self._buffer)
+        self._input = bytes(self._buffer[:length])
+        await self._threads.run(self._digester.update, self._buffer[:length])
+
+    def _unpack(self, target: memoryview) -> int:
+        """Fill ``target`` as far as the input goes.  Blocks."""
+        done = 0
+        try:
+            while done < len(target):
+                if self._decoder.eof and not self._next_member():
+                    break
+                data, self._input = self._input, b""
+                out = self._decoder.decompress(data, len(target) - done)
+                target[done : done + len(out)] = out
+                done += len(out)
+                if not out and not self._decoder.eof:
+                    break
+        except _FAILURES as error:
+            raise ImageCorrupt(f"The compressed image cannot be unpacked: {error}.") from error
+        return done
+
+    def _next_member(self) -> bool:
+        """Begin the next member, if one follows; what pads a stream is zeros."""
+        self._input = (self._decoder.unused_data + self._input).lstrip(b"\0")
+        if not self._input:
+            return False
+        self._decoder = self._make()
+        return True
