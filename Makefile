@@ -26,9 +26,9 @@ bench: $(VENV)/.installed-dev
 	sh tests/packages.sh nginx-light qemu-utils curl
 	$(BIN)/python -m benchmarks
 
-# What the tests need besides Python: QEMU, and a bootable image that nobody here made.
+# What the tests need besides Python: QEMU, a bootable image that nobody here made, PostgreSQL.
 packages:
-	sh tests/packages.sh qemu-system-x86 ipxe
+	sh tests/packages.sh qemu-system-x86 ipxe postgresql
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
+import pytest
 import pytest_twisted
 
+from tests import postgresql
 from tests.daemons import Running
 
 
@@ -16,3 +19,16 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     daemon = Running(tmp_path)
     yield daemon
     await daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """A server that serves the whole run."""
+    with postgresql.server() as url:
+        yield url
+
+
+@pytest.fixture
+def new_postgresql(postgresql_server: str) -> Callable[[], str]:
+    """Make an empty database on it, and return its URL."""
+    return lambda: postgresql.create_database(postgresql_server, f"test-{uuid4()}")

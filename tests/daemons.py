@@ -28,8 +28,7 @@ CONFIG = """\
 listen = ["tcp:{port}:interface=127.0.0.1"]
 
 [state]
-url = "sqlite:///bootvol.db"
-directory = "."
+{state}
 
 [[identity.tokens]]
 token = "ann"
@@ -61,6 +60,10 @@ directory = "images"
 """
 
 
+#: The state of a daemon that is alone.
+EMBEDDED = 'url = "sqlite:///bootvol.db"\ndirectory = "."'
+
+
 @attrs.frozen
 class Answer:
     """What came back of a request."""
@@ -81,22 +84,26 @@ class Running:
 
     :param folder: where its state, volumes and images lie.
     :param more: TOML that follows the basic configuration.
+    :param state: TOML of its table ``[state]``.
     """
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path, more: str = "", state: str = EMBEDDED) -> None:
         self.folder = folder
         self.images = folder / "images"
         self.volumes = folder / "volumes"
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
-        self.config = folder / "twistd.conf"
-        self.config.write_text(CONFIG.format(port=self.port, more=more))
+        self.config = folder / f"{self.port}.conf"
+        self.config.write_text(CONFIG.format(port=self.port, more=more, state=state))
+        self._stopped = False
         self._daemon = Daemon(settings.load(self.config), reactor)
         self._daemon.startService()
 
     async def stop(self) -> None:
-        """Stop as SIGTERM does."""
-        await self._daemon.stopService()
+        """Stop as SIGTERM does; once."""
+        if not self._stopped:
+            self._stopped = True
+            await self._daemon.stopService()
 
     async def request(
         self,

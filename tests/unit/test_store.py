@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, make_url
+from sqlalchemy import URL, Connection, make_url
 from twisted.internet import reactor
 
 from bootvol.errors import ConfigurationError, ErrorReport, VolumeNotFound
@@ -23,13 +23,23 @@ from bootvol.store.schema import METADATA
 REPORT = ErrorReport("code", "message", True, "remedy")
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
+    """Where an empty database is, of each kind in turn."""
+    if request.param == "sqlite":
+        return make_url(f"sqlite:///{tmp_path / 'folder' / 'x.db'}")
+    made: str = request.getfixturevalue("new_postgresql")()
+    return make_url(made).set(drivername="postgresql+psycopg")
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database(url: URL) -> Iterator[Database]:
     """A database of the newest schema."""
     loop: Any = reactor
-    made = Database(make_url(f"sqlite:///{tmp_path / 'folder' / 'x.db'}"), loop)
+    made = Database(url, loop)
     made.upgrade()
-    return made
+    yield made
+    made._engine.dispose()
 
 
 @pytest.fixture
@@ -58,12 +68,12 @@ def test_migrations_make_the_schema(db: Connection) -> None:
     assert compare_metadata(MigrationContext.configure(db), METADATA) == []
 
 
-def test_a_schema_of_another_version_is_refused(database: Database, tmp_path: Path) -> None:
+def test_a_schema_of_another_version_is_refused(database: Database) -> None:
     database.check()
-    loop: Any = reactor
-    empty = Database(make_url(f"sqlite:///{tmp_path / 'empty.db'}"), loop)
+    with database._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(ConfigurationError, match="bootvol db upgrade"):
-        empty.check()
+        database.check()
 
 
 def test_what_is_added_is_found(db: Connection) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -84,17 +85,25 @@ class Database:
         ):
             return query(connection)
 
+    # --- before the reactor runs: these block, and leave no connection that a fork would share ----
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        finally:
+            self._engine.dispose()
+
     def alone(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query(connection, …)`` here and now.  Blocks: for before the reactor runs."""
-        try:
-            return self._transact(True, lambda db: query(db, *args, **kwargs))
-        finally:
-            self._engine.dispose()  # no connection may be carried over a fork
+        """Run ``query(connection, …)`` here and now, in a transaction."""
+        with self._alone() as connection:
+            return query(connection, *args, **kwargs)
 
     def upgrade(self) -> None:
-        """Bring the schema up to this version of bootvol.  Blocks.
+        """Bring the schema up to this version of bootvol.
 
         :raises ConfigurationError: the database does not let itself be upgraded.
         """
@@ -103,13 +112,13 @@ class Database:
         if self.embedded and self._engine.url.database:
             Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         try:
-            with self._engine.begin() as connection:
+            with self._alone() as connection:
                 command.upgrade(_alembic(connection), "head")
         except SQLAlchemyError as error:
             raise ConfigurationError(f"the database cannot be upgraded: {error}") from error
 
     def check(self) -> None:
-        """See that the schema is the one this version of bootvol needs.  Blocks.
+        """See that the schema is the one this version of bootvol needs.
 
         :raises ConfigurationError: it is not, or the database does not answer.
         """
@@ -117,7 +126,7 @@ class Database:
         from alembic.script import ScriptDirectory
 
         try:
-            with self._engine.connect() as connection:
+            with self._alone() as connection:
                 now = MigrationContext.configure(connection).get_current_revision()
                 wanted = ScriptDirectory.from_config(_alembic(connection)).get_current_head()
         except SQLAlchemyError as error:

@@ -1,0 +1,76 @@
+"""A private PostgreSQL server for tests, on a unix socket in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+#: Whoever runs it may not be root; Debian's package makes this user.
+_USER = "postgres"
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Run a server; the block gets the URL of its databases, which ``format(NAME)`` completes."""
+    (binaries,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
+    root = os.getuid() == 0
+    user = _USER if root else None
+    with tempfile.TemporaryDirectory(prefix="pg") as name:
+        folder = Path(name)
+        if root:
+            os.chown(folder, pwd.getpwnam(_USER).pw_uid, -1)
+        made = subprocess.run(
+            [
+                binaries / "initdb",
+                "--auth=trust",
+                "--no-sync",
+                f"--username={_USER}",
+                folder / "data",
+            ],
+            user=user,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert made.returncode == 0, made.stderr
+        process = subprocess.Popen(
+            [
+                binaries / "postgres",
+                *("-D", folder / "data", "-k", folder, "-c", "listen_addresses=", "-F"),
+            ],
+            user=user,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _wait(folder)
+            yield f"postgresql://{_USER}@/{{}}?host={folder}"
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(30)
+
+
+def create_database(url: str, name: str) -> str:
+    """Create an empty database on a server; return its URL."""
+    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return url.format(name)
+
+
+def _wait(folder: Path) -> None:
+    for _ in range(200):
+        if (folder / ".s.PGSQL.5432").exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError("PostgreSQL does not start")
