@@ -18,22 +18,51 @@ reactor: Any = _reactor
 
 @attrs.frozen
 class Server:
-    """A server that runs."""
+    """A server that runs.
 
+    :ivar connections: those that clients hold open.
+    """
+
+    scheme: str
     port: int
+    connections: set[object]
 
     @property
     def url(self) -> str:
         """Its root, with a slash at the end."""
-        return f"http://127.0.0.1:{self.port}/"
+        return f"{self.scheme}://localhost:{self.port}/"
 
 
 @contextmanager
-def serve(root: IResource) -> Iterator[Server]:
-    """Serve a resource until the block ends."""
-    listening = reactor.listenTCP(0, Site(root), interface="127.0.0.1")
+def serve(root: IResource, tls: Any = None) -> Iterator[Server]:
+    """Serve a resource until the block ends; sync fixtures only.
+
+    :param tls: a context factory, for https.
+    """
+    site = Site(root)
+    connections: set[object] = set()
+    build = site.buildProtocol
+
+    def counted(address: Any) -> Any:
+        protocol = build(address)
+        connections.add(protocol)
+        lost = protocol.connectionLost
+
+        def connection_lost(reason: Any) -> None:
+            connections.discard(protocol)
+            lost(reason)
+
+        protocol.connectionLost = connection_lost
+        return protocol
+
+    site.buildProtocol = counted  # type: ignore[method-assign]
+    if tls is None:
+        listening = reactor.listenTCP(0, site, interface="127.0.0.1")
+    else:
+        listening = reactor.listenSSL(0, site, tls, interface="127.0.0.1")
+    scheme = "http" if tls is None else "https"
     try:
-        yield Server(listening.getHost().port)
+        yield Server(scheme, listening.getHost().port, connections)
     finally:
         pytest_twisted.blockon(listening.stopListening())
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from hyperlink import DecodedURL
+from OpenSSL.SSL import Error as SSLError
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, ResponseFailed, ResponseNeverReceived
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed, SourceRefused
+from bootvol.errors import (
+    ConfigurationError,
+    ImageNotFound,
+    InvalidImageRef,
+    SourceFailed,
+    SourceRefused,
+)
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Digest, Image
 from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
@@ -27,6 +42,9 @@ from bootvol_plugins.http.urls import Refused, lies_under, parse
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 5
+_CERTIFICATE: Final = re.compile(
+    rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
+)
 #: Servers that answer HEAD so may still answer GET.
 _NO_HEAD: Final = frozenset({403, 405, 501})
 
@@ -50,7 +68,8 @@ class HttpSource:
         self._stall = options.stall
         self._checksums = options.checksums
         self._reactor = reactor
-        self._agent = _PlainAgent(Agent(reactor, connectTimeout=options.timeout))
+        policy = BrowserLikePolicyForHTTPS(_authorities(options.ca) if options.ca else None)
+        self._agent = _PlainAgent(Agent(reactor, policy, connectTimeout=options.timeout))
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`: the web has no list."""
@@ -186,6 +205,21 @@ class _PlainAgent:
         plain = Headers(dict((headers or Headers()).getAllRawHeaders()))
         plain.setRawHeaders(b"accept-encoding", [b"identity"])
         return self._agent.request(method, uri, plain, bodyProducer).addCallback(_refuse_encoded)
+
+
+def _authorities(path: Path) -> Any:
+    """Read the certificates of a PEM file; blocks, so only when the daemon is put together.
+
+    :raises ConfigurationError: there are none in it.
+    """
+    try:
+        parts = _CERTIFICATE.findall(path.read_bytes())
+        certificates = [Certificate.loadPEM(part) for part in parts]
+    except (OSError, SSLError) as error:
+        raise ConfigurationError(f"ca: {path}: {error}") from error
+    if not certificates:
+        raise ConfigurationError(f"ca: {path}: there is no certificate in it")
+    return trustRootFromCertificates(certificates)
 
 
 def _cancellable(asked: Deferred[Any]) -> Deferred[IResponse]:
