@@ -12,6 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m demo.demo
 
 run: $(VENV)/.installed
+	mkdir -p var/images
 	$(BIN)/twistd --nodaemon --pidfile= bootvol --config twistd.conf
 
 test: packages $(VENV)/.installed-dev

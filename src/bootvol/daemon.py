@@ -135,11 +135,15 @@ class Daemon(Service):
         return plugins.build(configured.descriptor, configured.options, context)
 
     def startService(self) -> None:
-        """Work and listen."""
+        """Listen and work.
+
+        :raises twisted.internet.error.CannotListenError: somebody else listens there.
+        """
+        # First, while there is no thread that would keep a process alive which cannot listen.
+        self._listening.startService()
         self._threads.start()
         self._database.start()
         self._worker.startService()
-        self._listening.startService()
         super().startService()
 
     def stopService(self) -> Deferred[None]:

@@ -105,6 +105,19 @@ def test_a_second_daemon_is_refused(daemon: Process) -> None:
     assert "another daemon is using" in second.stdout + second.stderr
 
 
+def test_a_port_that_is_taken(daemon: Process, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    config = folder / "twistd.conf"
+    config.write_text(CONFIG.format(port=daemon.port, state=EMBEDDED, more=""))
+    front = run([*TWISTD, "--config", config], cwd=folder)
+    assert front.returncode != 0
+    assert "Address already in use" in front.stdout + front.stderr
+    behind = run([BIN / "twistd", "bootvol", "--config", config], cwd=folder)
+    assert behind.returncode != 0
+    assert "Couldn't listen" in behind.stdout + behind.stderr
+
+
 def test_twistd_as_a_daemon(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "images").mkdir()
