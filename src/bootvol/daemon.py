@@ -40,7 +40,7 @@ from bootvol.threads import Threads
 #: Threads for blocking calls of plugins and for hashing: some in any case, and for each import as
 #: many as it has stages.
 _THREADS: Final = 4
-_THREADS_OF_AN_IMPORT: Final = 3
+_THREADS_OF_AN_IMPORT: Final = 4
 
 
 class Options(usage.Options):

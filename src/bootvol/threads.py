@@ -45,6 +45,8 @@ async def outlast(running: Deferred[T], undo: Callable[[T], Deferred[Any]] | Non
             cancelled = error
     (result,) = results
     if isinstance(result, Failure):
+        if cancelled is not None:
+            raise cancelled from result.value
         result.raiseException()
     if cancelled is not None:
         if undo is not None:

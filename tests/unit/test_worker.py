@@ -40,7 +40,7 @@ class Imports:
         self.started = 0
         self.most = 0
 
-    async def run(self, volume: Volume, task: Import, progress: Progress) -> None:
+    async def run(self, volume: Volume, task: Import, progress: Progress, keep: Any) -> None:
         """See bootvol.service.imports.Importer."""
         run: Deferred[None] = Deferred()
         self.runs.append(run)

@@ -11,16 +11,27 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,250}"')
+#: Seconds after which an image that has not changed is taken not to change within the same second.
+_SETTLED: Final = 60.0
+_NEVER: Final = float("inf")
 #: The longest that a server is obeyed when it asks to be left alone, in seconds.
 _LONGEST: Final = 3600.0
 
 
 def validator_of(response: IResponse) -> str | None:
-    """Return what tells this image from another at the same place: a strong ETag, or its date."""
+    """Return what tells this image from another at the same place: a strong ETag, or its date.
+
+    A date is strong when the image had not changed for a while by the time of the answer
+    (section 8.8.2.2): one second may see two images.
+    """
     etag = _header(response, b"etag")
-    if etag.startswith('"'):
+    if _STRONG_ETAG.fullmatch(etag):
         return etag
-    return _header(response, b"last-modified") or None
+    changed, answered = _header(response, b"last-modified"), _header(response, b"date")
+    if (_seconds(changed) or _NEVER) + _SETTLED <= (_seconds(answered) or 0.0):
+        return changed
+    return None
 
 
 def rest(offset: int, validator: str) -> Headers:
@@ -42,8 +53,17 @@ def retry_after(response: IResponse) -> float:
     value = _header(response, b"retry-after").strip()
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), _LONGEST)
-    date = parsedate_tz(value)
-    return min(max(0.0, mktime_tz(date) - time.time()), _LONGEST) if date else 0.0
+    date = _seconds(value)
+    return min(max(0.0, date - time.time()), _LONGEST) if date is not None else 0.0
+
+
+def _seconds(date: str) -> float | None:
+    """Return an HTTP date as seconds since 1970, None if it is none."""
+    parts = parsedate_tz(date)
+    try:
+        return mktime_tz(parts) if parts else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _header(response: IResponse, name: bytes) -> str:

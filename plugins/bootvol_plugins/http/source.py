@@ -86,6 +86,8 @@ class HttpSource:
         if not lies_under(url, self._allow):
             # Perhaps another source knows it, or the id at its end.
             raise ImageNotFound(reference)
+        if not url.path or not url.path[-1]:
+            raise ImageNotFound(reference)
         response = await self._ask("HEAD", url)
         _stop(response)
         if response.code not in _NO_HEAD:
@@ -93,7 +95,7 @@ class HttpSource:
         return Image(
             id=url.to_text(),
             source=self.name,
-            name=url.path[-1] if url.path else url.host,
+            name=url.path[-1],
             size_bytes=_announced(response) if response.code == 200 else None,
             digest=await self._stated(url, self._checksums) if self._checksums else None,
         )
@@ -101,6 +103,8 @@ class HttpSource:
     async def _stated(self, url: DecodedURL, checksums: str) -> Digest:
         """Return the digest that the list beside an image states for it."""
         beside = url.replace(path=(*url.path[:-1], checksums), query=())
+        if not lies_under(beside, self._allow):
+            raise SourceRefused(f"{checksums} beside the image is not allowed to be read.")
         stream = await self._whole(beside)
         try:
             text = bytearray(LONGEST)
@@ -158,8 +162,8 @@ class HttpSource:
         location = (response.headers.getRawHeaders(b"location") or [b""])[0]
         try:
             target = parse(url.click(location.decode("ascii")).to_text())
-        except (Refused, ValueError):
-            raise SourceFailed(f"{url.host} redirects to what is no URL.") from None
+        except (Refused, ValueError, NotImplementedError):
+            raise SourceRefused(f"{url.host} redirects to what is no URL.") from None
         if not lies_under(target, self._allow):
             raise SourceRefused(f"{url.host} redirects to {target.host}, which is not allowed.")
         return target

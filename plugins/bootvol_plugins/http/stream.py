@@ -59,7 +59,7 @@ class Unwanted(Protocol):
     def connectionMade(self) -> None:
         """The body is about to be delivered."""
         transport: Any = self.transport
-        transport.loseConnection()
+        transport.stopProducing()
 
 
 class _Body(Protocol):
@@ -100,9 +100,8 @@ class _Body(Protocol):
         self._kept = b""
         self._target = None
         self._unwatch()
-        # TLS ends with a word from the other side, which a paused transport would never read.
-        self._producer("resumeProducing")
-        self._producer("loseConnection")
+        # Not loseConnection: with TLS that waits for the other side, and reads on till then.
+        self._producer("stopProducing")
 
     def connectionMade(self) -> None:
         """The body is about to be delivered."""

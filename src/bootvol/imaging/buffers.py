@@ -18,7 +18,6 @@ class BufferPool:
         self.size = size
         self._free: DeferredQueue[memoryview] = DeferredQueue()
         for _ in range(count):
-            # Never unmapped by hand: a write that was cancelled may still be reading from it.
             self._free.put(memoryview(mmap.mmap(-1, size)))
 
     async def take(self) -> memoryview:

@@ -119,8 +119,8 @@ class Copy:
     async def run(self, stream: IImageStream, writer: IVolumeWriter) -> Digest:
         """Copy the rest of the image; return the digest of the whole.
 
-        When it returns, the bytes survive loss of power.  When it raises or is cancelled, calls
-        on ``stream`` and ``writer`` may still be under way: close both before anything else.
+        When it returns, the bytes survive loss of power.  When it raises or is cancelled, nothing
+        goes on any more.
 
         :param stream: begins at :attr:`offset`.
         :raises bootvol.errors.ImportFailed: the image is not what was stated, or does not fit.
@@ -173,7 +173,11 @@ class Copy:
             length = await stream.read_into(buffer)
             if not length:
                 break
-            self._check_fits(self._total + length)
+            end = self._total + length
+            self._check_fits(end)
+            if length < len(buffer) and stream.size not in (None, end):
+                # Before it is written: what is no whole block is the image's end, or nothing.
+                raise ImageTruncated(f"The image ended after {end} of {stream.size} bytes.")
             self._scanning.put(_Chunk(buffer, self._total, length))
             self._total += length
             if length < len(buffer):

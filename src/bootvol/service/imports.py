@@ -7,6 +7,7 @@ the daemon ended.  What is on the volume up to there is read back and hashed aga
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from bootvol.threads import Threads
 #: Seconds to the first try again, and at most; each is twice the last, more or less.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
+
+Keep = Callable[[], Awaitable[object]]
 
 
 @attrs.define
@@ -87,7 +90,8 @@ class Limits:
     :ivar buffers: how many buffers.
     :ivar buffer_size: of each, in bytes.
     :ivar checkpoint: bytes between two checkpoints.
-    :ivar retries: how often in a row a source may break off without a byte of progress.
+    :ivar retries: how often in a row a source may break off before the import has come further, by
+        its checkpoint, than ever before.
     """
 
     buffers: int
@@ -117,8 +121,10 @@ class Importer:
         self._limits = limits
         self._clock = clock
 
-    async def run(self, volume: Volume, task: Import, progress: Progress) -> None:
+    async def run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
         """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
+
+        :param keep: writes ``progress`` down durably.
 
         When it returns, the volume is right and durable.  When it raises or is cancelled, the
         volume is allocated or not, and holds anything; nothing is open.
@@ -128,22 +134,23 @@ class Importer:
         source = self._images.source(task.image.source)
         backend = self._backends.named(volume.backend)
         progress.resume, progress.expected = task.checkpoint, task.image.size_bytes
-        fruitless = 0
+        fruitless = furthest = 0
         while True:
             start = progress.checkpoint
             try:
-                await self._attempt(volume, task, source, backend, progress)
+                await self._attempt(volume, task, source, backend, progress, keep)
                 return
             except DigestMismatch:
                 if start is None:
                     raise
                 # Perhaps it was the earlier part that was wrong: once more, from the first byte.
-                progress.copy = progress.resume = None
+                await _forget(progress, keep)
             except ImportFailed as error:
                 if progress.stopping or not error.retryable:
                     raise
-                moved = progress.checkpoint is not None and progress.checkpoint != start
-                fruitless = 0 if moved else fruitless + 1
+                reached = progress.checkpoint.offset if progress.checkpoint else 0
+                fruitless = 0 if reached > furthest else fruitless + 1
+                furthest = max(furthest, reached)
                 if fruitless > self._limits.retries:
                     raise
                 progress.phase = Phase.RETRYING
@@ -157,9 +164,12 @@ class Importer:
         source: IImageSource,
         backend: IBlockBackend,
         progress: Progress,
+        keep: Keep,
     ) -> None:
         """Copy until the image has come, or something breaks off: what came by then is kept."""
-        copy = await self._prepare(volume, task, backend, progress.checkpoint)
+        copy = await self._restored(volume, task, backend, progress.checkpoint)
+        if copy is None:
+            copy = await self._afresh(volume, task, backend, progress, keep)
         async with AsyncExitStack() as stack:
             at = copy.checkpoint
             stream = await source.open(
@@ -168,7 +178,7 @@ class Importer:
             stack.push_async_callback(stream.close)
             if stream.offset != copy.offset:
                 # The source cannot go on from there, or the image is another by now.
-                copy = await self._afresh(volume, task, backend)
+                copy = await self._afresh(volume, task, backend, progress, keep)
             writer = await backend.open_writer(volume.name)
             stack.push_async_callback(writer.close)
             progress.copy, progress.began_at = copy, copy.offset
@@ -179,26 +189,28 @@ class Importer:
                 await copy.flush(writer)
                 raise
 
-    async def _prepare(
+    async def _restored(
         self, volume: Volume, task: Import, backend: IBlockBackend, checkpoint: Checkpoint | None
-    ) -> Copy:
-        """Return a copy that goes on from the checkpoint if that holds, or else a new one."""
-        if checkpoint is not None:
-            copy = self._copy(volume, task, backend)
+    ) -> Copy | None:
+        """Return a copy that goes on from the checkpoint, or None if there is none that holds."""
+        if checkpoint is None:
+            return None
+        copy = self._copy(volume, task, backend)
+        try:
+            reader = await backend.open_reader(volume.name)
             try:
-                reader = await backend.open_reader(volume.name)
-                try:
-                    await copy.restore(reader, checkpoint)
-                finally:
-                    await reader.close()
-            except (PrefixChanged, BackendFailed):
-                pass
-            else:
-                return copy
-        return await self._afresh(volume, task, backend)
+                await copy.restore(reader, checkpoint)
+            finally:
+                await reader.close()
+        except (PrefixChanged, BackendFailed):
+            return None
+        return copy
 
-    async def _afresh(self, volume: Volume, task: Import, backend: IBlockBackend) -> Copy:
+    async def _afresh(
+        self, volume: Volume, task: Import, backend: IBlockBackend, progress: Progress, keep: Keep
+    ) -> Copy:
         """Allocate the volume anew: what was written earlier may lie where there are holes now."""
+        await _forget(progress, keep)
         await backend.delete(volume.name)
         await backend.allocate(volume.name, volume.size_bytes)
         return self._copy(volume, task, backend)
@@ -213,6 +225,13 @@ class Importer:
             self._clock,
             self._limits.checkpoint,
         )
+
+
+async def _forget(progress: Progress, keep: Keep) -> None:
+    """Let go of the checkpoint, durably, before anything that it vouches for is changed."""
+    if progress.checkpoint is not None:
+        progress.copy = progress.resume = None
+        await keep()
 
 
 def _pause(tries: int) -> float:

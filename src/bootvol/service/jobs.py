@@ -45,12 +45,13 @@ class Job:
     """The work on one claimed volume.
 
     :param holder: the name of the claim.
+    :param until: seconds since 1970 when its lease ends.
     :ivar ended: fires when the work has ended in whatever way, and the claim with it.
     """
 
     _log = Logger()
 
-    def __init__(self, holder: str, volume: Volume, tools: Tools) -> None:
+    def __init__(self, holder: str, volume: Volume, until: float, tools: Tools) -> None:
         self.volume = volume
         self.ended: Deferred[None] = Deferred()
         self._holder = holder
@@ -63,7 +64,7 @@ class Job:
         self._cancelled = False
         self._task: Deferred[None] | None = None
         # However long the database takes to say so: without a lease there is no right to go on.
-        self._expiry = tools.clock.callLater(LEASE, self.cancel)
+        self._expiry = tools.clock.callLater(max(0.0, until - tools.clock.seconds()), self.cancel)
 
     def start(self) -> None:
         """Begin."""
@@ -109,7 +110,7 @@ class Job:
                 raise CancelledError from error
             await self._fail(error)
         else:
-            await self._write(self._settle, event)
+            await self._settle(event)
 
     async def _remove(self) -> Event:
         backend = self._tools.backends.named(self.volume.backend)
@@ -121,8 +122,8 @@ class Job:
             backend = self._tools.backends.named(self.volume.backend)
             await backend.allocate(self.volume.name, self.volume.size_bytes)
         else:
-            task = await self._write(self._begin)
-            await self._tools.importer.run(self.volume, task, self._progress)
+            task = await self._write(self._begin, self._expiry.getTime())
+            await self._tools.importer.run(self.volume, task, self._progress, self._keep)
         return Event.COMPLETE
 
     async def _fail(self, error: Exception) -> None:
@@ -130,7 +131,7 @@ class Job:
         if not isinstance(error, BootvolError):
             self._log.failure("work on volume {id} failed", id=self.volume.id)
         # Whose claim has run out must not touch what another is making by now.
-        await self._write(self._keep)
+        await self._keep()
         if not self._removal:
             try:
                 await self._remove()
@@ -138,49 +139,64 @@ class Job:
                 raise
             except Exception:
                 self._log.failure("space of volume {id} is not given back", id=self.volume.id)
-        await self._write(self._settle, Event.FAIL, reason(error))
+        await self._settle(Event.FAIL, reason(error))
 
     async def _renew(self) -> None:
         """Renew the lease and write the progress down; stop the work if it lost its point."""
         try:
-            await self._write(self._keep)
+            await self._keep()
         except Unwanted:
             self.cancel()
         except Exception:
             self._log.failure("the claim on volume {id} is not renewed", id=self.volume.id)
-        else:
-            if self._expiry.active():
-                self._expiry.reset(LEASE)
+
+    async def _keep(self) -> None:
+        """Renew the lease and write the progress down.
+
+        :raises Unwanted: there is no lease any more.
+        """
+        until = self._tools.clock.seconds() + LEASE
+        await self._write(self._renewed, until, self._columns())
+        if self._expiry.active():
+            # The lease began when it was asked for, however late the answer is.
+            self._expiry.reset(max(0.0, until - self._tools.clock.seconds()))
+
+    def _columns(self) -> dict[str, Any]:
+        """Return the progress as it is now: it must not be read in the database's threads."""
+        return self._progress.columns(self._tools.clock.seconds()) if self._progress else {}
+
+    async def _settle(self, event: Event, error: ErrorReport | None = None) -> None:
+        """Note what became of the volume, and end the claim."""
+        if self._progress is not None:
+            self._progress.phase = Phase.FAILED if error else Phase.DONE
+        until = self._expiry.getTime()
+        await self._write(self._settled, until, event, error, self._columns())
 
     # --- transactions ----------------------------------------------------------------------------
 
     def _write(self, query: Any, *args: Any) -> Coroutine[Any, Any, Any]:
         return self._tools.database.write(query, *args)
 
-    def _keep(self, db: Db) -> None:
-        """Renew the lease and write the progress down.
-
-        :raises Unwanted: there is no lease any more.
-        """
-        now = self._tools.clock.seconds()
-        if not claims.renew(db, self._holder, self.volume.id, self._wanted, now + LEASE):
+    def _renewed(self, db: Db, until: float, columns: dict[str, Any]) -> None:
+        if not claims.renew(db, self._holder, self.volume.id, self._wanted, until):
             raise Unwanted
-        if self._progress is not None:
-            import_rows.record(db, self.volume.id, **self._progress.columns(now))
+        if columns:
+            import_rows.record(db, self.volume.id, **columns)
 
-    def _begin(self, db: Db) -> Import:
+    def _begin(self, db: Db, until: float) -> Import:
         """Note that an import starts; return it as it stands."""
-        if not claims.renew(
-            db, self._holder, self.volume.id, self._wanted, self._tools.clock.seconds() + LEASE
-        ):
-            raise Unwanted
+        self._renewed(db, until, {})
         volume_rows.happen(db, self.volume.id, Event.DOWNLOAD)
         return import_rows.begin(db, self.volume.id)
 
-    def _settle(self, db: Db, event: Event, error: ErrorReport | None = None) -> None:
-        """Note what became of the volume, and end the claim."""
-        if self._progress is not None:
-            self._progress.phase = Phase.FAILED if error else Phase.DONE
-        self._keep(db)
+    def _settled(
+        self,
+        db: Db,
+        until: float,
+        event: Event,
+        error: ErrorReport | None,
+        columns: dict[str, Any],
+    ) -> None:
+        self._renewed(db, until, columns)
         claims.release(db, self._holder, self.volume.id)
         volume_rows.happen(db, self.volume.id, event, error)

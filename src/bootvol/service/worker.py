@@ -79,6 +79,7 @@ class Worker(Service):
     async def _claim(self, bootable: bool) -> Job | None:
         """Claim a volume of one kind and start working on it; None if there is none."""
         now = self._tools.clock.seconds()
+        until = now + LEASE
         holder = f"{self._id}/{uuid4().hex[:12]}"
         volume = await self._tools.database.write(
             claims.claim,
@@ -87,11 +88,11 @@ class Worker(Service):
             backends=list(self._tools.backends.names),
             busy=[job.volume.id for job in self._jobs],
             now=now,
-            until=now + LEASE,
+            until=until,
         )
         if volume is None:
             return None
-        job = Job(holder, volume, self._tools)
+        job = Job(holder, volume, until, self._tools)
         self._jobs.add(job)
         job.ended.addCallback(lambda _: self._jobs.discard(job))
         if not self.running:

@@ -31,6 +31,7 @@ class BadWeb(Resource):
     ``no-validator``   neither ETag nor Last-Modified
     ``drop``           closes the connection after a quarter of the content, each time
     ``drop-once``      the same, the first time only, and ignores Range
+    ``moody``          ignores Range, and closes the connection ever sooner
     ``changed``        breaks off once; then it is another content, with another ETag
     ``wrong-range``    breaks off once; then answers a Range with another one
     ``stall``          sends a part, then nothing; is good the next time
@@ -42,6 +43,7 @@ class BadWeb(Resource):
     ``missing``        404
     ``loop``           redirects to itself
     ``elsewhere``      redirects to another origin
+    ``nowhere``        redirects to what is no URL of the web
     ``page``           an HTML page
     =================  ==========================================================================
 
@@ -83,6 +85,7 @@ class BadWeb(Resource):
             "no-validator": lambda _: self._send(request, validator=False),
             "drop": lambda _: self._send(request, stop=len(self.content) // 4),
             "drop-once": self._drop_once,
+            "moody": self._moody,
             "changed": self._changed,
             "wrong-range": self._wrong_range,
             "stall": self._stall,
@@ -94,6 +97,7 @@ class BadWeb(Resource):
             "missing": lambda _: self._code(request, 404),
             "loop": lambda _: self._redirect(request, request.uri),
             "elsewhere": lambda _: self._redirect(request, b"http://127.0.0.1:1/images/good"),
+            "nowhere": lambda _: self._redirect(request, b"mailto:nobody"),
             "page": lambda _: b"<!DOCTYPE html><title>Log in</title>",
             "slow": self._slow,
         }
@@ -140,6 +144,10 @@ class BadWeb(Resource):
     def _drop_once(self, request: Request) -> int:
         stop = len(self.content) // 2 if self._first(request) else None
         return self._send(request, ranges=False, stop=stop)
+
+    def _moody(self, request: Request) -> int:
+        times = len(self.requests[_name(request)])
+        return self._send(request, ranges=False, stop=len(self.content) * 9 // (10 + times))
 
     def _changed(self, request: Request) -> int:
         if self._first(request):

@@ -1,0 +1,66 @@
+"""Calls in threads are never abandoned, whatever is cancelled meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+
+from bootvol.threads import Threads, outlast
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    """A pool."""
+    threads = Threads(reactor, "test", 2)  # type: ignore[arg-type]
+    threads.start()
+    yield threads
+    threads.stop()
+
+
+@ensureDeferred
+async def test_results_and_errors(threads: Threads) -> None:
+    assert await threads.run(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_cancellation_is_raised_after_the_end(fails: bool, times: int) -> None:
+    """Also when the call fails: who was cancelled must not take that for a reason to go on."""
+    running: Deferred[int] = Deferred()
+    waiting = Deferred.fromCoroutine(outlast(running))
+    ended: list[object] = []
+    waiting.addErrback(lambda failure: ended.append(failure.type))
+    for _ in range(times):
+        waiting.cancel()
+    assert ended == []
+    if fails:
+        running.errback(OSError("broken"))
+    else:
+        running.callback(1)
+    assert ended == [CancelledError]
+
+
+@ensureDeferred
+async def test_what_nobody_takes_is_undone(threads: Threads) -> None:
+    go = Event()
+    undone: list[str] = []
+
+    def opens() -> str:
+        go.wait()
+        return "opened"
+
+    opening = Deferred.fromCoroutine(threads.obtain(undone.append, opens))
+    opening.cancel()
+    go.set()
+    with pytest.raises(CancelledError):
+        await opening
+    assert undone == ["opened"]
+    assert await threads.obtain(undone.append, lambda: "kept") == "kept"
+    assert undone == ["opened"]
