@@ -6,12 +6,11 @@ import bz2
 import gzip
 import hashlib
 import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from backports import zstd
 from pytest_twisted import ensureDeferred
-from twisted.internet import reactor
 
 from bootvol.errors import DigestMismatch, ImageCorrupt
 from bootvol.imaging.decompress import Unpacked, unpacked
@@ -31,15 +30,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 CONTENT = noise(700_000) + bytes(2_000_000) + noise(300_001, 1)
 
 packers = pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
-
-
-@pytest.fixture
-def threads() -> Iterator[Threads]:
-    """Threads for unpacking."""
-    threads = Threads(reactor, "test", 2)  # type: ignore[arg-type]
-    threads.start()
-    yield threads
-    threads.stop()
 
 
 @packers

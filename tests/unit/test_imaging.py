@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -83,15 +82,6 @@ class Stream:
 
     async def close(self) -> None:
         """See IImageStream."""
-
-
-@pytest.fixture
-def threads() -> Iterator[Threads]:
-    """Threads for hashing."""
-    threads = Threads(reactor, "test", 2)  # type: ignore[arg-type]
-    threads.start()
-    yield threads
-    threads.stop()
 
 
 def a_copy(threads: Threads, backend: MemoryBackend, image: Image = IMAGE) -> Copy:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from threading import Event
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 
 from bootvol.threads import Threads, outlast
-
-
-@pytest.fixture
-def threads() -> Iterator[Threads]:
-    """A pool."""
-    threads = Threads(reactor, "test", 2)  # type: ignore[arg-type]
-    threads.start()
-    yield threads
-    threads.stop()
 
 
 @ensureDeferred
