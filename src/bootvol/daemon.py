@@ -70,8 +70,6 @@ class Daemon(Service):
     """Everything that runs in one process: the API above, the worker below, threads and database.
 
     No thread is started before :meth:`startService`: twistd forks in between.
-
-    :ivar site: serves the API; tests bring their own port.
     """
 
     def __init__(self, config: Settings, reactor: Any) -> None:
@@ -87,10 +85,10 @@ class Daemon(Service):
         self._threads = Threads(reactor, "bootvol-data", threads)
         self._database = Database(config.database, reactor)
         self._prepare_database()
-        self._worker, self.site = self._put_together()
+        self._worker, site = self._put_together()
         self._listening = MultiService()
         for endpoint in config.api.listen:
-            strports.service(endpoint, self.site, reactor).setServiceParent(self._listening)
+            strports.service(endpoint, site, reactor).setServiceParent(self._listening)
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
