@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from email.utils import mktime_tz, parsedate_tz
 from typing import Final
 
@@ -48,13 +47,16 @@ def size_of_rest(response: IResponse, offset: int, validator: str) -> int | None
     return size if start == offset and last == size - 1 else None
 
 
-def retry_after(response: IResponse) -> float:
-    """Return how many seconds a server asks to be left alone for (RFC 9110, section 10.2.3)."""
+def retry_after(response: IResponse, now: float) -> float:
+    """Return how many seconds a server asks to be left alone for (RFC 9110, section 10.2.3).
+
+    :param now: seconds since 1970.
+    """
     value = _header(response, b"retry-after").strip()
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), _LONGEST)
     date = _seconds(value)
-    return min(max(0.0, date - time.time()), _LONGEST) if date is not None else 0.0
+    return min(max(0.0, date - now), _LONGEST) if date is not None else 0.0
 
 
 def _seconds(date: str) -> float | None:

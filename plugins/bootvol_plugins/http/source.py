@@ -91,7 +91,7 @@ class HttpSource:
         response = await self._ask("HEAD", url)
         _stop(response)
         if response.code not in _NO_HEAD:
-            _check_found(response, url)
+            self._check_found(response, url)
         return Image(
             id=url.to_text(),
             source=self.name,
@@ -140,13 +140,22 @@ class HttpSource:
 
     def _opened(self, response: IResponse, url: DecodedURL) -> BodyStream:
         try:
-            _check_found(response, url)
+            self._check_found(response, url)
         except Exception:
             _stop(response)
             raise
         return BodyStream(
             response, self._reactor, self._stall, _length(response), 0, validator_of(response)
         )
+
+    def _check_found(self, response: IResponse, url: DecodedURL) -> None:
+        if response.code in {404, 410}:
+            raise ImageNotFound(url.to_text())
+        now = self._reactor.seconds()
+        if response.code in _PASSING or response.code >= 500:
+            raise SourceFailed(f"{url.host} answers {response.code}.", retry_after(response, now))
+        if response.code != 200:
+            raise SourceRefused(f"{url.host} answers {response.code}.")
 
     async def _ask(self, method: str, url: DecodedURL, headers: Headers | None = None) -> IResponse:
         """Send a request, and again wherever a redirect leads that is allowed too."""
@@ -256,15 +265,6 @@ def _refuse_encoded(response: IResponse) -> IResponse:
         _stop(response)
         raise SourceFailed("The server sends the image encoded though it was asked not to.")
     return response
-
-
-def _check_found(response: IResponse, url: DecodedURL) -> None:
-    if response.code in {404, 410}:
-        raise ImageNotFound(url.to_text())
-    if response.code in _PASSING or response.code >= 500:
-        raise SourceFailed(f"{url.host} answers {response.code}.", retry_after(response))
-    if response.code != 200:
-        raise SourceRefused(f"{url.host} answers {response.code}.")
 
 
 def _length(response: IResponse) -> int | None:
