@@ -150,7 +150,7 @@ class _OpenFile:
     async def write(self, offset: int, data: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
         descriptor = self._open_descriptor()
-        await self._threads.run(_write_directly, self._direct, descriptor, offset, data)
+        await self._threads.run(_write, self._direct, descriptor, offset, data)
 
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`."""
@@ -181,33 +181,32 @@ class _OpenFile:
         return self._descriptor
 
 
-def _write(descriptor: int, offset: int, data: memoryview) -> None:
-    with _failures("a write failed"):
-        while data:
-            written = os.pwrite(descriptor, data, offset)
-            data, offset = data[written:], offset + written
-
-
-def _write_directly(direct: int | None, descriptor: int, offset: int, data: memoryview) -> None:
+def _write(direct: int | None, descriptor: int, offset: int, data: memoryview) -> None:
     """Write around the page cache: copying into it costs several times what the disk does.
 
     Memory that is not aligned goes through it all the same.
     """
-    if direct is not None:
-        try:
-            return _write(direct, offset, data)
-        except BackendFailed as error:
-            cause = error.__cause__
-            if not isinstance(cause, OSError) or cause.errno != errno.EINVAL:
-                raise
-    return _write(descriptor, offset, data)
+    with _failures("a write failed"):
+        if direct is not None:
+            try:
+                return _write_all(direct, offset, data)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        return _write_all(descriptor, offset, data)
+
+
+def _write_all(descriptor: int, offset: int, data: memoryview) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _zero(descriptor: int, offset: int, length: int) -> None:
     with _failures("zeroing failed"):
         blank = bytes(min(length, 1024 * 1024))
         for start in range(offset, offset + length, len(blank)):
-            _write(descriptor, start, memoryview(blank)[: offset + length - start])
+            _write_all(descriptor, start, memoryview(blank)[: offset + length - start])
 
 
 def _flush(descriptor: int) -> None:

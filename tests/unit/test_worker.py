@@ -77,6 +77,13 @@ class Bench:
         volume = Volume(0, "v", "t", "u", 1, Status.CREATING, now, "nova", "b", image)
         return await self.database.write(_add, volume)
 
+    async def importing(self) -> int:
+        """Add a bootable volume, and wait until its import runs."""
+        number = await self.add()
+        self.worker.wake()
+        await self.until(lambda: len(self.imports.runs) == 1)
+        return number
+
     async def get(self, number: int) -> Volume:
         """Return a volume as it stands."""
         return await self.database.read(volumes.get, "t", number)
@@ -123,9 +130,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 @ensureDeferred
 async def test_an_import_to_its_end(bench: Bench) -> None:
-    number = await bench.add()
-    bench.worker.wake()
-    await bench.until(lambda: len(bench.imports.runs) == 1)
+    number = await bench.importing()
     await bench.status(number, Status.DOWNLOADING)
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
@@ -136,9 +141,7 @@ async def test_an_import_to_its_end(bench: Bench) -> None:
 
 @ensureDeferred
 async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
-    number = await bench.add()
-    bench.worker.wake()
-    await bench.until(lambda: len(bench.imports.runs) == 1)
+    number = await bench.importing()
     bench.clock.advance(3 * LEASE)
     bench.worker.wake()
     await bench.until(lambda: bench.imports.started == 2)
@@ -149,9 +152,7 @@ async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
 
 @ensureDeferred
 async def test_who_lost_the_claim_changes_nothing(bench: Bench) -> None:
-    number = await bench.add()
-    bench.worker.wake()
-    await bench.until(lambda: len(bench.imports.runs) == 1)
+    number = await bench.importing()
     await bench.backend.allocate("v", 1024)
     await bench.database.write(_set, number, status="available", worker=None, lease_until=None)
     bench.imports.runs[0].errback(ImageTooLarge())
@@ -162,9 +163,7 @@ async def test_who_lost_the_claim_changes_nothing(bench: Bench) -> None:
 
 @ensureDeferred
 async def test_a_deletion_outlasts_a_failure(bench: Bench) -> None:
-    number = await bench.add()
-    bench.worker.wake()
-    await bench.until(lambda: len(bench.imports.runs) == 1)
+    number = await bench.importing()
     await bench.database.write(volumes.happen, number, Event.DELETE)
     bench.imports.runs[0].errback(ImageTooLarge())
     await bench.status(number, Status.GONE)
@@ -172,9 +171,7 @@ async def test_a_deletion_outlasts_a_failure(bench: Bench) -> None:
 
 @ensureDeferred
 async def test_a_cancellation_of_a_plugins_own_is_a_failure(bench: Bench) -> None:
-    number = await bench.add()
-    bench.worker.wake()
-    await bench.until(lambda: len(bench.imports.runs) == 1)
+    number = await bench.importing()
     bench.imports.runs[0].errback(CancelledError())
     failed = await bench.status(number, Status.ERROR)
     assert failed is not None
@@ -188,9 +185,7 @@ async def test_space_that_cannot_be_given_back_does_not_hide_the_reason(bench: B
     async def broken(volume: str) -> None:
         raise RuntimeError("defect")
 
-    number = await bench.add()
-    bench.worker.wake()
-    await bench.until(lambda: len(bench.imports.runs) == 1)
+    number = await bench.importing()
     bench.backend.delete = broken  # type: ignore[method-assign]
     bench.imports.runs[0].errback(ImageTooLarge())
     failed = await bench.status(number, Status.ERROR)
@@ -262,9 +257,7 @@ async def test_a_volume_of_a_backend_elsewhere_is_left_alone(bench: Bench) -> No
 
 @ensureDeferred
 async def test_a_worker_that_stops_lets_go(bench: Bench) -> None:
-    number = await bench.add()
-    bench.worker.wake()
-    await bench.until(lambda: len(bench.imports.runs) == 1)
+    number = await bench.importing()
     await bench.worker.stopService()
     assert bench.imports.runs == []
     assert (await bench.get(number)).status is Status.DOWNLOADING
