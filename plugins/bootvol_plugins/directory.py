@@ -6,7 +6,7 @@ An image's id is its file name.  A file ``index.toml`` in the folder may say mor
     id = "4"                     # what imageRef says; the file's name then no longer serves
     file = "debian-12.raw"
     name = "Debian 12"           # default: the id
-    format = "raw"               # default: raw
+    format = "qcow2"             # raw, iso, qcow2, vmdk, vhd, vhdx, vdi; default: as found
     min_disk = 2                 # GiB; default: 0
     sha512 = "…"                 # of the file; checked on every import
 """
@@ -44,7 +44,7 @@ class Entry(Options):
     id: str = Field(min_length=1, max_length=255)
     file: str = Field(pattern=r"^[^/.][^/]*$")
     name: str | None = None
-    format: str = "raw"
+    format: str | None = None
     min_disk: int = Field(default=0, ge=0)
     sha512: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{128}$")
 

@@ -24,6 +24,8 @@ from bootvol.api.http import ApiRoot, make_site
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.faults import fault
 from bootvol.errors import ConfigurationError
+from bootvol.imaging.containers import Containers
+from bootvol.imaging.sandbox import Sandbox
 from bootvol.interfaces import PluginContext
 from bootvol.service.backends import Backends
 from bootvol.service.images import Images
@@ -41,6 +43,7 @@ from bootvol.threads import Threads
 #: many as it has stages.
 _THREADS: Final = 4
 _THREADS_OF_AN_IMPORT: Final = 4
+_MIB: Final = 1024 * 1024
 
 
 class Options(usage.Options):
@@ -105,12 +108,15 @@ class Daemon(Service):
         importer = Importer(
             images,
             backends,
+            Containers(Sandbox(self._reactor, config.imports.converter_mib * _MIB), self._threads),
             self._threads,
             Limits(
                 config.imports.buffers,
                 config.imports.buffer_kib * 1024,
-                config.imports.checkpoint_mib * 1024 * 1024,
+                config.imports.checkpoint_mib * _MIB,
                 config.imports.retries,
+                config.imports.spool,
+                config.imports.verify == "read-back",
             ),
             self._reactor,
         )

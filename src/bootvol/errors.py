@@ -248,11 +248,54 @@ class DigestMismatch(ImportFailed):
     remedy = "Have the image or its stated digest put right, then create the volume again."
 
 
+class ContainerTruncated(ImageCorrupt):
+    """All of the image came, but it lacks a part that its own tables speak of."""
+
+    code = "container-truncated"
+    remedy = "Have the image stored anew: it was cut off before it came here."
+
+
+class ImageBomb(ImportFailed):
+    """The image asks for more memory or time than reading one may take."""
+
+    code = "image-bomb"
+    remedy = "Have the image made anew with the usual settings, or stored as a raw disk."
+
+
+class ImageRefersElsewhere(ImportFailed):
+    """The image is not whole in itself: it would have other files read in its place."""
+
+    code = "image-refers-elsewhere"
+    remedy = "Have the image stored in one file, without a backing or data file."
+
+
+class ImageAmbiguous(ImportFailed):
+    """The image is of several formats at once; which of its disks is meant cannot be known."""
+
+    code = "image-ambiguous"
+    remedy = "Have the image made anew, in one format."
+
+
+class FormatMismatch(ImportFailed):
+    """The image is not in the format that its source states."""
+
+    code = "format-mismatch"
+    remedy = "Have the image's stated format put right, then create the volume again."
+
+
 class UnsupportedFormat(ImportFailed):
     """The image is in a format that is not read."""
 
     code = "unsupported-format"
-    remedy = "Convert the image to a raw disk and use that."
+    remedy = "Convert the image to a raw disk or to qcow2, and use that."
+
+
+class ConverterMissing(ImportFailed):
+    """The program that reads containers is not there, or may not be locked up as it must be."""
+
+    code = "converter-missing"
+    status = 503
+    remedy = "Have the operator install qemu-utils and util-linux, or use a raw image."
 
 
 class NotADisk(ImportFailed):

@@ -48,6 +48,8 @@ class Digest:
 class Image:
     """One image of one source, as the source described it when it was asked.
 
+    :ivar format: ``raw``, ``qcow2`` and so on; None where the source does not state it, and the
+        image's own bytes tell.
     :ivar size_bytes: length of what the source sends; None where it does not know.
     :ivar min_disk_gib: the smallest volume that the image's maker allows.
     :ivar digest: of what the source sends, if it states one.
@@ -56,7 +58,7 @@ class Image:
     id: str
     source: str
     name: str
-    format: str = "raw"
+    format: str | None = None
     size_bytes: int | None = None
     min_disk_gib: int = 0
     digest: Digest | None = None
@@ -136,8 +138,10 @@ class Phase(StrEnum):
     QUEUED = "queued"
     ALLOCATING = "allocating"
     DOWNLOADING = "downloading"
+    CONVERTING = "converting"
     RETRYING = "retrying"
     FINISHING = "finishing"
+    VERIFYING = "verifying"
     DONE = "done"
     FAILED = "failed"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import attrs
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -84,6 +84,9 @@ class Imports(Options):
     buffer_kib: int = Field(default=2048, ge=64, le=65536, multiple_of=64)
     checkpoint_mib: int = Field(default=64, ge=1, le=65536)
     retries: int = Field(default=8, ge=0, le=1000)
+    verify: Literal["stream", "read-back"] = "stream"
+    spool: ConfigPath = Field(default=Path("var/spool"), validate_default=True)
+    converter_mib: int = Field(default=1024, ge=256, le=65536)
 
 
 @attrs.frozen
@@ -109,7 +112,7 @@ class _Root(Options):
     api: Api = Api()
     state: State
     quota: Quota = Quota()
-    imports: Imports = Imports()
+    imports: Imports
     identity: dict[str, Any]
     backends: list[dict[str, Any]] = Field(min_length=1)
     sources: list[dict[str, Any]] = Field(min_length=1)
@@ -156,8 +159,8 @@ def load(path: Path) -> Settings:
 
 def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
     base = path.absolute().parent
-    # An absent [state] is an empty one: its default paths still have to be made absolute.
-    root = _validate(path, "", _Root, {"state": {}, **tables}, base)
+    # An absent table is an empty one: its default paths still have to be made absolute.
+    root = _validate(path, "", _Root, {"state": {}, "imports": {}, **tables}, base)
     identity = {"name": "identity", "plugin": "static", **root.identity}
     return Settings(
         availability_zone=root.availability_zone,

@@ -9,6 +9,7 @@ import pytest
 from demo.bootdisk import HELLO, disk
 
 from bootvol.testing.backends import noise
+from tests.images import convert
 from tests.processes import Process, process
 
 #: From Debian's package ipxe.
@@ -43,6 +44,14 @@ def test_our_own_disk_boots_and_remembers(tmp_path: Path) -> None:
         daemon.start()
         assert f"{HELLO}04." in boot(daemon, first)
         assert f"{HELLO}01." in boot(daemon, second)
+
+
+def test_a_disk_in_a_container_boots(tmp_path: Path) -> None:
+    with process(tmp_path) as daemon:
+        (daemon.images / "bootdisk").write_bytes(convert(tmp_path, "qcow2", disk=disk()))
+        volume = make(daemon, "bootdisk")
+        assert f"{HELLO}01." in boot(daemon, volume)
+        assert f"{HELLO}02." in boot(daemon, volume)
 
 
 @pytest.mark.parametrize("image", IMAGES)

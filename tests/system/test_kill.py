@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demo.bootdisk import HELLO, disk
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
@@ -17,7 +18,8 @@ from tests.daemons import pause, reactor
 from tests.processes import Process
 from tests.servers import Server, serve
 
-CONTENT = noise(24 * 1024 * 1024 + 333)
+#: A disk that boots, and more.
+CONTENT = disk() + noise(24 * 1024 * 1024 + 333)
 KILLS = 25
 #: Together about as long as the imports take when nobody disturbs them.
 RATE = 6 * 1024 * 1024
@@ -75,5 +77,27 @@ async def test_killed_at_random_moments(tmp_path: Path, web: BadWeb, server: Ser
                 assert not any(volume.read(1024 * 1024))
         assert any(web.requests["slow"]), "imports went on in their middle"
         assert "Traceback" not in daemon.log.read_text()
+    finally:
+        await deferToThread(daemon.stop)
+
+
+@ensureDeferred
+async def test_a_machine_boots_from_what_was_resumed(
+    tmp_path: Path, web: BadWeb, server: Server
+) -> None:
+    daemon = await deferToThread(Process, tmp_path, CONFIG.format(url=server.url))
+    try:
+        volume = await deferToThread(daemon.create, f"{server.url}images/slow")
+        progress = f"hp-bootable-volumes/{volume}/import"
+        while not any(web.requests["slow"]):
+            # Until one asks for the rest: killed when some of it was durable.
+            if (await deferToThread(daemon.get, progress))["import"]["bytesDone"] > 2**22:
+                await deferToThread(daemon.stop, signal.SIGKILL)
+                await deferToThread(daemon.start)
+            await pause(0.1)
+        assert await deferToThread(daemon.until_settled) == ["available"]
+        arguments = ["volume", "boot", str(volume), "--seconds", "20"]
+        booted = await deferToThread(daemon.cli, *arguments)
+        assert f"{HELLO}01." in booted.stdout
     finally:
         await deferToThread(daemon.stop)

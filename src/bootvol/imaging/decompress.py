@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from backports import zstd
 from zope.interface import implementer
 
-from bootvol.errors import ImageCorrupt
+from bootvol.errors import ImageBomb, ImageCorrupt
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import COMPRESSED
 from bootvol.interfaces import IImageStream
@@ -186,6 +186,8 @@ class Unpacked:
                 if not out and not self._decoder.eof:
                     break
         except _FAILURES as error:
+            if "emory" in str(error):
+                raise ImageBomb("Unpacking the image takes more memory than it may.") from error
             raise ImageCorrupt(f"The compressed image cannot be unpacked: {error}.") from error
         return done
 

@@ -1,26 +1,35 @@
-"""Looks at an image's first bytes: is it a disk, and of the format that was stated?"""
+"""Looks at an image as it comes: is it a disk, of which format, and does it keep to itself?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
 
-from oslo_utils.imageutils import format_inspector
+from oslo_utils.imageutils import format_inspector as oslo
 
-from bootvol.errors import NotADisk, UnsupportedFormat
+from bootvol.errors import (
+    FormatMismatch,
+    ImageAmbiguous,
+    ImageCorrupt,
+    ImageRefersElsewhere,
+    NotADisk,
+    UnsupportedFormat,
+)
 
-#: What an image may be stated to be; an ISO image that boots is written as it is.
-READABLE: Final = frozenset({"raw", "iso"})
+#: What may be stated of an image whose bytes are the disk's; an ISO image that boots is one.
+PLAIN: Final = frozenset({"raw", "iso"})
 
-#: Formats whose bytes are not those of the disk in them; written as they are they cannot boot.
-_CONTAINERS: Final[dict[str, Callable[[], format_inspector.FileInspector]]] = {
-    "qcow2": format_inspector.QcowInspector,
-    "qed": format_inspector.QEDInspector,
-    "vhd": format_inspector.VHDInspector,
-    "vhdx": format_inspector.VHDXInspector,
-    "vdi": format_inspector.VDIInspector,
-    "luks": format_inspector.LUKSInspector,
+#: Formats whose bytes are not those of the disk in them: where their signature lies, in bytes from
+#: the start, that signature, and what examines them.
+CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]] = {
+    "qcow2": (0, b"QFI\xfb", oslo.QcowInspector),
+    "vmdk": (0, b"KDMV", oslo.VMDKInspector),
+    "vhd": (0, b"conectix", oslo.VHDInspector),
+    "vhdx": (0, b"vhdxfile", oslo.VHDXInspector),
+    "vdi": (0x40, b"\x7f\x10\xda\xbe", oslo.VDIInspector),
 }
+
+READABLE: Final = PLAIN | CONTAINERS.keys()
 
 #: How compressed images begin.
 COMPRESSED: Final = {
@@ -30,11 +39,13 @@ COMPRESSED: Final = {
     b"BZh": "bzip2",
 }
 
-#: Formats that their first bytes alone tell; what is compressed has been unpacked before, once.
-_MAGIC: Final = {
-    **COMPRESSED,
-    b"KDMV": "vmdk",
-    b"# Disk DescriptorFile": "vmdk",
+#: How images in formats begin that are not read; what is compressed has been unpacked before, once.
+_FOREIGN: Final = {**COMPRESSED, b"QED\0": "qed", b"LUKS\xba\xbe": "luks"}
+
+#: What a container has no business to be at once.
+_DISKS: Final[dict[str, Callable[[], oslo.FileInspector]]] = {
+    "an ISO image": oslo.ISOInspector,
+    "a partitioned disk": oslo.GPTInspector,
 }
 
 #: The first bytes of documents that servers send instead of the file that was asked for.
@@ -44,42 +55,134 @@ _DOCUMENTS: Final = {
     b"[": "a JSON document",
 }
 
+#: A vmdk of which this is the beginning is only a text about other files.
+_DESCRIPTOR: Final = b"# Disk DescriptorFile"
+
 #: How many bytes tell a format; every header that is looked for lies within them.
 HEAD: Final = 64 * 1024
 
+#: Checks of oslo's that find an image which would have other files read in its place.
+_ELSEWHERE: Final = frozenset({"backing_file", "data_file", "descriptor"})
 
-def check_stated(image_format: str) -> None:
+
+class Inspection:
+    """What is found out about one image while it streams by.
+
+    Its methods block for as long as searching a chunk takes.
+
+    :param stated: the format that the image's source states; None where it does not.
+    :ivar container: the format that the image is packed in; None if its bytes are the disk's.
+    """
+
+    def __init__(self, stated: str | None) -> None:
+        self.container: str | None = None
+        self._stated = stated
+        self._inspector: oslo.FileInspector | None = None
+
+    @property
+    def disk_size(self) -> int:
+        """The size in bytes that a container says its disk has; 0 where that is not known yet."""
+        return self._inspector.virtual_size if self._inspector else 0
+
+    def begin(self, chunk: memoryview) -> None:
+        """Take in the image's first bytes.
+
+        :param chunk: at least :data:`HEAD` bytes, or all of a shorter image.
+        :raises NotADisk: it is empty, or a document.
+        :raises UnsupportedFormat: it is in a format that is not read.
+        :raises FormatMismatch: it is in another format than the stated one.
+        :raises ImageAmbiguous: it is in several formats at once.
+        :raises ImageRefersElsewhere: it says that some of the disk lies in other files.
+        """
+        head = bytes(chunk[:HEAD])
+        _check_content(head)
+        found = [
+            name
+            for name, (offset, magic, _) in CONTAINERS.items()
+            if head.startswith(magic, offset)
+        ]
+        others = [name for name, make in _DISKS.items() if _matches(make(), head)] if found else []
+        if len(found) + len(others) > 1:
+            raise ImageAmbiguous(f"The image is {' and '.join([*found, *others])} at once.")
+        self.container = self._agreed(found[0] if found else None)
+        if self.container is not None and found:
+            self._inspector = CONTAINERS[self.container][2]()
+            self.more(chunk)
+            if self._inspector.complete:
+                self._check_safe()
+
+    def more(self, chunk: memoryview) -> None:
+        """Take in the bytes that come next.
+
+        :raises ImageCorrupt: they cannot be right.
+        """
+        if self._inspector is not None:
+            try:
+                self._inspector.eat_chunk(bytes(chunk))
+            except oslo.ImageFormatError as error:
+                raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
+
+    def finish(self) -> None:
+        """Judge the image as a whole: all of it has come.
+
+        :raises ImageRefersElsewhere: it says that some of the disk lies in other files.
+        :raises ImageCorrupt: it lacks what every image of its format has.
+        """
+        if self._inspector is not None:
+            self._inspector.finish()
+            self._check_safe()
+
+    def _agreed(self, found: str | None) -> str | None:
+        """Return the format to read the image in; what was stated and what is there must agree."""
+        stated = None if self._stated in PLAIN else self._stated
+        if self._stated is None or found == stated:
+            return found
+        if stated == "vhd" and found is None:
+            # One of a fixed size is told by its last bytes only.
+            return stated
+        raise FormatMismatch(
+            f"The image was stated to be {self._stated}, but it is {found or 'a raw disk'}."
+        )
+
+    def _check_safe(self) -> None:
+        assert self._inspector is not None  # noqa: S101 - for mypy
+        try:
+            self._inspector.safety_check()
+        except oslo.SafetyCheckFailed as error:
+            what = "; ".join(str(each) for each in error.failures.values())
+            kind = ImageRefersElsewhere if _ELSEWHERE & error.failures.keys() else ImageCorrupt
+            raise kind(f"The {self.container} image is refused: {what}.") from error
+        except oslo.ImageFormatError as error:
+            raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
+
+
+def check_stated(image_format: str | None) -> None:
     """Refuse a format that cannot be read, before anything is fetched.
 
     :raises UnsupportedFormat: always with a word on which can.
     """
-    if image_format not in READABLE:
+    if image_format is not None and image_format not in READABLE:
         known = ", ".join(sorted(READABLE))
         raise UnsupportedFormat(f"Images in the format {image_format} are not read, only {known}.")
 
 
-def check_head(head: memoryview) -> None:
-    """Refuse what is plainly not the raw disk that was stated.
-
-    :param head: the image's first :data:`HEAD` bytes, or all of a shorter one.
-    :raises NotADisk: it is empty, or a document.
-    :raises UnsupportedFormat: it is a compressed or container format.
-    """
-    first = bytes(head[:HEAD])
-    if not first:
+def _check_content(head: bytes) -> None:
+    """Refuse what is neither a disk nor a container that is read."""
+    if not head:
         raise NotADisk("The image is empty.")
+    if head.startswith(_DESCRIPTOR):
+        raise ImageRefersElsewhere("The vmdk image is only a description of other files.")
     for magic, name in _DOCUMENTS.items():
-        if first.lstrip().startswith(magic) and b"\0" not in first[:256]:
+        if head.lstrip().startswith(magic) and b"\0" not in head[:256]:
             raise NotADisk(f"The image is {name}, not a disk.")
-    found = [name for magic, name in _MAGIC.items() if first.startswith(magic)]
-    found += [name for name, inspector in _CONTAINERS.items() if _matches(inspector(), first)]
-    if found:
-        raise UnsupportedFormat(f"The image was stated to be raw, but it is {found[0]}.")
+    for magic, name in _FOREIGN.items():
+        if head.startswith(magic):
+            raise UnsupportedFormat(f"The image is {name}, which is not read.")
 
 
-def _matches(inspector: format_inspector.FileInspector, head: bytes) -> bool:
+def _matches(inspector: oslo.FileInspector, head: bytes) -> bool:
     try:
         inspector.eat_chunk(head)
-    except format_inspector.ImageFormatError:
+    except oslo.ImageFormatError:
         return False
     return bool(inspector.format_match)

@@ -14,18 +14,19 @@ later copy may go on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 from twisted.internet.defer import DeferredQueue
 from twisted.internet.interfaces import IReactorTime
 
-from bootvol.errors import ImageTooLarge, ImageTruncated
+from bootvol.errors import BackendFailed, DigestMismatch, ImageTooLarge, ImageTruncated
 from bootvol.imaging.blocks import Run, runs
 from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.decompress import unpacked
 from bootvol.imaging.digest import Digester
-from bootvol.imaging.inspect import check_head, check_stated
+from bootvol.imaging.inspect import Inspection, check_stated
 from bootvol.imaging.tasks import together
 from bootvol.interfaces import Capabilities, IImageStream, IVolumeReader, IVolumeWriter
 from bootvol.model import Checkpoint, Digest, Image
@@ -54,12 +55,27 @@ class PrefixChanged(Exception):
     """What is on the volume is not what was put there: start over."""
 
 
+class Packed(Exception):
+    """The image's bytes are not those of its disk: it has to be copied to another place first.
+
+    :ivar container: its format.
+    :ivar disk_size: what it says that its disk has, in bytes; 0 where that is not known yet.
+    """
+
+    def __init__(self, container: str, disk_size: int) -> None:
+        super().__init__(container)
+        self.container = container
+        self.disk_size = disk_size
+
+
 class Copy:
-    """One image on its way onto one volume.
+    """One image on its way onto one volume, or to where a container can be read.
 
     :param image: what the source said of it.
     :param volume_size: bytes.
     :param capabilities: of the volume's backend.
+    :param container: the format that the image is known to be packed in, if it is copied as it is.
+    :param hash_anyway: compute a digest even if neither the source nor a checkpoint has use for it.
     :param pool: the buffers of this copy alone.
     :param threads: where hashing and searching for zeros happen.
     :param clock: the reactor.
@@ -79,8 +95,13 @@ class Copy:
         threads: Threads,
         clock: IReactorTime,
         every: int,
+        container: str | None = None,
+        hash_anyway: bool = False,
     ) -> None:
         self._image = image
+        self._hash_anyway = hash_anyway
+        self._container = container
+        self._inspection = Inspection(container or image.format)
         self._volume_size = volume_size
         self._capabilities = capabilities
         self._pool = pool
@@ -105,32 +126,58 @@ class Copy:
         :raises PrefixChanged: it is not what it was.
         :raises bootvol.errors.BackendFailed: the volume could not be read.
         """
-        for offset in range(0, checkpoint.offset, self._pool.size):
-            length = min(self._pool.size, checkpoint.offset - offset)
-            block = self._up_to_block(length)
-            data = memoryview(await reader.read(offset, block))[:length]
-            await self._threads.run(self._digester.update, data)
+        await self._read_back(reader, checkpoint.offset, self._take_in)
         if self._digester.so_far() != checkpoint.digest:
             raise PrefixChanged
         self.offset = self._total = checkpoint.offset
         self._digest = checkpoint.digest
         self.checkpoint = checkpoint
 
-    async def run(self, stream: IImageStream, writer: IVolumeWriter) -> Digest:
-        """Copy the rest of the image; return the digest of the whole.
+    async def verify(self, reader: IVolumeReader, digest: Digest) -> None:
+        """Read what is on the volume, and hold it against the digest that :meth:`run` returned.
+
+        :raises bootvol.errors.BackendFailed: the volume gives back something else, or nothing.
+        """
+        found = Digester(digest)
+        await self._read_back(reader, self.offset, lambda _, data: found.update(data))
+        try:
+            found.verify()
+        except DigestMismatch:
+            raise BackendFailed("The volume does not give back what was written to it.") from None
+
+    async def _read_back(
+        self, reader: IVolumeReader, end: int, take: Callable[[int, memoryview], None]
+    ) -> None:
+        """Give what is on the volume up to ``end`` bytes to ``take``, in a thread, in order."""
+        for offset in range(0, end, self._pool.size):
+            length = min(self._pool.size, end - offset)
+            data = memoryview(await reader.read(offset, self._up_to_block(length)))
+            await self._threads.run(take, offset, data[:length])
+
+    async def run(
+        self, stream: IImageStream, writer: IVolumeWriter, *, plain: bool = False
+    ) -> Digest | None:
+        """Copy the rest of the image; return the digest of the whole, if one was computed.
 
         When it returns, the bytes survive loss of power.  When it raises or is cancelled, nothing
         goes on any more.
 
         :param stream: begins at :attr:`offset`.
+        :param plain: what looks compressed is not to be unpacked.
         :raises bootvol.errors.ImportFailed: the image is not what was stated, or does not fit.
         :raises bootvol.errors.BackendFailed: the volume could not be written.
+        :raises Packed: it is in a container, though it was not known to be; nothing was written.
         """
         check_stated(self._image.format)
         if stream.size is not None:
             self._check_fits(stream.size)
-        stream, self._digester.stated = await self._unpacked(stream)
+        if not plain and not self.offset:
+            # A copy that goes on is of no compressed image: such a one has no checkpoints.
+            stream, self._digester.stated = await unpacked(
+                stream, self._image.digest, self._threads
+            )
         self._validator, self.size = stream.validator, stream.size
+        self._digester.idle = not (self._digester.stated or self._validator or self._hash_anyway)
         await together(
             self._clock,
             self._read(stream),
@@ -141,19 +188,11 @@ class Copy:
         if stream.size is not None and self._total != stream.size:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
         digest = self._digester.verify()
+        await self._threads.run(self._inspection.finish)
         if not self._capabilities.reads_zero_when_new:
             await self._zero_tail(writer)
         await writer.flush()
         return digest
-
-    async def _unpacked(self, stream: IImageStream) -> tuple[IImageStream, Digest | None]:
-        """Return a stream of the disk itself, and the digest that is still to be checked.
-
-        A copy that goes on knows that the image is not compressed: such a one has no checkpoints.
-        """
-        if self.offset:
-            return stream, self._image.digest
-        return await unpacked(stream, self._image.digest, self._threads)
 
     async def flush(self, writer: IVolumeWriter) -> None:
         """Make durable what is on the volume, and note that as a checkpoint.
@@ -188,17 +227,24 @@ class Copy:
         while (chunk := await self._scanning.get()) is not _END:
             self._writing.put(await self._threads.run(self._look_through, chunk))
         if not self._total:
-            check_head(_END.buffer)
+            self._inspection.begin(_END.buffer)
         for _ in range(self._capabilities.parallel_writes):
             self._writing.put(_END)
 
     def _look_through(self, chunk: _Chunk) -> _Chunk:
         data = chunk.buffer[: chunk.length]
-        if chunk.offset == 0:
-            check_head(data)
-        self._digester.update(data)
+        self._take_in(chunk.offset, data)
         found = tuple(runs(self._padded(chunk)))
         return attrs.evolve(chunk, runs=found, digest=self._digester.so_far())
+
+    def _take_in(self, offset: int, data: memoryview) -> None:
+        if offset:
+            self._inspection.more(data)
+        else:
+            self._inspection.begin(data)
+        if self._inspection.container != self._container:
+            raise Packed(str(self._inspection.container), self._inspection.disk_size)
+        self._digester.update(data)
 
     def _padded(self, chunk: _Chunk) -> memoryview:
         """Return the chunk up to a whole block; only the image's last one can be short of it."""
@@ -248,5 +294,5 @@ class Copy:
     def _check_fits(self, length: int) -> None:
         if length > self._volume_size:
             raise ImageTooLarge(
-                f"The image has at least {length} bytes; the volume has {self._volume_size}."
+                f"The image has at least {length} bytes; there is room for {self._volume_size}."
             )

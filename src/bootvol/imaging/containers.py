@@ -1,0 +1,247 @@
+"""Reads the disk in a container (qcow2, vmdk, vhd, vhdx, vdi): qemu's tools do, in a sandbox.
+
+The format is stated to them and never probed again, and the image is examined before its disk is
+read: what `qemu-img` would take without a word (a truncated qcow2, another file in the place of a
+part of the disk) is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from bootvol.errors import (
+    ContainerTruncated,
+    ImageBomb,
+    ImageCorrupt,
+    ImageRefersElsewhere,
+    ImageTooLarge,
+    UnsupportedFormat,
+)
+from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdStream
+from bootvol.imaging.sandbox import Ended, Program, Sandbox
+from bootvol.model import GIB
+from bootvol.threads import Threads
+
+#: What qemu calls the formats that it calls otherwise.
+_DRIVERS: Final = {"vhd": "vpc"}
+#: The descriptors that the image and the listening socket are in the sandbox.
+_IMAGE, _LISTENER = 4, 3
+_PATH: Final = f"/proc/self/fd/{_IMAGE}"
+#: CPU time that reading may take: in any case, and for each GiB of the volume; in seconds.
+_SECONDS, _SECONDS_OF_A_GIB = 60, 30
+#: Seconds without an answer after which a reader of an image is given up.
+_SILENCE: Final = 60.0
+#: `qemu-img check`: errors in the image; a check of this format is not known.
+_ERRORS, _NO_CHECK = 2, 63
+
+#: How qemu's tools say that an image was cut off.
+_BEYOND: Final = re.compile(r"truncated|after (?:the )?end of|after EOF")
+_EXTENT: Final = re.compile(rb'"length": (\d+),.*"offset": (\d+)')
+
+#: What a vhd image ends with (Virtual Hard Disk Image Format Specification, "Hard Disk Footer").
+_VHD_FOOTER: Final = b"conectix"
+#: Every part of a vhdx image begins and ends on one of these (MS-VHDX, section 2.1), in bytes.
+_VHDX_UNIT: Final = 1024 * 1024
+
+
+T = TypeVar("T")
+
+
+class Containers:
+    """Opens containers.
+
+    :param sandbox: where their readers run.
+    """
+
+    def __init__(self, sandbox: Sandbox, threads: Threads) -> None:
+        self._sandbox = sandbox
+        self._threads = threads
+
+    async def open(
+        self, container: str, descriptor: int, volume_size: int, stack: AsyncExitStack
+    ) -> NbdStream:
+        """Return the disk in a container as a stream.
+
+        :param container: its format, one of :data:`bootvol.imaging.inspect.CONTAINERS`.
+        :param descriptor: the whole container, open for reading; stays the caller's.
+        :param volume_size: the most that the disk may have, in bytes.
+        :param stack: ends what was started, when the disk has been read or is not wanted any more.
+        :raises ImportFailed: the container is not what it should be, or cannot be read here.
+        """
+        driver = _DRIVERS.get(container, container)
+        seconds = _SECONDS + _SECONDS_OF_A_GIB * (volume_size // GIB)
+        await self._threads.run(_check_end, container, descriptor)
+        await self._examine(driver, descriptor, volume_size, seconds)
+        return await self._serve(driver, descriptor, seconds, stack)
+
+    async def _examine(self, driver: str, descriptor: int, volume_size: int, seconds: int) -> None:
+        files = {_IMAGE: descriptor}
+        info = await self._sandbox.run(
+            ["qemu-img", "info", "--output=json", f"--format={driver}", _PATH], files, seconds
+        )
+        if info.code:
+            raise _broken(info)
+        _check_info(json.loads(info.out), volume_size)
+        check = await self._sandbox.run(
+            ["qemu-img", "check", f"--format={driver}", _PATH], files, seconds
+        )
+        ends = _Ends()
+        mapped = await self._sandbox.run(
+            ["qemu-img", "map", "--output=json", f"--format={driver}", _PATH],
+            files,
+            seconds,
+            ends.take,
+        )
+        size = os.fstat(descriptor).st_size
+        if ends.last > size:
+            raise ContainerTruncated(f"The image has {size} bytes, but parts of it lie beyond.")
+        if check.code in {1, _ERRORS}:
+            raise _broken(check)
+        if mapped.code:
+            raise _broken(mapped)
+
+    async def _serve(
+        self, driver: str, descriptor: int, seconds: int, stack: AsyncExitStack
+    ) -> NbdStream:
+        """Have the disk served on a socket, and connect to it."""
+        listener, client = await self._threads.run(_sockets)
+        try:
+            # The server takes the listening socket as systemd would give it one, and is told so by
+            # its own pid: sd_listen_fds(3).
+            program = await self._sandbox.start(
+                [
+                    "sh",
+                    "-c",
+                    'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"',
+                    "sh",
+                    "qemu-nbd",
+                    "--read-only",
+                    f"--format={driver}",
+                    _PATH,
+                ],
+                {_IMAGE: descriptor, _LISTENER: listener.fileno()},
+                seconds,
+            )
+        except BaseException:
+            client.close()
+            raise
+        finally:
+            listener.close()
+        stack.push_async_callback(_end, program)
+        connection = NbdConnection(client)
+        stream = _Served(connection, self._threads, program)
+        stack.push_async_callback(stream.close)
+        await stream.negotiate()
+        return stream
+
+
+class _Served(NbdStream):
+    """A disk whose server may die of it."""
+
+    def __init__(self, connection: NbdConnection, threads: Threads, program: Program) -> None:
+        super().__init__(connection, threads)
+        self._program = program
+
+    async def negotiate(self) -> None:
+        """Wait until the disk is there."""
+        await self._guarded(self._threads.run(self._connection.negotiate))
+        self.size = self._connection.size
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        return await self._guarded(super().read_into(target))
+
+    async def _guarded(self, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await call
+        except NbdFailed as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise ImageBomb("Reading the image takes more time than it may.") from error
+            ended = await self._program.end()
+            ended.check_spent()
+            raise _broken(ended) from error
+
+
+class _Ends:
+    """Reads what `qemu-img map` writes.
+
+    :ivar last: where the part of the image that lies furthest ends, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def take(self, line: bytes) -> None:
+        """Take in a line: an extent."""
+        found = _EXTENT.search(line)
+        if found is not None:
+            self.last = max(self.last, int(found[1]) + int(found[2]))
+
+
+async def _end(program: Program) -> None:
+    program.kill()
+    await program.end()
+
+
+def _check_info(info: dict[str, Any], volume_size: int) -> None:
+    """See what `qemu-img info` says of an image: it was refused before, should it not be whole."""
+    data = info.get("format-specific", {}).get("data", {})
+    extents = data.get("extents", [])
+    elsewhere = [each for each in extents if each.get("filename") != _PATH]
+    if elsewhere or len(extents) > 1:
+        raise ImageRefersElsewhere("Parts of the image's disk lie in other files.")
+    if info.get("backing-filename") or data.get("data-file"):
+        raise ImageRefersElsewhere("The image has a backing or data file.")
+    if info.get("encrypted"):
+        raise UnsupportedFormat("The image is encrypted.")
+    if info["virtual-size"] > volume_size:
+        raise too_large(info["virtual-size"], volume_size)
+
+
+def too_large(disk_size: int, volume_size: int) -> ImageTooLarge:
+    """Return the error for a disk that does not fit; sizes in bytes."""
+    return ImageTooLarge(f"The image's disk has {disk_size} bytes; the volume has {volume_size}.")
+
+
+def _check_end(container: str, descriptor: int) -> None:
+    """See whether the image's end is there, where `qemu-img` does not miss it."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, 512, max(0, size - 512))
+    if container == "vhd" and not tail.startswith(_VHD_FOOTER):
+        raise ContainerTruncated("The vhd image lacks its last bytes, the footer.")
+    if container == "vhdx" and size % _VHDX_UNIT:
+        raise ContainerTruncated("The vhdx image does not end where one can end.")
+
+
+def _sockets() -> tuple[socket.socket, socket.socket]:
+    """Return a listening socket that nobody else can reach, and a connection to it.
+
+    That is there before the server is: should the daemon die, the server meets its end at once.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    client = socket.socket(socket.AF_UNIX)
+    with tempfile.TemporaryDirectory(prefix="bootvol") as folder:
+        path = str(Path(folder) / "disk")
+        listener.bind(path)
+        listener.listen(1)
+        client.settimeout(_SILENCE)
+        client.connect(path)
+    return listener, client
+
+
+def _broken(ended: Ended) -> ImageCorrupt:
+    """Return what a program complained of as an error, without its prefixes and our own path."""
+    what = re.sub(rf"qemu-\w+: |Could not open '{re.escape(_PATH)}': ", "", ended.reason).rstrip(
+        "."
+    )
+    if _BEYOND.search(ended.out + ended.err):
+        return ContainerTruncated(f"Parts of the image lie beyond its end: {what}.")
+    return ImageCorrupt(f"The image cannot be read: {what}.")

@@ -1,0 +1,196 @@
+"""Makes images of every format that is read, and hostile ones, with qemu-img and by hand."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import attrs
+
+from bootvol.testing.backends import noise
+
+MIB = 1024 * 1024
+#: What the disk in every good image holds.
+DISK = noise(3 * MIB) + bytes(4 * MIB) + noise(MIB, 2)
+
+
+def qemu_img(*arguments: str | Path) -> None:
+    """Run qemu-img."""
+    subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, timeout=60)
+
+
+def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = DISK) -> bytes:
+    """Return an image of a disk in a format that qemu-img writes."""
+    raw, image = folder / "disk.raw", folder / "disk.image"
+    raw.write_bytes(disk)
+    qemu_img("convert", "-f", "raw", "-O", kind, *options, raw, image)
+    content = image.read_bytes()
+    raw.unlink()
+    image.unlink()
+    return content
+
+
+def patched(content: bytes, offset: int, data: bytes) -> bytes:
+    """Return ``content`` with ``data`` at ``offset``."""
+    return content[:offset] + data + content[offset + len(data) :]
+
+
+def qcow2(folder: Path) -> bytes:
+    """Return a good qcow2 image."""
+    return convert(folder, "qcow2")
+
+
+#: Kinds of good images, by the format to state: each holds :data:`DISK`.
+GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
+    "qcow2": (None, qcow2),
+    "qcow2-packed": ("qcow2", lambda folder: convert(folder, "qcow2", ["-c"])),
+    "qcow2-zstd": (None, lambda at: convert(at, "qcow2", ["-c", "-o", "compression_type=zstd"])),
+    "qcow2-2": (None, lambda folder: convert(folder, "qcow2", ["-o", "compat=0.10"])),
+    "qcow2-gz": (None, lambda folder: gzip.compress(qcow2(folder), 1)),
+    "vmdk": (None, lambda folder: convert(folder, "vmdk")),
+    "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
+    "vhd": (None, lambda folder: convert(folder, "vpc", ["-o", "force_size"])),
+    "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", ["-o", "subformat=fixed,force_size"])),
+    "vhdx": (None, lambda folder: convert(folder, "vhdx")),
+    "vdi": ("vdi", lambda folder: convert(folder, "vdi")),
+}
+
+
+@attrs.frozen
+class Hostile:
+    """An image that must be refused.
+
+    :ivar code: of the error.
+    :ivar make: makes it, in an empty folder.
+    :ivar stated: its format as its source states it.
+    """
+
+    code: str
+    make: Callable[[Path], bytes]
+    stated: str | None = None
+
+
+def _backed(folder: Path) -> bytes:
+    image = folder / "disk.image"
+    qemu_img("create", "-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw", image, "1M")
+    return image.read_bytes()
+
+
+def _data_file(folder: Path) -> bytes:
+    image, data = folder / "disk.image", folder / "data"
+    qemu_img("create", "-f", "qcow2", "-o", f"data_file={data},data_file_raw=on", image, "1M")
+    return image.read_bytes()
+
+
+def _flat(folder: Path) -> bytes:
+    """Return a sparse vmdk whose descriptor speaks of another file."""
+    content = convert(folder, "vmdk")
+    start = content.index(b"RW ")
+    end = content.index(b"\n", start)
+    return patched(content, start, b'RW 16 FLAT "/etc/passwd" 0'.ljust(end - start))
+
+
+def _large(folder: Path) -> bytes:
+    image = folder / "disk.image"
+    qemu_img("create", "-f", "qcow2", image, "2G")
+    return image.read_bytes()
+
+
+def _encrypted(folder: Path) -> bytes:
+    image = folder / "disk.image"
+    qemu_img(
+        *("create", "-f", "qcow2", "--object", "secret,id=s,data=x"),
+        *("-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", image, "1M"),
+    )
+    return image.read_bytes()
+
+
+def _l1(content: bytes) -> int:
+    """Return where a qcow2 image's first table of levels lies."""
+    return int(struct.unpack_from(">Q", content, 40)[0])
+
+
+def _l2(content: bytes) -> int:
+    """Return where its first table of clusters lies."""
+    return int(struct.unpack_from(">Q", content, _l1(content))[0]) & ~(1 << 63)
+
+
+def _lying(entry: int) -> Callable[[Path], bytes]:
+    """Return what makes an image whose first cluster's entry is ``entry``."""
+
+    def make(folder: Path) -> bytes:
+        content = qcow2(folder)
+        return patched(content, _l2(content), struct.pack(">Q", entry))
+
+    return make
+
+
+def _cut(kind: str, count: int, *options: str) -> Callable[[Path], bytes]:
+    """Return what makes an image that lacks its last bytes."""
+    return lambda folder: convert(folder, kind, options)[:-count]
+
+
+def _partitioned(folder: Path) -> bytes:
+    """Return a qcow2 image that is a partitioned disk as well."""
+    entry = bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + struct.pack("<II", 1, 100)
+    return patched(qcow2(folder), 446, entry + bytes(48) + b"\x55\xaa")
+
+
+def _greedy_xz(_folder: Path) -> bytes:
+    """Return an image that asks for a gigabyte to unpack a few bytes."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 20}]
+    content = bytearray(lzma.compress(DISK, check=lzma.CHECK_NONE, filters=filters))
+    # The block's header: size, flags, filter id, size of properties, then the dictionary's size.
+    content[12 + 4] = 38
+    size = (content[12] + 1) * 4
+    content[12 + size - 4 : 12 + size] = struct.pack("<I", _crc32(content[12 : 12 + size - 4]))
+    return bytes(content)
+
+
+def _crc32(data: bytes | bytearray) -> int:
+    import zlib
+
+    return zlib.crc32(data)
+
+
+HOSTILE = {
+    "backing-file": Hostile("image-refers-elsewhere", _backed),
+    "data-file": Hostile("image-refers-elsewhere", _data_file),
+    "vmdk-extent": Hostile("image-refers-elsewhere", _flat),
+    "vmdk-descriptor": Hostile(
+        "image-refers-elsewhere",
+        lambda _: b'# Disk DescriptorFile\nversion=1\nRW 16 FLAT "/etc/passwd" 0\n',
+    ),
+    "not-raw": Hostile("format-mismatch", qcow2, "raw"),
+    "not-qcow2": Hostile("format-mismatch", lambda _: DISK, "qcow2"),
+    "not-vmdk": Hostile("format-mismatch", qcow2, "vmdk"),
+    "nested": Hostile("format-mismatch", lambda at: convert(at, "qcow2", disk=qcow2(at))),
+    "polyglot": Hostile("image-ambiguous", _partitioned),
+    "disk-too-large": Hostile("image-too-large", _large),
+    "bomb": Hostile("image-too-large", lambda _: gzip.compress(bytes(1025 * MIB), 1)),
+    "greedy": Hostile("image-bomb", _greedy_xz),
+    "lying-overlap": Hostile("image-corrupt", _lying(1 << 63 | 1 << 16)),
+    "lying-beyond": Hostile("container-truncated", _lying(1 << 63 | 1 << 40)),
+    "lying-askew": Hostile("image-corrupt", _lying(1 << 63 | 0x50200)),
+    "strange-feature": Hostile(
+        "image-corrupt", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 40))
+    ),
+    "encrypted": Hostile("unsupported-format", _encrypted),
+    "head-only": Hostile("image-corrupt", lambda at: qcow2(at)[:300]),
+    "cut-qcow2": Hostile("container-truncated", _cut("qcow2", 100)),
+    "cut-qcow2-far": Hostile("container-truncated", _cut("qcow2", 2 * MIB)),
+    "cut-qcow2-packed": Hostile("container-truncated", _cut("qcow2", MIB, "-c")),
+    "cut-vmdk": Hostile("container-truncated", _cut("vmdk", 1000)),
+    "cut-vmdk-stream": Hostile(
+        "image-corrupt", _cut("vmdk", 1000, "-o", "subformat=streamOptimized")
+    ),
+    "cut-vhd": Hostile("container-truncated", _cut("vpc", 100)),
+    "cut-vhd-far": Hostile("container-truncated", _cut("vpc", MIB)),
+    "cut-vhdx": Hostile("container-truncated", _cut("vhdx", 100)),
+    "cut-vhdx-far": Hostile("container-truncated", _cut("vhdx", MIB)),
+    "cut-vdi": Hostile("container-truncated", _cut("vdi", 100)),
+}

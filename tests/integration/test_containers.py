@@ -1,0 +1,53 @@
+"""Images in containers: good ones become the disk in them, hostile ones are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.daemons import Running
+from tests.images import DISK, GOOD, HOSTILE
+
+
+def state(running: Running, name: str, image_format: str | None) -> None:
+    """Let the source state an image's format."""
+    if image_format is not None:
+        (running.images / "index.toml").write_text(
+            f'[[images]]\nid = "{name}"\nfile = "{name}"\nformat = "{image_format}"\n'
+        )
+
+
+@pytest.mark.parametrize("name", GOOD)
+@ensureDeferred
+async def test_the_disk_in_a_container(running: Running, tmp_path: Path, name: str) -> None:
+    stated, make = GOOD[name]
+    (running.images / name).write_bytes(make(tmp_path))
+    state(running, name, stated)
+    number = await running.create(name)
+    settled = await running.until(number, "available", "error")
+    progress = await running.progress(number)
+    assert settled == "available", progress
+    (file,) = running.files()
+    with file.open("rb") as volume:
+        assert volume.read(len(DISK)) == DISK
+        assert not any(volume.read(1024 * 1024))
+    assert file.stat().st_blocks * 512 < 5 * 1024 * 1024, "its holes take no space"
+    assert progress["bytesDone"] == progress["bytesTotal"] >= len(DISK)
+    assert list((running.folder / "var" / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@ensureDeferred
+async def test_hostile_images_are_refused(running: Running, tmp_path: Path, name: str) -> None:
+    hostile = HOSTILE[name]
+    (running.images / name).write_bytes(hostile.make(tmp_path))
+    state(running, name, hostile.stated)
+    number = await running.create(name)
+    assert await running.until(number, "available", "error") == "error"
+    error = (await running.progress(number))["error"]
+    assert error["code"] == hostile.code, error
+    assert error["retryable"] is False
+    assert "/proc" not in error["message"]
+    assert running.files() == [], "its space is given back"
