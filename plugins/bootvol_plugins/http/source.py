@@ -38,7 +38,7 @@ from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.ranges import rest, retry_after, size_of_rest, validator_of
 from bootvol_plugins.http.stream import BodyStream, Unwanted
-from bootvol_plugins.http.urls import Refused, lies_under, parse
+from bootvol_plugins.http.urls import Refused, lies_under, parse, to_ask
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 5
@@ -182,7 +182,7 @@ class HttpSource:
         client = HTTPClient(self._agent)
         asked = client.request(
             method,
-            url,
+            to_ask(url),
             headers=headers,
             allow_redirects=False,
             unbuffered=True,

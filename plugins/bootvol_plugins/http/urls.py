@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from hyperlink import DecodedURL, URLParseError
+from hyperlink import DecodedURL, EncodedURL, URLParseError
 
 _SCHEMES: Final = frozenset({"http", "https"})
 #: Readers of URLs disagree on what these mean; no image needs them.
@@ -36,6 +36,26 @@ def parse(text: str) -> DecodedURL:
     if "" in segments[:-1]:
         raise Refused("has an empty part in its path")
     return url
+
+
+def to_ask(url: DecodedURL) -> EncodedURL:
+    """Return ``url`` in the form that treq makes no more of.
+
+    Of its own it would ask for ``url.to_uri()``, which takes an IPv6 address for a name.
+    """
+    encoded = url.encoded_url
+    if ":" in url.host:
+        encoded = encoded.replace(host="name").to_uri().replace(host=url.host)
+    else:
+        encoded = encoded.to_uri()
+    return _Ready.from_text(encoded.to_text())
+
+
+class _Ready(EncodedURL):
+    """A URL whose every part is as it is sent."""
+
+    def to_uri(self) -> EncodedURL:
+        return self
 
 
 def lies_under(url: DecodedURL, prefixes: Iterable[DecodedURL]) -> bool:
