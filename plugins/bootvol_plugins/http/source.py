@@ -20,9 +20,8 @@ from twisted.web.client import (
     ResponseFailed,
     ResponseNeverReceived,
 )
-from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from bootvol.errors import (
@@ -34,6 +33,7 @@ from bootvol.errors import (
 )
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Digest, Image
+from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
 from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.ranges import rest, retry_after, size_of_rest, validator_of
@@ -68,8 +68,8 @@ class HttpSource:
         self._stall = options.stall
         self._checksums = options.checksums
         self._reactor = reactor
-        policy = BrowserLikePolicyForHTTPS(_authorities(options.ca) if options.ca else None)
-        self._agent = _PlainAgent(Agent(reactor, policy, connectTimeout=options.timeout))
+        tls = BrowserLikePolicyForHTTPS(_authorities(options.ca) if options.ca else None)
+        self._agent = _PlainAgent(_agent(name, options, reactor, tls, self._allow))
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`: the web has no list."""
@@ -193,8 +193,6 @@ class HttpSource:
             return await _cancellable(asked)
         except (ConnectError, DNSLookupError, ResponseNeverReceived, ResponseFailed) as error:
             raise SourceFailed(f"{url.host} cannot be reached: {_why(error)}.") from error
-        except SchemeNotSupported as error:
-            raise SourceFailed(f"{url.scheme} is not supported here.") from error
 
     def _timed_out(self, _result: object, timeout: float) -> IResponse:
         raise SourceFailed(f"The server did not answer within {timeout:g} seconds.")
@@ -204,7 +202,7 @@ class HttpSource:
 class _PlainAgent:
     """Asks for bodies as they are: a compressed transfer could swell without bound in memory."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: IAgent) -> None:
         self._agent = agent
 
     def request(
@@ -218,6 +216,20 @@ class _PlainAgent:
         plain = Headers(dict((headers or Headers()).getAllRawHeaders()))
         plain.setRawHeaders(b"accept-encoding", [b"identity"])
         return self._agent.request(method, uri, plain, bodyProducer).addCallback(_refuse_encoded)
+
+
+def _agent(
+    name: str,
+    options: HttpOptions,
+    reactor: Any,
+    tls: IPolicyForHTTPS,
+    allow: Sequence[DecodedURL],
+) -> IAgent:
+    """Return what connects, as far as addresses are allowed."""
+    policy = AddressPolicy.of(options.networks, allow)
+    endpoints = CheckedEndpoints(reactor, policy, tls, options.timeout, name)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, endpoints)
+    return agent
 
 
 def _authorities(path: Path) -> Any:
