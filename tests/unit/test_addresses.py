@@ -171,6 +171,14 @@ def test_an_address_that_is_named_is_meant() -> None:
     assert not named.allows("::ffff:127.0.0.1", "127.0.0.1")
 
 
+def test_what_a_proxy_may_be_asked_for() -> None:
+    named = policy(["192.168.0.0/16"], ["http://10.0.0.1/"])
+    for host in ("images.example", "localhost", "10.0.0.1", "192.168.1.1", PUBLIC, ANOTHER):
+        assert named.allows_unresolved(host)
+    for host in ("127.0.0.1", "::1", "10.0.0.2", "127.1", "0x7f000001", "2130706433", "0177.1"):
+        assert not named.allows_unresolved(host)
+
+
 # --- connecting ---------------------------------------------------------------------------------
 
 

@@ -111,6 +111,11 @@ def test_databases(tmp_path: Path) -> None:
         ),
         (HTTP + 'networks = ["inside"]\n', "'inside' does not appear to be an IPv4 or IPv6 net"),
         (HTTP + 'networks = ["::ffff:10.0.0.0/104"]\n', "is a network of IPv4; write it so"),
+        (
+            HTTP + 'proxy = "http://me:secret-token@proxy:3128"\n',
+            "sources[1]: (hidden): proxy has credentials, which are not supported",
+        ),
+        (HTTP + 'proxy = "proxy:3128"\n', "proxy is not http://HOST:PORT. Correct the value"),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, told: str) -> None:

@@ -8,6 +8,7 @@ own question was answered, and connects to nothing but the very addresses that i
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -90,6 +91,13 @@ class AddressPolicy:
             _is_public(each) or any(each in network for network in self.networks)
             for each in _ends(found)
         )
+
+    def allows_unresolved(self, host: str) -> bool:
+        """Tell whether somebody else may be asked to connect to ``host``: any name, but not any
+        address.
+        """
+        found = _address(host) or _old_address(host)
+        return found is None or self.allows(str(found), host)
 
 
 @implementer(IHostnameResolver)
@@ -252,6 +260,14 @@ def _address(text: str) -> Address | None:
     try:
         return ipaddress.ip_address(text)
     except ValueError:
+        return None
+
+
+def _old_address(text: str) -> Address | None:
+    """Return the address that ``text`` means to a resolver of old: ``127.1``, ``0x7f000001``."""
+    try:
+        return ipaddress.ip_address(socket.inet_aton(text))
+    except OSError:
         return None
 
 

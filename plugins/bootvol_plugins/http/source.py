@@ -36,6 +36,7 @@ from bootvol.model import Caller, Digest, Image
 from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
 from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
 from bootvol_plugins.http.options import HttpOptions
+from bootvol_plugins.http.proxy import ProxiedAgent
 from bootvol_plugins.http.ranges import rest, retry_after, size_of_rest, validator_of
 from bootvol_plugins.http.stream import BodyStream, Unwanted
 from bootvol_plugins.http.urls import Refused, lies_under, parse, to_ask
@@ -68,6 +69,7 @@ class HttpSource:
         self._stall = options.stall
         self._checksums = options.checksums
         self._reactor = reactor
+        self._through = " through the proxy" if options.proxy else ""
         tls = BrowserLikePolicyForHTTPS(_authorities(options.ca) if options.ca else None)
         self._agent = _PlainAgent(_agent(name, options, reactor, tls, self._allow))
 
@@ -192,10 +194,12 @@ class HttpSource:
         try:
             return await _cancellable(asked)
         except (ConnectError, DNSLookupError, ResponseNeverReceived, ResponseFailed) as error:
-            raise SourceFailed(f"{url.host} cannot be reached: {_why(error)}.") from error
+            raise SourceFailed(
+                f"{url.host} cannot be reached{self._through}: {_why(error)}."
+            ) from error
 
     def _timed_out(self, _result: object, timeout: float) -> IResponse:
-        raise SourceFailed(f"The server did not answer within {timeout:g} seconds.")
+        raise SourceFailed(f"The server did not answer{self._through} within {timeout:g} seconds.")
 
 
 @implementer(IAgent)
@@ -227,6 +231,8 @@ def _agent(
 ) -> IAgent:
     """Return what connects, as far as addresses are allowed."""
     policy = AddressPolicy.of(options.networks, allow)
+    if options.proxy is not None:
+        return ProxiedAgent(reactor, options.proxy, policy, tls, options.timeout)
     endpoints = CheckedEndpoints(reactor, policy, tls, options.timeout, name)
     agent: IAgent = Agent.usingEndpointFactory(reactor, endpoints)
     return agent

@@ -11,6 +11,7 @@ from hyperlink import DecodedURL, EncodedURL, URLParseError
 _SCHEMES: Final = frozenset({"http", "https"})
 #: Readers of URLs disagree on what these mean; no image needs them.
 _SUSPECT: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_PROXY: Final = re.compile(r"http://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?")
 
 
 class Refused(Exception):
@@ -56,6 +57,19 @@ class _Ready(EncodedURL):
 
     def to_uri(self) -> EncodedURL:
         return self
+
+
+def parse_proxy(text: str) -> tuple[str, int]:
+    """Return the host and port of a proxy.
+
+    :raises Refused: ``text`` is not the URL of one.
+    """
+    if "@" in text:
+        raise Refused("has credentials, which are not supported")
+    found = _PROXY.fullmatch(text)
+    if found is None or not 0 < int(found[3]) < 65536:
+        raise Refused("is not http://HOST:PORT")
+    return found[1] or found[2], int(found[3])
 
 
 def lies_under(url: DecodedURL, prefixes: Iterable[DecodedURL]) -> bool:
