@@ -65,6 +65,8 @@ _WEB: Final = """
 name = "web"
 plugin = "http"
 allow = [{url}]
+# Whoever runs the demo names this one URL, and may mean a server of their own.
+networks = ["0.0.0.0/0", "::/0"]
 """
 
 

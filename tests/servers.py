@@ -21,11 +21,13 @@ class Server:
     """A server that runs.
 
     :ivar connections: those that clients hold open.
+    :ivar accepted: for each connection that there ever was, the client's address.
     """
 
     scheme: str
     port: int
     connections: set[object]
+    accepted: list[object]
 
     @property
     def url(self) -> str:
@@ -34,17 +36,23 @@ class Server:
 
 
 @contextmanager
-def serve(root: IResource, tls: Any = None) -> Iterator[Server]:
+def serve(
+    root: IResource, tls: Any = None, interface: str = "127.0.0.1", port: int = 0
+) -> Iterator[Server]:
     """Serve a resource until the block ends; sync fixtures only.
 
     :param tls: a context factory, for https.
+    :param interface: the address to listen at.
+    :param port: 0 is a free one.
     """
     site = Site(root)
     connections: set[object] = set()
+    accepted: list[object] = []
     build = site.buildProtocol
 
     def counted(address: Any) -> Any:
         protocol = build(address)
+        accepted.append(address)
         connections.add(protocol)
         lost = protocol.connectionLost
 
@@ -57,12 +65,12 @@ def serve(root: IResource, tls: Any = None) -> Iterator[Server]:
 
     site.buildProtocol = counted  # type: ignore[method-assign]
     if tls is None:
-        listening = reactor.listenTCP(0, site, interface="127.0.0.1")
+        listening = reactor.listenTCP(port, site, interface=interface)
     else:
-        listening = reactor.listenSSL(0, site, tls, interface="127.0.0.1")
+        listening = reactor.listenSSL(port, site, tls, interface=interface)
     scheme = "http" if tls is None else "https"
     try:
-        yield Server(scheme, listening.getHost().port, connections)
+        yield Server(scheme, listening.getHost().port, connections, accepted)
     finally:
         pytest_twisted.blockon(listening.stopListening())
 

@@ -45,5 +45,6 @@ class TestHttp(ImageSourceContract):
 
     @pytest.fixture
     def subject(self, context: PluginContext, server: Server) -> Subject:
-        source = HttpSource(context.name, HttpOptions(allow=[server.url]), context.reactor)
+        options = HttpOptions(allow=[server.url], networks=["127.0.0.0/8", "::1/128"])
+        source = HttpSource(context.name, options, context.reactor)
         return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)

@@ -28,6 +28,7 @@ retries = 2
 name = "web"
 plugin = "http"
 allow = ["{url}images/"]
+networks = ["127.0.0.0/8", "::1/128"]
 stall = 0.5
 """
 

@@ -135,7 +135,10 @@ def web() -> Iterator[tuple[Server, Web]]:
 @pytest.fixture
 def over_http(tmp_path: Path, web: tuple[Server, Web]) -> str:
     """The configuration of a source that may ask that server."""
-    return f'[[sources]]\nname = "web"\nplugin = "http"\nallow = ["{web[0].url}images/"]\n'
+    return (
+        f'[[sources]]\nname = "web"\nplugin = "http"\nallow = ["{web[0].url}images/"]\n'
+        'networks = ["127.0.0.0/8", "::1/128"]\n'
+    )
 
 
 @pytest.mark.parametrize(

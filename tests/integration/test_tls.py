@@ -24,6 +24,7 @@ retries = 0
 name = "web"
 plugin = "http"
 allow = ["{url}"]
+networks = ["127.0.0.0/8", "::1/128"]
 ca = "ca.pem"
 """
 

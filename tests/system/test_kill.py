@@ -32,6 +32,7 @@ checkpoint_mib = 1
 name = "web"
 plugin = "http"
 allow = ["{url}images/"]
+networks = ["127.0.0.0/8", "::1/128"]
 """
 
 

@@ -29,6 +29,8 @@ plugin = "directory"
 directory = "/srv/images"
 """
 
+HTTP = LEAST + '[[sources]]\nname = "w"\nplugin = "http"\nallow = ["https://x/"]\n'
+
 
 def load(folder: Path, text: str) -> settings.Settings:
     """Load a configuration of that text."""
@@ -103,6 +105,17 @@ def test_databases(tmp_path: Path) -> None:
             LEAST + '[[sources]]\nname = "w"\nplugin = "http"\nallow = ["ftp://x/"]\n',
             "sources[1].allow: ['ftp://x/']: 'ftp://x/' is not an http or https URL",
         ),
+        (
+            HTTP + 'networks = ["10.0.0.1/8"]\n',
+            "sources[1].networks: ['10.0.0.1/8']: 10.0.0.1/8 has host bits set. Correct",
+        ),
+        (HTTP + 'networks = ["inside"]\n', "'inside' does not appear to be an IPv4 or IPv6 net"),
+        (HTTP + 'networks = ["::ffff:10.0.0.0/104"]\n', "is a network of IPv4; write it so"),
+        (
+            HTTP + 'proxy = "http://me:secret-token@proxy:3128"\n',
+            "sources[1]: (hidden): proxy has credentials, which are not supported",
+        ),
+        (HTTP + 'proxy = "proxy:3128"\n', "proxy is not http://HOST:PORT. Correct the value"),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, told: str) -> None:

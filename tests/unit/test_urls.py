@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootvol_plugins.http.urls import Refused, lies_under, parse
+from bootvol_plugins.http.urls import Refused, lies_under, parse, to_ask
 
 ALLOWED = [parse("http://images.example/public/"), parse("https://host:8443")]
 
@@ -66,3 +66,16 @@ def test_elsewhere(url: str) -> None:
 def test_refused(url: str) -> None:
     with pytest.raises(Refused):
         parse(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("http://images.example/a%2520b?c=%26&d", "http://images.example/a%2520b?c=%26&d"),
+        ("https://images.example:8443/", "https://images.example:8443/"),
+        ("http://b\u00fccher.example/\u00fc?\u00fc", "http://xn--bcher-kva.example/%C3%BC?%C3%BC"),
+        ("http://[fd00::1]:8080/\u00fc", "http://[fd00::1]:8080/%C3%BC"),
+    ],
+)
+def test_what_is_sent(url: str, asked: str) -> None:
+    assert to_ask(parse(url)).to_uri().to_text() == asked

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import ipaddress
+from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bootvol.options import ConfigPath, Options
-from bootvol_plugins.http.urls import Refused, parse
+from bootvol_plugins.http.urls import Refused, parse, parse_proxy
+
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 class HttpOptions(Options):
@@ -15,6 +18,9 @@ class HttpOptions(Options):
 
     :ivar allow: URL prefixes; only what lies under one of them is ever asked for, redirects
         included.
+    :ivar networks: CIDRs of the operator's own networks, which names may lead to; otherwise they
+        may only lead to what everyone can reach.
+    :ivar proxy: ``http://HOST:PORT`` of a proxy that all requests go through.
     :ivar timeout: seconds that a server may take to begin its answer.
     :ivar stall: seconds that it may then send nothing, while something is wanted.
     :ivar ca: a PEM file of the authorities that https servers are trusted by; without one, the
@@ -23,6 +29,8 @@ class HttpOptions(Options):
     """
 
     allow: list[str] = Field(min_length=1)
+    networks: list[str] = Field(default=[])
+    proxy: str | None = None
     timeout: float = Field(default=10.0, gt=0, le=600)
     stall: float = Field(default=60.0, gt=0, le=3600)
     ca: ConfigPath | None = None
@@ -37,3 +45,22 @@ class HttpOptions(Options):
             except Refused as error:
                 raise ValueError(f"{prefix!r} {error}") from None
         return value
+
+    @field_validator("networks")
+    @classmethod
+    def _parse_networks(cls, value: list[str]) -> list[str]:
+        for each in value:
+            network = ipaddress.ip_network(each)  # says itself what is wrong
+            if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+                raise ValueError(f"{each!r} is a network of IPv4; write it so")
+        return value
+
+    # Of the whole table, not of the key: so that a password in it is not repeated in the message.
+    @model_validator(mode="after")
+    def _parse_proxy(self) -> Self:
+        if self.proxy is not None:
+            try:
+                parse_proxy(self.proxy)
+            except Refused as error:
+                raise ValueError(f"proxy {error}") from None
+        return self

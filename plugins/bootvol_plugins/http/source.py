@@ -20,9 +20,8 @@ from twisted.web.client import (
     ResponseFailed,
     ResponseNeverReceived,
 )
-from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from bootvol.errors import (
@@ -34,11 +33,13 @@ from bootvol.errors import (
 )
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Digest, Image
+from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
 from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
 from bootvol_plugins.http.options import HttpOptions
+from bootvol_plugins.http.proxy import ProxiedAgent
 from bootvol_plugins.http.ranges import rest, retry_after, size_of_rest, validator_of
 from bootvol_plugins.http.stream import BodyStream, Unwanted
-from bootvol_plugins.http.urls import Refused, lies_under, parse
+from bootvol_plugins.http.urls import Refused, lies_under, parse, to_ask
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 5
@@ -68,8 +69,9 @@ class HttpSource:
         self._stall = options.stall
         self._checksums = options.checksums
         self._reactor = reactor
-        policy = BrowserLikePolicyForHTTPS(_authorities(options.ca) if options.ca else None)
-        self._agent = _PlainAgent(Agent(reactor, policy, connectTimeout=options.timeout))
+        self._through = " through the proxy" if options.proxy else ""
+        tls = BrowserLikePolicyForHTTPS(_authorities(options.ca) if options.ca else None)
+        self._agent = _PlainAgent(_agent(name, options, reactor, tls, self._allow))
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`: the web has no list."""
@@ -182,7 +184,7 @@ class HttpSource:
         client = HTTPClient(self._agent)
         asked = client.request(
             method,
-            url,
+            to_ask(url),
             headers=headers,
             allow_redirects=False,
             unbuffered=True,
@@ -192,19 +194,19 @@ class HttpSource:
         try:
             return await _cancellable(asked)
         except (ConnectError, DNSLookupError, ResponseNeverReceived, ResponseFailed) as error:
-            raise SourceFailed(f"{url.host} cannot be reached: {_why(error)}.") from error
-        except SchemeNotSupported as error:
-            raise SourceFailed(f"{url.scheme} is not supported here.") from error
+            raise SourceFailed(
+                f"{url.host} cannot be reached{self._through}: {_why(error)}."
+            ) from error
 
     def _timed_out(self, _result: object, timeout: float) -> IResponse:
-        raise SourceFailed(f"The server did not answer within {timeout:g} seconds.")
+        raise SourceFailed(f"The server did not answer{self._through} within {timeout:g} seconds.")
 
 
 @implementer(IAgent)
 class _PlainAgent:
     """Asks for bodies as they are: a compressed transfer could swell without bound in memory."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: IAgent) -> None:
         self._agent = agent
 
     def request(
@@ -218,6 +220,22 @@ class _PlainAgent:
         plain = Headers(dict((headers or Headers()).getAllRawHeaders()))
         plain.setRawHeaders(b"accept-encoding", [b"identity"])
         return self._agent.request(method, uri, plain, bodyProducer).addCallback(_refuse_encoded)
+
+
+def _agent(
+    name: str,
+    options: HttpOptions,
+    reactor: Any,
+    tls: IPolicyForHTTPS,
+    allow: Sequence[DecodedURL],
+) -> IAgent:
+    """Return what connects, as far as addresses are allowed."""
+    policy = AddressPolicy.of(options.networks, allow)
+    if options.proxy is not None:
+        return ProxiedAgent(reactor, options.proxy, policy, tls, options.timeout)
+    endpoints = CheckedEndpoints(reactor, policy, tls, options.timeout, name)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, endpoints)
+    return agent
 
 
 def _authorities(path: Path) -> Any:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from hyperlink import DecodedURL, URLParseError
+from hyperlink import DecodedURL, EncodedURL, URLParseError
 
 _SCHEMES: Final = frozenset({"http", "https"})
 #: Readers of URLs disagree on what these mean; no image needs them.
 _SUSPECT: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_PROXY: Final = re.compile(r"http://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?")
 
 
 class Refused(Exception):
@@ -36,6 +37,39 @@ def parse(text: str) -> DecodedURL:
     if "" in segments[:-1]:
         raise Refused("has an empty part in its path")
     return url
+
+
+def to_ask(url: DecodedURL) -> EncodedURL:
+    """Return ``url`` in the form that treq makes no more of.
+
+    Of its own it would ask for ``url.to_uri()``, which takes an IPv6 address for a name.
+    """
+    encoded = url.encoded_url
+    if ":" in url.host:
+        encoded = encoded.replace(host="name").to_uri().replace(host=url.host)
+    else:
+        encoded = encoded.to_uri()
+    return _Ready.from_text(encoded.to_text())
+
+
+class _Ready(EncodedURL):
+    """A URL whose every part is as it is sent."""
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+
+def parse_proxy(text: str) -> tuple[str, int]:
+    """Return the host and port of a proxy.
+
+    :raises Refused: ``text`` is not the URL of one.
+    """
+    if "@" in text:
+        raise Refused("has credentials, which are not supported")
+    found = _PROXY.fullmatch(text)
+    if found is None or not 0 < int(found[3]) < 65536:
+        raise Refused("is not http://HOST:PORT")
+    return found[1] or found[2], int(found[3])
 
 
 def lies_under(url: DecodedURL, prefixes: Iterable[DecodedURL]) -> bool:
