@@ -272,6 +272,7 @@ def _insert(running: Running, number: int, name: str, size: int, created: dateti
             insert(imports).values(
                 volume_id=number,
                 image={"id": "4", "source": "images", "name": "4", "digest": None},
+                source="images",
                 phase="done",
                 bytes_done=1,
                 bytes_per_second=1,

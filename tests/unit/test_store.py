@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import URL, Connection, make_url
+from sqlalchemy import URL, Connection, make_url, select, text
 from twisted.internet import reactor
 
 from bootvol.errors import ConfigurationError, ErrorReport, VolumeNotFound
 from bootvol.lifecycle import Event, IllegalTransition, Status
 from bootvol.model import Digest, Image, Usage, Volume
-from bootvol.store import claims, imports, volumes
+from bootvol.store import claims, imports, schema, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
 
@@ -66,6 +67,22 @@ def a_claim(db: Connection, holder: str, *, bootable: bool, now: float, until: f
 
 def test_migrations_make_the_schema(db: Connection) -> None:
     assert compare_metadata(MigrationContext.configure(db), METADATA) == []
+
+
+def test_imports_from_before_learn_their_source(database: Database) -> None:
+    with database._engine.begin() as db:
+        number = volumes.add(db, a_volume(image="i")).id
+        imports.add(db, number, Image("i", "some-source", "n"))
+        with Operations.context(MigrationContext.configure(db)) as operations:
+            operations.drop_column("imports", "source")
+        db.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    database.upgrade()
+    with database._engine.begin() as db:
+        assert compare_metadata(MigrationContext.configure(db), METADATA) == []
+        assert db.execute(select(schema.imports.c.source)).scalar_one() == "some-source"
+        volumes.happen(db, number, Event.DELETE)
+        volumes.happen(db, number, Event.VANISH)
+        assert imports.find(db, number) is None, "it goes with its volume, still"
 
 
 def test_a_schema_of_another_version_is_refused(database: Database) -> None:

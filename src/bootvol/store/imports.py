@@ -19,6 +19,7 @@ def add(connection: Connection, volume_id: int, image: Image) -> None:
         insert(imports).values(
             volume_id=volume_id,
             image=attrs.asdict(image),
+            source=image.source,
             phase=Phase.QUEUED,
             bytes_done=0,
             bytes_total=image.size_bytes,

@@ -88,6 +88,8 @@ imports = Table(
         autoincrement=False,
     ),
     Column("image", JSON, nullable=False),
+    # The image's: here too, since it may have a limit.
+    Column("source", String(64), nullable=False),
     Column("phase", String(32), nullable=False),
     Column("bytes_done", BigInteger, nullable=False),
     Column("bytes_total", BigInteger),
