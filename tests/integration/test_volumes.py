@@ -83,6 +83,7 @@ async def test_a_bootable_volume_from_creation_to_deletion(running: Running) -> 
     assert rate > 0
     assert progress == {
         "phase": "done",
+        "position": None,
         "bytesDone": len(content),
         "bytesTotal": len(content),
         "etaSeconds": 0,

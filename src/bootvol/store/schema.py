@@ -100,3 +100,11 @@ imports = Table(
     Column("durable_digest", String(128)),
     Column("validator", Text),
 )
+
+# Which tenant had an import claimed when: a number that grows with each claim.
+turns = Table(
+    "turns",
+    METADATA,
+    Column("tenant", String(255), primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
