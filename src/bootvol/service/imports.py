@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed
+from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.pipeline import Copy, PrefixChanged
 from bootvol.interfaces import IBlockBackend, IImageSource
@@ -103,6 +104,7 @@ class Limits:
 class Importer:
     """Runs imports.
 
+    :param bandwidth: what all of them together may take from sources.
     :param threads: where hashing happens.
     :param clock: the reactor.
     """
@@ -111,12 +113,14 @@ class Importer:
         self,
         images: Images,
         backends: Backends,
+        bandwidth: Bandwidth,
         threads: Threads,
         limits: Limits,
         clock: IReactorTime,
     ) -> None:
         self._images = images
         self._backends = backends
+        self._bandwidth = bandwidth
         self._threads = threads
         self._limits = limits
         self._clock = clock
@@ -175,6 +179,7 @@ class Importer:
             stream = await source.open(
                 task.image, copy.offset, at.validator if at is not None else None
             )
+            stream = self._bandwidth.limited(task.image.source, stream)
             stack.push_async_callback(stream.close)
             if stream.offset != copy.offset:
                 # The source cannot go on from there, or the image is another by now.
