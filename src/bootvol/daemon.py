@@ -24,6 +24,7 @@ from bootvol.api.http import ApiRoot, make_site
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.faults import fault
 from bootvol.errors import ConfigurationError
+from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.interfaces import PluginContext
@@ -33,7 +34,7 @@ from bootvol.service.imports import Importer, Limits
 from bootvol.service.jobs import Tools
 from bootvol.service.quotas import Quota
 from bootvol.service.volumes import Volumes
-from bootvol.service.worker import Worker
+from bootvol.service.worker import Concurrency, Worker
 from bootvol.settings import PluginSettings, Settings
 from bootvol.store import claims
 from bootvol.store.database import Database
@@ -105,10 +106,16 @@ class Daemon(Service):
         identity = self._plugin(config.identity)
         images = Images({each.name: self._plugin(each) for each in config.sources})
         backends = Backends([self._plugin(each) for each in config.backends])
+        bandwidth = Bandwidth(
+            config.imports.bandwidth_mib,
+            {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
+            self._reactor,
+        )
         importer = Importer(
             images,
             backends,
             Containers(Sandbox(self._reactor, config.imports.converter_mib * _MIB), self._threads),
+            bandwidth,
             self._threads,
             Limits(
                 config.imports.buffers,
@@ -121,7 +128,12 @@ class Daemon(Service):
             self._reactor,
         )
         tools = Tools(self._database, backends, importer, self._reactor)
-        worker = Worker(self._worker_id, config.imports.concurrent, tools)
+        concurrency = Concurrency(
+            config.imports.concurrent,
+            {each.name: each.concurrent for each in config.backends if each.concurrent},
+            {each.name: each.concurrent for each in config.sources if each.concurrent},
+        )
+        worker = Worker(self._worker_id, concurrency, tools)
         volumes = Volumes(
             self._database,
             images,

@@ -218,7 +218,10 @@ class PluginContext:
 
 @attrs.frozen
 class SourcePlugin:
-    """Describes a kind of image source.  ``factory`` gets an instance of ``settings``."""
+    """Describes a kind of image source.  ``factory`` gets an instance of ``settings``.
+
+    ``name``, ``plugin``, ``concurrent`` and ``bandwidth_mib`` of its table are the core's.
+    """
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IImageSource]
@@ -226,7 +229,10 @@ class SourcePlugin:
 
 @attrs.frozen
 class BackendPlugin:
-    """Describes a kind of block backend.  ``factory`` gets an instance of ``settings``."""
+    """Describes a kind of block backend.  ``factory`` gets an instance of ``settings``.
+
+    ``name``, ``plugin`` and ``concurrent`` of its table are the core's.
+    """
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IBlockBackend]

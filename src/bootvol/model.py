@@ -154,6 +154,7 @@ class Import:
     :ivar bytes_done: bytes of the image that are on the volume.
     :ivar bytes_per_second: mean rate of this attempt.
     :ivar checkpoint: where another attempt may go on.
+    :ivar position: its place in line while it waits for a worker, from 1; None when it does not.
     """
 
     volume_id: int
@@ -165,6 +166,7 @@ class Import:
     attempt: int = 0
     checkpoint: Checkpoint | None = None
     error: ErrorReport | None = None
+    position: int | None = None
 
 
 @attrs.frozen

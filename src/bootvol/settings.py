@@ -25,6 +25,10 @@ _SECRET: Final = frozenset({"token", "tokens", "password", "secret", "url"})
 
 Model = TypeVar("Model", bound=BaseModel)
 Limit = Annotated[int, Field(ge=-1)]
+#: At least one at once.
+Concurrent = Annotated[int, Field(ge=1, strict=True)]
+#: MiB per second.
+Bandwidth = Annotated[float, Field(gt=0, le=2**20, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -80,6 +84,7 @@ class Imports(Options):
     """``[imports]``: how much is done at once, and with how much memory."""
 
     concurrent: int = Field(default=4, ge=1, le=64)
+    bandwidth_mib: Bandwidth | None = None
     buffers: int = Field(default=4, ge=2, le=64)
     buffer_kib: int = Field(default=2048, ge=64, le=65536, multiple_of=64)
     checkpoint_mib: int = Field(default=64, ge=1, le=65536)
@@ -91,18 +96,40 @@ class Imports(Options):
 
 @attrs.frozen
 class PluginSettings:
-    """One configured plugin: what the operator calls it, its kind, and its own settings."""
+    """One configured plugin: what the operator calls it, its kind, its limits, its own settings.
+
+    :ivar concurrent: how many imports of it a daemon runs at once; None is no limit of its own.
+    :ivar bandwidth_mib: MiB per second that a daemon takes from it; None as above.
+    """
 
     name: str
     descriptor: SourcePlugin | BackendPlugin | IdentityPlugin
     options: BaseModel
+    concurrent: int | None = None
+    bandwidth_mib: float | None = None
 
 
 class _Table(BaseModel):
-    """A plugin's table before the plugin itself has read it."""
+    """What the core reads of a plugin's table; the rest is the plugin's own."""
 
     name: Name
     plugin: str
+
+
+class _BackendTable(_Table):
+    concurrent: Concurrent | None = None
+
+
+class _SourceTable(_Table):
+    concurrent: Concurrent | None = None
+    bandwidth_mib: Bandwidth | None = None
+
+
+_TABLES: Final[Mapping[type, type[_Table]]] = {
+    IdentityPlugin: _Table,
+    BackendPlugin: _BackendTable,
+    SourcePlugin: _SourceTable,
+}
 
 
 class _Root(Options):
@@ -191,15 +218,16 @@ def _database(url: str, base: Path) -> URL:
 def _plugin(
     path: Path, place: str, kind: type[plugins.Descriptor], table: Mapping[str, Any], base: Path
 ) -> PluginSettings:
-    head = _validate(path, place, _Table, table, base)
+    head = _validate(path, place, _TABLES[kind], table, base)
     try:
         descriptor = plugins.load(kind, head.plugin)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {place}.plugin: {head.plugin!r}: {error}") from error
-    own = {key: value for key, value in table.items() if key not in {"name", "plugin"}}
-    return PluginSettings(
-        head.name, descriptor, _validate(path, place, descriptor.settings, own, base)
-    )
+    core = head.model_dump()
+    own = {key: value for key, value in table.items() if key not in core}
+    options = _validate(path, place, descriptor.settings, own, base)
+    del core["plugin"]
+    return PluginSettings(descriptor=descriptor, options=options, **core)
 
 
 def _validate(

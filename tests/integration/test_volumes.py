@@ -83,6 +83,7 @@ async def test_a_bootable_volume_from_creation_to_deletion(running: Running) -> 
     assert rate > 0
     assert progress == {
         "phase": "done",
+        "position": None,
         "bytesDone": len(content),
         "bytesTotal": len(content),
         "etaSeconds": 0,
@@ -272,6 +273,7 @@ def _insert(running: Running, number: int, name: str, size: int, created: dateti
             insert(imports).values(
                 volume_id=number,
                 image={"id": "4", "source": "images", "name": "4", "digest": None},
+                source="images",
                 phase="done",
                 bytes_done=1,
                 bytes_per_second=1,

@@ -58,7 +58,31 @@ def test_the_file_of_the_repository_holds_every_default(tmp_path: Path) -> None:
         assert getattr(given, part) == getattr(least, part)
     tables = tomllib.loads(shipped)
     for part in ("api", "state", "quota", "imports"):
-        assert set(tables[part]) == set(type(getattr(least, part)).model_fields), part
+        fields = type(getattr(least, part)).model_fields
+        without = {name for name, field in fields.items() if field.default is None}
+        assert set(tables[part]) == set(fields) - without, part
+        for name in without:
+            assert f"\n# {name} = " in shown_table(shipped, part), name
+
+
+def shown_table(text: str, name: str) -> str:
+    """Return a table as the file has it, with its comments."""
+    return text.partition(f"\n[{name}]\n")[2].partition("\n[")[0]
+
+
+def test_limits(tmp_path: Path) -> None:
+    found = load(tmp_path, LEAST)
+    assert found.imports.bandwidth_mib is None
+    for each in (*found.backends, *found.sources):
+        assert (each.concurrent, each.bandwidth_mib) == (None, None)
+    limited = LEAST.replace('name = "b"', 'name = "b"\nconcurrent = 3').replace(
+        'name = "s"', 'name = "s"\nconcurrent = 1\nbandwidth_mib = 40'
+    )
+    found = load(tmp_path, "[imports]\nbandwidth_mib = 0.5\n" + limited)
+    assert found.imports.bandwidth_mib == 0.5
+    assert (found.backends[0].concurrent, found.backends[0].bandwidth_mib) == (3, None)
+    assert (found.sources[0].concurrent, found.sources[0].bandwidth_mib) == (1, 40)
+    assert found.sources[0].options.model_dump() == {"directory": Path("/srv/images")}
 
 
 def test_databases(tmp_path: Path) -> None:
@@ -99,6 +123,25 @@ def test_databases(tmp_path: Path) -> None:
             LEAST.replace('name = "b"', 'name = "b/"'),
             "backends[0].name: 'b/': String should match pattern",
         ),
+        (
+            LEAST.replace('name = "b"', 'name = "b"\nconcurrent = 0'),
+            "backends[0].concurrent: 0: Input should be greater than or equal to 1",
+        ),
+        (
+            LEAST.replace('name = "s"', 'name = "s"\nconcurrent = true'),
+            "sources[0].concurrent: True: Input should be a valid integer",
+        ),
+        (
+            LEAST.replace('name = "s"', 'name = "s"\nbandwidth_mib = 0'),
+            "sources[0].bandwidth_mib: 0: Input should be greater than 0",
+        ),
+        (
+            LEAST.replace('name = "b"', 'name = "b"\nbandwidth_mib = 1'),
+            "backends[0].bandwidth_mib: there is no such key",
+        ),
+        ("[identity]\nconcurrent = 1\n" + LEAST, "identity.concurrent: there is no such key"),
+        ("[imports]\nbandwidth_mib = inf\n" + LEAST, "imports.bandwidth_mib: inf: Input should"),
+        ("[imports]\nbandwidth_mib = nan\n" + LEAST, "imports.bandwidth_mib: nan: Input should"),
         (LEAST.replace('"secret-token"', "7"), "identity.tokens[0].token: (hidden): Input"),
         (LEAST + LEAST[LEAST.index("[[sources") :], "the name 's' is given twice"),
         (

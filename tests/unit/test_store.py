@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import URL, Connection, make_url
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import URL, Connection, func, make_url, select, text, update
 from twisted.internet import reactor
 
 from bootvol.errors import ConfigurationError, ErrorReport, VolumeNotFound
 from bootvol.lifecycle import Event, IllegalTransition, Status
 from bootvol.model import Digest, Image, Usage, Volume
-from bootvol.store import claims, imports, volumes
+from bootvol.store import claims, imports, schema, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
 
 REPORT = ErrorReport("code", "message", True, "remedy")
+
+
+#: What tests of the line take for the present, in seconds.
+NOW = 100.0
+#: What a volume may be about, for them.
+STATES = ("waits", "runs", "ran out", "deleting", "blank", "done")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -28,8 +38,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     """Where an empty database is, of each kind in turn."""
     if request.param == "sqlite":
         return make_url(f"sqlite:///{tmp_path / 'folder' / 'x.db'}")
-    made: str = request.getfixturevalue("new_postgresql")()
-    return make_url(made).set(drivername="postgresql+psycopg")
+    return _on_server(request.getfixturevalue("new_postgresql")())
 
 
 @pytest.fixture
@@ -57,15 +66,40 @@ def a_volume(name: str = "v", tenant: str = "t", image: str | None = None) -> Vo
     )
 
 
-def a_claim(db: Connection, holder: str, *, bootable: bool, now: float, until: float) -> Any:
+def an_import(db: Connection, name: str = "v", tenant: str = "t", source: str = "s") -> int:
+    """Add a volume with an import that waits; return its id."""
+    number = volumes.add(db, a_volume(name, tenant, "i")).id
+    imports.add(db, number, Image("i", source, "n"))
+    return number
+
+
+def a_claim(
+    db: Connection, holder: str, *, bootable: bool, now: float, until: float, **more: Any
+) -> Any:
     """Claim as a worker does that has one backend and no other job."""
     return claims.claim(
-        db, holder, bootable=bootable, backends=["b"], busy=[], now=now, until=until
+        db, holder, bootable=bootable, backends=["b"], busy=[], now=now, until=until, **more
     )
 
 
 def test_migrations_make_the_schema(db: Connection) -> None:
     assert compare_metadata(MigrationContext.configure(db), METADATA) == []
+
+
+def test_imports_from_before_learn_their_source(database: Database) -> None:
+    with database._engine.begin() as db:
+        number = an_import(db, source="some-source")
+        with Operations.context(MigrationContext.configure(db)) as operations:
+            operations.drop_column("imports", "source")
+            operations.drop_table("turns")
+        db.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    database.upgrade()
+    with database._engine.begin() as db:
+        assert compare_metadata(MigrationContext.configure(db), METADATA) == []
+        assert db.execute(select(schema.imports.c.source)).scalar_one() == "some-source"
+        volumes.happen(db, number, Event.DELETE)
+        volumes.happen(db, number, Event.VANISH)
+        assert imports.find(db, number) is None, "it goes with its volume, still"
 
 
 def test_a_schema_of_another_version_is_refused(database: Database) -> None:
@@ -112,16 +146,16 @@ def test_imports_keep_their_image(db: Connection, digest: Digest | None) -> None
     number = volumes.add(db, a_volume(image="i")).id
     image = Image("i", "s", "n", "raw", 2**40, 2, digest)
     imports.add(db, number, image)
-    found = imports.get(db, "t", number)
+    found = imports.get(db, "t", number, 0)
     assert found.image == image
     assert (found.attempt, found.bytes_total) == (0, 2**40)
     imports.begin(db, number)
     imports.record(db, number, bytes_done=5)
     imports.begin(db, number)
-    again = imports.get(db, "t", number)
+    again = imports.get(db, "t", number, 0)
     assert (again.attempt, again.bytes_done) == (2, 0)
     with pytest.raises(VolumeNotFound):
-        imports.get(db, "other", number)
+        imports.get(db, "other", number, 0)
 
 
 def test_a_claim_keeps_others_out_until_it_runs_out(db: Connection) -> None:
@@ -152,7 +186,7 @@ def test_a_killed_daemon_finds_its_own_claims(db: Connection) -> None:
 
 
 def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
-    number = volumes.add(db, a_volume(image="i")).id
+    number = an_import(db)
     assert a_claim(db, "a", bootable=True, now=0, until=10) is not None
     volumes.happen(db, number, Event.DELETE)
     assert not claims.renew(db, "a", number, {Status.CREATING, Status.DOWNLOADING}, 20)
@@ -175,3 +209,139 @@ def test_settled_volumes_are_no_work(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
     volumes.happen(db, number, Event.COMPLETE)
     assert a_claim(db, "a", bootable=False, now=0, until=10) is None
+
+
+def test_the_line_is_fair_and_claims_go_by_it(db: Connection) -> None:
+    # Within the test: pytest-twisted wraps one with parameters and examples more than once.
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(STATES)), max_size=12))
+    def holds(imported: list[tuple[str, str]]) -> None:
+        with db.begin_nested() as savepoint:
+            _claim_all(db, imported)
+            savepoint.rollback()
+
+    holds()
+
+
+def _claim_all(db: Connection, imported: list[tuple[str, str]]) -> None:
+    """Add imports of tenants in states, and claim those that wait: by their positions."""
+    waiting: dict[str, list[int]] = {tenant: [] for tenant in "abc"}
+    running, last = dict.fromkeys("abc", 0), dict.fromkeys("abc", 0)
+    for place, (tenant, state) in enumerate(imported):
+        number = _in_state(db, f"v{place}", tenant, state)
+        if state in {"waits", "ran out"}:
+            waiting[tenant].append(number)
+        running[tenant] += state == "runs"
+    while any(waiting.values()):
+        # The rule once more, in other words.
+        line = sorted(
+            (running[tenant] + index, last[tenant], number)
+            for tenant, numbers in waiting.items()
+            for index, number in enumerate(numbers)
+        )
+        shown = [claims.position(db, number, NOW) for *_, number in line]
+        assert shown == list(range(1, len(line) + 1))
+        claimed = a_claim(db, "w/1", bootable=True, now=NOW, until=NOW + 10)
+        assert claimed is not None
+        assert claimed.id == line[0][-1]
+        assert claims.position(db, claimed.id, NOW) is None
+        waiting[claimed.tenant].remove(claimed.id)
+        running[claimed.tenant] += 1
+        last[claimed.tenant] = max(last.values()) + 1
+    assert a_claim(db, "w/1", bootable=True, now=NOW, until=NOW + 10) is None
+
+
+def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
+    """Add a volume that waits to be imported, or does not for one of several reasons."""
+    if state == "blank":
+        return volumes.add(db, a_volume(name, tenant)).id
+    number = an_import(db, name, tenant)
+    mine = update(schema.volumes).where(schema.volumes.c.id == number)
+    if state in {"runs", "ran out"}:
+        until = NOW if state == "runs" else NOW - 1
+        db.execute(mine.values(status=Status.DOWNLOADING, worker="x/1", lease_until=until))
+    elif state == "deleting":
+        volumes.happen(db, number, Event.DELETE)
+    elif state == "done":
+        volumes.happen(db, number, Event.DOWNLOAD)
+        volumes.happen(db, number, Event.COMPLETE)
+    return number
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_nobody_waits_for_all_that_another_asked_for(db: Connection, at_once: int) -> None:
+    for n in range(20):
+        an_import(db, f"a{n}", "a")
+    running = [a_claim(db, "w/1", bootable=True, now=0, until=10) for _ in range(at_once)]
+    for tenant in "bb", "c":
+        for n, name in enumerate(tenant):
+            an_import(db, f"{name}{n}", name)
+    taken = ""
+    for _ in range(9):
+        # The oldest ends, and another begins.
+        for event in (Event.DOWNLOAD, Event.COMPLETE):
+            volumes.happen(db, running[0].id, event)
+        running = [*running[1:], a_claim(db, "w/1", bootable=True, now=0, until=10)]
+        taken += running[-1].tenant
+    assert taken[:2] == "bc"
+    assert taken.index("b", 1) <= 2 + at_once
+    assert taken[-3:] == "aaa"
+
+
+def test_imports_of_a_full_source_are_overtaken(db: Connection) -> None:
+    first, second = an_import(db, "1", source="full"), an_import(db, "2", source="other")
+    assert imports.get(db, "t", second, 0).position == 2
+    claimed = a_claim(db, "a", bootable=True, now=0, until=10, full=["full"])
+    assert claimed is not None
+    assert claimed.id == second
+    assert a_claim(db, "a", bootable=True, now=0, until=10, full=["full"]) is None
+    assert imports.get(db, "t", first, 0).position == 1
+    assert imports.get(db, "t", second, 0).position is None
+
+
+def test_who_claims_at_the_same_time_gets_the_next(new_postgresql: Callable[[], str]) -> None:
+    database = _server(new_postgresql())
+    with database._engine.begin() as one:
+        numbers = [an_import(one, "1", "a"), an_import(one, "2", "a"), an_import(one, "3", "b")]
+    with database._engine.begin() as one, database._engine.begin() as two:
+        first = a_claim(one, "one/1", bootable=True, now=0, until=10)
+        second = a_claim(two, "two/1", bootable=True, now=0, until=10)
+        assert (first.id, second.id) == (numbers[0], numbers[2])
+    database._engine.dispose()
+
+
+def test_claims_from_many_sides_take_each_import_once(new_postgresql: Callable[[], str]) -> None:
+    database = _server(new_postgresql())
+    with database._engine.begin() as db:
+        numbers = [an_import(db, f"v{n}", "abc"[n % 3]) for n in range(60)]
+
+    def claim_all(worker: int) -> list[int]:
+        mine: list[int] = []
+        while True:
+            with database._engine.begin() as db:
+                claimed = a_claim(db, f"{worker}/1", bootable=True, now=0, until=10)
+                if claimed is None and claims_left(db) == 0:
+                    return mine
+            if claimed is not None:
+                mine.append(claimed.id)
+
+    def claims_left(db: Connection) -> int:
+        free = schema.volumes.c.worker.is_(None)
+        return db.execute(select(func.count()).where(free)).scalar_one()
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = list(pool.map(claim_all, range(4)))
+    assert sorted(number for each in claimed for number in each) == numbers
+    database._engine.dispose()
+
+
+def _server(url: str) -> Database:
+    """Return a database of the newest schema on a server."""
+    loop: Any = reactor
+    database = Database(_on_server(url), loop)
+    database.upgrade()
+    return database
+
+
+def _on_server(url: str) -> URL:
+    return make_url(url).set(drivername="postgresql+psycopg")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection, make_url, update
@@ -20,23 +21,26 @@ from bootvol.model import Image, Import, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.imports import Progress
 from bootvol.service.jobs import LEASE, Tools
-from bootvol.service.worker import POLL, Worker
+from bootvol.service.worker import POLL, Concurrency, Worker
 from bootvol.store import imports, schema, volumes
 from bootvol.store.database import Database
 from bootvol.testing.memory import MemoryBackend
 
 loop: Any = reactor
+LIMITS = Concurrency(2)
 
 
 class Imports:
     """Stands for the importer: each run waits until the test says how it ends.
 
     :ivar runs: those that wait.
+    :ivar volumes: the ids of theirs.
     :ivar most: how many there ever were at once.
     """
 
     def __init__(self) -> None:
         self.runs: list[Deferred[None]] = []
+        self.volumes: list[int] = []
         self.started = 0
         self.most = 0
 
@@ -44,12 +48,14 @@ class Imports:
         """See bootvol.service.imports.Importer."""
         run: Deferred[None] = Deferred()
         self.runs.append(run)
+        self.volumes.append(volume.id)
         self.started += 1
         self.most = max(self.most, len(self.runs))
         try:
             await run
         finally:
             self.runs.remove(run)
+            self.volumes.remove(volume.id)
 
 
 class Bench:
@@ -60,22 +66,32 @@ class Bench:
         self.database.upgrade()
         self.database.start()
         self.backend = MemoryBackend("b", loop)
+        self.spare = MemoryBackend("c", loop)
         self.clock = Clock()
         self.imports = Imports()
         self.worker = self.another("w")
         self.worker.startService()
 
-    def another(self, name: str, backend: MemoryBackend | None = None) -> Worker:
+    def another(
+        self, name: str, backend: MemoryBackend | None = None, limits: Concurrency = LIMITS
+    ) -> Worker:
         """Return another worker on the same database."""
         importer: Any = self.imports
-        backends = Backends([backend or self.backend])
-        return Worker(name, 2, Tools(self.database, backends, importer, self.clock))
+        backends = Backends([backend] if backend else [self.backend, self.spare])
+        return Worker(name, limits, Tools(self.database, backends, importer, self.clock))
 
-    async def add(self, image: str | None = "i") -> int:
+    async def limit(self, **limits: Any) -> None:
+        """Replace the worker by one with other limits, which does not run yet."""
+        await self.worker.stopService()
+        self.worker = self.another("w", limits=Concurrency(**limits))
+
+    async def add(
+        self, image: str | None = "i", name: str = "v", backend: str = "b", source: str = "s"
+    ) -> int:
         """Add a volume."""
         now = datetime(2026, 1, 1, tzinfo=UTC)
-        volume = Volume(0, "v", "t", "u", 1, Status.CREATING, now, "nova", "b", image)
-        return await self.database.write(_add, volume)
+        volume = Volume(0, name, "t", "u", 1, Status.CREATING, now, "nova", backend, image)
+        return await self.database.write(_add, volume, source)
 
     async def importing(self) -> int:
         """Add a bootable volume, and wait until its import runs."""
@@ -108,10 +124,10 @@ class Bench:
         raise AssertionError(f"volume {number} is {found[number].status}, not {wanted}")
 
 
-def _add(db: Connection, volume: Volume) -> int:
+def _add(db: Connection, volume: Volume, source: str) -> int:
     added = volumes.add(db, volume)
     if volume.image_id is not None:
-        imports.add(db, added.id, Image(volume.image_id, "s", "n"))
+        imports.add(db, added.id, Image(volume.image_id, source, "n"))
     return added.id
 
 
@@ -265,3 +281,49 @@ async def test_a_worker_that_stops_lets_go(bench: Bench) -> None:
     another.startService()
     await bench.until(lambda: len(bench.imports.runs) == 1)
     await another.stopService()
+
+
+@pytest.mark.parametrize("limited", ["backends", "sources"])
+@ensureDeferred
+async def test_what_is_at_its_limit_is_overtaken(bench: Bench, limited: str) -> None:
+    key, one, other = ("backend", "b", "c") if limited == "backends" else ("source", "s", "another")
+    await bench.limit(total=4, **{limited: {one: 2}})
+    numbers = [await bench.add(name=f"{n}", **{key: one}) for n in range(4)]
+    numbers += [await bench.add(name=f"{n}", **{key: other}) for n in (4, 5, 6)]
+    bench.worker.startService()
+    await bench.until(lambda: len(bench.imports.runs) == 4)
+    assert bench.imports.volumes == [numbers[n] for n in (0, 1, 4, 5)]
+    # One of the limited ends: the next of them is ahead of the one that has no limit.
+    bench.imports.runs[0].callback(None)
+    await bench.until(lambda: bench.imports.started == 5)
+    assert bench.imports.volumes == [numbers[n] for n in (1, 4, 5, 2)]
+    # One of the others ends: the limited one that is next in line is overtaken again.
+    bench.imports.runs[1].callback(None)
+    await bench.until(lambda: bench.imports.started == 6)
+    assert bench.imports.volumes == [numbers[n] for n in (1, 5, 2, 6)]
+
+
+@ensureDeferred
+async def test_a_place_that_is_free_again_is_taken_at_once(bench: Bench) -> None:
+    await bench.limit(total=2, sources={"s": 1})
+    numbers = [await bench.add(name=f"{n}") for n in range(3)]
+    bench.worker.startService()
+    for number in numbers:
+        await bench.until(lambda: len(bench.imports.runs) == 1)
+        await bench.status(number, Status.DOWNLOADING)
+        bench.imports.runs[0].callback(None)
+        await bench.status(number, Status.AVAILABLE)
+    assert bench.imports.most == 1
+
+
+@ensureDeferred
+async def test_a_full_backend_still_removes_and_makes_blank_volumes(bench: Bench) -> None:
+    await bench.limit(total=2, backends={"b": 1})
+    bench.worker.startService()
+    await bench.importing()
+    number = await bench.add(image=None, name="blank")
+    bench.worker.wake()
+    await bench.status(number, Status.AVAILABLE)
+    await bench.database.write(volumes.happen, number, Event.DELETE)
+    bench.worker.wake()
+    await bench.status(number, Status.GONE)

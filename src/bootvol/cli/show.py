@@ -76,10 +76,17 @@ def _follow(client: Client, path: str) -> None:
             now = client.get(path)["import"]
             bar.update(
                 task,
-                description=now["phase"],
+                description=stage(now),
                 completed=now["bytesDone"],
                 total=now["bytesTotal"],
             )
             if now["phase"] in {"done", "failed"}:
                 return
             time.sleep(_INTERVAL)
+
+
+def stage(progress: dict[str, Any]) -> str:
+    """Say where an import stands: its phase, and while it waits its place in line."""
+    # A service of another version may tell of none.
+    place = progress.get("position")
+    return str(progress["phase"]) if place is None else f"waiting ({place} in line)"

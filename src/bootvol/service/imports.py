@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed
+from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.containers import Containers, too_large
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
@@ -185,6 +186,7 @@ class Importer:
     """Runs imports.
 
     :param containers: reads the disks of images that are not plain.
+    :param bandwidth: what all of them together may take from sources.
     :param threads: where hashing happens.
     :param clock: the reactor.
     """
@@ -194,6 +196,7 @@ class Importer:
         images: Images,
         backends: Backends,
         containers: Containers,
+        bandwidth: Bandwidth,
         threads: Threads,
         limits: Limits,
         clock: IReactorTime,
@@ -201,6 +204,7 @@ class Importer:
         self._images = images
         self._backends = backends
         self._containers = containers
+        self._bandwidth = bandwidth
         self._threads = threads
         self._limits = limits
         self._clock = clock
@@ -289,6 +293,7 @@ class Importer:
             stream = await fetch.source.open(
                 fetch.image, copy.offset, at.validator if at is not None else None
             )
+            stream = self._bandwidth.limited(fetch.image.source, stream)
             stack.push_async_callback(stream.close)
             if stream.offset != copy.offset:
                 # The source cannot go on from there, or the image is another by now.

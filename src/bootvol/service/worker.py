@@ -7,18 +7,23 @@ lane with a limit of its own, so that a removal never waits for a download.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
+import attrs
+from sqlalchemy import Connection as Db
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from bootvol.lifecycle import Status
+from bootvol.model import Volume
 from bootvol.service.jobs import LEASE, Job, Tools
 from bootvol.store import claims
+from bootvol.store import imports as import_rows
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
@@ -26,21 +31,37 @@ POLL: Final = 5.0
 _QUICK: Final = 4
 
 
+@attrs.frozen
+class Concurrency:
+    """How many imports a worker runs at once.
+
+    :ivar total: all together.
+    :ivar backends: onto a backend, by its name; one that is not there has no limit of its own.
+    :ivar sources: from a source, likewise.
+    """
+
+    total: int
+    backends: Mapping[str, int] = attrs.Factory(dict)
+    sources: Mapping[str, int] = attrs.Factory(dict)
+
+
 class Worker(Service):
     """Works on whatever the database says is unsettled, until it is stopped.
 
     :param worker_id: what its claims are known by; the same again after a restart.
-    :param imports: how many imports run at once.
+    :param imports: how many imports run at once, in this worker.
     :param tools: its clock tells the time, which other daemons on the same database must roughly
         share.
     """
 
-    def __init__(self, worker_id: str, imports: int, tools: Tools) -> None:
+    def __init__(self, worker_id: str, imports: Concurrency, tools: Tools) -> None:
         self._id = worker_id
         self._tools = tools
-        self._jobs: set[Job] = set()
+        self._limits = imports
+        # What goes on; with each import its source, with anything else None.
+        self._jobs: dict[Job, str | None] = {}
         self._lanes = [
-            _Lane(lambda: self._claim(True), imports, self.wake),
+            _Lane(lambda: self._claim(True), imports.total, self.wake),
             _Lane(lambda: self._claim(False), _QUICK, self.wake),
         ]
         self._polling = LoopingCall(self.wake)
@@ -81,24 +102,51 @@ class Worker(Service):
         now = self._tools.clock.seconds()
         until = now + LEASE
         holder = f"{self._id}/{uuid4().hex[:12]}"
-        volume = await self._tools.database.write(
-            claims.claim,
+        backends = set(self._tools.backends.names)
+        full: set[str] = set()
+        if bootable:
+            imports = {job: source for job, source in self._jobs.items() if source is not None}
+            backends -= _full(self._limits.backends, [job.volume.backend for job in imports])
+            full = _full(self._limits.sources, imports.values())
+        claimed = await self._tools.database.write(
+            _claimed,
             holder,
             bootable=bootable,
-            backends=list(self._tools.backends.names),
+            backends=backends,
+            full=full,
             busy=[job.volume.id for job in self._jobs],
             now=now,
             until=until,
         )
-        if volume is None:
+        if claimed is None:
             return None
+        volume, source = claimed
         job = Job(holder, volume, until, self._tools)
-        self._jobs.add(job)
-        job.ended.addCallback(lambda _: self._jobs.discard(job))
+
+        def ended(_result: None) -> None:
+            del self._jobs[job]
+
+        self._jobs[job] = source
+        job.ended.addCallback(ended)
         if not self.running:
             job.cancel()
         job.start()
         return job
+
+
+def _claimed(db: Db, /, holder: str, **wanted: Any) -> tuple[Volume, str | None] | None:
+    """Claim a volume; return it, and if it is to be imported, the source; None if there is none."""
+    volume = claims.claim(db, holder, **wanted)
+    if volume is None:
+        return None
+    task = import_rows.find(db, volume.id) if wanted["bootable"] else None
+    return volume, task.image.source if task is not None else None
+
+
+def _full(limits: Mapping[str, int], running: Collection[str]) -> set[str]:
+    """Return the names that run as often as they may."""
+    often = Counter(running)
+    return {name for name, limit in limits.items() if often[name] >= limit}
 
 
 class _Lane:

@@ -8,13 +8,18 @@ delete can never run at once, not even on two machines.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Connection, and_, case, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from bootvol.lifecycle import UNSETTLED, Status
 from bootvol.model import Volume
-from bootvol.store.schema import volumes
+from bootvol.store.schema import imports, turns, volumes
 from bootvol.store.volumes import of_row
+
+#: With an image, a volume in one of these is an import: it runs, or waits in line.
+_MAKING: Final = UNSETTLED - {Status.DELETING}
 
 
 def claim(
@@ -26,39 +31,102 @@ def claim(
     busy: Collection[int],
     now: float,
     until: float,
+    full: Collection[str] = (),
 ) -> Volume | None:
-    """Claim the oldest unsettled volume that nobody holds; return it, or None.
+    """Claim an unsettled volume that nobody holds; return it, or None.
+
+    Of imports it is the first in line that may be claimed, of everything else the oldest.
 
     :param holder: who claims: a name for this one claim, ``WORKER/…``, never used again.
     :param bootable: True for imports; False for the quick work: removals, and volumes without an
         image.
-    :param backends: names of the backends that the claimer can reach.
+    :param backends: names of the backends whose volumes may be claimed.
     :param busy: ids of volumes that it works on already, whatever the clock says of their leases.
     :param now: seconds since 1970; a lease that ended before then is nobody's.
     :param until: seconds since 1970 when this lease ends unless it is renewed.
+    :param full: names of the sources whose imports may not be claimed.
     """
-    removal = volumes.c.status == Status.DELETING
-    imported = and_(~removal, volumes.c.image_id.is_not(None))
-    query = (
-        select(volumes)
-        .where(
-            volumes.c.status.in_(UNSETTLED),
-            imported if bootable else ~imported,
-            volumes.c.backend.in_(backends),
-            volumes.c.id.not_in(busy),
-            or_(volumes.c.worker.is_(None), volumes.c.lease_until < now),
-        )
-        .order_by(volumes.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
+    # What can change meanwhile is asked of the volume itself: PostgreSQL looks again at the row
+    # that it locks, but not at the line.
+    query = select(volumes).where(
+        volumes.c.backend.in_(backends), volumes.c.id.not_in(busy), _free(now)
     )
-    row = connection.execute(query).one_or_none()
+    if bootable:
+        line = _line(now)
+        query = (
+            query.join(line, line.c.id == volumes.c.id)
+            .where(volumes.c.status.in_(_MAKING), line.c.source.not_in(full))
+            .order_by(line.c.position)
+        )
+    else:
+        removal = volumes.c.status == Status.DELETING
+        blank = and_(volumes.c.status.in_(_MAKING), volumes.c.image_id.is_(None))
+        query = query.where(or_(removal, blank)).order_by(volumes.c.id)
+    row = connection.execute(
+        query.limit(1).with_for_update(of=volumes, skip_locked=True)
+    ).one_or_none()
     if row is None:
         return None
     connection.execute(
         update(volumes).where(volumes.c.id == row.id).values(worker=holder, lease_until=until)
     )
+    if bootable:
+        _note_turn(connection, row.tenant)
     return of_row(row)
+
+
+def position(connection: Connection, volume_id: int, now: float) -> int | None:
+    """Return an import's place in line, from 1; None if it does not wait.
+
+    :param now: seconds since 1970.
+    """
+    line = _line(now)
+    return connection.execute(
+        select(line.c.position).where(line.c.id == volume_id)
+    ).scalar_one_or_none()
+
+
+def _line(now: float) -> CTE:
+    """Return the line of waiting imports: ``id``, ``source``, and ``position`` from 1.
+
+    Tenants take turns.  An import's turn is the number of those that its tenant has running or
+    waiting before it, so that however many one tenant asks for, another's first one comes next.
+    Of the same turn, the tenant goes first that has waited longest for one: where one import runs
+    at a time nobody has any running when the next is claimed, and by their age alone the fifty of
+    one tenant would all come before another's.
+    """
+    tenant, free = volumes.c.tenant, _free(now)
+    unsettled = (
+        select(
+            volumes.c.id,
+            imports.c.source,
+            free.label("waits"),
+            (
+                func.sum(case((free, 0), else_=1)).over(partition_by=tenant)
+                + func.row_number().over(partition_by=[tenant, free], order_by=volumes.c.id)
+            ).label("turn"),
+            func.coalesce(turns.c.last, 0).label("last"),
+        )
+        .select_from(volumes.join(imports).outerjoin(turns, turns.c.tenant == tenant))
+        .where(volumes.c.status.in_(_MAKING))
+        .subquery()
+    )
+    place = func.row_number().over(order_by=[unsettled.c.turn, unsettled.c.last, unsettled.c.id])
+    return (
+        select(unsettled.c.id, unsettled.c.source, place.label("position"))
+        .where(unsettled.c.waits)
+        .cte("line")
+    )
+
+
+def _note_turn(connection: Connection, tenant: str) -> None:
+    """Note that a tenant has had its turn, after all others."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    last = select(func.coalesce(func.max(turns.c.last), 0) + 1).scalar_subquery()
+    noted = insert(turns).values(tenant=tenant, last=last)
+    connection.execute(
+        noted.on_conflict_do_update(index_elements=["tenant"], set_={"last": noted.excluded.last})
+    )
 
 
 def renew(
@@ -84,6 +152,10 @@ def release_all(connection: Connection, worker: str) -> None:
     """End every lease of ``worker``: for a daemon that starts again after it was killed."""
     mine = volumes.c.worker.startswith(f"{worker}/", autoescape=True)
     connection.execute(update(volumes).where(mine).values(worker=None, lease_until=None))
+
+
+def _free(now: float) -> ColumnElement[bool]:
+    return or_(volumes.c.worker.is_(None), volumes.c.lease_until < now)
 
 
 def _held(holder: str, volume_id: int) -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
 from bootvol.model import Checkpoint, Digest, Image, Import, Phase
+from bootvol.store import claims
 from bootvol.store import volumes as volume_rows
 from bootvol.store.schema import imports
 
@@ -19,6 +20,7 @@ def add(connection: Connection, volume_id: int, image: Image) -> None:
         insert(imports).values(
             volume_id=volume_id,
             image=attrs.asdict(image),
+            source=image.source,
             phase=Phase.QUEUED,
             bytes_done=0,
             bytes_total=image.size_bytes,
@@ -28,16 +30,18 @@ def add(connection: Connection, volume_id: int, image: Image) -> None:
     )
 
 
-def get(connection: Connection, tenant: str, volume_id: int) -> Import:
+def get(connection: Connection, tenant: str, volume_id: int, now: float) -> Import:
     """Return how a tenant's volume is being, or was, filled.
 
+    :param now: seconds since 1970: by it an import waits in line, or runs.
     :raises VolumeNotFound: the tenant has no such volume, or it was made without an image.
     """
     volume = volume_rows.get(connection, tenant, volume_id)
     found = find(connection, volume_id)
     if found is None:
         raise VolumeNotFound(volume_id)
-    return attrs.evolve(found, error=volume.error)
+    place = claims.position(connection, volume_id, now)
+    return attrs.evolve(found, error=volume.error, position=place)
 
 
 def find(connection: Connection, volume_id: int) -> Import | None:

@@ -88,6 +88,8 @@ imports = Table(
         autoincrement=False,
     ),
     Column("image", JSON, nullable=False),
+    # The image's: here too, since it may have a limit.
+    Column("source", String(64), nullable=False),
     Column("phase", String(32), nullable=False),
     Column("bytes_done", BigInteger, nullable=False),
     Column("bytes_total", BigInteger),
@@ -97,4 +99,12 @@ imports = Table(
     Column("durable_bytes", BigInteger),
     Column("durable_digest", String(128)),
     Column("validator", Text),
+)
+
+# Which tenant had an import claimed when: a number that grows with each claim.
+turns = Table(
+    "turns",
+    METADATA,
+    Column("tenant", String(255), primary_key=True),
+    Column("last", BigInteger, nullable=False),
 )

@@ -45,6 +45,7 @@ def progress(value: Import) -> dict[str, Any]:
     known = left is not None and (value.bytes_per_second or not left)
     return {
         "phase": value.phase,
+        "position": value.position,
         "bytesDone": value.bytes_done,
         "bytesTotal": value.bytes_total,
         "bytesPerSecond": value.bytes_per_second,

@@ -1,0 +1,99 @@
+"""Holds back what is taken from sources to so many bytes per second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from bootvol.interfaces import IImageStream
+
+_MIB: Final = 1024 * 1024
+#: Seconds whose bytes an idle bucket lets through at once.
+_BURST: Final = 1.0
+#: The seconds that one read is worth, at most: a stream must not take much before it waits.
+_PIECE: Final = 0.25
+
+
+class Bucket:
+    """A token bucket: bytes are taken, and then waited for, first come first served.
+
+    :param rate: bytes per second.
+    """
+
+    def __init__(self, rate: float, clock: IReactorTime) -> None:
+        self.rate = rate
+        self._clock = clock
+        # Seconds until all that was taken is paid for; below 0 the bucket holds bytes.
+        self._owed = 0.0
+        self._seen = clock.seconds()
+
+    def take(self, amount: int) -> float:
+        """Take ``amount`` bytes; return the seconds to wait, below 0 if there is no need to."""
+        now = self._clock.seconds()
+        # A clock that was set back must not make anybody wait for it to come round again.
+        passed = max(0.0, now - self._seen)
+        self._seen = now
+        self._owed = max(self._owed - passed, -_BURST) + amount / self.rate
+        return self._owed
+
+
+class Bandwidth:
+    """The buckets of a daemon: one for everything, and one for each source that has a limit.
+
+    :param total: MiB per second from all sources together; None is no limit.
+    :param sources: MiB per second by the name of a source; one that is not there has no limit of
+        its own.
+    :param clock: the reactor.
+    """
+
+    def __init__(
+        self, total: float | None, sources: Mapping[str, float], clock: IReactorTime
+    ) -> None:
+        self._clock = clock
+        self._total = [] if total is None else [Bucket(total * _MIB, clock)]
+        self._sources = {name: Bucket(rate * _MIB, clock) for name, rate in sources.items()}
+
+    def limited(self, source: str, stream: IImageStream) -> IImageStream:
+        """Return a stream that takes from ``source`` no faster than it may; closed, both are."""
+        own = self._sources.get(source)
+        buckets = self._total if own is None else [*self._total, own]
+        return Limited(stream, buckets, self._clock) if buckets else stream
+
+
+@implementer(IImageStream)
+class Limited:
+    """A stream that waits, after each read, until its buckets have let through what it took.
+
+    :param buckets: at least one.
+    """
+
+    def __init__(self, stream: IImageStream, buckets: list[Bucket], clock: IReactorTime) -> None:
+        self.size = stream.size
+        self.offset = stream.offset
+        self.validator = stream.validator
+        self._stream = stream
+        self._buckets = buckets
+        self._clock = clock
+        self._piece = max(1, int(min(bucket.rate for bucket in buckets) * _PIECE))
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        filled = 0
+        while filled < len(target):
+            piece = target[filled : filled + self._piece]
+            length = await self._stream.read_into(piece)
+            filled += length
+            wait = max(bucket.take(length) for bucket in self._buckets)
+            if wait > 0:
+                await deferLater(self._clock, wait, lambda: None)
+            if length < len(piece):
+                break
+        return filled
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        await self._stream.close()

@@ -1,0 +1,184 @@
+"""Limits and the line, as callers see them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from bootvol.testing.backends import noise
+from tests import daemons
+from tests.daemons import OTHER_TENANT, Running, pause
+from tests.servers import serve
+
+CONTENT = noise(300_000)
+
+
+class Mirror(Resource):
+    """A server that sends each image when the test says so.
+
+    :ivar waiting: requests by the names that they ask for.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.url = ""
+        self.waiting: dict[str, Request] = {}
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """Say that the image is there."""
+        return b""
+
+    def render_GET(self, request: Request) -> int:
+        """Let it wait."""
+        self.waiting[request.path.decode().rpartition("/")[2]] = request
+        return NOT_DONE_YET
+
+    def send(self, name: str) -> None:
+        """Answer the request for an image."""
+        request = self.waiting.pop(name)
+        request.write(CONTENT)
+        request.finish()
+
+    async def asked(self, *names: str) -> None:
+        """Wait until it is asked for images; there must be no others."""
+        for _ in range(400):
+            if set(names) <= set(self.waiting):
+                break
+            await pause(0.02)
+        assert set(self.waiting) == set(names)
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    """A server on loopback."""
+    mirror = Mirror()
+    with serve(mirror) as server:
+        mirror.url = server.url
+        yield mirror
+
+
+@asynccontextmanager
+async def daemon(
+    folder: Path, mirror: Mirror, imports: str, source: str = ""
+) -> AsyncIterator[Running]:
+    """Run a daemon with the mirror as a source, and TOML of two of its tables."""
+    web = f"""
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{mirror.url}"]
+networks = ["127.0.0.0/8", "::1/128"]
+{source}
+"""
+    running = Running(folder, f"{web}\n[imports]\n{imports}\n")
+    (running.images / "here").write_bytes(CONTENT)
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+async def positions(running: Running, *numbers: int) -> list[int | None]:
+    """Return the positions of imports."""
+    return [(await running.progress(number))["position"] for number in numbers]
+
+
+@ensureDeferred
+async def test_positions_go_down(tmp_path: Path, mirror: Mirror) -> None:
+    async with daemon(tmp_path, mirror, "concurrent = 1") as running:
+        first = await running.create(f"{mirror.url}1")
+        await mirror.asked("1")
+        second, third = [await running.create(f"{mirror.url}{n}") for n in (2, 3)]
+        plain = await running.create()
+        assert await positions(running, first, second, third) == [None, 1, 2]
+        mirror.send("1")
+        await mirror.asked("2")
+        assert await positions(running, first, second, third) == [None, None, 1]
+        assert (await running.progress(third))["phase"] == "queued"
+        answer = await running.call("GET", f"hp-bootable-volumes/{plain}/import")
+        assert answer.status == 404
+        # A deletion leaves the line too.
+        assert (await running.call("DELETE", f"os-volumes/{third}")).status == 202
+        await running.until(third, "gone")
+        mirror.send("2")
+        assert await running.until(second, "available", "error") == "available"
+
+
+@ensureDeferred
+async def test_tenants_take_turns(tmp_path: Path, mirror: Mirror) -> None:
+    async with daemon(tmp_path, mirror, "concurrent = 1") as running:
+        await running.create(f"{mirror.url}1")
+        await mirror.asked("1")
+        mine = [await running.create(f"{mirror.url}{n}") for n in (2, 3)]
+        wanted = {"volume": {"size": 1, "imageRef": f"{mirror.url}other"}}
+        path = f"/v1.1/{OTHER_TENANT}"
+        made = await running.request("POST", f"{path}/os-volumes", wanted, token="bob")
+        shown = await running.request(
+            "GET",
+            f"{path}/hp-bootable-volumes/{made.json['volume']['id']}/import",
+            token="bob",
+        )
+        assert shown.json["import"]["position"] == 1
+        assert await positions(running, *mine) == [2, 3]
+        for name, following in (("1", "other"), ("other", "2"), ("2", "3")):
+            mirror.send(name)
+            await mirror.asked(following)
+
+
+@ensureDeferred
+async def test_a_source_at_its_limit_holds_up_no_other(tmp_path: Path, mirror: Mirror) -> None:
+    async with daemon(tmp_path, mirror, "concurrent = 4", "concurrent = 1") as running:
+        first, second = [await running.create(f"{mirror.url}{n}") for n in (1, 2)]
+        await mirror.asked("1")
+        other = await running.create("here")
+        assert await running.until(other, "available", "error") == "available"
+        assert await positions(running, second) == [1]
+        await mirror.asked("1")
+        mirror.send("1")
+        await mirror.asked("2")
+        assert await running.until(first, "available", "error") == "available"
+        assert await positions(running, second) == [None]
+
+
+@ensureDeferred
+async def test_a_backend_at_its_limit(
+    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = 'name = "local"\n'
+    limited = daemons.CONFIG.replace(local, f"{local}concurrent = 1\n")
+    monkeypatch.setattr(daemons, "CONFIG", limited)
+    async with daemon(tmp_path, mirror, "concurrent = 4") as running:
+        first = await running.create(f"{mirror.url}1")
+        await mirror.asked("1")
+        second = await running.create("here")
+        plain = await running.create()
+        assert await running.until(plain, "available", "error") == "available"
+        assert await positions(running, first, second) == [None, 1]
+        mirror.send("1")
+        assert await running.until(second, "available", "error") == "available"
+
+
+@pytest.mark.parametrize("table", ["", "[imports]\n"])
+@ensureDeferred
+async def test_little_bandwidth(tmp_path: Path, table: str) -> None:
+    # What follows the basic configuration belongs to its last table, the source.  At this rate
+    # the image takes minutes.
+    running = Running(tmp_path, f"{table}bandwidth_mib = 0.001\n")
+    try:
+        (running.images / "here").write_bytes(CONTENT)
+        number = await running.create("here")
+        await running.until(number, "downloading")
+        await pause(0.5)
+        assert await running.status(number) == "downloading"
+        assert (await running.call("DELETE", f"os-volumes/{number}")).status == 202
+        await running.until(number, "gone")
+    finally:
+        await running.stop()
