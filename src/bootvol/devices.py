@@ -1,0 +1,178 @@
+"""For backends: a volume that the system shows as a file or a block device, held open.
+
+A backend opens the descriptor in its own way; what is written, zeroed, flushed and read through it
+is the same for all, and so is how the system's errors become the contract's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from zope.interface import implementer
+
+from bootvol.errors import BackendFailed, NoSpace
+from bootvol.interfaces import IVolumeReader, IVolumeWriter
+from bootvol.threads import Threads
+
+_AROUND_CACHE: Final = os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: The most zeros that are written at once; bytes.
+_BLANK: Final = 1024 * 1024
+
+
+@contextmanager
+def failures(what: str) -> Iterator[None]:
+    """Turn the system's errors into the contract's.
+
+    :param what: what failed and where, as the beginning of a sentence that the error ends:
+        ``"Backend disks cannot open volume-1"``.
+    :raises NoSpace: in place of an OSError that means that something is full.
+    :raises BackendFailed: in place of any other OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = NoSpace if error.errno in _FULL else BackendFailed
+        raise kind(f"{what}: {error.strerror or error}.") from error
+
+
+@implementer(IVolumeWriter, IVolumeReader)
+class OpenDevice:
+    """A regular file or a block device, held open: its name may go meanwhile, this may not.
+
+    Made by :meth:`to_write` or :meth:`to_read`, mostly in a thread::
+
+        await threads.obtain(OpenDevice.shut, open_it, volume)
+
+    :param name: what errors call it.
+    :param direct: the same, opened for direct I/O, or None.
+    """
+
+    def __init__(
+        self, threads: Threads, descriptor: int, name: str, direct: int | None = None
+    ) -> None:
+        self._threads = threads
+        self._descriptor: int | None = descriptor
+        self._name = name
+        self._direct = direct
+
+    @classmethod
+    def to_write(cls, threads: Threads, descriptor: int, name: str = "the volume") -> OpenDevice:
+        """Take over a descriptor that is open for reading and writing.  Blocks.
+
+        Where the file system lets us, what is written goes around the page cache.
+
+        :param name: what errors call it.
+        """
+        try:
+            # By the descriptor, not by the name again: it must be the very same file.
+            direct = os.open(f"/proc/self/fd/{descriptor}", _AROUND_CACHE)
+        except OSError:
+            direct = None
+        return cls(threads, descriptor, name, direct)
+
+    @classmethod
+    def to_read(cls, threads: Threads, descriptor: int, name: str = "the volume") -> OpenDevice:
+        """Take over a descriptor that is open for reading.  Blocks.
+
+        What is read comes from the device, not from what memory still holds of it.
+
+        :param name: what errors call it.
+        :raises BackendFailed: what memory holds could not be written; the descriptor is closed.
+        """
+        try:
+            with failures(f"Reading {name} failed"):
+                # Only what the device has can be dropped from memory.
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(threads, descriptor, name)
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
+        await self._threads.run(self._write, self._open_descriptor(), offset, data)
+
+    async def zero(self, offset: int, length: int) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.zero`.
+
+        Zeros are written: Python has no call that gives their space back.
+        """
+        await self._threads.run(self._zero, self._open_descriptor(), offset, length)
+
+    async def flush(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
+        await self._threads.run(self._flush, self._open_descriptor())
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See :meth:`bootvol.interfaces.IVolumeReader.read`."""
+        return await self._threads.run(self._read, self._open_descriptor(), offset, length)
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""
+        await self._threads.run(self.shut)
+
+    def shut(self) -> None:
+        """Close at once.  Blocks; idempotent."""
+        descriptors = (self._descriptor, self._direct)
+        self._descriptor = self._direct = None
+        for descriptor in descriptors:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise BackendFailed(f"Nothing can be done to {self._name}: it is closed.")
+        return self._descriptor
+
+    # --- in threads ------------------------------------------------------------------------------
+
+    def _write(self, descriptor: int, offset: int, data: memoryview) -> None:
+        """Write around the page cache: copying into it costs several times what the disk does.
+
+        Memory that is not aligned goes through it all the same.
+        """
+        with failures(f"Writing {self._name} failed"):
+            if self._direct is not None:
+                try:
+                    return _write_all(self._direct, offset, data)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+            return _write_all(descriptor, offset, data)
+
+    def _zero(self, descriptor: int, offset: int, length: int) -> None:
+        with failures(f"Zeroing {self._name} failed"):
+            blank = memoryview(bytes(min(length, _BLANK)))
+            end = offset + length
+            while offset < end:
+                piece = blank[: end - offset]
+                _write_all(descriptor, offset, piece)
+                offset += len(piece)
+
+    def _flush(self, descriptor: int) -> None:
+        with failures(f"Flushing {self._name} failed"):
+            os.fsync(descriptor)
+
+    def _read(self, descriptor: int, offset: int, length: int) -> bytes:
+        with failures(f"Reading {self._name} failed"):
+            data = b""
+            while len(data) < length:
+                more = os.pread(descriptor, length - len(data), offset + len(data))
+                if not more:
+                    raise BackendFailed(
+                        f"Reading {self._name} failed: it ends before what was to be read."
+                    )
+                data += more
+            return data
+
+
+def _write_all(descriptor: int, offset: int, data: memoryview) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
