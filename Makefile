@@ -27,9 +27,10 @@ bench: $(VENV)/.installed-dev
 	sh tests/packages.sh nginx-light qemu-utils curl
 	$(BIN)/python -m benchmarks
 
-# What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made, PostgreSQL.
+# What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
+# PostgreSQL, file systems to break.
 packages:
-	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql
+	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs mount
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \

@@ -9,8 +9,18 @@ from uuid import uuid4
 import pytest
 import pytest_twisted
 
+from bootvol.threads import Threads
 from tests import postgresql
-from tests.daemons import Running
+from tests.daemons import Running, reactor
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    """A small pool of threads that runs."""
+    threads = Threads(reactor, "test", 2)
+    threads.start()
+    yield threads
+    threads.stop()
 
 
 @pytest_twisted.async_yield_fixture

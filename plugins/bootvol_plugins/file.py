@@ -1,16 +1,27 @@
-"""Backend ``file``: each volume is a sparse raw file in one folder."""
+"""Backend ``file``: each volume is a sparse raw file in one folder.
+
+The folder is made once, when the daemon starts.  One that has gone since, or a mount point with
+nothing mounted on it any more, is a failure until it is back: volumes that were made meanwhile
+would lie on another disk, unseen once the right one is mounted again, and those that were deleted
+would still be there.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from zope.interface import implementer
 
 from bootvol.devices import OpenDevice, failures
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
@@ -23,37 +34,50 @@ from bootvol.model import Connection
 from bootvol.options import ConfigPath, Options
 from bootvol.threads import Threads
 
+#: For syncfs(2), which Python lacks.
+_LIBC: Final = ctypes.CDLL(None)
+
 
 class FileOptions(Options):
-    """``[[backends]]`` of this plugin."""
+    """``[[backends]]`` of this plugin.
+
+    :ivar mounted: the directory is nothing but the place where a disk is to be mounted.
+    """
 
     directory: ConfigPath
+    mounted: bool = False
 
 
 @implementer(IBlockBackend)
 class FileBackend:
-    """Sparse files.  A new one reads as zeros, and takes no space until it is written."""
+    """Sparse files.  A new one reads as zeros, and takes no space until it is written.
+
+    :param directory: exists.
+    :param mounted: whether to use it only while something is mounted on it.
+    """
 
     # Whole blocks of 4 KiB suit direct I/O on any disk.
     capabilities = Capabilities(reads_zero_when_new=True, block_size=4096)
 
-    def __init__(self, name: str, directory: Path, threads: Threads) -> None:
+    def __init__(self, name: str, directory: Path, threads: Threads, mounted: bool = False) -> None:
         self.name = name
         self._directory = directory
         self._threads = threads
+        self._mounted = mounted
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
         await self._threads.run(self._allocate, volume, size)
 
     def _allocate(self, volume: str, size: int) -> None:
-        with failures(f"Making {self._called(volume)} failed"):
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._check_space(size)
-            path = self._path(volume)
+        with failures(f"Making {self._called(volume)} failed"), self._folder() as folder:
+            if _found(folder, volume) is None:
+                self._check_space(folder, size)
+            path = _file(volume)
             with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+                os.close(os.open(path, flags, 0o600, dir_fd=folder))
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
                 # What was there already must look like an earlier call's work.
                 found = os.fstat(descriptor)
@@ -66,16 +90,17 @@ class FileBackend:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            self._sync_directory()
+            os.fsync(folder)
 
-    def _check_space(self, size: int) -> None:
+    def _check_space(self, folder: int, size: int) -> None:
         # Sparse files promise more than there is: what is refused is what could never fit.
-        free = os.statvfs(self._directory)
-        if size > free.f_bavail * free.f_frsize:
-            raise NoSpace(
-                f"Backend {self.name} has {free.f_bavail * free.f_frsize} bytes free;"
-                f" the volume needs {size}."
-            )
+        if size > _free(folder):
+            # Some file systems (btrfs) count what was deleted as free only when that is on the
+            # disk for good.
+            _LIBC.syncfs(folder)
+        free = _free(folder)
+        if size > free:
+            raise NoSpace(f"Backend {self.name} has {free} bytes free; the volume needs {size}.")
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
@@ -86,51 +111,113 @@ class FileBackend:
         return await self._threads.obtain(OpenDevice.shut, self._open_to_read, volume)
 
     def _open(self, volume: str, flags: int) -> int:
-        with failures(f"Opening {self._called(volume)} failed"):
-            return os.open(self._path(volume), flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with failures(f"Opening {self._called(volume)} failed"), self._folder() as folder:
+            return os.open(_file(volume), flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
     def _open_to_read(self, volume: str) -> OpenDevice:
         descriptor = self._open(volume, os.O_RDONLY)
         return OpenDevice.to_read(self._threads, descriptor, self._called(volume))
 
     def _open_to_write(self, volume: str) -> OpenDevice:
-        descriptor = self._open(volume, os.O_RDWR)
-        return OpenDevice.to_write(self._threads, descriptor, self._called(volume))
+        return OpenDevice.to_write(
+            self._threads,
+            self._open(volume, os.O_RDWR),
+            self._called(volume),
+            partial(self._check_place, volume),
+        )
+
+    def _check_place(self, volume: str, descriptor: int) -> None:
+        """See whether the file that is open is still what the volume's name leads to.
+
+        Writing goes on in a directory that was moved away or unmounted; nobody will find it there.
+        """
+        with failures(f"Flushing {self._called(volume)} failed"), self._folder() as folder:
+            found = _found(folder, volume)
+            if found is None or not os.path.samestat(found, os.fstat(descriptor)):
+                raise BackendFailed(f"{self._called(volume)} was taken away from its place.")
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
         await self._threads.run(self._delete, volume)
 
     def _delete(self, volume: str) -> None:
-        with failures(f"Deleting {self._called(volume)} failed"):
-            self._path(volume).unlink(missing_ok=True)
-            if self._directory.exists():
-                # Also when it was gone: an earlier call may have ended between the two.
-                self._sync_directory()
+        with failures(f"Deleting {self._called(volume)} failed"), self._folder() as folder:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_file(volume), dir_fd=folder)
+            # Also when it was gone: an earlier call may have ended between the two.  A file system
+            # that has failed tells of it once; then only who changes something hears of it again.
+            os.utime(folder)
+            os.fsync(folder)
 
     async def connection(self, volume: str) -> Connection:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
-        path = self._path(volume)
-        if not await self._threads.run(path.is_file):
-            raise BackendFailed(f"There is no {self._called(volume)}.")
-        return Connection("file", str(path))
+        return await self._threads.run(self._connection, volume)
 
-    def _path(self, volume: str) -> Path:
-        return self._directory / f"{volume}.raw"
+    def _connection(self, volume: str) -> Connection:
+        with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
+            found = _found(folder, volume)
+            if found is None or not stat.S_ISREG(found.st_mode):
+                raise BackendFailed(f"There is no {self._called(volume)}.")
+        return Connection("file", str(self._directory / _file(volume)))
+
+    @contextmanager
+    def _folder(self) -> Iterator[int]:
+        """Open the directory anew, so that a disk may go and come back, but for one call only.
+
+        :raises BackendFailed: it is not what the operator meant by it, as the module says.
+        """
+        try:
+            folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BackendFailed(f"The directory of backend {self.name} is gone.") from None
+        try:
+            if self._mounted and not _is_mount(folder):
+                raise BackendFailed(f"Nothing is mounted on the directory of backend {self.name}.")
+            yield folder
+        finally:
+            os.close(folder)
 
     def _called(self, volume: str) -> str:
         return f"{volume} on backend {self.name}"
 
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+
+def _file(volume: str) -> str:
+    return f"{volume}.raw"
+
+
+def _free(folder: int) -> int:
+    """Return how many bytes are free on the disk of the open folder."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _found(folder: int, volume: str) -> os.stat_result | None:
+    """Return what there is of a volume's name in the open folder."""
+    try:
+        return os.stat(_file(volume), dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _is_mount(folder: int) -> bool:
+    return os.fstat(folder).st_dev != os.stat("..", dir_fd=folder).st_dev
 
 
 def _make(options: FileOptions, context: PluginContext) -> FileBackend:
-    return FileBackend(context.name, options.directory, context.threads)
+    """Blocks on the disk: the reactor does not run yet.
+
+    :raises ConfigurationError: there is no such directory, and it cannot be made.
+    """
+    directory = options.directory
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What is a mount point now is one for good.
+        mounted = options.mounted or directory.is_mount()
+    except OSError as error:
+        raise ConfigurationError(
+            f"backend {context.name!r}: directory {directory} cannot be used: {error.strerror}"
+        ) from error
+    return FileBackend(context.name, directory, context.threads, mounted)
 
 
 PLUGIN = BackendPlugin(FileOptions, _make)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -50,30 +50,46 @@ class OpenDevice:
 
     :param name: what errors call it.
     :param direct: the same, opened for direct I/O, or None.
+    :param check: see :meth:`to_write`.
     """
 
     def __init__(
-        self, threads: Threads, descriptor: int, name: str, direct: int | None = None
+        self,
+        threads: Threads,
+        descriptor: int,
+        name: str,
+        direct: int | None = None,
+        check: Callable[[int], object] | None = None,
     ) -> None:
         self._threads = threads
         self._descriptor: int | None = descriptor
         self._name = name
         self._direct = direct
+        self._check = check
 
     @classmethod
-    def to_write(cls, threads: Threads, descriptor: int, name: str = "the volume") -> OpenDevice:
+    def to_write(
+        cls,
+        threads: Threads,
+        descriptor: int,
+        name: str = "the volume",
+        check: Callable[[int], object] | None = None,
+    ) -> OpenDevice:
         """Take over a descriptor that is open for reading and writing.  Blocks.
 
         Where the file system lets us, what is written goes around the page cache.
 
         :param name: what errors call it.
+        :param check: blocks, in a thread; called with the descriptor after each flush.  It raises
+            BackendFailed when this is not what the volume's name leads to any more: what nobody
+            will find again must not be taken for safe.
         """
         try:
             # By the descriptor, not by the name again: it must be the very same file.
             direct = os.open(f"/proc/self/fd/{descriptor}", _AROUND_CACHE)
         except OSError:
             direct = None
-        return cls(threads, descriptor, name, direct)
+        return cls(threads, descriptor, name, direct, check)
 
     @classmethod
     def to_read(cls, threads: Threads, descriptor: int, name: str = "the volume") -> OpenDevice:
@@ -158,6 +174,8 @@ class OpenDevice:
     def _flush(self, descriptor: int) -> None:
         with failures(f"Flushing {self._name} failed"):
             os.fsync(descriptor)
+        if self._check is not None:
+            self._check(descriptor)
 
     def _read(self, descriptor: int, offset: int, length: int) -> bytes:
         with failures(f"Reading {self._name} failed"):

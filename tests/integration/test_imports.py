@@ -277,9 +277,10 @@ async def test_deletion_is_refused_while_it_goes_on(running: Running) -> None:
 
 @ensureDeferred
 async def test_a_volume_that_cannot_be_made_says_why(running: Running) -> None:
+    running.volumes.rmdir()
     running.volumes.write_text("a file is where the folder should be")
     number = await running.create()
     assert await running.until(number, "available", "error") == "error"
     error = (await running.call("GET", f"os-volumes/{number}/error")).json["error"]
     assert error["code"] == "backend-failed"
-    assert "File exists" in error["message"]
+    assert error["message"] == "The directory of backend local is gone."

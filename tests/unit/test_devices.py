@@ -84,6 +84,21 @@ async def test_the_name_may_go_meanwhile(path: Path, threads: Threads) -> None:
 
 
 @ensureDeferred
+async def test_nothing_is_safe_that_is_not_in_its_place(path: Path, threads: Threads) -> None:
+    def check(descriptor: int) -> None:
+        if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+            raise BackendFailed("another")
+
+    device = OpenDevice.to_write(threads, os.open(path, os.O_RDWR), check=check)
+    await device.flush()
+    path.rename(path.with_name("elsewhere"))
+    path.write_bytes(bytes(SIZE))
+    with pytest.raises(BackendFailed, match="another"):
+        await device.flush()
+    await device.close()
+
+
+@ensureDeferred
 async def test_a_device_that_is_full(threads: Threads) -> None:
     device = OpenDevice.to_write(threads, os.open("/dev/full", os.O_RDWR), "volume-1 on disks")
     with pytest.raises(NoSpace, match=r"Writing volume-1 on disks failed: No space left"):

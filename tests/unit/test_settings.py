@@ -46,7 +46,10 @@ def test_the_defaults(tmp_path: Path) -> None:
     assert found.database.database == str(tmp_path / "var" / "bootvol.db")
     assert found.state.directory == tmp_path / "var"
     assert (found.quota.volumes, found.quota.gigabytes, found.quota.snapshots) == (10, 1000, 10)
-    assert found.backends[0].options.model_dump() == {"directory": tmp_path / "volumes"}
+    assert found.backends[0].options.model_dump() == {
+        "directory": tmp_path / "volumes",
+        "mounted": False,
+    }
     assert found.sources[0].options.model_dump() == {"directory": Path("/srv/images")}
 
 

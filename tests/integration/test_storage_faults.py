@@ -1,0 +1,359 @@
+"""What becomes of volumes when the disk beneath them fails: real file systems, real faults.
+
+Each time: the volume goes to ``error`` with a reason to act on, the daemon is well, and once the
+disk is, what is left can be deleted and the next import ends well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from bootvol.errors import BackendFailed
+from bootvol.model import GIB
+from bootvol.testing.backends import noise
+from bootvol.threads import Threads
+from bootvol_plugins.file import FileBackend
+from tests.daemons import Running, pause
+from tests.disks import Disk, disk
+from tests.servers import Server, serve
+
+MIB = 1024 * 1024
+#: Room for volumes of 1 GiB, as long as they stay sparse.
+DISK = 1400 * MIB
+#: What arrives before the fault, and after it.
+HALF = 8 * MIB
+CONTENT = noise(2 * HALF)
+#: Of a broken disk, what still works.  More than that is written after the fault, so that
+#: something must come to lie on the broken part.
+WELL = 32 * MIB
+LARGE = noise(HALF + WELL + 8 * MIB)
+KINDS = ["ext4", "xfs", "btrfs"]
+GONE = "The directory of backend local is gone."
+UNMOUNTED = "Nothing is mounted on the directory of backend local."
+
+
+class Halves(Resource):
+    """Serves the first part of an image at once, and the rest when the test says so.
+
+    :ivar waiting: the requests that have the first part, by the image's name.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: dict[str, Request] = {}
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """Say that the image is there, but not how long it is."""
+        return b""
+
+    def render_GET(self, request: Request) -> int:
+        """Send the first part."""
+        request.write(CONTENT[:HALF])
+        self.waiting[request.path.rsplit(b"/")[-1].decode()] = request
+        return NOT_DONE_YET
+
+    def finish(self, name: str, content: bytes = CONTENT) -> None:
+        """Send the rest."""
+        request = self.waiting.pop(name)
+        request.write(content[HALF:])
+        request.finish()
+
+
+@pytest.fixture
+def halves() -> Halves:
+    """Images that arrive in two parts."""
+    return Halves()
+
+
+@pytest.fixture
+def server(halves: Halves) -> Iterator[Server]:
+    """They are served."""
+    with serve(halves) as server:
+        yield server
+
+
+@pytest.fixture
+def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    """A disk for the volumes alone; its kind is the test's parameter."""
+    with disk(tmp_path / "volumes", DISK, request.param) as mounted:
+        yield mounted
+
+
+class Faulty(Running):
+    """A daemon whose volumes lie on a disk that is about to fail."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self._server = server
+        source = f"""
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{server.url}images/"]
+networks = ["127.0.0.0/8", "::1/128"]
+"""
+        super().__init__(folder, f"{source}[imports]\nbuffer_kib = 1024\n")
+        (self.images / "whole").write_bytes(CONTENT)
+
+    async def halfway(self, name: str = "disk") -> int:
+        """Start an import; return its volume when the first part is written."""
+        number = await self.create(f"{self._server.url}images/{name}")
+        for _ in range(600):
+            if (await self.progress(number))["bytesDone"] == HALF:
+                return number
+            await pause(0.05)
+        raise AssertionError(await self.progress(number))
+
+    async def reason(self, number: int) -> dict[str, Any]:
+        """Wait until a volume is in error, and return why."""
+        assert await self.until(number, "available", "error") == "error"
+        error = (await self.call("GET", f"os-volumes/{number}/error")).json["error"]
+        assert error["remedy"]
+        return dict(error)
+
+    async def delete(self, number: int) -> None:
+        """Ask for a volume's deletion."""
+        assert (await self.call("DELETE", f"os-volumes/{number}")).status == 202
+
+    async def is_well(self, *left: int) -> None:
+        """See that what is left can be deleted, and that an import ends well after that."""
+        for number in left:
+            await self.delete(number)
+            assert await self.until(number, "gone", "error") == "gone"
+        number = await self.create("whole")
+        assert await self.until(number, "available", "error") == "available"
+        (file,) = self.raw()
+        check(file)
+
+    def raw(self) -> list[Path]:
+        """Return the volumes' files."""
+        return [file for file in self.files() if file.suffix == ".raw"]
+
+
+@pytest_twisted.async_yield_fixture
+async def on_disk(mounted: Disk, tmp_path: Path, server: Server) -> AsyncIterator[Faulty]:
+    """A daemon with its volumes on that disk."""
+    daemon = Faulty(tmp_path, server)
+    yield daemon
+    await daemon.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def in_folder(tmp_path: Path, server: Server) -> AsyncIterator[Faulty]:
+    """A daemon with its volumes in a folder of a disk that others use as well."""
+    daemon = Faulty(tmp_path, server)
+    yield daemon
+    await daemon.stop()
+
+
+def check(file: Path) -> None:
+    """See that a volume is right, byte for byte."""
+    assert file.stat().st_size == GIB
+    with file.open("rb") as volume:
+        assert volume.read(len(CONTENT)) == CONTENT
+        assert not any(volume.read(MIB))
+
+
+def leave(others: Path, mounted: Disk, free: int) -> None:
+    """Take up space, as others do who use the same disk, until so many bytes are free."""
+    with others.open("xb") as opened:
+        os.posix_fallocate(opened.fileno(), 0, mounted.free() - free)
+    assert abs(mounted.free() - free) < MIB
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
+async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> None:
+    first, second, third = [await on_disk.halfway(name) for name in ("a", "b", "c")]
+    # Three were promised 1 GiB each; by now there is room for what one of them still lacks.
+    others = mounted.folder / "others"
+    await deferToThread(leave, others, mounted, HALF * 3 // 2)
+    halves.finish("a")
+    assert await on_disk.until(first, "available", "error") == "available"
+    free = await deferToThread(mounted.free)
+    halves.finish("b")
+    error = await on_disk.reason(second)
+    assert error["code"] == "no-space"
+    assert error["message"].endswith("No space left on device.")
+    assert len(on_disk.raw()) == 2
+    assert await deferToThread(mounted.free) >= free + HALF - MIB, "its space is given back"
+    halves.finish("c")
+    assert await on_disk.until(third, "available", "error") == "available", "and used again"
+    for file in on_disk.raw():
+        check(file)
+    # Now what one volume takes is missing of what a new one may need.
+    others.unlink()
+    await deferToThread(leave, others, mounted, GIB - HALF)
+    refused = await on_disk.create("whole")
+    error = await on_disk.reason(refused)
+    assert error["code"] == "no-space"
+    assert error["message"].endswith(f"bytes free; the volume needs {GIB}.")
+    assert len(on_disk.raw()) == 2
+    await on_disk.delete(third)
+    await on_disk.until(third, "gone")
+    fits = await on_disk.create("whole")
+    assert await on_disk.until(fits, "available", "error") == "available"
+    for file in on_disk.raw():
+        check(file)
+    others.unlink()
+    await on_disk.delete(fits)
+    await on_disk.until(fits, "gone")
+    await on_disk.is_well(first, second, refused)
+
+
+@pytest.mark.parametrize("mounted", ["ext4"], indirect=True)
+@ensureDeferred
+async def test_a_disk_that_is_broken_in_part(
+    mounted: Disk, on_disk: Faulty, halves: Halves
+) -> None:
+    number = await on_disk.halfway()
+    free = mounted.free()
+    mounted.device.break_after(WELL)
+    halves.finish("disk", LARGE)
+    error = await on_disk.reason(number)
+    assert error["code"] == "backend-failed"
+    assert error["message"].startswith("Writing volume-")
+    assert error["message"].endswith(" on backend local failed: Input/output error.")
+    assert on_disk.raw() == []
+    assert mounted.free() > free, "its space is given back"
+    # The disk is as bad as before, and what it has to forget it forgets.
+    await on_disk.delete(number)
+    await on_disk.until(number, "gone")
+    mounted.device.break_after(0)
+    await on_disk.is_well()
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
+async def test_a_disk_that_is_dead(mounted: Disk, on_disk: Faulty, halves: Halves) -> None:
+    earlier = await on_disk.create()
+    await on_disk.until(earlier, "available")
+    number = await on_disk.halfway()
+    mounted.device.break_after(4096)
+    halves.finish("disk")
+    error = await on_disk.reason(number)
+    assert error["code"] == "backend-failed"
+    assert error["message"].endswith(" on backend local failed: Input/output error.")
+    # What is asked of it now fails for the same reason; some file systems have turned read-only.
+    created = await on_disk.create("whole")
+    for volume in (number, earlier):
+        await on_disk.delete(volume)
+    for volume in (created, number, earlier):
+        error = await on_disk.reason(volume)
+        assert error["code"] == "backend-failed"
+        assert error["message"].endswith(("Input/output error.", "Read-only file system."))
+    mounted.device.break_after(0)
+    await deferToThread(mounted.unmount)
+    await deferToThread(mounted.mount)
+    await on_disk.is_well(created, number, earlier)
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
+async def test_a_deletion_that_is_not_written_down(mounted: Disk, threads: Threads) -> None:
+    backend = FileBackend("local", mounted.folder, threads, mounted=True)
+    await backend.allocate("volume-1", GIB)
+    mounted.device.break_after(4096)
+    # It looks as if it were gone, but only until the disk is mounted again; the file system itself
+    # says that just once.
+    for _ in range(3):
+        with pytest.raises(BackendFailed):
+            await backend.delete("volume-1")
+    mounted.device.break_after(0)
+    mounted.unmount()
+    mounted.mount()
+    await backend.connection("volume-1")
+    await backend.delete("volume-1")
+    with pytest.raises(BackendFailed):
+        await backend.connection("volume-1")
+
+
+@pytest.mark.parametrize("mounted", ["ext4"], indirect=True)
+@ensureDeferred
+async def test_a_disk_that_turns_read_only(mounted: Disk, on_disk: Faulty, halves: Halves) -> None:
+    number = await on_disk.halfway()
+    await deferToThread(mounted.remount, "abort")
+    halves.finish("disk")
+    error = await on_disk.reason(number)
+    assert error["code"] == "backend-failed"
+    assert error["message"].endswith(" on backend local failed: Read-only file system.")
+    await deferToThread(mounted.unmount)
+    await deferToThread(mounted.mount)
+    await on_disk.is_well(number)
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
+async def test_a_disk_that_is_read_only(mounted: Disk, on_disk: Faulty) -> None:
+    earlier = await on_disk.create("whole")
+    await on_disk.until(earlier, "available")
+    await deferToThread(mounted.remount, "ro")
+    made = [await on_disk.create("whole"), await on_disk.create()]
+    for number in made:
+        error = await on_disk.reason(number)
+        assert error["code"] == "backend-failed"
+        assert error["message"].endswith(" on backend local failed: Read-only file system.")
+    await on_disk.delete(earlier)
+    error = await on_disk.reason(earlier)
+    assert error["message"].startswith("Deleting volume-")
+    assert error["message"].endswith(" on backend local failed: Read-only file system.")
+    check(*on_disk.raw())
+    await deferToThread(mounted.remount, "rw")
+    await on_disk.is_well(earlier, *made)
+
+
+@pytest.mark.parametrize("mounted", ["ext4"], indirect=True)
+@ensureDeferred
+async def test_a_disk_that_is_unmounted(mounted: Disk, on_disk: Faulty, halves: Halves) -> None:
+    number = await on_disk.halfway()
+    await deferToThread(mounted.unmount, lazily=True)
+    halves.finish("disk")
+    assert (await on_disk.reason(number))["message"] == UNMOUNTED
+    created = await on_disk.create("whole")
+    assert (await on_disk.reason(created))["message"] == UNMOUNTED
+    # Nothing must be taken for deleted that will be there again.
+    await on_disk.delete(number)
+    assert (await on_disk.reason(number))["message"] == UNMOUNTED
+    assert on_disk.files() == [], "nothing is written beneath the disk"
+    await deferToThread(mounted.mount)
+    assert len(on_disk.raw()) == 1
+    await on_disk.is_well(number, created)
+
+
+@ensureDeferred
+async def test_a_folder_that_is_moved_away(in_folder: Faulty, halves: Halves) -> None:
+    number = await in_folder.halfway()
+    elsewhere = in_folder.volumes.rename(in_folder.folder / "elsewhere")
+    halves.finish("disk")
+    assert (await in_folder.reason(number))["message"] == GONE
+    created = await in_folder.create("whole")
+    assert (await in_folder.reason(created))["message"] == GONE
+    await in_folder.delete(number)
+    assert (await in_folder.reason(number))["message"] == GONE
+    assert not in_folder.volumes.exists(), "it is not made again"
+    elsewhere.rename(in_folder.volumes)
+    assert len(in_folder.raw()) == 1
+    await in_folder.is_well(number, created)
+
+
+@ensureDeferred
+async def test_a_folder_that_is_another_by_now(in_folder: Faulty, halves: Halves) -> None:
+    number = await in_folder.halfway()
+    in_folder.volumes.rename(in_folder.folder / "elsewhere")
+    in_folder.volumes.mkdir()
+    halves.finish("disk")
+    error = await in_folder.reason(number)
+    assert error["code"] == "backend-failed"
+    assert error["message"].endswith(" on backend local was taken away from its place.")
+    await in_folder.is_well(number)
