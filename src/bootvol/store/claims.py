@@ -8,9 +8,20 @@ delete can never run at once, not even on two machines.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import CTE, ColumnElement, Connection, and_, case, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Subquery,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bootvol.lifecycle import UNSETTLED, Status
@@ -46,25 +57,25 @@ def claim(
     :param until: seconds since 1970 when this lease ends unless it is renewed.
     :param full: names of the sources whose imports may not be claimed.
     """
-    # What can change meanwhile is asked of the volume itself: PostgreSQL looks again at the row
-    # that it locks, but not at the line.
-    query = select(volumes).where(
-        volumes.c.backend.in_(backends), volumes.c.id.not_in(busy), _free(now)
-    )
     if bootable:
         line = _line(now)
-        query = (
-            query.join(line, line.c.id == volumes.c.id)
-            .where(volumes.c.status.in_(_MAKING), line.c.source.not_in(full))
+        waiting = (
+            select(line.c.id)
+            .where(line.c.backend.in_(backends), line.c.source.not_in(full), line.c.id.not_in(busy))
             .order_by(line.c.position)
         )
+        # One after the other: PostgreSQL locks no rows of a query with window functions, and
+        # joined to one it looks through the whole line again for each volume.
+        tries = (
+            _lock_first(connection, now, volumes.c.id == number, volumes.c.status.in_(_MAKING))
+            for number in connection.scalars(waiting).all()
+        )
+        row = next((row for row in tries if row is not None), None)
     else:
         removal = volumes.c.status == Status.DELETING
         blank = and_(volumes.c.status.in_(_MAKING), volumes.c.image_id.is_(None))
-        query = query.where(or_(removal, blank)).order_by(volumes.c.id)
-    row = connection.execute(
-        query.limit(1).with_for_update(of=volumes, skip_locked=True)
-    ).one_or_none()
+        reached = and_(volumes.c.backend.in_(backends), volumes.c.id.not_in(busy))
+        row = _lock_first(connection, now, or_(removal, blank), reached)
     if row is None:
         return None
     connection.execute(
@@ -73,6 +84,19 @@ def claim(
     if bootable:
         _note_turn(connection, row.tenant)
     return of_row(row)
+
+
+def _lock_first(
+    connection: Connection, now: float, *conditions: ColumnElement[bool]
+) -> Row[Any] | None:
+    """Lock the oldest such volume that nobody holds or is about to; return it, or None."""
+    return connection.execute(
+        select(volumes)
+        .where(_free(now), *conditions)
+        .order_by(volumes.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
 
 
 def position(connection: Connection, volume_id: int, now: float) -> int | None:
@@ -86,8 +110,8 @@ def position(connection: Connection, volume_id: int, now: float) -> int | None:
     ).scalar_one_or_none()
 
 
-def _line(now: float) -> CTE:
-    """Return the line of waiting imports: ``id``, ``source``, and ``position`` from 1.
+def _line(now: float) -> Subquery:
+    """Return the line of waiting imports: ``id``, ``backend``, ``source``, ``position`` from 1.
 
     Tenants take turns.  An import's turn is the number of those that its tenant has running or
     waiting before it, so that however many one tenant asks for, another's first one comes next.
@@ -99,6 +123,7 @@ def _line(now: float) -> CTE:
     unsettled = (
         select(
             volumes.c.id,
+            volumes.c.backend,
             imports.c.source,
             free.label("waits"),
             (
@@ -112,11 +137,8 @@ def _line(now: float) -> CTE:
         .subquery()
     )
     place = func.row_number().over(order_by=[unsettled.c.turn, unsettled.c.last, unsettled.c.id])
-    return (
-        select(unsettled.c.id, unsettled.c.source, place.label("position"))
-        .where(unsettled.c.waits)
-        .cte("line")
-    )
+    columns = (unsettled.c.id, unsettled.c.backend, unsettled.c.source, place.label("position"))
+    return select(*columns).where(unsettled.c.waits).subquery("line")
 
 
 def _note_turn(connection: Connection, tenant: str) -> None:
