@@ -23,7 +23,7 @@ reactor: Any = _reactor
 TENANT = "11692683195772"
 OTHER_TENANT = "22222222222222"
 
-CONFIG = """\
+_CONFIG = """\
 [api]
 listen = ["tcp:{port}:interface=127.0.0.1"]
 
@@ -50,6 +50,7 @@ user = "bob"
 name = "local"
 plugin = "file"
 directory = "volumes"
+{backend}
 
 [[sources]]
 name = "images"
@@ -62,6 +63,16 @@ directory = "images"
 
 #: The state of a daemon that is alone.
 EMBEDDED = 'url = "sqlite:///bootvol.db"\ndirectory = "."'
+
+
+def configuration(port: int, more: str = "", state: str = EMBEDDED, backend: str = "") -> str:
+    """Return a daemon's configuration.
+
+    :param more: TOML that follows the basic configuration.
+    :param state: TOML of its table ``[state]``.
+    :param backend: TOML that is added to the table of its backend.
+    """
+    return _CONFIG.format(port=port, more=more, state=state, backend=backend)
 
 
 @attrs.frozen
@@ -85,16 +96,19 @@ class Running:
     :param folder: where its state, volumes and images lie.
     :param more: TOML that follows the basic configuration.
     :param state: TOML of its table ``[state]``.
+    :param backend: TOML that is added to the table of its backend.
     """
 
-    def __init__(self, folder: Path, more: str = "", state: str = EMBEDDED) -> None:
+    def __init__(
+        self, folder: Path, more: str = "", state: str = EMBEDDED, backend: str = ""
+    ) -> None:
         self.folder = folder
         self.images = folder / "images"
         self.volumes = folder / "volumes"
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
         self.config = folder / f"{self.port}.conf"
-        self.config.write_text(CONFIG.format(port=self.port, more=more, state=state))
+        self.config.write_text(configuration(self.port, more, state, backend))
         self._stopped = False
         self._daemon = Daemon(settings.load(self.config), reactor)
         self._daemon.startService()

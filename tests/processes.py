@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import CONFIG, EMBEDDED, TENANT
+from tests.daemons import TENANT, configuration
 from tests.servers import free_port
 
 BIN = Path(sys.executable).parent
@@ -39,7 +39,7 @@ class Process:
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}/v1.1/{TENANT}"
         self.config = folder / "twistd.conf"
-        self.config.write_text(CONFIG.format(port=self.port, more=more, state=EMBEDDED))
+        self.config.write_text(configuration(self.port, more))
         self.log = folder / "log"
         self.start()
 

@@ -95,21 +95,21 @@ class DirectorySource:
         found = self._found()
         return [self._image(*found[image_id]) for image_id in sorted(found)]
 
-    def _found(self) -> dict[str, tuple[Entry, int]]:
-        """Return entries and sizes by image id, as they are now: the folder changes unasked."""
+    def _found(self) -> dict[str, tuple[Entry, os.stat_result]]:
+        """Return entries and files by image id, as they are now: the folder changes unasked."""
         try:
             entries = self._entries()
-            sizes = {
-                entry.name: entry.stat().st_size
+            files = {
+                entry.name: entry.stat()
                 for entry in os.scandir(self._directory)
                 if entry.is_file() and _is_shown(entry.name)
             }
         except OSError as error:
             raise SourceFailed(f"Source {self.name} cannot be read: {error.strerror}") from error
         indexed = {entry.file for entry in entries}
-        entries += [Entry(id=name, file=name) for name in sizes if name not in indexed]
+        entries += [Entry(id=name, file=name) for name in files if name not in indexed]
         return {
-            each.id: (each, sizes[each.file]) for each in reversed(entries) if each.file in sizes
+            each.id: (each, files[each.file]) for each in reversed(entries) if each.file in files
         }
 
     def _entries(self) -> list[Entry]:
@@ -121,15 +121,16 @@ class DirectorySource:
         except (ValidationError, ValueError) as error:
             raise SourceFailed(f"Source {self.name}: {INDEX} is not valid: {error}") from error
 
-    def _image(self, entry: Entry, size: int) -> Image:
+    def _image(self, entry: Entry, file: os.stat_result) -> Image:
         return Image(
             id=entry.id,
             source=self.name,
             name=entry.name or entry.id,
             format=entry.format,
-            size_bytes=size,
+            size_bytes=file.st_size,
             min_disk_gib=entry.min_disk,
             digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
+            validator=_validator(file),
         )
 
     def _open(self, image_id: str) -> _FileStream:
@@ -158,7 +159,7 @@ class _FileStream:
 
     def __init__(self, threads: Threads, descriptor: int, status: os.stat_result) -> None:
         self.size: int | None = status.st_size
-        self.validator: str | None = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+        self.validator: str | None = _validator(status)
         self.offset = 0
         self._descriptor: int | None = descriptor
         self._threads = threads
@@ -185,6 +186,10 @@ class _FileStream:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _validator(file: os.stat_result) -> str:
+    return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
 
 
 def _is_shown(name: str) -> bool:

@@ -29,9 +29,11 @@ from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.interfaces import PluginContext
 from bootvol.service.backends import Backends
+from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
-from bootvol.service.imports import Importer, Limits
+from bootvol.service.imports import Importer
 from bootvol.service.jobs import Tools
+from bootvol.service.places import Copier, Limits
 from bootvol.service.quotas import Quota
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Concurrency, Worker
@@ -111,23 +113,26 @@ class Daemon(Service):
             {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
             self._reactor,
         )
-        importer = Importer(
-            images,
-            backends,
-            Containers(Sandbox(self._reactor, config.imports.converter_mib * _MIB), self._threads),
-            bandwidth,
-            self._threads,
-            Limits(
-                config.imports.buffers,
-                config.imports.buffer_kib * 1024,
-                config.imports.checkpoint_mib * _MIB,
-                config.imports.retries,
-                config.imports.spool,
-                config.imports.verify == "read-back",
-            ),
-            self._reactor,
+        limits = Limits(
+            config.imports.buffers,
+            config.imports.buffer_kib * 1024,
+            config.imports.checkpoint_mib * _MIB,
+            config.imports.retries,
+            config.imports.spool,
+            config.imports.verify == "read-back",
         )
-        tools = Tools(self._database, backends, importer, self._reactor)
+        copier = Copier(limits, self._threads, self._reactor)
+        caches = {each.name: each.cache_gib for each in config.backends}
+        goldens = Goldens(
+            self._database,
+            backends,
+            copier,
+            {name: gib for name, gib in caches.items() if gib is not None},
+        )
+        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB)
+        containers = Containers(sandbox, self._threads)
+        importer = Importer(images, backends, goldens, containers, bandwidth, copier)
+        tools = Tools(self._database, backends, importer, goldens, self._reactor)
         concurrency = Concurrency(
             config.imports.concurrent,
             {each.name: each.concurrent for each in config.backends if each.concurrent},
@@ -143,7 +148,7 @@ class Daemon(Service):
             worker,
             lambda: datetime.now(UTC),
         )
-        api = NovaApi(identity, volumes, images)
+        api = NovaApi(identity, volumes, images, goldens)
         return worker, make_site(ApiRoot(api.app.resource(), fault))
 
     def _plugin(self, configured: PluginSettings) -> Any:

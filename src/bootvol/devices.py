@@ -18,7 +18,6 @@ from bootvol.errors import BackendFailed, NoSpace
 from bootvol.interfaces import IVolumeReader, IVolumeWriter
 from bootvol.threads import Threads
 
-_AROUND_CACHE: Final = os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The most zeros that are written at once; bytes.
 _BLANK: Final = 1024 * 1024
@@ -84,12 +83,7 @@ class OpenDevice:
             BackendFailed when this is not what the volume's name leads to any more: what nobody
             will find again must not be taken for safe.
         """
-        try:
-            # By the descriptor, not by the name again: it must be the very same file.
-            direct = os.open(f"/proc/self/fd/{descriptor}", _AROUND_CACHE)
-        except OSError:
-            direct = None
-        return cls(threads, descriptor, name, direct, check)
+        return cls(threads, descriptor, name, _around_cache(descriptor, os.O_RDWR), check)
 
     @classmethod
     def to_read(cls, threads: Threads, descriptor: int, name: str = "the volume") -> OpenDevice:
@@ -108,7 +102,7 @@ class OpenDevice:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(threads, descriptor, name)
+        return cls(threads, descriptor, name, _around_cache(descriptor, os.O_RDONLY))
 
     async def write(self, offset: int, data: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
@@ -125,9 +119,9 @@ class OpenDevice:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
         await self._threads.run(self._flush, self._open_descriptor())
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """See :meth:`bootvol.interfaces.IVolumeReader.read`."""
-        return await self._threads.run(self._read, self._open_descriptor(), offset, length)
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
+        await self._threads.run(self._read, self._open_descriptor(), offset, target)
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""
@@ -177,17 +171,34 @@ class OpenDevice:
         if self._check is not None:
             self._check(descriptor)
 
-    def _read(self, descriptor: int, offset: int, length: int) -> bytes:
+    def _read(self, descriptor: int, offset: int, target: memoryview) -> None:
         with failures(f"Reading {self._name} failed"):
-            data = b""
-            while len(data) < length:
-                more = os.pread(descriptor, length - len(data), offset + len(data))
-                if not more:
-                    raise BackendFailed(
-                        f"Reading {self._name} failed: it ends before what was to be read."
-                    )
-                data += more
-            return data
+            if self._direct is not None:
+                try:
+                    return self._fill(self._direct, offset, target)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+            return self._fill(descriptor, offset, target)
+
+    def _fill(self, descriptor: int, offset: int, target: memoryview) -> None:
+        while target:
+            count = os.preadv(descriptor, [target], offset)
+            if not count:
+                raise BackendFailed(
+                    f"Reading {self._name} failed: it ends before what was to be read."
+                )
+            target, offset = target[count:], offset + count
+
+
+def _around_cache(descriptor: int, access: int) -> int | None:
+    """Open the same once more, for direct I/O; None where the file system does not let us."""
+    try:
+        # By the descriptor, not by the name again: it must be the very same file.
+        path = f"/proc/self/fd/{descriptor}"
+        return os.open(path, access | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _write_all(descriptor: int, offset: int, data: memoryview) -> None:

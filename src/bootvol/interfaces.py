@@ -123,9 +123,12 @@ class IVolumeWriter(Interface):
 class IVolumeReader(Interface):
     """Reads a volume's bytes back."""
 
-    async def read(offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes from ``offset``.
+    async def read_into(offset: int, target: memoryview) -> None:
+        """Fill all of ``target`` with the bytes at ``offset``.
 
+        Offset and length are multiples of the block size.
+
+        :param target: writable memory, which stays the caller's.
         :raises bootvol.errors.BackendFailed: the device failed.
         """
 
@@ -175,6 +178,26 @@ class IBlockBackend(Interface):
         """
 
 
+class ICloningBackend(Interface):
+    """What a backend provides, too, that declares :attr:`Capabilities.clones`."""
+
+    async def clone(source: str, target: str, size: int) -> None:
+        """Make a volume that holds what another one does: quickly at any size, without a copy.
+
+        Neither depends on the other afterwards: each may be written and deleted.  When it returns
+        the new one survives loss of power.  Cancelled or failed, it leaves what
+        :meth:`IBlockBackend.delete` of ``target`` takes away.
+
+        :param source: an allocated volume; nobody writes to it meanwhile.
+        :param target: is not allocated.
+        :param size: of the new volume in bytes, a multiple of the block size: where it is smaller
+            than the source the rest is left out, where it is larger that reads as zeros.
+        :raises bootvol.errors.NoSpace: there is no room.
+        :raises bootvol.errors.BackendFailed: ``source`` is not there, ``target`` is, or the device
+            failed.
+        """
+
+
 class IIdentity(Interface):
     """Says who a token belongs to."""
 
@@ -195,11 +218,13 @@ class Capabilities:
     :ivar block_size: bytes; every offset and length is a multiple of it.  A power of two, at
         most 64 KiB.
     :ivar parallel_writes: how many writes under way at once the backend makes use of.
+    :ivar clones: the backend provides :class:`ICloningBackend`.
     """
 
     reads_zero_when_new: bool
     block_size: int = 512
     parallel_writes: int = 1
+    clones: bool = False
 
 
 @attrs.frozen

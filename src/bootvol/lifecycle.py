@@ -67,6 +67,9 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
 #: A volume in one of these is work that a worker has to bring to an end.
 UNSETTLED: Final = frozenset({Status.CREATING, Status.DOWNLOADING, Status.DELETING})
 
+#: Those of them in which a volume is being made.
+MAKING: Final = UNSETTLED - {Status.DELETING}
+
 
 class IllegalTransition(Exception):
     """The event cannot happen to a volume of that status."""

@@ -53,6 +53,7 @@ class Image:
     :ivar size_bytes: length of what the source sends; None where it does not know.
     :ivar min_disk_gib: the smallest volume that the image's maker allows.
     :ivar digest: of what the source sends, if it states one.
+    :ivar validator: as of a stream of the image, where the source knows it without opening one.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Image:
     size_bytes: int | None = None
     min_disk_gib: int = 0
     digest: Digest | None = None
+    validator: str | None = None
 
 
 @attrs.frozen
@@ -136,7 +138,9 @@ class Phase(StrEnum):
     """Where an import stands, as its progress shows it."""
 
     QUEUED = "queued"
+    WAITING = "waiting"
     ALLOCATING = "allocating"
+    CLONING = "cloning"
     DOWNLOADING = "downloading"
     CONVERTING = "converting"
     RETRYING = "retrying"
@@ -153,6 +157,9 @@ class Import:
     :ivar attempt: how often it was started; 0 while it has not been.
     :ivar bytes_done: bytes of the image that are on the volume.
     :ivar bytes_per_second: mean rate of this attempt.
+    :ivar content: stands for the image's bytes, if anything does: another import of the same needs
+        no download of its own.
+    :ivar cached: whether it is made from a golden volume; None until that is known.
     :ivar checkpoint: where another attempt may go on.
     :ivar position: its place in line while it waits for a worker, from 1; None when it does not.
     """
@@ -164,9 +171,37 @@ class Import:
     bytes_total: int | None = None
     bytes_per_second: int = 0
     attempt: int = 0
+    content: str | None = None
+    cached: bool | None = None
     checkpoint: Checkpoint | None = None
     error: ErrorReport | None = None
     position: int | None = None
+
+
+@attrs.frozen
+class Golden:
+    """A hidden volume that holds one image, to make others from.
+
+    :ivar content: stands for the image's bytes: see :func:`bootvol.service.goldens.content_of`.
+    :ivar size: of the disk in bytes; the volume is as many whole GiB as that needs.
+    :ivar digest: of the disk, where one is known.
+    :ivar hits: how many volumes were made from it.
+    :ivar used_at: seconds since 1970 when it was last used.
+    """
+
+    name: str
+    backend: str
+    image_id: str
+    content: str
+    size: int
+    digest: Digest | None
+    hits: int
+    used_at: float
+
+    @property
+    def volume_size(self) -> int:
+        """The volume's own size in bytes."""
+        return -(-self.size // GIB) * GIB
 
 
 @attrs.frozen

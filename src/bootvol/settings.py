@@ -100,6 +100,7 @@ class PluginSettings:
 
     :ivar concurrent: how many imports of it a daemon runs at once; None is no limit of its own.
     :ivar bandwidth_mib: MiB per second that a daemon takes from it; None as above.
+    :ivar cache_gib: GiB that golden volumes may take of it; None is what suits the backend.
     """
 
     name: str
@@ -107,6 +108,7 @@ class PluginSettings:
     options: BaseModel
     concurrent: int | None = None
     bandwidth_mib: float | None = None
+    cache_gib: int | None = None
 
 
 class _Table(BaseModel):
@@ -118,6 +120,7 @@ class _Table(BaseModel):
 
 class _BackendTable(_Table):
     concurrent: Concurrent | None = None
+    cache_gib: Annotated[int, Field(ge=0, strict=True)] | None = None
 
 
 class _SourceTable(_Table):

@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.devices import OpenDevice
 from bootvol.errors import BackendFailed, NoSpace
-from bootvol.testing.backends import noise
+from bootvol.testing.backends import noise, read_from
 from bootvol.threads import Threads
 from tests.disks import block_device, disk
 
@@ -32,7 +32,7 @@ async def test_a_block_device(tmp_path: Path, threads: Threads) -> None:
         await writer.close()
         expected = content[:BLOCK] + bytes(BLOCK) + content[2 * BLOCK :] + bytes(2 * MIB)
         reader = OpenDevice.to_read(threads, os.open(device.path, os.O_RDONLY))
-        assert await reader.read(0, 4 * MIB) == expected
+        assert await read_from(reader, 0, 4 * MIB) == expected
         await reader.close()
 
 
@@ -53,7 +53,7 @@ async def test_what_is_read_comes_from_the_device(
         reader = OpenDevice.to_read(threads, os.open(path, os.O_RDONLY))
         mounted.device.break_after(BLOCK)
         with pytest.raises(BackendFailed, match="Reading the volume failed: Input/output error"):
-            await reader.read(0, MIB)
+            await read_from(reader, 0, MIB)
         mounted.device.break_after(0)
-        assert await reader.read(0, MIB) == noise(MIB)
+        assert await read_from(reader, 0, MIB) == noise(MIB)
         await reader.close()

@@ -12,7 +12,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.testing.backends import noise
-from tests import daemons
 from tests.daemons import OTHER_TENANT, Running, pause
 from tests.servers import serve
 
@@ -67,9 +66,9 @@ def mirror() -> Iterator[Mirror]:
 
 @asynccontextmanager
 async def daemon(
-    folder: Path, mirror: Mirror, imports: str, source: str = ""
+    folder: Path, mirror: Mirror, imports: str, source: str = "", backend: str = ""
 ) -> AsyncIterator[Running]:
-    """Run a daemon with the mirror as a source, and TOML of two of its tables."""
+    """Run a daemon with the mirror as a source, and TOML of three of its tables."""
     web = f"""
 [[sources]]
 name = "web"
@@ -78,7 +77,7 @@ allow = ["{mirror.url}"]
 networks = ["127.0.0.0/8", "::1/128"]
 {source}
 """
-    running = Running(folder, f"{web}\n[imports]\n{imports}\n")
+    running = Running(folder, f"{web}\n[imports]\n{imports}\n", backend=backend)
     (running.images / "here").write_bytes(CONTENT)
     try:
         yield running
@@ -149,13 +148,8 @@ async def test_a_source_at_its_limit_holds_up_no_other(tmp_path: Path, mirror: M
 
 
 @ensureDeferred
-async def test_a_backend_at_its_limit(
-    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    local = 'name = "local"\n'
-    limited = daemons.CONFIG.replace(local, f"{local}concurrent = 1\n")
-    monkeypatch.setattr(daemons, "CONFIG", limited)
-    async with daemon(tmp_path, mirror, "concurrent = 4") as running:
+async def test_a_backend_at_its_limit(tmp_path: Path, mirror: Mirror) -> None:
+    async with daemon(tmp_path, mirror, "concurrent = 4", backend="concurrent = 1") as running:
         first = await running.create(f"{mirror.url}1")
         await mirror.asked("1")
         second = await running.create("here")

@@ -6,7 +6,6 @@ disk is, what is left can be deleted and the next import ends well.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ plugin = "http"
 allow = ["{server.url}images/"]
 networks = ["127.0.0.0/8", "::1/128"]
 """
-        super().__init__(folder, f"{source}[imports]\nbuffer_kib = 1024\n")
+        super().__init__(folder, f"{source}[imports]\nbuffer_kib = 1024\n", backend="cache_gib = 0")
         (self.images / "whole").write_bytes(CONTENT)
 
     async def halfway(self, name: str = "disk") -> int:
@@ -165,20 +164,13 @@ def check(file: Path) -> None:
         assert not any(volume.read(MIB))
 
 
-def leave(others: Path, mounted: Disk, free: int) -> None:
-    """Take up space, as others do who use the same disk, until so many bytes are free."""
-    with others.open("xb") as opened:
-        os.posix_fallocate(opened.fileno(), 0, mounted.free() - free)
-    assert abs(mounted.free() - free) < MIB
-
-
 @pytest.mark.parametrize("mounted", KINDS, indirect=True)
 @ensureDeferred
 async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> None:
     first, second, third = [await on_disk.halfway(name) for name in ("a", "b", "c")]
     # Three were promised 1 GiB each; by now there is room for what one of them still lacks.
     others = mounted.folder / "others"
-    await deferToThread(leave, others, mounted, HALF * 3 // 2)
+    await deferToThread(mounted.fill, others, HALF * 3 // 2)
     halves.finish("a")
     assert await on_disk.until(first, "available", "error") == "available"
     free = await deferToThread(mounted.free)
@@ -194,7 +186,7 @@ async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> No
         check(file)
     # Now what one volume takes is missing of what a new one may need.
     others.unlink()
-    await deferToThread(leave, others, mounted, GIB - HALF)
+    await deferToThread(mounted.fill, others, GIB - HALF)
     refused = await on_disk.create("whole")
     error = await on_disk.reason(refused)
     assert error["code"] == "no-space"

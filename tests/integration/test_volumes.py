@@ -84,6 +84,7 @@ async def test_a_bootable_volume_from_creation_to_deletion(running: Running) -> 
     assert progress == {
         "phase": "done",
         "position": None,
+        "cached": False,
         "bytesDone": len(content),
         "bytesTotal": len(content),
         "etaSeconds": 0,

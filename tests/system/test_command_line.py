@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bootvol.testing.backends import noise
-from tests.daemons import CONFIG, EMBEDDED
+from tests.daemons import configuration
 from tests.processes import BIN, TWISTD, Process, cli, process, run
 from tests.servers import free_port
 
@@ -77,10 +77,10 @@ def test_exit_codes(daemon: Process) -> None:
 
 def test_check_config(tmp_path: Path) -> None:
     config = tmp_path / "x.conf"
-    config.write_text(CONFIG.format(port=1, state=EMBEDDED, more=""))
+    config.write_text(configuration(1))
     good = cli("check-config", str(config))
     assert (good.returncode, good.stdout) == (0, f"{config}: ok\n")
-    config.write_text(CONFIG.format(port=1, state=EMBEDDED, more="[quota]\nvolumes = 'x'"))
+    config.write_text(configuration(1, "[quota]\nvolumes = 'x'"))
     bad = cli("check-config", str(config))
     assert bad.returncode == 1
     assert f"{config}: quota.volumes: 'x'" in bad.stderr
@@ -92,7 +92,7 @@ def test_check_config(tmp_path: Path) -> None:
 
 def test_db_upgrade(tmp_path: Path) -> None:
     config = tmp_path / "x.conf"
-    config.write_text(CONFIG.format(port=1, state=EMBEDDED, more=""))
+    config.write_text(configuration(1))
     for _ in range(2):
         done = cli("db", "upgrade", "--config", str(config))
         assert done.returncode == 0, done.stderr
@@ -109,7 +109,7 @@ def test_a_port_that_is_taken(daemon: Process, tmp_path: Path) -> None:
     folder = tmp_path / "second"
     folder.mkdir()
     config = folder / "twistd.conf"
-    config.write_text(CONFIG.format(port=daemon.port, state=EMBEDDED, more=""))
+    config.write_text(configuration(daemon.port))
     front = run([*TWISTD, "--config", config], cwd=folder)
     assert front.returncode != 0
     assert "Address already in use" in front.stdout + front.stderr
@@ -121,7 +121,7 @@ def test_a_port_that_is_taken(daemon: Process, tmp_path: Path) -> None:
 def test_twistd_as_a_daemon(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "images").mkdir()
-    (tmp_path / "twistd.conf").write_text(CONFIG.format(port=port, state=EMBEDDED, more=""))
+    (tmp_path / "twistd.conf").write_text(configuration(port))
     started = run([BIN / "twistd", "bootvol"], cwd=tmp_path)
     assert started.returncode == 0, started.stderr
     pid = int((tmp_path / "twistd.pid").read_text())

@@ -13,7 +13,7 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.devices import OpenDevice, failures
 from bootvol.errors import BackendFailed, NoSpace
-from bootvol.testing.backends import noise
+from bootvol.testing.backends import noise, read_from
 from bootvol.threads import Threads
 
 SIZE = 1024 * 1024
@@ -51,10 +51,10 @@ async def test_what_is_written_is_read(
     await device.zero(2 * BLOCK, 3 * BLOCK)
     await device.flush()
     expected = content[:BLOCK] + bytes(3 * BLOCK) + content[4 * BLOCK :]
-    assert await device.read(BLOCK, len(expected)) == expected
+    assert await read_from(device, BLOCK, len(expected)) == expected
     await device.close()
     reader = OpenDevice.to_read(threads, os.open(path, os.O_RDONLY))
-    assert await reader.read(0, SIZE) == (bytes(BLOCK) + expected).ljust(SIZE, b"\0")
+    assert await read_from(reader, 0, SIZE) == (bytes(BLOCK) + expected).ljust(SIZE, b"\0")
     await reader.close()
 
 
@@ -114,10 +114,10 @@ async def test_a_device_that_is_full(threads: Threads) -> None:
 async def test_reading_past_the_end(path: Path, threads: Threads) -> None:
     device = OpenDevice.to_read(threads, os.open(path, os.O_RDONLY), "volume-1")
     with pytest.raises(BackendFailed, match="Reading volume-1 failed: it ends"):
-        await device.read(SIZE - BLOCK, 2 * BLOCK)
+        await read_from(device, SIZE - BLOCK, 2 * BLOCK)
     await device.close()
     with pytest.raises(BackendFailed, match="volume-1: it is closed"):
-        await device.read(0, BLOCK)
+        await read_from(device, 0, BLOCK)
 
 
 @ensureDeferred

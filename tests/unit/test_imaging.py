@@ -121,7 +121,7 @@ CONTENTS = [
 @pytest.mark.parametrize("content", CONTENTS, ids=len)
 @ensureDeferred
 async def test_the_volume_is_the_image_and_zeros(
-    threads: Threads, kind: dict[str, int], content: bytes
+    threads: Threads, kind: dict[str, Any], content: bytes
 ) -> None:
     backend = MemoryBackend("m", reactor, **kind)
     digest, done = await copy(threads, backend, Stream(content, len(content)))
@@ -173,7 +173,7 @@ async def test_what_is_refused(
 
 @pytest.mark.parametrize("kind", BACKENDS)
 @ensureDeferred
-async def test_a_copy_goes_on_from_a_checkpoint(threads: Threads, kind: dict[str, int]) -> None:
+async def test_a_copy_goes_on_from_a_checkpoint(threads: Threads, kind: dict[str, Any]) -> None:
     content = noise(2 * MIB) + bytes(MIB) + noise(2 * MIB + 99, 2)
     backend = MemoryBackend("m", reactor, **kind)
     await backend.allocate("v", SIZE)

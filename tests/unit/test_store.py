@@ -90,8 +90,11 @@ def test_imports_from_before_learn_their_source(database: Database) -> None:
     with database._engine.begin() as db:
         number = an_import(db, source="some-source")
         with Operations.context(MigrationContext.configure(db)) as operations:
-            operations.drop_column("imports", "source")
+            operations.drop_index("ix_imports_content", "imports")
+            for column in ("source", "content", "cached"):
+                operations.drop_column("imports", column)
             operations.drop_table("turns")
+            operations.drop_table("goldens")
         db.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     database.upgrade()
     with database._engine.begin() as db:

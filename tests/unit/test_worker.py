@@ -19,8 +19,8 @@ from bootvol.errors import BackendFailed, ImageTooLarge
 from bootvol.lifecycle import Event, Status
 from bootvol.model import Image, Import, Volume
 from bootvol.service.backends import Backends
-from bootvol.service.imports import Progress
 from bootvol.service.jobs import LEASE, Tools
+from bootvol.service.progress import Progress
 from bootvol.service.worker import POLL, Concurrency, Worker
 from bootvol.store import imports, schema, volumes
 from bootvol.store.database import Database
@@ -58,6 +58,20 @@ class Imports:
             self.volumes.remove(volume.id)
 
 
+class NoGoldens:
+    """Stands for golden volumes: there are none."""
+
+    async def let_go(self, volume_id: int) -> None:
+        """See bootvol.service.goldens.Goldens."""
+
+    async def tidy(self, name: str) -> None:
+        """See bootvol.service.goldens.Goldens."""
+
+    async def make_room(self, name: str) -> bool:
+        """See bootvol.service.goldens.Goldens."""
+        return False
+
+
 class Bench:
     """A worker, its surroundings, and a look at them."""
 
@@ -77,8 +91,9 @@ class Bench:
     ) -> Worker:
         """Return another worker on the same database."""
         importer: Any = self.imports
+        goldens: Any = NoGoldens()
         backends = Backends([backend] if backend else [self.backend, self.spare])
-        return Worker(name, limits, Tools(self.database, backends, importer, self.clock))
+        return Worker(name, limits, Tools(self.database, backends, importer, goldens, self.clock))
 
     async def limit(self, **limits: Any) -> None:
         """Replace the worker by one with other limits, which does not run yet."""

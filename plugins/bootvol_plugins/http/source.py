@@ -100,6 +100,7 @@ class HttpSource:
             name=url.path[-1],
             size_bytes=_announced(response) if response.code == 200 else None,
             digest=await self._stated(url, self._checksums) if self._checksums else None,
+            validator=validator_of(response) if response.code == 200 else None,
         )
 
     async def _stated(self, url: DecodedURL, checksums: str) -> Digest:

@@ -115,6 +115,27 @@ def list_images(client: Client, raw: bool) -> None:
         show.table(images, headings)
 
 
+@image.command("cached")
+@click.option("--json", "raw", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_goldens(client: Client, raw: bool) -> None:
+    """List the images that are kept, each on a golden volume, to need no download (admins only)."""
+    found = client.get("golden-volumes")
+    if raw:
+        click.echo(show.as_json(found))
+        return
+    headings = {
+        "imageRef": "IMAGE",
+        "backend": "BACKEND",
+        "bytes": "BYTES",
+        "hits": "HITS",
+        "usedAt": "LAST USED",
+    }
+    show.table(found["goldenVolumes"], headings)
+    for backend, use in found["use"].items():
+        click.echo(f"{backend}: {use['hits']} hits, {use['misses']} misses since the start")
+
+
 @bootvol.group()
 def volume() -> None:
     """Volumes."""

@@ -149,10 +149,12 @@ class Copy:
         self, reader: IVolumeReader, end: int, take: Callable[[int, memoryview], None]
     ) -> None:
         """Give what is on the volume up to ``end`` bytes to ``take``, in a thread, in order."""
+        buffer = await self._pool.take()
         for offset in range(0, end, self._pool.size):
             length = min(self._pool.size, end - offset)
-            data = memoryview(await reader.read(offset, self._up_to_block(length)))
-            await self._threads.run(take, offset, data[:length])
+            await reader.read_into(offset, buffer[: self._up_to_block(length)])
+            await self._threads.run(take, offset, buffer[:length])
+        self._pool.give(buffer)
 
     async def run(
         self, stream: IImageStream, writer: IVolumeWriter, *, plain: bool = False

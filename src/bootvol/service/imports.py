@@ -9,30 +9,23 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
 import attrs
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed
+from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed, NoSpace
 from bootvol.imaging.bandwidth import Bandwidth
-from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.containers import Containers, too_large
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
 from bootvol.imaging.spool import Spool
-from bootvol.interfaces import (
-    Capabilities,
-    IBlockBackend,
-    IImageSource,
-    IVolumeReader,
-    IVolumeWriter,
-)
-from bootvol.model import Checkpoint, Digest, Image, Import, Phase, Volume
+from bootvol.interfaces import IImageSource
+from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.service.backends import Backends
+from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
-from bootvol.threads import Threads
+from bootvol.service.places import Copier, OnBackend, Place
+from bootvol.service.progress import Progress
 
 #: Seconds to the first try again, and at most; each is twice the last, more or less.
 _FIRST_PAUSE: Final = 1.0
@@ -41,130 +34,6 @@ _LONGEST_PAUSE: Final = 60.0
 _MARGIN: Final = 64 * 1024 * 1024
 
 Keep = Callable[[], Awaitable[object]]
-
-
-@attrs.define
-class Progress:
-    """How far a running import has come; its worker writes it down now and then.
-
-    :ivar since: seconds since 1970 when this attempt began.
-    :ivar began_at: bytes that were on the volume by then.
-    :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
-    :ivar expected: the image's size in bytes as its source gave it, until there is a copy.
-    :ivar stopping: the import has been cancelled: whatever fails now, it is not tried again.
-    :ivar staged: what has come is not on the volume yet, and lost when the daemon ends.
-    """
-
-    since: float
-    phase: Phase = Phase.ALLOCATING
-    began_at: int = 0
-    expected: int | None = None
-    resume: Checkpoint | None = None
-    copy: Copy | None = None
-    stopping: bool = False
-    staged: bool = False
-
-    def begin(self, copy: Copy, phase: Phase, now: float) -> None:
-        """Note that a copy begins, or goes on."""
-        self.copy, self.began_at = copy, copy.offset
-        self.since, self.phase = now, phase
-
-    @property
-    def checkpoint(self) -> Checkpoint | None:
-        """Where another attempt may go on."""
-        return self.copy.checkpoint if self.copy else self.resume
-
-    @property
-    def bytes_done(self) -> int:
-        """How much of the image is on the volume."""
-        if self.copy is not None:
-            return self.copy.offset
-        return self.resume.offset if self.resume else 0
-
-    @property
-    def bytes_total(self) -> int | None:
-        """How much there is of the image."""
-        return self.copy.size if self.copy else self.expected
-
-    def columns(self, now: float) -> dict[str, Any]:
-        """Return the columns of the import's row that this fills."""
-        arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
-        rate = (self.bytes_done - self.began_at) / (now - self.since) if now > self.since else 0
-        checkpoint = None if self.staged else self.checkpoint
-        return {
-            "phase": Phase.FINISHING if arrived else self.phase,
-            "bytes_done": self.bytes_done,
-            "bytes_total": self.bytes_total,
-            "bytes_per_second": max(0, int(rate)),
-            "durable_bytes": checkpoint.offset if checkpoint else None,
-            "durable_digest": checkpoint.digest if checkpoint else None,
-            "validator": checkpoint.validator if checkpoint else None,
-        }
-
-
-@attrs.frozen
-class Limits:
-    """What one import may use.
-
-    :ivar buffers: how many buffers.
-    :ivar buffer_size: of each, in bytes.
-    :ivar checkpoint: bytes between two checkpoints.
-    :ivar retries: how often in a row a source may break off before the import has come further, by
-        its checkpoint, than ever before.
-    :ivar spool: the folder where containers are kept while their disks are read.
-    :ivar read_back: whether a volume is read once more, and held against what was written.
-    """
-
-    buffers: int
-    buffer_size: int
-    checkpoint: int
-    retries: int
-    spool: Path
-    read_back: bool = False
-
-
-class Place(Protocol):
-    """Where a copy of an image's bytes goes."""
-
-    @property
-    def size(self) -> int:
-        """The most that it holds, in bytes."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it promises."""
-
-    async def renew(self) -> None:
-        """Let it be as if nothing had been written to it."""
-
-    async def open_writer(self) -> IVolumeWriter:
-        """Open it for writing."""
-
-    async def open_reader(self) -> IVolumeReader:
-        """Open it for reading."""
-
-
-class _OnBackend:
-    """A volume as a place."""
-
-    def __init__(self, backend: IBlockBackend, volume: Volume) -> None:
-        self.size = volume.size_bytes
-        self.capabilities = backend.capabilities
-        self._backend = backend
-        self._name = volume.name
-
-    async def renew(self) -> None:
-        """Allocate the volume anew: what was written earlier may lie where there are holes now."""
-        await self._backend.delete(self._name)
-        await self._backend.allocate(self._name, self.size)
-
-    async def open_writer(self) -> IVolumeWriter:
-        """Open it for writing."""
-        return await self._backend.open_writer(self._name)
-
-    async def open_reader(self) -> IVolumeReader:
-        """Open it for reading."""
-        return await self._backend.open_reader(self._name)
 
 
 @attrs.frozen
@@ -185,29 +54,28 @@ class _Fetch:
 class Importer:
     """Runs imports.
 
+    :param goldens: spare a download where they can.
     :param containers: reads the disks of images that are not plain.
     :param bandwidth: what all of them together may take from sources.
-    :param threads: where hashing happens.
-    :param clock: the reactor.
     """
 
     def __init__(
         self,
         images: Images,
         backends: Backends,
+        goldens: Goldens,
         containers: Containers,
         bandwidth: Bandwidth,
-        threads: Threads,
-        limits: Limits,
-        clock: IReactorTime,
+        copier: Copier,
     ) -> None:
         self._images = images
         self._backends = backends
+        self._goldens = goldens
         self._containers = containers
         self._bandwidth = bandwidth
-        self._threads = threads
-        self._limits = limits
-        self._clock = clock
+        self._copier = copier
+        self._limits = copier.limits
+        self._clock = copier.clock
 
     async def run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
         """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
@@ -219,10 +87,22 @@ class Importer:
 
         :raises bootvol.errors.BootvolError: why it cannot be done.
         """
-        source = self._images.source(task.image.source)
-        place = _OnBackend(self._backends.named(volume.backend), volume)
-        progress.resume, progress.expected = task.checkpoint, task.image.size_bytes
-        fetch = _Fetch(task.image, source, place, progress, keep)
+        try:
+            await self._run(volume, task, progress, keep)
+        except NoSpace:
+            # No volume has to stand back behind what only saves time.
+            if progress.stopping or not await self._goldens.make_room(volume.backend):
+                raise
+            await self._run(volume, task, progress, keep)
+
+    async def _run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
+        image, content = task.image, task.content
+        progress.resume, progress.expected = task.checkpoint, image.size_bytes
+        await self._goldens.let_go(volume.id)
+        if content is not None and await self._goldens.fill(volume, content, progress):
+            return
+        place = OnBackend(self._backends.named(volume.backend), volume.name, volume.size_bytes)
+        fetch = _Fetch(image, self._images.source(image.source), place, progress, keep)
         try:
             digest = await self._fetch(fetch)
         except Packed as packed:
@@ -234,6 +114,9 @@ class Importer:
                 await progress.copy.verify(reader, digest)
             finally:
                 await reader.close()
+        # Without a digest it may be another image by now than the one that was asked for.
+        if content is not None and (image.digest or progress.validator == image.validator):
+            await self._goldens.keep(volume, image, content, progress.bytes_done, digest)
 
     async def _convert(self, fetch: _Fetch, packed: Packed) -> Digest | None:
         """Fetch a container to the spool, and copy the disk in it onto the volume."""
@@ -241,7 +124,9 @@ class Importer:
         if packed.disk_size > place.size:
             raise too_large(packed.disk_size, place.size)
         # A container may be larger than its disk (tables, snapshots), but not by much.
-        spool = Spool(self._limits.spool, place.size + place.size // 8 + _MARGIN, self._threads)
+        spool = Spool(
+            self._limits.spool, place.size + place.size // 8 + _MARGIN, self._copier.threads
+        )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
             progress.staged = True
@@ -254,7 +139,7 @@ class Importer:
             writer = await place.open_writer()
             stack.push_async_callback(writer.close)
             disk = attrs.evolve(fetch.image, format="raw", digest=None)
-            copy = self._copy(attrs.evolve(fetch, image=disk))
+            copy = self._copier.copy(disk, place)
             progress.begin(copy, Phase.CONVERTING, self._clock.seconds())
             return await copy.run(stream, writer, plain=True)
 
@@ -295,6 +180,7 @@ class Importer:
             )
             stream = self._bandwidth.limited(fetch.image.source, stream)
             stack.push_async_callback(stream.close)
+            fetch.progress.validator = stream.validator
             if stream.offset != copy.offset:
                 # The source cannot go on from there, or the image is another by now.
                 copy = await self._afresh(fetch)
@@ -312,7 +198,7 @@ class Importer:
         checkpoint = fetch.progress.checkpoint
         if checkpoint is None:
             return None
-        copy = self._copy(fetch)
+        copy = self._copier.copy(fetch.image, fetch.place, fetch.container)
         try:
             reader = await fetch.place.open_reader()
             try:
@@ -327,20 +213,7 @@ class Importer:
         """Return a copy from the image's first byte, onto a place that is as new."""
         await _forget(fetch.progress, fetch.keep)
         await fetch.place.renew()
-        return self._copy(fetch)
-
-    def _copy(self, fetch: _Fetch) -> Copy:
-        return Copy(
-            fetch.image,
-            fetch.place.size,
-            fetch.place.capabilities,
-            BufferPool(self._limits.buffers, self._limits.buffer_size),
-            self._threads,
-            self._clock,
-            self._limits.checkpoint,
-            fetch.container,
-            self._limits.read_back,
-        )
+        return self._copier.copy(fetch.image, fetch.place, fetch.container)
 
 
 async def _forget(progress: Progress, keep: Keep) -> None:

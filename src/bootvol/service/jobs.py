@@ -12,11 +12,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from bootvol.errors import BootvolError, ErrorReport, reason
-from bootvol.lifecycle import UNSETTLED, Event, Status
+from bootvol.errors import BootvolError, ErrorReport, NoSpace, reason
+from bootvol.lifecycle import MAKING, Event, Status
 from bootvol.model import Import, Phase, Volume
 from bootvol.service.backends import Backends
-from bootvol.service.imports import Importer, Progress
+from bootvol.service.goldens import Goldens
+from bootvol.service.imports import Importer
+from bootvol.service.progress import Progress
 from bootvol.store import claims
 from bootvol.store import imports as import_rows
 from bootvol.store import volumes as volume_rows
@@ -34,6 +36,7 @@ class Tools:
     database: Database
     backends: Backends
     importer: Importer
+    goldens: Goldens
     clock: IReactorTime
 
 
@@ -58,7 +61,7 @@ class Job:
         self._tools = tools
         self._removal = volume.status is Status.DELETING
         # What the claim is for; with any other status the volume is wanted otherwise.
-        self._wanted = UNSETTLED - {Status.DELETING} if not self._removal else {Status.DELETING}
+        self._wanted = MAKING if not self._removal else {Status.DELETING}
         imported = volume.image_id is not None and not self._removal
         self._progress = Progress(tools.clock.seconds()) if imported else None
         self._cancelled = False
@@ -98,6 +101,9 @@ class Job:
             renewing.stop()
             if self._expiry.active():
                 self._expiry.cancel()
+        if self.volume.image_id is not None and not self._cancelled:
+            # What other imports waited for may be of no use any more.
+            await self._tools.goldens.tidy(self.volume.backend)
 
     async def _attempt(self) -> None:
         try:
@@ -114,13 +120,19 @@ class Job:
 
     async def _remove(self) -> Event:
         backend = self._tools.backends.named(self.volume.backend)
+        await self._tools.goldens.let_go(self.volume.id)
         await backend.delete(self.volume.name)
         return Event.VANISH
 
     async def _make(self) -> Event:
         if self._progress is None:
             backend = self._tools.backends.named(self.volume.backend)
-            await backend.allocate(self.volume.name, self.volume.size_bytes)
+            try:
+                await backend.allocate(self.volume.name, self.volume.size_bytes)
+            except NoSpace:
+                if not await self._tools.goldens.make_room(self.volume.backend):
+                    raise
+                await backend.allocate(self.volume.name, self.volume.size_bytes)
         else:
             task = await self._write(self._begin, self._expiry.getTime())
             await self._tools.importer.run(self.volume, task, self._progress, self._keep)

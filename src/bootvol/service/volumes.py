@@ -21,6 +21,7 @@ from bootvol.errors import (
 from bootvol.lifecycle import Event, IllegalTransition, Status
 from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Volume
 from bootvol.service.backends import Backends
+from bootvol.service.goldens import content_of
 from bootvol.service.images import Images
 from bootvol.service.quotas import Quota
 from bootvol.store import imports as import_rows
@@ -105,7 +106,7 @@ class Volumes:
         self._quota.check(volume_rows.usage(db, volume.tenant), volume.size_gib)
         added = volume_rows.add(db, volume)
         if image is not None:
-            import_rows.add(db, added.id, image)
+            import_rows.add(db, added.id, image, content_of(image))
         return added
 
     async def listed(

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Subquery,
     and_,
     case,
+    exists,
     func,
     or_,
     select,
@@ -24,13 +25,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bootvol.lifecycle import UNSETTLED, Status
+from bootvol.lifecycle import MAKING, Status
 from bootvol.model import Volume
+from bootvol.store import goldens as golden_rows
 from bootvol.store.schema import imports, turns, volumes
 from bootvol.store.volumes import of_row
 
-#: With an image, a volume in one of these is an import: it runs, or waits in line.
-_MAKING: Final = UNSETTLED - {Status.DELETING}
+#: The same tables once more, for what one import has to do with another.
+_OTHERS: Final = volumes.alias("others")
+_OTHER_IMPORTS: Final = imports.alias("other_imports")
 
 
 def claim(
@@ -67,13 +70,13 @@ def claim(
         # One after the other: PostgreSQL locks no rows of a query with window functions, and
         # joined to one it looks through the whole line again for each volume.
         tries = (
-            _lock_first(connection, now, volumes.c.id == number, volumes.c.status.in_(_MAKING))
+            _lock_first(connection, now, volumes.c.id == number, volumes.c.status.in_(MAKING))
             for number in connection.scalars(waiting).all()
         )
         row = next((row for row in tries if row is not None), None)
     else:
         removal = volumes.c.status == Status.DELETING
-        blank = and_(volumes.c.status.in_(_MAKING), volumes.c.image_id.is_(None))
+        blank = and_(volumes.c.status.in_(MAKING), volumes.c.image_id.is_(None))
         reached = and_(volumes.c.backend.in_(backends), volumes.c.id.not_in(busy))
         row = _lock_first(connection, now, or_(removal, blank), reached)
     if row is None:
@@ -110,8 +113,36 @@ def position(connection: Connection, volume_id: int, now: float) -> int | None:
     ).scalar_one_or_none()
 
 
+def leader(connection: Connection, volume_id: int, now: float) -> int | None:
+    """Return the volume whose import an import waits for, since both copy the same; or None.
+
+    :param now: seconds since 1970.
+    """
+    mine = and_(volumes.c.id == volume_id, imports.c.volume_id == volume_id)
+    query = select(_OTHERS.c.id).where(mine, _free(now), _leads(now)).order_by(_OTHERS.c.id)
+    return connection.scalars(query.limit(1)).one_or_none()
+
+
+def _leads(now: float) -> ColumnElement[bool]:
+    """Return what makes another import one that this one waits for.
+
+    It copies the same image to the same backend; once that has a golden volume of it nobody waits.
+    """
+    return and_(
+        _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id,
+        _OTHER_IMPORTS.c.content == imports.c.content,
+        _OTHERS.c.backend == volumes.c.backend,
+        _OTHERS.c.id != volumes.c.id,
+        _OTHERS.c.status.in_(MAKING),
+        _OTHERS.c.lease_until >= now,
+        ~exists().where(golden_rows.is_ready(volumes.c.backend, imports.c.content)),
+    )
+
+
 def _line(now: float) -> Subquery:
     """Return the line of waiting imports: ``id``, ``backend``, ``source``, ``position`` from 1.
+
+    One that waits for another import of the same image is not in line.
 
     Tenants take turns.  An import's turn is the number of those that its tenant has running or
     waiting before it, so that however many one tenant asks for, another's first one comes next.
@@ -120,20 +151,21 @@ def _line(now: float) -> Subquery:
     one tenant would all come before another's.
     """
     tenant, free = volumes.c.tenant, _free(now)
+    waits = and_(free, ~exists().where(_leads(now)))
     unsettled = (
         select(
             volumes.c.id,
             volumes.c.backend,
             imports.c.source,
-            free.label("waits"),
+            waits.label("waits"),
             (
                 func.sum(case((free, 0), else_=1)).over(partition_by=tenant)
-                + func.row_number().over(partition_by=[tenant, free], order_by=volumes.c.id)
+                + func.row_number().over(partition_by=[tenant, waits], order_by=volumes.c.id)
             ).label("turn"),
             func.coalesce(turns.c.last, 0).label("last"),
         )
         .select_from(volumes.join(imports).outerjoin(turns, turns.c.tenant == tenant))
-        .where(volumes.c.status.in_(_MAKING))
+        .where(volumes.c.status.in_(MAKING))
         .subquery()
     )
     place = func.row_number().over(order_by=[unsettled.c.turn, unsettled.c.last, unsettled.c.id])

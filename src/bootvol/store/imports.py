@@ -14,13 +14,17 @@ from bootvol.store import volumes as volume_rows
 from bootvol.store.schema import imports
 
 
-def add(connection: Connection, volume_id: int, image: Image) -> None:
-    """Insert the import of ``image`` onto a volume; nothing of it has been done."""
+def add(connection: Connection, volume_id: int, image: Image, content: str | None = None) -> None:
+    """Insert the import of ``image`` onto a volume; nothing of it has been done.
+
+    :param content: stands for the image's bytes, if anything does.
+    """
     connection.execute(
         insert(imports).values(
             volume_id=volume_id,
             image=attrs.asdict(image),
             source=image.source,
+            content=content,
             phase=Phase.QUEUED,
             bytes_done=0,
             bytes_total=image.size_bytes,
@@ -40,6 +44,10 @@ def get(connection: Connection, tenant: str, volume_id: int, now: float) -> Impo
     found = find(connection, volume_id)
     if found is None:
         raise VolumeNotFound(volume_id)
+    leader = claims.leader(connection, volume_id, now)
+    if leader is not None and (led := find(connection, leader)) is not None:
+        # What it waits for is how far the other one has come.
+        return attrs.evolve(led, volume_id=volume_id, phase=Phase.WAITING, attempt=found.attempt)
     place = claims.position(connection, volume_id, now)
     return attrs.evolve(found, error=volume.error, position=place)
 
@@ -57,6 +65,8 @@ def find(connection: Connection, volume_id: int) -> Import | None:
         bytes_total=row.bytes_total,
         bytes_per_second=row.bytes_per_second,
         attempt=row.attempt,
+        content=row.content,
+        cached=row.cached,
         checkpoint=_checkpoint(row),
     )
 

@@ -90,6 +90,10 @@ imports = Table(
     Column("image", JSON, nullable=False),
     # The image's: here too, since it may have a limit.
     Column("source", String(64), nullable=False),
+    # Stands for the image's bytes; two imports with the same need only one download.
+    Column("content", String(64), index=True),
+    # Whether there was a golden volume of that; null until it is known.
+    Column("cached", Boolean),
     Column("phase", String(32), nullable=False),
     Column("bytes_done", BigInteger, nullable=False),
     Column("bytes_total", BigInteger),
@@ -99,6 +103,25 @@ imports = Table(
     Column("durable_bytes", BigInteger),
     Column("durable_digest", String(128)),
     Column("validator", Text),
+)
+
+goldens = Table(
+    "goldens",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("backend", String(64), nullable=False),
+    Column("image_id", Text, nullable=False),
+    Column("content", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("digest_algorithm", String(32)),
+    Column("digest", String(128)),
+    Column("state", String(16), nullable=False),
+    # Whose import makes it; null once it is made.
+    Column("volume_id", Integer),
+    Column("hits", Integer, nullable=False),
+    Column("used_at", Float, nullable=False),
+    Index(None, "backend", "content"),
 )
 
 # Which tenant had an import claimed when: a number that grows with each claim.

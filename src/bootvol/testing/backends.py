@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import (
     IBlockBackend,
+    ICloningBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
@@ -31,9 +32,16 @@ async def read(backend: IBlockBackend, volume: str, offset: int, length: int) ->
     """Open a volume, read from it, and close it."""
     reader = await backend.open_reader(volume)
     try:
-        return await reader.read(offset, length)
+        return await read_from(reader, offset, length)
     finally:
         await reader.close()
+
+
+async def read_from(reader: IVolumeReader, offset: int, length: int) -> bytes:
+    """Read from an open volume."""
+    target = memoryview(bytearray(length))
+    await reader.read_into(offset, target)
+    return bytes(target)
 
 
 async def write(backend: IBlockBackend, volume: str, offset: int, data: bytes) -> None:
@@ -211,7 +219,44 @@ class BlockBackendContract(Contract):
         with pytest.raises(BackendFailed):
             await writer.write(0, memoryview(bytearray(block)))
         with pytest.raises(BackendFailed):
-            await reader.read(0, block)
+            await read_from(reader, 0, block)
+
+    @ensureDeferred
+    async def test_clones_if_declared(self, backend: IBlockBackend) -> None:
+        if not backend.capabilities.clones:
+            return  # nothing is promised: the core copies
+        verifyObject(ICloningBackend, backend)
+        cloning = ICloningBackend(backend)
+        block = backend.capabilities.block_size
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        for size in (SIZE, SIZE // 2, 2 * SIZE):
+            await cloning.clone(_NAME, _OTHER, size)
+            whole = noise(SIZE)[:size].ljust(size, b"\0")
+            assert await read(backend, _OTHER, 0, size) == whole
+            with pytest.raises(BackendFailed):
+                await cloning.clone(_NAME, _OTHER, size)
+            # Neither sees what is written to the other.
+            await write(backend, _OTHER, 0, noise(block, 1))
+            await write(backend, _NAME, block, noise(block, 2))
+            assert await read(backend, _NAME, 0, block) == noise(SIZE)[:block]
+            assert await read(backend, _OTHER, block, block) == whole[block : 2 * block]
+            await write(backend, _NAME, block, noise(SIZE)[block : 2 * block])
+            await backend.delete(_OTHER)
+        # A clone outlives what it was made from.
+        await cloning.clone(_NAME, _OTHER, SIZE)
+        await backend.delete(_NAME)
+        assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE)
+        with pytest.raises(BackendFailed):
+            await cloning.clone(_NAME, _NAME, SIZE)
+        # What is cut off must not come back.
+        await backend.delete(_OTHER)
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        await cloning.clone(_NAME, _OTHER, block)
+        await backend.delete(_NAME)
+        await cloning.clone(_OTHER, _NAME, SIZE)
+        assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)[:block].ljust(SIZE, b"\0")
 
     @ensureDeferred
     async def test_deleting_is_final_and_idempotent(self, backend: IBlockBackend) -> None:

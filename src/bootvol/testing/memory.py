@@ -13,6 +13,7 @@ from bootvol.errors import BackendFailed
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
+    ICloningBackend,
     IVolumeReader,
     IVolumeWriter,
 )
@@ -58,11 +59,12 @@ class Memory:
             done += count
 
 
-@implementer(IBlockBackend)
+@implementer(IBlockBackend, ICloningBackend)
 class MemoryBackend:
     """Volumes in memory.
 
     :param fill: the byte that new volumes hold; other than 0 they do not read zero when new.
+    :param clones: whether it declares that it clones.
     :ivar volumes: what there is, by name.
     """
 
@@ -73,9 +75,10 @@ class MemoryBackend:
         fill: int = 0,
         block_size: int = 512,
         parallel_writes: int = 1,
+        clones: bool = False,
     ) -> None:
         self.name = name
-        self.capabilities = Capabilities(fill == 0, block_size, parallel_writes)
+        self.capabilities = Capabilities(fill == 0, block_size, parallel_writes, clones)
         self.volumes: dict[str, Memory] = {}
         self._reactor = reactor
         self._fill = fill
@@ -97,6 +100,16 @@ class MemoryBackend:
     async def _open(self, volume: str) -> _OpenMemory:
         await self._turn()
         return _OpenMemory(self._found(volume), self.capabilities.block_size, self._turn)
+
+    async def clone(self, source: str, target: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
+        await self._turn()
+        found = self._found(source)
+        if target in self.volumes:
+            raise BackendFailed("a volume has this name")
+        clone = self.volumes[target] = Memory(size, 0)
+        kept = min(size, found.size)
+        clone.write(0, memoryview(found.read(0, kept)))
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
@@ -145,10 +158,10 @@ class _OpenMemory:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
         await self._turn()
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """See :meth:`bootvol.interfaces.IVolumeReader.read`."""
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
         await self._turn()
-        return self._checked(offset, length).read(offset, length)
+        target[:] = self._checked(offset, len(target)).read(offset, len(target))
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""

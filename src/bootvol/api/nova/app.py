@@ -21,6 +21,7 @@ from bootvol.api.nova.faults import fault
 from bootvol.api.nova.paging import page
 from bootvol.errors import (
     BootvolError,
+    Forbidden,
     MalformedUrl,
     MethodNotAllowed,
     NotFound,
@@ -29,6 +30,7 @@ from bootvol.errors import (
 )
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
+from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
 from bootvol.service.volumes import Volumes
 
@@ -66,10 +68,13 @@ class NovaApi:
     app = Klein()
     _log = Logger()
 
-    def __init__(self, identity: IIdentity, volumes: Volumes, images: Images) -> None:
+    def __init__(
+        self, identity: IIdentity, volumes: Volumes, images: Images, goldens: Goldens
+    ) -> None:
         self._identity = identity
         self._volumes = volumes
         self._images = images
+        self._goldens = goldens
 
     async def caller(self, request: IRequest, tenant: str) -> Caller:
         """Return who asks.
@@ -171,6 +176,22 @@ class NovaApi:
         """Show how far the import of a bootable volume has come.  Beyond the reference."""
         found = await self._volumes.progress(caller, _number(volume_id))
         return Reply({"import": views.progress(found)})
+
+    # --- golden volumes --------------------------------------------------------------------------
+
+    @app.route(f"{_BASE}/golden-volumes", methods=["GET"])
+    @_for_tenant
+    async def list_goldens(self, request: IRequest, caller: Caller) -> Reply:
+        """Show admins which images need no download, and what that was good for."""
+        if not caller.is_admin:
+            raise Forbidden
+        found = await self._goldens.listed()
+        return Reply(
+            {
+                "goldenVolumes": [views.golden(each) for each in found],
+                "use": views.cache_use(self._goldens.use),
+            }
+        )
 
     # --- images ----------------------------------------------------------------------------------
 

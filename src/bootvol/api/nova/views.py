@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from bootvol.errors import ErrorReport
-from bootvol.model import Attachment, Connection, Image, Import, Volume
+from bootvol.model import Attachment, Connection, Golden, Image, Import, Volume
+from bootvol.service.goldens import CacheUse
 
 #: HP12: UTC, without zone and fraction (reference, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"
@@ -46,6 +48,7 @@ def progress(value: Import) -> dict[str, Any]:
     return {
         "phase": value.phase,
         "position": value.position,
+        "cached": value.cached,
         "bytesDone": value.bytes_done,
         "bytesTotal": value.bytes_total,
         "bytesPerSecond": value.bytes_per_second,
@@ -84,4 +87,24 @@ def image(value: Image) -> dict[str, Any]:
         "OS-EXT-IMG-SIZE:size": value.size_bytes,
         "metadata": {},
         "links": [],
+    }
+
+
+def golden(value: Golden) -> dict[str, Any]:
+    """Return a golden volume.  Beyond the reference."""
+    return {
+        "imageRef": value.image_id,
+        "backend": value.backend,
+        "name": value.name,
+        "bytes": value.size,
+        "hits": value.hits,
+        "usedAt": datetime.fromtimestamp(value.used_at, UTC).isoformat(timespec="seconds"),
+    }
+
+
+def cache_use(value: CacheUse) -> dict[str, dict[str, int]]:
+    """Return how often a download was spared, by backend.  Beyond the reference."""
+    return {
+        name: {"hits": value.hits[name], "misses": value.misses[name]}
+        for name in sorted(value.hits.keys() | value.misses.keys())
     }

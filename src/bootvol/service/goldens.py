@@ -1,0 +1,192 @@
+"""Golden volumes: the second volume of an image needs no download, and many at once only one.
+
+When an import has come to its end, the volume is still nobody's: that is when a golden volume is
+made of it, if it is worth keeping or if other imports wait for the same image.  Those then are
+clones of it, or copies where the backend does not clone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+from uuid import uuid4
+
+import attrs
+from twisted.logger import Logger
+
+from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace
+from bootvol.imaging.volumes import VolumeStream
+from bootvol.interfaces import IBlockBackend, ICloningBackend
+from bootvol.model import GIB, Digest, Golden, Image, Phase, Volume
+from bootvol.service.backends import Backends
+from bootvol.service.places import Copier, OnBackend
+from bootvol.service.progress import Progress
+from bootvol.store import goldens as rows
+from bootvol.store.database import Database
+
+#: What golden volumes may take of a backend that clones, unless the operator says otherwise: GiB.
+DEFAULT_GIB: Final = 20
+
+
+def content_of(image: Image) -> str | None:
+    """Return what stands for an image's bytes as its source gives them; None if nothing does.
+
+    Two images are the same only if they are one image of one source: that a source gave it to a
+    tenant is what says that the tenant may have it.  A digest alone would let whoever knows one
+    have the image.
+    """
+    known = image.digest.value if image.digest else image.validator
+    if known is None:
+        return None
+    said = json.dumps([image.source, image.id, image.format, bool(image.digest), known])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+@attrs.frozen
+class CacheUse:
+    """What golden volumes were good for since the daemon started.
+
+    :ivar hits: imports that needed no download, by backend.
+    :ivar misses: those that did, though their image is one that can be told from others.
+    """
+
+    hits: Counter[str] = attrs.Factory(Counter)
+    misses: Counter[str] = attrs.Factory(Counter)
+
+
+class Goldens:
+    """The golden volumes on all backends.
+
+    :param limits: the GiB that they may take of a backend, by its name; of one that is not there
+        :data:`DEFAULT_GIB` if it clones, and nothing if it does not.
+    :ivar use: what they were good for.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, database: Database, backends: Backends, copier: Copier, limits: Mapping[str, int]
+    ) -> None:
+        self.use = CacheUse()
+        self._database = database
+        self._backends = backends
+        self._copier = copier
+        self._limits = limits
+
+    async def fill(self, volume: Volume, content: str, progress: Progress) -> bool:
+        """Fill a volume from the golden one of some content.
+
+        :returns: False if there is none that is of use; the volume then has to be filled anew.
+        :raises NoSpace: there is no room for the volume.
+        """
+        golden = await self._database.write(rows.take, volume.backend, content, self._now())
+        progress.cached = golden is not None
+        if golden is not None:
+            backend = self._backends.named(volume.backend)
+            progress.phase = Phase.CLONING
+            try:
+                await backend.delete(volume.name)
+                place = OnBackend(backend, volume.name, volume.size_bytes)
+                await self._duplicate(backend, golden.name, golden, place, progress)
+            except NoSpace:
+                raise
+            except (BackendFailed, DigestMismatch):
+                self._log.failure("golden volume {name} is of no use", name=golden.name)
+                await self._database.write(rows.doom, golden.name)
+                progress.cached = False
+        (self.use.hits if progress.cached else self.use.misses)[volume.backend] += 1
+        return progress.cached
+
+    async def keep(
+        self, volume: Volume, image: Image, content: str, size: int, digest: Digest | None
+    ) -> None:
+        """Make a golden volume of one that has just been filled, if that is of use.
+
+        Whatever fails, the volume itself is right.
+
+        :param size: of the disk in bytes.
+        :param digest: of the disk, where it is known.
+        """
+        backend = self._backends.named(volume.backend)
+        awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)
+        if not awaited and size > self._limit(backend):
+            return
+        name = f"golden-{uuid4()}"
+        golden = Golden(name, volume.backend, image.id, content, size, digest, 0, self._now())
+        if await self._database.write(rows.begin, golden, volume.id):
+            try:
+                place = OnBackend(backend, name, golden.volume_size)
+                await self._duplicate(backend, volume.name, golden, place, None)
+                await self._database.write(rows.complete, name)
+            except BootvolError as error:
+                self._log.warn("golden volume {name} is not made: {error}", name=name, error=error)
+                await self._database.write(rows.doom, name)
+
+    async def let_go(self, volume_id: int) -> None:
+        """Give up what was begun from a volume and never completed, if anything."""
+        await self._database.write(rows.doom_unfinished, volume_id)
+
+    async def tidy(self, name: str) -> None:
+        """Remove from a backend what is doomed, and what is more than it should keep.
+
+        What fails is tried again next time.
+        """
+        await self._remove(name, self._limit(self._backends.named(name)))
+
+    async def make_room(self, name: str) -> bool:
+        """Remove all golden volumes from a backend that no import wants; tell if there were any."""
+        return await self._remove(name, 0)
+
+    async def _remove(self, name: str, limit: int) -> bool:
+        """Remove what is doomed from a backend, and what is beyond ``limit`` bytes."""
+        doomed = await self._database.write(rows.doom_surplus, name, limit)
+        try:
+            for golden in doomed:
+                await self._backends.named(name).delete(golden)
+                await self._database.write(rows.forget, golden)
+        except BackendFailed as error:
+            self._log.warn("golden volumes are not removed: {error}", error=error)
+        return bool(doomed)
+
+    async def listed(self) -> Sequence[Golden]:
+        """Return all golden volumes, the last used ones first."""
+        return await self._database.read(rows.listed)
+
+    async def _duplicate(
+        self,
+        backend: IBlockBackend,
+        source: str,
+        golden: Golden,
+        place: OnBackend,
+        progress: Progress | None,
+    ) -> None:
+        """Let the volume at ``place``, which there is not yet, hold what ``source`` does."""
+        if backend.capabilities.clones:
+            await ICloningBackend(backend).clone(source, place.name, place.size)
+            if progress is not None:
+                progress.arrive(golden.size)
+            return
+        disk = Image(golden.image_id, "", golden.name, "raw", digest=golden.digest)
+        copy = self._copier.copy(disk, place)
+        if progress is not None:
+            progress.begin(copy, Phase.CLONING, self._now())
+        async with AsyncExitStack() as stack:
+            reader = await backend.open_reader(source)
+            stack.push_async_callback(reader.close)
+            await place.renew()
+            writer = await place.open_writer()
+            stack.push_async_callback(writer.close)
+            stream = VolumeStream(reader, golden.size, backend.capabilities.block_size)
+            await copy.run(stream, writer, plain=True)
+
+    def _limit(self, backend: IBlockBackend) -> int:
+        """Return what golden volumes may take of a backend, in bytes."""
+        default = DEFAULT_GIB if backend.capabilities.clones else 0
+        return self._limits.get(backend.name, default) * GIB
+
+    def _now(self) -> float:
+        return self._copier.clock.seconds()

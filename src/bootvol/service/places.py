@@ -1,0 +1,115 @@
+"""Where the bytes of an image go, and how they are copied there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+from bootvol.imaging.buffers import BufferPool
+from bootvol.imaging.pipeline import Copy
+from bootvol.interfaces import Capabilities, IBlockBackend, IVolumeReader, IVolumeWriter
+from bootvol.model import Image
+from bootvol.threads import Threads
+
+
+@attrs.frozen
+class Limits:
+    """What one import may use.
+
+    :ivar buffers: how many buffers.
+    :ivar buffer_size: of each, in bytes.
+    :ivar checkpoint: bytes between two checkpoints.
+    :ivar retries: how often in a row a source may break off before the import has come further, by
+        its checkpoint, than ever before.
+    :ivar spool: the folder where containers are kept while their disks are read.
+    :ivar read_back: whether a volume is read once more, and held against what was written.
+    """
+
+    buffers: int
+    buffer_size: int
+    checkpoint: int
+    retries: int
+    spool: Path
+    read_back: bool = False
+
+
+class Place(Protocol):
+    """Where a copy of an image's bytes goes."""
+
+    @property
+    def size(self) -> int:
+        """The most that it holds, in bytes."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it promises."""
+
+    async def renew(self) -> None:
+        """Let it be as if nothing had been written to it."""
+
+    async def open_writer(self) -> IVolumeWriter:
+        """Open it for writing."""
+
+    async def open_reader(self) -> IVolumeReader:
+        """Open it for reading."""
+
+
+class OnBackend:
+    """A volume as a place.
+
+    :param name: of the volume on its backend.
+    :param size: of the volume in bytes.
+    """
+
+    def __init__(self, backend: IBlockBackend, name: str, size: int) -> None:
+        self.size = size
+        self.capabilities = backend.capabilities
+        self._backend = backend
+        self.name = name
+
+    async def renew(self) -> None:
+        """Allocate the volume anew: what was written earlier may lie where there are holes now."""
+        await self._backend.delete(self.name)
+        await self._backend.allocate(self.name, self.size)
+
+    async def open_writer(self) -> IVolumeWriter:
+        """Open it for writing."""
+        return await self._backend.open_writer(self.name)
+
+    async def open_reader(self) -> IVolumeReader:
+        """Open it for reading."""
+        return await self._backend.open_reader(self.name)
+
+
+@attrs.frozen
+class Copier:
+    """Makes copies that have not begun yet, each with memory of its own.
+
+    :ivar threads: where hashing happens.
+    :ivar clock: the reactor.
+    """
+
+    limits: Limits
+    threads: Threads
+    clock: IReactorTime
+
+    def copy(self, image: Image, place: Place, container: str | None = None) -> Copy:
+        """Return a copy of ``image`` to ``place``.
+
+        :param container: the format that the image is known to be packed in, if it is to be copied
+            as it is.
+        """
+        return Copy(
+            image,
+            place.size,
+            place.capabilities,
+            BufferPool(self.limits.buffers, self.limits.buffer_size),
+            self.threads,
+            self.clock,
+            self.limits.checkpoint,
+            container,
+            self.limits.read_back,
+        )

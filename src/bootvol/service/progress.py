@@ -1,0 +1,81 @@
+"""How far a running import has come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from bootvol.imaging.pipeline import Copy
+from bootvol.model import Checkpoint, Phase
+
+
+@attrs.define
+class Progress:
+    """How far a running import has come; its worker writes it down now and then.
+
+    :ivar since: seconds since 1970 when this attempt began.
+    :ivar began_at: bytes that were on the volume by then.
+    :ivar validator: of the stream that is read, or was last.
+    :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
+    :ivar expected: the image's size in bytes as its source gave it, until there is a copy.
+    :ivar stopping: the import has been cancelled: whatever fails now, it is not tried again.
+    :ivar cached: whether it is made from a golden volume; None until that is known.
+    :ivar cloned: bytes that came at once, without a copy.
+    :ivar staged: what has come is not on the volume yet, and lost when the daemon ends.
+    """
+
+    since: float
+    phase: Phase = Phase.ALLOCATING
+    began_at: int = 0
+    expected: int | None = None
+    validator: str | None = None
+    resume: Checkpoint | None = None
+    copy: Copy | None = None
+    stopping: bool = False
+    staged: bool = False
+    cached: bool | None = None
+    cloned: int | None = None
+
+    def arrive(self, size: int) -> None:
+        """Note that all of an image came at once; ``size`` in bytes."""
+        self.copy = self.resume = None
+        self.cloned = self.expected = size
+
+    def begin(self, copy: Copy, phase: Phase, now: float) -> None:
+        """Note that a copy begins, or goes on."""
+        self.copy, self.began_at = copy, copy.offset
+        self.since, self.phase = now, phase
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """Where another attempt may go on."""
+        return self.copy.checkpoint if self.copy else self.resume
+
+    @property
+    def bytes_done(self) -> int:
+        """How much of the image is on the volume."""
+        if self.copy is not None:
+            return self.copy.offset
+        return self.resume.offset if self.resume else self.cloned or 0
+
+    @property
+    def bytes_total(self) -> int | None:
+        """How much there is of the image."""
+        return self.copy.size if self.copy else self.expected
+
+    def columns(self, now: float) -> dict[str, Any]:
+        """Return the columns of the import's row that this fills."""
+        arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
+        rate = (self.bytes_done - self.began_at) / (now - self.since) if now > self.since else 0
+        checkpoint = None if self.staged else self.checkpoint
+        return {
+            "phase": Phase.FINISHING if arrived else self.phase,
+            "bytes_done": self.bytes_done,
+            "bytes_total": self.bytes_total,
+            "bytes_per_second": max(0, int(rate)),
+            "cached": self.cached,
+            "durable_bytes": checkpoint.offset if checkpoint else None,
+            "durable_digest": checkpoint.digest if checkpoint else None,
+            "validator": checkpoint.validator if checkpoint else None,
+        }

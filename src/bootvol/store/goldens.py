@@ -1,0 +1,169 @@
+"""Rows of golden volumes: hidden volumes that hold one image each, to make others from.
+
+A golden volume is ``making`` while it is filled, by the one who holds the claim on the volume that
+it is made from; then ``ready``; and ``doomed`` when it is to be removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    exists,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy import delete as delete_from
+
+from bootvol.lifecycle import MAKING
+from bootvol.model import Digest, Golden
+from bootvol.store.schema import goldens, imports, volumes
+
+_MAKING, _READY, _DOOMED = "making", "ready", "doomed"
+
+
+def begin(connection: Connection, golden: Golden, volume_id: int) -> bool:
+    """Insert a golden volume that is about to be made from ``volume_id``.
+
+    :returns: False if there is one of the same content on that backend already.
+    """
+    same = and_(
+        goldens.c.backend == golden.backend,
+        goldens.c.content == golden.content,
+        goldens.c.state != _DOOMED,
+    )
+    if connection.execute(select(exists().where(same))).scalar():
+        return False
+    connection.execute(
+        insert(goldens).values(
+            name=golden.name,
+            backend=golden.backend,
+            image_id=golden.image_id,
+            content=golden.content,
+            bytes=golden.size,
+            digest_algorithm=golden.digest.algorithm if golden.digest else None,
+            digest=golden.digest.value if golden.digest else None,
+            state=_MAKING,
+            volume_id=volume_id,
+            hits=0,
+            used_at=golden.used_at,
+        )
+    )
+    return True
+
+
+def complete(connection: Connection, name: str) -> None:
+    """Note that a golden volume can be used."""
+    connection.execute(
+        update(goldens).where(goldens.c.name == name).values(state=_READY, volume_id=None)
+    )
+
+
+def take(connection: Connection, backend: str, content: str, now: float) -> Golden | None:
+    """Return the golden volume of some content on a backend, and count that as its use.
+
+    It stays as long as an import of that content goes on there.
+
+    :param now: seconds since 1970.
+    """
+    ready = is_ready(backend, content)
+    name = select(goldens.c.name).where(ready).order_by(goldens.c.id).limit(1).scalar_subquery()
+    row = connection.execute(
+        update(goldens)
+        .where(goldens.c.name == name, goldens.c.state == _READY)
+        .values(hits=goldens.c.hits + 1, used_at=now)
+        .returning(*goldens.c)
+    ).one_or_none()
+    return None if row is None else _of_row(row)
+
+
+def doom(connection: Connection, name: str) -> None:
+    """Let a golden volume be removed, and not be used any more."""
+    connection.execute(update(goldens).where(goldens.c.name == name).values(state=_DOOMED))
+
+
+def doom_unfinished(connection: Connection, volume_id: int) -> bool:
+    """Let go what was begun from a volume and never completed; return whether there was any."""
+    begun = and_(goldens.c.volume_id == volume_id, goldens.c.state == _MAKING)
+    return connection.execute(update(goldens).where(begun).values(state=_DOOMED)).rowcount > 0
+
+
+def doom_surplus(connection: Connection, backend: str, limit: int) -> Sequence[str]:
+    """Doom the longest unused of a backend until all together are within ``limit`` bytes.
+
+    One whose content is still wanted by an import there is kept.
+
+    :returns: the names of all that are doomed on that backend.
+    """
+    here = goldens.c.backend == backend
+    rows = connection.execute(
+        select(goldens.c.name, goldens.c.bytes, goldens.c.used_at, _wanted().label("wanted"))
+        .where(here, goldens.c.state == _READY)
+        .order_by(goldens.c.used_at)
+    ).all()
+    total = sum(row.bytes for row in rows)
+    for row in rows:
+        if total > limit and not row.wanted:
+            # Used meanwhile, it has another time.
+            unused = and_(goldens.c.name == row.name, goldens.c.used_at == row.used_at)
+            connection.execute(update(goldens).where(unused).values(state=_DOOMED))
+            total -= row.bytes
+    doomed = select(goldens.c.name).where(here, goldens.c.state == _DOOMED)
+    return connection.execute(doomed).scalars().all()
+
+
+def forget(connection: Connection, name: str) -> None:
+    """Delete the row of a golden volume that is no more."""
+    connection.execute(delete_from(goldens).where(goldens.c.name == name))
+
+
+def is_awaited(connection: Connection, backend: str, content: str, volume_id: int) -> bool:
+    """Tell whether another import than ``volume_id``'s wants the same content on a backend."""
+    others = and_(imports.c.content == content, volumes.c.backend == backend)
+    return bool(
+        connection.execute(
+            select(exists().where(_unsettled(), others, volumes.c.id != volume_id))
+        ).scalar()
+    )
+
+
+def listed(connection: Connection) -> Sequence[Golden]:
+    """Return all golden volumes that can be used, the last used ones first."""
+    query = select(goldens).where(goldens.c.state == _READY).order_by(goldens.c.used_at.desc())
+    return [_of_row(row) for row in connection.execute(query)]
+
+
+def is_ready(
+    backend: str | ColumnElement[str], content: str | ColumnElement[str]
+) -> ColumnElement[bool]:
+    """Return what tells a golden volume of some content on a backend that can be used."""
+    return and_(
+        goldens.c.backend == backend, goldens.c.content == content, goldens.c.state == _READY
+    )
+
+
+def _wanted() -> ColumnElement[bool]:
+    same = and_(imports.c.content == goldens.c.content, volumes.c.backend == goldens.c.backend)
+    return exists().where(_unsettled(), same)
+
+
+def _unsettled() -> ColumnElement[bool]:
+    return and_(imports.c.volume_id == volumes.c.id, volumes.c.status.in_(MAKING))
+
+
+def _of_row(row: Row[tuple[object, ...]]) -> Golden:
+    return Golden(
+        name=row.name,
+        backend=row.backend,
+        image_id=row.image_id,
+        content=row.content,
+        size=row.bytes,
+        digest=Digest(row.digest_algorithm, row.digest) if row.digest else None,
+        hits=row.hits,
+        used_at=row.used_at,
+    )

@@ -1,0 +1,316 @@
+"""One download for an image, however many volumes: single flight and golden volumes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from bootvol.testing.backends import noise
+from tests.daemons import Running, pause
+from tests.disks import Disk, disk
+from tests.servers import Server, serve
+
+MIB = 1024 * 1024
+CONTENT = noise(6 * MIB + 77)
+#: Of a disk that is not refused as too small for volumes of 1 GiB; its file is sparse.
+SPACE = 3 * 1024 * MIB
+HALF = len(CONTENT) // 2
+WEB = """
+[quota]
+volumes = -1
+
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{url}"]
+networks = ["127.0.0.0/8", "::1/128"]
+{more}
+"""
+
+
+class Web(Resource):
+    """Serves one image under every name.
+
+    :ivar asked: how often the bytes were asked for, by name.
+    :ivar held: requests for "slow", which get the second half when the test says so.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+        self.held: list[Request] = []
+        self.etag = '"one"'
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Answer."""
+        name = request.path.rsplit(b"/")[-1].decode()
+        if name == "SHA256SUMS":
+            return f"{hashlib.sha256(CONTENT).hexdigest()}  stated\n".encode()
+        if name != "plain":
+            request.setHeader("ETag", self.etag)
+        if request.method == b"HEAD":
+            request.setHeader("Content-Length", str(len(CONTENT)))
+            return b""
+        self.asked[name] += 1
+        if name != "slow":
+            return CONTENT
+        request.setHeader("Content-Length", str(len(CONTENT)))
+        request.write(CONTENT[:HALF])
+        self.held.append(request)
+        return NOT_DONE_YET
+
+    def release(self) -> None:
+        """Send the second half."""
+        for request in self.held:
+            request.write(CONTENT[HALF:])
+            request.finish()
+        self.held.clear()
+
+
+@pytest.fixture
+def web() -> Web:
+    """The images."""
+    return Web()
+
+
+@pytest.fixture
+def server(web: Web) -> Iterator[Server]:
+    """They are served."""
+    with serve(web) as server:
+        yield server
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def cloning(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    """A disk for the volumes whose files share blocks."""
+    with disk(tmp_path / "volumes", SPACE, request.param) as mounted:
+        yield mounted
+
+
+@asynccontextmanager
+async def daemon(
+    folder: Path, server: Server, more: str = "", backend: str = ""
+) -> AsyncIterator[Running]:
+    """A daemon with the server as a source."""
+    running = Running(folder, WEB.format(url=server.url, more=more), backend=backend)
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+async def made(running: Running, image: str, *, cached: bool) -> int:
+    """Make a volume from an image; see that it is right, and where it comes from."""
+    number = await running.create(image)
+    settled = await running.until(number, "available", "error")
+    progress = await running.progress(number)
+    assert settled == "available", progress
+    assert progress["cached"] is cached
+    assert progress["bytesDone"] == len(CONTENT)
+    connection = await running.call("GET", f"os-volumes/{number}/connection", token="root")
+    is_right(Path(connection.json["connection"]["address"]))
+    return number
+
+
+def is_right(file: Path) -> None:
+    """See that a volume holds the image, and nothing else."""
+    with file.open("rb") as volume:
+        assert volume.read(len(CONTENT)) == CONTENT
+        assert not any(volume.read(4 * MIB))
+
+
+async def goldens(running: Running) -> list[dict[str, object]]:
+    """Return the golden volumes, as admins see them."""
+    return list((await running.call("GET", "golden-volumes", token="root")).json["goldenVolumes"])
+
+
+@ensureDeferred
+async def test_the_second_volume_needs_no_copy(
+    tmp_path: Path, web: Web, server: Server, cloning: Disk
+) -> None:
+    async with daemon(tmp_path, server) as running:
+        url = f"{server.url}disk"
+        first = await made(running, url, cached=False)
+        free = cloning.free()
+        second = await made(running, url, cached=True)
+        assert free - cloning.free() < MIB, "their blocks are shared"
+        assert web.asked["disk"] == 1
+        (golden,) = await goldens(running)
+        assert (golden["imageRef"], golden["hits"]) == (url, 1)
+        use = (await running.call("GET", "golden-volumes", token="root")).json["use"]
+        assert use == {"local": {"hits": 1, "misses": 1}}
+        assert (await running.call("GET", "golden-volumes")).status == 403
+        # Neither the first volume nor the golden one is needed by the second.
+        for number in (first, second):
+            await running.call("DELETE", f"os-volumes/{number}")
+            await running.until(number, "gone")
+        await made(running, url, cached=True)
+
+
+@ensureDeferred
+async def test_golden_volumes_stand_back(
+    tmp_path: Path, web: Web, server: Server, cloning: Disk
+) -> None:
+    async with daemon(tmp_path, server) as running:
+        first = await made(running, f"{server.url}disk", cached=False)
+        await running.call("DELETE", f"os-volumes/{first}")
+        await running.until(first, "gone")
+        assert len(await goldens(running)) == 1
+        # What it takes is missing of what a volume may need.
+        await deferToThread(cloning.fill, cloning.folder / "others", 1024 * MIB - 3 * MIB)
+        await made(running, f"{server.url}other", cached=False)
+        assert f"{server.url}disk" not in [each["imageRef"] for each in await goldens(running)]
+
+
+@ensureDeferred
+async def test_fifty_at_once_cause_one_download(tmp_path: Path, web: Web, server: Server) -> None:
+    async with daemon(tmp_path, server) as running:
+        url = f"{server.url}slow"
+        numbers = [await running.create(url) for _ in range(50)]
+        while not web.held:
+            await pause(0.05)
+        while (await running.progress(numbers[0]))["bytesDone"] < MIB:
+            await pause(0.05)
+        leader, follower = [await running.progress(each) for each in (numbers[0], numbers[30])]
+        assert leader["phase"] == "downloading"
+        assert (follower["phase"], follower["position"]) == ("waiting", None)
+        assert follower["bytesDone"] >= MIB
+        assert follower["bytesTotal"] == len(CONTENT)
+        # Another image does not wait behind them.
+        await made(running, f"{server.url}other", cached=False)
+        web.release()
+        for number in numbers:
+            assert await running.until(number, "available", "error") == "available"
+        assert web.asked["slow"] == 1
+        cached = [(await running.progress(number))["cached"] for number in numbers]
+        assert cached == [False] + 49 * [True]
+        while await goldens(running):
+            await pause(0.05)
+        files = running.files()
+        assert len(files) == 51, "where a golden volume costs space it goes with its use"
+        for file in files:
+            is_right(file)
+
+
+@ensureDeferred
+async def test_when_the_leader_fails_another_leads(
+    tmp_path: Path, web: Web, server: Server
+) -> None:
+    async with daemon(tmp_path, server) as running:
+        url = f"{server.url}slow"
+        first, second, third = [await running.create(url) for _ in range(3)]
+        while not web.held:
+            await pause(0.05)
+        web.held.clear()
+        await running.call("DELETE", f"os-volumes/{first}")
+        while not web.held:
+            await pause(0.05)
+        web.release()
+        for number in (second, third):
+            assert await running.until(number, "available", "error") == "available"
+        assert web.asked["slow"] == 2
+        assert await running.until(first, "gone") == "gone"
+
+
+@ensureDeferred
+async def test_an_image_that_changed_is_another(tmp_path: Path, web: Web, server: Server) -> None:
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        url = f"{server.url}disk"
+        await made(running, url, cached=False)
+        await made(running, url, cached=True)
+        web.etag = '"two"'
+        await made(running, url, cached=False)
+        # The same bytes under another name may be another's.
+        await made(running, f"{server.url}copy", cached=False)
+        # Without a validator nothing tells whether it is the same.
+        await made_unknown(running, f"{server.url}plain")
+        await made_unknown(running, f"{server.url}plain")
+        assert web.asked == {"disk": 2, "copy": 1, "plain": 2}
+
+
+async def made_unknown(running: Running, image: str) -> None:
+    """Make a volume from an image that cannot be told from others."""
+    number = await running.create(image)
+    assert await running.until(number, "available", "error") == "available"
+    assert (await running.progress(number))["cached"] is None
+
+
+@ensureDeferred
+async def test_a_stated_digest_needs_no_validator(tmp_path: Path, web: Web, server: Server) -> None:
+    more = 'checksums = "SHA256SUMS"'
+    async with daemon(tmp_path, server, more, "cache_gib = 1") as running:
+        url = f"{server.url}stated"
+        await made(running, url, cached=False)
+        web.etag = '"two"'
+        await made(running, url, cached=True)
+        assert web.asked["stated"] == 1
+
+
+@ensureDeferred
+async def test_a_golden_volume_that_went_bad_is_not_used(
+    tmp_path: Path, web: Web, server: Server
+) -> None:
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        url = f"{server.url}disk"
+        await made(running, url, cached=False)
+        (golden,) = [file for file in running.files() if file.name.startswith("golden-")]
+        with golden.open("r+b") as file:
+            file.seek(MIB)
+            file.write(b"rotten")
+        await made(running, url, cached=False)
+        while golden.exists():
+            await pause(0.05)
+        await made(running, url, cached=True)
+
+
+@ensureDeferred
+async def test_the_longest_unused_goes_first(tmp_path: Path, web: Web, server: Server) -> None:
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        for name in "abc":
+            with (running.images / name).open("wb") as image:
+                image.write(CONTENT)
+                image.truncate(400 * MIB)
+        for name in "abac":
+            number = await running.create(name)
+            assert await running.until(number, "available", "error") == "available"
+        for _ in range(200):
+            kept = [golden["imageRef"] for golden in await goldens(running)]
+            if kept == ["c", "a"]:
+                break
+            await pause(0.05)
+        assert kept == ["c", "a"]
+        assert len(running.files()) == 4 + 2
+
+
+@ensureDeferred
+async def test_what_a_daemon_left_unfinished_goes(tmp_path: Path, web: Web, server: Server) -> None:
+    """It ended while a golden volume was made: the import comes to its end, and nothing stays."""
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        number = await running.create(f"{server.url}disk")
+        while not [file for file in running.files() if file.name.startswith("golden-")]:
+            await pause(0)
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        assert await running.until(number, "available", "error") == "available"
+        await gatherResults([Deferred.fromCoroutine(settled(running))])
+        (kept,) = await goldens(running)
+        names = sorted(file.stem for file in running.files())
+        assert len(names) == 2
+        assert kept["name"] in names
+
+
+async def settled(running: Running) -> None:
+    """Wait until there are no more files than a volume and its golden one."""
+    while len(running.files()) > 2:
+        await pause(0.05)
