@@ -54,8 +54,9 @@ def server() -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            _wait(folder)
-            yield f"postgresql://{_USER}@/{{}}?host={folder}"
+            url = f"postgresql://{_USER}@/{{}}?host={folder}"
+            _wait(url)
+            yield url
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait(30)
@@ -68,9 +69,12 @@ def create_database(url: str, name: str) -> str:
     return url.format(name)
 
 
-def _wait(folder: Path) -> None:
+def _wait(url: str) -> None:
     for _ in range(200):
-        if (folder / ".s.PGSQL.5432").exists():
+        try:
+            psycopg.connect(url.format("postgres")).close()
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+        else:
             return
-        time.sleep(0.05)
     raise AssertionError("PostgreSQL does not start")

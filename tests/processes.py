@@ -28,9 +28,12 @@ class Process:
     :param folder: where its state, volumes and images lie.
     :param more: TOML that follows the basic configuration.
     :param env: what is added to the environment.
+    :param backend: TOML that is added to the table of its backend.
     """
 
-    def __init__(self, folder: Path, more: str = "", env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, more: str = "", env: dict[str, str] | None = None, backend: str = ""
+    ) -> None:
         self.env = {**os.environ, **(env or {})}
         self.folder = folder
         self.images = folder / "images"
@@ -39,7 +42,7 @@ class Process:
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}/v1.1/{TENANT}"
         self.config = folder / "twistd.conf"
-        self.config.write_text(configuration(self.port, more))
+        self.config.write_text(configuration(self.port, more, backend=backend))
         self.log = folder / "log"
         self.start()
 
@@ -137,9 +140,11 @@ def run(
 
 
 @contextmanager
-def process(folder: Path, more: str = "", env: dict[str, str] | None = None) -> Iterator[Process]:
-    """Run a daemon until the end of the block."""
-    daemon = Process(folder, more, env)
+def process(
+    folder: Path, more: str = "", env: dict[str, str] | None = None, backend: str = ""
+) -> Iterator[Process]:
+    """Run a daemon until the end of the block; the parameters are :class:`Process`'s."""
+    daemon = Process(folder, more, env, backend)
     try:
         yield daemon
     finally:

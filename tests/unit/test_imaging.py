@@ -157,7 +157,7 @@ async def test_the_stated_digest_decides(threads: Threads, algorithm: str) -> No
         (Stream(b""), IMAGE, NotADisk),
         (Stream(b"<html>"), IMAGE, NotADisk),
         (Stream(noise(SIZE + 1)), IMAGE, ImageTooLarge),
-        (Stream(b"", SIZE + 1), IMAGE, ImageTooLarge),
+        (Stream(noise(SIZE), SIZE + 1), IMAGE, ImageTooLarge),
         (Stream(noise(MIB), 2 * MIB), IMAGE, ImageTruncated),
         (Stream(noise(MIB), end=ImageTruncated()), IMAGE, ImageTruncated),
         (Stream(noise(MIB)), attrs.evolve(IMAGE, format="qed"), UnsupportedFormat),

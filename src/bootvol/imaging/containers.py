@@ -25,7 +25,7 @@ from bootvol.errors import (
     ImageTooLarge,
     UnsupportedFormat,
 )
-from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdStream
+from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdSilent, NbdStream
 from bootvol.imaging.sandbox import Ended, Program, Sandbox
 from bootvol.model import GIB
 from bootvol.threads import Threads
@@ -38,7 +38,7 @@ _PATH: Final = f"/proc/self/fd/{_IMAGE}"
 #: CPU time that reading may take: in any case, and for each GiB of the volume; in seconds.
 _SECONDS, _SECONDS_OF_A_GIB = 60, 30
 #: Seconds without an answer after which a reader of an image is given up.
-_SILENCE: Final = 60.0
+_SILENCE: Final = 60
 #: `qemu-img check`: errors in the image; a check of this format is not known.
 _ERRORS, _NO_CHECK = 2, 63
 
@@ -124,6 +124,8 @@ class Containers:
                     "sh",
                     "qemu-nbd",
                     "--read-only",
+                    # What was written around the page cache is read so, too, where that can be.
+                    f"--cache={'none' if _is_direct(descriptor) else 'writeback'}",
                     f"--format={driver}",
                     _PATH,
                 ],
@@ -136,7 +138,7 @@ class Containers:
         finally:
             listener.close()
         stack.push_async_callback(_end, program)
-        connection = NbdConnection(client)
+        connection = NbdConnection(client, _SILENCE)
         stream = _Served(connection, self._threads, program)
         stack.push_async_callback(stream.close)
         await stream.negotiate()
@@ -163,7 +165,7 @@ class _Served(NbdStream):
         try:
             return await call
         except NbdFailed as error:
-            if isinstance(error.__cause__, TimeoutError):
+            if isinstance(error, NbdSilent):
                 raise ImageBomb("Reading the image takes more time than it may.") from error
             ended = await self._program.end()
             ended.check_spent()
@@ -221,6 +223,15 @@ def _check_end(container: str, descriptor: int) -> None:
         raise ContainerTruncated("The vhdx image does not end where one can end.")
 
 
+def _is_direct(descriptor: int) -> bool:
+    """Tell whether the file system lets a file be read around the page cache."""
+    try:
+        os.close(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def _sockets() -> tuple[socket.socket, socket.socket]:
     """Return a listening socket that nobody else can reach, and a connection to it.
 
@@ -232,7 +243,6 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
         path = str(Path(folder) / "disk")
         listener.bind(path)
         listener.listen(1)
-        client.settimeout(_SILENCE)
         client.connect(path)
     return listener, client
 

@@ -90,7 +90,9 @@ async def unpacked(
     whole = _Peeked(stream, first)
     for magic, name in COMPRESSED.items():
         if first.startswith(magic):
-            return Unpacked(whole, _DECODERS[name], Digester(stated), threads), None
+            digester = Digester(stated)
+            digester.idle = stated is None
+            return Unpacked(whole, _DECODERS[name], digester, threads), None
     return whole, stated
 
 

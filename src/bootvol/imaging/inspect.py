@@ -58,6 +58,9 @@ _DOCUMENTS: Final = {
 #: A vmdk of which this is the beginning is only a text about other files.
 _DESCRIPTOR: Final = b"# Disk DescriptorFile"
 
+#: How much larger than its disk a container may be in any case, in bytes.
+_MARGIN: Final = 64 * 1024 * 1024
+
 #: How many bytes tell a format; every header that is looked for lies within them.
 HEAD: Final = 64 * 1024
 
@@ -154,6 +157,14 @@ class Inspection:
             raise kind(f"The {self.container} image is refused: {what}.") from error
         except oslo.ImageFormatError as error:
             raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
+
+
+def largest_container(disk_size: int) -> int:
+    """Return how large a container may be for a disk; sizes in bytes.
+
+    It may be larger than its disk (tables, snapshots), but not by much.
+    """
+    return disk_size + disk_size // 8 + _MARGIN
 
 
 def check_stated(image_format: str | None) -> None:

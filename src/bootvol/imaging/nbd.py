@@ -17,8 +17,6 @@ from bootvol.errors import ImageCorrupt
 from bootvol.interfaces import IImageStream
 from bootvol.threads import Threads
 
-#: Bytes asked for at a time; servers need not take more.
-_LONGEST: Final = 32 * 1024 * 1024
 #: The longest text of an error, in bytes.
 _LONGEST_TEXT: Final = 64 * 1024
 
@@ -40,16 +38,25 @@ class NbdFailed(Exception):
     """The server broke off, or does not keep to the protocol."""
 
 
+class NbdSilent(NbdFailed):
+    """The server does not answer."""
+
+
 class NbdConnection:
     """A connection; its methods block, no two at once.
 
     :param sock: connected; given away with this.
+    :param silence: seconds without an answer after which the server is given up.
     :ivar size: of the disk in bytes, once :meth:`negotiate` has been called.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, silence: int) -> None:
         self._socket = sock
+        # Not Python's own timeout: that lets no call wait for all at once.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", silence, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", silence, 0))
         self.size = 0
+        self._asked: tuple[int, int] | None = None
 
     def negotiate(self) -> None:
         """Come to terms with the server.
@@ -69,22 +76,33 @@ class NbdConnection:
     def read(self, offset: int, target: memoryview) -> None:
         """Fill ``target`` with the disk's bytes at ``offset``.
 
+        As much again is asked for at once: the server fetches it while this goes on elsewhere.
+
+        :param target: not empty; of the same length as before, but for the disk's last bytes.
         :raises NbdFailed: the server broke off.
         :raises ImageCorrupt: the server cannot read the image there.
         """
-        while target:
-            piece = target[:_LONGEST]
-            request = (_REQUEST, 0, _READ, 0, offset, len(piece))
-            self._socket.sendall(struct.pack(">IHHQQI", *request))
-            while not self._chunk(offset, piece):
-                pass
-            offset, target = offset + len(piece), target[len(piece) :]
+        if self._asked != (offset, len(target)):
+            self._ask(offset, len(target))
+        while not self._chunk(offset, target):
+            pass
+        end = offset + len(target)
+        self._asked = (end, min(len(target), self.size - end))
+        if self._asked[1]:
+            self._ask(*self._asked)
 
     def close(self) -> None:
         """Take leave of the server."""
         with contextlib.suppress(OSError):
             self._socket.sendall(struct.pack(">IHHQQI", _REQUEST, 0, _DISCONNECT, 0, 0, 0))
         self._socket.close()
+
+    def _ask(self, offset: int, length: int) -> None:
+        try:
+            request = struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, offset, length)
+            self._socket.sendall(request)
+        except OSError as error:
+            raise NbdFailed(str(error)) from error
 
     def _option(self, option: int, data: bytes) -> list[tuple[int, bytes]]:
         """Ask for an option; return what the server says to it before it agrees."""
@@ -131,7 +149,10 @@ class NbdConnection:
     def _fill(self, target: memoryview) -> None:
         while target:
             try:
-                count = self._socket.recv_into(target)
+                # All at once: waking up for each little piece costs more than the pieces do.
+                count = self._socket.recv_into(target, 0, socket.MSG_WAITALL)
+            except BlockingIOError as error:
+                raise NbdSilent from error
             except OSError as error:
                 raise NbdFailed(str(error)) from error
             if not count:
@@ -157,7 +178,8 @@ class NbdStream:
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         target = target[: self._connection.size - self._next]
-        await self._threads.run(self._connection.read, self._next, target)
+        if target:
+            await self._threads.run(self._connection.read, self._next, target)
         self._next += len(target)
         return len(target)
 

@@ -171,8 +171,6 @@ class Copy:
         :raises Packed: it is in a container, though it was not known to be; nothing was written.
         """
         check_stated(self._image.format)
-        if stream.size is not None:
-            self._check_fits(stream.size)
         if not plain and not self.offset:
             # A copy that goes on is of no compressed image: such a one has no checkpoints.
             stream, self._digester.stated = await unpacked(
@@ -246,6 +244,9 @@ class Copy:
             self._inspection.begin(data)
         if self._inspection.container != self._container:
             raise Packed(str(self._inspection.container), self._inspection.disk_size)
+        if not offset and self.size is not None:
+            # Before it is written; not earlier, since a container may be larger than its disk.
+            self._check_fits(self.size)
         self._digester.update(data)
 
     def _padded(self, chunk: _Chunk) -> memoryview:

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed, NoSpace
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, too_large
+from bootvol.imaging.inspect import largest_container
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
 from bootvol.imaging.spool import Spool
 from bootvol.interfaces import IImageSource
@@ -30,8 +31,6 @@ from bootvol.service.progress import Progress
 #: Seconds to the first try again, and at most; each is twice the last, more or less.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
-#: How much larger than its disk a container may be in any case, in bytes.
-_MARGIN: Final = 64 * 1024 * 1024
 
 Keep = Callable[[], Awaitable[object]]
 
@@ -123,10 +122,8 @@ class Importer:
         place, progress = fetch.place, fetch.progress
         if packed.disk_size > place.size:
             raise too_large(packed.disk_size, place.size)
-        # A container may be larger than its disk (tables, snapshots), but not by much.
-        spool = Spool(
-            self._limits.spool, place.size + place.size // 8 + _MARGIN, self._copier.threads
-        )
+        most = largest_container(place.size)
+        spool = Spool(self._limits.spool, most, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
             progress.staged = True

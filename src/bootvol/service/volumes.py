@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
@@ -18,6 +17,7 @@ from bootvol.errors import (
     VolumeBusy,
     VolumeNotFound,
 )
+from bootvol.imaging.inspect import PLAIN, largest_container
 from bootvol.lifecycle import Event, IllegalTransition, Status
 from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Volume
 from bootvol.service.backends import Backends
@@ -170,6 +170,9 @@ def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:
 
 
 def _check_fits(image: Image, size_gib: int) -> None:
-    needed = max(image.min_disk_gib, math.ceil((image.size_bytes or 0) / GIB))
-    if needed > size_gib:
+    size, most = image.size_bytes or 0, size_gib * GIB
+    if image.format not in PLAIN:
+        # It may come in a container, which may be larger than the disk in it.
+        most = largest_container(most)
+    if image.min_disk_gib > size_gib or size > most:
         raise ImageLargerThanVolume

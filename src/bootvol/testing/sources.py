@@ -198,6 +198,7 @@ class ImageSourceContract(Contract):
         reading = Deferred.fromCoroutine(stream.read_into(memoryview(buffer)))
         reading.addErrback(lambda _failure: None)
         reading.cancel()
+        await reading
         await stream.close()
         buffer[:] = bytes(len(buffer))
         again = await subject.source.open(image)
