@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from backports import zstd
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from bootvol.errors import ImageBomb, ImageCorrupt
@@ -22,7 +23,7 @@ from bootvol.model import Digest
 from bootvol.threads import Threads
 
 #: Bytes that are taken from the source at a time.
-_INPUT: Final = 256 * 1024
+_INPUT: Final = 1024 * 1024
 #: How many first bytes tell the compression.
 _HEAD: Final = max(map(len, COMPRESSED))
 #: The most memory that a stream may demand of its reader, in bytes: the tools' highest levels need
@@ -146,7 +147,9 @@ class Unpacked:
         self._threads = threads
         self._buffer = memoryview(bytearray(_INPUT))
         self._input = b""
+        self._fresh = False
         self._ended = False
+        self._coming: Deferred[int] | None = None
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -166,17 +169,31 @@ class Unpacked:
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        if self._coming is not None:
+            self._coming.addErrback(lambda _failure: 0)
+            self._coming.cancel()
+            await self._coming
         await self._packed.close()
 
     async def _fetch(self) -> None:
-        length = await self._packed.read_into(self._buffer)
+        """Take what has come meanwhile, and let more come while that is unpacked."""
+        if self._coming is None:
+            self._coming = self._ask()
+        length = await self._coming
         self._ended = length < len(self._buffer)
         self._input = bytes(self._buffer[:length])
-        await self._threads.run(self._digester.update, self._buffer[:length])
+        self._fresh = True
+        self._coming = None if self._ended else self._ask()
+
+    def _ask(self) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._packed.read_into(self._buffer))
 
     def _unpack(self, target: memoryview) -> int:
         """Fill ``target`` as far as the input goes.  Blocks."""
         done = 0
+        if self._fresh:
+            self._fresh = False
+            self._digester.update(memoryview(self._input))
         try:
             while done < len(target):
                 if self._decoder.eof and not self._next_member():
