@@ -12,7 +12,7 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection, make_url, update
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock, deferLater
 
 from bootvol.errors import BackendFailed, ImageTooLarge
@@ -59,13 +59,20 @@ class Imports:
 
 
 class NoGoldens:
-    """Stands for golden volumes: there are none."""
+    """Stands for golden volumes: there are none.
+
+    :ivar tidying: what the tidying after each job waits for.
+    """
+
+    def __init__(self) -> None:
+        self.tidying: Deferred[None] = succeed(None)
 
     async def let_go(self, volume_id: int) -> None:
         """See bootvol.service.goldens.Goldens."""
 
     async def tidy(self, name: str) -> None:
         """See bootvol.service.goldens.Goldens."""
+        await self.tidying
 
     async def make_room(self, name: str) -> bool:
         """See bootvol.service.goldens.Goldens."""
@@ -83,6 +90,7 @@ class Bench:
         self.spare = MemoryBackend("c", loop)
         self.clock = Clock()
         self.imports = Imports()
+        self.goldens = NoGoldens()
         self.worker = self.another("w")
         self.worker.startService()
 
@@ -91,7 +99,7 @@ class Bench:
     ) -> Worker:
         """Return another worker on the same database."""
         importer: Any = self.imports
-        goldens: Any = NoGoldens()
+        goldens: Any = self.goldens
         backends = Backends([backend] if backend else [self.backend, self.spare])
         return Worker(name, limits, Tools(self.database, backends, importer, goldens, self.clock))
 
@@ -179,6 +187,23 @@ async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
     assert bench.imports.most == 1
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
+
+
+@ensureDeferred
+async def test_tidying_that_fails_or_lasts_harms_no_job(bench: Bench) -> None:
+    bench.goldens.tidying = fail(RuntimeError("defect"))
+    bench.goldens.tidying.addErrback(lambda failure: failure)
+    number = await bench.importing()
+    bench.imports.runs[0].callback(None)
+    await bench.status(number, Status.AVAILABLE)
+    await bench.until(lambda: not bench.worker._jobs)
+    bench.goldens.tidying = Deferred()
+    await bench.database.write(volumes.happen, number, Event.DELETE)
+    bench.worker.wake()
+    await bench.status(number, Status.GONE)
+    assert len(bench.worker._jobs) == 1
+    await bench.worker.stopService()
+    assert not bench.worker._jobs
 
 
 @ensureDeferred

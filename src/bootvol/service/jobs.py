@@ -102,8 +102,16 @@ class Job:
             if self._expiry.active():
                 self._expiry.cancel()
         if self.volume.image_id is not None and not self._cancelled:
-            # What other imports waited for may be of no use any more.
+            await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Remove what other imports waited for, if it is of no use any more; it may wait, too."""
+        try:
             await self._tools.goldens.tidy(self.volume.backend)
+        except CancelledError:
+            pass
+        except Exception:
+            self._log.failure("could not tidy up after volume {id}", id=self.volume.id)
 
     async def _attempt(self) -> None:
         try:
