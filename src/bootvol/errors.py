@@ -346,6 +346,14 @@ class NoSpace(BackendFailed):
     default_message = "The storage backend has no space left."
 
 
+class SpoolFull(BackendFailed):
+    """There is no room for a container while the disk in it is read."""
+
+    code = "spool-full"
+    remedy = "Have the operator make room where `[imports] spool` lies, or use a raw image."
+    default_message = "The daemon has no room to unpack the image."
+
+
 class UnexpectedFailure(BootvolError):
     """A defect of bootvol itself; the log has it in full."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -159,9 +160,10 @@ async def test_the_second_volume_needs_no_copy(
         await made(running, url, cached=True)
 
 
+@pytest.mark.parametrize("name", ["other", "disk"])
 @ensureDeferred
 async def test_golden_volumes_stand_back(
-    tmp_path: Path, web: Web, server: Server, cloning: Disk
+    tmp_path: Path, web: Web, server: Server, cloning: Disk, name: str
 ) -> None:
     async with daemon(tmp_path, server) as running:
         first = await made(running, f"{server.url}disk", cached=False)
@@ -170,8 +172,25 @@ async def test_golden_volumes_stand_back(
         assert len(await goldens(running)) == 1
         # What it takes is missing of what a volume may need.
         await deferToThread(cloning.fill, cloning.folder / "others", 1024 * MIB - 3 * MIB)
-        await made(running, f"{server.url}other", cached=False)
-        assert f"{server.url}disk" not in [each["imageRef"] for each in await goldens(running)]
+        number = await running.create(f"{server.url}{name}")
+        assert await running.until(number, "available", "error") == "available"
+        (golden,) = await goldens(running) or [{"hits": 0}]
+        assert golden["hits"] == 0
+
+
+@ensureDeferred
+async def test_a_volume_too_small_for_the_disk_is_refused(
+    tmp_path: Path, web: Web, server: Server, cloning: Disk
+) -> None:
+    async with daemon(tmp_path, server) as running:
+        disk = gzip.compress(bytes(1025 * MIB) + CONTENT, 1)
+        (running.images / "large").write_bytes(disk)
+        number = await running.create("large", size=2)
+        assert await running.until(number, "available", "error") == "available"
+        number = await running.create("large", size=1)
+        assert await running.until(number, "available", "error") == "error"
+        assert (await running.progress(number))["error"]["code"] == "image-too-large"
+        assert len(running.files()) == 2
 
 
 @ensureDeferred

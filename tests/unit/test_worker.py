@@ -74,7 +74,7 @@ class NoGoldens:
         """See bootvol.service.goldens.Goldens."""
         await self.tidying
 
-    async def make_room(self, name: str) -> bool:
+    async def make_room(self, name: str, volume_id: int) -> bool:
         """See bootvol.service.goldens.Goldens."""
         return False
 

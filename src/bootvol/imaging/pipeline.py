@@ -133,13 +133,14 @@ class Copy:
         self._digest = checkpoint.digest
         self.checkpoint = checkpoint
 
-    async def verify(self, reader: IVolumeReader, digest: Digest) -> None:
-        """Read what is on the volume, and hold it against the digest that :meth:`run` returned.
+    async def verify(self, reader: IVolumeReader, digest: Digest, length: int) -> None:
+        """Read what is on the volume, and hold it against a digest.
 
+        :param length: how much of the volume the digest is of, in bytes.
         :raises bootvol.errors.BackendFailed: the volume gives back something else, or nothing.
         """
         found = Digester(digest)
-        await self._read_back(reader, self.offset, lambda _, data: found.update(data))
+        await self._read_back(reader, length, lambda _, data: found.update(data))
         try:
             found.verify()
         except DigestMismatch:

@@ -16,15 +16,17 @@ from typing import Final
 from uuid import uuid4
 
 import attrs
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace
+from bootvol.imaging.containers import too_large
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IBlockBackend, ICloningBackend
 from bootvol.model import GIB, Digest, Golden, Image, Phase, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.places import Copier, OnBackend
-from bootvol.service.progress import Progress
+from bootvol.service.progress import Keep, Progress
 from bootvol.store import goldens as rows
 from bootvol.store.database import Database
 
@@ -77,25 +79,32 @@ class Goldens:
         self._copier = copier
         self._limits = limits
 
-    async def fill(self, volume: Volume, content: str, progress: Progress) -> bool:
+    async def fill(self, volume: Volume, content: str, progress: Progress, keep: Keep) -> bool:
         """Fill a volume from the golden one of some content.
 
+        :param keep: writes ``progress`` down durably.
         :returns: False if there is none that is of use; the volume then has to be filled anew.
+        :raises ImageTooLarge: the image's disk is larger than the volume.
         :raises NoSpace: there is no room for the volume.
         """
         golden = await self._database.write(rows.take, volume.backend, content, self._now())
         progress.cached = golden is not None
         if golden is not None:
+            if golden.size > volume.size_bytes:
+                raise too_large(golden.size, volume.size_bytes)
             backend = self._backends.named(volume.backend)
             progress.phase = Phase.CLONING
+            await progress.forget(keep)
+            await backend.delete(volume.name)
+            place = OnBackend(backend, volume.name, volume.size_bytes)
             try:
-                await backend.delete(volume.name)
-                place = OnBackend(backend, volume.name, volume.size_bytes)
                 await self._duplicate(backend, golden.name, golden, place, progress)
+                await self._verify(golden, place)
             except NoSpace:
                 raise
             except (BackendFailed, DigestMismatch):
                 self._log.failure("golden volume {name} is of no use", name=golden.name)
+                await backend.delete(volume.name)
                 await self._database.write(rows.doom, golden.name)
                 progress.cached = False
         (self.use.hits if progress.cached else self.use.misses)[volume.backend] += 1
@@ -112,19 +121,25 @@ class Goldens:
         :param digest: of the disk, where it is known.
         """
         backend = self._backends.named(volume.backend)
-        awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)
-        if not awaited and size > self._limit(backend):
-            return
         name = f"golden-{uuid4()}"
         golden = Golden(name, volume.backend, image.id, content, size, digest, 0, self._now())
-        if await self._database.write(rows.begin, golden, volume.id):
-            try:
-                place = OnBackend(backend, name, golden.volume_size)
+        place = OnBackend(backend, name, golden.volume_size)
+        try:
+            awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)
+            if not awaited and size > self._limit(backend):
+                return
+            if await self._database.write(rows.begin, golden, volume.id):
                 await self._duplicate(backend, volume.name, golden, place, None)
-                await self._database.write(rows.complete, name)
-            except BootvolError as error:
-                self._log.warn("golden volume {name} is not made: {error}", name=name, error=error)
-                await self._database.write(rows.doom, name)
+                if not await self._database.write(rows.complete, name):
+                    await backend.delete(name)
+        except CancelledError:
+            raise
+        except BootvolError as error:
+            self._log.warn("golden volume {name} is not made: {error}", name=name, error=error)
+            await self.let_go(volume.id)
+        except Exception:
+            # What was begun goes with the next claim on the volume.
+            self._log.failure("golden volume {name} is not made", name=name)
 
     async def let_go(self, volume_id: int) -> None:
         """Give up what was begun from a volume and never completed, if anything."""
@@ -137,13 +152,16 @@ class Goldens:
         """
         await self._remove(name, self._limit(self._backends.named(name)))
 
-    async def make_room(self, name: str) -> bool:
-        """Remove all golden volumes from a backend that no import wants; tell if there were any."""
-        return await self._remove(name, 0)
+    async def make_room(self, name: str, volume_id: int) -> bool:
+        """Remove all golden volumes from a backend that no other import wants than a volume's.
 
-    async def _remove(self, name: str, limit: int) -> bool:
+        :returns: whether there were any.
+        """
+        return await self._remove(name, 0, volume_id)
+
+    async def _remove(self, name: str, limit: int, but_for: int = 0) -> bool:
         """Remove what is doomed from a backend, and what is beyond ``limit`` bytes."""
-        doomed = await self._database.write(rows.doom_surplus, name, limit)
+        doomed = await self._database.write(rows.doom_surplus, name, limit, but_for)
         try:
             for golden in doomed:
                 await self._backends.named(name).delete(golden)
@@ -182,6 +200,17 @@ class Goldens:
             stack.push_async_callback(writer.close)
             stream = VolumeStream(reader, golden.size, backend.capabilities.block_size)
             await copy.run(stream, writer, plain=True)
+
+    async def _verify(self, golden: Golden, place: OnBackend) -> None:
+        """Read back what was made of a golden volume, where volumes are read back."""
+        if golden.digest is None or not self._copier.limits.read_back:
+            return
+        disk = Image(golden.image_id, "", golden.name, "raw")
+        reader = await place.open_reader()
+        try:
+            await self._copier.copy(disk, place).verify(reader, golden.digest, golden.size)
+        finally:
+            await reader.close()
 
     def _limit(self, backend: IBlockBackend) -> int:
         """Return what golden volumes may take of a backend, in bytes."""

@@ -7,14 +7,13 @@ the daemon ended.  What is on the volume up to there is read back and hashed aga
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
 import attrs
 from twisted.internet.task import deferLater
 
-from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed, NoSpace
+from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed, NoSpace, SpoolFull
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, too_large
 from bootvol.imaging.inspect import largest_container
@@ -26,13 +25,11 @@ from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
 from bootvol.service.places import Copier, OnBackend, Place
-from bootvol.service.progress import Progress
+from bootvol.service.progress import Keep, Progress
 
 #: Seconds to the first try again, and at most; each is twice the last, more or less.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
-
-Keep = Callable[[], Awaitable[object]]
 
 
 @attrs.frozen
@@ -90,7 +87,7 @@ class Importer:
             await self._run(volume, task, progress, keep)
         except NoSpace:
             # No volume has to stand back behind what only saves time.
-            if progress.stopping or not await self._goldens.make_room(volume.backend):
+            if progress.stopping or not await self._goldens.make_room(volume.backend, volume.id):
                 raise
             await self._run(volume, task, progress, keep)
 
@@ -98,7 +95,7 @@ class Importer:
         image, content = task.image, task.content
         progress.resume, progress.expected = task.checkpoint, image.size_bytes
         await self._goldens.let_go(volume.id)
-        if content is not None and await self._goldens.fill(volume, content, progress):
+        if content is not None and await self._goldens.fill(volume, content, progress, keep):
             return
         place = OnBackend(self._backends.named(volume.backend), volume.name, volume.size_bytes)
         fetch = _Fetch(image, self._images.source(image.source), place, progress, keep)
@@ -110,7 +107,7 @@ class Importer:
             progress.phase = Phase.VERIFYING
             reader = await place.open_reader()
             try:
-                await progress.copy.verify(reader, digest)
+                await progress.copy.verify(reader, digest, progress.bytes_done)
             finally:
                 await reader.close()
         # Without a digest it may be another image by now than the one that was asked for.
@@ -127,7 +124,11 @@ class Importer:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
             progress.staged = True
-            await self._fetch(attrs.evolve(fetch, place=spool, container=packed.container))
+            try:
+                await self._fetch(attrs.evolve(fetch, place=spool, container=packed.container))
+            except NoSpace as error:
+                # Of this disk no golden volume takes any room.
+                raise SpoolFull from error
             await spool.cut(progress.bytes_done)
             stream = await self._containers.open(
                 packed.container, spool.descriptor, place.size, stack
@@ -152,7 +153,7 @@ class Importer:
                 if start is None:
                     raise
                 # Perhaps it was the earlier part that was wrong: once more, from the first byte.
-                await _forget(progress, fetch.keep)
+                await progress.forget(fetch.keep)
             except ImportFailed as error:
                 if progress.stopping or not error.retryable:
                     raise
@@ -208,16 +209,9 @@ class Importer:
 
     async def _afresh(self, fetch: _Fetch) -> Copy:
         """Return a copy from the image's first byte, onto a place that is as new."""
-        await _forget(fetch.progress, fetch.keep)
+        await fetch.progress.forget(fetch.keep)
         await fetch.place.renew()
         return self._copier.copy(fetch.image, fetch.place, fetch.container)
-
-
-async def _forget(progress: Progress, keep: Keep) -> None:
-    """Let go of the checkpoint, durably, before anything that it vouches for is changed."""
-    if progress.checkpoint is not None:
-        progress.copy = progress.resume = None
-        await keep()
 
 
 def _pause(tries: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 from sqlalchemy import Connection as Db
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -116,7 +117,8 @@ class Job:
     async def _attempt(self) -> None:
         try:
             event = await (self._remove() if self._removal else self._make())
-        except Unwanted:
+        except (Unwanted, SQLAlchemyError):
+            # Of the second kind none says anything of the volume: the work is tried again.
             raise
         except Exception as error:
             # A plugin may raise CancelledError for reasons of its own, or something else for ours.
@@ -138,7 +140,7 @@ class Job:
             try:
                 await backend.allocate(self.volume.name, self.volume.size_bytes)
             except NoSpace:
-                if not await self._tools.goldens.make_room(self.volume.backend):
+                if not await self._tools.goldens.make_room(self.volume.backend, self.volume.id):
                     raise
                 await backend.allocate(self.volume.name, self.volume.size_bytes)
         else:

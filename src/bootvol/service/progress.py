@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
 
 from bootvol.imaging.pipeline import Copy
 from bootvol.model import Checkpoint, Phase
+
+Keep = Callable[[], Awaitable[object]]
 
 
 @attrs.define
@@ -36,6 +39,15 @@ class Progress:
     staged: bool = False
     cached: bool | None = None
     cloned: int | None = None
+
+    async def forget(self, keep: Keep) -> None:
+        """Let go of the checkpoint, durably, before anything that it vouches for is changed.
+
+        :param keep: writes this down durably.
+        """
+        if self.checkpoint is not None:
+            self.copy = self.resume = None
+            await keep()
 
     def arrive(self, size: int) -> None:
         """Note that all of an image came at once; ``size`` in bytes."""

@@ -15,7 +15,7 @@ from uuid import uuid4
 import attrs
 from sqlalchemy import Connection as Db
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -54,6 +54,8 @@ class Worker(Service):
         share.
     """
 
+    _log = Logger()
+
     def __init__(self, worker_id: str, imports: Concurrency, tools: Tools) -> None:
         self._id = worker_id
         self._tools = tools
@@ -64,6 +66,7 @@ class Worker(Service):
             _Lane(lambda: self._claim(True), imports.total, self.wake),
             _Lane(lambda: self._claim(False), _QUICK, self.wake),
         ]
+        self._tidied: Deferred[None] = succeed(None)
         self._polling = LoopingCall(self.wake)
         self._polling.clock = tools.clock
 
@@ -71,6 +74,7 @@ class Worker(Service):
         """Begin to claim work."""
         super().startService()
         self._polling.start(POLL)
+        self._tidied = Deferred.fromCoroutine(self._tidy())
 
     def stopService(self) -> Deferred[None]:
         """Stop all work and let go of it, so that it can go on elsewhere or later."""
@@ -80,10 +84,22 @@ class Worker(Service):
     async def _stop(self) -> None:
         if self._polling.running:
             self._polling.stop()
+        self._tidied.cancel()
         for job in list(self._jobs):
             job.cancel()
+        await self._tidied
         await gatherResults([lane.idle() for lane in self._lanes])
         await gatherResults([job.ended for job in self._jobs])
+
+    async def _tidy(self) -> None:
+        """Remove what another run of the daemon had no time to remove."""
+        try:
+            for name in self._tools.backends.names:
+                await self._tools.goldens.tidy(name)
+        except CancelledError:
+            pass
+        except Exception:
+            self._log.failure("cannot tidy up")
 
     def wake(self) -> None:
         """See whether there is work."""
@@ -127,7 +143,7 @@ class Worker(Service):
             del self._jobs[job]
 
         self._jobs[job] = source
-        job.ended.addCallback(ended)
+        job.ended.addBoth(ended)
         if not self.running:
             job.cancel()
         job.start()
@@ -192,7 +208,7 @@ class _Lane:
                 if job is not None:
                     self._free -= 1
                     self._again = True
-                    job.ended.addCallback(self._job_ended)
+                    job.ended.addBoth(self._job_ended)
         except Exception:
             self._log.failure("cannot look for work")
         finally:

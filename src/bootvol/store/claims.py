@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -151,7 +152,18 @@ def _line(now: float) -> Subquery:
     one tenant would all come before another's.
     """
     tenant, free = volumes.c.tenant, _free(now)
-    waits = and_(free, ~exists().where(_leads(now)))
+    # From the few that run, not from each that waits: there may be thousands.
+    led = (
+        select(_OTHERS.c.backend, _OTHER_IMPORTS.c.content)
+        .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
+        .where(
+            _OTHERS.c.status.in_(MAKING),
+            _OTHERS.c.lease_until >= now,
+            _OTHER_IMPORTS.c.content.is_not(None),
+        )
+    )
+    content = tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
+    waits = and_(free, or_(content.not_in(led), content.in_(golden_rows.ready())))
     unsettled = (
         select(
             volumes.c.id,

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     and_,
     exists,
     insert,
@@ -57,11 +58,11 @@ def begin(connection: Connection, golden: Golden, volume_id: int) -> bool:
     return True
 
 
-def complete(connection: Connection, name: str) -> None:
-    """Note that a golden volume can be used."""
-    connection.execute(
-        update(goldens).where(goldens.c.name == name).values(state=_READY, volume_id=None)
-    )
+def complete(connection: Connection, name: str) -> bool:
+    """Note that a golden volume can be used; False if it was let go meanwhile."""
+    mine = and_(goldens.c.name == name, goldens.c.state == _MAKING)
+    made = update(goldens).where(mine).values(state=_READY, volume_id=None)
+    return connection.execute(made).rowcount > 0
 
 
 def take(connection: Connection, backend: str, content: str, now: float) -> Golden | None:
@@ -93,16 +94,20 @@ def doom_unfinished(connection: Connection, volume_id: int) -> bool:
     return connection.execute(update(goldens).where(begun).values(state=_DOOMED)).rowcount > 0
 
 
-def doom_surplus(connection: Connection, backend: str, limit: int) -> Sequence[str]:
+def doom_surplus(
+    connection: Connection, backend: str, limit: int, but_for: int = 0
+) -> Sequence[str]:
     """Doom the longest unused of a backend until all together are within ``limit`` bytes.
 
     One whose content is still wanted by an import there is kept.
+
+    :param but_for: the volume whose import does not count.
 
     :returns: the names of all that are doomed on that backend.
     """
     here = goldens.c.backend == backend
     rows = connection.execute(
-        select(goldens.c.name, goldens.c.bytes, goldens.c.used_at, _wanted().label("wanted"))
+        select(goldens.c.name, goldens.c.bytes, goldens.c.used_at, _wanted(but_for).label("wanted"))
         .where(here, goldens.c.state == _READY)
         .order_by(goldens.c.used_at)
     ).all()
@@ -138,6 +143,11 @@ def listed(connection: Connection) -> Sequence[Golden]:
     return [_of_row(row) for row in connection.execute(query)]
 
 
+def ready() -> Select[tuple[str, str]]:
+    """Return the query for backend and content of all golden volumes that can be used."""
+    return select(goldens.c.backend, goldens.c.content).where(goldens.c.state == _READY)
+
+
 def is_ready(
     backend: str | ColumnElement[str], content: str | ColumnElement[str]
 ) -> ColumnElement[bool]:
@@ -147,9 +157,9 @@ def is_ready(
     )
 
 
-def _wanted() -> ColumnElement[bool]:
+def _wanted(but_for: int) -> ColumnElement[bool]:
     same = and_(imports.c.content == goldens.c.content, volumes.c.backend == goldens.c.backend)
-    return exists().where(_unsettled(), same)
+    return exists().where(_unsettled(), same, volumes.c.id != but_for)
 
 
 def _unsettled() -> ColumnElement[bool]:
