@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
 
-from tests.daemons import Running
+from bootvol.imaging.sandbox import Sandbox
+from tests.daemons import Running, pause, reactor
 from tests.images import DISK, GOOD, HOSTILE
 
 
@@ -36,6 +38,16 @@ async def test_the_disk_in_a_container(running: Running, tmp_path: Path, name: s
     assert file.stat().st_blocks * 512 < 5 * 1024 * 1024, "its holes take no space"
     assert progress["bytesDone"] == progress["bytesTotal"] >= len(DISK)
     assert list((running.folder / "var" / "spool").iterdir()) == []
+
+
+@ensureDeferred
+async def test_a_program_that_is_cancelled_has_ended() -> None:
+    sandbox = Sandbox(reactor, 2**30)
+    running = Deferred.fromCoroutine(sandbox.run(["sleep", "60"], {}, 10))
+    await pause(0.5)
+    running.cancel()
+    with pytest.raises(CancelledError):
+        await running
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -48,6 +48,7 @@ _EXTENT: Final = re.compile(rb'"length": (\d+),.*"offset": (\d+)')
 
 #: What a vhd image ends with (Virtual Hard Disk Image Format Specification, "Hard Disk Footer").
 _VHD_FOOTER: Final = b"conectix"
+_VHD_WHOLE, _VHD_DIFFERENCE = (2, 3), 4
 #: Every part of a vhdx image begins and ends on one of these (MS-VHDX, section 2.1), in bytes.
 _VHDX_UNIT: Final = 1024 * 1024
 
@@ -85,17 +86,19 @@ class Containers:
     async def _examine(self, driver: str, descriptor: int, volume_size: int, seconds: int) -> None:
         files = {_IMAGE: descriptor}
         info = await self._sandbox.run(
-            ["qemu-img", "info", "--output=json", f"--format={driver}", _PATH], files, seconds
+            ["qemu-img", "info", "--output=json", *_opened(driver)], files, seconds
         )
         if info.code:
             raise _broken(info)
-        _check_info(json.loads(info.out), volume_size)
-        check = await self._sandbox.run(
-            ["qemu-img", "check", f"--format={driver}", _PATH], files, seconds
-        )
+        try:
+            said = json.loads(info.out)
+        except ValueError:
+            raise ImageCorrupt("The image has more snapshots or bitmaps than are read.") from None
+        _check_info(said, volume_size)
+        check = await self._sandbox.run(["qemu-img", "check", *_opened(driver)], files, seconds)
         ends = _Ends()
         mapped = await self._sandbox.run(
-            ["qemu-img", "map", "--output=json", f"--format={driver}", _PATH],
+            ["qemu-img", "map", "--output=json", *_opened(driver)],
             files,
             seconds,
             ends.take,
@@ -126,8 +129,7 @@ class Containers:
                     "--read-only",
                     # What was written around the page cache is read so, too, where that can be.
                     f"--cache={'none' if _is_direct(descriptor) else 'writeback'}",
-                    f"--format={driver}",
-                    _PATH,
+                    *_opened(driver),
                 ],
                 {_IMAGE: descriptor, _LISTENER: listener.fileno()},
                 seconds,
@@ -213,12 +215,25 @@ def too_large(disk_size: int, volume_size: int) -> ImageTooLarge:
     return ImageTooLarge(f"The image's disk has {disk_size} bytes; the volume has {volume_size}.")
 
 
+def _opened(driver: str) -> list[str]:
+    """Return the arguments by which qemu's tools open the image, and as what."""
+    if driver != "vpc":
+        return [f"--format={driver}", _PATH]
+    # Of makers that it does not know it would take a geometry for the size, which is smaller.
+    return [
+        "--image-opts",
+        f"driver=vpc,force_size_calc=current_size,file.driver=file,file.filename={_PATH}",
+    ]
+
+
 def _check_end(container: str, descriptor: int) -> None:
     """See whether the image's end is there, where `qemu-img` does not miss it."""
     size = os.fstat(descriptor).st_size
     tail = os.pread(descriptor, 512, max(0, size - 512))
     if container == "vhd" and not tail.startswith(_VHD_FOOTER):
         raise ContainerTruncated("The vhd image lacks its last bytes, the footer.")
+    if container == "vhd":
+        _check_kind(int.from_bytes(tail[60:64], "big"))
     if container == "vhdx" and size % _VHDX_UNIT:
         raise ContainerTruncated("The vhdx image does not end where one can end.")
 
@@ -230,6 +245,14 @@ def _is_direct(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _check_kind(kind: int) -> None:
+    """See whether a vhd is whole, by the disk type in its footer: qemu does not look."""
+    if kind == _VHD_DIFFERENCE:
+        raise ImageRefersElsewhere("The vhd image is only the difference to another one.")
+    if kind not in _VHD_WHOLE:
+        raise ImageCorrupt(f"The vhd image is of an unknown kind, {kind}.")
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:

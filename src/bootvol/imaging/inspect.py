@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -85,7 +86,10 @@ class Inspection:
     @property
     def disk_size(self) -> int:
         """The size in bytes that a container says its disk has; 0 where that is not known yet."""
-        return self._inspector.virtual_size if self._inspector else 0
+        try:
+            return self._inspector.virtual_size if self._inspector else 0
+        except struct.error as error:
+            raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
 
     def begin(self, chunk: memoryview) -> None:
         """Take in the image's first bytes.
@@ -121,8 +125,10 @@ class Inspection:
         """
         if self._inspector is not None:
             try:
-                self._inspector.eat_chunk(bytes(chunk))
-            except oslo.ImageFormatError as error:
+                # In small pieces: of a large one it may miss what its own beginning leads to.
+                for at in range(0, len(chunk), HEAD):
+                    self._inspector.eat_chunk(bytes(chunk[at : at + HEAD]))
+            except (oslo.ImageFormatError, struct.error) as error:
                 raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
 
     def finish(self) -> None:

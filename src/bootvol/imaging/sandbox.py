@@ -27,6 +27,8 @@ _KEPT: Final = 1024 * 1024
 _NETLESS: Final = (("unshare", "--net"), ("unshare", "--user", "--net"))
 #: How a program ends that has used up what it was allowed.
 _SPENT: Final = frozenset({-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
+#: How those end that are to run a program, when they cannot.
+_NOT_RUN: Final = frozenset({126, 127})
 _NO_MEMORY: Final = "allocate memory"
 
 
@@ -51,7 +53,10 @@ class Ended:
         """See whether it ran into its limits.
 
         :raises ImageBomb: it did.
+        :raises ConverterMissing: it never ran.
         """
+        if self.code in _NOT_RUN:
+            raise ConverterMissing("The program that reads containers cannot be run.")
         if self.code in _SPENT or _NO_MEMORY in self.err:
             raise ImageBomb("Reading the image takes more memory or time than it may.")
 
@@ -103,7 +108,8 @@ class Program(ProcessProtocol):
         waiting: Deferred[Ended] = Deferred(lambda _: self.kill())
 
         def ended(how: Ended) -> Ended:
-            waiting.callback(how)
+            if not waiting.called:
+                waiting.callback(how)
             return how
 
         self._ended.addCallback(ended)
@@ -178,7 +184,9 @@ class Sandbox:
         on_line: Callable[[bytes], None] | None,
     ) -> Program:
         limits = [f"--as={self._memory}", f"--cpu={seconds}", "--fsize=0", "--core=0"]
-        whole = ["prlimit", *limits, *netless, "setpriv", "--pdeathsig", "KILL", *command]
+        whole = ["prlimit", *limits, *netless, "setpriv", "--pdeathsig", "KILL"]
+        # It would not hear of a parent that died before it asked to be told.
+        whole += ["sh", "-c", '[ "$PPID" = "$0" ] || exit 1; exec "$@"', str(os.getpid()), *command]
         program = Program(on_line)
         with open(os.devnull, "rb") as nothing:
             self._reactor.spawnProcess(

@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from bootvol.devices import OpenDevice, failures
 from bootvol.interfaces import Capabilities, IVolumeReader, IVolumeWriter
 from bootvol.threads import Threads
+
+#: What errors call it.
+_NAME: Final = "the room for unpacking images"
 
 
 class Spool:
@@ -46,13 +50,15 @@ class Spool:
     async def open_writer(self) -> IVolumeWriter:
         """Open it for writing."""
         return await self._threads.obtain(
-            OpenDevice.shut, lambda: OpenDevice.to_write(self._threads, os.dup(self.descriptor))
+            OpenDevice.shut,
+            lambda: OpenDevice.to_write(self._threads, os.dup(self.descriptor), _NAME),
         )
 
     async def open_reader(self) -> IVolumeReader:
         """Open it for reading."""
         return await self._threads.obtain(
-            OpenDevice.shut, lambda: OpenDevice.to_read(self._threads, os.dup(self.descriptor))
+            OpenDevice.shut,
+            lambda: OpenDevice.to_read(self._threads, os.dup(self.descriptor), _NAME),
         )
 
     async def cut(self, length: int) -> None:
