@@ -39,8 +39,8 @@ _PATH: Final = f"/proc/self/fd/{_IMAGE}"
 _SECONDS, _SECONDS_OF_A_GIB = 60, 30
 #: Seconds without an answer after which a reader of an image is given up.
 _SILENCE: Final = 60
-#: `qemu-img check`: errors in the image; a check of this format is not known.
-_ERRORS, _NO_CHECK = 2, 63
+#: How `qemu-img check` ends where it could not look, and where it found errors.
+_NOT_RIGHT: Final = frozenset({1, 2})
 
 #: How qemu's tools say that an image was cut off.
 _BEYOND: Final = re.compile(r"truncated|after (?:the )?end of|after EOF")
@@ -106,7 +106,7 @@ class Containers:
         size = os.fstat(descriptor).st_size
         if ends.last > size:
             raise ContainerTruncated(f"The image has {size} bytes, but parts of it lie beyond.")
-        if check.code in {1, _ERRORS}:
+        if check.code in _NOT_RIGHT:
             raise _broken(check)
         if mapped.code:
             raise _broken(mapped)
@@ -230,9 +230,9 @@ def _check_end(container: str, descriptor: int) -> None:
     """See whether the image's end is there, where `qemu-img` does not miss it."""
     size = os.fstat(descriptor).st_size
     tail = os.pread(descriptor, 512, max(0, size - 512))
-    if container == "vhd" and not tail.startswith(_VHD_FOOTER):
-        raise ContainerTruncated("The vhd image lacks its last bytes, the footer.")
     if container == "vhd":
+        if not tail.startswith(_VHD_FOOTER):
+            raise ContainerTruncated("The vhd image lacks its last bytes, the footer.")
         _check_kind(int.from_bytes(tail[60:64], "big"))
     if container == "vhdx" and size % _VHDX_UNIT:
         raise ContainerTruncated("The vhdx image does not end where one can end.")

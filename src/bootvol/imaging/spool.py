@@ -77,7 +77,7 @@ class Spool:
             try:
                 flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
                 return os.open(self._directory, flags, 0o600)
-            except (IsADirectoryError, OSError):
+            except OSError:
                 # The file system knows no files without a name: take the name away at once.
                 descriptor, name = tempfile.mkstemp(dir=self._directory)
                 Path(name).unlink()

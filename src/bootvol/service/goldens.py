@@ -99,7 +99,8 @@ class Goldens:
             place = OnBackend(backend, volume.name, volume.size_bytes)
             try:
                 await self._duplicate(backend, golden.name, golden, place, progress)
-                await self._verify(golden, place)
+                if self._copier.limits.read_back and golden.digest is not None:
+                    await self._copier.verify(place, golden.digest, golden.size)
             except NoSpace:
                 raise
             except (BackendFailed, DigestMismatch):
@@ -200,17 +201,6 @@ class Goldens:
             stack.push_async_callback(writer.close)
             stream = VolumeStream(reader, golden.size, backend.capabilities.block_size)
             await copy.run(stream, writer, plain=True)
-
-    async def _verify(self, golden: Golden, place: OnBackend) -> None:
-        """Read back what was made of a golden volume, where volumes are read back."""
-        if golden.digest is None or not self._copier.limits.read_back:
-            return
-        disk = Image(golden.image_id, "", golden.name, "raw")
-        reader = await place.open_reader()
-        try:
-            await self._copier.copy(disk, place).verify(reader, golden.digest, golden.size)
-        finally:
-            await reader.close()
 
     def _limit(self, backend: IBlockBackend) -> int:
         """Return what golden volumes may take of a backend, in bytes."""

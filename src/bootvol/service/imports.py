@@ -103,13 +103,9 @@ class Importer:
             digest = await self._fetch(fetch)
         except Packed as packed:
             digest = await self._convert(fetch, packed)
-        if self._limits.read_back and digest is not None and progress.copy is not None:
+        if self._limits.read_back and digest is not None:
             progress.phase = Phase.VERIFYING
-            reader = await place.open_reader()
-            try:
-                await progress.copy.verify(reader, digest, progress.bytes_done)
-            finally:
-                await reader.close()
+            await self._copier.verify(place, digest, progress.bytes_done)
         # Without a digest it may be another image by now than the one that was asked for.
         if content is not None and (image.digest or progress.validator == image.validator):
             await self._goldens.keep(volume, image, content, progress.bytes_done, digest)

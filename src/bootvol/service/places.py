@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.pipeline import Copy
 from bootvol.interfaces import Capabilities, IBlockBackend, IVolumeReader, IVolumeWriter
-from bootvol.model import Image
+from bootvol.model import Digest, Image
 from bootvol.threads import Threads
 
 
@@ -113,3 +113,15 @@ class Copier:
             container,
             self.limits.read_back,
         )
+
+    async def verify(self, place: Place, digest: Digest, length: int) -> None:
+        """Read back what was written to ``place``, and hold it against a digest.
+
+        :param length: how many first bytes the digest is of.
+        :raises bootvol.errors.BackendFailed: it gives back something else, or nothing.
+        """
+        reader = await place.open_reader()
+        try:
+            await self.copy(Image("", "", "", "raw"), place).verify(reader, digest, length)
+        finally:
+            await reader.close()

@@ -14,10 +14,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     Subquery,
     and_,
     case,
-    exists,
     func,
     or_,
     select,
@@ -119,25 +119,39 @@ def leader(connection: Connection, volume_id: int, now: float) -> int | None:
 
     :param now: seconds since 1970.
     """
-    mine = and_(volumes.c.id == volume_id, imports.c.volume_id == volume_id)
-    query = select(_OTHERS.c.id).where(mine, _free(now), _leads(now)).order_by(_OTHERS.c.id)
+    running = _running(now).subquery()
+    query = (
+        select(running.c.id)
+        .select_from(volumes.join(imports))
+        .join(
+            running,
+            and_(running.c.backend == volumes.c.backend, running.c.content == imports.c.content),
+        )
+        .where(volumes.c.id == volume_id, _free(now), ~_content().in_(golden_rows.ready()))
+        .order_by(running.c.id)
+    )
     return connection.scalars(query.limit(1)).one_or_none()
 
 
-def _leads(now: float) -> ColumnElement[bool]:
-    """Return what makes another import one that this one waits for.
+def _running(now: float) -> Select[tuple[int, str, str]]:
+    """Return the query for the imports that others may wait for: they copy what can be told.
 
-    It copies the same image to the same backend; once that has a golden volume of it nobody waits.
+    Another that copies the same to the same backend waits, unless that has a golden volume of it.
     """
-    return and_(
-        _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id,
-        _OTHER_IMPORTS.c.content == imports.c.content,
-        _OTHERS.c.backend == volumes.c.backend,
-        _OTHERS.c.id != volumes.c.id,
-        _OTHERS.c.status.in_(MAKING),
-        _OTHERS.c.lease_until >= now,
-        ~exists().where(golden_rows.is_ready(volumes.c.backend, imports.c.content)),
+    return (
+        select(_OTHERS.c.id, _OTHERS.c.backend, _OTHER_IMPORTS.c.content)
+        .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
+        .where(
+            _OTHERS.c.status.in_(MAKING),
+            _OTHERS.c.lease_until >= now,
+            _OTHER_IMPORTS.c.content.is_not(None),
+        )
     )
+
+
+def _content() -> ColumnElement[Any]:
+    """Return what an import copies, and where to; one that cannot be told is like no other."""
+    return tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
 
 
 def _line(now: float) -> Subquery:
@@ -153,17 +167,9 @@ def _line(now: float) -> Subquery:
     """
     tenant, free = volumes.c.tenant, _free(now)
     # From the few that run, not from each that waits: there may be thousands.
-    led = (
-        select(_OTHERS.c.backend, _OTHER_IMPORTS.c.content)
-        .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
-        .where(
-            _OTHERS.c.status.in_(MAKING),
-            _OTHERS.c.lease_until >= now,
-            _OTHER_IMPORTS.c.content.is_not(None),
-        )
-    )
-    content = tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
-    waits = and_(free, or_(content.not_in(led), content.in_(golden_rows.ready())))
+    running = _running(now).subquery()
+    led = select(running.c.backend, running.c.content)
+    waits = and_(free, or_(_content().not_in(led), _content().in_(golden_rows.ready())))
     unsettled = (
         select(
             volumes.c.id,

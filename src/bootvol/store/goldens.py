@@ -72,7 +72,8 @@ def take(connection: Connection, backend: str, content: str, now: float) -> Gold
 
     :param now: seconds since 1970.
     """
-    ready = is_ready(backend, content)
+    same = and_(goldens.c.backend == backend, goldens.c.content == content)
+    ready = and_(same, goldens.c.state == _READY)
     name = select(goldens.c.name).where(ready).order_by(goldens.c.id).limit(1).scalar_subquery()
     row = connection.execute(
         update(goldens)
@@ -146,15 +147,6 @@ def listed(connection: Connection) -> Sequence[Golden]:
 def ready() -> Select[tuple[str, str]]:
     """Return the query for backend and content of all golden volumes that can be used."""
     return select(goldens.c.backend, goldens.c.content).where(goldens.c.state == _READY)
-
-
-def is_ready(
-    backend: str | ColumnElement[str], content: str | ColumnElement[str]
-) -> ColumnElement[bool]:
-    """Return what tells a golden volume of some content on a backend that can be used."""
-    return and_(
-        goldens.c.backend == backend, goldens.c.content == content, goldens.c.state == _READY
-    )
 
 
 def _wanted(but_for: int) -> ColumnElement[bool]:
