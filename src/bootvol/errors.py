@@ -354,6 +354,24 @@ class SpoolFull(BackendFailed):
     default_message = "The daemon has no room to unpack the image."
 
 
+class HypervisorFailed(BootvolError):
+    """The hypervisor refused or failed."""
+
+    code = "hypervisor-failed"
+    status = 503
+    remedy = "Ask the operator to look at the hypervisor, then try again."
+    default_message = "The hypervisor failed."
+
+
+class ExportFailed(BootvolError):
+    """A volume cannot be served to where its server runs."""
+
+    code = "export-failed"
+    status = 503
+    remedy = "Ask the operator to look at the daemon's log and at qemu-nbd, then try again."
+    default_message = "The volume cannot be exported."
+
+
 class UnexpectedFailure(BootvolError):
     """A defect of bootvol itself; the log has it in full."""
 

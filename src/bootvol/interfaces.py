@@ -1,9 +1,9 @@
 """The plugin contract: what image sources, block backends and identity services provide.
 
 A plugin is found by entry point (``bootvol.sources``, ``bootvol.backends``,
-``bootvol.identities``).  The entry point loads a small descriptor (:class:`SourcePlugin`,
-:class:`BackendPlugin`, :class:`IdentityPlugin`); its factory is called once when the daemon
-starts, and may import the driver's library only then.
+``bootvol.identities``, ``bootvol.hypervisors``).  The entry point loads a small descriptor
+(:class:`SourcePlugin`, :class:`BackendPlugin`, :class:`IdentityPlugin`, :class:`HypervisorPlugin`);
+its factory is called once when the daemon starts, and may import the driver's library only then.
 
 Rules that hold for every method here:
 
@@ -20,14 +20,14 @@ Rules that hold for every method here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import attrs
 from pydantic import BaseModel
 from zope.interface import Attribute, Interface
 
-from bootvol.model import Caller, Connection, Image
+from bootvol.model import Caller, Connection, Disk, Image, Machine
 from bootvol.threads import Threads
 
 
@@ -198,6 +198,64 @@ class ICloningBackend(Interface):
         """
 
 
+class IHypervisor(Interface):
+    """Runs servers (virtual machines) that outlive the daemon, whatever becomes of that.
+
+    A server's name is as a volume's.  The core never lets two calls for one server run at once.
+    """
+
+    name: str = Attribute("The name that the operator gave this hypervisor.")
+
+    async def start(server: str, machine: Machine) -> None:
+        """Start a server with its disks plugged in.  Idempotent: one that runs is left as it is.
+
+        Cancelled or failed, it leaves what :meth:`stop` takes away.
+
+        :raises bootvol.errors.HypervisorFailed: it does not start.
+        """
+
+    async def stop(server: str) -> None:
+        """End a server at once, as pulling the plug does, and forget it.  Idempotent.
+
+        When it returns, nothing of the server holds any disk.
+
+        :raises bootvol.errors.HypervisorFailed: it may still run.
+        """
+
+    async def running() -> Collection[str]:
+        """Return the names of the servers that run; one whose guest has turned it off does not.
+
+        :raises bootvol.errors.HypervisorFailed: it cannot be told.
+        """
+
+    async def attach(server: str, disk: Disk) -> None:
+        """Plug a disk into a running server.  Idempotent for the same disk.
+
+        Cancelled or failed, it leaves what :meth:`detach` takes away.
+
+        :raises bootvol.errors.HypervisorFailed: the server does not run, or does not take it.
+        """
+
+    async def detach(server: str, device: str) -> None:
+        """Unplug a disk.  Idempotent; a server that does not run holds none.
+
+        When it returns, the server neither reads nor writes the disk any more.
+
+        :param device: as in :class:`bootvol.model.Disk`.
+        :raises bootvol.errors.HypervisorFailed: the guest does not let go of it; the disk may still
+            be in use.
+        """
+
+    async def console(server: str, length: int) -> bytes:
+        """Return the last bytes of what a server has written to its serial console.
+
+        Also of one that its guest has turned off; empty for one that never was.
+
+        :param length: at most so many bytes.
+        :raises bootvol.errors.HypervisorFailed: it cannot be read.
+        """
+
+
 class IIdentity(Interface):
     """Says who a token belongs to."""
 
@@ -269,3 +327,11 @@ class IdentityPlugin:
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IIdentity]
+
+
+@attrs.frozen
+class HypervisorPlugin:
+    """Describes a kind of hypervisor.  ``factory`` gets an instance of ``settings``."""
+
+    settings: type[BaseModel]
+    factory: Callable[[Any, PluginContext], IHypervisor]

@@ -216,8 +216,32 @@ class Usage:
 class Connection:
     """How a hypervisor on the backend's side reaches a volume.
 
-    :ivar kind: ``file`` or ``block`` (``address`` is an absolute path).
+    :ivar kind: ``file`` or ``block`` (``address`` is an absolute path); ``nbd`` (``address`` is a
+        URI: ``nbd+unix:///NAME?socket=PATH`` or ``nbds://HOST:PORT/NAME``).
     """
 
     kind: str
     address: str
+
+
+@attrs.frozen
+class Disk:
+    """A volume as a server sees it.
+
+    :ivar device: the disk's name without ``/dev/``: ``vda`` is the one that a server boots from.
+    """
+
+    device: str
+    connection: Connection
+
+
+@attrs.frozen
+class Machine:
+    """What a server is made of.
+
+    :ivar disks: the one that it boots from comes first.
+    """
+
+    memory_mib: int
+    cpus: int
+    disks: tuple[Disk, ...]

@@ -13,25 +13,29 @@ from zope.interface.verify import verifyObject
 from bootvol.errors import ConfigurationError, DefectivePlugin
 from bootvol.interfaces import (
     BackendPlugin,
+    HypervisorPlugin,
     IBlockBackend,
     IdentityPlugin,
+    IHypervisor,
     IIdentity,
     IImageSource,
     PluginContext,
     SourcePlugin,
 )
 
-Descriptor = TypeVar("Descriptor", SourcePlugin, BackendPlugin, IdentityPlugin)
+Descriptor = TypeVar("Descriptor", SourcePlugin, BackendPlugin, IdentityPlugin, HypervisorPlugin)
 
 _GROUPS: Final[dict[type[Any], str]] = {
     SourcePlugin: "bootvol.sources",
     BackendPlugin: "bootvol.backends",
     IdentityPlugin: "bootvol.identities",
+    HypervisorPlugin: "bootvol.hypervisors",
 }
 _INTERFACES: Final[dict[type[Any], type[Interface]]] = {
     SourcePlugin: IImageSource,
     BackendPlugin: IBlockBackend,
     IdentityPlugin: IIdentity,
+    HypervisorPlugin: IHypervisor,
 }
 
 
@@ -60,7 +64,7 @@ def load(kind: type[Descriptor], name: str) -> Descriptor:
 
 
 def build(
-    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin,
+    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin | HypervisorPlugin,
     settings: BaseModel,
     context: PluginContext,
 ) -> Any:

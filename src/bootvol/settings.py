@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from bootvol import plugins
 from bootvol.errors import ConfigurationError
-from bootvol.interfaces import BackendPlugin, IdentityPlugin, SourcePlugin
+from bootvol.interfaces import BackendPlugin, HypervisorPlugin, IdentityPlugin, SourcePlugin
 from bootvol.options import BASE, ConfigPath, Options
 
 #: Keys whose values are secrets: a mistake in one is told without its value.
@@ -104,7 +104,7 @@ class PluginSettings:
     """
 
     name: str
-    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin
+    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin | HypervisorPlugin
     options: BaseModel
     concurrent: int | None = None
     bandwidth_mib: float | None = None
@@ -130,6 +130,7 @@ class _SourceTable(_Table):
 
 _TABLES: Final[Mapping[type, type[_Table]]] = {
     IdentityPlugin: _Table,
+    HypervisorPlugin: _Table,
     BackendPlugin: _BackendTable,
     SourcePlugin: _SourceTable,
 }
@@ -144,6 +145,7 @@ class _Root(Options):
     quota: Quota = Quota()
     imports: Imports
     identity: dict[str, Any]
+    hypervisor: dict[str, Any] | None = None
     backends: list[dict[str, Any]] = Field(min_length=1)
     sources: list[dict[str, Any]] = Field(min_length=1)
 
@@ -159,7 +161,10 @@ class _Root(Options):
 
 @attrs.frozen
 class Settings:
-    """Everything the daemon is told; paths are absolute."""
+    """Everything the daemon is told; paths are absolute.
+
+    :ivar hypervisor: what runs servers; None where nothing does.
+    """
 
     availability_zone: str
     api: Api
@@ -167,6 +172,7 @@ class Settings:
     quota: Quota
     imports: Imports
     identity: PluginSettings
+    hypervisor: PluginSettings | None
     backends: tuple[PluginSettings, ...]
     sources: tuple[PluginSettings, ...]
     database: URL
@@ -199,6 +205,7 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         quota=root.quota,
         imports=root.imports,
         identity=_plugin(path, "identity", IdentityPlugin, identity, base),
+        hypervisor=_hypervisor(path, root.hypervisor, base),
         backends=tuple(
             _plugin(path, f"backends[{n}]", BackendPlugin, table, base)
             for n, table in enumerate(root.backends)
@@ -216,6 +223,12 @@ def _database(url: str, base: Path) -> URL:
     if parsed.get_backend_name() == "sqlite":
         return parsed.set(drivername="sqlite", database=str(base / (parsed.database or "")))
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def _hypervisor(path: Path, table: Mapping[str, Any] | None, base: Path) -> PluginSettings | None:
+    if table is None:
+        return None
+    return _plugin(path, "hypervisor", HypervisorPlugin, {"name": "hypervisor", **table}, base)
 
 
 def _plugin(
