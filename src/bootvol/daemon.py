@@ -22,19 +22,24 @@ from twisted.web.server import Site
 from bootvol import plugins, settings
 from bootvol.api.http import ApiRoot, make_site
 from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.errors import ConfigurationError
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.interfaces import PluginContext
+from bootvol.interfaces import IHypervisor, PluginContext
+from bootvol.model import Flavor
+from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
 from bootvol.service.imports import Importer
-from bootvol.service.jobs import Tools
 from bootvol.service.places import Copier, Limits
 from bootvol.service.quotas import Quota
+from bootvol.service.servers import Servers
+from bootvol.service.snapshots import Snapshots
+from bootvol.service.tasks import Tools
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Concurrency, Worker
 from bootvol.settings import PluginSettings, Settings
@@ -108,6 +113,36 @@ class Daemon(Service):
         identity = self._plugin(config.identity)
         images = Images({each.name: self._plugin(each) for each in config.sources})
         backends = Backends([self._plugin(each) for each in config.backends])
+        hypervisor = self._plugin(config.hypervisor) if config.hypervisor else None
+        tools = self._tools(images, backends, hypervisor)
+        concurrency = Concurrency(
+            config.imports.concurrent,
+            {each.name: each.concurrent for each in config.backends if each.concurrent},
+            {each.name: each.concurrent for each in config.sources if each.concurrent},
+        )
+        worker = Worker(concurrency, tools)
+        quota = Quota(
+            config.quota.volumes,
+            config.quota.gigabytes,
+            config.quota.snapshots,
+            config.quota.instances,
+        )
+        database = self._database
+        volumes = Volumes(database, images, backends, quota, config.availability_zone, worker, _now)
+        flavors = [Flavor(each.id, each.name, each.ram, each.cpus) for each in config.flavors]
+        core = Core(
+            volumes,
+            Snapshots(database, backends, quota, worker, _now),
+            Attachments(database, hypervisor is not None, worker),
+            Servers(database, volumes, hypervisor, flavors, quota, worker, _now),
+            images,
+            tools.goldens,
+        )
+        return worker, make_site(ApiRoot(NovaApi(identity, core).app.resource(), fault))
+
+    def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
+        """Return what tasks work with."""
+        config = self._config
         bandwidth = Bandwidth(
             config.imports.bandwidth_mib,
             {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
@@ -132,24 +167,17 @@ class Daemon(Service):
         sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB)
         containers = Containers(sandbox, self._threads)
         importer = Importer(images, backends, goldens, containers, bandwidth, copier)
-        tools = Tools(self._database, backends, importer, goldens, self._reactor)
-        concurrency = Concurrency(
-            config.imports.concurrent,
-            {each.name: each.concurrent for each in config.backends if each.concurrent},
-            {each.name: each.concurrent for each in config.sources if each.concurrent},
-        )
-        worker = Worker(self._worker_id, concurrency, tools)
-        volumes = Volumes(
+        return Tools(
+            self._worker_id,
             self._database,
-            images,
             backends,
-            Quota(config.quota.volumes, config.quota.gigabytes),
-            config.availability_zone,
-            worker,
-            lambda: datetime.now(UTC),
+            copier,
+            importer,
+            goldens,
+            hypervisor,
+            None,
+            self._reactor,
         )
-        api = NovaApi(identity, volumes, images, goldens)
-        return worker, make_site(ApiRoot(api.app.resource(), fault))
 
     def _plugin(self, configured: PluginSettings) -> Any:
         context = PluginContext(self._reactor, self._threads, configured.name)
@@ -180,6 +208,10 @@ class Daemon(Service):
             self._threads.stop()
             self._database.stop()
             os.close(self._lock)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _take_directory(directory: Path) -> tuple[int, str]:

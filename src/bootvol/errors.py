@@ -121,6 +121,67 @@ class VolumeBusy(InvalidRequest):
     default_message = "Volume status must be available or error"
 
 
+class SnapshotBusy(InvalidRequest):
+    """The snapshot's status does not allow what was asked."""
+
+    code = "snapshot-busy"
+    remedy = "Wait until the snapshot has the status that the call needs."
+    default_message = "Snapshot status must be available or error"
+
+
+class ServerBusy(InvalidRequest):
+    """The server's status does not allow what was asked."""
+
+    code = "server-busy"
+    remedy = "Wait until the server is active."
+    default_message = "Server status must be ACTIVE"
+
+
+class BadMapping(InvalidRequest):
+    """A server cannot be made of the volumes that were named."""
+
+    code = "bad-mapping"
+    remedy = "Map vda to a volume that is available, or to a snapshot."
+
+
+class InvalidDevice(InvalidRequest):
+    """The name is not one of a disk.
+
+    :param device: as the caller gave it.
+    """
+
+    code = "invalid-device"
+    remedy = "Name the device as /dev/vdb is named, or leave it out."
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"The supplied device path ({device}) is invalid.")
+
+
+class DeviceInUse(BootvolError):
+    """The server has another disk of that name.
+
+    :param device: as the caller gave it.
+    """
+
+    code = "device-in-use"
+    status = 409
+    retryable = False
+    remedy = "Name another device, or leave it out."
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"The supplied device path ({device}) is in use.")
+
+
+class NoHypervisor(BootvolError):
+    """The operator has configured nothing that could run servers."""
+
+    code = "no-hypervisor"
+    status = 501
+    retryable = False
+    remedy = "Boot from the volume elsewhere, or have the operator configure a hypervisor."
+    default_message = "This service runs no servers."
+
+
 class Unauthorized(BootvolError):
     """There is no token, or it is not valid."""
 
@@ -173,6 +234,36 @@ class SnapshotNotFound(NotFound):
 
     def __init__(self, snapshot_id: int | str) -> None:
         super().__init__(f"Snapshot {snapshot_id} could not be found.")
+
+
+class ServerNotFound(NotFound):
+    """The caller's tenant has no such server.
+
+    :param server_id: the id as the caller gave it.
+    """
+
+    code = "server-not-found"
+
+    def __init__(self, server_id: str) -> None:
+        super().__init__(f"Server {server_id} could not be found.")
+
+
+class FlavorNotFound(NotFound):
+    """There is no such flavor.
+
+    :param flavor_id: the id as the caller gave it.
+    """
+
+    code = "flavor-not-found"
+
+    def __init__(self, flavor_id: str) -> None:
+        super().__init__(f"Flavor {flavor_id} could not be found.")
+
+
+class AttachmentNotFound(NotFound):
+    """The volume is not attached to that server."""
+
+    code = "attachment-not-found"
 
 
 class ImageNotFound(NotFound):

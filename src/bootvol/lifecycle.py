@@ -1,10 +1,14 @@
-"""The life of a volume as data: which status may follow which, and nothing else.
+"""The life of volumes, snapshots and servers as data: which status may follow which.
 
 The source of the table is section 4.4.1 of the HP Bootable Volume API: "creating" =>
 "downloading" => "available" after creation, "available" => "deleting" during delete, and "in the
 event of an error, during any operation, status is set to 'error'".  A volume without an image
 goes from creating to available.  A volume may also be deleted while it is still being made; that
-is how an import is cancelled.
+is how an import is cancelled.  ``attaching`` and ``detaching`` are those of Nova's later releases
+(reference, section 3.3).
+
+Snapshots and servers live the same life without downloading and attaching.  What a server shows of
+it is Nova's ``BUILD`` for creating and ``ACTIVE`` for available.
 """
 
 from __future__ import annotations
@@ -14,12 +18,23 @@ from enum import StrEnum
 from typing import Final
 
 
+class Kind(StrEnum):
+    """What has a life."""
+
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+    SERVER = "server"
+
+
 class Status(StrEnum):
     """What the API shows as a volume's ``status``.  ``GONE`` is never shown: the row is no more."""
 
     CREATING = "creating"
     DOWNLOADING = "downloading"
     AVAILABLE = "available"
+    ATTACHING = "attaching"
+    IN_USE = "in-use"
+    DETACHING = "detaching"
     DELETING = "deleting"
     ERROR = "error"
     GONE = "gone"
@@ -30,6 +45,10 @@ class Event(StrEnum):
 
     DOWNLOAD = "download"
     COMPLETE = "complete"
+    ATTACH = "attach"
+    ATTACHED = "attached"
+    DETACH = "detach"
+    DETACHED = "detached"
     DELETE = "delete"
     VANISH = "vanish"
     FAIL = "fail"
@@ -50,8 +69,24 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.FAIL: Status.ERROR,
     },
     Status.AVAILABLE: {
+        Event.ATTACH: Status.ATTACHING,
         Event.DELETE: Status.DELETING,
         Event.FAIL: Status.ERROR,
+    },
+    # Attached to nothing, a volume is as it was: what failed is kept with it as the reason.
+    Status.ATTACHING: {
+        Event.ATTACHED: Status.IN_USE,
+        Event.DETACHED: Status.AVAILABLE,
+    },
+    Status.IN_USE: {
+        Event.DETACH: Status.DETACHING,
+        # With its server.
+        Event.DETACHED: Status.AVAILABLE,
+    },
+    Status.DETACHING: {
+        Event.DETACHED: Status.AVAILABLE,
+        # The server did not let go.
+        Event.ATTACHED: Status.IN_USE,
     },
     Status.DELETING: {
         Event.VANISH: Status.GONE,
@@ -64,11 +99,11 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     Status.GONE: {},
 }
 
-#: A volume in one of these is work that a worker has to bring to an end.
-UNSETTLED: Final = frozenset({Status.CREATING, Status.DOWNLOADING, Status.DELETING})
+#: What is in one of these is being made.
+MAKING: Final = frozenset({Status.CREATING, Status.DOWNLOADING})
 
-#: Those of them in which a volume is being made.
-MAKING: Final = UNSETTLED - {Status.DELETING}
+#: A volume in one of these is on its way to a server, or from it.
+MOVING: Final = frozenset({Status.ATTACHING, Status.DETACHING})
 
 
 class IllegalTransition(Exception):

@@ -21,6 +21,9 @@ GIB: Final = 1024**3
 #: The role whose callers see what only operators and hypervisors should (where a volume lives).
 ADMIN: Final = "admin"
 
+#: The disk that a server boots from (HP Bootable Volume API, section 2.2: "/dev/vda").
+ROOT: Final = "vda"
+
 
 @attrs.frozen
 class Caller:
@@ -68,11 +71,22 @@ class Image:
 
 @attrs.frozen
 class Attachment:
-    """A volume's place in a server (a virtual machine)."""
+    """A volume's place in a server (a virtual machine).
+
+    :ivar server_id: the server's; digits where bootvol runs it itself.
+    :ivar device: as the caller named it, with or without ``/dev/``.
+    :ivar delete_on_termination: whether the volume goes with the server.
+    """
 
     volume_id: int
-    server_id: int
-    device: str | None
+    server_id: str
+    device: str
+    delete_on_termination: bool = False
+
+    @property
+    def disk(self) -> str:
+        """The device's name without ``/dev/``."""
+        return self.device.removeprefix("/dev/")
 
 
 @attrs.frozen
@@ -82,7 +96,8 @@ class Volume:
     :ivar name: what backends know it by; unique for ever, so never the id (an id may come
         again with a new database).
     :ivar image_id: the image it was created from; a volume is bootable if and only if it has one.
-    :ivar error: why the status is ``error``; kept only in that status.
+    :ivar snapshot_id: the snapshot it was made from, which may be gone by now.
+    :ivar error: why the status is ``error``, or why the last attaching or detaching failed.
     """
 
     id: int
@@ -95,6 +110,7 @@ class Volume:
     availability_zone: str
     backend: str
     image_id: str | None = None
+    snapshot_id: int | None = None
     display_name: str | None = None
     display_description: str | None = None
     metadata: Mapping[str, str] = attrs.Factory(dict)
@@ -108,12 +124,110 @@ class Volume:
 
 
 @attrs.frozen
-class NewVolume:
-    """What a caller asks for; everything else of a volume is the service's to say."""
+class Snapshot:
+    """What a volume held at one moment.
 
+    :ivar name: of the hidden volume on the backend that holds it.
+    :ivar volume_id: the volume it was made of, which may be gone by now.
+    """
+
+    id: int
+    name: str
+    tenant: str
+    user: str
+    volume_id: int
     size_gib: int
+    status: Status
+    created_at: datetime
+    backend: str
+    display_name: str | None = None
+    display_description: str | None = None
+    error: ErrorReport | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """The snapshot's size in bytes."""
+        return self.size_gib * GIB
+
+
+@attrs.frozen
+class Flavor:
+    """How large a server may be asked for."""
+
+    id: str
+    name: str
+    ram_mib: int
+    cpus: int
+
+
+@attrs.frozen
+class Server:
+    """A virtual machine that bootvol runs.
+
+    :ivar name: what the hypervisor knows it by; unique for ever.
+    :ivar uuid: another id, by which it may be addressed as well.
+    :ivar flavor_id: the flavor's that was asked for; what it meant then follows.
+    :ivar daemon: the one whose hypervisor runs it; None until one does.
+    """
+
+    id: int
+    name: str
+    uuid: str
+    tenant: str
+    user: str
+    status: Status
+    created_at: datetime
+    display_name: str
+    flavor_id: str
+    memory_mib: int
+    cpus: int
+    daemon: str | None = None
+    error: ErrorReport | None = None
+
+
+@attrs.frozen
+class NewSnapshot:
+    """What a caller asks for."""
+
+    volume_id: int
+    display_name: str | None = None
+    display_description: str | None = None
+    force: bool = False
+
+
+@attrs.frozen
+class NewDisk:
+    """A volume that a new server should have: one that there is, or a new one of a snapshot.
+
+    :ivar size_gib: of the new one; None is the snapshot's.
+    """
+
+    device: str
+    volume_id: int | None = None
+    snapshot_id: int | None = None
+    size_gib: int | None = None
+    delete_on_termination: bool = False
+
+
+@attrs.frozen
+class NewServer:
+    """What a caller asks for."""
+
+    display_name: str
+    flavor_id: str
+    disks: tuple[NewDisk, ...]
+
+
+@attrs.frozen
+class NewVolume:
+    """What a caller asks for; everything else of a volume is the service's to say.
+
+    :ivar size_gib: may be left out where there is a snapshot.
+    """
+
+    size_gib: int | None
     image_ref: str | None = None
-    snapshot_id: str | None = None
+    snapshot_id: int | None = None
     display_name: str | None = None
     display_description: str | None = None
     availability_zone: str | None = None

@@ -78,6 +78,24 @@ class Quota(Options):
     volumes: Limit = 10
     gigabytes: Limit = 1000
     snapshots: Limit = 10
+    instances: Limit = 10
+
+
+class FlavorTable(Options):
+    """``[[flavors]]``: how large a server may be."""
+
+    id: Name
+    name: str = Field(min_length=1, max_length=255)
+    ram: int = Field(ge=16, le=2**20)
+    cpus: int = Field(default=1, ge=1, le=64)
+
+
+#: Some of HP's own, where the operator names none.
+_FLAVORS: Final = (
+    FlavorTable(id="100", name="standard.xsmall", ram=1024),
+    FlavorTable(id="101", name="standard.small", ram=2048, cpus=2),
+    FlavorTable(id="102", name="standard.medium", ram=4096, cpus=2),
+)
 
 
 class Imports(Options):
@@ -146,8 +164,17 @@ class _Root(Options):
     imports: Imports
     identity: dict[str, Any]
     hypervisor: dict[str, Any] | None = None
+    flavors: list[FlavorTable] = Field(default=list(_FLAVORS), min_length=1)
     backends: list[dict[str, Any]] = Field(min_length=1)
     sources: list[dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("flavors")
+    @classmethod
+    def _ids_differ(cls, value: list[FlavorTable]) -> list[FlavorTable]:
+        for each in value:
+            if [other.id for other in value].count(each.id) > 1:
+                raise ValueError(f"the id {each.id!r} is given twice")
+        return value
 
     @field_validator("backends", "sources")
     @classmethod
@@ -173,6 +200,7 @@ class Settings:
     imports: Imports
     identity: PluginSettings
     hypervisor: PluginSettings | None
+    flavors: tuple[FlavorTable, ...]
     backends: tuple[PluginSettings, ...]
     sources: tuple[PluginSettings, ...]
     database: URL
@@ -206,6 +234,7 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         imports=root.imports,
         identity=_plugin(path, "identity", IdentityPlugin, identity, base),
         hypervisor=_hypervisor(path, root.hypervisor, base),
+        flavors=tuple(root.flavors),
         backends=tuple(
             _plugin(path, f"backends[{n}]", BackendPlugin, table, base)
             for n, table in enumerate(root.backends)

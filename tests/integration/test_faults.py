@@ -40,7 +40,7 @@ BAD_BODIES: list[tuple[Any, tuple[int, str, str]]] = [
     ({"volume": {}}, (422, "cloudServersFault", "Unable to process the contained instructions")),
     (
         {"volume": {"display_name": "x"}},
-        (400, "badRequest", "Invalid input received: size is required"),
+        (400, "badRequest", SIZE_TEXT.format(None)),
     ),
     *(
         ({"volume": {"size": size}}, (400, "badRequest", SIZE_TEXT.format(size)))
@@ -68,7 +68,7 @@ BAD_BODIES: list[tuple[Any, tuple[int, str, str]]] = [
     ),
     (
         {"volume": {"size": 1, "snapshot_id": 3}},
-        (404, "itemNotFound", "Snapshot 3 could not be found."),
+        (404, "itemNotFound", "The resource could not be found."),
     ),
     (
         {"volume": {"size": 1, "imageRef": "missing"}},

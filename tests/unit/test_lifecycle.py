@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootvol.lifecycle import TRANSITIONS, UNSETTLED, Event, IllegalTransition, Status, after
+from bootvol.lifecycle import (
+    MAKING,
+    MOVING,
+    TRANSITIONS,
+    Event,
+    IllegalTransition,
+    Status,
+    after,
+)
 
 #: HP Bootable Volume API, section 4.4.1, "Status Lifecycle".
 SPECIFIED = [
@@ -32,9 +40,18 @@ def test_each_pair_is_decided(status: Status, event: Event) -> None:
             after(status, event)
 
 
-@pytest.mark.parametrize("status", set(Status) - {Status.GONE})
+#: A server has it, or may have.
+HELD = MOVING | {Status.IN_USE}
+
+
+@pytest.mark.parametrize("status", set(Status) - {Status.GONE} - HELD)
 def test_error_is_reached_from_anywhere(status: Status) -> None:
     assert after(status, Event.FAIL) is Status.ERROR
+
+
+@pytest.mark.parametrize("status", HELD)
+def test_what_a_server_may_have_is_neither_removed_nor_given_up(status: Status) -> None:
+    assert not {Event.DELETE, Event.FAIL, Event.VANISH} & set(TRANSITIONS[status])
 
 
 @pytest.mark.parametrize("status", Status)
@@ -47,10 +64,12 @@ def test_every_status_can_end(status: Status) -> None:
 
 def test_unsettled_means_that_something_is_still_to_happen() -> None:
     # What is settled changes only when somebody asks for it, or when something breaks.
-    for status in set(Status) - UNSETTLED:
-        assert set(TRANSITIONS[status]) <= {Event.DELETE, Event.FAIL}
-    for status in UNSETTLED:
-        assert {Event.COMPLETE, Event.VANISH} & set(TRANSITIONS[status])
+    asked = {Event.DELETE, Event.ATTACH, Event.DETACH}
+    unsettled = MAKING | MOVING | {Status.DELETING}
+    for status in set(Status) - unsettled:
+        assert set(TRANSITIONS[status]) <= asked | {Event.FAIL, Event.DETACHED}
+    for status in unsettled:
+        assert set(TRANSITIONS[status]) - asked - {Event.FAIL}
 
 
 @given(st.lists(st.sampled_from(Event)))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL, Connection, func, make_url, select, text, update
 from twisted.internet import reactor
 
-from bootvol.errors import ConfigurationError, ErrorReport, VolumeNotFound
-from bootvol.lifecycle import Event, IllegalTransition, Status
+from bootvol.errors import ConfigurationError, ErrorReport, NotFound, VolumeNotFound
+from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import Digest, Image, Usage, Volume
-from bootvol.store import claims, imports, schema, volumes
+from bootvol.store import claims, imports, line, queue, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
 
@@ -58,6 +59,11 @@ def db(database: Database) -> Iterator[Connection]:
         yield connection
 
 
+def happen(db: Connection, number: int, event: Event, error: ErrorReport | None = None) -> Status:
+    """Let something happen to a volume."""
+    return states.happen(db, Kind.VOLUME, number, event, error)
+
+
 def a_volume(name: str = "v", tenant: str = "t", image: str | None = None) -> Volume:
     """Return a volume that is not in the database."""
     now = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
@@ -77,32 +83,46 @@ def a_claim(
     db: Connection, holder: str, *, bootable: bool, now: float, until: float, **more: Any
 ) -> Any:
     """Claim as a worker does that has one backend and no other job."""
-    return claims.claim(
-        db, holder, bootable=bootable, backends=["b"], busy=[], now=now, until=until, **more
+    mine = {"backends": ["b"], "busy": {kind: [] for kind in Kind}, **more}
+    full = mine.pop("full", [])
+    claimer = claims.Holder(
+        holder, daemon=holder.split("/")[0], serves=True, now=now, until=until, **mine
     )
+    return line.claim(db, claimer, full) if bootable else queue.claim_quick(db, claimer)
 
 
 def test_migrations_make_the_schema(db: Connection) -> None:
     assert compare_metadata(MigrationContext.configure(db), METADATA) == []
 
 
-def test_imports_from_before_learn_their_source(database: Database) -> None:
+def test_imports_from_before_learn_their_source(url: URL) -> None:
+    loop: Any = reactor
+    database = Database(url, loop)
+    database.upgrade("0002")
+    values = {"image": json.dumps(attrs.asdict(Image("i", "some-source", "n")))}
     with database._engine.begin() as db:
-        number = an_import(db, source="some-source")
-        with Operations.context(MigrationContext.configure(db)) as operations:
-            operations.drop_index("ix_imports_content", "imports")
-            for column in ("source", "content", "cached"):
-                operations.drop_column("imports", column)
-            operations.drop_table("turns")
-            operations.drop_table("goldens")
-        db.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        db.execute(
+            text(
+                'INSERT INTO volumes (id, name, tenant, "user", size_gib, status, created_at,'
+                " availability_zone, backend, metadata) VALUES"
+                " (1, 'v', 't', 'u', 1, 'creating', '2026-01-01 00:00:00', 'nova', 'b', '{}')"
+            )
+        )
+        db.execute(
+            text(
+                "INSERT INTO imports (volume_id, image, phase, bytes_done, bytes_per_second,"
+                " attempt) VALUES (1, :image, 'queued', 0, 0, 0)"
+            ),
+            values,
+        )
     database.upgrade()
     with database._engine.begin() as db:
         assert compare_metadata(MigrationContext.configure(db), METADATA) == []
         assert db.execute(select(schema.imports.c.source)).scalar_one() == "some-source"
-        volumes.happen(db, number, Event.DELETE)
-        volumes.happen(db, number, Event.VANISH)
-        assert imports.find(db, number) is None, "it goes with its volume, still"
+        happen(db, 1, Event.DELETE)
+        happen(db, 1, Event.VANISH)
+        assert imports.find(db, 1) is None, "it goes with its volume, still"
+    database._engine.dispose()
 
 
 def test_a_schema_of_another_version_is_refused(database: Database) -> None:
@@ -127,21 +147,21 @@ def test_what_is_added_is_found(db: Connection) -> None:
 
 def test_ids_are_never_given_again(db: Connection) -> None:
     first = volumes.add(db, a_volume())
-    volumes.happen(db, first.id, Event.DELETE)
-    assert volumes.happen(db, first.id, Event.VANISH) is Status.GONE
+    happen(db, first.id, Event.DELETE)
+    assert happen(db, first.id, Event.VANISH) is Status.GONE
     assert volumes.add(db, a_volume()).id > first.id
 
 
 def test_a_volume_goes_its_way(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
-    assert volumes.happen(db, number, Event.FAIL, REPORT) is Status.ERROR
+    assert happen(db, number, Event.FAIL, REPORT) is Status.ERROR
     assert volumes.get(db, "t", number).error == REPORT
     with pytest.raises(IllegalTransition):
-        volumes.happen(db, number, Event.COMPLETE)
-    volumes.happen(db, number, Event.DELETE)
+        happen(db, number, Event.COMPLETE)
+    happen(db, number, Event.DELETE)
     assert volumes.get(db, "t", number).error is None
-    with pytest.raises(VolumeNotFound):
-        volumes.happen(db, number + 1, Event.FAIL)
+    with pytest.raises(NotFound):
+        happen(db, number + 1, Event.FAIL)
 
 
 @pytest.mark.parametrize("digest", [None, Digest("sha512", "00")])
@@ -168,12 +188,14 @@ def test_a_claim_keeps_others_out_until_it_runs_out(db: Connection) -> None:
     assert claimed is not None
     assert claimed.id == volume.id
     assert a_claim(db, "b", bootable=False, now=15, until=25) is None
-    assert claims.renew(db, "a", volume.id, {Status.CREATING}, 30)
+    assert claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING}, 30)
     assert a_claim(db, "b", bootable=False, now=25, until=35) is None
     assert a_claim(db, "b", bootable=False, now=31, until=41) is not None
-    assert not claims.renew(db, "a", volume.id, {Status.CREATING}, 40)
-    claims.release(db, "a", volume.id)
-    assert claims.renew(db, "b", volume.id, {Status.CREATING}, 50), "only one's own is let go of"
+    assert not claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING}, 40)
+    claims.release(db, "a", Kind.VOLUME, volume.id)
+    assert claims.renew(db, "b", Kind.VOLUME, volume.id, {Status.CREATING}, 50), (
+        "only one's own is let go of"
+    )
 
 
 def test_a_killed_daemon_finds_its_own_claims(db: Connection) -> None:
@@ -191,10 +213,10 @@ def test_a_killed_daemon_finds_its_own_claims(db: Connection) -> None:
 def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
     number = an_import(db)
     assert a_claim(db, "a", bootable=True, now=0, until=10) is not None
-    volumes.happen(db, number, Event.DELETE)
-    assert not claims.renew(db, "a", number, {Status.CREATING, Status.DOWNLOADING}, 20)
+    happen(db, number, Event.DELETE)
+    assert not claims.renew(db, "a", Kind.VOLUME, number, {Status.CREATING, Status.DOWNLOADING}, 20)
     assert a_claim(db, "a", bootable=False, now=1, until=10) is None, "still held"
-    claims.release(db, "a", number)
+    claims.release(db, "a", Kind.VOLUME, number)
     assert a_claim(db, "a", bootable=True, now=1, until=10) is None
     assert a_claim(db, "a", bootable=False, now=1, until=10) is not None
 
@@ -202,15 +224,16 @@ def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
 def test_a_worker_leaves_alone_what_it_cannot_reach_or_does_already(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
     for backends, busy in ((["other"], []), ([], []), (["b"], [number])):
-        claimed = claims.claim(
-            db, "a/1", bootable=False, backends=backends, busy=busy, now=0, until=10
+        all_busy = dict.fromkeys(Kind, busy)
+        claimed = a_claim(
+            db, "a/1", bootable=False, now=0, until=10, backends=backends, busy=all_busy
         )
         assert claimed is None
 
 
 def test_settled_volumes_are_no_work(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
-    volumes.happen(db, number, Event.COMPLETE)
+    happen(db, number, Event.COMPLETE)
     assert a_claim(db, "a", bootable=False, now=0, until=10) is None
 
 
@@ -237,17 +260,17 @@ def _claim_all(db: Connection, imported: list[tuple[str, str]]) -> None:
         running[tenant] += state == "runs"
     while any(waiting.values()):
         # The rule once more, in other words.
-        line = sorted(
+        expected = sorted(
             (running[tenant] + index, last[tenant], number)
             for tenant, numbers in waiting.items()
             for index, number in enumerate(numbers)
         )
-        shown = [claims.position(db, number, NOW) for *_, number in line]
-        assert shown == list(range(1, len(line) + 1))
+        shown = [line.position(db, number, NOW) for *_, number in expected]
+        assert shown == list(range(1, len(expected) + 1))
         claimed = a_claim(db, "w/1", bootable=True, now=NOW, until=NOW + 10)
         assert claimed is not None
-        assert claimed.id == line[0][-1]
-        assert claims.position(db, claimed.id, NOW) is None
+        assert claimed.id == expected[0][-1]
+        assert line.position(db, claimed.id, NOW) is None
         waiting[claimed.tenant].remove(claimed.id)
         running[claimed.tenant] += 1
         last[claimed.tenant] = max(last.values()) + 1
@@ -264,10 +287,10 @@ def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
         until = NOW if state == "runs" else NOW - 1
         db.execute(mine.values(status=Status.DOWNLOADING, worker="x/1", lease_until=until))
     elif state == "deleting":
-        volumes.happen(db, number, Event.DELETE)
+        happen(db, number, Event.DELETE)
     elif state == "done":
-        volumes.happen(db, number, Event.DOWNLOAD)
-        volumes.happen(db, number, Event.COMPLETE)
+        happen(db, number, Event.DOWNLOAD)
+        happen(db, number, Event.COMPLETE)
     return number
 
 
@@ -283,7 +306,7 @@ def test_nobody_waits_for_all_that_another_asked_for(db: Connection, at_once: in
     for _ in range(9):
         # The oldest ends, and another begins.
         for event in (Event.DOWNLOAD, Event.COMPLETE):
-            volumes.happen(db, running[0].id, event)
+            happen(db, running[0].id, event)
         running = [*running[1:], a_claim(db, "w/1", bootable=True, now=0, until=10)]
         taken += running[-1].tenant
     assert taken[:2] == "bc"

@@ -17,10 +17,10 @@ from twisted.web.http_headers import Headers
 from bootvol.api.http import ApiRoot
 from bootvol.api.nova import views
 from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.lifecycle import Status
 from bootvol.model import Attachment, Caller, Image, Import, Phase, Volume
-from bootvol.service.images import Images
 from bootvol.service.volumes import Volumes
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -37,7 +37,7 @@ FIRST = Volume(
     backend="b",
     image_id="4",
     display_name="FBSD1",
-    attachments=(Attachment(10, 1, "vda"),),
+    attachments=(Attachment(10, "1", "vda"),),
 )
 SECOND = attrs.evolve(
     FIRST,
@@ -69,8 +69,9 @@ async def test_the_server_error_of_the_specification() -> None:
         async def authenticate(self, token: str) -> Caller:
             return Caller("u", "t")
 
-    goldens: Any = None  # the call has no use for them
-    api = NovaApi(Anybody(), Broken(), Images({}), goldens)  # type: ignore[arg-type]
+    other: Any = None  # the call has no use for it
+    core = Core(Broken(), other, other, other, other, other)
+    api = NovaApi(Anybody(), core)  # type: ignore[arg-type]
     agent = RequestTraversalAgent(ApiRoot(api.app.resource(), fault))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})

@@ -16,13 +16,14 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock, deferLater
 
 from bootvol.errors import BackendFailed, ImageTooLarge
-from bootvol.lifecycle import Event, Status
+from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
 from bootvol.service.backends import Backends
-from bootvol.service.jobs import LEASE, Tools
+from bootvol.service.jobs import LEASE
 from bootvol.service.progress import Progress
+from bootvol.service.tasks import Tools
 from bootvol.service.worker import POLL, Concurrency, Worker
-from bootvol.store import imports, schema, volumes
+from bootvol.store import imports, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.testing.memory import MemoryBackend
 
@@ -101,7 +102,11 @@ class Bench:
         importer: Any = self.imports
         goldens: Any = self.goldens
         backends = Backends([backend] if backend else [self.backend, self.spare])
-        return Worker(name, limits, Tools(self.database, backends, importer, goldens, self.clock))
+        no_copier: Any = None
+        tools = Tools(
+            name, self.database, backends, no_copier, importer, goldens, None, None, self.clock
+        )
+        return Worker(limits, tools)
 
     async def limit(self, **limits: Any) -> None:
         """Replace the worker by one with other limits, which does not run yet."""
@@ -173,7 +178,7 @@ async def test_an_import_to_its_end(bench: Bench) -> None:
     await bench.status(number, Status.DOWNLOADING)
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
-    await bench.database.write(volumes.happen, number, Event.DELETE)
+    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
 
@@ -198,7 +203,7 @@ async def test_tidying_that_fails_or_lasts_harms_no_job(bench: Bench) -> None:
     await bench.status(number, Status.AVAILABLE)
     await bench.until(lambda: not bench.worker._jobs)
     bench.goldens.tidying = Deferred()
-    await bench.database.write(volumes.happen, number, Event.DELETE)
+    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
     assert len(bench.worker._jobs) == 1
@@ -220,7 +225,7 @@ async def test_who_lost_the_claim_changes_nothing(bench: Bench) -> None:
 @ensureDeferred
 async def test_a_deletion_outlasts_a_failure(bench: Bench) -> None:
     number = await bench.importing()
-    await bench.database.write(volumes.happen, number, Event.DELETE)
+    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
     bench.imports.runs[0].errback(ImageTooLarge())
     await bench.status(number, Status.GONE)
 
@@ -259,14 +264,14 @@ async def test_a_deletion_that_fails_can_be_asked_for_again(bench: Bench) -> Non
     bench.worker.wake()
     await bench.status(number, Status.AVAILABLE)
     delete, bench.backend.delete = bench.backend.delete, failing  # type: ignore[method-assign]
-    await bench.database.write(volumes.happen, number, Event.DELETE)
+    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     failed = await bench.status(number, Status.ERROR)
     assert failed is not None
     assert failed.error is not None
     assert failed.error.message == "not now"
     bench.backend.delete = delete  # type: ignore[method-assign]
-    await bench.database.write(volumes.happen, number, Event.DELETE)
+    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
     assert bench.backend.volumes == {}
@@ -364,6 +369,6 @@ async def test_a_full_backend_still_removes_and_makes_blank_volumes(bench: Bench
     number = await bench.add(image=None, name="blank")
     bench.worker.wake()
     await bench.status(number, Status.AVAILABLE)
-    await bench.database.write(volumes.happen, number, Event.DELETE)
+    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)

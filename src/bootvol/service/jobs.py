@@ -1,52 +1,35 @@
-"""The work on one claimed volume: do what its status asks for, and write down what became of it."""
+"""A task under a claim: does it, keeps the claim, and writes down what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-import attrs
 from sqlalchemy import Connection as Db
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from bootvol.errors import BootvolError, ErrorReport, NoSpace, reason
-from bootvol.lifecycle import MAKING, Event, Status
-from bootvol.model import Import, Phase, Volume
-from bootvol.service.backends import Backends
-from bootvol.service.goldens import Goldens
-from bootvol.service.imports import Importer
-from bootvol.service.progress import Progress
+from bootvol.errors import BootvolError, ErrorReport, reason
+from bootvol.lifecycle import Event
+from bootvol.service.tasks import Task
 from bootvol.store import claims
-from bootvol.store import imports as import_rows
-from bootvol.store import volumes as volume_rows
-from bootvol.store.database import Database
 
 #: Seconds a claim lasts unless it is renewed, and seconds between renewals.
 LEASE: Final = 30.0
 RENEWAL: Final = 0.5
 
-
-@attrs.frozen
-class Tools:
-    """What every job works with."""
-
-    database: Database
-    backends: Backends
-    importer: Importer
-    goldens: Goldens
-    clock: IReactorTime
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Unwanted(Exception):
-    """The claim was lost, or the volume is wanted otherwise by now: stop, and change nothing."""
+    """The claim was lost, or something else is wanted by now: stop, and change nothing."""
 
 
 class Job:
-    """The work on one claimed volume.
+    """The work on one task.
 
     :param holder: the name of the claim.
     :param until: seconds since 1970 when its lease ends.
@@ -55,70 +38,66 @@ class Job:
 
     _log = Logger()
 
-    def __init__(self, holder: str, volume: Volume, until: float, tools: Tools) -> None:
-        self.volume = volume
+    def __init__(self, holder: str, task: Task, until: float) -> None:
+        self.task = task
         self.ended: Deferred[None] = Deferred()
         self._holder = holder
-        self._tools = tools
-        self._removal = volume.status is Status.DELETING
-        # What the claim is for; with any other status the volume is wanted otherwise.
-        self._wanted = MAKING if not self._removal else {Status.DELETING}
-        imported = volume.image_id is not None and not self._removal
-        self._progress = Progress(tools.clock.seconds()) if imported else None
+        self._database = task.tools.database
+        self._clock = task.tools.clock
         self._cancelled = False
-        self._task: Deferred[None] | None = None
+        self._running: Deferred[None] | None = None
         # However long the database takes to say so: without a lease there is no right to go on.
-        self._expiry = tools.clock.callLater(max(0.0, until - tools.clock.seconds()), self.cancel)
+        self._expiry = self._clock.callLater(max(0.0, until - self._clock.seconds()), self.cancel)
 
     def start(self) -> None:
         """Begin."""
-        self._task = Deferred.fromCoroutine(self._run())
+        self._running = Deferred.fromCoroutine(self._run())
         if self._cancelled:
-            self._task.cancel()
-        self._task.chainDeferred(self.ended)
+            self._running.cancel()
+        self._running.chainDeferred(self.ended)
 
     def cancel(self) -> None:
-        """Stop the work, and let go of the volume as it is."""
+        """Stop the work, and let go of everything as it is."""
         if not self._cancelled:
             self._cancelled = True
-            if self._progress is not None:
-                self._progress.stopping = True
-            if self._task is not None:
-                self._task.cancel()
+            self.task.stop()
+            if self._running is not None:
+                self._running.cancel()
 
     async def _run(self) -> None:
         renewing = LoopingCall(lambda: Deferred.fromCoroutine(self._renew()))
-        renewing.clock = self._tools.clock
+        renewing.clock = self._clock
         renewing.start(RENEWAL, now=False)
         try:
             try:
                 await self._attempt()
             except (CancelledError, Unwanted):
-                await self._write(claims.release, self._holder, self.volume.id)
+                await self._database.write(
+                    claims.release, self._holder, self.task.kind, self.task.id
+                )
         except Exception:
             # The claim stays until it runs out; then the work is tried again.
-            self._log.failure("could not settle volume {id}", id=self.volume.id)
+            self._log.failure("could not settle {task}", task=self._called())
         finally:
             renewing.stop()
             if self._expiry.active():
                 self._expiry.cancel()
-        if self.volume.image_id is not None and not self._cancelled:
-            await self._tidy()
+        if not self._cancelled:
+            await self._after()
 
-    async def _tidy(self) -> None:
-        """Remove what other imports waited for, if it is of no use any more; it may wait, too."""
+    async def _after(self) -> None:
         try:
-            await self._tools.goldens.tidy(self.volume.backend)
+            await self.task.after()
         except CancelledError:
             pass
         except Exception:
-            self._log.failure("could not tidy up after volume {id}", id=self.volume.id)
+            self._log.failure("could not tidy up after {task}", task=self._called())
 
     async def _attempt(self) -> None:
         try:
-            event = await (self._remove() if self._removal else self._make())
+            event = await self.task.work(self)
         except (Unwanted, SQLAlchemyError):
-            # Of the second kind none says anything of the volume: the work is tried again.
+            # Of the second kind none says anything of the task: the work is tried again.
             raise
         except Exception as error:
             # A plugin may raise CancelledError for reasons of its own, or something else for ours.
@@ -128,97 +107,73 @@ class Job:
         else:
             await self._settle(event)
 
-    async def _remove(self) -> Event:
-        backend = self._tools.backends.named(self.volume.backend)
-        await self._tools.goldens.let_go(self.volume.id)
-        await backend.delete(self.volume.name)
-        return Event.VANISH
-
-    async def _make(self) -> Event:
-        if self._progress is None:
-            backend = self._tools.backends.named(self.volume.backend)
-            try:
-                await backend.allocate(self.volume.name, self.volume.size_bytes)
-            except NoSpace:
-                if not await self._tools.goldens.make_room(self.volume.backend, self.volume.id):
-                    raise
-                await backend.allocate(self.volume.name, self.volume.size_bytes)
-        else:
-            task = await self._write(self._begin, self._expiry.getTime())
-            await self._tools.importer.run(self.volume, task, self._progress, self._keep)
-        return Event.COMPLETE
-
     async def _fail(self, error: Exception) -> None:
-        """Give back the space of what could not be made, and keep the reason."""
+        """Put right what can be, and keep the reason."""
         if not isinstance(error, BootvolError):
-            self._log.failure("work on volume {id} failed", id=self.volume.id)
+            self._log.failure("{task} failed", task=self._called())
         # Whose claim has run out must not touch what another is making by now.
-        await self._keep()
-        if not self._removal:
-            try:
-                await self._remove()
-            except CancelledError:
-                raise
-            except Exception:
-                self._log.failure("space of volume {id} is not given back", id=self.volume.id)
-        await self._settle(Event.FAIL, reason(error))
+        await self.keep()
+        event = Event.FAIL
+        try:
+            event = await self.task.undo()
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("{task} is not undone", task=self._called())
+        await self._settle(event, reason(error))
 
     async def _renew(self) -> None:
         """Renew the lease and write the progress down; stop the work if it lost its point."""
         try:
-            await self._keep()
+            await self.keep()
         except Unwanted:
             self.cancel()
         except Exception:
-            self._log.failure("the claim on volume {id} is not renewed", id=self.volume.id)
+            self._log.failure("the claim of {task} is not renewed", task=self._called())
 
-    async def _keep(self) -> None:
+    async def keep(self) -> None:
         """Renew the lease and write the progress down.
 
         :raises Unwanted: there is no lease any more.
         """
-        until = self._tools.clock.seconds() + LEASE
-        await self._write(self._renewed, until, self._columns())
+        until = self._clock.seconds() + LEASE
+        # What the task holds must not be read in the database's threads.
+        await self._database.write(self._renewed, until, self.task.columns())
         if self._expiry.active():
             # The lease began when it was asked for, however late the answer is.
-            self._expiry.reset(max(0.0, until - self._tools.clock.seconds()))
+            self._expiry.reset(max(0.0, until - self._clock.seconds()))
 
-    def _columns(self) -> dict[str, Any]:
-        """Return the progress as it is now: it must not be read in the database's threads."""
-        return self._progress.columns(self._tools.clock.seconds()) if self._progress else {}
+    async def note(
+        self, query: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
+
+        :raises Unwanted: it does not.
+        """
+
+        def held(db: Db, until: float) -> T:
+            self._renewed(db, until, {})
+            return query(db, *args, **kwargs)
+
+        return await self._database.write(held, self._expiry.getTime())
 
     async def _settle(self, event: Event, error: ErrorReport | None = None) -> None:
-        """Note what became of the volume, and end the claim."""
-        if self._progress is not None:
-            self._progress.phase = Phase.FAILED if error else Phase.DONE
-        until = self._expiry.getTime()
-        await self._write(self._settled, until, event, error, self._columns())
+        """Write down what happened, and end the claim."""
 
-    # --- transactions ----------------------------------------------------------------------------
+        def settled(db: Db, columns: dict[str, Any]) -> None:
+            self._renewed(db, self._expiry.getTime(), columns)
+            claims.release(db, self._holder, self.task.kind, self.task.id)
+            self.task.settle(db, event, error)
 
-    def _write(self, query: Any, *args: Any) -> Coroutine[Any, Any, Any]:
-        return self._tools.database.write(query, *args)
+        self.task.ending(failed=error is not None)
+        await self._database.write(settled, self.task.columns())
 
     def _renewed(self, db: Db, until: float, columns: dict[str, Any]) -> None:
-        if not claims.renew(db, self._holder, self.volume.id, self._wanted, until):
+        task = self.task
+        if not claims.renew(db, self._holder, task.kind, task.id, task.statuses, until):
             raise Unwanted
         if columns:
-            import_rows.record(db, self.volume.id, **columns)
+            task.record(db, columns)
 
-    def _begin(self, db: Db, until: float) -> Import:
-        """Note that an import starts; return it as it stands."""
-        self._renewed(db, until, {})
-        volume_rows.happen(db, self.volume.id, Event.DOWNLOAD)
-        return import_rows.begin(db, self.volume.id)
-
-    def _settled(
-        self,
-        db: Db,
-        until: float,
-        event: Event,
-        error: ErrorReport | None,
-        columns: dict[str, Any],
-    ) -> None:
-        self._renewed(db, until, columns)
-        claims.release(db, self._holder, self.volume.id)
-        volume_rows.happen(db, self.volume.id, event, error)
+    def _called(self) -> str:
+        return f"{type(self.task).__name__} of {self.task.kind} {self.task.id}"

@@ -14,6 +14,8 @@ class Quota:
 
     volumes: int
     gigabytes: int
+    snapshots: int = -1
+    instances: int = -1
 
     def check(self, used: Usage, size_gib: int) -> None:
         """See whether a tenant may have one more volume.
@@ -27,3 +29,19 @@ class Quota:
             raise QuotaExceeded(
                 f"Volume quota exceeded. You cannot create a volume of size {size_gib}G"
             )
+
+    def check_snapshots(self, used: int) -> None:
+        """See whether a tenant that has ``used`` snapshots may have one more.
+
+        :raises QuotaExceeded: it may not.
+        """
+        if 0 <= self.snapshots < used + 1:
+            raise QuotaExceeded("Snapshot quota exceeded. You cannot create another snapshot")
+
+    def check_instances(self, used: int) -> None:
+        """See whether a tenant that has ``used`` servers may have one more.
+
+        :raises QuotaExceeded: it may not.
+        """
+        if 0 <= self.instances < used + 1:
+            raise QuotaExceeded("Instance quota exceeded. You cannot run another server")

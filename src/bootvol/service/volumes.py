@@ -13,18 +13,21 @@ from bootvol.errors import (
     Forbidden,
     ImageLargerThanVolume,
     InvalidRequest,
-    SnapshotNotFound,
+    SnapshotBusy,
     VolumeBusy,
     VolumeNotFound,
 )
 from bootvol.imaging.inspect import PLAIN, largest_container
-from bootvol.lifecycle import Event, IllegalTransition, Status
-from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Volume
+from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
+from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Snapshot, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import content_of
 from bootvol.service.images import Images
 from bootvol.service.quotas import Quota
+from bootvol.store import attachments as attachment_rows
 from bootvol.store import imports as import_rows
+from bootvol.store import snapshots as snapshot_rows
+from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
@@ -35,8 +38,8 @@ class Work(Protocol):
     def wake(self) -> None:
         """There may be something to do."""
 
-    def stop_import(self, volume_id: int) -> None:
-        """The import of this volume, if it runs here, has become pointless."""
+    def stop_making(self, kind: Kind, number: int) -> None:
+        """The making of this, if it goes on here, has become pointless."""
 
 
 class Volumes:
@@ -73,37 +76,53 @@ class Volumes:
         :raises ImageLargerThanVolume: the image is known not to fit.
         :raises QuotaExceeded: the tenant has used what it may.
         """
-        if wanted.snapshot_id is not None:
-            if wanted.image_ref is not None:
-                raise InvalidRequest("Snapshot and image cannot be specified together.")
-            raise SnapshotNotFound(wanted.snapshot_id)
+        if wanted.snapshot_id is not None and wanted.image_ref is not None:
+            raise InvalidRequest("Snapshot and image cannot be specified together.")
+        if wanted.size_gib is None and wanted.snapshot_id is None:
+            raise InvalidRequest(
+                "Invalid input received: Volume size 'None' must be an integer and greater than 0"
+            )
         if wanted.availability_zone not in (None, self._zone):
             raise InvalidRequest(f"The availability zone {wanted.availability_zone} is not known.")
         image = None
         if wanted.image_ref is not None:
             image = await self._images.find(caller, wanted.image_ref)
-            _check_fits(image, wanted.size_gib)
+            _check_fits(image, wanted.size_gib or 0)
+        added = await self._database.write(self.add, caller, wanted, image)
+        self._work.wake()
+        return added
+
+    def add(self, db: Db, caller: Caller, wanted: NewVolume, image: Image | None = None) -> Volume:
+        """Add a volume within a transaction, if the tenant may have one more.
+
+        :raises SnapshotNotFound: there is no such snapshot.
+        :raises SnapshotBusy: it is not available.
+        :raises InvalidRequest: it is larger than the volume should be.
+        :raises QuotaExceeded: the tenant has used what it may.
+        """
+        volume_rows.take_turns(db, caller.tenant)
+        size, backend = wanted.size_gib or 0, self._backends.default.name
+        snapshot = None
+        if wanted.snapshot_id is not None:
+            snapshot = snapshot_rows.get(db, caller.tenant, wanted.snapshot_id, lock=True)
+            size, backend = _of_snapshot(snapshot, wanted.size_gib), snapshot.backend
+        self._quota.check(volume_rows.usage(db, caller.tenant), size)
         volume = Volume(
             id=0,
             name=f"volume-{uuid4()}",
             tenant=caller.tenant,
             user=caller.user,
-            size_gib=wanted.size_gib,
+            size_gib=size,
             status=Status.CREATING,
             created_at=self._now(),
             availability_zone=self._zone,
-            backend=self._backends.default.name,
+            backend=backend,
             image_id=image.id if image else None,
+            snapshot_id=snapshot.id if snapshot else None,
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             metadata=wanted.metadata,
         )
-        added = await self._database.write(self._add, volume, image)
-        self._work.wake()
-        return added
-
-    def _add(self, db: Db, volume: Volume, image: Image | None) -> Volume:
-        self._quota.check(volume_rows.usage(db, volume.tenant), volume.size_gib)
         added = volume_rows.add(db, volume)
         if image is not None:
             import_rows.add(db, added.id, image, content_of(image))
@@ -143,7 +162,7 @@ class Volumes:
         :raises VolumeBusy: its status does not allow it.
         """
         await self._database.write(_mark_deleted, caller.tenant, volume_id)
-        self._work.stop_import(volume_id)
+        self._work.stop_making(Kind.VOLUME, volume_id)
         self._work.wake()
 
     async def connection(self, caller: Caller, volume_id: int) -> Connection:
@@ -156,17 +175,32 @@ class Volumes:
         if not caller.is_admin:
             raise Forbidden
         volume = await self.get(caller, volume_id)
-        if volume.status is not Status.AVAILABLE:
-            raise VolumeBusy("Volume status must be available")
-        return await self._backends.named(volume.backend).connection(volume.name)
+        if volume.status not in (Status.AVAILABLE, Status.IN_USE):
+            raise VolumeBusy("Volume status must be available or in-use")
+        served = await self._database.read(attachment_rows.reach, volume.id)
+        return served or await self._backends.named(volume.backend).connection(volume.name)
 
 
 def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:
-    volume_rows.get(db, tenant, volume_id)
+    volume_rows.get(db, tenant, volume_id, lock=True)
+    if attachment_rows.is_promised(db, volume_id):
+        raise VolumeBusy
     try:
-        volume_rows.happen(db, volume_id, Event.DELETE)
+        states.happen(db, Kind.VOLUME, volume_id, Event.DELETE)
     except IllegalTransition:
         raise VolumeBusy from None
+
+
+def _of_snapshot(snapshot: Snapshot, size_gib: int | None) -> int:
+    """Return the size in GiB of a volume that is made from a snapshot."""
+    if snapshot.status is not Status.AVAILABLE:
+        raise SnapshotBusy("Snapshot status must be available")
+    if size_gib is not None and size_gib < snapshot.size_gib:
+        raise InvalidRequest(
+            f"Invalid input received: Volume size '{size_gib}' must not be less than the"
+            f" snapshot's, {snapshot.size_gib}"
+        )
+    return size_gib or snapshot.size_gib
 
 
 def _check_fits(image: Image, size_gib: int) -> None:

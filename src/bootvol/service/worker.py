@@ -1,8 +1,8 @@
-"""Brings unsettled volumes to an end: claims them, and has a job work on each.
+"""Brings what is unsettled to an end: claims it, and has a job work on each.
 
-A volume's status is the intent.  ``creating`` and ``downloading`` with an image are imports, of
-which few run at once; ``creating`` without an image and ``deleting`` are quick.  Each kind has a
-lane with a limit of its own, so that a removal never waits for a download.
+The status of a volume, snapshot or server is the intent.  Imports may take hours, copies of volumes
+minutes, all else is quick.  Each has a lane with a limit of its own, so that a removal never waits
+for a download.
 """
 
 from __future__ import annotations
@@ -19,16 +19,23 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, succ
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from bootvol.lifecycle import Status
-from bootvol.model import Volume
-from bootvol.service.jobs import LEASE, Job, Tools
-from bootvol.store import claims
+from bootvol.lifecycle import MAKING, Kind, Status
+from bootvol.model import Server, Snapshot, Volume
+from bootvol.service import making
+from bootvol.service.attaching import Attach, Detach
+from bootvol.service.exporting import restore
+from bootvol.service.hosting import BuildServer, EndServer
+from bootvol.service.jobs import LEASE, Job
+from bootvol.service.tasks import Task, Tools
+from bootvol.store import claims, line, queue
 from bootvol.store import imports as import_rows
+from bootvol.store import volumes as volume_rows
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
-#: How many quick jobs run at once.
+#: How many quick jobs run at once, and how many copies of volumes.
 _QUICK: Final = 4
+_COPIES: Final = 2
 
 
 @attrs.frozen
@@ -48,7 +55,6 @@ class Concurrency:
 class Worker(Service):
     """Works on whatever the database says is unsettled, until it is stopped.
 
-    :param worker_id: what its claims are known by; the same again after a restart.
     :param imports: how many imports run at once, in this worker.
     :param tools: its clock tells the time, which other daemons on the same database must roughly
         share.
@@ -56,25 +62,24 @@ class Worker(Service):
 
     _log = Logger()
 
-    def __init__(self, worker_id: str, imports: Concurrency, tools: Tools) -> None:
-        self._id = worker_id
+    def __init__(self, imports: Concurrency, tools: Tools) -> None:
         self._tools = tools
         self._limits = imports
-        # What goes on; with each import its source, with anything else None.
-        self._jobs: dict[Job, str | None] = {}
+        self._jobs: set[Job] = set()
         self._lanes = [
-            _Lane(lambda: self._claim(True), imports.total, self.wake),
-            _Lane(lambda: self._claim(False), _QUICK, self.wake),
+            _Lane(self._claim_import, imports.total, self.wake),
+            _Lane(lambda: self._claim(queue.claim_copy), _COPIES, self.wake),
+            _Lane(lambda: self._claim(queue.claim_quick), _QUICK, self.wake),
         ]
-        self._tidied: Deferred[None] = succeed(None)
+        self._begun: Deferred[None] = succeed(None)
+        self._ready = False
         self._polling = LoopingCall(self.wake)
         self._polling.clock = tools.clock
 
     def startService(self) -> None:
         """Begin to claim work."""
         super().startService()
-        self._polling.start(POLL)
-        self._tidied = Deferred.fromCoroutine(self._tidy())
+        self._begun = Deferred.fromCoroutine(self._begin())
 
     def stopService(self) -> Deferred[None]:
         """Stop all work and let go of it, so that it can go on elsewhere or later."""
@@ -84,16 +89,19 @@ class Worker(Service):
     async def _stop(self) -> None:
         if self._polling.running:
             self._polling.stop()
-        self._tidied.cancel()
+        self._begun.cancel()
         for job in list(self._jobs):
             job.cancel()
-        await self._tidied
+        await self._begun
         await gatherResults([lane.idle() for lane in self._lanes])
         await gatherResults([job.ended for job in self._jobs])
 
-    async def _tidy(self) -> None:
-        """Remove what another run of the daemon had no time to remove."""
+    async def _begin(self) -> None:
+        """Put right what another run of the daemon had no time to, and begin to claim work."""
         try:
+            await restore(self._tools)
+            self._ready = True
+            self._polling.start(POLL)
             for name in self._tools.backends.names:
                 await self._tools.goldens.tidy(name)
         except CancelledError:
@@ -103,46 +111,58 @@ class Worker(Service):
 
     def wake(self) -> None:
         """See whether there is work."""
-        if self.running:
+        if self.running and self._ready:
             for lane in self._lanes:
                 lane.wake()
 
-    def stop_import(self, volume_id: int) -> None:
-        """Stop making a volume if that goes on here; its status then says what is next."""
+    def stop_making(self, kind: Kind, number: int) -> None:
+        """Stop making something if that goes on here; its status then says what is next."""
         for job in list(self._jobs):
-            if job.volume.id == volume_id and job.volume.status is not Status.DELETING:
+            task = job.task
+            if (task.kind, task.id) == (kind, number) and not MAKING.isdisjoint(task.statuses):
                 job.cancel()
 
-    async def _claim(self, bootable: bool) -> Job | None:
-        """Claim a volume of one kind and start working on it; None if there is none."""
-        now = self._tools.clock.seconds()
-        until = now + LEASE
-        holder = f"{self._id}/{uuid4().hex[:12]}"
-        backends = set(self._tools.backends.names)
-        full: set[str] = set()
-        if bootable:
-            imports = {job: source for job, source in self._jobs.items() if source is not None}
-            backends -= _full(self._limits.backends, [job.volume.backend for job in imports])
-            full = _full(self._limits.sources, imports.values())
-        claimed = await self._tools.database.write(
-            _claimed,
-            holder,
-            bootable=bootable,
-            backends=backends,
-            full=full,
-            busy=[job.volume.id for job in self._jobs],
-            now=now,
-            until=until,
-        )
-        if claimed is None:
+    async def _claim_import(self) -> Job | None:
+        """Claim the next import and start it; None if there is none."""
+        imports = [job.task for job in self._jobs if job.task.source is not None]
+        holder = self._holder(_full(self._limits.backends, [task.backend for task in imports]))
+        full = _full(self._limits.sources, [task.source for task in imports])
+        found = await self._tools.database.write(_claimed_import, holder, full)
+        if found is None:
             return None
-        volume, source = claimed
-        job = Job(holder, volume, until, self._tools)
+        return self._start(holder, making.MakeFromImage(*found, self._tools))
+
+    async def _claim(
+        self, query: Callable[[Db, claims.Holder], queue.Subject | None]
+    ) -> Job | None:
+        """Claim what else there is to do and start on it; None if there is nothing."""
+        holder = self._holder()
+        found = await self._tools.database.write(query, holder)
+        return None if found is None else self._start(holder, _task(found, self._tools))
+
+    def _holder(self, full: Collection[str] = ()) -> claims.Holder:
+        """Return a new holder, which may not work on the backends that are ``full``."""
+        now = self._tools.clock.seconds()
+        busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
+        for job in self._jobs:
+            busy[job.task.kind].append(job.task.id)
+        return claims.Holder(
+            name=f"{self._tools.daemon}/{uuid4().hex[:12]}",
+            daemon=self._tools.daemon,
+            backends=set(self._tools.backends.names).difference(full),
+            busy=busy,
+            serves=self._tools.hypervisor is not None,
+            now=now,
+            until=now + LEASE,
+        )
+
+    def _start(self, holder: claims.Holder, task: Task) -> Job:
+        job = Job(holder.name, task, holder.until)
+        self._jobs.add(job)
 
         def ended(_result: None) -> None:
-            del self._jobs[job]
+            self._jobs.discard(job)
 
-        self._jobs[job] = source
         job.ended.addBoth(ended)
         if not self.running:
             job.cancel()
@@ -150,16 +170,34 @@ class Worker(Service):
         return job
 
 
-def _claimed(db: Db, /, holder: str, **wanted: Any) -> tuple[Volume, str | None] | None:
-    """Claim a volume; return it, and if it is to be imported, the source; None if there is none."""
-    volume = claims.claim(db, holder, **wanted)
-    if volume is None:
-        return None
-    task = import_rows.find(db, volume.id) if wanted["bootable"] else None
-    return volume, task.image.source if task is not None else None
+def _claimed_import(
+    db: Db, holder: claims.Holder, full: Collection[str]
+) -> tuple[Volume, str] | None:
+    """Claim the next import; return its volume and its source; None if there is none."""
+    row = line.claim(db, holder, full)
+    task = import_rows.find(db, row.id) if row is not None else None
+    return (volume_rows.of_row(row), task.image.source) if row is not None and task else None
 
 
-def _full(limits: Mapping[str, int], running: Collection[str]) -> set[str]:
+def _task(subject: queue.Subject, tools: Tools) -> Task:
+    """Return what is to be done with a volume, snapshot or server, by its status."""
+    removed = subject.status is Status.DELETING
+    if isinstance(subject, Server):
+        return EndServer(subject, tools) if removed else BuildServer(subject, tools)
+    if isinstance(subject, Snapshot):
+        return (making.RemoveSnapshot if removed else making.MakeSnapshot)(subject, tools)
+    if subject.status is Status.ATTACHING:
+        return Attach(subject, tools)
+    if subject.status is Status.DETACHING:
+        return Detach(subject, tools)
+    if removed:
+        return making.RemoveVolume(subject, tools)
+    if subject.snapshot_id is not None:
+        return making.MakeFromSnapshot(subject, tools)
+    return making.MakeBlank(subject, tools)
+
+
+def _full(limits: Mapping[str, int], running: Collection[str | None]) -> set[str]:
     """Return the names that run as often as they may."""
     often = Counter(running)
     return {name for name, limit in limits.items() if often[name] >= limit}

@@ -102,8 +102,8 @@ class Database:
         with self._alone() as connection:
             return query(connection, *args, **kwargs)
 
-    def upgrade(self) -> None:
-        """Bring the schema up to this version of bootvol.
+    def upgrade(self, revision: str = "head") -> None:
+        """Bring the schema up to this version of bootvol, or to an earlier one's.
 
         :raises ConfigurationError: the database does not let itself be upgraded.
         """
@@ -113,7 +113,7 @@ class Database:
             Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._alone() as connection:
-                command.upgrade(_alembic(connection), "head")
+                command.upgrade(_alembic(connection), revision)
         except SQLAlchemyError as error:
             raise ConfigurationError(f"the database cannot be upgraded: {error}") from error
 
@@ -141,8 +141,8 @@ class Database:
 def _connecting(embedded: bool) -> dict[str, Any]:
     """Return how to connect: a server may be restarted, and has an isolation of its own mind.
 
-    What :func:`bootvol.store.volumes.usage` promises holds where each statement sees what has been
-    committed by then.
+    What :func:`bootvol.store.volumes.take_turns` promises holds where each statement sees what has
+    been committed by then.
     """
     return {} if embedded else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
 

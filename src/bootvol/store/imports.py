@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
 from bootvol.model import Checkpoint, Digest, Image, Import, Phase
-from bootvol.store import claims
+from bootvol.store import line
 from bootvol.store import volumes as volume_rows
 from bootvol.store.schema import imports
 
@@ -44,11 +44,11 @@ def get(connection: Connection, tenant: str, volume_id: int, now: float) -> Impo
     found = find(connection, volume_id)
     if found is None:
         raise VolumeNotFound(volume_id)
-    leader = claims.leader(connection, volume_id, now)
+    leader = line.leader(connection, volume_id, now)
     if leader is not None and (led := find(connection, leader)) is not None:
         # What it waits for is how far the other one has come.
         return attrs.evolve(led, volume_id=volume_id, phase=Phase.WAITING, attempt=found.attempt)
-    place = claims.position(connection, volume_id, now)
+    place = line.position(connection, volume_id, now)
     return attrs.evolve(found, error=volume.error, position=place)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -20,8 +21,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 from sqlalchemy.types import TypeDecorator
+
+from bootvol.lifecycle import Kind
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -48,6 +52,21 @@ METADATA = MetaData(
     }
 )
 
+
+def _life() -> list[Column[Any]]:
+    """Return the columns of what has a status, and may be work."""
+    return [
+        Column("status", String(32), nullable=False),
+        Column("error_code", String(64)),
+        Column("error_message", Text),
+        Column("error_retryable", Boolean),
+        Column("error_remedy", Text),
+        # Who works on it, and until when (seconds since 1970) it may be trusted to.
+        Column("worker", String(64)),
+        Column("lease_until", Float),
+    ]
+
+
 volumes = Table(
     "volumes",
     METADATA,
@@ -56,25 +75,89 @@ volumes = Table(
     Column("tenant", String(255), nullable=False),
     Column("user", String(255), nullable=False),
     Column("size_gib", Integer, nullable=False),
-    Column("status", String(32), nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("availability_zone", String(255), nullable=False),
     Column("backend", String(64), nullable=False),
     Column("image_id", Text),
+    # Without a reference: the snapshot may go first.
+    Column("snapshot_id", Integer),
     Column("display_name", String(255)),
     Column("display_description", String(255)),
     Column("metadata", JSON, nullable=False),
-    Column("error_code", String(64)),
-    Column("error_message", Text),
-    Column("error_retryable", Boolean),
-    Column("error_remedy", Text),
-    # Who works on an unsettled volume, and until when (seconds since 1970) it may be trusted to.
-    Column("worker", String(64)),
-    Column("lease_until", Float),
+    *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
     # An id that was a deleted volume's must never come to mean another one.
     sqlite_autoincrement=True,
+)
+
+snapshots = Table(
+    "snapshots",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("tenant", String(255), nullable=False),
+    Column("user", String(255), nullable=False),
+    # Without a reference: the volume may go first.
+    Column("volume_id", Integer, nullable=False, index=True),
+    Column("size_gib", Integer, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("backend", String(64), nullable=False),
+    Column("display_name", String(255)),
+    Column("display_description", String(255)),
+    *_life(),
+    Index(None, "tenant", "id"),
+    Index(None, "status"),
+    sqlite_autoincrement=True,
+)
+
+servers = Table(
+    "servers",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("uuid", String(36), nullable=False, unique=True),
+    Column("tenant", String(255), nullable=False),
+    Column("user", String(255), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("display_name", String(255), nullable=False),
+    Column("flavor_id", String(64), nullable=False),
+    Column("memory_mib", Integer, nullable=False),
+    Column("cpus", Integer, nullable=False),
+    # The daemon whose hypervisor runs it.
+    Column("daemon", String(64)),
+    *_life(),
+    Index(None, "tenant", "id"),
+    Index(None, "status"),
+    sqlite_autoincrement=True,
+)
+
+attachments = Table(
+    "attachments",
+    METADATA,
+    Column(
+        "volume_id",
+        Integer,
+        ForeignKey("volumes.id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    # The volume's tenant; no two disks of a server have one name.
+    Column("tenant", String(255), nullable=False),
+    # As text: it may be a server that others run.
+    Column("server_id", String(64), nullable=False),
+    # The same, where bootvol runs it.
+    Column("hosted", Integer, ForeignKey("servers.id"), index=True),
+    # As the caller named it, and without "/dev/".
+    Column("device", String(32), nullable=False),
+    Column("disk", String(32), nullable=False),
+    Column("delete_on_termination", Boolean, nullable=False),
+    # Which daemon has it plugged in, or serves it; null where that is nobody's concern.
+    Column("daemon", String(64)),
+    # How the server reaches it, where that is not how it lies.
+    Column("address_kind", String(16)),
+    Column("address", Text),
+    UniqueConstraint("tenant", "server_id", "disk"),
 )
 
 imports = Table(
@@ -131,3 +214,10 @@ turns = Table(
     Column("tenant", String(255), primary_key=True),
     Column("last", BigInteger, nullable=False),
 )
+
+#: Where each kind of thing that has a life is kept.
+LIVING: Final[Mapping[Kind, Table]] = {
+    Kind.VOLUME: volumes,
+    Kind.SNAPSHOT: snapshots,
+    Kind.SERVER: servers,
+}

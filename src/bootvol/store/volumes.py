@@ -1,18 +1,21 @@
-"""Rows of volumes: add, look up, and take from one status to the next."""
+"""Rows of volumes: add, look up, count."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
-from sqlalchemy import Connection, Row, func, insert, select, text, update
-from sqlalchemy import delete as delete_from
+from sqlalchemy import Connection, Row, Select, func, insert, select, text
 
-from bootvol.errors import ErrorReport, VolumeNotFound
-from bootvol.lifecycle import Event, Status, after
-from bootvol.model import Usage, Volume
-from bootvol.store.schema import volumes
+from bootvol.errors import VolumeNotFound
+from bootvol.lifecycle import Status
+from bootvol.model import Attachment, Usage, Volume
+from bootvol.store.schema import attachments, volumes
+from bootvol.store.states import error_of
+
+#: In these a server has the volume; in any other it may be promised to one at most.
+_ATTACHED: Final = frozenset({Status.IN_USE, Status.DETACHING})
 
 
 def add(connection: Connection, volume: Volume) -> Volume:
@@ -25,13 +28,14 @@ def add(connection: Connection, volume: Volume) -> Volume:
     return attrs.evolve(volume, id=number)
 
 
-def get(connection: Connection, tenant: str, volume_id: int) -> Volume:
+def get(connection: Connection, tenant: str, volume_id: int, *, lock: bool = False) -> Volume:
     """Return a tenant's volume.
 
+    :param lock: until the transaction ends nobody else changes the volume.
     :raises VolumeNotFound: there is none, or it is another tenant's.
     """
-    query = select(volumes).where(volumes.c.id == volume_id, volumes.c.tenant == tenant)
-    row = connection.execute(query).one_or_none()
+    query = _shown().where(volumes.c.id == volume_id, volumes.c.tenant == tenant)
+    row = connection.execute(query.with_for_update(of=volumes) if lock else query).one_or_none()
     if row is None:
         raise VolumeNotFound(volume_id)
     return of_row(row)
@@ -46,7 +50,7 @@ def listed(
     offset: int = 0,
 ) -> Sequence[Volume]:
     """Return a tenant's volumes, ascending by id; only those made from an image if ``bootable``."""
-    query = select(volumes).where(volumes.c.tenant == tenant).order_by(volumes.c.id)
+    query = _shown().where(volumes.c.tenant == tenant).order_by(volumes.c.id)
     if bootable:
         query = query.where(volumes.c.image_id.is_not(None))
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
@@ -55,53 +59,35 @@ def listed(
 def usage(connection: Connection, tenant: str) -> Usage:
     """Count what a tenant has, whatever its status, so that it can be held against the quota.
 
-    Two transactions that count for one tenant take turns until they end: whoever counts second
-    sees what the first one added.
+    To be called when :func:`take_turns` has been.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))"), {"tenant": tenant}
-        )
     query = select(func.count(), func.coalesce(func.sum(volumes.c.size_gib), 0))
     count, gigabytes = connection.execute(query.where(volumes.c.tenant == tenant)).one()
     return Usage(count, int(gigabytes))
 
 
-def happen(
-    connection: Connection, volume_id: int, event: Event, error: ErrorReport | None = None
-) -> Status:
-    """Take a volume to the status that ``event`` leads to, and return that.
+def take_turns(connection: Connection, tenant: str) -> None:
+    """Let two transactions that count what a tenant has take turns until they end.
 
-    :param error: the reason, with :attr:`Event.FAIL`; any other event clears the last one.
-    :raises VolumeNotFound: the row is gone.
-    :raises bootvol.lifecycle.IllegalTransition: the event cannot happen to it now.
+    Whoever counts second sees what the first one added.  It comes before any row is locked, so that
+    no two wait for each other.  (On SQLite only one writes in any case.)
     """
-    mine = volumes.c.id == volume_id
-    now = connection.execute(
-        select(volumes.c.status).where(mine).with_for_update()
-    ).scalar_one_or_none()
-    if now is None:
-        raise VolumeNotFound(volume_id)
-    status = after(Status(now), event)
-    if status is Status.GONE:
-        connection.execute(delete_from(volumes).where(mine))
-        return status
-    connection.execute(
-        update(volumes)
-        .where(mine)
-        .values(
-            status=status,
-            error_code=error.code if error else None,
-            error_message=error.message if error else None,
-            error_retryable=error.retryable if error else None,
-            error_remedy=error.remedy if error else None,
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))"), {"tenant": tenant}
         )
-    )
-    return status
+
+
+def _shown() -> Select[Any]:
+    """Return the query for volumes as callers see them: with what they are attached to."""
+    return select(
+        volumes, attachments.c.server_id, attachments.c.device, attachments.c.delete_on_termination
+    ).select_from(volumes.outerjoin(attachments))
 
 
 def of_row(row: Row[Any]) -> Volume:
-    """Return the value that a row of the table stands for."""
+    """Return the volume that a row stands for, attached only if the row has that too."""
+    attached = row.status in _ATTACHED and getattr(row, "server_id", None) is not None
     return Volume(
         id=row.id,
         name=row.name,
@@ -113,10 +99,12 @@ def of_row(row: Row[Any]) -> Volume:
         availability_zone=row.availability_zone,
         backend=row.backend,
         image_id=row.image_id,
+        snapshot_id=row.snapshot_id,
         display_name=row.display_name,
         display_description=row.display_description,
         metadata=row.metadata,
-        error=ErrorReport(row.error_code, row.error_message, row.error_retryable, row.error_remedy)
-        if row.error_code is not None
-        else None,
+        attachments=(Attachment(row.id, row.server_id, row.device, row.delete_on_termination),)
+        if attached
+        else (),
+        error=error_of(row),
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from bootvol.errors import InvalidRequest, MissingEntity
-from bootvol.model import NewVolume
+from bootvol.model import NewSnapshot, NewVolume
 
 #: Far above any volume, and within what every database calls an integer.
 _LARGEST: Final = 2**31 - 1
@@ -36,43 +36,99 @@ def _reference(value: object) -> object:
     return str(value) if is_number else _text(value)
 
 
+def _number(value: object) -> object:
+    """Read an id that may come as text (reference, section 2.2); none that can be has such a -1."""
+    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 11
+    return int(str(value)) if digits else (value if isinstance(value, int) else -1)
+
+
+Number = Annotated[int, BeforeValidator(_number)]
 Size = Annotated[int, BeforeValidator(_size)]
 Text = Annotated[str, Field(max_length=255), BeforeValidator(_text)]
 Reference = Annotated[str, Field(min_length=1, max_length=2048), BeforeValidator(_reference)]
 
 
+#: Null means absent for every optional key; keys that are not known are ignored.
+Body: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
 class CreateVolume(BaseModel):
-    """The object ``volume`` of a create request (reference, section 5.5).
+    """The object ``volume`` of a create request (reference, section 5.5)."""
 
-    Null means absent for every optional key; keys that are not known are ignored.
-    """
+    model_config = Body
 
-    model_config = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
-
-    size: Size
+    size: Size | None = None
     display_name: Text | None = None
     display_description: Text | None = None
-    snapshot_id: Reference | None = None
+    snapshot_id: Number | None = None
     image_ref: Reference | None = Field(default=None, alias="imageRef")
     metadata: dict[Text, Text] | None = None
     availability_zone: Text | None = None
 
+    def wanted(self) -> NewVolume:
+        """Return it as the core's value."""
+        fields: dict[str, Any] = self.model_dump(exclude={"size", "metadata"})
+        return NewVolume(size_gib=self.size, metadata=self.metadata or {}, **fields)
 
-def create_volume(body: object) -> NewVolume:
-    """Read the body of a create request.
 
-    :raises MissingEntity: it has no object ``volume``.
+def _force(value: object) -> object:
+    if value in (True, "true", "True"):
+        return True
+    if value in (False, None, "false", "False"):
+        return False
+    raise ValueError(f"Invalid value '{value}' for force. ")
+
+
+class CreateSnapshot(BaseModel):
+    """The object ``snapshot`` of a create request (reference, section 5.7)."""
+
+    model_config = Body
+
+    volume_id: Number
+    display_name: Text | None = None
+    display_description: Text | None = None
+    force: Annotated[bool, BeforeValidator(_force)] = False
+
+    def wanted(self) -> NewSnapshot:
+        """Return it as the core's value."""
+        return NewSnapshot(**self.model_dump())
+
+
+class Attach(BaseModel):
+    """The object ``volumeAttachment`` of an attach request (reference, section 5.8)."""
+
+    model_config = Body
+
+    as_sent: Annotated[int | str, Field(alias="volumeId", union_mode="left_to_right")]
+    device: Text | None = None
+
+    @property
+    def volume_id(self) -> int:
+        """The volume's id; -1 where it can be none."""
+        number = _number(self.as_sent)
+        return number if isinstance(number, int) else -1
+
+
+def read(body: object, entity: str, model: type[Model]) -> Model:
+    """Read the body of a request.
+
+    :param entity: the name of the object that it holds.
+    :raises MissingEntity: it has no such object.
     :raises InvalidRequest: a part of that is of a wrong type or out of range.
     """
-    entity = body.get("volume") if isinstance(body, dict) else None
-    if not isinstance(entity, dict) or not entity:
+    found = body.get(entity) if isinstance(body, dict) else None
+    if not isinstance(found, dict) or not (found or entity in _MAY_BE_EMPTY):
         raise MissingEntity
     try:
-        asked = CreateVolume.model_validate(entity)
+        return model.model_validate(found)
     except ValidationError as error:
         raise InvalidRequest(_told(error.errors()[0])) from error
-    fields: dict[str, Any] = asked.model_dump(exclude={"size", "metadata"})
-    return NewVolume(size_gib=asked.size, metadata=asked.metadata or {}, **fields)
+
+
+#: An action without parameters is one all the same.
+_MAY_BE_EMPTY: Final = frozenset({"os-getConsoleOutput"})
 
 
 def _told(detail: ErrorDetails) -> str:

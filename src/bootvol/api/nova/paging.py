@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypedDict
 
 from twisted.web.iweb import IRequest
 
@@ -14,13 +14,20 @@ MOST: Final = 1000
 _LARGEST: Final = 2**31 - 1
 
 
-def page(request: IRequest) -> tuple[int, int]:
-    """Return the request's limit and offset.
+class Page(TypedDict):
+    """A part of a list."""
+
+    limit: int
+    offset: int
+
+
+def page(request: IRequest) -> Page:
+    """Return the part of a list that is asked for.
 
     :raises InvalidRequest: one is not a number, or negative.
     """
     limit, offset = _number(request, b"limit"), _number(request, b"offset")
-    return min(limit or MOST, MOST), offset
+    return {"limit": min(limit or MOST, MOST), "offset": offset}
 
 
 def _number(request: IRequest, name: bytes) -> int:

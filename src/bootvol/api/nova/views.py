@@ -3,17 +3,191 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from bootvol.errors import ErrorReport
-from bootvol.model import Attachment, Connection, Golden, Image, Import, Volume
+from bootvol.lifecycle import Status
+from bootvol.model import Attachment, Connection, Golden, Image, Import, Phase, Snapshot, Volume
 from bootvol.service.goldens import CacheUse
 
 #: HP12: UTC, without zone and fraction (reference, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"
 
 
-def volume(value: Volume) -> dict[str, Any]:
+class AttachmentShown(TypedDict):
+    """A volume's place in a server; ids of servers that are elsewhere may be text."""
+
+    id: int
+    volumeId: int
+    serverId: int | str
+    device: str
+
+
+class VolumeShown(TypedDict):
+    """A volume (reference, section 3.1)."""
+
+    id: int
+    displayName: str | None
+    displayDescription: str | None
+    status: Status
+    size: int
+    volumeType: str | None
+    metadata: dict[str, str]
+    availabilityZone: str
+    snapshotId: str
+    createdAt: str
+    attachments: list[AttachmentShown]
+
+
+class BootableShown(VolumeShown):
+    """A volume, with the image it was made from."""
+
+    sourceImageRef: str | None
+
+
+class SnapshotShown(TypedDict):
+    """A snapshot (reference, section 3.4)."""
+
+    id: int
+    displayName: str | None
+    displayDescription: str | None
+    volumeId: int
+    status: Status
+    size: int
+    createdAt: str
+
+
+class ErrorShown(TypedDict):
+    """Why something failed."""
+
+    code: str
+    message: str
+    retryable: bool
+    remedy: str
+
+
+class ImportShown(TypedDict):
+    """How far an import has come."""
+
+    phase: Phase
+    position: int | None
+    cached: bool | None
+    bytesDone: int
+    bytesTotal: int | None
+    bytesPerSecond: int
+    etaSeconds: int | None
+    attempt: int
+    error: ErrorShown | None
+
+
+class ConnectionShown(TypedDict):
+    """How a hypervisor reaches a volume."""
+
+    kind: str
+    address: str
+
+
+ImageShown = TypedDict(
+    "ImageShown",
+    {
+        "id": str,
+        "name": str,
+        "status": str,
+        "progress": int,
+        "minDisk": int,
+        "minRam": int,
+        "OS-EXT-IMG-SIZE:size": int | None,
+        "metadata": dict[str, str],
+        "links": list[str],
+    },
+)
+
+
+class GoldenShown(TypedDict):
+    """A golden volume."""
+
+    imageRef: str
+    backend: str
+    name: str
+    bytes: int
+    hits: int
+    usedAt: str
+
+
+class UseShown(TypedDict):
+    """How often a download was spared, or was not."""
+
+    hits: int
+    misses: int
+
+
+class NewAttachmentShown(TypedDict):
+    """An attachment as its request named it (reference, section 5.8)."""
+
+    id: int | str
+    volumeId: int | str
+
+
+# --- whole answers -------------------------------------------------------------------------------
+
+
+class Volumes(TypedDict):
+    volumes: list[VolumeShown]
+
+
+class OneVolume(TypedDict):
+    volume: VolumeShown
+
+
+class BootableVolumes(TypedDict):
+    volumes: list[BootableShown]
+
+
+class OneBootableVolume(TypedDict):
+    volume: BootableShown
+
+
+class Snapshots(TypedDict):
+    snapshots: list[SnapshotShown]
+
+
+class OneSnapshot(TypedDict):
+    snapshot: SnapshotShown
+
+
+class Attachments(TypedDict):
+    volumeAttachments: list[AttachmentShown]
+
+
+class OneAttachment(TypedDict):
+    volumeAttachment: AttachmentShown
+
+
+class OneNewAttachment(TypedDict):
+    volumeAttachment: NewAttachmentShown
+
+
+OneImport = TypedDict("OneImport", {"import": ImportShown})
+
+
+class OneError(TypedDict):
+    error: ErrorShown | None
+
+
+class OneConnection(TypedDict):
+    connection: ConnectionShown
+
+
+class Images(TypedDict):
+    images: list[ImageShown]
+
+
+class Goldens(TypedDict):
+    goldenVolumes: list[GoldenShown]
+    use: dict[str, UseShown]
+
+
+def volume(value: Volume) -> VolumeShown:
     """Show a volume as ``os-volumes`` does (reference, section 3.1)."""
     return {
         "id": value.id,
@@ -24,24 +198,43 @@ def volume(value: Volume) -> dict[str, Any]:
         "volumeType": None,
         "metadata": dict(value.metadata),
         "availabilityZone": value.availability_zone,
-        "snapshotId": "",
+        "snapshotId": "" if value.snapshot_id is None else str(value.snapshot_id),
         "createdAt": value.created_at.strftime(_CREATED),
         # Not [{}]: docs/decisions/0002-nova-details.md
-        "attachments": [_attachment(each) for each in value.attachments],
+        "attachments": [attachment(each) for each in value.attachments],
     }
 
 
-def bootable_volume(value: Volume) -> dict[str, Any]:
+def bootable_volume(value: Volume) -> BootableShown:
     """Show a volume as ``hp-bootable-volumes`` does: with the image it was made from."""
     return {**volume(value), "sourceImageRef": value.image_id}
 
 
-def _attachment(value: Attachment) -> dict[str, Any]:
-    shown = {"id": value.volume_id, "volumeId": value.volume_id, "serverId": value.server_id}
-    return shown if value.device is None else {**shown, "device": value.device}
+def snapshot(value: Snapshot) -> SnapshotShown:
+    """Show a snapshot (reference, section 3.4)."""
+    return {
+        "id": value.id,
+        "displayName": value.display_name,
+        "displayDescription": value.display_description,
+        "volumeId": value.volume_id,
+        "status": value.status,
+        "size": value.size_gib,
+        "createdAt": value.created_at.strftime(_CREATED),
+    }
 
 
-def progress(value: Import) -> dict[str, Any]:
+def attachment(value: Attachment) -> AttachmentShown:
+    """Show an attachment (reference, section 3.1)."""
+    server = value.server_id
+    return {
+        "id": value.volume_id,
+        "volumeId": value.volume_id,
+        "serverId": int(server) if server.isdecimal() and len(server) < 19 else server,
+        "device": value.device,
+    }
+
+
+def progress(value: Import) -> ImportShown:
     """Show how far an import has come."""
     left = None if value.bytes_total is None else max(0, value.bytes_total - value.bytes_done)
     known = left is not None and (value.bytes_per_second or not left)
@@ -58,8 +251,8 @@ def progress(value: Import) -> dict[str, Any]:
     }
 
 
-def error(value: ErrorReport | None) -> dict[str, Any] | None:
-    """Show why a volume is in ``error``."""
+def error(value: ErrorReport | None) -> ErrorShown | None:
+    """Show why something failed."""
     if value is None:
         return None
     return {
@@ -70,12 +263,12 @@ def error(value: ErrorReport | None) -> dict[str, Any] | None:
     }
 
 
-def connection(value: Connection) -> dict[str, Any]:
+def connection(value: Connection) -> ConnectionShown:
     """Show how a hypervisor reaches a volume."""
     return {"kind": value.kind, "address": value.address}
 
 
-def image(value: Image) -> dict[str, Any]:
+def image(value: Image) -> ImageShown:
     """Show an image as ``images/detail`` does, as far as bootvol knows it."""
     return {
         "id": value.id,
@@ -90,7 +283,7 @@ def image(value: Image) -> dict[str, Any]:
     }
 
 
-def golden(value: Golden) -> dict[str, Any]:
+def golden(value: Golden) -> GoldenShown:
     """Return a golden volume.  Beyond the reference."""
     return {
         "imageRef": value.image_id,
@@ -102,7 +295,7 @@ def golden(value: Golden) -> dict[str, Any]:
     }
 
 
-def cache_use(value: CacheUse) -> dict[str, dict[str, int]]:
+def cache_use(value: CacheUse) -> dict[str, UseShown]:
     """Return how often a download was spared, by backend.  Beyond the reference."""
     return {
         name: {"hits": value.hits[name], "misses": value.misses[name]}

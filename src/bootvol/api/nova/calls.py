@@ -1,0 +1,167 @@
+"""Declares the calls of Nova's dialect: what each is, as data, beside the function that answers it.
+
+A function that answers is a coroutine.  Its first parameter is the :class:`Ask`; those named in the
+path follow by their names, as ``int`` where they are ids; the object that the body holds, read as
+the pydantic model it is annotated with, is called ``asked``.  What it returns is the reply's body;
+its return type, a TypedDict, is what the API's description shows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine
+from functools import cached_property
+from typing import Any, Final, TypeVar, get_type_hints
+
+import attrs
+from pydantic import BaseModel
+from twisted.web.iweb import IRequest
+
+from bootvol.api.http import read_json
+from bootvol.api.nova import bodies
+from bootvol.api.nova.paging import Page, page
+from bootvol.errors import (
+    AttachmentNotFound,
+    Forbidden,
+    NotFound,
+    ServerNotFound,
+    SnapshotNotFound,
+    VolumeNotFound,
+)
+from bootvol.model import Caller
+from bootvol.service.attachments import Attachments
+from bootvol.service.goldens import Goldens
+from bootvol.service.images import Images
+from bootvol.service.servers import Servers
+from bootvol.service.snapshots import Snapshots
+from bootvol.service.volumes import Volumes
+
+Answer = Callable[..., Coroutine[Any, Any, Any]]
+Declared = TypeVar("Declared", bound=Answer)
+
+#: The largest id that a database may ever have given.
+_LARGEST_ID: Final = 2**31 - 1
+#: What is missing where a path's id can be none, and what Nova's own calls hide the id of
+#: (reference, section 2.5).
+_MISSING: Final[dict[str, Callable[[str], NotFound]]] = {
+    "volume_id": VolumeNotFound,
+    "snapshot_id": SnapshotNotFound,
+}
+_HIDDEN: Final = (VolumeNotFound, SnapshotNotFound, ServerNotFound, AttachmentNotFound)
+
+
+@attrs.frozen
+class Core:
+    """The use cases that calls are answered with."""
+
+    volumes: Volumes
+    snapshots: Snapshots
+    attachments: Attachments
+    servers: Servers
+    images: Images
+    goldens: Goldens
+
+
+@attrs.frozen
+class Ask:
+    """Who asks what of whom."""
+
+    core: Core
+    caller: Caller
+    request: IRequest
+
+    @property
+    def page(self) -> Page:
+        """The part of a list that is asked for.
+
+        :raises bootvol.errors.InvalidRequest: its limit or offset is not a number, or negative.
+        """
+        return page(self.request)
+
+
+@attrs.frozen(slots=False)
+class Call:
+    """One call.
+
+    :ivar paths: below the tenant's base URI; ``<name>`` stands for a segment.
+    :ivar status: of the answer, when all went well.
+    :ivar entity: the name of the object in the body, if it takes one.
+    :ivar paged: it lists, and takes ``limit`` and ``offset``.
+    :ivar admins: only they may.
+    :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
+    """
+
+    method: str
+    paths: tuple[str, ...]
+    answer: Answer
+    status: int
+    entity: str | None
+    paged: bool
+    admins: bool
+    named: bool
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a line."""
+        return (self.answer.__doc__ or "").partition("\n")[0]
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The types of the answering function's parameters, and of what it returns."""
+        return get_type_hints(self.answer)
+
+    @property
+    def body(self) -> type[BaseModel] | None:
+        """The model of the object in the body."""
+        return self.hints.get("asked")
+
+    async def run(self, ask: Ask, **path: str) -> Any:
+        """Answer; return the reply's body.
+
+        :raises bootvol.errors.BootvolError: why not.
+        """
+        if self.admins and not ask.caller.is_admin:
+            raise Forbidden
+        arguments: dict[str, Any] = {}
+        try:
+            for name, text in path.items():
+                arguments[name] = _number(name, text) if self.hints[name] is int else text
+            if self.entity is not None and self.body is not None:
+                arguments["asked"] = bodies.read(read_json(ask.request), self.entity, self.body)
+            return await self.answer(ask, **arguments)
+        except _HIDDEN:
+            if self.named:
+                raise
+            raise NotFound from None
+
+
+#: Every call that is declared anywhere.
+CALLS: Final[list[Call]] = []
+
+
+def call(
+    method: str,
+    *paths: str,
+    status: int = 200,
+    entity: str | None = None,
+    paged: bool = False,
+    admins: bool = False,
+    named: bool = False,
+) -> Callable[[Declared], Declared]:
+    """Declare that a function answers a call; the parameters are :class:`Call`'s."""
+
+    def declare(answer: Declared) -> Declared:
+        CALLS.append(Call(method, paths, answer, status, entity, paged, admins, named))
+        return answer
+
+    return declare
+
+
+def _number(name: str, text: str) -> int:
+    """Return an id from a path.
+
+    :raises NotFound: nothing can have it.
+    """
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > _LARGEST_ID:
+        raise _MISSING[name](text)
+    return int(text)

@@ -1,0 +1,39 @@
+"""os-snapshots (reference, section 5.7)."""
+
+from __future__ import annotations
+
+from bootvol.api.nova import bodies, views
+from bootvol.api.nova.calls import Ask, call
+
+
+@call("GET", "os-snapshots", "os-snapshots/detail", paged=True)
+async def list_snapshots(ask: Ask) -> views.Snapshots:
+    """List the tenant's snapshots; with and without ``detail`` the same."""
+    listed = await ask.core.snapshots.listed(ask.caller, **ask.page)
+    return {"snapshots": [views.snapshot(each) for each in listed]}
+
+
+@call("POST", "os-snapshots", entity="snapshot", named=True)
+async def create_snapshot(ask: Ask, asked: bodies.CreateSnapshot) -> views.OneSnapshot:
+    """Make a snapshot of a volume."""
+    made = await ask.core.snapshots.create(ask.caller, asked.wanted())
+    return {"snapshot": views.snapshot(made)}
+
+
+@call("GET", "os-snapshots/<snapshot_id>")
+async def show_snapshot(ask: Ask, snapshot_id: int) -> views.OneSnapshot:
+    """Show a snapshot."""
+    return {"snapshot": views.snapshot(await ask.core.snapshots.get(ask.caller, snapshot_id))}
+
+
+@call("DELETE", "os-snapshots/<snapshot_id>", status=202)
+async def delete_snapshot(ask: Ask, snapshot_id: int) -> None:
+    """Delete a snapshot; the answer comes before it is gone."""
+    await ask.core.snapshots.delete(ask.caller, snapshot_id)
+
+
+@call("GET", "os-snapshots/<snapshot_id>/error")
+async def show_error(ask: Ask, snapshot_id: int) -> views.OneError:
+    """Show why a snapshot is in ``error``; null if it is not."""
+    found = await ask.core.snapshots.get(ask.caller, snapshot_id)
+    return {"error": views.error(found.error)}

@@ -1,0 +1,45 @@
+"""os-volumes (reference, section 5.5)."""
+
+from __future__ import annotations
+
+from bootvol.api.nova import bodies, views
+from bootvol.api.nova.calls import Ask, call
+
+
+@call("GET", "os-volumes", "os-volumes/detail", paged=True)
+async def list_volumes(ask: Ask) -> views.Volumes:
+    """List the tenant's volumes; with and without ``detail`` the same."""
+    listed = await ask.core.volumes.listed(ask.caller, **ask.page)
+    return {"volumes": [views.volume(each) for each in listed]}
+
+
+@call("POST", "os-volumes", entity="volume")
+async def create_volume(ask: Ask, asked: bodies.CreateVolume) -> views.OneVolume:
+    """Create a volume, with ``imageRef`` a bootable one."""
+    return {"volume": views.volume(await ask.core.volumes.create(ask.caller, asked.wanted()))}
+
+
+@call("GET", "os-volumes/<volume_id>")
+async def show_volume(ask: Ask, volume_id: int) -> views.OneVolume:
+    """Show a volume."""
+    return {"volume": views.volume(await ask.core.volumes.get(ask.caller, volume_id))}
+
+
+@call("DELETE", "os-volumes/<volume_id>", status=202)
+async def delete_volume(ask: Ask, volume_id: int) -> None:
+    """Delete a volume; the answer comes before it is gone."""
+    await ask.core.volumes.delete(ask.caller, volume_id)
+
+
+@call("GET", "os-volumes/<volume_id>/error")
+async def show_error(ask: Ask, volume_id: int) -> views.OneError:
+    """Show why a volume is in ``error``, or was not attached; null if all is well."""
+    found = await ask.core.volumes.get(ask.caller, volume_id)
+    return {"error": views.error(found.error)}
+
+
+@call("GET", "os-volumes/<volume_id>/connection", admins=True)
+async def show_connection(ask: Ask, volume_id: int) -> views.OneConnection:
+    """Show how a hypervisor reaches a volume."""
+    found = await ask.core.volumes.connection(ask.caller, volume_id)
+    return {"connection": views.connection(found)}

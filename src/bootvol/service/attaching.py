@@ -1,0 +1,127 @@
+"""Tasks that attach volumes to servers and detach them.
+
+A volume that may still be in use is never taken for a free one: where detaching fails it stays
+``in-use``, with the reason, until detaching has done its work (CVE-2023-2088).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection as Db
+from twisted.logger import Logger
+
+from bootvol.errors import ErrorReport, NoHypervisor
+from bootvol.interfaces import IHypervisor
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Attachment, Connection, Disk, Server, Volume
+from bootvol.service.tasks import Held, Task, Tools
+from bootvol.store import attachments as attachment_rows
+from bootvol.store import servers as server_rows
+
+
+async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
+    """Return how hypervisors reach a volume, serving it first if that is the way.
+
+    :raises bootvol.errors.BackendFailed: the volume is not there.
+    :raises bootvol.errors.ExportFailed: it cannot be served.
+    """
+    lies = await tools.backends.named(volume.backend).connection(volume.name)
+    if tools.exporter is None:
+        return lies
+    served = await tools.exporter.open(volume.name, lies)
+    await claim.note(attachment_rows.reached, volume.id, served)
+    return served
+
+
+async def cut_off(tools: Tools, volume: Volume) -> None:
+    """Let nobody reach a volume any more.
+
+    :raises bootvol.errors.ExportFailed: somebody may.
+    """
+    if tools.exporter is not None:
+        await tools.exporter.close(volume.name)
+
+
+def hypervisor(tools: Tools) -> IHypervisor:
+    """Return the hypervisor.
+
+    :raises NoHypervisor: there is none any more.
+    """
+    if tools.hypervisor is None:
+        raise NoHypervisor
+    return tools.hypervisor
+
+
+class _Moving(Task):
+    _log = Logger()
+    kind = Kind.VOLUME
+
+    def __init__(self, volume: Volume, tools: Tools) -> None:
+        super().__init__(volume.id, tools)
+        self.volume = volume
+
+    async def begin(self, claim: Held) -> tuple[Attachment, Server | None]:
+        """Note whose attachment it is from now on; return it, and its server if it runs here."""
+        ours = self.tools.exporter is not None or self.tools.hypervisor is not None
+        return await claim.note(_begin, self.id, self.tools.daemon if ours else None)
+
+    async def unplug(self, attachment: Attachment, server: Server | None) -> None:
+        """Take the volume away from its server; idempotent.
+
+        :raises bootvol.errors.HypervisorFailed: the server may still have it.
+        :raises bootvol.errors.ExportFailed: likewise.
+        """
+        if server is not None:
+            await hypervisor(self.tools).detach(server.name, attachment.disk)
+        await cut_off(self.tools, self.volume)
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """Where the volume is free again there is no attachment any more."""
+        super().settle(db, event, error)
+        if event is Event.DETACHED:
+            attachment_rows.remove(db, self.id)
+
+
+def _begin(db: Db, volume_id: int, daemon: str | None) -> tuple[Attachment, Server | None]:
+    attachment = attachment_rows.take(db, volume_id, daemon)
+    return attachment, server_rows.having(db, volume_id)
+
+
+class Attach(_Moving):
+    """Attaches a volume."""
+
+    statuses = frozenset({Status.ATTACHING})
+    _begun: tuple[Attachment, Server | None] | None = None
+
+    async def work(self, claim: Held) -> Event:
+        """Serve the volume, and plug it in."""
+        self._begun = attachment, server = await self.begin(claim)
+        connection = await reach(self.tools, claim, self.volume)
+        if server is not None:
+            disk = Disk(attachment.disk, connection)
+            await hypervisor(self.tools).attach(server.name, disk)
+        return Event.ATTACHED
+
+    async def undo(self) -> Event:
+        """Take it away again: it is free, or, where that fails too, in use."""
+        try:
+            if self._begun is not None:
+                await self.unplug(*self._begun)
+        except Exception:
+            self._log.failure("volume {id} is half attached", id=self.id)
+            return Event.ATTACHED
+        return Event.DETACHED
+
+
+class Detach(_Moving):
+    """Detaches a volume."""
+
+    statuses = frozenset({Status.DETACHING})
+
+    async def work(self, claim: Held) -> Event:
+        """Unplug the volume, and serve it no more."""
+        await self.unplug(*await self.begin(claim))
+        return Event.DETACHED
+
+    async def undo(self) -> Event:
+        """It is as it was: in use."""
+        return Event.ATTACHED

@@ -1,0 +1,125 @@
+"""What callers may do with attachments: volumes as disks of servers.
+
+Where a hypervisor is configured the servers are bootvol's own.  Where none is they are somebody
+else's: bootvol then keeps the books, serves the volume if so configured, and believes the ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection as Db
+
+from bootvol.errors import ServerBusy, VolumeBusy
+from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
+from bootvol.model import ROOT, Attachment, Caller, Server
+from bootvol.service.volumes import Work
+from bootvol.store import attachments as attachment_rows
+from bootvol.store import servers as server_rows
+from bootvol.store import states
+from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
+
+
+class Attachments:
+    """The attachments of all tenants, seen through the eyes of a caller.
+
+    :param hosts: whether bootvol runs the servers itself.
+    """
+
+    def __init__(self, database: Database, hosts: bool, work: Work) -> None:
+        self._database = database
+        self._hosts = hosts
+        self._work = work
+
+    async def create(
+        self, caller: Caller, server_id: str, volume_id: int, device: str | None
+    ) -> Attachment:
+        """Let a volume be attached; a worker takes it from there.
+
+        :param device: how the server should call it; None is the next free name.
+        :raises ServerNotFound: there is no such server.
+        :raises ServerBusy: it is not active.
+        :raises VolumeNotFound: there is no such volume.
+        :raises VolumeBusy: it is not available.
+        :raises InvalidDevice: the name is none of a disk.
+        :raises DeviceInUse: the server has a disk of that name.
+        """
+        added = await self._database.write(self._add, caller, server_id, volume_id, device or "")
+        self._work.wake()
+        return added
+
+    def _add(
+        self, db: Db, caller: Caller, server_id: str, volume_id: int, device: str
+    ) -> Attachment:
+        volume_rows.take_turns(db, caller.tenant)
+        server = self._server(db, caller, server_id)
+        if server is not None and server.status is not Status.AVAILABLE:
+            raise ServerBusy
+        volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
+        if attachment_rows.is_promised(db, volume.id):
+            raise VolumeBusy("Volume status must be available")
+        try:
+            states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+        except IllegalTransition:
+            raise VolumeBusy("Volume status must be available") from None
+        wanted = Attachment(volume.id, str(server.id) if server else server_id, device)
+        return attachment_rows.add(db, caller.tenant, wanted, server)
+
+    async def listed(
+        self, caller: Caller, server_id: str, *, limit: int | None = None, offset: int = 0
+    ) -> Sequence[Attachment]:
+        """List what a server has attached, ascending by volume.
+
+        :raises ServerNotFound: there is no such server.
+        """
+
+        def query(db: Db) -> Sequence[Attachment]:
+            known = self._known(db, caller, server_id)
+            return attachment_rows.listed(db, caller.tenant, known, limit=limit, offset=offset)
+
+        return await self._database.read(query)
+
+    async def get(self, caller: Caller, server_id: str, volume_id: int) -> Attachment:
+        """Return an attachment.
+
+        :raises ServerNotFound: there is no such server.
+        :raises AttachmentNotFound: the volume is not attached to it.
+        """
+
+        def query(db: Db) -> Attachment:
+            known = self._known(db, caller, server_id)
+            return attachment_rows.get(db, caller.tenant, known, volume_id)
+
+        return await self._database.read(query)
+
+    async def delete(self, caller: Caller, server_id: str, volume_id: int) -> None:
+        """Let a volume be detached; it is in use until it is known not to be.
+
+        :raises ServerNotFound: there is no such server.
+        :raises AttachmentNotFound: the volume is not attached to it.
+        :raises VolumeBusy: it is not in use, or it is what the server runs from.
+        """
+        await self._database.write(self._mark, caller, server_id, volume_id)
+        self._work.wake()
+
+    def _mark(self, db: Db, caller: Caller, server_id: str, volume_id: int) -> None:
+        server = self._server(db, caller, server_id)
+        known = str(server.id) if server else server_id
+        attachment = attachment_rows.get(db, caller.tenant, known, volume_id)
+        if server is not None and attachment.disk == ROOT:
+            raise VolumeBusy("The server runs from this volume: terminate the server")
+        try:
+            states.happen(db, Kind.VOLUME, volume_id, Event.DETACH)
+        except IllegalTransition:
+            raise VolumeBusy("Volume status must be in-use") from None
+
+    def _server(self, db: Db, caller: Caller, server_id: str) -> Server | None:
+        """Return a server of bootvol's; None where others run it."""
+        return server_rows.get(db, caller.tenant, server_id, lock=True) if self._hosts else None
+
+    def _known(self, db: Db, caller: Caller, server_id: str) -> str:
+        """Return what attachments call a server."""
+        if self._hosts:
+            return str(server_rows.get(db, caller.tenant, server_id).id)
+        return server_id

@@ -1,0 +1,35 @@
+"""Exports after a restart of the daemon, or of its machine."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from bootvol.errors import BootvolError
+from bootvol.lifecycle import Status
+from bootvol.service.tasks import Tools
+from bootvol.store import attachments as attachment_rows
+
+_log = Logger()
+
+
+async def restore(tools: Tools) -> None:
+    """Serve what is attached, and nothing else; while no task attaches or detaches anything.
+
+    What is on its way to or from a server is left to the task that moves it.  A failure concerns
+    one volume only.
+    """
+    if tools.exporter is None:
+        return
+    attached = await tools.database.read(attachment_rows.served, tools.daemon)
+    for volume in attached:
+        if volume.status is Status.IN_USE:
+            try:
+                lies = await tools.backends.named(volume.backend).connection(volume.name)
+                await tools.exporter.open(volume.name, lies)
+            except BootvolError:
+                _log.failure("volume {id} cannot be served again", id=volume.id)
+    for name in set(await tools.exporter.names()).difference(volume.name for volume in attached):
+        try:
+            await tools.exporter.close(name)
+        except BootvolError:
+            _log.failure("{name} is served still", name=name)

@@ -1,0 +1,112 @@
+"""Tasks that start servers on their volumes, and end them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection as Db
+
+from bootvol.errors import BackendFailed, ErrorReport
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Attachment, Disk, Machine, Server, Volume
+from bootvol.service.attaching import cut_off, hypervisor, reach
+from bootvol.service.tasks import Held, Task, Tools
+from bootvol.store import attachments as attachment_rows
+from bootvol.store import servers as server_rows
+from bootvol.store import states
+
+Disks = Sequence[tuple[Volume, Attachment]]
+
+
+class _Hosting(Task):
+    kind = Kind.SERVER
+
+    def __init__(self, server: Server, tools: Tools) -> None:
+        super().__init__(server.id, tools)
+        self.server = server
+
+    async def end(self, disks: Disks) -> None:
+        """End the server, and let nobody reach its volumes; idempotent.
+
+        :raises bootvol.errors.HypervisorFailed: it may still run.
+        :raises bootvol.errors.ExportFailed: somebody may still reach a volume.
+        """
+        await hypervisor(self.tools).stop(self.server.name)
+        for volume, _ in disks:
+            await cut_off(self.tools, volume)
+
+
+class BuildServer(_Hosting):
+    """Starts a server once its volumes are there."""
+
+    statuses = frozenset({Status.CREATING})
+    _ended = True
+
+    async def work(self, claim: Held) -> Event:
+        """Serve the volumes, and start it."""
+        found = await claim.note(_begin, self.id, self.tools.daemon)
+        for volume, _ in found:
+            if volume.status is not Status.ATTACHING:
+                raise BackendFailed(f"Volume {volume.id} could not be made: it is {volume.status}.")
+        self._ended = False
+        disks = [
+            Disk(attachment.disk, await reach(self.tools, claim, volume))
+            for volume, attachment in found
+        ]
+        machine = Machine(self.server.memory_mib, self.server.cpus, tuple(disks))
+        await hypervisor(self.tools).start(self.server.name, machine)
+        return Event.COMPLETE
+
+    async def undo(self) -> Event:
+        """End what may have been started, so that the volumes are free."""
+        disks = await self.tools.database.read(attachment_rows.disks, self.id)
+        await self.end(disks)
+        self._ended = True
+        return Event.FAIL
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """The volumes are in use now, or, if the server is known to have ended, free."""
+        super().settle(db, event, error)
+        failed_and_ended = event is Event.FAIL and self._ended
+        for volume, _ in attachment_rows.disks(db, self.id):
+            if volume.status is Status.ATTACHING:
+                moved = Event.DETACHED if failed_and_ended else Event.ATTACHED
+                states.happen(db, Kind.VOLUME, volume.id, moved)
+            if failed_and_ended:
+                attachment_rows.remove(db, volume.id)
+
+
+def _begin(db: Db, server_id: int, daemon: str) -> Disks:
+    """Note whose the server is from now on; return its volumes, as they are by then."""
+    server_rows.take(db, server_id, daemon)
+    for volume, _ in attachment_rows.disks(db, server_id):
+        attachment_rows.take(db, volume.id, daemon)
+        if volume.status is Status.AVAILABLE:
+            # It has been made for this server, and nobody else could have it.
+            states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    return attachment_rows.disks(db, server_id)
+
+
+class EndServer(_Hosting):
+    """Ends a server; its volumes stay, but for those that were to go with it."""
+
+    statuses = frozenset({Status.DELETING})
+
+    async def work(self, claim: Held) -> Event:
+        """End it."""
+        await self.end(await self.tools.database.read(attachment_rows.disks, self.id))
+        return Event.VANISH
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """The volumes are free when the server has ended."""
+        if event is Event.VANISH:
+            for volume, attachment in attachment_rows.disks(db, self.id):
+                attachment_rows.remove(db, volume.id)
+                if volume.status in _HELD:
+                    states.happen(db, Kind.VOLUME, volume.id, Event.DETACHED)
+                if attachment.delete_on_termination and volume.status is not Status.DELETING:
+                    states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
+        super().settle(db, event, error)
+
+
+_HELD = frozenset({Status.ATTACHING, Status.IN_USE, Status.DETACHING})

@@ -1,0 +1,228 @@
+"""Tasks that make volumes and snapshots, and remove them.
+
+A snapshot is a hidden volume that holds what its volume held: a clone where the backend clones,
+else a copy.  Neither needs the other afterwards, so either may be deleted first (reference,
+section 5.7).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection as Db
+
+from bootvol.errors import BackendFailed, NoSpace
+from bootvol.interfaces import IBlockBackend
+from bootvol.lifecycle import MAKING, Event, Kind, Status
+from bootvol.model import Import, Phase, Snapshot, Volume
+from bootvol.service.duplicates import duplicate
+from bootvol.service.places import OnBackend
+from bootvol.service.progress import Progress
+from bootvol.service.tasks import Held, Task, Tools
+from bootvol.store import imports as import_rows
+from bootvol.store import snapshots as snapshot_rows
+from bootvol.store import states
+from bootvol.store import volumes as volume_rows
+
+
+class _OnBackend(Task):
+    """A task with what lies on a backend under one name."""
+
+    def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
+        super().__init__(subject.id, tools)
+        self._name = subject.name
+        self._size = subject.size_bytes
+        self._backend = subject.backend
+
+    @property
+    def backend(self) -> str | None:
+        """The backend's name."""
+        return self._backend
+
+    @property
+    def place(self) -> IBlockBackend:
+        """The backend.
+
+        :raises BackendFailed: the operator has taken it out of the configuration.
+        """
+        return self.tools.backends.named(self._backend)
+
+    async def remove(self) -> None:
+        """Give all space back."""
+        await self.place.delete(self._name)
+
+
+class Making(_OnBackend):
+    """Makes something; what cannot be made gives its space back."""
+
+    statuses = MAKING
+
+    async def undo(self) -> Event:
+        """Give the space back."""
+        await self.remove()
+        return Event.FAIL
+
+    async def with_room(self, make: Any) -> None:
+        """Do what needs room, and do it again if others stood back for it.
+
+        :raises NoSpace: there is none all the same.
+        """
+        try:
+            await make()
+        except NoSpace:
+            # No volume has to stand back behind what only saves time.
+            if not await self.tools.goldens.make_room(self._backend, self.id):
+                raise
+            await self.remove()
+            await make()
+
+    async def duplicate(self, backend: str, source: str, size: int) -> None:
+        """Let it hold what another volume, of ``size`` bytes, does."""
+        origin = self.tools.backends.named(backend)
+        place = OnBackend(self.place, self._name, self._size)
+
+        async def make() -> None:
+            # An earlier attempt may have left anything.
+            await self.remove()
+            await duplicate(self.tools.copier, origin, source, size, self.place, place)
+
+        await self.with_room(make)
+
+
+class Removing(_OnBackend):
+    """Removes something."""
+
+    statuses = frozenset({Status.DELETING})
+
+    async def work(self, claim: Held) -> Event:
+        """Give the space back."""
+        await self.remove()
+        return Event.VANISH
+
+
+class MakeBlank(Making):
+    """Makes a volume of zeros."""
+
+    kind = Kind.VOLUME
+
+    async def work(self, claim: Held) -> Event:
+        """Allocate it."""
+        await self.with_room(lambda: self.place.allocate(self._name, self._size))
+        return Event.COMPLETE
+
+
+class MakeFromImage(Making):
+    """Makes a bootable volume: an import."""
+
+    kind = Kind.VOLUME
+
+    def __init__(self, volume: Volume, source: str, tools: Tools) -> None:
+        super().__init__(volume, tools)
+        self._volume = volume
+        self._source = source
+        self._progress = Progress(tools.clock.seconds())
+
+    @property
+    def source(self) -> str | None:
+        """The image's source."""
+        return self._source
+
+    async def work(self, claim: Held) -> Event:
+        """Copy the image."""
+        task = await claim.note(_begin, self.id)
+        await self.tools.importer.run(self._volume, task, self._progress, claim.keep)
+        return Event.COMPLETE
+
+    async def remove(self) -> None:
+        """Give all space back, and what was begun from the volume."""
+        await self.tools.goldens.let_go(self.id)
+        await super().remove()
+
+    def stop(self) -> None:
+        """See :meth:`Task.stop`."""
+        self._progress.stopping = True
+
+    def columns(self) -> dict[str, Any]:
+        """See :meth:`Task.columns`."""
+        return self._progress.columns(self.tools.clock.seconds())
+
+    def record(self, db: Db, columns: dict[str, Any]) -> None:
+        """See :meth:`Task.record`."""
+        import_rows.record(db, self.id, **columns)
+
+    def ending(self, *, failed: bool) -> None:
+        """See :meth:`Task.ending`."""
+        self._progress.phase = Phase.FAILED if failed else Phase.DONE
+
+    async def after(self) -> None:
+        """Remove what other imports waited for, if it is of no use any more."""
+        await self.tools.goldens.tidy(self._backend)
+
+
+def _begin(db: Db, volume_id: int) -> Import:
+    """Note that an import starts; return it as it stands."""
+    states.happen(db, Kind.VOLUME, volume_id, Event.DOWNLOAD)
+    return import_rows.begin(db, volume_id)
+
+
+class MakeFromSnapshot(Making):
+    """Makes a volume that holds what a snapshot does."""
+
+    kind = Kind.VOLUME
+
+    def __init__(self, volume: Volume, tools: Tools) -> None:
+        super().__init__(volume, tools)
+        self._tenant = volume.tenant
+        self._snapshot_id = volume.snapshot_id or 0
+
+    async def work(self, claim: Held) -> Event:
+        """Clone or copy it; the snapshot is not removed meanwhile."""
+        found = await self.tools.database.read(snapshot_rows.get, self._tenant, self._snapshot_id)
+        await self.duplicate(found.backend, found.name, found.size_bytes)
+        return Event.COMPLETE
+
+
+class RemoveVolume(Removing):
+    """Removes a volume."""
+
+    kind = Kind.VOLUME
+
+    def __init__(self, volume: Volume, tools: Tools) -> None:
+        super().__init__(volume, tools)
+        self._bootable = volume.image_id is not None
+
+    async def remove(self) -> None:
+        """Give all space back, and what was begun from the volume."""
+        await self.tools.goldens.let_go(self.id)
+        await super().remove()
+
+    async def after(self) -> None:
+        """Remove what only this volume's import could have wanted."""
+        if self._bootable:
+            await self.tools.goldens.tidy(self._backend)
+
+
+class MakeSnapshot(Making):
+    """Makes a snapshot; the volume is neither removed nor attached meanwhile."""
+
+    kind = Kind.SNAPSHOT
+
+    def __init__(self, snapshot: Snapshot, tools: Tools) -> None:
+        super().__init__(snapshot, tools)
+        self._tenant = snapshot.tenant
+        self._volume_id = snapshot.volume_id
+
+    async def work(self, claim: Held) -> Event:
+        """Clone or copy the volume."""
+        volume = await self.tools.database.read(volume_rows.get, self._tenant, self._volume_id)
+        if volume.status is Status.IN_USE and not self.place.capabilities.clones:
+            # It is attached since it was asked for (see Snapshots.create).
+            raise BackendFailed("The volume is in use, and its backend cannot copy it so.")
+        await self.duplicate(volume.backend, volume.name, volume.size_bytes)
+        return Event.COMPLETE
+
+
+class RemoveSnapshot(Removing):
+    """Removes a snapshot."""
+
+    kind = Kind.SNAPSHOT

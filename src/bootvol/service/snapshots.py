@@ -1,0 +1,112 @@
+"""What callers may do with snapshots.  Every answer is immediate; the work is a worker's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import uuid4
+
+from sqlalchemy import Connection as Db
+
+from bootvol.errors import SnapshotBusy, VolumeBusy
+from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
+from bootvol.model import Caller, NewSnapshot, Snapshot
+from bootvol.service.backends import Backends
+from bootvol.service.quotas import Quota
+from bootvol.service.volumes import Work
+from bootvol.store import attachments as attachment_rows
+from bootvol.store import snapshots as snapshot_rows
+from bootvol.store import states
+from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
+
+
+class Snapshots:
+    """The snapshots of all tenants, seen through the eyes of a caller.
+
+    :param now: the time, as an aware UTC datetime.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        backends: Backends,
+        quota: Quota,
+        work: Work,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._backends = backends
+        self._quota = quota
+        self._work = work
+        self._now = now
+
+    async def create(self, caller: Caller, wanted: NewSnapshot) -> Snapshot:
+        """Add a snapshot in status ``creating``; a worker takes it from there.
+
+        :raises VolumeNotFound: there is no such volume.
+        :raises VolumeBusy: its status does not allow it.
+        :raises QuotaExceeded: the tenant has as many snapshots as it may.
+        """
+        added = await self._database.write(self._add, caller, wanted)
+        self._work.wake()
+        return added
+
+    def _add(self, db: Db, caller: Caller, wanted: NewSnapshot) -> Snapshot:
+        volume_rows.take_turns(db, caller.tenant)
+        volume = volume_rows.get(db, caller.tenant, wanted.volume_id, lock=True)
+        free = volume.status is Status.AVAILABLE
+        promised = free and attachment_rows.is_promised(db, volume.id)
+        # What is being written to has a state of one moment only where a backend clones.
+        clones = self._backends.named(volume.backend).capabilities.clones
+        forced = wanted.force and volume.status is Status.IN_USE and clones
+        if promised or not (free or forced):
+            raise VolumeBusy("Volume status must be available")
+        self._quota.check_snapshots(snapshot_rows.count(db, caller.tenant))
+        snapshot = Snapshot(
+            id=0,
+            name=f"snapshot-{uuid4()}",
+            tenant=caller.tenant,
+            user=caller.user,
+            volume_id=volume.id,
+            size_gib=volume.size_gib,
+            status=Status.CREATING,
+            created_at=self._now(),
+            backend=volume.backend,
+            display_name=wanted.display_name,
+            display_description=wanted.display_description,
+        )
+        return snapshot_rows.add(db, snapshot)
+
+    async def listed(
+        self, caller: Caller, *, limit: int | None = None, offset: int = 0
+    ) -> Sequence[Snapshot]:
+        """List the tenant's snapshots, ascending by id."""
+        return await self._database.read(
+            snapshot_rows.listed, caller.tenant, limit=limit, offset=offset
+        )
+
+    async def get(self, caller: Caller, snapshot_id: int) -> Snapshot:
+        """Return one snapshot.
+
+        :raises SnapshotNotFound: there is none, or it is another tenant's.
+        """
+        return await self._database.read(snapshot_rows.get, caller.tenant, snapshot_id)
+
+    async def delete(self, caller: Caller, snapshot_id: int) -> None:
+        """Let a snapshot be removed, even while it is being made.
+
+        :raises SnapshotNotFound: there is none, or it is another tenant's.
+        :raises SnapshotBusy: its status does not allow it.
+        """
+        await self._database.write(_mark_deleted, caller.tenant, snapshot_id)
+        self._work.stop_making(Kind.SNAPSHOT, snapshot_id)
+        self._work.wake()
+
+
+def _mark_deleted(db: Db, tenant: str, snapshot_id: int) -> None:
+    snapshot_rows.get(db, tenant, snapshot_id, lock=True)
+    try:
+        states.happen(db, Kind.SNAPSHOT, snapshot_id, Event.DELETE)
+    except IllegalTransition:
+        raise SnapshotBusy from None

@@ -1,0 +1,129 @@
+"""What a job does, and what it works with.  Each kind of work is a :class:`Task` of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import attrs
+from sqlalchemy import Connection as Db
+from twisted.internet.interfaces import IReactorTime
+
+from bootvol.errors import ErrorReport
+from bootvol.interfaces import IHypervisor
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Connection
+from bootvol.service.backends import Backends
+from bootvol.service.goldens import Goldens
+from bootvol.service.imports import Importer
+from bootvol.service.places import Copier
+from bootvol.store import states
+from bootvol.store.database import Database
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Exporter(Protocol):
+    """Serves volumes to hypervisors that cannot open them where they lie."""
+
+    async def open(self, name: str, source: Connection) -> Connection:
+        """Serve a volume, and return how it is reached; idempotent, and after a restart, too."""
+
+    async def close(self, name: str) -> None:
+        """Cut off whoever reaches it, and serve it no more; idempotent."""
+
+    async def names(self) -> Collection[str]:
+        """Return the names of the volumes that are served, also by a daemon that was killed."""
+
+
+@attrs.frozen
+class Tools:
+    """What tasks work with.
+
+    :ivar daemon: the name by which servers and exports are this daemon's.
+    :ivar hypervisor: None where servers are run elsewhere.
+    :ivar exporter: None where hypervisors open volumes where they lie.
+    """
+
+    daemon: str
+    database: Database
+    backends: Backends
+    copier: Copier
+    importer: Importer
+    goldens: Goldens
+    hypervisor: IHypervisor | None
+    exporter: Exporter | None
+    clock: IReactorTime
+
+
+class Held(Protocol):
+    """The claim under which a task works."""
+
+    async def note(
+        self, query: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``query(connection, …)`` in a transaction that commits only while the claim holds."""
+
+    async def keep(self) -> None:
+        """Renew the claim, and write progress down durably."""
+
+
+class Task:
+    """What is to be done with one volume, snapshot or server.
+
+    :ivar kind: what it is.
+    :ivar id: its id.
+    :ivar statuses: those in which this is what is wanted of it; the claim ends with any other.
+    """
+
+    kind: Kind
+    statuses: Collection[Status]
+
+    def __init__(self, number: int, tools: Tools) -> None:
+        self.id = number
+        self.tools = tools
+
+    @property
+    def source(self) -> str | None:
+        """The image source that it takes a place of; None if it is no import."""
+        return None
+
+    @property
+    def backend(self) -> str | None:
+        """The backend whose volumes it works on, if it is that of one."""
+        return None
+
+    async def work(self, claim: Held) -> Event:
+        """Do it; return what has happened by that.
+
+        When it raises or is cancelled, nothing is open and nothing goes on.
+        """
+        raise NotImplementedError
+
+    async def undo(self) -> Event:
+        """After a failure, put right what can be; return what has happened in the end.
+
+        Whatever it raises is logged, and counts as :attr:`Event.FAIL`.
+        """
+        return Event.FAIL
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """Write down what has happened; in the transaction that ends the claim."""
+        states.happen(db, self.kind, self.id, event, error)
+
+    def stop(self) -> None:
+        """It is being cancelled: whatever fails now, do not try it again."""
+
+    def ending(self, *, failed: bool) -> None:
+        """It has ended; what :meth:`columns` returns now is the last of it."""
+
+    def columns(self) -> dict[str, Any]:
+        """Return the progress as it is now; what :meth:`record` writes down."""
+        return {}
+
+    def record(self, db: Db, columns: dict[str, Any]) -> None:
+        """Write progress down; in another thread."""
+
+    async def after(self) -> None:
+        """Look after what others may have been waiting for; it has been settled already."""

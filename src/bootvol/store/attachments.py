@@ -1,0 +1,182 @@
+"""Rows of attachments: which volume is, or is to be, which disk of which server.
+
+A volume has at most one.  While it has, nothing else may be done to it: it is being attached, in
+use, being detached, or promised to a server that is being built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
+from bootvol.lifecycle import Status
+from bootvol.model import Attachment, Server, Volume
+from bootvol.model import Connection as Reached
+from bootvol.store.schema import attachments, volumes
+from bootvol.store.volumes import of_row
+
+#: Nova's pattern of Folsom (reference, section 5.8), and the bare form of a root volume.
+_DEVICE: Final = re.compile(r"(/dev/)?(xvd|[a-z]d)[a-z]+[0-9]*")
+#: The names that are given when the caller names none: vda is what a server boots from.
+_FREE: Final = [f"vd{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"]
+
+
+def add(
+    connection: Connection,
+    tenant: str,
+    attachment: Attachment,
+    server: Server | None,
+) -> Attachment:
+    """Insert an attachment; return it with the device it got.
+
+    To be called when :func:`bootvol.store.volumes.take_turns` has been.
+
+    :param attachment: with an empty device the next free one is taken.
+    :param server: the one that it is attached to, if bootvol runs it.
+    :raises InvalidDevice: the device's name is none.
+    :raises DeviceInUse: the server has a disk of that name, or as many as it can have.
+    """
+    query = select(attachments.c.disk).where(
+        attachments.c.tenant == tenant, attachments.c.server_id == attachment.server_id
+    )
+    taken = set(connection.scalars(query))
+    device = attachment.device
+    if not device:
+        free = next((name for name in _FREE if name not in taken), None)
+        if free is None:
+            raise DeviceInUse("any")
+        device = f"/dev/{free}"
+    if len(device) > 32 or not _DEVICE.fullmatch(device):
+        raise InvalidDevice(device)
+    added = attrs.evolve(attachment, device=device)
+    if added.disk in taken:
+        raise DeviceInUse(device)
+    connection.execute(
+        insert(attachments).values(
+            volume_id=added.volume_id,
+            tenant=tenant,
+            server_id=added.server_id,
+            hosted=server.id if server else None,
+            device=device,
+            disk=added.disk,
+            delete_on_termination=added.delete_on_termination,
+            daemon=server.daemon if server else None,
+        )
+    )
+    return added
+
+
+def get(connection: Connection, tenant: str, server_id: str, volume_id: int) -> Attachment:
+    """Return an attachment that callers may see.
+
+    :raises AttachmentNotFound: the volume is not attached to that server.
+    """
+    for found in listed(connection, tenant, server_id):
+        if found.volume_id == volume_id:
+            return found
+    raise AttachmentNotFound
+
+
+def listed(
+    connection: Connection,
+    tenant: str,
+    server_id: str,
+    *,
+    limit: int | None = None,
+    offset: int = 0,
+) -> Sequence[Attachment]:
+    """Return what a server has attached, or soon will have, ascending by volume."""
+    query = (
+        select(attachments)
+        .join(volumes)
+        .where(
+            attachments.c.tenant == tenant,
+            attachments.c.server_id == server_id,
+            volumes.c.status.in_([Status.ATTACHING, Status.IN_USE, Status.DETACHING]),
+        )
+        .order_by(attachments.c.volume_id)
+    )
+    return [_of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+
+def is_promised(connection: Connection, volume_id: int) -> bool:
+    """Tell whether a volume is, or is to be, a disk of some server."""
+    return find(connection, volume_id) is not None
+
+
+def find(connection: Connection, volume_id: int) -> Attachment | None:
+    """Return the attachment of a volume, whether callers may see it or not; None if it has none."""
+    row = connection.execute(
+        select(attachments).where(attachments.c.volume_id == volume_id)
+    ).one_or_none()
+    return _of_row(row) if row is not None else None
+
+
+def take(connection: Connection, volume_id: int, daemon: str | None) -> Attachment:
+    """Note which daemon has a volume plugged in or serves it, if any; return the attachment.
+
+    :raises AttachmentNotFound: there is none.
+    """
+    connection.execute(
+        update(attachments).where(attachments.c.volume_id == volume_id).values(daemon=daemon)
+    )
+    found = find(connection, volume_id)
+    if found is None:
+        raise AttachmentNotFound
+    return found
+
+
+def reached(connection: Connection, volume_id: int, by: Reached | None) -> None:
+    """Note how a volume's server reaches it; None where it opens it as it lies."""
+    connection.execute(
+        update(attachments)
+        .where(attachments.c.volume_id == volume_id)
+        .values(address_kind=by.kind if by else None, address=by.address if by else None)
+    )
+
+
+def reach(connection: Connection, volume_id: int) -> Reached | None:
+    """Return how a volume's server reaches it; None where it opens it as it lies."""
+    row = connection.execute(
+        select(attachments.c.address_kind, attachments.c.address).where(
+            attachments.c.volume_id == volume_id, attachments.c.address.is_not(None)
+        )
+    ).one_or_none()
+    return Reached(row.address_kind, row.address) if row is not None else None
+
+
+def remove(connection: Connection, volume_id: int) -> None:
+    """Remove the attachment of a volume, if it has one."""
+    connection.execute(delete(attachments).where(attachments.c.volume_id == volume_id))
+
+
+def disks(connection: Connection, server_id: int) -> Sequence[tuple[Volume, Attachment]]:
+    """Return the volumes of a server that bootvol runs, the one that it boots from first."""
+    query = (
+        select(volumes, attachments.c.device, attachments.c.delete_on_termination)
+        .join(attachments)
+        .where(attachments.c.hosted == server_id)
+        .order_by(attachments.c.disk)
+    )
+    return [
+        (
+            of_row(row),
+            Attachment(row.id, str(server_id), row.device, row.delete_on_termination),
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def served(connection: Connection, daemon: str) -> Sequence[Volume]:
+    """Return the volumes that a daemon has plugged in or serves, or is about to."""
+    query = select(volumes).join(attachments).where(attachments.c.daemon == daemon)
+    return [of_row(row) for row in connection.execute(query)]
+
+
+def _of_row(row: Row[Any]) -> Attachment:
+    return Attachment(row.volume_id, row.server_id, row.device, row.delete_on_termination)

@@ -1,0 +1,159 @@
+"""The line in which imports wait: who is next, who is where, and who waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Subquery,
+    and_,
+    case,
+    func,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from bootvol.lifecycle import MAKING, Kind
+from bootvol.store import claims
+from bootvol.store import goldens as golden_rows
+from bootvol.store.schema import imports, turns, volumes
+
+#: The same tables once more, for what one import has to do with another.
+_OTHERS: Final = volumes.alias("others")
+_OTHER_IMPORTS: Final = imports.alias("other_imports")
+
+
+def claim(connection: Connection, holder: claims.Holder, full: Collection[str]) -> Row[Any] | None:
+    """Claim the first import in line that may be claimed; return its volume's row, or None.
+
+    :param full: names of the sources whose imports may not be claimed.
+    """
+    line = _line(holder.now)
+    waiting = (
+        select(line.c.id)
+        .where(
+            line.c.backend.in_(holder.backends),
+            line.c.source.not_in(full),
+            line.c.id.not_in(holder.busy[Kind.VOLUME]),
+        )
+        .order_by(line.c.position)
+    )
+    # One after the other: PostgreSQL locks no rows of a query with window functions, and joined to
+    # one it looks through the whole line again for each volume.
+    numbers: Iterable[int] = connection.scalars(waiting).all()
+    for number in numbers:
+        mine = and_(volumes.c.id == number, volumes.c.status.in_(MAKING))
+        row = claims.claim(connection, Kind.VOLUME, holder, mine)
+        if row is not None:
+            _note_turn(connection, row.tenant)
+            return row
+    return None
+
+
+def position(connection: Connection, volume_id: int, now: float) -> int | None:
+    """Return an import's place in line, from 1; None if it does not wait.
+
+    :param now: seconds since 1970.
+    """
+    line = _line(now)
+    return connection.execute(
+        select(line.c.position).where(line.c.id == volume_id)
+    ).scalar_one_or_none()
+
+
+def leader(connection: Connection, volume_id: int, now: float) -> int | None:
+    """Return the volume whose import an import waits for, since both copy the same; or None.
+
+    :param now: seconds since 1970.
+    """
+    running = _running(now).subquery()
+    query = (
+        select(running.c.id)
+        .select_from(volumes.join(imports))
+        .join(
+            running,
+            and_(running.c.backend == volumes.c.backend, running.c.content == imports.c.content),
+        )
+        .where(
+            volumes.c.id == volume_id,
+            claims.free(volumes, now),
+            ~_content().in_(golden_rows.ready()),
+        )
+        .order_by(running.c.id)
+    )
+    return connection.scalars(query.limit(1)).one_or_none()
+
+
+def _running(now: float) -> Select[tuple[int, str, str]]:
+    """Return the query for the imports that others may wait for: they copy what can be told.
+
+    Another that copies the same to the same backend waits, unless that has a golden volume of it.
+    """
+    return (
+        select(_OTHERS.c.id, _OTHERS.c.backend, _OTHER_IMPORTS.c.content)
+        .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
+        .where(
+            _OTHERS.c.status.in_(MAKING),
+            _OTHERS.c.lease_until >= now,
+            _OTHER_IMPORTS.c.content.is_not(None),
+        )
+    )
+
+
+def _content() -> ColumnElement[Any]:
+    """Return what an import copies, and where to; one that cannot be told is like no other."""
+    return tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
+
+
+def _line(now: float) -> Subquery:
+    """Return the line of waiting imports: ``id``, ``backend``, ``source``, ``position`` from 1.
+
+    One that waits for another import of the same image is not in line.
+
+    Tenants take turns.  An import's turn is the number of those that its tenant has running or
+    waiting before it, so that however many one tenant asks for, another's first one comes next.
+    Of the same turn, the tenant goes first that has waited longest for one: where one import runs
+    at a time nobody has any running when the next is claimed, and by their age alone the fifty of
+    one tenant would all come before another's.
+    """
+    tenant, free = volumes.c.tenant, claims.free(volumes, now)
+    # From the few that run, not from each that waits: there may be thousands.
+    running = _running(now).subquery()
+    led = select(running.c.backend, running.c.content)
+    waits = and_(free, or_(_content().not_in(led), _content().in_(golden_rows.ready())))
+    unsettled = (
+        select(
+            volumes.c.id,
+            volumes.c.backend,
+            imports.c.source,
+            waits.label("waits"),
+            (
+                func.sum(case((free, 0), else_=1)).over(partition_by=tenant)
+                + func.row_number().over(partition_by=[tenant, waits], order_by=volumes.c.id)
+            ).label("turn"),
+            func.coalesce(turns.c.last, 0).label("last"),
+        )
+        .select_from(volumes.join(imports).outerjoin(turns, turns.c.tenant == tenant))
+        .where(volumes.c.status.in_(MAKING))
+        .subquery()
+    )
+    place = func.row_number().over(order_by=[unsettled.c.turn, unsettled.c.last, unsettled.c.id])
+    columns = (unsettled.c.id, unsettled.c.backend, unsettled.c.source, place.label("position"))
+    return select(*columns).where(unsettled.c.waits).subquery("line")
+
+
+def _note_turn(connection: Connection, tenant: str) -> None:
+    """Note that a tenant has had its turn, after all others."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    last = select(func.coalesce(func.max(turns.c.last), 0) + 1).scalar_subquery()
+    noted = insert(turns).values(tenant=tenant, last=last)
+    connection.execute(
+        noted.on_conflict_do_update(index_elements=["tenant"], set_={"last": noted.excluded.last})
+    )

@@ -1,0 +1,89 @@
+"""Rows of servers: add, look up, count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
+
+from bootvol.errors import ServerNotFound
+from bootvol.lifecycle import Status
+from bootvol.model import Server
+from bootvol.store.schema import attachments, servers
+from bootvol.store.states import error_of
+
+#: The largest id that a database may ever have given.
+_LARGEST = 2**31 - 1
+
+
+def add(connection: Connection, server: Server) -> Server:
+    """Insert ``server``, whose own id is ignored; return it with the id it got."""
+    values = attrs.asdict(server, filter=attrs.filters.exclude("id", "error"), recurse=False)
+    added = insert(servers).values(values).returning(servers.c.id)
+    return attrs.evolve(server, id=connection.execute(added).scalar_one())
+
+
+def get(connection: Connection, tenant: str, server_id: str, *, lock: bool = False) -> Server:
+    """Return a tenant's server.
+
+    :param server_id: its id in digits, or its uuid (reference, section 2.2).
+    :param lock: until the transaction ends nobody else changes the server.
+    :raises ServerNotFound: there is none, or it is another tenant's.
+    """
+    is_id = server_id.isascii() and server_id.isdigit() and len(server_id) <= 10
+    number = int(server_id) if is_id else 0
+    named = [servers.c.uuid == server_id]
+    if 0 < number <= _LARGEST:
+        named.append(servers.c.id == number)
+    query = select(servers).where(servers.c.tenant == tenant, or_(*named))
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise ServerNotFound(server_id)
+    return of_row(row)
+
+
+def listed(
+    connection: Connection, tenant: str, *, limit: int | None = None, offset: int = 0
+) -> Sequence[Server]:
+    """Return a tenant's servers, the newest first (reference, section 2.4)."""
+    query = select(servers).where(servers.c.tenant == tenant).order_by(servers.c.id.desc())
+    return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+
+def count(connection: Connection, tenant: str) -> int:
+    """Count a tenant's servers, whatever their status."""
+    query = select(func.count()).select_from(servers).where(servers.c.tenant == tenant)
+    return connection.execute(query).scalar_one()
+
+
+def having(connection: Connection, volume_id: int) -> Server | None:
+    """Return the server that has, or is to have, a volume; None if bootvol does not run it."""
+    query = select(servers).join(attachments).where(attachments.c.volume_id == volume_id)
+    row = connection.execute(query).one_or_none()
+    return of_row(row) if row is not None else None
+
+
+def take(connection: Connection, server_id: int, daemon: str) -> None:
+    """Note which daemon's hypervisor runs a server."""
+    connection.execute(update(servers).where(servers.c.id == server_id).values(daemon=daemon))
+
+
+def of_row(row: Row[Any]) -> Server:
+    """Return the server that a row stands for."""
+    return Server(
+        id=row.id,
+        name=row.name,
+        uuid=row.uuid,
+        tenant=row.tenant,
+        user=row.user,
+        status=Status(row.status),
+        created_at=row.created_at,
+        display_name=row.display_name,
+        flavor_id=row.flavor_id,
+        memory_mib=row.memory_mib,
+        cpus=row.cpus,
+        daemon=row.daemon,
+        error=error_of(row),
+    )

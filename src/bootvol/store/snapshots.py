@@ -1,0 +1,67 @@
+"""Rows of snapshots: add, look up, count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from sqlalchemy import Connection, Row, func, insert, select
+
+from bootvol.errors import SnapshotNotFound
+from bootvol.lifecycle import Status
+from bootvol.model import Snapshot
+from bootvol.store.schema import snapshots
+from bootvol.store.states import error_of
+
+
+def add(connection: Connection, snapshot: Snapshot) -> Snapshot:
+    """Insert ``snapshot``, whose own id is ignored; return it with the id it got."""
+    values = attrs.asdict(snapshot, filter=attrs.filters.exclude("id", "error"), recurse=False)
+    added = insert(snapshots).values(values).returning(snapshots.c.id)
+    return attrs.evolve(snapshot, id=connection.execute(added).scalar_one())
+
+
+def get(connection: Connection, tenant: str, snapshot_id: int, *, lock: bool = False) -> Snapshot:
+    """Return a tenant's snapshot.
+
+    :param lock: until the transaction ends nobody else changes the snapshot.
+    :raises SnapshotNotFound: there is none, or it is another tenant's.
+    """
+    query = select(snapshots).where(snapshots.c.id == snapshot_id, snapshots.c.tenant == tenant)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise SnapshotNotFound(snapshot_id)
+    return of_row(row)
+
+
+def listed(
+    connection: Connection, tenant: str, *, limit: int | None = None, offset: int = 0
+) -> Sequence[Snapshot]:
+    """Return a tenant's snapshots, ascending by id."""
+    query = select(snapshots).where(snapshots.c.tenant == tenant).order_by(snapshots.c.id)
+    return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+
+def count(connection: Connection, tenant: str) -> int:
+    """Count a tenant's snapshots, whatever their status."""
+    query = select(func.count()).select_from(snapshots).where(snapshots.c.tenant == tenant)
+    return connection.execute(query).scalar_one()
+
+
+def of_row(row: Row[Any]) -> Snapshot:
+    """Return the snapshot that a row stands for."""
+    return Snapshot(
+        id=row.id,
+        name=row.name,
+        tenant=row.tenant,
+        user=row.user,
+        volume_id=row.volume_id,
+        size_gib=row.size_gib,
+        status=Status(row.status),
+        created_at=row.created_at,
+        backend=row.backend,
+        display_name=row.display_name,
+        display_description=row.display_description,
+        error=error_of(row),
+    )

@@ -1,0 +1,60 @@
+"""Statuses in rows: takes what has a life from one to the next, and shows why something failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import delete as delete_from
+
+from bootvol.errors import ErrorReport, NotFound
+from bootvol.lifecycle import Event, Kind, Status, after
+from bootvol.store.schema import LIVING
+
+
+def happen(
+    connection: Connection,
+    kind: Kind,
+    number: int,
+    event: Event,
+    error: ErrorReport | None = None,
+) -> Status:
+    """Take something to the status that ``event`` leads to, and return that.
+
+    The row is locked until the transaction ends; it goes with :attr:`Status.GONE`.
+
+    :param number: its id.
+    :param error: the reason that is kept with it from now on, if any.
+    :raises NotFound: the row is gone.
+    :raises bootvol.lifecycle.IllegalTransition: the event cannot happen to it now.
+    """
+    table = LIVING[kind]
+    mine = table.c.id == number
+    now = connection.execute(
+        select(table.c.status).where(mine).with_for_update()
+    ).scalar_one_or_none()
+    if now is None:
+        raise NotFound
+    status = after(Status(now), event)
+    if status is Status.GONE:
+        connection.execute(delete_from(table).where(mine))
+        return status
+    connection.execute(
+        update(table)
+        .where(mine)
+        .values(
+            status=status,
+            error_code=error.code if error else None,
+            error_message=error.message if error else None,
+            error_retryable=error.retryable if error else None,
+            error_remedy=error.remedy if error else None,
+        )
+    )
+    return status
+
+
+def error_of(row: Row[Any]) -> ErrorReport | None:
+    """Return why what a row stands for failed."""
+    if row.error_code is None:
+        return None
+    return ErrorReport(row.error_code, row.error_message, row.error_retryable, row.error_remedy)
