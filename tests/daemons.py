@@ -61,6 +61,9 @@ directory = "images"
 """
 
 
+#: Where each kind is found.
+_PATHS = {"volume": "os-volumes", "snapshot": "os-snapshots", "server": "servers"}
+
 #: The state of a daemon that is alone.
 EMBEDDED = 'url = "sqlite:///bootvol.db"\ndirectory = "."'
 
@@ -158,23 +161,31 @@ class Running:
         number: int = answer.json["volume"]["id"]
         return number
 
-    async def status(self, volume: int) -> str:
-        """Return a volume's status, "gone" if there is none."""
-        answer = await self.call("GET", f"os-volumes/{volume}")
-        return "gone" if answer.status == 404 else str(answer.json["volume"]["status"])
+    async def snapshot(self, volume: int, **more: Any) -> int:
+        """Make a snapshot of a volume, and return its id."""
+        wanted = {"snapshot": {"volume_id": volume, **more}}
+        answer = await self.call("POST", "os-snapshots", wanted)
+        assert answer.status == 200, answer
+        number: int = answer.json["snapshot"]["id"]
+        return number
+
+    async def status(self, number: int, kind: str = "volume") -> str:
+        """Return the status of a volume or of another ``kind``, "gone" if there is none."""
+        answer = await self.call("GET", f"{_PATHS[kind]}/{number}")
+        return "gone" if answer.status == 404 else str(answer.json[kind]["status"])
 
     async def progress(self, volume: int) -> Any:
         """Return the progress of a volume's import."""
         return (await self.call("GET", f"hp-bootable-volumes/{volume}/import")).json["import"]
 
-    async def until(self, volume: int, *wanted: str) -> str:
-        """Wait until a volume has one of the statuses, and return it."""
+    async def until(self, number: int, *wanted: str, kind: str = "volume") -> str:
+        """Wait until a volume, or another ``kind``, has one of the statuses, and return it."""
         for _ in range(600):
-            status = await self.status(volume)
+            status = await self.status(number, kind)
             if status in wanted:
                 return status
             await pause(0.05)
-        raise AssertionError(f"volume {volume} is {status}, not {wanted}")
+        raise AssertionError(f"{kind} {number} is {status}, not {wanted}")
 
     def files(self) -> list[Path]:
         """Return what lies in the folder of volumes."""
