@@ -21,6 +21,9 @@ BIN = Path(sys.executable).parent
 #: The daemon in the foreground; its options follow.
 TWISTD = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "bootvol"]
 
+#: What is in one of these is on its way.
+_UNSETTLED = {"creating", "downloading", "deleting", "attaching", "detaching"}
+
 
 class Process:
     """A daemon that twistd runs in the foreground.
@@ -70,26 +73,27 @@ class Process:
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path relative to the tenant's base URI."""
-        return self._call("GET", path)
+        return self.call("GET", path)
 
     def create(self, image: str, size: int = 1) -> int:
         """Create a bootable volume; return its id."""
         wanted = {"volume": {"size": size, "imageRef": image}}
-        number: int = self._call("POST", "os-volumes", wanted)["volume"]["id"]
+        number: int = self.call("POST", "os-volumes", wanted)["volume"]["id"]
         return number
 
     def delete(self, volume: int) -> None:
         """Delete a volume."""
-        self._call("DELETE", f"os-volumes/{volume}")
+        self.call("DELETE", f"os-volumes/{volume}")
 
     def statuses(self) -> list[str]:
-        """Return the status of every volume."""
-        return [volume["status"] for volume in self.get("os-volumes")["volumes"]]
+        """Return the status of every volume, then that of every snapshot."""
+        volumes = self.get("os-volumes")["volumes"]
+        return [each["status"] for each in volumes + self.get("os-snapshots")["snapshots"]]
 
     def until_settled(self, seconds: float = 120) -> list[str]:
-        """Wait until no volume is on its way any more; return all statuses."""
+        """Wait until nothing is on its way any more; return all statuses."""
         end = time.monotonic() + seconds
-        while {"creating", "downloading", "deleting"} & set(self.statuses()):
+        while _UNSETTLED & set(self.statuses()):
             assert time.monotonic() < end, self.statuses()
             time.sleep(0.1)
         return self.statuses()
@@ -104,7 +108,8 @@ class Process:
         (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
 
-    def _call(self, method: str, path: str, body: Any = None) -> Any:
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request; return the JSON of its answer, or None."""
         request = urllib.request.Request(
             f"{self.base}/{path}",
             None if body is None else json.dumps(body).encode(),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from demo.bootdisk import HELLO, disk
@@ -80,6 +83,67 @@ async def test_killed_at_random_moments(tmp_path: Path, web: BadWeb, server: Ser
         assert "Traceback" not in daemon.log.read_text()
     finally:
         await deferToThread(daemon.stop)
+
+
+@ensureDeferred
+async def test_killed_among_snapshots_and_attachments(tmp_path: Path) -> None:
+    """Whatever clients ask for meanwhile; the seed is printed when it fails."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    await deferToThread(_kill_among_snapshots, tmp_path, random.Random(seed))
+
+
+def _kill_among_snapshots(folder: Path, chance: random.Random) -> None:
+    daemon = Process(folder, "[quota]\nvolumes = 1000\nsnapshots = 1000")
+    (daemon.images / "disk").write_bytes(CONTENT)
+    try:
+        daemon.create("disk")
+        for _ in range(12):
+            for _ in range(chance.randint(1, 12)):
+                _ask(daemon, chance)
+            time.sleep(chance.uniform(0, 0.5))
+            daemon.stop(signal.SIGKILL)
+            daemon.start()
+        assert set(daemon.until_settled()) <= {"available", "in-use"}
+        volumes = daemon.get("os-volumes")["volumes"]
+        snapshots = daemon.get("os-snapshots")["snapshots"]
+        for volume in volumes:
+            assert bool(volume["attachments"]) == (volume["status"] == "in-use")
+        files = list(daemon.volumes.iterdir())
+        assert len(files) == len(volumes) + len(snapshots), "no stray file is left"
+        for file in files:
+            with file.open("rb") as held:
+                assert held.read(len(CONTENT)) == CONTENT
+        assert "Traceback" not in daemon.log.read_text()
+    finally:
+        daemon.stop()
+
+
+def _ask(daemon: Process, chance: random.Random) -> None:
+    """Ask for something by chance; that it cannot be had just now is an answer, too."""
+    volumes = [each["id"] for each in daemon.get("os-volumes")["volumes"]] or [0]
+    snapshots = [each["id"] for each in daemon.get("os-snapshots")["snapshots"]] or [0]
+    volume, snapshot = chance.choice(volumes), chance.choice(snapshots)
+    attachments = "servers/7/os-volume_attachments"
+    asked: tuple[str, str, Any] = chance.choice(
+        [
+            ("POST", "os-volumes", {"volume": {"size": 1, "imageRef": "disk"}}),
+            ("POST", "os-volumes", {"volume": {"snapshot_id": snapshot}}),
+            ("POST", "os-snapshots", {"snapshot": {"volume_id": volume}}),
+            ("POST", attachments, {"volumeAttachment": {"volumeId": volume}}),
+            ("DELETE", f"{attachments}/{volume}", None),
+            ("DELETE", f"os-volumes/{volume}", None),
+            ("DELETE", f"os-snapshots/{snapshot}", None),
+        ]
+    )
+    try:
+        daemon.call(*asked)
+    except HTTPError as answer:
+        refused = answer.code
+        answer.close()
+    else:
+        return
+    assert refused in {400, 404}, asked
 
 
 @ensureDeferred
