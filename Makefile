@@ -28,9 +28,11 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 # What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
-# PostgreSQL, file systems to break.
+# PostgreSQL, file systems to break, what a guest of our own is made of.
 packages:
-	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs mount
+	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
+	  mount grub-common grub-pc-bin
+	sh tests/guest/fetch.sh
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 
 from bootvol.threads import Threads
-from tests import postgresql
+from tests import guest, postgresql
 from tests.daemons import Running, reactor
 
 
@@ -42,3 +42,14 @@ def postgresql_server() -> Iterator[str]:
 def new_postgresql(postgresql_server: str) -> Callable[[], str]:
     """Make an empty database on it, and return its URL."""
     return lambda: postgresql.create_database(postgresql_server, f"test-{uuid4()}")
+
+
+@pytest.fixture(scope="session")
+def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk whose guest remembers how often it has booted: see :mod:`tests.guest`.
+
+    It serves the whole run: boot from copies.
+    """
+    image = tmp_path_factory.mktemp("guest") / "guest.raw"
+    guest.make(image)
+    return image

@@ -1,0 +1,132 @@
+"""A server's QEMU: what it is told when it starts, and the process that it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from bootvol.model import Machine
+from bootvol_plugins.qemu import console, disks
+from bootvol_plugins.qemu.folders import PID, SOCKET
+from bootvol_plugins.qemu.options import QemuOptions
+
+#: Descriptors of the processes beyond the usual three: the folder, whose lock they hold; the pipe
+#: between them; and from there on the disks.
+FOLDER: Final = 3
+CONSOLE: Final = 4
+DISKS: Final = 5
+#: The most that is kept of what QEMU complains of, in bytes.
+_KEPT: Final = 64 * 1024
+
+
+def command(options: QemuOptions, binary: str, server: str, machine: Machine) -> list[str]:
+    """Return the command that runs a server, in its folder.
+
+    Those of its disks that are opened here have the descriptors from :data:`DISKS` on.
+
+    :param binary: the path of QEMU.
+    :raises HypervisorFailed: there is no way to reach a disk.
+    """
+    words = [
+        *("setsid", binary, "-name", server, "-no-user-config", "-nodefaults"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        # graphics=off lets the BIOS and boot loaders speak on the serial console too.
+        *("-machine", f"pc,graphics=off,usb=off,accel={options.accel}"),
+        *("-cpu", "max", "-m", str(machine.memory_mib), "-smp", str(machine.cpus)),
+        *("-boot", "strict=on", "-display", "none", "-vga", "none", "-nic", "none"),
+        *("-pidfile", PID, "-qmp", f"unix:{SOCKET},server=on,wait=off"),
+        *("-add-fd", f"fd={CONSOLE},set={CONSOLE}"),
+        *("-chardev", f"file,id=console,path=/dev/fdset/{CONSOLE},append=on"),
+        *("-serial", "chardev:console"),
+    ]
+    descriptor = DISKS
+    for place, disk in enumerate(machine.disks):
+        secret = disks.credentials(disk, options.tls)
+        if secret is not None:
+            words += ["-object", json.dumps(secret)]
+        words += ["-blockdev", json.dumps(disks.block(disk, descriptor, options.tls))]
+        # Nothing but the first disk is booted from.
+        order = {} if place else {"bootindex": 0}
+        words += ["-device", json.dumps({**disks.device(disk), **order})]
+        if disks.has_descriptor(disk.connection):
+            name = f"opaque={disks.node_name(disk)}"
+            words += ["-add-fd", f"fd={descriptor},set={descriptor},{name}"]
+            descriptor += 1
+    return words
+
+
+class Process(ProcessProtocol):
+    """A process that outlives the daemon, of whose beginning the daemon hears.
+
+    :ivar ended: fires when it has ended.
+    """
+
+    def __init__(self) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self.failed = False
+        self._complaint = b""
+
+    def errReceived(self, data: bytes) -> None:
+        """It complained."""
+        self._complaint += data[: _KEPT - len(self._complaint)]
+
+    def processEnded(self, reason: Failure) -> None:
+        """It has ended, and all that it said has come."""
+        ended: Any = reason.value
+        self.failed = ended.exitCode != 0
+        self.ended.callback(None)
+
+    @property
+    def complaint(self) -> str:
+        """Why it does not start, in QEMU's words."""
+        lines = self._complaint.decode("utf-8", "replace").splitlines()
+        errors = [line for line in lines if ": " in line and "warning:" not in line]
+        if not errors:
+            return "QEMU ended without a word"
+        # "qemu-system-x86_64: -blockdev {...}: what is wrong"
+        _, _, text = errors[0].partition(": ")
+        return text.rpartition("}: ")[2].rstrip(".")
+
+    def kill(self) -> None:
+        """End it now."""
+        transport: Any = self.transport
+        with contextlib.suppress(ProcessExitedAlready):
+            transport.signalProcess("KILL")
+
+    def leave(self) -> None:
+        """Hear no more of it: what a process says for years is not kept."""
+        transport: Any = self.transport
+        transport.closeChildFD(2)
+
+
+def spawn(reactor: Any, command: Sequence[str], folder: str, files: Mapping[int, Any]) -> Process:
+    """Start a process in a folder.
+
+    :param files: its descriptors, as spawnProcess takes them; of the usual three, those that are
+        not among them are nothing.
+    """
+    process = Process()
+    with open(os.devnull, "r+b") as nothing:
+        reactor.spawnProcess(
+            process,
+            command[0],
+            command,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            path=folder,
+            childFDs={**dict.fromkeys(range(3), nothing.fileno()), **files},
+        )
+    return process
+
+
+def keeper() -> list[str]:
+    """Return the command that keeps what comes of its standard input as a server's console."""
+    return ["setsid", sys.executable, "-IS", console.__file__]

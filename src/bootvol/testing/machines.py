@@ -1,0 +1,117 @@
+"""A hypervisor in memory: passes the contract suite, and so may stand for a real one in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from bootvol.errors import HypervisorFailed
+from bootvol.interfaces import IHypervisor
+from bootvol.model import Connection, Disk, Machine
+
+#: What every guest has written to its console when it has started.
+READY: Final = b"The guest is ready.\r\n"
+
+
+@attrs.define
+class Server:
+    """A server in memory.
+
+    :ivar disks: what is plugged in, by device.
+    :ivar runs: False once its guest has turned it off: set it, and it is.
+    :ivar lets_go: whether its guest lets go of disks.
+    """
+
+    machine: Machine
+    disks: dict[str, Connection]
+    console: bytes = READY
+    runs: bool = True
+    lets_go: bool = True
+
+
+@implementer(IHypervisor)
+class MemoryHypervisor:
+    """Servers in memory, whose guests start at once.
+
+    :param servers: what there is, by name; it outlives this object as real servers do a daemon.
+    """
+
+    def __init__(self, name: str, reactor: Any, servers: dict[str, Server] | None = None) -> None:
+        self.name = name
+        self.servers = {} if servers is None else servers
+        self._reactor = reactor
+
+    async def start(self, server: str, machine: Machine) -> None:
+        """See :meth:`bootvol.interfaces.IHypervisor.start`."""
+        await self._turn()
+        found = self.servers.get(server)
+        if found is not None and found.runs:
+            return
+        for disk in machine.disks:
+            self._check(disk)
+        console = b"" if found is None else found.console
+        disks = {disk.device: disk.connection for disk in machine.disks}
+        self.servers[server] = Server(machine, disks, console + READY)
+
+    async def stop(self, server: str) -> None:
+        """See :meth:`bootvol.interfaces.IHypervisor.stop`."""
+        await self._turn()
+        self.servers.pop(server, None)
+
+    async def running(self) -> Collection[str]:
+        """See :meth:`bootvol.interfaces.IHypervisor.running`."""
+        await self._turn()
+        return [name for name, server in self.servers.items() if server.runs]
+
+    async def attach(self, server: str, disk: Disk) -> None:
+        """See :meth:`bootvol.interfaces.IHypervisor.attach`."""
+        await self._turn()
+        found = self.servers.get(server)
+        if found is None or not found.runs:
+            raise HypervisorFailed("the server does not run")
+        there = found.disks.get(disk.device)
+        if there == disk.connection:
+            return
+        if there is not None:
+            raise HypervisorFailed("another disk is in this place")
+        self._check(disk)
+        found.disks[disk.device] = disk.connection
+
+    async def detach(self, server: str, device: str) -> None:
+        """See :meth:`bootvol.interfaces.IHypervisor.detach`."""
+        await self._turn()
+        found = self.servers.get(server)
+        if found is None or not found.runs or device not in found.disks:
+            return
+        if not found.lets_go:
+            raise HypervisorFailed("the guest does not let go of the disk")
+        del found.disks[device]
+
+    async def console(self, server: str, length: int) -> bytes:
+        """See :meth:`bootvol.interfaces.IHypervisor.console`."""
+        await self._turn()
+        found = self.servers.get(server)
+        return found.console[-length:] if found is not None and length else b""
+
+    def _check(self, disk: Disk) -> None:
+        """See whether a disk can be plugged in: it is there, and in no server that runs.
+
+        :raises HypervisorFailed: it cannot.
+        """
+        connection = disk.connection
+        if connection.kind in {"file", "block"} and not Path(connection.address).exists():
+            raise HypervisorFailed("there is no such disk")
+        if any(
+            connection in server.disks.values() for server in self.servers.values() if server.runs
+        ):
+            raise HypervisorFailed("another server has the disk")
+
+    def _turn(self) -> Deferred[None]:
+        """Give others their turn, as a real hypervisor does."""
+        return deferLater(self._reactor, 0, lambda: None)
