@@ -50,6 +50,7 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2-packed": ("qcow2", lambda folder: convert(folder, "qcow2", ["-c"])),
     "qcow2-zstd": (None, lambda at: convert(at, "qcow2", ["-c", "-o", "compression_type=zstd"])),
     "qcow2-2": (None, lambda folder: convert(folder, "qcow2", ["-o", "compat=0.10"])),
+    "qcow2-extended": (None, lambda at: convert(at, "qcow2", ["-o", "extended_l2=on"])),
     "qcow2-gz": (None, lambda folder: gzip.compress(qcow2(folder), 1)),
     "vmdk": (None, lambda folder: convert(folder, "vmdk")),
     "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
@@ -178,6 +179,9 @@ HOSTILE = {
     "lying-askew": Hostile("image-corrupt", _lying(1 << 63 | 0x50200)),
     "strange-feature": Hostile(
         "image-corrupt", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 40))
+    ),
+    "next-feature": Hostile(
+        "image-corrupt", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 5))
     ),
     "encrypted": Hostile("unsupported-format", _encrypted),
     "head-only": Hostile("image-corrupt", lambda at: qcow2(at)[:300]),

@@ -20,10 +20,17 @@ from bootvol.errors import (
 #: What may be stated of an image whose bytes are the disk's; an ISO image that boots is one.
 PLAIN: Final = frozenset({"raw", "iso"})
 
+
+class _Qcow2(oslo.QcowInspector):
+    """Knows the last feature as well that qemu reads, extended L2 entries (bit 4)."""
+
+    I_FEATURES_MAX_BIT = 5
+
+
 #: Formats whose bytes are not those of the disk in them: where their signature lies, in bytes from
 #: the start, that signature, and what examines them.
 CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]] = {
-    "qcow2": (0, b"QFI\xfb", oslo.QcowInspector),
+    "qcow2": (0, b"QFI\xfb", _Qcow2),
     "vmdk": (0, b"KDMV", oslo.VMDKInspector),
     "vhd": (0, b"conectix", oslo.VHDInspector),
     "vhdx": (0, b"vhdxfile", oslo.VHDXInspector),
