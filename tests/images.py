@@ -36,6 +36,7 @@ def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = 
     return content
 
 
+FIXED = ["-o", "subformat=fixed,force_size"]
 #: In a vhd footer: VirtualBox and its version as the creator, and a geometry of 2 MiB.
 VBOX = {28: b"vbox\0\6\0\1Wi2k", 56: struct.pack(">HBB", 60, 4, 17)}
 
@@ -61,13 +62,14 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "vmdk": (None, lambda folder: convert(folder, "vmdk")),
     "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
     "vhd": (None, lambda folder: convert(folder, "vpc", ["-o", "force_size"])),
-    "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", ["-o", "subformat=fixed,force_size"])),
+    "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", FIXED)),
     # VirtualBox writes another creator, and a geometry that gives another size.
     "vhd-vbox": (None, lambda at: vhd(at, VBOX)),
     "vhd-fixed-vbox": ("vhd", lambda at: vhd(at, VBOX, "subformat=fixed")),
     # Hyper-V's, and one whose disk was made larger after it was made.
     "vhd-win": (None, lambda at: vhd(at, {28: b"win \0\6\0\1Wi2k"})),
     "vhd-grown": (None, lambda at: vhd(at, {40: struct.pack(">Q", MIB)})),
+    "vhd-fixed-unstated": (None, lambda at: convert(at, "vpc", FIXED)),
     "vhdx": (None, lambda folder: convert(folder, "vhdx")),
     "vdi": ("vdi", lambda folder: convert(folder, "vdi")),
 }

@@ -101,7 +101,7 @@ class Importer:
 
     async def _run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
         image, content = task.image, task.content
-        progress.resume, progress.expected = task.checkpoint, image.size_bytes
+        progress.start(task)
         await self._goldens.let_go(volume.id)
         if content is not None and await self._goldens.fill(volume, content, progress, keep):
             return
@@ -127,6 +127,8 @@ class Importer:
         spool = Spool(self._limits.spool, most, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
+            # A vhd of a fixed size is told by its end: by then there may be checkpoints.
+            await progress.forget(fetch.keep)
             progress.staged = True
             try:
                 await self._fetch(attrs.evolve(fetch, place=spool, container=packed.container))
