@@ -260,7 +260,7 @@ def main() -> None:
             ]
             with process(home, CONFIG.format(url=url), backend=NO_CACHE) as daemon:
                 bench = Bench(folder, daemon, url)
-                rows = measure(bench)
+                rows = [*measure(bench), shared(_fresh(folder), home / "images", url)]
                 more.append(("p99 of GET during two imports", latency(bench), "25 ms"))
                 more.append(("blocks of a half-zero image", allocated(bench), "1.01"))
         RESULTS.write_text(report(rows, more))
@@ -358,6 +358,21 @@ def second(folder: Path, url: str) -> float:
         run = Bench(folder, daemon, url).imported(f"{url}sha256/full")
         run()
         return statistics.median(run()[0] for _ in range(RUNS))
+
+
+def shared(folder: Path, images: Path, url: str) -> Row:
+    """Compare imports of an image on the volumes' own xfs with a copy of it that shares blocks."""
+    with disk(folder / "xfs", 4 * SIZE, "xfs") as mounted:
+        shutil.copytree(images, mounted.folder / "images")
+        with process(mounted.folder, CONFIG.format(url=url), backend=NO_CACHE) as daemon:
+            bench = Bench(mounted.folder, daemon, url)
+            return compare(
+                "directory on the same xfs, sha512",
+                bench.imported("full"),
+                "cp --reflink, sha512sum",
+                bench.shell("cp --reflink=always $DIR/images/full $OUT; sha512sum $OUT >/dev/null"),
+                "1.3",
+            )
 
 
 def report(rows: list[Row], more: list[tuple[str, float, str]]) -> str:

@@ -6,7 +6,7 @@ import gzip
 import lzma
 import struct
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -16,6 +16,8 @@ from bootvol.testing.backends import noise
 MIB = 1024 * 1024
 #: What the disk in every good image holds.
 DISK = noise(3 * MIB) + bytes(4 * MIB) + noise(MIB, 2)
+#: A disk's size that is no whole number of sectors.
+ODD = len(DISK) - 100
 
 
 def qemu_img(*arguments: str | Path) -> None:
@@ -34,6 +36,11 @@ def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = 
     return content
 
 
+FIXED = ["-o", "subformat=fixed,force_size"]
+#: In a vhd footer: VirtualBox and its version as the creator, and a geometry of 2 MiB.
+VBOX = {28: b"vbox\0\6\0\1Wi2k", 56: struct.pack(">HBB", 60, 4, 17)}
+
+
 def patched(content: bytes, offset: int, data: bytes) -> bytes:
     """Return ``content`` with ``data`` at ``offset``."""
     return content[:offset] + data + content[offset + len(data) :]
@@ -50,11 +57,19 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2-packed": ("qcow2", lambda folder: convert(folder, "qcow2", ["-c"])),
     "qcow2-zstd": (None, lambda at: convert(at, "qcow2", ["-c", "-o", "compression_type=zstd"])),
     "qcow2-2": (None, lambda folder: convert(folder, "qcow2", ["-o", "compat=0.10"])),
+    "qcow2-extended": (None, lambda at: convert(at, "qcow2", ["-o", "extended_l2=on"])),
     "qcow2-gz": (None, lambda folder: gzip.compress(qcow2(folder), 1)),
     "vmdk": (None, lambda folder: convert(folder, "vmdk")),
     "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
     "vhd": (None, lambda folder: convert(folder, "vpc", ["-o", "force_size"])),
-    "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", ["-o", "subformat=fixed,force_size"])),
+    "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", FIXED)),
+    # VirtualBox writes another creator, and a geometry that gives another size.
+    "vhd-vbox": (None, lambda at: vhd(at, VBOX)),
+    "vhd-fixed-vbox": ("vhd", lambda at: vhd(at, VBOX, "subformat=fixed")),
+    # Hyper-V's, and one whose disk was made larger after it was made.
+    "vhd-win": (None, lambda at: vhd(at, {28: b"win \0\6\0\1Wi2k"})),
+    "vhd-grown": (None, lambda at: vhd(at, {40: struct.pack(">Q", MIB)})),
+    "vhd-fixed-unstated": (None, lambda at: convert(at, "vpc", FIXED)),
     "vhdx": (None, lambda folder: convert(folder, "vhdx")),
     "vdi": ("vdi", lambda folder: convert(folder, "vdi")),
 }
@@ -104,9 +119,30 @@ def _encrypted(folder: Path) -> bytes:
     image = folder / "disk.image"
     qemu_img(
         *("create", "-f", "qcow2", "--object", "secret,id=s,data=x"),
-        *("-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", image, "1M"),
+        # Not luks: to make its key qemu-img measures time, which fails on a busy machine.
+        *("-o", "encrypt.format=aes,encrypt.key-secret=s", image, "1M"),
     )
     return image.read_bytes()
+
+
+def vhd(folder: Path, changes: Mapping[int, bytes], *options: str) -> bytes:
+    """Return a vhd image with other bytes in its footer, and in the copy of that at its start.
+
+    :param changes: bytes by where in the footer they go; its checksum is made right.
+    :param options: of qemu-img.
+    """
+    content = convert(folder, "vpc", ["-o", ",".join(["force_size", *options])])
+    footer = content[-512:]
+    for place, data in {**changes, 64: bytes(4)}.items():
+        footer = patched(footer, place, data)
+    footer = patched(footer, 64, struct.pack(">I", ~sum(footer) & 0xFFFFFFFF))
+    if content.startswith(b"conectix"):
+        content = patched(content, 0, footer)
+    return content[:-512] + footer
+
+
+def _odd_qcow2(folder: Path) -> bytes:
+    return patched(qcow2(folder), 24, struct.pack(">Q", ODD))
 
 
 def _l1(content: bytes) -> int:
@@ -178,6 +214,14 @@ HOSTILE = {
     "lying-askew": Hostile("image-corrupt", _lying(1 << 63 | 0x50200)),
     "strange-feature": Hostile(
         "image-corrupt", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 40))
+    ),
+    "next-feature": Hostile(
+        "image-corrupt", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 5))
+    ),
+    "odd-qcow2": Hostile("image-corrupt", _odd_qcow2),
+    "odd-vhd": Hostile("image-corrupt", lambda at: vhd(at, {48: struct.pack(">Q", ODD)})),
+    "vhd-difference": Hostile(
+        "image-refers-elsewhere", lambda at: vhd(at, {60: struct.pack(">I", 4)})
     ),
     "encrypted": Hostile("unsupported-format", _encrypted),
     "head-only": Hostile("image-corrupt", lambda at: qcow2(at)[:300]),

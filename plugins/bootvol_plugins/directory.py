@@ -24,7 +24,13 @@ from pydantic import Field, ValidationError, field_validator
 from zope.interface import implementer
 
 from bootvol.errors import ImageNotFound, SourceFailed
-from bootvol.interfaces import IImageSource, IImageStream, PluginContext, SourcePlugin
+from bootvol.interfaces import (
+    IFileStream,
+    IImageSource,
+    IImageStream,
+    PluginContext,
+    SourcePlugin,
+)
 from bootvol.model import Caller, Digest, Image
 from bootvol.options import ConfigPath, Options
 from bootvol.threads import Threads
@@ -153,7 +159,7 @@ class DirectorySource:
         return _FileStream(self._threads, descriptor, status)
 
 
-@implementer(IImageStream)
+@implementer(IImageStream, IFileStream)
 class _FileStream:
     """An open file."""
 
@@ -171,11 +177,23 @@ class _FileStream:
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        count = await self._threads.run(_read, self.fileno(), self._next, target)
+        self._next += count
+        if count < len(target):
+            await self.check()
+        return count
+
+    def fileno(self) -> int:
+        """See :meth:`bootvol.interfaces.IFileStream.fileno`."""
         if self._descriptor is None:
             raise SourceFailed("the image has been closed")
-        count = await self._threads.run(_read, self._descriptor, self._next, target)
-        self._next += count
-        return count
+        return self._descriptor
+
+    async def check(self) -> None:
+        """See :meth:`bootvol.interfaces.IFileStream.check`."""
+        status = await self._threads.run(os.fstat, self.fileno())
+        if _validator(status) != self.validator:
+            raise SourceFailed("The image's file was written to while it was read.")
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
@@ -40,6 +42,10 @@ from bootvol.threads import Threads
 
 #: ioctl_ficlone(2): let a file share all blocks of another.
 _FICLONE: Final = 0x40049409
+#: How the system says that a file's blocks cannot be shared with a volume.
+_NOT_SHARED: Final = frozenset(
+    {errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY}
+)
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 #: How often, and after how many seconds each time, it is looked whether a full disk still is full.
 _LOOKS: Final = 5
@@ -58,7 +64,7 @@ class FileOptions(Options):
     mounted: bool = False
 
 
-@implementer(IBlockBackend, ICloningBackend)
+@implementer(IBlockBackend, ICloningBackend, ISharingBackend)
 class FileBackend:
     """Sparse files.  A new one reads as zeros, and takes no space until it is written.
 
@@ -76,7 +82,9 @@ class FileBackend:
         clones: bool = False,
     ) -> None:
         # Whole blocks of 4 KiB suit direct I/O on any disk.
-        self.capabilities = Capabilities(reads_zero_when_new=True, block_size=4096, clones=clones)
+        self.capabilities = Capabilities(
+            reads_zero_when_new=True, block_size=4096, clones=clones, shares=clones
+        )
         self.name = name
         self._directory = directory
         self._threads = threads
@@ -163,17 +171,44 @@ class FileBackend:
 
     def _clone(self, source: str, target: str, size: int) -> None:
         doing = f"Cloning {self._called(source)} failed"
-        with failures(doing), self._folder() as folder, ExitStack() as stack:
-            self._check_space(folder, size)
+        with failures(doing), self._folder() as folder:
             origin = os.open(_file(source), os.O_RDONLY | _OURS, dir_fd=folder)
-            stack.callback(os.close, origin)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _OURS
-            clone = os.open(_file(target), flags, 0o600, dir_fd=folder)
-            stack.callback(os.close, clone)
-            fcntl.ioctl(clone, _FICLONE, origin)
-            os.ftruncate(clone, size)
-            os.fsync(clone)
-            os.fsync(folder)
+            try:
+                self._make_of(origin, folder, target, size)
+            finally:
+                os.close(origin)
+
+    async def share(self, file: int, volume: str, size: int) -> int | None:
+        """See :meth:`bootvol.interfaces.ISharingBackend.share`."""
+        return await self._threads.run(self._share, file, volume, size)
+
+    def _share(self, file: int, volume: str, size: int) -> int | None:
+        with failures(f"Making {self._called(volume)} failed"), self._folder() as folder:
+            try:
+                length = self._make_of(file, folder, volume, size)
+            except OSError as error:
+                if error.errno not in _NOT_SHARED:
+                    raise
+                length = None
+            if length is not None and length <= size:
+                return length
+            os.unlink(_file(volume), dir_fd=folder)
+            return None
+
+    def _make_of(self, origin: int, folder: int, volume: str, size: int) -> int:
+        """Make a volume of the blocks of an open file; return how many bytes that had."""
+        self._check_space(folder, size)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _OURS
+        made = os.open(_file(volume), flags, 0o600, dir_fd=folder)
+        try:
+            fcntl.ioctl(made, _FICLONE, origin)
+            length = os.fstat(made).st_size
+            os.ftruncate(made, size)
+            os.fsync(made)
+        finally:
+            os.close(made)
+        os.fsync(folder)
+        return length
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""

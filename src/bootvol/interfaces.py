@@ -57,6 +57,25 @@ class IImageStream(Interface):
         """Let go of file and connection.  Idempotent."""
 
 
+class IFileStream(Interface):
+    """What a stream provides, too, whose image is one whole file on this machine, as it is."""
+
+    def fileno() -> int:
+        """Return the file's descriptor, open for reading until the stream is closed.
+
+        It stays the stream's: nobody else closes it, moves its position or changes its flags.
+
+        :raises bootvol.errors.SourceFailed: the stream has been closed.
+        """
+
+    async def check() -> None:
+        """See that the file has not been written to since the stream was opened.
+
+        :raises bootvol.errors.SourceFailed: it has, so that what was read of it may be neither what
+            it held before nor what it holds now.
+        """
+
+
 class IImageSource(Interface):
     """Where images come from."""
 
@@ -198,6 +217,27 @@ class ICloningBackend(Interface):
         """
 
 
+class ISharingBackend(Interface):
+    """What a backend provides, too, that declares :attr:`Capabilities.shares`."""
+
+    async def share(file: int, volume: str, size: int) -> int | None:
+        """Make a volume that begins with what a file holds: by sharing its blocks, without a copy.
+
+        Neither depends on the other afterwards: each may be written and deleted.  The volume holds
+        the file as it was at one moment of the call, and zeros after that.  When it returns, that
+        survives loss of power.  Cancelled or failed, it leaves what :meth:`IBlockBackend.delete`
+        of ``volume`` takes away.
+
+        :param file: the descriptor of a regular file, open for reading; stays the caller's.
+        :param volume: is not allocated.
+        :param size: of the new volume in bytes, a multiple of the block size.
+        :returns: how many bytes the file had at that moment; None where its blocks cannot be shared
+            (it lies elsewhere, say) or are more than ``size``: then there is no such volume.
+        :raises bootvol.errors.NoSpace: there is no room.
+        :raises bootvol.errors.BackendFailed: ``volume`` is there, or the device failed.
+        """
+
+
 class IHypervisor(Interface):
     """Runs servers (virtual machines) that outlive the daemon, whatever becomes of that.
 
@@ -277,12 +317,14 @@ class Capabilities:
         most 64 KiB.
     :ivar parallel_writes: how many writes under way at once the backend makes use of.
     :ivar clones: the backend provides :class:`ICloningBackend`.
+    :ivar shares: the backend provides :class:`ISharingBackend`.
     """
 
     reads_zero_when_new: bool
     block_size: int = 512
     parallel_writes: int = 1
     clones: bool = False
+    shares: bool = False
 
 
 @attrs.frozen

@@ -1,8 +1,15 @@
 """Every first-party backend, and the one in memory, passes the same suite."""
 
-from bootvol.testing.backends import make_block_backend_tests
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootvol.interfaces import IBlockBackend, PluginContext
+from bootvol.testing.backends import BlockBackendContract, make_block_backend_tests
 from bootvol.testing.memory import MemoryBackend
-from bootvol_plugins.file import FileBackend
+from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
+from tests.disks import disk
 
 TestFile = make_block_backend_tests(
     lambda context, folder: FileBackend(context.name, folder, context.threads)
@@ -15,3 +22,32 @@ TestMemoryFullOfOldBytes = make_block_backend_tests(
         context.name, context.reactor, fill=0xAA, block_size=4096, parallel_writes=3
     )
 )
+
+
+class OnDisk(BlockBackendContract):
+    """The file backend on a file system whose files share blocks.
+
+    :cvar kind: of file system.
+    """
+
+    kind: str
+
+    @pytest.fixture
+    def neighbours(self, tmp_path: Path) -> Iterator[Path]:
+        with disk(tmp_path / "disk", 512 * 1024 * 1024, self.kind) as mounted:
+            yield mounted.folder
+
+    @pytest.fixture
+    def backend(self, context: PluginContext, neighbours: Path) -> IBlockBackend:
+        backend = PLUGIN.factory(FileOptions(directory=neighbours / "volumes"), context)
+        assert backend.capabilities.clones
+        assert backend.capabilities.shares
+        return backend
+
+
+class TestFileOnXfs(OnDisk):
+    kind = "xfs"
+
+
+class TestFileOnBtrfs(OnDisk):
+    kind = "btrfs"

@@ -41,6 +41,22 @@ async def test_the_disk_in_a_container(running: Running, tmp_path: Path, name: s
 
 
 @ensureDeferred
+async def test_a_container_that_is_told_after_checkpoints(tmp_path: Path) -> None:
+    running = Running(tmp_path, "[imports]\ncheckpoint_mib = 1\nbuffer_kib = 64\n")
+    try:
+        (running.images / "disk").write_bytes(GOOD["vhd-fixed-unstated"][1](tmp_path))
+        number = await running.create("disk")
+        settled = await running.until(number, "available", "error")
+        assert settled == "available", await running.progress(number)
+        (file,) = running.files()
+        with file.open("rb") as volume:
+            assert volume.read(len(DISK)) == DISK
+            assert not any(volume.read(1024 * 1024)), "not even the footer"
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
 async def test_a_program_that_is_cancelled_has_ended() -> None:
     sandbox = Sandbox(reactor, 2**30)
     running = Deferred.fromCoroutine(sandbox.run(["sleep", "60"], {}, 10))

@@ -324,3 +324,27 @@ async def test_a_container_is_told_before_anything_is_written(threads: Threads) 
         await copy(threads, backend, Stream(head + noise(MIB)))
     assert packed.value.container == "vhd"
     assert await read(backend, "v", 0, SIZE) == bytes(SIZE)
+
+
+@pytest.mark.parametrize("stated", [None, "raw", "vhd"])
+@pytest.mark.parametrize("size", [PIECE, 3 * MIB])
+@ensureDeferred
+async def test_a_footer_is_no_part_of_a_disk(
+    threads: Threads, stated: str | None, size: int
+) -> None:
+    """But for whoever states that it is."""
+    footer = bytearray(b"conectix".ljust(60, b"\0") + b"\0\0\0\2" + bytes(448))
+    footer[64:68] = (~sum(footer) & 0xFFFFFFFF).to_bytes(4, "big")
+    content = noise(size) + bytes(footer)
+    image = attrs.evolve(IMAGE, format=stated)
+    if stated == "raw":
+        await copy(threads, MemoryBackend("m", reactor), Stream(content), image)
+    else:
+        with pytest.raises(Packed) as packed:
+            await copy(threads, MemoryBackend("m", reactor), Stream(content), image)
+        assert packed.value.container == "vhd"
+    for place in (0, 63, 64):
+        wrong = bytearray(content)
+        wrong[size + place] ^= 1
+        if stated != "vhd":
+            await copy(threads, MemoryBackend("m", reactor), Stream(bytes(wrong)), image)

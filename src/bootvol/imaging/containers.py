@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from bootvol.devices import failures
 from bootvol.errors import (
     ContainerTruncated,
     ImageBomb,
@@ -49,6 +50,9 @@ _EXTENT: Final = re.compile(rb'"length": (\d+),.*"offset": (\d+)')
 #: What a vhd image ends with (Virtual Hard Disk Image Format Specification, "Hard Disk Footer").
 _VHD_FOOTER: Final = b"conectix"
 _VHD_WHOLE, _VHD_DIFFERENCE = (2, 3), 4
+#: Where those formats state their disk's size that do so in bytes, as :meth:`io.IOBase.seek` takes
+#: it: qcow2 ("size" in its header), vhd ("Current Size" in its footer).
+_SIZES: Final = {"qcow2": (24, os.SEEK_SET), "vhd": (48 - 512, os.SEEK_END)}
 #: Every part of a vhdx image begins and ends on one of these (MS-VHDX, section 2.1), in bytes.
 _VHDX_UNIT: Final = 1024 * 1024
 
@@ -81,7 +85,14 @@ class Containers:
         seconds = _SECONDS + _SECONDS_OF_A_GIB * (volume_size // GIB)
         await self._threads.run(_check_end, container, descriptor)
         await self._examine(driver, descriptor, volume_size, seconds)
-        return await self._serve(driver, descriptor, seconds, stack)
+        stream = await self._serve(driver, descriptor, seconds, stack)
+        stated = await self._threads.run(_stated_size, container, descriptor)
+        if stated not in (None, stream.size):
+            # Of a size that is no whole number of sectors, qemu leaves out the rest.
+            raise ImageCorrupt(
+                f"The image's disk has {stated} bytes, of which {stream.size} can be read."
+            )
+        return stream
 
     async def _examine(self, driver: str, descriptor: int, volume_size: int, seconds: int) -> None:
         files = {_IMAGE: descriptor}
@@ -228,14 +239,25 @@ def _opened(driver: str) -> list[str]:
 
 def _check_end(container: str, descriptor: int) -> None:
     """See whether the image's end is there, where `qemu-img` does not miss it."""
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, 512, max(0, size - 512))
+    with failures("Reading the image failed"):
+        size = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, 512, max(0, size - 512))
     if container == "vhd":
         if not tail.startswith(_VHD_FOOTER):
             raise ContainerTruncated("The vhd image lacks its last bytes, the footer.")
         _check_kind(int.from_bytes(tail[60:64], "big"))
     if container == "vhdx" and size % _VHDX_UNIT:
         raise ContainerTruncated("The vhdx image does not end where one can end.")
+
+
+def _stated_size(container: str, descriptor: int) -> int | None:
+    """Return the bytes that an image says its disk has; None if qemu takes no others."""
+    if container not in _SIZES:
+        return None
+    place, whence = _SIZES[container]
+    with failures("Reading the image failed"):
+        end = os.fstat(descriptor).st_size if whence == os.SEEK_END else 0
+        return int.from_bytes(os.pread(descriptor, 8, end + place), "big")
 
 
 def _is_direct(descriptor: int) -> bool:

@@ -20,10 +20,17 @@ from bootvol.errors import (
 #: What may be stated of an image whose bytes are the disk's; an ISO image that boots is one.
 PLAIN: Final = frozenset({"raw", "iso"})
 
+
+class _Qcow2(oslo.QcowInspector):
+    """Knows the last feature as well that qemu reads, extended L2 entries (bit 4)."""
+
+    I_FEATURES_MAX_BIT = 5
+
+
 #: Formats whose bytes are not those of the disk in them: where their signature lies, in bytes from
 #: the start, that signature, and what examines them.
 CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]] = {
-    "qcow2": (0, b"QFI\xfb", oslo.QcowInspector),
+    "qcow2": (0, b"QFI\xfb", _Qcow2),
     "vmdk": (0, b"KDMV", oslo.VMDKInspector),
     "vhd": (0, b"conectix", oslo.VHDInspector),
     "vhdx": (0, b"vhdxfile", oslo.VHDXInspector),
@@ -31,6 +38,12 @@ CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]
 }
 
 READABLE: Final = PLAIN | CONTAINERS.keys()
+
+#: What a vhd of a fixed size ends with, after its disk as it is (Virtual Hard Disk Image Format
+#: Specification, "Hard Disk Footer"): its bytes, and where in it its kind and checksum are.
+_FOOTER: Final = 512
+_FOOTER_KIND, _FOOTER_SUM = slice(60, 64), slice(64, 68)
+_FIXED: Final = 2
 
 #: How compressed images begin.
 COMPRESSED: Final = {
@@ -81,6 +94,7 @@ class Inspection:
     def __init__(self, stated: str | None) -> None:
         self.container: str | None = None
         self._stated = stated
+        self._last = b""
         self._inspector: oslo.FileInspector | None = None
 
     @property
@@ -114,15 +128,16 @@ class Inspection:
         self.container = self._agreed(found[0] if found else None)
         if self.container is not None and found:
             self._inspector = CONTAINERS[self.container][2]()
-            self.more(chunk)
-            if self._inspector.complete:
-                self._check_safe()
+        self.more(chunk)
+        if self._inspector is not None and self._inspector.complete:
+            self._check_safe()
 
     def more(self, chunk: memoryview) -> None:
         """Take in the bytes that come next.
 
         :raises ImageCorrupt: they cannot be right.
         """
+        self._last = (self._last + bytes(chunk[-_FOOTER:]))[-_FOOTER:]
         if self._inspector is not None:
             try:
                 # In small pieces: of a large one it may miss what its own beginning leads to.
@@ -134,12 +149,16 @@ class Inspection:
     def finish(self) -> None:
         """Judge the image as a whole: all of it has come.
 
+        What was taken for the bytes of a disk may turn out to be a container only now.
+
         :raises ImageRefersElsewhere: it says that some of the disk lies in other files.
         :raises ImageCorrupt: it lacks what every image of its format has.
         """
         if self._inspector is not None:
             self._inspector.finish()
             self._check_safe()
+        elif self._stated is None and _is_footer(self._last):
+            self.container = "vhd"
 
     def _agreed(self, found: str | None) -> str | None:
         """Return the format to read the image in; what was stated and what is there must agree."""
@@ -195,6 +214,15 @@ def _check_content(head: bytes) -> None:
     for magic, name in _FOREIGN.items():
         if head.startswith(magic):
             raise UnsupportedFormat(f"The image is {name}, which is not read.")
+
+
+def _is_footer(last: bytes) -> bool:
+    """Tell whether an image's last bytes are the footer of a vhd of a fixed size, a right one."""
+    if not last.startswith(b"conectix") or len(last) < _FOOTER:
+        return False
+    stated = int.from_bytes(last[_FOOTER_SUM], "big")
+    counted = ~(sum(last) - sum(last[_FOOTER_SUM])) & 0xFFFFFFFF
+    return stated == counted and int.from_bytes(last[_FOOTER_KIND], "big") == _FIXED
 
 
 def _matches(inspector: oslo.FileInspector, head: bytes) -> bool:

@@ -169,7 +169,8 @@ class Copy:
         :param plain: what looks compressed is not to be unpacked.
         :raises bootvol.errors.ImportFailed: the image is not what was stated, or does not fit.
         :raises bootvol.errors.BackendFailed: the volume could not be written.
-        :raises Packed: it is in a container, though it was not known to be; nothing was written.
+        :raises Packed: it is in a container, though it was not known to be; nothing was written,
+            but for a vhd of a fixed size, which only its last bytes tell.
         """
         check_stated(self._image.format)
         if not plain and not self.offset:
@@ -190,6 +191,7 @@ class Copy:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
         digest = self._digester.verify()
         await self._threads.run(self._inspection.finish)
+        self._check_container()
         if not self._capabilities.reads_zero_when_new:
             await self._zero_tail(writer)
         await writer.flush()
@@ -243,8 +245,7 @@ class Copy:
             self._inspection.more(data)
         else:
             self._inspection.begin(data)
-        if self._inspection.container != self._container:
-            raise Packed(str(self._inspection.container), self._inspection.disk_size)
+        self._check_container()
         if not offset and self.size is not None:
             # Before it is written; not earlier, since a container may be larger than its disk.
             self._check_fits(self.size)
@@ -294,6 +295,10 @@ class Copy:
     def _up_to_block(self, length: int) -> int:
         block = self._capabilities.block_size
         return -(-length // block) * block
+
+    def _check_container(self) -> None:
+        if self._inspection.container != self._container:
+            raise Packed(str(self._inspection.container), self._inspection.disk_size)
 
     def _check_fits(self, length: int) -> None:
         if length > self._volume_size:

@@ -1,10 +1,10 @@
-"""What is on a volume, as the stream of an image."""
+"""What is on a volume already, as the stream of an image, and nowhere to write it to."""
 
 from __future__ import annotations
 
 from zope.interface import implementer
 
-from bootvol.interfaces import IImageStream, IVolumeReader
+from bootvol.interfaces import IImageStream, IVolumeReader, IVolumeWriter
 
 
 @implementer(IImageStream)
@@ -30,12 +30,52 @@ class VolumeStream:
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         length = min(len(target), self._left)
-        whole = -(-length // self._block) * self._block
         if length:
-            await self._reader.read_into(self._next, target[:whole])
+            await self._reader.read_into(self._next, target[: self._whole(length)])
         self._next += length
         self._left -= length
         return length
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
+
+    def _whole(self, length: int) -> int:
+        """Return ``length`` up to a whole block."""
+        return -(-length // self._block) * self._block
+
+
+class Ends(VolumeStream):
+    """The beginning and the end of what is on a volume, which tell its format: no more is read.
+
+    The parameters are those of :class:`VolumeStream`.
+    """
+
+    def __init__(self, reader: IVolumeReader, size: int, block: int) -> None:
+        super().__init__(reader, size, block)
+        # It gives less.
+        self.size = None
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        if self._next and self._left > len(target):
+            skipped = self._whole(self._left - len(target))
+            self._next += skipped
+            self._left -= skipped
+        return await super().read_into(target)
+
+
+@implementer(IVolumeWriter)
+class Nowhere:
+    """Takes what is on the volume already."""
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
+
+    async def zero(self, offset: int, length: int) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.zero`."""
+
+    async def flush(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""

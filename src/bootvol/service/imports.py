@@ -7,19 +7,27 @@ the daemon ended.  What is on the volume up to there is read back and hashed aga
 from __future__ import annotations
 
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 import attrs
 from twisted.internet.task import deferLater
 
-from bootvol.errors import BackendFailed, DigestMismatch, ImportFailed, NoSpace, SpoolFull
+from bootvol.errors import (
+    BackendFailed,
+    DigestMismatch,
+    ImportFailed,
+    NoSpace,
+    SpoolFull,
+    UnsupportedFormat,
+)
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, too_large
-from bootvol.imaging.inspect import largest_container
+from bootvol.imaging.inspect import CONTAINERS, largest_container
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
 from bootvol.imaging.spool import Spool
-from bootvol.interfaces import IImageSource
+from bootvol.imaging.volumes import Ends, Nowhere, VolumeStream
+from bootvol.interfaces import IFileStream, IImageSource, IImageStream
 from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
@@ -93,7 +101,7 @@ class Importer:
 
     async def _run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
         image, content = task.image, task.content
-        progress.resume, progress.expected = task.checkpoint, image.size_bytes
+        progress.start(task)
         await self._goldens.let_go(volume.id)
         if content is not None and await self._goldens.fill(volume, content, progress, keep):
             return
@@ -119,6 +127,8 @@ class Importer:
         spool = Spool(self._limits.spool, most, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
+            # A vhd of a fixed size is told by its end: by then there may be checkpoints.
+            await progress.forget(fetch.keep)
             progress.staged = True
             try:
                 await self._fetch(attrs.evolve(fetch, place=spool, container=packed.container))
@@ -165,19 +175,22 @@ class Importer:
     async def _attempt(self, fetch: _Fetch) -> Digest | None:
         """Copy until the image has come, or something breaks off: what came by then is kept."""
         copy = await self._restored(fetch)
-        if copy is None:
-            copy = await self._afresh(fetch)
         async with AsyncExitStack() as stack:
-            at = copy.checkpoint
+            at = copy.checkpoint if copy is not None else None
             stream = await fetch.source.open(
-                fetch.image, copy.offset, at.validator if at is not None else None
+                fetch.image, *((at.offset, at.validator) if at is not None else ())
             )
-            stream = self._bandwidth.limited(fetch.image.source, stream)
             stack.push_async_callback(stream.close)
             fetch.progress.validator = stream.validator
-            if stream.offset != copy.offset:
-                # The source cannot go on from there, or the image is another by now.
+            if copy is None or stream.offset != copy.offset:
+                # From a checkpoint the source may be unable to go on, or the image is another now.
+                size = await self._share(fetch, stream)
+                if size is not None:
+                    # What is compressed is told then, and has to be unpacked on its way.
+                    with suppress(UnsupportedFormat):
+                        return await self._examine(fetch, size)
                 copy = await self._afresh(fetch)
+            stream = self._bandwidth.limited(fetch.image.source, stream)
             writer = await fetch.place.open_writer()
             stack.push_async_callback(writer.close)
             fetch.progress.begin(copy, Phase.DOWNLOADING, self._clock.seconds())
@@ -186,6 +199,49 @@ class Importer:
             except ImportFailed:
                 await copy.flush(writer)
                 raise
+
+    async def _share(self, fetch: _Fetch, stream: IImageStream) -> int | None:
+        """Let the volume share the blocks of the image's file, where both sides can.
+
+        :returns: the bytes of the file, which the volume then begins with; None if it has to be
+            copied.
+        """
+        place = fetch.place
+        if (
+            not isinstance(place, OnBackend)
+            or not place.capabilities.shares
+            or not IFileStream.providedBy(stream)
+            or fetch.image.format in CONTAINERS
+        ):
+            return None
+        file = IFileStream(stream)
+        fetch.progress.phase = Phase.CLONING
+        await fetch.progress.forget(fetch.keep)
+        size = await place.share(file.fileno())
+        if size is not None:
+            # While it was written to there may have been a moment of neither the old nor the new.
+            await file.check()
+        return size
+
+    async def _examine(self, fetch: _Fetch, size: int) -> Digest | None:
+        """See that what a volume shares is a disk, and what was stated; return its digest, if any.
+
+        Only the volume is read: the file may be another by now.
+
+        :param size: of the image in bytes.
+        """
+        reader = await fetch.place.open_reader()
+        try:
+            hashed = fetch.image.digest is not None or self._limits.read_back
+            block = fetch.place.capabilities.block_size
+            stream = (VolumeStream if hashed else Ends)(reader, size, block)
+            copy = self._copier.copy(fetch.image, fetch.place)
+            fetch.progress.begin(copy, Phase.VERIFYING, self._clock.seconds())
+            digest = await copy.run(stream, Nowhere(), plain=True)
+        finally:
+            await reader.close()
+        fetch.progress.arrive(size)
+        return digest
 
     async def _restored(self, fetch: _Fetch) -> Copy | None:
         """Return a copy that goes on from the checkpoint, or None if there is none that holds."""

@@ -10,7 +10,13 @@ from twisted.internet.interfaces import IReactorTime
 
 from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.pipeline import Copy
-from bootvol.interfaces import Capabilities, IBlockBackend, IVolumeReader, IVolumeWriter
+from bootvol.interfaces import (
+    Capabilities,
+    IBlockBackend,
+    ISharingBackend,
+    IVolumeReader,
+    IVolumeWriter,
+)
 from bootvol.model import Digest, Image
 from bootvol.threads import Threads
 
@@ -74,6 +80,15 @@ class OnBackend:
         """Allocate the volume anew: what was written earlier may lie where there are holes now."""
         await self._backend.delete(self.name)
         await self._backend.allocate(self.name, self.size)
+
+    async def share(self, file: int) -> int | None:
+        """Let the volume, made anew, share the blocks of an open file.
+
+        :returns: the bytes of the file, which the volume begins with; None if that cannot be: then
+            there is no volume.
+        """
+        await self._backend.delete(self.name)
+        return await ISharingBackend(self._backend).share(file, self.name, self.size)
 
     async def open_writer(self) -> IVolumeWriter:
         """Open it for writing."""

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from bootvol.imaging.pipeline import Copy
-from bootvol.model import Checkpoint, Phase
+from bootvol.model import Checkpoint, Import, Phase
 
 Keep = Callable[[], Awaitable[object]]
 
@@ -39,6 +39,13 @@ class Progress:
     staged: bool = False
     cached: bool | None = None
     cloned: int | None = None
+
+    def start(self, task: Import) -> None:
+        """Note that the import begins, or that what failed of it is tried once more."""
+        if self.staged:
+            # What has come by then was not on the volume.
+            self.copy, self.staged = None, False
+        self.resume, self.expected = task.checkpoint, task.image.size_bytes
 
     async def forget(self, keep: Keep) -> None:
         """Let go of the checkpoint, durably, before anything that it vouches for is changed.

@@ -16,6 +16,7 @@ from bootvol.errors import BackendFailed
 from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
+    ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
@@ -61,6 +62,11 @@ def noise(length: int, seed: int = 0) -> bytes:
 
 class BlockBackendContract(Contract):
     """What every backend must do.  Subclasses provide the fixture ``backend``."""
+
+    @pytest.fixture
+    def neighbours(self, tmp_path: Path) -> Path:
+        """A folder of files whose blocks a backend can share, if it shares any."""
+        return tmp_path
 
     @ensureDeferred
     async def test_provides_what_it_declares(self, backend: IBlockBackend) -> None:
@@ -257,6 +263,53 @@ class BlockBackendContract(Contract):
         await backend.delete(_NAME)
         await cloning.clone(_OTHER, _NAME, SIZE)
         assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)[:block].ljust(SIZE, b"\0")
+
+    @ensureDeferred
+    async def test_shares_if_declared(self, backend: IBlockBackend, neighbours: Path) -> None:
+        if not backend.capabilities.shares:
+            return  # nothing is promised: the core copies
+        verifyObject(ISharingBackend, backend)
+        sharing = ISharingBackend(backend)
+        block = backend.capabilities.block_size
+        for content in (noise(SIZE), noise(block + 1), noise(1), b""):
+            (neighbours / "file").write_bytes(content)
+            with (neighbours / "file").open("r+b") as file:
+                assert await sharing.share(file.fileno(), _NAME, SIZE) == len(content)
+                whole = content.ljust(SIZE, b"\0")
+                assert await read(backend, _NAME, 0, SIZE) == whole
+                with pytest.raises(BackendFailed):
+                    await sharing.share(file.fileno(), _NAME, SIZE)
+                # Neither sees what is written to the other.
+                await write(backend, _NAME, 0, noise(block, 1))
+                file.write(b"\xee" * SIZE)
+                file.flush()
+                assert await read(backend, _NAME, 0, SIZE) == noise(block, 1) + whole[block:]
+                await backend.delete(_NAME)
+                file.seek(0)
+                assert file.read() == b"\xee" * SIZE
+
+    @ensureDeferred
+    async def test_what_cannot_be_shared_leaves_nothing(
+        self, backend: IBlockBackend, neighbours: Path
+    ) -> None:
+        if not backend.capabilities.shares:
+            return
+        sharing = ISharingBackend(backend)
+        (neighbours / "large").write_bytes(noise(SIZE + 1))
+        for elsewhere in (Path("/proc/self/maps"), neighbours / "large"):
+            with elsewhere.open("rb") as file:
+                assert await sharing.share(file.fileno(), _NAME, SIZE) is None
+            with pytest.raises(BackendFailed):
+                await backend.open_reader(_NAME)
+        (neighbours / "file").write_bytes(noise(SIZE))
+        with (neighbours / "file").open("rb") as file:
+            task = Deferred.fromCoroutine(sharing.share(file.fileno(), _NAME, SIZE))
+            task.cancel()
+            with pytest.raises(CancelledError):
+                await task
+        await backend.delete(_NAME)
+        with pytest.raises(BackendFailed):
+            await backend.open_reader(_NAME)
 
     @ensureDeferred
     async def test_deleting_is_final_and_idempotent(self, backend: IBlockBackend) -> None:

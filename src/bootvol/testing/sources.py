@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
-from bootvol.errors import ImageNotFound, InvalidImageRef
-from bootvol.interfaces import IImageSource, IImageStream, PluginContext
+from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
+from bootvol.interfaces import IFileStream, IImageSource, IImageStream, PluginContext
 from bootvol.model import Caller, Digest, Image
 from bootvol.testing.contract import Contract
 
@@ -165,6 +166,20 @@ class ImageSourceContract(Contract):
         assert await first.read_into(buffer) == 4096
         assert await read_all(second, 65536) == content
         assert content[4096:] == await read_all(first, 65536)
+
+    @ensureDeferred
+    async def test_gives_its_file_if_provided(self, subject: Subject) -> None:
+        reference, content = subject.known
+        stream = await subject.source.open(await subject.source.find(CALLER, reference))
+        if IFileStream.providedBy(stream):
+            verifyObject(IFileStream, stream)
+            file = IFileStream(stream)
+            assert os.pread(file.fileno(), len(content) + 1, 0) == content
+            await file.check()
+            assert await read_all(stream, 65536) == content
+            with pytest.raises(SourceFailed):
+                file.fileno()
+        await stream.close()
 
     @ensureDeferred
     async def test_close_at_any_time(self, subject: Subject) -> None:
