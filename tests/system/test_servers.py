@@ -1,0 +1,166 @@
+"""Servers that really boot from volumes: what a guest writes outlives it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from tests import guest
+from tests.daemons import Running, pause
+from tests.processes import Process
+
+HOSTING = """
+[hypervisor]
+plugin = "qemu"
+directory = "servers"
+
+[[flavors]]
+id = "100"
+name = "tiny"
+ram = 256
+"""
+
+
+@pytest_twisted.async_yield_fixture
+async def hosting(tmp_path: Path, guest_image: Path) -> AsyncIterator[Running]:
+    """A daemon that runs servers, and the image of a guest."""
+    running = Running(tmp_path, HOSTING)
+    shutil.copy(guest_image, running.images / "linux")
+    yield running
+    for server in (await running.call("GET", "servers")).json["servers"]:
+        await running.call("DELETE", f"servers/{server['id']}")
+        await running.until(server["id"], "gone", kind="server")
+    await running.stop()
+
+
+async def boot(running: Running, volume: int, **more: Any) -> int:
+    """Boot a server from a volume; return its id."""
+    mapping = {"device_name": "vda", "volume_id": str(volume), "volume_size": "", **more}
+    body = {
+        "server": {
+            "name": "guest",
+            "flavorRef": "100",
+            "imageRef": None,
+            "min_count": 1,
+            "max_count": 1,
+            "block_device_mapping": [{**mapping, "delete_on_termination": "0"}],
+        }
+    }
+    answer = await running.call("POST", "os-volumes_boot", body)
+    assert (answer.status, answer.json["server"]["status"]) == (200, "BUILD"), answer
+    number: int = answer.json["server"]["id"]
+    return number
+
+
+async def says(running: Running, server: int, pattern: str) -> re.Match[str]:
+    """Wait until a server has written something to its console; return it."""
+    for _ in range(600):
+        body = {"os-getConsoleOutput": {"length": 50}}
+        answer = await running.call("POST", f"servers/{server}/action", body)
+        found = re.search(pattern, answer.json["output"])
+        if found:
+            return found
+        await pause(0.1)
+    raise AssertionError(answer.json["output"])
+
+
+async def end(running: Running, server: int) -> None:
+    """Terminate a server."""
+    answer = await running.call("DELETE", f"servers/{server}")
+    assert (answer.status, answer.body) == (204, b"")
+    await running.until(server, "gone", kind="server")
+
+
+@ensureDeferred
+async def test_what_a_guest_wrote_is_found_by_the_next(hosting: Running) -> None:
+    volume = await hosting.create("linux")
+    await hosting.until(volume, "available")
+    first = await boot(hosting, volume)
+    await hosting.until(volume, "in-use")
+    shown = (await hosting.call("GET", f"hp-bootable-volumes/{volume}")).json["volume"]
+    place = {"device": "vda", "id": volume, "serverId": first, "volumeId": volume}
+    assert shown["attachments"] == [place]
+    assert (await says(hosting, first, "boot (.*); found files:(.*)\r")).group(1) == "1"
+    await says(hosting, first, guest.READY)
+    listed = (await hosting.call("GET", "servers/detail")).json["servers"]
+    assert [(each["id"], each["status"]) for each in listed] == [(first, "ACTIVE")]
+    # Nothing that runs from a volume loses it.
+    for path in (f"os-volumes/{volume}", f"servers/{first}/os-volume_attachments/{volume}"):
+        assert (await hosting.call("DELETE", path)).status == 400
+    await end(hosting, first)
+    await hosting.until(volume, "available")
+
+    snapshot = await hosting.snapshot(volume)
+    await hosting.until(snapshot, "available", kind="snapshot")
+    second = await boot(hosting, volume)
+    found = await says(hosting, second, "boot (.*); found files: (.*)\r")
+    assert found.groups() == ("2", "boot-1")
+    await says(hosting, second, guest.READY)
+    await end(hosting, second)
+
+    third = await boot(hosting, 0, volume_id=None, snapshot_id=str(snapshot))
+    found = await says(hosting, third, "boot (.*); found files: (.*)\r")
+    assert found.groups() == ("2", "boot-1")
+    await end(hosting, third)
+    volumes = (await hosting.call("GET", "os-volumes")).json["volumes"]
+    assert [each["snapshotId"] for each in volumes] == ["", str(snapshot)]
+
+
+@ensureDeferred
+async def test_disks_come_and_go_while_a_guest_runs(hosting: Running) -> None:
+    volume, other = await hosting.create("linux"), await hosting.create(size=2)
+    await hosting.until(volume, "available")
+    server = await boot(hosting, volume)
+    await says(hosting, server, guest.READY)
+    attachments = f"servers/{server}/os-volume_attachments"
+    body = {"volumeAttachment": {"volumeId": other, "device": "/dev/vdb"}}
+    assert (await hosting.call("POST", attachments, body)).status == 200
+    await hosting.until(other, "in-use")
+    await says(hosting, server, "disk vdb: 2147483648 bytes")
+    listed = (await hosting.call("GET", attachments)).json["volumeAttachments"]
+    assert [each["volumeId"] for each in listed] == [volume, other]
+    # Taken by their ids or uuids alike.
+    uuid = (await hosting.call("GET", f"servers/{server}")).json["server"]["uuid"]
+    assert (await hosting.call("DELETE", f"servers/{uuid}/os-volume_attachments/{other}")).status
+    await hosting.until(other, "available")
+    await says(hosting, server, "disk vdb is gone")
+
+
+@ensureDeferred
+async def test_a_server_outlives_the_daemon(tmp_path: Path, guest_image: Path) -> None:
+    daemon = await deferToThread(Process, tmp_path, HOSTING)
+    try:
+        shutil.copy(guest_image, daemon.images / "linux")
+        volume = await deferToThread(daemon.create, "linux")
+        await deferToThread(daemon.until_settled)
+        disk = {"device_name": "vda", "volume_id": volume, "delete_on_termination": True}
+        server = {"name": "x", "flavorRef": "100", "block_device_mapping": [disk]}
+        made = await deferToThread(daemon.call, "POST", "servers", {"server": server})
+        number = made["server"]["id"]
+        for kill in range(3):
+            await pause(0.3 * kill)
+            await deferToThread(daemon.stop, signal.SIGKILL)
+            await deferToThread(daemon.start)
+        body: dict[str, Any] = {"os-getConsoleOutput": {}}
+        console = ""
+        while guest.READY not in console:
+            await pause(0.2)
+            console = (await deferToThread(daemon.call, "POST", f"servers/{number}/action", body))[
+                "output"
+            ]
+        assert console.count("boot 1;") == 1, "it was started once"
+        await deferToThread(daemon.call, "DELETE", f"servers/{number}")
+        while (await deferToThread(daemon.get, "servers"))["servers"] or daemon.statuses():
+            await pause(0.1)
+        assert not list(daemon.volumes.iterdir()), "the volume went with its server"
+        assert not list((tmp_path / "servers").iterdir())
+    finally:
+        await deferToThread(daemon.stop)
