@@ -1,0 +1,377 @@
+"""Attaching and servers when things go wrong: what may be in use is never taken for free."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from sqlalchemy import make_url
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from bootvol.errors import (
+    AttachmentNotFound,
+    BadMapping,
+    ExportFailed,
+    HypervisorFailed,
+    ServerBusy,
+    ServerNotFound,
+    VolumeBusy,
+)
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Caller, Connection, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
+from bootvol.service.attachments import Attachments
+from bootvol.service.backends import Backends
+from bootvol.service.quotas import Quota
+from bootvol.service.servers import Servers
+from bootvol.service.tasks import Tools
+from bootvol.service.volumes import Volumes
+from bootvol.service.worker import Concurrency, Worker
+from bootvol.store import states
+from bootvol.store.database import Database
+from bootvol.testing.machines import MemoryHypervisor
+from bootvol.testing.memory import MemoryBackend
+from tests.unit.test_worker import NoGoldens
+
+loop: Any = reactor
+ANN = Caller("ann", "t")
+
+
+class Exporter:
+    """Stands for exports: notes what is served.
+
+    :ivar served: the names of volumes.
+    :ivar fails: whether serving and ending that fail.
+    """
+
+    def __init__(self) -> None:
+        self.served: set[str] = set()
+        self.fails = False
+
+    async def open(self, name: str, source: Connection) -> Connection:
+        """See bootvol.service.tasks.Exporter."""
+        self._check()
+        self.served.add(name)
+        return Connection("nbd", f"nbd+unix:///{name}?socket=/s")
+
+    async def close(self, name: str) -> None:
+        """See bootvol.service.tasks.Exporter."""
+        self._check()
+        self.served.discard(name)
+
+    async def names(self) -> Collection[str]:
+        """See bootvol.service.tasks.Exporter."""
+        return set(self.served)
+
+    def _check(self) -> None:
+        if self.fails:
+            raise ExportFailed
+
+
+class World:
+    """The services on a hypervisor in memory, with a worker."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(make_url(f"sqlite:///{folder / 'x.db'}"), loop)
+        self.database.upgrade()
+        self.database.start()
+        self.hypervisor = MemoryHypervisor("h", loop)
+        self.exporter = Exporter()
+        self.backend = MemoryBackend("b", loop)
+        self.restart()
+
+    def restart(self) -> None:
+        """Start a worker anew, as a daemon does that was killed."""
+        no: Any = None
+        goldens: Any = NoGoldens()
+        backends, quota = Backends([self.backend]), Quota(-1, -1)
+        tools = Tools(
+            "d", self.database, backends, no, no, goldens, self.hypervisor, self.exporter, loop
+        )
+        self.worker = Worker(Concurrency(1), tools)
+        now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes
+        self.volumes = Volumes(self.database, no, backends, quota, "nova", self.worker, now)
+        self.attachments = Attachments(self.database, True, self.worker)
+        self.servers = Servers(
+            self.database,
+            self.volumes,
+            self.hypervisor,
+            [Flavor("1", "tiny", 64, 1)],
+            quota,
+            self.worker,
+            now,
+        )
+        self.worker.startService()
+
+    async def volume(self) -> int:
+        """Make a volume."""
+        made = await self.volumes.create(ANN, NewVolume(1))
+        await self.until(made.id, Status.AVAILABLE)
+        return made.id
+
+    async def until(self, number: int, wanted: Status) -> Volume:
+        """Wait until a volume has a status."""
+        for _ in range(400):
+            found = await self.volumes.get(ANN, number)
+            if found.status is wanted:
+                return found
+            await deferLater(loop, 0.005, lambda: None)
+        raise AssertionError(f"volume {number} is {found.status}, not {wanted}")
+
+    async def boot(self, *volumes: int, **more: Any) -> Server:
+        """Ask for a server."""
+        disks = [NewDisk(f"vd{'abc'[n]}", number, **more) for n, number in enumerate(volumes)]
+        return await self.servers.create(ANN, NewServer("x", "1", tuple(disks)))
+
+    async def server(self, number: int, wanted: Status) -> Server:
+        """Wait until a server has a status."""
+        for _ in range(400):
+            found = {each.id: each for each, _ in await self.servers.listed(ANN)}[number]
+            if found.status is wanted:
+                return found
+            await deferLater(loop, 0.005, lambda: None)
+        raise AssertionError(f"server {number} is {found.status}, not {wanted}")
+
+    async def gone(self, number: int) -> None:
+        """Wait until a server is no more."""
+        for _ in range(400):
+            if number not in {each.id for each, _ in await self.servers.listed(ANN)}:
+                return
+            await deferLater(loop, 0.005, lambda: None)
+        raise AssertionError("it is still there")
+
+    async def started(self) -> tuple[Server, int]:
+        """Return a server that runs, and the volume that it runs from."""
+        volume = await self.volume()
+        made = await self.boot(volume)
+        return await self.server(made.id, Status.AVAILABLE), volume
+
+
+@pytest_twisted.async_yield_fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """It runs."""
+    world = World(tmp_path)
+    yield world
+    await world.worker.stopService()
+    world.database.stop()
+
+
+@ensureDeferred
+async def test_a_disk_comes_and_goes(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    made = await world.attachments.create(ANN, str(server.id), volume, None)
+    assert made.device == "/dev/vdb"
+    found = await world.until(volume, Status.IN_USE)
+    disks = world.hypervisor.servers[server.name].disks
+    assert disks.keys() == {"vda", "vdb"}
+    # What the server was given is what a hypervisor is told.
+    admin = Caller("root", "t", frozenset({"admin"}))
+    assert await world.volumes.connection(admin, volume) == disks["vdb"]
+    await world.attachments.delete(ANN, server.uuid, volume)
+    await world.until(volume, Status.AVAILABLE)
+    assert disks.keys() == {"vda"}
+    assert found.name not in world.exporter.served
+    assert (await world.volumes.connection(admin, volume)).kind == "memory"
+
+
+@ensureDeferred
+async def test_what_the_guest_does_not_let_go_of_stays_in_use(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    await world.until(volume, Status.IN_USE)
+    running = world.hypervisor.servers[server.name]
+    running.lets_go = False
+    await world.attachments.delete(ANN, str(server.id), volume)
+    await world.until(volume, Status.DETACHING)
+    kept = await world.until(volume, Status.IN_USE)
+    assert kept.error is not None
+    assert kept.error.code == "hypervisor-failed"
+    assert kept.attachments
+    with pytest.raises(VolumeBusy):
+        await world.volumes.delete(ANN, volume)
+    running.lets_go = True
+    await world.attachments.delete(ANN, str(server.id), volume)
+    free = await world.until(volume, Status.AVAILABLE)
+    assert free.error is None
+
+
+@ensureDeferred
+async def test_what_cannot_be_cut_off_stays_in_use(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    await world.until(volume, Status.IN_USE)
+    world.exporter.fails = True
+    await world.attachments.delete(ANN, str(server.id), volume)
+    await world.until(volume, Status.DETACHING)
+    kept = await world.until(volume, Status.IN_USE)
+    assert kept.error is not None
+    assert kept.error.code == "export-failed"
+    world.exporter.fails = False
+
+
+@ensureDeferred
+async def test_what_cannot_be_attached_is_free_again(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    world.hypervisor.servers[server.name].runs = False
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    for _ in range(400):
+        found = await world.volumes.get(ANN, volume)
+        if found.error is not None:
+            break
+        await deferLater(loop, 0.005, lambda: None)
+    assert found.status is Status.AVAILABLE
+    assert found.error is not None
+    assert found.error.code == "hypervisor-failed"
+    assert found.name not in world.exporter.served
+    with pytest.raises(AttachmentNotFound):
+        await world.attachments.get(ANN, str(server.id), volume)
+    # It is told until something else happens.
+    await world.volumes.delete(ANN, volume)
+
+
+@ensureDeferred
+async def test_a_server_that_does_not_start_frees_its_volumes(world: World) -> None:
+    _, taken = await world.started()
+    spare = await world.volume()
+    # As if somebody had the disk behind our back.
+    other = await world.volumes.get(ANN, spare)
+    name = next(iter(world.hypervisor.servers))
+    connection = Connection("nbd", f"nbd+unix:///{other.name}?socket=/s")
+    world.hypervisor.servers[name].disks["vdz"] = connection
+    made = await world.boot(spare)
+    failed = await world.server(made.id, Status.ERROR)
+    assert failed.error is not None
+    assert failed.error.code == "hypervisor-failed"
+    assert (await world.until(spare, Status.AVAILABLE)).attachments == ()
+    assert other.name not in world.exporter.served
+    assert (await world.volumes.get(ANN, taken)).status is Status.IN_USE
+    await world.servers.delete(ANN, str(made.id))
+    await world.gone(made.id)
+
+
+@ensureDeferred
+async def test_a_server_that_may_still_run_keeps_its_volumes(world: World) -> None:
+    volume = await world.volume()
+
+    class Stuck(MemoryHypervisor):
+        works = False
+
+        async def start(self, server: str, machine: Any) -> None:
+            await super().start(server, machine)
+            if not self.works:
+                raise HypervisorFailed
+
+        async def stop(self, server: str) -> None:
+            if not self.works:
+                raise HypervisorFailed
+            await super().stop(server)
+
+    await world.worker.stopService()
+    stuck = world.hypervisor = Stuck("h", loop)
+    world.restart()
+    made = await world.boot(volume)
+    await world.server(made.id, Status.ERROR)
+    assert (await world.until(volume, Status.IN_USE)).attachments
+    await world.servers.delete(ANN, str(made.id))
+    await deferLater(loop, 0.1, lambda: None)
+    await world.server(made.id, Status.ERROR)
+    assert (await world.until(volume, Status.IN_USE)).attachments
+    stuck.works = True
+    await world.servers.delete(ANN, str(made.id))
+    await world.gone(made.id)
+    await world.until(volume, Status.AVAILABLE)
+
+
+@ensureDeferred
+async def test_all_of_a_server_or_nothing(world: World) -> None:
+    free, (_, taken) = await world.volume(), await world.started()
+    for volumes in ((free, taken), (free, 999), (taken,)):
+        with pytest.raises(BadMapping, match=f"failed to get volume {volumes[-1]}"):
+            await world.boot(*volumes)
+    with pytest.raises(BadMapping, match="failed to get snapshot 5"):
+        await world.servers.create(ANN, NewServer("x", "1", (NewDisk("vda", snapshot_id=5),)))
+    with pytest.raises(BadMapping, match="No boot volume"):
+        await world.servers.create(ANN, NewServer("x", "1", (NewDisk("vdb", free),)))
+    assert len(await world.servers.listed(ANN)) == 1
+    assert (await world.volumes.get(ANN, free)).status is Status.AVAILABLE
+
+
+@ensureDeferred
+async def test_terminating_ends_what_is_under_way(world: World) -> None:
+    server, volume = await world.started()
+    other = await world.volume()
+    await world.attachments.create(ANN, str(server.id), other, None)
+    await world.servers.delete(ANN, str(server.id))
+    await world.gone(server.id)
+    for number in volume, other:
+        await world.until(number, Status.AVAILABLE)
+    assert not world.hypervisor.servers
+    assert not world.exporter.served
+
+
+@ensureDeferred
+async def test_what_is_to_go_with_its_server_goes(world: World) -> None:
+    volume = await world.volume()
+    made = await world.boot(volume, delete_on_termination=True)
+    await world.server(made.id, Status.AVAILABLE)
+    await world.servers.delete(ANN, str(made.id))
+    await world.gone(made.id)
+    for _ in range(400):
+        if not await world.volumes.listed(ANN):
+            return
+        await deferLater(loop, 0.005, lambda: None)
+    raise AssertionError("it is still there")
+
+
+@ensureDeferred
+async def test_a_server_that_is_ended_takes_nothing_new(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.worker.stopService()
+    await world.servers.delete(ANN, str(server.id))
+    with pytest.raises(ServerBusy):
+        await world.attachments.create(ANN, str(server.id), volume, None)
+    with pytest.raises(ServerBusy):
+        await world.servers.delete(ANN, str(server.id))
+    with pytest.raises(ServerNotFound):
+        await world.attachments.create(Caller("bob", "other"), str(server.id), volume, None)
+    world.restart()
+    await world.gone(server.id)
+
+
+@ensureDeferred
+async def test_a_restart_serves_what_is_attached_and_nothing_else(world: World) -> None:
+    server, volume = await world.started()
+    root = await world.volumes.get(ANN, volume)
+    await world.worker.stopService()
+    world.exporter.served = {"volume-stray"}
+    world.restart()
+    for _ in range(400):
+        if world.exporter.served == {root.name}:
+            break
+        await deferLater(loop, 0.005, lambda: None)
+    assert world.exporter.served == {root.name}
+    assert server.name in world.hypervisor.servers
+
+
+@ensureDeferred
+async def test_what_was_not_ended_is_ended_after_a_restart(world: World) -> None:
+    server, volume = await world.started()
+    other = await world.volume()
+    await world.attachments.create(ANN, str(server.id), other, None)
+    await world.until(other, Status.IN_USE)
+    await world.worker.stopService()
+    await world.database.write(states.happen, Kind.VOLUME, other, Event.DETACH)
+    world.restart()
+    await world.until(other, Status.AVAILABLE)
+    assert world.hypervisor.servers[server.name].disks.keys() == {"vda"}
+    await world.until(volume, Status.IN_USE)
