@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from bootvol.devices import can_go_around_cache
 from bootvol.errors import (
     ContainerTruncated,
     ImageBomb,
@@ -128,7 +129,7 @@ class Containers:
                     "qemu-nbd",
                     "--read-only",
                     # What was written around the page cache is read so, too, where that can be.
-                    f"--cache={'none' if _is_direct(descriptor) else 'writeback'}",
+                    f"--cache={'none' if can_go_around_cache(descriptor) else 'writeback'}",
                     *_opened(driver),
                 ],
                 {_IMAGE: descriptor, _LISTENER: listener.fileno()},
@@ -236,15 +237,6 @@ def _check_end(container: str, descriptor: int) -> None:
         _check_kind(int.from_bytes(tail[60:64], "big"))
     if container == "vhdx" and size % _VHDX_UNIT:
         raise ContainerTruncated("The vhdx image does not end where one can end.")
-
-
-def _is_direct(descriptor: int) -> bool:
-    """Tell whether the file system lets a file be read around the page cache."""
-    try:
-        os.close(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def _check_kind(kind: int) -> None:
