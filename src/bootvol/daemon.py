@@ -25,6 +25,7 @@ from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.errors import ConfigurationError
+from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
@@ -175,7 +176,7 @@ class Daemon(Service):
             importer,
             goldens,
             hypervisor,
-            None,
+            Exports(config.exports, self._threads, self._reactor) if config.exports else None,
             self._reactor,
         )
 

@@ -191,6 +191,15 @@ class OpenDevice:
             target, offset = target[count:], offset + count
 
 
+def can_go_around_cache(descriptor: int) -> bool:
+    """Tell whether a file that is open can be read around the page cache (direct I/O).  Blocks."""
+    direct = _around_cache(descriptor, os.O_RDONLY)
+    if direct is None:
+        return False
+    os.close(direct)
+    return True
+
+
 def _around_cache(descriptor: int, access: int) -> int | None:
     """Open the same once more, for direct I/O; None where the file system does not let us."""
     try:

@@ -27,6 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Limit = Annotated[int, Field(ge=-1)]
 #: At least one at once.
 Concurrent = Annotated[int, Field(ge=1, strict=True)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 #: MiB per second.
 Bandwidth = Annotated[float, Field(gt=0, le=2**20, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -112,6 +113,43 @@ class Imports(Options):
     converter_mib: int = Field(default=1024, ge=256, le=65536)
 
 
+class Exports(Options):
+    """``[exports]``: how hypervisors reach volumes that they cannot open where they lie.
+
+    :ivar by: ``unix`` is by sockets in ``directory``.
+    :ivar directory: what there is of exports is kept there.
+    """
+
+    by: Literal["unix", "tls"]
+    directory: ConfigPath = Field(default=Path("var/exports"), validate_default=True)
+
+
+class TlsExports(Exports):
+    """The same where ``by`` is ``tls``.
+
+    :ivar host: the name or address to listen at, and by which clients know the server.
+    :ivar ports: the first and the last one.
+    """
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
+    ports: list[Port] = Field(default=[10809, 11808], min_length=2, max_length=2)
+    credentials: ConfigPath
+
+    @field_validator("host")
+    @classmethod
+    def _leads_here(cls, value: str) -> str:
+        if value in {"0.0.0.0", "::"}:  # noqa: S104 - refused
+            raise ValueError("nobody can connect to that; name the one address to listen at")
+        return value
+
+    @field_validator("ports")
+    @classmethod
+    def _in_order(cls, value: list[int]) -> list[int]:
+        if value != sorted(value):
+            raise ValueError("the first port comes after the last one")
+        return value
+
+
 @attrs.frozen
 class PluginSettings:
     """One configured plugin: what the operator calls it, its kind, its limits, its own settings.
@@ -164,6 +202,7 @@ class _Root(Options):
     imports: Imports
     identity: dict[str, Any]
     hypervisor: dict[str, Any] | None = None
+    exports: dict[str, Any] | None = None
     flavors: list[FlavorTable] = Field(default=list(_FLAVORS), min_length=1)
     backends: list[dict[str, Any]] = Field(min_length=1)
     sources: list[dict[str, Any]] = Field(min_length=1)
@@ -191,6 +230,7 @@ class Settings:
     """Everything the daemon is told; paths are absolute.
 
     :ivar hypervisor: what runs servers; None where nothing does.
+    :ivar exports: None where hypervisors open volumes where they lie.
     """
 
     availability_zone: str
@@ -200,6 +240,7 @@ class Settings:
     imports: Imports
     identity: PluginSettings
     hypervisor: PluginSettings | None
+    exports: Exports | None
     flavors: tuple[FlavorTable, ...]
     backends: tuple[PluginSettings, ...]
     sources: tuple[PluginSettings, ...]
@@ -234,6 +275,7 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         imports=root.imports,
         identity=_plugin(path, "identity", IdentityPlugin, identity, base),
         hypervisor=_hypervisor(path, root.hypervisor, base),
+        exports=_exports(path, root.exports, base),
         flavors=tuple(root.flavors),
         backends=tuple(
             _plugin(path, f"backends[{n}]", BackendPlugin, table, base)
@@ -258,6 +300,13 @@ def _hypervisor(path: Path, table: Mapping[str, Any] | None, base: Path) -> Plug
     if table is None:
         return None
     return _plugin(path, "hypervisor", HypervisorPlugin, {"name": "hypervisor", **table}, base)
+
+
+def _exports(path: Path, table: Mapping[str, Any] | None, base: Path) -> Exports | None:
+    if table is None:
+        return None
+    model = TlsExports if table.get("by") == "tls" else Exports
+    return _validate(path, "exports", model, table, base)
 
 
 def _plugin(

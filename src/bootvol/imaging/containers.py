@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bootvol.devices import failures
+from bootvol.devices import can_go_around_cache, failures
 from bootvol.errors import (
     ContainerTruncated,
     ImageBomb,
@@ -139,7 +139,7 @@ class Containers:
                     "qemu-nbd",
                     "--read-only",
                     # What was written around the page cache is read so, too, where that can be.
-                    f"--cache={'none' if _is_direct(descriptor) else 'writeback'}",
+                    f"--cache={'none' if can_go_around_cache(descriptor) else 'writeback'}",
                     *_opened(driver),
                 ],
                 {_IMAGE: descriptor, _LISTENER: listener.fileno()},
@@ -258,15 +258,6 @@ def _stated_size(container: str, descriptor: int) -> int | None:
     with failures("Reading the image failed"):
         end = os.fstat(descriptor).st_size if whence == os.SEEK_END else 0
         return int.from_bytes(os.pread(descriptor, 8, end + place), "big")
-
-
-def _is_direct(descriptor: int) -> bool:
-    """Tell whether the file system lets a file be read around the page cache."""
-    try:
-        os.close(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def _check_kind(kind: int) -> None:

@@ -6,6 +6,8 @@ A volume that may still be in use is never taken for a free one: where detaching
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import Connection as Db
 from twisted.logger import Logger
 
@@ -17,6 +19,9 @@ from bootvol.service.tasks import Held, Task, Tools
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 
+#: What can be exported; anything else hypervisors reach from anywhere.
+EXPORTABLE: Final = frozenset({"file", "block"})
+
 
 async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
     """Return how hypervisors reach a volume, serving it first if that is the way.
@@ -25,7 +30,7 @@ async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
     :raises bootvol.errors.ExportFailed: it cannot be served.
     """
     lies = await tools.backends.named(volume.backend).connection(volume.name)
-    if tools.exporter is None:
+    if tools.exporter is None or lies.kind not in EXPORTABLE:
         return lies
     served = await tools.exporter.open(volume.name, lies)
     await claim.note(attachment_rows.reached, volume.id, served)

@@ -6,6 +6,7 @@ from twisted.logger import Logger
 
 from bootvol.errors import BootvolError
 from bootvol.lifecycle import Status
+from bootvol.service.attaching import EXPORTABLE
 from bootvol.service.tasks import Tools
 from bootvol.store import attachments as attachment_rows
 
@@ -25,7 +26,8 @@ async def restore(tools: Tools) -> None:
         if volume.status is Status.IN_USE:
             try:
                 lies = await tools.backends.named(volume.backend).connection(volume.name)
-                await tools.exporter.open(volume.name, lies)
+                if lies.kind in EXPORTABLE:
+                    await tools.exporter.open(volume.name, lies)
             except BootvolError:
                 _log.failure("volume {id} cannot be served again", id=volume.id)
     for name in set(await tools.exporter.names()).difference(volume.name for volume in attached):

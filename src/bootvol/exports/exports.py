@@ -1,0 +1,264 @@
+"""Serves each attached volume by a `qemu-nbd` of its own, which outlives the daemon.
+
+What there is of an export is written down before its server may run, and struck out when nothing of
+that is left.  So a daemon that was killed at any moment finds what it had started, and what it had
+not quite started has ended by itself.
+
+The server is trusted as long as the very process that was written down lives: its socket listens
+until it ends.  It is not asked, since it serves one client at a time: who asks would wait in line
+behind the guest, and the line is short.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from bootvol import settings
+from bootvol.devices import can_go_around_cache
+from bootvol.errors import ExportFailed
+from bootvol.exports import places
+from bootvol.exports.processes import FILE, Process, Server, readable, start
+from bootvol.exports.records import Record, Records
+from bootvol.model import Connection
+from bootvol.threads import Threads, outlast
+
+#: Seconds that a server may take until it serves, and until it is gone when it was killed.
+_PATIENCE: Final = 30.0
+#: What a server says first (the NetworkBlockDevice project's doc/proto.md, "Newstyle negotiation").
+_GREETING: Final = b"NBDMAGIC"
+_IS: Final = {"file": stat.S_ISREG, "block": stat.S_ISBLK}
+#: What every server is told: what a guest has flushed is on the disk, what it discards is given
+#: back, and no second client comes in while there is one, which would ruin a guest's file system.
+_SERVING: Final = (
+    "--format=raw",
+    "--persistent",
+    "--shared=1",
+    "--discard=unmap",
+    "--detect-zeroes=off",
+)
+#: How qemu-nbd begins its complaints, which says nothing to others.
+_PREFIXES: Final = re.compile(r"^qemu-nbd: |Failed to blk_new_open '[^']*': ")
+#: How many requests each server that uses Linux's own asynchronous I/O takes of those that all
+#: processes together may have (QEMU's block/linux-aio.c), and the system's count of them.
+_AIO_REQUESTS: Final = 1024
+_AIO: Final = Path("/proc/sys/fs")
+
+
+@attrs.frozen
+class _Source:
+    """A volume held open.
+
+    :ivar lies: its kind and path.
+    :ivar identity: tells it from every other file that is there at the same time.
+    :ivar direct: it can be read and written around the page cache.
+    """
+
+    descriptor: int
+    lies: str
+    identity: str
+    direct: bool
+
+    def lock(self) -> None:
+        """Let it be served only once.  The lock is also its server's, which has this descriptor.
+
+        QEMU's own locks, which hold as well, keep guests away, but no other qemu-nbd.
+
+        :raises ExportFailed: it is served already.
+        """
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExportFailed("The volume is exported already, under another name.") from None
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class Exports:
+    """The exports of one daemon.  The caller sees to it that two calls are never for one name.
+
+    :param options: the folder must be this daemon's alone.
+    :param patience: see ``_PATIENCE``.
+    :raises bootvol.errors.ConfigurationError: the machine is not as the configuration says.  To
+        make this blocks: the reactor does not run yet.
+    """
+
+    def __init__(
+        self,
+        options: settings.Exports,
+        threads: Threads,
+        reactor: Any,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._place = places.make(options)
+        self._directory = options.directory
+        self._records = Records(options.directory)
+        self._threads = threads
+        self._reactor = reactor
+        self._patience = patience
+
+    async def open(self, name: str, source: Connection) -> Connection:
+        """Serve a volume, or find that it is served already: its guest notices nothing of that.
+
+        A server that has died is started again, at the same address.  Cancelled or failed, this
+        leaves what :meth:`close` takes away.
+
+        :param name: a volume's, as in :mod:`bootvol.interfaces`.
+        :param source: of kind ``file`` or ``block``.
+        :returns: of kind ``nbd``.
+        :raises ExportFailed: it cannot be served.
+        """
+        with _failures("The volume cannot be exported"):
+            opened = await self._threads.obtain(_Source.close, _open, source)
+            try:
+                record = await self._threads.run(self._records.read, name)
+                if record is None or not self._is_served(name, record, opened):
+                    record = await self._serve(name, opened, record)
+            finally:
+                await self._threads.run(opened.close)
+        return Connection("nbd", record.address)
+
+    async def close(self, name: str) -> None:
+        """Cut off whoever reaches a volume, and serve it no more.  Idempotent.
+
+        When this returns, no process that was started here has the volume open.
+
+        :raises ExportFailed: somebody may still reach it.
+        """
+        with _failures(f"{name} is still exported"):
+            record = await self._threads.run(self._records.read, name)
+            if record is not None:
+                await record.process.end(self._reactor, self._patience)
+            await self._threads.run(self._records.remove, name)
+
+    async def names(self) -> Collection[str]:
+        """Return the names that were opened and not closed, also by a daemon that was killed.
+
+        :raises ExportFailed: it cannot be told.
+        """
+        with _failures("The exports cannot be listed"):
+            return await self._threads.run(self._records.names)
+
+    def _is_served(self, name: str, record: Record, source: _Source) -> bool:
+        if (record.lies, record.identity) != (source.lies, source.identity):
+            return False
+        reachable = record.port is not None or places.socket_of(self._directory, name).is_socket()
+        return record.ready and reachable and record.process.runs()
+
+    async def _serve(self, name: str, source: _Source, before: Record | None) -> Record:
+        """Start a server.
+
+        :param before: what there was of the export, which keeps its address.
+        """
+        try:
+            if before is not None:
+                await before.process.end(self._reactor, self._patience)
+            source.lock()
+            port = None if before is None else before.port
+            listening = await self._threads.obtain(places.Listening.close, self._listen, name, port)
+            try:
+                return await self._start(name, source, listening)
+            finally:
+                listening.close()
+        except BaseException:
+            if before is None:
+                await outlast(Deferred.fromCoroutine(self.close(name)))
+            raise
+
+    async def _start(self, name: str, source: _Source, listening: places.Listening) -> Record:
+        command = ["qemu-nbd", *_SERVING, f"--export-name={name}", *_cache(source)]
+        command += [*self._place.options, f"/proc/self/fd/{FILE}"]
+        listener = listening.listener.fileno()
+        server = start(self._reactor, name, command, listener, source.descriptor)
+        process = Process.of(server.pid)
+        if process is None:
+            raise ExportFailed(await _complaint(server))
+        address, port = listening.address, listening.port
+        record = Record(source.lies, source.identity, address, port, process)
+        try:
+            await self._threads.run(self._records.write, name, record)
+            server.let_go_on()
+            if not await self._greets(listening):
+                # Should it have ended by itself, it has said why before its socket went.
+                await process.end(self._reactor, self._patience)
+                raise ExportFailed(await _complaint(server))
+            record = attrs.evolve(record, ready=True)
+            await self._threads.run(self._records.write, name, record)
+        except BaseException:
+            await outlast(Deferred.fromCoroutine(process.end(self._reactor, self._patience)))
+            raise
+        return record
+
+    async def _greets(self, listening: places.Listening) -> bool:
+        """Wait until a server serves, and tell whether it does."""
+        # What is left of the listening socket is the server's alone: it goes when that goes, and
+        # the connection to it breaks.
+        listening.listener.close()
+        if not await readable(self._reactor, listening.probe.fileno(), self._patience):
+            raise ExportFailed("The volume cannot be exported: qemu-nbd does not begin.")
+        try:
+            return listening.probe.recv(len(_GREETING), socket.MSG_DONTWAIT) == _GREETING
+        except ConnectionError:
+            return False
+
+    def _listen(self, name: str, port: int | None) -> places.Listening:
+        others = [self._records.read(each) for each in self._records.names() - {name}]
+        taken = {each.port for each in others if each is not None and each.port is not None}
+        return self._place.listen(name, port, taken)
+
+
+def _open(source: Connection) -> _Source:
+    """Open a volume, if it is what it is said to be."""
+    is_right = _IS.get(source.kind)
+    if is_right is None:
+        raise ExportFailed(f"A volume that is reached by {source.kind} cannot be exported.")
+    # Not for writing: that is the server's to do, which opens the very same again.
+    descriptor = os.open(source.address, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(descriptor)
+    if not is_right(found.st_mode):
+        os.close(descriptor)
+        raise ExportFailed("Something else is in the place of the volume.")
+    return _Source(
+        descriptor,
+        f"{source.kind}:{source.address}",
+        f"{found.st_dev}:{found.st_ino}:{found.st_rdev}",
+        can_go_around_cache(descriptor),
+    )
+
+
+def _cache(source: _Source) -> Sequence[str]:
+    """Return how a server opens its volume.
+
+    Not by io_uring: that may hold a file for a while when its process has ended already.
+    """
+    if not source.direct:
+        return ("--cache=writeback", "--aio=threads")
+    used, limit = (int((_AIO / each).read_text()) for each in ("aio-nr", "aio-max-nr"))
+    native = used + _AIO_REQUESTS <= limit
+    return ("--cache=none", f"--aio={'native' if native else 'threads'}")
+
+
+async def _complaint(server: Server) -> str:
+    """Return what a server that could not begin says of that."""
+    said = await server.ended
+    return f"The volume cannot be exported: {_PREFIXES.sub('', said).rstrip('.')}."
+
+
+@contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """Turn the system's errors into the one that callers know."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportFailed(f"{what}: {error.strerror or error}.") from error

@@ -1,0 +1,200 @@
+"""Where exports are reached: at sockets in a folder, or at ports with TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+import attrs
+
+from bootvol import settings
+from bootvol.errors import ConfigurationError, ExportFailed
+
+#: The longest path of a socket in bytes (unix(7), without its last zero), and of a volume's name.
+_LONGEST_PATH, _LONGEST_NAME = 107, 64
+#: Connections that wait to be served.  Each export serves one at a time.
+_BACKLOG: Final = 16
+#: An idle client that does not answer is taken for gone after 30 + 3 x 10 seconds: until then
+#: nobody else is served.  The options are inherited by a listening socket's connections.
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+
+
+@attrs.frozen
+class Listening:
+    """A socket that listens, with a connection to it that is there before anybody else's.
+
+    :ivar address: as in :class:`bootvol.model.Connection`.
+    :ivar port: None where there is none.
+    """
+
+    listener: socket.socket
+    probe: socket.socket
+    address: str
+    port: int | None
+
+    def close(self) -> None:
+        """Close both."""
+        self.listener.close()
+        self.probe.close()
+
+
+class Place(Protocol):
+    """A way to reach exports."""
+
+    options: Sequence[str]
+
+    def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
+        """Listen for an export.  Blocks.
+
+        :param port: the one that it had before, which it gets again; None if it had none.
+        :param taken: ports that are others', even if nobody listens there now.
+        :raises ExportFailed: there is no place for it.
+        :raises OSError: likewise.
+        """
+
+
+class Unix:
+    """Sockets in a folder that only the daemon's user may enter.
+
+    :raises ConfigurationError: its path is too long.
+    """
+
+    options: Sequence[str] = ()
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        room = _LONGEST_PATH - len(os.fsencode(socket_of(directory, "x" * _LONGEST_NAME)))
+        if room < 0:
+            raise ConfigurationError(
+                f"exports.directory: the path {directory} is {-room} bytes too long for sockets in"
+                " it. Name another one, /run/bootvol say."
+            )
+
+    def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
+        """See :meth:`Place.listen`."""
+        path = socket_of(self._directory, name)
+        path.unlink(missing_ok=True)
+        return _listening(
+            socket.AF_UNIX, str(path), f"nbd+unix:///{name}?socket={quote(str(path))}", None
+        )
+
+
+class Tls:
+    """Ports, for clients that show a certificate.
+
+    :raises ConfigurationError: the host is not this machine, or the certificates are not right.
+    """
+
+    def __init__(self, host: str, ports: Sequence[int], credentials: Path) -> None:
+        self._host = host
+        self._ports = ports
+        self.options: Sequence[str] = [
+            "--object",
+            "tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,"
+            # A comma ends a value, but two of them do not.
+            f"dir={str(credentials).replace(',', ',,')}",
+            "--tls-creds=tls",
+        ]
+        _check_credentials(credentials)
+        try:
+            self._listen(0, "").close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"exports.host: nothing can listen at {host!r}: {error.strerror}. Name an address"
+                " of this machine, or a name that leads to one."
+            ) from error
+
+    def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
+        """See :meth:`Place.listen`."""
+        if port is not None:
+            return self._listen(port, name)
+        first, last = self._ports
+        for each in range(first, last + 1):
+            if each not in taken:
+                try:
+                    return self._listen(each, name)
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise
+        raise ExportFailed(f"All ports from {first} to {last} are in use.")
+
+    def _listen(self, port: int, name: str) -> Listening:
+        # A name may lead elsewhere after a while.
+        family, _, _, _, address = socket.getaddrinfo(self._host, port, type=socket.SOCK_STREAM)[0]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return _listening(family, address, f"nbds://{host}:{port}/{name}", port)
+
+
+def make(options: settings.Exports) -> Place:
+    """Return the place that the operator chose, and make the folder.  Blocks.
+
+    :raises ConfigurationError: it cannot be used.
+    """
+    _make_private(options.directory)
+    if isinstance(options, settings.TlsExports):
+        return Tls(options.host, options.ports, options.credentials)
+    return Unix(options.directory)
+
+
+def socket_of(directory: Path, name: str) -> Path:
+    """Return the path of an export's socket."""
+    return directory / f"{name}.sock"
+
+
+def _listening(family: int, where: Any, address: str, port: int | None) -> Listening:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family))
+        if port is not None:
+            # Connections of the one before, that are closing still, are no hindrance.
+            for level, option, value in ((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1), *_KEEPALIVE):
+                listener.setsockopt(level, option, value)
+        listener.bind(where)
+        listener.listen(_BACKLOG)
+        probe = stack.enter_context(socket.socket(family))
+        probe.connect(listener.getsockname())
+        stack.pop_all()
+    return Listening(listener, probe, address, port)
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise ConfigurationError(
+            f"exports.directory: {directory} cannot be used: {error.strerror}. Name another one."
+        ) from error
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ConfigurationError(
+            f"exports.directory: {directory} is open to other users. Give it to the daemon's and"
+            " to nobody else (chown, chmod 700), or name another one."
+        )
+
+
+def _check_credentials(folder: Path) -> None:
+    """See whether qemu-nbd will find what it needs, by the names that it knows.
+
+    :raises ConfigurationError: it will not.
+    """
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_verify_locations(folder / "ca-cert.pem")
+        context.load_cert_chain(folder / "server-cert.pem", folder / "server-key.pem")
+    except OSError as error:
+        raise ConfigurationError(
+            f"exports.credentials: {folder}: {error.strerror or error}. Put ca-cert.pem,"
+            " server-cert.pem and server-key.pem there; docs/exports.md says how they are made."
+        ) from error

@@ -1,0 +1,188 @@
+"""Processes that outlive the daemon, and how it knows them again.
+
+A process is known by its number together with when it was born: a number alone may be another
+process's by now.  It is awaited and killed by way of a pidfd, which stays that of the one process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from bootvol.errors import ExportFailed
+
+#: The most that is kept of what a process complains of, in bytes; what goes beyond is dropped.
+_KEPT: Final = 4096
+#: Waits for a line on its standard input, so that nothing runs that nobody has written down: when
+#: the daemon dies before that, this reads the end of the pipe.  The rest is how a process finds the
+#: listening socket that it is given: sd_listen_fds(3).
+_WAIT: Final = 'read -r go && LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+#: The descriptors that the listening socket and the file are in the process.
+_LISTENER, FILE = 3, 4
+
+
+@attrs.frozen
+class Process:
+    """A process, told from every other one that ever has its number.
+
+    :ivar born: the boot, and the clock ticks from it to the start of the process.
+    """
+
+    pid: int
+    born: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """Return the process that has a number now, if one does."""
+        born = _born(pid)
+        return None if born is None else cls(pid, born)
+
+    def runs(self) -> bool:
+        """Tell whether it has not ended."""
+        return _born(self.pid) == self.born
+
+    async def end(self, reactor: Any, seconds: float) -> None:
+        """Kill it, and wait until it is gone with all that it had open.  Idempotent.
+
+        :param seconds: how long it may take: the system lets no process go in the midst of I/O.
+        :raises ExportFailed: it is still there.
+        """
+        if not self.runs():
+            return
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            # Only now is it certain whose number that is.
+            if not self.runs():
+                return
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            if not await readable(reactor, pidfd, seconds):
+                raise ExportFailed(f"Process {self.pid} does not end.")
+        finally:
+            os.close(pidfd)
+
+
+class Server(ProcessProtocol):
+    """A process that the daemon started: it waits to be let go on, and then serves by itself.
+
+    Its complaints come by a pipe, not to a file: so they are bounded however long it runs, and
+    nothing happens when nobody reads them any more.
+
+    :param name: what the log calls it.
+    :ivar ended: fires with what it complained of first when it has ended.
+    """
+
+    _log = Logger()
+
+    def __init__(self, name: str) -> None:
+        self.ended: Deferred[str] = Deferred()
+        self._name = name
+        self._err = b""
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        pid: int = self._transport.pid
+        return pid
+
+    @property
+    def _transport(self) -> Any:
+        return self.transport
+
+    def let_go_on(self) -> None:
+        """Let it do what it is there for."""
+        self._transport.write(b"\n")
+        self._transport.closeStdin()
+
+    def errReceived(self, data: bytes) -> None:
+        """It complained."""
+        self._err += data[: _KEPT - len(self._err)]
+
+    def processEnded(self, reason: Failure) -> None:
+        """It has ended, by itself or not."""
+        lines = self._err.decode("utf-8", "replace").strip().splitlines()
+        first = lines[0] if lines else reason.getErrorMessage()
+        self._log.info(
+            "the server of export {name} has ended: {first}", name=self._name, first=first
+        )
+        self.ended.callback(first)
+
+
+def start(reactor: Any, name: str, command: Sequence[str], listener: int, file: int) -> Server:
+    """Start a process that outlives the daemon, and has no more rights than its user.
+
+    :param command: waits for :meth:`Server.let_go_on`; the descriptor :data:`FILE` is its file.
+    """
+    server = Server(name)
+    # Of its own session, so that no terminal ends it; no memory of it (a guest's data) on the disk.
+    whole = ["setsid", "prlimit", "--core=0", "setpriv", "--no-new-privs", "--inh-caps=-all"]
+    if os.geteuid() == 0:
+        whole += ["--bounding-set=-all"]
+    whole += ["sh", "-c", _WAIT, "sh", *command]
+    reactor.spawnProcess(
+        server,
+        whole[0],
+        whole,
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        path="/",
+        childFDs={0: "w", 1: "r", 2: "r", _LISTENER: listener, FILE: file},
+    )
+    return server
+
+
+def readable(reactor: Any, descriptor: int, seconds: float) -> Deferred[bool]:
+    """Wait until there is something to read: of a pidfd, the end of its process.
+
+    :returns: fires with True then, with False when so many seconds have gone by.
+    """
+    waiting: Deferred[bool] = Deferred(lambda _: reactor.removeReader(reader))
+    reader = _Reader(reactor, descriptor, waiting)
+    reactor.addReader(reader)
+    return waiting.addTimeout(seconds, reactor, lambda _, __: False)
+
+
+@implementer(IReadDescriptor)
+class _Reader:
+    def __init__(self, reactor: Any, descriptor: int, waiting: Deferred[bool]) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._waiting = waiting
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        return "exports"
+
+    def doRead(self) -> None:
+        self._reactor.removeReader(self)
+        self._waiting.callback(True)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # The other end has gone, with nothing left to read; the reactor has removed this already.
+        self._waiting.callback(True)
+
+
+def _born(pid: int) -> str | None:
+    """Return when the process that has a number was born; None if there is none that runs."""
+    try:
+        # The fields are in proc(5); the second one, a name in brackets, may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in ("Z", "X"):
+        return None
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{fields[19]}"
