@@ -30,9 +30,9 @@ async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
     :raises bootvol.errors.ExportFailed: it cannot be served.
     """
     lies = await tools.backends.named(volume.backend).connection(volume.name)
-    if tools.exporter is None or lies.kind not in EXPORTABLE:
+    if tools.exports is None or lies.kind not in EXPORTABLE:
         return lies
-    served = await tools.exporter.open(volume.name, lies)
+    served = await tools.exports.open(volume.name, lies)
     await claim.note(attachment_rows.reached, volume.id, served)
     return served
 
@@ -42,8 +42,8 @@ async def cut_off(tools: Tools, volume: Volume) -> None:
 
     :raises bootvol.errors.ExportFailed: somebody may.
     """
-    if tools.exporter is not None:
-        await tools.exporter.close(volume.name)
+    if tools.exports is not None:
+        await tools.exports.close(volume.name)
 
 
 def hypervisor(tools: Tools) -> IHypervisor:
@@ -66,7 +66,7 @@ class _Moving(Task):
 
     async def begin(self, claim: Held) -> tuple[Attachment, Server | None]:
         """Note whose attachment it is from now on; return it, and its server if it runs here."""
-        ours = self.tools.exporter is not None or self.tools.hypervisor is not None
+        ours = self.tools.exports is not None or self.tools.hypervisor is not None
         return await claim.note(_begin, self.id, self.tools.daemon if ours else None)
 
     async def unplug(self, attachment: Attachment, server: Server | None) -> None:

@@ -19,7 +19,7 @@ async def restore(tools: Tools) -> None:
     What is on its way to or from a server is left to the task that moves it.  A failure concerns
     one volume only.
     """
-    if tools.exporter is None:
+    if tools.exports is None:
         return
     attached = await tools.database.read(attachment_rows.served, tools.daemon)
     for volume in attached:
@@ -27,11 +27,11 @@ async def restore(tools: Tools) -> None:
             try:
                 lies = await tools.backends.named(volume.backend).connection(volume.name)
                 if lies.kind in EXPORTABLE:
-                    await tools.exporter.open(volume.name, lies)
+                    await tools.exports.open(volume.name, lies)
             except BootvolError:
                 _log.failure("volume {id} cannot be served again", id=volume.id)
-    for name in set(await tools.exporter.names()).difference(volume.name for volume in attached):
+    for name in set(await tools.exports.names()).difference(volume.name for volume in attached):
         try:
-            await tools.exporter.close(name)
+            await tools.exports.close(name)
         except BootvolError:
             _log.failure("{name} is served still", name=name)

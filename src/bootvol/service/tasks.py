@@ -10,9 +10,9 @@ from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import ErrorReport
+from bootvol.exports.exports import Exports
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Connection
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
 from bootvol.service.imports import Importer
@@ -24,26 +24,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Exporter(Protocol):
-    """Serves volumes to hypervisors that cannot open them where they lie."""
-
-    async def open(self, name: str, source: Connection) -> Connection:
-        """Serve a volume, and return how it is reached; idempotent, and after a restart, too."""
-
-    async def close(self, name: str) -> None:
-        """Cut off whoever reaches it, and serve it no more; idempotent."""
-
-    async def names(self) -> Collection[str]:
-        """Return the names of the volumes that are served, also by a daemon that was killed."""
-
-
 @attrs.frozen
 class Tools:
     """What tasks work with.
 
     :ivar daemon: the name by which servers and exports are this daemon's.
     :ivar hypervisor: None where servers are run elsewhere.
-    :ivar exporter: None where hypervisors open volumes where they lie.
+    :ivar exports: None where hypervisors open volumes where they lie.
     """
 
     daemon: str
@@ -53,7 +40,7 @@ class Tools:
     importer: Importer
     goldens: Goldens
     hypervisor: IHypervisor | None
-    exporter: Exporter | None
+    exports: Exports | None
     clock: IReactorTime
 
 

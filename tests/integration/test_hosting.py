@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+import fcntl
+import tempfile
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from sqlalchemy import make_url
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from bootvol import settings
 from bootvol.errors import (
     AttachmentNotFound,
     BadMapping,
@@ -23,8 +26,9 @@ from bootvol.errors import (
     ServerNotFound,
     VolumeBusy,
 )
+from bootvol.exports.exports import Exports
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Caller, Connection, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
+from bootvol.model import Caller, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.quotas import Quota
@@ -35,42 +39,27 @@ from bootvol.service.worker import Concurrency, Worker
 from bootvol.store import states
 from bootvol.store.database import Database
 from bootvol.testing.machines import MemoryHypervisor
-from bootvol.testing.memory import MemoryBackend
+from bootvol.threads import Threads
+from bootvol_plugins.file import FileBackend
 from tests.unit.test_worker import NoGoldens
 
 loop: Any = reactor
 ANN = Caller("ann", "t")
 
 
-class Exporter:
-    """Stands for exports: notes what is served.
+class BreakingExports(Exports):
+    """Exports that may fail to end.
 
-    :ivar served: the names of volumes.
-    :ivar fails: whether serving and ending that fail.
+    :ivar fails: whether they do.
     """
 
-    def __init__(self) -> None:
-        self.served: set[str] = set()
-        self.fails = False
-
-    async def open(self, name: str, source: Connection) -> Connection:
-        """See bootvol.service.tasks.Exporter."""
-        self._check()
-        self.served.add(name)
-        return Connection("nbd", f"nbd+unix:///{name}?socket=/s")
+    fails = False
 
     async def close(self, name: str) -> None:
-        """See bootvol.service.tasks.Exporter."""
-        self._check()
-        self.served.discard(name)
-
-    async def names(self) -> Collection[str]:
-        """See bootvol.service.tasks.Exporter."""
-        return set(self.served)
-
-    def _check(self) -> None:
+        """See bootvol.exports.exports.Exports."""
         if self.fails:
             raise ExportFailed
+        await super().close(name)
 
 
 class World:
@@ -81,9 +70,25 @@ class World:
         self.database.upgrade()
         self.database.start()
         self.hypervisor = MemoryHypervisor("h", loop)
-        self.exporter = Exporter()
-        self.backend = MemoryBackend("b", loop)
+        self.threads = Threads(loop, "test", 4)
+        self.threads.start()
+        # Sockets have short names.
+        self.short = tempfile.TemporaryDirectory()
+        options = settings.Exports(by="unix", directory=Path(self.short.name))
+        self.exports = BreakingExports(options, self.threads, loop)
+        self.volumes_in = folder / "volumes"
+        self.volumes_in.mkdir()
+        self.backend = FileBackend("b", self.volumes_in, self.threads)
         self.restart()
+
+    async def stop(self) -> None:
+        """Stop, and end what would outlive it."""
+        await self.worker.stopService()
+        for name in await self.exports.names():
+            await self.exports.close(name)
+        self.database.stop()
+        self.threads.stop()
+        self.short.cleanup()
 
     def restart(self) -> None:
         """Start a worker anew, as a daemon does that was killed."""
@@ -91,7 +96,7 @@ class World:
         goldens: Any = NoGoldens()
         backends, quota = Backends([self.backend]), Quota(-1, -1)
         tools = Tools(
-            "d", self.database, backends, no, no, goldens, self.hypervisor, self.exporter, loop
+            "d", self.database, backends, no, no, goldens, self.hypervisor, self.exports, loop
         )
         self.worker = Worker(Concurrency(1), tools)
         now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes
@@ -157,8 +162,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     """It runs."""
     world = World(tmp_path)
     yield world
-    await world.worker.stopService()
-    world.database.stop()
+    await world.stop()
 
 
 @ensureDeferred
@@ -176,8 +180,8 @@ async def test_a_disk_comes_and_goes(world: World) -> None:
     await world.attachments.delete(ANN, server.uuid, volume)
     await world.until(volume, Status.AVAILABLE)
     assert disks.keys() == {"vda"}
-    assert found.name not in world.exporter.served
-    assert (await world.volumes.connection(admin, volume)).kind == "memory"
+    assert found.name not in await world.exports.names()
+    assert (await world.volumes.connection(admin, volume)).kind == "file"
 
 
 @ensureDeferred
@@ -208,13 +212,13 @@ async def test_what_cannot_be_cut_off_stays_in_use(world: World) -> None:
     volume = await world.volume()
     await world.attachments.create(ANN, str(server.id), volume, None)
     await world.until(volume, Status.IN_USE)
-    world.exporter.fails = True
+    world.exports.fails = True
     await world.attachments.delete(ANN, str(server.id), volume)
     await world.until(volume, Status.DETACHING)
     kept = await world.until(volume, Status.IN_USE)
     assert kept.error is not None
     assert kept.error.code == "export-failed"
-    world.exporter.fails = False
+    world.exports.fails = False
 
 
 @ensureDeferred
@@ -231,7 +235,7 @@ async def test_what_cannot_be_attached_is_free_again(world: World) -> None:
     assert found.status is Status.AVAILABLE
     assert found.error is not None
     assert found.error.code == "hypervisor-failed"
-    assert found.name not in world.exporter.served
+    assert found.name not in await world.exports.names()
     with pytest.raises(AttachmentNotFound):
         await world.attachments.get(ANN, str(server.id), volume)
     # It is told until something else happens.
@@ -244,16 +248,21 @@ async def test_a_server_that_does_not_start_frees_its_volumes(world: World) -> N
     spare = await world.volume()
     # As if somebody had the disk behind our back.
     other = await world.volumes.get(ANN, spare)
-    name = next(iter(world.hypervisor.servers))
-    connection = Connection("nbd", f"nbd+unix:///{other.name}?socket=/s")
-    world.hypervisor.servers[name].disks["vdz"] = connection
+    file = world.volumes_in / f"{other.name}.raw"
+    with file.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        await _does_not_start(world, spare)
+    assert (await world.volumes.get(ANN, taken)).status is Status.IN_USE
+
+
+async def _does_not_start(world: World, spare: int) -> None:
     made = await world.boot(spare)
     failed = await world.server(made.id, Status.ERROR)
     assert failed.error is not None
-    assert failed.error.code == "hypervisor-failed"
-    assert (await world.until(spare, Status.AVAILABLE)).attachments == ()
-    assert other.name not in world.exporter.served
-    assert (await world.volumes.get(ANN, taken)).status is Status.IN_USE
+    assert failed.error.code == "export-failed"
+    free = await world.until(spare, Status.AVAILABLE)
+    assert free.attachments == ()
+    assert free.name not in await world.exports.names()
     await world.servers.delete(ANN, str(made.id))
     await world.gone(made.id)
 
@@ -315,7 +324,7 @@ async def test_terminating_ends_what_is_under_way(world: World) -> None:
     for number in volume, other:
         await world.until(number, Status.AVAILABLE)
     assert not world.hypervisor.servers
-    assert not world.exporter.served
+    assert not await world.exports.names()
 
 
 @ensureDeferred
@@ -352,14 +361,17 @@ async def test_a_server_that_is_ended_takes_nothing_new(world: World) -> None:
 async def test_a_restart_serves_what_is_attached_and_nothing_else(world: World) -> None:
     server, volume = await world.started()
     root = await world.volumes.get(ANN, volume)
+    stray = await world.volumes.get(ANN, await world.volume())
+    lies = await world.backend.connection(stray.name)
     await world.worker.stopService()
-    world.exporter.served = {"volume-stray"}
+    await world.exports.open(stray.name, lies)
+    await world.exports.close(root.name)
     world.restart()
     for _ in range(400):
-        if world.exporter.served == {root.name}:
+        if set(await world.exports.names()) == {root.name}:
             break
         await deferLater(loop, 0.005, lambda: None)
-    assert world.exporter.served == {root.name}
+    assert set(await world.exports.names()) == {root.name}
     assert server.name in world.hypervisor.servers
 
 
