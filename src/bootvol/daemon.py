@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -37,10 +38,12 @@ from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
 from bootvol.service.imports import Importer
 from bootvol.service.places import Copier, Limits
-from bootvol.service.quotas import Quota
+from bootvol.service.quotas import Quota, Quotas
+from bootvol.service.rates import RateLimit, RateLimits
 from bootvol.service.servers import Servers
 from bootvol.service.snapshots import Snapshots
 from bootvol.service.tasks import Tools
+from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Concurrency, Worker
 from bootvol.settings import PluginSettings, Settings
@@ -122,22 +125,23 @@ class Daemon(Service):
             {each.name: each.concurrent for each in config.sources if each.concurrent},
         )
         worker = Worker(concurrency, tools)
-        quota = Quota(
-            config.quota.volumes,
-            config.quota.gigabytes,
-            config.quota.snapshots,
-            config.quota.instances,
-        )
         database = self._database
-        volumes = Volumes(database, images, backends, quota, config.availability_zone, worker, _now)
+        quotas = Quotas(database, Quota(**config.quota.model_dump()))
+        types = VolumeTypes(database, backends)
+        volumes = Volumes(
+            database, images, backends, quotas, types, config.availability_zone, worker, _now
+        )
         flavors = [Flavor(each.id, each.name, each.ram, each.cpus) for each in config.flavors]
         core = Core(
             volumes,
-            Snapshots(database, backends, quota, worker, _now),
+            Snapshots(database, backends, quotas, worker, _now),
             Attachments(database, hypervisor is not None, worker),
-            Servers(database, volumes, hypervisor, flavors, quota, worker, _now),
+            Servers(database, volumes, hypervisor, flavors, quotas, worker, _now),
             images,
             tools.goldens,
+            types,
+            quotas,
+            self._rates(),
         )
         return worker, make_site(ApiRoot(NovaApi(identity, core).app.resource(), fault))
 
@@ -179,6 +183,14 @@ class Daemon(Service):
             Exports(config.exports, self._threads, self._reactor) if config.exports else None,
             self._reactor,
         )
+
+    def _rates(self) -> RateLimits:
+        """Return what bounds how often tenants call."""
+        limits = [
+            RateLimit(each.verb, each.uri, re.compile(each.regex), each.value, each.unit)
+            for each in self._config.rate_limits
+        ]
+        return RateLimits(limits, self._reactor)
 
     def _plugin(self, configured: PluginSettings) -> Any:
         context = PluginContext(self._reactor, self._threads, configured.name)

@@ -182,6 +182,13 @@ class NoHypervisor(BootvolError):
     default_message = "This service runs no servers."
 
 
+class UnknownBackend(InvalidRequest):
+    """A volume type names a backend that is not configured."""
+
+    code = "unknown-backend"
+    remedy = "Have the type's volume_backend_name name a backend of the configuration."
+
+
 class Unauthorized(BootvolError):
     """There is no token, or it is not valid."""
 
@@ -278,6 +285,30 @@ class ImageNotFound(NotFound):
         super().__init__(f"Image {reference} could not be found.")
 
 
+class VolumeTypeNotFound(NotFound):
+    """There is no such volume type.
+
+    :param which: the id or name as the caller gave it.
+    """
+
+    code = "volume-type-not-found"
+
+    def __init__(self, which: int | str) -> None:
+        super().__init__(f"Volume type {which} could not be found.")
+
+
+class VolumeTypeExists(BootvolError):
+    """Another volume type has that name."""
+
+    code = "volume-type-exists"
+    status = 409
+    retryable = False
+    remedy = "Choose another name, or change the type that there is."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Volume Type {name} already exists.")
+
+
 class MethodNotAllowed(BootvolError):
     """The path is there, but not for this method."""
 
@@ -295,6 +326,25 @@ class QuotaExceeded(BootvolError):
     status = 413
     retryable = False
     remedy = "Delete what is not needed, or ask for a higher quota."
+
+
+class RateLimited(BootvolError):
+    """The tenant has asked too often.
+
+    :param details: which limit it was.
+    :param retry_after: whole seconds after which it may ask again.
+    """
+
+    code = "rate-limited"
+    status = 413
+    retryable = True
+    remedy = "Wait as long as the answer says, then send the request again."
+    default_message = "This request was rate-limited."
+
+    def __init__(self, details: str, retry_after: int) -> None:
+        super().__init__()
+        self.details = details
+        self.retry_after = retry_after
 
 
 # --- what became of an import or of the space under a volume -----------------------------------

@@ -97,6 +97,7 @@ class Volume:
         again with a new database).
     :ivar image_id: the image it was created from; a volume is bootable if and only if it has one.
     :ivar snapshot_id: the snapshot it was made from, which may be gone by now.
+    :ivar volume_type: the name of the type it was made as, which may be gone by now.
     :ivar error: why the status is ``error``, or why the last attaching or detaching failed.
     """
 
@@ -111,6 +112,7 @@ class Volume:
     backend: str
     image_id: str | None = None
     snapshot_id: int | None = None
+    volume_type: str | None = None
     display_name: str | None = None
     display_description: str | None = None
     metadata: Mapping[str, str] = attrs.Factory(dict)
@@ -223,11 +225,13 @@ class NewVolume:
     """What a caller asks for; everything else of a volume is the service's to say.
 
     :ivar size_gib: may be left out where there is a snapshot.
+    :ivar volume_type: the name of a type; None leaves the backend to the service.
     """
 
     size_gib: int | None
     image_ref: str | None = None
     snapshot_id: int | None = None
+    volume_type: str | None = None
     display_name: str | None = None
     display_description: str | None = None
     availability_zone: str | None = None
@@ -316,6 +320,18 @@ class Golden:
     def volume_size(self) -> int:
         """The volume's own size in bytes."""
         return -(-self.size // GIB) * GIB
+
+
+@attrs.frozen
+class VolumeType:
+    """A kind of volume that callers ask for by its name.
+
+    :ivar extra_specs: what operators say of it; ``volume_backend_name`` names its backend.
+    """
+
+    id: int
+    name: str
+    extra_specs: Mapping[str, str]
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ A mistake names the file, the table and key, the value, and what to do about it.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -80,6 +81,25 @@ class Quota(Options):
     gigabytes: Limit = 1000
     snapshots: Limit = 10
     instances: Limit = 10
+
+
+class RateLimitTable(Options):
+    """``[[rate_limits]]``: how often a tenant may call, in Nova's form."""
+
+    verb: Literal["GET", "POST", "PUT", "DELETE"]
+    uri: str = Field(default="*", min_length=1, max_length=255)
+    regex: str = ".*"
+    value: int = Field(ge=1, le=2**31 - 1)
+    unit: Literal["SECOND", "MINUTE", "HOUR", "DAY"]
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"this is not a regular expression: {error}") from None
+        return value
 
 
 class FlavorTable(Options):
@@ -203,6 +223,7 @@ class _Root(Options):
     identity: dict[str, Any]
     hypervisor: dict[str, Any] | None = None
     exports: dict[str, Any] | None = None
+    rate_limits: list[RateLimitTable] = Field(default_factory=list)
     flavors: list[FlavorTable] = Field(default=list(_FLAVORS), min_length=1)
     backends: list[dict[str, Any]] = Field(min_length=1)
     sources: list[dict[str, Any]] = Field(min_length=1)
@@ -241,6 +262,7 @@ class Settings:
     identity: PluginSettings
     hypervisor: PluginSettings | None
     exports: Exports | None
+    rate_limits: tuple[RateLimitTable, ...]
     flavors: tuple[FlavorTable, ...]
     backends: tuple[PluginSettings, ...]
     sources: tuple[PluginSettings, ...]
@@ -276,6 +298,7 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         identity=_plugin(path, "identity", IdentityPlugin, identity, base),
         hypervisor=_hypervisor(path, root.hypervisor, base),
         exports=_exports(path, root.exports, base),
+        rate_limits=tuple(root.rate_limits),
         flavors=tuple(root.flavors),
         backends=tuple(
             _plugin(path, f"backends[{n}]", BackendPlugin, table, base)

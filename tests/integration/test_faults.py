@@ -209,7 +209,10 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["size", "display_name", "imageRef", "snapshot_id", "metadata", "availability_zone"]
+    [
+        *("size", "display_name", "imageRef", "snapshot_id", "metadata", "availability_zone"),
+        "volume_type",
+    ]
 )
 
 
@@ -230,7 +233,12 @@ async def test_no_body_gives_a_server_error(running: Running, body: Any) -> None
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),
     path=st.lists(
-        st.sampled_from(["os-volumes", "hp-bootable-volumes", "detail", "import"])
+        st.sampled_from(
+            [
+                *("os-volumes", "hp-bootable-volumes", "detail", "import", "limits", "extensions"),
+                *("os-volume-types", "extra_specs", "1", "os-quota-sets", TENANT, "defaults"),
+            ]
+        )
         | st.text(st.characters(codec="utf-8"), max_size=5),
         max_size=4,
     ),

@@ -12,6 +12,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
+from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
 from bootvol.api.http import ApiRoot
@@ -21,6 +22,7 @@ from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.lifecycle import Status
 from bootvol.model import Attachment, Caller, Image, Import, Phase, Volume
+from bootvol.service.rates import RateLimits
 from bootvol.service.volumes import Volumes
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -70,7 +72,8 @@ async def test_the_server_error_of_the_specification() -> None:
             return Caller("u", "t")
 
     other: Any = None  # the call has no use for it
-    core = Core(Broken(), other, other, other, other, other)
+    no_limits = RateLimits([], Clock())
+    core = Core(Broken(), other, other, other, other, other, other, other, no_limits)
     api = NovaApi(Anybody(), core)  # type: ignore[arg-type]
     agent = RequestTraversalAgent(ApiRoot(api.app.resource(), fault))
     asked = HTTPClient(agent).get(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import attrs
+from collections.abc import Mapping
 
-from bootvol.errors import QuotaExceeded
-from bootvol.model import Usage
+import attrs
+from sqlalchemy import Connection as Db
+
+from bootvol.errors import Forbidden, QuotaExceeded
+from bootvol.model import Caller, Usage
+from bootvol.store import quotas as quota_rows
+from bootvol.store import servers as server_rows
+from bootvol.store import snapshots as snapshot_rows
+from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
 
 
 @attrs.frozen
@@ -14,8 +22,8 @@ class Quota:
 
     volumes: int
     gigabytes: int
-    snapshots: int = -1
-    instances: int = -1
+    snapshots: int
+    instances: int
 
     def check(self, used: Usage, size_gib: int) -> None:
         """See whether a tenant may have one more volume.
@@ -44,4 +52,69 @@ class Quota:
         :raises QuotaExceeded: it may not.
         """
         if 0 <= self.instances < used + 1:
-            raise QuotaExceeded("Instance quota exceeded. You cannot run another server")
+            # Nova's text of 2011.
+            raise QuotaExceeded(
+                "Instance quota exceeded. You cannot run any more instances of this type."
+            )
+
+
+@attrs.frozen
+class Account:
+    """What a tenant may have, and what it has, at one moment."""
+
+    quota: Quota
+    volumes: Usage
+    snapshots: int
+    instances: int
+
+
+class Quotas:
+    """What tenants may have: the default, but for what was set for a single one.
+
+    :param default: what the operator has configured.
+    """
+
+    def __init__(self, database: Database, default: Quota) -> None:
+        self.default = default
+        self._database = database
+
+    def of(self, db: Db, tenant: str) -> Quota:
+        """Return what a tenant may have.
+
+        Whoever holds something against it calls this in the transaction that counts, after
+        :func:`bootvol.store.volumes.take_turns`: then it is exact.
+        """
+        return attrs.evolve(self.default, **quota_rows.of(db, tenant))
+
+    async def get(self, caller: Caller, tenant: str) -> Quota:
+        """Return what a tenant may have.
+
+        :raises Forbidden: it is another tenant's, and the caller no operator.
+        """
+        if tenant != caller.tenant and not caller.is_admin:
+            raise Forbidden
+        return await self._database.read(self.of, tenant)
+
+    async def set(self, tenant: str, bounds: Mapping[str, int]) -> Quota:
+        """Set some of what a tenant may have, by the names of :class:`Quota`; return all of it.
+
+        What it has already stays, even beyond that.
+        """
+        return await self._database.write(self._set, tenant, bounds)
+
+    def _set(self, db: Db, tenant: str, bounds: Mapping[str, int]) -> Quota:
+        volume_rows.take_turns(db, tenant)
+        quota_rows.put(db, tenant, bounds)
+        return self.of(db, tenant)
+
+    async def account(self, caller: Caller) -> Account:
+        """Return what the caller's tenant may have, and what it has."""
+        return await self._database.read(self._account, caller.tenant)
+
+    def _account(self, db: Db, tenant: str) -> Account:
+        return Account(
+            self.of(db, tenant),
+            volume_rows.usage(db, tenant),
+            snapshot_rows.count(db, tenant),
+            server_rows.count(db, tenant),
+        )

@@ -29,7 +29,7 @@ from bootvol.model import (
     NewVolume,
     Server,
 )
-from bootvol.service.quotas import Quota
+from bootvol.service.quotas import Quotas
 from bootvol.service.volumes import Volumes, Work
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
@@ -55,7 +55,7 @@ class Servers:
         volumes: Volumes,
         hypervisor: IHypervisor | None,
         flavors: Sequence[Flavor],
-        quota: Quota,
+        quotas: Quotas,
         work: Work,
         now: Callable[[], datetime],
     ) -> None:
@@ -63,7 +63,7 @@ class Servers:
         self._database = database
         self._volumes = volumes
         self._hypervisor = hypervisor
-        self._quota = quota
+        self._quotas = quotas
         self._work = work
         self._now = now
 
@@ -89,7 +89,7 @@ class Servers:
 
     def _add(self, db: Db, caller: Caller, wanted: NewServer, flavor: Flavor) -> Server:
         volume_rows.take_turns(db, caller.tenant)
-        self._quota.check_instances(server_rows.count(db, caller.tenant))
+        self._quotas.of(db, caller.tenant).check_instances(server_rows.count(db, caller.tenant))
         server = Server(
             id=0,
             name=f"server-{uuid4()}",

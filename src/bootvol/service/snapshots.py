@@ -12,7 +12,7 @@ from bootvol.errors import SnapshotBusy, VolumeBusy
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import Caller, NewSnapshot, Snapshot
 from bootvol.service.backends import Backends
-from bootvol.service.quotas import Quota
+from bootvol.service.quotas import Quotas
 from bootvol.service.volumes import Work
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import snapshots as snapshot_rows
@@ -31,13 +31,13 @@ class Snapshots:
         self,
         database: Database,
         backends: Backends,
-        quota: Quota,
+        quotas: Quotas,
         work: Work,
         now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._backends = backends
-        self._quota = quota
+        self._quotas = quotas
         self._work = work
         self._now = now
 
@@ -62,7 +62,7 @@ class Snapshots:
         forced = wanted.force and volume.status is Status.IN_USE and clones
         if promised or not (free or forced):
             raise VolumeBusy("Volume status must be available")
-        self._quota.check_snapshots(snapshot_rows.count(db, caller.tenant))
+        self._quotas.of(db, caller.tenant).check_snapshots(snapshot_rows.count(db, caller.tenant))
         snapshot = Snapshot(
             id=0,
             name=f"snapshot-{uuid4()}",

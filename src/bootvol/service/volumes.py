@@ -23,7 +23,8 @@ from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Sna
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import content_of
 from bootvol.service.images import Images
-from bootvol.service.quotas import Quota
+from bootvol.service.quotas import Quotas
+from bootvol.service.volume_types import VolumeTypes
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import imports as import_rows
 from bootvol.store import snapshots as snapshot_rows
@@ -54,7 +55,8 @@ class Volumes:
         database: Database,
         images: Images,
         backends: Backends,
-        quota: Quota,
+        quotas: Quotas,
+        types: VolumeTypes,
         zone: str,
         work: Work,
         now: Callable[[], datetime],
@@ -62,7 +64,8 @@ class Volumes:
         self._database = database
         self._images = images
         self._backends = backends
-        self._quota = quota
+        self._quotas = quotas
+        self._types = types
         self._zone = zone
         self._work = work
         self._now = now
@@ -70,12 +73,15 @@ class Volumes:
     async def create(self, caller: Caller, wanted: NewVolume) -> Volume:
         """Add a volume in status ``creating``; a worker takes it from there.
 
+        :raises VolumeTypeNotFound: there is no such type.
+        :raises UnknownBackend: its backend is not configured any more.
         :raises InvalidRequest: the parts of ``wanted`` do not go together.
         :raises SnapshotNotFound: there is no such snapshot.
         :raises ImageNotFound: there is no such image.
         :raises ImageLargerThanVolume: the image is known not to fit.
         :raises QuotaExceeded: the tenant has used what it may.
         """
+        backend = await self._types.backend_of(wanted.volume_type) if wanted.volume_type else None
         if wanted.snapshot_id is not None and wanted.image_ref is not None:
             raise InvalidRequest("Snapshot and image cannot be specified together.")
         if wanted.size_gib is None and wanted.snapshot_id is None:
@@ -88,25 +94,32 @@ class Volumes:
         if wanted.image_ref is not None:
             image = await self._images.find(caller, wanted.image_ref)
             _check_fits(image, wanted.size_gib or 0)
-        added = await self._database.write(self.add, caller, wanted, image)
+        added = await self._database.write(self.add, caller, wanted, image, backend)
         self._work.wake()
         return added
 
-    def add(self, db: Db, caller: Caller, wanted: NewVolume, image: Image | None = None) -> Volume:
+    def add(
+        self,
+        db: Db,
+        caller: Caller,
+        wanted: NewVolume,
+        image: Image | None = None,
+        backend: str | None = None,
+    ) -> Volume:
         """Add a volume within a transaction, if the tenant may have one more.
 
+        :param backend: where to; None is where the snapshot lies, or the default.
         :raises SnapshotNotFound: there is no such snapshot.
         :raises SnapshotBusy: it is not available.
         :raises InvalidRequest: it is larger than the volume should be.
         :raises QuotaExceeded: the tenant has used what it may.
         """
         volume_rows.take_turns(db, caller.tenant)
-        size, backend = wanted.size_gib or 0, self._backends.default.name
-        snapshot = None
+        size, snapshot = wanted.size_gib or 0, None
         if wanted.snapshot_id is not None:
             snapshot = snapshot_rows.get(db, caller.tenant, wanted.snapshot_id, lock=True)
-            size, backend = _of_snapshot(snapshot, wanted.size_gib), snapshot.backend
-        self._quota.check(volume_rows.usage(db, caller.tenant), size)
+            size, backend = _of_snapshot(snapshot, wanted.size_gib), backend or snapshot.backend
+        self._quotas.of(db, caller.tenant).check(volume_rows.usage(db, caller.tenant), size)
         volume = Volume(
             id=0,
             name=f"volume-{uuid4()}",
@@ -116,9 +129,10 @@ class Volumes:
             status=Status.CREATING,
             created_at=self._now(),
             availability_zone=self._zone,
-            backend=backend,
+            backend=backend or self._backends.default.name,
             image_id=image.id if image else None,
             snapshot_id=snapshot.id if snapshot else None,
+            volume_type=wanted.volume_type,
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             metadata=wanted.metadata,

@@ -81,6 +81,8 @@ volumes = Table(
     Column("image_id", Text),
     # Without a reference: the snapshot may go first.
     Column("snapshot_id", Integer),
+    # The type's name, and no reference either.
+    Column("volume_type", String(255)),
     Column("display_name", String(255)),
     Column("display_description", String(255)),
     Column("metadata", JSON, nullable=False),
@@ -213,6 +215,24 @@ turns = Table(
     METADATA,
     Column("tenant", String(255), primary_key=True),
     Column("last", BigInteger, nullable=False),
+)
+
+volume_types = Table(
+    "volume_types",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("extra_specs", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# What single tenants may have, where that is not the default.
+quotas = Table(
+    "quotas",
+    METADATA,
+    Column("tenant", String(255), primary_key=True),
+    Column("resource", String(32), primary_key=True),
+    Column("most", Integer, nullable=False),
 )
 
 #: Where each kind of thing that has a life is kept.

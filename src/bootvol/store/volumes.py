@@ -100,6 +100,7 @@ def of_row(row: Row[Any]) -> Volume:
         backend=row.backend,
         image_id=row.image_id,
         snapshot_id=row.snapshot_id,
+        volume_type=row.volume_type,
         display_name=row.display_name,
         display_description=row.display_description,
         metadata=row.metadata,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -18,16 +19,27 @@ from bootvol.api.http import Reply, to_the_end, write
 from bootvol.api.nova import (  # noqa: F401
     attachments,
     bootable,
+    extensions,
     goldens,
     images,
+    limits,
+    quotas,
     servers,
     snapshots,
     versions,
+    volume_types,
     volumes,
 )
 from bootvol.api.nova.calls import CALLS, Ask, Call, Core
 from bootvol.api.nova.faults import fault
-from bootvol.errors import BootvolError, MalformedUrl, MethodNotAllowed, NotFound, Unauthorized
+from bootvol.errors import (
+    BootvolError,
+    MalformedUrl,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+)
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 
@@ -64,6 +76,7 @@ class NovaApi:
 
         async def answered(request: IRequest, tenant: str, path: dict[str, str]) -> Reply:
             ask = Ask(self._core, await self._caller(request, tenant), request)
+            self._core.rates.count(tenant, call.method, _target(request))
             return Reply(await call.run(ask, **path), call.status)
 
         def route(request: IRequest, tenant: str, **path: str) -> Deferred[bytes]:
@@ -99,6 +112,8 @@ class NovaApi:
 
     def _known(self, request: IRequest, failure: Failure) -> BootvolError:
         error = failure.value
+        if isinstance(error, RateLimited):
+            request.setHeader(b"Retry-After", str(error.retry_after).encode("ascii"))
         if isinstance(error, BootvolError):
             return error
         if isinstance(error, WrongMethod):
@@ -110,3 +125,9 @@ class NovaApi:
             "{request_id} failed", failure, request_id=getattr(request, "request_id", "a request")
         )
         return BootvolError()
+
+
+def _target(request: IRequest) -> str:
+    """Return what a call is for: the path below the tenant's base URI, and the query."""
+    path, mark, query = unquote(request.uri.decode("ascii", "replace")).partition("?")
+    return "/" + path.split("/", 3)[3].removesuffix(".json") + mark + query

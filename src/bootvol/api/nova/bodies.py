@@ -54,6 +54,10 @@ Body: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _name_or_none(value: object) -> object:
+    return None if value == "" else _text(value)
+
+
 class CreateVolume(BaseModel):
     """The object ``volume`` of a create request (reference, section 5.5)."""
 
@@ -63,6 +67,7 @@ class CreateVolume(BaseModel):
     display_name: Text | None = None
     display_description: Text | None = None
     snapshot_id: Number | None = None
+    volume_type: Annotated[str | None, Field(max_length=255), BeforeValidator(_name_or_none)] = None
     image_ref: Reference | None = Field(default=None, alias="imageRef")
     metadata: dict[Text, Text] | None = None
     availability_zone: Text | None = None
@@ -111,14 +116,16 @@ class Attach(BaseModel):
         return number if isinstance(number, int) else -1
 
 
-def read(body: object, entity: str, model: type[Model]) -> Model:
+def read(body: object, entity: str | None, model: type[Model]) -> Model:
     """Read the body of a request.
 
-    :param entity: the name of the object that it holds.
+    :param entity: the name of the object that it holds; None is the body itself.
     :raises MissingEntity: it has no such object.
     :raises InvalidRequest: a part of that is of a wrong type or out of range.
     """
-    found = body.get(entity) if isinstance(body, dict) else None
+    found = body
+    if entity is not None:
+        found = body.get(entity) if isinstance(body, dict) else None
     if not isinstance(found, dict) or not (found or entity in _MAY_BE_EMPTY):
         raise MissingEntity
     try:
@@ -127,8 +134,8 @@ def read(body: object, entity: str, model: type[Model]) -> Model:
         raise InvalidRequest(_told(error.errors()[0])) from error
 
 
-#: An action without parameters is one all the same.
-_MAY_BE_EMPTY: Final = frozenset({"os-getConsoleOutput"})
+#: An action without parameters is one all the same, and so is a change of nothing.
+_MAY_BE_EMPTY: Final = frozenset({"os-getConsoleOutput", "quota_set", "extra_specs", None})
 
 
 def _told(detail: ErrorDetails) -> str:

@@ -27,13 +27,17 @@ from bootvol.errors import (
     ServerNotFound,
     SnapshotNotFound,
     VolumeNotFound,
+    VolumeTypeNotFound,
 )
 from bootvol.model import Caller
 from bootvol.service.attachments import Attachments
 from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
+from bootvol.service.quotas import Quotas
+from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
 from bootvol.service.snapshots import Snapshots
+from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 
 Answer = Callable[..., Coroutine[Any, Any, Any]]
@@ -46,8 +50,15 @@ _LARGEST_ID: Final = 2**31 - 1
 _MISSING: Final[dict[str, Callable[[str], NotFound]]] = {
     "volume_id": VolumeNotFound,
     "snapshot_id": SnapshotNotFound,
+    "type_id": VolumeTypeNotFound,
 }
-_HIDDEN: Final = (VolumeNotFound, SnapshotNotFound, ServerNotFound, AttachmentNotFound)
+_HIDDEN: Final = (
+    VolumeNotFound,
+    SnapshotNotFound,
+    ServerNotFound,
+    AttachmentNotFound,
+    VolumeTypeNotFound,
+)
 
 
 @attrs.frozen
@@ -60,6 +71,9 @@ class Core:
     servers: Servers
     images: Images
     goldens: Goldens
+    types: VolumeTypes
+    quotas: Quotas
+    rates: RateLimits
 
 
 @attrs.frozen
@@ -85,7 +99,7 @@ class Call:
 
     :ivar paths: below the tenant's base URI; ``<name>`` stands for a segment.
     :ivar status: of the answer, when all went well.
-    :ivar entity: the name of the object in the body, if it takes one.
+    :ivar entity: the name of the object in the body; None where the body itself is that.
     :ivar paged: it lists, and takes ``limit`` and ``offset``.
     :ivar admins: only they may.
     :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
@@ -126,7 +140,7 @@ class Call:
         try:
             for name, text in path.items():
                 arguments[name] = _number(name, text) if self.hints[name] is int else text
-            if self.entity is not None and self.body is not None:
+            if self.body is not None:
                 arguments["asked"] = bodies.read(read_json(ask.request), self.entity, self.body)
             return await self.answer(ask, **arguments)
         except _HIDDEN:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bootvol.errors import BootvolError
+from bootvol.errors import BootvolError, RateLimited
 
 _KEYS: Final = {
     400: "badRequest",
@@ -26,6 +26,8 @@ _KEYS: Final = {
 def fault(error: BootvolError) -> dict[str, Any]:
     """Return the JSON object that tells a client of ``error``."""
     content: dict[str, Any] = {"message": error.message, "code": error.status}
-    if error.status == 413:
+    if isinstance(error, RateLimited):
+        content |= {"details": error.details, "retryAfter": error.retry_after}
+    elif error.status == 413:
         content["retryAfter"] = 0
     return {_KEYS.get(error.status, "cloudServersFault"): content}

@@ -195,7 +195,7 @@ def volume(value: Volume) -> VolumeShown:
         "displayDescription": value.display_description,
         "status": value.status,
         "size": value.size_gib,
-        "volumeType": None,
+        "volumeType": value.volume_type,
         "metadata": dict(value.metadata),
         "availabilityZone": value.availability_zone,
         "snapshotId": "" if value.snapshot_id is None else str(value.snapshot_id),

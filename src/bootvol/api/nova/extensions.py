@@ -1,0 +1,107 @@
+"""extensions (reference, section 5.2): what there is beyond the core of Nova v1.1.
+
+What the reference has no words for is chosen in docs/decisions/0005-parent-api.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypedDict
+
+from bootvol.api.nova.calls import Ask, call
+from bootvol.errors import NotFound
+
+
+class ExtensionShown(TypedDict):
+    """An extension."""
+
+    alias: str
+    name: str
+    namespace: str
+    description: str
+    updated: str
+    links: list[str]
+
+
+class Extensions(TypedDict):
+    extensions: list[ExtensionShown]
+
+
+class OneExtension(TypedDict):
+    extension: ExtensionShown
+
+
+def _described(
+    alias: str, name: str, namespace: str, description: str, updated: str
+) -> ExtensionShown:
+    return {
+        "alias": alias,
+        "name": name,
+        "namespace": namespace,
+        "description": description,
+        "updated": f"{updated}T00:00:00+00:00",
+        "links": [],
+    }
+
+
+#: By alias, which is also their order.
+EXTENSIONS: Final[dict[str, ExtensionShown]] = {
+    each["alias"]: each
+    for each in (
+        _described(
+            "hp-bootable-volumes",
+            "BootableVolumes",
+            "http://docs.hpcloud.com/ext/bootable_volumes/api/v1.1",
+            "Volumes that are created from an image, and can be booted from",
+            "2012-11-13",
+        ),
+        _described(
+            "os-quota-sets",
+            "Quotas",
+            "http://docs.openstack.org/ext/quotas-sets/api/v1.1",
+            "Quotas management support",
+            "2011-08-08",
+        ),
+        _described(
+            "os-snapshots",
+            "Snapshots",
+            "http://docs.openstack.org/compute/ext/volumes/api/v1.1",
+            "Snapshots of volumes",
+            "2011-03-25",
+        ),
+        _described(
+            "os-used-limits",
+            "UsedLimits",
+            "http://docs.openstack.org/compute/ext/used_limits/api/v1.1",
+            "Provide data on limited resources that are being used.",
+            "2012-07-13",
+        ),
+        _described(
+            "os-volume-types",
+            "VolumeTypes",
+            "http://docs.openstack.org/ext/volume_types/api/v1.1",
+            "Volume types support",
+            "2011-08-24",
+        ),
+        _described(
+            "os-volumes",
+            "Volumes",
+            "http://docs.openstack.org/ext/volumes/api/v1.1",
+            "Volumes support",
+            "2011-03-25",
+        ),
+    )
+}
+
+
+@call("GET", "extensions")
+async def list_extensions(ask: Ask) -> Extensions:
+    """List the extensions, by alias."""
+    return {"extensions": list(EXTENSIONS.values())}
+
+
+@call("GET", "extensions/<alias>")
+async def show_extension(ask: Ask, alias: str) -> OneExtension:
+    """Show an extension."""
+    if alias not in EXTENSIONS:
+        raise NotFound
+    return {"extension": EXTENSIONS[alias]}

@@ -1,0 +1,106 @@
+"""limits (reference, section 5.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TypedDict
+
+from bootvol.api.nova.calls import Ask, call
+from bootvol.service.quotas import Account
+from bootvol.service.rates import Rate
+
+#: How often something may be called.
+RateShown = TypedDict(
+    "RateShown",
+    {"verb": str, "value": int, "remaining": int, "unit": str, "next-available": str},
+)
+
+
+class RatesShown(TypedDict):
+    """The limits that are for the same calls."""
+
+    uri: str
+    regex: str
+    limit: list[RateShown]
+
+
+class Used(TypedDict):
+    """What the tenant has."""
+
+    totalVolumesUsed: int
+    totalVolumeGigabytesUsed: int
+    totalSnapshotsUsed: int
+    totalInstancesUsed: int
+
+
+class Absolute(Used, total=False):
+    """The same, and what it may have; what is not limited is left out."""
+
+    maxTotalVolumes: int
+    maxTotalVolumeGigabytes: int
+    maxTotalSnapshots: int
+    maxTotalInstances: int
+
+
+class LimitsShown(TypedDict):
+    """All limits."""
+
+    rate: list[RatesShown]
+    absolute: Absolute
+
+
+class Limits(TypedDict):
+    limits: LimitsShown
+
+
+@call("GET", "limits")
+async def show_limits(ask: Ask) -> Limits:
+    """Show what the tenant may have and has, and how often it may call."""
+    account = await ask.core.quotas.account(ask.caller)
+    return {
+        "limits": {
+            "rate": _rates(ask.core.rates.of(ask.caller.tenant)),
+            "absolute": _absolute(account),
+        }
+    }
+
+
+def _absolute(account: Account) -> Absolute:
+    shown: Absolute = {
+        "totalVolumesUsed": account.volumes.volumes,
+        "totalVolumeGigabytesUsed": account.volumes.gigabytes,
+        "totalSnapshotsUsed": account.snapshots,
+        "totalInstancesUsed": account.instances,
+    }
+    quota = account.quota
+    if quota.volumes != -1:
+        shown["maxTotalVolumes"] = quota.volumes
+    if quota.gigabytes != -1:
+        shown["maxTotalVolumeGigabytes"] = quota.gigabytes
+    if quota.snapshots != -1:
+        shown["maxTotalSnapshots"] = quota.snapshots
+    if quota.instances != -1:
+        shown["maxTotalInstances"] = quota.instances
+    return shown
+
+
+def _rates(rates: Iterable[Rate]) -> list[RatesShown]:
+    """Return limits by the calls that they are for, as Nova groups them."""
+    groups: dict[tuple[str, str], list[RateShown]] = {}
+    for rate in rates:
+        limit = rate.limit
+        groups.setdefault((limit.uri, limit.regex.pattern), []).append(
+            {
+                "verb": limit.verb,
+                "value": limit.value,
+                "remaining": rate.remaining,
+                "unit": limit.unit,
+                "next-available": datetime.fromtimestamp(rate.next_available, UTC).strftime(
+                    "%Y-%m-%dT%H:%M:%SZ"
+                ),
+            }
+        )
+    return [
+        {"uri": uri, "regex": regex, "limit": limits} for (uri, regex), limits in groups.items()
+    ]

@@ -1,0 +1,106 @@
+"""os-quota-sets (reference, section 5.4); the texts are Folsom's."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypedDict
+
+from pydantic import BaseModel, BeforeValidator
+
+from bootvol.api.nova.bodies import Body
+from bootvol.api.nova.calls import Ask, call
+from bootvol.errors import NotFound
+from bootvol.service.quotas import Quota
+
+#: What every database calls an integer.
+_LARGEST = 2**31 - 1
+
+
+def _bound(value: object) -> int:
+    if isinstance(value, str) and len(value) < 12:
+        try:
+            value = int(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, int) or isinstance(value, bool) or value > _LARGEST:
+        raise ValueError(
+            f"Invalid input received: a quota limit must be an integer of at most {_LARGEST}"
+        )
+    if value < -1:
+        raise ValueError("Quota limit must be -1 or greater.")
+    return value
+
+
+Bound = Annotated[int, BeforeValidator(_bound)]
+
+
+class ChangeQuota(BaseModel):
+    """The object ``quota_set`` of an update; of other names (Nova has more) nothing is kept."""
+
+    model_config = Body
+
+    volumes: Bound | None = None
+    gigabytes: Bound | None = None
+    snapshots: Bound | None = None
+    instances: Bound | None = None
+
+
+class QuotaShown(TypedDict):
+    """What a tenant may have of what is limited; -1 is no limit."""
+
+    volumes: int
+    gigabytes: int
+    snapshots: int
+    instances: int
+
+
+class QuotaOfTenant(QuotaShown):
+    """The same, and whose it is."""
+
+    id: str
+
+
+class OneQuota(TypedDict):
+    quota_set: QuotaOfTenant
+
+
+class ChangedQuota(TypedDict):
+    quota_set: QuotaShown
+
+
+@call("GET", "os-quota-sets/<of_tenant>")
+async def show_quota(ask: Ask, of_tenant: str) -> OneQuota:
+    """Show what a tenant may have; only admins see another tenant's."""
+    name = _tenant(of_tenant)
+    return {"quota_set": {"id": name, **_shown(await ask.core.quotas.get(ask.caller, name))}}
+
+
+@call("GET", "os-quota-sets/<of_tenant>/defaults")
+async def show_default_quota(ask: Ask, of_tenant: str) -> OneQuota:
+    """Show what a tenant may have of which nothing was set."""
+    return {"quota_set": {"id": _tenant(of_tenant), **_shown(ask.core.quotas.default)}}
+
+
+@call("PUT", "os-quota-sets/<of_tenant>", entity="quota_set", admins=True)
+async def update_quota(ask: Ask, of_tenant: str, asked: ChangeQuota) -> ChangedQuota:
+    """Set what a tenant may have; what is not named stays as it is."""
+    bounds = asked.model_dump(exclude_none=True)
+    return {"quota_set": _shown(await ask.core.quotas.set(_tenant(of_tenant), bounds))}
+
+
+def _tenant(text: str) -> str:
+    """Return the name of a tenant from a path.
+
+    :raises NotFound: no tenant can have it.
+    """
+    if "\0" in text or len(text) > 255:
+        raise NotFound
+    return text
+
+
+def _shown(value: Quota) -> QuotaShown:
+    return {
+        "volumes": value.volumes,
+        "gigabytes": value.gigabytes,
+        "snapshots": value.snapshots,
+        "instances": value.instances,
+    }

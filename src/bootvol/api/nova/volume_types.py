@@ -1,0 +1,118 @@
+"""os-volume-types (reference, section 5.10); the texts are Folsom's."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from bootvol.api.nova.bodies import Body, Text
+from bootvol.api.nova.calls import Ask, call
+from bootvol.errors import InvalidRequest, MissingEntity, NotFound
+from bootvol.model import VolumeType
+
+Specs = dict[Annotated[Text, Field(min_length=1)], Text]
+
+
+class CreateType(BaseModel):
+    """The object ``volume_type`` of a create request."""
+
+    model_config = Body
+
+    name: Text | None = None
+    extra_specs: Specs | None = None
+
+
+class ExtraSpecs(RootModel[Specs]):
+    """What operators say of a type."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class TypeShown(TypedDict):
+    """A volume type."""
+
+    id: int
+    name: str
+    extra_specs: dict[str, str]
+
+
+class Types(TypedDict):
+    volume_types: list[TypeShown]
+
+
+class OneType(TypedDict):
+    volume_type: TypeShown
+
+
+class SpecsShown(TypedDict):
+    extra_specs: dict[str, str]
+
+
+@call("GET", "os-volume-types")
+async def list_types(ask: Ask) -> Types:
+    """List the types that volumes can be created as."""
+    return {"volume_types": [_shown(each) for each in await ask.core.types.listed()]}
+
+
+@call("POST", "os-volume-types", entity="volume_type", admins=True)
+async def create_type(ask: Ask, asked: CreateType) -> OneType:
+    """Create a volume type."""
+    if not asked.name:
+        raise MissingEntity
+    return {"volume_type": _shown(await ask.core.types.create(asked.name, asked.extra_specs or {}))}
+
+
+@call("GET", "os-volume-types/<type_id>")
+async def show_type(ask: Ask, type_id: int) -> OneType:
+    """Show a volume type."""
+    return {"volume_type": _shown(await ask.core.types.get(type_id))}
+
+
+@call("DELETE", "os-volume-types/<type_id>", admins=True)
+async def delete_type(ask: Ask, type_id: int) -> None:
+    """Delete a volume type; volumes that were created as it stay as they are."""
+    await ask.core.types.delete(type_id)
+
+
+@call("GET", "os-volume-types/<type_id>/extra_specs")
+async def list_specs(ask: Ask, type_id: int) -> SpecsShown:
+    """List what is said of a volume type."""
+    return {"extra_specs": dict((await ask.core.types.get(type_id)).extra_specs)}
+
+
+@call("POST", "os-volume-types/<type_id>/extra_specs", entity="extra_specs", admins=True)
+async def create_specs(ask: Ask, type_id: int, asked: ExtraSpecs) -> SpecsShown:
+    """Say more of a volume type, or something else; what is not named stays."""
+    await ask.core.types.update(type_id, asked.root)
+    return {"extra_specs": asked.root}
+
+
+@call("GET", "os-volume-types/<type_id>/extra_specs/<key>")
+async def show_spec(ask: Ask, type_id: int, key: str) -> dict[str, str]:
+    """Show one of the things that are said of a volume type."""
+    specs = (await ask.core.types.get(type_id)).extra_specs
+    if key not in specs:
+        raise NotFound
+    return {key: specs[key]}
+
+
+@call("PUT", "os-volume-types/<type_id>/extra_specs/<key>", admins=True)
+async def update_spec(ask: Ask, type_id: int, key: str, asked: ExtraSpecs) -> dict[str, str]:
+    """Set one of the things that are said of a volume type."""
+    if key not in asked.root:
+        raise InvalidRequest("Request body and URI mismatch")
+    if len(asked.root) > 1:
+        raise InvalidRequest("Request body contains too many items")
+    await ask.core.types.update(type_id, asked.root)
+    return asked.root
+
+
+@call("DELETE", "os-volume-types/<type_id>/extra_specs/<key>", admins=True)
+async def delete_spec(ask: Ask, type_id: int, key: str) -> None:
+    """Forget one of the things that are said of a volume type."""
+    await ask.core.types.forget(type_id, key)
+
+
+def _shown(value: VolumeType) -> TypeShown:
+    return {"id": value.id, "name": value.name, "extra_specs": dict(value.extra_specs)}

@@ -1,0 +1,100 @@
+"""Volume types: what operators let callers ask for, and the backend that each means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection as Db
+
+from bootvol.errors import NotFound, UnknownBackend
+from bootvol.model import VolumeType
+from bootvol.service.backends import Backends
+from bootvol.store import volume_types as type_rows
+from bootvol.store.database import Database
+
+#: The extra spec that names a type's backend: Cinder's name for it.
+BACKEND: Final = "volume_backend_name"
+
+
+class VolumeTypes:
+    """The volume types, which are the same for all tenants."""
+
+    def __init__(self, database: Database, backends: Backends) -> None:
+        self._database = database
+        self._backends = backends
+
+    async def listed(self) -> Sequence[VolumeType]:
+        """List the types, ascending by id."""
+        return await self._database.read(type_rows.listed)
+
+    async def get(self, type_id: int) -> VolumeType:
+        """Return one type.
+
+        :raises VolumeTypeNotFound: there is none.
+        """
+        return await self._database.read(type_rows.get, type_id)
+
+    async def backend_of(self, name: str) -> str:
+        """Return the name of the backend that volumes of a type are made on.
+
+        :raises VolumeTypeNotFound: there is no type of that name.
+        :raises UnknownBackend: its backend is not configured any more.
+        """
+        found = await self._database.read(type_rows.named, name)
+        self._check(found.extra_specs)
+        return found.extra_specs.get(BACKEND, self._backends.default.name)
+
+    async def create(self, name: str, extra_specs: Mapping[str, str]) -> VolumeType:
+        """Add a type.
+
+        :raises UnknownBackend: its backend is not configured.
+        :raises VolumeTypeExists: another one has that name.
+        """
+        self._check(extra_specs)
+        return await self._database.write(type_rows.add, name, extra_specs)
+
+    async def update(self, type_id: int, extra_specs: Mapping[str, str]) -> None:
+        """Set some of what is said of a type; the rest stays.
+
+        :raises UnknownBackend: the backend that it names is not configured.
+        :raises VolumeTypeNotFound: there is no such type.
+        """
+        self._check(extra_specs)
+        await self._database.write(_update, type_id, extra_specs)
+
+    async def forget(self, type_id: int, key: str) -> None:
+        """Remove one of the things that are said of a type.
+
+        :raises VolumeTypeNotFound: there is no such type.
+        :raises NotFound: it has nothing of that name.
+        """
+        await self._database.write(_forget, type_id, key)
+
+    async def delete(self, type_id: int) -> None:
+        """Remove a type; volumes that were made as it stay as they are.
+
+        :raises VolumeTypeNotFound: there is none.
+        """
+        await self._database.write(type_rows.remove, type_id)
+
+    def _check(self, extra_specs: Mapping[str, str]) -> None:
+        backend = extra_specs.get(BACKEND)
+        if backend is not None and backend not in self._backends.names:
+            raise UnknownBackend(
+                f"The {BACKEND} {backend} is not configured."
+                f" Use one of: {', '.join(self._backends.names)}."
+            )
+
+
+def _update(db: Db, type_id: int, extra_specs: Mapping[str, str]) -> None:
+    found = type_rows.get(db, type_id, lock=True)
+    type_rows.put_extra_specs(db, type_id, {**found.extra_specs, **extra_specs})
+
+
+def _forget(db: Db, type_id: int, key: str) -> None:
+    found = type_rows.get(db, type_id, lock=True)
+    if key not in found.extra_specs:
+        raise NotFound
+    left = {name: value for name, value in found.extra_specs.items() if name != key}
+    type_rows.put_extra_specs(db, type_id, left)

@@ -1,0 +1,28 @@
+"""Rows of quotas: what single tenants may have, where that is not the default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from bootvol.store.schema import quotas
+
+
+def of(connection: Connection, tenant: str) -> dict[str, int]:
+    """Return what was set for a tenant, by resource."""
+    query = select(quotas.c.resource, quotas.c.most).where(quotas.c.tenant == tenant)
+    return {row.resource: row.most for row in connection.execute(query)}
+
+
+def put(connection: Connection, tenant: str, bounds: Mapping[str, int]) -> None:
+    """Set what a tenant may have of some resources; the others stay as they are."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    for resource, most in bounds.items():
+        row = insert(quotas).values(tenant=tenant, resource=resource, most=most)
+        connection.execute(
+            row.on_conflict_do_update(
+                index_elements=["tenant", "resource"], set_={"most": row.excluded.most}
+            )
+        )

@@ -1,0 +1,79 @@
+"""Rows of volume types: add, look up, change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from bootvol.errors import VolumeTypeExists, VolumeTypeNotFound
+from bootvol.model import VolumeType
+from bootvol.store.schema import volume_types
+
+
+def add(connection: Connection, name: str, extra_specs: Mapping[str, str]) -> VolumeType:
+    """Insert a type; return it with the id it got.
+
+    :raises VolumeTypeExists: another one has that name.
+    """
+    values = {"name": name, "extra_specs": dict(extra_specs)}
+    added = insert(volume_types).values(values).returning(volume_types)
+    try:
+        return _of_row(connection.execute(added).one())
+    except IntegrityError:
+        raise VolumeTypeExists(name) from None
+
+
+def get(connection: Connection, type_id: int, *, lock: bool = False) -> VolumeType:
+    """Return a type.
+
+    :param lock: until the transaction ends nobody else changes it.
+    :raises VolumeTypeNotFound: there is none.
+    """
+    return _one(connection, volume_types.c.id == type_id, type_id, lock)
+
+
+def named(connection: Connection, name: str) -> VolumeType:
+    """Return the type of that name.
+
+    :raises VolumeTypeNotFound: there is none.
+    """
+    return _one(connection, volume_types.c.name == name, name)
+
+
+def listed(connection: Connection) -> Sequence[VolumeType]:
+    """Return all types, ascending by id."""
+    query = select(volume_types).order_by(volume_types.c.id)
+    return [_of_row(row) for row in connection.execute(query)]
+
+
+def put_extra_specs(connection: Connection, type_id: int, extra_specs: Mapping[str, str]) -> None:
+    """Replace what is said of a type that :func:`get` has locked."""
+    mine = update(volume_types).where(volume_types.c.id == type_id)
+    connection.execute(mine.values(extra_specs=dict(extra_specs)))
+
+
+def remove(connection: Connection, type_id: int) -> None:
+    """Delete a type.
+
+    :raises VolumeTypeNotFound: there is none.
+    """
+    mine = delete(volume_types).where(volume_types.c.id == type_id)
+    if not connection.execute(mine).rowcount:
+        raise VolumeTypeNotFound(type_id)
+
+
+def _one(
+    connection: Connection, which: ColumnElement[bool], told: int | str, lock: bool = False
+) -> VolumeType:
+    query = select(volume_types).where(which)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise VolumeTypeNotFound(told)
+    return _of_row(row)
+
+
+def _of_row(row: Row[Any]) -> VolumeType:
+    return VolumeType(row.id, row.name, row.extra_specs)

@@ -1,0 +1,103 @@
+"""Rate limits over a socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+
+from tests.daemons import OTHER_TENANT, TENANT, Running
+
+LIMITS = """
+[[rate_limits]]
+verb = "GET"
+uri = "*/os-volumes"
+regex = "^/os-volumes$"
+value = 2
+unit = "DAY"
+
+[[rate_limits]]
+verb = "POST"
+value = 3
+unit = "HOUR"
+
+[[rate_limits]]
+verb = "DELETE"
+value = 5
+unit = "SECOND"
+"""
+
+
+@pytest_twisted.async_yield_fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
+    """A daemon with limits that last longer than any test."""
+    daemon = Running(tmp_path, LIMITS)
+    yield daemon
+    await daemon.stop()
+
+
+async def rates(daemon: Running) -> Any:
+    """Return what is shown of the limits."""
+    return (await daemon.call("GET", "limits")).json["limits"]["rate"]
+
+
+@ensureDeferred
+async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -> None:
+    # However it is spelt.
+    for path in ("os-volumes", "os%2Dvolumes.json"):
+        assert (await daemon.call("GET", path)).status == 200
+    answer = await daemon.call("GET", "os-volumes")
+    assert answer.status == 413
+    content = answer.json["overLimit"]
+    wait = content.pop("retryAfter")
+    assert 0 < wait <= 43200
+    assert answer.headers["retry-after"] == str(wait)
+    assert content == {
+        "code": 413,
+        "message": "This request was rate-limited.",
+        "details": "Only 2 GET request(s) can be made to */os-volumes every day.",
+    }
+    # Other calls, and other tenants, go on.
+    assert (await daemon.call("GET", "os-volumes/detail")).status == 200
+    other = await daemon.request("GET", f"/v1.1/{OTHER_TENANT}/os-volumes", token="bob")
+    assert other.status == 200
+
+
+@ensureDeferred
+async def test_calls_of_strangers_do_not_count(daemon: Running) -> None:
+    for _ in range(5):
+        answer = await daemon.request("GET", f"/v1.1/{TENANT}/os-volumes", token="bob")
+        assert answer.status == 400
+    assert (await daemon.call("GET", "os-volumes")).status == 200
+
+
+@ensureDeferred
+async def test_limits_show_what_is_left(daemon: Running) -> None:
+    begun = int(time.time())
+    (volumes, others) = await rates(daemon)
+    assert (volumes["uri"], volumes["regex"]) == ("*/os-volumes", "^/os-volumes$")
+    assert (others["uri"], others["regex"]) == ("*", ".*")
+    assert [limit["verb"] for limit in others["limit"]] == ["POST", "DELETE"]
+    (limit,) = volumes["limit"]
+    at_once = datetime.strptime(limit.pop("next-available"), "%Y-%m-%dT%H:%M:%SZ")
+    assert limit == {"verb": "GET", "value": 2, "remaining": 2, "unit": "DAY"}
+    assert begun <= at_once.replace(tzinfo=UTC).timestamp() <= time.time()
+    for left in (1, 0):
+        await daemon.call("GET", "os-volumes")
+        (limit,) = (await rates(daemon))[0]["limit"]
+        assert limit["remaining"] == left
+    later = datetime.strptime(limit["next-available"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert begun + 43200 <= later.timestamp() <= time.time() + 43200
+
+
+@ensureDeferred
+async def test_a_quota_has_no_time_to_wait_for(daemon: Running) -> None:
+    answer = await daemon.call("POST", "os-volumes", {"volume": {"size": 5000}})
+    assert answer.status == 413
+    assert answer.json["overLimit"]["retryAfter"] == 0
+    assert "retry-after" not in answer.headers

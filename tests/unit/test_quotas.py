@@ -1,0 +1,37 @@
+"""What a tenant may have more of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import pytest
+
+from bootvol.errors import QuotaExceeded
+from bootvol.model import Usage
+from bootvol.service.quotas import Quota
+
+UNBOUND = Quota(-1, -1, -1, -1)
+VOLUME = "Volume quota exceeded. You cannot create a volume of size 3G"
+SNAPSHOT = "Snapshot quota exceeded. You cannot create another snapshot"
+INSTANCE = "Instance quota exceeded. You cannot run any more instances of this type."
+
+
+@pytest.mark.parametrize(
+    ("resource", "least", "check", "text"),
+    [
+        ("volumes", 5, lambda quota: quota.check(Usage(4, 10), 3), VOLUME),
+        ("gigabytes", 13, lambda quota: quota.check(Usage(4, 10), 3), VOLUME),
+        ("snapshots", 5, lambda quota: quota.check_snapshots(4), SNAPSHOT),
+        ("instances", 5, lambda quota: quota.check_instances(4), INSTANCE),
+    ],
+)
+def test_one_more_must_fit(
+    resource: str, least: int, check: Callable[[Quota], None], text: str
+) -> None:
+    for enough in (-1, least, least + 1):
+        check(attrs.evolve(UNBOUND, **{resource: enough}))
+    for less in (0, least - 1):
+        with pytest.raises(QuotaExceeded) as refused:
+            check(attrs.evolve(UNBOUND, **{resource: less}))
+        assert refused.value.message == text
