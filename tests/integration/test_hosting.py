@@ -31,9 +31,10 @@ from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Caller, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
-from bootvol.service.quotas import Quota
+from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.servers import Servers
 from bootvol.service.tasks import Tools
+from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Concurrency, Worker
 from bootvol.store import states
@@ -94,20 +95,22 @@ class World:
         """Start a worker anew, as a daemon does that was killed."""
         no: Any = None
         goldens: Any = NoGoldens()
-        backends, quota = Backends([self.backend]), Quota(-1, -1)
+        backends = Backends([self.backend])
+        quotas = Quotas(self.database, Quota(-1, -1, -1, -1))
         tools = Tools(
             "d", self.database, backends, no, no, goldens, self.hypervisor, self.exports, loop
         )
         self.worker = Worker(Concurrency(1), tools)
         now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes
-        self.volumes = Volumes(self.database, no, backends, quota, "nova", self.worker, now)
+        types = VolumeTypes(self.database, backends)
+        self.volumes = Volumes(self.database, no, backends, quotas, types, "nova", self.worker, now)
         self.attachments = Attachments(self.database, True, self.worker)
         self.servers = Servers(
             self.database,
             self.volumes,
             self.hypervisor,
             [Flavor("1", "tiny", 64, 1)],
-            quota,
+            quotas,
             self.worker,
             now,
         )
