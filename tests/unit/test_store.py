@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import URL, Connection, func, make_url, select, text, update
+from sqlalchemy import URL, Connection, func, select, text, update
 from twisted.internet import reactor
 
 from bootvol.errors import ConfigurationError, ErrorReport, NotFound, VolumeNotFound
@@ -24,6 +23,7 @@ from bootvol.model import Digest, Image, Usage, Volume
 from bootvol.store import claims, imports, line, queue, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
+from tests.unit.conftest import on_server
 
 REPORT = ErrorReport("code", "message", True, "remedy")
 
@@ -32,31 +32,6 @@ REPORT = ErrorReport("code", "message", True, "remedy")
 NOW = 100.0
 #: What a volume may be about, for them.
 STATES = ("waits", "runs", "ran out", "deleting", "blank", "done")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
-    """Where an empty database is, of each kind in turn."""
-    if request.param == "sqlite":
-        return make_url(f"sqlite:///{tmp_path / 'folder' / 'x.db'}")
-    return _on_server(request.getfixturevalue("new_postgresql")())
-
-
-@pytest.fixture
-def database(url: URL) -> Iterator[Database]:
-    """A database of the newest schema."""
-    loop: Any = reactor
-    made = Database(url, loop)
-    made.upgrade()
-    yield made
-    made._engine.dispose()
-
-
-@pytest.fixture
-def db(database: Database) -> Iterator[Connection]:
-    """A connection to it."""
-    with database._engine.begin() as connection:
-        yield connection
 
 
 def happen(db: Connection, number: int, event: Event, error: ErrorReport | None = None) -> Status:
@@ -364,10 +339,6 @@ def test_claims_from_many_sides_take_each_import_once(new_postgresql: Callable[[
 def _server(url: str) -> Database:
     """Return a database of the newest schema on a server."""
     loop: Any = reactor
-    database = Database(_on_server(url), loop)
+    database = Database(on_server(url), loop)
     database.upgrade()
     return database
-
-
-def _on_server(url: str) -> URL:
-    return make_url(url).set(drivername="postgresql+psycopg")

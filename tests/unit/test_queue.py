@@ -1,0 +1,182 @@
+"""What waits for what: nothing is given out that would meet something else half done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, update
+
+from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Attachment, Server, Snapshot, Volume
+from bootvol.store import attachments, claims, queue, servers, snapshots, states, volumes
+from bootvol.store.schema import LIVING
+
+NOW = 100.0
+DATE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def holder(daemon: str = "d", *, serves: bool = True, now: float = NOW) -> claims.Holder:
+    """Return a daemon that asks for work."""
+    busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
+    return claims.Holder(f"{daemon}/1", daemon, ["b"], busy, serves, now, now + 30)
+
+
+def a_volume(db: Connection, status: Status = Status.AVAILABLE, **more: Any) -> Volume:
+    """Add a volume."""
+    name = f"volume-{len(volumes.listed(db, 't'))}"
+    return volumes.add(db, Volume(0, name, "t", "u", 1, status, DATE, "nova", "b", **more))
+
+
+def a_snapshot(db: Connection, volume: Volume, status: Status = Status.CREATING) -> Snapshot:
+    """Add a snapshot."""
+    name = f"snapshot-{snapshots.count(db, 't')}"
+    return snapshots.add(db, Snapshot(0, name, "t", "u", volume.id, 1, status, DATE, "b"))
+
+
+def a_server(db: Connection, status: Status = Status.CREATING, daemon: str | None = None) -> Server:
+    """Add a server."""
+    name = f"server-{servers.count(db, 't')}"
+    return servers.add(db, Server(0, name, name, "t", "u", status, DATE, "x", "100", 64, 1, daemon))
+
+
+def attach(db: Connection, volume: Volume, server: Server | None, device: str = "vdb") -> None:
+    """Promise a volume to a server."""
+    wanted = Attachment(volume.id, str(server.id) if server else "elsewhere", device)
+    attachments.add(db, "t", wanted, server)
+
+
+def become(db: Connection, kind: Kind, number: int, status: Status, **more: Any) -> None:
+    """Let something be in a status, however it came there."""
+    table = LIVING[kind]
+    db.execute(update(table).where(table.c.id == number).values(status=status, **more))
+
+
+def free(db: Connection, kind: Kind, number: int) -> None:
+    """Let nobody work on something."""
+    table = LIVING[kind]
+    db.execute(update(table).where(table.c.id == number).values(worker=None, lease_until=None))
+
+
+def quick(db: Connection, **more: Any) -> int | None:
+    """Claim what is quick; return its id."""
+    found = queue.claim_quick(db, holder(**more))
+    return None if found is None else found.id
+
+
+def test_a_volume_stays_while_a_snapshot_of_it_is_made(db: Connection) -> None:
+    volume = a_volume(db)
+    snapshot = a_snapshot(db, volume)
+    states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
+    assert quick(db) is None
+    copied = queue.claim_copy(db, holder())
+    assert isinstance(copied, Snapshot)
+    assert copied.id == snapshot.id
+    assert quick(db) is None
+    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.COMPLETE)
+    assert quick(db) == volume.id
+
+
+def test_a_snapshot_stays_while_a_volume_is_made_of_it(db: Connection) -> None:
+    snapshot = a_snapshot(db, a_volume(db), Status.AVAILABLE)
+    volume = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
+    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
+    assert quick(db) is None
+    copied = queue.claim_copy(db, holder())
+    assert isinstance(copied, Volume)
+    assert copied.id == volume.id
+    assert queue.claim_copy(db, holder()) is None
+    states.happen(db, Kind.VOLUME, volume.id, Event.COMPLETE)
+    assert quick(db) == snapshot.id
+
+
+def test_nobody_writes_to_what_is_copied(db: Connection) -> None:
+    volume = a_volume(db)
+    snapshot = a_snapshot(db, volume)
+    attach(db, volume, None)
+    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    assert quick(db) is None
+    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.COMPLETE)
+    assert quick(db) == volume.id
+
+
+def test_an_attachment_is_its_daemons(db: Connection) -> None:
+    volume = a_volume(db)
+    attach(db, volume, None)
+    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    attachments.take(db, volume.id, "other")
+    assert quick(db) is None
+    assert quick(db, daemon="other") == volume.id
+
+
+def test_a_server_waits_for_its_volumes(db: Connection) -> None:
+    server, snapshot = a_server(db), a_snapshot(db, a_volume(db), Status.AVAILABLE)
+    made = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
+    attach(db, made, server, "vda")
+    assert quick(db) is None
+    states.happen(db, Kind.VOLUME, made.id, Event.COMPLETE)
+    assert quick(db, serves=False) is None
+    assert quick(db) == server.id
+
+
+def test_the_disks_of_a_server_that_is_built_are_its_own_task(db: Connection) -> None:
+    server, volume = a_server(db, daemon="d"), a_volume(db)
+    attach(db, volume, server, "vda")
+    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    found = queue.claim_quick(db, holder())
+    assert isinstance(found, Server)
+    assert quick(db) is None
+    states.happen(db, Kind.SERVER, server.id, Event.COMPLETE)
+    assert quick(db) == volume.id
+
+
+def test_a_server_ends_when_nobody_moves_a_disk_of_it(db: Connection) -> None:
+    server, volume = a_server(db, Status.AVAILABLE, "d"), a_volume(db)
+    attach(db, volume, server)
+    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    assert quick(db) == volume.id
+    states.happen(db, Kind.SERVER, server.id, Event.DELETE)
+    assert quick(db) is None
+    # Nobody starts to move it now, and whoever did has ended, in whatever way.
+    free(db, Kind.VOLUME, volume.id)
+    assert quick(db, daemon="other") is None
+    found = queue.claim_quick(db, holder())
+    assert isinstance(found, Server)
+    assert quick(db) is None
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_is_settled_is_no_work(db: Connection, kind: Kind) -> None:
+    volume = a_volume(db)
+    number = {
+        Kind.VOLUME: volume.id,
+        Kind.SNAPSHOT: a_snapshot(db, volume, Status.AVAILABLE).id,
+        Kind.SERVER: a_server(db, Status.AVAILABLE).id,
+    }[kind]
+    for status in Status.AVAILABLE, Status.ERROR, Status.IN_USE:
+        become(db, kind, number, status)
+        assert quick(db) is None
+        assert queue.claim_copy(db, holder()) is None
+    become(db, kind, number, Status.DELETING)
+    assert quick(db) == number
+    assert quick(db) is None, "it is claimed"
+    assert quick(db, now=NOW + 31) == number, "the claim has run out"
+
+
+def test_devices_are_named_once(db: Connection) -> None:
+    first, second, third = a_volume(db), a_volume(db), a_volume(db)
+    attach(db, first, None, "/dev/vdb")
+    with pytest.raises(DeviceInUse):
+        attach(db, second, None, "vdb")
+    attach(db, second, None, "")
+    found = attachments.find(db, second.id)
+    assert found is not None
+    assert found.device == "/dev/vdc"
+    with pytest.raises(InvalidDevice):
+        attach(db, third, None, "floppy")
+    attachments.remove(db, first.id)
+    attach(db, third, None, "vdb")
+    with pytest.raises(AttachmentNotFound):
+        attachments.take(db, first.id, "d")
