@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pytest_twisted import ensureDeferred
 
+from bootvol.api.nova.openapi import description
 from tests.daemons import TENANT, Running
 
 
@@ -70,3 +71,10 @@ async def test_a_path_without_a_version_leads_to_them(
         ],
     }
     assert second["links"] == [{"rel": "self", "href": f"{host}/v2{path}"}]
+
+
+@ensureDeferred
+async def test_the_description_needs_no_token(running: Running) -> None:
+    answer = await running.request("GET", "/openapi.json", token=None)
+    assert answer.status == 200
+    assert answer.json == description()

@@ -26,6 +26,7 @@ from bootvol.api.nova import (  # noqa: F401
     goldens,
     images,
     limits,
+    openapi,
     quotas,
     servers,
     snapshots,

@@ -29,7 +29,7 @@ from bootvol.errors import (
     VolumeNotFound,
     VolumeTypeNotFound,
 )
-from bootvol.model import Caller
+from bootvol.model import LARGEST_ID, Caller
 from bootvol.service.attachments import Attachments
 from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
@@ -44,8 +44,6 @@ Answer = Callable[..., Coroutine[Any, Any, Any]]
 Declared = TypeVar("Declared", bound=Answer)
 Shown = TypeVar("Shown", bound=Callable[[IRequest], Any])
 
-#: The largest id that a database may ever have given.
-_LARGEST_ID: Final = 2**31 - 1
 #: What is missing where a path's id can be none, and what Nova's own calls hide the id of
 #: (reference, section 2.5).
 _MISSING: Final[dict[str, Callable[[str], NotFound]]] = {
@@ -215,6 +213,6 @@ def _number(name: str, text: str) -> int:
 
     :raises NotFound: nothing can have it.
     """
-    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > _LARGEST_ID:
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_ID:
         raise _MISSING[name](text)
     return int(text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import Final
 
 from twisted.web.iweb import IRequest
+from typing_extensions import TypedDict
 
 from bootvol.api.nova.calls import document
 
