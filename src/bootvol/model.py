@@ -18,6 +18,9 @@ from bootvol.lifecycle import Status
 
 GIB: Final = 1024**3
 
+#: The largest id that a database may ever have given.
+LARGEST_ID: Final = 2**31 - 1
+
 #: The role whose callers see what only operators and hypervisors should (where a volume lives).
 ADMIN: Final = "admin"
 

@@ -213,25 +213,6 @@ async def test_a_client_that_leaves_does_not_stop_its_call(running: Running) -> 
 
 
 @ensureDeferred
-async def test_versions_need_no_token(running: Running) -> None:
-    answer = await running.request("GET", "/", token=None)
-    assert answer.status == 200
-    (version,) = answer.json["versions"]
-    assert version == {
-        "id": "v1.1",
-        "status": "CURRENT",
-        "updated": "2011-01-21T11:33:21Z",
-        "links": [{"rel": "self", "href": f"http://127.0.0.1:{running.port}/v1.1/"}],
-    }
-    for path in ("/v1.1", "/v1.1/"):
-        answer = await running.request("GET", path, token=None)
-        shown = answer.json["version"]
-        (media,) = shown.pop("media-types")
-        assert shown == version
-        assert media["type"] == "application/vnd.openstack.compute-v1.1+json"
-
-
-@ensureDeferred
 async def test_images_are_listed(running: Running) -> None:
     (running.images / "disk.raw").write_bytes(noise(1000))
     for path in ("images", "images/detail.json"):

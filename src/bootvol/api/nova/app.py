@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -9,9 +10,11 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import MULTIPLE_CHOICE
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+from werkzeug.exceptions import NotFound as UnknownPath
 
 from bootvol.api.http import Reply, to_the_end, write
 
@@ -23,6 +26,7 @@ from bootvol.api.nova import (  # noqa: F401
     goldens,
     images,
     limits,
+    openapi,
     quotas,
     servers,
     snapshots,
@@ -30,7 +34,7 @@ from bootvol.api.nova import (  # noqa: F401
     volume_types,
     volumes,
 )
-from bootvol.api.nova.calls import CALLS, Ask, Call, Core
+from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document
 from bootvol.api.nova.faults import fault
 from bootvol.errors import (
     BootvolError,
@@ -59,16 +63,18 @@ class NovaApi:
         self._register()
 
     def _register(self) -> None:
-        self.app.route("/", methods=["GET"])(self._versions)
-        for path in ("/v1.1", "/v1.1/"):
-            self.app.route(path, methods=["GET"], endpoint=path)(self._version)
+        for document in DOCUMENTS:
+            for path in document.paths:
+                self.app.route(path, methods=["GET"], endpoint=path)(_showing(document))
         for call in CALLS:
+            answering = self._answering(call)
             for path in call.paths:
-                self.app.route(
-                    f"/v1.1/<tenant>/{path}",
-                    methods=[call.method],
-                    endpoint=f"{call.method} {path}",
-                )(self._answering(call))
+                for base in versions.BASES:
+                    self.app.route(
+                        f"/{base}/<tenant>/{path}",
+                        methods=[call.method],
+                        endpoint=f"{call.method} {base} {path}",
+                    )(answering)
         self.app.handle_errors(Exception)(self._failed)
 
     def _answering(self, call: Call) -> Any:
@@ -99,14 +105,10 @@ class NovaApi:
             raise MalformedUrl
         return caller
 
-    def _versions(self, request: IRequest) -> bytes:
-        return write(request, Reply(versions.version_list(request)))
-
-    def _version(self, request: IRequest) -> bytes:
-        return write(request, Reply(versions.version_detail(request)))
-
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Answer with the fault that belongs to what was raised."""
+        if failure.check(UnknownPath) and not versions.is_version(request.postpath[0]):
+            return write(request, Reply(versions.choices(request), MULTIPLE_CHOICE))
         error = self._known(request, failure)
         return write(request, Reply(fault(error), error.status))
 
@@ -131,3 +133,8 @@ def _target(request: IRequest) -> str:
     """Return what a call is for: the path below the tenant's base URI, and the query."""
     path, mark, query = unquote(request.uri.decode("ascii", "replace")).partition("?")
     return "/" + path.split("/", 3)[3].removesuffix(".json") + mark + query
+
+
+def _showing(document: Document) -> Callable[[IRequest], bytes]:
+    """Return what shows a document."""
+    return lambda request: write(request, Reply(document.answer(request)))

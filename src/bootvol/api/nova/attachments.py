@@ -18,7 +18,7 @@ async def list_attachments(ask: Ask, server_id: str) -> views.Attachments:
     return {"volumeAttachments": [views.attachment(each) for each in listed]}
 
 
-@call("POST", _BASE, entity="volumeAttachment")
+@call("POST", _BASE, entity="volumeAttachment", refusals=(409,))
 async def attach(ask: Ask, server_id: str, asked: bodies.Attach) -> views.OneNewAttachment:
     """Attach a volume to a server; the answer comes before it is there."""
     await ask.core.attachments.create(ask.caller, server_id, asked.volume_id, asked.device)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from bootvol.errors import InvalidRequest, MissingEntity
-from bootvol.model import NewSnapshot, NewVolume
-
-#: Far above any volume, and within what every database calls an integer.
-_LARGEST: Final = 2**31 - 1
+from bootvol.model import LARGEST_ID, NewSnapshot, NewVolume
 
 
 def _size(value: object) -> object:
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
     number = int(str(value)) if digits else value
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= _LARGEST:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= LARGEST_ID:
         raise ValueError(
             f"Invalid input received: Volume size '{value}' must be an integer and greater than 0"
         )
@@ -42,10 +39,14 @@ def _number(value: object) -> object:
     return int(str(value)) if digits else (value if isinstance(value, int) else -1)
 
 
-Number = Annotated[int, BeforeValidator(_number)]
-Size = Annotated[int, BeforeValidator(_size)]
+#: What the description says may be sent.
+_Counted = Annotated[int, Field(ge=1, le=LARGEST_ID)] | Annotated[str, Field(pattern="^[0-9]+$")]
+
+Number = Annotated[int, BeforeValidator(_number, _Counted)]
+Size = Annotated[int, BeforeValidator(_size, _Counted)]
 Text = Annotated[str, Field(max_length=255), BeforeValidator(_text)]
-Reference = Annotated[str, Field(min_length=1, max_length=2048), BeforeValidator(_reference)]
+_Referred = Annotated[str, Field(min_length=1, max_length=2048)]
+Reference = Annotated[_Referred, BeforeValidator(_reference, _Referred | int)]
 
 
 #: Null means absent for every optional key; keys that are not known are ignored.
@@ -78,6 +79,9 @@ class CreateVolume(BaseModel):
         return NewVolume(size_gib=self.size, metadata=self.metadata or {}, **fields)
 
 
+_Force = bool | Literal["true", "True", "false", "False"] | None
+
+
 def _force(value: object) -> object:
     if value in (True, "true", "True"):
         return True
@@ -94,7 +98,7 @@ class CreateSnapshot(BaseModel):
     volume_id: Number
     display_name: Text | None = None
     display_description: Text | None = None
-    force: Annotated[bool, BeforeValidator(_force)] = False
+    force: Annotated[bool, BeforeValidator(_force, _Force)] = False
 
     def wanted(self) -> NewSnapshot:
         """Return it as the core's value."""

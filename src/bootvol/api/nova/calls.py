@@ -29,7 +29,7 @@ from bootvol.errors import (
     VolumeNotFound,
     VolumeTypeNotFound,
 )
-from bootvol.model import Caller
+from bootvol.model import LARGEST_ID, Caller
 from bootvol.service.attachments import Attachments
 from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
@@ -42,9 +42,8 @@ from bootvol.service.volumes import Volumes
 
 Answer = Callable[..., Coroutine[Any, Any, Any]]
 Declared = TypeVar("Declared", bound=Answer)
+Shown = TypeVar("Shown", bound=Callable[[IRequest], Any])
 
-#: The largest id that a database may ever have given.
-_LARGEST_ID: Final = 2**31 - 1
 #: What is missing where a path's id can be none, and what Nova's own calls hide the id of
 #: (reference, section 2.5).
 _MISSING: Final[dict[str, Callable[[str], NotFound]]] = {
@@ -94,25 +93,14 @@ class Ask:
 
 
 @attrs.frozen(slots=False)
-class Call:
-    """One call.
+class Document:
+    """Something that everybody may read, without a token.
 
-    :ivar paths: below the tenant's base URI; ``<name>`` stands for a segment.
-    :ivar status: of the answer, when all went well.
-    :ivar entity: the name of the object in the body; None where the body itself is that.
-    :ivar paged: it lists, and takes ``limit`` and ``offset``.
-    :ivar admins: only they may.
-    :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
+    :ivar paths: from the root; they lead to the same.
     """
 
-    method: str
     paths: tuple[str, ...]
-    answer: Answer
-    status: int
-    entity: str | None
-    paged: bool
-    admins: bool
-    named: bool
+    answer: Callable[..., Any]
 
     @property
     def summary(self) -> str:
@@ -123,6 +111,43 @@ class Call:
     def hints(self) -> dict[str, Any]:
         """The types of the answering function's parameters, and of what it returns."""
         return get_type_hints(self.answer)
+
+    @property
+    def reply(self) -> Any:
+        """The type of the reply's body; ``NoneType`` where that is empty."""
+        return self.hints["return"]
+
+
+@attrs.frozen(slots=False)
+class Call(Document):
+    """One call.
+
+    :ivar paths: below the tenant's base URI; ``<name>`` stands for a segment.
+    :ivar status: of the answer, when all went well.
+    :ivar entity: the name of the object in the body; None where the body itself is that.
+    :ivar paged: it lists, and takes ``limit`` and ``offset``.
+    :ivar admins: only they may.
+    :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
+    :ivar refusals: statuses of what may go wrong, beside those that follow from the rest.
+    """
+
+    method: str
+    status: int
+    entity: str | None
+    paged: bool
+    admins: bool
+    named: bool
+    refusals: tuple[int, ...]
+
+    @property
+    def faults(self) -> frozenset[int]:
+        """The statuses of all that may go wrong; any call has a tenant, a token and a rate."""
+        return frozenset(
+            (400, 401, 413, 500, *self.refusals)
+            + (404,) * ("<" in self.paths[0])
+            + (422,) * (self.body is not None)
+            + (403,) * self.admins
+        )
 
     @property
     def body(self) -> type[BaseModel] | None:
@@ -149,8 +174,9 @@ class Call:
             raise NotFound from None
 
 
-#: Every call that is declared anywhere.
+#: Every call, and every document, that is declared anywhere.
 CALLS: Final[list[Call]] = []
+DOCUMENTS: Final[list[Document]] = []
 
 
 def call(
@@ -161,11 +187,22 @@ def call(
     paged: bool = False,
     admins: bool = False,
     named: bool = False,
+    refusals: tuple[int, ...] = (),
 ) -> Callable[[Declared], Declared]:
     """Declare that a function answers a call; the parameters are :class:`Call`'s."""
 
     def declare(answer: Declared) -> Declared:
-        CALLS.append(Call(method, paths, answer, status, entity, paged, admins, named))
+        CALLS.append(Call(paths, answer, method, status, entity, paged, admins, named, refusals))
+        return answer
+
+    return declare
+
+
+def document(*paths: str) -> Callable[[Shown], Shown]:
+    """Declare that a function of the request returns a document."""
+
+    def declare(answer: Shown) -> Shown:
+        DOCUMENTS.append(Document(paths, answer))
         return answer
 
     return declare
@@ -176,6 +213,6 @@ def _number(name: str, text: str) -> int:
 
     :raises NotFound: nothing can have it.
     """
-    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > _LARGEST_ID:
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_ID:
         raise _MISSING[name](text)
     return int(text)

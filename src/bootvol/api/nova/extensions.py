@@ -5,9 +5,12 @@ What the reference has no words for is chosen in docs/decisions/0005-parent-api.
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import Final
+
+from typing_extensions import TypedDict
 
 from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.views import Nothing
 from bootvol.errors import NotFound
 
 
@@ -19,7 +22,7 @@ class ExtensionShown(TypedDict):
     namespace: str
     description: str
     updated: str
-    links: list[str]
+    links: Nothing
 
 
 class Extensions(TypedDict):

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from bootvol.errors import BootvolError, RateLimited
 
-_KEYS: Final = {
+#: The key by status.
+FAULTS: Final = {
     400: "badRequest",
     401: "unauthorized",
     403: "resizeNotAllowed",
@@ -18,6 +19,8 @@ _KEYS: Final = {
     409: "inProgress",
     413: "overLimit",
     415: "badMediaType",
+    422: "cloudServersFault",
+    500: "cloudServersFault",
     501: "notImplemented",
     503: "serviceUnavailable",
 }
@@ -30,4 +33,4 @@ def fault(error: BootvolError) -> dict[str, Any]:
         content |= {"details": error.details, "retryAfter": error.retry_after}
     elif error.status == 413:
         content["retryAfter"] = 0
-    return {_KEYS.get(error.status, "cloudServersFault"): content}
+    return {FAULTS.get(error.status, FAULTS[500]): content}

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.views import Count, Moment
 from bootvol.service.quotas import Account
 from bootvol.service.rates import Rate
 
 #: How often something may be called.
 RateShown = TypedDict(
     "RateShown",
-    {"verb": str, "value": int, "remaining": int, "unit": str, "next-available": str},
+    {
+        "verb": str,
+        "value": Count,
+        "remaining": Count,
+        "unit": str,
+        "next-available": Moment,
+    },
 )
 
 
@@ -28,19 +36,19 @@ class RatesShown(TypedDict):
 class Used(TypedDict):
     """What the tenant has."""
 
-    totalVolumesUsed: int
-    totalVolumeGigabytesUsed: int
-    totalSnapshotsUsed: int
-    totalInstancesUsed: int
+    totalVolumesUsed: Count
+    totalVolumeGigabytesUsed: Count
+    totalSnapshotsUsed: Count
+    totalInstancesUsed: Count
 
 
 class Absolute(Used, total=False):
     """The same, and what it may have; what is not limited is left out."""
 
-    maxTotalVolumes: int
-    maxTotalVolumeGigabytes: int
-    maxTotalSnapshots: int
-    maxTotalInstances: int
+    maxTotalVolumes: Count
+    maxTotalVolumeGigabytes: Count
+    maxTotalSnapshots: Count
+    maxTotalInstances: Count
 
 
 class LimitsShown(TypedDict):

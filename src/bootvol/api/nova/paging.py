@@ -7,11 +7,10 @@ from typing import Final, TypedDict
 from twisted.web.iweb import IRequest
 
 from bootvol.errors import InvalidRequest
+from bootvol.model import LARGEST_ID
 
 #: The most that one answer lists; also what a missing or zero limit means.
 MOST: Final = 1000
-#: What every database takes for an offset.
-_LARGEST: Final = 2**31 - 1
 
 
 class Page(TypedDict):
@@ -38,4 +37,4 @@ def _number(request: IRequest, name: bytes) -> int:
         raise InvalidRequest(f"{name.decode()} param must be an integer") from None
     if number < 0:
         raise InvalidRequest(f"{name.decode()} param must be positive")
-    return min(number, _LARGEST)
+    return min(number, LARGEST_ID)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
+from typing_extensions import TypedDict
 
 from bootvol.api.nova.bodies import Body
 from bootvol.api.nova.calls import Ask, call
 from bootvol.errors import NotFound
+from bootvol.model import LARGEST_ID
 from bootvol.service.quotas import Quota
-
-#: What every database calls an integer.
-_LARGEST = 2**31 - 1
 
 
 def _bound(value: object) -> int:
@@ -21,16 +20,19 @@ def _bound(value: object) -> int:
             value = int(value)
         except ValueError:
             value = None
-    if not isinstance(value, int) or isinstance(value, bool) or value > _LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or value > LARGEST_ID:
         raise ValueError(
-            f"Invalid input received: a quota limit must be an integer of at most {_LARGEST}"
+            f"Invalid input received: a quota limit must be an integer of at most {LARGEST_ID}"
         )
     if value < -1:
         raise ValueError("Quota limit must be -1 or greater.")
     return value
 
 
-Bound = Annotated[int, BeforeValidator(_bound)]
+BoundShown = Annotated[int, Field(ge=-1, le=LARGEST_ID)]
+Bound = Annotated[
+    int, BeforeValidator(_bound, BoundShown | Annotated[str, Field(pattern="^(-1|[0-9]+)$")])
+]
 
 
 class ChangeQuota(BaseModel):
@@ -47,10 +49,10 @@ class ChangeQuota(BaseModel):
 class QuotaShown(TypedDict):
     """What a tenant may have of what is limited; -1 is no limit."""
 
-    volumes: int
-    gigabytes: int
-    snapshots: int
-    instances: int
+    volumes: BoundShown
+    gigabytes: BoundShown
+    snapshots: BoundShown
+    instances: BoundShown
 
 
 class QuotaOfTenant(QuotaShown):
@@ -67,7 +69,7 @@ class ChangedQuota(TypedDict):
     quota_set: QuotaShown
 
 
-@call("GET", "os-quota-sets/<of_tenant>")
+@call("GET", "os-quota-sets/<of_tenant>", refusals=(403,))
 async def show_quota(ask: Ask, of_tenant: str) -> OneQuota:
     """Show what a tenant may have; only admins see another tenant's."""
     name = _tenant(of_tenant)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
 from bootvol.api.nova.bodies import Body, Number, Reference, Size, Text
 from bootvol.errors import BadMapping
-from bootvol.model import NewDisk, NewServer
+from bootvol.model import LARGEST_ID, NewDisk, NewServer
 
 _YES, _NO = {"1", "t", "true", "on", "y", "yes"}, {"0", "f", "false", "off", "n", "no", ""}
 
@@ -33,7 +33,7 @@ class Mapping(BaseModel):
     volume_id: Annotated[Number | None, BeforeValidator(_empty)] = None
     snapshot_id: Annotated[Number | None, BeforeValidator(_empty)] = None
     volume_size: Annotated[Size | None, BeforeValidator(_empty)] = None
-    delete_on_termination: Annotated[bool, BeforeValidator(_flag)] = False
+    delete_on_termination: Annotated[bool, BeforeValidator(_flag, bool | int | str | None)] = False
 
     def wanted(self) -> NewDisk:
         """Return it as the core's value.
@@ -60,6 +60,11 @@ def _count(value: object) -> object:
     return 1 if value in (None, "", 1, "1") else 0
 
 
+_Short = Annotated[str, Field(max_length=255)]
+FlavorRef = Annotated[_Short, BeforeValidator(_last, _Short | int)]
+Count = Annotated[int, BeforeValidator(_count, Literal[1, "1", "", None])]
+
+
 class CreateServer(BaseModel):
     """The object ``server`` of a create request.
 
@@ -69,12 +74,14 @@ class CreateServer(BaseModel):
     model_config = Body
 
     name: Text
-    flavor_ref: Annotated[str, Field(alias="flavorRef", max_length=255), BeforeValidator(_last)]
+    flavor_ref: Annotated[
+        str, Field(alias="flavorRef", max_length=255), BeforeValidator(_last, str | int)
+    ]
     image_ref: Reference | Annotated[str, Field(max_length=0)] | None = Field(
         default=None, alias="imageRef"
     )
-    min_count: Annotated[int, BeforeValidator(_count)] = 1
-    max_count: Annotated[int, BeforeValidator(_count)] = 1
+    min_count: Count = 1
+    max_count: Count = 1
     block_device_mapping: list[Mapping] | None = None
 
     def wanted(self) -> NewServer:
@@ -93,4 +100,4 @@ class GetConsole(BaseModel):
 
     model_config = Body
 
-    length: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    length: Annotated[int, Field(ge=1, le=LARGEST_ID)] | None = None

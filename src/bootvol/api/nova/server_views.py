@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import Final, Literal
 
+from typing_extensions import TypedDict
+
+from bootvol.api.nova.views import Count, Id, Moment, Nothing
 from bootvol.lifecycle import Status
 from bootvol.model import Flavor, Server
 
 _CREATED: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+ServerStatus = Literal["BUILD", "ACTIVE", "SHUTOFF", "ERROR"]
 
 
 class Ref(TypedDict):
     """What a link leads to."""
 
     id: str
-    links: list[str]
+    links: Nothing
 
 
 class FaultShown(TypedDict):
     """Why a server is in ``ERROR``."""
 
     message: str
-    code: int
-    created: str
+    code: Literal[500]
+    created: Moment
 
 
 ServerShown = TypedDict(
     "ServerShown",
     {
-        "id": int,
+        "id": Id,
         "uuid": str,
         "name": str,
-        "status": str,
-        "OS-EXT-STS:task_state": str | None,
+        "status": ServerStatus,
+        "OS-EXT-STS:task_state": Literal["deleting"] | None,
         "tenant_id": str,
         "user_id": str,
-        "created": str,
-        "updated": str,
-        "progress": int,
+        "created": Moment,
+        "updated": Moment,
+        "progress": Count,
         "flavor": Ref,
         "image": None,
         "key_name": None,
@@ -46,7 +51,7 @@ ServerShown = TypedDict(
         "accessIPv6": str,
         "addresses": dict[str, str],
         "metadata": dict[str, str],
-        "links": list[str],
+        "links": Nothing,
         "fault": FaultShown | None,
     },
 )
@@ -57,10 +62,10 @@ class FlavorShown(TypedDict):
 
     id: str
     name: str
-    ram: int
-    vcpus: int
-    disk: int
-    links: list[str]
+    ram: Count
+    vcpus: Count
+    disk: Count
+    links: Nothing
 
 
 class ConsoleShown(TypedDict):
@@ -86,7 +91,7 @@ class OneFlavor(TypedDict):
 
 
 class Keypairs(TypedDict):
-    keypairs: list[str]
+    keypairs: Nothing
 
 
 def server(value: Server, running: bool) -> ServerShown:
@@ -120,7 +125,7 @@ def server(value: Server, running: bool) -> ServerShown:
     }
 
 
-def _status(status: Status, running: bool) -> str:
+def _status(status: Status, running: bool) -> ServerStatus:
     if status is Status.CREATING:
         return "BUILD"
     if status is Status.ERROR:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from bootvol.api.nova import server_bodies, server_views
 from bootvol.api.nova.calls import Ask, call
 from bootvol.errors import FlavorNotFound
 
+#: No such flavor, no such name for a disk any more, over quota, no servers here.
+_CREATION: Final = (404, 409, 413, 501)
 
-@call("POST", "os-volumes_boot", entity="server")
+
+@call("POST", "os-volumes_boot", entity="server", refusals=_CREATION)
 async def boot(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneServer:
     """Boot a server from a volume."""
     return await _create(ask, asked)
 
 
-@call("POST", "servers", status=202, entity="server")
+@call("POST", "servers", status=202, entity="server", refusals=_CREATION)
 async def create_server(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneServer:
     """Boot a server from a volume, as Folsom has it."""
     return await _create(ask, asked)
@@ -24,26 +29,26 @@ async def _create(ask: Ask, asked: server_bodies.CreateServer) -> server_views.O
     return {"server": server_views.server(made, running=False)}
 
 
-@call("GET", "servers", "servers/detail", paged=True)
+@call("GET", "servers", "servers/detail", paged=True, refusals=(501, 503))
 async def list_servers(ask: Ask) -> server_views.Servers:
     """List the tenant's servers, the newest first."""
     listed = await ask.core.servers.listed(ask.caller, **ask.page)
     return {"servers": [server_views.server(*each) for each in listed]}
 
 
-@call("GET", "servers/<server_id>")
+@call("GET", "servers/<server_id>", refusals=(501, 503))
 async def show_server(ask: Ask, server_id: str) -> server_views.OneServer:
     """Show a server, by its id or its uuid."""
     return {"server": server_views.server(*await ask.core.servers.get(ask.caller, server_id))}
 
 
-@call("DELETE", "servers/<server_id>", status=204)
+@call("DELETE", "servers/<server_id>", status=204, refusals=(501,))
 async def delete_server(ask: Ask, server_id: str) -> None:
     """Terminate a server; its volumes stay, but for those that were to go with it."""
     await ask.core.servers.delete(ask.caller, server_id)
 
 
-@call("POST", "servers/<server_id>/action", entity="os-getConsoleOutput")
+@call("POST", "servers/<server_id>/action", entity="os-getConsoleOutput", refusals=(501, 503))
 async def show_console(
     ask: Ask, server_id: str, asked: server_bodies.GetConsole
 ) -> server_views.ConsoleShown:

@@ -13,7 +13,7 @@ async def list_snapshots(ask: Ask) -> views.Snapshots:
     return {"snapshots": [views.snapshot(each) for each in listed]}
 
 
-@call("POST", "os-snapshots", entity="snapshot", named=True)
+@call("POST", "os-snapshots", entity="snapshot", named=True, refusals=(404, 413))
 async def create_snapshot(ask: Ask, asked: bodies.CreateSnapshot) -> views.OneSnapshot:
     """Make a snapshot of a volume."""
     made = await ask.core.snapshots.create(ask.caller, asked.wanted())

@@ -2,33 +2,121 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from twisted.web.iweb import IRequest
+from typing_extensions import TypedDict
 
+from bootvol.api.nova.calls import document
+
+#: Where calls lie: HP's version, and the name under which later clients look for the same.
+BASES: Final = ("v1.1", "v2")
 _UPDATED: Final = "2011-01-21T11:33:21Z"
 
 
-def version_list(request: IRequest) -> dict[str, Any]:
-    """Return what ``GET /`` shows: the versions that are served here."""
-    return {"versions": [_summary(request)]}
+class Link(TypedDict):
+    """Where something is."""
+
+    rel: str
+    href: str
 
 
-def version_detail(request: IRequest) -> dict[str, Any]:
-    """Return what ``GET /v1.1/`` shows."""
-    media = {
-        "base": "application/json",
-        "type": "application/vnd.openstack.compute-v1.1+json",
+class Media(TypedDict):
+    """What is spoken."""
+
+    base: str
+    type: str
+
+
+class VersionShown(TypedDict):
+    """A version of the API."""
+
+    id: str
+    status: str
+    updated: str
+    links: list[Link]
+
+
+VersionDetail = TypedDict(
+    "VersionDetail",
+    {"id": str, "status": str, "updated": str, "links": list[Link], "media-types": list[Media]},
+)
+Choice = TypedDict(
+    "Choice", {"id": str, "status": str, "links": list[Link], "media-types": list[Media]}
+)
+
+
+class Versions(TypedDict):
+    versions: list[VersionShown]
+
+
+class OneVersion(TypedDict):
+    version: VersionDetail
+
+
+class Choices(TypedDict):
+    choices: list[Choice]
+
+
+@document("/")
+def list_versions(request: IRequest) -> Versions:
+    """List the versions of the API."""
+    return {"versions": [_version(request, base) for base in BASES]}
+
+
+@document("/v1.1/", "/v1.1")
+def show_v1(request: IRequest) -> OneVersion:
+    """Show version 1.1 of the API."""
+    return {"version": {**_version(request, "v1.1"), "media-types": _MEDIA["v1.1"]}}
+
+
+@document("/v2/", "/v2")
+def show_v2(request: IRequest) -> OneVersion:
+    """Show version 2.0 of the API, which is 1.1 by another name."""
+    return {"version": {**_version(request, "v2"), "media-types": _MEDIA["v2"]}}
+
+
+def is_version(segment: bytes) -> bool:
+    """Return whether a path's first segment names a version."""
+    return segment.decode("utf-8", "replace") in BASES
+
+
+def choices(request: IRequest) -> Choices:
+    """Return what a path that belongs to no version may have meant."""
+    path = request.path.decode("utf-8", "replace").lstrip("/")
+    return {
+        "choices": [
+            {
+                "id": _IDS[base],
+                "status": _STATUSES[base],
+                "links": [_link(request, f"{base}/{path}")],
+                "media-types": _MEDIA[base],
+            }
+            for base in BASES
+        ]
     }
-    return {"version": {**_summary(request), "media-types": [media]}}
 
 
-def _summary(request: IRequest) -> dict[str, Any]:
+_IDS: Final = {"v1.1": "v1.1", "v2": "v2.0"}
+_STATUSES: Final = {"v1.1": "CURRENT", "v2": "SUPPORTED"}
+_MEDIA: Final[dict[str, list[Media]]] = {
+    "v1.1": [{"base": "application/json", "type": "application/vnd.openstack.compute-v1.1+json"}],
+    "v2": [
+        {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2"}
+    ],
+}
+
+
+def _version(request: IRequest, base: str) -> VersionShown:
+    return {
+        "id": _IDS[base],
+        "status": _STATUSES[base],
+        "updated": _UPDATED,
+        "links": [_link(request, f"{base}/")],
+    }
+
+
+def _link(request: IRequest, path: str) -> Link:
     scheme = "https" if request.isSecure() else "http"
     host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
-    return {
-        "id": "v1.1",
-        "status": "CURRENT",
-        "updated": _UPDATED,
-        "links": [{"rel": "self", "href": f"{scheme}://{host}/v1.1/"}],
-    }
+    return {"rel": "self", "href": f"{scheme}://{host}/{path}"}

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final, TypedDict
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, WithJsonSchema
+from typing_extensions import TypedDict
 
 from bootvol.errors import ErrorReport
 from bootvol.lifecycle import Status
-from bootvol.model import Attachment, Connection, Golden, Image, Import, Phase, Snapshot, Volume
+from bootvol.model import (
+    LARGEST_ID,
+    Attachment,
+    Connection,
+    Golden,
+    Image,
+    Import,
+    Phase,
+    Snapshot,
+    Volume,
+)
 from bootvol.service.goldens import CacheUse
 
 #: HP12: UTC, without zone and fraction (reference, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"
 
+#: What the schema says of these; see :mod:`bootvol.api.nova.openapi`.
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+Count = Annotated[int, Field(ge=0)]
+Digits = Annotated[str, Field(pattern="^[0-9]*$")]
+Created = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}$")]
+Moment = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$")]
+Nothing = Annotated[list[str], Field(max_length=0)]
+_SHOWN: Final = [str(status) for status in Status if status is not Status.GONE]
+VolumeStatus = Annotated[str, WithJsonSchema({"type": "string", "enum": _SHOWN})]
+
 
 class AttachmentShown(TypedDict):
     """A volume's place in a server; ids of servers that are elsewhere may be text."""
 
-    id: int
-    volumeId: int
+    id: Id
+    volumeId: Id
     serverId: int | str
     device: str
 
@@ -26,35 +50,35 @@ class AttachmentShown(TypedDict):
 class VolumeShown(TypedDict):
     """A volume (reference, section 3.1)."""
 
-    id: int
+    id: Id
     displayName: str | None
     displayDescription: str | None
-    status: Status
-    size: int
+    status: VolumeStatus
+    size: Size
     volumeType: str | None
     metadata: dict[str, str]
     availabilityZone: str
-    snapshotId: str
-    createdAt: str
+    snapshotId: Digits
+    createdAt: Created
     attachments: list[AttachmentShown]
 
 
 class BootableShown(VolumeShown):
     """A volume, with the image it was made from."""
 
-    sourceImageRef: str | None
+    sourceImageRef: str
 
 
 class SnapshotShown(TypedDict):
     """A snapshot (reference, section 3.4)."""
 
-    id: int
+    id: Id
     displayName: str | None
     displayDescription: str | None
-    volumeId: int
-    status: Status
-    size: int
-    createdAt: str
+    volumeId: Id
+    status: VolumeStatus
+    size: Size
+    createdAt: Created
 
 
 class ErrorShown(TypedDict):
@@ -70,13 +94,13 @@ class ImportShown(TypedDict):
     """How far an import has come."""
 
     phase: Phase
-    position: int | None
+    position: Annotated[int, Field(ge=1)] | None
     cached: bool | None
-    bytesDone: int
-    bytesTotal: int | None
-    bytesPerSecond: int
-    etaSeconds: int | None
-    attempt: int
+    bytesDone: Count
+    bytesTotal: Count | None
+    bytesPerSecond: Count
+    etaSeconds: Count | None
+    attempt: Count
     error: ErrorShown | None
 
 
@@ -92,13 +116,13 @@ ImageShown = TypedDict(
     {
         "id": str,
         "name": str,
-        "status": str,
-        "progress": int,
-        "minDisk": int,
-        "minRam": int,
-        "OS-EXT-IMG-SIZE:size": int | None,
+        "status": Literal["ACTIVE"],
+        "progress": Count,
+        "minDisk": Count,
+        "minRam": Count,
+        "OS-EXT-IMG-SIZE:size": Count | None,
         "metadata": dict[str, str],
-        "links": list[str],
+        "links": Nothing,
     },
 )
 
@@ -109,16 +133,16 @@ class GoldenShown(TypedDict):
     imageRef: str
     backend: str
     name: str
-    bytes: int
-    hits: int
+    bytes: Count
+    hits: Count
     usedAt: str
 
 
 class UseShown(TypedDict):
     """How often a download was spared, or was not."""
 
-    hits: int
-    misses: int
+    hits: Count
+    misses: Count
 
 
 class NewAttachmentShown(TypedDict):
@@ -207,7 +231,7 @@ def volume(value: Volume) -> VolumeShown:
 
 def bootable_volume(value: Volume) -> BootableShown:
     """Show a volume as ``hp-bootable-volumes`` does: with the image it was made from."""
-    return {**volume(value), "sourceImageRef": value.image_id}
+    return {**volume(value), "sourceImageRef": value.image_id or ""}
 
 
 def snapshot(value: Snapshot) -> SnapshotShown:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
+from typing_extensions import TypedDict
 
 from bootvol.api.nova.bodies import Body, Text
 from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.views import Id
 from bootvol.errors import InvalidRequest, MissingEntity, NotFound
 from bootvol.model import VolumeType
 
@@ -32,7 +34,7 @@ class ExtraSpecs(RootModel[Specs]):
 class TypeShown(TypedDict):
     """A volume type."""
 
-    id: int
+    id: Id
     name: str
     extra_specs: dict[str, str]
 
@@ -55,7 +57,7 @@ async def list_types(ask: Ask) -> Types:
     return {"volume_types": [_shown(each) for each in await ask.core.types.listed()]}
 
 
-@call("POST", "os-volume-types", entity="volume_type", admins=True)
+@call("POST", "os-volume-types", entity="volume_type", admins=True, refusals=(409,))
 async def create_type(ask: Ask, asked: CreateType) -> OneType:
     """Create a volume type."""
     if not asked.name:

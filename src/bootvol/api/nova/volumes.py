@@ -13,7 +13,7 @@ async def list_volumes(ask: Ask) -> views.Volumes:
     return {"volumes": [views.volume(each) for each in listed]}
 
 
-@call("POST", "os-volumes", entity="volume")
+@call("POST", "os-volumes", entity="volume", refusals=(404, 413, 503))
 async def create_volume(ask: Ask, asked: bodies.CreateVolume) -> views.OneVolume:
     """Create a volume, with ``imageRef`` a bootable one."""
     return {"volume": views.volume(await ask.core.volumes.create(ask.caller, asked.wanted()))}
@@ -38,7 +38,7 @@ async def show_error(ask: Ask, volume_id: int) -> views.OneError:
     return {"error": views.error(found.error)}
 
 
-@call("GET", "os-volumes/<volume_id>/connection", admins=True)
+@call("GET", "os-volumes/<volume_id>/connection", admins=True, refusals=(503,))
 async def show_connection(ask: Ask, volume_id: int) -> views.OneConnection:
     """Show how a hypervisor reaches a volume."""
     found = await ask.core.volumes.connection(ask.caller, volume_id)

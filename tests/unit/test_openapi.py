@@ -1,0 +1,90 @@
+"""The API's description: whole, valid, and of exactly what is served."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.openapi import description
+from bootvol.lifecycle import Status
+
+
+def operations() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what is described, by method and path."""
+    return {
+        (method.upper(), path): operation
+        for path, methods in description()["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_exactly_what_is_served_is_described() -> None:
+    nothing: Any = None
+    rules = NovaApi(nothing, nothing).app.url_map.iter_rules()
+    served = {
+        (method, re.sub("<([a-z_]+)>", r"{\1}", rule.rule))
+        for rule in rules
+        for method in (rule.methods or set()) - {"HEAD"}
+    }
+    first = {each for each in served if not each[1].startswith("/v2/{tenant}")}
+    assert operations().keys() == first
+    second = {(method, path.replace("/v2/{", "/v1.1/{")) for method, path in served - first}
+    assert second == {each for each in first if "{tenant}" in each[1]}
+
+
+def test_every_reference_leads_somewhere_and_every_part_is_used() -> None:
+    def references(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return {found for each in value for found in references(each)}
+        if isinstance(value, dict):
+            own = {value["$ref"]} if "$ref" in value else set()
+            return own.union(*(references(each) for each in value.values()))
+        return set()
+
+    parts = description()["components"]
+    there = {
+        f"#/components/{kind}/{name}" for kind in ("schemas", "responses") for name in parts[kind]
+    }
+    assert references(description()) == there
+
+
+def test_names_of_operations_differ() -> None:
+    names = [operation["operationId"] for operation in operations().values()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "os-volumes", {200, 400, 401, 413, 500}),
+        ("GET", "os-volumes/{volume_id}", {200, 400, 401, 404, 413, 500}),
+        ("POST", "os-volumes", {200, 400, 401, 404, 413, 422, 500, 503}),
+        ("DELETE", "os-volumes/{volume_id}", {202, 400, 401, 404, 413, 500}),
+        ("GET", "golden-volumes", {200, 400, 401, 403, 413, 500}),
+    ],
+)
+def test_each_call_says_what_may_become_of_it(method: str, path: str, expected: set[int]) -> None:
+    responses = operations()[method, f"/v1.1/{{tenant}}/{path}"]["responses"]
+    assert set(map(int, responses)) == expected
+
+
+def test_only_documents_need_no_token() -> None:
+    for (_, path), operation in operations().items():
+        assert ("{tenant}" in path) is (operation.get("security") is None)
+    assert description()["security"] == [{"token": []}]
+
+
+def test_what_is_shown_is_told_exactly() -> None:
+    schemas = description()["components"]["schemas"]
+    volume = schemas["BootableShown"]
+    assert volume["additionalProperties"] is False
+    assert set(volume["required"]) == set(volume["properties"])
+    shown = volume["properties"]
+    assert set(shown["status"]["enum"]) == set(Status) - {Status.GONE}
+    assert shown["id"] == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+    assert shown["displayName"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    assert shown["sourceImageRef"] == {"type": "string"}
+    assert schemas["CreateVolume"].get("additionalProperties") is None, "other keys are ignored"
