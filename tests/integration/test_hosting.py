@@ -22,6 +22,7 @@ from bootvol.errors import (
     BadMapping,
     ExportFailed,
     HypervisorFailed,
+    QuotaExceeded,
     ServerBusy,
     ServerNotFound,
     VolumeBusy,
@@ -96,21 +97,23 @@ class World:
         no: Any = None
         goldens: Any = NoGoldens()
         backends = Backends([self.backend])
-        quotas = Quotas(self.database, Quota(-1, -1, -1, -1))
+        self.quotas = Quotas(self.database, Quota(-1, -1, -1, -1))
         tools = Tools(
             "d", self.database, backends, no, no, goldens, self.hypervisor, self.exports, loop
         )
         self.worker = Worker(Concurrency(1), tools)
         now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes
         types = VolumeTypes(self.database, backends)
-        self.volumes = Volumes(self.database, no, backends, quotas, types, "nova", self.worker, now)
+        self.volumes = Volumes(
+            self.database, no, backends, self.quotas, types, "nova", self.worker, now
+        )
         self.attachments = Attachments(self.database, True, self.worker)
         self.servers = Servers(
             self.database,
             self.volumes,
             self.hypervisor,
             [Flavor("1", "tiny", 64, 1)],
-            quotas,
+            self.quotas,
             self.worker,
             now,
         )
@@ -390,3 +393,17 @@ async def test_what_was_not_ended_is_ended_after_a_restart(world: World) -> None
     await world.until(other, Status.AVAILABLE)
     assert world.hypervisor.servers[server.name].disks.keys() == {"vda"}
     await world.until(volume, Status.IN_USE)
+
+
+@ensureDeferred
+async def test_servers_have_a_quota(world: World) -> None:
+    await world.quotas.set("t", {"instances": 1})
+    server, _ = await world.started()
+    volume = await world.volume()
+    with pytest.raises(QuotaExceeded):
+        await world.boot(volume)
+    account = await world.quotas.account(ANN)
+    assert (account.quota.instances, account.instances) == (1, 1)
+    await world.servers.delete(ANN, str(server.id))
+    await world.gone(server.id)
+    await world.boot(volume)

@@ -255,7 +255,7 @@ async def test_a_type_whose_backend_is_gone_makes_no_volumes(tmp_path: Path) -> 
     assert fault(await daemon.call("POST", "os-volumes", wanted)) == (
         400,
         "badRequest",
-        "The volume_backend_name fast is not configured. Use one of: local.",
+        "The volume_backend_name of quick, fast, is not configured. Ask for another type.",
     )
     await daemon.stop()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bootvol.testing.backends import noise
-from tests.daemons import configuration
+from tests.daemons import TENANT, configuration
 from tests.processes import BIN, TWISTD, Process, cli, process, run
 from tests.servers import free_port
 
@@ -56,6 +56,33 @@ def test_a_failure_is_told_with_its_remedy(daemon: Process) -> None:
     assert "Check what the image reference leads to. (not-a-disk)" in made.stderr
     shown = json.loads(daemon.cli("volume", "show", "1").stdout)
     assert shown["error"]["code"] == "not-a-disk"
+
+
+def test_types_quotas_and_limits(daemon: Process) -> None:
+    made = daemon.cli("type", "create", "gold", "--backend", "local")
+    specs = {"volume_backend_name": "local"}
+    assert json.loads(made.stdout) == {"id": 1, "name": "gold", "extra_specs": specs}
+    assert json.loads(daemon.cli("type", "list", "--json").stdout) == [json.loads(made.stdout)]
+    assert "volume_backend_name=local" in daemon.cli("type", "list").stdout
+    volume = daemon.cli("volume", "create", "--size", "1", "--type", "gold", "--wait")
+    assert json.loads(volume.stdout)["volumeType"] == "gold"
+    assert daemon.cli("type", "delete", "1").returncode == 0
+    assert daemon.cli("type", "delete", "1").returncode == 4
+    unknown = daemon.cli("type", "create", "x", "--backend", "y")
+    assert unknown.returncode == 1
+    assert "Use one of: local." in unknown.stderr
+
+    changed = daemon.cli("quota", "set", TENANT, "--volumes", "5", "--gigabytes", "-1")
+    bounds = {"volumes": 5, "gigabytes": -1, "snapshots": 10, "instances": 10}
+    assert json.loads(changed.stdout) == bounds
+    own = daemon.cli("quota", "show", token="ann")
+    assert json.loads(own.stdout) == {"id": TENANT, **bounds}
+    assert json.loads(daemon.cli("quota", "show", "other").stdout)["volumes"] == 10
+    assert daemon.cli("quota", "show", "other", token="ann").returncode == 3
+    assert daemon.cli("quota", "set", TENANT, "--volumes", "1", token="ann").returncode == 3
+    assert daemon.cli("quota", "set", TENANT, "--volumes", "-2").returncode == 2
+    absolute = json.loads(daemon.cli("limits").stdout)["absolute"]
+    assert (absolute["maxTotalVolumes"], absolute["totalVolumesUsed"]) == (5, 1)
 
 
 def test_exit_codes(daemon: Process) -> None:

@@ -111,6 +111,22 @@ def test_databases(tmp_path: Path) -> None:
         ('[state]\nurl = "mysql://x"\n' + LEAST, "state.url: (hidden): the database is either"),
         ('[state]\nurl = "x"\n' + LEAST, "state.url: (hidden): this is not a database URL"),
         (
+            '[[rate_limits]]\nverb = "GET"\nvalue = 0\nunit = "DAY"\n' + LEAST,
+            "rate_limits[0].value: 0: Input should be greater than",
+        ),
+        (
+            '[[rate_limits]]\nverb = "get"\nvalue = 1\nunit = "DAY"\n' + LEAST,
+            "rate_limits[0].verb: 'get': Input should be 'GET', 'POST'",
+        ),
+        (
+            '[[rate_limits]]\nverb = "GET"\nvalue = 1\nunit = "WEEK"\n' + LEAST,
+            "rate_limits[0].unit: 'WEEK': Input should be 'SECOND'",
+        ),
+        (
+            '[[rate_limits]]\nverb = "GET"\nvalue = 1\nunit = "DAY"\nregex = "("\n' + LEAST,
+            "rate_limits[0].regex: '(': this is not a regular expression: missing )",
+        ),
+        (
             LEAST.replace('"file"', '"floppy"'),
             "backends[0].plugin: 'floppy': there is no such plugin; installed: file",
         ),

@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import quote, unquote
 
 from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
 
@@ -23,6 +24,11 @@ class Client:
         self._endpoint = endpoint.rstrip("/")
         self._token = token
 
+    @property
+    def tenant(self) -> str:
+        """The tenant that it speaks for."""
+        return unquote(self._endpoint.rpartition("/")[2])
+
     def get(self, path: str) -> Any:
         """Return the JSON at ``path``, relative to the base URI.
 
@@ -36,6 +42,13 @@ class Client:
         :raises CommandFailed: the service says no, or nothing.
         """
         return self._call("POST", path, json.dumps(body).encode("utf-8"))
+
+    def put(self, path: str, body: object) -> Any:
+        """Put JSON to ``path``; return the JSON of the answer.
+
+        :raises CommandFailed: the service says no, or nothing.
+        """
+        return self._call("PUT", path, json.dumps(body).encode("utf-8"))
 
     def delete(self, path: str) -> None:
         """Delete what is at ``path``.
@@ -62,6 +75,11 @@ class Client:
             why = getattr(error, "reason", error)
             raise CommandFailed(f"{self._endpoint} cannot be reached: {why}", UNREACHABLE) from None
         return json.loads(content) if content else None
+
+
+def segment(text: str) -> str:
+    """Return what a user has typed as one segment of a path."""
+    return quote(text, safe="")
 
 
 def _told(status: int, content: bytes) -> str:

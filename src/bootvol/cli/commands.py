@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bootvol.cli import boot as machine
-from bootvol.cli import show
-from bootvol.cli.client import Client
+from bootvol.cli import limits, show, volume_types
+from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
 
 if TYPE_CHECKING:
@@ -145,13 +145,24 @@ def volume() -> None:
 @click.option("--image", "image_ref", help="Image id or URL; without it the volume is blank.")
 @click.option("--size", type=click.IntRange(min=1), required=True, help="GiB.")
 @click.option("--name", help="Display name.")
+@click.option("--type", "volume_type", help="The name of a volume type.")
 @click.option("--wait", is_flag=True, help="Follow the import until the volume can be used.")
 @click.pass_obj
 def create_volume(
-    client: Client, image_ref: str | None, size: int, name: str | None, wait: bool
+    client: Client,
+    image_ref: str | None,
+    size: int,
+    name: str | None,
+    volume_type: str | None,
+    wait: bool,
 ) -> None:
     """Create a volume, and print its JSON."""
-    wanted = {"size": size, "display_name": name, "imageRef": image_ref}
+    wanted = {
+        "size": size,
+        "display_name": name,
+        "imageRef": image_ref,
+        "volume_type": volume_type,
+    }
     made: dict[str, Any] = client.post("os-volumes", {"volume": wanted})["volume"]
     if wait:
         made = show.wait(client, made, bootable=image_ref is not None)
@@ -177,7 +188,7 @@ def list_volumes(client: Client, bootable: bool, raw: bool) -> None:
 @click.pass_obj
 def show_volume(client: Client, volume_id: str) -> None:
     """Print a volume's JSON, and with it the reason if it is in error."""
-    number = _segment(volume_id)
+    number = segment(volume_id)
     try:
         shown = client.get(f"hp-bootable-volumes/{number}")["volume"]
     except CommandFailed as failure:
@@ -194,7 +205,7 @@ def show_volume(client: Client, volume_id: str) -> None:
 @click.pass_obj
 def delete_volume(client: Client, volume_id: str) -> None:
     """Delete a volume; one that is still being made is cancelled."""
-    client.delete(f"os-volumes/{_segment(volume_id)}")
+    client.delete(f"os-volumes/{segment(volume_id)}")
 
 
 @volume.command("boot")
@@ -207,11 +218,10 @@ def boot(
     context: click.Context, volume_id: str, memory: int, accel: str, seconds: float | None
 ) -> None:
     """Boot a machine from a volume on this host, with its serial console here (admins only)."""
-    found = context.obj.get(f"os-volumes/{_segment(volume_id)}/connection")["connection"]
+    found = context.obj.get(f"os-volumes/{segment(volume_id)}/connection")["connection"]
     context.exit(machine.boot(found["address"], memory, accel, seconds))
 
 
-def _segment(text: str) -> str:
-    from urllib.parse import quote
-
-    return quote(text, safe="")
+bootvol.add_command(volume_types.volume_type)
+bootvol.add_command(limits.quota)
+bootvol.add_command(limits.limits)

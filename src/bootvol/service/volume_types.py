@@ -42,8 +42,12 @@ class VolumeTypes:
         :raises UnknownBackend: its backend is not configured any more.
         """
         found = await self._database.read(type_rows.named, name)
-        self._check(found.extra_specs)
-        return found.extra_specs.get(BACKEND, self._backends.default.name)
+        backend = found.extra_specs.get(BACKEND, self._backends.default.name)
+        if backend not in self._backends.names:
+            raise UnknownBackend(
+                f"The {BACKEND} of {name}, {backend}, is not configured. Ask for another type."
+            )
+        return backend
 
     async def create(self, name: str, extra_specs: Mapping[str, str]) -> VolumeType:
         """Add a type.

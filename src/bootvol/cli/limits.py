@@ -1,0 +1,45 @@
+"""The commands for what tenants may have, and how often they may call."""
+
+from __future__ import annotations
+
+import click
+
+from bootvol.cli import show
+from bootvol.cli.client import Client, segment
+
+_BOUND = click.IntRange(min=-1)
+
+
+@click.group()
+def quota() -> None:
+    """Quotas: what a tenant may have; -1 is no limit."""
+
+
+@quota.command("show")
+@click.argument("tenant", required=False)
+@click.pass_obj
+def show_quota(client: Client, tenant: str | None) -> None:
+    """Print a tenant's quotas as JSON; your own if none is named (others: admins only)."""
+    path = f"os-quota-sets/{segment(tenant or client.tenant)}"
+    click.echo(show.as_json(client.get(path)["quota_set"]))
+
+
+@quota.command("set")
+@click.argument("tenant")
+@click.option("--volumes", type=_BOUND)
+@click.option("--gigabytes", type=_BOUND, help="GiB of all volumes together.")
+@click.option("--snapshots", type=_BOUND)
+@click.option("--instances", type=_BOUND, help="Servers.")
+@click.pass_obj
+def set_quota(client: Client, /, tenant: str, **bounds: int | None) -> None:
+    """Set some of a tenant's quotas, and print all of them as JSON (admins only)."""
+    changed = {name: bound for name, bound in bounds.items() if bound is not None}
+    answer = client.put(f"os-quota-sets/{segment(tenant)}", {"quota_set": changed})
+    click.echo(show.as_json(answer["quota_set"]))
+
+
+@click.command()
+@click.pass_obj
+def limits(client: Client) -> None:
+    """Print as JSON what you may have and have, and how often you may call."""
+    click.echo(show.as_json(client.get("limits")["limits"]))
