@@ -1,13 +1,27 @@
-"""What tests of QEMU share."""
+"""What tests of QEMU share.
+
+Run as ``python -m tests.machines FOLDER SERVER DISK`` it is a daemon that starts one server, and
+then stays until it is killed.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
-from bootvol.model import Connection
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+
+from bootvol.interfaces import PluginContext
+from bootvol.model import Connection, Disk, Machine
+from bootvol.threads import Threads
+from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.options import QemuOptions
 
 MIB = 1024 * 1024
+
+reactor: Any = _reactor
 
 
 def options(folder: Path, **more: object) -> QemuOptions:
@@ -17,7 +31,39 @@ def options(folder: Path, **more: object) -> QemuOptions:
     return QemuOptions.model_validate({"directory": directory, **more})
 
 
+def hypervisor(folder: Path, threads: Threads, **more: object) -> QemuHypervisor:
+    """Return the plugin as a daemon makes it."""
+    return QemuHypervisor(
+        "local", options(folder, **more), PluginContext(reactor, threads, "local")
+    )
+
+
 def disk_file(path: Path, first_line: bytes = b"") -> Connection:
     """Make a disk, and return how it is reached."""
     path.write_bytes(first_line.ljust(MIB, b"\0"))
     return Connection("file", str(path))
+
+
+def machine(*disks: Connection) -> Machine:
+    """Return a server with disks: vda, vdb..."""
+    named = (Disk(f"vd{letter}", disk) for letter, disk in zip("abcdef", disks, strict=False))
+    return Machine(256, 1, tuple(named))
+
+
+def main(folder: str, server: str, disk: str) -> None:
+    """Start a server, say so, and stay."""
+    threads = Threads(reactor, "daemon", 2)
+    starting = hypervisor(Path(folder), threads).start(server, machine(Connection("file", disk)))
+
+    async def start() -> None:
+        threads.start()
+        print("starting", flush=True)
+        await starting
+        print("started", flush=True)
+
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(start()))
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

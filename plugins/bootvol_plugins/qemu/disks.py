@@ -77,23 +77,19 @@ def block(disk: Disk, fdset: int | None, tls: Path | None) -> dict[str, Any]:
     node, connection = node_name(disk), disk.connection
     if has_descriptor(connection):
         driver, _ = _DRIVERS[connection.kind]
-        below: dict[str, Any] = {
-            "driver": driver,
-            "filename": f"/dev/fdset/{fdset}",
-            "discard": "unmap",
-        }
+        below: dict[str, Any] = {"driver": driver, "filename": f"/dev/fdset/{fdset}"}
     elif connection.kind == "nbd":
         below = _nbd(connection.address, node, tls)
     else:
         raise HypervisorFailed(f"QEMU reaches no disks of the kind {connection.kind}.")
-    return {"driver": "raw", "node-name": node, "discard": "unmap", "file": below}
+    return {"driver": "raw", "node-name": node, "file": below}
 
 
 def _nbd(address: str, node: str, tls: Path | None) -> dict[str, Any]:
     uri = urlsplit(address)
     server: dict[str, Any]
     if uri.scheme == "nbd+unix":
-        (path,) = parse_qs(uri.query).get("socket", [""])
+        path = parse_qs(uri.query).get("socket", [""])[0]
         server = {"type": "unix", "path": path}
         secure = {}
     elif uri.scheme == "nbds":
@@ -109,7 +105,6 @@ def _nbd(address: str, node: str, tls: Path | None) -> dict[str, Any]:
         "server": server,
         "export": export,
         "reconnect-delay": _RECONNECT,
-        "discard": "unmap",
         **secure,
     }
 

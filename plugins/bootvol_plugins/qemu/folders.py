@@ -65,7 +65,7 @@ class Folder:
     def process(self) -> int | None:
         """Return the process id of the server's QEMU, None if it does not run."""
         try:
-            descriptor = os.open(PID, os.O_RDWR | os.O_NOFOLLOW, dir_fd=self.descriptor)
+            descriptor = os.open(PID, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.descriptor)
         except FileNotFoundError:
             return None
         try:

@@ -27,7 +27,7 @@ from bootvol_plugins.qemu.qmp import Qmp, QmpFailed, QmpRefused, connected
 #: to end when it is killed.
 _LOOK: Final = 0.05
 _START: Final = 60.0
-_QUIT: Final = 5.0
+_QUIT: Final = 3.0
 _KILL: Final = 30.0
 #: After so many seconds a guest is asked once more to let go of a disk: one that has only just
 #: started may not have heard of it.
@@ -136,9 +136,10 @@ class QemuHypervisor:
             with suppress(QmpFailed, QmpRefused):
                 async with connected(self._reactor, folder.socket, _QUIT) as qmp:
                     await qmp.execute("quit")
-            if not await self._ended(descriptor, _QUIT):
+                await self._ended(descriptor, _QUIT)
+            with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                await self._ended(descriptor, _KILL)
+            await self._ended(descriptor, _KILL)
         finally:
             os.close(descriptor)
 

@@ -1,0 +1,437 @@
+"""Servers as processes of QEMU: what the contract suite cannot see from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+import trustme
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from bootvol.errors import HypervisorFailed
+from bootvol.model import Connection, Disk
+from bootvol.threads import Threads
+from bootvol_plugins.qemu import disks
+from bootvol_plugins.qemu.folders import Folder
+from bootvol_plugins.qemu.hypervisor import QemuHypervisor
+from bootvol_plugins.qemu.qmp import Qmp, connected
+from tests import guest
+from tests.daemons import pause, reactor
+from tests.disks import block_device
+from tests.machines import MIB, disk_file, hypervisor, machine
+from tests.servers import free_port
+
+SERVER = "server-1"
+OTHER = "server-2"
+
+
+@pytest_twisted.async_yield_fixture
+async def qemu(tmp_path: Path, threads: Threads) -> AsyncIterator[QemuHypervisor]:
+    """The plugin; its servers are stopped in the end."""
+    made = hypervisor(tmp_path, threads, tls=tmp_path / "tls", detach_timeout=60.0)
+    yield made
+    for path in (tmp_path / "servers").iterdir():
+        await made.stop(path.name)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Connection:
+    """A disk of which nothing boots."""
+    return disk_file(tmp_path / "empty.raw")
+
+
+@pytest.fixture
+def linux(tmp_path: Path, guest_image: Path) -> Connection:
+    """A disk that Linux boots from."""
+    shutil.copy(guest_image, tmp_path / "linux.raw")
+    return Connection("file", str(tmp_path / "linux.raw"))
+
+
+async def says(qemu: QemuHypervisor, server: str, text: str) -> None:
+    """Wait until a server has written something to its console."""
+    for _ in range(600):
+        said = await qemu.console(server, MIB)
+        if text.encode() in said:
+            return
+        await pause(0.1)
+    raise AssertionError(said)
+
+
+async def gone(qemu: QemuHypervisor, server: str) -> None:
+    """Wait until a server does not run any more."""
+    for _ in range(600):
+        if server not in await qemu.running():
+            return
+        await pause(0.1)
+    raise AssertionError(f"{server} still runs")
+
+
+@contextmanager
+def process(folder: Path, server: str = SERVER) -> Iterator[int]:
+    """Return the process id of a server that runs."""
+    opened = Folder(folder / "servers" / server)
+    try:
+        found = opened.process()
+        assert found is not None
+        yield found
+    finally:
+        opened.close()
+
+
+@ensureDeferred
+async def test_its_process_is_locked_up(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(empty))
+    with process(tmp_path) as pid:
+        assert os.getsid(pid) == pid
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+    assert (tmp_path / "servers").joinpath(SERVER).stat().st_mode & 0o777 == 0o700
+
+
+@ensureDeferred
+async def test_a_server_outlives_a_daemon_that_is_killed(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    daemon = _daemon(tmp_path, empty)
+    assert await deferToThread(_line, daemon) == b"started\n"
+    await deferToThread(_kill, daemon)
+    assert list(await qemu.running()) == [SERVER]
+    await says(qemu, SERVER, "No bootable device.")
+    await qemu.start(SERVER, machine(empty))
+    with process(tmp_path) as pid:
+        assert os.getsid(pid) == pid
+    await qemu.stop(SERVER)
+    assert not list((tmp_path / "servers").iterdir())
+
+
+@ensureDeferred
+async def test_a_daemon_is_killed_while_it_starts_a_server(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    for delay in (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2):
+        for again in (True, False):
+            daemon = _daemon(tmp_path, empty)
+            await pause(delay)
+            await deferToThread(_kill, daemon)
+            if again:
+                # Either it has come up, or it is started now; there is one in any case.
+                await qemu.start(SERVER, machine(empty))
+                assert list(await qemu.running()) == [SERVER]
+            await qemu.stop(SERVER)
+            assert not await qemu.running()
+            # Nothing of it holds the disk.
+            await qemu.start(OTHER, machine(empty))
+            await qemu.stop(OTHER)
+
+
+def _daemon(folder: Path, disk: Connection) -> subprocess.Popen[bytes]:
+    """Start a daemon that starts a server, and wait until it begins to."""
+    command = [sys.executable, "-m", "tests.machines", str(folder), SERVER, disk.address]
+    daemon = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert _line(daemon) == b"starting\n"
+    return daemon
+
+
+def _line(daemon: subprocess.Popen[bytes]) -> bytes:
+    assert daemon.stdout is not None
+    return daemon.stdout.readline()
+
+
+def _kill(daemon: subprocess.Popen[bytes]) -> None:
+    with daemon:
+        daemon.kill()
+
+
+@ensureDeferred
+async def test_a_server_that_is_killed_does_not_run(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(empty))
+    await says(qemu, SERVER, "No bootable device.")
+    with process(tmp_path) as pid:
+        os.kill(pid, signal.SIGKILL)
+    await gone(qemu, SERVER)
+    assert b"No bootable device." in await qemu.console(SERVER, MIB)
+    with pytest.raises(HypervisorFailed, match="does not run"):
+        await qemu.attach(SERVER, Disk("vdb", empty))
+    await qemu.detach(SERVER, "vda")
+    await qemu.start(SERVER, machine(empty))
+    assert list(await qemu.running()) == [SERVER]
+
+
+@ensureDeferred
+async def test_a_server_that_hangs_is_ended_all_the_same(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(empty))
+    with process(tmp_path) as pid:
+        os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(HypervisorFailed, match="does not answer"):
+        await qemu.attach(SERVER, Disk("vdb", empty))
+    await qemu.stop(SERVER)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@ensureDeferred
+async def test_nobody_else_is_taken_for_a_server(qemu: QemuHypervisor, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as bystander:
+        folder = tmp_path / "servers" / SERVER
+        folder.mkdir()
+        (folder / "pid").write_text(f"{bystander.pid}\n")
+        (tmp_path / "servers" / "a-file").touch()
+        assert not await qemu.running()
+        await qemu.stop(SERVER)
+        assert not folder.exists()
+        assert bystander.poll() is None
+        (tmp_path / "servers" / "a-file").unlink()
+        bystander.kill()
+
+
+@ensureDeferred
+async def test_no_disk_is_in_two_servers(qemu: QemuHypervisor, empty: Connection) -> None:
+    await qemu.start(SERVER, machine(empty))
+    with pytest.raises(HypervisorFailed, match=r'server-2 does not start: .*get "write" lock\.'):
+        await qemu.start(OTHER, machine(empty))
+    assert list(await qemu.running()) == [SERVER]
+
+
+@ensureDeferred
+async def test_a_disk_that_a_server_has_is_not_plugged_into_another(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(empty))
+    await qemu.start(OTHER, machine(disk_file(tmp_path / "another.raw")))
+    with pytest.raises(HypervisorFailed, match=r'does not take vdb: .*get "write" lock'):
+        await qemu.attach(OTHER, Disk("vdb", empty))
+    await qemu.stop(SERVER)
+    await qemu.attach(OTHER, Disk("vdb", empty))
+
+
+@pytest.mark.parametrize(
+    ("binary", "reason"),
+    [("no-such-qemu", "no program no-such-qemu"), ("false", "ended without a word")],
+)
+@ensureDeferred
+async def test_a_wrong_program(
+    tmp_path: Path, threads: Threads, empty: Connection, binary: str, reason: str
+) -> None:
+    qemu = hypervisor(tmp_path, threads, binary=binary)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(HypervisorFailed, match=reason):
+            await qemu.start(SERVER, machine(empty))
+    assert not await qemu.running()
+    assert len(os.listdir("/proc/self/fd")) == before
+    await qemu.stop(SERVER)
+
+
+@ensureDeferred
+async def test_only_what_a_disk_should_be_is_one(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(empty.address)
+    os.mkfifo(pipe)
+    for kind, path in (("file", link), ("file", pipe), ("file", tmp_path), ("block", pipe)):
+        with pytest.raises(HypervisorFailed):
+            await qemu.start(SERVER, machine(Connection(kind, str(path))))
+    for kind, address in (("rbd", "pool/volume"), ("nbd", "nbd://localhost/x")):
+        with pytest.raises(HypervisorFailed, match="QEMU reaches no disks"):
+            await qemu.start(SERVER, machine(Connection(kind, address)))
+    assert not await qemu.running()
+
+
+@ensureDeferred
+async def test_a_guest_that_does_not_let_go(
+    tmp_path: Path, threads: Threads, qemu: QemuHypervisor, empty: Connection
+) -> None:
+    impatient = hypervisor(tmp_path, threads, detach_timeout=1.0)
+    spare = Disk("vdb", disk_file(tmp_path / "spare.raw"))
+    await impatient.start(SERVER, machine(empty))
+    await impatient.attach(SERVER, spare)
+    for _ in range(2):
+        with pytest.raises(HypervisorFailed, match="does not let go of vdb: it is still plugged"):
+            await impatient.detach(SERVER, "vdb")
+    with pytest.raises(HypervisorFailed, match="lock"):
+        await impatient.start(OTHER, machine(spare.connection))
+    await qemu.stop(SERVER)
+    await qemu.start(OTHER, machine(spare.connection))
+
+
+@ensureDeferred
+async def test_a_guest_lets_go_once_it_has_started(
+    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+) -> None:
+    """It is asked again: who asks it while it starts is not heard."""
+    await qemu.start(SERVER, machine(linux))
+    await qemu.attach(SERVER, Disk("vdb", disk_file(tmp_path / "spare.raw")))
+    await qemu.detach(SERVER, "vdb")
+    await says(qemu, SERVER, "boot 1; found files: none")
+
+
+@ensureDeferred
+async def test_what_an_attempt_left_is_used_or_taken_away(
+    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(linux))
+    await says(qemu, SERVER, guest.READY)
+    one, two = (
+        Disk("vdb", disk_file(tmp_path / name, guest.WRITE)) for name in ("one.raw", "two.raw")
+    )
+    # The disk is open, but not plugged in.
+    await _leave(qemu, tmp_path, one)
+    await qemu.detach(SERVER, "vdb")
+    await _leave(qemu, tmp_path, one)
+    await _leave(qemu, tmp_path, two)
+    await qemu.attach(SERVER, one)
+    await says(qemu, SERVER, "wrote to vdb")
+    with pytest.raises(HypervisorFailed, match="has another disk as vdb"):
+        await qemu.attach(SERVER, two)
+    await qemu.detach(SERVER, "vdb")
+    assert (tmp_path / "one.raw").read_bytes()[512:529] == b"written by boot 1"
+    assert (tmp_path / "two.raw").read_bytes()[512:529] == bytes(17)
+    async with _monitor(tmp_path) as qmp:
+        fdsets = await qmp.execute("query-fdsets")
+        opened = {each["opaque"] for fdset in fdsets for each in fdset["fds"] if "opaque" in each}
+        assert opened == {disks.node_name(Disk("vda", linux))}
+    await qemu.start(OTHER, machine(one.connection, two.connection))
+
+
+async def _leave(qemu: QemuHypervisor, folder: Path, disk: Disk) -> None:
+    """Do half of what plugging a disk in takes."""
+    async with _monitor(folder) as qmp:
+        await qemu._add(qmp, disk)
+
+
+@asynccontextmanager
+async def _monitor(folder: Path) -> AsyncIterator[Qmp]:
+    opened = Folder(folder / "servers" / SERVER)
+    try:
+        async with connected(reactor, opened.socket) as qmp:
+            yield qmp
+    finally:
+        opened.close()
+
+
+@ensureDeferred
+async def test_a_block_device(qemu: QemuHypervisor, tmp_path: Path) -> None:
+    with block_device(tmp_path / "disk", 4 * MIB) as device:
+        # As LVM and udev name them.
+        link = tmp_path / "link"
+        link.symlink_to(device.path)
+        connection = Connection("block", str(link))
+        await qemu.start(SERVER, machine(connection))
+        await says(qemu, SERVER, "No bootable device.")
+        with pytest.raises(HypervisorFailed, match="lock"):
+            await qemu.start(OTHER, machine(connection))
+        await qemu.stop(SERVER)
+
+
+@ensureDeferred
+async def test_disks_that_are_served(
+    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+) -> None:
+    local, remote = tmp_path / "local.raw", tmp_path / "remote.raw"
+    for path in (local, remote):
+        disk_file(path, guest.WRITE)
+    authority = trustme.CA()
+    _credentials(tmp_path / "server", authority, "server")
+    _credentials(tmp_path / "tls", authority, "client")
+    port = free_port()
+    tls = f"tls-creds-x509,id=tls,endpoint=server,dir={tmp_path / 'server'},verify-peer=yes"
+    secure = [
+        *("--object", tls, "--tls-creds", "tls", "--bind", "127.0.0.1", "--port", str(port)),
+        *("--export-name", "a disk"),
+    ]
+    socket = tmp_path / "nbd"
+    with _served(linux.address, "--socket", str(socket), "--export-name", "root"):
+        with _served(str(remote), *secure):
+            boot = Connection("nbd", f"nbd+unix:///root?socket={socket}")
+            served = Connection("nbd", f"nbds://localhost:{port}/a%20disk")
+            await qemu.start(SERVER, machine(boot, served))
+            await says(qemu, SERVER, "wrote to vdb")
+            await says(qemu, SERVER, guest.READY)
+            await qemu.detach(SERVER, "vdb")
+            await says(qemu, SERVER, "vdb is gone")
+            assert remote.read_bytes()[512:529] == b"written by boot 1"
+            disk_file(remote, guest.WRITE)
+            await qemu.attach(SERVER, Disk("vdb", served))
+            for _ in range(600):
+                if remote.read_bytes()[512:529] == b"written by boot 1":
+                    break
+                await pause(0.1)
+            else:
+                raise AssertionError("nothing was written")
+        # When its server has gone, what the guest does waits until it is back.
+        with _served(str(remote), *secure):
+            await qemu.detach(SERVER, "vdb")
+    await qemu.stop(SERVER)
+
+
+@contextmanager
+def _served(*words: str) -> Iterator[None]:
+    """Serve a raw disk by NBD, from when somebody listens until the end of the block."""
+    command = ["qemu-nbd", "--format", "raw", "--persistent", "--fork", "--pid-file"]
+    path = Path(words[0])
+    pid_file = path.with_name(f"{path.name}.pid")
+    subprocess.run([*command, str(pid_file), *words[1:], str(path)], check=True, timeout=60)
+    server = os.pidfd_open(int(pid_file.read_text()))
+    try:
+        yield
+    finally:
+        signal.pidfd_send_signal(server, signal.SIGKILL)
+        os.close(server)
+
+
+def _credentials(folder: Path, authority: trustme.CA, end: str) -> None:
+    """Write credentials as QEMU reads them: ``end`` is "client" or "server"."""
+    folder.mkdir()
+    leaf = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "ca-cert.pem")
+    leaf.cert_chain_pems[0].write_to_path(folder / f"{end}-cert.pem")
+    leaf.private_key_pem.write_to_path(folder / f"{end}-key.pem")
+
+
+@ensureDeferred
+async def test_a_guest_that_writes_for_ever(
+    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(linux, disk_file(tmp_path / "order.raw", guest.CHATTER)))
+    old = tmp_path / "servers" / SERVER / "console.old"
+    for _ in range(1200):
+        if old.exists():
+            break
+        await pause(0.1)
+    assert old.stat().st_size < 700 * 1024
+    said = await qemu.console(SERVER, 100 * 1024)
+    assert len(said) == 100 * 1024
+    assert b"written many times" in said[-200:]
+    await qemu.stop(SERVER)
+
+
+@ensureDeferred
+async def test_nothing_is_left_open(qemu: QemuHypervisor, empty: Connection) -> None:
+    before: int | None = None
+    for _ in range(3):
+        await qemu.start(SERVER, machine(empty))
+        starting = Deferred.fromCoroutine(qemu.start(OTHER, machine(empty)))
+        with pytest.raises(HypervisorFailed):
+            await starting
+        await qemu.running()
+        await qemu.stop(SERVER)
+        found = len(os.listdir("/proc/self/fd"))
+        assert before in (None, found)
+        before = found

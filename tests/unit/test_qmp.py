@@ -1,0 +1,95 @@
+"""The client of QMP, against servers that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
+
+from bootvol_plugins.qemu.qmp import QmpFailed, QmpRefused, connected
+from tests.daemons import reactor
+
+GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
+DONE = b'{"return": {}}\r\n'
+
+
+class Script(Protocol):
+    """Says one thing when somebody comes, and the next after each thing that it hears."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = iter(lines)
+
+    def connectionMade(self) -> None:
+        """Greet."""
+        self.dataReceived(b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Say what comes next; hang up when there is nothing."""
+        assert self.transport is not None
+        line = next(self._lines, None)
+        if line is None:
+            self.transport.loseConnection()
+        else:
+            self.transport.write(line)
+
+
+async def told(folder: Path, *lines: bytes, seconds: float = 10) -> object:
+    """Give a command to a server that answers with ``lines``; return the answer."""
+    path = str(folder / "qmp")
+    factory = Factory.forProtocol(lambda: Script(list(lines)))
+    port = await UNIXServerEndpoint(reactor, path).listen(factory)
+    try:
+        async with connected(reactor, path, seconds) as qmp:
+            return await qmp.execute("query-name")
+    finally:
+        await port.stopListening()
+
+
+@ensureDeferred
+async def test_an_answer_among_events(tmp_path: Path) -> None:
+    event = b'{"event": "RTC_CHANGE", "data": {}}\r\n'
+    answer = event + b'{"return": {"name": "server-1"}}\r\n' + event
+    assert await told(tmp_path, GREETING, DONE, answer) == {"name": "server-1"}
+
+
+@ensureDeferred
+async def test_a_refusal(tmp_path: Path) -> None:
+    refusal = b'{"error": {"class": "GenericError", "desc": "Not today"}}\r\n'
+    with pytest.raises(QmpRefused, match="Not today"):
+        await told(tmp_path, GREETING, DONE, refusal)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [b"SSH-2.0-OpenSSH\r\n"],
+        [b"[1, 2]\n"],
+        [b"\xff\xfe\n"],
+        [b"[" * 100_000 + b"\n"],
+        [b"x" * (2 * 1024 * 1024)],
+        [GREETING],
+        [GREETING, DONE],
+        [GREETING, DONE, b"what?\n"],
+    ],
+)
+@ensureDeferred
+async def test_one_that_does_not_keep_to_the_protocol(tmp_path: Path, lines: list[bytes]) -> None:
+    with pytest.raises(QmpFailed, match="closed the connection"):
+        await told(tmp_path, *lines)
+
+
+@ensureDeferred
+async def test_one_that_is_silent(tmp_path: Path) -> None:
+    with pytest.raises(QmpFailed, match="does not answer"):
+        await told(tmp_path, b"", seconds=0.01)
+
+
+@ensureDeferred
+async def test_nobody(tmp_path: Path) -> None:
+    with pytest.raises(QmpFailed, match="does not listen"):
+        async with connected(reactor, str(tmp_path / "qmp")):
+            pass
