@@ -76,11 +76,12 @@ class Unix:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        room = _LONGEST_PATH - len(os.fsencode(socket_of(directory, "x" * _LONGEST_NAME)))
-        if room < 0:
+        size = len(os.fsencode(directory))
+        most = _LONGEST_PATH - len(os.fsencode(socket_of(directory, "x" * _LONGEST_NAME))) + size
+        if size > most:
             raise ConfigurationError(
-                f"exports.directory: the path {directory} is {-room} bytes too long for sockets in"
-                " it. Name another one, /run/bootvol say."
+                f"exports.directory: the path {directory} has {size} bytes; at most {most} leave"
+                " room for sockets in it. Name another one, /run/bootvol say."
             )
 
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:

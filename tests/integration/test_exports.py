@@ -1,0 +1,669 @@
+"""Exports: real servers, real clients, and what is left when either is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+
+from bootvol.errors import ConfigurationError, ExportFailed
+from bootvol.exports.exports import Exports
+from bootvol.exports.processes import Process
+from bootvol.exports.records import Records
+from bootvol.model import Connection
+from bootvol.settings import Exports as ExportsTable
+from bootvol.threads import Threads
+from tests import disks
+from tests.daemons import pause, reactor
+from tests.exports import (
+    GREETING,
+    HOST,
+    connect,
+    credentials,
+    guest,
+    holders,
+    image,
+    machine,
+    qemu_io,
+    server,
+    tls,
+    unix,
+    waits,
+)
+from tests.servers import free_port
+
+NAME = "volume-0d7c1dc4-51f3-4a3c-8b2b-0f3c1f6f3f0a"
+MIB = 1024 * 1024
+
+Make = Callable[[ExportsTable], Exports]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path leaves room for sockets."""
+    with tempfile.TemporaryDirectory(prefix="bootvol", dir="/tmp") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def make(folder: Path, threads: Threads) -> Iterator[Make]:
+    """Makes exports in the folder; what they leave is closed in the end."""
+    made: list[Exports] = []
+
+    def one(options: ExportsTable) -> Exports:
+        made.append(Exports(options, threads, reactor))
+        return made[-1]
+
+    yield one
+
+    async def close() -> None:
+        for exports in made:
+            for name in await exports.names():
+                await exports.close(name)
+
+    pytest_twisted.blockon(Deferred.fromCoroutine(close()))
+
+
+@pytest.fixture
+def volume(folder: Path) -> Connection:
+    """A volume of 8 MiB, full of 1s."""
+    path = folder / "v.raw"
+    path.write_bytes(b"\1" * 8 * MIB)
+    return Connection("file", str(path))
+
+
+def another(volume: Connection, name: str) -> Connection:
+    """Make one more volume beside it."""
+    path = Path(volume.address).with_name(name)
+    path.write_bytes(bytes(MIB))
+    return Connection("file", str(path))
+
+
+def left(folder: Path) -> list[str]:
+    """Return what is in the folder of exports."""
+    return sorted(each.name for each in (folder / "e").iterdir())
+
+
+# --- what is served ------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_by_unix(folder: Path, make: Make, volume: Connection) -> None:
+    exports = make(unix(folder))
+    served = await exports.open(NAME, volume)
+    path = folder / "e" / f"{NAME}.sock"
+    assert served == Connection("nbd", f"nbd+unix:///{NAME}?socket={path}")
+    where = image(served.address)
+    before = Path(volume.address).stat().st_blocks
+    qemu_io(where, "read -P 1 0 8M", "write -P 7 1M 1M", "flush", "discard 4M 2M")
+    file = Path(volume.address)
+    assert file.read_bytes()[MIB : 2 * MIB] == b"\7" * MIB
+    assert file.stat().st_blocks <= before - 2 * MIB // 512, "its space is given back"
+    # Zeros that are written stay written: what is not discarded keeps its space.
+    before = file.stat().st_blocks
+    qemu_io(where, "write -P 0 0 1M")
+    assert file.stat().st_blocks == before
+    wrong = image(served.address.replace(NAME, "volume-other", 1))
+    qemu_io(wrong, "read 0 4k", good=False)
+    assert (folder / "e").stat().st_mode & 0o777 == 0o700
+
+
+@ensureDeferred
+async def test_what_a_guest_flushes_is_flushed(make: Make, folder: Path) -> None:
+    with disks.block_device(folder / "disk", 16 * MIB) as device:
+        exports = make(unix(folder))
+        served = await exports.open(NAME, Connection("block", str(device.path)))
+        flushes = Path(f"/sys/block/{device.path.name}/stat")
+        before = int(flushes.read_text().split()[15])
+        qemu_io(image(served.address), "write -P 5 0 1M", "flush")
+        assert int(flushes.read_text().split()[15]) > before
+        await exports.close(NAME)
+        assert device.path.read_bytes()[:MIB] == b"\5" * MIB
+
+
+@ensureDeferred
+async def test_by_tls(folder: Path, make: Make, volume: Connection) -> None:
+    port = free_port()
+    exports = make(tls(folder, [port, port]))
+    served = await exports.open(NAME, volume)
+    assert served == Connection("nbd", f"nbds://{HOST}:{port}/{NAME}")
+    qemu_io(image(served.address, folder / "pki"), "read -P 1 0 4k", "write -P 7 0 1M", "flush")
+    assert Path(volume.address).read_bytes()[:MIB] == b"\7" * MIB
+
+    qemu_io(image(served.address), "read 0 4k", good=False)
+    (folder / "pki" / "client-cert.pem").unlink()
+    qemu_io(image(served.address, folder / "pki"), "read 0 4k", good=False)
+    credentials(folder / "other")
+    shutil.copy(folder / "pki" / "ca-cert.pem", folder / "other" / "ca-cert.pem")
+    refused = qemu_io(image(served.address, folder / "other"), "read 0 4k", good=False)
+    assert "certificate" in refused.stderr or "Failed" in refused.stderr
+
+
+@ensureDeferred
+async def test_the_system_asks_after_clients_that_say_nothing(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    port = free_port()
+    served = await make(tls(folder, [port, port])).open(NAME, volume)
+    with connect(served.address) as client:
+        assert client.recv(18)[:16] == GREETING
+        (line,) = (
+            each.split()
+            for each in Path("/proc/net/tcp").read_text().splitlines()
+            # State 1 is of established connections; the remote port is in the third column.
+            if each.split()[1].endswith(f":{port:04X}") and each.split()[3] == "01"
+        )
+        assert line[5].startswith("02:"), "a keepalive timer"
+
+
+@ensureDeferred
+async def test_one_client_at_a_time(folder: Path, make: Make, volume: Connection) -> None:
+    served = await make(unix(folder)).open(NAME, volume)
+    with connect(served.address) as first, connect(served.address) as second:
+        assert first.recv(18)[:16] == GREETING
+        assert waits(second)
+        first.close()
+        assert second.recv(18)[:16] == GREETING
+
+
+@ensureDeferred
+async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connection) -> None:
+    await make(unix(folder)).open(NAME, volume)
+    proc = Path(f"/proc/{server(folder, NAME).pid}")
+    status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines())
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    opened = {os.readlink(each) for each in (proc / "fd").iterdir()}
+    kinds = ("pipe:", "socket:", "anon_inode:")
+    assert {each for each in opened if not each.startswith(kinds)} == {volume.address}
+    assert os.getsid(int(proc.name)) == int(proc.name) != os.getsid(0)
+
+
+@ensureDeferred
+async def test_many_at_once(folder: Path, make: Make, volume: Connection) -> None:
+    first = free_port()
+    exports = make(tls(folder, [first, min(first + 400, 65535)]))
+    names = [f"volume-{n}" for n in range(8)]
+    served = await gatherResults(
+        [Deferred.fromCoroutine(exports.open(each, another(volume, each))) for each in names]
+    )
+    assert len({each.address.rpartition("/")[0] for each in served}) == 8
+    assert set(await exports.names()) == set(names)
+    await gatherResults([Deferred.fromCoroutine(exports.close(each)) for each in names])
+    assert left(folder) == []
+
+
+# --- what is cut off -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["unix", "tls"])
+@ensureDeferred
+async def test_closing_cuts_off_the_guest(
+    folder: Path, make: Make, volume: Connection, by: str
+) -> None:
+    port = free_port()
+    options = unix(folder) if by == "unix" else tls(folder, [port, port])
+    exports = make(options)
+    served = await exports.open(NAME, volume)
+    process = server(folder, NAME)
+    assert holders(Path(volume.address))
+    with guest(image(served.address, folder / "pki")) as client, connect(served.address):
+        await exports.close(NAME)
+        assert holders(Path(volume.address)) == []
+        assert not process.runs()
+        assert left(folder) == []
+        assert await exports.names() == set()
+        assert "failed" in client.ask("read 0 4k")
+        with pytest.raises(OSError, match=r"refused|No such file"):
+            connect(served.address)
+    await exports.close(NAME)
+    await exports.close("volume-that-never-was")
+
+
+# --- the same once more --------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_another_daemon_finds_what_is_served(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    served = await make(unix(folder)).open(NAME, volume)
+    process = server(folder, NAME)
+    with guest(image(served.address)) as client:
+        exports = make(unix(folder))
+        # More often than connections can wait in line.
+        for _ in range(20):
+            assert await exports.open(NAME, volume) == served
+        assert server(folder, NAME) == process
+        assert await exports.names() == {NAME}
+        assert "ops" in client.ask("read 0 4k")
+        await exports.close(NAME)
+        assert not process.runs()
+
+
+_DAEMON = """
+import os, signal, sys
+from pathlib import Path
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from bootvol.exports import processes
+from bootvol.exports.exports import Exports
+from bootvol.model import Connection
+from bootvol.settings import Exports as Table
+from bootvol.threads import Threads
+
+folder, name, file, when = sys.argv[1:]
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    threads = Threads(reactor, "test", 2)
+    threads.start()
+    if when == "starting":
+        processes.Server.let_go_on = die
+    exports = Exports(Table(by="unix", directory=Path(folder) / "e"), threads, reactor)
+    await exports.open(name, Connection("file", file))
+    sys.stdin.read()
+    die()
+
+react(lambda _: Deferred.fromCoroutine(main()))
+"""
+
+
+def daemon(folder: Path, volume: Connection, when: str) -> subprocess.Popen[bytes]:
+    """Start a process that exports the volume, and is killed.
+
+    :param when: ``starting`` or, once the standard input ends, ``served``.
+    """
+    command = [sys.executable, "-c", _DAEMON, str(folder), NAME, volume.address, when]
+    return subprocess.Popen(command, stdin=subprocess.PIPE)
+
+
+@ensureDeferred
+async def test_a_guest_does_not_notice_that_the_daemon_is_killed(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    killed = daemon(folder, volume, "served")
+    path = folder / "e" / f"{NAME}.json"
+    while not (path.exists() and json.loads(path.read_text())["ready"]):
+        await pause(0.05)
+    process = server(folder, NAME)
+    exports = make(unix(folder))
+    served = await exports.open(NAME, volume)
+    with guest(image(served.address)) as client:
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        assert "ops" in client.ask("read 0 4k")
+        assert await exports.open(NAME, volume) == served
+        assert server(folder, NAME) == process
+    # It complains of such clients; nobody reads that any more, and there is much of it.
+    for _ in range(1000):
+        with connect(served.address) as client_of_no_use:
+            client_of_no_use.recv(18)
+            client_of_no_use.sendall(b"\xff" * 64)
+    qemu_io(image(served.address), "read -P 1 0 4k")
+    assert process.runs()
+    await exports.close(NAME)
+    assert not process.runs()
+
+
+@ensureDeferred
+async def test_a_daemon_that_is_killed_while_a_server_starts(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    killed = daemon(folder, volume, "starting")
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    exports = make(unix(folder))
+    assert await exports.names() == {NAME}
+    while server(folder, NAME).runs():
+        await pause(0.05)
+    served = await exports.open(NAME, volume)
+    qemu_io(image(served.address), "read -P 1 0 4k")
+
+
+@pytest.mark.parametrize("by", ["unix", "tls"])
+@ensureDeferred
+async def test_a_server_that_is_killed_is_started_again(
+    folder: Path, make: Make, volume: Connection, by: str
+) -> None:
+    first = free_port()
+    options = unix(folder) if by == "unix" else tls(folder, [first, first + 1])
+    exports = make(options)
+    if by == "tls":
+        # So that it has not the first port of all.
+        await exports.open("volume-1", another(volume, "1.raw"))
+    served = await exports.open(NAME, volume)
+    process = server(folder, NAME)
+    os.kill(process.pid, signal.SIGKILL)
+    while process.runs():
+        await pause(0.01)
+    if by == "tls":
+        await exports.close("volume-1")
+        # The port is not given to another one meanwhile.
+        other = await exports.open("volume-2", another(volume, "2.raw"))
+        assert other.address == f"nbds://{HOST}:{first}/volume-2"
+    assert await exports.open(NAME, volume) == served
+    assert server(folder, NAME) != process
+    qemu_io(image(served.address, folder / "pki"), "read -P 1 0 4k")
+
+
+@pytest.mark.parametrize("known_by", ["number", "number and ticks"])
+@ensureDeferred
+async def test_a_number_that_is_another_process_by_now(
+    folder: Path, make: Make, volume: Connection, known_by: str
+) -> None:
+    exports = make(unix(folder))
+    served = await exports.open(NAME, volume)
+    await server(folder, NAME).end(reactor, 30)
+    innocent = subprocess.Popen(["sleep", "600"])
+    try:
+        now = Process.of(innocent.pid)
+        assert now is not None
+        # Either it was born at another time, or in another life of the machine.
+        born = "1/2" if known_by == "number" else f"other-boot/{now.born.partition('/')[2]}"
+        records = Records(folder / "e")
+        record = records.read(NAME)
+        assert record is not None
+        old = attrs.evolve(record, process=Process(innocent.pid, born))
+        records.write(NAME, old)
+        assert await exports.open(NAME, volume) == served
+        assert server(folder, NAME).pid != innocent.pid
+        qemu_io(image(served.address), "read -P 1 0 4k")
+        await exports.close(NAME)
+        records.write(NAME, old)
+        await exports.close(NAME)
+        assert left(folder) == []
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+@ensureDeferred
+async def test_another_volume_in_the_place_of_the_first(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    exports = make(unix(folder))
+    served = await exports.open(NAME, volume)
+    process = server(folder, NAME)
+    file = Path(volume.address)
+    file.rename(folder / "old.raw")
+    file.write_bytes(b"\2" * MIB)
+    assert await exports.open(NAME, volume) == served
+    assert not process.runs()
+    qemu_io(image(served.address), "read -P 2 0 4k")
+    assert holders(folder / "old.raw") == []
+
+
+@ensureDeferred
+async def test_a_socket_that_was_taken_away(folder: Path, make: Make, volume: Connection) -> None:
+    exports = make(unix(folder))
+    served = await exports.open(NAME, volume)
+    (folder / "e" / f"{NAME}.sock").unlink()
+    assert await exports.open(NAME, volume) == served
+    qemu_io(image(served.address), "read -P 1 0 4k")
+
+
+# --- what cannot be ------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_a_volume_is_exported_once(folder: Path, make: Make, volume: Connection) -> None:
+    exports = make(unix(folder))
+    served = await exports.open(NAME, volume)
+    with pytest.raises(ExportFailed, match="exported already"):
+        await exports.open("volume-2", volume)
+    assert await exports.names() == {NAME}
+    with (
+        pytest.raises(AssertionError, match=r'Failed to get shared "write" lock'),
+        machine(volume.address),
+    ):
+        pass
+    qemu_io(image(served.address), "read -P 1 0 4k")
+
+
+@ensureDeferred
+async def test_a_volume_that_a_machine_has_open(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    exports = make(unix(folder))
+    with machine(volume.address):
+        with pytest.raises(ExportFailed) as caught:
+            await exports.open(NAME, volume)
+        assert caught.value.message == (
+            'The volume cannot be exported: Failed to get "write" lock.'
+        )
+        assert left(folder) == []
+    await exports.open(NAME, volume)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "told"),
+    [
+        ("file", "gone.raw", "The volume cannot be exported: No such file or directory."),
+        ("file", ".", "Something else is in the place of the volume."),
+        ("block", "v.raw", "Something else is in the place of the volume."),
+        ("nbd", "v.raw", "A volume that is reached by nbd cannot be exported."),
+    ],
+)
+@ensureDeferred
+async def test_no_such_volume(
+    folder: Path, make: Make, volume: Connection, kind: str, path: str, told: str
+) -> None:
+    with pytest.raises(ExportFailed) as caught:
+        await make(unix(folder)).open(NAME, Connection(kind, str(folder / path)))
+    assert caught.value.message == told
+    assert left(folder) == []
+
+
+@ensureDeferred
+async def test_a_volume_that_vanishes_while_its_server_is_down(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    exports = make(unix(folder))
+    await exports.open(NAME, volume)
+    await server(folder, NAME).end(reactor, 30)
+    Path(volume.address).unlink()
+    with pytest.raises(ExportFailed):
+        await exports.open(NAME, volume)
+    assert await exports.names() == {NAME}
+    await exports.close(NAME)
+    assert left(folder) == []
+
+
+@ensureDeferred
+async def test_all_ports_are_in_use(folder: Path, make: Make, volume: Connection) -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        exports = make(tls(folder, [port, port]))
+        with pytest.raises(ExportFailed, match=f"All ports from {port} to {port} are in use"):
+            await exports.open(NAME, volume)
+        assert left(folder) == []
+    await exports.open(NAME, volume)
+    with pytest.raises(ExportFailed, match="are in use"):
+        await exports.open("volume-2", another(volume, "2.raw"))
+    await exports.close(NAME)
+    await exports.open("volume-2", another(volume, "2.raw"))
+
+
+@ensureDeferred
+async def test_the_port_of_an_export_is_anothers(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    port = free_port()
+    exports = make(tls(folder, [port, port + 1]))
+    served = await exports.open(NAME, volume)
+    await server(folder, NAME).end(reactor, 30)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((HOST, port))
+        other.listen()
+        with pytest.raises(ExportFailed, match="Address already in use"):
+            await exports.open(NAME, volume)
+    assert await exports.open(NAME, volume) == served
+
+
+@ensureDeferred
+async def test_credentials_that_went_bad(folder: Path, make: Make, volume: Connection) -> None:
+    port = free_port()
+    exports = make(tls(folder, [port, port]))
+    (folder / "pki" / "server-key.pem").unlink()
+    with pytest.raises(ExportFailed, match=r"server-key\.pem|private key|credentials"):
+        await exports.open(NAME, volume)
+    assert left(folder) == []
+
+
+# --- programs that are not as they should be -----------------------------------------------------
+
+
+def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, qemu_nbd: str | None) -> None:
+    """Let there be no programs but a few, and this qemu-nbd."""
+    path = folder / "bin"
+    path.mkdir()
+    for name in ("setsid", "prlimit", "setpriv", "sh", "sleep"):
+        (path / name).symlink_to(str(shutil.which(name)))
+    if qemu_nbd is not None:
+        (path / "qemu-nbd").write_text(qemu_nbd)
+        (path / "qemu-nbd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(path))
+
+
+@ensureDeferred
+async def test_qemu_nbd_is_missing(
+    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports = make(unix(folder))
+    programs(folder, monkeypatch, None)
+    with pytest.raises(ExportFailed, match="qemu-nbd: not found") as caught:
+        await exports.open(NAME, volume)
+    assert "qemu-nbd" in caught.value.remedy
+    assert left(folder) == []
+
+
+@pytest.mark.parametrize("tool", ["setsid", "sh"])
+@ensureDeferred
+async def test_a_tool_is_missing(
+    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    exports = make(unix(folder))
+    programs(folder, monkeypatch, None)
+    (folder / "bin" / tool).unlink()
+    with pytest.raises(ExportFailed, match=tool):
+        await exports.open(NAME, volume)
+    assert left(folder) == []
+
+
+def hanging(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let qemu-nbd do nothing; return the file that it writes its number to."""
+    programs(folder, monkeypatch, f"#!/bin/sh\necho $$ >{folder}/pid\nexec sleep 600\n")
+    return folder / "pid"
+
+
+@ensureDeferred
+async def test_a_server_that_does_not_begin(
+    folder: Path, threads: Threads, volume: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = hanging(folder, monkeypatch)
+    exports = Exports(unix(folder), threads, reactor, 1)
+    with pytest.raises(ExportFailed, match="qemu-nbd does not begin"):
+        await exports.open(NAME, volume)
+    assert Process.of(int(pid.read_text())) is None
+    assert left(folder) == []
+
+
+@ensureDeferred
+async def test_cancelling(
+    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = hanging(folder, monkeypatch)
+    exports = make(unix(folder))
+    opening = Deferred.fromCoroutine(exports.open(NAME, volume))
+    while not (pid.exists() and pid.read_text()):
+        await pause(0.05)
+    opening.cancel()
+    with pytest.raises(CancelledError):
+        await opening
+    assert Process.of(int(pid.read_text())) is None
+    assert holders(Path(volume.address)) == []
+    assert left(folder) == []
+
+
+@ensureDeferred
+async def test_cancelling_at_any_moment(folder: Path, make: Make, volume: Connection) -> None:
+    exports = make(unix(folder))
+    for step in range(12):
+        opening: Deferred[Any] = Deferred.fromCoroutine(exports.open(NAME, volume))
+        await pause(0.005 * step)
+        opening.cancel()
+        try:
+            await opening
+        except CancelledError:
+            assert holders(Path(volume.address)) == []
+            assert left(folder) == []
+        else:
+            await exports.close(NAME)
+    await exports.open(NAME, volume)
+
+
+# --- what the operator got wrong -----------------------------------------------------------------
+
+
+def test_a_path_that_is_too_long(tmp_path: Path, make: Make) -> None:
+    long = ExportsTable(by="unix", directory=tmp_path / ("x" * 60))
+    with pytest.raises(ConfigurationError, match=r"exports\.directory: .* bytes; at most 37"):
+        make(long)
+
+
+@ensureDeferred
+async def test_the_longest_path(folder: Path, threads: Threads, volume: Connection) -> None:
+    directory = folder / ("x" * (37 - len(str(folder)) - 1))
+    longer = directory.with_name(f"{directory.name}x")
+    with pytest.raises(ConfigurationError, match="has 38 bytes; at most 37"):
+        Exports(ExportsTable(by="unix", directory=longer), threads, reactor)
+    exports = Exports(ExportsTable(by="unix", directory=directory), threads, reactor)
+    name = "v" * 64
+    served = await exports.open(name, volume)
+    qemu_io(image(served.address), "read -P 1 0 4k")
+    await exports.close(name)
+
+
+def test_a_folder_that_is_open_to_others(folder: Path, make: Make) -> None:
+    (folder / "e").mkdir(mode=0o750)
+    with pytest.raises(ConfigurationError, match=r"is open to other users\. .*chmod 700"):
+        make(unix(folder))
+
+
+def test_credentials(folder: Path, make: Make) -> None:
+    options = tls(folder, [1, 2])
+    key = folder / "pki" / "server-key.pem"
+    key.write_bytes((folder / "pki" / "client-key.pem").read_bytes())
+    with pytest.raises(ConfigurationError, match=r"exports\.credentials: .*(?i:mismatch)"):
+        make(options)
+    key.unlink()
+    with pytest.raises(ConfigurationError, match=r"exports\.credentials: .*No such file"):
+        make(options)
+
+
+def test_a_host_that_is_not_here(folder: Path, make: Make) -> None:
+    options = tls(folder, [1, 2]).model_copy(update={"host": "192.0.2.1"})
+    with pytest.raises(ConfigurationError, match=r"exports\.host: .*'192\.0\.2\.1'"):
+        make(options)
