@@ -46,6 +46,17 @@ def patched(content: bytes, offset: int, data: bytes) -> bytes:
     return content[:offset] + data + content[offset + len(data) :]
 
 
+def _snapshot(folder: Path) -> bytes:
+    """Return an image with snapshots, whose disk was written to after them."""
+    image = folder / "snapshots.image"
+    image.write_bytes(convert(folder, "qcow2", disk=DISK[::-1]))
+    for name in ("one", "two"):
+        qemu_img("snapshot", "-c", name, image)
+    (folder / "later").write_bytes(DISK)
+    qemu_img("convert", "-n", "-f", "raw", "-O", "qcow2", folder / "later", image)
+    return image.read_bytes()
+
+
 def qcow2(folder: Path) -> bytes:
     """Return a good qcow2 image."""
     return convert(folder, "qcow2")
@@ -58,6 +69,7 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2-zstd": (None, lambda at: convert(at, "qcow2", ["-c", "-o", "compression_type=zstd"])),
     "qcow2-2": (None, lambda folder: convert(folder, "qcow2", ["-o", "compat=0.10"])),
     "qcow2-extended": (None, lambda at: convert(at, "qcow2", ["-o", "extended_l2=on"])),
+    "qcow2-snapshot": (None, _snapshot),
     "qcow2-gz": (None, lambda folder: gzip.compress(qcow2(folder), 1)),
     "vmdk": (None, lambda folder: convert(folder, "vmdk")),
     "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
@@ -145,6 +157,24 @@ def _odd_qcow2(folder: Path) -> bytes:
     return patched(qcow2(folder), 24, struct.pack(">Q", ODD))
 
 
+def _with_snapshots(count: int) -> Callable[[Path], bytes]:
+    """Return what makes an image with one snapshot that is in its table many times."""
+
+    def make(folder: Path) -> bytes:
+        image = folder / "snapshots.image"
+        image.write_bytes(qcow2(folder))
+        qemu_img("snapshot", "-c", "one", image)
+        content = image.read_bytes()
+        (table,) = struct.unpack_from(">Q", content, 64)
+        lengths = struct.unpack_from(">HH", content, table + 12)
+        (extra,) = struct.unpack_from(">I", content, table + 36)
+        entry = content[table : table + -(-(40 + extra + sum(lengths)) // 8) * 8]
+        content += bytes(-len(content) % 65536)
+        return patched(content, 60, struct.pack(">IQ", count, len(content))) + count * entry
+
+    return make
+
+
 def _l1(content: bytes) -> int:
     """Return where a qcow2 image's first table of levels lies."""
     return int(struct.unpack_from(">Q", content, 40)[0])
@@ -223,6 +253,7 @@ HOSTILE = {
     "vhd-difference": Hostile(
         "image-refers-elsewhere", lambda at: vhd(at, {60: struct.pack(">I", 4)})
     ),
+    "snapshots": Hostile("image-corrupt", _with_snapshots(5000)),
     "encrypted": Hostile("unsupported-format", _encrypted),
     "head-only": Hostile("image-corrupt", lambda at: qcow2(at)[:300]),
     "cut-qcow2": Hostile("container-truncated", _cut("qcow2", 100)),

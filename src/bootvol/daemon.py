@@ -31,7 +31,7 @@ from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.interfaces import IHypervisor, PluginContext
-from bootvol.model import Flavor
+from bootvol.model import GIB, Flavor
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
@@ -159,6 +159,7 @@ class Daemon(Service):
             config.imports.checkpoint_mib * _MIB,
             config.imports.retries,
             config.imports.spool,
+            int(config.imports.spool_gib * GIB) if config.imports.spool_gib else None,
             config.imports.verify == "read-back",
         )
         copier = Copier(limits, self._threads, self._reactor)

@@ -130,6 +130,7 @@ class Imports(Options):
     retries: int = Field(default=8, ge=0, le=1000)
     verify: Literal["stream", "read-back"] = "stream"
     spool: ConfigPath = Field(default=Path("var/spool"), validate_default=True)
+    spool_gib: Annotated[float, Field(gt=0, le=2**20, strict=True)] | None = None
     converter_mib: int = Field(default=1024, ge=256, le=65536)
 
 

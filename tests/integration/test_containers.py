@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import CancelledError, Deferred
 
-from bootvol.imaging.sandbox import Sandbox
-from tests.daemons import Running, pause, reactor
+from tests.daemons import Running
 from tests.images import DISK, GOOD, HOSTILE
 
 
@@ -54,16 +52,6 @@ async def test_a_container_that_is_told_after_checkpoints(tmp_path: Path) -> Non
             assert not any(volume.read(1024 * 1024)), "not even the footer"
     finally:
         await running.stop()
-
-
-@ensureDeferred
-async def test_a_program_that_is_cancelled_has_ended() -> None:
-    sandbox = Sandbox(reactor, 2**30)
-    running = Deferred.fromCoroutine(sandbox.run(["sleep", "60"], {}, 10))
-    await pause(0.5)
-    running.cancel()
-    with pytest.raises(CancelledError):
-        await running
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,10 @@ from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from bootvol.errors import BackendFailed
+from bootvol.interfaces import IVolumeReader
 from bootvol.testing.backends import noise
+from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause
 from tests.disks import Disk, disk
 from tests.servers import Server, serve
@@ -292,6 +296,84 @@ async def test_a_golden_volume_that_went_bad_is_not_used(
         while golden.exists():
             await pause(0.05)
         await made(running, url, cached=True)
+
+
+@ensureDeferred
+async def test_a_golden_volume_that_has_gone_is_made_anew(
+    tmp_path: Path, web: Web, server: Server
+) -> None:
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        url = f"{server.url}disk"
+        await made(running, url, cached=False)
+        (golden,) = [file for file in running.files() if file.name.startswith("golden-")]
+        golden.unlink()
+        await made(running, url, cached=False)
+        await made(running, url, cached=True)
+        assert web.asked["disk"] == 2
+
+
+@ensureDeferred
+async def test_a_clone_that_went_bad_is_not_used(
+    tmp_path: Path, web: Web, server: Server, cloning: Disk
+) -> None:
+    async with daemon(tmp_path, server, '[imports]\nverify = "read-back"') as running:
+        url = f"{server.url}disk"
+        await made(running, url, cached=False)
+        await made(running, url, cached=True)
+        (golden,) = [file for file in running.files() if file.name.startswith("golden-")]
+        with golden.open("r+b") as file:
+            file.seek(MIB)
+            file.write(b"rotten")
+        await made(running, url, cached=False)
+        await made(running, url, cached=True)
+
+
+@ensureDeferred
+async def test_a_backend_that_fails_says_nothing_of_its_golden_volumes(
+    tmp_path: Path, web: Web, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        url = f"{server.url}disk"
+        await made(running, url, cached=False)
+        # For a while.
+        elsewhere = running.volumes.rename(tmp_path / "elsewhere")
+        number = await running.create(url)
+        assert await running.until(number, "available", "error") == "error"
+        assert (await running.progress(number))["error"]["code"] == "backend-failed"
+        elsewhere.rename(running.volumes)
+        await made(running, url, cached=True)
+        # For a moment.
+        fails = [BackendFailed()]
+        opened = FileBackend.open_reader
+
+        async def open_reader(self: FileBackend, volume: str) -> IVolumeReader:
+            if fails and volume.startswith("golden-"):
+                raise fails.pop()
+            return await opened(self, volume)
+
+        monkeypatch.setattr(FileBackend, "open_reader", open_reader)
+        await made(running, url, cached=True)
+        assert not fails
+        assert web.asked["disk"] == 1
+
+
+@ensureDeferred
+async def test_what_is_doomed_goes_when_the_daemon_starts(
+    tmp_path: Path, web: Web, server: Server
+) -> None:
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        await made(running, f"{server.url}disk", cached=False)
+        assert len(running.files()) == 2
+    with sqlite3.connect(tmp_path / "bootvol.db") as rows:
+        assert rows.execute("UPDATE goldens SET state = 'doomed'").rowcount == 1
+    rows.close()
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        for _ in range(200):
+            if len(running.files()) == 1:
+                break
+            await pause(0.05)
+        (left,) = running.files()
+        assert left.name.startswith("volume-")
 
 
 @ensureDeferred

@@ -104,6 +104,7 @@ def test_databases(tmp_path: Path) -> None:
         ("[quota]\nvolumes = -2\n" + LEAST, "quota.volumes: -2: Input should be greater than"),
         ("[quota]\nvolumes = true\n" + LEAST, "quota.volumes: True: Input should be a valid int"),
         ("[quota]\nvolume = 1\n" + LEAST, "quota.volume: there is no such key. Remove it"),
+        ("[imports]\nspool_gib = 0\n" + LEAST, "imports.spool_gib: 0: Input should be greater"),
         ("[other]\n" + LEAST, "other: there is no such key. Remove it, or use one of:"),
         ('[api]\nlisten = ["nothing"]\n' + LEAST, "api.listen: ['nothing']: 'nothing' is no Tw"),
         ('[api]\nlisten = ["tcp:x"]\n' + LEAST, "'tcp:x' is no Twisted server endpoint"),

@@ -13,12 +13,13 @@ import re
 import socket
 import tempfile
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bootvol.devices import can_go_around_cache, failures
 from bootvol.errors import (
+    BackendFailed,
     ContainerTruncated,
     ImageBomb,
     ImageCorrupt,
@@ -38,8 +39,10 @@ _IMAGE, _LISTENER = 4, 3
 _PATH: Final = f"/proc/self/fd/{_IMAGE}"
 #: CPU time that reading may take: in any case, and for each GiB of the volume; in seconds.
 _SECONDS, _SECONDS_OF_A_GIB = 60, 30
-#: Seconds without an answer after which a reader of an image is given up.
+#: Seconds that an answer may take, after which a reader of an image is given up.
 _SILENCE: Final = 60
+#: Seconds that it has to end by itself when it has failed.
+_GRACE: Final = 10.0
 #: How `qemu-img check` ends where it could not look, and where it found errors.
 _NOT_RIGHT: Final = frozenset({1, 2})
 
@@ -180,7 +183,10 @@ class _Served(NbdStream):
         except NbdFailed as error:
             if isinstance(error, NbdSilent):
                 raise ImageBomb("Reading the image takes more time than it may.") from error
-            ended = await self._program.end()
+            # It says why when it ends; what goes on without keeping to the protocol says nothing.
+            ended = await self._program.end_within(_GRACE)
+            if ended is None:
+                raise ImageCorrupt(f"The image cannot be read: {error}.") from error
             ended.check_spent()
             raise _broken(ended) from error
 
@@ -272,14 +278,21 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
     """Return a listening socket that nobody else can reach, and a connection to it.
 
     That is there before the server is: should the daemon die, the server meets its end at once.
+
+    :raises BackendFailed: the system does not let us.
     """
-    listener = socket.socket(socket.AF_UNIX)
-    client = socket.socket(socket.AF_UNIX)
-    with tempfile.TemporaryDirectory(prefix="bootvol") as folder:
-        path = str(Path(folder) / "disk")
-        listener.bind(path)
-        listener.listen(1)
-        client.connect(path)
+    try:
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            with tempfile.TemporaryDirectory(prefix="bootvol") as folder:
+                path = str(Path(folder) / "disk")
+                listener.bind(path)
+                listener.listen(1)
+                client.connect(path)
+            stack.pop_all()
+    except OSError as error:
+        raise BackendFailed(f"No socket can be made to read the image: {error}.") from error
     return listener, client
 
 

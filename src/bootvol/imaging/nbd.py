@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from typing import Final
 
 from zope.interface import implementer
@@ -46,12 +47,14 @@ class NbdConnection:
     """A connection; its methods block, no two at once.
 
     :param sock: connected; given away with this.
-    :param silence: seconds without an answer after which the server is given up.
+    :param silence: seconds that an answer may take, after which the server is given up.
     :ivar size: of the disk in bytes, once :meth:`negotiate` has been called.
     """
 
     def __init__(self, sock: socket.socket, silence: int) -> None:
         self._socket = sock
+        self._silence = silence
+        self._until = 0.0
         # Not Python's own timeout: that lets no call wait for all at once.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", silence, 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", silence, 0))
@@ -63,14 +66,15 @@ class NbdConnection:
 
         :raises NbdFailed: that cannot be.
         """
+        self._until = time.monotonic() + self._silence
         greeting = self._take(18)
         if not greeting.startswith(_GREETING):
             raise NbdFailed("no greeting")
-        self._socket.sendall(struct.pack(">I", _FIXED_NEWSTYLE_NO_ZEROES))
+        self._send(struct.pack(">I", _FIXED_NEWSTYLE_NO_ZEROES))
         self._option(_STRUCTURED, b"")
         # The export's name is empty, and no further information is asked for.
         for kind, data in self._option(_GO, bytes(6)):
-            if kind == _INFO and data[:2] == b"\0\0":
+            if kind == _INFO and data[:2] == b"\0\0" and len(data) == 12:
                 (self.size,) = struct.unpack_from(">Q", data, 2)
 
     def read(self, offset: int, target: memoryview) -> None:
@@ -82,6 +86,7 @@ class NbdConnection:
         :raises NbdFailed: the server broke off.
         :raises ImageCorrupt: the server cannot read the image there.
         """
+        self._until = time.monotonic() + self._silence
         if self._asked != (offset, len(target)):
             self._ask(offset, len(target))
         while not self._chunk(offset, target):
@@ -98,15 +103,17 @@ class NbdConnection:
         self._socket.close()
 
     def _ask(self, offset: int, length: int) -> None:
+        self._send(struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, offset, length))
+
+    def _send(self, data: bytes) -> None:
         try:
-            request = struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, offset, length)
-            self._socket.sendall(request)
+            self._socket.sendall(data)
         except OSError as error:
             raise NbdFailed(str(error)) from error
 
     def _option(self, option: int, data: bytes) -> list[tuple[int, bytes]]:
         """Ask for an option; return what the server says to it before it agrees."""
-        self._socket.sendall(_OPTION + struct.pack(">II", option, len(data)) + data)
+        self._send(_OPTION + struct.pack(">II", option, len(data)) + data)
         said: list[tuple[int, bytes]] = []
         while True:
             magic, _, kind, length = struct.unpack(">QIII", self._take(20))
@@ -148,11 +155,14 @@ class NbdConnection:
 
     def _fill(self, target: memoryview) -> None:
         while target:
+            if time.monotonic() > self._until:
+                # Also of one that never comes to an end, though it is not silent.
+                raise NbdSilent("the server does not come to an end")
             try:
                 # All at once: waking up for each little piece costs more than the pieces do.
                 count = self._socket.recv_into(target, 0, socket.MSG_WAITALL)
             except BlockingIOError as error:
-                raise NbdSilent from error
+                raise NbdSilent("the server is silent") from error
             except OSError as error:
                 raise NbdFailed(str(error)) from error
             if not count:

@@ -15,10 +15,11 @@ from typing import Any, Final
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from bootvol.errors import ConverterMissing, ImageBomb
+from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
 from bootvol.threads import outlast
 
 #: The most that is kept of what a program says, in bytes; what goes beyond is dropped.
@@ -64,10 +65,12 @@ class Ended:
 class Program(ProcessProtocol):
     """A program that runs.
 
+    :param clock: the reactor.
     :param on_line: is given each line that it writes, which is then not kept.
     """
 
-    def __init__(self, on_line: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, clock: IReactorTime, on_line: Callable[[bytes], None] | None = None) -> None:
+        self._clock = clock
         self._on_line = on_line
         self._rest = b""
         self._out = b""
@@ -103,6 +106,17 @@ class Program(ProcessProtocol):
             await outlast(self._waiting())
             raise
 
+    async def end_within(self, seconds: float) -> Ended | None:
+        """As :meth:`end`, but after so many seconds it is killed; then None is returned."""
+        late = self._clock.callLater(seconds, self.kill)
+        try:
+            ended = await self.end()
+        finally:
+            in_time = late.active()
+            if in_time:
+                late.cancel()
+        return ended if in_time else None
+
     def _waiting(self) -> Deferred[Ended]:
         """Return another Deferred for its end; to cancel it is to kill the program."""
         waiting: Deferred[Ended] = Deferred(lambda _: self.kill())
@@ -125,7 +139,7 @@ class Program(ProcessProtocol):
 class Sandbox:
     """Where such programs run.
 
-    :param reactor: provides IReactorProcess.
+    :param reactor: provides IReactorProcess and IReactorTime.
     :param memory: the address space of each, in bytes.
     """
 
@@ -146,6 +160,7 @@ class Sandbox:
         :param files: its descriptors beyond the usual ones, each with the one here that it is.
         :param seconds: of CPU time.
         :raises ConverterMissing: the system has no such program, or does not let it be locked up.
+        :raises BackendFailed: the system has no room for another program.
         """
         if self._netless is None:
             self._netless = await self._find_netless()
@@ -187,14 +202,17 @@ class Sandbox:
         whole = ["prlimit", *limits, *netless, "setpriv", "--pdeathsig", "KILL"]
         # It would not hear of a parent that died before it asked to be told.
         whole += ["sh", "-c", '[ "$PPID" = "$0" ] || exit 1; exec "$@"', str(os.getpid()), *command]
-        program = Program(on_line)
-        with open(os.devnull, "rb") as nothing:
-            self._reactor.spawnProcess(
-                program,
-                whole[0],
-                whole,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-                path="/",
-                childFDs={0: nothing.fileno(), 1: "r", 2: "r", **files},
-            )
+        program = Program(self._reactor, on_line)
+        try:
+            with open(os.devnull, "rb") as nothing:
+                self._reactor.spawnProcess(
+                    program,
+                    whole[0],
+                    whole,
+                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+                    path="/",
+                    childFDs={0: nothing.fileno(), 1: "r", 2: "r", **files},
+                )
+        except OSError as error:
+            raise BackendFailed(f"No program can be started to read the image: {error}.") from error
         return program

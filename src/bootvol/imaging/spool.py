@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from zope.interface import implementer
+
 from bootvol.devices import OpenDevice, failures
+from bootvol.errors import SpoolFull
 from bootvol.interfaces import Capabilities, IVolumeReader, IVolumeWriter
 from bootvol.threads import Threads
 
@@ -18,17 +22,47 @@ from bootvol.threads import Threads
 _NAME: Final = "the room for unpacking images"
 
 
+class Room:
+    """What all spools of a daemon together may take.
+
+    There is no waiting for it: two imports that each have half of what they need would wait for
+    each other for ever.
+
+    :param size: bytes; None is as much as the disk has.
+    """
+
+    def __init__(self, size: int | None) -> None:
+        self._size = size
+        self._taken = 0
+
+    def take(self, length: int) -> None:
+        """Take so many bytes.
+
+        :raises SpoolFull: there are not that many left.
+        """
+        if self._size is not None and self._taken + length > self._size:
+            raise SpoolFull("As many images are being unpacked as there is room for.")
+        self._taken += length
+
+    def give(self, length: int) -> None:
+        """Give so many bytes back."""
+        self._taken -= length
+
+
 class Spool:
     """One file without a name, written and read as a volume is.
 
     :param directory: on whose file system it lies; made if it is missing.
     :param size: the most that it may take, in bytes.
+    :param room: what it shares with others.
     """
 
     capabilities = Capabilities(reads_zero_when_new=True, block_size=4096)
 
-    def __init__(self, directory: Path, size: int, threads: Threads) -> None:
+    def __init__(self, directory: Path, size: int, room: Room, threads: Threads) -> None:
         self.size = size
+        self._room = room
+        self._taken = 0
         self._directory = directory
         self._threads = threads
         self._descriptor: int | None = None
@@ -49,10 +83,11 @@ class Spool:
 
     async def open_writer(self) -> IVolumeWriter:
         """Open it for writing."""
-        return await self._threads.obtain(
+        writer = await self._threads.obtain(
             OpenDevice.shut,
             lambda: OpenDevice.to_write(self._threads, os.dup(self.descriptor), _NAME),
         )
+        return _Counted(writer, self._reach)
 
     async def open_reader(self) -> IVolumeReader:
         """Open it for reading."""
@@ -69,7 +104,17 @@ class Spool:
         """Give it up, and its space back.  Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            await self._threads.run(os.close, descriptor)
+            try:
+                await self._threads.run(os.close, descriptor)
+            finally:
+                self._room.give(self._taken)
+                self._taken = 0
+
+    def _reach(self, end: int) -> None:
+        """Take room for the file's first ``end`` bytes, as far as there is none yet."""
+        if end > self._taken:
+            self._room.take(end - self._taken)
+            self._taken = end
 
     def _make(self) -> int:
         with failures("no room to unpack the image can be made"):
@@ -86,3 +131,26 @@ class Spool:
     def _cut(self, length: int) -> None:
         with failures("the unpacked image cannot be cut"):
             os.ftruncate(self.descriptor, length)
+
+
+@implementer(IVolumeWriter)
+class _Counted:
+    """A writer that has room made before it writes.
+
+    :param reach: is told how far the file is about to reach, in bytes.
+    """
+
+    def __init__(self, writer: IVolumeWriter, reach: Callable[[int], None]) -> None:
+        self._reach = reach
+        self._writer = writer
+        self.flush, self.close = writer.flush, writer.close
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
+        self._reach(offset + len(data))
+        await self._writer.write(offset, data)
+
+    async def zero(self, offset: int, length: int) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeWriter.zero`."""
+        self._reach(offset + length)
+        await self._writer.zero(offset, length)

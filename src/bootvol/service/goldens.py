@@ -86,6 +86,7 @@ class Goldens:
         :returns: False if there is none that is of use; the volume then has to be filled anew.
         :raises ImageTooLarge: the image's disk is larger than the volume.
         :raises NoSpace: there is no room for the volume.
+        :raises BackendFailed: the backend fails in more than reading the golden volume.
         """
         golden = await self._database.write(rows.take, volume.backend, content, self._now())
         progress.cached = golden is not None
@@ -95,9 +96,25 @@ class Goldens:
             backend = self._backends.named(volume.backend)
             progress.phase = Phase.CLONING
             await progress.forget(keep)
-            await backend.delete(volume.name)
             place = OnBackend(backend, volume.name, volume.size_bytes)
+            if not await self._is_filled(place, backend, golden, progress):
+                await self._database.write(rows.doom, golden.name)
+                progress.cached = False
+        (self.use.hits if progress.cached else self.use.misses)[volume.backend] += 1
+        return progress.cached
+
+    async def _is_filled(
+        self, place: OnBackend, backend: IBlockBackend, golden: Golden, progress: Progress
+    ) -> bool:
+        """Fill a volume from a golden one, and tell whether that can be done.
+
+        It is tried twice: a backend may fail for a moment, which says nothing of the golden volume.
+
+        :raises BackendFailed: the backend fails in making any volume.
+        """
+        for _ in range(2):
             try:
+                await backend.delete(place.name)
                 await self._duplicate(backend, golden.name, golden, place, progress)
                 if self._copier.limits.read_back and golden.digest is not None:
                     await self._copier.verify(place, golden.digest, golden.size)
@@ -105,11 +122,11 @@ class Goldens:
                 raise
             except (BackendFailed, DigestMismatch):
                 self._log.failure("golden volume {name} is of no use", name=golden.name)
-                await backend.delete(volume.name)
-                await self._database.write(rows.doom, golden.name)
-                progress.cached = False
-        (self.use.hits if progress.cached else self.use.misses)[volume.backend] += 1
-        return progress.cached
+                # What is the backend's own failure most likely fails here as well, and ends this.
+                await place.renew()
+            else:
+                return True
+        return False
 
     async def keep(
         self, volume: Volume, image: Image, content: str, size: int, digest: Digest | None

@@ -25,7 +25,7 @@ from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, too_large
 from bootvol.imaging.inspect import CONTAINERS, largest_container
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
-from bootvol.imaging.spool import Spool
+from bootvol.imaging.spool import Room, Spool
 from bootvol.imaging.volumes import Ends, Nowhere, VolumeStream
 from bootvol.interfaces import IFileStream, IImageSource, IImageStream
 from bootvol.model import Digest, Image, Import, Phase, Volume
@@ -80,6 +80,7 @@ class Importer:
         self._copier = copier
         self._limits = copier.limits
         self._clock = copier.clock
+        self._room = Room(copier.limits.spool_size)
 
     async def run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
         """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
@@ -124,7 +125,7 @@ class Importer:
         if packed.disk_size > place.size:
             raise too_large(packed.disk_size, place.size)
         most = largest_container(place.size)
-        spool = Spool(self._limits.spool, most, self._copier.threads)
+        spool = Spool(self._limits.spool, most, self._room, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
             # A vhd of a fixed size is told by its end: by then there may be checkpoints.

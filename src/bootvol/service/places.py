@@ -31,6 +31,8 @@ class Limits:
     :ivar retries: how often in a row a source may break off before the import has come further, by
         its checkpoint, than ever before.
     :ivar spool: the folder where containers are kept while their disks are read.
+    :ivar spool_size: the most that all of them together may take there, in bytes; None is as much
+        as there is.
     :ivar read_back: whether a volume is read once more, and held against what was written.
     """
 
@@ -39,6 +41,7 @@ class Limits:
     checkpoint: int
     retries: int
     spool: Path
+    spool_size: int | None = None
     read_back: bool = False
 
 

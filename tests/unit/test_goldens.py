@@ -1,0 +1,70 @@
+"""Golden volumes: what has to be so before a volume is made of one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from sqlalchemy import make_url
+from twisted.internet import reactor
+
+from bootvol.lifecycle import Status
+from bootvol.model import GIB, Checkpoint, Golden, Image, Import, Volume
+from bootvol.service.backends import Backends
+from bootvol.service.goldens import Goldens
+from bootvol.service.places import Copier, Limits
+from bootvol.service.progress import Progress
+from bootvol.store import goldens as rows
+from bootvol.store.database import Database
+from bootvol.testing.backends import noise, read, write
+from bootvol.testing.memory import MemoryBackend
+from bootvol.threads import Threads
+
+loop: Any = reactor
+SIZE = 65536
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+VOLUME = Volume(1, "v", "t", "u", 1, Status.DOWNLOADING, NOW, "nova", "b", "i")
+GOLDEN = Golden("golden", "b", "i", "content", SIZE, None, 0, 0.0)
+TASK = Import(1, Image("i", "s", "n"), checkpoint=Checkpoint(SIZE, "digest", "validator"))
+
+
+@pytest_twisted.async_yield_fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database that knows the golden volume."""
+    database = Database(make_url(f"sqlite:///{tmp_path / 'x.db'}"), loop)
+    database.upgrade()
+    database.start()
+    await database.write(rows.begin, GOLDEN, VOLUME.id)
+    await database.write(rows.complete, GOLDEN.name)
+    yield database
+    database.stop()
+
+
+@ensureDeferred
+async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
+    database: Database, threads: Threads, tmp_path: Path
+) -> None:
+    """Were it still written down, another attempt might take the clone for what it vouches for."""
+    backend = MemoryBackend("b", reactor, clones=True)
+    copier = Copier(Limits(2, SIZE, SIZE, 0, tmp_path), threads, loop)
+    goldens = Goldens(database, Backends([backend]), copier, {})
+    await backend.allocate("golden", GIB)
+    await write(backend, "golden", 0, noise(SIZE))
+    await backend.allocate("v", GIB)
+    await write(backend, "v", 0, noise(SIZE, 1))
+    progress = Progress(0.0)
+    progress.start(TASK)
+    kept: list[Any] = []
+
+    async def keep() -> None:
+        assert await read(backend, "v", 0, SIZE) == noise(SIZE, 1), "nothing is changed yet"
+        kept.append(progress.columns(1.0)["durable_bytes"])
+
+    assert await goldens.fill(VOLUME, "content", progress, keep)
+    assert kept == [None]
+    assert await read(backend, "v", 0, SIZE) == noise(SIZE)
+    assert progress.bytes_done == SIZE

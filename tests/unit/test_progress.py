@@ -1,0 +1,33 @@
+"""What is kept of an import's progress, and what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bootvol.model import Checkpoint, Image, Import
+from bootvol.service.progress import Progress
+
+CHECKPOINT = Checkpoint(100, "digest", "validator")
+TASK = Import(1, Image("i", "s", "n", size_bytes=1000), checkpoint=CHECKPOINT)
+
+
+class Stopped:
+    """A copy that got further."""
+
+    offset, size = 500, 1000
+    checkpoint = Checkpoint(400, "later", "validator")
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_what_lay_on_the_spool_is_not_on_the_volume(staged: bool) -> None:
+    progress = Progress(0.0)
+    progress.start(TASK)
+    assert progress.checkpoint == CHECKPOINT
+    copy: Any = Stopped()
+    progress.copy, progress.staged = copy, staged
+    assert (progress.columns(1.0)["durable_bytes"] is None) is staged
+    progress.start(TASK)
+    assert progress.checkpoint == (CHECKPOINT if staged else Stopped.checkpoint)
+    assert progress.columns(1.0)["durable_bytes"] == (100 if staged else 400)
