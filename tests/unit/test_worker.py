@@ -75,7 +75,7 @@ class NoGoldens:
         """See bootvol.service.goldens.Goldens."""
         await self.tidying
 
-    async def make_room(self, name: str, volume_id: int) -> bool:
+    async def make_room(self, name: str, but_for: int = 0) -> bool:
         """See bootvol.service.goldens.Goldens."""
         return False
 

@@ -170,12 +170,13 @@ class Goldens:
         """
         await self._remove(name, self._limit(self._backends.named(name)))
 
-    async def make_room(self, name: str, volume_id: int) -> bool:
-        """Remove all golden volumes from a backend that no other import wants than a volume's.
+    async def make_room(self, name: str, but_for: int = 0) -> bool:
+        """Remove all golden volumes from a backend that no import wants.
 
+        :param but_for: a volume whose own import does not count.
         :returns: whether there were any.
         """
-        return await self._remove(name, 0, volume_id)
+        return await self._remove(name, 0, but_for)
 
     async def _remove(self, name: str, limit: int, but_for: int = 0) -> bool:
         """Remove what is doomed from a backend, and what is beyond ``limit`` bytes."""

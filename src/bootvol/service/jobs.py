@@ -160,13 +160,13 @@ class Job:
     async def _settle(self, event: Event, error: ErrorReport | None = None) -> None:
         """Write down what happened, and end the claim."""
 
-        def settled(db: Db, columns: dict[str, Any]) -> None:
-            self._renewed(db, self._expiry.getTime(), columns)
+        def settled(db: Db, until: float, columns: dict[str, Any]) -> None:
+            self._renewed(db, until, columns)
             claims.release(db, self._holder, self.task.kind, self.task.id)
             self.task.settle(db, event, error)
 
         self.task.ending(failed=error is not None)
-        await self._database.write(settled, self.task.columns())
+        await self._database.write(settled, self._expiry.getTime(), self.task.columns())
 
     def _renewed(self, db: Db, until: float, columns: dict[str, Any]) -> None:
         task = self.task

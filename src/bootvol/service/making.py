@@ -7,6 +7,7 @@ section 5.7).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy import Connection as Db
@@ -62,7 +63,7 @@ class Making(_OnBackend):
         await self.remove()
         return Event.FAIL
 
-    async def with_room(self, make: Any) -> None:
+    async def with_room(self, make: Callable[[], Awaitable[None]]) -> None:
         """Do what needs room, and do it again if others stood back for it.
 
         :raises NoSpace: there is none all the same.
@@ -70,10 +71,9 @@ class Making(_OnBackend):
         try:
             await make()
         except NoSpace:
-            # No volume has to stand back behind what only saves time.
-            if not await self.tools.goldens.make_room(self._backend, self.id):
+            # Nothing that was asked for has to stand back behind what only saves time.
+            if not await self.tools.goldens.make_room(self._backend):
                 raise
-            await self.remove()
             await make()
 
     async def duplicate(self, backend: str, source: str, size: int) -> None:
