@@ -49,8 +49,8 @@ async def rates(daemon: Running) -> Any:
 @ensureDeferred
 async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -> None:
     # However it is spelt.
-    for path in ("os-volumes", "os%2Dvolumes.json"):
-        assert (await daemon.call("GET", path)).status == 200
+    for path in ("v1.1/{}/os%2Dvolumes.json", "v2/{}/os-volumes"):
+        assert (await daemon.request("GET", f"/{path.format(TENANT)}")).status == 200
     answer = await daemon.call("GET", "os-volumes")
     assert answer.status == 413
     content = answer.json["overLimit"]

@@ -55,8 +55,8 @@ Body: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _name_or_none(value: object) -> object:
-    return None if value == "" else _text(value)
+def _absent_if_empty(value: object) -> object:
+    return None if value == "" else value
 
 
 class CreateVolume(BaseModel):
@@ -68,7 +68,7 @@ class CreateVolume(BaseModel):
     display_name: Text | None = None
     display_description: Text | None = None
     snapshot_id: Number | None = None
-    volume_type: Annotated[str | None, Field(max_length=255), BeforeValidator(_name_or_none)] = None
+    volume_type: Annotated[Text | None, BeforeValidator(_absent_if_empty)] = None
     image_ref: Reference | None = Field(default=None, alias="imageRef")
     metadata: dict[Text, Text] | None = None
     availability_zone: Text | None = None
