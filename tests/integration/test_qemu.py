@@ -15,7 +15,7 @@ import pytest
 import pytest_twisted
 import trustme
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from bootvol.errors import HypervisorFailed
@@ -218,6 +218,19 @@ async def test_a_disk_that_a_server_has_is_not_plugged_into_another(
         await qemu.attach(OTHER, Disk("vdb", empty))
     await qemu.stop(SERVER)
     await qemu.attach(OTHER, Disk("vdb", empty))
+
+
+@ensureDeferred
+async def test_disks_are_plugged_in_one_after_the_other(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(empty))
+    letters = "bcdefgh"
+    spare = [Disk(f"vd{x}", disk_file(tmp_path / f"{x}.raw")) for x in letters]
+    await gatherResults([Deferred.fromCoroutine(qemu.attach(SERVER, disk)) for disk in spare])
+    async with _monitor(tmp_path) as qmp:
+        plugged = await qmp.execute("qom-list", {"path": "/machine/peripheral"})
+    assert {f"vd{x}" for x in letters} < {each["name"] for each in plugged}
 
 
 @pytest.mark.parametrize(

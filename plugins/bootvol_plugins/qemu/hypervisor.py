@@ -9,8 +9,9 @@ import signal
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -43,6 +44,8 @@ class QemuHypervisor:
         self._options = options
         self._reactor = context.reactor
         self._threads = context.threads
+        #: QEMU talks to one client at a time.
+        self._locks: WeakValueDictionary[str, DeferredLock] = WeakValueDictionary()
 
     async def start(self, server: str, machine: Machine) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.start`."""
@@ -280,8 +283,9 @@ class QemuHypervisor:
 
     @asynccontextmanager
     async def _monitor(self, server: str) -> AsyncIterator[Qmp | None]:
-        """Connect to a server's QEMU, if it runs."""
-        async with self._folder(server) as folder:
+        """Connect to a server's QEMU, if it runs; whoever comes next waits."""
+        lock = self._locks.setdefault(server, DeferredLock())
+        async with lock, self._folder(server) as folder:
             if folder is None or await self._process(server, folder) is None:
                 yield None
                 return

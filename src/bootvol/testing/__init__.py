@@ -1,4 +1,4 @@
-"""For plugin authors: the contract suites, and a backend in memory that passes them.
+"""For plugin authors: the contract suites, and a backend and a hypervisor in memory that pass them.
 
 Each suite is made by a function and named in a test module, where pytest (with pytest-twisted)
 finds it::
