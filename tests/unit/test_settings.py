@@ -30,6 +30,7 @@ directory = "/srv/images"
 """
 
 HTTP = LEAST + '[[sources]]\nname = "w"\nplugin = "http"\nallow = ["https://x/"]\n'
+TLS = '[exports]\nby = "tls"\nhost = "h"\ncredentials = "pki"\n'
 
 
 def load(folder: Path, text: str) -> settings.Settings:
@@ -71,6 +72,32 @@ def test_the_file_of_the_repository_holds_every_default(tmp_path: Path) -> None:
 def shown_table(text: str, name: str) -> str:
     """Return a table as the file has it, with its comments."""
     return text.partition(f"\n[{name}]\n")[2].partition("\n[")[0]
+
+
+def test_exports(tmp_path: Path) -> None:
+    assert load(tmp_path, LEAST).exports is None
+    unix = load(tmp_path, '[exports]\nby = "unix"\n' + LEAST).exports
+    assert unix == settings.Exports(by="unix", directory=tmp_path / "var" / "exports")
+    tls = load(tmp_path, TLS + LEAST).exports
+    assert tls == settings.TlsExports(
+        by="tls",
+        directory=tmp_path / "var" / "exports",
+        host="h",
+        ports=[10809, 11808],
+        credentials=tmp_path / "pki",
+    )
+
+
+def test_the_file_of_the_repository_explains_exports(tmp_path: Path) -> None:
+    comment = (ROOT / "twistd.conf").read_text().partition("\n# [exports]\n")[2]
+    table = "".join(
+        line.removeprefix("# ") for line in comment.partition("\n\n")[0].splitlines(True)
+    )
+    shown = load(tmp_path, f"[exports]\n{table}\n{LEAST}").exports
+    assert isinstance(shown, settings.TlsExports)
+    assert shown.model_fields_set == set(settings.TlsExports.model_fields)
+    assert shown.directory == tmp_path / "var" / "exports"
+    assert shown.ports == settings.TlsExports.model_fields["ports"].default
 
 
 def test_limits(tmp_path: Path) -> None:
@@ -162,6 +189,21 @@ def test_databases(tmp_path: Path) -> None:
         ("[identity]\nconcurrent = 1\n" + LEAST, "identity.concurrent: there is no such key"),
         ("[imports]\nbandwidth_mib = inf\n" + LEAST, "imports.bandwidth_mib: inf: Input should"),
         ("[imports]\nbandwidth_mib = nan\n" + LEAST, "imports.bandwidth_mib: nan: Input should"),
+        ("[exports]\n" + LEAST, "exports.by: is missing. Add it"),
+        ('[exports]\nby = "ssh"\n' + LEAST, "exports.by: 'ssh': Input should be 'unix' or 'tls'"),
+        ('[exports]\nby = "tls"\nhost = "h"\n' + LEAST, "exports.credentials: is missing. Add it"),
+        ('[exports]\nby = "unix"\nhost = "h"\n' + LEAST, "exports.host: there is no such key"),
+        (TLS + "ports = [2, 1]\n" + LEAST, "exports.ports: [2, 1]: the first port comes after"),
+        (TLS + "ports = [1]\n" + LEAST, "exports.ports: [1]: List should have at least 2 items"),
+        (TLS + "ports = [0, 9]\n" + LEAST, "exports.ports[0]: 0: Input should be greater than"),
+        (
+            TLS.replace('"h"', '"0.0.0.0"') + LEAST,
+            "exports.host: '0.0.0.0': nobody can connect to that; name the one address",
+        ),
+        (
+            TLS.replace('"h"', '"[::1]"') + LEAST,
+            "exports.host: '[::1]': String should match pattern",
+        ),
         (LEAST.replace('"secret-token"', "7"), "identity.tokens[0].token: (hidden): Input"),
         (LEAST + LEAST[LEAST.index("[[sources") :], "the name 's' is given twice"),
         (
