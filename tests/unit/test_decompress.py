@@ -57,6 +57,21 @@ async def test_several_members_and_padding(
 
 
 @packers
+@pytest.mark.parametrize("edge", [1, 128 * 1024, 1024 * 1024])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+@ensureDeferred
+async def test_members_that_begin_where_pieces_end(
+    threads: Threads, pack: Callable[[bytes], bytes], edge: int, beyond: int
+) -> None:
+    packed = b""
+    for start in range(0, len(CONTENT), 500_000):
+        packed += pack(CONTENT[start : start + 500_000])
+        packed += bytes((-len(packed) + beyond) % edge)
+    stream, _ = await unpacked(Stream(packed), None, threads)
+    assert await read_all(stream, 300_000) == CONTENT
+
+
+@packers
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.999])
 @ensureDeferred
 async def test_truncated(threads: Threads, pack: Callable[[bytes], bytes], kept: float) -> None:

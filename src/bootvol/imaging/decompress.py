@@ -22,8 +22,11 @@ from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Threads
 
-#: Bytes that are taken from the source at a time.
+#: Bytes that are taken from the source at a time, and that a decoder is given of them, and may give
+#: back.  Of more, the system makes and takes back the memory each time: that costs as much again as
+#: zstd does.
 _INPUT: Final = 1024 * 1024
+_PIECE_IN, _PIECE_OUT = 128 * 1024, 256 * 1024
 #: How many first bytes tell the compression.
 _HEAD: Final = max(map(len, COMPRESSED))
 #: The most memory that a stream may demand of its reader, in bytes: the tools' highest levels need
@@ -41,7 +44,7 @@ class _Decoder(Protocol):
     @property
     def unused_data(self) -> bytes: ...
 
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes: ...
 
 
 class _Gzip:
@@ -60,7 +63,7 @@ class _Gzip:
         """What follows the member."""
         return self._zlib.unused_data
 
-    def decompress(self, data: bytes, max_length: int) -> bytes:
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
         """Return no more than ``max_length`` bytes."""
         return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
@@ -145,8 +148,12 @@ class Unpacked:
         self._decoder = make()
         self._digester = digester
         self._threads = threads
-        self._buffer = memoryview(bytearray(_INPUT))
-        self._input = b""
+        # One is filled while the other is unpacked.
+        self._filling, self._spare = (memoryview(bytearray(_INPUT)) for _ in range(2))
+        self._input = self._spare[:0]
+        self._given = 0
+        # Whether the decoder has given all that it can of what it was given.
+        self._hungry = True
         self._fresh = False
         self._ended = False
         self._coming: Deferred[int] | None = None
@@ -180,40 +187,56 @@ class Unpacked:
         if self._coming is None:
             self._coming = self._ask()
         length = await self._coming
-        self._ended = length < len(self._buffer)
-        self._input = bytes(self._buffer[:length])
+        self._ended = length < len(self._filling)
+        self._input, self._given = self._filling[:length], 0
+        self._filling, self._spare = self._spare, self._filling
         self._fresh = True
         self._coming = None if self._ended else self._ask()
 
     def _ask(self) -> Deferred[int]:
-        return Deferred.fromCoroutine(self._packed.read_into(self._buffer))
+        return Deferred.fromCoroutine(self._packed.read_into(self._filling))
 
     def _unpack(self, target: memoryview) -> int:
         """Fill ``target`` as far as the input goes.  Blocks."""
         done = 0
         if self._fresh:
             self._fresh = False
-            self._digester.update(memoryview(self._input))
+            self._digester.update(self._input)
         try:
             while done < len(target):
                 if self._decoder.eof and not self._next_member():
                     break
-                data, self._input = self._input, b""
-                out = self._decoder.decompress(data, len(target) - done)
+                piece = self._next_piece()
+                if piece is None:
+                    break
+                most = min(len(target) - done, _PIECE_OUT)
+                out = self._decoder.decompress(piece, most)
+                self._hungry = len(out) < most
+                if self._decoder.eof:
+                    self._given -= len(self._decoder.unused_data)
                 target[done : done + len(out)] = out
                 done += len(out)
-                if not out and not self._decoder.eof:
-                    break
         except _FAILURES as error:
             if "emory" in str(error):
                 raise ImageBomb("Unpacking the image takes more memory than it may.") from error
             raise ImageCorrupt(f"The compressed image cannot be unpacked: {error}.") from error
         return done
 
+    def _next_piece(self) -> memoryview | None:
+        """Return what the decoder is to be given: nothing while it has enough; None at the end."""
+        if not self._hungry:
+            return self._input[:0]
+        piece = self._input[self._given : self._given + _PIECE_IN]
+        self._given += len(piece)
+        return piece or None
+
     def _next_member(self) -> bool:
         """Begin the next member, if one follows; what pads a stream is zeros."""
-        self._input = (self._decoder.unused_data + self._input).lstrip(b"\0")
-        if not self._input:
-            return False
-        self._decoder = self._make()
-        return True
+        while piece := bytes(self._input[self._given : self._given + _PIECE_IN]):
+            member = piece.lstrip(b"\0")
+            self._given += len(piece) - len(member)
+            if member:
+                self._decoder = self._make()
+                self._hungry = True
+                return True
+        return False
