@@ -4,39 +4,56 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import attrs
+
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IBlockBackend, ICloningBackend
-from bootvol.model import Image
+from bootvol.model import Digest, Image, Phase
 from bootvol.service.places import Copier, OnBackend
+from bootvol.service.progress import Progress
+
+
+@attrs.frozen
+class Origin:
+    """A volume that there is.
+
+    :ivar size: what counts of it, in bytes; what a new volume has beyond reads as zeros.
+    :ivar digest: of that, if it is to be held against one.
+    """
+
+    backend: IBlockBackend
+    name: str
+    size: int
+    digest: Digest | None = None
 
 
 async def duplicate(
-    copier: Copier,
-    backend: IBlockBackend,
-    source: str,
-    size: int,
-    target: IBlockBackend,
-    place: OnBackend,
+    copier: Copier, origin: Origin, place: OnBackend, progress: Progress | None = None
 ) -> None:
-    """Fill a volume that there is not yet from another one.
+    """Let a volume that there is not yet hold what another one does.
 
     Cancelled or failed, it leaves what deleting the new volume takes away.
 
-    :param backend: of the other one, ``source``.
-    :param size: of that in bytes; what is beyond reads as zeros.
-    :param target: the backend of ``place``.
+    :param progress: is told how far it has come.
     :raises bootvol.errors.NoSpace: there is no room.
-    :raises bootvol.errors.BackendFailed: one of the two failed.
+    :raises bootvol.errors.BackendFailed: a backend failed.
+    :raises bootvol.errors.DigestMismatch: a copy was not of what there should be.
     """
-    if target is backend and backend.capabilities.clones:
-        await ICloningBackend(backend).clone(source, place.name, place.size)
+    backend = origin.backend
+    if place.backend is backend and backend.capabilities.clones:
+        await ICloningBackend(backend).clone(origin.name, place.name, place.size)
+        if progress is not None:
+            progress.arrive(origin.size)
         return
-    copy = copier.copy(Image("", "", source, "raw"), place)
+    disk = Image("", "", origin.name, "raw", digest=origin.digest)
+    copy = copier.copy(disk, place)
+    if progress is not None:
+        progress.begin(copy, Phase.CLONING, copier.clock.seconds())
     async with AsyncExitStack() as stack:
-        reader = await backend.open_reader(source)
+        reader = await backend.open_reader(origin.name)
         stack.push_async_callback(reader.close)
         await place.renew()
         writer = await place.open_writer()
         stack.push_async_callback(writer.close)
-        stream = VolumeStream(reader, size, backend.capabilities.block_size)
+        stream = VolumeStream(reader, origin.size, backend.capabilities.block_size)
         await copy.run(stream, writer, plain=True)

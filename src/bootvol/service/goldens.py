@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Final
 from uuid import uuid4
 
@@ -21,10 +20,10 @@ from twisted.logger import Logger
 
 from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace
 from bootvol.imaging.containers import too_large
-from bootvol.imaging.volumes import VolumeStream
-from bootvol.interfaces import IBlockBackend, ICloningBackend
+from bootvol.interfaces import IBlockBackend
 from bootvol.model import GIB, Digest, Golden, Image, Phase, Volume
 from bootvol.service.backends import Backends
+from bootvol.service.duplicates import Origin, duplicate
 from bootvol.service.places import Copier, OnBackend
 from bootvol.service.progress import Keep, Progress
 from bootvol.store import goldens as rows
@@ -97,25 +96,24 @@ class Goldens:
             progress.phase = Phase.CLONING
             await progress.forget(keep)
             place = OnBackend(backend, volume.name, volume.size_bytes)
-            if not await self._is_filled(place, backend, golden, progress):
+            if not await self._is_filled(place, golden, progress):
                 await self._database.write(rows.doom, golden.name)
                 progress.cached = False
         (self.use.hits if progress.cached else self.use.misses)[volume.backend] += 1
         return progress.cached
 
-    async def _is_filled(
-        self, place: OnBackend, backend: IBlockBackend, golden: Golden, progress: Progress
-    ) -> bool:
+    async def _is_filled(self, place: OnBackend, golden: Golden, progress: Progress) -> bool:
         """Fill a volume from a golden one, and tell whether that can be done.
 
         It is tried twice: a backend may fail for a moment, which says nothing of the golden volume.
 
         :raises BackendFailed: the backend fails in making any volume.
         """
+        origin = Origin(place.backend, golden.name, golden.size, golden.digest)
         for _ in range(2):
             try:
-                await backend.delete(place.name)
-                await self._duplicate(backend, golden.name, golden, place, progress)
+                await place.backend.delete(place.name)
+                await duplicate(self._copier, origin, place, progress)
                 if self._copier.limits.read_back and golden.digest is not None:
                     await self._copier.verify(place, golden.digest, golden.size)
             except NoSpace:
@@ -147,7 +145,8 @@ class Goldens:
             if not awaited and size > self._limit(backend):
                 return
             if await self._database.write(rows.begin, golden, volume.id):
-                await self._duplicate(backend, volume.name, golden, place, None)
+                origin = Origin(backend, volume.name, size, digest)
+                await duplicate(self._copier, origin, place)
                 if not await self._database.write(rows.complete, name):
                     await backend.delete(name)
         except CancelledError:
@@ -192,33 +191,6 @@ class Goldens:
     async def listed(self) -> Sequence[Golden]:
         """Return all golden volumes, the last used ones first."""
         return await self._database.read(rows.listed)
-
-    async def _duplicate(
-        self,
-        backend: IBlockBackend,
-        source: str,
-        golden: Golden,
-        place: OnBackend,
-        progress: Progress | None,
-    ) -> None:
-        """Let the volume at ``place``, which there is not yet, hold what ``source`` does."""
-        if backend.capabilities.clones:
-            await ICloningBackend(backend).clone(source, place.name, place.size)
-            if progress is not None:
-                progress.arrive(golden.size)
-            return
-        disk = Image(golden.image_id, "", golden.name, "raw", digest=golden.digest)
-        copy = self._copier.copy(disk, place)
-        if progress is not None:
-            progress.begin(copy, Phase.CLONING, self._now())
-        async with AsyncExitStack() as stack:
-            reader = await backend.open_reader(source)
-            stack.push_async_callback(reader.close)
-            await place.renew()
-            writer = await place.open_writer()
-            stack.push_async_callback(writer.close)
-            stream = VolumeStream(reader, golden.size, backend.capabilities.block_size)
-            await copy.run(stream, writer, plain=True)
 
     def _limit(self, backend: IBlockBackend) -> int:
         """Return what golden volumes may take of a backend, in bytes."""

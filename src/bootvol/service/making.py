@@ -16,7 +16,7 @@ from bootvol.errors import BackendFailed, NoSpace
 from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Kind, Status
 from bootvol.model import Import, Phase, Snapshot, Volume
-from bootvol.service.duplicates import duplicate
+from bootvol.service.duplicates import Origin, duplicate
 from bootvol.service.places import OnBackend
 from bootvol.service.progress import Progress
 from bootvol.service.tasks import Held, Task, Tools
@@ -78,13 +78,13 @@ class Making(_OnBackend):
 
     async def duplicate(self, backend: str, source: str, size: int) -> None:
         """Let it hold what another volume, of ``size`` bytes, does."""
-        origin = self.tools.backends.named(backend)
+        origin = Origin(self.tools.backends.named(backend), source, size)
         place = OnBackend(self.place, self._name, self._size)
 
         async def make() -> None:
             # An earlier attempt may have left anything.
             await self.remove()
-            await duplicate(self.tools.copier, origin, source, size, self.place, place)
+            await duplicate(self.tools.copier, origin, place)
 
         await self.with_room(make)
 

@@ -76,13 +76,13 @@ class OnBackend:
     def __init__(self, backend: IBlockBackend, name: str, size: int) -> None:
         self.size = size
         self.capabilities = backend.capabilities
-        self._backend = backend
+        self.backend = backend
         self.name = name
 
     async def renew(self) -> None:
         """Allocate the volume anew: what was written earlier may lie where there are holes now."""
-        await self._backend.delete(self.name)
-        await self._backend.allocate(self.name, self.size)
+        await self.backend.delete(self.name)
+        await self.backend.allocate(self.name, self.size)
 
     async def share(self, file: int) -> int | None:
         """Let the volume, made anew, share the blocks of an open file.
@@ -90,16 +90,16 @@ class OnBackend:
         :returns: the bytes of the file, which the volume begins with; None if that cannot be: then
             there is no volume.
         """
-        await self._backend.delete(self.name)
-        return await ISharingBackend(self._backend).share(file, self.name, self.size)
+        await self.backend.delete(self.name)
+        return await ISharingBackend(self.backend).share(file, self.name, self.size)
 
     async def open_writer(self) -> IVolumeWriter:
         """Open it for writing."""
-        return await self._backend.open_writer(self.name)
+        return await self.backend.open_writer(self.name)
 
     async def open_reader(self) -> IVolumeReader:
         """Open it for reading."""
-        return await self._backend.open_reader(self.name)
+        return await self.backend.open_reader(self.name)
 
 
 @attrs.frozen
