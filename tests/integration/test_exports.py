@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -193,6 +194,34 @@ async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connecti
     assert os.getsid(int(proc.name)) == int(proc.name) != os.getsid(0)
 
 
+@pytest.mark.parametrize(
+    ("direct", "in_use", "told"),
+    [
+        (True, 0, ["--cache=none", "--aio=native"]),
+        (True, 1, ["--cache=none", "--aio=threads"]),
+        (False, 0, ["--cache=writeback", "--aio=threads"]),
+    ],
+)
+@ensureDeferred
+async def test_how_the_volume_is_opened(
+    folder: Path,
+    make: Make,
+    volume: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    direct: bool,
+    in_use: int,
+    told: list[str],
+) -> None:
+    (folder / "aio-nr").write_text(f"{in_use}\n")
+    (folder / "aio-max-nr").write_text("1024\n")
+    monkeypatch.setattr("bootvol.exports.exports._AIO", folder)
+    monkeypatch.setattr("bootvol.exports.exports.can_go_around_cache", lambda _: direct)
+    served = await make(unix(folder)).open(NAME, volume)
+    command = Path(f"/proc/{server(folder, NAME).pid}/cmdline").read_text().split("\0")
+    assert [each for each in command if each.startswith(("--cache", "--aio"))] == told
+    qemu_io(image(served.address), "write -P 7 0 1M", "flush", "read -P 7 0 1M")
+
+
 @ensureDeferred
 async def test_many_at_once(folder: Path, make: Make, volume: Connection) -> None:
     first = free_port()
@@ -232,6 +261,22 @@ async def test_closing_cuts_off_the_guest(
             connect(served.address)
     await exports.close(NAME)
     await exports.close("volume-that-never-was")
+
+
+@ensureDeferred
+async def test_closing_what_is_dying(folder: Path, make: Make, volume: Connection) -> None:
+    # Its first thread is a zombie then, others still have the volume open.
+    exports = make(unix(folder))
+    for _ in range(10):
+        await exports.open(NAME, volume)
+        stat = Path(f"/proc/{server(folder, NAME).pid}/stat")
+        os.kill(int(stat.parent.name), signal.SIGKILL)
+        while ") Z " not in stat.read_text():
+            pass
+        await exports.close(NAME)
+        # Nor does anything hold the lock on it, which each server has.
+        with open(volume.address, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # --- the same once more --------------------------------------------------------------------------
@@ -489,6 +534,21 @@ async def test_a_volume_that_vanishes_while_its_server_is_down(
 
 
 @ensureDeferred
+async def test_a_record_that_is_damaged(folder: Path, make: Make, volume: Connection) -> None:
+    exports = make(unix(folder))
+    await exports.open(NAME, volume)
+    path = folder / "e" / f"{NAME}.json"
+    whole = path.read_text()
+    for damaged in "", "{}", '{"process": {}}', "[]", whole.replace('"lies"', '"lie"'):
+        path.write_text(damaged)
+        for call in exports.open(NAME, volume), exports.close(NAME):
+            with pytest.raises(ExportFailed, match="is damaged"):
+                await call
+        assert await exports.names() == {NAME}
+    path.write_text(whole)
+
+
+@ensureDeferred
 async def test_all_ports_are_in_use(folder: Path, make: Make, volume: Connection) -> None:
     with socket.socket() as other:
         other.bind((HOST, 0))
@@ -586,7 +646,8 @@ async def test_a_server_that_does_not_begin(
     exports = Exports(unix(folder), threads, reactor, 1)
     with pytest.raises(ExportFailed, match="qemu-nbd does not begin"):
         await exports.open(NAME, volume)
-    assert Process.of(int(pid.read_text())) is None
+    process = Process.of(int(pid.read_text()))
+    assert process is None or not process.runs()
     assert left(folder) == []
 
 
@@ -599,10 +660,13 @@ async def test_cancelling(
     opening = Deferred.fromCoroutine(exports.open(NAME, volume))
     while not (pid.exists() and pid.read_text()):
         await pause(0.05)
+    process = Process.of(int(pid.read_text()))
+    assert process is not None
+    assert process.runs()
     opening.cancel()
     with pytest.raises(CancelledError):
         await opening
-    assert Process.of(int(pid.read_text())) is None
+    assert not process.runs()
     assert holders(Path(volume.address)) == []
     assert left(folder) == []
 

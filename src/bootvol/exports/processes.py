@@ -6,9 +6,12 @@ process's by now.  It is awaited and killed by way of a pidfd, which stays that 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,8 +52,13 @@ class Process:
         return None if born is None else cls(pid, born)
 
     def runs(self) -> bool:
-        """Tell whether it has not ended."""
-        return _born(self.pid) == self.born
+        """Tell whether it has not ended: whether any thread of it may still have files open."""
+        with self._pidfd() as pidfd:
+            if pidfd is None:
+                return False
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            return not poll.poll(0)
 
     async def end(self, reactor: Any, seconds: float) -> None:
         """Kill it, and wait until it is gone with all that it had open.  Idempotent.
@@ -58,21 +66,31 @@ class Process:
         :param seconds: how long it may take: the system lets no process go in the midst of I/O.
         :raises ExportFailed: it is still there.
         """
-        if not self.runs():
-            return
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return
-        try:
-            # Only now is it certain whose number that is.
-            if not self.runs():
+        with self._pidfd() as pidfd:
+            if pidfd is None:
                 return
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             if not await readable(reactor, pidfd, seconds):
                 raise ExportFailed(f"Process {self.pid} does not end.")
+
+    @contextmanager
+    def _pidfd(self) -> Iterator[int | None]:
+        """Open it until the block ends; None if nothing is left of it.
+
+        A zombie is no sign of that: it is one as soon as its first thread has ended, while others
+        may have files open.  A pidfd is readable only when they all have ended.
+        """
+        pidfd = None
+        if _born(self.pid) == self.born:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(self.pid)
+        try:
+            # Only now is it certain whose number that is.
+            yield pidfd if _born(self.pid) == self.born else None
         finally:
-            os.close(pidfd)
+            if pidfd is not None:
+                os.close(pidfd)
 
 
 class Server(ProcessProtocol):
@@ -182,7 +200,5 @@ def _born(pid: int) -> str | None:
         # The fields are in proc(5); the second one, a name in brackets, may hold anything.
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    if fields[0] in ("Z", "X"):
         return None
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{fields[19]}"
