@@ -244,10 +244,14 @@ class Cluster:
             return sorted(self._bindings.rbd.RBD().list(pool))
 
     def left(self, namespace: str = "") -> list[str]:
-        """Return the names of all objects but those of a namespace, or pool, without images."""
+        """Return the names of what there is beyond a pool, or namespace, that has no images.
+
+        Objects, that is, and notes that images are being made.
+        """
         known = {"rbd_directory", "rbd_info", "rbd_children", "rbd_trash", "rbd_namespace"}
         with self.pool(namespace) as pool:
-            return sorted({each.key for each in pool.list_objects()} - known)
+            notes = [key for key, _ in self._bindings.rbd.RBD().pool_metadata_list(pool)]
+            return sorted({each.key for each in pool.list_objects()} - known) + notes
 
     def options(self, namespace: str | None = None, timeout: int = 30) -> dict[str, Any]:
         """Return what configures the plugin for this cluster."""
@@ -259,6 +263,16 @@ class Cluster:
             "timeout": timeout,
         }
         return {key: value for key, value in found.items() if value is not None}
+
+    def table(self, more: str = "", timeout: int = 30) -> str:
+        """Return a backend in TOML.
+
+        :param more: TOML that is added to it.
+        """
+        lines = [
+            f"{key} = {json.dumps(value)}" for key, value in self.options(None, timeout).items()
+        ]
+        return "\n".join(['[[backends]]\nname = "ceph"\nplugin = "rbd"', *lines, more])
 
     def _run(self, name: str, *command: str) -> None:
         self._running[name] = self._popen(*command, "-f")
