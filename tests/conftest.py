@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 
 from bootvol.threads import Threads
-from tests import guest, postgresql
+from tests import ceph, guest, postgresql
 from tests.daemons import Running, reactor
 
 
@@ -42,6 +42,13 @@ def postgresql_server() -> Iterator[str]:
 def new_postgresql(postgresql_server: str) -> Callable[[], str]:
     """Make an empty database on it, and return its URL."""
     return lambda: postgresql.create_database(postgresql_server, f"test-{uuid4()}")
+
+
+@pytest.fixture(scope="session")
+def ceph_cluster() -> Iterator[ceph.Cluster]:
+    """A cluster that serves the whole run."""
+    with ceph.cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,8 @@ token = "bob"
 tenant = "22222222222222"
 user = "bob"
 
+{first}
+
 [[backends]]
 name = "local"
 plugin = "file"
@@ -68,14 +70,17 @@ _PATHS = {"volume": "os-volumes", "snapshot": "os-snapshots", "server": "servers
 EMBEDDED = 'url = "sqlite:///bootvol.db"\ndirectory = "."'
 
 
-def configuration(port: int, more: str = "", state: str = EMBEDDED, backend: str = "") -> str:
+def configuration(
+    port: int, more: str = "", state: str = EMBEDDED, backend: str = "", first: str = ""
+) -> str:
     """Return a daemon's configuration.
 
     :param more: TOML that follows the basic configuration.
     :param state: TOML of its table ``[state]``.
     :param backend: TOML that is added to the table of its backend.
+    :param first: TOML of another backend, which new volumes are made on then.
     """
-    return _CONFIG.format(port=port, more=more, state=state, backend=backend)
+    return _CONFIG.format(port=port, more=more, state=state, backend=backend, first=first)
 
 
 @attrs.frozen
@@ -100,10 +105,16 @@ class Running:
     :param more: TOML that follows the basic configuration.
     :param state: TOML of its table ``[state]``.
     :param backend: TOML that is added to the table of its backend.
+    :param first: TOML of another backend, which new volumes are made on then.
     """
 
     def __init__(
-        self, folder: Path, more: str = "", state: str = EMBEDDED, backend: str = ""
+        self,
+        folder: Path,
+        more: str = "",
+        state: str = EMBEDDED,
+        backend: str = "",
+        first: str = "",
     ) -> None:
         self.folder = folder
         self.images = folder / "images"
@@ -111,7 +122,7 @@ class Running:
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
         self.config = folder / f"{self.port}.conf"
-        self.config.write_text(configuration(self.port, more, state, backend))
+        self.config.write_text(configuration(self.port, more, state, backend, first))
         self._stopped = False
         self._daemon = Daemon(settings.load(self.config), reactor)
         self._daemon.startService()

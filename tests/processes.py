@@ -32,10 +32,16 @@ class Process:
     :param more: TOML that follows the basic configuration.
     :param env: what is added to the environment.
     :param backend: TOML that is added to the table of its backend.
+    :param first: TOML of another backend, which new volumes are made on then.
     """
 
     def __init__(
-        self, folder: Path, more: str = "", env: dict[str, str] | None = None, backend: str = ""
+        self,
+        folder: Path,
+        more: str = "",
+        env: dict[str, str] | None = None,
+        backend: str = "",
+        first: str = "",
     ) -> None:
         self.env = {**os.environ, **(env or {})}
         self.folder = folder
@@ -45,7 +51,7 @@ class Process:
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}/v1.1/{TENANT}"
         self.config = folder / "twistd.conf"
-        self.config.write_text(configuration(self.port, more, backend=backend))
+        self.config.write_text(configuration(self.port, more, backend=backend, first=first))
         self.log = folder / "log"
         self.start()
 
@@ -146,10 +152,14 @@ def run(
 
 @contextmanager
 def process(
-    folder: Path, more: str = "", env: dict[str, str] | None = None, backend: str = ""
+    folder: Path,
+    more: str = "",
+    env: dict[str, str] | None = None,
+    backend: str = "",
+    first: str = "",
 ) -> Iterator[Process]:
     """Run a daemon until the end of the block; the parameters are :class:`Process`'s."""
-    daemon = Process(folder, more, env, backend)
+    daemon = Process(folder, more, env, backend, first)
     try:
         yield daemon
     finally:

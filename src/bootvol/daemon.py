@@ -17,6 +17,7 @@ from uuid import uuid4
 from twisted.application import strports
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.web.server import Site
 
@@ -25,12 +26,12 @@ from bootvol.api.http import ApiRoot, make_site
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
-from bootvol.errors import ConfigurationError
+from bootvol.errors import BootvolError, ConfigurationError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.interfaces import IHypervisor, PluginContext
+from bootvol.interfaces import IClosable, IHypervisor, PluginContext
 from bootvol.model import GIB, Flavor
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
@@ -87,6 +88,8 @@ class Daemon(Service):
     No thread is started before :meth:`startService`: twistd forks in between.
     """
 
+    _log = Logger()
+
     def __init__(self, config: Settings, reactor: Any) -> None:
         """Blocks on the disk and the database: the reactor does not run yet.
 
@@ -95,6 +98,7 @@ class Daemon(Service):
         """
         self._config = config
         self._reactor = reactor
+        self._plugins: list[Any] = []
         self._lock, self._worker_id = _take_directory(config.state.directory)
         threads = _THREADS + _THREADS_OF_AN_IMPORT * config.imports.concurrent
         self._threads = Threads(reactor, "bootvol-data", threads)
@@ -195,7 +199,9 @@ class Daemon(Service):
 
     def _plugin(self, configured: PluginSettings) -> Any:
         context = PluginContext(self._reactor, self._threads, configured.name)
-        return plugins.build(configured.descriptor, configured.options, context)
+        made = plugins.build(configured.descriptor, configured.options, context)
+        self._plugins.append(made)
+        return made
 
     def startService(self) -> None:
         """Listen and work.
@@ -218,10 +224,18 @@ class Daemon(Service):
         try:
             await self._listening.stopService()
             await self._worker.stopService()
+            await self._close_plugins()
         finally:
             self._threads.stop()
             self._database.stop()
             os.close(self._lock)
+
+    async def _close_plugins(self) -> None:
+        for plugin in filter(IClosable.providedBy, self._plugins):
+            try:
+                await IClosable(plugin).close()
+            except BootvolError:
+                self._log.failure("{plugin} is not closed", plugin=plugin)
 
 
 def _now() -> datetime:

@@ -238,6 +238,16 @@ class ISharingBackend(Interface):
         """
 
 
+class IClosable(Interface):
+    """What a plugin of any kind provides, too, that holds on to something while the daemon runs."""
+
+    async def close() -> None:
+        """Let go of everything: called when the daemon ends, and nothing else is under way.
+
+        It must come to an end whatever the plugin's service does.
+        """
+
+
 class IHypervisor(Interface):
     """Runs servers (virtual machines) that outlive the daemon, whatever becomes of that.
 

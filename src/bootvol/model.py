@@ -350,7 +350,8 @@ class Connection:
     """How a hypervisor on the backend's side reaches a volume.
 
     :ivar kind: ``file`` or ``block`` (``address`` is an absolute path); ``nbd`` (``address`` is a
-        URI: ``nbd+unix:///NAME?socket=PATH`` or ``nbds://HOST:PORT/NAME``).
+        URI: ``nbd+unix:///NAME?socket=PATH`` or ``nbds://HOST:PORT/NAME``); ``rbd`` (``address`` is
+        what QEMU takes for a file name: ``rbd:POOL/NAMESPACE/IMAGE:id=USER:conf=PATH``).
     """
 
     kind: str

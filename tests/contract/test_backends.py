@@ -1,14 +1,18 @@
 """Every first-party backend, and the one in memory, passes the same suite."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_twisted
 
-from bootvol.interfaces import IBlockBackend, PluginContext
+from bootvol.interfaces import IBlockBackend, IClosable, PluginContext
 from bootvol.testing.backends import BlockBackendContract, make_block_backend_tests
 from bootvol.testing.memory import MemoryBackend
+from bootvol_plugins import rbd
 from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
+from bootvol_plugins.rbd.options import RbdOptions
+from tests.ceph import Cluster
 from tests.disks import disk
 
 TestFile = make_block_backend_tests(
@@ -51,3 +55,17 @@ class TestFileOnXfs(OnDisk):
 
 class TestFileOnBtrfs(OnDisk):
     kind = "btrfs"
+
+
+class TestRbd(BlockBackendContract):
+    """In a namespace of its own, so that names may be used again."""
+
+    @pytest_twisted.async_yield_fixture
+    async def backend(
+        self, context: PluginContext, ceph_cluster: Cluster
+    ) -> AsyncIterator[IBlockBackend]:
+        namespace = ceph_cluster.add_namespace()
+        options = RbdOptions.model_validate(ceph_cluster.options(namespace), strict=False)
+        backend = rbd.PLUGIN.factory(options, context)
+        yield backend
+        await IClosable(backend).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ from bootvol.testing.contract import Contract
 
 #: Large enough for every case, small enough for any machine; bytes.
 SIZE: Final = 4 * 1024 * 1024
+#: From Debian's packages qemu-utils and qemu-block-extra.
+_CONVERT: Final = ("/usr/bin/qemu-img", "convert", "-f", "raw", "-O", "raw")
 _NAME: Final = "volume-00000000-0000-4000-8000-000000000001"
 _OTHER: Final = "volume-00000000-0000-4000-8000-000000000002"
 
@@ -332,7 +335,9 @@ class BlockBackendContract(Contract):
             await backend.connection(_OTHER)
 
     @ensureDeferred
-    async def test_connection_leads_to_the_bytes(self, backend: IBlockBackend) -> None:
+    async def test_connection_leads_to_the_bytes(
+        self, backend: IBlockBackend, tmp_path: Path
+    ) -> None:
         await backend.allocate(_NAME, SIZE)
         block = backend.capabilities.block_size
         await write(backend, _NAME, 3 * block, noise(block))
@@ -343,6 +348,13 @@ class BlockBackendContract(Contract):
             with Path(found.address).open("rb") as device:
                 device.seek(3 * block)
                 assert device.read(block) == noise(block)
+        elif found.kind == "rbd":
+            # QEMU reads what it would let a guest have.
+            copy = tmp_path / "copy"
+            subprocess.run(  # noqa: S603
+                [*_CONVERT, found.address, str(copy)], check=True, timeout=60
+            )
+            assert copy.read_bytes()[3 * block : 4 * block] == noise(block)
 
 
 def make_block_backend_tests(

@@ -1,0 +1,31 @@
+"""Backend ``rbd``: each volume is an image in a pool of a Ceph cluster."""
+
+from __future__ import annotations
+
+import os
+
+from bootvol.errors import ConfigurationError
+from bootvol.interfaces import BackendPlugin, IBlockBackend, PluginContext
+from bootvol_plugins.rbd.options import RbdOptions
+
+
+def _make(options: RbdOptions, context: PluginContext) -> IBlockBackend:
+    """Loads Ceph's library; the cluster is asked for nothing before the backend is used.
+
+    :raises ConfigurationError: the library is not there, or a file that is named cannot be read.
+    """
+    from bootvol_plugins.rbd.backend import RbdBackend
+    from bootvol_plugins.rbd.bindings import load
+
+    for path in (options.conf, options.keyring):
+        try:
+            if path is not None:
+                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise ConfigurationError(
+                f"backend {context.name!r}: {path} cannot be read: {error.strerror}"
+            ) from error
+    return RbdBackend(context.name, options, load(), context.reactor)
+
+
+PLUGIN = BackendPlugin(RbdOptions, _make)

@@ -1,0 +1,131 @@
+"""The backend itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from bootvol.errors import BackendFailed
+from bootvol.interfaces import (
+    Capabilities,
+    IBlockBackend,
+    ICloningBackend,
+    IClosable,
+    IVolumeReader,
+    IVolumeWriter,
+)
+from bootvol.model import Connection
+from bootvol_plugins.rbd.bindings import Bindings
+from bootvol_plugins.rbd.calls import Calls
+from bootvol_plugins.rbd.cluster import Cluster
+from bootvol_plugins.rbd.handles import OpenImage
+from bootvol_plugins.rbd.images import Images, InUse
+from bootvol_plugins.rbd.options import RbdOptions
+
+T = TypeVar("T")
+
+#: How many of the library's timeouts a call may last in silence: it is made of several operations.
+_OPERATIONS: Final = 5
+#: How often, and after how many seconds each time, an image that is in use is tried to be deleted.
+#: A cluster takes a client that has died for a living one for 30 seconds.
+_TRIES: Final = 45
+_PAUSE: Final = 1.0
+
+
+@implementer(IBlockBackend, ICloningBackend, IClosable)
+class RbdBackend:
+    """Images in a pool, or in a namespace of one, that take space as they are written.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    """
+
+    _log = Logger()
+
+    def __init__(self, name: str, options: RbdOptions, bindings: Bindings, reactor: Any) -> None:
+        self.name = name
+        self.capabilities = Capabilities(reads_zero_when_new=True, parallel_writes=4, clones=True)
+        self._options = options
+        self._reactor = reactor
+        self._calls = Calls(reactor, _OPERATIONS * options.timeout)
+        self._cluster = Cluster(name, options, bindings, self._calls)
+        self._swept = False
+
+    async def allocate(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
+        await self._run("Making", volume, lambda images, _: images.allocate(volume, size))
+
+    async def clone(self, source: str, target: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
+
+        One that would go through too many images is given all it needs of its own, which takes as
+        long as a copy does.
+        """
+        await self._run(
+            "Cloning", source, lambda images, beat: images.clone(source, target, size, beat)
+        )
+
+    async def delete(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`; another's image is left alone."""
+        for left in reversed(range(_TRIES)):
+            try:
+                await self._run(
+                    "Deleting", volume, lambda images, beat: images.delete(volume, beat)
+                )
+            except InUse:
+                if not left:
+                    raise
+                await deferLater(self._reactor, _PAUSE, lambda: None)
+            else:
+                break
+        if not self._swept:
+            self._swept = True
+            await self._sweep()
+
+    async def open_writer(self, volume: str) -> IVolumeWriter:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
+        return await self._open(volume, lambda images, _: images.open_writer(volume))
+
+    async def open_reader(self, volume: str) -> IVolumeReader:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
+        return await self._open(volume, lambda images, _: images.open_reader(volume))
+
+    async def connection(self, volume: str) -> Connection:
+        """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
+        await self._run("Finding", volume, lambda images, _: images.check(volume))
+        return Connection("rbd", self._options.address(volume))
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IClosable.close`."""
+        await self._cluster.close()
+
+    async def _open(
+        self, volume: str, call: Callable[[Images, Callable[..., int]], Any]
+    ) -> OpenImage:
+        image = await self._run("Opening", volume, call, lambda image: image.close())
+        return OpenImage(self._calls, image, self._called(volume))
+
+    async def _sweep(self) -> None:
+        try:
+            await self._run("Tidying up", "what was deleted", lambda images, _: images.sweep())
+        except BackendFailed:
+            self._log.failure("backend {name} is not tidied up", name=self.name)
+
+    async def _run(
+        self,
+        doing: str,
+        volume: str,
+        call: Callable[[Images, Callable[..., int]], T],
+        undo: Callable[[T], object] = lambda _: None,
+    ) -> T:
+        return await self._cluster.run(
+            f"{doing} {self._called(volume)} failed",
+            lambda pool, beat: call(Images(pool, self.name), beat),
+            undo,
+        )
+
+    def _called(self, volume: str) -> str:
+        return f"{volume} on backend {self.name}"

@@ -1,0 +1,182 @@
+"""Calls of Ceph's library, each of which ends: with a result, with an error, or with our patience.
+
+The library's own timeouts bound one operation each; a call is several, and now and then one has
+been seen not to return at all.  So calls have threads of their own, which nobody has to wait for,
+and a limit.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any, Final, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from bootvol.errors import BackendFailed, NoSpace
+from bootvol.threads import outlast
+
+T = TypeVar("T")
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_log = Logger()
+
+
+class Disconnected(BackendFailed):
+    """The cluster has shut this client out, as a daemon does to one that it takes for dead."""
+
+
+def failed(what: str, code: int) -> BackendFailed:
+    """Return what to raise for an error of the library.
+
+    :param what: what failed and where, as the beginning of a sentence.
+    :param code: the error's number, as :mod:`errno` has it.
+    """
+    if code == errno.ETIMEDOUT:
+        return BackendFailed(f"{what}: the cluster does not answer in time, or is full.")
+    if code == errno.ESHUTDOWN:
+        return Disconnected(f"{what}: the cluster has shut this client out.")
+    kind = NoSpace if code in _FULL else BackendFailed
+    return kind(f"{what}: {os.strerror(code)}.")
+
+
+@contextmanager
+def failures(errors: tuple[type[Exception], ...], what: str) -> Iterator[None]:
+    """Turn the library's errors into the contract's.
+
+    :param errors: the roots of the library's errors.
+    :param what: see :func:`failed`.
+    """
+    try:
+        yield
+    except errors as error:
+        code = getattr(error, "errno", None)
+        if code is None:
+            raise BackendFailed(f"{what}: {error}.") from error
+        raise failed(what, abs(code)) from error
+
+
+class _Pending(Generic[T]):
+    """What is waited for, until it comes or there was no sign of life for too long.
+
+    :ivar result: fires with it.
+    """
+
+    def __init__(self, reactor: Any, patience: float, what: str) -> None:
+        self.result: Deferred[T] = Deferred()
+        self._reactor = reactor
+        self._patience = patience
+        self._what = what
+        self._heard = reactor.seconds()
+        self._look = reactor.callLater(patience, self._lose_patience)
+
+    def beat(self, *_: object) -> int:
+        """Take a sign of life, from any thread.  The library demands a number back."""
+        self._heard = self._reactor.seconds()
+        return 0
+
+    def end(self, result: T | Failure) -> bool:
+        """Take the result, if it is still waited for; return whether it is."""
+        if not self._look.active():
+            return False
+        self._look.cancel()
+        if isinstance(result, Failure):
+            self.result.errback(result)
+        else:
+            self.result.callback(result)
+        return True
+
+    def _lose_patience(self) -> None:
+        left = self._heard + self._patience - self._reactor.seconds()
+        if left > 0:
+            self._look = self._reactor.callLater(left, self._lose_patience)
+        else:
+            _log.error("{what}: Ceph's library does not return", what=self._what)
+            self.result.errback(BackendFailed(f"{self._what}: the cluster does not answer."))
+
+
+class Calls:
+    """Brings what the library does in its threads, and in ours, back to the reactor.
+
+    All methods belong to the reactor's thread.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param patience: seconds that a call may give no sign of life.
+    """
+
+    def __init__(self, reactor: Any, patience: float) -> None:
+        self._reactor = reactor
+        self._patience = patience
+
+    async def run(
+        self,
+        what: str,
+        call: Callable[[Callable[..., int]], T],
+        undo: Callable[[T], object] = lambda _: None,
+    ) -> T:
+        """Run a blocking call in a thread of its own.
+
+        Cancelled, it raises that only when the call has ended, or its time.
+
+        :param what: see :func:`failed`.
+        :param call: gets a function to be called as a sign of life: an ``on_progress`` of the
+            library.
+        :param undo: blocks too; takes back a result that nobody waits for any more.
+        :raises BackendFailed: there was no sign of life for too long.
+        """
+        pending = self._pending(what)
+
+        def work() -> None:
+            result: T | Failure
+            try:
+                result = call(pending.beat)
+            except BaseException:
+                result = Failure()
+            self._reactor.callFromThread(deliver, result)
+
+        def deliver(result: T | Failure) -> None:
+            if not pending.end(result) and not isinstance(result, Failure):
+                _start(lambda: undo(result))
+
+        def unwanted(result: T) -> Deferred[object]:
+            return Deferred.fromCoroutine(self.run(what, lambda _: undo(result)))
+
+        _start(work)
+        return await outlast(pending.result, unwanted)
+
+    async def complete(self, what: str, start: Callable[[Callable[..., None]], object]) -> Any:
+        """Let the library do something in its own threads.
+
+        Cancelled, it raises that only when it has ended, or its time.
+
+        :param what: see :func:`failed`.
+        :param start: begins it; gets the function to be called at its end.
+        :returns: what that function is given beyond the completion, if anything.
+        :raises BackendFailed: it failed.
+        """
+        pending = self._pending(what)
+
+        def ended(completion: Any, *results: object) -> None:
+            # In the library's thread, where what is raised would be seen by nobody.
+            try:
+                code = completion.get_return_value()
+                result = Failure(failed(what, -code)) if code < 0 else next(iter(results), None)
+                self._reactor.callFromThread(pending.end, result)
+            except BaseException:
+                _log.failure("{what}: what came of it is lost", what=what)
+
+        start(ended)
+        return await outlast(pending.result)
+
+    def _pending(self, what: str) -> _Pending[Any]:
+        return _Pending(self._reactor, self._patience, what)
+
+
+def _start(work: Callable[[], object]) -> None:
+    # Nobody has to wait for it at the end of the process either.
+    Thread(target=work, name="bootvol-rbd", daemon=True).start()

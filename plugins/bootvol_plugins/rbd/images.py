@@ -1,0 +1,275 @@
+"""What is done to a pool's images.  Everything here blocks.
+
+An image is ours if its metadata says so, by the volume's own name: an image that somebody made of
+ours has the metadata of that, but another name.  Making one takes several steps; before the first,
+a note is left in the pool's metadata, so that what a daemon left half-made is known for ours, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any, Final
+
+from bootvol.errors import BackendFailed, NoSpace
+from bootvol_plugins.rbd.cluster import Pool
+
+#: The metadata of an image of ours, and how many images it was made through.
+_MARK: Final = "bootvol"
+_DEPTH: Final = "bootvol.depth"
+#: Begins a note in the pool's metadata; the volume's name ends it.
+_NOTE: Final = "bootvol.making."
+#: Begins the name of a snapshot that a clone is being made of; the clone's name ends it.
+_SNAPSHOT: Final = "bootvol-"
+#: Reads that go through more images than these take too long.
+_DEEPEST: Final = 8
+#: Names each image that was deleted while there were clones of it, as ``id_`` and its id.  (The
+#: bindings' own listing of the trash raises IndexError on such an image.)
+_TRASH: Final = "rbd_trash"
+
+Beat = Callable[..., int]
+
+
+class InUse(BackendFailed):
+    """Somebody has the image open, or has been dead for too short a time."""
+
+
+class Images:
+    """The images of a pool that are volumes of a backend.
+
+    :param backend: its name.
+    """
+
+    def __init__(self, pool: Pool, backend: str) -> None:
+        self._pool = pool
+        self._rbd = pool.bindings.rbd
+        self._calls = self._rbd.RBD()
+        self._backend = backend
+
+    # --- making and removing ---------------------------------------------------------------------
+
+    def allocate(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
+        if self._note(volume) is not None:
+            self._remove(volume, _quiet)
+        try:
+            with self._opened(volume, read_only=True) as image:
+                if not _is_marked(image, volume) or image.size() != size:
+                    raise BackendFailed(f"Something else is in the place of {self.called(volume)}.")
+        except self._rbd.ImageNotFound:
+            self._check_space(size)
+            self._leave_note(volume, "")
+            self._calls.create(
+                self._pool.ioctx, volume, size, old_format=False, features=self._features
+            )
+            with self._opened(volume) as image:
+                image.metadata_set(_MARK, volume)
+            self._take_note(volume)
+
+    def clone(self, source: str, target: str, size: int, beat: Beat) -> None:
+        """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
+
+        The library keeps what clones need of an image that is deleted, until the last of them goes.
+        """
+        if self._exists(target):
+            raise BackendFailed(f"There is a {self.called(target)} already.")
+        with self._ours(source) as origin:
+            depth = int(_metadata(origin, _DEPTH) or "0") + 1
+            self._check_space(size)
+            self._leave_note(target, source)
+            snapshot = _SNAPSHOT + target
+            self._drop_snapshot(origin, snapshot)
+            origin.create_snap(snapshot)
+            self._calls.clone(
+                self._pool.ioctx, source, snapshot, self._pool.ioctx, target,
+                features=self._features,
+            )  # fmt: skip
+            # From now on only the clone keeps it, and it goes with that.
+            origin.remove_snap(snapshot)
+        with self._opened(target) as made:
+            if made.size() != size:
+                made.resize(size)
+            if depth > _DEEPEST:
+                made.flatten(on_progress=beat)
+                depth = 0
+            made.metadata_set(_DEPTH, str(depth))
+            made.metadata_set(_MARK, target)
+        self._take_note(target)
+
+    def delete(self, volume: str, beat: Beat) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`; another's image is left alone.
+
+        :raises InUse: somebody has it open.
+        """
+        if self._note(volume) is None:
+            with suppress(self._rbd.ImageNotFound), self._opened(volume, read_only=True) as image:
+                if not _is_marked(image, volume):
+                    return
+        self._remove(volume, beat)
+
+    def _remove(self, volume: str, beat: Beat) -> None:
+        """Remove an image that is ours, whole or in part, and what was left for making it."""
+        try:
+            with suppress(self._rbd.ImageNotFound), self._opened(volume) as image:
+                self._drop_snapshots(image)
+            with suppress(self._rbd.ImageNotFound):
+                # Also where it could not be opened: an earlier call may have ended half-way.
+                self._calls.remove(self._pool.ioctx, volume, on_progress=beat)
+        except self._rbd.ImageBusy as error:
+            raise InUse(f"{self.called(volume)} is in use.") from error
+        source = self._note(volume)
+        if source is not None:
+            with suppress(self._rbd.ImageNotFound), self._opened(source or volume) as origin:
+                self._drop_snapshot(origin, _SNAPSHOT + volume)
+            self._take_note(volume)
+
+    def sweep(self) -> None:
+        """Remove what a crash has left of images that were deleted while there were clones of them.
+
+        Otherwise the library does it, when the last clone goes.
+        """
+        ioctx, rados = self._pool.ioctx, self._pool.bindings.rados
+        with rados.ReadOpCtx() as operation:
+            found, _ = ioctx.get_omap_keys(operation, "", 10_000)
+            try:
+                ioctx.operate_read_op(operation, _TRASH)
+            except rados.ObjectNotFound:
+                return
+            keys = [key for key, _ in found]
+        for key in keys:
+            number = key.removeprefix("id_")
+            with suppress(*self._pool.errors):
+                with closing(self._rbd.Image(ioctx, image_id=number)) as image:
+                    if _metadata(image, _MARK) is None:
+                        continue
+                    self._drop_snapshots(image)
+                    if list(image.list_snaps()):
+                        continue
+                self._calls.trash_remove(ioctx, number, force=True)
+
+    # --- opening ---------------------------------------------------------------------------------
+
+    def open_writer(self, volume: str) -> Any:
+        """Open a volume for its one writer, and shut out whoever else has written to it.
+
+        The core opens no volume twice: another is a daemon that was killed, whose lock would be
+        waited for, or one that has lost its claim and does not know it yet.
+        """
+        image = self._open_ours(volume, read_only=False)
+        try:
+            for lock in list(image.lock_get_owners()):
+                if not self._pool.is_ours(lock["owner"]):
+                    with suppress(self._rbd.ImageNotFound, self._rbd.ImageBusy):
+                        image.lock_break(lock["mode"], lock["owner"])
+        except BaseException:
+            image.close()
+            raise
+        return image
+
+    def open_reader(self, volume: str) -> Any:
+        """Open a volume to read it."""
+        return self._open_ours(volume, read_only=True)
+
+    def check(self, volume: str) -> None:
+        """See that a volume is there.
+
+        :raises BackendFailed: it is not.
+        """
+        self._open_ours(volume, read_only=True).close()
+
+    def called(self, volume: str) -> str:
+        """Return what errors call a volume."""
+        return f"{volume} on backend {self._backend}"
+
+    @contextmanager
+    def _ours(self, volume: str) -> Iterator[Any]:
+        with closing(self._open_ours(volume, read_only=False)) as image:
+            yield image
+
+    def _open_ours(self, volume: str, *, read_only: bool) -> Any:
+        try:
+            image = self._rbd.Image(self._pool.ioctx, volume, read_only=read_only)
+        except self._rbd.ImageNotFound as error:
+            raise BackendFailed(f"There is no {self.called(volume)}.") from error
+        try:
+            if not _is_marked(image, volume):
+                raise BackendFailed(f"{self.called(volume)} is not what was allocated.")
+        except BaseException:
+            image.close()
+            raise
+        return image
+
+    @contextmanager
+    def _opened(self, name: str, *, read_only: bool = False) -> Iterator[Any]:
+        with closing(self._rbd.Image(self._pool.ioctx, name, read_only=read_only)) as image:
+            yield image
+
+    def _exists(self, name: str) -> bool:
+        with suppress(self._rbd.ImageNotFound), self._opened(name, read_only=True):
+            return True
+        return False
+
+    # --- details ---------------------------------------------------------------------------------
+
+    @property
+    def _features(self) -> int:
+        rbd = self._rbd
+        return int(
+            rbd.RBD_FEATURE_LAYERING
+            | rbd.RBD_FEATURE_EXCLUSIVE_LOCK
+            | rbd.RBD_FEATURE_OBJECT_MAP
+            | rbd.RBD_FEATURE_FAST_DIFF
+        )
+
+    def _check_space(self, size: int) -> None:
+        # Images take space as they are written: what is refused is what could never fit.
+        free = self._pool.free()
+        if free is not None and size > free:
+            raise NoSpace(
+                f"Backend {self._backend} has {free} bytes free; the volume needs {size}."
+            )
+
+    def _drop_snapshots(self, image: Any) -> None:
+        """Remove those snapshots of ours that no clone needs."""
+        for snapshot in list(image.list_snaps()):
+            if snapshot["namespace"] == self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
+                if snapshot["name"].startswith(_SNAPSHOT):
+                    image.remove_snap(snapshot["name"])
+            elif snapshot["namespace"] == self._rbd.RBD_SNAP_NAMESPACE_TYPE_TRASH:
+                image.set_snap_by_id(snapshot["id"])
+                needed = any(True for _ in image.list_children2())
+                image.set_snap(None)
+                if not needed:
+                    image.remove_snap_by_id(snapshot["id"])
+
+    def _drop_snapshot(self, image: Any, name: str) -> None:
+        if image.snap_exists(name):
+            image.remove_snap(name)
+
+    def _note(self, volume: str) -> str | None:
+        """Return of which volume one is being made, "" if of none; None if it is not being made."""
+        try:
+            return str(self._calls.pool_metadata_get(self._pool.ioctx, _NOTE + volume))
+        except KeyError:
+            return None
+
+    def _leave_note(self, volume: str, source: str) -> None:
+        self._calls.pool_metadata_set(self._pool.ioctx, _NOTE + volume, source)
+
+    def _take_note(self, volume: str) -> None:
+        self._calls.pool_metadata_remove(self._pool.ioctx, _NOTE + volume)
+
+
+def _quiet(*_: object) -> int:
+    return 0
+
+
+def _is_marked(image: Any, volume: str) -> bool:
+    return _metadata(image, _MARK) == volume
+
+
+def _metadata(image: Any, key: str) -> str | None:
+    try:
+        return str(image.metadata_get(key))
+    except KeyError:
+        return None

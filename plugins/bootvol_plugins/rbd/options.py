@@ -1,0 +1,79 @@
+"""What the operator says of a pool, and how Ceph's library and QEMU are told of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from bootvol.options import ConfigPath, Options
+
+#: Of pools, namespaces and users: what needs no quoting anywhere.
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+
+class RbdOptions(Options):
+    """``[[backends]]`` of this plugin.
+
+    :ivar conf: the cluster's ceph.conf; None where ``monitors`` stands for it.
+    :ivar monitors: addresses, as ``mon_host`` of a ceph.conf takes them.
+    :ivar user: of cephx, without ``client.``.
+    :ivar keyring: with the user's key; None if ceph.conf or Ceph's defaults lead to it.
+    :ivar timeout: seconds that the cluster may take for each operation.
+    """
+
+    pool: _Name
+    namespace: _Name | None = None
+    conf: ConfigPath | None = None
+    monitors: list[Annotated[str, Field(pattern=r"^[\]\[A-Za-z0-9_.:]+$")]] = Field(
+        default_factory=list
+    )
+    user: _Name = "bootvol"
+    keyring: ConfigPath | None = None
+    timeout: int = Field(default=30, ge=1, le=3600)
+
+    @model_validator(mode="after")
+    def _has_cluster(self) -> Self:
+        if (self.conf is None) == (not self.monitors):
+            raise ValueError("name the cluster by either conf or monitors")
+        return self
+
+    def client(self) -> dict[str, str]:
+        """Return the configuration of Ceph's library, beyond that in ``conf``."""
+        # The library takes whole seconds only.
+        seconds = str(self.timeout)
+        found = {
+            "rados_osd_op_timeout": seconds,
+            "rados_mon_op_timeout": seconds,
+            "client_mount_timeout": seconds,
+            # With a cache writes succeed at once, and what fails shows at the flush alone.
+            "rbd_cache": "false",
+            # Clones need no protected snapshots, and what clones still need of a deleted image is
+            # kept out of sight until the last of them goes.
+            "rbd_default_clone_format": "2",
+            "rbd_move_parent_to_trash_on_remove": "true",
+        }
+        if self.monitors:
+            found["mon_host"] = ",".join(self.monitors)
+        if self.keyring is not None:
+            found["keyring"] = str(self.keyring)
+        return found
+
+    def address(self, image: str) -> str:
+        """Return where QEMU finds an image (the manual of qemu-system, "Ceph RBD")."""
+        place = "/".join(part for part in (self.pool, self.namespace, image) if part)
+        said = {"id": self.user}
+        if self.conf is not None:
+            said["conf"] = str(self.conf)
+        if self.monitors:
+            said["mon_host"] = ";".join(self.monitors)
+        if self.keyring is not None:
+            said["keyring"] = str(self.keyring)
+        pairs = "".join(f":{key}={_escaped(value)}" for key, value in said.items())
+        return f"rbd:{place}{pairs}"
+
+
+def _escaped(value: str) -> str:
+    for special in "\\:=@":
+        value = value.replace(special, f"\\{special}")
+    return value

@@ -1,0 +1,329 @@
+"""Clusters of Ceph for tests: one daemon of each kind on loopback, in a folder that goes with them.
+
+Needs root, and the packages that ``make packages`` names; without them a test fails, and says so.
+A cluster is there in a second or two, and takes up to 700 MiB of memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from bootvol_plugins.rbd.bindings import Bindings, load
+from tests.servers import free_port
+
+#: The pool of the tests, and the user who may use it.
+POOL: Final = "volumes"
+USER: Final = "bootvol"
+#: The rights that the plugin's documentation asks for.
+RIGHTS: Final = {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
+#: Bytes of the OSD's disk, a sparse file: with less than 2 GiB it gives up when it is full.
+_DISK: Final = 4 * 1024**3
+_PROGRAMS: Final = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": "ceph-mgr"}
+
+_CONFIGURATION: Final = """\
+[global]
+fsid = {fsid}
+mon_host = [v2:127.0.0.1:{port}]
+mon_initial_members = a
+keyring = {folder}/keyring
+run_dir = {folder}
+crash_dir = {folder}
+admin_socket =
+pid_file =
+log_file = {folder}/$name.log
+log_to_stderr = false
+err_to_stderr = false
+mon_cluster_log_file = {folder}/cluster.log
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+ms_bind_ipv6 = false
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+mon_allow_pool_size_one = true
+mon_warn_on_pool_no_redundancy = false
+
+[mon]
+mon_data = {folder}/mon
+# The disk is the machine's, and may be well filled.
+mon_data_avail_warn = 2
+mon_data_avail_crit = 1
+paxos_propose_interval = 0.05
+paxos_min_wait = 0.01
+mon_tick_interval = 1
+mon_osd_down_out_interval = 600
+
+[osd]
+osd_data = {folder}/osd.0
+osd_objectstore = bluestore
+osd_memory_target = 939524096
+# With one replica there is nobody to renew a lease that ended while the OSD was stopped.
+osd_pool_default_read_lease_ratio = 1000
+osd_mon_heartbeat_interval = 1
+osd_op_num_shards = 2
+osd_op_num_threads_per_shard = 1
+osd_class_load_list = *
+osd_class_default_list = *
+# A client that was killed is taken for a living one so long (30).
+osd_client_watch_timeout = 5
+bluestore_block_size = {disk}
+bluestore_block_create = true
+bluestore_cache_autotune = false
+bluestore_cache_size = 134217728
+
+[mgr]
+mgr_data = {folder}/mgr.x
+mgr_module_path = {folder}/modules
+mgr_tick_period = 1
+mgr_stats_period = 1
+mgr_initial_modules =
+
+[client]
+# A restarted OSD is found within a second (5 and 10).
+objecter_tick_interval = 0.5
+objecter_timeout = 1
+"""
+
+
+class Cluster:
+    """A cluster that runs.  All methods block.
+
+    :ivar folder: everything of it.
+    :ivar configuration: its ceph.conf.
+    :ivar keyring: of the user whom the tests are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.configuration = folder / "ceph.conf"
+        self.keyring = folder / "user"
+        self._bindings: Bindings = load()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._admin: Any = None
+
+    def start(self) -> None:
+        """Make the cluster, and wait until an image can be written."""
+        _check_programs()
+        disk = self._format()
+        self._run("mon.a", "ceph-mon", "-i", "a")
+        self._admin = self._bindings.rados.Rados(
+            conffile=str(self.configuration), conf={"client_mount_timeout": "30"}
+        )
+        self._admin.connect(timeout=30)
+        self.command("osd new", uuid=(self.folder / "osd-fsid").read_text())
+        assert not disk.wait(60), (self.folder / "osd.0.log").read_text()
+        self.start_osd()
+        self.command("osd pool create", pool=POOL, pg_num=8, pgp_num=8)
+        until(lambda: bool(self.command("osd stat")["num_up_osds"] == 1))
+        # Without any of its modules, which need more packages: it counts what is free.
+        self._run("mgr.x", "ceph-mgr", "-i", "x", "--keyring", f"{self.folder}/mgr.x/keyring")
+        until(lambda: self.available() > 0)
+        with self.pool() as pool:
+            self._bindings.rbd.RBD().pool_init(pool, True)
+
+    def _format(self) -> subprocess.Popen[bytes]:
+        """Write all files; return the process that makes the OSD's disk."""
+        folder, port = self.folder, free_port()
+        fsid, osd_fsid = str(uuid4()), str(uuid4())
+        self.configuration.write_text(
+            _CONFIGURATION.format(folder=folder, fsid=fsid, port=port, disk=_DISK)
+        )
+        (folder / "osd-fsid").write_text(osd_fsid)
+        every = {"mon": "allow *", "osd": "allow *", "mgr": "allow *"}
+        admin = _entry("client.admin", every)
+        user = _entry(f"client.{USER}", RIGHTS)
+        osd = _entry(
+            "osd.0", {"mon": "allow profile osd", "mgr": "allow profile osd", "osd": "allow *"}
+        )
+        manager = _entry("mgr.x", {"mon": "allow profile mgr", "osd": "allow *"})
+        for name in ("mon", "osd.0", "mgr.x", "modules"):
+            (folder / name).mkdir()
+        (folder / "keyring").write_text(admin)
+        (folder / "user").write_text(user)
+        (folder / "osd.0/keyring").write_text(osd)
+        (folder / "mgr.x/keyring").write_text(manager)
+        everyone = _entry("mon.", {"mon": "allow *"}) + admin + user + osd + manager
+        (folder / "everyone").write_text(everyone)
+        disk = self._popen(
+            "ceph-osd", "--mkfs", "-i", "0", "--no-mon-config", "--osd-uuid", osd_fsid,
+            "--keyring", f"{folder}/osd.0/keyring",
+        )  # fmt: skip
+        address = f"[v2:127.0.0.1:{port}]"
+        _run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, f"{folder}/monmap")
+        _run(
+            "ceph-mon", "--mkfs", "-i", "a", "-c", str(self.configuration),
+            "--monmap", f"{folder}/monmap", "--keyring", f"{folder}/everyone",
+        )  # fmt: skip
+        return disk
+
+    def stop(self) -> None:
+        """End all of it at once."""
+        try:
+            if self._admin is not None:
+                self._admin.shutdown()
+        finally:
+            for name in list(self._running):
+                self.kill(name)
+
+    def start_osd(self) -> None:
+        """Start the OSD, or start it again."""
+        self._run("osd.0", "ceph-osd", "-i", "0", "--keyring", f"{self.folder}/osd.0/keyring")
+
+    def available(self) -> int:
+        """Return how many bytes may still be written, 0 while nobody has counted them."""
+        pools = self.command("df", detail="detail")["pools"]
+        return next((int(each["stats"]["max_avail"]) for each in pools), 0)
+
+    def kill(self, name: str) -> None:
+        """Kill a daemon (``mon.a``, ``osd.0``, ``mgr.x``), even one that is stopped."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a daemon: SIGSTOP and SIGCONT stop it for a while."""
+        self._running[name].send_signal(number)
+
+    def command(self, prefix: str, **arguments: Any) -> Any:
+        """Give the monitor a command, and return its answer."""
+        asked = json.dumps({"prefix": prefix, "format": "json", **arguments})
+        code, answer, text = self._admin.mon_command(asked, b"", 30)
+        assert not code, f"{prefix}: {text}"
+        return json.loads(answer) if answer.strip() else None
+
+    @contextmanager
+    def pool(self, namespace: str = "") -> Iterator[Any]:
+        """Lend what the bindings call an ioctx, as the administrator."""
+        ioctx = self._admin.open_ioctx(POOL)
+        try:
+            ioctx.set_namespace(namespace)
+            yield ioctx
+        finally:
+            ioctx.close()
+
+    @contextmanager
+    def image(self, name: str, namespace: str = "") -> Iterator[Any]:
+        """Open an image, as the administrator."""
+        with self.pool(namespace) as pool, self._bindings.rbd.Image(pool, name) as image:
+            yield image
+
+    def create(self, name: str, size: int, namespace: str = "") -> None:
+        """Make an image, as somebody else does."""
+        with self.pool(namespace) as pool:
+            self._bindings.rbd.RBD().create(pool, name, size)
+
+    def remove(self, name: str, namespace: str = "") -> None:
+        """Remove an image, as somebody else does."""
+        with self.pool(namespace) as pool:
+            self._bindings.rbd.RBD().remove(pool, name)
+
+    def add_namespace(self) -> str:
+        """Make a namespace in the pool, and return its name."""
+        name = f"test-{uuid4()}"
+        with self.pool() as pool:
+            self._bindings.rbd.RBD().namespace_create(pool, name)
+        return name
+
+    def images(self, namespace: str = "") -> list[str]:
+        """Return the names of all images, sorted."""
+        with self.pool(namespace) as pool:
+            return sorted(self._bindings.rbd.RBD().list(pool))
+
+    def left(self, namespace: str = "") -> list[str]:
+        """Return the names of what there is beyond a pool, or namespace, that has no images.
+
+        Objects, that is, and notes that images are being made.
+        """
+        known = {"rbd_directory", "rbd_info", "rbd_children", "rbd_trash", "rbd_namespace"}
+        with self.pool(namespace) as pool:
+            notes = [key for key, _ in self._bindings.rbd.RBD().pool_metadata_list(pool)]
+            return sorted({each.key for each in pool.list_objects()} - known) + notes
+
+    def options(self, namespace: str | None = None, timeout: int = 30) -> dict[str, Any]:
+        """Return what configures the plugin for this cluster."""
+        found = {
+            "pool": POOL,
+            "namespace": namespace,
+            "conf": str(self.configuration),
+            "keyring": str(self.keyring),
+            "timeout": timeout,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    def table(self, more: str = "", timeout: int = 30) -> str:
+        """Return a backend in TOML.
+
+        :param more: TOML that is added to it.
+        """
+        lines = [
+            f"{key} = {json.dumps(value)}" for key, value in self.options(None, timeout).items()
+        ]
+        return "\n".join(['[[backends]]\nname = "ceph"\nplugin = "rbd"', *lines, more])
+
+    def _run(self, name: str, *command: str) -> None:
+        self._running[name] = self._popen(*command, "-f")
+
+    def _popen(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self.folder / "output").open("ab") as output:
+            return subprocess.Popen(
+                [*command, "-c", str(self.configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Run a cluster until the block ends.  Blocks."""
+    folder = Path(tempfile.mkdtemp(prefix="bootvol-ceph-", dir="/tmp"))
+    made = Cluster(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder)
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something is true.  Blocks."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "the cluster does not come so far"
+        time.sleep(0.05)
+
+
+def _entry(name: str, rights: dict[str, str]) -> str:
+    """Return the lines of a keyring for somebody, with a new key.
+
+    A key is: its type (1 is AES), when it was made (seconds, nanoseconds), its length, itself.
+    """
+    key = base64.b64encode(struct.pack("<hiih", 1, int(time.time()), 0, 16) + os.urandom(16))
+    caps = "".join(f'\tcaps {kind} = "{right}"\n' for kind, right in rights.items())
+    return f"[{name}]\n\tkey = {key.decode()}\n{caps}"
+
+
+def _check_programs() -> None:
+    missing = [package for name, package in _PROGRAMS.items() if shutil.which(name) is None]
+    if missing:
+        raise AssertionError(f"This test needs: apt-get install {' '.join(missing)}")
+
+
+def _run(*command: str) -> None:
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert not ended.returncode, f"{' '.join(command)}: {ended.stderr}"
