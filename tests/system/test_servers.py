@@ -60,11 +60,11 @@ async def boot(running: Running, volume: int, **more: Any) -> int:
     return number
 
 
-async def says(running: Running, server: int, pattern: str) -> re.Match[str]:
+async def says(running: Running, server: int, pattern: str, token: str = "ann") -> re.Match[str]:
     """Wait until a server has written something to its console; return it."""
     for _ in range(600):
         body = {"os-getConsoleOutput": {"length": 50}}
-        answer = await running.call("POST", f"servers/{server}/action", body)
+        answer = await running.call("POST", f"servers/{server}/action", body, token)
         found = re.search(pattern, answer.json["output"])
         if found:
             return found
