@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -678,13 +679,12 @@ async def test_cancelling_at_any_moment(folder: Path, make: Make, volume: Connec
         opening: Deferred[Any] = Deferred.fromCoroutine(exports.open(NAME, volume))
         await pause(0.005 * step)
         opening.cancel()
-        try:
+        with contextlib.suppress(CancelledError):
             await opening
-        except CancelledError:
-            assert holders(Path(volume.address)) == []
-            assert left(folder) == []
-        else:
-            await exports.close(NAME)
+        # It may have come in the last moment, when all was done.
+        await exports.close(NAME)
+        assert holders(Path(volume.address)) == []
+        assert left(folder) == []
     await exports.open(NAME, volume)
 
 
