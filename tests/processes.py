@@ -49,7 +49,8 @@ class Process:
         self.volumes = folder / "volumes"
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
-        self.base = f"http://127.0.0.1:{self.port}/v1.1/{TENANT}"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.base = f"{self.url}/v1.1/{TENANT}"
         self.config = folder / "twistd.conf"
         self.config.write_text(configuration(self.port, more, backend=backend, first=first))
         self.log = folder / "log"
