@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-import trustme
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
@@ -28,6 +27,7 @@ from bootvol_plugins.qemu.qmp import Qmp, connected
 from tests import guest
 from tests.daemons import pause, reactor
 from tests.disks import block_device
+from tests.exports import HOST, credentials
 from tests.machines import MIB, disk_file, hypervisor, machine
 from tests.servers import free_port
 
@@ -360,20 +360,18 @@ async def test_disks_that_are_served(
     local, remote = tmp_path / "local.raw", tmp_path / "remote.raw"
     for path in (local, remote):
         disk_file(path, guest.WRITE)
-    authority = trustme.CA()
-    _credentials(tmp_path / "server", authority, "server")
-    _credentials(tmp_path / "tls", authority, "client")
+    credentials(tmp_path / "tls")
     port = free_port()
-    tls = f"tls-creds-x509,id=tls,endpoint=server,dir={tmp_path / 'server'},verify-peer=yes"
+    tls = f"tls-creds-x509,id=tls,endpoint=server,dir={tmp_path / 'tls'},verify-peer=yes"
     secure = [
-        *("--object", tls, "--tls-creds", "tls", "--bind", "127.0.0.1", "--port", str(port)),
+        *("--object", tls, "--tls-creds", "tls", "--bind", HOST, "--port", str(port)),
         *("--export-name", "a disk"),
     ]
     socket = tmp_path / "nbd"
     with _served(linux.address, "--socket", str(socket), "--export-name", "root"):
         with _served(str(remote), *secure):
             boot = Connection("nbd", f"nbd+unix:///root?socket={socket}")
-            served = Connection("nbd", f"nbds://localhost:{port}/a%20disk")
+            served = Connection("nbd", f"nbds://{HOST}:{port}/a%20disk")
             await qemu.start(SERVER, machine(boot, served))
             await says(qemu, SERVER, "wrote to vdb")
             await says(qemu, SERVER, guest.READY)
@@ -407,15 +405,6 @@ def _served(*words: str) -> Iterator[None]:
     finally:
         signal.pidfd_send_signal(server, signal.SIGKILL)
         os.close(server)
-
-
-def _credentials(folder: Path, authority: trustme.CA, end: str) -> None:
-    """Write credentials as QEMU reads them: ``end`` is "client" or "server"."""
-    folder.mkdir()
-    leaf = authority.issue_cert("localhost", "127.0.0.1")
-    authority.cert_pem.write_to_path(folder / "ca-cert.pem")
-    leaf.cert_chain_pems[0].write_to_path(folder / f"{end}-cert.pem")
-    leaf.private_key_pem.write_to_path(folder / f"{end}-key.pem")
 
 
 @ensureDeferred

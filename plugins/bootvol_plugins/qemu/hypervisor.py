@@ -6,7 +6,7 @@ import os
 import select
 import shutil
 import signal
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -53,12 +53,9 @@ class QemuHypervisor:
         with _failures(f"Server {server} cannot be started"):
             folder = await self._threads.obtain(Folder.close, Folder.make, path)
             try:
-                if await self._process(server, folder) is None:
+                # A daemon that is no more may have started it, and not have seen it come up.
+                if not await self._up(server, folder, lambda: self._is_free(server, folder)):
                     await self._run(server, folder, machine)
-                else:
-                    # Started by a daemon that may not have seen it come up.
-                    async with connected(self._reactor, folder.socket, _START):
-                        pass
             finally:
                 folder.close()
 
@@ -91,27 +88,29 @@ class QemuHypervisor:
                 },
             )
         try:
-            await self._up(server, folder, process)
+            # A guest may have turned it off by the time it is looked at.
+            if not await self._up(server, folder, process.has_ended) and process.failed:
+                raise HypervisorFailed(f"Server {server} does not start: {process.complaint}.")
         except BaseException:
             process.kill()
             await outlast(process.ended)
             raise
         process.leave()
 
-    async def _up(self, server: str, folder: Folder, process: machine.Process) -> None:
-        """Wait until QEMU has plugged its machine together."""
+    async def _up(
+        self, server: str, folder: Folder, has_ended: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        """Wait until QEMU has plugged its machine together; return False if it ended instead."""
         end = self._reactor.seconds() + _START
-        while not process.ended.called:
+        while not await has_ended():
             left = end - self._reactor.seconds()
             if left <= 0:
                 raise HypervisorFailed(f"Server {server} does not start: QEMU does not answer.")
             with suppress(QmpFailed):
                 async with connected(self._reactor, folder.socket, left):
-                    return
+                    return True
             await self._pause()
-        # A guest may have turned it off by now.
-        if process.failed:
-            raise HypervisorFailed(f"Server {server} does not start: {process.complaint}.")
+        return False
 
     async def stop(self, server: str) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.stop`."""
@@ -280,6 +279,9 @@ class QemuHypervisor:
                 return process
             await self._pause()
         raise HypervisorFailed(f"Something of server {server} still runs, and does not end.")
+
+    async def _is_free(self, server: str, folder: Folder) -> bool:
+        return await self._process(server, folder) is None
 
     @asynccontextmanager
     async def _monitor(self, server: str) -> AsyncIterator[Qmp | None]:

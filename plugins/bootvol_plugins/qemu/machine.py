@@ -85,6 +85,10 @@ class Process(ProcessProtocol):
         self.failed = ended.exitCode != 0
         self.ended.callback(None)
 
+    async def has_ended(self) -> bool:
+        """Tell whether it has ended."""
+        return self.ended.called
+
     @property
     def complaint(self) -> str:
         """Why it does not start, in QEMU's words."""
