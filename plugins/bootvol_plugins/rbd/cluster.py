@@ -131,6 +131,9 @@ class Cluster:
                 ioctx = connection.open_ioctx(options.pool)
                 if options.namespace is not None:
                     ioctx.set_namespace(options.namespace)
+                # Where it is full, what needs room fails at once, and what makes room is done.
+                # Otherwise both would wait until there is some.
+                ioctx.set_osdmap_full_try()
             except BaseException:
                 with suppress(rados.Error):
                     connection.shutdown()

@@ -1,0 +1,320 @@
+"""What becomes of volumes when the Ceph cluster beneath them fails: real faults of a real one.
+
+Each time the API answers all the while, and once the cluster is well so is everything else.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from bootvol.model import GIB
+from bootvol.testing.backends import noise
+from tests import ceph
+from tests.ceph import Cluster, until
+from tests.daemons import Running, pause
+from tests.servers import Server, serve
+
+MIB = 1024 * 1024
+#: What arrives before the fault, and after it.
+HALF = 8 * MIB
+CONTENT = noise(2 * HALF)
+#: Seconds that the cluster may take for an operation, where that is to be too long.
+SHORT = 2
+
+
+class Halves(Resource):
+    """Serves the first part of an image at once, and the rest when the test says so."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[Request] = []
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """Say that the image is there, but not how long it is."""
+        return b""
+
+    def render_GET(self, request: Request) -> int:
+        """Send the first part."""
+        request.write(CONTENT[:HALF])
+        self._waiting.append(request)
+        return NOT_DONE_YET
+
+    def finish(self) -> None:
+        """Send the rest."""
+        request = self._waiting.pop()
+        request.write(CONTENT[HALF:])
+        request.finish()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A cluster for faults alone."""
+    with ceph.cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def halves() -> Halves:
+    """An image that arrives in two parts."""
+    return Halves()
+
+
+@pytest.fixture
+def server(halves: Halves) -> Iterator[Server]:
+    """It is served."""
+    with serve(halves) as server:
+        yield server
+
+
+class Faulty(Running):
+    """A daemon whose cluster is about to fail."""
+
+    def __init__(self, folder: Path, server: Server, cluster: Cluster, timeout: int) -> None:
+        self._url = f"{server.url}images/disk"
+        self._cluster = cluster
+        source = f"""
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{server.url}images/"]
+networks = ["127.0.0.0/8", "::1/128"]
+
+[imports]
+buffer_kib = 1024
+"""
+        super().__init__(folder, source, first=cluster.table("cache_gib = 0", timeout))
+        (self.images / "whole").write_bytes(CONTENT)
+
+    async def halfway(self) -> int:
+        """Start an import; return its volume when the first part is written."""
+        number = await self.create(self._url)
+        for _ in range(600):
+            if (await self.progress(number))["bytesDone"] == HALF:
+                return number
+            await pause(0.05)
+        raise AssertionError(await self.progress(number))
+
+    async def made(self, number: int) -> int:
+        """Wait until a volume is made, and see that it is right."""
+        assert await self.until(number, "available", "error") == "available"
+        found = await self.call("GET", f"os-volumes/{number}/connection", token="root")
+        await deferToThread(self._check, found.json["connection"]["address"])
+        return number
+
+    def _check(self, address: str) -> None:
+        with self._cluster.image(address.split(":")[1].split("/")[1]) as image:
+            assert image.read(0, len(CONTENT)) == CONTENT
+            assert not any(image.read(len(CONTENT), MIB))
+
+    async def reason(self, number: int, kind: str = "volume") -> dict[str, Any]:
+        """Wait until something is in error, and return why."""
+        assert await self.until(number, "available", "error", kind=kind) == "error"
+        path = {"volume": "os-volumes", "snapshot": "os-snapshots"}[kind]
+        error = (await self.call("GET", f"{path}/{number}/error")).json["error"]
+        assert error["remedy"]
+        return dict(error)
+
+    async def delete(self, number: int, kind: str = "volume") -> None:
+        """Delete something, and wait until it is gone."""
+        path = {"volume": "os-volumes", "snapshot": "os-snapshots"}[kind]
+        for _ in range(100):
+            assert (await self.call("DELETE", f"{path}/{number}")).status == 202
+            if await self.until(number, "gone", "error", kind=kind) == "gone":
+                return
+            # The cluster has been well for a moment only.
+            await pause(0.1)
+        raise AssertionError("it is not deleted")
+
+    async def is_well(self, *left: int) -> None:
+        """See that what is left can be deleted, and that an import ends well after that."""
+        for number in left:
+            await self.delete(number)
+        await self.delete(await self.made(await self.create("whole")))
+        # What timed out may have been done all the same, after the image was gone.
+        assert await deferToThread(self._cluster.images) == []
+
+
+@pytest.fixture
+def timeout() -> int:
+    """Seconds that the cluster may take for an operation."""
+    return 30
+
+
+@pytest_twisted.async_yield_fixture
+async def faulty(
+    tmp_path: Path, server: Server, cluster: Cluster, timeout: int
+) -> AsyncIterator[Faulty]:
+    """A daemon on that cluster."""
+    daemon = Faulty(tmp_path, server, cluster, timeout)
+    yield daemon
+    await daemon.stop()
+
+
+@contextmanager
+def stopped(cluster: Cluster, name: str) -> Iterator[None]:
+    """Stop a daemon of the cluster until the block ends."""
+    cluster.signal(name, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        cluster.signal(name, signal.SIGCONT)
+
+
+async def answers(daemon: Faulty, number: int) -> None:
+    """See that the API answers, and goes on doing so."""
+    for _ in range(20):
+        assert await daemon.status(number) == "downloading"
+        await pause(0.05)
+
+
+@ensureDeferred
+async def test_an_osd_that_pauses(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
+    volume = await faulty.halfway()
+    with stopped(cluster, "osd.0"):
+        halves.finish()
+        await answers(faulty, volume)
+    await faulty.is_well(await faulty.made(volume))
+
+
+@ensureDeferred
+async def test_an_osd_that_dies_and_comes_back(
+    cluster: Cluster, faulty: Faulty, halves: Halves
+) -> None:
+    volume = await faulty.halfway()
+    cluster.kill("osd.0")
+    halves.finish()
+    await answers(faulty, volume)
+    cluster.start_osd()
+    await faulty.is_well(await faulty.made(volume))
+
+
+@pytest.mark.parametrize("timeout", [SHORT])
+@ensureDeferred
+async def test_an_osd_that_pauses_for_too_long(
+    cluster: Cluster, faulty: Faulty, halves: Halves
+) -> None:
+    volume = await faulty.halfway()
+    with stopped(cluster, "osd.0"):
+        halves.finish()
+        await answers(faulty, volume)
+        error = await faulty.reason(volume)
+        assert error["code"] == "backend-failed"
+        assert "does not answer" in error["message"]
+    await faulty.is_well(volume)
+
+
+@ensureDeferred
+async def test_a_monitor_that_pauses(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
+    volume = await faulty.halfway()
+    with stopped(cluster, "mon.a"):
+        halves.finish()
+        await faulty.made(volume)
+    await faulty.is_well(volume)
+
+
+@pytest.mark.parametrize("timeout", [SHORT])
+@ensureDeferred
+async def test_a_cluster_that_is_not_there_yet(cluster: Cluster, faulty: Faulty) -> None:
+    with stopped(cluster, "mon.a"):
+        volume = await faulty.create("whole")
+        error = await faulty.reason(volume)
+        assert error["code"] == "backend-failed"
+        assert error["message"].startswith("Connecting to the cluster of backend ceph failed")
+    await faulty.is_well(volume)
+
+
+@ensureDeferred
+async def test_a_client_that_is_shut_out(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
+    """As another daemon does with one that has lost its claim."""
+    volume = await faulty.halfway()
+
+    def shut_out() -> None:
+        (name,) = cluster.images()
+        with cluster.image(name) as image:
+            (owner,) = image.lock_get_owners()
+        cluster.command("osd blocklist", blocklistop="add", addr=owner["owner"])
+
+    await deferToThread(shut_out)
+    halves.finish()
+    error = await faulty.reason(volume)
+    assert error["message"].endswith("the cluster has shut this client out.")
+    await faulty.is_well(volume)
+
+
+@ensureDeferred
+async def test_an_image_that_somebody_deleted(cluster: Cluster, faulty: Faulty) -> None:
+    volume = await faulty.made(await faulty.create("whole"))
+    (name,) = await deferToThread(cluster.images)
+    await deferToThread(cluster.remove, name)
+    snapshot = await faulty.snapshot(volume)
+    error = await faulty.reason(snapshot, "snapshot")
+    assert error["message"] == f"There is no {name} on backend ceph."
+    await faulty.delete(snapshot, "snapshot")
+    await faulty.is_well(volume)
+
+
+@ensureDeferred
+async def test_an_image_that_is_in_use_elsewhere(cluster: Cluster, faulty: Faulty) -> None:
+    volume = await faulty.made(await faulty.create("whole"))
+    (name,) = await deferToThread(cluster.images)
+    with cluster.image(name) as image:
+        assert (await faulty.call("DELETE", f"os-volumes/{volume}")).status == 202
+        await pause(0.5)
+        assert await faulty.status(volume) == "deleting"
+        assert image.size() == GIB
+    assert await faulty.until(volume, "gone", "error") == "gone"
+    await faulty.is_well()
+
+
+@ensureDeferred
+async def test_a_pool_without_room(cluster: Cluster, faulty: Faulty) -> None:
+    quota = {"pool": ceph.POOL, "field": "max_bytes"}
+    await deferToThread(cluster.command, "osd pool set-quota", **quota, val=str(GIB - 1))
+    try:
+        volume = await faulty.create("whole")
+        error = await faulty.reason(volume)
+        assert error["code"] == "no-space"
+        assert error["message"].endswith(f"bytes free; the volume needs {GIB}.")
+    finally:
+        await deferToThread(cluster.command, "osd pool set-quota", **quota, val="0")
+    await faulty.is_well(volume)
+
+
+@ensureDeferred
+async def test_a_cluster_that_fills_up(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
+    volume = await faulty.halfway()
+
+    def is_full() -> bool:
+        return "POOL_FULL" in cluster.command("health")["checks"]
+
+    def fill(ratio: float) -> None:
+        for kind in ("full", "backfillfull", "nearfull"):
+            cluster.command(f"osd set-{kind}-ratio", ratio=ratio)
+        until(lambda: is_full() == (ratio < 0.5))
+
+    await deferToThread(fill, 0.001)
+    try:
+        halves.finish()
+        error = await faulty.reason(volume)
+        assert error["code"] == "no-space"
+        assert error["message"].endswith("No space left on device.")
+        # What is not needed can be deleted all the same: how else should there be room again?
+        await faulty.delete(volume)
+        refused = await faulty.create("whole")
+        assert (await faulty.reason(refused))["code"] == "no-space"
+    finally:
+        await deferToThread(fill, 0.95)
+    await faulty.is_well(refused)
