@@ -15,6 +15,8 @@ from tests.servers import free_port
 
 _CONFIG = """
 daemon off;
+# As which it may read the folder, wherever that lies: nobody's modes are changed for it.
+user root;
 worker_processes 1;
 pid {home}/pid;
 error_log {home}/error.log;
@@ -35,8 +37,6 @@ http {{
 @contextmanager
 def nginx(root: Path) -> Iterator[str]:
     """Serve a folder; the block gets the URL, with a slash at its end."""
-    root.chmod(0o755)
-    root.parent.chmod(0o755)
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
         config = Path(home) / "nginx.conf"

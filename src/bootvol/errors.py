@@ -491,7 +491,10 @@ class SpoolFull(BackendFailed):
     """There is no room for a container while the disk in it is read."""
 
     code = "spool-full"
-    remedy = "Have the operator make room where `[imports] spool` lies, or use a raw image."
+    remedy = (
+        "Have the operator make room where `[imports] spool` lies, or raise `spool_gib`,"
+        " or use a raw image."
+    )
     default_message = "The daemon has no room to unpack the image."
 
 
