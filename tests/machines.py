@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 
 from bootvol.interfaces import PluginContext
@@ -18,10 +16,9 @@ from bootvol.model import Connection, Disk, Machine
 from bootvol.threads import Threads
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.options import QemuOptions
+from tests.daemons import pause, reactor
 
 MIB = 1024 * 1024
-
-reactor: Any = _reactor
 
 
 def options(folder: Path, **more: object) -> QemuOptions:
@@ -48,6 +45,16 @@ def machine(*disks: Connection) -> Machine:
     """Return a server with disks: vda, vdb..."""
     named = (Disk(f"vd{letter}", disk) for letter, disk in zip("abcdef", disks, strict=False))
     return Machine(256, 1, tuple(named))
+
+
+async def says(qemu: QemuHypervisor, server: str, text: str) -> None:
+    """Wait until a server has written something to its console."""
+    for _ in range(600):
+        said = await qemu.console(server, MIB)
+        if text.encode() in said:
+            return
+        await pause(0.1)
+    raise AssertionError(said)
 
 
 def main(folder: str, server: str, disk: str) -> None:

@@ -1,0 +1,37 @@
+"""What tests of QEMU's servers start from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from bootvol.model import Connection
+from bootvol.threads import Threads
+from bootvol_plugins.qemu.hypervisor import QemuHypervisor
+from tests.machines import disk_file, hypervisor
+
+
+@pytest_twisted.async_yield_fixture
+async def qemu(tmp_path: Path, threads: Threads) -> AsyncIterator[QemuHypervisor]:
+    """The plugin; its servers are stopped in the end."""
+    made = hypervisor(tmp_path, threads, tls=tmp_path / "tls", detach_timeout=60.0)
+    yield made
+    for path in (tmp_path / "servers").iterdir():
+        await made.stop(path.name)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Connection:
+    """A disk of which nothing boots."""
+    return disk_file(tmp_path / "empty.raw")
+
+
+@pytest.fixture
+def linux(tmp_path: Path, guest_image: Path) -> Connection:
+    """A disk that Linux boots from."""
+    shutil.copy(guest_image, tmp_path / "linux.raw")
+    return Connection("file", str(tmp_path / "linux.raw"))

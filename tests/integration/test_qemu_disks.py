@@ -1,0 +1,220 @@
+"""Disks of servers of QEMU: what the contract suite cannot see from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+
+from bootvol.errors import HypervisorFailed
+from bootvol.model import Connection, Disk
+from bootvol.threads import Threads
+from bootvol_plugins.qemu import disks
+from bootvol_plugins.qemu.folders import Folder
+from bootvol_plugins.qemu.hypervisor import QemuHypervisor
+from bootvol_plugins.qemu.qmp import Qmp, connected
+from tests import guest
+from tests.daemons import pause, reactor
+from tests.disks import block_device
+from tests.exports import HOST, credentials
+from tests.machines import MIB, disk_file, hypervisor, machine, says
+from tests.servers import free_port
+
+SERVER = "server-1"
+OTHER = "server-2"
+
+
+@ensureDeferred
+async def test_no_disk_is_in_two_servers(qemu: QemuHypervisor, empty: Connection) -> None:
+    await qemu.start(SERVER, machine(empty))
+    with pytest.raises(HypervisorFailed, match=r'server-2 does not start: .*get "write" lock\.'):
+        await qemu.start(OTHER, machine(empty))
+    assert list(await qemu.running()) == [SERVER]
+
+
+@ensureDeferred
+async def test_a_disk_that_a_server_has_is_not_plugged_into_another(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(empty))
+    await qemu.start(OTHER, machine(disk_file(tmp_path / "another.raw")))
+    with pytest.raises(HypervisorFailed, match=r'does not take vdb: .*get "write" lock'):
+        await qemu.attach(OTHER, Disk("vdb", empty))
+    await qemu.stop(SERVER)
+    await qemu.attach(OTHER, Disk("vdb", empty))
+
+
+@ensureDeferred
+async def test_disks_are_plugged_in_one_after_the_other(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(empty))
+    letters = "bcdefgh"
+    spare = [Disk(f"vd{x}", disk_file(tmp_path / f"{x}.raw")) for x in letters]
+    await gatherResults([Deferred.fromCoroutine(qemu.attach(SERVER, disk)) for disk in spare])
+    async with _monitor(tmp_path) as qmp:
+        plugged = await qmp.execute("qom-list", {"path": "/machine/peripheral"})
+    assert {f"vd{x}" for x in letters} < {each["name"] for each in plugged}
+
+
+@ensureDeferred
+async def test_only_what_a_disk_should_be_is_one(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(empty.address)
+    os.mkfifo(pipe)
+    for kind, path in (("file", link), ("file", pipe), ("file", tmp_path), ("block", pipe)):
+        with pytest.raises(HypervisorFailed):
+            await qemu.start(SERVER, machine(Connection(kind, str(path))))
+    for kind, address in (("rbd", "pool/volume"), ("nbd", "nbd://localhost/x")):
+        with pytest.raises(HypervisorFailed, match="QEMU reaches no disks"):
+            await qemu.start(SERVER, machine(Connection(kind, address)))
+    assert not await qemu.running()
+
+
+@ensureDeferred
+async def test_a_guest_that_does_not_let_go(
+    tmp_path: Path, threads: Threads, qemu: QemuHypervisor, empty: Connection
+) -> None:
+    impatient = hypervisor(tmp_path, threads, detach_timeout=1.0)
+    spare = Disk("vdb", disk_file(tmp_path / "spare.raw"))
+    await impatient.start(SERVER, machine(empty))
+    await impatient.attach(SERVER, spare)
+    for _ in range(2):
+        with pytest.raises(HypervisorFailed, match="does not let go of vdb: it is still plugged"):
+            await impatient.detach(SERVER, "vdb")
+    with pytest.raises(HypervisorFailed, match="lock"):
+        await impatient.start(OTHER, machine(spare.connection))
+    await qemu.stop(SERVER)
+    await qemu.start(OTHER, machine(spare.connection))
+
+
+@ensureDeferred
+async def test_a_guest_lets_go_once_it_has_started(
+    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+) -> None:
+    """It is asked again: who asks it while it starts is not heard."""
+    await qemu.start(SERVER, machine(linux))
+    await qemu.attach(SERVER, Disk("vdb", disk_file(tmp_path / "spare.raw")))
+    await qemu.detach(SERVER, "vdb")
+    await says(qemu, SERVER, "boot 1; found files: none")
+
+
+@ensureDeferred
+async def test_what_an_attempt_left_is_used_or_taken_away(
+    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+) -> None:
+    await qemu.start(SERVER, machine(linux))
+    await says(qemu, SERVER, guest.READY)
+    one, two = (
+        Disk("vdb", disk_file(tmp_path / name, guest.WRITE)) for name in ("one.raw", "two.raw")
+    )
+    # The disk is open, but not plugged in.
+    await _leave(qemu, tmp_path, one)
+    await qemu.detach(SERVER, "vdb")
+    await _leave(qemu, tmp_path, one)
+    await _leave(qemu, tmp_path, two)
+    await qemu.attach(SERVER, one)
+    await says(qemu, SERVER, "wrote to vdb")
+    with pytest.raises(HypervisorFailed, match="has another disk as vdb"):
+        await qemu.attach(SERVER, two)
+    await qemu.detach(SERVER, "vdb")
+    assert (tmp_path / "one.raw").read_bytes()[512:529] == b"written by boot 1"
+    assert (tmp_path / "two.raw").read_bytes()[512:529] == bytes(17)
+    async with _monitor(tmp_path) as qmp:
+        fdsets = await qmp.execute("query-fdsets")
+        opened = {each["opaque"] for fdset in fdsets for each in fdset["fds"] if "opaque" in each}
+        assert opened == {disks.node_name(Disk("vda", linux))}
+    await qemu.start(OTHER, machine(one.connection, two.connection))
+
+
+async def _leave(qemu: QemuHypervisor, folder: Path, disk: Disk) -> None:
+    """Do half of what plugging a disk in takes."""
+    async with _monitor(folder) as qmp:
+        await qemu._add(qmp, disk)
+
+
+@asynccontextmanager
+async def _monitor(folder: Path) -> AsyncIterator[Qmp]:
+    opened = Folder(folder / "servers" / SERVER)
+    try:
+        async with connected(reactor, opened.socket) as qmp:
+            yield qmp
+    finally:
+        opened.close()
+
+
+@ensureDeferred
+async def test_a_block_device(qemu: QemuHypervisor, tmp_path: Path) -> None:
+    with block_device(tmp_path / "disk", 4 * MIB) as device:
+        # As LVM and udev name them.
+        link = tmp_path / "link"
+        link.symlink_to(device.path)
+        connection = Connection("block", str(link))
+        await qemu.start(SERVER, machine(connection))
+        await says(qemu, SERVER, "No bootable device.")
+        with pytest.raises(HypervisorFailed, match="lock"):
+            await qemu.start(OTHER, machine(connection))
+        await qemu.stop(SERVER)
+
+
+@ensureDeferred
+async def test_disks_that_are_served(
+    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+) -> None:
+    local, remote = tmp_path / "local.raw", tmp_path / "remote.raw"
+    for path in (local, remote):
+        disk_file(path, guest.WRITE)
+    credentials(tmp_path / "tls")
+    port = free_port()
+    tls = f"tls-creds-x509,id=tls,endpoint=server,dir={tmp_path / 'tls'},verify-peer=yes"
+    secure = [
+        *("--object", tls, "--tls-creds", "tls", "--bind", HOST, "--port", str(port)),
+        *("--export-name", "a disk"),
+    ]
+    socket = tmp_path / "nbd"
+    with _served(linux.address, "--socket", str(socket), "--export-name", "root"):
+        with _served(str(remote), *secure):
+            boot = Connection("nbd", f"nbd+unix:///root?socket={socket}")
+            served = Connection("nbd", f"nbds://{HOST}:{port}/a%20disk")
+            await qemu.start(SERVER, machine(boot, served))
+            await says(qemu, SERVER, "wrote to vdb")
+            await says(qemu, SERVER, guest.READY)
+            await qemu.detach(SERVER, "vdb")
+            await says(qemu, SERVER, "vdb is gone")
+            assert remote.read_bytes()[512:529] == b"written by boot 1"
+            disk_file(remote, guest.WRITE)
+            await qemu.attach(SERVER, Disk("vdb", served))
+            for _ in range(600):
+                if remote.read_bytes()[512:529] == b"written by boot 1":
+                    break
+                await pause(0.1)
+            else:
+                raise AssertionError("nothing was written")
+        # When its server has gone, what the guest does waits until it is back.
+        with _served(str(remote), *secure):
+            await qemu.detach(SERVER, "vdb")
+    await qemu.stop(SERVER)
+
+
+@contextmanager
+def _served(*words: str) -> Iterator[None]:
+    """Serve a raw disk by NBD, from when somebody listens until the end of the block."""
+    command = ["qemu-nbd", "--format", "raw", "--persistent", "--fork", "--pid-file"]
+    path = Path(words[0])
+    pid_file = path.with_name(f"{path.name}.pid")
+    subprocess.run([*command, str(pid_file), *words[1:], str(path)], check=True, timeout=60)
+    server = os.pidfd_open(int(pid_file.read_text()))
+    try:
+        yield
+    finally:
+        signal.pidfd_send_signal(server, signal.SIGKILL)
+        os.close(server)
