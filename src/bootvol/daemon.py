@@ -21,7 +21,7 @@ from twisted.python import usage
 from twisted.web.server import Site
 
 from bootvol import plugins, settings
-from bootvol.api.http import ApiRoot, make_site
+from bootvol.api.http import ApiRoot, Dialect, make_site
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
@@ -143,7 +143,8 @@ class Daemon(Service):
             quotas,
             self._rates(),
         )
-        return worker, make_site(ApiRoot(NovaApi(identity, core).app.resource(), fault))
+        nova = Dialect((), NovaApi(identity, core).app.resource(), fault)
+        return worker, make_site(ApiRoot(nova, public_url=config.api.public_url))
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
         """Return what tasks work with."""

@@ -15,7 +15,7 @@ from treq.testing import RequestTraversalAgent
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
-from bootvol.api.http import ApiRoot
+from bootvol.api.http import ApiRoot, Dialect
 from bootvol.api.nova import views
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.calls import Core
@@ -75,7 +75,7 @@ async def test_the_server_error_of_the_specification() -> None:
     no_limits = RateLimits([], Clock())
     core = Core(Broken(), other, other, other, other, other, other, other, no_limits)
     api = NovaApi(Anybody(), core)  # type: ignore[arg-type]
-    agent = RequestTraversalAgent(ApiRoot(api.app.resource(), fault))
+    agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app.resource(), fault)))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})
     )
