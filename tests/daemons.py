@@ -30,21 +30,7 @@ listen = ["tcp:{port}:interface=127.0.0.1"]
 [state]
 {state}
 
-[[identity.tokens]]
-token = "ann"
-tenant = "11692683195772"
-user = "ann"
-
-[[identity.tokens]]
-token = "root"
-tenant = "11692683195772"
-user = "root"
-roles = ["admin"]
-
-[[identity.tokens]]
-token = "bob"
-tenant = "22222222222222"
-user = "bob"
+{identity}
 
 [[backends]]
 name = "local"
@@ -61,6 +47,25 @@ directory = "images"
 """
 
 
+#: Who may call: by tokens that never change.
+STATIC = """\
+[[identity.tokens]]
+token = "ann"
+tenant = "11692683195772"
+user = "ann"
+
+[[identity.tokens]]
+token = "root"
+tenant = "11692683195772"
+user = "root"
+roles = ["admin"]
+
+[[identity.tokens]]
+token = "bob"
+tenant = "22222222222222"
+user = "bob"
+"""
+
 #: Where each kind is found.
 _PATHS = {"volume": "os-volumes", "snapshot": "os-snapshots", "server": "servers"}
 
@@ -68,14 +73,17 @@ _PATHS = {"volume": "os-volumes", "snapshot": "os-snapshots", "server": "servers
 EMBEDDED = 'url = "sqlite:///bootvol.db"\ndirectory = "."'
 
 
-def configuration(port: int, more: str = "", state: str = EMBEDDED, backend: str = "") -> str:
+def configuration(
+    port: int, more: str = "", state: str = EMBEDDED, backend: str = "", identity: str = STATIC
+) -> str:
     """Return a daemon's configuration.
 
     :param more: TOML that follows the basic configuration.
     :param state: TOML of its table ``[state]``.
     :param backend: TOML that is added to the table of its backend.
+    :param identity: TOML of the table ``[identity]``.
     """
-    return _CONFIG.format(port=port, more=more, state=state, backend=backend)
+    return _CONFIG.format(port=port, more=more, state=state, backend=backend, identity=identity)
 
 
 @attrs.frozen
@@ -100,10 +108,16 @@ class Running:
     :param more: TOML that follows the basic configuration.
     :param state: TOML of its table ``[state]``.
     :param backend: TOML that is added to the table of its backend.
+    :param identity: TOML of the table ``[identity]``.
     """
 
     def __init__(
-        self, folder: Path, more: str = "", state: str = EMBEDDED, backend: str = ""
+        self,
+        folder: Path,
+        more: str = "",
+        state: str = EMBEDDED,
+        backend: str = "",
+        identity: str = STATIC,
     ) -> None:
         self.folder = folder
         self.images = folder / "images"
@@ -111,7 +125,7 @@ class Running:
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
         self.config = folder / f"{self.port}.conf"
-        self.config.write_text(configuration(self.port, more, state, backend))
+        self.config.write_text(configuration(self.port, more, state, backend, identity))
         self._stopped = False
         self._daemon = Daemon(settings.load(self.config), reactor)
         self._daemon.startService()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import TENANT, configuration
+from tests.daemons import STATIC, TENANT, configuration
 from tests.servers import free_port
 
 BIN = Path(sys.executable).parent
@@ -32,10 +32,16 @@ class Process:
     :param more: TOML that follows the basic configuration.
     :param env: what is added to the environment.
     :param backend: TOML that is added to the table of its backend.
+    :param identity: TOML of the table ``[identity]``.
     """
 
     def __init__(
-        self, folder: Path, more: str = "", env: dict[str, str] | None = None, backend: str = ""
+        self,
+        folder: Path,
+        more: str = "",
+        env: dict[str, str] | None = None,
+        backend: str = "",
+        identity: str = STATIC,
     ) -> None:
         self.env = {**os.environ, **(env or {})}
         self.folder = folder
@@ -43,9 +49,10 @@ class Process:
         self.volumes = folder / "volumes"
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
-        self.base = f"http://127.0.0.1:{self.port}/v1.1/{TENANT}"
+        self.root = f"http://127.0.0.1:{self.port}"
+        self.base = f"{self.root}/v1.1/{TENANT}"
         self.config = folder / "twistd.conf"
-        self.config.write_text(configuration(self.port, more, backend=backend))
+        self.config.write_text(configuration(self.port, more, backend=backend, identity=identity))
         self.log = folder / "log"
         self.start()
 
@@ -59,7 +66,7 @@ class Process:
         for _ in range(400):
             assert self.process.poll() is None, self.log.read_text()
             try:
-                self.get("os-volumes")
+                urllib.request.urlopen(self.root, timeout=30).close()
             except OSError:
                 time.sleep(0.05)
             else:
@@ -122,21 +129,24 @@ class Process:
 
 
 def cli(
-    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run ``bootvol`` with arguments."""
-    return run([BIN / "bootvol", *arguments], env, cwd)
+    return run([BIN / "bootvol", *arguments], env, cwd, stdin)
 
 
 def run(
-    command: Sequence[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; bounded, captured."""
     return subprocess.run(
         command,
         env={**os.environ, **(env or {})},
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=180,
@@ -146,10 +156,14 @@ def run(
 
 @contextmanager
 def process(
-    folder: Path, more: str = "", env: dict[str, str] | None = None, backend: str = ""
+    folder: Path,
+    more: str = "",
+    env: dict[str, str] | None = None,
+    backend: str = "",
+    identity: str = STATIC,
 ) -> Iterator[Process]:
     """Run a daemon until the end of the block; the parameters are :class:`Process`'s."""
-    daemon = Process(folder, more, env, backend)
+    daemon = Process(folder, more, env, backend, identity)
     try:
         yield daemon
     finally:

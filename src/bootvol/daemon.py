@@ -21,6 +21,7 @@ from twisted.python import usage
 from twisted.web.server import Site
 
 from bootvol import plugins, settings
+from bootvol.api.embedded.identity import dialects
 from bootvol.api.http import ApiRoot, Dialect, make_site
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.calls import Core
@@ -30,7 +31,7 @@ from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.interfaces import IHypervisor, PluginContext
+from bootvol.interfaces import IHypervisor, ILogin, PluginContext
 from bootvol.model import GIB, Flavor
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
@@ -143,8 +144,12 @@ class Daemon(Service):
             quotas,
             self._rates(),
         )
-        nova = Dialect((), NovaApi(identity, core).app.resource(), fault)
-        return worker, make_site(ApiRoot(nova, public_url=config.api.public_url))
+        root = ApiRoot(
+            *dialects(ILogin(identity, None), config.availability_zone),
+            Dialect((), NovaApi(identity, core).app.resource(), fault),
+            public_url=config.api.public_url,
+        )
+        return worker, make_site(root)
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
         """Return what tasks work with."""

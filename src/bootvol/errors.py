@@ -223,6 +223,15 @@ class TooManyLogins(BootvolError):
         self.retry_after = retry_after
 
 
+class IdentityFailed(BootvolError):
+    """What the identity service must remember cannot be kept."""
+
+    code = "identity-failed"
+    status = 503
+    remedy = "Ask the operator to look at the daemon's log and at the disk with its state."
+    default_message = "The identity service failed."
+
+
 class Forbidden(BootvolError):
     """The caller lacks the right."""
 

@@ -87,6 +87,18 @@ async def test_the_server_error_of_the_specification() -> None:
     assert json.loads(content) == json.loads(sample)
 
 
+@ensureDeferred
+async def test_links_begin_with_the_public_url() -> None:
+    other: Any = None  # the call has no use for it
+    app = NovaApi(other, other).app.resource()
+    for public_url, shown in ((None, "http://host:1"), ("https://out/x", "https://out/x")):
+        agent = RequestTraversalAgent(ApiRoot(Dialect((), app, fault), public_url=public_url))
+        asked = HTTPClient(agent).get("http://host:1/v1.1/")
+        agent.flush()
+        version = json.loads(await (await asked).content())["version"]
+        assert version["links"] == [{"rel": "self", "href": f"{shown}/v1.1/"}]
+
+
 IMPORT = Import(1, Image("4", "s", "n"))
 
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import attrs
 import orjson
+from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -32,6 +33,7 @@ from bootvol.errors import (
     NotFound,
     RateLimited,
     TooManyLogins,
+    Unauthorized,
     UnsupportedContentType,
 )
 
@@ -84,6 +86,22 @@ def read_json(request: IRequest) -> Any:
         raise MalformedBody from error
 
 
+def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
+    """Return a token that a request carries.
+
+    :raises Unauthorized: it carries none.
+    """
+    found: bytes | None = request.getHeader(header)
+    if not found:
+        raise Unauthorized
+    return found.decode("utf-8", "surrogateescape")
+
+
+def address(request: IRequest) -> str:
+    """Return the address that a request comes from; empty where there is none (a unix socket)."""
+    return str(getattr(request.getClientAddress(), "host", ""))
+
+
 def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[bytes]:
     """Answer with what ``call`` returns; it runs to its end, even if the client leaves."""
     running = to_the_end(Deferred.fromCoroutine(call))
@@ -96,6 +114,28 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     if isinstance(error, RateLimited | TooManyLogins):
         request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
     return write(request, Reply(fault(error), error.status))
+
+
+def route(
+    app: Klein, method: str, path: str, call: Callable[..., Coroutine[Any, Any, Reply]]
+) -> None:
+    """Have an application answer at a path with what ``call`` returns.
+
+    :param path: ``<name>`` in it stands for a segment, which ``call`` gets by that name.
+    :param call: its first parameter is the request.
+    """
+
+    @app.route(path, methods=[method], endpoint=f"{method} {path}")
+    def answered(request: IRequest, **segments: str) -> Deferred[bytes]:
+        return answer(request, call(request, **segments))
+
+
+def tell_errors(app: Klein, fault: Fault) -> None:
+    """Have an application answer with the fault that belongs to what a handler raised."""
+
+    @app.handle_errors(Exception)
+    def failed(request: IRequest, failure: Failure) -> bytes:
+        return told(request, failure, fault)
 
 
 def _known(request: IRequest, failure: Failure) -> BootvolError:

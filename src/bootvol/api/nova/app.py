@@ -13,7 +13,7 @@ from twisted.web.http import MULTIPLE_CHOICE
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import NotFound as UnknownPath
 
-from bootvol.api.http import Reply, answer, told, write
+from bootvol.api.http import Reply, answer, token, told, write
 
 # Each declares its calls.
 from bootvol.api.nova import (  # noqa: F401
@@ -33,7 +33,7 @@ from bootvol.api.nova import (  # noqa: F401
 )
 from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document
 from bootvol.api.nova.faults import fault
-from bootvol.errors import MalformedUrl, Unauthorized
+from bootvol.errors import MalformedUrl
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 
@@ -84,10 +84,7 @@ class NovaApi:
         :raises Unauthorized: nobody that is known.
         :raises MalformedUrl: somebody, but of another tenant.
         """
-        token = request.getHeader(b"x-auth-token")
-        if not token:
-            raise Unauthorized
-        caller = await self._identity.authenticate(token.decode("utf-8", "surrogateescape"))
+        caller = await self._identity.authenticate(token(request))
         if caller.tenant != tenant:
             raise MalformedUrl
         return caller
