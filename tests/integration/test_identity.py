@@ -105,7 +105,7 @@ async def is_logged_in_by_v2(daemon: Running, answer: Answer) -> None:
     catalog = {(each["name"], each["type"]): each for each in access["serviceCatalog"]}
     assert catalog["Compute", "compute"]["endpoints"] == [endpoint]
     assert catalog["Block Storage", "volume"]["endpoints"] == [endpoint]
-    assert {kind for _, kind in catalog} == {"compute", "volume", "image", "identity"}
+    assert {kind for _, kind in catalog} == {"compute", "volume", "identity"}
     listed = await daemon.call("GET", "os-volumes", token=access["token"]["id"])
     assert (listed.status, listed.json) == (200, {"volumes": []})
 
@@ -116,7 +116,7 @@ async def test_v2_without_a_tenant(daemon: Running) -> None:
     access = answer.json["access"]
     assert "tenant" not in access["token"]
     assert access["user"]["roles"] == []
-    assert [each["type"] for each in access["serviceCatalog"]] == ["image", "identity"]
+    assert [each["type"] for each in access["serviceCatalog"]] == ["identity"]
     assert all(
         isinstance(value, str)
         for each in access["serviceCatalog"]
@@ -207,7 +207,6 @@ async def is_logged_in_by_v3(daemon: Running, answer: Answer) -> None:
     assert urls == {
         "compute": f"{root}/v1.1/{TENANT}",
         "volume": f"{root}/v1.1/{TENANT}",
-        "image": f"{root}/image",
         "identity": f"{root}/identity",
     }
     assert (await daemon.call("GET", "os-volumes", token=token)).status == 200
@@ -225,7 +224,7 @@ async def test_v3_without_a_project(daemon: Running) -> None:
         answer = await post(daemon, V3, password(scope))
         assert (answer.status, "project" in answer.json["token"]) == (201, False)
     token = answer.headers["x-subject-token"]
-    assert [each["type"] for each in answer.json["token"]["catalog"]] == ["image", "identity"]
+    assert [each["type"] for each in answer.json["token"]["catalog"]] == ["identity"]
     assert (await daemon.call("GET", "os-volumes", token=token)).status == 401
     for path in ("auth/projects", "projects", "users/10/projects"):
         listed = await daemon.request("GET", f"/identity/v3/{path}", token=token)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ from keystoneauth1 import exceptions
 from keystoneauth1.identity import generic, v2, v3
 from keystoneauth1.session import Session
 
+from bootvol import passwords
 from tests.daemons import TENANT
 from tests.people import ACCESS_KEY, PASSWORD, PASSWORD_HASH, PEOPLE, SECRET_KEY
-from tests.processes import Process, cli, process
+from tests.processes import BIN, Process, cli, process
 
 DEFAULT: dict[str, Any] = {"user_domain_id": "default", "project_domain_name": "Default"}
 VOLUMES = {"service_type": "volume", "region_name": "nova", "interface": "public"}
@@ -119,3 +122,26 @@ def test_hash_password(tmp_path: Path) -> None:
         )
         assert Session(auth).get("/os-volumes", endpoint_filter=VOLUMES).ok
     assert cli("hash-password", stdin="").returncode == 1
+
+
+def test_hash_password_asks_twice_and_shows_nothing() -> None:
+    ours, theirs = os.openpty()
+    asking = subprocess.Popen(
+        [BIN / "bootvol", "hash-password"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    for _ in range(2):
+        while not shown.endswith(b": "):
+            shown += os.read(ours, 1024)
+        os.write(ours, b"tr0ub4dor\n")
+        shown += os.read(ours, 1024)
+    made, _ = asking.communicate(timeout=60)
+    os.close(ours)
+    assert passwords.verify(made.decode().strip(), "tr0ub4dor")
+    assert b"Repeat" in shown
+    assert b"tr0ub4dor" not in shown

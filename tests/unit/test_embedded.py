@@ -144,8 +144,11 @@ async def test_a_key_from_a_file(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"mine: a key has at least 32 bytes"):
         make(text)
     (tmp_path / "mine").write_bytes(os.urandom(32))
-    token = (await log_in(make(text))).token
+    service = make(text)
+    token = (await log_in(service)).token
     await make(text).authenticate(token)
+    await service.revoke((await log_in(service)).token)
+    assert [each.name for each in (tmp_path / "identity").iterdir()] == ["revoked"]
     with pytest.raises(Unauthorized):
         await make().authenticate(token)
 

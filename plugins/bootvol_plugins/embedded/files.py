@@ -26,18 +26,18 @@ def replace(path: Path, content: bytes) -> None:
 def signing_key(directory: Path, file: Path | None) -> bytes:
     """Return the key that tokens are signed with.
 
-    :param directory: where it lies and is made when there is none, if ``file`` is None.
+    :param directory: is made when there is none; the key lies in it and is made, too, if ``file``
+        is None.
     :param file: where another one lies.
     :raises ConfigurationError: it cannot be read or made, or is too short.
     """
     path = file or directory / "key"
     try:
-        if file is None:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not path.exists():
-                # Another daemon may make one at the same time: the first is everybody's.
-                with suppress(FileExistsError):
-                    _write(path, secrets.token_bytes(_KEY), os.link)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if file is None and not path.exists():
+            # Another daemon may make one at the same time: the first is everybody's.
+            with suppress(FileExistsError):
+                _write(path, secrets.token_bytes(_KEY), os.link)
         key = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"identity: {path}: {error.strerror}") from error

@@ -30,10 +30,11 @@ class _Service:
 
 
 _VOLUMES: Final = "/v1.1/{tenant}"
+#: No image service: openstack asks one that is listed before it lists servers, and fails if nothing
+#: answers; without one it goes on.  HP's clients find images where servers are.
 _SERVICES: Final = (
     _Service("Compute", "compute", "1.1", _VOLUMES, _VOLUMES),
     _Service("Block Storage", "volume", "1.1", _VOLUMES, _VOLUMES),
-    _Service("Image Management", "image", "2.0", "/image", "/image"),
     _Service("Identity", "identity", "2.0", "/v2.0/", "/identity"),
 )
 
