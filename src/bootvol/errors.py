@@ -224,7 +224,7 @@ class TooManyLogins(BootvolError):
 
 
 class IdentityFailed(BootvolError):
-    """What the identity service must remember cannot be kept."""
+    """The identity service cannot verify what it is given, or keep what it must remember."""
 
     code = "identity-failed"
     status = 503

@@ -6,7 +6,9 @@ import re
 from typing import Final
 
 from argon2 import PasswordHasher
-from argon2.exceptions import VerifyMismatchError
+from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
+
+from bootvol.errors import IdentityFailed
 
 #: OWASP's least for argon2id (Password Storage Cheat Sheet), 19 MiB and a few hundredths of a
 #: second: a login at once with others must not take the memory and processors of the imports.
@@ -31,12 +33,14 @@ def is_hash(text: str) -> bool:
 def verify(kept: str, password: str) -> bool:
     """Tell whether a hash is of a password; blocks on the processor as long as either way.
 
-    :raises argon2.exceptions.Argon2Error: ``kept`` is no hash, or asks for more than there is.
+    :raises IdentityFailed: ``kept`` is no hash after all, or asks for more memory than there is.
     """
     try:
         return _HASHER.verify(kept, _bytes(password))
     except VerifyMismatchError:
         return False
+    except (Argon2Error, InvalidHashError) as error:
+        raise IdentityFailed(f"A password cannot be verified: {error}") from error
 
 
 def _bytes(password: str) -> bytes:

@@ -419,3 +419,7 @@ def test_passwords() -> None:
     assert passwords.hash_password("p") != passwords.hash_password("p")
     for wrong in ("", "p", kept[:-1] + " ", kept + "\n", kept.replace("argon2id", "argon2i")):
         assert not passwords.is_hash(wrong)
+    damaged = kept[:-2]
+    assert passwords.is_hash(damaged)
+    with pytest.raises(IdentityFailed, match="cannot be verified"):
+        passwords.verify(damaged, "p")

@@ -247,7 +247,7 @@ def public_url(request: IRequest) -> str:
 
 def _asked_at(request: Request) -> str:
     scheme = "https" if request.isSecure() else "http"
-    host = (request.getHeader(b"host") or b"localhost").decode("ascii")
+    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
     return f"{scheme}://{host}"
 
 
