@@ -30,21 +30,7 @@ listen = ["tcp:{port}:interface=127.0.0.1"]
 [state]
 {state}
 
-[[identity.tokens]]
-token = "ann"
-tenant = "11692683195772"
-user = "ann"
-
-[[identity.tokens]]
-token = "root"
-tenant = "11692683195772"
-user = "root"
-roles = ["admin"]
-
-[[identity.tokens]]
-token = "bob"
-tenant = "22222222222222"
-user = "bob"
+{identity}
 
 {first}
 
@@ -63,6 +49,25 @@ directory = "images"
 """
 
 
+#: Who may call: by tokens that never change.
+STATIC = """\
+[[identity.tokens]]
+token = "ann"
+tenant = "11692683195772"
+user = "ann"
+
+[[identity.tokens]]
+token = "root"
+tenant = "11692683195772"
+user = "root"
+roles = ["admin"]
+
+[[identity.tokens]]
+token = "bob"
+tenant = "22222222222222"
+user = "bob"
+"""
+
 #: Where each kind is found.
 _PATHS = {"volume": "os-volumes", "snapshot": "os-snapshots", "server": "servers"}
 
@@ -71,7 +76,12 @@ EMBEDDED = 'url = "sqlite:///bootvol.db"\ndirectory = "."'
 
 
 def configuration(
-    port: int, more: str = "", state: str = EMBEDDED, backend: str = "", first: str = ""
+    port: int,
+    more: str = "",
+    state: str = EMBEDDED,
+    backend: str = "",
+    first: str = "",
+    identity: str = STATIC,
 ) -> str:
     """Return a daemon's configuration.
 
@@ -79,8 +89,11 @@ def configuration(
     :param state: TOML of its table ``[state]``.
     :param backend: TOML that is added to the table of its backend.
     :param first: TOML of another backend, which new volumes are made on then.
+    :param identity: TOML of the table ``[identity]``.
     """
-    return _CONFIG.format(port=port, more=more, state=state, backend=backend, first=first)
+    return _CONFIG.format(
+        port=port, more=more, state=state, backend=backend, first=first, identity=identity
+    )
 
 
 @attrs.frozen
@@ -106,6 +119,7 @@ class Running:
     :param state: TOML of its table ``[state]``.
     :param backend: TOML that is added to the table of its backend.
     :param first: TOML of another backend, which new volumes are made on then.
+    :param identity: TOML of the table ``[identity]``.
     """
 
     def __init__(
@@ -115,6 +129,7 @@ class Running:
         state: str = EMBEDDED,
         backend: str = "",
         first: str = "",
+        identity: str = STATIC,
     ) -> None:
         self.folder = folder
         self.images = folder / "images"
@@ -122,7 +137,7 @@ class Running:
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
         self.config = folder / f"{self.port}.conf"
-        self.config.write_text(configuration(self.port, more, state, backend, first))
+        self.config.write_text(configuration(self.port, more, state, backend, first, identity))
         self._stopped = False
         self._daemon = Daemon(settings.load(self.config), reactor)
         self._daemon.startService()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import TENANT, configuration
+from tests.daemons import STATIC, TENANT, configuration
 from tests.servers import free_port
 
 BIN = Path(sys.executable).parent
@@ -33,6 +33,7 @@ class Process:
     :param env: what is added to the environment.
     :param backend: TOML that is added to the table of its backend.
     :param first: TOML of another backend, which new volumes are made on then.
+    :param identity: TOML of the table ``[identity]``.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Process:
         env: dict[str, str] | None = None,
         backend: str = "",
         first: str = "",
+        identity: str = STATIC,
     ) -> None:
         self.env = {**os.environ, **(env or {})}
         self.folder = folder
@@ -52,7 +54,9 @@ class Process:
         self.url = f"http://127.0.0.1:{self.port}"
         self.base = f"{self.url}/v1.1/{TENANT}"
         self.config = folder / "twistd.conf"
-        self.config.write_text(configuration(self.port, more, backend=backend, first=first))
+        self.config.write_text(
+            configuration(self.port, more, backend=backend, first=first, identity=identity)
+        )
         self.log = folder / "log"
         self.start()
 
@@ -66,7 +70,7 @@ class Process:
         for _ in range(400):
             assert self.process.poll() is None, self.log.read_text()
             try:
-                self.get("os-volumes")
+                urllib.request.urlopen(self.url, timeout=30).close()
             except OSError:
                 time.sleep(0.05)
             else:
@@ -129,21 +133,24 @@ class Process:
 
 
 def cli(
-    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run ``bootvol`` with arguments."""
-    return run([BIN / "bootvol", *arguments], env, cwd)
+    return run([BIN / "bootvol", *arguments], env, cwd, stdin)
 
 
 def run(
-    command: Sequence[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; bounded, captured."""
     return subprocess.run(
         command,
         env={**os.environ, **(env or {})},
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=180,
@@ -158,9 +165,10 @@ def process(
     env: dict[str, str] | None = None,
     backend: str = "",
     first: str = "",
+    identity: str = STATIC,
 ) -> Iterator[Process]:
     """Run a daemon until the end of the block; the parameters are :class:`Process`'s."""
-    daemon = Process(folder, more, env, backend, first)
+    daemon = Process(folder, more, env, backend, first, identity)
     try:
         yield daemon
     finally:

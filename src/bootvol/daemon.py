@@ -22,7 +22,8 @@ from twisted.python import usage
 from twisted.web.server import Site
 
 from bootvol import plugins, settings
-from bootvol.api.http import ApiRoot, make_site
+from bootvol.api.embedded.identity import dialects
+from bootvol.api.http import ApiRoot, Dialect, make_site
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
@@ -31,7 +32,7 @@ from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.interfaces import IClosable, IHypervisor, PluginContext
+from bootvol.interfaces import IClosable, IHypervisor, ILogin, PluginContext
 from bootvol.model import GIB, Flavor
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
@@ -147,7 +148,12 @@ class Daemon(Service):
             quotas,
             self._rates(),
         )
-        return worker, make_site(ApiRoot(NovaApi(identity, core).app.resource(), fault))
+        root = ApiRoot(
+            *dialects(ILogin(identity, None), config.availability_zone),
+            Dialect((), NovaApi(identity, core).app.resource(), fault),
+            public_url=config.api.public_url,
+        )
+        return worker, make_site(root)
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
         """Return what tasks work with."""

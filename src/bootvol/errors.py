@@ -199,6 +199,39 @@ class Unauthorized(BootvolError):
     default_message = "This server could not verify that you are authorized to access it."
 
 
+class LoginFailed(Unauthorized):
+    """The credentials are wrong, or do not give access to the project that was asked for."""
+
+    code = "login-failed"
+    remedy = "Check the name, the password or key, and the project; then log in again."
+    default_message = "The request you have made requires authentication."
+
+
+class TooManyLogins(BootvolError):
+    """Too many logins have failed, or are under way at once.
+
+    :param retry_after: seconds, more than 0, after which to try again.
+    """
+
+    code = "too-many-logins"
+    status = 429
+    remedy = "Wait as long as Retry-After says; then log in again."
+    default_message = "Too many logins; try again later."
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class IdentityFailed(BootvolError):
+    """The identity service cannot verify what it is given, or keep what it must remember."""
+
+    code = "identity-failed"
+    status = 503
+    remedy = "Ask the operator to look at the daemon's log and at the disk with its state."
+    default_message = "The identity service failed."
+
+
 class Forbidden(BootvolError):
     """The caller lacks the right."""
 

@@ -22,7 +22,9 @@ from bootvol.interfaces import BackendPlugin, HypervisorPlugin, IdentityPlugin, 
 from bootvol.options import BASE, ConfigPath, Options
 
 #: Keys whose values are secrets: a mistake in one is told without its value.
-_SECRET: Final = frozenset({"token", "tokens", "password", "secret", "url"})
+_SECRET: Final = frozenset(
+    {"token", "tokens", "password", "password_hash", "secret", "secret_hash", "url"}
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 Limit = Annotated[int, Field(ge=-1)]
@@ -35,9 +37,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Api(Options):
-    """``[api]``: where the API listens, as Twisted endpoint descriptions."""
+    """``[api]``: where the API listens (Twisted endpoint descriptions) and is reached."""
 
     listen: list[str] = Field(default=["tcp:8776:interface=127.0.0.1"], min_length=1)
+    public_url: str | None = Field(default=None, pattern=r"^https?://[!-~]*[!-.0-~]$")
 
     @field_validator("listen")
     @classmethod

@@ -1,11 +1,24 @@
-"""Every first-party identity service passes the same suite."""
+"""Every first-party identity service passes the same suites."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from pytest_twisted import blockon
+from twisted.internet.defer import Deferred
 
 from bootvol.interfaces import PluginContext
-from bootvol.model import Caller
-from bootvol.testing.identities import Subject, make_identity_tests
+from bootvol.model import AccessKey, Caller, Named, Password, Which
+from bootvol.testing.identities import (
+    LoginSubject,
+    Subject,
+    make_identity_tests,
+    make_login_tests,
+)
 from bootvol_plugins.static import PLUGIN, StaticOptions
+from tests import people
+from tests.daemons import OTHER_TENANT, TENANT
 
 
 def _static(context: PluginContext, _folder: Path) -> Subject:
@@ -22,4 +35,33 @@ def _static(context: PluginContext, _folder: Path) -> Subject:
     )
 
 
+def _embedded(context: PluginContext, folder: Path) -> Subject:
+    identity: Any = people.identity(context, folder)
+    valid = {}
+    for user, password, tenant in (
+        ("ann", people.PASSWORD, TENANT),
+        ("bob", people.BOBS, OTHER_TENANT),
+    ):
+        login = identity.login(Password(Which(name=user), password), Which(id=tenant), "")
+        session = blockon(Deferred.fromCoroutine(login))
+        valid[session.token] = Caller(session.user.id, tenant, session.roles)
+    return Subject(identity, valid)
+
+
+def _login(context: PluginContext, folder: Path) -> LoginSubject:
+    return LoginSubject(
+        lambda: people.identity(context, folder),
+        Named("10", "ann"),
+        people.PASSWORD,
+        {
+            Named(TENANT, "demo"): frozenset({"admin", "member"}),
+            Named(OTHER_TENANT, "other"): frozenset({"member"}),
+        },
+        Named("closed", "closed"),
+        [AccessKey(people.ACCESS_KEY, people.SECRET_KEY)],
+    )
+
+
 TestStatic = make_identity_tests(_static)
+TestEmbedded = make_identity_tests(_embedded)
+TestEmbeddedLogin = make_login_tests(_login)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootvol import settings
+from bootvol import passwords, settings
 from bootvol.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +135,8 @@ def test_databases(tmp_path: Path) -> None:
         ("[other]\n" + LEAST, "other: there is no such key. Remove it, or use one of:"),
         ('[api]\nlisten = ["nothing"]\n' + LEAST, "api.listen: ['nothing']: 'nothing' is no Tw"),
         ('[api]\nlisten = ["tcp:x"]\n' + LEAST, "'tcp:x' is no Twisted server endpoint"),
+        ('[api]\npublic_url = "x.org"\n' + LEAST, "api.public_url: 'x.org': String should match"),
+        ('[api]\npublic_url = "http://x/"\n' + LEAST, "api.public_url: 'http://x/': String should"),
         ("[api]\nlisten = []\n" + LEAST, "api.listen: []: List should have at least 1 item"),
         ('[state]\nurl = "mysql://x"\n' + LEAST, "state.url: (hidden): the database is either"),
         ('[state]\nurl = "x"\n' + LEAST, "state.url: (hidden): this is not a database URL"),
@@ -230,6 +232,26 @@ def test_mistakes(tmp_path: Path, text: str, told: str) -> None:
     assert told in message
     assert message.startswith(str(tmp_path / "twistd.conf"))
     assert "secret-token" not in message
+
+
+def test_the_embedded_identity_as_it_is_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = (
+        (ROOT / "docs" / "identity.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    )
+    rest = LEAST[LEAST.index("[[backends]]") :]
+    with pytest.raises(ConfigurationError, match="the environment has no ANNS_SECRET_HASH") as told:
+        load(tmp_path, shown + rest)
+    assert "identity.users[0].access_keys[0].secret_hash: (hidden)" in str(told.value)
+    monkeypatch.setenv("ANNS_SECRET_HASH", passwords.hash_password("x"))
+    found = load(tmp_path, shown + rest).identity.options.model_dump()
+    assert found["directory"] == tmp_path / "var" / "identity"
+    assert (found["key_file"], found["token_hours"]) == (None, 12.0)
+    with pytest.raises(ConfigurationError) as told:
+        load(tmp_path, shown.replace("$argon2id", "plain-secret") + rest)
+    assert "identity.users[0].password_hash: (hidden): this is not a hash" in str(told.value)
+    assert "plain-secret" not in str(told.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from treq.testing import RequestTraversalAgent
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
-from bootvol.api.http import ApiRoot
+from bootvol.api.http import ApiRoot, Dialect
 from bootvol.api.nova import views
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.calls import Core
@@ -75,7 +75,7 @@ async def test_the_server_error_of_the_specification() -> None:
     no_limits = RateLimits([], Clock())
     core = Core(Broken(), other, other, other, other, other, other, other, no_limits)
     api = NovaApi(Anybody(), core)  # type: ignore[arg-type]
-    agent = RequestTraversalAgent(ApiRoot(api.app.resource(), fault))
+    agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app.resource(), fault)))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})
     )
@@ -85,6 +85,18 @@ async def test_the_server_error_of_the_specification() -> None:
     content = await answer.content()
     sample = (GOLDEN / "hp-bootable-volumes-fault-500.json").read_text()
     assert json.loads(content) == json.loads(sample)
+
+
+@ensureDeferred
+async def test_links_begin_with_the_public_url() -> None:
+    other: Any = None  # the call has no use for it
+    app = NovaApi(other, other).app.resource()
+    for public_url, shown in ((None, "http://host:1"), ("https://out/x", "https://out/x")):
+        agent = RequestTraversalAgent(ApiRoot(Dialect((), app, fault), public_url=public_url))
+        asked = HTTPClient(agent).get("http://host:1/v1.1/")
+        agent.flush()
+        version = json.loads(await (await asked).content())["version"]
+        assert version["links"] == [{"rel": "self", "href": f"{shown}/v1.1/"}]
 
 
 IMPORT = Import(1, Image("4", "s", "n"))

@@ -5,11 +5,14 @@ A handler's work is not cut off when its client leaves: Klein would cancel it ha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from math import ceil
 from typing import Any, Final
 from uuid import uuid4
 
 import attrs
 import orjson
+from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -18,12 +21,19 @@ from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from bootvol.errors import (
     BodyTooLarge,
     BootvolError,
     MalformedBody,
     MalformedUrl,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    TooManyLogins,
+    Unauthorized,
     UnsupportedContentType,
 )
 
@@ -35,6 +45,9 @@ _IDLE: Final = 60
 _JSON: Final = b"application/json; charset=UTF-8"
 
 _log = Logger()
+
+#: Turns an error into the object that a dialect shows.
+Fault = Callable[[BootvolError], object]
 
 
 @attrs.frozen
@@ -73,6 +86,73 @@ def read_json(request: IRequest) -> Any:
         raise MalformedBody from error
 
 
+def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
+    """Return a token that a request carries.
+
+    :raises Unauthorized: it carries none.
+    """
+    found: bytes | None = request.getHeader(header)
+    if not found:
+        raise Unauthorized
+    return found.decode("utf-8", "surrogateescape")
+
+
+def address(request: IRequest) -> str:
+    """Return the address that a request comes from; empty where there is none (a unix socket)."""
+    return str(getattr(request.getClientAddress(), "host", ""))
+
+
+def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[bytes]:
+    """Answer with what ``call`` returns; it runs to its end, even if the client leaves."""
+    running = to_the_end(Deferred.fromCoroutine(call))
+    return running.addCallback(lambda reply: write(request, reply))
+
+
+def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
+    """Set status and headers for what a handler raised, and return the fault that tells of it."""
+    error = _known(request, failure)
+    if isinstance(error, RateLimited | TooManyLogins):
+        request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
+    return write(request, Reply(fault(error), error.status))
+
+
+def route(
+    app: Klein, method: str, path: str, call: Callable[..., Coroutine[Any, Any, Reply]]
+) -> None:
+    """Have an application answer at a path with what ``call`` returns.
+
+    :param path: ``<name>`` in it stands for a segment, which ``call`` gets by that name.
+    :param call: its first parameter is the request.
+    """
+
+    @app.route(path, methods=[method], endpoint=f"{method} {path}")
+    def answered(request: IRequest, **segments: str) -> Deferred[bytes]:
+        return answer(request, call(request, **segments))
+
+
+def tell_errors(app: Klein, fault: Fault) -> None:
+    """Have an application answer with the fault that belongs to what a handler raised."""
+
+    @app.handle_errors(Exception)
+    def failed(request: IRequest, failure: Failure) -> bytes:
+        return told(request, failure, fault)
+
+
+def _known(request: IRequest, failure: Failure) -> BootvolError:
+    error = failure.value
+    if isinstance(error, BootvolError):
+        return error
+    if isinstance(error, WrongMethod):
+        request.setHeader(b"Allow", ", ".join(error.valid_methods or ()).encode("ascii"))
+        return MethodNotAllowed()
+    if isinstance(error, HTTPException):
+        return NotFound()
+    _log.failure(
+        "{request_id} failed", failure, request_id=getattr(request, "request_id", "a request")
+    )
+    return BootvolError()
+
+
 def to_the_end(call: Deferred[Reply]) -> Deferred[Reply]:
     """Return a Deferred like ``call`` that may be cancelled without cancelling ``call``."""
     outer: Deferred[Reply] = Deferred()
@@ -91,6 +171,8 @@ class ApiRequest(Request):
     """A request whose body is never held beyond :data:`LARGEST_BODY`."""
 
     too_large = False
+    #: See :func:`public_url`.
+    public_url = ""
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
@@ -109,32 +191,64 @@ class ApiRequest(Request):
             super().handleContentChunk(data)
 
 
+@attrs.frozen
+class Dialect:
+    """A part of the API.
+
+    :ivar prefix: the segments that its paths begin with; the application does not see them.
+    :ivar app: the Klein application's resource.
+    """
+
+    prefix: tuple[bytes, ...]
+    app: KleinResource
+    fault: Fault
+
+
 class ApiRoot(Resource):
     """Sees to what no handler can: bodies too large, paths that are no text, suffixes.
 
-    :param app: the Klein application's resource.
-    :param fault: turns an error into the object that the dialect shows.
+    :param dialects: the first whose prefix fits answers; the last one's fits always.
+    :param public_url: where clients reach the API; None is wherever they say they do.
     """
 
     isLeaf = True
 
-    def __init__(self, app: KleinResource, fault: Any) -> None:
+    def __init__(self, *dialects: Dialect, public_url: str | None = None) -> None:
         super().__init__()
-        self._app = app
-        self._fault = fault
+        self._dialects = dialects
+        self._public_url = public_url
 
-    def render(self, request: Request) -> Any:
+    def render(self, request: ApiRequest) -> Any:
         """Answer, or hand the request on to the application."""
         request_id = getattr(request, "request_id", "")
         request.setHeader(b"X-Compute-Request-Id", request_id.encode("ascii"))
+        path = request.postpath or []
+        dialect = next(
+            each for each in self._dialects if each.prefix == tuple(path[: len(each.prefix)])
+        )
         try:
             if getattr(request, "too_large", False):
                 raise BodyTooLarge
             _check_host(request)
             _take_suffix(request)
-            return self._app.render(request)
+            request.public_url = self._public_url or _asked_at(request)
         except BootvolError as error:
-            return write(request, Reply(self._fault(error), error.status))
+            return write(request, Reply(dialect.fault(error), error.status))
+        length = len(dialect.prefix)
+        request.prepath = [*(request.prepath or []), *path[:length]]
+        request.postpath = path[length:] or [b""]
+        return dialect.app.render(request)
+
+
+def public_url(request: IRequest) -> str:
+    """Return the URL of the API's root, as clients reach it, without a slash at its end."""
+    return str(getattr(request, "public_url", ""))
+
+
+def _asked_at(request: Request) -> str:
+    scheme = "https" if request.isSecure() else "http"
+    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
+    return f"{scheme}://{host}"
 
 
 def _check_host(request: Request) -> None:

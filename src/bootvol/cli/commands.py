@@ -79,6 +79,25 @@ def upgrade(config: Path) -> None:
     click.echo("The database is up to date.")
 
 
+@bootvol.command("hash-password")
+def hash_password() -> None:
+    """Print the hash of a password or secret key, for the configuration.
+
+    Asks for it; where standard input is no terminal, its first line is taken.
+    """
+    import sys
+
+    from bootvol import passwords
+
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise CommandFailed("there is no password")
+    click.echo(passwords.hash_password(password))
+
+
 def _settings(file: Path) -> Settings:
     from bootvol import settings
     from bootvol.errors import ConfigurationError

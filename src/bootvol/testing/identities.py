@@ -1,18 +1,19 @@
-"""The contract suite of :class:`bootvol.interfaces.IIdentity`."""
+"""The contract suites of :class:`bootvol.interfaces.IIdentity` and of :class:`ILogin`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 from pytest_twisted import ensureDeferred
 from zope.interface.verify import verifyObject
 
-from bootvol.errors import Unauthorized
-from bootvol.interfaces import IIdentity, PluginContext
-from bootvol.model import Caller
+from bootvol.errors import LoginFailed, TooManyLogins, Unauthorized
+from bootvol.interfaces import IIdentity, ILogin, PluginContext
+from bootvol.model import AccessKey, Caller, Credentials, EarlierToken, Named, Password, Which
 from bootvol.testing.contract import Contract
 
 
@@ -63,3 +64,164 @@ def make_identity_tests(
             return make(context, tmp_path)
 
     return TestIdentity
+
+
+@attrs.frozen
+class LoginSubject:
+    """A service that people log in through, and what the suite is told about it.
+
+    :ivar make: makes it; called again, as after a restart, it makes it with what it remembers.
+    :ivar user: somebody who may log in, and ``password`` with it; ``projects``, at least two, are
+        those that may be logged in to, each with its roles, and ``closed`` is another one.
+    :ivar others: other ways for the same user to log in.
+    """
+
+    make: Callable[[], Any]
+    user: Named
+    password: str
+    projects: Mapping[Named, frozenset[str]]
+    closed: Named
+    others: Sequence[Credentials] = ()
+
+    @property
+    def credentials(self) -> Sequence[Credentials]:
+        """Every way for the user to log in."""
+        by_id, by_name = Which(id=self.user.id), Which(name=self.user.name)
+        return [Password(by_id, self.password), Password(by_name, self.password), *self.others]
+
+
+class LoginContract(Contract):
+    """What every such service must do.  Subclasses provide the fixture ``subject``."""
+
+    @ensureDeferred
+    async def test_provides_the_interfaces(self, subject: LoginSubject) -> None:
+        service = subject.make()
+        verifyObject(IIdentity, service)
+        verifyObject(ILogin, service)
+
+    @ensureDeferred
+    async def test_logs_in_to_each_project(self, subject: LoginSubject) -> None:
+        service = subject.make()
+        for project, roles in subject.projects.items():
+            for credentials in subject.credentials:
+                for which in (Which(id=project.id), Which(name=project.name)):
+                    session = await service.login(credentials, which, "192.0.2.1")
+                    assert (session.user, session.project) == (subject.user, project)
+                    assert session.roles == roles
+                    assert set(session.projects) == set(subject.projects)
+                    assert session.issued_at < session.expires_at
+                    assert await service.session(session.token) == session
+                    caller = await service.authenticate(session.token)
+                    assert caller == Caller(subject.user.id, project.id, roles)
+
+    @ensureDeferred
+    async def test_goes_on_from_a_token_without_a_project(self, subject: LoginSubject) -> None:
+        service = subject.make()
+        for credentials in subject.credentials:
+            session = await service.login(credentials, None, "192.0.2.1")
+            assert session.project is None
+            assert session.roles == frozenset()
+            assert set(session.projects) == set(subject.projects)
+            with pytest.raises(Unauthorized):
+                await service.authenticate(session.token)
+            for project in subject.projects:
+                again = await service.login(
+                    EarlierToken(session.token), Which(id=project.id), "192.0.2.1"
+                )
+                assert again.project == project
+                assert again.token != session.token
+                # Nobody stays for ever by going on and on.
+                assert again.expires_at == session.expires_at
+
+    @ensureDeferred
+    async def test_says_the_same_of_all_that_is_wrong(self, subject: LoginSubject) -> None:
+        service = subject.make()
+        right, project = subject.credentials[0], Which(id=next(iter(subject.projects)).id)
+        user = Which(id=subject.user.id)
+        wrong: list[tuple[Credentials, Which | None]] = [
+            (Password(user, subject.password + "x"), project),
+            (Password(user, ""), project),
+            (Password(Which(id="nobody"), subject.password), project),
+            (Password(Which(), subject.password), project),
+            (Password(Which(subject.user.id, "somebody else"), subject.password), project),
+            (AccessKey("nobody's", "secret"), project),
+            (EarlierToken("x"), project),
+            (right, Which(id=subject.closed.id)),
+            (right, Which(name=subject.closed.name)),
+            (right, Which(id="no project")),
+            (right, Which()),
+        ]
+        for number, (credentials, which) in enumerate(wrong):
+            with pytest.raises(LoginFailed) as caught:
+                await service.login(credentials, which, f"192.0.2.{number}")
+            assert caught.value.message == LoginFailed.default_message
+
+    @ensureDeferred
+    async def test_takes_whatever_is_sent(self, subject: LoginSubject) -> None:
+        service = subject.make()
+        user = Which(id=subject.user.id)
+        for hostile in ["", "\0", "\ud800", "é" * 100_000, "' OR 1=1", "../../x"]:
+            attempts: list[tuple[Credentials, Which | None]] = [
+                (Password(Which(id=hostile), "x"), None),
+                (Password(user, hostile), None),
+                (AccessKey(hostile, hostile), None),
+                (EarlierToken(hostile), None),
+                (subject.credentials[0], Which(id=hostile)),
+            ]
+            for number, (credentials, which) in enumerate(attempts):
+                with pytest.raises(LoginFailed):
+                    await service.login(credentials, which, f"{hostile}{number}")
+            for call in (service.session, service.revoke, service.authenticate):
+                with pytest.raises(Unauthorized):
+                    await call(hostile)
+
+    @ensureDeferred
+    async def test_what_is_revoked_stays_so(self, subject: LoginSubject) -> None:
+        service = subject.make()
+        project = Which(id=next(iter(subject.projects)).id)
+        ended, other = [
+            (await service.login(subject.credentials[0], project, "192.0.2.1")).token
+            for _ in range(2)
+        ]
+        await service.revoke(ended)
+        for each in (service, subject.make()):
+            for call in (each.authenticate, each.session, each.revoke):
+                with pytest.raises(Unauthorized):
+                    await call(ended)
+            with pytest.raises(LoginFailed):
+                await each.login(EarlierToken(ended), project, "192.0.2.1")
+            await each.authenticate(other)
+
+    @ensureDeferred
+    async def test_slows_down_who_guesses(self, subject: LoginSubject) -> None:
+        service = subject.make()
+        user = Which(id=subject.user.id)
+        with pytest.raises(TooManyLogins) as caught:
+            await _guess(service, user)
+        assert caught.value.retry_after > 0
+        # Nor does the right password help then; but from elsewhere it does.
+        with pytest.raises(TooManyLogins):
+            await service.login(Password(user, subject.password), None, "192.0.2.1")
+        await service.login(Password(user, subject.password), None, "198.51.100.1")
+
+
+async def _guess(service: Any, user: Which) -> None:
+    for number in range(100):
+        with pytest.raises(LoginFailed):
+            await service.login(Password(user, f"guess {number}"), None, "192.0.2.1")
+
+
+def make_login_tests(
+    make: Callable[[PluginContext, Path], LoginSubject],
+) -> type[LoginContract]:
+    """Return the suite for one service, to be named in a test module.
+
+    :param make: makes the subject from a context and an empty folder; called once a test.
+    """
+
+    class TestLogin(LoginContract):
+        @pytest.fixture
+        def subject(self, context: PluginContext, tmp_path: Path) -> LoginSubject:
+            return make(context, tmp_path)
+
+    return TestLogin

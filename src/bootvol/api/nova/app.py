@@ -8,15 +8,12 @@ from urllib.parse import unquote
 
 from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import MULTIPLE_CHOICE
 from twisted.web.iweb import IRequest
-from werkzeug.exceptions import HTTPException
-from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from werkzeug.exceptions import NotFound as UnknownPath
 
-from bootvol.api.http import Reply, to_the_end, write
+from bootvol.api.http import Reply, answer, token, told, write
 
 # Each declares its calls.
 from bootvol.api.nova import (  # noqa: F401
@@ -36,14 +33,7 @@ from bootvol.api.nova import (  # noqa: F401
 )
 from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document
 from bootvol.api.nova.faults import fault
-from bootvol.errors import (
-    BootvolError,
-    MalformedUrl,
-    MethodNotAllowed,
-    NotFound,
-    RateLimited,
-    Unauthorized,
-)
+from bootvol.errors import MalformedUrl
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 
@@ -53,8 +43,6 @@ class NovaApi:
 
     :param identity: says whom a token speaks for.
     """
-
-    _log = Logger()
 
     def __init__(self, identity: IIdentity, core: Core) -> None:
         self.app = Klein()
@@ -86,8 +74,7 @@ class NovaApi:
             return Reply(await call.run(ask, **path), call.status)
 
         def route(request: IRequest, tenant: str, **path: str) -> Deferred[bytes]:
-            answer = to_the_end(Deferred.fromCoroutine(answered(request, tenant, path)))
-            return answer.addCallback(lambda reply: write(request, reply))
+            return answer(request, answered(request, tenant, path))
 
         return route
 
@@ -97,10 +84,7 @@ class NovaApi:
         :raises Unauthorized: nobody that is known.
         :raises MalformedUrl: somebody, but of another tenant.
         """
-        token = request.getHeader(b"x-auth-token")
-        if not token:
-            raise Unauthorized
-        caller = await self._identity.authenticate(token.decode("utf-8", "surrogateescape"))
+        caller = await self._identity.authenticate(token(request))
         if caller.tenant != tenant:
             raise MalformedUrl
         return caller
@@ -109,24 +93,7 @@ class NovaApi:
         """Answer with the fault that belongs to what was raised."""
         if failure.check(UnknownPath) and not versions.is_version(request.postpath[0]):
             return write(request, Reply(versions.choices(request), MULTIPLE_CHOICE))
-        error = self._known(request, failure)
-        return write(request, Reply(fault(error), error.status))
-
-    def _known(self, request: IRequest, failure: Failure) -> BootvolError:
-        error = failure.value
-        if isinstance(error, RateLimited):
-            request.setHeader(b"Retry-After", str(error.retry_after).encode("ascii"))
-        if isinstance(error, BootvolError):
-            return error
-        if isinstance(error, WrongMethod):
-            request.setHeader(b"Allow", ", ".join(error.valid_methods or ()).encode("ascii"))
-            return MethodNotAllowed()
-        if isinstance(error, HTTPException):
-            return NotFound()
-        self._log.failure(
-            "{request_id} failed", failure, request_id=getattr(request, "request_id", "a request")
-        )
-        return BootvolError()
+        return told(request, failure, fault)
 
 
 def _target(request: IRequest) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 from twisted.web.iweb import IRequest
 from typing_extensions import TypedDict
 
+from bootvol.api.http import public_url
 from bootvol.api.nova.calls import document
 
 #: Where calls lie: HP's version, and the name under which later clients look for the same.
@@ -117,6 +118,4 @@ def _version(request: IRequest, base: str) -> VersionShown:
 
 
 def _link(request: IRequest, path: str) -> Link:
-    scheme = "https" if request.isSecure() else "http"
-    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
-    return {"rel": "self", "href": f"{scheme}://{host}/{path}"}
+    return {"rel": "self", "href": f"{public_url(request)}/{path}"}

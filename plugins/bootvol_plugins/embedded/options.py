@@ -1,0 +1,113 @@
+"""The plugin's settings: who there is, and what each may do where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
+
+from bootvol import passwords
+from bootvol.options import ConfigPath, Options
+
+
+def _read(value: object, info: ValidationInfo) -> object:
+    """Return a hash that is given as itself, as ``file:PATH`` or as ``env:NAME``.
+
+    No message holds any of it: an operator may have written the secret itself.
+    """
+    if not isinstance(value, str):
+        return value
+    kind, _, rest = value.partition(":")
+    if kind == "file":
+        path = TypeAdapter(ConfigPath).validate_python(rest, context=info.context)
+        try:
+            value = path.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise ValueError(f"the file {rest} cannot be read") from None
+    elif kind == "env":
+        value = os.environ.get(rest, "").strip()
+        if not value:
+            raise ValueError(f"the environment has no {rest}")
+    if not passwords.is_hash(value):
+        raise ValueError("this is not a hash; `bootvol hash-password` makes one")
+    return value
+
+
+#: An argon2id hash.
+Hash = Annotated[str, BeforeValidator(_read)]
+#: Is part of tokens and, a project's, of paths.
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@+-]{1,64}$")]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+def _name(data: dict[str, Any]) -> Any:
+    return data.get("name", "unnamed")
+
+
+class ProjectTable(Options):
+    """One ``[[identity.projects]]``."""
+
+    name: Name
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
+        default_factory=_name, validate_default=True
+    )
+
+
+class AccessKeyTable(Options):
+    """One ``[[identity.users.access_keys]]``."""
+
+    key: str = Field(pattern=r"^[!-~]{1,255}$")
+    secret_hash: Hash
+
+
+class UserTable(Options):
+    """One ``[[identity.users]]``; ``roles`` are by the projects' names."""
+
+    name: Name
+    id: Id = Field(default_factory=_name, validate_default=True)
+    password_hash: Hash | None = None
+    access_keys: list[AccessKeyTable] = Field(default=[])
+    roles: dict[str, Annotated[list[Name], Field(min_length=1)]] = Field(default={})
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        if self.password_hash is None and not self.access_keys:
+            raise ValueError(f"the user {self.name!r} has neither password_hash nor access_keys")
+        return self
+
+
+class EmbeddedOptions(Options):
+    """``[identity]`` of this plugin."""
+
+    directory: ConfigPath = Field(default=Path("var/identity"), validate_default=True)
+    key_file: ConfigPath | None = None
+    token_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 12.0
+    projects: list[ProjectTable] = Field(min_length=1)
+    users: list[UserTable] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _differ("project name", (each.name for each in self.projects))
+        _differ("project id", (each.id for each in self.projects))
+        _differ("user name", (each.name for each in self.users))
+        _differ("user id", (each.id for each in self.users))
+        _differ("access key", (key.key for each in self.users for key in each.access_keys))
+        known = {each.name for each in self.projects}
+        for user in self.users:
+            for project in user.roles:
+                if project not in known:
+                    raise ValueError(
+                        f"the user {user.name!r} has roles in {project!r}, which is no project"
+                    )
+        return self
+
+
+def _differ(what: str, given: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for each in given:
+        if each in seen:
+            raise ValueError(f"the {what} {each!r} is given twice")
+        seen.add(each)

@@ -1,0 +1,1 @@
+"""What bootvol serves by itself where there is no OpenStack around it: identity."""

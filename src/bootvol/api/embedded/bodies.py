@@ -1,0 +1,43 @@
+"""What both versions of the identity API read of a request."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from twisted.web.iweb import IRequest
+
+from bootvol.api.http import read_json
+from bootvol.errors import InvalidRequest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: An id or a name.
+Text = Annotated[str, Field(max_length=255)]
+#: A password, a secret key or a token.
+Secret = Annotated[str, Field(max_length=4096)]
+
+
+class Body(BaseModel):
+    """The root of the models: null means absent, and what is not known is ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
+
+
+#: What a client that names several ways to log in, or none, is told.
+ONE_WAY: Final = "give one way to log in that is known here"
+
+
+def read(request: IRequest, model: type[Model]) -> Model:
+    """Return a request's body.
+
+    :raises bootvol.errors.InvalidRequest: it is no JSON, or not of this form; what it holds is not
+        repeated.
+    """
+    try:
+        return model.model_validate(read_json(request))
+    except ValidationError as error:
+        detail = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in detail["loc"])
+        text = detail["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"Invalid input for {where or 'the body'}: {text}") from None

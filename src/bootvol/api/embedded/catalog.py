@@ -1,0 +1,101 @@
+"""The catalog: where a client that has logged in finds what (reference, section 1.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from bootvol.model import Named
+
+
+@attrs.frozen
+class _Service:
+    """A service, and where it is below the API's root.
+
+    :ivar name: by which old clients look it up; newer ones go by ``type``.
+    :ivar v2: the path that a catalog of identity v2.0 shows, and ``v3`` one of v3.
+    """
+
+    name: str
+    type: str
+    version: str
+    v2: str
+    v3: str
+
+    @property
+    def of_a_project(self) -> bool:
+        """Whether each project has an endpoint of its own."""
+        return "{tenant}" in self.v2
+
+
+_VOLUMES: Final = "/v1.1/{tenant}"
+#: No image service: openstack asks one that is listed before it lists servers, and fails if nothing
+#: answers; without one it goes on.  HP's clients find images where servers are.
+_SERVICES: Final = (
+    _Service("Compute", "compute", "1.1", _VOLUMES, _VOLUMES),
+    _Service("Block Storage", "volume", "1.1", _VOLUMES, _VOLUMES),
+    _Service("Identity", "identity", "2.0", "/v2.0/", "/identity"),
+)
+
+
+@attrs.frozen
+class Catalog:
+    """Lists the services.
+
+    :ivar region: what every endpoint shows as its region.
+    """
+
+    region: str
+
+    def v2(self, url: str, project: Named | None) -> list[dict[str, Any]]:
+        """Return the catalog in the form of identity v2.0.
+
+        :param url: of the API's root.
+        :param project: whose endpoints are shown; None leaves out what has some.
+        """
+        return [
+            {
+                "name": each.name,
+                "type": each.type,
+                "endpoints": [
+                    {
+                        "tenantId": project.id if project else "",
+                        "publicURL": url + _filled(each.v2, project),
+                        "region": self.region,
+                        "versionId": each.version,
+                        "versionInfo": url + each.v2.partition("{tenant}")[0],
+                        "versionList": url,
+                    }
+                ],
+            }
+            for each in _shown(project)
+        ]
+
+    def v3(self, url: str, project: Named | None) -> list[dict[str, Any]]:
+        """Return the catalog in the form of identity v3; the parameters are :meth:`v2`'s."""
+        return [
+            {
+                "id": each.type,
+                "name": each.name,
+                "type": each.type,
+                "endpoints": [
+                    {
+                        "id": f"{each.type}-public",
+                        "interface": "public",
+                        "region": self.region,
+                        "region_id": self.region,
+                        "url": url + _filled(each.v3, project),
+                    }
+                ],
+            }
+            for each in _shown(project)
+        ]
+
+
+def _shown(project: Named | None) -> list[_Service]:
+    return [each for each in _SERVICES if project is not None or not each.of_a_project]
+
+
+def _filled(path: str, project: Named | None) -> str:
+    return path.format(tenant=project.id) if project else path

@@ -1,0 +1,425 @@
+"""The identity service ``embedded``: what it refuses, what it remembers, and what it costs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from pydantic import ValidationError
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from bootvol import passwords
+from bootvol.errors import (
+    ConfigurationError,
+    IdentityFailed,
+    LoginFailed,
+    TooManyLogins,
+    Unauthorized,
+)
+from bootvol.interfaces import PluginContext
+from bootvol.model import EarlierToken, Password, Session, Which
+from bootvol.threads import Threads
+from bootvol_plugins.embedded import files, revoked, throttle
+from bootvol_plugins.embedded.identity import EmbeddedIdentity
+from bootvol_plugins.embedded.throttle import Throttle
+from tests.daemons import TENANT
+from tests.people import BOBS, PASSWORD, PASSWORD_HASH, PEOPLE, identity, options
+
+DEMO = Which(name="demo")
+OTHER = Which(name="other")
+ANN = Password(Which(name="ann"), PASSWORD)
+
+Make = Callable[..., EmbeddedIdentity]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time of the service."""
+    clock = Clock()
+    clock.advance(1_700_000_000)
+    return clock
+
+
+@pytest.fixture
+def make(clock: Clock, threads: Threads, tmp_path: Path) -> Make:
+    """Make the service; again, with another configuration, as after a restart."""
+    context = PluginContext(clock, threads, "identity")
+    return lambda text=PEOPLE: identity(context, tmp_path, text)
+
+
+async def log_in(service: EmbeddedIdentity, project: Which | None = DEMO) -> Session:
+    """Log ann in."""
+    return await service.login(ANN, project, "192.0.2.1")
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_a_token_ends(make: Make, clock: Clock) -> None:
+    service = make()
+    session = await log_in(service)
+    assert (session.expires_at - session.issued_at).total_seconds() == 12 * 3600
+    clock.advance(12 * 3600 - 1)
+    await service.authenticate(session.token)
+    # Going on elsewhere does not make it longer.
+    later = await service.login(EarlierToken(session.token), OTHER, "192.0.2.1")
+    clock.advance(1)
+    for token in (session.token, later.token):
+        with pytest.raises(Unauthorized):
+            await service.authenticate(token)
+
+
+@ensureDeferred
+async def test_the_lifetime_is_a_setting(make: Make) -> None:
+    short = PEOPLE.replace('"embedded"', '"embedded"\ntoken_hours = 0.5')
+    session = await log_in(make(short))
+    assert (session.expires_at - session.issued_at).total_seconds() == 1800
+
+
+@ensureDeferred
+async def test_a_restart_changes_nothing(make: Make) -> None:
+    session = await log_in(make())
+    assert await make().session(session.token) == session
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ('name = "ann"\nid = "10"', 'name = "ann"\nid = "11"'),
+        ('demo = ["admin", "member"], ', ""),
+        (PASSWORD_HASH, passwords.hash_password(PASSWORD)),
+    ],
+    ids=["the user", "the role", "the password"],
+)
+@ensureDeferred
+async def test_what_is_taken_away_counts_at_once(make: Make, was: str, becomes: str) -> None:
+    assert was in PEOPLE
+    token = (await log_in(make())).token
+    changed = make(PEOPLE.replace(was, becomes))
+    for call in (changed.authenticate, changed.session):
+        with pytest.raises(Unauthorized):
+            await call(token)
+
+
+@ensureDeferred
+async def test_what_is_given_counts_at_once(make: Make) -> None:
+    token = (await log_in(make(), OTHER)).token
+    changed = make(
+        PEOPLE.replace(
+            'other = ["member"] }\n\n[[identity.users.a', 'other = ["x"] }\n\n[[identity.users.a'
+        )
+    )
+    assert (await changed.authenticate(token)).roles == {"x"}
+
+
+# --- the key -------------------------------------------------------------------------------------
+
+
+def test_the_key_is_made_once_and_nobody_elses(make: Make, tmp_path: Path) -> None:
+    make()
+    key = tmp_path / "identity" / "key"
+    content = key.read_bytes()
+    assert len(content) == 32
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+    make()
+    assert key.read_bytes() == content
+    assert list(key.parent.iterdir()) == [key]
+
+
+@ensureDeferred
+async def test_a_key_from_a_file(make: Make, tmp_path: Path) -> None:
+    text = PEOPLE.replace('"embedded"', '"embedded"\nkey_file = "mine"')
+    with pytest.raises(ConfigurationError, match=r"mine: No such file"):
+        make(text)
+    (tmp_path / "mine").write_bytes(b"short")
+    with pytest.raises(ConfigurationError, match=r"mine: a key has at least 32 bytes"):
+        make(text)
+    (tmp_path / "mine").write_bytes(os.urandom(32))
+    service = make(text)
+    token = (await log_in(service)).token
+    await make(text).authenticate(token)
+    await service.revoke((await log_in(service)).token)
+    assert [each.name for each in (tmp_path / "identity").iterdir()] == ["revoked"]
+    with pytest.raises(Unauthorized):
+        await make().authenticate(token)
+
+
+# --- what is revoked -----------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_what_has_expired_is_forgotten(make: Make, clock: Clock, tmp_path: Path) -> None:
+    service = make()
+    await service.revoke((await log_in(service)).token)
+    file = tmp_path / "identity" / "revoked"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    size = file.stat().st_size
+    clock.advance(13 * 3600)
+    await service.revoke((await log_in(service)).token)
+    assert file.stat().st_size == size
+
+
+@ensureDeferred
+async def test_nobody_fills_the_disk(
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revoked, "MOST", 2)
+    service = make()
+    for _ in range(2):
+        await service.revoke((await log_in(service)).token)
+    last = (await log_in(service)).token
+    with pytest.raises(TooManyLogins) as caught:
+        await service.revoke(last)
+    await service.authenticate(last)
+    bob = await service.login(Password(Which(name="bob"), BOBS), OTHER, "192.0.2.1")
+    await service.revoke(bob.token)
+    clock.advance(caught.value.retry_after)
+    await service.revoke((await log_in(service)).token)
+
+
+@ensureDeferred
+async def test_several_at_once_are_all_kept(make: Make) -> None:
+    service = make()
+    tokens = [(await log_in(service)).token for _ in range(5)]
+    revoking = [Deferred.fromCoroutine(service.revoke(token)) for token in tokens]
+    for each in revoking:
+        await each
+    again = make()
+    for token in tokens:
+        with pytest.raises(Unauthorized):
+            await again.authenticate(token)
+
+
+@ensureDeferred
+async def test_a_disk_that_fails_is_told(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    service = make()
+    token = (await log_in(service)).token
+    monkeypatch.setattr(files, "replace", fail)
+    with pytest.raises(IdentityFailed):
+        await service.revoke(token)
+    with pytest.raises(Unauthorized):
+        await service.authenticate(token)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"ann": 1}', '{"ann": {"x": "y"}}', "\xff"])
+def test_a_broken_list_is_not_taken_for_an_empty_one(
+    make: Make, tmp_path: Path, content: str
+) -> None:
+    make()
+    (tmp_path / "identity" / "revoked").write_text(content, encoding="latin-1")
+    with pytest.raises(ConfigurationError, match="revoked: cannot be read"):
+        make()
+
+
+# --- guessing ------------------------------------------------------------------------------------
+
+
+def test_the_delays(clock: Clock) -> None:
+    delays = []
+    guesses = Throttle(clock.seconds)
+    for _ in range(throttle.FREE + 12):
+        guesses.check(b"k")
+        guesses.failed(b"k")
+        try:
+            guesses.check(b"k")
+        except TooManyLogins as error:
+            delays.append(error.retry_after)
+            clock.advance(error.retry_after)
+    assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]
+    guesses.failed(b"k")
+    guesses.check(b"other")
+    clock.advance(throttle.FORGIVEN)
+    for _ in range(throttle.FREE - 1):
+        guesses.failed(b"k")
+    guesses.check(b"k")
+
+
+def test_a_success_clears(clock: Clock) -> None:
+    guesses = Throttle(clock.seconds)
+    for _ in range(throttle.FREE - 1):
+        guesses.failed(b"k")
+    guesses.succeeded(b"k")
+    guesses.failed(b"k")
+    guesses.check(b"k")
+
+
+def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "MOST", 3)
+    guesses = Throttle(clock.seconds)
+    for _ in range(throttle.FREE):
+        guesses.failed(b"first")
+    for number in range(2):
+        guesses.failed(b"%d" % number)
+    with pytest.raises(TooManyLogins):
+        guesses.check(b"first")
+    guesses.failed(b"last")
+    guesses.check(b"first")
+
+
+@ensureDeferred
+async def test_addresses_of_one_network_are_one(make: Make) -> None:
+    service = make()
+    wrong = Password(Which(name="ann"), "wrong")
+    for number in range(throttle.FREE):
+        with pytest.raises(LoginFailed):
+            await service.login(wrong, None, f"2001:db8::{number:x}")
+    with pytest.raises(TooManyLogins):
+        await service.login(wrong, None, "2001:db8::ffff")
+    with pytest.raises(LoginFailed):
+        await service.login(wrong, None, "2001:db8:0:1::1")
+
+
+# --- what it costs -------------------------------------------------------------------------------
+
+
+@attrs.define
+class Held:
+    """Threads whose calls wait until the test lets them end.
+
+    :ivar calls: what is under way, each with its arguments.
+    """
+
+    calls: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = attrs.Factory(list)
+
+    async def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Take a call."""
+        waiting: Deferred[Any] = Deferred()
+        self.calls.append((waiting, call, arguments))
+        return await waiting
+
+    def end(self) -> None:
+        """Let the first one end."""
+        waiting, call, arguments = self.calls.pop(0)
+        waiting.callback(call(*arguments))
+
+
+@ensureDeferred
+async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> None:
+    held = Held()
+    service = identity(PluginContext(clock, held, "identity"), tmp_path)  # type: ignore[arg-type]
+    logins = [
+        Deferred.fromCoroutine(service.login(ANN, DEMO, f"192.0.2.{number}"))
+        for number in range(2 + 32)
+    ]
+    assert len(held.calls) == 2
+    with pytest.raises(TooManyLogins) as caught:
+        await service.login(ANN, DEMO, "198.51.100.1")
+    assert caught.value.retry_after == 1
+    while held.calls:
+        assert len(held.calls) <= 2
+        held.end()
+    for each in logins:
+        assert (await each).user.name == "ann"
+
+
+@ensureDeferred
+async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: Path) -> None:
+    held = Held()
+    service = identity(PluginContext(clock, held, "identity"), tmp_path)  # type: ignore[arg-type]
+    wrong = Password(Which(name="ann"), "wrong")
+    logins = [Deferred.fromCoroutine(service.login(wrong, None, "192.0.2.1")) for _ in range(30)]
+    looked_at = 0
+    while held.calls:
+        looked_at += 1
+        held.end()
+    assert looked_at <= throttle.FREE + 1
+    for each in logins:
+        with pytest.raises((LoginFailed, TooManyLogins)):
+            await each
+
+
+@ensureDeferred
+async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> None:
+    held = Held()
+    service = identity(PluginContext(clock, held, "identity"), tmp_path)  # type: ignore[arg-type]
+    cost = []
+    for name in ("ann", "nobody"):
+        login = Deferred.fromCoroutine(service.login(Password(Which(name=name), "x"), None, name))
+        ((_, call, (kept, _given)),) = held.calls
+        cost.append((call, kept.rpartition("$")[0].rpartition("$")[0]))
+        held.end()
+        with pytest.raises(LoginFailed):
+            await login
+    assert cost[0] == cost[1]
+
+
+@ensureDeferred
+async def test_the_decoys_password_opens_nothing(make: Make) -> None:
+    """What is verified for somebody unknown is somebody's hash: it must not let in."""
+    with pytest.raises(LoginFailed):
+        await make().login(Password(Which(name="nobody"), PASSWORD), None, "192.0.2.1")
+
+
+# --- the configuration ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "told"),
+    [
+        (PASSWORD_HASH, PASSWORD, "this is not a hash; `bootvol hash-password` makes one"),
+        (PASSWORD_HASH, "file:none", "the file none cannot be read"),
+        (PASSWORD_HASH, "file:", "this is not a path"),
+        (PASSWORD_HASH, "env:BOOTVOL_NONE", "the environment has no BOOTVOL_NONE"),
+        ('name = "bob"', 'name = "ann"', "the user name 'ann' is given twice"),
+        ('name = "bob"', 'name = "bob"\nid = "10"', "the user id '10' is given twice"),
+        ('name = "bob"', 'name = "bob marley"', "String should match pattern"),
+        ('name = "closed"', 'name = "demo"\nid = "x"', "the project name 'demo' is given twice"),
+        ('name = "closed"', f'name = "x"\nid = "{TENANT}"', "the project id '11692683195772' is"),
+        ('name = "closed"', 'id = "x"', "Field required"),
+        ("{ other", "{ nowhere", "the user 'bob' has roles in 'nowhere', which is no project"),
+        ('other = ["member"] }\n\n', "other = [] }\n\n", "List should have at least 1 item"),
+        ('plugin = "embedded"', 'plugin = "embedded"\ntoken_hours = 0', "greater than 0"),
+    ],
+)
+def test_mistakes(tmp_path: Path, was: str, becomes: str, told: str) -> None:
+    assert was in PEOPLE
+    with pytest.raises(ValidationError) as caught:
+        options(tmp_path, PEOPLE.replace(was, becomes))
+    assert told in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_somebody_who_cannot_log_in(tmp_path: Path) -> None:
+    text = f'{PEOPLE}\n[[identity.users]]\nname = "eve"\n'
+    with pytest.raises(ValidationError, match="the user 'eve' has neither password_hash nor"):
+        options(tmp_path, text)
+
+
+@ensureDeferred
+async def test_hashes_from_elsewhere(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hash").write_text(PASSWORD_HASH + "\n")
+    monkeypatch.setenv("BOOTVOL_ANNS_HASH", PASSWORD_HASH)
+    for place in ("file:hash", f"file:{tmp_path}/hash", "env:BOOTVOL_ANNS_HASH"):
+        session = await log_in(make(PEOPLE.replace(PASSWORD_HASH, place)))
+        assert session.project is not None
+        assert session.project.id == TENANT
+
+
+def test_passwords() -> None:
+    kept = passwords.hash_password("p\ud800é")
+    assert passwords.is_hash(kept)
+    assert passwords.verify(kept, "p\ud800é")
+    assert not passwords.verify(kept, "p\ud800e")
+    assert passwords.hash_password("p") != passwords.hash_password("p")
+    for wrong in ("", "p", kept[:-1] + " ", kept + "\n", kept.replace("argon2id", "argon2i")):
+        assert not passwords.is_hash(wrong)
+    damaged = kept[:-2]
+    assert passwords.is_hash(damaged)
+    with pytest.raises(IdentityFailed, match="cannot be verified"):
+        passwords.verify(damaged, "p")
