@@ -28,10 +28,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 # What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
-# PostgreSQL, file systems to break, what a guest of our own is made of.
+# PostgreSQL, file systems to break, what a guest of our own is made of, LVM and a kernel to run it in.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
-	  mount grub-common grub-pc-bin
+	  mount grub-common grub-pc-bin user-mode-linux kmod iproute2 lvm2 thin-provisioning-tools
 	sh tests/guest/fetch.sh
 
 $(VENV)/bin/python:
