@@ -72,6 +72,14 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
 
 def pytest(folder: Path, module: str, seconds: int = 240) -> subprocess.CompletedProcess[str]:
     """Run the tests of one module in the machine."""
-    options = ["-p", "no:cacheprovider", "--basetemp", "/dev/shm/inside", "--color=no", "--tb=short", "--durations=5"]
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "--basetemp",
+        "/dev/shm/inside",
+        "--color=no",
+        "--tb=short",
+        "--durations=5",
+    ]
     module_path = _HERE / f"{module}.py"
     return run(folder, [sys.executable, "-m", "pytest", *options, module_path], seconds)
