@@ -19,8 +19,6 @@ from bootvol_plugins.lvm.commands import Lvm
 
 #: Seconds after which it is looked again: guests write, too.
 _AGE: Final = 5.0
-#: So many bytes are written between two looks in any case.
-_LEAST: Final = 16 * 1024 * 1024
 _FIELDS: Final = ("lv_size", "data_percent", "metadata_percent")
 
 
@@ -67,9 +65,11 @@ class Pool:
         """
         async with self._looking:
             if length > self._left or self._clock.seconds() - self._looked > _AGE:
+                free = await self.check()
+                if length > free:
+                    raise NoSpace(f"Backend {self._backend} has no room for what is written.")
                 # Half of it: others write as well.
-                self._left = max(await self.check() // 2, _LEAST)
-                self._looked = self._clock.seconds()
+                self._left, self._looked = max(free // 2, length), self._clock.seconds()
             self._left -= length
 
     async def _look(self) -> Any:

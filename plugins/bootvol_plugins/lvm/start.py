@@ -41,7 +41,7 @@ def check_pool(name: str, binary: str, group: str, pool: str) -> int:
     :param name: of the backend.
     :raises ConfigurationError: it is not.
     """
-    fields = ["segtype", "zero", "chunk_size", "lv_when_full"]
+    fields = ["segtype", "zero", "discards", "chunk_size", "lv_when_full"]
     words = commands.report_of("lvs", fields, "-S", f'lv_name="{pool}"', group)
     found = _report(name, binary, words)
     if not found or found[0]["segtype"] != "thin-pool":
@@ -54,6 +54,11 @@ def check_pool(name: str, binary: str, group: str, pool: str) -> int:
         raise ConfigurationError(
             f"backend {name!r}: pool {group}/{pool} does not zero new chunks, so volumes would show"
             f" what others held. Let it: lvchange --zero y {group}/{pool}"
+        )
+    if found[0]["discards"] == "ignore":
+        raise ConfigurationError(
+            f"backend {name!r}: pool {group}/{pool} takes no space back, so clones cannot be cut"
+            f" short. Let it: lvchange --discards passdown {group}/{pool}"
         )
     if found[0]["lv_when_full"] == "queue":
         _log.warn(
