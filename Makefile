@@ -28,11 +28,12 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 # What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
-# PostgreSQL, file systems to break, what a guest of our own is made of, a Ceph cluster.
+# PostgreSQL, file systems to break, what a guest of our own is made of, a Ceph cluster, LVM and a
+# kernel to run it in.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
 	  mount grub-common grub-pc-bin ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd \
-	  python3-rados qemu-block-extra
+	  python3-rados qemu-block-extra user-mode-linux kmod iproute2 lvm2 thin-provisioning-tools
 	sh tests/guest/fetch.sh
 
 $(VENV)/bin/python:

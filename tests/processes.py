@@ -67,7 +67,7 @@ class Process:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=self.env, stdout=log, stderr=log
             )
-        for _ in range(400):
+        for _ in range(1200):
             assert self.process.poll() is None, self.log.read_text()
             try:
                 urllib.request.urlopen(self.url, timeout=30).close()

@@ -7,7 +7,10 @@ is the same for all, and so is how the system's errors become the contract's.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -21,6 +24,10 @@ from bootvol.threads import Threads
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The most zeros that are written at once; bytes.
 _BLANK: Final = 1024 * 1024
+#: How much a thread zeroes before it is seen whether that is still wanted; bytes.
+_PIECE: Final = 64 * 1024 * 1024
+#: From linux/fs.h: make a range of a block device read as zeros, whatever the device can do for it.
+_BLKZEROOUT: Final = 0x127F
 
 
 @contextmanager
@@ -111,9 +118,13 @@ class OpenDevice:
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`.
 
-        Zeros are written: Python has no call that gives their space back.
+        Zeros are written: Python has no call that gives the space of a file back, and a block
+        device that forgets need not give zeros back.
         """
-        await self._threads.run(self._zero, self._open_descriptor(), offset, length)
+        end = offset + length
+        for start in range(offset, end, _PIECE):
+            descriptor = self._open_descriptor()
+            await self._threads.run(self._zero, descriptor, start, min(_PIECE, end - start))
 
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
@@ -158,6 +169,10 @@ class OpenDevice:
 
     def _zero(self, descriptor: int, offset: int, length: int) -> None:
         with failures(f"Zeroing {self._name} failed"):
+            if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+                # The system writes them, around the page cache, or has the device do it.
+                fcntl.ioctl(descriptor, _BLKZEROOUT, struct.pack("=QQ", offset, length))
+                return
             blank = memoryview(bytes(min(length, _BLANK)))
             end = offset + length
             while offset < end:

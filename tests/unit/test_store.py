@@ -58,7 +58,7 @@ def a_claim(
     db: Connection, holder: str, *, bootable: bool, now: float, until: float, **more: Any
 ) -> Any:
     """Claim as a worker does that has one backend and no other job."""
-    mine = {"backends": ["b"], "busy": {kind: [] for kind in Kind}, **more}
+    mine = {"backends": ["b"], "zeroed": [], "busy": {kind: [] for kind in Kind}, **more}
     full = mine.pop("full", [])
     claimer = claims.Holder(
         holder, daemon=holder.split("/")[0], serves=True, now=now, until=until, **mine

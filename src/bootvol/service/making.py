@@ -106,8 +106,15 @@ class MakeBlank(Making):
     kind = Kind.VOLUME
 
     async def work(self, claim: Held) -> Event:
-        """Allocate it."""
+        """Allocate it, and zero what is there already."""
         await self.with_room(lambda: self.place.allocate(self._name, self._size))
+        if not self.place.capabilities.reads_zero_when_new:
+            writer = await self.place.open_writer(self._name)
+            try:
+                await writer.zero(0, self._size)
+                await writer.flush()
+            finally:
+                await writer.close()
         return Event.COMPLETE
 
 

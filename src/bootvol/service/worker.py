@@ -1,8 +1,8 @@
 """Brings what is unsettled to an end: claims it, and has a job work on each.
 
 The status of a volume, snapshot or server is the intent.  Imports may take hours, copies of volumes
-minutes, all else is quick.  Each has a lane with a limit of its own, so that a removal never waits
-for a download.
+minutes, and so may zeroing the volumes of backends that hand out old blocks; all else is quick.
+Each has a lane with a limit of its own, so that a removal never waits for a download.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from bootvol.store import volumes as volume_rows
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
-#: How many quick jobs run at once, and how many copies of volumes.
+#: How many quick jobs run at once, how many copies of volumes, and how many volumes are zeroed.
 _QUICK: Final = 4
 _COPIES: Final = 2
+_ZEROINGS: Final = 2
 
 
 @attrs.frozen
@@ -69,6 +70,7 @@ class Worker(Service):
         self._lanes = [
             _Lane(self._claim_import, imports.total, self.wake),
             _Lane(lambda: self._claim(queue.claim_copy), _COPIES, self.wake),
+            _Lane(lambda: self._claim(queue.claim_zeroing), _ZEROINGS, self.wake),
             _Lane(lambda: self._claim(queue.claim_quick), _QUICK, self.wake),
         ]
         self._begun: Deferred[None] = succeed(None)
@@ -142,14 +144,19 @@ class Worker(Service):
 
     def _holder(self, full: Collection[str] = ()) -> claims.Holder:
         """Return a new holder, which may not work on the backends that are ``full``."""
-        now = self._tools.clock.seconds()
+        now, backends = self._tools.clock.seconds(), self._tools.backends
         busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for job in self._jobs:
             busy[job.task.kind].append(job.task.id)
         return claims.Holder(
             name=f"{self._tools.daemon}/{uuid4().hex[:12]}",
             daemon=self._tools.daemon,
-            backends=set(self._tools.backends.names).difference(full),
+            backends=set(backends.names).difference(full),
+            zeroed=[
+                name
+                for name in backends.names
+                if not backends.named(name).capabilities.reads_zero_when_new
+            ],
             busy=busy,
             serves=self._tools.hypervisor is not None,
             now=now,

@@ -24,6 +24,8 @@ class Holder:
     :ivar name: of this one claim, ``DAEMON/…``, never used again.
     :ivar daemon: who asks: some work is a certain daemon's.
     :ivar backends: names of the backends whose volumes it may work on.
+    :ivar zeroed: names of those whose volumes are zeroed whole, when they are made blank and when
+        they are removed.
     :ivar busy: ids of what it works on already, whatever the clock says of their leases.
     :ivar serves: whether it runs servers.
     :ivar now: seconds since 1970; a lease that ended before then is nobody's.
@@ -33,6 +35,7 @@ class Holder:
     name: str
     daemon: str
     backends: Collection[str]
+    zeroed: Collection[str]
     busy: Mapping[Kind, Collection[int]]
     serves: bool
     now: float

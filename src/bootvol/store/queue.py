@@ -41,16 +41,27 @@ def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
     return _first(connection, holder, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
 
 
+def claim_zeroing(connection: Connection, holder: claims.Holder) -> Subject | None:
+    """Claim a blank volume or a removal where all of it is zeroed, which may take long, too."""
+    zeroed = {
+        Kind.VOLUME: and_(volumes.c.backend.in_(holder.zeroed), or_(_blank(), _removal())),
+        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(holder.zeroed), _snapshot_removal()),
+    }
+    return _first(connection, holder, zeroed)
+
+
 def claim_quick(connection: Connection, holder: claims.Holder) -> Subject | None:
     """Claim what is quick: removals, blank volumes, attaching, servers."""
+    quick = volumes.c.backend.not_in(holder.zeroed)
     wanted = {
         Kind.VOLUME: and_(
-            volumes.c.backend.in_(holder.backends), or_(_blank(), _removal(), _move(holder))
+            volumes.c.backend.in_(holder.backends),
+            or_(and_(quick, or_(_blank(), _removal())), _move(holder)),
         ),
         Kind.SNAPSHOT: and_(
             snapshots.c.backend.in_(holder.backends),
-            snapshots.c.status == Status.DELETING,
-            ~exists().where(volumes.c.snapshot_id == snapshots.c.id, volumes.c.status.in_(MAKING)),
+            snapshots.c.backend.not_in(holder.zeroed),
+            _snapshot_removal(),
         ),
     }
     if holder.serves:
@@ -76,6 +87,13 @@ def _blank() -> ColumnElement[bool]:
 
 def _removal() -> ColumnElement[bool]:
     return and_(volumes.c.status == Status.DELETING, ~_COPIED)
+
+
+def _snapshot_removal() -> ColumnElement[bool]:
+    return and_(
+        snapshots.c.status == Status.DELETING,
+        ~exists().where(volumes.c.snapshot_id == snapshots.c.id, volumes.c.status.in_(MAKING)),
+    )
 
 
 def _move(holder: claims.Holder) -> ColumnElement[bool]:

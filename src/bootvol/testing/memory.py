@@ -20,6 +20,7 @@ from bootvol.interfaces import (
 from bootvol.model import Connection
 
 _PAGE: Final = 65536
+_ZEROS: Final = bytes(_PAGE)
 
 
 class Memory:
@@ -31,14 +32,24 @@ class Memory:
 
     def __init__(self, size: int, fill: int) -> None:
         self.size = size
-        self.pages: dict[int, bytearray] = {}
+        self.pages: dict[int, bytes | bytearray] = {}
         self._fill = fill
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes."""
         for page, start, done, count in self._pieces(offset, len(data)):
-            kept = self.pages.setdefault(page, bytearray([self._fill]) * _PAGE)
+            kept = self.pages.get(page)
+            if not isinstance(kept, bytearray):
+                kept = self.pages[page] = bytearray(kept or bytes([self._fill]) * _PAGE)
             kept[start : start + count] = data[done : done + count]
+
+    def zero(self, offset: int, length: int) -> None:
+        """Write zeros; whole pages of them are one."""
+        for page, start, _, count in self._pieces(offset, length):
+            if count == _PAGE:
+                self.pages[page] = _ZEROS
+            else:
+                self.write(page * _PAGE + start, memoryview(_ZEROS)[:count])
 
     def read(self, offset: int, length: int) -> bytes:
         """Read bytes."""
@@ -149,10 +160,7 @@ class _OpenMemory:
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`."""
         await self._turn()
-        memory = self._checked(offset, length)
-        for start in range(offset, offset + length, _PAGE):
-            count = min(_PAGE, offset + length - start)
-            memory.write(start, memoryview(bytes(count)))
+        self._checked(offset, length).zero(offset, length)
 
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""

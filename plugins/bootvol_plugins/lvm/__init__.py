@@ -1,0 +1,24 @@
+"""Backend ``lvm``: each volume is a logical volume, on its own extents or in a thin pool."""
+
+from __future__ import annotations
+
+from bootvol.interfaces import BackendPlugin, IBlockBackend, PluginContext
+from bootvol_plugins.lvm.options import LvmOptions
+
+
+def _make(options: LvmOptions, context: PluginContext) -> IBlockBackend:
+    """Blocks on LVM's commands: the reactor does not run yet.
+
+    :raises ConfigurationError: LVM, the volume group or the thin pool is not there or not fit.
+    """
+    from bootvol_plugins.lvm.backend import ThickBackend, ThinBackend
+    from bootvol_plugins.lvm.start import check_group, check_pool
+
+    binary = check_group(context.name, options)
+    if options.pool is None:
+        return ThickBackend(context, binary, options.group)
+    chunk = check_pool(context.name, binary, options.group, options.pool)
+    return ThinBackend(context, binary, options.group, options.pool, chunk, options.full_percent)
+
+
+PLUGIN = BackendPlugin(LvmOptions, _make)

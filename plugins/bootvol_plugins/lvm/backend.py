@@ -1,0 +1,276 @@
+"""Volumes in a volume group: thick ones, wiped when they are deleted, and thin ones, which clone.
+
+Only logical volumes with bootvol's tag are ever touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from twisted.internet.defer import DeferredLock
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from bootvol.devices import OpenDevice, failures
+from bootvol.errors import BackendFailed
+from bootvol.interfaces import (
+    Capabilities,
+    IBlockBackend,
+    ICloningBackend,
+    IVolumeReader,
+    IVolumeWriter,
+    PluginContext,
+)
+from bootvol.model import Connection
+from bootvol_plugins.lvm.commands import Lvm
+from bootvol_plugins.lvm.pools import Pool, PoolWriter
+from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, TAG, Found
+
+#: Whole blocks of 4 KiB suit direct I/O on any disk.
+_BLOCK: Final = 4096
+#: How often, and after how many seconds each time, it is looked whether a volume still is in use:
+#: udev opens what somebody has just closed.
+_LOOKS: Final = 5
+_LOOK: Final = 1.0
+#: How much is wiped between two looks at the clock, in bytes, and seconds between two reports.
+_WIPED: Final = 1024**3
+_REPORT: Final = 10.0
+#: Of each volume group: one command at a time changes it.
+_LOCKS: Final[dict[str, DeferredLock]] = {}
+
+
+class LvmBackend:
+    """What thick and thin volumes have in common.
+
+    :param binary: the path of LVM's program.
+    :param group: the volume group.
+    """
+
+    _log = Logger()
+
+    def __init__(self, context: PluginContext, binary: str, group: str) -> None:
+        self.name = context.name
+        self._group = group
+        self._threads = context.threads
+        self._clock = context.reactor
+        self._lvm = Lvm(context.reactor, binary, context.name)
+        self._changing = _LOCKS.setdefault(group, DeferredLock())
+
+    async def allocate(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
+        async with self._changing:
+            if await self._find(volume) is None:
+                await self._make(volume, size)
+        found = await self._active(volume)
+        if found.size != found.whole(size):
+            raise BackendFailed(f"Something else is in the place of {self._called(volume)}.")
+        await self._made(volume, size, found)
+
+    async def _make(self, volume: str, size: int) -> None:
+        """Make a volume that there is not."""
+        raise NotImplementedError
+
+    async def _made(self, volume: str, size: int, found: Found) -> None:
+        """Do to a new volume what is still to do; perhaps it has been done."""
+
+    async def open_writer(self, volume: str) -> IVolumeWriter:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
+        return await self._open_to_write(volume)
+
+    async def open_reader(self, volume: str) -> IVolumeReader:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
+        found = await self._active(volume)
+
+        def opened() -> OpenDevice:
+            with failures(f"Opening {self._called(volume)} failed"):
+                descriptor = found.open(os.O_RDONLY)
+            return OpenDevice.to_read(self._threads, descriptor, self._called(volume))
+
+        return await self._threads.obtain(OpenDevice.shut, opened)
+
+    async def _open_to_write(self, volume: str) -> OpenDevice:
+        found = await self._active(volume)
+
+        def opened() -> OpenDevice:
+            # O_EXCL: of a block device there is one such opener, and no file system is mounted.
+            with failures(f"Opening {self._called(volume)} failed"):
+                descriptor = found.open(os.O_RDWR | os.O_EXCL)
+            return OpenDevice.to_write(self._threads, descriptor, self._called(volume))
+
+        return await self._threads.obtain(OpenDevice.shut, opened)
+
+    async def delete(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
+        if await self._find(volume) is None:
+            return
+        await self._unmake(volume)
+        async with self._changing:
+            await self._lvm.run("lvremove", "-y", self._lv(volume))
+
+    async def _unmake(self, volume: str) -> None:
+        """Do what is to be done before a volume is removed."""
+
+    async def connection(self, volume: str) -> Connection:
+        """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
+        return Connection("block", (await self._active(volume)).path)
+
+    async def _active(self, volume: str) -> Found:
+        """Return a volume that has a device.
+
+        :raises BackendFailed: there is no such volume.
+        """
+        found = await self._find(volume)
+        if found is not None and found.number is None:
+            # After the machine has started, or where a command that made it was killed.
+            await self._lvm.run("lvchange", "-ay", self._lv(volume))
+            found = await self._find(volume)
+        if found is None:
+            raise BackendFailed(f"There is no {self._called(volume)}.")
+        return found
+
+    async def _find(self, volume: str) -> Found | None:
+        """Return what there is of a volume's name.
+
+        :raises BackendFailed: it is not bootvol's.
+        """
+        rows = await self._report(f'lv_name="{PREFIX}{volume}"')
+        if not rows:
+            return None
+        found = Found.of_row(rows[0])
+        if not found.ours:
+            raise BackendFailed(
+                f"{self._lv(volume)} on backend {self.name} is not bootvol's: it lacks its tag."
+            )
+        return found
+
+    async def _report(self, chosen: str) -> list[Mapping[str, str]]:
+        """Return what LVM reports of the volumes in the group that are chosen."""
+        return await self._lvm.report("lvs", FIELDS, "-S", chosen, self._group)
+
+    def _lv(self, volume: str) -> str:
+        """Return a volume's name as LVM takes it."""
+        return f"{self._group}/{PREFIX}{volume}"
+
+    def _called(self, volume: str) -> str:
+        return f"{volume} on backend {self.name}"
+
+
+@implementer(IBlockBackend)
+class ThickBackend(LvmBackend):
+    """Volumes with extents of their own: new ones hold what lay there, so none is left behind."""
+
+    capabilities = Capabilities(reads_zero_when_new=False, block_size=_BLOCK)
+
+    async def _make(self, volume: str, size: int) -> None:
+        words = ("-L", f"{size}b", "-n", f"{PREFIX}{volume}", "--addtag", TAG)
+        # The core zeroes all of it.
+        blank = ("--zero", "n", "--wipesignatures", "n")
+        await self._lvm.run("lvcreate", "-y", *words, *blank, self._group)
+
+    async def _made(self, volume: str, size: int, found: Found) -> None:
+        # A guest sees whole extents; the core knows nothing of what is beyond the size.
+        await self._zero(volume, size, found.size)
+
+    async def _unmake(self, volume: str) -> None:
+        """Wipe it.
+
+        Cancelled, or ended with the daemon, that begins anew.
+        """
+        found = await self._unused(volume)
+        if await self._report(f'origin="{PREFIX}{volume}"'):
+            # LVM would remove them along with it.
+            raise BackendFailed(f"{self._called(volume)} has snapshots that are not bootvol's.")
+        await self._zero(volume, 0, found.size)
+
+    async def _unused(self, volume: str) -> Found:
+        """Return a volume that nobody has open.
+
+        :raises BackendFailed: somebody has.
+        """
+        for _ in range(_LOOKS):
+            found = await self._active(volume)
+            if not found.is_open:
+                return found
+            await deferLater(self._clock, _LOOK, lambda: None)
+        raise BackendFailed(f"{self._called(volume)} is in use.")
+
+    async def _zero(self, volume: str, start: int, end: int) -> None:
+        """Let a part of a volume read as zeros for good, and say now and then how far it is."""
+        if start == end:
+            return
+        device = await self._open_to_write(volume)
+        said = self._clock.seconds()
+        try:
+            for offset in range(start, end, _WIPED):
+                await device.zero(offset, min(_WIPED, end - offset))
+                if self._clock.seconds() - said > _REPORT:
+                    said = self._clock.seconds()
+                    self._log.info(
+                        "wiping {volume}: {done} of {all} GiB",
+                        volume=self._called(volume),
+                        done=offset // _WIPED + 1,
+                        all=-(-end // _WIPED),
+                    )
+            await device.flush()
+        finally:
+            await device.close()
+
+
+@implementer(IBlockBackend, ICloningBackend)
+class ThinBackend(LvmBackend):
+    """Volumes in a thin pool: they take space when they are written, and share it with clones.
+
+    :param pool: its name.
+    :param chunk: the pool's chunk size in bytes.
+    :param limit: percent of the pool from which on it counts as full.
+    """
+
+    capabilities = Capabilities(reads_zero_when_new=True, block_size=_BLOCK, clones=True)
+
+    def __init__(
+        self, context: PluginContext, binary: str, group: str, pool: str, chunk: int, limit: int
+    ) -> None:
+        super().__init__(context, binary, group)
+        self._pool_name = pool
+        self._chunk = chunk
+        self._pool = Pool(self._lvm, context.reactor, context.name, group, pool, limit)
+
+    async def open_writer(self, volume: str) -> IVolumeWriter:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
+        return PoolWriter(await self._open_to_write(volume), self._pool)
+
+    async def _make(self, volume: str, size: int) -> None:
+        await self._pool.check()
+        words = ("-V", f"{size}b", "-n", f"{PREFIX}{volume}", "--addtag", TAG)
+        await self._lvm.run("lvcreate", "-y", *words, "--thinpool", self._pool_name, self._group)
+
+    async def clone(self, source: str, target: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
+        async with self._changing:
+            if await self._find(target) is not None:
+                raise BackendFailed(f"There is a {self._called(target)} already.")
+            await self._active(source)
+            await self._pool.check()
+            # Without -kn later activations would pass it over.
+            words = ("-s", "-kn", "-n", f"{PREFIX}{target}", "--addtag", TAG)
+            await self._lvm.run("lvcreate", "-y", *words, self._lv(source))
+            await self._resize(target, size)
+
+    async def _resize(self, volume: str, size: int) -> None:
+        """Give a clone the size that it is to have, in bytes."""
+        found = await self._active(volume)
+        if size < found.size:
+            await self._threads.run(self._cut, volume, found, size)
+        whole = found.whole(size)
+        if whole < found.size:
+            await self._lvm.run("lvreduce", "-y", "-f", "-L", f"{whole}b", self._lv(volume))
+        elif whole > found.size:
+            await self._lvm.run("lvextend", "-y", "-L", f"{whole}b", self._lv(volume))
+
+    def _cut(self, volume: str, found: Found, size: int) -> None:
+        # What is cut off stays in the pool otherwise, and comes back when the volume grows.
+        with failures(f"Cloning {self._called(volume)} failed"):
+            found.cut(size, self._chunk)

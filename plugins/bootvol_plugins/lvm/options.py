@@ -1,0 +1,25 @@
+"""What the operator tells the plugin."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bootvol.options import Options
+
+#: What LVM takes for a name (lvm(8), "Valid names"); it has more rules for those of its own.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,126}$")]
+
+
+class LvmOptions(Options):
+    """``[[backends]]`` of this plugin.
+
+    :ivar group: the volume group.
+    :ivar pool: the thin pool in it; None is a volume on extents of its own.
+    :ivar full_percent: of the pool's data or metadata; from there on nothing new is let into it.
+    """
+
+    group: Name
+    pool: Name | None = None
+    full_percent: int = Field(default=90, ge=1, le=100)

@@ -1,0 +1,85 @@
+"""Tests that need LVM run inside a machine of their own: its disks are nobody else's.
+
+The machine is User Mode Linux: a Linux kernel as a process, with the host's files beneath its own,
+so that the same Python and the same tests run there.  What is written there is lost, but for one
+folder.  Needs root, and the packages that ``make packages`` names.
+
+Modules named ``inside_*`` are collected only there.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+_HERE: Final = Path(__file__).parent
+_ROOT: Final = _HERE.parent.parent
+_MEMORY: Final = "2G"
+#: Its disks, /dev/ubda and so on; the files are sparse.
+_DISKS: Final = ("5G", "3G", "64M")
+
+
+def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.CompletedProcess[str]:
+    """Boot the machine, run a command in it as root, and turn it off.  Blocks.
+
+    :param folder: is the host's, in the machine, too; the rest of what is written there is lost.
+    :param seconds: that all of it may take.
+    :raises AssertionError: the machine did not come so far, with what its kernel said.
+    """
+    control = folder / "control"
+    (control / "uml").mkdir(parents=True)
+    disks = []
+    for number, size in enumerate(_DISKS):
+        disk = control / f"disk{number}"
+        subprocess.run(["truncate", "-s", size, disk], check=True)
+        disks.append(f"ubd{number}={disk}")
+    words = " ".join(shlex.quote(str(word)) for word in command)
+    (control / "command").write_text(f"cd {shlex.quote(str(_ROOT))}\nexec {words}\n")
+    # Two processors only take turns at it, which takes several times as long.
+    processor = str(max(os.sched_getaffinity(0)))
+    machine = [
+        *("taskset", "--cpu-list", processor),
+        # Nothing of it survives.
+        *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("linux.uml", f"mem={_MEMORY}", f"uml_dir={control / 'uml'}", *disks),
+        *("rootfstype=hostfs", "rootflags=/", "ro", f"init={_HERE / 'init.sh'}"),
+        *("con=null", "con0=null,fd:2", "con1=null,fd:1", "ssl=null", "quiet"),
+        *("panic=-1", "noreboot", f"FOLDER={folder}", f"CONTROL={control}"),
+    ]
+    said, log = control / "said", control / "log"
+    with said.open("w") as stdout, log.open("w") as stderr:
+        try:
+            subprocess.run(
+                machine,
+                env={**os.environ, "TMPDIR": str(control)},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            stderr.write(f"Not finished within {seconds} seconds.\n")
+    out, err = (path.read_text(errors="replace") for path in (said, log))
+    status = control / "status"
+    assert status.exists(), f"the machine did not finish:\n{err}\n{out}"
+    return subprocess.CompletedProcess(command, int(status.read_text()), out, err)
+
+
+def pytest(folder: Path, module: str, seconds: int = 240) -> subprocess.CompletedProcess[str]:
+    """Run the tests of one module in the machine."""
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "--basetemp",
+        "/dev/shm/inside",
+        "--color=no",
+        "--tb=short",
+        "--durations=5",
+    ]
+    module_path = _HERE / f"{module}.py"
+    return run(folder, [sys.executable, "-m", "pytest", *options, module_path], seconds)

@@ -1,0 +1,368 @@
+"""LVM when something is in the way: named for what it is, and nothing that is another's touched."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
+
+from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
+from bootvol.interfaces import IBlockBackend, ICloningBackend, PluginContext
+from bootvol.testing.backends import noise, read, write
+from bootvol.threads import Threads
+from bootvol_plugins.lvm import PLUGIN, backend, commands
+from bootvol_plugins.lvm.options import LvmOptions
+from tests.daemons import reactor
+from tests.lvm.groups import DISKS, empty, fill, group, holds, lvm, names
+
+MIB = 1024 * 1024
+SIZE = 4 * MIB
+NAME = "snapshot-00000000-0000-4000-8000-000000000001"
+OTHER = "volume-00000000-0000-4000-8000-000000000002"
+MARK = b"what another tenant wrote".ljust(512, b".")
+
+Make = Callable[..., IBlockBackend]
+
+
+@pytest.fixture
+def make(threads: Threads) -> Make:
+    """Make a backend from its options."""
+
+    def made(**options: object) -> IBlockBackend:
+        context = PluginContext(reactor, threads, "disks")
+        return PLUGIN.factory(LvmOptions.model_validate(options), context)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def groups() -> Iterator[None]:
+    """``thick`` with extents that are larger than volumes, and ``thin`` with a small pool."""
+    with group("thick", DISKS[0], extent="16m"), group("thin", DISKS[1], pool="64m"):
+        yield
+
+
+@pytest.fixture
+def thick(groups: None, make: Make) -> Iterator[IBlockBackend]:
+    """A backend on ``thick``."""
+    yield make(group="thick")
+    empty("thick")
+
+
+@pytest.fixture
+def thin(groups: None, make: Make) -> Iterator[IBlockBackend]:
+    """A backend on the pool of ``thin``."""
+    yield make(group="thin", pool="pool")
+    empty("thin")
+
+
+@pytest.fixture(params=["thick", "thin"])
+def either(request: pytest.FixtureRequest) -> tuple[IBlockBackend, str]:
+    """A backend, and its group."""
+    return request.getfixturevalue(request.param), request.param
+
+
+def device(group: str, name: str = NAME) -> str:
+    """Return the path of a volume's device."""
+    return f"/dev/{group}/bootvol-{name}"
+
+
+def used() -> float:
+    """Return how many percent of the pool's data space are in use."""
+    return float(lvm("lvs", "--noheadings", "-o", "data_percent", "thin/pool"))
+
+
+@ensureDeferred
+async def test_a_full_group(thick: IBlockBackend) -> None:
+    with pytest.raises(NoSpace, match="disks has no room"):
+        await thick.allocate(NAME, 2**40)
+    assert names("thick") == []
+
+
+@ensureDeferred
+async def test_a_pool_is_not_filled(thin: IBlockBackend) -> None:
+    await thin.allocate(OTHER, SIZE)
+    await thin.allocate(NAME, 32 * SIZE)
+    writer = await thin.open_writer(NAME)
+    content = memoryview(bytearray(noise(SIZE)))
+
+    async def write_all() -> None:
+        for offset in range(0, 32 * SIZE, SIZE):
+            await writer.write(offset, content)
+
+    with pytest.raises(NoSpace):
+        await write_all()
+    await writer.flush()
+    await writer.close()
+    assert 80 < used() <= 90
+    # Others use it as well: what is there stays, but nothing new is let in.
+    fill(device("thin", OTHER), MARK)
+    assert used() >= 90
+    with pytest.raises(NoSpace, match="of its data space used"):
+        await thin.allocate("volume-3", SIZE)
+    with pytest.raises(NoSpace):
+        await ICloningBackend(thin).clone(OTHER, "volume-3", SIZE)
+    with pytest.raises(NoSpace):
+        await write(thin, OTHER, 0, noise(SIZE))
+    # Its space comes back.
+    await thin.delete(NAME)
+    assert used() < 20
+    await thin.allocate("volume-3", SIZE)
+
+
+@ensureDeferred
+async def test_metadata_that_is_full(groups: None, make: Make) -> None:
+    with pytest.raises(NoSpace, match="of its metadata space used"):
+        await make(group="thin", pool="pool", full_percent=5).allocate(NAME, SIZE)
+
+
+@ensureDeferred
+async def test_the_name_is_taken(either: tuple[IBlockBackend, str]) -> None:
+    backend, group = either
+    lvm("lvcreate", "-y", "-L", "16m", "-n", f"bootvol-{NAME}", group)
+    await backend.allocate(OTHER, SIZE)
+    fill(device(group), MARK)
+    for call in (
+        lambda: backend.allocate(NAME, 16 * MIB),
+        lambda: backend.delete(NAME),
+        lambda: backend.open_writer(NAME),
+        lambda: backend.connection(NAME),
+    ):
+        with pytest.raises(BackendFailed, match="is not bootvol's"):
+            await call()
+    if backend.capabilities.clones:
+        with pytest.raises(BackendFailed, match="is not bootvol's"):
+            await ICloningBackend(backend).clone(OTHER, NAME, SIZE)
+    assert holds(device(group), MARK)
+
+
+@ensureDeferred
+async def test_what_is_in_use_stays(
+    either: tuple[IBlockBackend, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_test, group = either
+    monkeypatch.setattr(backend, "_LOOK", 0.0)
+    await under_test.allocate(NAME, SIZE)
+    await write(under_test, NAME, 0, noise(SIZE))
+    with open(device(group), "rb"), pytest.raises(BackendFailed, match="in use"):
+        await under_test.delete(NAME)
+    assert await read(under_test, NAME, 0, SIZE) == noise(SIZE)
+    writer = await under_test.open_writer(NAME)
+    with pytest.raises(BackendFailed, match="Device or resource busy"):
+        await under_test.open_writer(NAME)
+    await writer.close()
+    await under_test.delete(NAME)
+    assert names(group) == []
+
+
+@ensureDeferred
+async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
+    lvm("lvcreate", "-y", "-L", "64m", "-n", "others", "thick")
+    fill("/dev/thick/others", MARK)
+    lvm("lvremove", "-y", "thick/others")
+    await thick.allocate(NAME, SIZE)
+    # The core zeroes what it asked for; of that it cannot know.
+    writer = await thick.open_writer(NAME)
+    await writer.zero(0, SIZE)
+    await writer.close()
+    assert not holds(device("thick"), MARK)
+    # Nor are those of its own by others.
+    fill(device("thick"), MARK)
+    await thick.delete(NAME)
+    lvm("lvcreate", "-y", "-L", "16m", "-n", "others", "thick")
+    assert not holds("/dev/thick/others", MARK)
+
+
+@ensureDeferred
+async def test_a_wipe_that_was_cancelled(thick: IBlockBackend) -> None:
+    await thick.allocate(NAME, SIZE)
+    fill(device("thick"), MARK)
+    task = Deferred.fromCoroutine(thick.delete(NAME))
+    task.cancel()
+    with pytest.raises(CancelledError):
+        await task
+    assert names("thick") == [f"bootvol-{NAME}"]
+    await thick.delete(NAME)
+    assert names("thick") == []
+
+
+@ensureDeferred
+async def test_snapshots_that_others_made_stay(either: tuple[IBlockBackend, str]) -> None:
+    backend, group = either
+    await backend.allocate(NAME, SIZE)
+    fill(device(group), MARK)
+    if not backend.capabilities.clones:
+        # LVM would remove it with the volume.
+        lvm("lvcreate", "-y", "-s", "-L", "16m", "-n", "others", f"{group}/bootvol-{NAME}")
+        with pytest.raises(BackendFailed, match="has snapshots"):
+            await backend.delete(NAME)
+        assert holds(device(group), MARK)
+    else:
+        lvm("lvcreate", "-y", "-s", "-kn", "-n", "others", f"{group}/bootvol-{NAME}")
+        await backend.delete(NAME)
+    assert holds(f"/dev/{group}/others", MARK)
+
+
+@ensureDeferred
+async def test_what_lies_at_the_path_is_another(either: tuple[IBlockBackend, str]) -> None:
+    backend, group = either
+    for name in NAME, OTHER:
+        await backend.allocate(name, SIZE)
+        fill(device(group, name), MARK)
+    path = Path(device(group))
+    right = path.resolve()
+    for wrong in Path(device(group, OTHER)).resolve(), Path("/etc/hostname"):
+        path.unlink()
+        path.symlink_to(wrong)
+        with pytest.raises(BackendFailed, match="is not the logical volume"):
+            await backend.open_writer(NAME)
+    path.unlink()
+    path.symlink_to(right)
+    assert holds(device(group, OTHER), MARK)
+
+
+@ensureDeferred
+async def test_what_is_not_active_is_activated(either: tuple[IBlockBackend, str]) -> None:
+    backend, group = either
+    await backend.allocate(NAME, SIZE)
+    await write(backend, NAME, 0, noise(SIZE))
+    lvm("vgchange", "-an", group)
+    assert not Path(device(group)).exists()
+    await backend.allocate(OTHER, SIZE)
+    assert await read(backend, NAME, 0, SIZE) == noise(SIZE)
+
+
+@ensureDeferred
+async def test_the_group_is_gone(either: tuple[IBlockBackend, str]) -> None:
+    backend, group = either
+    await backend.allocate(NAME, SIZE)
+    lvm("vgrename", group, "elsewhere")
+    try:
+        for call in (
+            lambda: backend.allocate(OTHER, SIZE),
+            lambda: backend.open_reader(NAME),
+            lambda: backend.delete(NAME),
+        ):
+            with pytest.raises(BackendFailed, match=f'Volume group "{group}" not found'):
+                await call()
+    finally:
+        lvm("vgrename", "elsewhere", group)
+    await backend.delete(NAME)
+
+
+@contextmanager
+def breakable(disk: str) -> Iterator[Callable[[str], None]]:
+    """Make /dev/mapper/breakable of a disk; gives what replaces its kind: linear, or error."""
+    size = int(subprocess.check_output(["blockdev", "--getsz", disk]))
+
+    def table(kind: str) -> str:
+        return f"0 {size} linear {disk} 0" if kind == "linear" else f"0 {size} error"
+
+    def dmsetup(*words: str) -> None:
+        subprocess.run(["dmsetup", *words], check=True, stdin=subprocess.DEVNULL)
+
+    def become(kind: str) -> None:
+        dmsetup("load", "breakable", "--table", table(kind))
+        dmsetup("suspend", "--noflush", "breakable")
+        dmsetup("resume", "breakable")
+
+    dmsetup("create", "breakable", "--table", table("linear"))
+    try:
+        yield become
+    finally:
+        become("linear")
+        dmsetup("remove", "--retry", "breakable")
+
+
+@ensureDeferred
+async def test_the_device_is_gone(make: Make) -> None:
+    with breakable("/dev/ubdc") as become, group("broken", "/dev/mapper/breakable"):
+        backend = make(group="broken")
+        await backend.allocate(NAME, SIZE)
+        writer = await backend.open_writer(NAME)
+        await writer.write(0, memoryview(bytearray(noise(SIZE))))
+        await writer.flush()
+        become("error")
+        with suppress(BackendFailed):
+            # Through the page cache, perhaps.
+            await writer.write(0, memoryview(bytearray(SIZE)))
+        with pytest.raises(BackendFailed, match="Input/output error"):
+            await writer.flush()
+        with pytest.raises(BackendFailed):
+            await writer.zero(0, SIZE)
+        await writer.close()
+        for call in (
+            lambda: backend.allocate(OTHER, SIZE),
+            lambda: read(backend, NAME, 0, SIZE),
+            lambda: backend.delete(NAME),
+        ):
+            with pytest.raises(BackendFailed):
+                await call()
+        become("linear")
+        assert await read(backend, NAME, 0, SIZE) == noise(SIZE)
+        await backend.delete(NAME)
+        assert names("broken") == []
+
+
+@contextmanager
+def busy(group: str) -> Iterator[None]:
+    """Hold a group as a command of LVM does that takes its time."""
+    descriptor = os.open(f"/run/lock/lvm/V_{group}", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@ensureDeferred
+async def test_lvm_does_not_answer(thick: IBlockBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_LIMIT", 0.5)
+    with busy("thick"), pytest.raises(BackendFailed, match="did not answer in time"):
+        await thick.connection(NAME)
+
+
+@ensureDeferred
+async def test_who_is_cancelled_waits_for_lvm(thick: IBlockBackend) -> None:
+    await thick.allocate(NAME, SIZE)
+    await write(thick, NAME, 0, bytes(SIZE))
+    ended: list[object] = []
+    with busy("thick"):
+        task = Deferred.fromCoroutine(thick.delete(NAME))
+        task.addBoth(ended.append)
+        task.cancel()
+        assert ended == []
+    while not ended:
+        await Deferred.fromCoroutine(thick.connection(NAME))
+    assert names("thick") == [f"bootvol-{NAME}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"group": "absent"}, 'Volume group "absent" not found'),
+        ({"group": "thin", "pool": "absent"}, "lvcreate --type thin-pool"),
+        ({"group": "thick", "pool": "linear"}, "thick has no thin pool 'linear'"),
+        ({"group": "thick", "pool": "old"}, "lvchange --zero y thick/old"),
+        ({"group": "thick", "pool": "greedy"}, "lvchange --discards passdown thick/greedy"),
+    ],
+)
+def test_what_is_not_fit_is_said_at_the_start(
+    thick: IBlockBackend, make: Make, options: dict[str, str], words: str
+) -> None:
+    lvm("lvcreate", "-y", "-L", "16m", "-n", "linear", "thick")
+    pool = ("lvcreate", "-y", "--type", "thin-pool", "-L", "16m")
+    lvm(*pool, "--zero", "n", "-n", "old", "thick")
+    lvm(*pool, "--discards", "ignore", "-n", "greedy", "thick")
+    try:
+        with pytest.raises(ConfigurationError, match=words):
+            make(**options)
+    finally:
+        lvm("lvremove", "-y", "thick/old", "thick/greedy")

@@ -1,0 +1,16 @@
+"""What runs inside the machine of :mod:`tests.lvm`, with its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import lvm
+
+
+@pytest.mark.parametrize("module", ["inside_contract"])
+def test_inside(tmp_path: Path, module: str) -> None:
+    ended = lvm.pytest(tmp_path, module)
+    print(ended.stdout)
+    assert ended.returncode == 0, ended.stdout

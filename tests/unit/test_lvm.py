@@ -1,0 +1,56 @@
+"""The backend lvm where there is no LVM; what needs one is in tests/lvm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bootvol import plugins
+from bootvol.errors import ConfigurationError
+from bootvol.interfaces import BackendPlugin, PluginContext
+from bootvol.threads import Threads
+from bootvol_plugins.lvm import commands
+from bootvol_plugins.lvm.options import LvmOptions
+from tests.daemons import reactor
+
+
+def test_without_lvm_it_is_said_what_to_install(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(commands, "_SYSTEM", "/nowhere")
+    plugin = plugins.load(BackendPlugin, "lvm")
+    with pytest.raises(ConfigurationError, match="apt-get install lvm2"):
+        plugin.factory(plugin.settings(group="vg0"), PluginContext(reactor, threads, "disks"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"group": ""},
+        {"group": "-f"},
+        {"group": "a b"},
+        {"group": "vg0", "pool": 'x" || lv_name="y'},
+        {"group": "vg0", "full_percent": 0},
+        {"group": "vg0", "full_percent": 101},
+    ],
+)
+def test_what_cannot_be_a_name_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        LvmOptions.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("", "no reason given"),
+        ('  WARNING: old\n  Volume group "x" not found\n  more\n', 'Volume group "x" not found'),
+        ("  In use.\n", "In use"),
+        ("x" * 5000, "x" * 200),
+    ],
+)
+def test_what_is_shown_of_a_complaint(said: str, shown: str) -> None:
+    assert commands.complaint(said) == shown
