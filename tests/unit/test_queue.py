@@ -21,7 +21,7 @@ DATE = datetime(2026, 1, 1, tzinfo=UTC)
 def holder(daemon: str = "d", *, serves: bool = True, now: float = NOW) -> claims.Holder:
     """Return a daemon that asks for work."""
     busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
-    return claims.Holder(f"{daemon}/1", daemon, ["b"], busy, serves, now, now + 30)
+    return claims.Holder(f"{daemon}/1", daemon, ["b"], [], busy, serves, now, now + 30)
 
 
 def a_volume(db: Connection, status: Status = Status.AVAILABLE, **more: Any) -> Volume:
