@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import attrs
 from tests.disks import disk
 from tests.processes import Process, process
 
+from benchmarks import reads
 from benchmarks.nginx import nginx
+from benchmarks.report import Row, report
 
 GIB: Final = 1024**3
 MIB: Final = 1024**2
@@ -31,6 +32,10 @@ SIZE: Final = int(float(os.environ.get("BENCH_GIB", "2")) * GIB)
 PACKED: Final = SIZE // 4
 RUNS: Final = int(os.environ.get("BENCH_RUNS", "5"))
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
+ABOUT: Final = (
+    f"{SIZE / GIB:g} GiB of random bytes, nginx on loopback, the daemon as users run it, from\n"
+    f"POST to `available`; medians of {RUNS} pairs in turn."
+)
 
 CONFIG: Final = """
 [quota]
@@ -60,19 +65,6 @@ checksums = "SHA256SUMS"
 
 #: Where the file system clones, the second import of an image would be none.
 NO_CACHE: Final = "cache_gib = 0"
-
-
-@attrs.frozen
-class Row:
-    """One line of the table."""
-
-    what: str
-    peer: str
-    ratio: float
-    target: str
-    seconds: float
-    peer_seconds: float
-    cpu_per_gib: float | None = None
 
 
 class Bench:
@@ -263,7 +255,8 @@ def main() -> None:
                 rows = [*measure(bench), shared(_fresh(folder), home / "images", url)]
                 more.append(("p99 of GET during two imports", latency(bench), "25 ms"))
                 more.append(("blocks of a half-zero image", allocated(bench), "1.01"))
-        RESULTS.write_text(report(rows, more))
+            more += reads.figures(_fresh(folder))
+        RESULTS.write_text(report(ABOUT, rows, more))
     print(RESULTS.read_text())
 
 
@@ -373,33 +366,6 @@ def shared(folder: Path, images: Path, url: str) -> Row:
                 bench.shell("cp --reflink=always $DIR/images/full $OUT; sha512sum $OUT >/dev/null"),
                 "1.3",
             )
-
-
-def report(rows: list[Row], more: list[tuple[str, float, str]]) -> str:
-    """Return the figures as a page."""
-    model = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    lines = [
-        "# Results",
-        "",
-        "Written by `make bench`; see `benchmarks/__main__.py` for what is measured.",
-        f"{SIZE / GIB:g} GiB of random bytes, nginx on loopback, the daemon as users run it, from",
-        f"POST to `available`; medians of {RUNS} pairs in turn. {os.cpu_count()} cores, {model}.",
-        "",
-        "| bootvol | beside | ratio | target | s | s beside | CPU s/GiB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row.what} | {row.peer} | **{row.ratio:.2f}** | {row.target} | {row.seconds:.2f}"
-        f" | {row.peer_seconds:.2f} | {row.cpu_per_gib:.2f} |"
-        for row in rows
-    ]
-    lines += ["", "| | figure | target |", "| --- | --- | --- |"]
-    lines += [f"| {what} | {figure:.2f} | {target} |" for what, figure, target in more]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

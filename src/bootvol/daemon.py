@@ -25,6 +25,7 @@ from bootvol import plugins, settings
 from bootvol.api.embedded.identity import dialects
 from bootvol.api.http import ApiRoot, Dialect, make_site
 from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.errors import BootvolError, ConfigurationError
@@ -100,7 +101,8 @@ class Daemon(Service):
         self._config = config
         self._reactor = reactor
         self._plugins: list[Any] = []
-        self._lock, self._worker_id = _take_directory(config.state.directory)
+        lock, self._worker_id = _take_directory(config.state.directory)
+        self._locks = [lock]
         threads = _THREADS + _THREADS_OF_AN_IMPORT * config.imports.concurrent
         self._threads = Threads(reactor, "bootvol-data", threads)
         self._database = Database(config.database, reactor)
@@ -112,6 +114,7 @@ class Daemon(Service):
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
+            self._locks.append(_take_database(Path(self._config.database.database or "")))
             self._database.upgrade()
         else:
             self._database.check()
@@ -148,9 +151,10 @@ class Daemon(Service):
             quotas,
             self._rates(),
         )
+        nova = NovaApi(identity, core, Answers(lambda: database.version))
         root = ApiRoot(
             *dialects(ILogin(identity, None), config.availability_zone),
-            Dialect((), NovaApi(identity, core).app.resource(), fault),
+            Dialect((), nova.app.resource(), fault),
             public_url=config.api.public_url,
         )
         return worker, make_site(root)
@@ -234,7 +238,8 @@ class Daemon(Service):
         finally:
             self._threads.stop()
             self._database.stop()
-            os.close(self._lock)
+            for lock in self._locks:
+                os.close(lock)
 
     async def _close_plugins(self) -> None:
         for plugin in filter(IClosable.providedBy, self._plugins):
@@ -251,26 +256,51 @@ def _now() -> datetime:
 def _take_directory(directory: Path) -> tuple[int, str]:
     """Lock the state directory for this process; return the lock and the id that it holds.
 
-    The system lets go of the lock however the process ends.  The id stays, so that a daemon that
-    was killed knows its own claims when it starts again, and need not wait for them to run out.
+    The id stays, so that a daemon that was killed knows its own claims when it starts again, and
+    need not wait for them to run out.
 
     :raises ConfigurationError: another daemon has it, or it cannot be written.
     """
-    path = directory / "daemon.lock"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"state.directory: {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ConfigurationError(
-            f"state.directory: another daemon is using {directory}. Stop it, or give each its own."
-        ) from None
+    lock = _lock(
+        "state.directory",
+        directory / "daemon.lock",
+        f"another daemon is using {directory}. Stop it, or give each its own.",
+    )
     worker_id = os.read(lock, 64).decode("ascii", "replace")
     if not worker_id:
         worker_id = f"worker-{uuid4()}"
         os.write(lock, worker_id.encode("ascii"))
     return lock, worker_id
+
+
+def _take_database(file: Path) -> int:
+    """Lock SQLite's file for this process: it holds what may be shown without being read again.
+
+    :raises ConfigurationError: another daemon has it, or a file beside it cannot be written.
+    """
+    real = file.resolve()
+    return _lock(
+        "state.url",
+        real.with_name(f"{real.name}.lock"),
+        f"another daemon is using {file}. Stop it, or let both use PostgreSQL.",
+    )
+
+
+def _lock(key: str, path: Path, taken: str) -> int:
+    """Lock a file, which is made if need be; the system lets go of it however the process ends.
+
+    :param key: of the configuration, that the path is of.
+    :param taken: what to say if it is locked.
+    :raises ConfigurationError: another process has it, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"{key}: {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigurationError(f"{key}: {taken}") from None
+    return lock

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pytest_twisted import ensureDeferred
 from sqlalchemy import create_engine, insert
 
+from bootvol.errors import ConfigurationError
 from bootvol.model import GIB
 from bootvol.store.schema import imports, volumes
 from bootvol.testing.backends import noise
@@ -113,6 +115,38 @@ async def test_a_plain_volume(running: Running) -> None:
     (file,) = running.files()
     assert file.stat().st_size == GIB
     assert file.stat().st_blocks < 100, "a new volume takes no space"
+
+
+@ensureDeferred
+async def test_what_was_answered_shows_at_once(running: Running) -> None:
+    paths = ("os-volumes", "os-volumes/detail", "hp-bootable-volumes")
+    (running.images / "disk.raw").write_bytes(noise(1000))
+
+    async def listed() -> list[list[int]]:
+        """Ask twice, as clients do: the second answer may be one that was kept."""
+        found = [(await running.call("GET", path)).json["volumes"] for path in paths * 2]
+        numbers = [[each["id"] for each in volumes] for volumes in found]
+        assert numbers[:3] == numbers[3:]
+        return numbers[:3]
+
+    made: list[int] = []
+    for _ in range(3):
+        made.append(await running.create("disk.raw"))
+        assert await listed() == [made] * 3
+        other = await running.request("GET", f"/v1.1/{OTHER_TENANT}/os-volumes", token="bob")
+        assert other.json == {"volumes": []}
+    for number in made:
+        await running.until(number, "available")
+        assert (await running.call("DELETE", f"os-volumes/{number}")).status == 202
+        assert await running.status(number) in ("deleting", "gone")
+        await running.until(number, "gone")
+    assert await listed() == [[]] * 3
+
+
+@ensureDeferred
+async def test_one_daemon_alone_uses_an_embedded_database(running: Running) -> None:
+    with pytest.raises(ConfigurationError, match=r"^state\.url: another daemon is using "):
+        Running(running.folder, state='url = "sqlite:///bootvol.db"\ndirectory = "another"')
 
 
 @ensureDeferred

@@ -23,7 +23,7 @@ def operations() -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_exactly_what_is_served_is_described() -> None:
     nothing: Any = None
-    rules = NovaApi(nothing, nothing).app.url_map.iter_rules()
+    rules = NovaApi(nothing, nothing, nothing).app.url_map.iter_rules()
     served = {
         (method, re.sub("<([a-z_]+)>", r"{\1}", rule.rule))
         for rule in rules

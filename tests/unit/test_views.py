@@ -18,6 +18,7 @@ from twisted.web.http_headers import Headers
 from bootvol.api.http import ApiRoot, Dialect
 from bootvol.api.nova import views
 from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.lifecycle import Status
@@ -74,7 +75,7 @@ async def test_the_server_error_of_the_specification() -> None:
     other: Any = None  # the call has no use for it
     no_limits = RateLimits([], Clock())
     core = Core(Broken(), other, other, other, other, other, other, other, no_limits)
-    api = NovaApi(Anybody(), core)  # type: ignore[arg-type]
+    api = NovaApi(Anybody(), core, Answers(lambda: None))  # type: ignore[arg-type]
     agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app.resource(), fault)))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})

@@ -12,7 +12,7 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection, make_url, update
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import Clock, deferLater
 
 from bootvol.errors import BackendFailed, ImageTooLarge
@@ -184,6 +184,23 @@ async def test_an_import_to_its_end(bench: Bench) -> None:
 
 
 @ensureDeferred
+async def test_a_claim_and_its_renewals_change_nothing_that_is_shown(bench: Bench) -> None:
+    number = await bench.importing()
+    before = await bench.status(number, Status.DOWNLOADING)
+    (job,) = bench.worker._jobs
+    version = bench.database.version
+    for _ in range(3):
+        await job.keep()
+        bench.worker.wake()
+    await gatherResults([lane.idle() for lane in bench.worker._lanes])
+    assert bench.database.version == version
+    assert await bench.get(number) == before
+    bench.imports.runs[0].callback(None)
+    await bench.status(number, Status.AVAILABLE)
+    assert bench.database.version != version
+
+
+@ensureDeferred
 async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
     number = await bench.importing()
     bench.clock.advance(3 * LEASE)
@@ -279,7 +296,7 @@ async def test_a_deletion_that_fails_can_be_asked_for_again(bench: Bench) -> Non
 
 @ensureDeferred
 async def test_a_database_that_fails_once_is_asked_again(bench: Bench) -> None:
-    write, failures = bench.database.write, [RuntimeError("once"), RuntimeError("twice")]
+    write, failures = bench.database.write_unseen, [RuntimeError("once"), RuntimeError("twice")]
 
     async def failing(*args: Any, **kwargs: Any) -> Any:
         if failures:
@@ -287,7 +304,7 @@ async def test_a_database_that_fails_once_is_asked_again(bench: Bench) -> None:
         return await write(*args, **kwargs)
 
     number = await bench.add(image=None)
-    bench.database.write = failing  # type: ignore[method-assign]
+    bench.database.write_unseen = failing  # type: ignore[method-assign]
     bench.worker.wake()
     assert not failures
     bench.clock.advance(POLL)

@@ -54,7 +54,7 @@ Fault = Callable[[BootvolError], object]
 class Reply:
     """What a handler answers.
 
-    :ivar body: becomes JSON; None is an empty body.
+    :ivar body: becomes JSON; bytes are that already, and None is an empty body.
     """
 
     body: object = None
@@ -67,7 +67,7 @@ def write(request: IRequest, reply: Reply) -> bytes:
     if reply.body is None:
         return b""
     request.setHeader(b"Content-Type", _JSON)
-    return orjson.dumps(reply.body)
+    return reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
 
 
 def read_json(request: IRequest) -> Any:

@@ -72,7 +72,7 @@ class Job:
             try:
                 await self._attempt()
             except (CancelledError, Unwanted):
-                await self._database.write(
+                await self._database.write_unseen(
                     claims.release, self._holder, self.task.kind, self.task.id
                 )
         except Exception:
@@ -138,7 +138,7 @@ class Job:
         """
         until = self._clock.seconds() + LEASE
         # What the task holds must not be read in the database's threads.
-        await self._database.write(self._renewed, until, self.task.columns())
+        await self._database.write_unseen(self._renewed, until, self.task.columns())
         if self._expiry.active():
             # The lease began when it was asked for, however late the answer is.
             self._expiry.reset(max(0.0, until - self._clock.seconds()))

@@ -110,7 +110,7 @@ class Task:
         return {}
 
     def record(self, db: Db, columns: dict[str, Any]) -> None:
-        """Write progress down; in another thread."""
+        """Write progress down, which no volume or snapshot shows; in another thread."""
 
     async def after(self) -> None:
         """Look after what others may have been waiting for; it has been settled already."""

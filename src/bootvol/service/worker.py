@@ -129,7 +129,7 @@ class Worker(Service):
         imports = [job.task for job in self._jobs if job.task.source is not None]
         holder = self._holder(_full(self._limits.backends, [task.backend for task in imports]))
         full = _full(self._limits.sources, [task.source for task in imports])
-        found = await self._tools.database.write(_claimed_import, holder, full)
+        found = await self._tools.database.write_unseen(_claimed_import, holder, full)
         if found is None:
             return None
         return self._start(holder, making.MakeFromImage(*found, self._tools))
@@ -139,7 +139,7 @@ class Worker(Service):
     ) -> Job | None:
         """Claim what else there is to do and start on it; None if there is nothing."""
         holder = self._holder()
-        found = await self._tools.database.write(query, holder)
+        found = await self._tools.database.write_unseen(query, holder)
         return None if found is None else self._start(holder, _task(found, self._tools))
 
     def _holder(self, full: Collection[str] = ()) -> claims.Holder:

@@ -45,6 +45,7 @@ class Database:
             ) from error
         if self.embedded:
             _tune_sqlite(self._engine)
+        self._changes = 0
         self._reading = Threads(reactor, "bootvol-read", _READERS)
         self._writing = Threads(reactor, "bootvol-write", writers)
 
@@ -58,6 +59,14 @@ class Database:
         self._reading.stop()
         self._writing.stop()
         self._engine.dispose()
+
+    @property
+    def version(self) -> int | None:
+        """A number that grows with every :meth:`write`, before that is answered.
+
+        None where other daemons write, too.
+        """
+        return self._changes if self.embedded else None
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -74,6 +83,20 @@ class Database:
 
         Cancelled, it raises that only when the transaction has ended, one way or the other.
         """
+
+        def run() -> T:
+            try:
+                return self._transact(True, lambda db: query(db, *args, **kwargs))
+            finally:
+                # Even when it is not known to have failed; there is one such thread on SQLite.
+                self._changes += 1
+
+        return await self._writing.run(run)
+
+    async def write_unseen(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As :meth:`write`, of what shows in no volume or snapshot: leases, progress."""
         return await self._writing.run(
             lambda: self._transact(True, lambda db: query(db, *args, **kwargs))
         )

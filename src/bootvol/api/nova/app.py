@@ -31,6 +31,7 @@ from bootvol.api.nova import (  # noqa: F401
     volume_types,
     volumes,
 )
+from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document
 from bootvol.api.nova.faults import fault
 from bootvol.errors import MalformedUrl
@@ -42,12 +43,14 @@ class NovaApi:
     """Nova's dialect.
 
     :param identity: says whom a token speaks for.
+    :param answers: keeps those that are of rows.
     """
 
-    def __init__(self, identity: IIdentity, core: Core) -> None:
+    def __init__(self, identity: IIdentity, core: Core, answers: Answers) -> None:
         self.app = Klein()
         self._identity = identity
         self._core = core
+        self._answers = answers
         self._register()
 
     def _register(self) -> None:
@@ -71,7 +74,11 @@ class NovaApi:
         async def answered(request: IRequest, tenant: str, path: dict[str, str]) -> Reply:
             ask = Ask(self._core, await self._caller(request, tenant), request)
             self._core.rates.count(tenant, call.method, _target(request))
-            return Reply(await call.run(ask, **path), call.status)
+            if not call.of_rows:
+                return Reply(await call.run(ask, **path), call.status)
+            page = tuple(ask.page.values()) if call.paged else ()
+            key = (tenant, call.answer, *path.values(), *page)
+            return Reply(await self._answers.get(key, lambda: call.run(ask, **path)), call.status)
 
         def route(request: IRequest, tenant: str, **path: str) -> Deferred[bytes]:
             return answer(request, answered(request, tenant, path))

@@ -128,6 +128,7 @@ class Call(Document):
     :ivar paged: it lists, and takes ``limit`` and ``offset``.
     :ivar admins: only they may.
     :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
+    :ivar of_rows: the answer is of nothing but rows, the tenant's, and what was asked.
     :ivar refusals: statuses of what may go wrong, beside those that follow from the rest.
     """
 
@@ -137,6 +138,7 @@ class Call(Document):
     paged: bool
     admins: bool
     named: bool
+    of_rows: bool
     refusals: tuple[int, ...]
 
     @property
@@ -187,12 +189,15 @@ def call(
     paged: bool = False,
     admins: bool = False,
     named: bool = False,
+    of_rows: bool = False,
     refusals: tuple[int, ...] = (),
 ) -> Callable[[Declared], Declared]:
     """Declare that a function answers a call; the parameters are :class:`Call`'s."""
 
     def declare(answer: Declared) -> Declared:
-        CALLS.append(Call(paths, answer, method, status, entity, paged, admins, named, refusals))
+        CALLS.append(
+            Call(paths, answer, method, status, entity, paged, admins, named, of_rows, refusals)
+        )
         return answer
 
     return declare

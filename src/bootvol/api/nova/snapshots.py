@@ -6,7 +6,7 @@ from bootvol.api.nova import bodies, views
 from bootvol.api.nova.calls import Ask, call
 
 
-@call("GET", "os-snapshots", "os-snapshots/detail", paged=True)
+@call("GET", "os-snapshots", "os-snapshots/detail", paged=True, of_rows=True)
 async def list_snapshots(ask: Ask) -> views.Snapshots:
     """List the tenant's snapshots; with and without ``detail`` the same."""
     listed = await ask.core.snapshots.listed(ask.caller, **ask.page)
@@ -20,7 +20,7 @@ async def create_snapshot(ask: Ask, asked: bodies.CreateSnapshot) -> views.OneSn
     return {"snapshot": views.snapshot(made)}
 
 
-@call("GET", "os-snapshots/<snapshot_id>")
+@call("GET", "os-snapshots/<snapshot_id>", of_rows=True)
 async def show_snapshot(ask: Ask, snapshot_id: int) -> views.OneSnapshot:
     """Show a snapshot."""
     return {"snapshot": views.snapshot(await ask.core.snapshots.get(ask.caller, snapshot_id))}

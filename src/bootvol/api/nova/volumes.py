@@ -6,7 +6,7 @@ from bootvol.api.nova import bodies, views
 from bootvol.api.nova.calls import Ask, call
 
 
-@call("GET", "os-volumes", "os-volumes/detail", paged=True)
+@call("GET", "os-volumes", "os-volumes/detail", paged=True, of_rows=True)
 async def list_volumes(ask: Ask) -> views.Volumes:
     """List the tenant's volumes; with and without ``detail`` the same."""
     listed = await ask.core.volumes.listed(ask.caller, **ask.page)
@@ -19,7 +19,7 @@ async def create_volume(ask: Ask, asked: bodies.CreateVolume) -> views.OneVolume
     return {"volume": views.volume(await ask.core.volumes.create(ask.caller, asked.wanted()))}
 
 
-@call("GET", "os-volumes/<volume_id>")
+@call("GET", "os-volumes/<volume_id>", of_rows=True)
 async def show_volume(ask: Ask, volume_id: int) -> views.OneVolume:
     """Show a volume."""
     return {"volume": views.volume(await ask.core.volumes.get(ask.caller, volume_id))}

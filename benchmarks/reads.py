@@ -1,0 +1,188 @@
+"""Measures what clients ask most: lists of volumes, and one volume."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import create_engine, insert
+from tests.daemons import TENANT
+from tests.processes import Process, process
+from tests.servers import free_port
+
+from bootvol.store.schema import volumes
+
+#: Requests in a row to one server before it is the other's turn; and how many turns.
+_BATCH: Final = 50
+_TURNS: Final = 8
+_MANY: Final = 10_000
+
+_CONFIG: Final = """
+[quota]
+volumes = -1
+gigabytes = -1
+"""
+
+#: The least that an answer takes of what the daemon is built on.
+_KLEIN: Final = """\
+import sys
+from klein import Klein
+
+app = Klein()
+content = open(sys.argv[2], "rb").read()
+
+@app.route("/v1.1/<tenant>/<path:rest>")
+def shown(request, tenant, rest):
+    request.setHeader(b"Content-Type", b"application/json; charset=UTF-8")
+    return content
+
+app.run("127.0.0.1", int(sys.argv[1]), open("/dev/null", "w"))
+"""
+
+#: Lists everything, page by page, until it is ended.
+_LISTER: Final = """\
+import http.client, itertools, sys
+
+port, path, pages = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+connection = http.client.HTTPConnection("127.0.0.1", port)
+for page in itertools.cycle(range(pages)):
+    connection.request("GET", f"{path}?offset={page * 1000}", headers={"X-Auth-Token": "ann"})
+    connection.getresponse().read()
+"""
+
+
+def figures(folder: Path) -> list[tuple[str, float, str]]:
+    """Return what was measured, each with its name and target."""
+    with process(folder, _CONFIG) as daemon:
+        _insert(daemon, 1000)
+        several = _beside_klein(daemon, "os-volumes/detail")
+        one = _beside_klein(daemon, "os-volumes/1")
+        _insert(daemon, _MANY - 1000)
+        quiet = _latency(daemon, lambda number: None)
+        # Each tenth request comes with a write: what was kept is of no use then.
+        busy = _latency(
+            daemon,
+            lambda number: (
+                number % 10 or daemon.call("POST", "os-volumes", {"volume": {"size": 1}})
+            ),
+        )
+    return [
+        ("GET of 1,000 volumes, beside a plain Klein handler", several, "3"),
+        ("GET of one volume, beside a plain Klein handler", one, "3"),
+        ("p99 of GET while 10,000 volumes are listed over and over", quiet, "50 ms"),
+        ("the same while volumes are created, too", busy, "-"),
+    ]
+
+
+def _insert(daemon: Process, count: int) -> None:
+    """Put volumes into the database of a daemon that does not run meanwhile."""
+    daemon.stop()
+    row = {
+        "tenant": TENANT,
+        "user": "ann",
+        "size_gib": 10,
+        "status": "available",
+        "created_at": datetime.now(UTC),
+        "availability_zone": "nova",
+        "backend": "local",
+        "display_name": "a volume",
+        "display_description": "as it is in a benchmark",
+        "metadata": {"key": "value"},
+    }
+    engine = create_engine(f"sqlite:///{daemon.folder / 'bootvol.db'}")
+    with engine.begin() as connection:
+        rows = [{**row, "name": f"volume-{os.urandom(8).hex()}"} for _ in range(count)]
+        connection.execute(insert(volumes), rows)
+    engine.dispose()
+    daemon.start()
+
+
+class _Client:
+    """A connection that is kept, and asks for one path."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._path = f"/v1.1/{TENANT}/{path}"
+        self._connection = http.client.HTTPConnection("127.0.0.1", port)
+
+    def get(self) -> bytes:
+        """Return the body of the answer."""
+        self._connection.request("GET", self._path, headers={"X-Auth-Token": "ann"})
+        return self._connection.getresponse().read()
+
+    def close(self) -> None:
+        """Forget the connection; the next request makes another."""
+        self._connection.close()
+
+    def took(self) -> float:
+        """Return the seconds that an answer took."""
+        began = time.monotonic()
+        self.get()
+        return time.monotonic() - began
+
+
+def _beside_klein(daemon: Process, path: str) -> float:
+    """Return how the median of a GET compares to that of the same bytes from plain Klein."""
+    ours = _Client(daemon.port, path)
+    file = daemon.folder / "answer"
+    file.write_bytes(ours.get())
+    with _running(_KLEIN, str(port := free_port()), str(file)):
+        theirs = _Client(port, path)
+        _until_answered(theirs)
+        mine, other = [], []
+        for _ in range(_TURNS):
+            mine += [ours.took() for _ in range(_BATCH)]
+            other += [theirs.took() for _ in range(_BATCH)]
+    return statistics.median(mine) / statistics.median(other)
+
+
+def _latency(daemon: Process, beside: Callable[[int], object]) -> float:
+    """Return the p99 of GET of one volume, in milliseconds, while another client lists all."""
+    client = _Client(daemon.port, "os-volumes/1")
+    path = f"/v1.1/{TENANT}/os-volumes/detail"
+    taken = []
+    with _running(_LISTER, str(daemon.port), path, str(_MANY // 1000)):
+        time.sleep(0.5)
+        for number in range(1000):
+            beside(number)
+            taken.append(client.took())
+            time.sleep(0.005)
+    return 1000 * statistics.quantiles(taken, n=100)[98]
+
+
+@contextmanager
+def _running(program: str, *arguments: str) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _until_answered(client: _Client) -> None:
+    for _ in range(200):
+        try:
+            client.get()
+        except ConnectionRefusedError:
+            client.close()
+            time.sleep(0.05)
+        else:
+            return
+    raise SystemExit("the server does not answer")
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="bench") as name:
+        for what, figure, target in figures(Path(name)):
+            print(f"{what}: {figure:.2f} (target {target})")
