@@ -33,7 +33,8 @@ from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.interfaces import IClosable, IHypervisor, ILogin, PluginContext
+from bootvol.interfaces import IClosable, IHypervisor, PluginContext
+from bootvol.login import ILogin
 from bootvol.model import GIB, Flavor
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends

@@ -27,7 +27,7 @@ import attrs
 from pydantic import BaseModel
 from zope.interface import Attribute, Interface
 
-from bootvol.model import Caller, Connection, Credentials, Disk, Image, Machine, Session, Which
+from bootvol.model import Caller, Connection, Disk, Image, Machine
 from bootvol.threads import Threads
 
 
@@ -308,47 +308,16 @@ class IHypervisor(Interface):
 
 
 class IIdentity(Interface):
-    """Says who a token belongs to."""
+    """Says who a token belongs to.
+
+    Where people log in through bootvol itself it provides :class:`bootvol.login.ILogin`, too.
+    """
 
     async def authenticate(token: str) -> Caller:
         """Return whom ``token`` speaks for.
 
         :param token: as a client sent it: hostile until proven otherwise.
         :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
-        """
-
-
-class ILogin(Interface):
-    """What an identity service provides, too, where people log in through bootvol itself.
-
-    Nothing that is wrong with credentials tells which part of them it was, neither by the error
-    nor by the time that it takes.
-    """
-
-    async def login(credentials: Credentials, project: Which | None, address: str) -> Session:
-        """Give out a token that :meth:`IIdentity.authenticate` knows if it is for a project.
-
-        :param credentials: as a client sent them: hostile until proven otherwise.
-        :param project: what the token is to be for; None gives one that is for no project, and
-            serves only to list the projects and to log in to one of them.
-        :param address: the client's, by which too many failures are slowed down.
-        :raises bootvol.errors.LoginFailed: they are wrong, or give no access to the project.
-        :raises bootvol.errors.TooManyLogins: try again later.
-        """
-
-    async def session(token: str) -> Session:
-        """Return what a token that :meth:`login` gave out stands for by now.
-
-        :param token: hostile until proven otherwise.
-        :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
-        """
-
-    async def revoke(token: str) -> None:
-        """End a token before its time.  When it returns, that survives a restart.
-
-        :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
-        :raises bootvol.errors.TooManyLogins: its user has ended too many lately.
-        :raises bootvol.errors.IdentityFailed: it counts as ended, but will not after a restart.
         """
 
 

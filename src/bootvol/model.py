@@ -43,68 +43,6 @@ class Caller:
 
 
 @attrs.frozen
-class Named:
-    """A user or a project."""
-
-    id: str
-    name: str
-
-
-@attrs.frozen
-class Which:
-    """Which user or project a client means: it gives the id or the name."""
-
-    id: str | None = None
-    name: str | None = None
-
-
-@attrs.frozen
-class Password:
-    """What people log in with."""
-
-    user: Which
-    password: str = attrs.field(repr=False)
-
-
-@attrs.frozen
-class AccessKey:
-    """What programs log in with: a key that tells whose it is, and its secret."""
-
-    key: str
-    secret: str = attrs.field(repr=False)
-
-
-@attrs.frozen
-class EarlierToken:
-    """What somebody who is logged in already goes on to another project with."""
-
-    token: str = attrs.field(repr=False)
-
-
-Credentials = Password | AccessKey | EarlierToken
-
-
-@attrs.frozen
-class Session:
-    """What a token stands for.
-
-    :ivar project: what it is for; None is none.
-    :ivar projects: those that its user may log in to.
-    :ivar roles: the user's in the project.
-    :ivar method: ``password`` or ``access-key``: how its user logged in.
-    """
-
-    token: str = attrs.field(repr=False)
-    user: Named
-    project: Named | None
-    projects: tuple[Named, ...]
-    roles: frozenset[str]
-    method: str
-    issued_at: datetime
-    expires_at: datetime
-
-
-@attrs.frozen
 class Digest:
     """A digest that a source states: an algorithm of :mod:`hashlib` and lower-case hex."""
 

@@ -9,7 +9,8 @@ from pytest_twisted import blockon
 from twisted.internet.defer import Deferred
 
 from bootvol.interfaces import PluginContext
-from bootvol.model import AccessKey, Caller, Named, Password, Which
+from bootvol.login import AccessKey, Named, Password, Which
+from bootvol.model import Caller
 from bootvol.testing.identities import (
     LoginSubject,
     Subject,

@@ -24,7 +24,7 @@ from bootvol.errors import (
     Unauthorized,
 )
 from bootvol.interfaces import PluginContext
-from bootvol.model import EarlierToken, Password, Session, Which
+from bootvol.login import EarlierToken, Password, Session, Which
 from bootvol.threads import Threads
 from bootvol_plugins.embedded import files, revoked, throttle
 from bootvol_plugins.embedded.identity import EmbeddedIdentity

@@ -16,17 +16,18 @@ from zope.interface import implementer
 
 from bootvol import passwords
 from bootvol.errors import LoginFailed, TooManyLogins, Unauthorized
-from bootvol.interfaces import IIdentity, ILogin, PluginContext
-from bootvol.model import (
+from bootvol.interfaces import IIdentity, PluginContext
+from bootvol.login import (
     AccessKey,
-    Caller,
     Credentials,
     EarlierToken,
+    ILogin,
     Named,
     Password,
     Session,
     Which,
 )
+from bootvol.model import Caller
 from bootvol_plugins.embedded import files
 from bootvol_plugins.embedded.options import EmbeddedOptions, UserTable
 from bootvol_plugins.embedded.revoked import Revoked

@@ -1,4 +1,4 @@
-"""The contract suites of :class:`bootvol.interfaces.IIdentity` and of :class:`ILogin`."""
+"""The contract suites of :class:`bootvol.interfaces.IIdentity` and of :class:`bootvol.login.ILogin`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pytest_twisted import ensureDeferred
 from zope.interface.verify import verifyObject
 
 from bootvol.errors import LoginFailed, TooManyLogins, Unauthorized
-from bootvol.interfaces import IIdentity, ILogin, PluginContext
-from bootvol.model import AccessKey, Caller, Credentials, EarlierToken, Named, Password, Which
+from bootvol.interfaces import IIdentity, PluginContext
+from bootvol.login import AccessKey, Credentials, EarlierToken, ILogin, Named, Password, Which
+from bootvol.model import Caller
 from bootvol.testing.contract import Contract
 
 

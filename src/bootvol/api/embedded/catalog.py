@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from bootvol.model import Named
+from bootvol.login import Named
 
 
 @attrs.frozen

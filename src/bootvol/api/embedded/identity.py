@@ -8,7 +8,7 @@ from twisted.web.iweb import IRequest
 from bootvol.api.embedded import v2, v3
 from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Dialect, Reply, public_url, route, tell_errors
-from bootvol.interfaces import ILogin
+from bootvol.login import ILogin
 
 
 def dialects(login: ILogin | None, region: str) -> list[Dialect]:

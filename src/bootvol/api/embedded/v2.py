@@ -14,8 +14,7 @@ from bootvol.api.embedded.bodies import ONE_WAY, Body, Secret, Text, read
 from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Reply, address, public_url, route, tell_errors, token
 from bootvol.errors import BootvolError
-from bootvol.interfaces import ILogin
-from bootvol.model import AccessKey, Credentials, EarlierToken, Password, Session, Which
+from bootvol.login import AccessKey, Credentials, EarlierToken, ILogin, Password, Session, Which
 
 
 def _id(value: object) -> object:

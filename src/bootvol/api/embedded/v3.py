@@ -14,8 +14,8 @@ from bootvol.api.embedded.bodies import ONE_WAY, Body, Secret, Text, read
 from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Reply, address, public_url, route, tell_errors, token
 from bootvol.errors import BootvolError, Forbidden, LoginFailed, NotFound, Unauthorized
-from bootvol.interfaces import ILogin
-from bootvol.model import ADMIN, Credentials, EarlierToken, Named, Password, Session, Which
+from bootvol.login import Credentials, EarlierToken, ILogin, Named, Password, Session, Which
+from bootvol.model import ADMIN
 
 _SUBJECT: Final = b"X-Subject-Token"
 #: The one domain that there is; a client must name one, and this is every client's default.
