@@ -266,7 +266,11 @@ def breakable(disk: str) -> Iterator[Callable[[str], None]]:
         return f"0 {size} linear {disk} 0" if kind == "linear" else f"0 {size} error"
 
     def dmsetup(*words: str) -> None:
-        subprocess.run(["dmsetup", *words], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            ["dmsetup", "--noudevrules", "--noudevsync", *words],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
 
     def become(kind: str) -> None:
         dmsetup("load", "breakable", "--table", table(kind))

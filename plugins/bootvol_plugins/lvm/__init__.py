@@ -12,13 +12,15 @@ def _make(options: LvmOptions, context: PluginContext) -> IBlockBackend:
     :raises ConfigurationError: LVM, the volume group or the thin pool is not there or not fit.
     """
     from bootvol_plugins.lvm.backend import ThickBackend, ThinBackend
-    from bootvol_plugins.lvm.start import check_group, check_pool
+    from bootvol_plugins.lvm.start import check_group, check_pool, reducing
 
     binary = check_group(context.name, options)
     if options.pool is None:
         return ThickBackend(context, binary, options.group)
     chunk = check_pool(context.name, binary, options.group, options.pool)
-    return ThinBackend(context, binary, options.group, options.pool, chunk, options.full_percent)
+    reduce = reducing(context.name, binary)
+    pool, limit = options.pool, options.full_percent
+    return ThinBackend(context, binary, options.group, pool, chunk, limit, reduce)
 
 
 PLUGIN = BackendPlugin(LvmOptions, _make)

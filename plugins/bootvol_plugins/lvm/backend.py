@@ -6,7 +6,7 @@ Only logical volumes with bootvol's tag are ever touched.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import DeferredLock
@@ -226,16 +226,25 @@ class ThinBackend(LvmBackend):
     :param pool: its name.
     :param chunk: the pool's chunk size in bytes.
     :param limit: percent of the pool from which on it counts as full.
+    :param reduce: LVM's words to make a volume smaller, up to its size.
     """
 
     capabilities = Capabilities(reads_zero_when_new=True, block_size=_BLOCK, clones=True)
 
     def __init__(
-        self, context: PluginContext, binary: str, group: str, pool: str, chunk: int, limit: int
+        self,
+        context: PluginContext,
+        binary: str,
+        group: str,
+        pool: str,
+        chunk: int,
+        limit: int,
+        reduce: Sequence[str],
     ) -> None:
         super().__init__(context, binary, group)
         self._pool_name = pool
         self._chunk = chunk
+        self._reduce = reduce
         self._pool = Pool(self._lvm, context.reactor, context.name, group, pool, limit)
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
@@ -266,7 +275,7 @@ class ThinBackend(LvmBackend):
             await self._threads.run(self._cut, volume, found, size)
         whole = found.whole(size)
         if whole < found.size:
-            await self._lvm.run("lvreduce", "-y", "-f", "-L", f"{whole}b", self._lv(volume))
+            await self._lvm.run(*self._reduce, "-L", f"{whole}b", self._lv(volume))
         elif whole > found.size:
             await self._lvm.run("lvextend", "-y", "-L", f"{whole}b", self._lv(volume))
 

@@ -19,6 +19,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from bootvol.devices import failures
 from bootvol.errors import BackendFailed, NoSpace
 from bootvol.threads import outlast
 
@@ -113,7 +114,8 @@ class Lvm:
         :raises BackendFailed: it failed, or did not end in time.
         """
         process = _Process(self._reactor)
-        with open(os.devnull, "rb") as nothing:
+        doing = f"Backend {self._name}: running LVM failed"
+        with failures(doing), open(os.devnull, "rb") as nothing:
             self._reactor.spawnProcess(
                 process,
                 self._binary,
@@ -152,7 +154,6 @@ class _Process(ProcessProtocol):
         self._out = b""
         self._err = b""
         self._reactor = reactor
-        self._timer = reactor.callLater(_LIMIT, self._end)
 
     @property
     def out(self) -> str:
@@ -163,6 +164,10 @@ class _Process(ProcessProtocol):
     def err(self) -> str:
         """What it complained of."""
         return self._err.decode("utf-8", "replace")
+
+    def connectionMade(self) -> None:
+        """It runs."""
+        self._timer = self._reactor.callLater(_LIMIT, self._end)
 
     def outReceived(self, data: bytes) -> None:
         """It said something; what is beyond all measure is dropped."""

@@ -57,14 +57,16 @@ class Pool:
             raise NoSpace(f"Backend {self._backend} has {fullest:.0f} % of its {what} space used.")
         return int(int(row["lv_size"]) * (self._limit - data) / 100)
 
-    async def take(self, length: int) -> None:
-        """See that there is room for ``length`` bytes more, before they are written.
+    async def take(self, device: OpenDevice, length: int) -> None:
+        """See that there is room for ``length`` bytes more, before they are written to a volume.
 
         :raises NoSpace: there is not.
         :raises BackendFailed: it cannot be told.
         """
         async with self._looking:
             if length > self._left or self._clock.seconds() - self._looked > _AGE:
+                # What only memory has takes no space yet.
+                await device.flush()
                 free = await self.check()
                 if length > free:
                     raise NoSpace(f"Backend {self._backend} has no room for what is written.")
@@ -97,12 +99,12 @@ class PoolWriter:
 
     async def write(self, offset: int, data: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
-        await self.pool.take(len(data))
+        await self.pool.take(self.device, len(data))
         await self.device.write(offset, data)
 
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`: zeros take space here, too."""
-        await self.pool.take(length)
+        await self.pool.take(self.device, length)
         await self.device.zero(offset, length)
 
     async def flush(self) -> None:

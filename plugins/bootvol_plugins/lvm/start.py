@@ -71,7 +71,23 @@ def check_pool(name: str, binary: str, group: str, pool: str) -> int:
     return int(found[0]["chunk_size"])
 
 
+def reducing(name: str, binary: str) -> tuple[str, ...]:
+    """Return the words that make a volume smaller, whatever a guest has put on it.  Blocks.
+
+    From 2.03.17 on LVM looks for file systems first, unless it is told not to.
+
+    :param name: of the backend.
+    :raises ConfigurationError: LVM cannot be used.
+    """
+    options = _said(name, binary, ["lvreduce", "--help"])
+    return ("lvreduce", "-y", "-f", *(("--fs", "ignore") if "--fs " in options else ()))
+
+
 def _report(name: str, binary: str, words: Sequence[str]) -> list[Mapping[str, str]]:
+    return commands.rows(_said(name, binary, words))
+
+
+def _said(name: str, binary: str, words: Sequence[str]) -> str:
     try:
         ended = subprocess.run(  # noqa: S603 - the program was found, the names are valid
             [binary, *words],
@@ -90,4 +106,4 @@ def _report(name: str, binary: str, words: Sequence[str]) -> list[Mapping[str, s
             f"backend {name!r}: {commands.complaint(ended.stderr)}. See what `vgs` says, as the"
             " user that the daemon runs as, which must be root"
         )
-    return commands.rows(ended.stdout)
+    return ended.stdout
