@@ -280,6 +280,19 @@ async def test_closing_what_is_dying(folder: Path, make: Make, volume: Connectio
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@ensureDeferred
+async def test_what_is_no_export_stays(folder: Path, make: Make, volume: Connection) -> None:
+    """An operator may put volumes, or the database, into the same folder."""
+    exports = make(unix(folder))
+    await exports.open(NAME, volume)
+    others = sorted([f"{NAME}.raw", "bootvol.sqlite", "daemon.lock", ".hidden"])
+    for each in others:
+        (folder / "e" / each).touch()
+    assert await exports.names() == {NAME}
+    await exports.close(NAME)
+    assert left(folder) == others
+
+
 # --- the same once more --------------------------------------------------------------------------
 
 
