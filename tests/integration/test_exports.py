@@ -237,6 +237,20 @@ async def test_many_at_once(folder: Path, make: Make, volume: Connection) -> Non
     assert left(folder) == []
 
 
+@ensureDeferred
+async def test_what_is_served_takes_nothing_of_the_daemons(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    exports = make(unix(folder))
+    before = len(os.listdir("/proc/self/fd"))
+    for name in "volume-1", "volume-2":
+        await exports.open(name, another(volume, name))
+    assert len(os.listdir("/proc/self/fd")) == before
+    for name in "volume-1", "volume-2":
+        await exports.close(name)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 # --- what is cut off -----------------------------------------------------------------------------
 
 
