@@ -237,6 +237,20 @@ async def test_many_at_once(folder: Path, make: Make, volume: Connection) -> Non
     assert left(folder) == []
 
 
+@ensureDeferred
+async def test_what_is_served_takes_nothing_of_the_daemons(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    exports = make(unix(folder))
+    before = len(os.listdir("/proc/self/fd"))
+    for name in "volume-1", "volume-2":
+        await exports.open(name, another(volume, name))
+    assert len(os.listdir("/proc/self/fd")) == before
+    for name in "volume-1", "volume-2":
+        await exports.close(name)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 # --- what is cut off -----------------------------------------------------------------------------
 
 
@@ -278,6 +292,19 @@ async def test_closing_what_is_dying(folder: Path, make: Make, volume: Connectio
         # Nor does anything hold the lock on it, which each server has.
         with open(volume.address, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@ensureDeferred
+async def test_what_is_no_export_stays(folder: Path, make: Make, volume: Connection) -> None:
+    """An operator may put volumes, or the database, into the same folder."""
+    exports = make(unix(folder))
+    await exports.open(NAME, volume)
+    others = sorted([f"{NAME}.raw", "bootvol.sqlite", "daemon.lock", ".hidden"])
+    for each in others:
+        (folder / "e" / each).touch()
+    assert await exports.names() == {NAME}
+    await exports.close(NAME)
+    assert left(folder) == others
 
 
 # --- the same once more --------------------------------------------------------------------------

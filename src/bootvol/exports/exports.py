@@ -195,6 +195,7 @@ class Exports:
                 raise ExportFailed(await _complaint(server))
             record = attrs.evolve(record, ready=True)
             await self._threads.run(self._records.write, name, record)
+            server.leave()
         except BaseException:
             await outlast(Deferred.fromCoroutine(process.end(self._reactor, self._patience)))
             raise

@@ -96,11 +96,11 @@ class Process:
 class Server(ProcessProtocol):
     """A process that the daemon started: it waits to be let go on, and then serves by itself.
 
-    Its complaints come by a pipe, not to a file: so they are bounded however long it runs, and
-    nothing happens when nobody reads them any more.
+    Its complaints come by a pipe, not to a file, until it serves: so they are bounded however long
+    it runs, and nothing happens when nobody reads them any more.
 
     :param name: what the log calls it.
-    :ivar ended: fires with what it complained of first when it has ended.
+    :ivar ended: fires when it has ended, with what it complained of first, or how it ended.
     """
 
     _log = Logger()
@@ -124,6 +124,15 @@ class Server(ProcessProtocol):
         """Let it do what it is there for."""
         self._transport.write(b"\n")
         self._transport.closeStdin()
+
+    def leave(self) -> None:
+        """Hear no more of it than its end.
+
+        From now on it complains of its clients alone; and each pipe would take one of the files
+        that the daemon may have open.
+        """
+        for descriptor in 1, 2:
+            self._transport.closeChildFD(descriptor)
 
     def errReceived(self, data: bytes) -> None:
         """It complained."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from bootvol.errors import ExportFailed
 from bootvol.exports.processes import Process
+
+#: What the names of an export's files end with.  Whatever else is in the folder is somebody else's:
+#: it is neither taken for an export nor removed.
+_SUFFIXES: Final = (".json", ".new", ".sock")
 
 
 @attrs.frozen
@@ -43,7 +48,7 @@ class Records:
 
     def names(self) -> set[str]:
         """Return the names of exports of which there is anything."""
-        return {path.name.partition(".")[0] for path in self._directory.iterdir()}
+        return {path.stem for path in self._directory.iterdir() if path.suffix in _SUFFIXES}
 
     def read(self, name: str) -> Record | None:
         """Return what there is of an export.
@@ -71,8 +76,8 @@ class Records:
 
     def remove(self, name: str) -> None:
         """Strike out an export, with its socket."""
-        for path in self._directory.glob(f"{name}.*"):
-            path.unlink()
+        for suffix in _SUFFIXES:
+            (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
         self._sync()
 
     def _sync(self) -> None:
