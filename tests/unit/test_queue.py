@@ -173,6 +173,14 @@ def test_a_server_is_told_one_thing_at_a_time(db: Connection) -> None:
     assert quick(db) == second.id
 
 
+def test_a_server_boots_from_its_root_whatever_its_other_disks_are_called(db: Connection) -> None:
+    server = a_server(db)
+    for device in "/dev/sda", "/dev/vda", "hdb":
+        attach(db, a_volume(db), server, device)
+    found = [attachment.disk for _, attachment in attachments.disks(db, server.id)]
+    assert found == ["vda", "hdb", "sda"]
+
+
 def test_a_server_does_not_end_while_its_daemon_is_at_it(db: Connection) -> None:
     server, volume = a_server(db, Status.AVAILABLE, "d"), a_volume(db)
     attach(db, volume, server)
