@@ -8,10 +8,12 @@ from uuid import uuid4
 
 import pytest
 import pytest_twisted
+from sqlalchemy import make_url
 
+from bootvol.store.database import Database
 from bootvol.threads import Threads
 from tests import ceph, guest, postgresql
-from tests.daemons import Running, reactor
+from tests.daemons import EMBEDDED, Running, reactor
 
 
 @pytest.fixture
@@ -42,6 +44,16 @@ def postgresql_server() -> Iterator[str]:
 def new_postgresql(postgresql_server: str) -> Callable[[], str]:
     """Make an empty database on it, and return its URL."""
     return lambda: postgresql.create_database(postgresql_server, f"test-{uuid4()}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state(request: pytest.FixtureRequest) -> str:
+    """A daemon's table ``[state]``, with an empty database of each kind in turn."""
+    if request.param == "sqlite":
+        return EMBEDDED
+    url = request.getfixturevalue("new_postgresql")()
+    Database(make_url(url).set(drivername="postgresql+psycopg"), reactor).upgrade()
+    return f'url = "{url}"\ndirectory = "."'
 
 
 @pytest.fixture(scope="session")

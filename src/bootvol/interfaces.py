@@ -251,8 +251,8 @@ class IClosable(Interface):
 class IHypervisor(Interface):
     """Runs servers (virtual machines) that outlive the daemon, whatever becomes of that.
 
-    A server's name is as a volume's.  The core may have several disks of a server attached and
-    detached at once; nothing else of it goes on while it is started or stopped.
+    A server's name is as a volume's.  The core never lets two calls for one server run at once but
+    for :meth:`console`.
     """
 
     name: str = Attribute("The name that the operator gave this hypervisor.")

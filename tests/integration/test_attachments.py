@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +149,39 @@ async def test_one_of_many_gets_it(running: Running) -> None:
 async def test_bad_bodies(running: Running, body: Any, status: int) -> None:
     await available(running)
     assert (await running.call("POST", SERVER, body)).status == status
+
+
+@pytest.mark.parametrize(
+    ("server", "status"),
+    [("x" * 64, 200), ("x" * 65, 404), ("a%00b", 404), ("%F0%9F%98%80" * 64, 200)],
+)
+@ensureDeferred
+async def test_ids_of_servers(tmp_path: Path, state: str, server: str, status: int) -> None:
+    running = Running(tmp_path, state=state)
+    try:
+        volume = await available(running)
+        assert (await attach(running, volume, None, server)).status == status
+        path = f"servers/{server}/os-volume_attachments"
+        assert (await running.call("GET", path)).status == status
+        for method in "GET", "DELETE":
+            assert (await running.call(method, f"{path}/99")).status == 404
+    finally:
+        await running.stop()
+
+
+@pytest.mark.parametrize("number", [2**31, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)])
+@ensureDeferred
+async def test_no_volume_has_such_an_id(tmp_path: Path, state: str, number: int) -> None:
+    running = Running(tmp_path, state=state)
+    try:
+        for body in number, str(number):
+            assert (await attach(running, body, None)).status == 404
+            wanted = {"snapshot": {"volume_id": body}}
+            assert (await running.call("POST", "os-snapshots", wanted)).status == 404
+            made = {"volume": {"size": 1, "snapshot_id": body}}
+            assert (await running.call("POST", "os-volumes", made)).status == 404
+    finally:
+        await running.stop()
 
 
 @ensureDeferred

@@ -6,14 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from sqlalchemy import make_url
 from twisted.internet.defer import Deferred, gatherResults
 
-from bootvol.store.database import Database
-from tests.daemons import EMBEDDED, OTHER_TENANT, TENANT, Answer, Running, reactor
+from tests.daemons import OTHER_TENANT, TENANT, Answer, Running
 from tests.integration.test_faults import NOT_FOUND, fault
 from tests.integration.test_volume_types import a_snapshot
 
@@ -162,14 +159,9 @@ async def test_limits(running: Running) -> None:
     }
 
 
-@pytest_twisted.async_yield_fixture(params=["sqlite", "postgresql"])
-async def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
+@pytest_twisted.async_yield_fixture
+async def daemon(state: str, tmp_path: Path) -> AsyncIterator[Running]:
     """A daemon on a database of each kind in turn, that allows much by default."""
-    state = EMBEDDED
-    if request.param == "postgresql":
-        url = request.getfixturevalue("new_postgresql")()
-        Database(make_url(url).set(drivername="postgresql+psycopg"), reactor).upgrade()
-        state = f'url = "{url}"\ndirectory = "."'
     daemon = Running(tmp_path, "[quota]\nvolumes = 1000", state)
     yield daemon
     await daemon.stop()

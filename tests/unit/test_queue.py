@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import Connection, update
 
@@ -92,6 +93,34 @@ def test_a_snapshot_stays_while_a_volume_is_made_of_it(db: Connection) -> None:
     assert quick(db) == snapshot.id
 
 
+def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Connection) -> None:
+    volume = a_volume(db)
+    snapshot = a_snapshot(db, volume)
+    copied = queue.claim_copy(db, holder("other"))
+    assert isinstance(copied, Snapshot)
+    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
+    states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
+    assert quick(db) is None
+    free(db, Kind.SNAPSHOT, snapshot.id)
+    assert isinstance(queue.claim_quick(db, holder()), Volume)
+    assert isinstance(queue.claim_quick(db, holder()), Snapshot)
+
+
+def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:
+    snapshot = a_snapshot(db, a_volume(db), Status.AVAILABLE)
+    made = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
+    assert isinstance(queue.claim_copy(db, holder("other")), Volume)
+    states.happen(db, Kind.VOLUME, made.id, Event.DELETE)
+    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
+    assert quick(db) is None
+    # It says nothing any more: the lease has run out.
+    assert isinstance(queue.claim_quick(db, holder(now=NOW + 31)), Volume)
+    assert quick(db, now=NOW + 31) is None
+    free(db, Kind.VOLUME, made.id)
+    become(db, Kind.VOLUME, made.id, Status.ERROR)
+    assert isinstance(queue.claim_quick(db, holder(now=NOW + 31)), Snapshot)
+
+
 def test_nobody_writes_to_what_is_copied(db: Connection) -> None:
     volume = a_volume(db)
     snapshot = a_snapshot(db, volume)
@@ -130,6 +159,39 @@ def test_the_disks_of_a_server_that_is_built_are_its_own_task(db: Connection) ->
     assert quick(db) is None
     states.happen(db, Kind.SERVER, server.id, Event.COMPLETE)
     assert quick(db) == volume.id
+
+
+def test_a_server_is_told_one_thing_at_a_time(db: Connection) -> None:
+    server, other = (a_server(db, Status.AVAILABLE, "d") for _ in range(2))
+    first, second, third = (a_volume(db) for _ in range(3))
+    for volume, its in (first, server), (second, server), (third, other):
+        attach(db, volume, its, "vdb" if volume is not second else "vdc")
+        states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    assert [quick(db) for _ in range(3)] == [first.id, third.id, None]
+    states.happen(db, Kind.VOLUME, first.id, Event.ATTACHED)
+    free(db, Kind.VOLUME, first.id)
+    assert quick(db) == second.id
+
+
+def test_a_server_boots_from_its_root_whatever_its_other_disks_are_called(db: Connection) -> None:
+    server = a_server(db)
+    for device in "/dev/sda", "/dev/vda", "hdb":
+        attach(db, a_volume(db), server, device)
+    found = [attachment.disk for _, attachment in attachments.disks(db, server.id)]
+    assert found == ["vda", "hdb", "sda"]
+
+
+def test_a_server_does_not_end_while_its_daemon_is_at_it(db: Connection) -> None:
+    server, volume = a_server(db, Status.AVAILABLE, "d"), a_volume(db)
+    attach(db, volume, server)
+    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    assert quick(db) == volume.id
+    states.happen(db, Kind.SERVER, server.id, Event.DELETE)
+    # Its lease has run out, but not the hypervisor's call.
+    late = holder(now=NOW + 31)
+    busy = {**late.busy, Kind.VOLUME: [volume.id]}
+    assert queue.claim_quick(db, attrs.evolve(late, busy=busy)) is None
+    assert isinstance(queue.claim_quick(db, late), Server)
 
 
 def test_a_server_ends_when_nobody_moves_a_disk_of_it(db: Connection) -> None:

@@ -91,7 +91,7 @@ async def test_the_server_error_of_the_specification() -> None:
 @ensureDeferred
 async def test_links_begin_with_the_public_url() -> None:
     other: Any = None  # the call has no use for it
-    app = NovaApi(other, other).app.resource()
+    app = NovaApi(other, other, other).app.resource()
     for public_url, shown in ((None, "http://host:1"), ("https://out/x", "https://out/x")):
         agent = RequestTraversalAgent(ApiRoot(Dialect((), app, fault), public_url=public_url))
         asked = HTTPClient(agent).get("http://host:1/v1.1/")

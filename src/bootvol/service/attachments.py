@@ -7,10 +7,11 @@ else's: bootvol then keeps the books, serves the volume if so configured, and be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sqlalchemy import Connection as Db
 
-from bootvol.errors import ServerBusy, VolumeBusy
+from bootvol.errors import ServerBusy, ServerNotFound, VolumeBusy
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import ROOT, Attachment, Caller, Server
 from bootvol.service.volumes import Work
@@ -19,6 +20,9 @@ from bootvol.store import servers as server_rows
 from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
+
+#: The longest id that a server of others may have: what the database holds.
+_LONGEST_ID: Final = 64
 
 
 class Attachments:
@@ -53,7 +57,7 @@ class Attachments:
         self, db: Db, caller: Caller, server_id: str, volume_id: int, device: str
     ) -> Attachment:
         volume_rows.take_turns(db, caller.tenant)
-        server = self._server(db, caller, server_id)
+        server = self._server(db, caller, server_id, lock=True)
         if server is not None and server.status is not Status.AVAILABLE:
             raise ServerBusy
         volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
@@ -63,7 +67,7 @@ class Attachments:
             states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
         except IllegalTransition:
             raise VolumeBusy("Volume status must be available") from None
-        wanted = Attachment(volume.id, str(server.id) if server else server_id, device)
+        wanted = Attachment(volume.id, _called(server, server_id), device)
         return attachment_rows.add(db, caller.tenant, wanted, server)
 
     async def listed(
@@ -75,7 +79,7 @@ class Attachments:
         """
 
         def query(db: Db) -> Sequence[Attachment]:
-            known = self._known(db, caller, server_id)
+            known = _called(self._server(db, caller, server_id), server_id)
             return attachment_rows.listed(db, caller.tenant, known, limit=limit, offset=offset)
 
         return await self._database.read(query)
@@ -88,7 +92,7 @@ class Attachments:
         """
 
         def query(db: Db) -> Attachment:
-            known = self._known(db, caller, server_id)
+            known = _called(self._server(db, caller, server_id), server_id)
             return attachment_rows.get(db, caller.tenant, known, volume_id)
 
         return await self._database.read(query)
@@ -104,8 +108,8 @@ class Attachments:
         self._work.wake()
 
     def _mark(self, db: Db, caller: Caller, server_id: str, volume_id: int) -> None:
-        server = self._server(db, caller, server_id)
-        known = str(server.id) if server else server_id
+        server = self._server(db, caller, server_id, lock=True)
+        known = _called(server, server_id)
         attachment = attachment_rows.get(db, caller.tenant, known, volume_id)
         if server is not None and attachment.disk == ROOT:
             raise VolumeBusy("The server runs from this volume: terminate the server")
@@ -114,12 +118,20 @@ class Attachments:
         except IllegalTransition:
             raise VolumeBusy("Volume status must be in-use") from None
 
-    def _server(self, db: Db, caller: Caller, server_id: str) -> Server | None:
-        """Return a server of bootvol's; None where others run it."""
-        return server_rows.get(db, caller.tenant, server_id, lock=True) if self._hosts else None
+    def _server(
+        self, db: Db, caller: Caller, server_id: str, *, lock: bool = False
+    ) -> Server | None:
+        """Return a server of bootvol's; None where others run it.
 
-    def _known(self, db: Db, caller: Caller, server_id: str) -> str:
-        """Return what attachments call a server."""
+        :raises ServerNotFound: there is none, or none can have that id.
+        """
         if self._hosts:
-            return str(server_rows.get(db, caller.tenant, server_id).id)
-        return server_id
+            return server_rows.get(db, caller.tenant, server_id, lock=lock)
+        if len(server_id) > _LONGEST_ID:
+            raise ServerNotFound(server_id)
+        return None
+
+
+def _called(server: Server | None, server_id: str) -> str:
+    """Return what attachments call a server."""
+    return str(server.id) if server else server_id

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
 from bootvol.lifecycle import Status
-from bootvol.model import Attachment, Server, Volume
+from bootvol.model import ROOT, Attachment, Server, Volume
 from bootvol.model import Connection as Reached
 from bootvol.store.schema import attachments, volumes
 from bootvol.store.volumes import of_row
@@ -161,7 +161,7 @@ def disks(connection: Connection, server_id: int) -> Sequence[tuple[Volume, Atta
         select(volumes, attachments.c.device, attachments.c.delete_on_termination)
         .join(attachments)
         .where(attachments.c.hosted == server_id)
-        .order_by(attachments.c.disk)
+        .order_by(attachments.c.disk != ROOT, attachments.c.disk)
     )
     return [
         (

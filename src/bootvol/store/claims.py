@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import attrs
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Table, and_, or_, select, update
 
 from bootvol.lifecycle import Kind, Status
 from bootvol.store.schema import LIVING
@@ -97,7 +97,7 @@ def release_all(connection: Connection, daemon: str) -> None:
         connection.execute(update(table).where(mine).values(worker=None, lease_until=None))
 
 
-def free(table: Table, now: float) -> ColumnElement[bool]:
+def free(table: FromClause, now: float) -> ColumnElement[bool]:
     """Return what tells what nobody works on."""
     return or_(table.c.worker.is_(None), table.c.lease_until < now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Table, and_, exists, or_
 
 from bootvol.lifecycle import MAKING, MOVING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
@@ -24,10 +24,9 @@ _VALUES: Final[Mapping[Kind, Callable[[Row[Any]], Subject]]] = {
     Kind.SERVER: server_rows.of_row,
 }
 
-#: A volume that must stay as it is: a snapshot of it is being made.
-_COPIED: Final = exists().where(
-    snapshots.c.volume_id == volumes.c.id, snapshots.c.status == Status.CREATING
-)
+#: The same tables once more, for what one volume of a server has to do with another.
+_OTHERS: Final = volumes.alias("others")
+_THEIRS: Final = attachments.alias("theirs")
 
 
 def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
@@ -44,8 +43,8 @@ def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
 def claim_zeroing(connection: Connection, holder: claims.Holder) -> Subject | None:
     """Claim a blank volume or a removal where all of it is zeroed, which may take long, too."""
     zeroed = {
-        Kind.VOLUME: and_(volumes.c.backend.in_(holder.zeroed), or_(_blank(), _removal())),
-        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(holder.zeroed), _snapshot_removal()),
+        Kind.VOLUME: and_(volumes.c.backend.in_(holder.zeroed), or_(_blank(), _removal(holder))),
+        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(holder.zeroed), _snapshot_removal(holder)),
     }
     return _first(connection, holder, zeroed)
 
@@ -56,16 +55,16 @@ def claim_quick(connection: Connection, holder: claims.Holder) -> Subject | None
     wanted = {
         Kind.VOLUME: and_(
             volumes.c.backend.in_(holder.backends),
-            or_(and_(quick, or_(_blank(), _removal())), _move(holder)),
+            or_(and_(quick, or_(_blank(), _removal(holder))), _move(holder)),
         ),
         Kind.SNAPSHOT: and_(
             snapshots.c.backend.in_(holder.backends),
             snapshots.c.backend.not_in(holder.zeroed),
-            _snapshot_removal(),
+            _snapshot_removal(holder),
         ),
     }
     if holder.serves:
-        wanted[Kind.SERVER] = and_(_is(servers.c.daemon, holder), or_(_build(), _end(holder)))
+        wanted[Kind.SERVER] = and_(_is(servers.c.daemon, holder), or_(_build(holder), _end(holder)))
     return _first(connection, holder, wanted)
 
 
@@ -85,14 +84,16 @@ def _blank() -> ColumnElement[bool]:
     )
 
 
-def _removal() -> ColumnElement[bool]:
-    return and_(volumes.c.status == Status.DELETING, ~_COPIED)
+def _removal(holder: claims.Holder) -> ColumnElement[bool]:
+    return and_(volumes.c.status == Status.DELETING, ~_copied(holder))
 
 
-def _snapshot_removal() -> ColumnElement[bool]:
+def _snapshot_removal(holder: claims.Holder) -> ColumnElement[bool]:
     return and_(
         snapshots.c.status == Status.DELETING,
-        ~exists().where(volumes.c.snapshot_id == snapshots.c.id, volumes.c.status.in_(MAKING)),
+        ~exists().where(
+            volumes.c.snapshot_id == snapshots.c.id, _is_made(volumes, Kind.VOLUME, holder)
+        ),
     )
 
 
@@ -102,24 +103,55 @@ def _move(holder: claims.Holder) -> ColumnElement[bool]:
         servers.c.id == attachments.c.hosted, servers.c.status != Status.AVAILABLE
     )
     mine = exists().where(
-        attachments.c.volume_id == volumes.c.id, _is(attachments.c.daemon, holder), ~whole
+        attachments.c.volume_id == volumes.c.id,
+        _is(attachments.c.daemon, holder),
+        ~whole,
+        ~_told(attachments.c.hosted, holder),
     )
     # Who writes to a volume while it is copied makes the copy that of no moment.
-    quiet = or_(volumes.c.status == Status.DETACHING, ~_COPIED)
+    quiet = or_(volumes.c.status == Status.DETACHING, ~_copied(holder))
     return and_(volumes.c.status.in_(MOVING), mine, quiet)
 
 
-def _build() -> ColumnElement[bool]:
+def _build(holder: claims.Holder) -> ColumnElement[bool]:
     """Return what tells servers to start: all of their volumes are there and at rest."""
     return and_(
-        servers.c.status == Status.CREATING, ~_has(or_(volumes.c.status.in_(MAKING), _COPIED))
+        servers.c.status == Status.CREATING,
+        ~_has(or_(volumes.c.status.in_(MAKING), _copied(holder))),
     )
 
 
 def _end(holder: claims.Holder) -> ColumnElement[bool]:
     """Return what tells servers to end: nobody attaches or detaches anything of theirs just now."""
-    moved = and_(volumes.c.status.in_(MOVING), ~claims.free(volumes, holder.now))
-    return and_(servers.c.status == Status.DELETING, ~_has(moved))
+    return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, holder))
+
+
+def _copied(holder: claims.Holder) -> ColumnElement[bool]:
+    """Return what tells volumes that must stay as they are: a snapshot of them is being made."""
+    return exists().where(
+        snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT, holder)
+    )
+
+
+def _is_made(table: Table, kind: Kind, holder: claims.Holder) -> ColumnElement[bool]:
+    """Return what tells what is being made, or was until it was deleted: its maker may yet read."""
+    gives_up = and_(table.c.status == Status.DELETING, _worked_on(table, kind, holder))
+    return or_(table.c.status.in_(MAKING), gives_up)
+
+
+def _told(server: ColumnElement[Any], holder: claims.Holder) -> ColumnElement[bool]:
+    """Return what tells servers of which a disk is moved just now: one call at a time for each."""
+    return exists().where(
+        _THEIRS.c.hosted == server,
+        _THEIRS.c.volume_id == _OTHERS.c.id,
+        _OTHERS.c.status.in_(MOVING),
+        _worked_on(_OTHERS, Kind.VOLUME, holder),
+    )
+
+
+def _worked_on(table: FromClause, kind: Kind, holder: claims.Holder) -> ColumnElement[bool]:
+    """Return what tells what somebody works on; this daemon knows better than its leases do."""
+    return or_(~claims.free(table, holder.now), table.c.id.in_(holder.busy[kind]))
 
 
 def _has(volume: ColumnElement[bool]) -> ColumnElement[bool]:

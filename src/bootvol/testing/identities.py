@@ -1,4 +1,4 @@
-"""The contract suites of :class:`bootvol.interfaces.IIdentity` and of :class:`bootvol.login.ILogin`."""
+"""The contract suites of identity services, and of those through which people log in."""
 
 from __future__ import annotations
 

@@ -34,9 +34,10 @@ def _reference(value: object) -> object:
 
 
 def _number(value: object) -> object:
-    """Read an id that may come as text (reference, section 2.2); none that can be has such a -1."""
+    """Read an id that may come as text (reference, section 2.2); what can be none becomes -1."""
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 11
-    return int(str(value)) if digits else (value if isinstance(value, int) else -1)
+    number = int(str(value)) if digits else value
+    return number if isinstance(number, int) and 0 <= number <= LARGEST_ID else -1
 
 
 #: What the description says may be sent.

@@ -166,7 +166,8 @@ class Call(Document):
         arguments: dict[str, Any] = {}
         try:
             for name, text in path.items():
-                arguments[name] = _number(name, text) if self.hints[name] is int else text
+                read = _number if self.hints[name] is int else _text
+                arguments[name] = read(name, text)
             if self.body is not None:
                 arguments["asked"] = bodies.read(read_json(ask.request), self.entity, self.body)
             return await self.answer(ask, **arguments)
@@ -211,6 +212,16 @@ def document(*paths: str) -> Callable[[Shown], Shown]:
         return answer
 
     return declare
+
+
+def _text(name: str, text: str) -> str:
+    """Return a name, or an id of others, from a path.
+
+    :raises NotFound: nothing can have it, since PostgreSQL takes no such text.
+    """
+    if "\0" in text:
+        raise NotFound
+    return text
 
 
 def _number(name: str, text: str) -> int:

@@ -94,7 +94,7 @@ def _tenant(text: str) -> str:
 
     :raises NotFound: no tenant can have it.
     """
-    if "\0" in text or len(text) > 255:
+    if len(text) > 255:
         raise NotFound
     return text
 
