@@ -29,14 +29,14 @@ POOL: Final = "volumes"
 USER: Final = "bootvol"
 #: The rights that the plugin's documentation asks for.
 RIGHTS: Final = {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
-#: Bytes of the OSD's disk, a sparse file: with less than 2 GiB it gives up when it is full.
+#: Bytes of the OSD's disk: with less than 2 GiB it gives up when it is full.
 _DISK: Final = 4 * 1024**3
 _PROGRAMS: Final = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": "ceph-mgr"}
 
 _CONFIGURATION: Final = """\
 [global]
 fsid = {fsid}
-mon_host = [v2:127.0.0.1:{port}]
+mon_host = {monitor}
 mon_initial_members = a
 keyring = {folder}/keyring
 run_dir = {folder}
@@ -82,6 +82,8 @@ osd_class_default_list = *
 osd_client_watch_timeout = 5
 bluestore_block_size = {disk}
 bluestore_block_create = true
+# Opening and closing the disk waits so long, several times (250).
+bdev_aio_poll_ms = 10
 bluestore_cache_autotune = false
 bluestore_cache_size = 134217728
 
@@ -96,21 +98,28 @@ mgr_initial_modules =
 # A restarted OSD is found within a second (5 and 10).
 objecter_tick_interval = 0.5
 objecter_timeout = 1
+
+[client.{user}]
+keyring = {folder}/user
 """
 
 
 class Cluster:
     """A cluster that runs.  All methods block.
 
+    :param disk: bytes of the OSD's disk, a sparse file.
     :ivar folder: everything of it.
     :ivar configuration: its ceph.conf.
     :ivar keyring: of the user whom the tests are.
+    :ivar monitor: the monitor's address.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: int) -> None:
         self.folder = folder
+        self._disk = disk
         self.configuration = folder / "ceph.conf"
         self.keyring = folder / "user"
+        self.monitor = f"[v2:127.0.0.1:{free_port()}]"
         self._bindings: Bindings = load()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._admin: Any = None
@@ -121,7 +130,8 @@ class Cluster:
         disk = self._format()
         self._run("mon.a", "ceph-mon", "-i", "a")
         self._admin = self._bindings.rados.Rados(
-            conffile=str(self.configuration), conf={"client_mount_timeout": "30"}
+            conffile=str(self.configuration),
+            conf={"client_mount_timeout": "30", "rbd_default_clone_format": "2"},
         )
         self._admin.connect(timeout=30)
         self.command("osd new", uuid=(self.folder / "osd-fsid").read_text())
@@ -137,10 +147,12 @@ class Cluster:
 
     def _format(self) -> subprocess.Popen[bytes]:
         """Write all files; return the process that makes the OSD's disk."""
-        folder, port = self.folder, free_port()
+        folder = self.folder
         fsid, osd_fsid = str(uuid4()), str(uuid4())
         self.configuration.write_text(
-            _CONFIGURATION.format(folder=folder, fsid=fsid, port=port, disk=_DISK)
+            _CONFIGURATION.format(
+                folder=folder, fsid=fsid, monitor=self.monitor, disk=self._disk, user=USER
+            )
         )
         (folder / "osd-fsid").write_text(osd_fsid)
         every = {"mon": "allow *", "osd": "allow *", "mgr": "allow *"}
@@ -162,8 +174,10 @@ class Cluster:
             "ceph-osd", "--mkfs", "-i", "0", "--no-mon-config", "--osd-uuid", osd_fsid,
             "--keyring", f"{folder}/osd.0/keyring",
         )  # fmt: skip
-        address = f"[v2:127.0.0.1:{port}]"
-        _run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, f"{folder}/monmap")
+        _run(
+            "monmaptool", "--create", "--fsid", fsid, "--addv", "a", self.monitor,
+            f"{folder}/monmap",
+        )  # fmt: skip
         _run(
             "ceph-mon", "--mkfs", "-i", "a", "-c", str(self.configuration),
             "--monmap", f"{folder}/monmap", "--keyring", f"{folder}/everyone",
@@ -288,10 +302,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Run a cluster until the block ends.  Blocks."""
+def cluster(disk: int = _DISK) -> Iterator[Cluster]:
+    """Run a cluster until the block ends, with a disk of so many bytes.  Blocks."""
     folder = Path(tempfile.mkdtemp(prefix="bootvol-ceph-", dir="/tmp"))
-    made = Cluster(folder)
+    made = Cluster(folder, disk)
     try:
         made.start()
         yield made
