@@ -141,5 +141,6 @@ def flavor(value: Flavor) -> FlavorShown:
         "ram": value.ram_mib,
         "vcpus": value.cpus,
         "disk": 0,
+        "swap": "",
         "links": [],
     }
