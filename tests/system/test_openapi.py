@@ -17,6 +17,7 @@ from schemathesis.checks import CHECKS
 from bootvol.api.nova.openapi import description
 from bootvol.testing.backends import noise
 from tests.daemons import TENANT
+from tests.hypervisors import MEMORY, installed
 from tests.processes import Process, process
 
 API = schemathesis.openapi.from_dict(description())
@@ -24,23 +25,13 @@ API = schemathesis.openapi.from_dict(description())
 HELD: Any = CHECKS.get_by_names(
     ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 )
-#: A hypervisor that starts nothing, installed beside bootvol for this daemon alone.
-PLUGIN = """\
-from bootvol.interfaces import HypervisorPlugin
-from bootvol.options import Options
-from bootvol.testing.machines import MemoryHypervisor
-
-PLUGIN = HypervisorPlugin(Options, lambda _, own: MemoryHypervisor(own.name, own.reactor))
-"""
-CONFIG = """
+CONFIG = f"""
+{MEMORY}
 [quota]
 volumes = -1
 gigabytes = -1
 snapshots = -1
 instances = -1
-
-[hypervisor]
-plugin = "memory"
 """
 
 
@@ -48,16 +39,9 @@ plugin = "memory"
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A daemon with an image, an admin's token, and servers in memory."""
     folder = tmp_path_factory.mktemp("daemon")
-    about = folder / "installed" / "memory_machines-1.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: memory-machines\nVersion: 1\n")
-    (about / "entry_points.txt").write_text(
-        "[bootvol.hypervisors]\nmemory = memory_machines:PLUGIN\n"
-    )
-    (folder / "installed" / "memory_machines.py").write_text(PLUGIN)
     (folder / "images").mkdir()
     (folder / "images" / "disk.raw").write_bytes(noise(1000))
-    with process(folder, CONFIG, {"PYTHONPATH": str(folder / "installed")}) as daemon:
+    with process(folder, CONFIG, installed(folder)) as daemon:
         yield daemon
 
 
