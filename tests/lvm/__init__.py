@@ -20,7 +20,7 @@ _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parent.parent
 _MEMORY: Final = "2G"
 #: Its disks, /dev/ubda and so on; the files are sparse.
-_DISKS: Final = ("3300M", "3G", "64M")
+_DISKS: Final = ("3300M", "3G")
 
 
 def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.CompletedProcess[str]:
