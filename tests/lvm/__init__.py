@@ -20,7 +20,7 @@ _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parent.parent
 _MEMORY: Final = "2G"
 #: Its disks, /dev/ubda and so on; the files are sparse.
-_DISKS: Final = ("5G", "3G", "64M")
+_DISKS: Final = ("3300M", "3G")
 
 
 def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.CompletedProcess[str]:
@@ -70,7 +70,7 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
     return subprocess.CompletedProcess(command, int(status.read_text()), out, err)
 
 
-def pytest(folder: Path, module: str, seconds: int = 240) -> subprocess.CompletedProcess[str]:
+def pytest(folder: Path, module: str, seconds: int = 900) -> subprocess.CompletedProcess[str]:
     """Run the tests of one module in the machine."""
     options = [
         "-p",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 
 from bootvol.testing.backends import noise
-from tests.lvm.groups import DISKS, fill, group, holds, lvm, names
+from tests.lvm.groups import DISKS, fill, group, lvm, names
 from tests.processes import Process
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 #: With holes.
 CONTENT = noise(3 * MIB) + bytes(5 * MIB) + noise(MIB + 100, 1)
+ZEROS = bytes(4 * MIB)
+BOTH = ("thick", "thin")
 MARK = b"what another tenant wrote".ljust(512, b".")
 CONFIG = """
 [[backends]]
@@ -63,16 +66,21 @@ def path_of(daemon: Process, volume: int) -> Path:
     return Path(found["address"])
 
 
-def check(path: Path, content: bytes) -> None:
-    """See that a volume of one GiB holds an image, and zeros after that."""
+def check(path: Path, content: bytes, size: int = GIB) -> None:
+    """See that a volume holds an image, and zeros after that.
+
+    :param size: how many of its first bytes are looked at.
+    """
     with path.open("rb") as opened:
         assert opened.read(len(content)) == content
-        zeros, left = bytes(4 * MIB), GIB - len(content)
-        while left:
-            piece = opened.read(min(left, len(zeros)))
-            assert piece == zeros[: len(piece)], "what lay there before"
-            left -= len(piece)
-        assert opened.read(1) == b""
+        for start in range(len(content), size, len(ZEROS)):
+            count = min(len(ZEROS), size - start)
+            assert opened.read(count) == ZEROS[:count], "what lay there before"
+
+
+def left(group: str) -> list[str]:
+    """Return what is left in a group, but for golden volumes."""
+    return [name for name in names(group) if "golden" not in name]
 
 
 def settle(daemon: Process) -> None:
@@ -80,21 +88,20 @@ def settle(daemon: Process) -> None:
     assert set(daemon.until_settled()) <= {"available", "in-use"}, daemon.log.read_text()[-5000:]
 
 
-@pytest.mark.parametrize("name", ["thick", "thin"])
+@pytest.mark.parametrize("name", BOTH)
 def test_what_clients_ask_for(daemon: Process, name: str) -> None:
     volume = create(daemon, size=1, imageRef="disk", volume_type=name)
     blank = create(daemon, size=1, volume_type=name)
     settle(daemon)
+    check(path_of(daemon, volume), CONTENT)
+    check(path_of(daemon, blank), b"")
     taken = daemon.call("POST", "os-snapshots", {"snapshot": {"volume_id": volume}})["snapshot"]
+    daemon.delete(blank)
     settle(daemon)
     clone = create(daemon, snapshot_id=taken["id"])
     settle(daemon)
-    check(path_of(daemon, volume), CONTENT)
-    check(path_of(daemon, clone), CONTENT)
-    check(path_of(daemon, blank), b"")
-    with path_of(daemon, clone).open("r+b") as guest:
+    with path_of(daemon, volume).open("r+b") as guest:
         guest.write(MARK)
-    check(path_of(daemon, volume), CONTENT)
     attachments = "servers/7/os-volume_attachments"
     daemon.call("POST", attachments, {"volumeAttachment": {"volumeId": volume}})
     settle(daemon)
@@ -104,49 +111,48 @@ def test_what_clients_ask_for(daemon: Process, name: str) -> None:
     # The volume goes before its snapshot.
     daemon.delete(volume)
     settle(daemon)
-    check(path_of(daemon, clone), MARK + CONTENT[len(MARK) :])
-    for number in clone, blank:
-        daemon.delete(number)
+    check(path_of(daemon, clone), CONTENT)
+    daemon.delete(clone)
     daemon.call("DELETE", f"os-snapshots/{taken['id']}")
     settle(daemon)
-    assert [each for each in names(name) if "golden" not in each] == []
+    assert left(name) == []
 
 
-@pytest.mark.parametrize("name", ["thick", "thin"])
-def test_killed_and_stopped_among_the_work(daemon: Process, name: str) -> None:
-    kept = create(daemon, size=1, imageRef="disk", volume_type=name)
+def test_old_blocks_are_nowhere(daemon: Process) -> None:
+    """Where volumes were there is nothing of them, nor of what lay there before them."""
+    bare = ("--zero", "n", "--wipesignatures", "n")
+    lvm("lvcreate", "-y", *bare, "-l", "100%FREE", "-n", "others", "thick")
+    with Path("/dev/thick/others").open("rb") as opened:
+        for _ in range(0, 2 * GIB, len(ZEROS)):
+            assert opened.read(len(ZEROS)) == ZEROS
+        opened.seek(-len(ZEROS), os.SEEK_END)
+        assert opened.read(len(MARK)) == MARK, "the test would not see them"
+    lvm("lvremove", "-y", "thick/others")
+
+
+def test_stopped_and_killed_among_the_work(daemon: Process) -> None:
+    gone = [create(daemon, size=1, imageRef="disk", volume_type=name) for name in BOTH]
     settle(daemon)
-    gone = create(daemon, size=1, imageRef="disk", volume_type=name)
-    daemon.delete(kept)
-    daemon.stop(signal.SIGKILL if name == "thick" else signal.SIGTERM)
-    daemon.start()
+    kept = [create(daemon, size=1, imageRef="disk", volume_type=name) for name in BOTH]
+    for volume in gone:
+        daemon.delete(volume)
+    for how in signal.SIGTERM, signal.SIGKILL:
+        daemon.stop(how)
+        daemon.start()
     settle(daemon)
-    check(path_of(daemon, gone), CONTENT)
-    daemon.delete(gone)
+    assert len(daemon.statuses()) == len(kept)
+    for volume in kept:
+        check(path_of(daemon, volume), CONTENT, 64 * MIB)
+        daemon.delete(volume)
     settle(daemon)
-    assert [each for each in names(name) if "golden" not in each] == []
+    assert left("thick") == left("thin") == []
     assert "Traceback" not in daemon.log.read_text()
 
 
 def test_no_room(daemon: Process) -> None:
-    for name, size in (("thick", 100),):
-        volume = create(daemon, size=size, volume_type=name)
-        assert daemon.until_settled() == ["error"]
-        error = daemon.get(f"os-volumes/{volume}/error")["error"]
-        assert error["code"] == "no-space"
-        daemon.delete(volume)
-        daemon.until_settled()
-
-
-def test_old_blocks_are_nowhere(daemon: Process) -> None:
-    """After all that, not even where volumes were deleted: but where none ever was."""
-    first = create(daemon, size=1, volume_type="thick")
+    volume = create(daemon, size=100, volume_type="thick")
+    assert daemon.until_settled() == ["error"]
+    assert daemon.get(f"os-volumes/{volume}/error")["error"]["code"] == "no-space"
+    daemon.delete(volume)
     settle(daemon)
-    assert not holds(path_of(daemon, first), MARK)
-    daemon.delete(first)
-    settle(daemon)
-    lvm("lvcreate", "-y", "--zero", "n", "--wipesignatures", "n", "-L", "1g", "-n", "o", "thick")
-    assert not holds("/dev/thick/o", MARK)
-    lvm("lvremove", "-y", "thick/o")
-    lvm("lvcreate", "-y", "-l", "100%FREE", "-n", "others", "thick")
-    assert holds("/dev/thick/others", MARK), "the test would see them"
+    assert left("thick") == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from bootvol.threads import Threads
 from bootvol_plugins.lvm import PLUGIN, backend, commands
 from bootvol_plugins.lvm.options import LvmOptions
 from tests.daemons import reactor
+from tests.disks import block_device
 from tests.lvm.groups import DISKS, empty, fill, group, holds, lvm, names
 
 MIB = 1024 * 1024
@@ -257,43 +257,15 @@ async def test_the_group_is_gone(either: tuple[IBlockBackend, str]) -> None:
     await backend.delete(NAME)
 
 
-@contextmanager
-def breakable(disk: str) -> Iterator[Callable[[str], None]]:
-    """Make /dev/mapper/breakable of a disk; gives what replaces its kind: linear, or error."""
-    size = int(subprocess.check_output(["blockdev", "--getsz", disk]))
-
-    def table(kind: str) -> str:
-        return f"0 {size} linear {disk} 0" if kind == "linear" else f"0 {size} error"
-
-    def dmsetup(*words: str) -> None:
-        subprocess.run(
-            ["dmsetup", "--noudevrules", "--noudevsync", *words],
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-
-    def become(kind: str) -> None:
-        dmsetup("load", "breakable", "--table", table(kind))
-        dmsetup("suspend", "--noflush", "breakable")
-        dmsetup("resume", "breakable")
-
-    dmsetup("create", "breakable", "--table", table("linear"))
-    try:
-        yield become
-    finally:
-        become("linear")
-        dmsetup("remove", "--retry", "breakable")
-
-
 @ensureDeferred
-async def test_the_device_is_gone(make: Make) -> None:
-    with breakable("/dev/ubdc") as become, group("broken", "/dev/mapper/breakable"):
+async def test_the_device_is_gone(make: Make, tmp_path: Path) -> None:
+    with block_device(tmp_path / "disk", 64 * MIB) as disk, group("broken", str(disk.path)):
         backend = make(group="broken")
         await backend.allocate(NAME, SIZE)
         writer = await backend.open_writer(NAME)
         await writer.write(0, memoryview(bytearray(noise(SIZE))))
         await writer.flush()
-        become("error")
+        disk.break_after(4096)
         with suppress(BackendFailed):
             # Through the page cache, perhaps.
             await writer.write(0, memoryview(bytearray(SIZE)))
@@ -309,7 +281,7 @@ async def test_the_device_is_gone(make: Make) -> None:
         ):
             with pytest.raises(BackendFailed):
                 await call()
-        become("linear")
+        disk.break_after(0)
         assert await read(backend, NAME, 0, SIZE) == noise(SIZE)
         await backend.delete(NAME)
         assert names("broken") == []

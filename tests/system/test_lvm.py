@@ -9,7 +9,7 @@ import pytest
 from tests import lvm
 
 
-@pytest.mark.parametrize("module", ["inside_contract"])
+@pytest.mark.parametrize("module", ["inside_contract", "inside_faults", "inside_daemon"])
 def test_inside(tmp_path: Path, module: str) -> None:
     ended = lvm.pytest(tmp_path, module)
     print(ended.stdout)
