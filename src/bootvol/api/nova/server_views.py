@@ -65,6 +65,7 @@ class FlavorShown(TypedDict):
     ram: Count
     vcpus: Count
     disk: Count
+    swap: str
     links: Nothing
 
 
