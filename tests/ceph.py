@@ -36,7 +36,7 @@ _PROGRAMS: Final = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": 
 _CONFIGURATION: Final = """\
 [global]
 fsid = {fsid}
-mon_host = [v2:127.0.0.1:{port}]
+mon_host = {monitor}
 mon_initial_members = a
 keyring = {folder}/keyring
 run_dir = {folder}
@@ -82,6 +82,8 @@ osd_class_default_list = *
 osd_client_watch_timeout = 5
 bluestore_block_size = {disk}
 bluestore_block_create = true
+# Opening and closing the disk waits so long, several times (250).
+bdev_aio_poll_ms = 10
 bluestore_cache_autotune = false
 bluestore_cache_size = 134217728
 
@@ -105,12 +107,14 @@ class Cluster:
     :ivar folder: everything of it.
     :ivar configuration: its ceph.conf.
     :ivar keyring: of the user whom the tests are.
+    :ivar monitor: the monitor's address.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.configuration = folder / "ceph.conf"
         self.keyring = folder / "user"
+        self.monitor = f"[v2:127.0.0.1:{free_port()}]"
         self._bindings: Bindings = load()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._admin: Any = None
@@ -121,7 +125,8 @@ class Cluster:
         disk = self._format()
         self._run("mon.a", "ceph-mon", "-i", "a")
         self._admin = self._bindings.rados.Rados(
-            conffile=str(self.configuration), conf={"client_mount_timeout": "30"}
+            conffile=str(self.configuration),
+            conf={"client_mount_timeout": "30", "rbd_default_clone_format": "2"},
         )
         self._admin.connect(timeout=30)
         self.command("osd new", uuid=(self.folder / "osd-fsid").read_text())
@@ -137,10 +142,10 @@ class Cluster:
 
     def _format(self) -> subprocess.Popen[bytes]:
         """Write all files; return the process that makes the OSD's disk."""
-        folder, port = self.folder, free_port()
+        folder = self.folder
         fsid, osd_fsid = str(uuid4()), str(uuid4())
         self.configuration.write_text(
-            _CONFIGURATION.format(folder=folder, fsid=fsid, port=port, disk=_DISK)
+            _CONFIGURATION.format(folder=folder, fsid=fsid, monitor=self.monitor, disk=_DISK)
         )
         (folder / "osd-fsid").write_text(osd_fsid)
         every = {"mon": "allow *", "osd": "allow *", "mgr": "allow *"}
@@ -162,8 +167,10 @@ class Cluster:
             "ceph-osd", "--mkfs", "-i", "0", "--no-mon-config", "--osd-uuid", osd_fsid,
             "--keyring", f"{folder}/osd.0/keyring",
         )  # fmt: skip
-        address = f"[v2:127.0.0.1:{port}]"
-        _run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, f"{folder}/monmap")
+        _run(
+            "monmaptool", "--create", "--fsid", fsid, "--addv", "a", self.monitor,
+            f"{folder}/monmap",
+        )  # fmt: skip
         _run(
             "ceph-mon", "--mkfs", "-i", "a", "-c", str(self.configuration),
             "--monmap", f"{folder}/monmap", "--keyring", f"{folder}/everyone",

@@ -100,7 +100,7 @@ def _kill_among_snapshots(folder: Path, chance: random.Random) -> None:
         daemon.create("disk")
         for _ in range(12):
             for _ in range(chance.randint(1, 12)):
-                _ask(daemon, chance)
+                ask(daemon, chance)
             time.sleep(chance.uniform(0, 0.5))
             daemon.stop(signal.SIGKILL)
             daemon.start()
@@ -119,7 +119,7 @@ def _kill_among_snapshots(folder: Path, chance: random.Random) -> None:
         daemon.stop()
 
 
-def _ask(daemon: Process, chance: random.Random) -> None:
+def ask(daemon: Process, chance: random.Random) -> None:
     """Ask for something by chance; that it cannot be had just now is an answer, too."""
     volumes = [each["id"] for each in daemon.get("os-volumes")["volumes"]] or [0]
     snapshots = [each["id"] for each in daemon.get("os-snapshots")["snapshots"]] or [0]

@@ -46,12 +46,11 @@ def _module(name: str, folder: str) -> ModuleType:
             " python3-rados, and run bootvol on the python3 of the same release: they are made for"
             " no other."
         )
-    module = module_from_spec(spec)
-    sys.modules[name] = module
     try:
+        module = sys.modules[name] = module_from_spec(spec)
         spec.loader.exec_module(module)
     except ImportError as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise ConfigurationError(
             f"plugin rbd: {spec.origin} cannot be loaded ({error}). Install the python3-rbd and"
             " librbd1 of one release."

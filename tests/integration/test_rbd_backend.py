@@ -1,0 +1,207 @@
+"""The rbd backend by itself, on a real cluster: what is another's, and what a crash leaves."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from bootvol.errors import BackendFailed, ConfigurationError
+from bootvol.interfaces import PluginContext
+from bootvol.testing.backends import SIZE, noise, read, write
+from bootvol.threads import Threads
+from bootvol_plugins.rbd import PLUGIN
+from bootvol_plugins.rbd.backend import RbdBackend
+from bootvol_plugins.rbd.bindings import load
+from bootvol_plugins.rbd.options import RbdOptions
+from tests.ceph import POOL, Cluster
+from tests.daemons import reactor
+
+NAME = "volume-1"
+OTHER = "volume-2"
+#: As the plugin leaves them while it works.
+NOTE = "bootvol.making."
+SNAPSHOT = "bootvol-"
+
+
+@pytest.fixture
+def namespace(ceph_cluster: Cluster) -> str:
+    """A namespace for one test."""
+    return ceph_cluster.add_namespace()
+
+
+def made(threads: Threads, options: dict[str, Any]) -> RbdBackend:
+    """Make a backend as the daemon does."""
+    found = RbdOptions.model_validate(options, strict=False)
+    backend = PLUGIN.factory(found, PluginContext(reactor, threads, "ceph"))
+    assert isinstance(backend, RbdBackend)
+    return backend
+
+
+@pytest_twisted.async_yield_fixture
+async def backend(
+    threads: Threads, ceph_cluster: Cluster, namespace: str
+) -> AsyncIterator[RbdBackend]:
+    """A backend in it."""
+    backend = made(threads, ceph_cluster.options(namespace))
+    yield backend
+    await backend.close()
+
+
+async def is_refused(backend: RbdBackend, volume: str) -> None:
+    """See that nothing can be done with an image as if it were a volume."""
+    for refused in (
+        backend.allocate(volume, SIZE),
+        backend.open_writer(volume),
+        backend.open_reader(volume),
+        backend.connection(volume),
+        backend.clone(volume, "volume-9", SIZE),
+        backend.clone(OTHER, volume, SIZE),
+    ):
+        with pytest.raises(BackendFailed):
+            await refused
+    await backend.delete(volume)
+
+
+@ensureDeferred
+async def test_images_of_others_are_left_alone(
+    backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+) -> None:
+    await backend.allocate(OTHER, SIZE)
+    ceph_cluster.create(NAME, SIZE, namespace)
+    with ceph_cluster.image(NAME, namespace) as image:
+        image.write(noise(SIZE), 0)
+    await is_refused(backend, NAME)
+    # Neither is a copy ours that somebody made of a volume, though it has its metadata.
+    with ceph_cluster.pool(namespace) as pool, ceph_cluster.image(OTHER, namespace) as image:
+        image.copy(pool, "volume-3")
+    await is_refused(backend, "volume-3")
+    assert ceph_cluster.images(namespace) == [NAME, OTHER, "volume-3"]
+    with ceph_cluster.image(NAME, namespace) as image:
+        assert image.read(0, SIZE) == noise(SIZE)
+
+
+@ensureDeferred
+async def test_what_a_crash_left_of_a_new_volume(
+    backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+) -> None:
+    empty = ceph_cluster.left(namespace)
+    rbd = load().rbd.RBD()
+    for again in (backend.allocate, lambda name, _: backend.delete(name)):
+        for create in (False, True):
+            with ceph_cluster.pool(namespace) as pool:
+                rbd.pool_metadata_set(pool, NOTE + NAME, "")
+            if create:
+                # Of any size: what was wanted then may not be what is wanted now.
+                ceph_cluster.create(NAME, 2 * SIZE, namespace)
+            with pytest.raises(BackendFailed):
+                await backend.open_reader(NAME)
+            await again(NAME, SIZE)
+            if ceph_cluster.images(namespace):
+                await write(backend, NAME, 0, noise(SIZE))
+            await backend.delete(NAME)
+            assert ceph_cluster.left(namespace) == empty
+
+
+@ensureDeferred
+async def test_what_a_crash_left_of_a_clone(
+    backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+) -> None:
+    empty = ceph_cluster.left(namespace)
+    rbd = load().rbd
+    for cloned in (False, True):
+        for keep_source in (False, True):
+            await backend.allocate(NAME, SIZE)
+            await write(backend, NAME, 0, noise(SIZE))
+            with ceph_cluster.pool(namespace) as pool:
+                rbd.RBD().pool_metadata_set(pool, NOTE + OTHER, NAME)
+                with ceph_cluster.image(NAME, namespace) as image:
+                    image.create_snap(SNAPSHOT + OTHER)
+                if cloned:
+                    rbd.RBD().clone(pool, NAME, SNAPSHOT + OTHER, pool, OTHER, features=61)
+            with pytest.raises(BackendFailed):
+                await backend.open_reader(OTHER)
+            if not keep_source:
+                await backend.delete(NAME)
+            await backend.delete(OTHER)
+            if keep_source:
+                with ceph_cluster.image(NAME, namespace) as image:
+                    assert list(image.list_snaps()) == []
+                await backend.clone(NAME, OTHER, SIZE)
+                assert await read(backend, OTHER, 0, SIZE) == noise(SIZE)
+                await backend.delete(OTHER)
+                await backend.delete(NAME)
+            assert ceph_cluster.left(namespace) == empty
+
+
+@ensureDeferred
+async def test_what_was_left_of_a_deleted_parent(
+    threads: Threads, backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+) -> None:
+    """The last clone has gone, but what it needed has not; the next daemon removes it."""
+    rbd = load().rbd
+    # Somebody else's, too, are in the trash, and stay there.
+    ceph_cluster.create("foreign", SIZE, namespace)
+    with ceph_cluster.pool(namespace) as pool:
+        rbd.RBD().trash_move(pool, "foreign")
+    before = ceph_cluster.left(namespace)
+    await backend.allocate(NAME, SIZE)
+    with ceph_cluster.image(NAME, namespace) as image:
+        number = image.id()
+    await backend.clone(NAME, OTHER, SIZE)
+    await backend.delete(NAME)
+    # It is not removed while somebody has it open.
+    with ceph_cluster.pool(namespace) as pool, rbd.Image(pool, image_id=number):
+        await backend.delete(OTHER)
+    assert f"rbd_header.{number}" in ceph_cluster.left(namespace)
+    next_one = made(threads, ceph_cluster.options(namespace))
+    try:
+        await next_one.delete(OTHER)
+    finally:
+        await next_one.close()
+    assert ceph_cluster.left(namespace) == before
+
+
+@ensureDeferred
+async def test_monitors_stand_for_a_configuration(
+    threads: Threads, ceph_cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    options = ceph_cluster.options(namespace)
+    del options["conf"]
+    backend = made(threads, {**options, "monitors": [ceph_cluster.monitor]})
+    try:
+        await backend.allocate(NAME, SIZE)
+        await write(backend, NAME, 0, noise(SIZE))
+        found = await backend.connection(NAME)
+    finally:
+        await backend.close()
+    copy = tmp_path / "copy"
+    command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", found.address, str(copy)]
+    await deferToThread(subprocess.run, command, check=True, timeout=60)
+    assert copy.read_bytes() == noise(SIZE)
+
+
+@ensureDeferred
+async def test_a_user_without_rights(
+    threads: Threads, ceph_cluster: Cluster, tmp_path: Path
+) -> None:
+    keyring = tmp_path / "keyring"
+    keyring.write_text(ceph_cluster.keyring.read_text().replace("client.bootvol", "client.eve"))
+    options = {**ceph_cluster.options(), "user": "eve", "keyring": str(keyring)}
+    backend = made(threads, options)
+    with pytest.raises(BackendFailed, match="Connecting to the cluster of backend ceph failed"):
+        await backend.allocate(NAME, SIZE)
+    no_pool = made(threads, {**ceph_cluster.options(), "pool": f"no-{POOL}"})
+    with pytest.raises(BackendFailed, match="No such file or directory"):
+        await no_pool.allocate(NAME, SIZE)
+
+
+def test_files_that_are_not_there(threads: Threads, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        made(threads, {"pool": POOL, "conf": str(tmp_path / "ceph.conf")})

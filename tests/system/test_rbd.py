@@ -1,0 +1,107 @@
+"""Daemons of their own on a Ceph cluster: killed at any moment, and machines that boot from it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from demo.bootdisk import HELLO
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from bootvol.testing.web import BadWeb
+from tests.ceph import Cluster, until
+from tests.daemons import pause, reactor
+from tests.processes import Process
+from tests.servers import Server, serve
+from tests.system.test_kill import CONFIG, CONTENT, RATE, ask
+
+
+@pytest.fixture
+def web() -> BadWeb:
+    """A server that takes its time."""
+    return BadWeb(CONTENT, reactor, RATE)
+
+
+@pytest.fixture
+def server(web: BadWeb) -> Iterator[Server]:
+    """It runs."""
+    with serve(web) as server:
+        yield server
+
+
+@ensureDeferred
+async def test_a_machine_boots_from_what_was_resumed(
+    tmp_path: Path, web: BadWeb, server: Server, ceph_cluster: Cluster
+) -> None:
+    """Killed in the middle, twice at least; QEMU then reads and writes the image itself."""
+    daemon = await deferToThread(
+        Process, tmp_path, CONFIG.format(url=server.url), first=ceph_cluster.table()
+    )
+    try:
+        volume = await deferToThread(daemon.create, f"{server.url}images/slow")
+        progress = f"hp-bootable-volumes/{volume}/import"
+        while not any(web.requests["slow"]):
+            # Until one asks for the rest: killed when some of it was durable.
+            if (await deferToThread(daemon.get, progress))["import"]["bytesDone"] > 2**22:
+                await deferToThread(daemon.stop, signal.SIGKILL)
+                await deferToThread(daemon.start)
+            await pause(0.1)
+        assert await deferToThread(daemon.until_settled) == ["available"]
+        for count in ("01", "02"):
+            booted = await deferToThread(
+                daemon.cli, "volume", "boot", str(volume), "--seconds", "20"
+            )
+            assert f"{HELLO}{count}." in booted.stdout, booted.stderr
+    finally:
+        await deferToThread(daemon.stop)
+
+
+@ensureDeferred
+async def test_killed_among_snapshots(tmp_path: Path, ceph_cluster: Cluster) -> None:
+    """Whatever clients ask for meanwhile; the seed is printed when it fails."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    await deferToThread(_kill_among_snapshots, tmp_path, ceph_cluster, random.Random(seed))
+
+
+def _kill_among_snapshots(folder: Path, cluster: Cluster, chance: random.Random) -> None:
+    others, objects = set(cluster.images()), set(cluster.left())
+    table = cluster.table("cache_gib = 0")
+    daemon = Process(folder, "[quota]\nvolumes = 1000\nsnapshots = 1000", first=table)
+    (daemon.images / "disk").write_bytes(CONTENT)
+    try:
+        daemon.create("disk")
+        for _ in range(6):
+            for _ in range(chance.randint(1, 8)):
+                ask(daemon, chance)
+            time.sleep(chance.uniform(0, 1.5))
+            daemon.stop(signal.SIGKILL)
+            daemon.start()
+        assert set(daemon.until_settled()) <= {"available", "in-use"}
+        volumes = daemon.get("os-volumes")["volumes"]
+        snapshots = daemon.get("os-snapshots")["snapshots"]
+        for name in set(cluster.images()) - others:
+            # Golden ones go of their own accord.
+            if not name.startswith("golden-"):
+                with cluster.image(name) as image:
+                    assert image.read(0, len(CONTENT)) == CONTENT
+        for snapshot in snapshots:
+            daemon.call("DELETE", f"os-snapshots/{snapshot['id']}")
+        for volume in volumes:
+            for attachment in filter(None, volume["attachments"]):
+                path = f"servers/{attachment['serverId']}/os-volume_attachments/{volume['id']}"
+                daemon.call("DELETE", path)
+        daemon.until_settled()
+        for volume in volumes:
+            daemon.call("DELETE", f"os-volumes/{volume['id']}")
+        daemon.until_settled()
+        assert daemon.statuses() == []
+        until(lambda: set(cluster.left()) == objects, 10)
+        assert "Traceback" not in daemon.log.read_text()
+    finally:
+        daemon.stop()

@@ -1,0 +1,191 @@
+"""The rbd plugin without a cluster."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
+from bootvol_plugins.rbd.bindings import load
+from bootvol_plugins.rbd.calls import Calls, Disconnected, failed
+from bootvol_plugins.rbd.options import RbdOptions
+from tests.daemons import pause, reactor
+
+
+class Threaded(Clock):
+    """Time that stands still, in front of the reactor that runs."""
+
+    def callFromThread(self, *call: Any) -> None:  # noqa: N802
+        """Call something in the reactor's thread."""
+        reactor.callFromThread(*call)
+
+
+def options(**more: Any) -> RbdOptions:
+    """Return options with what is needed."""
+    return RbdOptions.model_validate({"pool": "volumes", "conf": "/etc/c.conf", **more})
+
+
+def test_addresses_are_as_qemu_reads_them() -> None:
+    assert options().address("v") == "rbd:volumes/v:id=bootvol:conf=/etc/c.conf"
+    found = options(namespace="n", conf="/a:b@c\\d=e", keyring="/k", user="ann").address("v")
+    assert found == r"rbd:volumes/n/v:id=ann:conf=/a\:b\@c\\d\=e:keyring=/k"
+    found = options(conf=None, monitors=["[v2:10.0.0.1:3300]", "b:6789"]).address("v")
+    assert found == r"rbd:volumes/v:id=bootvol:mon_host=[v2\:10.0.0.1\:3300];b\:6789"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"conf": None},
+        {"monitors": ["a"]},
+        {"conf": None, "monitors": ["a b"]},
+        {"pool": "a/b"},
+        {"pool": ""},
+        {"namespace": "a@b"},
+        {"user": "a:b"},
+        {"timeout": 0},
+        {"timeout": 1.5},
+    ],
+)
+def test_what_could_mean_something_else_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        options(**wrong)
+
+
+def test_timeouts_are_always_set() -> None:
+    said = options(timeout=7).client()
+    for key in ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout"):
+        assert said[key] == "7"
+
+
+def test_without_bindings_the_operator_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("rados", "rbd"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ConfigurationError, match="Install Debian's python3-rbd"):
+        load(str(tmp_path))
+    # As those of another release: what is in the file is not what Python can load.
+    (tmp_path / "rados.so").write_bytes(b"nothing")
+    (tmp_path / f"rados.{sys.implementation.cache_tag}-x86_64-linux-gnu.so").write_bytes(b"no")
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        load(str(tmp_path))
+    assert "rados" not in sys.modules
+
+
+def test_the_descriptor_loads_without_them_and_nothing_else_comes_in() -> None:
+    code = """
+import sys
+from bootvol import plugins
+from bootvol.interfaces import BackendPlugin
+plugins.load(BackendPlugin, "rbd")
+assert "rados" not in sys.modules
+assert "/usr/lib/python3/dist-packages" not in sys.path
+from bootvol_plugins.rbd.bindings import load
+load()
+assert "/usr/lib/python3/dist-packages" not in sys.path
+assert sys.modules["rados"].__file__.startswith("/usr/lib/python3/dist-packages/")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_errors_by_their_number() -> None:
+    assert type(failed("x", errno.EDQUOT)) is NoSpace
+    assert type(failed("x", errno.ENOSPC)) is NoSpace
+    assert type(failed("x", errno.EIO)) is BackendFailed
+    assert type(failed("x", errno.ESHUTDOWN)) is Disconnected
+
+
+async def happened(event: Event) -> None:
+    """Wait until something has happened in a thread."""
+    for _ in range(6000):
+        if event.is_set():
+            return
+        await pause(0.01)
+    raise AssertionError("it does not happen")
+
+
+@ensureDeferred
+async def test_a_call_that_does_not_return_is_given_up() -> None:
+    clock = Threaded()
+    goes_on, beaten, ends, undone = Event(), Event(), Event(), Event()
+
+    def call(beat: Callable[..., int]) -> str:
+        assert goes_on.wait(60)
+        assert beat(1, 2) == 0
+        beaten.set()
+        assert ends.wait(60)
+        return "opened"
+
+    waiting = Deferred.fromCoroutine(
+        Calls(clock, 5.0).run("Opening x failed", call, lambda _: undone.set())
+    )
+    clock.advance(4)
+    goes_on.set()
+    await happened(beaten)
+    clock.advance(4)
+    # It gave a sign of life meanwhile.
+    assert not waiting.called
+    clock.advance(1)
+    with pytest.raises(BackendFailed, match="Opening x failed: the cluster does not answer"):
+        await waiting
+    ends.set()
+    # What comes too late is taken back.
+    await happened(undone)
+
+
+@ensureDeferred
+async def test_a_cancelled_call_has_ended() -> None:
+    ends, undone = Event(), Event()
+    results: list[object] = []
+    waiting = Deferred.fromCoroutine(
+        Calls(reactor, 60.0).run("x", lambda _: ends.wait(60), lambda _: undone.set())
+    )
+    waiting.addBoth(results.append)
+    waiting.cancel()
+    await pause(0.01)
+    assert not results
+    ends.set()
+    await happened(undone)
+    await waiting
+    (failure,) = results
+    assert isinstance(failure, Failure)
+    assert failure.check(CancelledError)
+
+
+@ensureDeferred
+async def test_what_the_library_does_not_end_is_given_up() -> None:
+    clock = Threaded()
+    kept: list[Callable[..., None]] = []
+    waiting = Deferred.fromCoroutine(Calls(clock, 5.0).complete("Writing x failed", kept.append))
+    clock.advance(5)
+    with pytest.raises(BackendFailed, match="Writing x failed: the cluster does not answer"):
+        await waiting
+    (ended,) = kept
+    # And it may end later, in the library's thread, without harm.
+    await deferToThread(ended, Completion(0))
+    await pause(0)
+
+
+class Completion:
+    """As the library's."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def get_return_value(self) -> int:
+        """Return what came of it: an error's number where it is less than zero."""
+        return self._value
