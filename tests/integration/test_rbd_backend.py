@@ -169,6 +169,28 @@ async def test_what_was_left_of_a_deleted_parent(
 
 
 @ensureDeferred
+async def test_a_writer_of_old_is_shut_out(
+    threads: Threads, backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+) -> None:
+    """As that of a daemon that has lost its claim, but does not know it yet."""
+    await backend.allocate(NAME, SIZE)
+    old = await backend.open_writer(NAME)
+    await old.write(0, memoryview(bytearray(noise(SIZE))))
+    other = made(threads, ceph_cluster.options(namespace))
+    try:
+        new = await other.open_writer(NAME)
+        await new.write(0, memoryview(bytearray(SIZE)))
+        with pytest.raises(BackendFailed, match="the cluster has shut this client out"):
+            await old.write(0, memoryview(bytearray(noise(SIZE))))
+        await new.close()
+    finally:
+        await other.close()
+    await old.close()
+    # It connects anew.
+    assert await read(backend, NAME, 0, SIZE) == bytes(SIZE)
+
+
+@ensureDeferred
 async def test_monitors_stand_for_a_configuration(
     threads: Threads, ceph_cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:

@@ -50,8 +50,8 @@ class RbdBackend:
         self.capabilities = Capabilities(reads_zero_when_new=True, parallel_writes=4, clones=True)
         self._options = options
         self._reactor = reactor
-        self._calls = Calls(reactor, _OPERATIONS * options.timeout)
-        self._cluster = Cluster(name, options, bindings, self._calls)
+        calls = Calls(reactor, _OPERATIONS * options.timeout)
+        self._cluster = Cluster(name, options, bindings, calls)
         self._swept = False
 
     async def allocate(self, volume: str, size: int) -> None:
@@ -87,11 +87,11 @@ class RbdBackend:
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
-        return await self._open(volume, lambda images, _: images.open_writer(volume))
+        return await self._open(volume, Images.open_writer)
 
     async def open_reader(self, volume: str) -> IVolumeReader:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
-        return await self._open(volume, lambda images, _: images.open_reader(volume))
+        return await self._open(volume, Images.open_reader)
 
     async def connection(self, volume: str) -> Connection:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
@@ -102,11 +102,14 @@ class RbdBackend:
         """See :meth:`bootvol.interfaces.IClosable.close`."""
         await self._cluster.close()
 
-    async def _open(
-        self, volume: str, call: Callable[[Images, Callable[..., int]], Any]
-    ) -> OpenImage:
-        image = await self._run("Opening", volume, call, lambda image: image.close())
-        return OpenImage(self._calls, image, self._called(volume))
+    async def _open(self, volume: str, call: Callable[[Images, str], Any]) -> OpenImage:
+        pool, image = await self._run(
+            "Opening",
+            volume,
+            lambda images, _: (images.pool, call(images, volume)),
+            lambda opened: opened[1].close(),
+        )
+        return OpenImage(self._cluster, pool, image, self._called(volume))
 
     async def _sweep(self) -> None:
         try:

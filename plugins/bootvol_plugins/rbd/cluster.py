@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -64,17 +65,19 @@ class Pool:
 
 
 class Cluster:
-    """Gives what is done with a pool a connection.  All methods belong to the reactor's thread."""
+    """Gives what is done with a pool a connection.  All methods belong to the reactor's thread.
+
+    :param name: of the backend.
+    :ivar calls: for what needs no connection.
+    """
 
     def __init__(self, name: str, options: RbdOptions, bindings: Bindings, calls: Calls) -> None:
-        """
-        :param name: of the backend.
-        """
         self._name = name
         self._options = options
         self._bindings = bindings
-        self._calls = calls
+        self.calls = calls
         self._pool: Pool | None = None
+        self._lost: list[Pool] = []
         self._connecting = DeferredLock()
 
     async def run(
@@ -93,27 +96,41 @@ class Cluster:
             with failures(pool.errors, what):
                 return call(pool, beat)
 
+        with self._watching(pool):
+            return await self.calls.run(what, work, undo)
+
+    async def complete(
+        self, pool: Pool, what: str, start: Callable[[Callable[..., None]], object]
+    ) -> Any:
+        """Do something with an image that was opened on ``pool``; see :meth:`Calls.complete`."""
+        with self._watching(pool):
+            return await self.calls.complete(what, start)
+
+    @contextmanager
+    def _watching(self, pool: Pool) -> Iterator[None]:
         try:
-            return await self._calls.run(what, work, undo)
+            yield
         except Disconnected:
-            # The connection is of no use any more; images that are still open on it fail by
-            # themselves.
+            # It is of no use any more, but there may be images open on it.
             if self._pool is pool:
                 self._pool = None
+                self._lost.append(pool)
             raise
 
     async def close(self) -> None:
-        """Let go of the connection; the next call makes a new one."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await self._calls.run("Disconnecting failed", lambda _: pool.close())
+        """Let go of all connections; the next call makes a new one."""
+        pools = [*self._lost, *([self._pool] if self._pool is not None else [])]
+        self._pool = None
+        self._lost.clear()
+        for pool in pools:
+            await self.calls.run("Disconnecting failed", partial(_close, pool))
 
     async def _connected(self) -> Pool:
         await self._connecting.acquire()
         try:
             if self._pool is None:
                 what = f"Connecting to the cluster of backend {self._name} failed"
-                self._pool = await self._calls.run(what, lambda _: self._connect(what), Pool.close)
+                self._pool = await self.calls.run(what, lambda _: self._connect(what), Pool.close)
             return self._pool
         finally:
             self._connecting.release()
@@ -139,3 +156,7 @@ class Cluster:
                     connection.shutdown()
                 raise
         return Pool(self._bindings, connection, ioctx, options.pool)
+
+
+def _close(pool: Pool, _: object) -> None:
+    pool.close()

@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import IVolumeReader, IVolumeWriter
-from bootvol_plugins.rbd.calls import Calls
+from bootvol_plugins.rbd.cluster import Cluster, Pool
 
 #: The most that is zeroed at once, so that each piece can be waited for; bytes.
 _PIECE: Final = 256 * 1024 * 1024
@@ -18,12 +18,14 @@ _PIECE: Final = 256 * 1024 * 1024
 class OpenImage:
     """An image, open for writing or for reading.
 
+    :param pool: by which it was opened.
     :param image: of the library.
     :param name: what errors call it.
     """
 
-    def __init__(self, calls: Calls, image: Any, name: str) -> None:
-        self._calls = calls
+    def __init__(self, cluster: Cluster, pool: Pool, image: Any, name: str) -> None:
+        self._cluster = cluster
+        self._pool = pool
         self._image: Any = image
         self._name = name
 
@@ -32,7 +34,8 @@ class OpenImage:
         image = self._open_image()
         # The bindings take bytes alone: this copies once.
         content = bytes(data)
-        await self._calls.complete(
+        await self._cluster.complete(
+            self._pool,
             f"Writing {self._name} failed",
             lambda ended: image.aio_write(content, offset, ended),
         )
@@ -46,7 +49,8 @@ class OpenImage:
         end = offset + length
         for start in range(offset, end, _PIECE):
             count = min(_PIECE, end - start)
-            await self._calls.complete(
+            await self._cluster.complete(
+                self._pool,
                 f"Zeroing {self._name} failed",
                 lambda ended, start=start, count=count: image.aio_write_zeroes(  # type: ignore[misc]
                     start, count, ended
@@ -56,12 +60,13 @@ class OpenImage:
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
         image = self._open_image()
-        await self._calls.complete(f"Flushing {self._name} failed", image.aio_flush)
+        await self._cluster.complete(self._pool, f"Flushing {self._name} failed", image.aio_flush)
 
     async def read_into(self, offset: int, target: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
         image = self._open_image()
-        found = await self._calls.complete(
+        found = await self._cluster.complete(
+            self._pool,
             f"Reading {self._name} failed",
             lambda ended: image.aio_read(offset, len(target), ended),
         )
@@ -76,7 +81,7 @@ class OpenImage:
         """
         image, self._image = self._image, None
         if image is not None:
-            await self._calls.run(f"Closing {self._name} failed", lambda _: image.close())
+            await self._cluster.calls.run(f"Closing {self._name} failed", lambda _: image.close())
 
     def _open_image(self) -> Any:
         if self._image is None:

@@ -38,10 +38,11 @@ class Images:
     """The images of a pool that are volumes of a backend.
 
     :param backend: its name.
+    :ivar pool: where they are.
     """
 
     def __init__(self, pool: Pool, backend: str) -> None:
-        self._pool = pool
+        self.pool = pool
         self._rbd = pool.bindings.rbd
         self._calls = self._rbd.RBD()
         self._backend = backend
@@ -60,7 +61,7 @@ class Images:
             self._check_space(size)
             self._leave_note(volume, "")
             self._calls.create(
-                self._pool.ioctx, volume, size, old_format=False, features=self._features
+                self.pool.ioctx, volume, size, old_format=False, features=self._features
             )
             with self._opened(volume) as image:
                 image.metadata_set(_MARK, volume)
@@ -81,7 +82,7 @@ class Images:
             self._drop_snapshot(origin, snapshot)
             origin.create_snap(snapshot)
             self._calls.clone(
-                self._pool.ioctx, source, snapshot, self._pool.ioctx, target,
+                self.pool.ioctx, source, snapshot, self.pool.ioctx, target,
                 features=self._features,
             )  # fmt: skip
             # From now on only the clone keeps it, and it goes with that.
@@ -114,7 +115,7 @@ class Images:
                 self._drop_snapshots(image)
             with suppress(self._rbd.ImageNotFound):
                 # Also where it could not be opened: an earlier call may have ended half-way.
-                self._calls.remove(self._pool.ioctx, volume, on_progress=beat)
+                self._calls.remove(self.pool.ioctx, volume, on_progress=beat)
         except self._rbd.ImageBusy as error:
             raise InUse(f"{self.called(volume)} is in use.") from error
         source = self._note(volume)
@@ -128,7 +129,7 @@ class Images:
 
         Otherwise the library does it, when the last clone goes.
         """
-        ioctx, rados = self._pool.ioctx, self._pool.bindings.rados
+        ioctx, rados = self.pool.ioctx, self.pool.bindings.rados
         with rados.ReadOpCtx() as operation:
             found, _ = ioctx.get_omap_keys(operation, "", 10_000)
             try:
@@ -138,7 +139,7 @@ class Images:
             keys = [key for key, _ in found]
         for key in keys:
             number = key.removeprefix("id_")
-            with suppress(*self._pool.errors):
+            with suppress(*self.pool.errors):
                 with closing(self._rbd.Image(ioctx, image_id=number)) as image:
                     if _metadata(image, _MARK) is None:
                         continue
@@ -158,7 +159,7 @@ class Images:
         image = self._open_ours(volume, read_only=False)
         try:
             for lock in list(image.lock_get_owners()):
-                if not self._pool.is_ours(lock["owner"]):
+                if not self.pool.is_ours(lock["owner"]):
                     with suppress(self._rbd.ImageNotFound, self._rbd.ImageBusy):
                         image.lock_break(lock["mode"], lock["owner"])
         except BaseException:
@@ -188,7 +189,7 @@ class Images:
 
     def _open_ours(self, volume: str, *, read_only: bool) -> Any:
         try:
-            image = self._rbd.Image(self._pool.ioctx, volume, read_only=read_only)
+            image = self._rbd.Image(self.pool.ioctx, volume, read_only=read_only)
         except self._rbd.ImageNotFound as error:
             raise BackendFailed(f"There is no {self.called(volume)}.") from error
         try:
@@ -201,7 +202,7 @@ class Images:
 
     @contextmanager
     def _opened(self, name: str, *, read_only: bool = False) -> Iterator[Any]:
-        with closing(self._rbd.Image(self._pool.ioctx, name, read_only=read_only)) as image:
+        with closing(self._rbd.Image(self.pool.ioctx, name, read_only=read_only)) as image:
             yield image
 
     def _exists(self, name: str) -> bool:
@@ -223,7 +224,7 @@ class Images:
 
     def _check_space(self, size: int) -> None:
         # Images take space as they are written: what is refused is what could never fit.
-        free = self._pool.free()
+        free = self.pool.free()
         if free is not None and size > free:
             raise NoSpace(
                 f"Backend {self._backend} has {free} bytes free; the volume needs {size}."
@@ -249,15 +250,15 @@ class Images:
     def _note(self, volume: str) -> str | None:
         """Return of which volume one is being made, "" if of none; None if it is not being made."""
         try:
-            return str(self._calls.pool_metadata_get(self._pool.ioctx, _NOTE + volume))
+            return str(self._calls.pool_metadata_get(self.pool.ioctx, _NOTE + volume))
         except KeyError:
             return None
 
     def _leave_note(self, volume: str, source: str) -> None:
-        self._calls.pool_metadata_set(self._pool.ioctx, _NOTE + volume, source)
+        self._calls.pool_metadata_set(self.pool.ioctx, _NOTE + volume, source)
 
     def _take_note(self, volume: str) -> None:
-        self._calls.pool_metadata_remove(self._pool.ioctx, _NOTE + volume)
+        self._calls.pool_metadata_remove(self.pool.ioctx, _NOTE + volume)
 
 
 def _quiet(*_: object) -> int:
