@@ -98,6 +98,9 @@ mgr_initial_modules =
 # A restarted OSD is found within a second (5 and 10).
 objecter_tick_interval = 0.5
 objecter_timeout = 1
+
+[client.{user}]
+keyring = {folder}/user
 """
 
 
@@ -145,7 +148,9 @@ class Cluster:
         folder = self.folder
         fsid, osd_fsid = str(uuid4()), str(uuid4())
         self.configuration.write_text(
-            _CONFIGURATION.format(folder=folder, fsid=fsid, monitor=self.monitor, disk=_DISK)
+            _CONFIGURATION.format(
+                folder=folder, fsid=fsid, monitor=self.monitor, disk=_DISK, user=USER
+            )
         )
         (folder / "osd-fsid").write_text(osd_fsid)
         every = {"mon": "allow *", "osd": "allow *", "mgr": "allow *"}

@@ -210,6 +210,34 @@ async def test_monitors_stand_for_a_configuration(
 
 
 @ensureDeferred
+async def test_rights_to_a_namespace_are_enough(
+    threads: Threads, ceph_cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    rights = ["mon", "profile rbd", "osd", f"profile rbd pool={POOL} namespace={namespace}"]
+    (made_user,) = ceph_cluster.command("auth get-or-create", entity="client.nan", caps=rights)
+    keyring = tmp_path / "keyring"
+    keyring.write_text(f"[client.nan]\nkey = {made_user['key']}\n")
+    options = {**ceph_cluster.options(namespace), "user": "nan", "keyring": str(keyring)}
+    backend = made(threads, options)
+    try:
+        await backend.allocate(NAME, SIZE)
+        await write(backend, NAME, 0, noise(SIZE))
+        await backend.clone(NAME, OTHER, SIZE)
+        await backend.delete(NAME)
+        assert await read(backend, OTHER, 0, SIZE) == noise(SIZE)
+        await backend.delete(OTHER)
+    finally:
+        await backend.close()
+    assert ceph_cluster.left(namespace) == []
+    elsewhere = made(threads, {**options, "namespace": ceph_cluster.add_namespace()})
+    try:
+        with pytest.raises(BackendFailed, match="Operation not permitted"):
+            await elsewhere.allocate(NAME, SIZE)
+    finally:
+        await elsewhere.close()
+
+
+@ensureDeferred
 async def test_a_user_without_rights(
     threads: Threads, ceph_cluster: Cluster, tmp_path: Path
 ) -> None:

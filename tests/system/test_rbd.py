@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from bootvol.testing.web import BadWeb
+from tests import guest
 from tests.ceph import Cluster, until
-from tests.daemons import pause, reactor
+from tests.daemons import Running, pause, reactor
 from tests.processes import Process
 from tests.servers import Server, serve
 from tests.system.test_kill import CONFIG, CONTENT, RATE, ask
+from tests.system.test_servers import HOSTING, boot, end, says
 
 
 @pytest.fixture
@@ -59,6 +62,34 @@ async def test_a_machine_boots_from_what_was_resumed(
             assert f"{HELLO}{count}." in booted.stdout, booted.stderr
     finally:
         await deferToThread(daemon.stop)
+
+
+@ensureDeferred
+async def test_a_server_runs_on_an_image(
+    tmp_path: Path, guest_image: Path, ceph_cluster: Cluster
+) -> None:
+    """Its guest writes to the disk that it boots from, and lets go of one that is plugged in."""
+    daemon = Running(tmp_path, HOSTING, first=ceph_cluster.table("cache_gib = 0"))
+    shutil.copy(guest_image, daemon.images / "linux")
+    try:
+        root = await daemon.create("linux")
+        data = await daemon.create()
+        for volume in (root, data):
+            assert await daemon.until(volume, "available", "error") == "available"
+        for count in (1, 2):
+            server = await boot(daemon, root)
+            await says(daemon, server, f"bootvol guest: boot {count};")
+            await says(daemon, server, guest.READY)
+            plugged = {"volumeAttachment": {"volumeId": data, "device": "/dev/vdb"}}
+            path = f"servers/{server}/os-volume_attachments"
+            assert (await daemon.call("POST", path, plugged)).status == 200
+            assert await daemon.until(data, "in-use", "error") == "in-use"
+            await says(daemon, server, "vdb")
+            assert (await daemon.call("DELETE", f"{path}/{data}")).status == 202
+            assert await daemon.until(data, "available", "error") == "available"
+            await end(daemon, server)
+    finally:
+        await daemon.stop()
 
 
 @ensureDeferred

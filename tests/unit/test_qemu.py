@@ -131,3 +131,21 @@ def test_a_guest_does_not_stop_where_its_console_cannot_be_kept(tmp_path: Path) 
     limited = ["prlimit", "--fsize=4096", *keeper()]
     subprocess.run(limited, input=bytes(1024 * 1024), cwd=tmp_path, check=True, timeout=60)
     assert (tmp_path / "console").stat().st_size == 4096
+
+
+def test_images_of_ceph_are_named_as_their_address_says() -> None:
+    address = r"rbd:pool/space/image:id=ann:conf=/a\:b\@c\\d\=e:keyring=/key"
+    assert disks.block(Disk("vdb", Connection("rbd", address)), None, None)["file"] == {
+        "driver": "rbd",
+        "pool": "pool",
+        "namespace": "space",
+        "image": "image",
+        "conf": "/a:b@c\\d=e",
+        "user": "ann",
+    }
+    address = "rbd:pool/image:id=ann:conf=/c"
+    assert (
+        "namespace" not in disks.block(Disk("vdb", Connection("rbd", address)), None, None)["file"]
+    )
+    with pytest.raises(HypervisorFailed, match=r"reaches a cluster of Ceph by its ceph\.conf"):
+        disks.block(Disk("vdb", Connection("rbd", "rbd:p/i:id=a:mon_host=b")), None, None)

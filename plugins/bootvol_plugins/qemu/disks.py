@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, Final
@@ -80,6 +81,8 @@ def block(disk: Disk, fdset: int | None, tls: Path | None) -> dict[str, Any]:
         below: dict[str, Any] = {"driver": driver, "filename": f"/dev/fdset/{fdset}"}
     elif connection.kind == "nbd":
         below = _nbd(connection.address, node, tls)
+    elif connection.kind == "rbd":
+        below = _rbd(connection.address)
     else:
         raise HypervisorFailed(f"QEMU reaches no disks of the kind {connection.kind}.")
     return {"driver": "raw", "node-name": node, "file": below}
@@ -106,6 +109,29 @@ def _nbd(address: str, node: str, tls: Path | None) -> dict[str, Any]:
         "export": export,
         "reconnect-delay": _RECONNECT,
         **secure,
+    }
+
+
+def _rbd(address: str) -> dict[str, Any]:
+    """Of what the address says QEMU is told what it can be told in this way.
+
+    Not the key: it finds that by ceph.conf, or where Ceph's library looks for it.
+    """
+    # In the manual of qemu-system: a backslash takes the meaning of what follows it.
+    _, place, *pairs = (match[0] for match in re.finditer(r"(?:\\.|[^\\:])+", address))
+    pool, *namespace, image = place.split("/")
+    said = dict(re.sub(r"\\(.)", r"\1", pair).split("=", 1) for pair in pairs)
+    if "conf" not in said:
+        raise HypervisorFailed(
+            "QEMU reaches a cluster of Ceph by its ceph.conf; name it by `conf`."
+        )
+    return {
+        "driver": "rbd",
+        "pool": pool,
+        **({"namespace": namespace[0]} if namespace else {}),
+        "image": image,
+        "conf": said["conf"],
+        "user": said["id"],
     }
 
 
