@@ -24,7 +24,8 @@ test: packages $(VENV)/.installed-dev
 
 # Writes benchmarks/RESULTS.md; takes a quarter of an hour, 20 GiB of disk and root (it mounts one).
 bench: $(VENV)/.installed-dev
-	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount
+	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount ceph-mon ceph-osd \
+	  ceph-mgr ceph-common python3-rbd python3-rados
 	$(BIN)/python -m benchmarks
 
 # What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,

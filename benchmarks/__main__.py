@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests import ceph
 from tests.disks import disk
 from tests.processes import Process, process
 
@@ -253,6 +254,9 @@ def main() -> None:
             with process(home, CONFIG.format(url=url), backend=NO_CACHE) as daemon:
                 bench = Bench(folder, daemon, url)
                 rows = [*measure(bench), shared(_fresh(folder), home / "images", url)]
+                imported, cloned = on_ceph(_fresh(folder), url)
+                rows.append(imported)
+                more.append(("seconds to an image's second volume, RBD", cloned, "1"))
                 more.append(("p99 of GET during two imports", latency(bench), "25 ms"))
                 more.append(("blocks of a half-zero image", allocated(bench), "1.01"))
             more += reads.figures(_fresh(folder))
@@ -366,6 +370,41 @@ def shared(folder: Path, images: Path, url: str) -> Row:
                 bench.shell("cp --reflink=always $DIR/images/full $OUT; sha512sum $OUT >/dev/null"),
                 "1.3",
             )
+
+
+def on_ceph(folder: Path, url: str) -> tuple[Row, float]:
+    """Compare imports into a cluster of Ceph on this machine with what Ceph itself has for that.
+
+    :returns: that, and the seconds from POST to available of an image's second volume.
+    """
+    image = f"{url}sha256/half"
+    with ceph.cluster(4 * SIZE) as cluster:
+        user = f"-c {cluster.configuration} --id {ceph.USER} -k {cluster.keyring}"
+
+        def rbd_import() -> tuple[float, float]:
+            taken = run(f"curl -s {image} | rbd {user} --no-progress import - {ceph.POOL}/peer")
+            run(f"rbd {user} --no-progress rm {ceph.POOL}/peer")
+            return taken, 0.0
+
+        with process(folder, CONFIG.format(url=url), first=cluster.table(NO_CACHE)) as daemon:
+            row = compare(
+                "HTTP, sha256, half zeros, onto RBD",
+                Bench(folder, daemon, url).imported(image),
+                "curl, rbd import -",
+                rbd_import,
+                "0.8",
+            )
+        with process(folder, CONFIG.format(url=url), first=cluster.table()) as daemon:
+            second = Bench(folder, daemon, url).imported(image)
+            second()
+            return row, statistics.median(second()[0] for _ in range(RUNS))
+
+
+def run(command: str) -> float:
+    """Run a command; return the seconds that it took."""
+    began = time.monotonic()
+    subprocess.run(["bash", "-o", "pipefail", "-ec", command], check=True)
+    return time.monotonic() - began
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ POOL: Final = "volumes"
 USER: Final = "bootvol"
 #: The rights that the plugin's documentation asks for.
 RIGHTS: Final = {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
-#: Bytes of the OSD's disk, a sparse file: with less than 2 GiB it gives up when it is full.
+#: Bytes of the OSD's disk: with less than 2 GiB it gives up when it is full.
 _DISK: Final = 4 * 1024**3
 _PROGRAMS: Final = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": "ceph-mgr"}
 
@@ -107,14 +107,16 @@ keyring = {folder}/user
 class Cluster:
     """A cluster that runs.  All methods block.
 
+    :param disk: bytes of the OSD's disk, a sparse file.
     :ivar folder: everything of it.
     :ivar configuration: its ceph.conf.
     :ivar keyring: of the user whom the tests are.
     :ivar monitor: the monitor's address.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: int) -> None:
         self.folder = folder
+        self._disk = disk
         self.configuration = folder / "ceph.conf"
         self.keyring = folder / "user"
         self.monitor = f"[v2:127.0.0.1:{free_port()}]"
@@ -149,7 +151,7 @@ class Cluster:
         fsid, osd_fsid = str(uuid4()), str(uuid4())
         self.configuration.write_text(
             _CONFIGURATION.format(
-                folder=folder, fsid=fsid, monitor=self.monitor, disk=_DISK, user=USER
+                folder=folder, fsid=fsid, monitor=self.monitor, disk=self._disk, user=USER
             )
         )
         (folder / "osd-fsid").write_text(osd_fsid)
@@ -300,10 +302,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Run a cluster until the block ends.  Blocks."""
+def cluster(disk: int = _DISK) -> Iterator[Cluster]:
+    """Run a cluster until the block ends, with a disk of so many bytes.  Blocks."""
     folder = Path(tempfile.mkdtemp(prefix="bootvol-ceph-", dir="/tmp"))
-    made = Cluster(folder)
+    made = Cluster(folder, disk)
     try:
         made.start()
         yield made
