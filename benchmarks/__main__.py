@@ -24,6 +24,7 @@ from tests.processes import Process, process
 
 from benchmarks import reads
 from benchmarks.nginx import nginx
+from benchmarks.rbd import rbd_import
 from benchmarks.report import Row, report
 
 GIB: Final = 1024**3
@@ -379,32 +380,18 @@ def on_ceph(folder: Path, url: str) -> tuple[Row, float]:
     """
     image = f"{url}sha256/half"
     with ceph.cluster(4 * SIZE) as cluster:
-        user = f"-c {cluster.configuration} --id {ceph.USER} -k {cluster.keyring}"
-
-        def rbd_import() -> tuple[float, float]:
-            taken = run(f"curl -s {image} | rbd {user} --no-progress import - {ceph.POOL}/peer")
-            run(f"rbd {user} --no-progress rm {ceph.POOL}/peer")
-            return taken, 0.0
-
         with process(folder, CONFIG.format(url=url), first=cluster.table(NO_CACHE)) as daemon:
             row = compare(
                 "HTTP, sha256, half zeros, onto RBD",
                 Bench(folder, daemon, url).imported(image),
                 "curl, rbd import -",
-                rbd_import,
+                rbd_import(cluster, image),
                 "0.8",
             )
         with process(folder, CONFIG.format(url=url), first=cluster.table()) as daemon:
             second = Bench(folder, daemon, url).imported(image)
             second()
             return row, statistics.median(second()[0] for _ in range(RUNS))
-
-
-def run(command: str) -> float:
-    """Run a command; return the seconds that it took."""
-    began = time.monotonic()
-    subprocess.run(["bash", "-o", "pipefail", "-ec", command], check=True)
-    return time.monotonic() - began
 
 
 if __name__ == "__main__":
