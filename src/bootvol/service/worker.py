@@ -1,8 +1,8 @@
 """Brings what is unsettled to an end: claims it, and has a job work on each.
 
 The status of a volume, snapshot or server is the intent.  Imports may take hours, copies of volumes
-minutes, all else is quick.  Each has a lane with a limit of its own, so that a removal never waits
-for a download.
+minutes, and what guests have a say in as long as they like; all else is quick.  Each has a lane
+with a limit of its own, so that a removal never waits for a download.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ from bootvol.store import volumes as volume_rows
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
-#: How many quick jobs run at once, and how many copies of volumes.
+#: How many quick jobs run at once, how many copies of volumes, and how many servers are started or
+#: ended, or have a disk plugged in or out: that is waiting mostly.
 _QUICK: Final = 4
 _COPIES: Final = 2
+_HOSTING: Final = 16
 
 
 @attrs.frozen
@@ -69,6 +71,7 @@ class Worker(Service):
         self._lanes = [
             _Lane(self._claim_import, imports.total, self.wake),
             _Lane(lambda: self._claim(queue.claim_copy), _COPIES, self.wake),
+            _Lane(lambda: self._claim(queue.claim_hosting), _HOSTING, self.wake),
             _Lane(lambda: self._claim(queue.claim_quick), _QUICK, self.wake),
         ]
         self._begun: Deferred[None] = succeed(None)

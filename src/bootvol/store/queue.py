@@ -41,12 +41,9 @@ def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
 
 
 def claim_quick(connection: Connection, holder: claims.Holder) -> Subject | None:
-    """Claim what is quick: removals, blank volumes, attaching, servers."""
+    """Claim what is quick: removals, blank volumes."""
     wanted = {
-        Kind.VOLUME: and_(
-            volumes.c.backend.in_(holder.backends),
-            or_(_blank(), _removal(holder), _move(holder)),
-        ),
+        Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), or_(_blank(), _removal(holder))),
         Kind.SNAPSHOT: and_(
             snapshots.c.backend.in_(holder.backends),
             snapshots.c.status == Status.DELETING,
@@ -55,6 +52,12 @@ def claim_quick(connection: Connection, holder: claims.Holder) -> Subject | None
             ),
         ),
     }
+    return _first(connection, holder, wanted)
+
+
+def claim_hosting(connection: Connection, holder: claims.Holder) -> Subject | None:
+    """Claim what hypervisors and guests have a say in: volumes to attach or detach, servers."""
+    wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), _move(holder))}
     if holder.serves:
         wanted[Kind.SERVER] = and_(_is(servers.c.daemon, holder), or_(_build(holder), _end(holder)))
     return _first(connection, holder, wanted)
