@@ -14,6 +14,7 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from bootvol import settings
@@ -29,7 +30,7 @@ from bootvol.errors import (
 )
 from bootvol.exports.exports import Exports
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Caller, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
+from bootvol.model import Caller, Connection, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.quotas import Quota, Quotas
@@ -53,9 +54,15 @@ class BreakingExports(Exports):
     """Exports that may fail to end.
 
     :ivar fails: whether they do.
+    :ivar elsewhere: where they are reached from now on, if that is another place.
     """
 
     fails = False
+    elsewhere: Connection | None = None
+
+    async def open(self, name: str, source: Connection) -> Connection:
+        """See bootvol.exports.exports.Exports."""
+        return self.elsewhere or await super().open(name, source)
 
     async def close(self, name: str) -> None:
         """See bootvol.exports.exports.Exports."""
@@ -393,6 +400,87 @@ async def test_what_was_not_ended_is_ended_after_a_restart(world: World) -> None
     await world.until(other, Status.AVAILABLE)
     assert world.hypervisor.servers[server.name].disks.keys() == {"vda"}
     await world.until(volume, Status.IN_USE)
+
+
+@ensureDeferred
+async def test_a_console_has_as_many_lines_as_it_has(world: World) -> None:
+    server, _ = await world.started()
+    world.hypervisor.servers[server.name].console = b"one\ntwo\nthree\n"
+    for length, expected in (1, "three\n"), (3, "one\ntwo\nthree\n"), (4, "one\ntwo\nthree\n"):
+        assert await world.servers.console(ANN, server.uuid, length) == expected
+
+
+class Deaf(MemoryHypervisor):
+    """Takes no disks, and does not say whether it has let go of them.
+
+    :ivar asked: whether it was asked to.
+    """
+
+    asked = False
+
+    async def attach(self, server: str, disk: Any) -> None:
+        """See bootvol.interfaces.IHypervisor."""
+        raise HypervisorFailed
+
+    async def detach(self, server: str, device: str) -> None:
+        """See bootvol.interfaces.IHypervisor."""
+        self.asked = True
+        await Deferred()
+
+
+@ensureDeferred
+async def test_a_daemon_that_ends_meanwhile_leaves_the_rest_to_the_next(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.worker.stopService()
+    hearing = world.hypervisor
+    deaf = world.hypervisor = Deaf("h", loop, hearing.servers)
+    world.restart()
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    for _ in range(400):
+        if deaf.asked:
+            break
+        await deferLater(loop, 0.005, lambda: None)
+    await world.worker.stopService()
+    assert (await world.volumes.get(ANN, volume)).status is Status.ATTACHING
+    world.hypervisor = hearing
+    world.restart()
+    assert (await world.until(volume, Status.IN_USE)).error is None
+
+
+@ensureDeferred
+async def test_guests_that_let_go_of_nothing_hold_up_nobody_else(world: World) -> None:
+    servers = [(await world.started())[0] for _ in range(4)]
+    volumes = [await world.volume() for _ in servers]
+    for server, volume in zip(servers, volumes, strict=True):
+        await world.attachments.create(ANN, str(server.id), volume, None)
+        await world.until(volume, Status.IN_USE)
+    await world.worker.stopService()
+    world.hypervisor = Deaf("h", loop, world.hypervisor.servers)
+    world.restart()
+    for server, volume in zip(servers, volumes, strict=True):
+        await world.attachments.delete(ANN, str(server.id), volume)
+    made = await world.volume()
+    await world.volumes.delete(ANN, made)
+    server = await world.boot(await world.volume())
+    await world.server(server.id, Status.AVAILABLE)
+    for volume in volumes:
+        await world.until(volume, Status.DETACHING)
+
+
+@ensureDeferred
+async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> None:
+    _, volume = await world.started()
+    await world.worker.stopService()
+    # The machine was started again, and its exports had been in memory.
+    world.exports.elsewhere = Connection("nbd", "nbds://host:1/x")
+    world.restart()
+    admin = Caller("root", "t", frozenset({"admin"}))
+    for _ in range(400):
+        if await world.volumes.connection(admin, volume) == world.exports.elsewhere:
+            return
+        await deferLater(loop, 0.005, lambda: None)
+    raise AssertionError("it is not told")
 
 
 @ensureDeferred

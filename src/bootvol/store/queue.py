@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Table, and_, exists, or_
@@ -41,28 +41,19 @@ def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
 
 
 def claim_zeroing(connection: Connection, holder: claims.Holder) -> Subject | None:
-    """Claim a blank volume or a removal where all of it is zeroed, which may take long, too."""
-    zeroed = {
-        Kind.VOLUME: and_(volumes.c.backend.in_(holder.zeroed), or_(_blank(), _removal(holder))),
-        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(holder.zeroed), _snapshot_removal(holder)),
-    }
-    return _first(connection, holder, zeroed)
+    """Claim a removal or a blank volume where all of it is zeroed, which may take long, too."""
+    return _first(connection, holder, _small(holder, holder.zeroed))
 
 
 def claim_quick(connection: Connection, holder: claims.Holder) -> Subject | None:
-    """Claim what is quick: removals, blank volumes, attaching, servers."""
-    quick = volumes.c.backend.not_in(holder.zeroed)
-    wanted = {
-        Kind.VOLUME: and_(
-            volumes.c.backend.in_(holder.backends),
-            or_(and_(quick, or_(_blank(), _removal(holder))), _move(holder)),
-        ),
-        Kind.SNAPSHOT: and_(
-            snapshots.c.backend.in_(holder.backends),
-            snapshots.c.backend.not_in(holder.zeroed),
-            _snapshot_removal(holder),
-        ),
-    }
+    """Claim a removal or a blank volume where that is quick."""
+    quick = set(holder.backends).difference(holder.zeroed)
+    return _first(connection, holder, _small(holder, quick))
+
+
+def claim_hosting(connection: Connection, holder: claims.Holder) -> Subject | None:
+    """Claim what hypervisors and guests have a say in: volumes to attach or detach, servers."""
+    wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), _move(holder))}
     if holder.serves:
         wanted[Kind.SERVER] = and_(_is(servers.c.daemon, holder), or_(_build(holder), _end(holder)))
     return _first(connection, holder, wanted)
@@ -76,6 +67,14 @@ def _first(
         if row is not None:
             return _VALUES[kind](row)
     return None
+
+
+def _small(holder: claims.Holder, backends: Collection[str]) -> Mapping[Kind, ColumnElement[bool]]:
+    """Return what tells removals and blank volumes on some backends."""
+    return {
+        Kind.VOLUME: and_(volumes.c.backend.in_(backends), or_(_blank(), _removal(holder))),
+        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(backends), _snapshot_removal(holder)),
+    }
 
 
 def _blank() -> ColumnElement[bool]:
