@@ -1,0 +1,93 @@
+"""What is not there, as far as a caller may know."""
+
+from __future__ import annotations
+
+from bootvol.errors.base import BootvolError
+
+
+class NotFound(BootvolError):
+    """Nothing is there, or nothing that this caller may know of."""
+
+    code = "not-found"
+    status = 404
+    retryable = False
+    remedy = "List what there is, and use an id from the list."
+    default_message = "The resource could not be found."
+
+
+class VolumeNotFound(NotFound):
+    """The caller's tenant has no such volume.
+
+    :param volume_id: the id as the caller gave it.
+    """
+
+    code = "volume-not-found"
+
+    def __init__(self, volume_id: int | str) -> None:
+        super().__init__(f"Volume {volume_id} could not be found.")
+
+
+class SnapshotNotFound(NotFound):
+    """The caller's tenant has no such snapshot.
+
+    :param snapshot_id: the id as the caller gave it.
+    """
+
+    code = "snapshot-not-found"
+
+    def __init__(self, snapshot_id: int | str) -> None:
+        super().__init__(f"Snapshot {snapshot_id} could not be found.")
+
+
+class ServerNotFound(NotFound):
+    """The caller's tenant has no such server.
+
+    :param server_id: the id as the caller gave it.
+    """
+
+    code = "server-not-found"
+
+    def __init__(self, server_id: str) -> None:
+        super().__init__(f"Server {server_id} could not be found.")
+
+
+class FlavorNotFound(NotFound):
+    """There is no such flavor.
+
+    :param flavor_id: the id as the caller gave it.
+    """
+
+    code = "flavor-not-found"
+
+    def __init__(self, flavor_id: str) -> None:
+        super().__init__(f"Flavor {flavor_id} could not be found.")
+
+
+class AttachmentNotFound(NotFound):
+    """The volume is not attached to that server."""
+
+    code = "attachment-not-found"
+
+
+class ImageNotFound(NotFound):
+    """No source has such an image, as far as the caller may know.
+
+    :param reference: the image reference as the caller gave it.
+    """
+
+    code = "image-not-found"
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"Image {reference} could not be found.")
+
+
+class VolumeTypeNotFound(NotFound):
+    """There is no such volume type.
+
+    :param which: the id or name as the caller gave it.
+    """
+
+    code = "volume-type-not-found"
+
+    def __init__(self, which: int | str) -> None:
+        super().__init__(f"Volume type {which} could not be found.")

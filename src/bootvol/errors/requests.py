@@ -1,0 +1,250 @@
+"""What a request got wrong, or may not have."""
+
+from __future__ import annotations
+
+from bootvol.errors.base import BootvolError
+
+
+class InvalidRequest(BootvolError):
+    """The request cannot be carried out as it is."""
+
+    code = "invalid-request"
+    status = 400
+    retryable = False
+    remedy = "Correct the request and send it again."
+    default_message = "The request is not valid."
+
+
+class MalformedBody(InvalidRequest):
+    """The body is not what its content type says."""
+
+    code = "malformed-body"
+    default_message = "Malformed request body"
+
+
+class UnsupportedContentType(InvalidRequest):
+    """The body is of a type that the API does not read."""
+
+    code = "unsupported-content-type"
+    remedy = "Send JSON, with Content-Type: application/json."
+    default_message = "Unsupported Content-Type"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is larger than any request of the API can need."""
+
+    code = "body-too-large"
+    remedy = "Send a smaller request."
+    default_message = "Request is too large."
+
+
+class MalformedUrl(InvalidRequest):
+    """The path names another tenant than the token, or is not text."""
+
+    code = "malformed-url"
+    remedy = "Use the tenant that your token is for."
+    default_message = "Malformed request url"
+
+
+class MissingEntity(InvalidRequest):
+    """The body lacks the object that the call is about."""
+
+    code = "missing-entity"
+    status = 422
+    remedy = "Wrap the request in the object that the reference names."
+    default_message = "Unable to process the contained instructions"
+
+
+class InvalidImageRef(InvalidRequest):
+    """The image reference has a form that no source reads, or names a place not allowed."""
+
+    code = "invalid-image-ref"
+    remedy = "Use an image id that the service lists, or a URL that the operator allows."
+    default_message = "Invalid imageRef provided."
+
+
+class ImageLargerThanVolume(InvalidRequest):
+    """The image is known to need a larger volume."""
+
+    code = "image-larger-than-volume"
+    remedy = "Ask for a larger volume."
+    default_message = "Size of specified image is larger than volume size."
+
+
+class VolumeBusy(InvalidRequest):
+    """The volume's status does not allow what was asked."""
+
+    code = "volume-busy"
+    remedy = "Wait until the volume has the status that the call needs."
+    default_message = "Volume status must be available or error"
+
+
+class SnapshotBusy(InvalidRequest):
+    """The snapshot's status does not allow what was asked."""
+
+    code = "snapshot-busy"
+    remedy = "Wait until the snapshot has the status that the call needs."
+    default_message = "Snapshot status must be available or error"
+
+
+class ServerBusy(InvalidRequest):
+    """The server's status does not allow what was asked."""
+
+    code = "server-busy"
+    remedy = "Wait until the server is active."
+    default_message = "Server status must be ACTIVE"
+
+
+class BadMapping(InvalidRequest):
+    """A server cannot be made of the volumes that were named."""
+
+    code = "bad-mapping"
+    remedy = "Map vda to a volume that is available, or to a snapshot."
+
+
+class InvalidDevice(InvalidRequest):
+    """The name is not one of a disk.
+
+    :param device: as the caller gave it.
+    """
+
+    code = "invalid-device"
+    remedy = "Name the device as /dev/vdb is named, or leave it out."
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"The supplied device path ({device}) is invalid.")
+
+
+class DeviceInUse(BootvolError):
+    """The server has another disk of that name.
+
+    :param device: as the caller gave it.
+    """
+
+    code = "device-in-use"
+    status = 409
+    retryable = False
+    remedy = "Name another device, or leave it out."
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"The supplied device path ({device}) is in use.")
+
+
+class NoHypervisor(BootvolError):
+    """The operator has configured nothing that could run servers."""
+
+    code = "no-hypervisor"
+    status = 501
+    retryable = False
+    remedy = "Boot from the volume elsewhere, or have the operator configure a hypervisor."
+    default_message = "This service runs no servers."
+
+
+class UnknownBackend(InvalidRequest):
+    """A volume type names a backend that is not configured."""
+
+    code = "unknown-backend"
+    remedy = "Have the type's volume_backend_name name a backend of the configuration."
+
+
+class Unauthorized(BootvolError):
+    """There is no token, or it is not valid."""
+
+    code = "unauthorized"
+    status = 401
+    retryable = False
+    remedy = "Send a valid token in X-Auth-Token."
+    default_message = "This server could not verify that you are authorized to access it."
+
+
+class LoginFailed(Unauthorized):
+    """The credentials are wrong, or do not give access to the project that was asked for."""
+
+    code = "login-failed"
+    remedy = "Check the name, the password or key, and the project; then log in again."
+    default_message = "The request you have made requires authentication."
+
+
+class TooManyLogins(BootvolError):
+    """Too many logins have failed, or are under way at once.
+
+    :param retry_after: seconds, more than 0, after which to try again.
+    """
+
+    code = "too-many-logins"
+    status = 429
+    remedy = "Wait as long as Retry-After says; then log in again."
+    default_message = "Too many logins; try again later."
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class IdentityFailed(BootvolError):
+    """The identity service cannot verify what it is given, or keep what it must remember."""
+
+    code = "identity-failed"
+    status = 503
+    remedy = "Ask the operator to look at the daemon's log and at the disk with its state."
+    default_message = "The identity service failed."
+
+
+class Forbidden(BootvolError):
+    """The caller lacks the right."""
+
+    code = "forbidden"
+    status = 403
+    retryable = False
+    remedy = "Ask somebody with the right role."
+    default_message = "Access was denied to this resource."
+
+
+class VolumeTypeExists(BootvolError):
+    """Another volume type has that name."""
+
+    code = "volume-type-exists"
+    status = 409
+    retryable = False
+    remedy = "Choose another name, or change the type that there is."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Volume Type {name} already exists.")
+
+
+class MethodNotAllowed(BootvolError):
+    """The path is there, but not for this method."""
+
+    code = "method-not-allowed"
+    status = 405
+    retryable = False
+    remedy = "Use a method that the reference gives for this path."
+    default_message = "The method is not allowed for the requested URL."
+
+
+class QuotaExceeded(BootvolError):
+    """The tenant has used what it is allowed."""
+
+    code = "quota-exceeded"
+    status = 413
+    retryable = False
+    remedy = "Delete what is not needed, or ask for a higher quota."
+
+
+class RateLimited(BootvolError):
+    """The tenant has asked too often.
+
+    :param details: which limit it was.
+    :param retry_after: whole seconds after which it may ask again.
+    """
+
+    code = "rate-limited"
+    status = 413
+    retryable = True
+    remedy = "Wait as long as the answer says, then send the request again."
+    default_message = "This request was rate-limited."
+
+    def __init__(self, details: str, retry_after: int) -> None:
+        super().__init__()
+        self.details = details
+        self.retry_after = retry_after

@@ -1,0 +1,188 @@
+"""What became of an import, of the space under a volume, or of a server."""
+
+from __future__ import annotations
+
+from bootvol.errors.base import BootvolError, ErrorReport
+
+
+class ImportFailed(BootvolError):
+    """An import ended without a volume that can boot."""
+
+    code = "import-failed"
+    status = 400
+    retryable = False
+    remedy = "Read the message, delete the volume, and create it again."
+    default_message = "The image could not be copied onto the volume."
+
+
+class ImageTooLarge(ImportFailed):
+    """The image has more bytes than the volume."""
+
+    code = "image-too-large"
+    remedy = "Delete the volume and create a larger one."
+
+
+class ImageTruncated(ImportFailed):
+    """The source ended before the image did."""
+
+    code = "image-truncated"
+    retryable = True
+    remedy = "Delete the volume and try again; if it goes on, look at the image's source."
+
+
+class ImageCorrupt(ImportFailed):
+    """The image's compression is broken, or asks for more than may be given."""
+
+    code = "image-corrupt"
+    remedy = "Have the image put right, or stored uncompressed."
+
+
+class DigestMismatch(ImportFailed):
+    """The bytes that came are not the ones that the source promised."""
+
+    code = "digest-mismatch"
+    remedy = "Have the image or its stated digest put right, then create the volume again."
+
+
+class ContainerTruncated(ImageCorrupt):
+    """All of the image came, but it lacks a part that its own tables speak of."""
+
+    code = "container-truncated"
+    remedy = "Have the image stored anew: it was cut off before it came here."
+
+
+class ImageBomb(ImportFailed):
+    """The image asks for more memory or time than reading one may take."""
+
+    code = "image-bomb"
+    remedy = "Have the image made anew with the usual settings, or stored as a raw disk."
+
+
+class ImageRefersElsewhere(ImportFailed):
+    """The image is not whole in itself: it would have other files read in its place."""
+
+    code = "image-refers-elsewhere"
+    remedy = "Have the image stored in one file, without a backing or data file."
+
+
+class ImageAmbiguous(ImportFailed):
+    """The image is of several formats at once; which of its disks is meant cannot be known."""
+
+    code = "image-ambiguous"
+    remedy = "Have the image made anew, in one format."
+
+
+class FormatMismatch(ImportFailed):
+    """The image is not in the format that its source states."""
+
+    code = "format-mismatch"
+    remedy = "Have the image's stated format put right, then create the volume again."
+
+
+class UnsupportedFormat(ImportFailed):
+    """The image is in a format that is not read."""
+
+    code = "unsupported-format"
+    remedy = "Convert the image to a raw disk or to qcow2, and use that."
+
+
+class ConverterMissing(ImportFailed):
+    """The program that reads containers is not there, or may not be locked up as it must be."""
+
+    code = "converter-missing"
+    status = 503
+    remedy = "Have the operator install qemu-utils and util-linux, or use a raw image."
+
+
+class NotADisk(ImportFailed):
+    """What the source sent is no disk image at all."""
+
+    code = "not-a-disk"
+    remedy = "Check what the image reference leads to."
+
+
+class SourceFailed(ImportFailed):
+    """The image's source cannot be reached, or broke off.
+
+    :param retry_after: seconds that the source asks to be left alone for.
+    """
+
+    code = "source-failed"
+    status = 503
+    retryable = True
+    remedy = "Try again; if it goes on, ask the operator whether the image's source is well."
+    default_message = "The image's source does not answer."
+
+    def __init__(self, message: str | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SourceRefused(ImportFailed):
+    """The image's source will not give it out."""
+
+    code = "source-refused"
+    remedy = "Ask whoever keeps the image, or the operator, to allow it."
+
+
+class BackendFailed(BootvolError):
+    """The place where volumes live refused or failed."""
+
+    code = "backend-failed"
+    status = 503
+    remedy = "Ask the operator to look at the backend, then delete and create the volume again."
+    default_message = "The storage backend failed."
+
+
+class NoSpace(BackendFailed):
+    """The backend has no room for the volume."""
+
+    code = "no-space"
+    remedy = "Have the operator add space, or delete volumes that are not needed."
+    default_message = "The storage backend has no space left."
+
+
+class SpoolFull(BackendFailed):
+    """There is no room for a container while the disk in it is read."""
+
+    code = "spool-full"
+    remedy = (
+        "Have the operator make room where `[imports] spool` lies, or raise `spool_gib`,"
+        " or use a raw image."
+    )
+    default_message = "The daemon has no room to unpack the image."
+
+
+class HypervisorFailed(BootvolError):
+    """The hypervisor refused or failed."""
+
+    code = "hypervisor-failed"
+    status = 503
+    remedy = "Ask the operator to look at the hypervisor, then try again."
+    default_message = "The hypervisor failed."
+
+
+class ExportFailed(BootvolError):
+    """A volume cannot be served to where its server runs."""
+
+    code = "export-failed"
+    status = 503
+    remedy = "Ask the operator to look at the daemon's log and at qemu-nbd, then try again."
+    default_message = "The volume cannot be exported."
+
+
+class UnexpectedFailure(BootvolError):
+    """A defect of bootvol itself; the log has it in full."""
+
+    code = "unexpected-failure"
+    remedy = "Ask the operator to report the traceback in the log; delete and create again."
+    default_message = "An unexpected failure stopped the work on this volume."
+
+
+def reason(error: BaseException) -> ErrorReport:
+    """Return what to store with a volume that ``error`` stopped.
+
+    An error that is not bootvol's own is a defect: its text is for the log, not for tenants.
+    """
+    known = error if isinstance(error, BootvolError) else UnexpectedFailure()
+    return known.report()
