@@ -396,6 +396,14 @@ async def test_what_was_not_ended_is_ended_after_a_restart(world: World) -> None
 
 
 @ensureDeferred
+async def test_a_console_has_as_many_lines_as_it_has(world: World) -> None:
+    server, _ = await world.started()
+    world.hypervisor.servers[server.name].console = b"one\ntwo\nthree\n"
+    for length, expected in (1, "three\n"), (3, "one\ntwo\nthree\n"), (4, "one\ntwo\nthree\n"):
+        assert await world.servers.console(ANN, server.uuid, length) == expected
+
+
+@ensureDeferred
 async def test_servers_have_a_quota(world: World) -> None:
     await world.quotas.set("t", {"instances": 1})
     server, _ = await world.started()

@@ -119,11 +119,7 @@ class Servers:
             try:
                 return self._volumes.add(db, caller, snapshot).id
             except NotFound:
-                text = (
-                    f"Block Device Mapping is Invalid: failed to get snapshot {disk.snapshot_id}."
-                )
-                raise BadMapping(text) from None
-        text = f"Block Device Mapping is Invalid: failed to get volume {disk.volume_id}."
+                raise _not_had(f"snapshot {disk.snapshot_id}") from None
         try:
             volume = volume_rows.get(db, caller.tenant, disk.volume_id, lock=True)
             if attachment_rows.is_promised(db, volume.id):
@@ -179,7 +175,7 @@ class Servers:
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
         written = await hypervisor.console(server.name, LONGEST_CONSOLE)
         lines = written.decode("utf-8", "replace").splitlines(keepends=True)
-        return "".join(lines if length is None else lines[len(lines) - length :])
+        return "".join(lines[-length:] if length else lines)
 
     def _runs_servers(self) -> IHypervisor:
         if self._hypervisor is None:
