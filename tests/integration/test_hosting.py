@@ -14,6 +14,7 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from bootvol import settings
@@ -401,6 +402,44 @@ async def test_a_console_has_as_many_lines_as_it_has(world: World) -> None:
     world.hypervisor.servers[server.name].console = b"one\ntwo\nthree\n"
     for length, expected in (1, "three\n"), (3, "one\ntwo\nthree\n"), (4, "one\ntwo\nthree\n"):
         assert await world.servers.console(ANN, server.uuid, length) == expected
+
+
+class Deaf(MemoryHypervisor):
+    """Takes no disks, and does not say whether it has let go of them.
+
+    :ivar asked: whether it was asked to.
+    """
+
+    asked = False
+
+    async def attach(self, server: str, disk: Any) -> None:
+        """See bootvol.interfaces.IHypervisor."""
+        raise HypervisorFailed
+
+    async def detach(self, server: str, device: str) -> None:
+        """See bootvol.interfaces.IHypervisor."""
+        self.asked = True
+        await Deferred()
+
+
+@ensureDeferred
+async def test_a_daemon_that_ends_meanwhile_leaves_the_rest_to_the_next(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.worker.stopService()
+    hearing = world.hypervisor
+    deaf = world.hypervisor = Deaf("h", loop, hearing.servers)
+    world.restart()
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    for _ in range(400):
+        if deaf.asked:
+            break
+        await deferLater(loop, 0.005, lambda: None)
+    await world.worker.stopService()
+    assert (await world.volumes.get(ANN, volume)).status is Status.ATTACHING
+    world.hypervisor = hearing
+    world.restart()
+    assert (await world.until(volume, Status.IN_USE)).error is None
 
 
 @ensureDeferred

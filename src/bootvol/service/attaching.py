@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import Connection as Db
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from bootvol.errors import ErrorReport, NoHypervisor
@@ -111,6 +112,8 @@ class Attach(_Moving):
         try:
             if self._begun is not None:
                 await self.unplug(*self._begun)
+        except CancelledError:
+            raise
         except Exception:
             self._log.failure("volume {id} is half attached", id=self.id)
             return Event.ATTACHED
