@@ -30,7 +30,7 @@ from bootvol.errors import (
 )
 from bootvol.exports.exports import Exports
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Caller, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
+from bootvol.model import Caller, Connection, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.quotas import Quota, Quotas
@@ -54,9 +54,15 @@ class BreakingExports(Exports):
     """Exports that may fail to end.
 
     :ivar fails: whether they do.
+    :ivar elsewhere: where they are reached from now on, if that is another place.
     """
 
     fails = False
+    elsewhere: Connection | None = None
+
+    async def open(self, name: str, source: Connection) -> Connection:
+        """See bootvol.exports.exports.Exports."""
+        return self.elsewhere or await super().open(name, source)
 
     async def close(self, name: str) -> None:
         """See bootvol.exports.exports.Exports."""
@@ -440,6 +446,21 @@ async def test_a_daemon_that_ends_meanwhile_leaves_the_rest_to_the_next(world: W
     world.hypervisor = hearing
     world.restart()
     assert (await world.until(volume, Status.IN_USE)).error is None
+
+
+@ensureDeferred
+async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> None:
+    _, volume = await world.started()
+    await world.worker.stopService()
+    # The machine was started again, and its exports had been in memory.
+    world.exports.elsewhere = Connection("nbd", "nbds://host:1/x")
+    world.restart()
+    admin = Caller("root", "t", frozenset({"admin"}))
+    for _ in range(400):
+        if await world.volumes.connection(admin, volume) == world.exports.elsewhere:
+            return
+        await deferLater(loop, 0.005, lambda: None)
+    raise AssertionError("it is not told")
 
 
 @ensureDeferred

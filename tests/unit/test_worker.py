@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import Clock, deferLater
 
-from bootvol.errors import BackendFailed, ImageTooLarge
+from bootvol.errors import BackendFailed, ExportFailed, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
 from bootvol.service.backends import Backends
@@ -80,6 +80,21 @@ class NoGoldens:
         return False
 
 
+class NoExports:
+    """Stands for exports: there are none, as far as can be told.
+
+    :ivar fails: whether it cannot be told.
+    """
+
+    fails = True
+
+    async def names(self) -> list[str]:
+        """See bootvol.exports.exports.Exports."""
+        if self.fails:
+            raise ExportFailed
+        return []
+
+
 class Bench:
     """A worker, its surroundings, and a look at them."""
 
@@ -92,6 +107,7 @@ class Bench:
         self.clock = Clock()
         self.imports = Imports()
         self.goldens = NoGoldens()
+        self.exports: NoExports | None = None
         self.worker = self.another("w")
         self.worker.startService()
 
@@ -101,10 +117,11 @@ class Bench:
         """Return another worker on the same database."""
         importer: Any = self.imports
         goldens: Any = self.goldens
+        exports: Any = self.exports
         backends = Backends([backend] if backend else [self.backend, self.spare])
         no_copier: Any = None
         tools = Tools(
-            name, self.database, backends, no_copier, importer, goldens, None, None, self.clock
+            name, self.database, backends, no_copier, importer, goldens, None, exports, self.clock
         )
         return Worker(limits, tools)
 
@@ -389,3 +406,24 @@ async def test_a_full_backend_still_removes_and_makes_blank_volumes(bench: Bench
     await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
+
+
+@ensureDeferred
+async def test_work_begins_once_nothing_hinders_it(bench: Bench) -> None:
+    await bench.worker.stopService()
+    exports = bench.exports = NoExports()
+    bench.worker = bench.another("w")
+    bench.worker.startService()
+    number = await bench.add(image=None)
+    await bench.until(lambda: bool(bench.clock.getDelayedCalls()))
+    exports.fails = False
+    bench.clock.advance(POLL)
+    await bench.status(number, Status.AVAILABLE)
+    # And it can be stopped while it does not.
+    await bench.worker.stopService()
+    exports.fails = True
+    bench.worker = bench.another("w")
+    bench.worker.startService()
+    await bench.until(lambda: bool(bench.clock.getDelayedCalls()))
+    await bench.worker.stopService()
+    assert not bench.clock.getDelayedCalls()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from bootvol.errors import BootvolError
@@ -27,8 +28,12 @@ async def restore(tools: Tools) -> None:
             try:
                 lies = await tools.backends.named(volume.backend).connection(volume.name)
                 if lies.kind in EXPORTABLE:
-                    await tools.exports.open(volume.name, lies)
-            except BootvolError:
+                    served = await tools.exports.open(volume.name, lies)
+                    # Another address than it was, if nothing was known of it any more.
+                    await tools.database.write(attachment_rows.reached, volume.id, served)
+            except CancelledError:
+                raise
+            except Exception:
                 _log.failure("volume {id} cannot be served again", id=volume.id)
     for name in set(await tools.exports.names()).difference(volume.name for volume in attached):
         try:

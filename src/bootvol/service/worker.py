@@ -16,7 +16,7 @@ import attrs
 from sqlalchemy import Connection as Db
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from bootvol.lifecycle import MAKING, Kind, Status
@@ -101,8 +101,7 @@ class Worker(Service):
     async def _begin(self) -> None:
         """Put right what another run of the daemon had no time to, and begin to claim work."""
         try:
-            await restore(self._tools)
-            self._ready = True
+            await self._restore()
             self._polling.start(POLL)
             for name in self._tools.backends.names:
                 await self._tools.goldens.tidy(name)
@@ -110,6 +109,18 @@ class Worker(Service):
             pass
         except Exception:
             self._log.failure("cannot tidy up")
+
+    async def _restore(self) -> None:
+        """Let exports be as they should: without that no work may begin, so it is tried again."""
+        while not self._ready:
+            try:
+                await restore(self._tools)
+                self._ready = True
+            except CancelledError:
+                raise
+            except Exception:
+                self._log.failure("no work begins, since the exports are not in order")
+                await deferLater(self._tools.clock, POLL, lambda: None)
 
     def wake(self) -> None:
         """See whether there is work."""
