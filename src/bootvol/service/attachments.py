@@ -101,7 +101,8 @@ class Attachments:
         """Let a volume be detached; it is in use until it is known not to be.
 
         :raises ServerNotFound: there is no such server.
-        :raises AttachmentNotFound: the volume is not attached to it.
+        :raises VolumeNotFound: there is no such volume.
+        :raises AttachmentNotFound: it is not attached to that server.
         :raises VolumeBusy: it is not in use, or it is what the server runs from.
         """
         await self._database.write(self._mark, caller, server_id, volume_id)
@@ -109,6 +110,8 @@ class Attachments:
 
     def _mark(self, db: Db, caller: Caller, server_id: str, volume_id: int) -> None:
         server = self._server(db, caller, server_id, lock=True)
+        # First: until then it may become another server's.
+        volume_rows.get(db, caller.tenant, volume_id, lock=True)
         known = _called(server, server_id)
         attachment = attachment_rows.get(db, caller.tenant, known, volume_id)
         if server is not None and attachment.disk == ROOT:
