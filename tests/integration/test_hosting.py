@@ -449,6 +449,26 @@ async def test_a_daemon_that_ends_meanwhile_leaves_the_rest_to_the_next(world: W
 
 
 @ensureDeferred
+async def test_guests_that_let_go_of_nothing_hold_up_nobody_else(world: World) -> None:
+    servers = [(await world.started())[0] for _ in range(4)]
+    volumes = [await world.volume() for _ in servers]
+    for server, volume in zip(servers, volumes, strict=True):
+        await world.attachments.create(ANN, str(server.id), volume, None)
+        await world.until(volume, Status.IN_USE)
+    await world.worker.stopService()
+    world.hypervisor = Deaf("h", loop, world.hypervisor.servers)
+    world.restart()
+    for server, volume in zip(servers, volumes, strict=True):
+        await world.attachments.delete(ANN, str(server.id), volume)
+    made = await world.volume()
+    await world.volumes.delete(ANN, made)
+    server = await world.boot(await world.volume())
+    await world.server(server.id, Status.AVAILABLE)
+    for volume in volumes:
+        await world.until(volume, Status.DETACHING)
+
+
+@ensureDeferred
 async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> None:
     _, volume = await world.started()
     await world.worker.stopService()

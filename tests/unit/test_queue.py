@@ -61,9 +61,14 @@ def free(db: Connection, kind: Kind, number: int) -> None:
     db.execute(update(table).where(table.c.id == number).values(worker=None, lease_until=None))
 
 
+def claim(db: Connection, who: claims.Holder) -> queue.Subject | None:
+    """Claim what is no copy."""
+    return queue.claim_quick(db, who) or queue.claim_hosting(db, who)
+
+
 def quick(db: Connection, **more: Any) -> int | None:
-    """Claim what is quick; return its id."""
-    found = queue.claim_quick(db, holder(**more))
+    """Claim what is no copy; return its id."""
+    found = claim(db, holder(**more))
     return None if found is None else found.id
 
 
@@ -102,8 +107,8 @@ def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Con
     states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
     assert quick(db) is None
     free(db, Kind.SNAPSHOT, snapshot.id)
-    assert isinstance(queue.claim_quick(db, holder()), Volume)
-    assert isinstance(queue.claim_quick(db, holder()), Snapshot)
+    assert isinstance(claim(db, holder()), Volume)
+    assert isinstance(claim(db, holder()), Snapshot)
 
 
 def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:
@@ -114,11 +119,11 @@ def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:
     states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     assert quick(db) is None
     # It says nothing any more: the lease has run out.
-    assert isinstance(queue.claim_quick(db, holder(now=NOW + 31)), Volume)
+    assert isinstance(claim(db, holder(now=NOW + 31)), Volume)
     assert quick(db, now=NOW + 31) is None
     free(db, Kind.VOLUME, made.id)
     become(db, Kind.VOLUME, made.id, Status.ERROR)
-    assert isinstance(queue.claim_quick(db, holder(now=NOW + 31)), Snapshot)
+    assert isinstance(claim(db, holder(now=NOW + 31)), Snapshot)
 
 
 def test_nobody_writes_to_what_is_copied(db: Connection) -> None:
@@ -154,7 +159,7 @@ def test_the_disks_of_a_server_that_is_built_are_its_own_task(db: Connection) ->
     server, volume = a_server(db, daemon="d"), a_volume(db)
     attach(db, volume, server, "vda")
     states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
-    found = queue.claim_quick(db, holder())
+    found = claim(db, holder())
     assert isinstance(found, Server)
     assert quick(db) is None
     states.happen(db, Kind.SERVER, server.id, Event.COMPLETE)
@@ -190,8 +195,8 @@ def test_a_server_does_not_end_while_its_daemon_is_at_it(db: Connection) -> None
     # Its lease has run out, but not the hypervisor's call.
     late = holder(now=NOW + 31)
     busy = {**late.busy, Kind.VOLUME: [volume.id]}
-    assert queue.claim_quick(db, attrs.evolve(late, busy=busy)) is None
-    assert isinstance(queue.claim_quick(db, late), Server)
+    assert claim(db, attrs.evolve(late, busy=busy)) is None
+    assert isinstance(claim(db, late), Server)
 
 
 def test_a_server_ends_when_nobody_moves_a_disk_of_it(db: Connection) -> None:
@@ -204,7 +209,7 @@ def test_a_server_ends_when_nobody_moves_a_disk_of_it(db: Connection) -> None:
     # Nobody starts to move it now, and whoever did has ended, in whatever way.
     free(db, Kind.VOLUME, volume.id)
     assert quick(db, daemon="other") is None
-    found = queue.claim_quick(db, holder())
+    found = claim(db, holder())
     assert isinstance(found, Server)
     assert quick(db) is None
 

@@ -1,8 +1,9 @@
 """Brings what is unsettled to an end: claims it, and has a job work on each.
 
 The status of a volume, snapshot or server is the intent.  Imports may take hours, copies of volumes
-minutes, and so may zeroing the volumes of backends that hand out old blocks; all else is quick.
-Each has a lane with a limit of its own, so that a removal never waits for a download.
+minutes, and so may zeroing the volumes of backends that hand out old blocks; what guests have a say
+in takes as long as they like; all else is quick.  Each has a lane with a limit of its own, so that
+a removal never waits for a download.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ from bootvol.store import volumes as volume_rows
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
-#: How many quick jobs run at once, how many copies of volumes, and how many volumes are zeroed.
+#: How many quick jobs run at once, how many copies of volumes, how many volumes are zeroed, and how
+#: many servers are started or ended, or have a disk plugged in or out: that is waiting mostly.
 _QUICK: Final = 4
 _COPIES: Final = 2
 _ZEROINGS: Final = 2
+_HOSTING: Final = 16
 
 
 @attrs.frozen
@@ -71,6 +74,7 @@ class Worker(Service):
             _Lane(self._claim_import, imports.total, self.wake),
             _Lane(lambda: self._claim(queue.claim_copy), _COPIES, self.wake),
             _Lane(lambda: self._claim(queue.claim_zeroing), _ZEROINGS, self.wake),
+            _Lane(lambda: self._claim(queue.claim_hosting), _HOSTING, self.wake),
             _Lane(lambda: self._claim(queue.claim_quick), _QUICK, self.wake),
         ]
         self._begun: Deferred[None] = succeed(None)

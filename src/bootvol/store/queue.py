@@ -50,19 +50,18 @@ def claim_zeroing(connection: Connection, holder: claims.Holder) -> Subject | No
 
 
 def claim_quick(connection: Connection, holder: claims.Holder) -> Subject | None:
-    """Claim what is quick: removals, blank volumes, attaching, servers."""
-    quick = volumes.c.backend.not_in(holder.zeroed)
+    """Claim what is quick: removals, blank volumes."""
+    quick = set(holder.backends).difference(holder.zeroed)
     wanted = {
-        Kind.VOLUME: and_(
-            volumes.c.backend.in_(holder.backends),
-            or_(and_(quick, or_(_blank(), _removal(holder))), _move(holder)),
-        ),
-        Kind.SNAPSHOT: and_(
-            snapshots.c.backend.in_(holder.backends),
-            snapshots.c.backend.not_in(holder.zeroed),
-            _snapshot_removal(holder),
-        ),
+        Kind.VOLUME: and_(volumes.c.backend.in_(quick), or_(_blank(), _removal(holder))),
+        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(quick), _snapshot_removal(holder)),
     }
+    return _first(connection, holder, wanted)
+
+
+def claim_hosting(connection: Connection, holder: claims.Holder) -> Subject | None:
+    """Claim what hypervisors and guests have a say in: volumes to attach or detach, servers."""
+    wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), _move(holder))}
     if holder.serves:
         wanted[Kind.SERVER] = and_(_is(servers.c.daemon, holder), or_(_build(holder), _end(holder)))
     return _first(connection, holder, wanted)
