@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from bootvol.errors import BackendFailed, ConfigurationError
@@ -21,7 +22,7 @@ from bootvol_plugins.rbd.backend import RbdBackend
 from bootvol_plugins.rbd.bindings import load
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.ceph import POOL, Cluster
-from tests.daemons import reactor
+from tests.daemons import pause, reactor
 
 NAME = "volume-1"
 OTHER = "volume-2"
@@ -97,12 +98,18 @@ async def test_what_a_crash_left_of_a_new_volume(
         for create in (False, True):
             with ceph_cluster.pool(namespace) as pool:
                 rbd.pool_metadata_set(pool, NOTE + NAME, "")
-            if create:
+            if not create:
+                await again(NAME, SIZE)
+            else:
                 # Of any size: what was wanted then may not be what is wanted now.
                 ceph_cluster.create(NAME, 2 * SIZE, namespace)
-            with pytest.raises(BackendFailed):
-                await backend.open_reader(NAME)
-            await again(NAME, SIZE)
+                with pytest.raises(BackendFailed):
+                    await backend.open_reader(NAME)
+                # A client that was killed has it open for some seconds.
+                with ceph_cluster.image(NAME, namespace):
+                    under_way = Deferred.fromCoroutine(again(NAME, SIZE))
+                    await pause(0.2)
+                await under_way
             if ceph_cluster.images(namespace):
                 await write(backend, NAME, 0, noise(SIZE))
             await backend.delete(NAME)

@@ -180,6 +180,18 @@ async def test_what_the_library_does_not_end_is_given_up() -> None:
     await pause(0)
 
 
+@ensureDeferred
+async def test_what_the_library_does_not_begin_has_failed() -> None:
+    clock = Threaded()
+
+    def start(_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(NoSpace):
+        await Calls(clock, 5.0).complete("Writing x failed", start)
+    assert not clock.getDelayedCalls()
+
+
 class Completion:
     """As the library's."""
 

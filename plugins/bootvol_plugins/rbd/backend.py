@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 #: How many of the library's timeouts a call may last in silence: it is made of several operations.
 _OPERATIONS: Final = 5
-#: How often, and after how many seconds each time, an image that is in use is tried to be deleted.
+#: How often, and after how many seconds each time, it is tried to remove an image that is in use.
 #: A cluster takes a client that has died for a living one for 30 seconds.
 _TRIES: Final = 45
 _PAUSE: Final = 1.0
@@ -56,7 +56,7 @@ class RbdBackend:
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
-        await self._run("Making", volume, lambda images, _: images.allocate(volume, size))
+        await self._retry("Making", volume, lambda images, _: images.allocate(volume, size))
 
     async def clone(self, source: str, target: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
@@ -70,17 +70,7 @@ class RbdBackend:
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`; another's image is left alone."""
-        for left in reversed(range(_TRIES)):
-            try:
-                await self._run(
-                    "Deleting", volume, lambda images, beat: images.delete(volume, beat)
-                )
-            except InUse:
-                if not left:
-                    raise
-                await deferLater(self._reactor, _PAUSE, lambda: None)
-            else:
-                break
+        await self._retry("Deleting", volume, lambda images, beat: images.delete(volume, beat))
         if not self._swept:
             self._swept = True
             await self._sweep()
@@ -116,6 +106,20 @@ class RbdBackend:
             await self._run("Tidying up", "what was deleted", lambda images, _: images.sweep())
         except BackendFailed:
             self._log.failure("backend {name} is not tidied up", name=self.name)
+
+    async def _retry(
+        self, doing: str, volume: str, call: Callable[[Images, Callable[..., int]], None]
+    ) -> None:
+        """Run a call that removes an image, until nobody has that open any more."""
+        for left in reversed(range(_TRIES)):
+            try:
+                await self._run(doing, volume, call)
+            except InUse as error:
+                if not left:
+                    raise BackendFailed(str(error)) from error
+                await deferLater(self._reactor, _PAUSE, lambda: None)
+            else:
+                break
 
     async def _run(
         self,

@@ -27,11 +27,11 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = Logger()
 
 
-class Disconnected(BackendFailed):
+class Disconnected(Exception):
     """The cluster has shut this client out, as a daemon does to one that it takes for dead."""
 
 
-def failed(what: str, code: int) -> BackendFailed:
+def failed(what: str, code: int) -> BackendFailed | Disconnected:
     """Return what to raise for an error of the library.
 
     :param what: what failed and where, as the beginning of a sentence.
@@ -170,7 +170,10 @@ class Calls:
             except BaseException:
                 _log.failure("{what}: what came of it is lost", what=what)
 
-        start(ended)
+        try:
+            start(ended)
+        except Exception as error:
+            pending.end(Failure(failed(what, getattr(error, "errno", None) or errno.EIO)))
         return await outlast(pending.result)
 
     def _pending(self, what: str) -> _Pending[Any]:

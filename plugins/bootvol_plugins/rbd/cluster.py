@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import attrs
 from twisted.internet.defer import DeferredLock
 
+from bootvol.errors import BackendFailed
 from bootvol_plugins.rbd.bindings import Bindings
 from bootvol_plugins.rbd.calls import Calls, Disconnected, failures
 from bootvol_plugins.rbd.options import RbdOptions
@@ -68,14 +69,13 @@ class Cluster:
     """Gives what is done with a pool a connection.  All methods belong to the reactor's thread.
 
     :param name: of the backend.
-    :ivar calls: for what needs no connection.
     """
 
     def __init__(self, name: str, options: RbdOptions, bindings: Bindings, calls: Calls) -> None:
         self._name = name
         self._options = options
         self._bindings = bindings
-        self.calls = calls
+        self._calls = calls
         self._pool: Pool | None = None
         self._lost: list[Pool] = []
         self._connecting = DeferredLock()
@@ -91,31 +91,41 @@ class Cluster:
         :raises BackendFailed: it failed, or there is no connection.
         """
         pool = await self._connected()
+        return await self.run_on(pool, what, partial(call, pool), undo)
+
+    async def run_on(
+        self,
+        pool: Pool,
+        what: str,
+        call: Callable[[Callable[..., int]], T],
+        undo: Callable[[T], object] = lambda _: None,
+    ) -> T:
+        """As :meth:`run`, with a pool that is connected, or was."""
 
         def work(beat: Callable[..., int]) -> T:
             with failures(pool.errors, what):
-                return call(pool, beat)
+                return call(beat)
 
         with self._watching(pool):
-            return await self.calls.run(what, work, undo)
+            return await self._calls.run(what, work, undo)
 
     async def complete(
         self, pool: Pool, what: str, start: Callable[[Callable[..., None]], object]
     ) -> Any:
         """Do something with an image that was opened on ``pool``; see :meth:`Calls.complete`."""
         with self._watching(pool):
-            return await self.calls.complete(what, start)
+            return await self._calls.complete(what, start)
 
     @contextmanager
     def _watching(self, pool: Pool) -> Iterator[None]:
         try:
             yield
-        except Disconnected:
+        except Disconnected as error:
             # It is of no use any more, but there may be images open on it.
             if self._pool is pool:
                 self._pool = None
                 self._lost.append(pool)
-            raise
+            raise BackendFailed(str(error)) from error
 
     async def close(self) -> None:
         """Let go of all connections; the next call makes a new one."""
@@ -123,14 +133,14 @@ class Cluster:
         self._pool = None
         self._lost.clear()
         for pool in pools:
-            await self.calls.run("Disconnecting failed", partial(_close, pool))
+            await self._calls.run("Disconnecting failed", partial(_close, pool))
 
     async def _connected(self) -> Pool:
         await self._connecting.acquire()
         try:
             if self._pool is None:
                 what = f"Connecting to the cluster of backend {self._name} failed"
-                self._pool = await self.calls.run(what, lambda _: self._connect(what), Pool.close)
+                self._pool = await self._calls.run(what, lambda _: self._connect(what), Pool.close)
             return self._pool
         finally:
             self._connecting.release()

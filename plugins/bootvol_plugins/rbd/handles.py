@@ -81,7 +81,8 @@ class OpenImage:
         """
         image, self._image = self._image, None
         if image is not None:
-            await self._cluster.calls.run(f"Closing {self._name} failed", lambda _: image.close())
+            what = f"Closing {self._name} failed"
+            await self._cluster.run_on(self._pool, what, lambda _: image.close())
 
     def _open_image(self) -> Any:
         if self._image is None:

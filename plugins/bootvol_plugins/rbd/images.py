@@ -30,7 +30,7 @@ _TRASH: Final = "rbd_trash"
 Beat = Callable[..., int]
 
 
-class InUse(BackendFailed):
+class InUse(Exception):
     """Somebody has the image open, or has been dead for too short a time."""
 
 
