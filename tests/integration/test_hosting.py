@@ -469,6 +469,20 @@ async def test_guests_that_let_go_of_nothing_hold_up_nobody_else(world: World) -
 
 
 @ensureDeferred
+async def test_a_server_that_did_not_end_lets_go_of_nothing_by_itself(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    await world.until(volume, Status.IN_USE)
+    await world.database.write(states.happen, Kind.SERVER, server.id, Event.FAIL)
+    with pytest.raises(ServerBusy):
+        await world.attachments.delete(ANN, str(server.id), volume)
+    assert (await world.volumes.get(ANN, volume)).status is Status.IN_USE
+    await world.servers.delete(ANN, str(server.id))
+    await world.until(volume, Status.AVAILABLE)
+
+
+@ensureDeferred
 async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> None:
     _, volume = await world.started()
     await world.worker.stopService()
