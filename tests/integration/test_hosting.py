@@ -482,6 +482,42 @@ async def test_a_server_that_did_not_end_lets_go_of_nothing_by_itself(world: Wor
     await world.until(volume, Status.AVAILABLE)
 
 
+class Slow(MemoryHypervisor):
+    """Says what ran when it was asked, once it is told to.
+
+    :ivar telling: fires then.
+    """
+
+    telling: Deferred[None] | None = None
+
+    async def running(self) -> Any:
+        """See bootvol.interfaces.IHypervisor."""
+        found = await super().running()
+        if self.telling is not None:
+            await self.telling
+        return found
+
+
+@ensureDeferred
+async def test_a_server_that_comes_up_is_not_shown_as_turned_off(world: World) -> None:
+    await world.worker.stopService()
+    slow = world.hypervisor = Slow("h", loop)
+    world.restart()
+    volume = await world.volume()
+    await world.worker.stopService()
+    server = await world.boot(volume)
+    telling = slow.telling = Deferred()
+    shown = Deferred.fromCoroutine(world.servers.get(ANN, str(server.id)))
+    listed = Deferred.fromCoroutine(world.servers.listed(ANN))
+    await deferLater(loop, 0.05, lambda: None)
+    slow.telling = None
+    world.worker.startService()
+    await world.server(server.id, Status.AVAILABLE)
+    telling.callback(None)
+    for found, runs in await shown, *(await listed):
+        assert runs or found.status is Status.CREATING
+
+
 @ensureDeferred
 async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> None:
     _, volume = await world.started()
