@@ -469,6 +469,56 @@ async def test_guests_that_let_go_of_nothing_hold_up_nobody_else(world: World) -
 
 
 @ensureDeferred
+async def test_a_server_that_did_not_end_lets_go_of_nothing_by_itself(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    await world.until(volume, Status.IN_USE)
+    await world.database.write(states.happen, Kind.SERVER, server.id, Event.FAIL)
+    with pytest.raises(ServerBusy):
+        await world.attachments.delete(ANN, str(server.id), volume)
+    assert (await world.volumes.get(ANN, volume)).status is Status.IN_USE
+    await world.servers.delete(ANN, str(server.id))
+    await world.until(volume, Status.AVAILABLE)
+
+
+class Slow(MemoryHypervisor):
+    """Says what ran when it was asked, once it is told to.
+
+    :ivar telling: fires then.
+    """
+
+    telling: Deferred[None] | None = None
+
+    async def running(self) -> Any:
+        """See bootvol.interfaces.IHypervisor."""
+        found = await super().running()
+        if self.telling is not None:
+            await self.telling
+        return found
+
+
+@ensureDeferred
+async def test_a_server_that_comes_up_is_not_shown_as_turned_off(world: World) -> None:
+    await world.worker.stopService()
+    slow = world.hypervisor = Slow("h", loop)
+    world.restart()
+    volume = await world.volume()
+    await world.worker.stopService()
+    server = await world.boot(volume)
+    telling = slow.telling = Deferred()
+    shown = Deferred.fromCoroutine(world.servers.get(ANN, str(server.id)))
+    listed = Deferred.fromCoroutine(world.servers.listed(ANN))
+    await deferLater(loop, 0.05, lambda: None)
+    slow.telling = None
+    world.worker.startService()
+    await world.server(server.id, Status.AVAILABLE)
+    telling.callback(None)
+    for found, runs in await shown, *(await listed):
+        assert runs or found.status is Status.CREATING
+
+
+@ensureDeferred
 async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> None:
     _, volume = await world.started()
     await world.worker.stopService()

@@ -58,8 +58,7 @@ class Attachments:
     ) -> Attachment:
         volume_rows.take_turns(db, caller.tenant)
         server = self._server(db, caller, server_id, lock=True)
-        if server is not None and server.status is not Status.AVAILABLE:
-            raise ServerBusy
+        _check_active(server)
         volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
         if attachment_rows.is_promised(db, volume.id):
             raise VolumeBusy("Volume status must be available")
@@ -101,6 +100,7 @@ class Attachments:
         """Let a volume be detached; it is in use until it is known not to be.
 
         :raises ServerNotFound: there is no such server.
+        :raises ServerBusy: it is not active.
         :raises VolumeNotFound: there is no such volume.
         :raises AttachmentNotFound: it is not attached to that server.
         :raises VolumeBusy: it is not in use, or it is what the server runs from.
@@ -110,6 +110,7 @@ class Attachments:
 
     def _mark(self, db: Db, caller: Caller, server_id: str, volume_id: int) -> None:
         server = self._server(db, caller, server_id, lock=True)
+        _check_active(server)
         # First: until then it may become another server's.
         volume_rows.get(db, caller.tenant, volume_id, lock=True)
         known = _called(server, server_id)
@@ -133,6 +134,15 @@ class Attachments:
         if len(server_id) > _LONGEST_ID:
             raise ServerNotFound(server_id)
         return None
+
+
+def _check_active(server: Server | None) -> None:
+    """See that a server's disks may come and go; until it is active, and when it ends, they do not.
+
+    :raises ServerBusy: they do not.
+    """
+    if server is not None and server.status is not Status.AVAILABLE:
+        raise ServerBusy
 
 
 def _called(server: Server | None, server_id: str) -> str:

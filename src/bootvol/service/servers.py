@@ -136,10 +136,12 @@ class Servers:
 
         :raises NoHypervisor: bootvol runs no servers.
         """
-        running = await self._running()
+        hypervisor = self._runs_servers()
         found = await self._database.read(
             server_rows.listed, caller.tenant, limit=limit, offset=offset
         )
+        # Asked last: one that comes up meanwhile is not taken for turned off.
+        running = frozenset(await hypervisor.running())
         return [(server, server.name in running) for server in found]
 
     async def get(self, caller: Caller, server_id: str) -> tuple[Server, bool]:
@@ -148,9 +150,9 @@ class Servers:
         :raises NoHypervisor: bootvol runs no servers.
         :raises ServerNotFound: there is none, or it is another tenant's.
         """
-        running = await self._running()
+        hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
-        return server, server.name in running
+        return server, server.name in await hypervisor.running()
 
     async def delete(self, caller: Caller, server_id: str) -> None:
         """Let a server be terminated; its volumes stay unless they were to go with it.
@@ -181,9 +183,6 @@ class Servers:
         if self._hypervisor is None:
             raise NoHypervisor
         return self._hypervisor
-
-    async def _running(self) -> frozenset[str]:
-        return frozenset(await self._runs_servers().running())
 
 
 def _not_had(what: str) -> BadMapping:
