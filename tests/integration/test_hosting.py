@@ -39,6 +39,7 @@ from bootvol.service.tasks import Tools
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Concurrency, Worker
+from bootvol.store import attachments as attachment_rows
 from bootvol.store import states
 from bootvol.store.database import Database
 from bootvol.testing.machines import MemoryHypervisor
@@ -78,13 +79,13 @@ class World:
         self.database = Database(make_url(f"sqlite:///{folder / 'x.db'}"), loop)
         self.database.upgrade()
         self.database.start()
-        self.hypervisor = MemoryHypervisor("h", loop)
+        self.hypervisor: Any = MemoryHypervisor("h", loop)
         self.threads = Threads(loop, "test", 4)
         self.threads.start()
         # Sockets have short names.
         self.short = tempfile.TemporaryDirectory()
         options = settings.Exports(by="unix", directory=Path(self.short.name))
-        self.exports = BreakingExports(options, self.threads, loop)
+        self.exports: Any = BreakingExports(options, self.threads, loop)
         self.volumes_in = folder / "volumes"
         self.volumes_in.mkdir()
         self.backend = FileBackend("b", self.volumes_in, self.threads)
@@ -114,7 +115,8 @@ class World:
         self.volumes = Volumes(
             self.database, no, backends, self.quotas, types, "nova", self.worker, now
         )
-        self.attachments = Attachments(self.database, True, self.worker)
+        hosts = self.hypervisor is not None
+        self.attachments = Attachments(self.database, hosts, self.worker)
         self.servers = Servers(
             self.database,
             self.volumes,
@@ -232,6 +234,37 @@ async def test_what_cannot_be_cut_off_stays_in_use(world: World) -> None:
     assert kept.error is not None
     assert kept.error.code == "export-failed"
     world.exports.fails = False
+
+
+@pytest.mark.parametrize("hosts", [True, False])
+@ensureDeferred
+async def test_what_is_exported_stays_in_use_without_exports(world: World, hosts: bool) -> None:
+    if hosts:
+        server = str((await world.started())[0].id)
+    else:
+        await world.worker.stopService()
+        world.hypervisor, server = None, "1001"
+        world.restart()
+    volume = await world.volume()
+    await world.attachments.create(ANN, server, volume, None)
+    name = (await world.until(volume, Status.IN_USE)).name
+    await world.worker.stopService()
+    exports, world.exports = world.exports, None
+    world.restart()
+    await world.attachments.delete(ANN, server, volume)
+    await world.until(volume, Status.DETACHING)
+    kept = await world.until(volume, Status.IN_USE)
+    assert kept.error is not None
+    assert "exported still" in kept.error.message
+    await world.worker.stopService()
+    world.exports = exports
+    world.restart()
+    # Another volume is made only when all is served that should be.
+    await world.volume()
+    assert name in await exports.names()
+    await world.attachments.delete(ANN, server, volume)
+    await world.until(volume, Status.AVAILABLE)
+    assert name not in await exports.names()
 
 
 @ensureDeferred
@@ -379,12 +412,19 @@ async def test_a_restart_serves_what_is_attached_and_nothing_else(world: World) 
     await world.worker.stopService()
     await world.exports.open(stray.name, lies)
     await world.exports.close(root.name)
+    # As if the configuration had named another place then.
+    before = Connection("nbd", "nbds://elsewhere/x")
+    await world.database.write(attachment_rows.reached, volume, before)
     world.restart()
     for _ in range(400):
         if set(await world.exports.names()) == {root.name}:
             break
         await deferLater(loop, 0.005, lambda: None)
     assert set(await world.exports.names()) == {root.name}
+    await world.volume()
+    reached = await world.database.read(attachment_rows.reach, volume)
+    assert reached is not None
+    assert reached.address.startswith(f"nbd+unix:///{root.name}")
     assert server.name in world.hypervisor.servers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -59,6 +60,9 @@ async def test_its_process_is_locked_up(
         status = Path(f"/proc/{pid}/status").read_text()
         assert "NoNewPrivs:\t1" in status
         assert "Seccomp:\t2" in status
+        for kind in "Inh", "Prm", "Eff", "Bnd", "Amb":
+            assert f"Cap{kind}:\t{0:016x}" in status
+        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
     assert (tmp_path / "servers").joinpath(SERVER).stat().st_mode & 0o777 == 0o700
 
 

@@ -32,6 +32,15 @@ def test_the_directory_is_made_when_the_daemon_starts(tmp_path: Path, threads: T
         PLUGIN.factory(QemuOptions(directory=tmp_path / "file" / "servers"), context)
 
 
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_a_directory_that_others_may_write_to(tmp_path: Path, threads: Threads, mode: int) -> None:
+    directory = tmp_path / "servers"
+    directory.mkdir()
+    directory.chmod(mode)
+    with pytest.raises(ConfigurationError, match=r"is open to other users\. .*chmod 700"):
+        PLUGIN.factory(QemuOptions(directory=directory), PluginContext(reactor, threads, "local"))
+
+
 def test_disks_that_are_opened_here_are_numbered(tmp_path: Path) -> None:
     served = Connection("nbd", "nbd+unix:///a?socket=/run/nbd")
     words = command(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import HypervisorPlugin, IHypervisor, PluginContext
 from bootvol_plugins.qemu.options import QemuOptions
@@ -10,16 +13,24 @@ from bootvol_plugins.qemu.options import QemuOptions
 def _make(options: QemuOptions, context: PluginContext) -> IHypervisor:
     """Blocks on the disk: the reactor does not run yet.
 
-    :raises ConfigurationError: there is no such directory, and it cannot be made.
+    :raises ConfigurationError: there is no such directory, and it cannot be made, or others may
+        write to it.
     """
     from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 
     try:
         options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = options.directory.stat()
     except OSError as error:
         raise ConfigurationError(
             f"hypervisor: directory {options.directory} cannot be used: {error.strerror}"
         ) from error
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        # Who puts a server's folder there tells its QEMU what to do.
+        raise ConfigurationError(
+            f"hypervisor: directory {options.directory} is open to other users. Give it to the"
+            " daemon's, let nobody else write to it (chown, chmod 700), or name another one."
+        )
     return QemuHypervisor(context.name, options, context)
 
 

@@ -37,7 +37,11 @@ def command(options: QemuOptions, binary: str, server: str, machine: Machine) ->
     :raises HypervisorFailed: there is no way to reach a disk.
     """
     words = [
-        *("setsid", binary, "-name", server, "-no-user-config", "-nodefaults"),
+        # Of its own session; no memory of it (a guest's data) on the disk; no more rights than its
+        # user has: whoever breaks out of a guest is not root with all that root may do.
+        *("setsid", "prlimit", "--core=0", "setpriv", "--no-new-privs", "--inh-caps=-all"),
+        *(("--bounding-set=-all",) if os.geteuid() == 0 else ()),
+        *(binary, "-name", server, "-no-user-config", "-nodefaults"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         # graphics=off lets the BIOS and boot loaders speak on the serial console too.
         *("-machine", f"pc,graphics=off,usb=off,accel={options.accel}"),

@@ -12,7 +12,7 @@ from sqlalchemy import Connection as Db
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from bootvol.errors import ErrorReport, NoHypervisor
+from bootvol.errors import ErrorReport, ExportFailed, NoHypervisor
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Connection, Disk, Server, Volume
@@ -41,10 +41,14 @@ async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
 async def cut_off(tools: Tools, volume: Volume) -> None:
     """Let nobody reach a volume any more.
 
-    :raises bootvol.errors.ExportFailed: somebody may.
+    :raises ExportFailed: somebody may.
     """
     if tools.exports is not None:
         await tools.exports.close(volume.name)
+    elif await tools.database.read(attachment_rows.reach, volume.id) is not None:
+        raise ExportFailed(
+            "The volume is exported still, since the daemon ran with [exports]; put that back."
+        )
 
 
 def hypervisor(tools: Tools) -> IHypervisor:
@@ -68,7 +72,7 @@ class _Moving(Task):
     async def begin(self, claim: Held) -> tuple[Attachment, Server | None]:
         """Note whose attachment it is from now on; return it, and its server if it runs here."""
         ours = self.tools.exports is not None or self.tools.hypervisor is not None
-        return await claim.note(_begin, self.id, self.tools.daemon if ours else None)
+        return await claim.note(_begin, self.id, self.tools.daemon, ours)
 
     async def unplug(self, attachment: Attachment, server: Server | None) -> None:
         """Take the volume away from its server; idempotent.
@@ -87,8 +91,10 @@ class _Moving(Task):
             attachment_rows.remove(db, self.id)
 
 
-def _begin(db: Db, volume_id: int, daemon: str | None) -> tuple[Attachment, Server | None]:
-    attachment = attachment_rows.take(db, volume_id, daemon)
+def _begin(db: Db, volume_id: int, daemon: str, ours: bool) -> tuple[Attachment, Server | None]:
+    # What was exported is ours even if the configuration has no exports any more.
+    ours = ours or attachment_rows.reach(db, volume_id) is not None
+    attachment = attachment_rows.take(db, volume_id, daemon if ours else None)
     return attachment, server_rows.having(db, volume_id)
 
 
