@@ -74,7 +74,7 @@ async def test_only_what_a_disk_should_be_is_one(
     for kind, path in (("file", link), ("file", pipe), ("file", tmp_path), ("block", pipe)):
         with pytest.raises(HypervisorFailed):
             await qemu.start(SERVER, machine(Connection(kind, str(path))))
-    for kind, address in (("rbd", "pool/volume"), ("nbd", "nbd://localhost/x")):
+    for kind, address in (("iscsi", "pool/volume"), ("nbd", "nbd://localhost/x")):
         with pytest.raises(HypervisorFailed, match="QEMU reaches no disks"):
             await qemu.start(SERVER, machine(Connection(kind, address)))
     assert not await qemu.running()
