@@ -60,9 +60,14 @@ class Images:
         except self._rbd.ImageNotFound:
             self._check_space(size)
             self._leave_note(volume, "")
-            self._calls.create(
-                self.pool.ioctx, volume, size, old_format=False, features=self._features
-            )
+            try:
+                self._calls.create(
+                    self.pool.ioctx, volume, size, old_format=False, features=self._features
+                )
+            except self._rbd.ImageExists:
+                # Somebody else has just made it: the note must not make it ours.
+                self._take_note(volume)
+                raise
             with self._opened(volume) as image:
                 image.metadata_set(_MARK, volume)
             self._take_note(volume)
