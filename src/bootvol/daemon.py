@@ -145,7 +145,7 @@ class Daemon(Service):
             volumes,
             Snapshots(database, backends, quotas, worker, _now),
             Attachments(database, hypervisor is not None, worker),
-            Servers(database, volumes, hypervisor, flavors, quotas, worker, _now),
+            Servers(database, volumes, self._worker_id, hypervisor, flavors, quotas, worker, _now),
             images,
             tools.goldens,
             types,

@@ -40,6 +40,7 @@ from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Concurrency, Worker
 from bootvol.store import attachments as attachment_rows
+from bootvol.store import servers as server_rows
 from bootvol.store import states
 from bootvol.store.database import Database
 from bootvol.testing.machines import MemoryHypervisor
@@ -120,6 +121,7 @@ class World:
         self.servers = Servers(
             self.database,
             self.volumes,
+            "d",
             self.hypervisor,
             [Flavor("1", "tiny", 64, 1)],
             self.quotas,
@@ -556,6 +558,19 @@ async def test_a_server_that_comes_up_is_not_shown_as_turned_off(world: World) -
     telling.callback(None)
     for found, runs in await shown, *(await listed):
         assert runs or found.status is Status.CREATING
+
+
+@ensureDeferred
+async def test_a_server_of_another_daemon_is_not_taken_for_turned_off(world: World) -> None:
+    server, _ = await world.started()
+    del world.hypervisor.servers[server.name]
+    assert await world.servers.get(ANN, server.uuid) == (server, False)
+    assert await world.servers.console(ANN, server.uuid, None) == ""
+    await world.database.write(server_rows.take, server.id, "other")
+    assert [runs for _, runs in await world.servers.listed(ANN)] == [True]
+    assert (await world.servers.get(ANN, server.uuid))[1]
+    with pytest.raises(HypervisorFailed):
+        await world.servers.console(ANN, server.uuid, None)
 
 
 @ensureDeferred

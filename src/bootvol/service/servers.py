@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import uuid4
@@ -12,6 +12,7 @@ from sqlalchemy import Connection as Db
 from bootvol.errors import (
     BadMapping,
     FlavorNotFound,
+    HypervisorFailed,
     NoHypervisor,
     NotFound,
     ServerBusy,
@@ -44,6 +45,7 @@ LONGEST_CONSOLE: Final = 100_000
 class Servers:
     """The servers of all tenants, seen through the eyes of a caller.
 
+    :param daemon: the one whose servers the hypervisor runs.
     :param hypervisor: what runs them; None where nothing does.
     :param flavors: how large they may be, by id.
     :param now: the time, as an aware UTC datetime.
@@ -53,6 +55,7 @@ class Servers:
         self,
         database: Database,
         volumes: Volumes,
+        daemon: str,
         hypervisor: IHypervisor | None,
         flavors: Sequence[Flavor],
         quotas: Quotas,
@@ -62,6 +65,7 @@ class Servers:
         self.flavors: Mapping[str, Flavor] = {each.id: each for each in flavors}
         self._database = database
         self._volumes = volumes
+        self._daemon = daemon
         self._hypervisor = hypervisor
         self._quotas = quotas
         self._work = work
@@ -142,7 +146,7 @@ class Servers:
         )
         # Asked last: one that comes up meanwhile is not taken for turned off.
         running = frozenset(await hypervisor.running())
-        return [(server, server.name in running) for server in found]
+        return [(server, self._runs(server, running)) for server in found]
 
     async def get(self, caller: Caller, server_id: str) -> tuple[Server, bool]:
         """Return one server, with whether it runs.
@@ -152,7 +156,7 @@ class Servers:
         """
         hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
-        return server, server.name in await hypervisor.running()
+        return server, self._runs(server, await hypervisor.running())
 
     async def delete(self, caller: Caller, server_id: str) -> None:
         """Let a server be terminated; its volumes stay unless they were to go with it.
@@ -172,12 +176,22 @@ class Servers:
         :param length: how many lines; None is all that is kept.
         :raises NoHypervisor: bootvol runs no servers.
         :raises ServerNotFound: there is none, or it is another tenant's.
+        :raises HypervisorFailed: it cannot be read here.
         """
         hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
+        if self._is_elsewhere(server):
+            raise HypervisorFailed("Another daemon runs the server, and has its console.")
         written = await hypervisor.console(server.name, LONGEST_CONSOLE)
         lines = written.decode("utf-8", "replace").splitlines(keepends=True)
         return "".join(lines[-length:] if length else lines)
+
+    def _runs(self, server: Server, running: Collection[str]) -> bool:
+        """Tell whether a server runs, as far as is known: of another daemon's nothing else is."""
+        return server.name in running or self._is_elsewhere(server)
+
+    def _is_elsewhere(self, server: Server) -> bool:
+        return server.daemon not in (None, self._daemon)
 
     def _runs_servers(self) -> IHypervisor:
         if self._hypervisor is None:
