@@ -40,7 +40,8 @@ class BuildServer(_Hosting):
     """Starts a server once its volumes are there."""
 
     statuses = frozenset({Status.CREATING})
-    _ended = True
+    #: Whether it is known that nothing of the server runs, after a failure.
+    _ended = False
 
     async def work(self, claim: Held) -> Event:
         """Serve the volumes, and start it."""
@@ -48,7 +49,6 @@ class BuildServer(_Hosting):
         for volume, _ in found:
             if volume.status is not Status.ATTACHING:
                 raise BackendFailed(f"Volume {volume.id} could not be made: it is {volume.status}.")
-        self._ended = False
         disks = [
             Disk(attachment.disk, await reach(self.tools, claim, volume))
             for volume, attachment in found
