@@ -105,6 +105,9 @@ MAKING: Final = frozenset({Status.CREATING, Status.DOWNLOADING})
 #: A volume in one of these is on its way to a server, or from it.
 MOVING: Final = frozenset({Status.ATTACHING, Status.DETACHING})
 
+#: A volume in one of these is a server's, or may be.
+HELD: Final = MOVING | {Status.IN_USE}
+
 
 class IllegalTransition(Exception):
     """The event cannot happen to a volume of that status."""

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootvol.lifecycle import (
+    HELD,
     MAKING,
     MOVING,
     TRANSITIONS,
@@ -38,10 +39,6 @@ def test_each_pair_is_decided(status: Status, event: Event) -> None:
     else:
         with pytest.raises(IllegalTransition, match=f"{status} cannot {event}"):
             after(status, event)
-
-
-#: A server has it, or may have.
-HELD = MOVING | {Status.IN_USE}
 
 
 @pytest.mark.parametrize("status", set(Status) - {Status.GONE} - HELD)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection as Db
 
 from bootvol.errors import BackendFailed, ErrorReport
-from bootvol.lifecycle import Event, Kind, Status
+from bootvol.lifecycle import HELD, Event, Kind, Status
 from bootvol.model import Attachment, Disk, Machine, Server, Volume
 from bootvol.service.attaching import cut_off, hypervisor, reach
 from bootvol.service.tasks import Held, Task, Tools
@@ -67,12 +67,11 @@ class BuildServer(_Hosting):
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """The volumes are in use now, or, if the server is known to have ended, free."""
         super().settle(db, event, error)
-        failed_and_ended = event is Event.FAIL and self._ended
         for volume, _ in attachment_rows.disks(db, self.id):
             if volume.status is Status.ATTACHING:
-                moved = Event.DETACHED if failed_and_ended else Event.ATTACHED
+                moved = Event.DETACHED if self._ended else Event.ATTACHED
                 states.happen(db, Kind.VOLUME, volume.id, moved)
-            if failed_and_ended:
+            if self._ended:
                 attachment_rows.remove(db, volume.id)
 
 
@@ -102,11 +101,8 @@ class EndServer(_Hosting):
         if event is Event.VANISH:
             for volume, attachment in attachment_rows.disks(db, self.id):
                 attachment_rows.remove(db, volume.id)
-                if volume.status in _HELD:
+                if volume.status in HELD:
                     states.happen(db, Kind.VOLUME, volume.id, Event.DETACHED)
                 if attachment.delete_on_termination and volume.status is not Status.DELETING:
                     states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
         super().settle(db, event, error)
-
-
-_HELD = frozenset({Status.ATTACHING, Status.IN_USE, Status.DETACHING})

@@ -14,7 +14,7 @@ import attrs
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
-from bootvol.lifecycle import Status
+from bootvol.lifecycle import HELD
 from bootvol.model import ROOT, Attachment, Server, Volume
 from bootvol.model import Connection as Reached
 from bootvol.store.schema import attachments, volumes
@@ -97,7 +97,7 @@ def listed(
         .where(
             attachments.c.tenant == tenant,
             attachments.c.server_id == server_id,
-            volumes.c.status.in_([Status.ATTACHING, Status.IN_USE, Status.DETACHING]),
+            volumes.c.status.in_(HELD),
         )
         .order_by(attachments.c.volume_id)
     )
