@@ -47,10 +47,16 @@ def a_volume(name: str = "v", tenant: str = "t", image: str | None = None) -> Vo
     )
 
 
-def an_import(db: Connection, name: str = "v", tenant: str = "t", source: str = "s") -> int:
+def an_import(
+    db: Connection,
+    name: str = "v",
+    tenant: str = "t",
+    source: str = "s",
+    content: str | None = None,
+) -> int:
     """Add a volume with an import that waits; return its id."""
     number = volumes.add(db, a_volume(name, tenant, "i")).id
-    imports.add(db, number, Image("i", source, "n"))
+    imports.add(db, number, Image("i", source, "n"), content)
     return number
 
 
@@ -308,6 +314,22 @@ def test_who_claims_at_the_same_time_gets_the_next(new_postgresql: Callable[[], 
         first = a_claim(one, "one/1", bootable=True, now=0, until=10)
         second = a_claim(two, "two/1", bootable=True, now=0, until=10)
         assert (first.id, second.id) == (numbers[0], numbers[2])
+    database._engine.dispose()
+
+
+def test_who_claims_at_the_same_time_copies_something_else(
+    new_postgresql: Callable[[], str],
+) -> None:
+    database = _server(new_postgresql())
+    with database._engine.begin() as one:
+        numbers = [an_import(one, t, t, content=c) for t, c in (("a", "x"), ("b", "x"), ("c", "y"))]
+    with database._engine.begin() as one, database._engine.begin() as two:
+        first = a_claim(one, "one/1", bootable=True, now=0, until=10)
+        second = a_claim(two, "two/1", bootable=True, now=0, until=10)
+        assert (first.id, second.id) == (numbers[0], numbers[2])
+    with database._engine.begin() as db:
+        assert a_claim(db, "one/2", bootable=True, now=0, until=10) is None
+        assert line.leader(db, numbers[1], 0) == numbers[0]
     database._engine.dispose()
 
 

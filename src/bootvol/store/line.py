@@ -49,12 +49,36 @@ def claim(connection: Connection, holder: claims.Holder, full: Collection[str]) 
     # one it looks through the whole line again for each volume.
     numbers: Iterable[int] = connection.scalars(waiting).all()
     for number in numbers:
+        if not _is_the_only_one(connection, number, holder.now):
+            continue
         mine = and_(volumes.c.id == number, volumes.c.status.in_(MAKING))
         row = claims.claim(connection, Kind.VOLUME, holder, mine)
         if row is not None:
             _note_turn(connection, row.tenant)
             return row
     return None
+
+
+def _is_the_only_one(connection: Connection, volume_id: int, now: float) -> bool:
+    """See that no other daemon has begun to copy the same since the line was looked at.
+
+    While one is about to, others are told so: what it claims shows only when it has committed.
+    """
+    if connection.dialect.name != "postgresql":
+        return True  # Nobody else writes.
+    same = connection.execute(
+        select(volumes.c.backend, imports.c.content)
+        .select_from(volumes.join(imports))
+        .where(
+            volumes.c.id == volume_id,
+            imports.c.content.is_not(None),
+            ~_content().in_(golden_rows.ready()),
+        )
+    ).one_or_none()
+    if same is None:
+        return True
+    lock = func.pg_try_advisory_xact_lock(func.hashtextextended("/".join(same), 0))
+    return bool(connection.scalar(select(lock))) and leader(connection, volume_id, now) is None
 
 
 def position(connection: Connection, volume_id: int, now: float) -> int | None:
