@@ -12,8 +12,29 @@ from sqlalchemy import make_url
 
 from bootvol.store.database import Database
 from bootvol.threads import Threads
-from tests import ceph, guest, postgresql
+from tests import ceph, guest, lvm, postgresql
 from tests.daemons import EMBEDDED, Running, reactor
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put off what must have the machine to itself until that of LVM is turned off.
+
+    Beside it, tests of failing disks have come out otherwise than alone.
+    """
+    last = ("test_lvm.py", "test_storage_faults.py")
+    items.sort(key=lambda item: last.index(item.path.name) if item.path.name in last else -1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let what runs in a machine of its own begin at once, beside all other tests."""
+    inside = [item.name for item in session.items if item.path.name == "test_lvm.py"]
+    if inside and not session.config.option.collectonly:
+        lvm.begin(name.partition("[")[2].rstrip("]") for name in inside)
+
+
+def pytest_sessionfinish() -> None:
+    """End what still runs there, if the tests ended early."""
+    lvm.end()
 
 
 @pytest.fixture

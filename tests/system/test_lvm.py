@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests import lvm
 
 
 @pytest.mark.parametrize("module", ["inside_contract", "inside_faults", "inside_daemon"])
-def test_inside(tmp_path: Path, module: str) -> None:
-    ended = lvm.pytest(tmp_path, module)
+def test_inside(module: str) -> None:
+    ended = lvm.ended(module)
     print(ended.stdout)
     assert ended.returncode == 0, ended.stdout
