@@ -27,8 +27,13 @@ from tests.servers import free_port
 #: The pool of the tests, and the user who may use it.
 POOL: Final = "volumes"
 USER: Final = "bootvol"
+#: The pool of images, as Glance has one.
+IMAGES: Final = "images"
 #: The rights that the plugin's documentation asks for.
-RIGHTS: Final = {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
+RIGHTS: Final = {
+    "mon": "profile rbd",
+    "osd": f"profile rbd pool={POOL}, profile rbd-read-only pool={IMAGES}",
+}
 #: Bytes of the OSD's disk: with less than 2 GiB it gives up when it is full.
 _DISK: Final = 4 * 1024**3
 _PROGRAMS: Final = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": "ceph-mgr"}
@@ -137,13 +142,15 @@ class Cluster:
         self.command("osd new", uuid=(self.folder / "osd-fsid").read_text())
         assert not disk.wait(60), (self.folder / "osd.0.log").read_text()
         self.start_osd()
-        self.command("osd pool create", pool=POOL, pg_num=8, pgp_num=8)
+        for pool in POOL, IMAGES:
+            self.command("osd pool create", pool=pool, pg_num=8, pgp_num=8)
         until(lambda: bool(self.command("osd stat")["num_up_osds"] == 1))
         # Without any of its modules, which need more packages: it counts what is free.
         self._run("mgr.x", "ceph-mgr", "-i", "x", "--keyring", f"{self.folder}/mgr.x/keyring")
         until(lambda: self.available() > 0)
-        with self.pool() as pool:
-            self._bindings.rbd.RBD().pool_init(pool, True)
+        for name in POOL, IMAGES:
+            with self.pool(name=name) as pool:
+                self._bindings.rbd.RBD().pool_init(pool, True)
 
     def _format(self) -> subprocess.Popen[bytes]:
         """Write all files; return the process that makes the OSD's disk."""
@@ -220,9 +227,9 @@ class Cluster:
         return json.loads(answer) if answer.strip() else None
 
     @contextmanager
-    def pool(self, namespace: str = "") -> Iterator[Any]:
+    def pool(self, namespace: str = "", name: str = POOL) -> Iterator[Any]:
         """Lend what the bindings call an ioctx, as the administrator."""
-        ioctx = self._admin.open_ioctx(POOL)
+        ioctx = self._admin.open_ioctx(name)
         try:
             ioctx.set_namespace(namespace)
             yield ioctx
@@ -239,6 +246,26 @@ class Cluster:
         """Make an image, as somebody else does."""
         with self.pool(namespace) as pool:
             self._bindings.rbd.RBD().create(pool, name, size)
+
+    def put_image(self, content: bytes, snapshot: str = "snap") -> str:
+        """Put an image where Glance does, in the same way; return the location that it states."""
+        name = str(uuid4())
+        with self.pool(name=IMAGES) as pool:
+            # Clones of the first format, as most clusters of Glance have them, need "protected".
+            self._bindings.rbd.RBD().create(pool, name, len(content), old_format=False)
+            with self._bindings.rbd.Image(pool, name) as image:
+                image.write(content, 0)
+                image.create_snap(snapshot)
+                image.protect_snap(snapshot)
+        return f"rbd://{self._admin.get_fsid()}/{IMAGES}/{name}/{snapshot}"
+
+    @contextmanager
+    def snapshot(self, location: str) -> Iterator[Any]:
+        """Open an image that :meth:`put_image` has put."""
+        _, _, _, _, name, snapshot = location.split("/")
+        rbd = self._bindings.rbd
+        with self.pool(name=IMAGES) as pool, rbd.Image(pool, name, snapshot) as image:
+            yield image
 
     def remove(self, name: str, namespace: str = "") -> None:
         """Remove an image, as somebody else does."""
@@ -275,6 +302,7 @@ class Cluster:
             "conf": str(self.configuration),
             "keyring": str(self.keyring),
             "timeout": timeout,
+            "image_pools": [IMAGES],
         }
         return {key: value for key, value in found.items() if value is not None}
 

@@ -55,6 +55,19 @@ class Pool:
                 return free
         return None
 
+    def of_images(self, fsid: str, name: str) -> Any:
+        """Return what the library's calls take for another pool, to be closed.
+
+        :param fsid: of the cluster where it is said to be.
+        :returns: None if it is not in this one.
+        """
+        if fsid != self.rados.get_fsid():
+            return None
+        try:
+            return self.rados.open_ioctx(name)
+        except self.bindings.rados.ObjectNotFound:
+            return None
+
     def is_ours(self, address: str) -> bool:
         """Tell whether an address, of the owner of a lock say, is this connection's."""
         return address in self.rados.get_addrs()

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, Final
 
+from twisted.logger import Logger
+
 from bootvol.errors import BackendFailed, NoSpace
 from bootvol_plugins.rbd.cluster import Pool
+from bootvol_plugins.rbd.locations import Location
 
 #: The metadata of an image of ours, and how many images it was made through.
 _MARK: Final = "bootvol"
@@ -26,6 +29,8 @@ _DEEPEST: Final = 8
 #: Names each image that was deleted while there were clones of it, as ``id_`` and its id.  (The
 #: bindings' own listing of the trash raises IndexError on such an image.)
 _TRASH: Final = "rbd_trash"
+
+_log = Logger()
 
 Beat = Callable[..., int]
 
@@ -92,15 +97,64 @@ class Images:
             )  # fmt: skip
             # From now on only the clone keeps it, and it goes with that.
             origin.remove_snap(snapshot)
-        with self._opened(target) as made:
+        if depth > _DEEPEST:
+            with self._opened(target) as made:
+                made.resize(size)
+                made.flatten(on_progress=beat)
+            depth = 0
+        self._finish(target, size, depth)
+
+    def clone_image(self, location: Location, volume: str, size: int) -> int | None:
+        """See :meth:`bootvol.interfaces.IImageCloningBackend.clone_image`."""
+        if self._exists(volume):
+            raise BackendFailed(f"There is a {self.called(volume)} already.")
+        ioctx = self.pool.of_images(location.fsid, location.pool)
+        if ioctx is None:
+            return None
+        with closing(ioctx):
+            held = self._clonable(ioctx, location)
+            if held is None or held > size:
+                return None
+            self._check_space(size)
+            self._leave_note(volume, "")
+            try:
+                self._calls.clone(
+                    ioctx, location.image, location.snapshot, self.pool.ioctx, volume,
+                    features=self._features,
+                )  # fmt: skip
+            except self._rbd.ImageNotFound:
+                # Somebody has just deleted it.
+                self._take_note(volume)
+                return None
+        self._finish(volume, size, depth=1)
+        return held
+
+    def _clonable(self, ioctx: Any, location: Location) -> int | None:
+        """Return how many bytes an image has; None if it cannot be cloned."""
+        try:
+            with closing(
+                self._rbd.Image(ioctx, location.image, snapshot=location.snapshot, read_only=True)
+            ) as image:
+                layering = image.features() & self._rbd.RBD_FEATURE_LAYERING
+                return int(image.size()) if layering else None
+        except self._rbd.ImageNotFound:
+            return None
+        except self._rbd.PermissionError:
+            _log.warn(
+                "backend {name} has no right to read images of pool {pool}",
+                name=self._backend,
+                pool=location.pool,
+            )
+            return None
+
+    def _finish(self, volume: str, size: int, depth: int) -> None:
+        """Let a clone be a volume."""
+        with self._opened(volume) as made:
             if made.size() != size:
                 made.resize(size)
-            if depth > _DEEPEST:
-                made.flatten(on_progress=beat)
-                depth = 0
             made.metadata_set(_DEPTH, str(depth))
-            made.metadata_set(_MARK, target)
-        self._take_note(target)
+            made.metadata_set(_MARK, volume)
+        self._take_note(volume)
 
     def delete(self, volume: str, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`; another's image is left alone.
