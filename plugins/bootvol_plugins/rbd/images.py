@@ -17,8 +17,9 @@ from bootvol.errors import BackendFailed, NoSpace
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
 
-#: The metadata of an image of ours, and how many images it was made through.
+#: The metadata of an image of ours: whose it is, its size, and how many images it was made through.
 _MARK: Final = "bootvol"
+_SIZE: Final = "bootvol.size"
 _DEPTH: Final = "bootvol.depth"
 #: Begins a note in the pool's metadata; the volume's name ends it.
 _NOTE: Final = "bootvol.making."
@@ -73,9 +74,7 @@ class Images:
                 # Somebody else has just made it: the note must not make it ours.
                 self._take_note(volume)
                 raise
-            with self._opened(volume) as image:
-                image.metadata_set(_MARK, volume)
-            self._take_note(volume)
+            self._finish(volume, size)
 
     def clone(self, source: str, target: str, size: int, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
@@ -147,12 +146,17 @@ class Images:
             )
             return None
 
-    def _finish(self, volume: str, size: int, depth: int) -> None:
-        """Let a clone be a volume."""
+    def _finish(self, volume: str, size: int, depth: int | None = None) -> None:
+        """Let an image be a volume.
+
+        :param depth: of a clone, which begins with all that was noted of its source.
+        """
         with self._opened(volume) as made:
             if made.size() != size:
                 made.resize(size)
-            made.metadata_set(_DEPTH, str(depth))
+            if depth is not None:
+                made.metadata_set(_DEPTH, str(depth))
+            made.metadata_set(_SIZE, str(size))
             made.metadata_set(_MARK, volume)
         self._take_note(volume)
 
@@ -252,7 +256,9 @@ class Images:
         except self._rbd.ImageNotFound as error:
             raise BackendFailed(f"There is no {self.called(volume)}.") from error
         try:
-            if not _is_marked(image, volume):
+            # Images of before it was noted have none.
+            size = int(_metadata(image, _SIZE) or image.size())
+            if not _is_marked(image, volume) or image.size() != size:
                 raise BackendFailed(f"{self.called(volume)} is not what was allocated.")
         except BaseException:
             image.close()
