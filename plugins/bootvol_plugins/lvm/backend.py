@@ -58,6 +58,7 @@ class LvmBackend:
         self._clock = context.reactor
         self._lvm = Lvm(context.reactor, binary, context.name)
         self._changing = _LOCKS.setdefault(group, DeferredLock())
+        self._newest: tuple[str, Found] | None = None
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
@@ -68,6 +69,7 @@ class LvmBackend:
         if found.size != found.whole(size):
             raise BackendFailed(f"Something else is in the place of {self._called(volume)}.")
         await self._made(volume, size, found)
+        self._newest = volume, found
 
     async def _make(self, volume: str, size: int) -> None:
         """Make a volume that there is not."""
@@ -92,7 +94,13 @@ class LvmBackend:
         return await self._threads.obtain(OpenDevice.shut, opened)
 
     async def _open_to_write(self, volume: str) -> OpenDevice:
-        found = await self._active(volume)
+        # What has just been allocated need not be asked for again: that the device is still that is
+        # seen when it is open.
+        newest, self._newest = self._newest, None
+        if newest is not None and newest[0] == volume:
+            found = newest[1]
+        else:
+            found = await self._active(volume)
 
         def opened() -> OpenDevice:
             # O_EXCL: of a block device there is one such opener, and no file system is mounted.
@@ -104,6 +112,7 @@ class LvmBackend:
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
+        self._newest = None
         if await self._find(volume) is None:
             return
         await self._unmake(volume)

@@ -116,12 +116,12 @@ class Lvm:
         process = _Process(self._reactor)
         doing = f"Backend {self._name}: running LVM failed"
         with failures(doing), open(os.devnull, "rb") as nothing:
+            # In no folder of its own: for that the daemon, which may be large, would be forked.
             self._reactor.spawnProcess(
                 process,
                 self._binary,
                 [self._binary, *words],
                 env=environment(),
-                path="/",
                 childFDs={0: nothing.fileno(), 1: "r", 2: "r"},
             )
         code = await outlast(process.ended)

@@ -55,7 +55,10 @@ class Pool:
         if fullest >= self._limit:
             what = "data" if data >= metadata else "metadata"
             raise NoSpace(f"Backend {self._backend} has {fullest:.0f} % of its {what} space used.")
-        return int(int(row["lv_size"]) * (self._limit - data) / 100)
+        free = int(int(row["lv_size"]) * (self._limit - data) / 100)
+        if self._is_old():
+            self._saw(free)
+        return free
 
     async def take(self, device: OpenDevice, length: int) -> None:
         """See that there is room for ``length`` bytes more, before they are written to a volume.
@@ -64,15 +67,21 @@ class Pool:
         :raises BackendFailed: it cannot be told.
         """
         async with self._looking:
-            if length > self._left or self._clock.seconds() - self._looked > _AGE:
+            if length > self._left or self._is_old():
                 # What only memory has takes no space yet.
                 await device.flush()
                 free = await self.check()
                 if length > free:
                     raise NoSpace(f"Backend {self._backend} has no room for what is written.")
-                # Half of it: others write as well.
-                self._left, self._looked = max(free // 2, length), self._clock.seconds()
-            self._left -= length
+                self._saw(free)
+            self._left = max(0, self._left - length)
+
+    def _is_old(self) -> bool:
+        return bool(self._clock.seconds() - self._looked > _AGE)
+
+    def _saw(self, free: int) -> None:
+        # Half of it: others write as well.
+        self._left, self._looked = free // 2, self._clock.seconds()
 
     async def _look(self) -> Any:
         rows = await self._asked()

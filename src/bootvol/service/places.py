@@ -13,6 +13,7 @@ from bootvol.imaging.pipeline import Copy
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
+    IImageCloningBackend,
     ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -25,7 +26,7 @@ from bootvol.threads import Threads
 class Limits:
     """What one import may use.
 
-    :ivar buffers: how many buffers.
+    :ivar buffers: how many buffers, where one write at once is all that the backend makes use of.
     :ivar buffer_size: of each, in bytes.
     :ivar checkpoint: bytes between two checkpoints.
     :ivar retries: how often in a row a source may break off before the import has come further, by
@@ -93,6 +94,16 @@ class OnBackend:
         await self.backend.delete(self.name)
         return await ISharingBackend(self.backend).share(file, self.name, self.size)
 
+    async def clone_image(self, location: str) -> int | None:
+        """Let the volume, made anew, be a clone of an image.
+
+        :returns: the bytes of the image, which the volume begins with; None if that cannot be: then
+            there is no volume.
+        """
+        await self.backend.delete(self.name)
+        cloning = IImageCloningBackend(self.backend)
+        return await cloning.clone_image(location, self.name, self.size)
+
     async def open_writer(self) -> IVolumeWriter:
         """Open it for writing."""
         return await self.backend.open_writer(self.name)
@@ -120,11 +131,13 @@ class Copier:
         :param container: the format that the image is known to be packed in, if it is to be copied
             as it is.
         """
+        # A chunk that is being written is one that nothing can be read into.
+        buffers = self.limits.buffers + place.capabilities.parallel_writes - 1
         return Copy(
             image,
             place.size,
             place.capabilities,
-            BufferPool(self.limits.buffers, self.limits.buffer_size),
+            BufferPool(buffers, self.limits.buffer_size),
             self.threads,
             self.clock,
             self.limits.checkpoint,
