@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bootvol.errors import ConfigurationError, Forbidden
 from bootvol.policy import Policy, Right
 from tests.daemons import configuration
 
+ROOT = Path(__file__).parents[2]
 OPERATING = set(Right) - {Right.READ, Right.WRITE}
 
 
@@ -70,6 +72,15 @@ def load(folder: Path, table: str) -> Policy:
     file = folder / "twistd.conf"
     file.write_text(configuration(8776, more=f"[policy]\n{table}"))
     return settings.load(file).policy
+
+
+@pytest.mark.parametrize(
+    ("file", "mark", "comment"), [("docs/identity.md", "", ""), ("twistd.conf", "# ", "# ")]
+)
+def test_the_default_is_as_documented(file: str, mark: str, comment: str) -> None:
+    lines = (ROOT / file).read_text().partition(f"\n{mark}[policy]\n")[2].splitlines()
+    shown = [line.removeprefix(comment) for line in lines[: len(Right)]]
+    assert tomllib.loads("\n".join(shown)) == Policy().model_dump()
 
 
 def test_what_is_given_replaces_the_default(tmp_path: Path) -> None:
