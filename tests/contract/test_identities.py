@@ -24,7 +24,7 @@ from bootvol_plugins.static import PLUGIN, StaticOptions
 from tests import people
 from tests.daemons import OTHER_TENANT, TENANT
 from tests.openstack.identity import Keystone
-from tests.openstack.people import People, in_context
+from tests.openstack.people import People
 
 
 def _static(context: PluginContext, _folder: Path) -> Subject:
@@ -78,7 +78,7 @@ class TestKeystone(IdentityContract):
     def subject(self, context: PluginContext, keystone: Keystone) -> Iterator[Subject]:
         """Keystone itself says who is who."""
         people = People.of(keystone)
-        identity = in_context(context, people)
+        identity = people.identity(context.reactor)
         valid = {}
         for user, project, role in (("bob", "demo", "member"), ("ann", "other", "member")):
             caller = Caller(

@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.policy import Right
 from tests.daemons import OTHER_TENANT, TENANT, Running
+from tests.people import BOBS, PASSWORD, PEOPLE
 
 ROLES = ("reader", "member", "_member_", "admin", "hypervisor", "developer")
 IDENTITY = "".join(
@@ -32,11 +33,11 @@ CALLS: dict[Right, tuple[str, str, object, int]] = {
 MEMBER = {Right.READ, Right.WRITE}
 
 
-async def allowed(daemon: Running, token: str) -> set[Right]:
+async def allowed(daemon: Running, token: str, tenant: str = TENANT) -> set[Right]:
     """Return which of the calls a token is good for; the others must be refused."""
     found = set()
     for right, (method, path, body, expected) in CALLS.items():
-        answer = await daemon.call(method, path, body, token)
+        answer = await daemon.request(method, f"/v1.1/{tenant}/{path}", body, token)
         assert answer.status in (expected, 403), (right, answer)
         if answer.status == 403:
             assert answer.json == {
@@ -89,3 +90,29 @@ async def test_the_quota_of_others_is_for_who_sets_it(daemon: Running) -> None:
     path = f"os-quota-sets/{OTHER_TENANT}"
     assert (await daemon.call("GET", path, token="member")).status == 403
     assert (await daemon.call("GET", path, token="admin")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "project", "expected"),
+    [
+        ("ann", PASSWORD, TENANT, set(CALLS)),
+        ("ann", PASSWORD, OTHER_TENANT, MEMBER),
+        ("bob", BOBS, OTHER_TENANT, MEMBER),
+    ],
+)
+@ensureDeferred
+async def test_who_logs_in_to_bootvol_itself(
+    tmp_path: Path, user: str, password: str, project: str, expected: set[Right]
+) -> None:
+    who = {"name": user, "domain": {"id": "default"}, "password": password}
+    auth = {
+        "identity": {"methods": ["password"], "password": {"user": who}},
+        "scope": {"project": {"id": project}},
+    }
+    daemon = Running(tmp_path, identity=PEOPLE)
+    try:
+        login = await daemon.request("POST", "/identity/v3/auth/tokens", {"auth": auth}, None)
+        token = login.headers["x-subject-token"]
+        assert await allowed(daemon, token, project) == expected
+    finally:
+        await daemon.stop()

@@ -169,9 +169,9 @@ class Keystone:
         """End a token."""
         self.call("DELETE", "/auth/tokens", headers={"X-Subject-Token": token})
 
-    def project(self, name: str | None = None) -> str:
+    def project(self, name: str) -> str:
         """Make a project; return its id."""
-        wanted = {"name": name or f"project-{uuid4().hex}", "domain_id": "default"}
+        wanted = {"name": name, "domain_id": "default"}
         found: str = self.call("POST", "/projects", {"project": wanted})["project"]["id"]
         return found
 

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import attrs
 
-from bootvol.interfaces import PluginContext
 from bootvol.options import BASE
 from bootvol_plugins.keystone.identity import KeystoneIdentity
 from bootvol_plugins.keystone.options import KeystoneOptions
@@ -109,8 +108,3 @@ class Later:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)
-
-
-def in_context(context: PluginContext, people: People) -> KeystoneIdentity:
-    """Return the plugin as the daemon makes it, with what that lends to it."""
-    return people.identity(context.reactor)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from twisted.internet.defer import maybeDeferred
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
@@ -25,8 +24,6 @@ _LARGEST: Final = 256 * 1024
 _OLD: Final = 0.9
 #: How many connections are kept open.
 _CONNECTIONS: Final = 8
-
-_Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class _Read(BaseModel):
@@ -52,14 +49,6 @@ class Described(_Read):
 
 class _Shown(_Read):
     token: Described
-
-
-class _Own(_Read):
-    expires_at: AwareDatetime
-
-
-class _Issued(_Read):
-    token: _Own
 
 
 @attrs.frozen
@@ -112,11 +101,11 @@ class Keystone:
             stop(response)
             return None
         self._check(response, 200, "bootvol's question about a token")
-        return (await self._read(response, _Shown)).token
+        return await self._read(response)
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await maybeDeferred(self._pool.closeCachedConnections)
+        await self._pool.closeCachedConnections()
 
     async def _ask_about(self, token: str, own: _OwnToken) -> IResponse:
         url = self._url.child("auth", "tokens").add("nocatalog")
@@ -135,10 +124,9 @@ class Keystone:
         response = await self._client.request("POST", to_ask(url), url.host, headers, body)
         self._check(response, 201, "bootvol's own credentials")
         (text, *_) = response.headers.getRawHeaders("X-Subject-Token") or [""]
-        issued = await self._read(response, _Issued)
+        ends = (await self._read(response)).expires_at.timestamp()
         now = self._reactor.seconds()
-        life = issued.token.expires_at.timestamp() - now
-        return _OwnToken(text, now + life * _OLD)
+        return _OwnToken(text, now + (ends - now) * _OLD)
 
     def _check(self, response: IResponse, wanted: int, what: str) -> None:
         """See that Keystone answers as it does when all is well.
@@ -152,8 +140,8 @@ class Keystone:
         self._client.check_passing(response, self._url.host)
         raise SourceFailed(f"{self._url.host} answers {response.code} to {what}.")
 
-    async def _read(self, response: IResponse, model: type[_Answer]) -> _Answer:
-        """Read an answer of bounded size.
+    async def _read(self, response: IResponse) -> Described:
+        """Read an answer, of bounded size.
 
         :raises SourceFailed: it breaks off, or is something else.
         """
@@ -161,7 +149,7 @@ class Keystone:
         text = memoryview(bytearray(_LARGEST))
         try:
             length = await stream.read_into(text)
-            return model.model_validate_json(bytes(text[:length]))
+            return _Shown.model_validate_json(bytes(text[:length])).token
         except ImageTruncated:
             raise SourceFailed(f"{self._url.host} broke off its answer.") from None
         except ValidationError:

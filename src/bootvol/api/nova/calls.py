@@ -147,8 +147,10 @@ class Call(Document):
 
     @property
     def faults(self) -> frozenset[int]:
-        """The statuses of all that may go wrong; any call has a tenant, a token, a right and a
-        rate, and an identity service that may be down."""
+        """The statuses of all that may go wrong.
+
+        Any call has a tenant, a token, a right and a rate, and an identity service that may fail.
+        """
         return frozenset(
             (400, 401, 403, 413, 500, 503, *self.refusals)
             + (404,) * ("<" in self.paths[0])
