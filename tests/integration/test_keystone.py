@@ -118,6 +118,36 @@ async def test_a_revoked_token_ends_within_the_stated_time(
     await refused(identity.authenticate(token))
 
 
+@pytest.mark.parametrize("what", ["user", "project"])
+@ensureDeferred
+async def test_who_is_disabled_goes_on_no_longer(
+    keystone: Keystone, clock: Later, what: str
+) -> None:
+    people = People.of(keystone)
+    identity = people.identity(clock)
+    token = people.token("bob")
+    try:
+        await identity.authenticate(token)
+        number = people.users["bob"] if what == "user" else people.projects["demo"]
+        keystone.call("PATCH", f"/{what}s/{number}", {what: {"enabled": False}})
+        clock.advance(60)
+        await refused(identity.authenticate(token))
+    finally:
+        await identity.close()
+
+
+@ensureDeferred
+async def test_a_token_with_rules_of_its_own_is_not_taken(
+    people: People, identity: KeystoneIdentity
+) -> None:
+    """Nothing here sees to such rules: taken, it would be good for more than it was given for."""
+    rules = [{"service": "volume", "method": "GET", "path": "/v1.1/*/os-volumes"}]
+    credential = people.keystone.application_credential(
+        people.users["bob"], people.token("bob"), access_rules=rules
+    )
+    await refused(identity.authenticate(people.keystone.log_in_by_credential(credential)))
+
+
 @ensureDeferred
 async def test_a_token_is_not_kept_beyond_its_end(people: People) -> None:
     """An application credential ends, and its tokens with it."""
