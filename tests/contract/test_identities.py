@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pytest_twisted import blockon
 from twisted.internet.defer import Deferred
 
@@ -12,6 +14,7 @@ from bootvol.interfaces import PluginContext
 from bootvol.login import AccessKey, Named, Password, Which
 from bootvol.model import Caller
 from bootvol.testing.identities import (
+    IdentityContract,
     LoginSubject,
     Subject,
     make_identity_tests,
@@ -20,6 +23,8 @@ from bootvol.testing.identities import (
 from bootvol_plugins.static import PLUGIN, StaticOptions
 from tests import people
 from tests.daemons import OTHER_TENANT, TENANT
+from tests.openstack.identity import Keystone
+from tests.openstack.people import People
 
 
 def _static(context: PluginContext, _folder: Path) -> Subject:
@@ -31,7 +36,7 @@ def _static(context: PluginContext, _folder: Path) -> Subject:
         PLUGIN.factory(StaticOptions.model_validate({"tokens": tokens}), context),
         {
             "Secret-1": Caller("ann", "one", frozenset({"admin"})),
-            "Secret-2": Caller("bob", "two"),
+            "Secret-2": Caller("bob", "two", frozenset({"member"})),
         },
     )
 
@@ -66,3 +71,19 @@ def _login(context: PluginContext, folder: Path) -> LoginSubject:
 TestStatic = make_identity_tests(_static)
 TestEmbedded = make_identity_tests(_embedded)
 TestEmbeddedLogin = make_login_tests(_login)
+
+
+class TestKeystone(IdentityContract):
+    @pytest.fixture
+    def subject(self, context: PluginContext, keystone: Keystone) -> Iterator[Subject]:
+        """Keystone itself says who is who."""
+        people = People.of(keystone)
+        identity = people.identity(context.reactor)
+        valid = {}
+        for user, project, role in (("bob", "demo", "member"), ("ann", "other", "member")):
+            caller = Caller(
+                people.users[user], people.projects[project], frozenset({role, "reader"})
+            )
+            valid[people.token(user, project)] = caller
+        yield Subject(identity, valid)
+        blockon(Deferred.fromCoroutine(identity.close()))

@@ -1,0 +1,137 @@
+"""A daemon whose callers come with the tokens of a real Keystone, and what they may do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+
+from tests.daemons import Answer, Running
+from tests.openstack.identity import Keystone
+from tests.openstack.people import People
+
+WANTED = {"volume": {"size": 1}}
+
+
+@pytest.fixture(scope="module")
+def people(keystone: Keystone) -> People:
+    """Those whom these tests are about."""
+    return People.of(keystone)
+
+
+@pytest_twisted.async_yield_fixture
+async def daemon(people: People, tmp_path: Path) -> AsyncIterator[Running]:
+    """A daemon that asks Keystone each time, and does not wait for it for long."""
+    daemon = Running(tmp_path, identity=people.table(cache_seconds=0.0, timeout=3.0))
+    yield daemon
+    await daemon.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def remembering(people: People, tmp_path: Path) -> AsyncIterator[Running]:
+    """A daemon that remembers what Keystone has said."""
+    folder = tmp_path / "remembering"
+    folder.mkdir()
+    daemon = Running(folder, identity=people.table(timeout=3.0))
+    yield daemon
+    await daemon.stop()
+
+
+async def call(
+    daemon: Running, people: People, token: str | None, method: str, path: str, body: object = None
+) -> Answer:
+    """Send a request about what demo has."""
+    return await daemon.request(method, f"/v1.1/{people.projects['demo']}/{path}", body, token)
+
+
+async def status(daemon: Running, people: People, token: str) -> int:
+    """Return the status of an answer to somebody who lists demo's volumes."""
+    return (await call(daemon, people, token, "GET", "os-volumes")).status
+
+
+@ensureDeferred
+async def test_a_project_is_a_tenant(daemon: Running, people: People) -> None:
+    token = people.token("bob")
+    made = await call(daemon, people, token, "POST", "os-volumes", WANTED)
+    number = made.json["volume"]["id"]
+    listed = await call(daemon, people, people.token("ann"), "GET", "os-volumes")
+    assert [each["id"] for each in listed.json["volumes"]] == [number]
+    other, path = people.token("ann", "other"), f"/v1.1/{people.projects['other']}/os-volumes"
+    assert (await daemon.request("GET", path, token=other)).json == {"volumes": []}
+    # Nor by the other's path.
+    assert await status(daemon, people, other) == 400
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"), [("eve", (200, 403, 403)), ("bob", (200, 200, 403)), ("ann", (200,) * 3)]
+)
+@ensureDeferred
+async def test_roles_give_rights(
+    daemon: Running, people: People, user: str, expected: tuple[int, ...]
+) -> None:
+    token = people.token(user)
+    quota = f"os-quota-sets/{people.projects['demo']}"
+    answers = [
+        await call(daemon, people, token, "GET", "os-volumes"),
+        await call(daemon, people, token, "POST", "os-volumes", WANTED),
+        await call(daemon, people, token, "PUT", quota, {"quota_set": {}}),
+    ]
+    assert tuple(each.status for each in answers) == expected
+
+
+@ensureDeferred
+async def test_a_token_without_a_project_is_told_so(daemon: Running, people: People) -> None:
+    answer = await call(daemon, people, people.token("ann", None), "GET", "os-volumes")
+    message = "This token is for no project; get one that is."
+    assert answer.status == 401
+    assert answer.json == {"unauthorized": {"code": 401, "message": message}}
+
+
+@ensureDeferred
+async def test_who_is_not_known(daemon: Running, people: People) -> None:
+    revoked = people.token("ann")
+    assert await status(daemon, people, revoked) == 200
+    people.keystone.revoke(revoked)
+    for token in (None, "x", "\u00e9", "x" * 8000, f"{people.token('ann')}x", revoked):
+        answer = await call(daemon, people, token, "GET", "os-volumes")
+        assert answer.status == 401, token
+        assert "unauthorized" in answer.json
+
+
+@ensureDeferred
+async def test_a_keystone_that_does_not_answer(daemon: Running, people: People) -> None:
+    token = people.token("ann")
+    assert await status(daemon, people, token) == 200
+    with people.keystone.stopped():
+        asked = [
+            Deferred.fromCoroutine(call(daemon, people, each, "GET", "os-volumes"))
+            for each in (token, "nobody's")
+        ]
+        for answer in await gatherResults(asked):
+            assert answer.status == 503
+            assert answer.headers["retry-after"] == "5"
+            message = "Tokens cannot be verified for now; try again later."
+            assert answer.json == {"serviceUnavailable": {"code": 503, "message": message}}
+    assert await status(daemon, people, token) == 200
+
+
+@ensureDeferred
+async def test_a_keystone_that_is_gone(
+    daemon: Running, remembering: Running, people: People
+) -> None:
+    token, other = people.token("ann"), people.token("bob")
+    assert await status(remembering, people, token) == 200
+    people.keystone.kill()
+    try:
+        assert await status(daemon, people, token) == 503
+        # What it has said is good for as long as it would have been.
+        assert await status(remembering, people, token) == 200
+        assert await status(remembering, people, other) == 503
+    finally:
+        people.keystone.start()
+    assert await status(daemon, people, token) == 200
+    assert await status(remembering, people, other) == 200
