@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationInfo,
+)
 
 #: The key of the validation context under which the configuration file's folder is found.
 BASE: Final = "base"
@@ -28,3 +37,29 @@ def _absolute(value: object, info: ValidationInfo) -> object:
 
 #: A path; a relative one is meant from the configuration file's folder.
 ConfigPath = Annotated[Path, BeforeValidator(_absolute)]
+
+
+def indirect(value: object, info: ValidationInfo) -> object:
+    """Return a text that is given as itself, as ``file:PATH`` or as ``env:NAME``.
+
+    No message holds any of it: an operator may have written the secret itself.
+    """
+    if not isinstance(value, str):
+        return value
+    kind, _, rest = value.partition(":")
+    if kind == "file":
+        path = TypeAdapter(ConfigPath).validate_python(rest, context=info.context)
+        try:
+            return path.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            raise ValueError(f"the file {rest} cannot be read") from None
+    if kind == "env":
+        found = os.environ.get(rest, "").strip()
+        if not found:
+            raise ValueError(f"the environment has no {rest}")
+        return found
+    return value
+
+
+#: A secret that no message shows: see :func:`indirect`.
+Secret = Annotated[SecretStr, BeforeValidator(indirect), Field(min_length=1)]

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from bootvol import passwords
-from bootvol.options import ConfigPath, Options
+from bootvol.options import ConfigPath, Options, indirect
 
 
 def _read(value: object, info: ValidationInfo) -> object:
-    """Return a hash that is given as itself, as ``file:PATH`` or as ``env:NAME``.
-
-    No message holds any of it: an operator may have written the secret itself.
-    """
-    if not isinstance(value, str):
-        return value
-    kind, _, rest = value.partition(":")
-    if kind == "file":
-        path = TypeAdapter(ConfigPath).validate_python(rest, context=info.context)
-        try:
-            value = path.read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            raise ValueError(f"the file {rest} cannot be read") from None
-    elif kind == "env":
-        value = os.environ.get(rest, "").strip()
-        if not value:
-            raise ValueError(f"the environment has no {rest}")
-    if not passwords.is_hash(value):
+    """Return a hash: see :func:`bootvol.options.indirect`."""
+    value = indirect(value, info)
+    if isinstance(value, str) and not passwords.is_hash(value):
         raise ValueError("this is not a hash; `bootvol hash-password` makes one")
     return value
 

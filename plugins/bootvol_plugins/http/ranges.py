@@ -40,8 +40,16 @@ def rest(offset: int, validator: str) -> Headers:
 
 def size_of_rest(response: IResponse, offset: int, validator: str) -> int | None:
     """Return the whole image's size in bytes if this answer is its rest, None if it is not."""
+    return size_from(response, offset) if validator_of(response) == validator else None
+
+
+def size_from(response: IResponse, offset: int) -> int | None:
+    """Return the whole size in bytes of what this answer is the rest of; None if it is none.
+
+    :param offset: where the rest has to begin.
+    """
     found = _CONTENT_RANGE.fullmatch(_header(response, b"content-range"))
-    if response.code != 206 or found is None or validator_of(response) != validator:
+    if response.code != 206 or found is None:
         return None
     start, last, size = map(int, found.groups())
     return size if start == offset and last == size - 1 else None

@@ -1,0 +1,207 @@
+"""Finds images with the right of who asks, and reads them with bootvol's own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
+
+from bootvol.errors import (
+    BootvolError,
+    DigestMismatch,
+    Forbidden,
+    ImageNotFound,
+    SourceFailed,
+    SourceRefused,
+    Unauthorized,
+)
+from bootvol.interfaces import IImageSource, IImageStream
+from bootvol.model import Caller, Image
+from bootvol_plugins.glance.api import Glance
+from bootvol_plugins.glance.images import described, is_id, page, usable
+from bootvol_plugins.glance.options import GlanceOptions
+from bootvol_plugins.glance.tokens import OwnTokens
+from bootvol_plugins.http.client import Client, stop, trusting
+from bootvol_plugins.http.ranges import size_from
+from bootvol_plugins.http.stream import BodyStream
+
+#: How many images are listed at most, and how many are asked for at once.
+_MOST: Final = 10_000
+_PAGE: Final = 500
+
+#: What is answered to a request for a part of the data where policies allow it: the part, the whole
+#: of it, or that there is none (it is empty, its file is lost, its store knows no ranges).
+_ALLOWED: Final = frozenset({200, 204, 206, 400, 416})
+_MISSING: Final = frozenset({404, 410})
+
+_T = TypeVar("_T")
+
+
+@implementer(IImageSource)
+class GlanceSource:
+    """An image is its id in Glance.
+
+    :param name: what the operator calls this source.
+    :param tokens: bootvol's own, to read images with.
+    :param reactor: its clock.
+    :param stall: seconds that Glance may send nothing, while something is wanted.
+    """
+
+    def __init__(
+        self, name: str, glance: Glance, tokens: OwnTokens, reactor: Any, stall: float
+    ) -> None:
+        self.name = name
+        self._glance = glance
+        self._tokens = tokens
+        self._reactor = reactor
+        self._stall = stall
+
+    async def images(self, caller: Caller) -> Sequence[Image]:
+        """See :meth:`bootvol.interfaces.IImageSource.images`; what no volume can be is left out."""
+        token = _token(caller)
+        found: list[Image] = []
+        marker: list[tuple[str, str]] = []
+        for _ in range(_MOST // _PAGE):
+            query = [
+                ("limit", str(_PAGE)),
+                ("sort_key", "id"),
+                ("sort_dir", "asc"),
+                ("status", "active"),
+                *marker,
+            ]
+            code, answer = await self._glance.get_json(token, ["images"], query)
+            if code != 200:
+                raise _refusal(code, "the list of images")
+            part = page(answer)
+            for each in part.images:
+                try:
+                    found.append(usable(each, self.name))
+                except BootvolError:
+                    continue
+            if part.next is None or not part.images:
+                break
+            marker = [("marker", part.images[-1].id)]
+        return sorted(found, key=lambda image: image.id)
+
+    async def find(self, caller: Caller, reference: str) -> Image:
+        """See :meth:`bootvol.interfaces.IImageSource.find`.
+
+        Glance lets some see an image who may not have its data: that is asked for, too.
+        """
+        if not is_id(reference):
+            raise ImageNotFound(reference)
+        token = _token(caller)
+        code, answer = await self._glance.get_json(token, ["images", reference])
+        if code != 200:
+            raise _refusal(code, reference)
+        image = usable(described(answer), self.name)
+        code, response = await self._glance.get_data(
+            token, ["images", image.id, "file"], Headers({"Range": ["bytes=0-0"]})
+        )
+        stop(response)
+        if code not in _ALLOWED:
+            raise _refusal(code, reference)
+        return image
+
+    async def open(
+        self, image: Image, offset: int = 0, validator: str | None = None
+    ) -> IImageStream:
+        """See :meth:`bootvol.interfaces.IImageSource.open`.
+
+        :raises bootvol.errors.ImageUnusable: it has been deactivated meanwhile.
+        :raises bootvol.errors.DigestMismatch: Glance has other data for it now.
+        """
+        await self._check_same(image)
+        if offset and validator and validator == image.validator:
+            response = await self._data(image, Headers({"Range": [f"bytes={offset}-"]}))
+            if size_from(response, offset) == (image.size_bytes or 0):
+                return self._stream(response, image, offset)
+            if response.code == 200:
+                return self._stream(response, image)
+            # At its end, say, or from a store that knows no ranges.
+            stop(response)
+        response = await self._data(image)
+        if response.code == 200:
+            return self._stream(response, image)
+        stop(response)
+        if response.code == 204:
+            raise SourceRefused(f"Glance knows image {image.id}, but has lost its data.")
+        raise _own_refusal(response.code, image)
+
+    async def _check_same(self, image: Image) -> None:
+        """See that Glance still has the very image that was found, and gives it out."""
+        code, answer = await self._with_own_token(
+            lambda token: self._glance.get_json(token, ["images", image.id])
+        )
+        if code != 200:
+            raise _own_refusal(code, image)
+        now = usable(described(answer), self.name)
+        if (now.size_bytes, now.digest) != (image.size_bytes, image.digest):
+            raise DigestMismatch(f"Image {image.id} is another one in Glance by now.")
+
+    async def _data(self, image: Image, headers: Headers | None = None) -> IResponse:
+        _, response = await self._with_own_token(
+            lambda token: self._glance.get_data(token, ["images", image.id, "file"], headers)
+        )
+        return response
+
+    async def _with_own_token(
+        self, ask: Callable[[str], Awaitable[tuple[int, _T]]]
+    ) -> tuple[int, _T]:
+        """Ask with bootvol's own token, and with a new one where Glance no longer takes it."""
+        token = await self._tokens.get()
+        code, answer = await ask(token)
+        if code == 401:
+            self._tokens.drop(token)
+            code, answer = await ask(await self._tokens.get())
+        return code, answer
+
+    def _stream(self, response: IResponse, image: Image, offset: int = 0) -> BodyStream:
+        return BodyStream(
+            response, self._reactor, self._stall, image.size_bytes, offset, image.validator
+        )
+
+
+def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
+    """Return a source as the operator wants it; blocks, so only when the daemon is put together.
+
+    :raises bootvol.errors.ConfigurationError: ``ca`` is of no use.
+    """
+    agent = Agent(reactor, trusting(options.ca), connectTimeout=options.timeout)
+    client = Client(agent, reactor, options.timeout)
+    glance = Glance(options.endpoints, client, reactor, options.stall)
+    return GlanceSource(name, glance, OwnTokens(options, client, reactor), reactor, options.stall)
+
+
+def _token(caller: Caller) -> str:
+    """Return what Glance knows the caller by.
+
+    :raises Unauthorized: there is nothing.
+    """
+    if caller.token is None:
+        raise Unauthorized
+    return caller.token
+
+
+def _refusal(code: int, reference: str) -> BootvolError:
+    """Return what it means that Glance refuses something to a caller."""
+    if code == 401:
+        return Unauthorized()
+    if code == 403:
+        return Forbidden(f"Glance does not allow you the use of {reference}.")
+    if code in _MISSING:
+        return ImageNotFound(reference)
+    return SourceRefused(f"Glance answers {code}.")
+
+
+def _own_refusal(code: int, image: Image) -> BootvolError:
+    """Return what it means that Glance refuses an image to bootvol's own user."""
+    if code == 401:
+        return SourceFailed("Glance does not accept the token of bootvol's own user.")
+    if code == 403:
+        return SourceRefused(f"Glance does not let bootvol's own user read image {image.id}.")
+    return _refusal(code, image.id)
