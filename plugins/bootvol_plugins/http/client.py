@@ -12,7 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
-from twisted.web.client import BrowserLikePolicyForHTTPS, ResponseFailed, ResponseNeverReceived
+from twisted.web.client import (
+    BrowserLikePolicyForHTTPS,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -23,6 +28,13 @@ from bootvol_plugins.http.stream import Unwanted
 
 _CERTIFICATE: Final = re.compile(
     rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
+)
+_UNREACHABLE: Final = (
+    ConnectError,
+    DNSLookupError,
+    RequestTransmissionFailed,
+    ResponseNeverReceived,
+    ResponseFailed,
 )
 #: Refusals that pass.
 _PASSING: Final = frozenset({408, 425, 429})
@@ -66,7 +78,7 @@ class Client:
         asked.addTimeout(self._timeout, self._reactor, self._timed_out)
         try:
             return await _cancellable(asked)
-        except (ConnectError, DNSLookupError, ResponseNeverReceived, ResponseFailed) as error:
+        except _UNREACHABLE as error:
             raise SourceFailed(
                 f"{host} cannot be reached{self._through}: {_why(error)}."
             ) from error
