@@ -136,7 +136,7 @@ class Front(Factory):
     :param most: how many bytes of a server's answers one carries, until it breaks.
     :param times: how many break.
     :ivar broke: called when one has.
-    :ivar heads: the first bytes that each of the clients sent.
+    :ivar said: what clients sent, piece by piece.
     :ivar port: where it listens.
     """
 
@@ -146,7 +146,7 @@ class Front(Factory):
         self.most = most
         self.times = times
         self.broke: Callable[[], None] = lambda: None
-        self.heads: list[bytes] = []
+        self.said: list[bytes] = []
         self.port = 0
         self._to = port
 
@@ -170,13 +170,13 @@ class _Caller(_Side):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on, as soon as that can be."""
+        self._proxy.said.append(data)
         if self.other is None:
             self._said += data
         super().dataReceived(data)
 
     def _connected(self, server: _Side) -> None:
         self.tie(server)
-        self._proxy.heads.append(self._said)
         server.transport.write(self._said)
 
 
