@@ -76,6 +76,16 @@ class IFileStream(Interface):
         """
 
 
+class ILocatedStream(Interface):
+    """What a stream provides, too, whose image may lie where volumes do."""
+
+    location: str | None = Attribute(
+        "Where exactly these bytes lie, and do not change, as a URL that a backend may know; None if"
+        " the source does not say.  In Ceph it is as Glance states it, each part percent-encoded:"
+        " rbd://FSID/POOL/IMAGE/SNAPSHOT."
+    )
+
+
 class IImageSource(Interface):
     """Where images come from."""
 
@@ -247,6 +257,27 @@ class ISharingBackend(Interface):
         """
 
 
+class IImageCloningBackend(Interface):
+    """What a backend provides, too, that declares :attr:`Capabilities.clones_images`."""
+
+    async def clone_image(location: str, volume: str, size: int) -> int | None:
+        """Make a volume that begins with an image that lies beside it: quickly, without a copy.
+
+        What is written to the volume does not change the image; it holds zeros after that.  When
+        it returns, the volume survives loss of power.  Cancelled or failed, it leaves what
+        :meth:`IBlockBackend.delete` of ``volume`` takes away.
+
+        :param location: as in :class:`ILocatedStream`, of any scheme: only what the operator lets
+            volumes be made of is cloned, since a source may have it from a tenant.
+        :param volume: is not allocated.
+        :param size: of the new volume in bytes, a multiple of the block size.
+        :returns: how many bytes the image has; None where it cannot be cloned (it lies elsewhere,
+            say) or has more than ``size``: then there is no such volume.
+        :raises bootvol.errors.NoSpace: there is no room.
+        :raises bootvol.errors.BackendFailed: ``volume`` is there, or the device failed.
+        """
+
+
 class IClosable(Interface):
     """What a plugin of any kind provides, too, that holds on to something while the daemon runs."""
 
@@ -341,6 +372,7 @@ class Capabilities:
     :ivar parallel_writes: how many writes under way at once the backend makes use of.
     :ivar clones: the backend provides :class:`ICloningBackend`.
     :ivar shares: the backend provides :class:`ISharingBackend`.
+    :ivar clones_images: the backend provides :class:`IImageCloningBackend`.
     """
 
     reads_zero_when_new: bool
@@ -348,6 +380,7 @@ class Capabilities:
     parallel_writes: int = 1
     clones: bool = False
     shares: bool = False
+    clones_images: bool = False
 
 
 @attrs.frozen

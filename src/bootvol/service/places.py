@@ -25,7 +25,7 @@ from bootvol.threads import Threads
 class Limits:
     """What one import may use.
 
-    :ivar buffers: how many buffers.
+    :ivar buffers: how many buffers, where one write at once is all that the backend makes use of.
     :ivar buffer_size: of each, in bytes.
     :ivar checkpoint: bytes between two checkpoints.
     :ivar retries: how often in a row a source may break off before the import has come further, by
@@ -120,11 +120,13 @@ class Copier:
         :param container: the format that the image is known to be packed in, if it is to be copied
             as it is.
         """
+        # A chunk that is being written is one that nothing can be read into.
+        buffers = self.limits.buffers + place.capabilities.parallel_writes - 1
         return Copy(
             image,
             place.size,
             place.capabilities,
-            BufferPool(self.limits.buffers, self.limits.buffer_size),
+            BufferPool(buffers, self.limits.buffer_size),
             self.threads,
             self.clock,
             self.limits.checkpoint,
