@@ -18,6 +18,9 @@ from bootvol_plugins.http.urls import parse, to_ask
 #: The most bytes that are read of an answer in JSON; a page of images stays far below it.
 _LARGEST: Final = 4 * 1024 * 1024
 
+#: The statuses of answers that have an image's data.
+DATA: Final = frozenset({200, 206})
+
 _T = TypeVar("_T")
 
 
@@ -44,14 +47,18 @@ class Glance:
         path: Sequence[str],
         headers: Headers | None = None,
     ) -> tuple[int, IResponse]:
-        """Ask for an image's data; return the answer's status and it, with its body not yet read.
+        """Ask for an image's data.
 
         :param path: its segments after the version.
+        :returns: the answer's status, and the answer: its body has to be read or stopped if that is
+            200 or 206, and has been stopped else.
         :raises SourceFailed: none of the endpoints answers for now.
         """
 
         async def ask(root: DecodedURL) -> tuple[int, IResponse]:
             response = await self._ask(root, token, path, (), headers)
+            if response.code not in DATA:
+                stop(response)
             return response.code, response
 
         return await self._each(ask)

@@ -31,6 +31,12 @@ _GONE: Final = frozenset({"deleted", "pending_delete"})
 _FORMATS: Final = frozenset({"raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 
 
+class Location(BaseModel):
+    """A place that an image's data lies in."""
+
+    url: str
+
+
 class Described(BaseModel):
     """An image as Glance's API v2 shows it; sizes are in bytes but for ``min_disk``, in GiB."""
 
@@ -47,6 +53,14 @@ class Described(BaseModel):
     checksum: str | None = None
     os_hash_algo: str | None = None
     os_hash_value: str | None = None
+    direct_url: str | None = None
+    locations: list[Location] = []
+
+    @property
+    def in_ceph(self) -> str | None:
+        """Where in Ceph the image lies; None if it does not, or Glance does not show it."""
+        urls = [self.direct_url or "", *(each.url for each in self.locations)]
+        return next((url for url in urls if url.startswith("rbd://")), None)
 
 
 class Page(BaseModel):

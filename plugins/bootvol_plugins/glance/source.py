@@ -19,9 +19,9 @@ from bootvol.errors import (
     SourceRefused,
     Unauthorized,
 )
-from bootvol.interfaces import IImageSource, IImageStream
+from bootvol.interfaces import IImageSource, IImageStream, ILocatedStream
 from bootvol.model import Caller, Image
-from bootvol_plugins.glance.api import Glance
+from bootvol_plugins.glance.api import DATA, Glance
 from bootvol_plugins.glance.images import described, is_id, page, usable
 from bootvol_plugins.glance.options import GlanceOptions
 from bootvol_plugins.glance.tokens import OwnTokens
@@ -31,11 +31,11 @@ from bootvol_plugins.http.stream import BodyStream
 
 #: How many images are listed at most, and how many are asked for at once.
 _MOST: Final = 10_000
-_PAGE: Final = 500
+_PAGE: Final = 100
 
-#: What is answered to a request for a part of the data where policies allow it: the part, the whole
-#: of it, or that there is none (it is empty, its file is lost, its store knows no ranges).
-_ALLOWED: Final = frozenset({200, 204, 206, 400, 416})
+#: What is answered where a part of the data might be had, but is not sent: its file is lost, its store
+#: knows no ranges, it is empty.
+_WITHOUT: Final = frozenset({204, 400, 416})
 _MISSING: Final = frozenset({404, 410})
 
 _T = TypeVar("_T")
@@ -102,8 +102,9 @@ class GlanceSource:
         code, response = await self._glance.get_data(
             token, ["images", image.id, "file"], Headers({"Range": ["bytes=0-0"]})
         )
-        stop(response)
-        if code not in _ALLOWED:
+        if code in DATA:
+            stop(response)
+        elif code not in _WITHOUT:
             raise _refusal(code, reference)
         return image
 
@@ -115,39 +116,45 @@ class GlanceSource:
         :raises bootvol.errors.ImageUnusable: it has been deactivated meanwhile.
         :raises bootvol.errors.DigestMismatch: Glance has other data for it now.
         """
-        await self._check_same(image)
+        location = await self._same(image)
         if offset and validator and validator == image.validator:
-            response = await self._data(image, Headers({"Range": [f"bytes={offset}-"]}))
-            if size_from(response, offset) == (image.size_bytes or 0):
-                return self._stream(response, image, offset)
-            if response.code == 200:
-                return self._stream(response, image)
-            # At its end, say, or from a store that knows no ranges.
+            code, response = await self._data(image, Headers({"Range": [f"bytes={offset}-"]}))
+            if code == 206 and size_from(response, offset) == image.size_bytes:
+                return self._stream(response, image, location, offset)
+            if code == 200:
+                return self._stream(response, image, location)
+            if code == 206:
+                stop(response)
+            # Else it begins at the image's end, say, or the store knows no ranges.
+        code, response = await self._data(image)
+        if code == 200:
+            return self._stream(response, image, location)
+        if code == 206:
             stop(response)
-        response = await self._data(image)
-        if response.code == 200:
-            return self._stream(response, image)
-        stop(response)
-        if response.code == 204:
+        if code == 204:
             raise SourceRefused(f"Glance knows image {image.id}, but has lost its data.")
-        raise _own_refusal(response.code, image)
+        raise _own_refusal(code, image)
 
-    async def _check_same(self, image: Image) -> None:
-        """See that Glance still has the very image that was found, and gives it out."""
+    async def _same(self, image: Image) -> str | None:
+        """See that Glance still has the very image that was found, and gives it out.
+
+        :returns: where in Ceph it lies, if Glance says so.
+        """
         code, answer = await self._with_own_token(
             lambda token: self._glance.get_json(token, ["images", image.id])
         )
         if code != 200:
             raise _own_refusal(code, image)
-        now = usable(described(answer), self.name)
+        found = described(answer)
+        now = usable(found, self.name)
         if (now.size_bytes, now.digest) != (image.size_bytes, image.digest):
             raise DigestMismatch(f"Image {image.id} is another one in Glance by now.")
+        return found.in_ceph
 
-    async def _data(self, image: Image, headers: Headers | None = None) -> IResponse:
-        _, response = await self._with_own_token(
+    async def _data(self, image: Image, headers: Headers | None = None) -> tuple[int, IResponse]:
+        return await self._with_own_token(
             lambda token: self._glance.get_data(token, ["images", image.id, "file"], headers)
         )
-        return response
 
     async def _with_own_token(
         self, ask: Callable[[str], Awaitable[tuple[int, _T]]]
@@ -160,10 +167,27 @@ class GlanceSource:
             code, answer = await ask(await self._tokens.get())
         return code, answer
 
-    def _stream(self, response: IResponse, image: Image, offset: int = 0) -> BodyStream:
-        return BodyStream(
-            response, self._reactor, self._stall, image.size_bytes, offset, image.validator
-        )
+    def _stream(
+        self, response: IResponse, image: Image, location: str | None, offset: int = 0
+    ) -> IImageStream:
+        return _GlanceStream(response, self._reactor, self._stall, image, location, offset)
+
+
+@implementer(ILocatedStream)
+class _GlanceStream(BodyStream):
+    """An image's data as Glance sends it, and where it lies."""
+
+    def __init__(
+        self,
+        response: IResponse,
+        reactor: Any,
+        stall: float,
+        image: Image,
+        location: str | None,
+        offset: int,
+    ) -> None:
+        super().__init__(response, reactor, stall, image.size_bytes, offset, image.validator)
+        self.location = location
 
 
 def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
