@@ -23,6 +23,7 @@ from tests.disks import disk
 from tests.processes import Process, process
 
 from benchmarks import reads
+from benchmarks.lvm import on_lvm
 from benchmarks.nginx import nginx
 from benchmarks.rbd import rbd_import
 from benchmarks.report import Row, report
@@ -259,6 +260,7 @@ def main() -> None:
                 rows = [*measure(bench), shared(_fresh(folder), home / "images", url)]
                 imported, cloned = on_ceph(_fresh(folder), url)
                 rows.append(imported)
+                rows.append(on_lvm(_fresh(folder), RUNS))
                 more.append(("seconds to an image's second volume, RBD", cloned, "1"))
                 more.append(("p99 of GET during two imports", latency(bench), "25 ms"))
                 more.append(("blocks of a half-zero image", allocated(bench), "1.01"))

@@ -27,8 +27,13 @@ from tests.servers import free_port
 #: The pool of the tests, and the user who may use it.
 POOL: Final = "volumes"
 USER: Final = "bootvol"
+#: The pool of images, as Glance has one.
+IMAGES: Final = "images"
 #: The rights that the plugin's documentation asks for.
-RIGHTS: Final = {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}"}
+RIGHTS: Final = {
+    "mon": "profile rbd",
+    "osd": f"profile rbd pool={POOL}, profile rbd-read-only pool={IMAGES}",
+}
 #: Bytes of the OSD's disk: with less than 2 GiB it gives up when it is full.
 _DISK: Final = 4 * 1024**3
 _PROGRAMS: Final = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": "ceph-mgr"}
@@ -112,6 +117,7 @@ class Cluster:
     :ivar configuration: its ceph.conf.
     :ivar keyring: of the user whom the tests are.
     :ivar monitor: the monitor's address.
+    :ivar bindings: the two modules.
     """
 
     def __init__(self, folder: Path, disk: int) -> None:
@@ -120,7 +126,7 @@ class Cluster:
         self.configuration = folder / "ceph.conf"
         self.keyring = folder / "user"
         self.monitor = f"[v2:127.0.0.1:{free_port()}]"
-        self._bindings: Bindings = load()
+        self.bindings: Bindings = load()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._admin: Any = None
 
@@ -129,7 +135,7 @@ class Cluster:
         _check_programs()
         disk = self._format()
         self._run("mon.a", "ceph-mon", "-i", "a")
-        self._admin = self._bindings.rados.Rados(
+        self._admin = self.bindings.rados.Rados(
             conffile=str(self.configuration),
             conf={"client_mount_timeout": "30", "rbd_default_clone_format": "2"},
         )
@@ -137,13 +143,15 @@ class Cluster:
         self.command("osd new", uuid=(self.folder / "osd-fsid").read_text())
         assert not disk.wait(60), (self.folder / "osd.0.log").read_text()
         self.start_osd()
-        self.command("osd pool create", pool=POOL, pg_num=8, pgp_num=8)
+        for pool in POOL, IMAGES:
+            self.command("osd pool create", pool=pool, pg_num=8, pgp_num=8)
         until(lambda: bool(self.command("osd stat")["num_up_osds"] == 1))
         # Without any of its modules, which need more packages: it counts what is free.
         self._run("mgr.x", "ceph-mgr", "-i", "x", "--keyring", f"{self.folder}/mgr.x/keyring")
         until(lambda: self.available() > 0)
-        with self.pool() as pool:
-            self._bindings.rbd.RBD().pool_init(pool, True)
+        for name in POOL, IMAGES:
+            with self.pool(name=name) as pool:
+                self.bindings.rbd.RBD().pool_init(pool, True)
 
     def _format(self) -> subprocess.Popen[bytes]:
         """Write all files; return the process that makes the OSD's disk."""
@@ -220,9 +228,9 @@ class Cluster:
         return json.loads(answer) if answer.strip() else None
 
     @contextmanager
-    def pool(self, namespace: str = "") -> Iterator[Any]:
+    def pool(self, namespace: str = "", name: str = POOL) -> Iterator[Any]:
         """Lend what the bindings call an ioctx, as the administrator."""
-        ioctx = self._admin.open_ioctx(POOL)
+        ioctx = self._admin.open_ioctx(name)
         try:
             ioctx.set_namespace(namespace)
             yield ioctx
@@ -232,30 +240,50 @@ class Cluster:
     @contextmanager
     def image(self, name: str, namespace: str = "") -> Iterator[Any]:
         """Open an image, as the administrator."""
-        with self.pool(namespace) as pool, self._bindings.rbd.Image(pool, name) as image:
+        with self.pool(namespace) as pool, self.bindings.rbd.Image(pool, name) as image:
             yield image
 
     def create(self, name: str, size: int, namespace: str = "") -> None:
         """Make an image, as somebody else does."""
         with self.pool(namespace) as pool:
-            self._bindings.rbd.RBD().create(pool, name, size)
+            self.bindings.rbd.RBD().create(pool, name, size)
+
+    def put_image(self, content: bytes, snapshot: str = "snap") -> str:
+        """Put an image where Glance does, in the same way; return the location that it states."""
+        name = str(uuid4())
+        with self.pool(name=IMAGES) as pool:
+            # Clones of the first format, as most clusters of Glance have them, need "protected".
+            self.bindings.rbd.RBD().create(pool, name, len(content), old_format=False)
+            with self.bindings.rbd.Image(pool, name) as image:
+                image.write(content, 0)
+                image.create_snap(snapshot)
+                image.protect_snap(snapshot)
+        return f"rbd://{self._admin.get_fsid()}/{IMAGES}/{name}/{snapshot}"
+
+    @contextmanager
+    def snapshot(self, location: str) -> Iterator[Any]:
+        """Open an image that :meth:`put_image` has put."""
+        _, _, _, _, name, snapshot = location.split("/")
+        rbd = self.bindings.rbd
+        with self.pool(name=IMAGES) as pool, rbd.Image(pool, name, snapshot) as image:
+            yield image
 
     def remove(self, name: str, namespace: str = "") -> None:
         """Remove an image, as somebody else does."""
         with self.pool(namespace) as pool:
-            self._bindings.rbd.RBD().remove(pool, name)
+            self.bindings.rbd.RBD().remove(pool, name)
 
     def add_namespace(self) -> str:
         """Make a namespace in the pool, and return its name."""
         name = f"test-{uuid4()}"
         with self.pool() as pool:
-            self._bindings.rbd.RBD().namespace_create(pool, name)
+            self.bindings.rbd.RBD().namespace_create(pool, name)
         return name
 
     def images(self, namespace: str = "") -> list[str]:
         """Return the names of all images, sorted."""
         with self.pool(namespace) as pool:
-            return sorted(self._bindings.rbd.RBD().list(pool))
+            return sorted(self.bindings.rbd.RBD().list(pool))
 
     def left(self, namespace: str = "") -> list[str]:
         """Return the names of what there is beyond a pool, or namespace, that has no images.
@@ -264,7 +292,7 @@ class Cluster:
         """
         known = {"rbd_directory", "rbd_info", "rbd_children", "rbd_trash", "rbd_namespace"}
         with self.pool(namespace) as pool:
-            notes = [key for key, _ in self._bindings.rbd.RBD().pool_metadata_list(pool)]
+            notes = [key for key, _ in self.bindings.rbd.RBD().pool_metadata_list(pool)]
             return sorted({each.key for each in pool.list_objects()} - known) + notes
 
     def options(self, namespace: str | None = None, timeout: int = 30) -> dict[str, Any]:
@@ -275,6 +303,7 @@ class Cluster:
             "conf": str(self.configuration),
             "keyring": str(self.keyring),
             "timeout": timeout,
+            "image_pools": [IMAGES],
         }
         return {key: value for key, value in found.items() if value is not None}
 

@@ -80,9 +80,8 @@ class ILocatedStream(Interface):
     """What a stream provides, too, whose image may lie where volumes do."""
 
     location: str | None = Attribute(
-        "Where exactly these bytes lie, and do not change, as a URL that a backend may know; None if"
-        " the source does not say.  In Ceph it is as Glance states it, each part percent-encoded:"
-        " rbd://FSID/POOL/IMAGE/SNAPSHOT."
+        "A URL of where exactly these bytes lie, never to change; None if the source does not know."
+        "  In Ceph it is as Glance states it: rbd://FSID/POOL/IMAGE/SNAPSHOT, all percent-encoded."
     )
 
 

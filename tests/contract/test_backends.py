@@ -1,6 +1,6 @@
 """Every first-party backend, and the one in memory, passes the same suite."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,10 @@ class TestFileOnBtrfs(OnDisk):
 
 class TestRbd(BlockBackendContract):
     """In a namespace of its own, so that names may be used again."""
+
+    @pytest.fixture
+    def put_image(self, ceph_cluster: Cluster) -> Callable[[bytes], str]:
+        return ceph_cluster.put_image
 
     @pytest_twisted.async_yield_fixture
     async def backend(

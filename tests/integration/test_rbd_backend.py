@@ -198,6 +198,18 @@ async def test_a_writer_of_old_is_shut_out(
 
 
 @ensureDeferred
+async def test_a_volume_of_another_size_is_not_written_to(
+    backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+) -> None:
+    await backend.allocate(NAME, SIZE)
+    with ceph_cluster.image(NAME, namespace) as image:
+        image.resize(SIZE // 2)
+    with pytest.raises(BackendFailed, match="is not what was allocated"):
+        await backend.open_writer(NAME)
+    await backend.delete(NAME)
+
+
+@ensureDeferred
 async def test_monitors_stand_for_a_configuration(
     threads: Threads, ceph_cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:

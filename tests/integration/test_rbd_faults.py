@@ -14,15 +14,20 @@ from typing import Any
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from bootvol.errors import BackendFailed
 from bootvol.model import GIB
-from bootvol.testing.backends import noise
+from bootvol.testing.backends import noise, read
+from bootvol_plugins.rbd.backend import RbdBackend
+from bootvol_plugins.rbd.bindings import load
+from bootvol_plugins.rbd.options import RbdOptions
 from tests import ceph
 from tests.ceph import Cluster, until
-from tests.daemons import Running, pause
+from tests.daemons import Running, pause, reactor
 from tests.servers import Server, serve
 
 MIB = 1024 * 1024
@@ -151,8 +156,8 @@ buffer_kib = 1024
             await self.delete(number)
             await pause(0.1)
         await self.delete(await self.made(number))
-        # What timed out may have been done all the same, after the image was gone.
-        assert await deferToThread(self._cluster.images) == []
+        # What timed out has not been done after the image was gone.
+        assert await deferToThread(self._cluster.left) == []
 
 
 @pytest.fixture
@@ -222,6 +227,42 @@ async def test_an_osd_that_pauses_for_too_long(
         assert error["code"] == "backend-failed"
         assert "does not answer" in error["message"]
     await faulty.is_well(volume)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@ensureDeferred
+async def test_a_write_that_timed_out_is_not_done_later(cluster: Cluster, closed: bool) -> None:
+    """It is still on its way to the cluster while the same image is written to anew."""
+    options = RbdOptions.model_validate(cluster.options(timeout=SHORT), strict=False)
+    backend = RbdBackend("ceph", options, load(), reactor)
+    old, new = memoryview(bytearray(noise(4 * MIB))), memoryview(bytearray(noise(4 * MIB, 1)))
+    places = [number * len(old) for number in range(16)]
+    try:
+        await backend.allocate("volume-1", len(places) * len(old))
+        writer = await backend.open_writer("volume-1")
+        await writer.write(0, old)
+        with stopped(cluster, "osd.0"):
+            late = [Deferred.fromCoroutine(writer.write(place, old)) for place in places]
+            for write in late:
+                with pytest.raises(BackendFailed, match="does not answer in time"):
+                    await write
+            if closed:
+                await writer.close()
+        again = await backend.open_writer("volume-1")
+        for place in reversed(places):
+            await again.write(place, new)
+        if not closed:
+            with pytest.raises(BackendFailed, match="the cluster has shut this client out"):
+                await writer.write(0, old)
+            await writer.close()
+        await again.flush()
+        await again.close()
+        for place in places:
+            assert await read(backend, "volume-1", place, len(new)) == new
+        await backend.delete("volume-1")
+    finally:
+        await backend.close()
+    assert await deferToThread(cluster.left) == []
 
 
 @ensureDeferred

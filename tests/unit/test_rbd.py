@@ -6,6 +6,7 @@ import errno
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
 from bootvol_plugins.rbd.bindings import load
-from bootvol_plugins.rbd.calls import Calls, Disconnected, failed
+from bootvol_plugins.rbd.calls import Calls, Disconnected, GivenUp, failed
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.daemons import pause, reactor
 
@@ -140,11 +141,32 @@ async def test_a_call_that_does_not_return_is_given_up() -> None:
     # It gave a sign of life meanwhile.
     assert not waiting.called
     clock.advance(1)
-    with pytest.raises(BackendFailed, match="Opening x failed: the cluster does not answer"):
+    with pytest.raises(GivenUp, match="Opening x failed: the cluster does not answer"):
         await waiting
     ends.set()
     # What comes too late is taken back.
     await happened(undone)
+
+
+@ensureDeferred
+async def test_calls_that_hang_do_not_take_all_threads() -> None:
+    clock, ends = Threaded(), Event()
+    calls = Calls(clock, 5.0)
+    hanging = [Deferred.fromCoroutine(calls.run("x", lambda _: ends.wait(60))) for _ in range(64)]
+    clock.advance(5)
+    for each in hanging:
+        with pytest.raises(GivenUp):
+            await each
+    with pytest.raises(BackendFailed, match="64 calls of Ceph's library are under way"):
+        await calls.run("x", lambda _: None)
+    ends.set()
+    for _ in range(600):
+        with suppress(BackendFailed):
+            assert await calls.run("x", lambda _: "done") == "done"
+            break
+        await pause(0.01)
+    else:
+        raise AssertionError("what has ended still counts")
 
 
 @ensureDeferred
@@ -172,7 +194,7 @@ async def test_what_the_library_does_not_end_is_given_up() -> None:
     kept: list[Callable[..., None]] = []
     waiting = Deferred.fromCoroutine(Calls(clock, 5.0).complete("Writing x failed", kept.append))
     clock.advance(5)
-    with pytest.raises(BackendFailed, match="Writing x failed: the cluster does not answer"):
+    with pytest.raises(GivenUp, match="Writing x failed: the cluster does not answer"):
         await waiting
     (ended,) = kept
     # And it may end later, in the library's thread, without harm.

@@ -15,6 +15,7 @@ from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
     IClosable,
+    IImageCloningBackend,
     IVolumeReader,
     IVolumeWriter,
 )
@@ -24,6 +25,7 @@ from bootvol_plugins.rbd.calls import Calls
 from bootvol_plugins.rbd.cluster import Cluster
 from bootvol_plugins.rbd.handles import OpenImage
 from bootvol_plugins.rbd.images import Images, InUse
+from bootvol_plugins.rbd.locations import Location
 from bootvol_plugins.rbd.options import RbdOptions
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ _TRIES: Final = 45
 _PAUSE: Final = 1.0
 
 
-@implementer(IBlockBackend, ICloningBackend, IClosable)
+@implementer(IBlockBackend, ICloningBackend, IImageCloningBackend, IClosable)
 class RbdBackend:
     """Images in a pool, or in a namespace of one, that take space as they are written.
 
@@ -47,7 +49,12 @@ class RbdBackend:
 
     def __init__(self, name: str, options: RbdOptions, bindings: Bindings, reactor: Any) -> None:
         self.name = name
-        self.capabilities = Capabilities(reads_zero_when_new=True, parallel_writes=4, clones=True)
+        self.capabilities = Capabilities(
+            reads_zero_when_new=True,
+            parallel_writes=4,
+            clones=True,
+            clones_images=bool(options.image_pools),
+        )
         self._options = options
         self._reactor = reactor
         calls = Calls(reactor, _OPERATIONS * options.timeout)
@@ -66,6 +73,15 @@ class RbdBackend:
         """
         await self._run(
             "Cloning", source, lambda images, beat: images.clone(source, target, size, beat)
+        )
+
+    async def clone_image(self, location: str, volume: str, size: int) -> int | None:
+        """See :meth:`bootvol.interfaces.IImageCloningBackend.clone_image`."""
+        found = Location.parse(location)
+        if found is None or found.pool not in self._options.image_pools:
+            return None
+        return await self._run(
+            "Cloning an image to", volume, lambda images, _: images.clone_image(found, volume, size)
         )
 
     async def delete(self, volume: str) -> None:

@@ -24,11 +24,17 @@ from bootvol.threads import outlast
 T = TypeVar("T")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: More than ever work at once; what hangs keeps its thread.
+_MOST_THREADS: Final = 64
 _log = Logger()
 
 
 class Disconnected(Exception):
     """The cluster has shut this client out, as a daemon does to one that it takes for dead."""
+
+
+class GivenUp(Exception):
+    """A call has given no sign of life for too long: it may go on, or never end."""
 
 
 def failed(what: str, code: int) -> BackendFailed | Disconnected:
@@ -97,7 +103,7 @@ class _Pending(Generic[T]):
             self._look = self._reactor.callLater(left, self._lose_patience)
         else:
             _log.error("{what}: Ceph's library does not return", what=self._what)
-            self.result.errback(BackendFailed(f"{self._what}: the cluster does not answer."))
+            self.result.errback(GivenUp(f"{self._what}: the cluster does not answer."))
 
 
 class Calls:
@@ -112,6 +118,7 @@ class Calls:
     def __init__(self, reactor: Any, patience: float) -> None:
         self._reactor = reactor
         self._patience = patience
+        self._threads = 0
 
     async def run(
         self,
@@ -127,8 +134,12 @@ class Calls:
         :param call: gets a function to be called as a sign of life: an ``on_progress`` of the
             library.
         :param undo: blocks too; takes back a result that nobody waits for any more.
-        :raises BackendFailed: there was no sign of life for too long.
+        :raises GivenUp: there was no sign of life for too long.
+        :raises BackendFailed: so many calls hang that there is no thread for another.
         """
+        if self._threads >= _MOST_THREADS:
+            raise BackendFailed(f"{what}: {self._threads} calls of Ceph's library are under way.")
+        self._threads += 1
         pending = self._pending(what)
 
         def work() -> None:
@@ -140,6 +151,7 @@ class Calls:
             self._reactor.callFromThread(deliver, result)
 
         def deliver(result: T | Failure) -> None:
+            self._threads -= 1
             if not pending.end(result) and not isinstance(result, Failure):
                 _start(lambda: undo(result))
 
@@ -158,6 +170,7 @@ class Calls:
         :param start: begins it; gets the function to be called at its end.
         :returns: what that function is given beyond the completion, if anything.
         :raises BackendFailed: it failed.
+        :raises GivenUp: it gave no sign of life for too long.
         """
         pending = self._pending(what)
 

@@ -6,31 +6,43 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, NoSpace
 from bootvol_plugins.rbd.bindings import Bindings
-from bootvol_plugins.rbd.calls import Calls, Disconnected, failures
+from bootvol_plugins.rbd.calls import Calls, Disconnected, GivenUp, failures
 from bootvol_plugins.rbd.options import RbdOptions
 
 T = TypeVar("T")
 
+#: How many connections may be held that are lost, since something of them hangs.
+_MOST_LOST: Final = 4
+#: After these nobody knows what becomes of a write.
+_DOUBTFUL: Final = (BackendFailed, GivenUp, Disconnected)
 
-@attrs.frozen
+
+@attrs.define(eq=False)
 class Pool:
     """A pool, or a namespace in one, by a connection.  All methods block.
 
     :ivar rados: the connection.
     :ivar ioctx: what the library's calls take.
+    :ivar address: the connection's own, by which the cluster can shut it out.
+    :ivar uses: how many images are open by it, and calls under way; the reactor's thread counts.
+    :ivar kept: images that must not be closed before the cluster has shut the connection out.
     """
 
     bindings: Bindings
     rados: Any
     ioctx: Any
     name: str
+    address: str
+    uses: int = 0
+    kept: list[Any] = attrs.Factory(list)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -55,12 +67,37 @@ class Pool:
                 return free
         return None
 
+    def of_images(self, fsid: str, name: str) -> Any:
+        """Return what the library's calls take for another pool, to be closed.
+
+        :param fsid: of the cluster where it is said to be.
+        :returns: None if it is not in this one.
+        """
+        if fsid != self.rados.get_fsid():
+            return None
+        try:
+            return self.rados.open_ioctx(name)
+        except self.bindings.rados.ObjectNotFound:
+            return None
+
     def is_ours(self, address: str) -> bool:
         """Tell whether an address, of the owner of a lock say, is this connection's."""
-        return address in self.rados.get_addrs()
+        return address in self.address
+
+    def shut_out(self, *others: Pool) -> None:
+        """Have the cluster do nothing more that came by some connections, for an hour.
+
+        What is done by this one from now on is done after that.
+        """
+        for other in others:
+            self.rados.blocklist_add(other.address)
+        self.rados.wait_for_latest_osdmap()
 
     def close(self) -> None:
         """Let go of the connection."""
+        for image in self.kept:
+            with suppress(*self.errors):
+                image.close()
         self.ioctx.close()
         self.rados.shutdown()
 
@@ -71,6 +108,8 @@ class Cluster:
     :param name: of the backend.
     """
 
+    _log = Logger()
+
     def __init__(self, name: str, options: RbdOptions, bindings: Bindings, calls: Calls) -> None:
         self._name = name
         self._options = options
@@ -78,6 +117,7 @@ class Cluster:
         self._calls = calls
         self._pool: Pool | None = None
         self._lost: list[Pool] = []
+        self._doubted: list[Pool] = []
         self._connecting = DeferredLock()
 
     async def run(
@@ -117,35 +157,129 @@ class Cluster:
             return await self._calls.complete(what, start)
 
     @contextmanager
-    def _watching(self, pool: Pool) -> Iterator[None]:
+    def writing(self, pool: Pool) -> Iterator[None]:
+        """Write by a connection within the block.
+
+        A write that failed may still be under way to the cluster, and be done at any time.  So
+        nobody is given that connection any more, and nobody another one before the cluster has shut
+        it out: by then the write is done, or never will be.
+        """
         try:
             yield
-        except Disconnected as error:
-            # It is of no use any more, but there may be images open on it.
-            if self._pool is pool:
-                self._pool = None
-                self._lost.append(pool)
+        except BaseException as error:
+            failure = _hidden(error)
+            if isinstance(failure, _DOUBTFUL) and not isinstance(failure, NoSpace):
+                self._lose(pool)
+                if pool not in self._doubted:
+                    self._doubted.append(pool)
+            raise
+
+    async def close_image(self, pool: Pool, what: str, image: Any) -> None:
+        """Close an image that was opened on ``pool``.
+
+        :raises BackendFailed: it is still open, or may be.
+        """
+        try:
+            if pool in self._doubted:
+                # As long as it is open it is locked, and whoever writes to it next shuts out who
+                # locked it; once it is closed nobody would.
+                pool.kept.append(image)
+                await self._shut_out(pool, what)
+            else:
+                await self.run_on(pool, what, lambda _: image.close())
+        finally:
+            pool.uses -= 1
+            await self._let_go(pool)
+
+    async def _shut_out(self, pool: Pool, what: str) -> None:
+        """Have the cluster shut out one of its own connections that is in doubt, by that itself."""
+        await self.run_on(pool, what, lambda _: pool.shut_out(pool))
+        self._doubted = [each for each in self._doubted if each is not pool]
+
+    @contextmanager
+    def _watching(self, pool: Pool) -> Iterator[None]:
+        pool.uses += 1
+        try:
+            yield
+        except (GivenUp, Disconnected, CancelledError) as error:
+            failure = _hidden(error)
+            if isinstance(failure, GivenUp):
+                # It goes on, and so keeps the connection.
+                pool.uses += 1
+            elif isinstance(failure, Disconnected):
+                # It is of no use any more, but there may be images open on it.
+                self._lose(pool)
+            if isinstance(error, CancelledError):
+                raise
             raise BackendFailed(str(error)) from error
+        finally:
+            pool.uses -= 1
+
+    def _lose(self, pool: Pool) -> None:
+        if self._pool is pool:
+            self._pool = None
+            self._lost.append(pool)
+
+    async def _let_go(self, pool: Pool) -> None:
+        """Close a connection that is lost, if nobody uses it and nothing of it is in doubt."""
+        if pool in self._lost and pool not in self._doubted and not pool.uses:
+            self._lost.remove(pool)
+            await self._disconnect(pool)
+
+    async def _disconnect(self, pool: Pool) -> None:
+        try:
+            await self._call("Disconnecting failed", partial(_close, pool))
+        except BackendFailed:
+            self._log.failure("backend {name} does not disconnect", name=self._name)
 
     async def close(self) -> None:
         """Let go of all connections; the next call makes a new one."""
-        pools = [*self._lost, *([self._pool] if self._pool is not None else [])]
-        self._pool = None
-        self._lost.clear()
-        for pool in pools:
-            await self._calls.run("Disconnecting failed", partial(_close, pool))
+        if self._pool is not None:
+            self._lose(self._pool)
+        for pool in list(self._lost):
+            if pool in self._doubted:
+                try:
+                    await self._shut_out(pool, "Disconnecting failed")
+                except BackendFailed:
+                    self._log.failure("backend {name} leaves images locked", name=self._name)
+                    continue
+            self._lost.remove(pool)
+            await self._disconnect(pool)
 
     async def _connected(self) -> Pool:
         await self._connecting.acquire()
         try:
             if self._pool is None:
                 what = f"Connecting to the cluster of backend {self._name} failed"
-                self._pool = await self._calls.run(what, lambda _: self._connect(what), Pool.close)
+                if len(self._lost) >= _MOST_LOST:
+                    raise BackendFailed(f"{what}: {len(self._lost)} earlier ones hang.")
+                doubted = tuple(self._doubted)
+                self._pool = await self._call(
+                    what, lambda _: self._connect(what, doubted), Pool.close
+                )
+                self._doubted = [pool for pool in self._doubted if pool not in doubted]
+                for pool in doubted:
+                    await self._let_go(pool)
             return self._pool
         finally:
             self._connecting.release()
 
-    def _connect(self, what: str) -> Pool:
+    async def _call(
+        self,
+        what: str,
+        call: Callable[[Callable[..., int]], T],
+        undo: Callable[[T], object] = lambda _: None,
+    ) -> T:
+        """As :meth:`Calls.run`, without a connection.
+
+        :raises BackendFailed: it was given up, too.
+        """
+        try:
+            return await self._calls.run(what, call, undo)
+        except GivenUp as error:
+            raise BackendFailed(str(error)) from error
+
+    def _connect(self, what: str, doubted: tuple[Pool, ...]) -> Pool:
         rados, options = self._bindings.rados, self._options
         with failures((rados.Error,), what):
             connection = rados.Rados(
@@ -161,12 +295,20 @@ class Cluster:
                 # Where it is full, what needs room fails at once, and what makes room is done.
                 # Otherwise both would wait until there is some.
                 ioctx.set_osdmap_full_try()
+                pool = Pool(self._bindings, connection, ioctx, options.pool, connection.get_addrs())
+                if doubted:
+                    pool.shut_out(*doubted)
             except BaseException:
                 with suppress(rados.Error):
                     connection.shutdown()
                 raise
-        return Pool(self._bindings, connection, ioctx, options.pool)
+        return pool
 
 
 def _close(pool: Pool, _: object) -> None:
     pool.close()
+
+
+def _hidden(error: BaseException) -> BaseException | None:
+    """Return how something has ended: a cancellation that came meanwhile hides it."""
+    return error.__cause__ if isinstance(error, CancelledError) else error

@@ -24,6 +24,7 @@ class OpenImage:
     """
 
     def __init__(self, cluster: Cluster, pool: Pool, image: Any, name: str) -> None:
+        pool.uses += 1
         self._cluster = cluster
         self._pool = pool
         self._image: Any = image
@@ -34,11 +35,12 @@ class OpenImage:
         image = self._open_image()
         # The bindings take bytes alone: this copies once.
         content = bytes(data)
-        await self._cluster.complete(
-            self._pool,
-            f"Writing {self._name} failed",
-            lambda ended: image.aio_write(content, offset, ended),
-        )
+        with self._cluster.writing(self._pool):
+            await self._cluster.complete(
+                self._pool,
+                f"Writing {self._name} failed",
+                lambda ended: image.aio_write(content, offset, ended),
+            )
 
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`.
@@ -49,13 +51,14 @@ class OpenImage:
         end = offset + length
         for start in range(offset, end, _PIECE):
             count = min(_PIECE, end - start)
-            await self._cluster.complete(
-                self._pool,
-                f"Zeroing {self._name} failed",
-                lambda ended, start=start, count=count: image.aio_write_zeroes(  # type: ignore[misc]
-                    start, count, ended
-                ),
-            )
+            with self._cluster.writing(self._pool):
+                await self._cluster.complete(
+                    self._pool,
+                    f"Zeroing {self._name} failed",
+                    lambda ended, start=start, count=count: image.aio_write_zeroes(  # type: ignore[misc]
+                        start, count, ended
+                    ),
+                )
 
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
@@ -81,8 +84,7 @@ class OpenImage:
         """
         image, self._image = self._image, None
         if image is not None:
-            what = f"Closing {self._name} failed"
-            await self._cluster.run_on(self._pool, what, lambda _: image.close())
+            await self._cluster.close_image(self._pool, f"Closing {self._name} failed", image)
 
     def _open_image(self) -> Any:
         if self._image is None:

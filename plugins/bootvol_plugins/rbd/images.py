@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, Final
 
+from twisted.logger import Logger
+
 from bootvol.errors import BackendFailed, NoSpace
 from bootvol_plugins.rbd.cluster import Pool
+from bootvol_plugins.rbd.locations import Location
 
-#: The metadata of an image of ours, and how many images it was made through.
+#: The metadata of an image of ours: whose it is, its size, and how many images it was made through.
 _MARK: Final = "bootvol"
+_SIZE: Final = "bootvol.size"
 _DEPTH: Final = "bootvol.depth"
 #: Begins a note in the pool's metadata; the volume's name ends it.
 _NOTE: Final = "bootvol.making."
@@ -26,6 +30,8 @@ _DEEPEST: Final = 8
 #: Names each image that was deleted while there were clones of it, as ``id_`` and its id.  (The
 #: bindings' own listing of the trash raises IndexError on such an image.)
 _TRASH: Final = "rbd_trash"
+
+_log = Logger()
 
 Beat = Callable[..., int]
 
@@ -68,9 +74,7 @@ class Images:
                 # Somebody else has just made it: the note must not make it ours.
                 self._take_note(volume)
                 raise
-            with self._opened(volume) as image:
-                image.metadata_set(_MARK, volume)
-            self._take_note(volume)
+            self._finish(volume, size)
 
     def clone(self, source: str, target: str, size: int, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
@@ -92,15 +96,69 @@ class Images:
             )  # fmt: skip
             # From now on only the clone keeps it, and it goes with that.
             origin.remove_snap(snapshot)
-        with self._opened(target) as made:
+        if depth > _DEEPEST:
+            with self._opened(target) as made:
+                made.resize(size)
+                made.flatten(on_progress=beat)
+            depth = 0
+        self._finish(target, size, depth)
+
+    def clone_image(self, location: Location, volume: str, size: int) -> int | None:
+        """See :meth:`bootvol.interfaces.IImageCloningBackend.clone_image`."""
+        if self._exists(volume):
+            raise BackendFailed(f"There is a {self.called(volume)} already.")
+        ioctx = self.pool.of_images(location.fsid, location.pool)
+        if ioctx is None:
+            return None
+        with closing(ioctx):
+            held = self._clonable(ioctx, location)
+            if held is None or held > size:
+                return None
+            self._check_space(size)
+            self._leave_note(volume, "")
+            try:
+                self._calls.clone(
+                    ioctx, location.image, location.snapshot, self.pool.ioctx, volume,
+                    features=self._features,
+                )  # fmt: skip
+            except self._rbd.ImageNotFound:
+                # Somebody has just deleted it.
+                self._take_note(volume)
+                return None
+        self._finish(volume, size, depth=1)
+        return held
+
+    def _clonable(self, ioctx: Any, location: Location) -> int | None:
+        """Return how many bytes an image has; None if it cannot be cloned."""
+        try:
+            with closing(
+                self._rbd.Image(ioctx, location.image, snapshot=location.snapshot, read_only=True)
+            ) as image:
+                layering = image.features() & self._rbd.RBD_FEATURE_LAYERING
+                return int(image.size()) if layering else None
+        except self._rbd.ImageNotFound:
+            return None
+        except self._rbd.PermissionError:
+            _log.warn(
+                "backend {name} has no right to read images of pool {pool}",
+                name=self._backend,
+                pool=location.pool,
+            )
+            return None
+
+    def _finish(self, volume: str, size: int, depth: int | None = None) -> None:
+        """Let an image be a volume.
+
+        :param depth: of a clone, which begins with all that was noted of its source.
+        """
+        with self._opened(volume) as made:
             if made.size() != size:
                 made.resize(size)
-            if depth > _DEEPEST:
-                made.flatten(on_progress=beat)
-                depth = 0
-            made.metadata_set(_DEPTH, str(depth))
-            made.metadata_set(_MARK, target)
-        self._take_note(target)
+            if depth is not None:
+                made.metadata_set(_DEPTH, str(depth))
+            made.metadata_set(_SIZE, str(size))
+            made.metadata_set(_MARK, volume)
+        self._take_note(volume)
 
     def delete(self, volume: str, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`; another's image is left alone.
@@ -198,7 +256,9 @@ class Images:
         except self._rbd.ImageNotFound as error:
             raise BackendFailed(f"There is no {self.called(volume)}.") from error
         try:
-            if not _is_marked(image, volume):
+            # Images of before it was noted have none.
+            size = int(_metadata(image, _SIZE) or image.size())
+            if not _is_marked(image, volume) or image.size() != size:
                 raise BackendFailed(f"{self.called(volume)} is not what was allocated.")
         except BaseException:
             image.close()

@@ -19,6 +19,8 @@ class RbdOptions(Options):
     :ivar monitors: addresses, as ``mon_host`` of a ceph.conf takes them.
     :ivar user: of cephx, without ``client.``.
     :ivar keyring: with the user's key; None if ceph.conf or Ceph's defaults lead to it.
+    :ivar image_pools: pools of the same cluster whose images may be cloned where a source says that
+        they lie there.
     :ivar timeout: seconds that the cluster may take for each operation.
     """
 
@@ -30,6 +32,7 @@ class RbdOptions(Options):
     )
     user: _Name = "bootvol"
     keyring: ConfigPath | None = None
+    image_pools: list[_Name] = Field(default_factory=list)
     timeout: int = Field(default=30, ge=1, le=3600)
 
     @model_validator(mode="after")

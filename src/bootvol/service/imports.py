@@ -27,7 +27,7 @@ from bootvol.imaging.inspect import CONTAINERS, largest_container
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
 from bootvol.imaging.spool import Room, Spool
 from bootvol.imaging.volumes import Ends, Nowhere, VolumeStream
-from bootvol.interfaces import IFileStream, IImageSource, IImageStream
+from bootvol.interfaces import IFileStream, IImageSource, IImageStream, ILocatedStream
 from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
@@ -185,7 +185,7 @@ class Importer:
             fetch.progress.validator = stream.validator
             if copy is None or stream.offset != copy.offset:
                 # From a checkpoint the source may be unable to go on, or the image is another now.
-                size = await self._share(fetch, stream)
+                size = await self._adopt(fetch, stream)
                 if size is not None:
                     # What is compressed is told then, and has to be unpacked on its way.
                     with suppress(UnsupportedFormat):
@@ -201,35 +201,43 @@ class Importer:
                 await copy.flush(writer)
                 raise
 
-    async def _share(self, fetch: _Fetch, stream: IImageStream) -> int | None:
-        """Let the volume share the blocks of the image's file, where both sides can.
+    async def _adopt(self, fetch: _Fetch, stream: IImageStream) -> int | None:
+        """Let the volume begin with the image without a copy, where both sides can.
 
-        :returns: the bytes of the file, which the volume then begins with; None if it has to be
-            copied.
+        :returns: the bytes of the image; None if it has to be copied.
         """
         place = fetch.place
-        if (
-            not isinstance(place, OnBackend)
-            or not place.capabilities.shares
-            or not IFileStream.providedBy(stream)
-            or fetch.image.format in CONTAINERS
-        ):
+        if not isinstance(place, OnBackend) or fetch.image.format in CONTAINERS:
             return None
-        file = IFileStream(stream)
+        if place.capabilities.shares and IFileStream.providedBy(stream):
+            file = IFileStream(stream)
+            await self._clone_anew(fetch)
+            size = await place.share(file.fileno())
+            if size is not None:
+                # While it was written to there may have been a moment of neither the old nor the
+                # new.
+                await file.check()
+            return size
+        if place.capabilities.clones_images and ILocatedStream.providedBy(stream):
+            location = ILocatedStream(stream).location
+            if location is not None:
+                await self._clone_anew(fetch)
+                size = await place.clone_image(location)
+                # What lies there may be another image than what would come.
+                return size if stream.size in (None, size) else None
+        return None
+
+    async def _clone_anew(self, fetch: _Fetch) -> None:
         fetch.progress.phase = Phase.CLONING
         await fetch.progress.forget(fetch.keep)
-        size = await place.share(file.fileno())
-        if size is not None:
-            # While it was written to there may have been a moment of neither the old nor the new.
-            await file.check()
-        return size
 
     async def _examine(self, fetch: _Fetch, size: int) -> Digest | None:
-        """See that what a volume shares is a disk, and what was stated; return its digest, if any.
+        """See that what a volume begins with is a disk, and what was stated; return its digest.
 
-        Only the volume is read: the file may be another by now.
+        Only the volume is read: where it came from there may be something else by now.
 
         :param size: of the image in bytes.
+        :returns: None where nothing had use for a digest.
         """
         reader = await fetch.place.open_reader()
         try:

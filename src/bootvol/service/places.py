@@ -13,6 +13,7 @@ from bootvol.imaging.pipeline import Copy
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
+    IImageCloningBackend,
     ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -92,6 +93,16 @@ class OnBackend:
         """
         await self.backend.delete(self.name)
         return await ISharingBackend(self.backend).share(file, self.name, self.size)
+
+    async def clone_image(self, location: str) -> int | None:
+        """Let the volume, made anew, be a clone of an image.
+
+        :returns: the bytes of the image, which the volume begins with; None if that cannot be: then
+            there is no volume.
+        """
+        await self.backend.delete(self.name)
+        cloning = IImageCloningBackend(self.backend)
+        return await cloning.clone_image(location, self.name, self.size)
 
     async def open_writer(self) -> IVolumeWriter:
         """Open it for writing."""

@@ -17,6 +17,7 @@ from bootvol.errors import BackendFailed
 from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
+    IImageCloningBackend,
     ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -70,6 +71,18 @@ class BlockBackendContract(Contract):
     def neighbours(self, tmp_path: Path) -> Path:
         """A folder of files whose blocks a backend can share, if it shares any."""
         return tmp_path
+
+    @pytest.fixture
+    def put_image(self) -> Callable[[bytes], str]:
+        """What puts an image where the backend can clone it, if it clones any.
+
+        It takes the image's bytes, and returns their location, another one each time.
+        """
+
+        def put(content: bytes) -> str:
+            raise AssertionError("override the fixture put_image")
+
+        return put
 
     @ensureDeferred
     async def test_provides_what_it_declares(self, backend: IBlockBackend) -> None:
@@ -310,6 +323,50 @@ class BlockBackendContract(Contract):
             task.cancel()
             with pytest.raises(CancelledError):
                 await task
+        await backend.delete(_NAME)
+        with pytest.raises(BackendFailed):
+            await backend.open_reader(_NAME)
+
+    @ensureDeferred
+    async def test_clones_images_if_declared(
+        self, backend: IBlockBackend, put_image: Callable[[bytes], str]
+    ) -> None:
+        if not backend.capabilities.clones_images:
+            return  # nothing is promised: the core copies
+        verifyObject(IImageCloningBackend, backend)
+        cloning = IImageCloningBackend(backend)
+        block = backend.capabilities.block_size
+        for content in (noise(SIZE), noise(block + 1)):
+            location = put_image(content)
+            assert await cloning.clone_image(location, _NAME, SIZE) == len(content)
+            whole = content.ljust(SIZE, b"\0")
+            assert await read(backend, _NAME, 0, SIZE) == whole
+            with pytest.raises(BackendFailed):
+                await cloning.clone_image(location, _NAME, SIZE)
+            # The image does not see what is written to the volume.
+            await write(backend, _NAME, 0, noise(block, 1))
+            assert await cloning.clone_image(location, _OTHER, 2 * SIZE) == len(content)
+            assert await read(backend, _OTHER, 0, 2 * SIZE) == whole.ljust(2 * SIZE, b"\0")
+            await backend.delete(_NAME)
+            await backend.delete(_OTHER)
+
+    @ensureDeferred
+    async def test_an_image_that_cannot_be_cloned_leaves_nothing(
+        self, backend: IBlockBackend, put_image: Callable[[bytes], str]
+    ) -> None:
+        if not backend.capabilities.clones_images:
+            return
+        cloning = IImageCloningBackend(backend)
+        large, fits = put_image(noise(SIZE + 1)), put_image(noise(SIZE))
+        elsewhere = ("", "file:///etc/passwd", "rbd://", "rbd:///" * 4, f"{fits}/x", f"{fits}x")
+        for location in (large, *elsewhere):
+            assert await cloning.clone_image(location, _NAME, SIZE) is None
+            with pytest.raises(BackendFailed):
+                await backend.open_reader(_NAME)
+        task = Deferred.fromCoroutine(cloning.clone_image(fits, _NAME, SIZE))
+        task.cancel()
+        with pytest.raises(CancelledError):
+            await task
         await backend.delete(_NAME)
         with pytest.raises(BackendFailed):
             await backend.open_reader(_NAME)

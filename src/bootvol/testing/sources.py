@@ -15,7 +15,13 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
-from bootvol.interfaces import IFileStream, IImageSource, IImageStream, PluginContext
+from bootvol.interfaces import (
+    IFileStream,
+    IImageSource,
+    IImageStream,
+    ILocatedStream,
+    PluginContext,
+)
 from bootvol.model import Caller, Digest, Image
 from bootvol.testing.contract import Contract
 
@@ -181,6 +187,15 @@ class ImageSourceContract(Contract):
             assert await read_all(stream, 65536) == content
             with pytest.raises(SourceFailed):
                 file.fileno()
+        await stream.close()
+
+    @ensureDeferred
+    async def test_says_where_it_lies_if_provided(self, subject: Subject) -> None:
+        stream = await subject.source.open(await subject.source.find(CALLER, subject.known[0]))
+        if ILocatedStream.providedBy(stream):
+            verifyObject(ILocatedStream, stream)
+            location = ILocatedStream(stream).location
+            assert location is None or "://" in location
         await stream.close()
 
     @ensureDeferred

@@ -1,0 +1,101 @@
+"""Imports onto logical volumes, in the machine of :mod:`tests.lvm`: not every host maps devices.
+
+The daemon, its peer and the server of the image all run in there, with one processor, and each
+system call takes several times as long as outside: the ratio counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import attrs
+from tests import lvm
+from tests.lvm.groups import DISKS, group
+from tests.processes import process
+
+from benchmarks.nginx import nginx
+from benchmarks.report import Row
+
+MIB: Final = 1024**2
+#: Of the image; it lies in the machine's memory.
+SIZE: Final = 256 * MIB
+_SECONDS: Final = 600
+_GROUP: Final = "bench"
+_TABLE: Final = f"""
+[[backends]]
+name = "lvm"
+plugin = "lvm"
+group = "{_GROUP}"
+pool = "pool"
+cache_gib = 0
+"""
+
+
+def on_lvm(folder: Path, runs: int) -> Row:
+    """Boot the machine, and compare in it; return what came of that.
+
+    :param folder: an empty one.
+    """
+    settings = [f"BENCH_GIB={SIZE / 1024 / MIB}", f"BENCH_RUNS={runs}"]
+    command = ["env", *settings, sys.executable, "-m", "benchmarks.lvm", str(folder)]
+    ended = lvm.run(folder, list(command), _SECONDS)
+    if ended.returncode:
+        raise SystemExit(ended.stdout)
+    return Row(**json.loads((folder / "row").read_text()))
+
+
+def _thin_dd(image: str) -> tuple[float, float]:
+    """Make a volume of the image at a URL as people do by hand; return the seconds that took."""
+    place = f"/dev/{_GROUP}/peer"
+    began = time.monotonic()
+    _shell(
+        f"lvcreate -y -qq -V 1g -T {_GROUP}/pool -n peer;"
+        f" curl -s {image} |"
+        f" dd of={place} bs=4M iflag=fullblock oflag=direct conv=fsync status=none"
+    )
+    taken = time.monotonic() - began
+    _shell(f"lvremove -y -qq {_GROUP}/peer")
+    return taken, 0.0
+
+
+def _shell(command: str) -> None:
+    said = {**os.environ, "LVM_SUPPRESS_FD_WARNINGS": "1"}
+    subprocess.run(["bash", "-o", "pipefail", "-ec", command], check=True, env=said)
+
+
+def _inside(folder: Path) -> None:
+    """Compare, in the machine."""
+    from benchmarks.__main__ import CONFIG, Bench, compare
+
+    home = Path("/dev/shm/bench")
+    listed = home / "www" / "sha256"
+    listed.mkdir(parents=True)
+    content = os.urandom(SIZE)
+    (listed / "full").write_bytes(content)
+    (listed / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  full\n")
+    del content
+    with (
+        group(_GROUP, DISKS[0], pool="2g"),
+        nginx(home / "www") as url,
+        process(home, CONFIG.format(url=url), first=_TABLE) as daemon,
+    ):
+        image = f"{url}sha256/full"
+        row = compare(
+            f"HTTP, sha256, {SIZE // MIB} MiB, onto thin LVM in User Mode Linux",
+            Bench(home, daemon, url).imported(image),
+            "lvcreate, curl, dd oflag=direct",
+            lambda: _thin_dd(image),
+            "1.1",
+        )
+    (folder / "row").write_text(json.dumps(attrs.asdict(row)))
+
+
+if __name__ == "__main__":
+    _inside(Path(sys.argv[1]))
