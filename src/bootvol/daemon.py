@@ -152,9 +152,9 @@ class Daemon(Service):
             quotas,
             self._rates(),
         )
-        nova = NovaApi(identity, core, Answers(lambda: database.version))
+        nova = NovaApi(identity, config.policy, core, Answers(lambda: database.version))
         root = ApiRoot(
-            *dialects(ILogin(identity, None), config.availability_zone),
+            *dialects(ILogin(identity, None), config.policy, config.availability_zone),
             Dialect((), nova.app.resource(), fault),
             public_url=config.api.public_url,
         )

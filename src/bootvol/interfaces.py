@@ -357,6 +357,7 @@ class IIdentity(Interface):
 
         :param token: as a client sent it: hostile until proven otherwise.
         :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
+        :raises bootvol.errors.IdentityUnavailable: that cannot be told for now.
         """
 
 

@@ -68,6 +68,8 @@ class Served:
             "threads": threads,
             "timeout": 300,
             "control_socket_disable": True,
+            "accesslog": "access.log",
+            "access_log_format": "%(m)s %(U)s %(s)s",
         }
         if tls is not None:
             settings |= {"certfile": str(tls[0]), "keyfile": str(tls[1])}
@@ -101,6 +103,13 @@ class Served:
         """Send a signal to all of it: SIGSTOP and SIGCONT stop it for a while."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
+
+    def requests(self) -> list[str]:
+        """Return what has been asked so far: of each the method, the path and the status.
+
+        With one thread, a request is in it when the next one has been answered.
+        """
+        return (self._folder / "access.log").read_text().splitlines()
 
     def kill(self) -> None:
         """End it at once, even where it is stopped.  Idempotent."""

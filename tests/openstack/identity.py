@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import ssl
 import tempfile
 import urllib.error
 import urllib.request
@@ -23,6 +22,7 @@ from tests.servers import free_port
 #: The password of everybody whom the harness makes.
 PASSWORD: Final = "correct horse battery staple"
 
+_APPLICATION: Final = "keystone.wsgi.api:application"
 INTERFACES: Final = ("public", "internal", "admin")
 
 _CONFIGURATION: Final = """\
@@ -58,17 +58,16 @@ class Keystone:
     """A Keystone that runs.  All methods block.
 
     :param folder: everything of it.
-    :param tls: the files of a certificate for localhost and of its key, for https.
     :ivar url: its root, without a slash at the end; version 3 of its API is below ``/v3``.
     """
 
-    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._file = folder / "keystone.conf"
-        env = {"OS_KEYSTONE_CONFIG_FILES": str(self._file)}
-        self._served = Served("keystone.wsgi.api:application", port, folder, env, tls=tls)
+        self._env = {"OS_KEYSTONE_CONFIG_FILES": str(self._file)}
+        self._served = Served(_APPLICATION, port, folder, self._env)
         self._admin = ""
 
     def make(self) -> None:
@@ -106,6 +105,27 @@ class Keystone:
         finally:
             self._served.signal(signal.SIGCONT)
 
+    @contextmanager
+    def over_tls(self, certificate: Path, key: Path) -> Iterator[str]:
+        """Serve the same by https, too, until the block ends, which gets the URL.
+
+        :param certificate: for localhost, with its authorities.
+        """
+        folder, port = Path(tempfile.mkdtemp(dir=self._folder)), free_port()
+        served = Served(_APPLICATION, port, folder, self._env, tls=(certificate, key))
+        url = f"https://localhost:{port}"
+        try:
+            served.start(f"{url}/v3")
+            yield url
+        finally:
+            served.kill()
+
+    def requests(self) -> list[str]:
+        """Return what others have asked so far: of each the method, the path and the status."""
+        # Whatever was asked before this is noted when it is answered.
+        self.call("GET", "/domains/default")
+        return [each for each in self._served.requests() if "/domains/" not in each]
+
     def call(
         self,
         method: str,
@@ -123,17 +143,17 @@ class Keystone:
         return self._send(method, path, body, sent)[1]
 
     def token(
-        self, user: str, project: str | None, *, password: str = PASSWORD, domain: bool = False
+        self, user: str, project: str | None, *, password: str = PASSWORD, system: bool = False
     ) -> str:
         """Log somebody in by name and password; return the token, for a project by its name.
 
         :param project: None is a token without a project.
-        :param domain: rather than for a project, for the domain that all are in.
+        :param system: rather than for a project, for Keystone itself.
         :raises Refused: Keystone says no.
         """
         scope: Any = "unscoped"
-        if domain:
-            scope = {"domain": {"id": "default"}}
+        if system:
+            scope = {"system": {"all": True}}
         elif project is not None:
             scope = {"project": {"name": project, "domain": {"id": "default"}}}
         who = {"name": user, "domain": {"id": "default"}, "password": password}
@@ -167,6 +187,26 @@ class Keystone:
                 path = f"/projects/{project}/users/{user}/roles/{self.role(role)}"
                 self.call("PUT", path)
         return user
+
+    def application_credential(self, user: str, token: str, **more: Any) -> tuple[str, str]:
+        """Make an application credential; return its id and its secret.
+
+        :param user: whose; the id.
+        :param token: the user's, for the project that the credential is to be for.
+        :param more: of what the credential is (``expires_at``, say).
+        """
+        wanted = {"name": uuid4().hex, **more}
+        path = f"/users/{user}/application_credentials"
+        made = self.call("POST", path, {"application_credential": wanted}, token)
+        return made["application_credential"]["id"], made["application_credential"]["secret"]
+
+    def log_in_by_credential(self, credential: tuple[str, str]) -> str:
+        """Log in with what :meth:`application_credential` returned; return the token."""
+        number, secret = credential
+        method = "application_credential"
+        return self.log_in(
+            {"identity": {"methods": [method], method: {"id": number, "secret": secret}}}
+        )
 
     def role(self, name: str) -> str:
         """Return the id of a role, which is made if there is none of that name."""
@@ -204,10 +244,8 @@ class Keystone:
             {"Content-Type": "application/json", **headers},
             method=method,
         )
-        # Its certificate, if any, is a test's own.
-        context = ssl._create_unverified_context() if self.url.startswith("https") else None
         try:
-            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 content = answer.read()
                 return answer.headers, json.loads(content) if content else None
         except urllib.error.HTTPError as error:
@@ -216,13 +254,10 @@ class Keystone:
 
 
 @contextmanager
-def keystone(tls: tuple[Path, Path] | None = None) -> Iterator[Keystone]:
-    """Run a Keystone until the block ends.  Blocks.
-
-    :param tls: the files of a certificate for localhost and of its key, for https.
-    """
+def keystone() -> Iterator[Keystone]:
+    """Run a Keystone until the block ends.  Blocks."""
     folder = Path(tempfile.mkdtemp(prefix="bootvol-keystone-"))
-    made = Keystone(folder, tls)
+    made = Keystone(folder)
     try:
         made.make()
         made.start()

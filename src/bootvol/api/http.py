@@ -27,6 +27,7 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 from bootvol.errors import (
     BodyTooLarge,
     BootvolError,
+    IdentityUnavailable,
     MalformedBody,
     MalformedUrl,
     MethodNotAllowed,
@@ -122,7 +123,7 @@ def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[byte
 def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     """Set status and headers for what a handler raised, and return the fault that tells of it."""
     error = _known(request, failure)
-    if isinstance(error, RateLimited | TooManyLogins):
+    if isinstance(error, RateLimited | TooManyLogins | IdentityUnavailable):
         request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
     return write(request, Reply(fault(error), error.status))
 

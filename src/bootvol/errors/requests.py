@@ -207,6 +207,31 @@ class IdentityFailed(BootvolError):
     default_message = "The identity service failed."
 
 
+class TokenWithoutProject(Unauthorized):
+    """The token is valid, but for no project: for a domain, say, or for nothing."""
+
+    code = "token-without-project"
+    remedy = "Log in for a project, and send the token that you get."
+    default_message = "This token is for no project; get one that is."
+
+
+class IdentityUnavailable(BootvolError):
+    """Whoever gives out the tokens does not say whom one speaks for.
+
+    :param retry_after: seconds, more than 0, after which to try again.
+    """
+
+    code = "identity-unavailable"
+    status = 503
+    retryable = True
+    remedy = "Wait as long as Retry-After says; if it goes on, ask the operator to read the log."
+    default_message = "Tokens cannot be verified for now; try again later."
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
 class Forbidden(BootvolError):
     """The caller lacks the right."""
 

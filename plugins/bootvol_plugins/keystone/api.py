@@ -1,0 +1,170 @@
+"""Asks Keystone by its API v3, as bootvol's own user."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import attrs
+import orjson
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from twisted.internet.defer import maybeDeferred
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol_plugins.http.client import Client, stop, trusting
+from bootvol_plugins.http.stream import BodyStream
+from bootvol_plugins.http.urls import parse, to_ask
+from bootvol_plugins.keystone.flights import Flights
+from bootvol_plugins.keystone.options import KeystoneOptions
+
+#: The most bytes that are read of an answer; without the catalog it has one or two thousand.
+_LARGEST: Final = 256 * 1024
+#: The part of its life after which bootvol's own token is no longer used.
+_OLD: Final = 0.9
+#: How many connections are kept open.
+_CONNECTIONS: Final = 8
+
+_Answer = TypeVar("_Answer", bound=BaseModel)
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Id(_Read):
+    id: str = Field(min_length=1, max_length=255)
+
+
+class _Role(_Read):
+    name: str
+
+
+class Described(_Read):
+    """A token, as far as bootvol has a use for what Keystone says of it."""
+
+    expires_at: AwareDatetime
+    user: _Id
+    project: _Id | None = None
+    roles: list[_Role] = Field(default=[])
+
+
+class _Shown(_Read):
+    token: Described
+
+
+class _Own(_Read):
+    expires_at: AwareDatetime
+
+
+class _Issued(_Read):
+    token: _Own
+
+
+@attrs.frozen
+class _OwnToken:
+    """A token of bootvol's own user.
+
+    :ivar old_at: when another one is to be got, in the reactor's seconds.
+    """
+
+    text: str = attrs.field(repr=False)
+    old_at: float
+
+
+class Keystone:
+    """Keystone, as bootvol's own user sees it.
+
+    What it raises names the server: it is for the log.
+    """
+
+    def __init__(self, options: KeystoneOptions, reactor: Any) -> None:
+        """Blocks on the disk.
+
+        :raises bootvol.errors.ConfigurationError: the authorities cannot be read.
+        """
+        self._options = options
+        self._reactor = reactor
+        self._url = parse(options.url)
+        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool.maxPersistentPerHost = _CONNECTIONS
+        agent = Agent(reactor, trusting(options.ca), options.timeout, pool=self._pool)
+        self._client = Client(agent, reactor, options.timeout)
+        self._own: _OwnToken | None = None
+        self._logins: Flights[_OwnToken] = Flights()
+
+    async def describe(self, token: str) -> Described | None:
+        """Return what Keystone says of a token; None if it is not, or no longer, valid.
+
+        :param token: printable ASCII.
+        :raises SourceFailed: Keystone does not say.
+        """
+        own = await self._own_token()
+        response = await self._ask_about(token, own)
+        if response.code == 401:
+            # Our own has been revoked, say; perhaps another question has found out already.
+            stop(response)
+            if self._own is own:
+                self._own = None
+            response = await self._ask_about(token, await self._own_token())
+        if response.code == 404:
+            stop(response)
+            return None
+        self._check(response, 200, "bootvol's question about a token")
+        return (await self._read(response, _Shown)).token
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await maybeDeferred(self._pool.closeCachedConnections)
+
+    async def _ask_about(self, token: str, own: _OwnToken) -> IResponse:
+        url = self._url.child("auth", "tokens").add("nocatalog")
+        headers = {"X-Auth-Token": [own.text], "X-Subject-Token": [token]}
+        return await self._client.request("GET", to_ask(url), url.host, Headers(headers))
+
+    async def _own_token(self) -> _OwnToken:
+        if self._own is None or self._reactor.seconds() >= self._own.old_at:
+            self._own = await self._logins.join(b"", self._log_in)
+        return self._own
+
+    async def _log_in(self) -> _OwnToken:
+        url = self._url.child("auth", "tokens").add("nocatalog")
+        body = orjson.dumps(self._options.login())
+        headers = Headers({"Content-Type": ["application/json"]})
+        response = await self._client.request("POST", to_ask(url), url.host, headers, body)
+        self._check(response, 201, "bootvol's own credentials")
+        (text, *_) = response.headers.getRawHeaders("X-Subject-Token") or [""]
+        issued = await self._read(response, _Issued)
+        now = self._reactor.seconds()
+        life = issued.token.expires_at.timestamp() - now
+        return _OwnToken(text, now + life * _OLD)
+
+    def _check(self, response: IResponse, wanted: int, what: str) -> None:
+        """See that Keystone answers as it does when all is well.
+
+        :param what: what bootvol had come with.
+        :raises SourceFailed: it does not.
+        """
+        if response.code == wanted:
+            return
+        stop(response)
+        self._client.check_passing(response, self._url.host)
+        raise SourceFailed(f"{self._url.host} answers {response.code} to {what}.")
+
+    async def _read(self, response: IResponse, model: type[_Answer]) -> _Answer:
+        """Read an answer of bounded size.
+
+        :raises SourceFailed: it breaks off, or is something else.
+        """
+        stream = BodyStream(response, self._reactor, self._options.timeout, None, 0, None)
+        text = memoryview(bytearray(_LARGEST))
+        try:
+            length = await stream.read_into(text)
+            return model.model_validate_json(bytes(text[:length]))
+        except ImageTruncated:
+            raise SourceFailed(f"{self._url.host} broke off its answer.") from None
+        except ValidationError:
+            raise SourceFailed(f"{self._url.host} answers with what is no token.") from None
+        finally:
+            await stream.close()

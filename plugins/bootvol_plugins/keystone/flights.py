@@ -1,0 +1,57 @@
+"""One errand for everybody who wants the same at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+_T = TypeVar("_T")
+
+
+@attrs.define(eq=False)
+class _Flight(Generic[_T]):
+    """An errand under way, and who waits for its end."""
+
+    errand: Deferred[_T]
+    waiting: list[Deferred[_T]]
+
+
+class Flights(Generic[_T]):
+    """Errands under way, each by what it is for."""
+
+    def __init__(self) -> None:
+        self._flights: dict[bytes, _Flight[_T]] = {}
+
+    async def join(self, key: bytes, begin: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Return what an errand brings, or raise what it raises; begin it if none is under way.
+
+        Cancelled, it leaves the errand to the others who wait, and cancels it for the last one.
+        """
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(Deferred.fromCoroutine(begin()), [])
+            waiter = self._wait(flight)
+            flight.errand.addBoth(self._ended, key)
+        else:
+            waiter = self._wait(flight)
+        return await waiter
+
+    def _wait(self, flight: _Flight[_T]) -> Deferred[_T]:
+        def leave(waiter: Deferred[_T]) -> None:
+            flight.waiting.remove(waiter)
+            if not flight.waiting:
+                flight.errand.cancel()
+
+        waiter: Deferred[_T] = Deferred(leave)
+        flight.waiting.append(waiter)
+        return waiter
+
+    def _ended(self, result: _T | Failure, key: bytes) -> None:
+        waiting = self._flights.pop(key).waiting
+        # One by one: whoever is told may cancel another, which then leaves the list.
+        while waiting:
+            waiting.pop(0).callback(result)

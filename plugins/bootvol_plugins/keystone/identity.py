@@ -1,0 +1,140 @@
+"""Says whom a token speaks for, by what Keystone says or said a moment ago."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from hashlib import sha256
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from bootvol.errors import IdentityUnavailable, SourceFailed, TokenWithoutProject, Unauthorized
+from bootvol.interfaces import IClosable, IIdentity
+from bootvol.model import Caller
+from bootvol_plugins.keystone.api import Described, Keystone
+from bootvol_plugins.keystone.flights import Flights
+from bootvol_plugins.keystone.options import KeystoneOptions
+
+#: What any token of Keystone's looks like; nothing else is sent there, as part of a header.
+_TOKEN: Final = re.compile(r"[!-~]{1,8192}")
+#: Tokens that Keystone is asked about at once; the others wait.
+_AT_ONCE: Final = 16
+#: Seconds after which to try again where Keystone does not say.
+_RETRY: Final = 5.0
+#: How long, in seconds, and for how many tokens, it is remembered that they are not valid.
+_WRONG_SECONDS: Final = 5.0
+_WRONG_TOKENS: Final = 1000
+
+#: Whom a token speaks for, or why for nobody.
+_Answer = Caller | type[Unauthorized]
+
+
+@attrs.frozen
+class _Kept:
+    answer: _Answer
+    until: float
+
+
+class _Cache:
+    """Answers by their tokens' digests, no more than so many: the first to come goes first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+
+    def get(self, digest: bytes, now: float) -> _Answer | None:
+        kept = self._kept.get(digest)
+        return kept.answer if kept is not None and now < kept.until else None
+
+    def put(self, digest: bytes, answer: _Answer, until: float) -> None:
+        self._kept.pop(digest, None)
+        self._kept[digest] = _Kept(answer, until)
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+
+@implementer(IIdentity, IClosable)
+class KeystoneIdentity:
+    """Tokens that Keystone gave out."""
+
+    _log = Logger()
+
+    def __init__(self, options: KeystoneOptions, reactor: Any) -> None:
+        """Blocks on the disk.
+
+        :raises bootvol.errors.ConfigurationError: the authorities cannot be read.
+        """
+        self._reactor = reactor
+        self._timeout = options.timeout
+        self._lifetime = options.cache_seconds
+        self._keystone = Keystone(options, reactor)
+        self._right = _Cache(options.cache_tokens)
+        # Apart: whoever guesses drives out nobody who is known.
+        self._wrong = _Cache(_WRONG_TOKENS)
+        self._flights: Flights[_Answer] = Flights()
+        self._at_once = DeferredSemaphore(_AT_ONCE)
+        self._failure = ""
+
+    async def authenticate(self, token: str) -> Caller:
+        """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""
+        if not _TOKEN.fullmatch(token):
+            raise Unauthorized
+        digest = sha256(token.encode("ascii")).digest()
+        now = self._reactor.seconds()
+        answer = self._right.get(digest, now) or self._wrong.get(digest, now)
+        if answer is None:
+            answer = await self._flights.join(digest, lambda: self._ask(token, digest))
+        if isinstance(answer, Caller):
+            return answer
+        raise answer
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IClosable.close`."""
+        await self._keystone.close()
+
+    async def _ask(self, token: str, digest: bytes) -> _Answer:
+        asked = Deferred.fromCoroutine(self._describe(token))
+        asked.addTimeout(self._timeout, self._reactor, _timed_out)
+        try:
+            described = await asked
+        except SourceFailed as error:
+            self._note(error.message)
+            raise IdentityUnavailable(max(error.retry_after, _RETRY)) from error
+        self._note("")
+        return self._keep(digest, described)
+
+    async def _describe(self, token: str) -> Described | None:
+        await self._at_once.acquire()
+        try:
+            return await self._keystone.describe(token)
+        finally:
+            self._at_once.release()
+
+    def _keep(self, digest: bytes, described: Described | None) -> _Answer:
+        """Return the answer, and remember it."""
+        now = self._reactor.seconds()
+        if described is None or described.project is None:
+            wrong = Unauthorized if described is None else TokenWithoutProject
+            self._wrong.put(digest, wrong, now + min(_WRONG_SECONDS, self._lifetime))
+            return wrong
+        roles = frozenset(role.name for role in described.roles)
+        caller = Caller(described.user.id, described.project.id, roles)
+        until = min(now + self._lifetime, described.expires_at.timestamp())
+        self._right.put(digest, caller, until)
+        return caller
+
+    def _note(self, failure: str) -> None:
+        """Log what is wrong with Keystone when that changes: there may be many who ask."""
+        if failure and failure != self._failure:
+            self._log.warn("no token can be validated: {failure}", failure=failure)
+        elif self._failure and not failure:
+            self._log.info("tokens are validated again")
+        self._failure = failure
+
+
+def _timed_out(_result: object, timeout: float) -> Described:
+    raise SourceFailed(f"Keystone took longer than {timeout:g} seconds.")
