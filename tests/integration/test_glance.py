@@ -224,18 +224,18 @@ async def test_a_new_token_of_its_own_when_the_old_one_has_ended(cloud: Cloud) -
     image = await source.find(
         caller, await blocking(cloud.glance.image, str(caller.token), CONTENT)
     )
-    first = await source._tokens.get()
-    assert await source._tokens.get() == first
+    first = await source._keystone.own_token()
+    assert await source._keystone.own_token() == first
     await blocking(cloud.keystone.revoke, first)
     assert await read_all(await source.open(image), 65536) == CONTENT
-    assert await source._tokens.get() != first
+    assert await source._keystone.own_token() != first
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"password": "wrong"}, SourceRefused, "Keystone answers 401"),
-        ({"project": "nowhere"}, SourceRefused, "Keystone answers 401"),
+        ({"password": "wrong"}, SourceFailed, "cannot log in"),
+        ({"project": "nowhere"}, SourceFailed, "cannot log in"),
         # Somebody who may read only what everybody may.
         ({"username": "images-bob", "project": "other"}, ImageNotFound, "could not be found"),
         ({"username": "images-eve", "project": "images"}, SourceRefused, "own user read image"),
@@ -246,7 +246,7 @@ async def test_a_user_of_its_own_without_the_right(
     cloud: Cloud, options: dict[str, Any], error: type[BootvolError], message: str
 ) -> None:
     caller = await blocking(cloud.caller, "ann")
-    source = make("glance", cloud.options(**options), reactor)
+    source = make("glance", cloud.options(options), reactor)
     image = await source.find(
         caller, await blocking(cloud.glance.image, str(caller.token), CONTENT)
     )
@@ -387,7 +387,7 @@ def secured(cloud: Cloud, authority: trustme.CA) -> Iterator[dict[str, Any]]:
     ):
         yield {
             "endpoints": [f"https://localhost:{images.port}"],
-            "auth_url": f"https://localhost:{identity.port}/v3",
+            "keystone": {"url": f"https://localhost:{identity.port}"},
         }
 
 
@@ -397,12 +397,16 @@ async def test_a_private_authority(
 ) -> None:
     caller = await blocking(cloud.caller, "ann")
     number = await blocking(cloud.glance.image, str(caller.token), CONTENT)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    source = make("glance", cloud.options(**secured, ca=tmp_path / "ca.pem"), reactor)
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    keystone = {**secured.pop("keystone"), "ca": ca}
+    source = make("glance", cloud.options(keystone, **secured, ca=ca), reactor)
     image = await source.find(caller, number)
     assert await read_all(await source.open(image), 65536) == CONTENT
-    distrustful = make("glance", cloud.options(**secured), reactor)
+    distrustful = make("glance", cloud.options(keystone, **secured), reactor)
     with pytest.raises(SourceFailed, match="certificate verify failed"):
         await distrustful.find(caller, number)
-    with pytest.raises(SourceFailed, match="certificate verify failed"):
+    del keystone["ca"]
+    distrustful = make("glance", cloud.options(keystone, **secured, ca=ca), reactor)
+    with pytest.raises(SourceFailed, match="cannot log in"):
         await distrustful.open(image)

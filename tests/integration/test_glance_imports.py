@@ -84,7 +84,7 @@ class Site:
             return volume.read(len(data) + MIB) == data + bytes(MIB)
 
 
-async def _site(cloud: Cloud, folder: Path, **options: Any) -> Site:
+async def _site(cloud: Cloud, folder: Path, endpoint: str) -> Site:
     tokens = {user: await blocking(cloud.token, user) for user in ("ann", "bob")}
     callers = [
         # Who only looks at volumes needs to be nobody that the cloud knows.
@@ -92,14 +92,14 @@ async def _site(cloud: Cloud, folder: Path, **options: Any) -> Site:
         _TOKEN.format(token=tokens["ann"], tenant=TENANT, user="ann"),
         _TOKEN.format(token=tokens["bob"], tenant=OTHER_TENANT, user="bob"),
     ]
-    more = _IMPORTS + cloud.table(**options)
+    more = _IMPORTS + cloud.table(endpoint)
     return Site(cloud, Running(folder, more, identity="".join(callers)), tokens)
 
 
 @pytest_twisted.async_yield_fixture
 async def site(cloud: Cloud, tmp_path: Path) -> AsyncIterator[Site]:
     """A daemon that reads from Glance itself."""
-    made = await _site(cloud, tmp_path)
+    made = await _site(cloud, tmp_path, cloud.glance.url)
     yield made
     await made.running.stop()
 
@@ -114,7 +114,7 @@ def between(cloud: Cloud) -> Iterator[Front]:
 @pytest_twisted.async_yield_fixture
 async def shaky(cloud: Cloud, between: Front, tmp_path: Path) -> AsyncIterator[Site]:
     """A daemon that reaches Glance only through that."""
-    made = await _site(cloud, tmp_path, endpoints=[f"http://127.0.0.1:{between.port}"])
+    made = await _site(cloud, tmp_path, f"http://127.0.0.1:{between.port}")
     yield made
     await made.running.stop()
 

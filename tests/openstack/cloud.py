@@ -25,6 +25,19 @@ _PEOPLE: Final = {
     "bob": ("other", "member"),
 }
 
+_TABLE: Final = """
+[[sources]]
+name = "glance"
+plugin = "glance"
+endpoints = ["{endpoint}"]
+
+[sources.keystone]
+url = "{keystone}"
+username = "{user}"
+password = "{password}"
+project = "{user}"
+"""
+
 
 @attrs.frozen
 class Cloud:
@@ -61,25 +74,27 @@ class Cloud:
         """Return one of them as bootvol knows callers."""
         return Caller(user, self.projects.get(user, user), frozenset(), self.token(user))
 
-    def options(self, **more: Any) -> GlanceOptions:
-        """Return what an operator says of a source that reads this Glance."""
+    def options(self, keystone: dict[str, Any] | None = None, **more: Any) -> GlanceOptions:
+        """Return what an operator says of a source that reads this Glance.
+
+        :param keystone: what is said otherwise of its table of that name.
+        """
+        access = {
+            "url": self.keystone.url,
+            "username": SERVICE,
+            "password": PASSWORD,
+            "project": SERVICE,
+            **(keystone or {}),
+        }
         return GlanceOptions.model_validate(
-            {
-                "endpoints": [self.glance.url],
-                "auth_url": f"{self.keystone.url}/v3",
-                "username": SERVICE,
-                "password": PASSWORD,
-                "project": SERVICE,
-                **more,
-            }
+            {"endpoints": [self.glance.url], "keystone": access, **more}
         )
 
-    def table(self, **more: Any) -> str:
+    def table(self, endpoint: str) -> str:
         """Return the TOML of such a source."""
-        options = self.options(**more).model_dump(exclude_defaults=True, mode="json")
-        options["password"] = PASSWORD
-        lines = [f"{key} = {value!r}" for key, value in options.items()]
-        return "\n".join(["[[sources]]", 'name = "glance"', 'plugin = "glance"', *lines])
+        return _TABLE.format(
+            endpoint=endpoint, keystone=self.keystone.url, user=SERVICE, password=PASSWORD
+        )
 
 
 def port_of(url: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from hyperlink import DecodedURL
+from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
@@ -21,6 +22,9 @@ _LARGEST: Final = 4 * 1024 * 1024
 #: The statuses of answers that have an image's data.
 DATA: Final = frozenset({200, 206})
 
+#: What messages call it: where it is concerns no tenant.
+_NAME: Final = "Glance"
+
 _T = TypeVar("_T")
 
 
@@ -32,6 +36,8 @@ class Glance:
     :param reactor: its clock.
     :param stall: seconds without a byte after which an answer is broken off.
     """
+
+    _log = Logger()
 
     def __init__(
         self, endpoints: Sequence[str], client: Client, reactor: Any, stall: float
@@ -78,7 +84,7 @@ class Glance:
             if response.code != 200:
                 stop(response)
                 return response.code, None
-            return response.code, await read_json(response, self._reactor, self._stall, root.host)
+            return response.code, await self._read(response)
 
         return await self._each(ask)
 
@@ -88,6 +94,7 @@ class Glance:
             try:
                 return await ask(root)
             except SourceFailed as error:
+                self._log.warn("{root}: {failure}", root=root.to_text(), failure=error.message)
                 failed = error
                 # From now on it is the last to be asked.
                 self._endpoints.remove(root)
@@ -105,27 +112,25 @@ class Glance:
         sent = Headers(dict((headers or Headers()).getAllRawHeaders()))
         sent.setRawHeaders("X-Auth-Token", [token])
         url = root.child("v2", *path).replace(query=query)
-        response = await self._client.request("GET", to_ask(url), root.host, sent)
+        response = await self._client.request("GET", to_ask(url), _NAME, sent)
         try:
-            self._client.check_passing(response, root.host)
+            self._client.check_passing(response, _NAME)
         except SourceFailed:
             stop(response)
             raise
         return response
 
+    async def _read(self, response: IResponse) -> Any:
+        """Read an answer of bounded size.
 
-async def read_json(response: IResponse, reactor: Any, stall: float, host: str) -> Any:
-    """Read an answer of bounded size.
-
-    :param stall: seconds without a byte after which it is broken off.
-    :raises SourceFailed: it breaks off, or is no JSON.
-    """
-    stream = BodyStream(response, reactor, stall, None, 0, None)
-    text = memoryview(bytearray(_LARGEST))
-    try:
-        length = await stream.read_into(text)
-        return orjson.loads(text[:length])
-    except (ImageTruncated, orjson.JSONDecodeError):
-        raise SourceFailed(f"{host} answers with what is no JSON.") from None
-    finally:
-        await stream.close()
+        :raises SourceFailed: it breaks off, or is no JSON.
+        """
+        stream = BodyStream(response, self._reactor, self._stall, None, 0, None)
+        text = memoryview(bytearray(_LARGEST))
+        try:
+            length = await stream.read_into(text)
+            return orjson.loads(text[:length])
+        except (ImageTruncated, orjson.JSONDecodeError):
+            raise SourceFailed(f"{_NAME} answers with what is no JSON.") from None
+        finally:
+            await stream.close()

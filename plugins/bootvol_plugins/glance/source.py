@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from twisted.logger import Logger
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
@@ -19,44 +20,46 @@ from bootvol.errors import (
     SourceRefused,
     Unauthorized,
 )
-from bootvol.interfaces import IImageSource, IImageStream, ILocatedStream
+from bootvol.interfaces import IClosable, IImageSource, IImageStream, ILocatedStream
 from bootvol.model import Caller, Image
 from bootvol_plugins.glance.api import DATA, Glance
 from bootvol_plugins.glance.images import described, is_id, page, usable
 from bootvol_plugins.glance.options import GlanceOptions
-from bootvol_plugins.glance.tokens import OwnTokens
 from bootvol_plugins.http.client import Client, stop, trusting
 from bootvol_plugins.http.ranges import size_from
 from bootvol_plugins.http.stream import BodyStream
+from bootvol_plugins.keystone.api import Keystone
 
 #: How many images are listed at most, and how many are asked for at once.
 _MOST: Final = 10_000
 _PAGE: Final = 100
 
-#: What is answered where a part of the data might be had, but is not sent: its file is lost, its store
-#: knows no ranges, it is empty.
+#: What is answered where a part of the data might be had, but is not sent: its file is lost, its
+#: store knows no ranges, it is empty.
 _WITHOUT: Final = frozenset({204, 400, 416})
 _MISSING: Final = frozenset({404, 410})
 
 _T = TypeVar("_T")
 
 
-@implementer(IImageSource)
+@implementer(IImageSource, IClosable)
 class GlanceSource:
     """An image is its id in Glance.
 
     :param name: what the operator calls this source.
-    :param tokens: bootvol's own, to read images with.
+    :param keystone: gives out tokens of bootvol's own, to read images with.
     :param reactor: its clock.
     :param stall: seconds that Glance may send nothing, while something is wanted.
     """
 
+    _log = Logger()
+
     def __init__(
-        self, name: str, glance: Glance, tokens: OwnTokens, reactor: Any, stall: float
+        self, name: str, glance: Glance, keystone: Keystone, reactor: Any, stall: float
     ) -> None:
         self.name = name
         self._glance = glance
-        self._tokens = tokens
+        self._keystone = keystone
         self._reactor = reactor
         self._stall = stall
 
@@ -160,12 +163,25 @@ class GlanceSource:
         self, ask: Callable[[str], Awaitable[tuple[int, _T]]]
     ) -> tuple[int, _T]:
         """Ask with bootvol's own token, and with a new one where Glance no longer takes it."""
-        token = await self._tokens.get()
+        token = await self._own_token()
         code, answer = await ask(token)
         if code == 401:
-            self._tokens.drop(token)
-            code, answer = await ask(await self._tokens.get())
+            self._keystone.forget(token)
+            code, answer = await ask(await self._own_token())
         return code, answer
+
+    async def _own_token(self) -> str:
+        try:
+            return await self._keystone.own_token()
+        except SourceFailed as error:
+            self._log.warn("{failure}", failure=error.message)
+            raise SourceFailed(
+                "bootvol's own user cannot log in to Keystone for now.", error.retry_after
+            ) from error
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IClosable.close`."""
+        await self._keystone.close()
 
     def _stream(
         self, response: IResponse, image: Image, location: str | None, offset: int = 0
@@ -198,7 +214,8 @@ def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
     agent = Agent(reactor, trusting(options.ca), connectTimeout=options.timeout)
     client = Client(agent, reactor, options.timeout)
     glance = Glance(options.endpoints, client, reactor, options.stall)
-    return GlanceSource(name, glance, OwnTokens(options, client, reactor), reactor, options.stall)
+    keystone = Keystone(options.keystone, reactor)
+    return GlanceSource(name, glance, keystone, reactor, options.stall)
 
 
 def _token(caller: Caller) -> str:
