@@ -13,10 +13,12 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
+from bootvol.model import Caller
 from bootvol.testing.backends import noise
 from tests import images
 from tests.daemons import OTHER_TENANT, TENANT, Running, pause
 from tests.openstack.cloud import Cloud, blocking, port_of
+from tests.openstack.identity import PASSWORD
 from tests.proxies import Front, front
 
 MIB: Final = 1024 * 1024
@@ -237,3 +239,39 @@ async def test_glance_goes_away_and_comes_back(shaky: Site, between: Front) -> N
         await blocking(glance.start)
     assert await shaky.ended(volume) == ("available", None)
     assert shaky.holds(data)
+
+
+@ensureDeferred
+async def test_callers_that_keystone_knows(cloud: Cloud, tmp_path: Path) -> None:
+    access = cloud.options().keystone
+    identity = f"""
+[identity]
+plugin = "keystone"
+url = "{access.url}"
+username = "{access.username}"
+password = "{PASSWORD}"
+project = "{access.project}"
+"""
+    more = _IMPORTS + cloud.table(cloud.glance.url)
+    running = Running(tmp_path, more, identity=identity)
+    try:
+        ann, bob = await blocking(cloud.caller, "ann"), await blocking(cloud.caller, "bob")
+        data = content()
+        number = await blocking(cloud.glance.image, str(ann.token), data)
+        wanted = {"volume": {"size": 1, "imageRef": number}}
+
+        async def call(caller: Caller, method: str, path: str, body: Any = None) -> Any:
+            path = f"/v1.1/{caller.tenant}/os-volumes{path}"
+            return await running.request(method, path, body, caller.token)
+
+        assert (await call(bob, "POST", "", wanted)).status == 404
+        volume = (await call(ann, "POST", "", wanted)).json["volume"]
+        while volume["status"] in ("creating", "downloading"):
+            await pause(0.05)
+            volume = (await call(ann, "GET", f"/{volume['id']}")).json["volume"]
+        assert volume["status"] == "available"
+        (file,) = running.files()
+        with file.open("rb") as stored:
+            assert stored.read(len(data)) == data
+    finally:
+        await running.stop()
