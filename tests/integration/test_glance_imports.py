@@ -146,11 +146,15 @@ async def test_a_volume_of_an_image(
 
 @ensureDeferred
 async def test_what_is_refused_at_once(site: Site, tmp_path: Path) -> None:
-    large = await site.image(images.qcow2(tmp_path), disk_format="qcow2", min_disk=2)
+    images.qemu_img("create", "-q", "-f", "qcow2", tmp_path / "2.qcow2", "2G")
+    # Small as it is, Glance has seen how large the disk in it is.
+    thin = await site.image((tmp_path / "2.qcow2").read_bytes(), disk_format="qcow2")
+    large = await site.image(b"x", min_disk=2)
     queued = await site.image(None)
     packed = await site.image(b"x", container_format="ovf")
     private = await site.image(content())
     for reference, who, status, message in (
+        (thin, "ann", 400, "larger than volume size"),
         (large, "ann", 400, "larger than volume size"),
         (queued, "ann", 400, "is queued"),
         (packed, "ann", 400, "container format ovf"),

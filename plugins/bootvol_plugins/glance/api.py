@@ -75,7 +75,6 @@ class Glance:
         """Ask for JSON; return the answer's status, and what came if that is 200.
 
         :param path: its segments after the version.
-
         :raises SourceFailed: none of the endpoints answers for now, or in JSON.
         """
 

@@ -38,6 +38,8 @@ _PAGE: Final = 100
 #: store knows no ranges, it is empty.
 _WITHOUT: Final = frozenset({204, 400, 416})
 _MISSING: Final = frozenset({404, 410})
+#: What somebody is answered who has no business there.
+_UNKNOWN: Final = frozenset({401, 403})
 
 _T = TypeVar("_T")
 
@@ -64,8 +66,14 @@ class GlanceSource:
         self._stall = stall
 
     async def images(self, caller: Caller) -> Sequence[Image]:
-        """See :meth:`bootvol.interfaces.IImageSource.images`; what no volume can be is left out."""
-        token = _token(caller)
+        """See :meth:`bootvol.interfaces.IImageSource.images`; what no volume can be is left out.
+
+        Whom Glance does not know may use none of its images, but those of other sources.
+        """
+        try:
+            token = _token(caller)
+        except Unauthorized:
+            return []
         found: list[Image] = []
         marker: list[tuple[str, str]] = []
         for _ in range(_MOST // _PAGE):
@@ -77,8 +85,10 @@ class GlanceSource:
                 *marker,
             ]
             code, answer = await self._glance.get_json(token, ["images"], query)
+            if code in _UNKNOWN:
+                return []
             if code != 200:
-                raise _refusal(code, "the list of images")
+                raise SourceFailed(f"Glance answers {code} to the question which images there are.")
             part = page(answer)
             for each in part.images:
                 try:
@@ -221,11 +231,12 @@ def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
 def _token(caller: Caller) -> str:
     """Return what Glance knows the caller by.
 
-    :raises Unauthorized: there is nothing.
+    :raises Unauthorized: there is nothing, or what can be no token of Keystone's.
     """
-    if caller.token is None:
+    token = caller.token or ""
+    if not token or not token.isascii() or not token.isprintable():
         raise Unauthorized
-    return caller.token
+    return token
 
 
 def _refusal(code: int, reference: str) -> BootvolError:

@@ -191,7 +191,9 @@ class ImageSourceContract(Contract):
 
     @ensureDeferred
     async def test_says_where_it_lies_if_provided(self, subject: Subject) -> None:
-        stream = await subject.source.open(await subject.source.find(CALLER, subject.known[0]))
+        stream = await subject.source.open(
+            await subject.source.find(subject.caller, subject.known[0])
+        )
         if ILocatedStream.providedBy(stream):
             verifyObject(ILocatedStream, stream)
             location = ILocatedStream(stream).location
