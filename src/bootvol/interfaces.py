@@ -117,12 +117,12 @@ class IImageSource(Interface):
     async def open(image: Image, offset: int = 0, validator: str | None = None) -> IImageStream:
         """Open an image that :meth:`find` returned, perhaps hours or a restart ago.
 
+        There is no caller any more; that one may have the image was settled when it was found.
+
         :param offset: where the stream should begin, in bytes from the image's start.  A source
             that cannot begin there, or whose image is not the one of ``validator`` any more,
             begins at 0, and says so in the stream's ``offset``.
         :param validator: of the stream that was read up to ``offset``; None goes with offset 0.
-        There is no caller any more; that one may have the image was settled when it was found.
-
         :raises bootvol.errors.ImageNotFound: it is no longer there.
         :raises bootvol.errors.SourceFailed: the source does not answer.
         """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import ssl
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -60,21 +58,18 @@ class Glance:
 
     :param folder: everything of it.
     :param keystone: says whom a token speaks for.
-    :param tls: the files of a certificate for localhost and of its key, for https.
     :ivar url: its root, without a slash at the end.
     """
 
-    def __init__(
-        self, folder: Path, keystone: Keystone, tls: tuple[Path, Path] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, keystone: Keystone) -> None:
         self._folder = folder
         self._keystone = keystone
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._file = folder / "glance-api.conf"
         env = {"OS_GLANCE_CONFIG_DIR": str(folder), "OS_GLANCE_CONFIG_FILES": self._file.name}
         application = "glance.wsgi.api:application"
-        self._served = Served(application, port, folder, env, threads=4, tls=tls)
+        self._served = Served(application, port, folder, env, threads=4)
 
     def make(self) -> None:
         """Write its files and its database, and make its user."""
@@ -96,15 +91,6 @@ class Glance:
     def kill(self) -> None:
         """End it at once.  Idempotent."""
         self._served.kill()
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Have it take connections and answer nothing, until the block ends."""
-        self._served.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._served.signal(signal.SIGCONT)
 
     def image(self, token: str, content: bytes | None, **more: Any) -> str:
         """Make an image; return its id.
@@ -161,21 +147,16 @@ class Glance:
             {"Content-Type": kind, "X-Auth-Token": token},
             method=method,
         )
-        # Its certificate, if any, is a test's own.
-        context = ssl._create_unverified_context() if self.url.startswith("https") else None
-        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             content: bytes = answer.read()
             return content
 
 
 @contextmanager
-def glance(keystone: Keystone, tls: tuple[Path, Path] | None = None) -> Iterator[Glance]:
-    """Run a Glance until the block ends.  Blocks.
-
-    :param tls: the files of a certificate for localhost and of its key, for https.
-    """
+def glance(keystone: Keystone) -> Iterator[Glance]:
+    """Run a Glance until the block ends.  Blocks."""
     folder = Path(tempfile.mkdtemp(prefix="bootvol-glance-"))
-    made = Glance(folder, keystone, tls)
+    made = Glance(folder, keystone)
     try:
         made.make()
         made.start()
