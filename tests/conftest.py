@@ -14,7 +14,8 @@ from bootvol.store.database import Database
 from bootvol.threads import Threads
 from tests import ceph, guest, lvm, postgresql
 from tests.daemons import EMBEDDED, Running, reactor
-from tests.openstack import identity
+from tests.openstack import identity, images
+from tests.openstack.cloud import Cloud
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,6 +91,13 @@ def keystone() -> Iterator[identity.Keystone]:
     """A Keystone that serves the whole run: make projects and users of your own."""
     with identity.keystone() as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def cloud(keystone: identity.Keystone) -> Iterator[Cloud]:
+    """That Keystone, and a Glance that serves the whole run."""
+    with images.glance(keystone) as service:
+        yield Cloud.of(keystone, service)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
-"""A forward proxy for tests: absolute URIs and CONNECT, over real sockets."""
+"""Proxies for tests, over real sockets: one to ask through, and one that stands before a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -125,5 +125,92 @@ def forward_proxy(names: dict[str, str]) -> Iterator[ForwardProxy]:
     proxy.port = listening.getHost().port
     try:
         yield proxy
+    finally:
+        pytest_twisted.blockon(listening.stopListening())
+
+
+class Front(Factory):
+    """Passes connections on, and breaks some of those that carry much.
+
+    :param port: where they go, on this machine.
+    :param most: how many bytes of a server's answers one carries, until it breaks.
+    :param times: how many break.
+    :ivar broke: called when one has.
+    :ivar said: what clients sent, piece by piece.
+    :ivar port: where it listens.
+    """
+
+    noisy = False
+
+    def __init__(self, port: int, most: int, times: int) -> None:
+        self.most = most
+        self.times = times
+        self.broke: Callable[[], None] = lambda: None
+        self.said: list[bytes] = []
+        self.port = 0
+        self._to = port
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """See IProtocolFactory."""
+        return _Caller(self, TCP4ClientEndpoint(reactor, "127.0.0.1", self._to))
+
+
+class _Caller(_Side):
+    """The end that asks; what it says is kept until there is another end."""
+
+    def __init__(self, proxy: Front, to: TCP4ClientEndpoint) -> None:
+        self._proxy = proxy
+        self._to = to
+        self._said = b""
+
+    def connectionMade(self) -> None:
+        """Connect to the server."""
+        made = connectProtocol(self._to, _Answerer(self._proxy))
+        made.addCallbacks(self._connected, lambda _failure: self.transport.loseConnection())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on, as soon as that can be."""
+        self._proxy.said.append(data)
+        if self.other is None:
+            self._said += data
+        super().dataReceived(data)
+
+    def _connected(self, server: _Side) -> None:
+        self.tie(server)
+        server.transport.write(self._said)
+
+
+class _Answerer(_Side):
+    """The end that answers."""
+
+    def __init__(self, proxy: Front) -> None:
+        self._proxy = proxy
+        self._passed = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on, but for what is too much."""
+        self._passed += len(data)
+        if self._passed <= self._proxy.most or not self._proxy.times:
+            super().dataReceived(data)
+        elif self.other is not None:
+            self._proxy.times -= 1
+            self._proxy.broke()
+            self.transport.abortConnection()
+
+
+@contextmanager
+def front(port: int, most: int = 0, times: int = 0, tls: Any = None) -> Iterator[Front]:
+    """Stand before a server until the block ends; sync fixtures only.  See :class:`Front`.
+
+    :param tls: a context factory, to be reached by TLS.
+    """
+    made = Front(port, most, times)
+    if tls is None:
+        listening = reactor.listenTCP(0, made, interface="127.0.0.1")
+    else:
+        listening = reactor.listenSSL(0, made, tls, interface="127.0.0.1")
+    made.port = listening.getHost().port
+    try:
+        yield made
     finally:
         pytest_twisted.blockon(listening.stopListening())

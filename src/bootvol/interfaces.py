@@ -104,11 +104,20 @@ class IImageSource(Interface):
         :param reference: an id or a URL, as a client sent it: hostile until proven otherwise.
         :raises bootvol.errors.ImageNotFound: it means nothing here; another source may know it.
         :raises bootvol.errors.InvalidImageRef: it is meant for this source but is not allowed.
+        :raises bootvol.errors.ImageNotReady: the source does not have all of it yet.
+        :raises bootvol.errors.ImageUnusable: the source does not let anybody use it.
+        :raises bootvol.errors.UnsupportedFormat: it is known to be in a format that is not read.
+        :raises bootvol.errors.Unauthorized: the source has a say of its own about callers, and does
+            not know this one by :attr:`bootvol.model.Caller.token`.
+        :raises bootvol.errors.Forbidden: it does, and the caller may not have the image.
         :raises bootvol.errors.SourceFailed: the source does not answer.
+        :raises bootvol.errors.SourceRefused: it will not give the image out.
         """
 
     async def open(image: Image, offset: int = 0, validator: str | None = None) -> IImageStream:
         """Open an image that :meth:`find` returned, perhaps hours or a restart ago.
+
+        There is no caller any more; that one may have the image was settled when it was found.
 
         :param offset: where the stream should begin, in bytes from the image's start.  A source
             that cannot begin there, or whose image is not the one of ``validator`` any more,

@@ -27,11 +27,16 @@ ROOT: Final = "vda"
 
 @attrs.frozen
 class Caller:
-    """Who asks, as the identity plugin says."""
+    """Who asks, as the identity plugin says.
+
+    :ivar token: what the caller has shown, for sources that have their own say about who may have
+        an image; it is set where requests come in, and kept nowhere.
+    """
 
     user: str
     tenant: str
     roles: frozenset[str] = frozenset()
+    token: str | None = attrs.field(default=None, repr=False, eq=False)
 
 
 @attrs.frozen
@@ -52,6 +57,7 @@ class Image:
     :ivar min_disk_gib: the smallest volume that the image's maker allows.
     :ivar digest: of what the source sends, if it states one.
     :ivar validator: as of a stream of the image, where the source knows it without opening one.
+    :ivar disk_bytes: length of the disk in it, where it is in a container and the source knows.
     """
 
     id: str
@@ -62,6 +68,7 @@ class Image:
     min_disk_gib: int = 0
     digest: Digest | None = None
     validator: str | None = None
+    disk_bytes: int | None = None
 
 
 @attrs.frozen

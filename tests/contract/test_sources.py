@@ -4,14 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import pytest_twisted
+from twisted.internet.task import deferLater
 from twisted.web.static import File
 
 from bootvol.interfaces import PluginContext
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
 from bootvol_plugins.directory import DirectorySource
+from bootvol_plugins.glance.source import make
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.source import HttpSource
+from tests.openstack.cloud import Cloud
 from tests.servers import Server, serve
 
 CONTENT = noise(3 * 1024 * 1024 + 777)
@@ -48,3 +52,16 @@ class TestHttp(ImageSourceContract):
         options = HttpOptions(allow=[server.url], networks=["127.0.0.0/8", "::1/128"])
         source = HttpSource(context.name, options, context.reactor)
         return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)
+
+
+class TestGlance(ImageSourceContract):
+    """The source over a real Glance."""
+
+    @pytest.fixture
+    def subject(self, context: PluginContext, cloud: Cloud) -> Iterator[Subject]:
+        caller = cloud.caller("ann")
+        image = cloud.glance.image(str(caller.token), CONTENT)
+        source = make(context.name, cloud.options(), context.reactor)
+        yield Subject(source, (image, CONTENT), caller=caller)
+        # Let connections end before anything blocks: gunicorn waits for that.
+        pytest_twisted.blockon(deferLater(context.reactor, 0.01, lambda: None))

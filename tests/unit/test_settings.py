@@ -9,6 +9,7 @@ import pytest
 
 from bootvol import passwords, settings
 from bootvol.errors import ConfigurationError
+from bootvol_plugins.glance.options import GlanceOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +99,41 @@ def test_the_file_of_the_repository_explains_exports(tmp_path: Path) -> None:
     assert shown.model_fields_set == set(settings.TlsExports.model_fields)
     assert shown.directory == tmp_path / "var" / "exports"
     assert shown.ports == settings.TlsExports.model_fields["ports"].default
+
+
+def test_the_file_of_the_repository_explains_glance(tmp_path: Path) -> None:
+    comment = (ROOT / "twistd.conf").read_text().partition('Plugin "glance":')[2]
+    table = "".join(
+        line.removeprefix("# ") for line in comment.partition("#\n")[2].splitlines(True)
+    )
+    (tmp_path / "password").write_text("secret\n")
+    table = table.replace("file:/etc/bootvol/keystone-password", "file:password")
+    options = load(tmp_path, f"{LEAST}\n{table}").sources[-1].options
+    assert isinstance(options, GlanceOptions)
+    assert options.endpoints == ["https://glance.example.org:9292"]
+    assert options.keystone.password is not None
+    assert options.keystone.password.get_secret_value() == "secret"
+    assert "'secret'" not in repr(options)
+    for key in set(GlanceOptions.model_fields) - {"keystone"}:
+        assert f"\n#   {key} " in comment
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("endpoints = []", "endpoints"),
+        ('endpoints = ["glance"]', "endpoints"),
+        ('endpoints = ["http://u:p@glance"]', "endpoints"),
+        ('endpoints = ["http://glance?x=1"]', "query"),
+        ('endpoints = ["http://glance"]\ntimeout = 0', "timeout"),
+    ],
+)
+def test_mistakes_with_glance(tmp_path: Path, line: str, complaint: str) -> None:
+    keystone = '[sources.keystone]\nurl = "http://k"\nusername = "u"\npassword = "secret"\n'
+    table = f'[[sources]]\nname = "g"\nplugin = "glance"\n{line}\n{keystone}'
+    with pytest.raises(ConfigurationError, match=complaint) as caught:
+        load(tmp_path, f"{LEAST}\n{table}")
+    assert "secret" not in str(caught.value)
 
 
 def test_limits(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bootvol_plugins.http.client import Client, stop, trusting
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import parse, to_ask
 from bootvol_plugins.keystone.flights import Flights
-from bootvol_plugins.keystone.options import KeystoneOptions
+from bootvol_plugins.keystone.options import Access
 
 #: The most bytes that are read of an answer; without the catalog it has one or two thousand.
 _LARGEST: Final = 256 * 1024
@@ -68,7 +68,7 @@ class Keystone:
     What it raises names the server: it is for the log.
     """
 
-    def __init__(self, options: KeystoneOptions, reactor: Any) -> None:
+    def __init__(self, options: Access, reactor: Any) -> None:
         """Blocks on the disk.
 
         :raises bootvol.errors.ConfigurationError: the authorities cannot be read.
@@ -102,6 +102,18 @@ class Keystone:
             return None
         self._check(response, 200, "bootvol's question about a token")
         return await self._read(response)
+
+    async def own_token(self) -> str:
+        """Return a token of bootvol's own user that is valid for a while yet.
+
+        :raises SourceFailed: Keystone does not give one out.
+        """
+        return (await self._own_token()).text
+
+    def forget(self, token: str) -> None:
+        """Use a token of bootvol's own no more: somebody has not taken it."""
+        if self._own is not None and self._own.text == token:
+            self._own = None
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -14,17 +14,14 @@ _VERSION: Final = "v3"
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
-class KeystoneOptions(Options):
-    """``[identity]`` of this plugin.
+class Access(Options):
+    """How Keystone is reached by a user of bootvol's own.
 
     :ivar url: Keystone's, with or without ``/v3``.
-    :ivar username: bootvol's own user, who may validate tokens; with ``password`` and ``project``.
+    :ivar username: that user's; with ``password`` and ``project``.
     :ivar application_credential_id: that user's application credential, in place of these.
     :ivar ca: a PEM file of the authorities that Keystone is trusted by; without one, the system's.
-    :ivar timeout: seconds in which a token must have been validated.
-    :ivar cache_seconds: how long an answer is good for, so that a token that was revoked, or a role
-        that was taken away, may count so long still.
-    :ivar cache_tokens: how many answers are kept.
+    :ivar timeout: seconds that Keystone may take for an answer.
     """
 
     url: str
@@ -37,8 +34,6 @@ class KeystoneOptions(Options):
     application_credential_secret: Secret | None = None
     ca: ConfigPath | None = None
     timeout: float = Field(default=10.0, gt=0, le=600)
-    cache_seconds: float = Field(default=60.0, ge=0, le=3600)
-    cache_tokens: int = Field(default=10_000, ge=1, le=1_000_000)
 
     @field_validator("url")
     @classmethod
@@ -83,3 +78,15 @@ class KeystoneOptions(Options):
         # It is for one project: none may be asked for.
         method = "application_credential"
         return {"auth": {"identity": {"methods": [method], method: credential}}}
+
+
+class KeystoneOptions(Access):
+    """``[identity]`` of this plugin: its user may validate tokens, within ``timeout``.
+
+    :ivar cache_seconds: how long an answer is good for, so that a token that was revoked, or a role
+        that was taken away, may count so long still.
+    :ivar cache_tokens: how many answers are kept.
+    """
+
+    cache_seconds: float = Field(default=60.0, ge=0, le=3600)
+    cache_tokens: int = Field(default=10_000, ge=1, le=1_000_000)

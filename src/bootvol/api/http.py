@@ -37,6 +37,8 @@ from bootvol.errors import (
     Unauthorized,
     UnsupportedContentType,
 )
+from bootvol.interfaces import IIdentity
+from bootvol.model import Caller
 
 #: The largest body that is read, in bytes; Nova's own limit (reference, section 2.1).
 LARGEST_BODY: Final = 114688
@@ -96,6 +98,15 @@ def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
     if not found:
         raise Unauthorized
     return found.decode("utf-8", "surrogateescape")
+
+
+async def caller(request: IRequest, identity: IIdentity) -> Caller:
+    """Return who asks, with the token that says so.
+
+    :raises Unauthorized: nobody that is known.
+    """
+    shown = token(request)
+    return attrs.evolve(await identity.authenticate(shown), token=shown)
 
 
 def address(request: IRequest) -> str:

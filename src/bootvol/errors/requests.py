@@ -63,6 +63,23 @@ class InvalidImageRef(InvalidRequest):
     default_message = "Invalid imageRef provided."
 
 
+class ImageNotReady(InvalidRequest):
+    """The image is known, but its source does not have it whole yet."""
+
+    code = "image-not-ready"
+    retryable = True
+    remedy = "Wait until the image is active; then send the request again."
+    default_message = "The image is not active yet."
+
+
+class ImageUnusable(InvalidRequest):
+    """The image is known, but its source does not let it be used."""
+
+    code = "image-unusable"
+    remedy = "Have the image activated, or use another one."
+    default_message = "The image is not active."
+
+
 class ImageLargerThanVolume(InvalidRequest):
     """The image is known to need a larger volume."""
 

@@ -218,5 +218,6 @@ def _check_fits(image: Image, size_gib: int) -> None:
     if image.format not in PLAIN:
         # It may come in a container, which may be larger than the disk in it.
         most = largest_container(most)
-    if image.min_disk_gib > size_gib or size > most:
+    disk = image.disk_bytes or 0
+    if image.min_disk_gib > size_gib or disk > size_gib * GIB or size > most:
         raise ImageLargerThanVolume

@@ -55,11 +55,13 @@ class Subject:
     :ivar known: a reference that the source finds, and the bytes that it leads to: at least
         1 MiB, and no multiple of 4 KiB.
     :ivar lists: whether :meth:`IImageSource.images` tells of it.
+    :ivar caller: somebody who may have it.
     """
 
     source: IImageSource
     known: tuple[str, bytes]
     lists: bool = True
+    caller: Caller = CALLER
 
 
 async def read_all(stream: IImageStream, size: int) -> bytes:
@@ -98,7 +100,7 @@ class ImageSourceContract(Contract):
     @ensureDeferred
     async def test_finds_and_describes(self, subject: Subject) -> None:
         reference, content = subject.known
-        image = await subject.source.find(CALLER, reference)
+        image = await subject.source.find(subject.caller, reference)
         assert image.source == subject.source.name
         assert image.id
         assert image.name
@@ -106,13 +108,13 @@ class ImageSourceContract(Contract):
 
     @ensureDeferred
     async def test_finds_again_by_the_id(self, subject: Subject) -> None:
-        image = await subject.source.find(CALLER, subject.known[0])
-        assert await subject.source.find(CALLER, image.id) == image
+        image = await subject.source.find(subject.caller, subject.known[0])
+        assert await subject.source.find(subject.caller, image.id) == image
 
     @ensureDeferred
     async def test_lists_sorted(self, subject: Subject) -> None:
-        listed = [image.id for image in await subject.source.images(CALLER)]
-        image = await subject.source.find(CALLER, subject.known[0])
+        listed = [image.id for image in await subject.source.images(subject.caller)]
+        image = await subject.source.find(subject.caller, subject.known[0])
         assert listed == sorted(listed)
         assert (image.id in listed) is subject.lists
 
@@ -120,13 +122,13 @@ class ImageSourceContract(Contract):
     async def test_unknown_and_hostile_references(self, subject: Subject) -> None:
         for reference in _HOSTILE:
             with pytest.raises((ImageNotFound, InvalidImageRef)):
-                await subject.source.find(CALLER, reference)
+                await subject.source.find(subject.caller, reference)
 
     @pytest.mark.parametrize("size", [4096, 65536, 1024 * 1024, 8 * 1024 * 1024])
     @ensureDeferred
     async def test_sends_the_bytes(self, subject: Subject, size: int) -> None:
         reference, content = subject.known
-        stream = await subject.source.open(await subject.source.find(CALLER, reference))
+        stream = await subject.source.open(await subject.source.find(subject.caller, reference))
         verifyObject(IImageStream, stream)
         assert stream.size in (None, len(content))
         assert await read_all(stream, size) == content
@@ -135,7 +137,7 @@ class ImageSourceContract(Contract):
     async def test_opens_what_was_stored(self, subject: Subject) -> None:
         """An image is kept as plain values between its finding and its opening."""
         reference, content = subject.known
-        stored = attrs.asdict(await subject.source.find(CALLER, reference))
+        stored = attrs.asdict(await subject.source.find(subject.caller, reference))
         digest = stored["digest"]
         image = Image(**{**stored, "digest": Digest(**digest) if digest else None})
         assert await read_all(await subject.source.open(image), 65536) == content
@@ -144,7 +146,7 @@ class ImageSourceContract(Contract):
     async def test_goes_on_where_it_is_asked_to(self, subject: Subject) -> None:
         """Or begins anew, and says so: a source need not be able to."""
         reference, content = subject.known
-        image = await subject.source.find(CALLER, reference)
+        image = await subject.source.find(subject.caller, reference)
         first = await subject.source.open(image)
         await first.close()
         for offset in (0, 1, 65536, len(content) - 1, len(content)):
@@ -157,7 +159,7 @@ class ImageSourceContract(Contract):
     @ensureDeferred
     async def test_begins_anew_when_the_image_is_another(self, subject: Subject) -> None:
         reference, content = subject.known
-        image = await subject.source.find(CALLER, reference)
+        image = await subject.source.find(subject.caller, reference)
         for validator in ("not the one", "", None):
             stream = await subject.source.open(image, 4096, validator)
             assert stream.offset == 0
@@ -166,7 +168,7 @@ class ImageSourceContract(Contract):
     @ensureDeferred
     async def test_streams_are_independent(self, subject: Subject) -> None:
         reference, content = subject.known
-        image = await subject.source.find(CALLER, reference)
+        image = await subject.source.find(subject.caller, reference)
         first, second = await subject.source.open(image), await subject.source.open(image)
         buffer = memoryview(bytearray(4096))
         assert await first.read_into(buffer) == 4096
@@ -176,7 +178,7 @@ class ImageSourceContract(Contract):
     @ensureDeferred
     async def test_gives_its_file_if_provided(self, subject: Subject) -> None:
         reference, content = subject.known
-        stream = await subject.source.open(await subject.source.find(CALLER, reference))
+        stream = await subject.source.open(await subject.source.find(subject.caller, reference))
         if IFileStream.providedBy(stream):
             verifyObject(IFileStream, stream)
             file = IFileStream(stream)
@@ -189,7 +191,9 @@ class ImageSourceContract(Contract):
 
     @ensureDeferred
     async def test_says_where_it_lies_if_provided(self, subject: Subject) -> None:
-        stream = await subject.source.open(await subject.source.find(CALLER, subject.known[0]))
+        stream = await subject.source.open(
+            await subject.source.find(subject.caller, subject.known[0])
+        )
         if ILocatedStream.providedBy(stream):
             verifyObject(ILocatedStream, stream)
             location = ILocatedStream(stream).location
@@ -198,7 +202,7 @@ class ImageSourceContract(Contract):
 
     @ensureDeferred
     async def test_close_at_any_time(self, subject: Subject) -> None:
-        image = await subject.source.find(CALLER, subject.known[0])
+        image = await subject.source.find(subject.caller, subject.known[0])
         unread = await subject.source.open(image)
         await unread.close()
         await unread.close()
@@ -210,7 +214,7 @@ class ImageSourceContract(Contract):
     async def test_a_cancelled_opening_leaves_nothing_open(
         self, context: PluginContext, subject: Subject
     ) -> None:
-        image = await subject.source.find(CALLER, subject.known[0])
+        image = await subject.source.find(subject.caller, subject.known[0])
         await (await subject.source.open(image)).close()
         before = await _descriptors(context, 0)
         for _ in range(10):
@@ -222,7 +226,7 @@ class ImageSourceContract(Contract):
 
     @ensureDeferred
     async def test_a_cancelled_read_leaves_the_memory_alone(self, subject: Subject) -> None:
-        image = await subject.source.find(CALLER, subject.known[0])
+        image = await subject.source.find(subject.caller, subject.known[0])
         stream = await subject.source.open(image)
         buffer = bytearray(1024 * 1024)
         reading = Deferred.fromCoroutine(stream.read_into(memoryview(buffer)))

@@ -13,7 +13,7 @@ from twisted.web.http import MULTIPLE_CHOICE
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import NotFound as UnknownPath
 
-from bootvol.api.http import Reply, answer, token, told, write
+from bootvol.api.http import Reply, answer, caller, told, write
 
 # Each declares its calls.
 from bootvol.api.nova import (  # noqa: F401
@@ -96,10 +96,10 @@ class NovaApi:
         :raises Unauthorized: nobody that is known.
         :raises MalformedUrl: somebody, but of another tenant.
         """
-        caller = await self._identity.authenticate(token(request))
-        if caller.tenant != tenant:
+        found = await caller(request, self._identity)
+        if found.tenant != tenant:
             raise MalformedUrl
-        return caller
+        return found
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Answer with the fault that belongs to what was raised."""

@@ -1,0 +1,42 @@
+"""What the operator says of a glance source."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from bootvol.options import ConfigPath, Options
+from bootvol_plugins.http.urls import Refused, parse
+from bootvol_plugins.keystone.options import Access
+
+
+class GlanceOptions(Options):
+    """``[[sources]]`` of this plugin.
+
+    :ivar endpoints: URLs of Glance's API, without the version; the next is asked when one fails.
+    :ivar keystone: where bootvol's own user logs in, who may read every image.
+    :ivar ca: a PEM file of the authorities that Glance is trusted by; without one, the system's.
+    :ivar timeout: seconds that Glance may take to begin its answer.
+    :ivar stall: seconds that it may then send nothing, while something is wanted.
+    """
+
+    endpoints: list[str] = Field(min_length=1)
+    keystone: Access
+    ca: ConfigPath | None = None
+    timeout: float = Field(default=10.0, gt=0, le=600)
+    stall: float = Field(default=60.0, gt=0, le=3600)
+
+    @field_validator("endpoints")
+    @classmethod
+    def _roots(cls, value: list[str]) -> list[str]:
+        return [_root(each) for each in value]
+
+
+def _root(text: str) -> str:
+    """Return a URL that paths can be put behind."""
+    try:
+        url = parse(text)
+    except Refused as error:
+        raise ValueError(f"{text!r} {error}") from None
+    if url.query:
+        raise ValueError(f"{text!r} has a query")
+    return text.rstrip("/")
