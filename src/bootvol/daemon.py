@@ -23,6 +23,7 @@ from twisted.web.server import Site
 
 from bootvol import plugins, settings
 from bootvol.api.embedded.identity import dialects
+from bootvol.api.embedded.images import ImageApi
 from bootvol.api.http import ApiRoot, Dialect, make_site
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.cache import Answers
@@ -155,6 +156,7 @@ class Daemon(Service):
         nova = NovaApi(identity, core, Answers(lambda: database.version))
         root = ApiRoot(
             *dialects(ILogin(identity, None), config.availability_zone),
+            ImageApi(identity, images, core.rates).dialect,
             Dialect((), nova.app.resource(), fault),
             public_url=config.api.public_url,
         )

@@ -60,6 +60,7 @@ class Image:
     :ivar min_disk_gib: the smallest volume that the image's maker allows.
     :ivar digest: of what the source sends, if it states one.
     :ivar validator: as of a stream of the image, where the source knows it without opening one.
+    :ivar changed_at: seconds since 1970 when its bytes became what they are; None if unknown.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Image:
     min_disk_gib: int = 0
     digest: Digest | None = None
     validator: str | None = None
+    changed_at: float | None = None
 
 
 @attrs.frozen

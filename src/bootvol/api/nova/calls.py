@@ -126,6 +126,7 @@ class Call(Document):
     :ivar status: of the answer, when all went well.
     :ivar entity: the name of the object in the body; None where the body itself is that.
     :ivar paged: it lists, and takes ``limit`` and ``offset``.
+    :ivar query: what else may stand in the query.
     :ivar admins: only they may.
     :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
     :ivar of_rows: the answer is of nothing but rows, the tenant's, and what was asked.
@@ -136,6 +137,7 @@ class Call(Document):
     status: int
     entity: str | None
     paged: bool
+    query: tuple[str, ...]
     admins: bool
     named: bool
     of_rows: bool
@@ -188,6 +190,7 @@ def call(
     status: int = 200,
     entity: str | None = None,
     paged: bool = False,
+    query: tuple[str, ...] = (),
     admins: bool = False,
     named: bool = False,
     of_rows: bool = False,
@@ -197,7 +200,19 @@ def call(
 
     def declare(answer: Declared) -> Declared:
         CALLS.append(
-            Call(paths, answer, method, status, entity, paged, admins, named, of_rows, refusals)
+            Call(
+                paths,
+                answer,
+                method,
+                status,
+                entity,
+                paged,
+                query,
+                admins,
+                named,
+                of_rows,
+                refusals,
+            )
         )
         return answer
 
