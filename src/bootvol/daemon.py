@@ -22,9 +22,10 @@ from twisted.python import usage
 from twisted.web.server import Site
 
 from bootvol import plugins, settings
+from bootvol.api.channels import ApiSite
 from bootvol.api.embedded.identity import dialects
 from bootvol.api.embedded.images import ImageApi
-from bootvol.api.http import ApiRoot, Dialect, make_site
+from bootvol.api.http import ApiRoot, Dialect
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
@@ -160,7 +161,7 @@ class Daemon(Service):
             Dialect((), nova.app.resource(), fault),
             public_url=config.api.public_url,
         )
-        return worker, make_site(root)
+        return worker, ApiSite(root, self._reactor, config.api.connections)
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
         """Return what tasks work with."""
