@@ -30,6 +30,7 @@ from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
+from bootvol.api.tls import ModernTls
 from bootvol.errors import BootvolError, ConfigurationError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
@@ -112,8 +113,9 @@ class Daemon(Service):
         self._prepare_database()
         self._worker, site = self._put_together()
         self._listening = MultiService()
+        serving: Any = ModernTls(reactor)
         for endpoint in config.api.listen:
-            strports.service(endpoint, site, reactor).setServiceParent(self._listening)
+            strports.service(endpoint, site, serving).setServiceParent(self._listening)
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
