@@ -19,7 +19,6 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python import usage
-from twisted.web.server import Site
 
 from bootvol import plugins, settings
 from bootvol.api.channels import ApiSite
@@ -92,6 +91,8 @@ class Daemon(Service):
     """Everything that runs in one process: the API above, the worker below, threads and database.
 
     No thread is started before :meth:`startService`: twistd forks in between.
+
+    :ivar site: makes the API's connections.
     """
 
     _log = Logger()
@@ -111,11 +112,11 @@ class Daemon(Service):
         self._threads = Threads(reactor, "bootvol-data", threads)
         self._database = Database(config.database, reactor)
         self._prepare_database()
-        self._worker, site = self._put_together()
+        self._worker, self.site = self._put_together()
         self._listening = MultiService()
         serving: Any = ModernTls(reactor)
         for endpoint in config.api.listen:
-            strports.service(endpoint, site, serving).setServiceParent(self._listening)
+            strports.service(endpoint, self.site, serving).setServiceParent(self._listening)
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
@@ -125,7 +126,7 @@ class Daemon(Service):
             self._database.check()
         self._database.alone(claims.release_all, self._worker_id)
 
-    def _put_together(self) -> tuple[Worker, Site]:
+    def _put_together(self) -> tuple[Worker, ApiSite]:
         config = self._config
         identity = self._plugin(config.identity)
         images = Images({each.name: self._plugin(each) for each in config.sources})
@@ -160,7 +161,7 @@ class Daemon(Service):
         root = ApiRoot(
             *dialects(ILogin(identity, None), config.availability_zone),
             ImageApi(identity, images, core.rates).dialect,
-            Dialect((), nova.app.resource(), fault),
+            Dialect((), nova.app, fault),
             public_url=config.api.public_url,
         )
         return worker, ApiSite(root, self._reactor, config.api.connections)

@@ -41,10 +41,7 @@ class Served:
                 return self.slow[-1]
             return b"done"
 
-        resource = app.resource()
-        root = ApiRoot(
-            Dialect((b"identity",), resource, v3.fault), Dialect((), resource, faults.fault)
-        )
+        root = ApiRoot(Dialect((b"identity",), app, v3.fault), Dialect((), app, faults.fault))
         self.site = ApiSite(root, self.clock, MOST)
         self.site.startFactory()
 

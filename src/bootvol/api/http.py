@@ -14,7 +14,6 @@ from uuid import uuid4
 import attrs
 import orjson
 from klein import Klein
-from klein.resource import KleinResource
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -184,11 +183,10 @@ class Dialect:
     """A part of the API.
 
     :ivar prefix: the segments that its paths begin with; the application does not see them.
-    :ivar app: the Klein application's resource.
     """
 
     prefix: tuple[bytes, ...]
-    app: KleinResource
+    app: Klein
     fault: Fault
 
 
@@ -197,13 +195,15 @@ class ApiRoot(Resource):
 
     :param dialects: the first whose prefix fits answers; the last one's fits always.
     :param public_url: where clients reach the API; None is wherever they say they do.
+    :ivar dialects: those.
     """
 
     isLeaf = True
 
     def __init__(self, *dialects: Dialect, public_url: str | None = None) -> None:
         super().__init__()
-        self._dialects = dialects
+        self.dialects = dialects
+        self._resources = {each.prefix: each.app.resource() for each in dialects}
         self._public_url = public_url
 
     def render(self, request: ApiRequest) -> Any:
@@ -221,7 +221,7 @@ class ApiRoot(Resource):
         length = len(dialect.prefix)
         request.prepath = [*(request.prepath or []), *path[:length]]
         request.postpath = path[length:] or [b""]
-        return dialect.app.render(request)
+        return self._resources[dialect.prefix].render(request)
 
     def refusal(self, path: bytes, error: BootvolError) -> bytes:
         """Return a whole HTTP answer, which ends its connection, to a request that was not read.
@@ -242,7 +242,7 @@ class ApiRoot(Resource):
 
     def _dialect(self, path: Sequence[bytes]) -> Dialect:
         return next(
-            each for each in self._dialects if each.prefix == tuple(path[: len(each.prefix)])
+            each for each in self.dialects if each.prefix == tuple(path[: len(each.prefix)])
         )
 
 

@@ -50,7 +50,7 @@ class ImageApi:
     @property
     def dialect(self) -> Dialect:
         """It as a part of the API."""
-        return Dialect((b"image",), self._app.resource(), fault)
+        return Dialect((b"image",), self._app, fault)
 
     async def _choices(self, request: IRequest) -> Reply:
         return Reply(_versions(request), 300)
