@@ -2,7 +2,7 @@
 
 A route that no row of the table stands for fails the test: whoever adds one says who may call it.
 Requests are about things that there are none of, with bodies that are empty objects: whoever is let
-through is told 404, 422 and the like (or 501, where there is no hypervisor), and nothing is changed.
+through is told 404, 422 or the like (501: there is no hypervisor), and nothing is changed.
 """
 
 from __future__ import annotations

@@ -132,6 +132,31 @@ def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
     assert found == []
 
 
+def test_nobody_else_may_read_what_the_daemon_keeps(daemon: Process) -> None:
+    number = daemon_volume(daemon)
+    kept = [
+        *daemon.folder.glob("bootvol.db*"),
+        *(daemon.folder / "identity").iterdir(),
+        *daemon.volumes.iterdir(),
+    ]
+    assert {"bootvol.db", "bootvol.db-wal", "key"} <= {each.name for each in kept}
+    assert len(list(daemon.volumes.iterdir())) == number
+    assert [each.name for each in kept if each.stat().st_mode & 0o077] == []
+
+
+def daemon_volume(daemon: Process) -> int:
+    """Create a volume, and return its id when it is there."""
+    env = {
+        "OS_AUTH_URL": f"{daemon.url}/identity",
+        "OS_USERNAME": "ann",
+        "OS_PASSWORD": PASSWORD,
+        "OS_PROJECT_NAME": "demo",
+    }
+    made = cli("volume", "create", "--size", "1", "--wait", env=env)
+    assert made.returncode == 0, made.stderr
+    return int(json.loads(made.stdout)["id"])
+
+
 def test_the_command_line(daemon: Process) -> None:
     """It repeats no password and no token, and takes none that others would see in a list."""
     env = {"OS_AUTH_URL": f"{daemon.url}/identity", "OS_USERNAME": "ann", "OS_PROJECT_NAME": "demo"}
