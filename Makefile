@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OPENSTACK := .venv-openstack
 export IMAGE
 
 .PHONY: demo run test bench packages clean
@@ -15,7 +16,7 @@ run: $(VENV)/.installed
 	mkdir -p var/images
 	$(BIN)/twistd --nodaemon --pidfile= bootvol --config twistd.conf
 
-test: packages $(VENV)/.installed-dev
+test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -49,5 +50,12 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+# Keystone and Glance, which the tests run: apart, since they need much that bootvol does not.
+$(OPENSTACK)/.installed: $(VENV)/bin/python tests/openstack/requirements.txt tests/openstack/constraints.txt
+	$(PYTHON) -m venv $(OPENSTACK)
+	$(OPENSTACK)/bin/pip install --quiet --disable-pip-version-check \
+	  --requirement tests/openstack/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) var
+	rm -rf $(VENV) $(OPENSTACK) var

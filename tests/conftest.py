@@ -14,6 +14,7 @@ from bootvol.store.database import Database
 from bootvol.threads import Threads
 from tests import ceph, guest, postgresql
 from tests.daemons import EMBEDDED, Running, reactor
+from tests.openstack import identity
 
 
 @pytest.fixture
@@ -61,6 +62,13 @@ def ceph_cluster() -> Iterator[ceph.Cluster]:
     """A cluster that serves the whole run."""
     with ceph.cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def keystone() -> Iterator[identity.Keystone]:
+    """A Keystone that serves the whole run: make projects and users of your own."""
+    with identity.keystone() as service:
+        yield service
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Final
 
 from pydantic import Field, SecretStr
 from zope.interface import implementer
@@ -11,6 +12,9 @@ from bootvol.errors import Unauthorized
 from bootvol.interfaces import IdentityPlugin, IIdentity, PluginContext
 from bootvol.model import Caller
 from bootvol.options import Options
+
+#: What a token is good for that names no roles: so it was before there were policies.
+_ROLES: Final = ("member",)
 
 
 class Token(Options):
@@ -35,7 +39,7 @@ class StaticIdentity:
     def __init__(self, options: StaticOptions) -> None:
         self._callers = {
             _digest(each.token.get_secret_value()): Caller(
-                each.user, each.tenant, frozenset(each.roles)
+                each.user, each.tenant, frozenset(each.roles or _ROLES)
             )
             for each in options.tokens
         }

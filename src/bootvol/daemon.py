@@ -157,10 +157,10 @@ class Daemon(Service):
             quotas,
             self._rates(),
         )
-        nova = NovaApi(identity, core, Answers(lambda: database.version))
+        nova = NovaApi(identity, config.policy, core, Answers(lambda: database.version))
         root = ApiRoot(
-            *dialects(ILogin(identity, None), config.availability_zone),
-            ImageApi(identity, images, core.rates).dialect,
+            *dialects(ILogin(identity, None), config.policy, config.availability_zone),
+            ImageApi(identity, config.policy, images, core.rates).dialect,
             Dialect((), nova.app, fault),
             public_url=config.api.public_url,
         )

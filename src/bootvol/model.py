@@ -21,9 +21,6 @@ GIB: Final = 1024**3
 #: The largest id that a database may ever have given.
 LARGEST_ID: Final = 2**31 - 1
 
-#: The role whose callers see what only operators and hypervisors should (where a volume lives).
-ADMIN: Final = "admin"
-
 #: The disk that a server boots from (HP Bootable Volume API, section 2.2: "/dev/vda").
 ROOT: Final = "vda"
 
@@ -35,11 +32,6 @@ class Caller:
     user: str
     tenant: str
     roles: frozenset[str] = frozenset()
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether the caller has the operators' role."""
-        return ADMIN in self.roles
 
 
 @attrs.frozen

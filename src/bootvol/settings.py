@@ -20,6 +20,7 @@ from bootvol import plugins
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, HypervisorPlugin, IdentityPlugin, SourcePlugin
 from bootvol.options import BASE, ConfigPath, Options
+from bootvol.policy import Policy
 
 #: Keys whose values are secrets: a mistake in one is told without its value.
 _SECRET: Final = frozenset(
@@ -226,6 +227,7 @@ class _Root(Options):
     quota: Quota = Quota()
     imports: Imports
     identity: dict[str, Any]
+    policy: dict[str, Any] = Field(default={})
     hypervisor: dict[str, Any] | None = None
     exports: dict[str, Any] | None = None
     rate_limits: list[RateLimitTable] = Field(default_factory=list)
@@ -265,6 +267,7 @@ class Settings:
     quota: Quota
     imports: Imports
     identity: PluginSettings
+    policy: Policy
     hypervisor: PluginSettings | None
     exports: Exports | None
     rate_limits: tuple[RateLimitTable, ...]
@@ -301,6 +304,7 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         quota=root.quota,
         imports=root.imports,
         identity=_plugin(path, "identity", IdentityPlugin, identity, base),
+        policy=_validate(path, "policy", Policy, root.policy, base),
         hypervisor=_hypervisor(path, root.hypervisor, base),
         exports=_exports(path, root.exports, base),
         rate_limits=tuple(root.rate_limits),

@@ -31,7 +31,7 @@ def _static(context: PluginContext, _folder: Path) -> Subject:
         PLUGIN.factory(StaticOptions.model_validate({"tokens": tokens}), context),
         {
             "Secret-1": Caller("ann", "one", frozenset({"admin"})),
-            "Secret-2": Caller("bob", "two"),
+            "Secret-2": Caller("bob", "two", frozenset({"member"})),
         },
     )
 

@@ -32,9 +32,9 @@ GET    /openapi.json                                    200 200 200 200 200 200
 
 GET    os-volumes                                       401 401 400 200 200 200
 GET    os-volumes/detail                                401 401 400 200 200 200
-POST   os-volumes                                       401 401 400 422 422 422
+POST   os-volumes                                       401 401 400 403 422 422
 GET    os-volumes/9                                     401 401 400 404 404 404
-DELETE os-volumes/9                                     401 401 400 404 404 404
+DELETE os-volumes/9                                     401 401 400 403 404 404
 GET    os-volumes/9/error                               401 401 400 404 404 404
 GET    os-volumes/9/connection                          401 401 400 403 403 404
 
@@ -45,24 +45,24 @@ GET    golden-volumes                                   401 401 400 403 403 200
 
 GET    os-snapshots                                     401 401 400 200 200 200
 GET    os-snapshots/detail                              401 401 400 200 200 200
-POST   os-snapshots                                     401 401 400 422 422 422
+POST   os-snapshots                                     401 401 400 403 422 422
 GET    os-snapshots/9                                   401 401 400 404 404 404
-DELETE os-snapshots/9                                   401 401 400 404 404 404
+DELETE os-snapshots/9                                   401 401 400 403 404 404
 GET    os-snapshots/9/error                             401 401 400 404 404 404
 
 GET    servers/9/os-volume_attachments                  401 401 400 200 200 200
-POST   servers/9/os-volume_attachments                  401 401 400 422 422 422
+POST   servers/9/os-volume_attachments                  401 401 400 403 422 422
 GET    servers/9/os-volume_attachments/9                401 401 400 404 404 404
-PUT    servers/9/os-volume_attachments/9                401 401 400 400 400 400
-DELETE servers/9/os-volume_attachments/9                401 401 400 404 404 404
+PUT    servers/9/os-volume_attachments/9                401 401 400 403 400 400
+DELETE servers/9/os-volume_attachments/9                401 401 400 403 404 404
 
-POST   os-volumes_boot                                  401 401 400 422 422 422
-POST   servers                                          401 401 400 422 422 422
+POST   os-volumes_boot                                  401 401 400 403 422 422
+POST   servers                                          401 401 400 403 422 422
 GET    servers                                          401 401 400 501 501 501
 GET    servers/detail                                   401 401 400 501 501 501
 GET    servers/9                                        401 401 400 501 501 501
-DELETE servers/9                                        401 401 400 501 501 501
-POST   servers/9/action                                 401 401 400 422 422 422
+DELETE servers/9                                        401 401 400 403 501 501
+POST   servers/9/action                                 401 401 400 403 422 422
 GET    flavors                                          401 401 400 200 200 200
 GET    flavors/detail                                   401 401 400 200 200 200
 GET    flavors/9                                        401 401 400 404 404 404

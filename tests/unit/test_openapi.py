@@ -23,7 +23,7 @@ def operations() -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_exactly_what_is_served_is_described() -> None:
     nothing: Any = None
-    rules = NovaApi(nothing, nothing, nothing).app.url_map.iter_rules()
+    rules = NovaApi(nothing, nothing, nothing, nothing).app.url_map.iter_rules()
     served = {
         (method, re.sub("<([a-z_]+)>", r"{\1}", rule.rule))
         for rule in rules
@@ -56,14 +56,18 @@ def test_names_of_operations_differ() -> None:
     assert len(names) == len(set(names))
 
 
+#: The statuses that any call may be answered with.
+ALWAYS = {400, 401, 403, 413, 500, 503}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
     [
-        ("GET", "os-volumes", {200, 400, 401, 413, 500}),
-        ("GET", "os-volumes/{volume_id}", {200, 400, 401, 404, 413, 500}),
-        ("POST", "os-volumes", {200, 400, 401, 404, 413, 422, 500, 503}),
-        ("DELETE", "os-volumes/{volume_id}", {202, 400, 401, 404, 413, 500}),
-        ("GET", "golden-volumes", {200, 400, 401, 403, 413, 500}),
+        ("GET", "os-volumes", {200, *ALWAYS}),
+        ("GET", "os-volumes/{volume_id}", {200, 404, *ALWAYS}),
+        ("POST", "os-volumes", {200, 404, 422, *ALWAYS}),
+        ("DELETE", "os-volumes/{volume_id}", {202, 404, *ALWAYS}),
+        ("GET", "golden-volumes", {200, *ALWAYS}),
     ],
 )
 def test_each_call_says_what_may_become_of_it(method: str, path: str, expected: set[int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 from sqlalchemy import Connection as Db
 
-from bootvol.errors import Forbidden, QuotaExceeded
+from bootvol.errors import QuotaExceeded
 from bootvol.model import Caller, Usage
 from bootvol.store import quotas as quota_rows
 from bootvol.store import servers as server_rows
@@ -86,13 +86,8 @@ class Quotas:
         """
         return attrs.evolve(self.default, **quota_rows.of(db, tenant))
 
-    async def get(self, caller: Caller, tenant: str) -> Quota:
-        """Return what a tenant may have.
-
-        :raises Forbidden: it is another tenant's, and the caller no operator.
-        """
-        if tenant != caller.tenant and not caller.is_admin:
-            raise Forbidden
+    async def get(self, tenant: str) -> Quota:
+        """Return what a tenant may have."""
         return await self._database.read(self.of, tenant)
 
     async def set(self, tenant: str, bounds: Mapping[str, int]) -> Quota:

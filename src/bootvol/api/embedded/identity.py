@@ -9,12 +9,14 @@ from bootvol.api.embedded import v2, v3
 from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Dialect, Reply, public_url, route, tell_errors
 from bootvol.login import ILogin
+from bootvol.policy import Policy
 
 
-def dialects(login: ILogin | None, region: str) -> list[Dialect]:
+def dialects(login: ILogin | None, policy: Policy, region: str) -> list[Dialect]:
     """Return what answers, first what is deepest.
 
     :param login: knows who may log in; where nobody can, nothing is found below these paths.
+    :param policy: says who may see and revoke the tokens of others.
     :param region: what the catalog shows as every endpoint's.
     """
     if login is None:
@@ -22,7 +24,7 @@ def dialects(login: ILogin | None, region: str) -> list[Dialect]:
         tell_errors(nothing, v3.fault)
         return [Dialect((prefix,), nothing, v3.fault) for prefix in (b"identity", b"v2.0")]
     catalog = Catalog(region)
-    third = v3.V3(login, catalog).app
+    third = v3.V3(login, policy, catalog).app
     second = v2.V2(login, catalog).app
     return [
         Dialect((b"identity", b"v3"), third, v3.fault),

@@ -19,6 +19,7 @@ from bootvol.api.lists import after
 from bootvol.errors import NotFound
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
+from bootvol.policy import Policy, Right
 from bootvol.service.images import Images
 from bootvol.service.rates import RateLimits
 
@@ -30,10 +31,14 @@ class ImageApi:
     """Answers below ``/image``.
 
     :param identity: says whom a token speaks for.
+    :param policy: says who may read.
     """
 
-    def __init__(self, identity: IIdentity, images: Images, rates: RateLimits) -> None:
+    def __init__(
+        self, identity: IIdentity, policy: Policy, images: Images, rates: RateLimits
+    ) -> None:
         self._identity = identity
+        self._policy = policy
         self._images = images
         self._rates = rates
         self._app = Klein()
@@ -83,10 +88,12 @@ class ImageApi:
 
         :raises Unauthorized: nobody that is known.
         :raises RateLimited: the tenant has called too often.
+        :raises Forbidden: the caller may read nothing.
         """
         caller = await self._identity.authenticate(token(request))
         target = request.uri.decode("ascii", "replace").removeprefix("/image/v2")
         self._rates.count(caller.tenant, "GET", target)
+        self._policy.check(caller.roles, Right.READ)
         return caller
 
 

@@ -15,7 +15,7 @@ from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Reply, address, public_url, route, tell_errors, token
 from bootvol.errors import BootvolError, Forbidden, LoginFailed, NotFound, Unauthorized
 from bootvol.login import Credentials, EarlierToken, ILogin, Named, Password, Session, Which
-from bootvol.model import ADMIN
+from bootvol.policy import Policy, Right
 
 _SUBJECT: Final = b"X-Subject-Token"
 #: The one domain that there is; a client must name one, and this is every client's default.
@@ -125,11 +125,15 @@ def version(url: str) -> dict[str, Any]:
 
 
 class V3:
-    """Answers below ``/identity/v3``."""
+    """Answers below ``/identity/v3``.
 
-    def __init__(self, login: ILogin, catalog: Catalog) -> None:
+    :param policy: says who may see and revoke the tokens of others.
+    """
+
+    def __init__(self, login: ILogin, policy: Policy, catalog: Catalog) -> None:
         self.app = Klein()
         self._login = login
+        self._policy = policy
         self._catalog = catalog
         route(self.app, "GET", "/", self._version)
         route(self.app, "POST", "/auth/tokens", self._log_in)
@@ -192,8 +196,8 @@ class V3:
             subject = await self._login.session(token(request, _SUBJECT))
         except Unauthorized:
             raise NotFound from None
-        if subject.user != asking.user and ADMIN not in asking.roles:
-            raise Forbidden
+        if subject.user != asking.user:
+            self._policy.check(asking.roles, Right.TOKENS)
         return subject
 
     def _shown(self, request: IRequest, session: Session) -> dict[str, Any]:

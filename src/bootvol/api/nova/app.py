@@ -37,18 +37,21 @@ from bootvol.api.nova.faults import fault
 from bootvol.errors import MalformedUrl
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
+from bootvol.policy import Policy
 
 
 class NovaApi:
     """Nova's dialect.
 
     :param identity: says whom a token speaks for.
+    :param policy: says what the caller may do.
     :param answers: keeps those that are of rows.
     """
 
-    def __init__(self, identity: IIdentity, core: Core, answers: Answers) -> None:
+    def __init__(self, identity: IIdentity, policy: Policy, core: Core, answers: Answers) -> None:
         self.app = Klein()
         self._identity = identity
+        self._policy = policy
         self._core = core
         self._answers = answers
         self._register()
@@ -72,8 +75,10 @@ class NovaApi:
         """Return what answers a call: to its end, even if the client leaves."""
 
         async def answered(request: IRequest, tenant: str, path: dict[str, str]) -> Reply:
-            ask = Ask(self._core, await self._caller(request, tenant), request)
+            caller = await self._caller(request, tenant)
             self._core.rates.count(tenant, call.method, _target(request))
+            self._policy.check(caller.roles, call.right)
+            ask = Ask(self._core, self._policy, caller, request)
             if not call.of_rows:
                 return Reply(await call.run(ask, **path), call.status)
             page = tuple(ask.page.values()) if call.paged else ()

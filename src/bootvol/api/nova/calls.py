@@ -22,7 +22,6 @@ from bootvol.api.nova import bodies
 from bootvol.api.nova.paging import Page, page
 from bootvol.errors import (
     AttachmentNotFound,
-    Forbidden,
     NotFound,
     ServerNotFound,
     SnapshotNotFound,
@@ -30,6 +29,7 @@ from bootvol.errors import (
     VolumeTypeNotFound,
 )
 from bootvol.model import LARGEST_ID, Caller
+from bootvol.policy import Policy, Right
 from bootvol.service.attachments import Attachments
 from bootvol.service.goldens import Goldens
 from bootvol.service.images import Images
@@ -77,9 +77,13 @@ class Core:
 
 @attrs.frozen
 class Ask:
-    """Who asks what of whom."""
+    """Who asks what of whom.
+
+    :ivar policy: for what a call asks beyond its own right.
+    """
 
     core: Core
+    policy: Policy
     caller: Caller
     request: IRequest
 
@@ -127,7 +131,7 @@ class Call(Document):
     :ivar entity: the name of the object in the body; None where the body itself is that.
     :ivar paged: it lists, and takes ``limit`` and ``offset``.
     :ivar query: what else may stand in the query.
-    :ivar admins: only they may.
+    :ivar right: what a caller needs for it.
     :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
     :ivar of_rows: the answer is of nothing but rows, the tenant's, and what was asked.
     :ivar refusals: statuses of what may go wrong, beside those that follow from the rest.
@@ -138,19 +142,19 @@ class Call(Document):
     entity: str | None
     paged: bool
     query: tuple[str, ...]
-    admins: bool
+    right: Right
     named: bool
     of_rows: bool
     refusals: tuple[int, ...]
 
     @property
     def faults(self) -> frozenset[int]:
-        """The statuses of all that may go wrong; any call has a tenant, a token and a rate."""
+        """The statuses of all that may go wrong; any call has a tenant, a token, a right and a
+        rate, and an identity service that may be down."""
         return frozenset(
-            (400, 401, 413, 500, *self.refusals)
+            (400, 401, 403, 413, 500, 503, *self.refusals)
             + (404,) * ("<" in self.paths[0])
             + (422,) * (self.body is not None)
-            + (403,) * self.admins
         )
 
     @property
@@ -163,8 +167,6 @@ class Call(Document):
 
         :raises bootvol.errors.BootvolError: why not.
         """
-        if self.admins and not ask.caller.is_admin:
-            raise Forbidden
         arguments: dict[str, Any] = {}
         try:
             for name, text in path.items():
@@ -191,12 +193,16 @@ def call(
     entity: str | None = None,
     paged: bool = False,
     query: tuple[str, ...] = (),
-    admins: bool = False,
+    right: Right | None = None,
     named: bool = False,
     of_rows: bool = False,
     refusals: tuple[int, ...] = (),
 ) -> Callable[[Declared], Declared]:
-    """Declare that a function answers a call; the parameters are :class:`Call`'s."""
+    """Declare that a function answers a call; the parameters are :class:`Call`'s.
+
+    :param right: None is that of what the call does by its method: it reads, or writes.
+    """
+    needed = right or (Right.READ if method == "GET" else Right.WRITE)
 
     def declare(answer: Declared) -> Declared:
         CALLS.append(
@@ -208,7 +214,7 @@ def call(
                 entity,
                 paged,
                 query,
-                admins,
+                needed,
                 named,
                 of_rows,
                 refusals,

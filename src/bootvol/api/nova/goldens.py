@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bootvol.api.nova import views
 from bootvol.api.nova.calls import Ask, call
+from bootvol.policy import Right
 
 
-@call("GET", "golden-volumes", admins=True)
+@call("GET", "golden-volumes", right=Right.GOLDEN_VOLUMES)
 async def list_goldens(ask: Ask) -> views.Goldens:
     """List the images that need no download, and what that was good for."""
     found = await ask.core.goldens.listed()

@@ -11,6 +11,7 @@ from bootvol.api.nova.bodies import Body
 from bootvol.api.nova.calls import Ask, call
 from bootvol.errors import NotFound
 from bootvol.model import LARGEST_ID
+from bootvol.policy import Right
 from bootvol.service.quotas import Quota
 
 
@@ -69,11 +70,13 @@ class ChangedQuota(TypedDict):
     quota_set: QuotaShown
 
 
-@call("GET", "os-quota-sets/<of_tenant>", refusals=(403,))
+@call("GET", "os-quota-sets/<of_tenant>")
 async def show_quota(ask: Ask, of_tenant: str) -> OneQuota:
     """Show what a tenant may have; only admins see another tenant's."""
     name = _tenant(of_tenant)
-    return {"quota_set": {"id": name, **_shown(await ask.core.quotas.get(ask.caller, name))}}
+    if name != ask.caller.tenant:
+        ask.policy.check(ask.caller.roles, Right.QUOTAS)
+    return {"quota_set": {"id": name, **_shown(await ask.core.quotas.get(name))}}
 
 
 @call("GET", "os-quota-sets/<of_tenant>/defaults")
@@ -82,7 +85,7 @@ async def show_default_quota(ask: Ask, of_tenant: str) -> OneQuota:
     return {"quota_set": {"id": _tenant(of_tenant), **_shown(ask.core.quotas.default)}}
 
 
-@call("PUT", "os-quota-sets/<of_tenant>", entity="quota_set", admins=True)
+@call("PUT", "os-quota-sets/<of_tenant>", entity="quota_set", right=Right.QUOTAS)
 async def update_quota(ask: Ask, of_tenant: str, asked: ChangeQuota) -> ChangedQuota:
     """Set what a tenant may have; what is not named stays as it is."""
     bounds = asked.model_dump(exclude_none=True)

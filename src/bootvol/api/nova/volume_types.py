@@ -12,6 +12,7 @@ from bootvol.api.nova.calls import Ask, call
 from bootvol.api.nova.views import Id
 from bootvol.errors import InvalidRequest, MissingEntity, NotFound
 from bootvol.model import VolumeType
+from bootvol.policy import Right
 
 Specs = dict[Annotated[Text, Field(min_length=1)], Text]
 
@@ -57,7 +58,7 @@ async def list_types(ask: Ask) -> Types:
     return {"volume_types": [_shown(each) for each in await ask.core.types.listed()]}
 
 
-@call("POST", "os-volume-types", entity="volume_type", admins=True, refusals=(409,))
+@call("POST", "os-volume-types", entity="volume_type", right=Right.VOLUME_TYPES, refusals=(409,))
 async def create_type(ask: Ask, asked: CreateType) -> OneType:
     """Create a volume type."""
     if not asked.name:
@@ -71,7 +72,7 @@ async def show_type(ask: Ask, type_id: int) -> OneType:
     return {"volume_type": _shown(await ask.core.types.get(type_id))}
 
 
-@call("DELETE", "os-volume-types/<type_id>", admins=True)
+@call("DELETE", "os-volume-types/<type_id>", right=Right.VOLUME_TYPES)
 async def delete_type(ask: Ask, type_id: int) -> None:
     """Delete a volume type; volumes that were created as it stay as they are."""
     await ask.core.types.delete(type_id)
@@ -83,7 +84,9 @@ async def list_specs(ask: Ask, type_id: int) -> SpecsShown:
     return {"extra_specs": dict((await ask.core.types.get(type_id)).extra_specs)}
 
 
-@call("POST", "os-volume-types/<type_id>/extra_specs", entity="extra_specs", admins=True)
+@call(
+    "POST", "os-volume-types/<type_id>/extra_specs", entity="extra_specs", right=Right.VOLUME_TYPES
+)
 async def create_specs(ask: Ask, type_id: int, asked: ExtraSpecs) -> SpecsShown:
     """Say more of a volume type, or something else; what is not named stays."""
     await ask.core.types.update(type_id, asked.root)
@@ -99,7 +102,7 @@ async def show_spec(ask: Ask, type_id: int, key: str) -> dict[str, str]:
     return {key: specs[key]}
 
 
-@call("PUT", "os-volume-types/<type_id>/extra_specs/<key>", admins=True)
+@call("PUT", "os-volume-types/<type_id>/extra_specs/<key>", right=Right.VOLUME_TYPES)
 async def update_spec(ask: Ask, type_id: int, key: str, asked: ExtraSpecs) -> dict[str, str]:
     """Set one of the things that are said of a volume type."""
     if key not in asked.root:
@@ -110,7 +113,7 @@ async def update_spec(ask: Ask, type_id: int, key: str, asked: ExtraSpecs) -> di
     return asked.root
 
 
-@call("DELETE", "os-volume-types/<type_id>/extra_specs/<key>", admins=True)
+@call("DELETE", "os-volume-types/<type_id>/extra_specs/<key>", right=Right.VOLUME_TYPES)
 async def delete_spec(ask: Ask, type_id: int, key: str) -> None:
     """Forget one of the things that are said of a volume type."""
     await ask.core.types.forget(type_id, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bootvol.api.nova import bodies, views
 from bootvol.api.nova.calls import Ask, call
+from bootvol.policy import Right
 
 
 @call("GET", "os-volumes", "os-volumes/detail", paged=True, of_rows=True)
@@ -38,7 +39,7 @@ async def show_error(ask: Ask, volume_id: int) -> views.OneError:
     return {"error": views.error(found.error)}
 
 
-@call("GET", "os-volumes/<volume_id>/connection", admins=True, refusals=(503,))
+@call("GET", "os-volumes/<volume_id>/connection", right=Right.CONNECTION, refusals=(503,))
 async def show_connection(ask: Ask, volume_id: int) -> views.OneConnection:
     """Show how a hypervisor reaches a volume."""
     found = await ask.core.volumes.connection(ask.caller, volume_id)

@@ -1,0 +1,232 @@
+"""A real Keystone for tests, with SQLite: there in a few seconds, and gone with the tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import ssl
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import attrs
+
+from tests.openstack import Served, run
+from tests.servers import free_port
+
+#: The password of everybody whom the harness makes.
+PASSWORD: Final = "correct horse battery staple"
+
+INTERFACES: Final = ("public", "internal", "admin")
+
+_CONFIGURATION: Final = """\
+[DEFAULT]
+log_file = {folder}/keystone.log
+[database]
+connection = sqlite:///{folder}/keystone.db
+[fernet_tokens]
+key_repository = {folder}/fernet-keys
+[fernet_receipts]
+key_repository = {folder}/fernet-keys
+[credential]
+key_repository = {folder}/credential-keys
+[identity]
+password_hash_algorithm = bcrypt
+password_hash_rounds = 4
+[cache]
+# Without it a token is validated in a quarter of a second, with it in a few milliseconds.
+enabled = true
+backend = dogpile.cache.memory
+"""
+
+
+@attrs.frozen
+class Refused(Exception):
+    """Keystone's answer where it is not one of success."""
+
+    status: int
+    message: str
+
+
+class Keystone:
+    """A Keystone that runs.  All methods block.
+
+    :param folder: everything of it.
+    :param tls: the files of a certificate for localhost and of its key, for https.
+    :ivar url: its root, without a slash at the end; version 3 of its API is below ``/v3``.
+    """
+
+    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
+        self._folder = folder
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
+        self._file = folder / "keystone.conf"
+        env = {"OS_KEYSTONE_CONFIG_FILES": str(self._file)}
+        self._served = Served("keystone.wsgi.api:application", port, folder, env, tls=tls)
+        self._admin = ""
+
+    def make(self) -> None:
+        """Write its files and its database, and its first user, ``admin``."""
+        self._file.write_text(_CONFIGURATION.format(folder=self._folder))
+        owner = ("--keystone-user", self._folder.owner(), "--keystone-group", self._folder.group())
+        region = [f"--bootstrap-{kind}-url={self.url}/v3" for kind in INTERFACES]
+        region.append("--bootstrap-region-id=RegionOne")
+        calls = [
+            ["db_sync"],
+            ["fernet_setup", *owner],
+            ["credential_setup", *owner],
+            ["bootstrap", f"--bootstrap-password={PASSWORD}", *region],
+        ]
+        run(
+            "python",
+            str(Path(__file__).with_name("manage_keystone.py")),
+            *(json.dumps(["--config-file", str(self._file), *call]) for call in calls),
+        )
+
+    def start(self) -> None:
+        """Start it, or start it again; what it gave out before is valid still."""
+        self._served.start(f"{self.url}/v3")
+
+    def kill(self) -> None:
+        """End it at once.  Idempotent."""
+        self._served.kill()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Have it take connections and answer nothing, until the block ends."""
+        self._served.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._served.signal(signal.SIGCONT)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Send a request, without a token as ``admin``; return the JSON of the answer, or None.
+
+        :param path: below ``/v3``.
+        :raises Refused: Keystone says no.
+        """
+        sent = {**(headers or {}), "X-Auth-Token": token or self._admin_token()}
+        return self._send(method, path, body, sent)[1]
+
+    def token(
+        self, user: str, project: str | None, *, password: str = PASSWORD, domain: bool = False
+    ) -> str:
+        """Log somebody in by name and password; return the token, for a project by its name.
+
+        :param project: None is a token without a project.
+        :param domain: rather than for a project, for the domain that all are in.
+        :raises Refused: Keystone says no.
+        """
+        scope: Any = "unscoped"
+        if domain:
+            scope = {"domain": {"id": "default"}}
+        elif project is not None:
+            scope = {"project": {"name": project, "domain": {"id": "default"}}}
+        who = {"name": user, "domain": {"id": "default"}, "password": password}
+        identity = {"methods": ["password"], "password": {"user": who}}
+        return self.log_in({"identity": identity, "scope": scope})
+
+    def log_in(self, auth: Any) -> str:
+        """Log in with what the body's ``auth`` is to be; return the token."""
+        found: str = self._send("POST", "/auth/tokens", {"auth": auth}, {})[0]["X-Subject-Token"]
+        return found
+
+    def revoke(self, token: str) -> None:
+        """End a token."""
+        self.call("DELETE", "/auth/tokens", headers={"X-Subject-Token": token})
+
+    def project(self, name: str | None = None) -> str:
+        """Make a project; return its id."""
+        wanted = {"name": name or f"project-{uuid4().hex}", "domain_id": "default"}
+        found: str = self.call("POST", "/projects", {"project": wanted})["project"]["id"]
+        return found
+
+    def user(self, name: str, roles: dict[str, Sequence[str]]) -> str:
+        """Make a user; return its id.
+
+        :param roles: by the ids of the projects, the names of the user's roles there.
+        """
+        wanted = {"name": name, "domain_id": "default", "password": PASSWORD}
+        user: str = self.call("POST", "/users", {"user": wanted})["user"]["id"]
+        for project, names in roles.items():
+            for role in names:
+                path = f"/projects/{project}/users/{user}/roles/{self.role(role)}"
+                self.call("PUT", path)
+        return user
+
+    def role(self, name: str) -> str:
+        """Return the id of a role, which is made if there is none of that name."""
+        found = self.call("GET", f"/roles?name={name}")["roles"]
+        if not found:
+            found = [self.call("POST", "/roles", {"role": {"name": name}})["role"]]
+        number: str = found[0]["id"]
+        return number
+
+    def endpoint(self, name: str, kind: str, url: str) -> None:
+        """Put a service into the catalog.
+
+        :param kind: its type, ``compute`` say.
+        :param url: may hold ``%(project_id)s``.
+        """
+        wanted = {"name": name, "type": kind}
+        service = self.call("POST", "/services", {"service": wanted})["service"]["id"]
+        for interface in INTERFACES:
+            endpoint = {
+                "service_id": service,
+                "interface": interface,
+                "region_id": "RegionOne",
+                "url": url,
+            }
+            self.call("POST", "/endpoints", {"endpoint": endpoint})
+
+    def _admin_token(self) -> str:
+        self._admin = self._admin or self.token("admin", "admin")
+        return self._admin
+
+    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[Any, Any]:
+        request = urllib.request.Request(
+            f"{self.url}/v3{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json", **headers},
+            method=method,
+        )
+        # Its certificate, if any, is a test's own.
+        context = ssl._create_unverified_context() if self.url.startswith("https") else None
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+                content = answer.read()
+                return answer.headers, json.loads(content) if content else None
+        except urllib.error.HTTPError as error:
+            with error:
+                raise Refused(error.code, error.read().decode()) from None
+
+
+@contextmanager
+def keystone(tls: tuple[Path, Path] | None = None) -> Iterator[Keystone]:
+    """Run a Keystone until the block ends.  Blocks.
+
+    :param tls: the files of a certificate for localhost and of its key, for https.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bootvol-keystone-"))
+    made = Keystone(folder, tls)
+    try:
+        made.make()
+        made.start()
+        yield made
+    finally:
+        made.kill()
+        shutil.rmtree(folder)

@@ -1,0 +1,97 @@
+"""The table of rights: what it says where it is silent, and what is wrong in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bootvol import settings
+from bootvol.api.nova.calls import CALLS
+from bootvol.errors import ConfigurationError, Forbidden
+from bootvol.policy import Policy, Right
+from tests.daemons import configuration
+
+OPERATING = set(Right) - {Right.READ, Right.WRITE}
+
+
+def rights(policy: Policy, *roles: str) -> set[Right]:
+    """Return the rights that roles give."""
+    found = set()
+    for right in Right:
+        try:
+            policy.check(roles, right)
+        except Forbidden:
+            continue
+        found.add(right)
+    return found
+
+
+def test_every_right_is_a_key() -> None:
+    assert set(Policy.model_fields) == {str(right) for right in Right}
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        ((), set()),
+        (("developer",), set()),
+        (("reader",), {Right.READ}),
+        (("member",), {Right.READ, Right.WRITE}),
+        (("_member_",), {Right.READ, Right.WRITE}),
+        (("Member", "developer"), {Right.READ, Right.WRITE}),
+        (("admin",), set(Right)),
+    ],
+)
+def test_the_default_is_what_openstack_has(roles: tuple[str, ...], expected: set[Right]) -> None:
+    assert rights(Policy(), *roles) == expected
+
+
+def test_no_call_is_forgotten() -> None:
+    """Who adds a call that writes, or tells what is not the tenant's, says so by its right."""
+    needed = {each.answer.__name__: each.right for each in CALLS}
+    assert {name for name, right in needed.items() if right in OPERATING} == {
+        "create_specs",
+        "create_type",
+        "delete_spec",
+        "delete_type",
+        "list_goldens",
+        "show_connection",
+        "update_quota",
+        "update_spec",
+    }
+    for call in CALLS:
+        if call.right is Right.READ:
+            assert call.method == "GET"
+
+
+def load(folder: Path, table: str) -> Policy:
+    """Return the policy of a configuration that has this one."""
+    file = folder / "twistd.conf"
+    file.write_text(configuration(8776, more=f"[policy]\n{table}"))
+    return settings.load(file).policy
+
+
+def test_what_is_given_replaces_the_default(tmp_path: Path) -> None:
+    policy = load(tmp_path, 'connection = ["hypervisor"]\nquotas = []')
+    assert rights(policy, "hypervisor") == {Right.CONNECTION}
+    assert rights(policy, "admin") == set(Right) - {Right.CONNECTION, Right.QUOTAS}
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (
+            'reed = ["reader"]',
+            "policy.reed: there is no such key. Remove it, or use one of: read, write, connection,"
+            " volume_types, quotas, golden_volumes, tokens.",
+        ),
+        ('read = "reader"', "policy.read: 'reader': Input should be a valid list. Correct the"),
+        ("write = [1]", "policy.write[0]: 1: Input should be a valid string. Correct the value"),
+        ('quotas = [""]', "policy.quotas[0]: '': String should have at least 1 character. Correct"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, table: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, table)
+    assert f"{tmp_path}/twistd.conf: {told}" in caught.value.message
