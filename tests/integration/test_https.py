@@ -20,6 +20,7 @@ from bootvol import settings
 from bootvol.daemon import Daemon
 from bootvol.errors import ConfigurationError
 from tests.daemons import TENANT, configuration, reactor
+from tests.processes import cli
 from tests.servers import free_port
 
 
@@ -91,6 +92,20 @@ async def test_calls_by_tls(https: Https) -> None:
     url, versions, volumes = await deferToThread(call)
     assert versions[0]["links"][0]["href"] == f"{url}/v1.1/"
     assert volumes == {"volumes": []}
+
+
+@ensureDeferred
+async def test_the_command_line_by_tls(https: Https) -> None:
+    env = {
+        "BOOTVOL_ENDPOINT": f"https://localhost:{https.port}/v1.1/{TENANT}",
+        "BOOTVOL_TOKEN": "ann",
+    }
+    trusting = {**env, "OS_CACERT": str(https.authority)}
+    listed = await deferToThread(cli, "volume", "list", "--json", env=trusting)
+    assert (listed.returncode, listed.stdout) == (0, "[]\n"), listed.stderr
+    refused = await deferToThread(cli, "volume", "list", env=env)
+    assert refused.returncode == 5
+    assert "certificate verify failed" in refused.stderr
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
