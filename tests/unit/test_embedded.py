@@ -329,7 +329,11 @@ async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> No
     with pytest.raises(TooManyLogins):
         await log_in(service)
     await service.login(ANN, DEMO, "192.0.2.2")
-    # Programs behind a unix socket have no address.
+    # Where it is switched off, and for programs behind a unix socket, which have no address.
+    unlimited = make(PEOPLE.replace('"embedded"', '"embedded"\naddress_failures = 0'))
+    for number in range(60):
+        with pytest.raises(LoginFailed):
+            await unlimited.login(Password(Which(name=str(number)), "x"), None, "192.0.2.1")
     for name in "abcdefgh":
         with pytest.raises(LoginFailed):
             await service.login(Password(Which(name=name), "x"), None, "")

@@ -80,8 +80,9 @@ class EmbeddedIdentity:
         self._tokens = Tokens(files.signing_key(options.directory, options.key_file))
         self._revoked = Revoked(options.directory / "revoked", context.threads, self._seconds)
         self._throttle = Throttle(self._seconds)
-        self._addresses = Throttle(self._seconds, options.address_failures)
-        self._limits_addresses = options.address_failures > 0
+        self._addresses = (
+            Throttle(self._seconds, options.address_failures) if options.address_failures else None
+        )
         self._verifying = DeferredSemaphore(_AT_ONCE)
         self._projects = {each.id: Named(each.id, each.name) for each in options.projects}
         self._users: dict[str, _User] = {}
@@ -191,7 +192,9 @@ class EmbeddedIdentity:
                 self._throttle.succeeded(key)
             else:
                 self._throttle.failed(key)
-                self._addresses.failed(network.encode("ascii", "replace"))
+                # Whoever comes by a unix socket has no address.
+                if network and self._addresses:
+                    self._addresses.failed(network.encode())
             return right
         finally:
             self._verifying.release()
@@ -202,9 +205,8 @@ class EmbeddedIdentity:
         :raises TooManyLogins: not yet.
         """
         self._throttle.check(key)
-        # Whoever comes by a unix socket has none.
-        if network and self._limits_addresses:
-            self._addresses.check(network.encode("ascii", "replace"))
+        if self._addresses:
+            self._addresses.check(network.encode())
 
     def _project(self, user: _User, asked: Which) -> str:
         """Return the id of a project that a user may log in to."""

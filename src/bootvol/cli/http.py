@@ -39,8 +39,11 @@ def exchange(
         headers["Content-Type"] = "application/json"
     request = urllib.request.Request(url, sent, headers, method=method)  # noqa: S310
     try:
-        trusted = ssl.create_default_context(cafile=authorities or None)
-        opener = urllib.request.build_opener(_Stay, urllib.request.HTTPSHandler(context=trusted))
+        handlers: list[urllib.request.BaseHandler] = [_Stay()]
+        if url.startswith("https://"):
+            trusted = ssl.create_default_context(cafile=authorities or None)
+            handlers.append(urllib.request.HTTPSHandler(context=trusted))
+        opener = urllib.request.build_opener(*handlers)
         with opener.open(request, timeout=_TIMEOUT) as response:
             content = response.read()
             return json.loads(content) if content else None, response.headers

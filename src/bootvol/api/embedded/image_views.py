@@ -181,4 +181,4 @@ def _order(request: IRequest) -> list[tuple[str, bool]]:
 
 def _place(value: Any) -> tuple[bool, Any]:
     """Return what to sort a value by: what is not known comes first."""
-    return (value is not None, value or 0 if not isinstance(value, str) else value)
+    return (value is not None, 0 if value is None else value)
