@@ -20,103 +20,104 @@ from bootvol_plugins.embedded.tokens import Tokens
 from tests.daemons import OTHER_TENANT, TENANT, Running
 
 # What is asked, then the answers: without a token; with one that has expired; with one of another
-# tenant's member; with one of this tenant's reader, member and admin.  Paths that do not begin with
-# a slash are below /v1.1/TENANT, and below /v2/TENANT.
+# tenant's admin; with one of this tenant's, whose user has a role that is good for nothing, is a
+# reader, a member, or an admin.  Paths that do not begin with a slash are below /v1.1/TENANT, and
+# below /v2/TENANT.
 TABLE = """
-GET    /                                                200 200 200 200 200 200
-GET    /v1.1                                            200 200 200 200 200 200
-GET    /v1.1/                                           200 200 200 200 200 200
-GET    /v2                                              200 200 200 200 200 200
-GET    /v2/                                             200 200 200 200 200 200
-GET    /openapi.json                                    200 200 200 200 200 200
+GET    /                                                200 200 200 200 200 200 200
+GET    /v1.1                                            200 200 200 200 200 200 200
+GET    /v1.1/                                           200 200 200 200 200 200 200
+GET    /v2                                              200 200 200 200 200 200 200
+GET    /v2/                                             200 200 200 200 200 200 200
+GET    /openapi.json                                    200 200 200 200 200 200 200
 
-GET    os-volumes                                       401 401 400 200 200 200
-GET    os-volumes/detail                                401 401 400 200 200 200
-POST   os-volumes                                       401 401 400 403 422 422
-GET    os-volumes/9                                     401 401 400 404 404 404
-DELETE os-volumes/9                                     401 401 400 403 404 404
-GET    os-volumes/9/error                               401 401 400 404 404 404
-GET    os-volumes/9/connection                          401 401 400 403 403 404
+GET    os-volumes                                       401 401 400 403 200 200 200
+GET    os-volumes/detail                                401 401 400 403 200 200 200
+POST   os-volumes                                       401 401 400 403 403 422 422
+GET    os-volumes/9                                     401 401 400 403 404 404 404
+DELETE os-volumes/9                                     401 401 400 403 403 404 404
+GET    os-volumes/9/error                               401 401 400 403 404 404 404
+GET    os-volumes/9/connection                          401 401 400 403 403 403 404
 
-GET    hp-bootable-volumes                              401 401 400 200 200 200
-GET    hp-bootable-volumes/9                            401 401 400 404 404 404
-GET    hp-bootable-volumes/9/import                     401 401 400 404 404 404
-GET    golden-volumes                                   401 401 400 403 403 200
+GET    hp-bootable-volumes                              401 401 400 403 200 200 200
+GET    hp-bootable-volumes/9                            401 401 400 403 404 404 404
+GET    hp-bootable-volumes/9/import                     401 401 400 403 404 404 404
+GET    golden-volumes                                   401 401 400 403 403 403 200
 
-GET    os-snapshots                                     401 401 400 200 200 200
-GET    os-snapshots/detail                              401 401 400 200 200 200
-POST   os-snapshots                                     401 401 400 403 422 422
-GET    os-snapshots/9                                   401 401 400 404 404 404
-DELETE os-snapshots/9                                   401 401 400 403 404 404
-GET    os-snapshots/9/error                             401 401 400 404 404 404
+GET    os-snapshots                                     401 401 400 403 200 200 200
+GET    os-snapshots/detail                              401 401 400 403 200 200 200
+POST   os-snapshots                                     401 401 400 403 403 422 422
+GET    os-snapshots/9                                   401 401 400 403 404 404 404
+DELETE os-snapshots/9                                   401 401 400 403 403 404 404
+GET    os-snapshots/9/error                             401 401 400 403 404 404 404
 
-GET    servers/9/os-volume_attachments                  401 401 400 200 200 200
-POST   servers/9/os-volume_attachments                  401 401 400 403 422 422
-GET    servers/9/os-volume_attachments/9                401 401 400 404 404 404
-PUT    servers/9/os-volume_attachments/9                401 401 400 403 400 400
-DELETE servers/9/os-volume_attachments/9                401 401 400 403 404 404
+GET    servers/9/os-volume_attachments                  401 401 400 403 200 200 200
+POST   servers/9/os-volume_attachments                  401 401 400 403 403 422 422
+GET    servers/9/os-volume_attachments/9                401 401 400 403 404 404 404
+PUT    servers/9/os-volume_attachments/9                401 401 400 403 403 400 400
+DELETE servers/9/os-volume_attachments/9                401 401 400 403 403 404 404
 
-POST   os-volumes_boot                                  401 401 400 403 422 422
-POST   servers                                          401 401 400 403 422 422
-GET    servers                                          401 401 400 501 501 501
-GET    servers/detail                                   401 401 400 501 501 501
-GET    servers/9                                        401 401 400 501 501 501
-DELETE servers/9                                        401 401 400 403 501 501
-POST   servers/9/action                                 401 401 400 403 422 422
-GET    flavors                                          401 401 400 200 200 200
-GET    flavors/detail                                   401 401 400 200 200 200
-GET    flavors/9                                        401 401 400 404 404 404
-GET    os-keypairs                                      401 401 400 200 200 200
+POST   os-volumes_boot                                  401 401 400 403 403 422 422
+POST   servers                                          401 401 400 403 403 422 422
+GET    servers                                          401 401 400 403 501 501 501
+GET    servers/detail                                   401 401 400 403 501 501 501
+GET    servers/9                                        401 401 400 403 501 501 501
+DELETE servers/9                                        401 401 400 403 403 501 501
+POST   servers/9/action                                 401 401 400 403 403 422 422
+GET    flavors                                          401 401 400 403 200 200 200
+GET    flavors/detail                                   401 401 400 403 200 200 200
+GET    flavors/9                                        401 401 400 403 404 404 404
+GET    os-keypairs                                      401 401 400 403 200 200 200
 
-GET    os-volume-types                                  401 401 400 200 200 200
-POST   os-volume-types                                  401 401 400 403 403 422
-GET    os-volume-types/9                                401 401 400 404 404 404
-DELETE os-volume-types/9                                401 401 400 403 403 404
-GET    os-volume-types/9/extra_specs                    401 401 400 404 404 404
-POST   os-volume-types/9/extra_specs                    401 401 400 403 403 422
-GET    os-volume-types/9/extra_specs/k                  401 401 400 404 404 404
-PUT    os-volume-types/9/extra_specs/k                  401 401 400 403 403 400
-DELETE os-volume-types/9/extra_specs/k                  401 401 400 403 403 404
+GET    os-volume-types                                  401 401 400 403 200 200 200
+POST   os-volume-types                                  401 401 400 403 403 403 422
+GET    os-volume-types/9                                401 401 400 403 404 404 404
+DELETE os-volume-types/9                                401 401 400 403 403 403 404
+GET    os-volume-types/9/extra_specs                    401 401 400 403 404 404 404
+POST   os-volume-types/9/extra_specs                    401 401 400 403 403 403 422
+GET    os-volume-types/9/extra_specs/k                  401 401 400 403 404 404 404
+PUT    os-volume-types/9/extra_specs/k                  401 401 400 403 403 403 400
+DELETE os-volume-types/9/extra_specs/k                  401 401 400 403 403 403 404
 
-GET    os-quota-sets/{tenant}                           401 401 400 200 200 200
-GET    os-quota-sets/{other}                            401 401 400 403 403 200
-GET    os-quota-sets/{tenant}/defaults                  401 401 400 200 200 200
-PUT    os-quota-sets/{tenant}                           401 401 400 403 403 422
-PUT    os-quota-sets/{other}                            401 401 400 403 403 422
-GET    limits                                           401 401 400 200 200 200
-GET    extensions                                       401 401 400 200 200 200
-GET    extensions/none                                  401 401 400 404 404 404
+GET    os-quota-sets/{tenant}                           401 401 400 403 200 200 200
+GET    os-quota-sets/{other}                            401 401 400 403 403 403 200
+GET    os-quota-sets/{tenant}/defaults                  401 401 400 403 200 200 200
+PUT    os-quota-sets/{tenant}                           401 401 400 403 403 403 422
+PUT    os-quota-sets/{other}                            401 401 400 403 403 403 422
+GET    limits                                           401 401 400 403 200 200 200
+GET    extensions                                       401 401 400 403 200 200 200
+GET    extensions/none                                  401 401 400 403 404 404 404
 
-GET    images                                           401 401 400 200 200 200
-GET    images/detail                                    401 401 400 200 200 200
-GET    images/none                                      401 401 400 404 404 404
-GET    /image                                           300 300 300 300 300 300
-GET    /image/versions                                  200 200 200 200 200 200
-GET    /image/v2                                        200 200 200 200 200 200
-GET    /image/v2/                                       200 200 200 200 200 200
-GET    /image/v2/images                                 401 401 200 200 200 200
-GET    /image/v2/images/none                            401 401 404 404 404 404
-GET    /image/v2/schemas/image                          401 401 200 200 200 200
+GET    images                                           401 401 400 403 200 200 200
+GET    images/detail                                    401 401 400 403 200 200 200
+GET    images/none                                      401 401 400 403 404 404 404
+GET    /image                                           300 300 300 300 300 300 300
+GET    /image/versions                                  200 200 200 200 200 200 200
+GET    /image/v2                                        200 200 200 200 200 200 200
+GET    /image/v2/                                       200 200 200 200 200 200 200
+GET    /image/v2/images                                 401 401 200 403 200 200 200
+GET    /image/v2/images/none                            401 401 404 403 404 404 404
+GET    /image/v2/schemas/image                          401 401 200 403 200 200 200
 
-GET    /identity                                        300 300 300 300 300 300
-GET    /identity/v3                                     200 200 200 200 200 200
-POST   /identity/v3/auth/tokens                         400 400 400 400 400 400
-GET    /identity/v3/auth/tokens                         401 401 403 200 403 200
-DELETE /identity/v3/auth/tokens                         401 401 403 204 403 204
-GET    /identity/v3/auth/catalog                        401 401 200 200 200 200
-GET    /identity/v3/auth/projects                       401 401 200 200 200 200
-GET    /identity/v3/projects                            401 401 200 200 200 200
-GET    /identity/v3/users/reader/projects               401 401 403 200 403 403
-GET    /identity/v2.0                                   200 200 200 200 200 200
-POST   /identity/v2.0/tokens                            400 400 400 400 400 400
-GET    /identity/v2.0/tenants                           401 401 200 200 200 200
-GET    /v2.0                                            200 200 200 200 200 200
-POST   /v2.0/tokens                                     400 400 400 400 400 400
-GET    /v2.0/tenants                                    401 401 200 200 200 200
+GET    /identity                                        300 300 300 300 300 300 300
+GET    /identity/v3                                     200 200 200 200 200 200 200
+POST   /identity/v3/auth/tokens                         400 400 400 400 400 400 400
+GET    /identity/v3/auth/tokens                         401 401 200 403 200 403 200
+DELETE /identity/v3/auth/tokens                         401 401 204 403 204 403 204
+GET    /identity/v3/auth/catalog                        401 401 200 200 200 200 200
+GET    /identity/v3/auth/projects                       401 401 200 200 200 200 200
+GET    /identity/v3/projects                            401 401 200 200 200 200 200
+GET    /identity/v3/users/reader/projects               401 401 403 403 200 403 403
+GET    /identity/v2.0                                   200 200 200 200 200 200 200
+POST   /identity/v2.0/tokens                            400 400 400 400 400 400 400
+GET    /identity/v2.0/tenants                           401 401 200 200 200 200 200
+GET    /v2.0                                            200 200 200 200 200 200 200
+POST   /v2.0/tokens                                     400 400 400 400 400 400 400
+GET    /v2.0/tenants                                    401 401 200 200 200 200 200
 """
 #: Below what a route is, and what it is called there.
 Route = tuple[tuple[bytes, ...], str]
-CALLERS = ("nobody", "expired", "other", "reader", "member", "admin")
+CALLERS = ("nobody", "expired", "other", "guest", "reader", "member", "admin")
 
 _PASSWORD = "the password of all"
 _HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(_PASSWORD)
@@ -135,10 +136,11 @@ id = "{OTHER_TENANT}"
 """ + "".join(
     f'[[identity.users]]\nname = "{name}"\npassword_hash = "{_HASH}"\nroles = {{ {roles} }}\n'
     for name, roles in (
+        ("guest", 'demo = ["guest"]'),
         ("reader", 'demo = ["reader"]'),
         ("member", 'demo = ["member"]'),
         ("admin", 'demo = ["admin"]'),
-        ("other", 'other = ["member"]'),
+        ("other", 'other = ["admin"]'),
     )
 )
 
@@ -251,6 +253,6 @@ def expired(daemon: Running, valid: str) -> str:
     return tokens.write(attrs.evolve(claims, issued=1, expires=2))
 
 
-@pytest.mark.parametrize("line", ["GET / 200", "GET / 200 200 200 200 200 200 200"])
+@pytest.mark.parametrize("line", ["GET / 200", "GET / 200 200 200 200 200 200 200 200"])
 def test_a_row_that_says_too_little_or_too_much_does_not_count(line: str) -> None:
     assert read(line) == []
