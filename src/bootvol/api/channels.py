@@ -126,6 +126,7 @@ class ApiChannel(HTTPChannel):
         self._cancel()
         self._ending = self.callLater(LINGER, self._ended)
         self.setTimeout(None)
+        self._log.info("{peer}: {error}", peer=str(self.transport.getPeer()), error=error)
         self.transport.write(self.site.resource.refusal(self._asked_for, error))
 
     def end(self) -> None:
