@@ -164,7 +164,7 @@ class EmbeddedIdentity:
             secret = self._keys.get(credentials.key)
             given, claimed = credentials.secret, credentials.key
         # A digest is small, whatever was sent.
-        network = _network(address)
+        network = _network(address).encode("utf-8", "surrogatepass")
         key = sha256(repr((claimed, network)).encode("utf-8", "surrogatepass")).digest()
         if not await self._is_right(key, network, secret, given) or secret is None:
             who = secret.user.named.id if secret else "somebody unknown"
@@ -172,7 +172,9 @@ class EmbeddedIdentity:
             raise LoginFailed
         return secret
 
-    async def _is_right(self, key: bytes, network: str, secret: _Secret | None, given: str) -> bool:
+    async def _is_right(
+        self, key: bytes, network: bytes, secret: _Secret | None, given: str
+    ) -> bool:
         """Verify what was given, when it is its turn.
 
         :param key: under which failures of one user from one network are counted.
@@ -194,19 +196,19 @@ class EmbeddedIdentity:
                 self._throttle.failed(key)
                 # Whoever comes by a unix socket has no address.
                 if network and self._addresses:
-                    self._addresses.failed(network.encode())
+                    self._addresses.failed(network)
             return right
         finally:
             self._verifying.release()
 
-    def _check(self, key: bytes, network: str) -> None:
+    def _check(self, key: bytes, network: bytes) -> None:
         """Return if a try is allowed by now.
 
         :raises TooManyLogins: not yet.
         """
         self._throttle.check(key)
         if self._addresses:
-            self._addresses.check(network.encode())
+            self._addresses.check(network)
 
     def _project(self, user: _User, asked: Which) -> str:
         """Return the id of a project that a user may log in to."""
