@@ -1,7 +1,7 @@
 """What bootvol does, from an image to a machine that boots from a volume: run by ``make demo``.
 
-Everything lies below var/demo, and stays there.  The environment's IMAGE, a path or a URL, takes
-the place of the image that is made here.
+It logs in with a password, as people do.  Everything lies below var/demo, and stays there.  The
+environment's IMAGE, a path or a URL, takes the place of the image that is made here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bootvol.cli.boot import MISSING, QEMU
+from bootvol.passwords import hash_password
 from demo.bootdisk import disk
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
@@ -43,11 +45,17 @@ directory = "."
 volumes = -1
 gigabytes = -1
 
-[[identity.tokens]]
-token = "demo-token"
-tenant = "demo"
-user = "demo"
-roles = ["admin"]
+[identity]
+plugin = "embedded"
+directory = "identity"
+
+[[identity.projects]]
+name = "demo"
+
+[[identity.users]]
+name = "demo"
+password_hash = "env:DEMO_PASSWORD_HASH"
+roles = {{ demo = ["admin"] }}
 
 [[backends]]
 name = "local"
@@ -58,6 +66,13 @@ directory = "volumes"
 name = "images"
 plugin = "directory"
 directory = "images"
+"""
+
+_INDEX: Final = """\
+[[images]]
+id = "1"
+file = {file}
+name = {name}
 """
 
 _WEB: Final = """
@@ -78,10 +93,22 @@ def main() -> None:
     if "://" in image:
         config += _WEB.format(url=json.dumps(image))
     (_HOME / "twistd.conf").write_text(config)
-    os.environ["BOOTVOL_ENDPOINT"] = f"http://127.0.0.1:{port}/v1.1/demo"
-    os.environ["BOOTVOL_TOKEN"] = "demo-token"
+    password = secrets.token_urlsafe(12)
+    os.environ["DEMO_PASSWORD_HASH"] = hash_password(password)
+    login = {
+        "OS_AUTH_URL": f"http://127.0.0.1:{port}/identity",
+        "OS_USERNAME": "demo",
+        "OS_PASSWORD": password,
+        "OS_PROJECT_NAME": "demo",
+    }
     with _daemon(port):
         _say(f"The daemon listens on port {port}; its files are in {_HOME.relative_to(_ROOT)}.")
+        _say("Clients log in with a user's password, here one that was made up just now:")
+        for name, value in login.items():
+            print(f"$ export {name}={value}")
+        for name in ("BOOTVOL_ENDPOINT", "BOOTVOL_TOKEN"):
+            os.environ.pop(name, None)
+        os.environ |= login
         _say("Its images:")
         _bootvol("image", "list")
         _say(f"A volume of {size} GiB from {image}:")
@@ -100,7 +127,7 @@ def main() -> None:
 
 
 def _image() -> tuple[str, int]:
-    """Put the image where the daemon finds it; return its reference and a volume's size in GiB."""
+    """Put the image where the daemon finds it; return its name or URL, and a volume's GiB."""
     images = _HOME / "images"
     images.mkdir(parents=True, exist_ok=True)
     wanted = os.environ.get("IMAGE", "")
@@ -113,7 +140,9 @@ def _image() -> tuple[str, int]:
         target.symlink_to(Path(wanted).resolve(strict=True))
     elif not target.exists():
         target.write_bytes(disk())
-    return target.name, _gib(target.stat().st_size)
+    index = _INDEX.format(file=json.dumps(target.name), name=json.dumps(target.stem))
+    (images / "index.toml").write_text(index)
+    return target.stem, _gib(target.stat().st_size)
 
 
 def _gib(size: int) -> int:

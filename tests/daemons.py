@@ -15,6 +15,7 @@ from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
 from bootvol import settings
+from bootvol.api.channels import ApiSite
 from bootvol.daemon import Daemon
 from tests.servers import free_port
 
@@ -141,6 +142,11 @@ class Running:
         self._stopped = False
         self._daemon = Daemon(settings.load(self.config), reactor)
         self._daemon.startService()
+
+    @property
+    def site(self) -> ApiSite:
+        """What makes the connections of its API."""
+        return self._daemon.site
 
     async def stop(self) -> None:
         """Stop as SIGTERM does; once."""

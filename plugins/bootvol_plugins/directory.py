@@ -137,6 +137,7 @@ class DirectorySource:
             min_disk_gib=entry.min_disk,
             digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
             validator=_validator(file),
+            changed_at=file.st_mtime,
         )
 
     def _open(self, image_id: str) -> _FileStream:

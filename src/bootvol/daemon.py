@@ -19,15 +19,17 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python import usage
-from twisted.web.server import Site
 
 from bootvol import plugins, settings
+from bootvol.api.channels import ApiSite
 from bootvol.api.embedded.identity import dialects
-from bootvol.api.http import ApiRoot, Dialect, make_site
+from bootvol.api.embedded.images import ImageApi
+from bootvol.api.http import ApiRoot, Dialect
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
+from bootvol.api.tls import ModernTls
 from bootvol.errors import BootvolError, ConfigurationError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
@@ -89,6 +91,8 @@ class Daemon(Service):
     """Everything that runs in one process: the API above, the worker below, threads and database.
 
     No thread is started before :meth:`startService`: twistd forks in between.
+
+    :ivar site: makes the API's connections.
     """
 
     _log = Logger()
@@ -108,10 +112,11 @@ class Daemon(Service):
         self._threads = Threads(reactor, "bootvol-data", threads)
         self._database = Database(config.database, reactor)
         self._prepare_database()
-        self._worker, site = self._put_together()
+        self._worker, self.site = self._put_together()
         self._listening = MultiService()
+        serving: Any = ModernTls(reactor)
         for endpoint in config.api.listen:
-            strports.service(endpoint, site, reactor).setServiceParent(self._listening)
+            strports.service(endpoint, self.site, serving).setServiceParent(self._listening)
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
@@ -121,7 +126,7 @@ class Daemon(Service):
             self._database.check()
         self._database.alone(claims.release_all, self._worker_id)
 
-    def _put_together(self) -> tuple[Worker, Site]:
+    def _put_together(self) -> tuple[Worker, ApiSite]:
         config = self._config
         identity = self._plugin(config.identity)
         images = Images({each.name: self._plugin(each) for each in config.sources})
@@ -155,10 +160,11 @@ class Daemon(Service):
         nova = NovaApi(identity, config.policy, core, Answers(lambda: database.version))
         root = ApiRoot(
             *dialects(ILogin(identity, None), config.policy, config.availability_zone),
-            Dialect((), nova.app.resource(), fault),
+            ImageApi(identity, config.policy, images, core.rates).dialect,
+            Dialect((), nova.app, fault),
             public_url=config.api.public_url,
         )
-        return worker, make_site(root)
+        return worker, ApiSite(root, self._reactor, config.api.connections)
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
         """Return what tasks work with."""

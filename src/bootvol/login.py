@@ -99,9 +99,10 @@ class ILogin(Interface):
         """
 
     async def revoke(token: str) -> None:
-        """End a token before its time.  When it returns, that survives a restart.
+        """End a token before its time, and those that were got by it.
+
+        When it returns, that survives a restart.
 
         :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
-        :raises bootvol.errors.TooManyLogins: its user has ended too many lately.
         :raises bootvol.errors.IdentityFailed: it counts as ended, but will not after a restart.
         """

@@ -58,6 +58,7 @@ class Image:
     :ivar digest: of what the source sends, if it states one.
     :ivar validator: as of a stream of the image, where the source knows it without opening one.
     :ivar disk_bytes: length of the disk in it, where it is in a container and the source knows.
+    :ivar changed_at: seconds since 1970 when its bytes became what they are; None if unknown.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Image:
     digest: Digest | None = None
     validator: str | None = None
     disk_bytes: int | None = None
+    changed_at: float | None = None
 
 
 @attrs.frozen

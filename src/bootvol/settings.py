@@ -41,6 +41,7 @@ class Api(Options):
     """``[api]``: where the API listens (Twisted endpoint descriptions) and is reached."""
 
     listen: list[str] = Field(default=["tcp:8776:interface=127.0.0.1"], min_length=1)
+    connections: Annotated[int, Field(ge=1)] = 500
     public_url: str | None = Field(default=None, pattern=r"^https?://[!-~]*[!-.0-~]$")
 
     @field_validator("listen")

@@ -105,7 +105,7 @@ async def is_logged_in_by_v2(daemon: Running, answer: Answer) -> None:
     catalog = {(each["name"], each["type"]): each for each in access["serviceCatalog"]}
     assert catalog["Compute", "compute"]["endpoints"] == [endpoint]
     assert catalog["Block Storage", "volume"]["endpoints"] == [endpoint]
-    assert {kind for _, kind in catalog} == {"compute", "volume", "identity"}
+    assert {kind for _, kind in catalog} == {"compute", "volume", "image", "identity"}
     listed = await daemon.call("GET", "os-volumes", token=access["token"]["id"])
     assert (listed.status, listed.json) == (200, {"volumes": []})
 
@@ -207,6 +207,7 @@ async def is_logged_in_by_v3(daemon: Running, answer: Answer) -> None:
     assert urls == {
         "compute": f"{root}/v1.1/{TENANT}",
         "volume": f"{root}/v1.1/{TENANT}",
+        "image": f"{root}/image",
         "identity": f"{root}/identity",
     }
     assert (await daemon.call("GET", "os-volumes", token=token)).status == 200

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,32 @@ def test_exit_codes(daemon: Process) -> None:
     assert gone.returncode == 5
     assert "cannot be reached" in gone.stderr
     assert len(gone.stderr.splitlines()) == 1
+
+
+def test_a_token_goes_nowhere_else(tmp_path: Path) -> None:
+    """Whoever answers in the service's place cannot send a client on with its token."""
+    asked: list[str] = []
+
+    class Away(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{server.server_port}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Away) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            env = {"BOOTVOL_ENDPOINT": f"http://127.0.0.1:{server.server_port}/v1.1/demo"}
+            refused = cli("--token", "secret", "volume", "list", env=env)
+        finally:
+            server.shutdown()
+    assert refused.returncode == 1
+    assert "HTTP 302" in refused.stderr
+    assert asked == ["/v1.1/demo/os-volumes"]
 
 
 def test_check_config(tmp_path: Path) -> None:

@@ -169,21 +169,68 @@ async def test_what_has_expired_is_forgotten(make: Make, clock: Clock, tmp_path:
 
 
 @ensureDeferred
-async def test_nobody_fills_the_disk(
-    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Who ends too many tokens of a user ends all; the next logins go well."""
     monkeypatch.setattr(revoked, "MOST", 2)
     service = make()
+    stolen = (await log_in(service)).token
+    bob = await service.login(Password(Which(name="bob"), BOBS), OTHER, "192.0.2.1")
     for _ in range(2):
         await service.revoke((await log_in(service)).token)
-    last = (await log_in(service)).token
-    with pytest.raises(TooManyLogins) as caught:
-        await service.revoke(last)
-    await service.authenticate(last)
-    bob = await service.login(Password(Which(name="bob"), BOBS), OTHER, "192.0.2.1")
-    await service.revoke(bob.token)
-    clock.advance(caught.value.retry_after)
+    await service.authenticate(stolen)
     await service.revoke((await log_in(service)).token)
+    # In the same second, and after a restart.
+    for each in (service, make()):
+        with pytest.raises(Unauthorized):
+            await each.authenticate(stolen)
+        with pytest.raises(LoginFailed):
+            await each.login(EarlierToken(stolen), DEMO, "192.0.2.1")
+        await each.authenticate((await log_in(each)).token)
+        await each.authenticate(bob.token)
+    service = make()
+    for _ in range(10):
+        token = (await log_in(service)).token
+        await service.revoke(token)
+        with pytest.raises(Unauthorized):
+            await service.authenticate(token)
+    assert (tmp_path / "identity" / "revoked").stat().st_size < 300
+    # It is forgotten when nothing of then is valid any more.
+    clock.advance(13 * 3600)
+    await service.revoke((await log_in(service)).token)
+    assert '"until": 0' in (tmp_path / "identity" / "revoked").read_text()
+
+
+@ensureDeferred
+async def test_with_a_token_end_those_that_were_got_by_it(make: Make) -> None:
+    service = make()
+    first = (await log_in(service, None)).token
+
+    async def go_on(token: str, project: Which = DEMO) -> str:
+        return (await service.login(EarlierToken(token), project, "192.0.2.1")).token
+
+    second, sibling = await go_on(first), await go_on(first, OTHER)
+    third = await go_on(second, OTHER)
+    await service.revoke(second)
+    for token in (second, third):
+        with pytest.raises(Unauthorized):
+            await service.authenticate(token)
+    await service.authenticate(sibling)
+    await service.revoke(first)
+    with pytest.raises(Unauthorized):
+        await service.authenticate(sibling)
+
+
+@ensureDeferred
+async def test_tokens_are_not_got_by_one_another_without_end(make: Make) -> None:
+    service = make()
+    token = (await log_in(service)).token
+    for _ in range(16):
+        token = (await service.login(EarlierToken(token), DEMO, "192.0.2.1")).token
+    await service.authenticate(token)
+    with pytest.raises(LoginFailed):
+        await service.login(EarlierToken(token), DEMO, "192.0.2.1")
 
 
 @ensureDeferred
@@ -268,6 +315,28 @@ def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Non
         guesses.check(b"first")
     guesses.failed(b"last")
     guesses.check(b"first")
+
+
+@ensureDeferred
+async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> None:
+    service = make(PEOPLE.replace('"embedded"', '"embedded"\naddress_failures = 3'))
+    for name in ("bob", "eve", "mallory"):
+        with pytest.raises(LoginFailed):
+            await service.login(Password(Which(name=name), "x"), None, "192.0.2.1")
+        # Somebody's own success makes up for nobody else's failure.
+        if name != "mallory":
+            await log_in(service)
+    with pytest.raises(TooManyLogins):
+        await log_in(service)
+    await service.login(ANN, DEMO, "192.0.2.2")
+    # Where it is switched off, and for programs behind a unix socket, which have no address.
+    unlimited = make(PEOPLE.replace('"embedded"', '"embedded"\naddress_failures = 0'))
+    for number in range(60):
+        with pytest.raises(LoginFailed):
+            await unlimited.login(Password(Which(name=str(number)), "x"), None, "192.0.2.1")
+    for name in "abcdefgh":
+        with pytest.raises(LoginFailed):
+            await service.login(Password(Which(name=name), "x"), None, "")
 
 
 @ensureDeferred

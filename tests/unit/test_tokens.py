@@ -25,6 +25,7 @@ claims = st.builds(
     expires=st.integers(1, 2**40),
     credential=names,
     nonce=names,
+    ancestors=st.lists(st.from_regex(r"\A[A-Za-z0-9_-]{16}\Z"), max_size=16).map(tuple),
 )
 
 

@@ -77,7 +77,7 @@ async def test_the_server_error_of_the_specification() -> None:
     no_limits = RateLimits([], Clock())
     core = Core(Broken(), other, other, other, other, other, other, other, no_limits)
     api = NovaApi(Anybody(), Policy(), core, Answers(lambda: None))  # type: ignore[arg-type]
-    agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app.resource(), fault)))
+    agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app, fault)))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})
     )
@@ -92,7 +92,7 @@ async def test_the_server_error_of_the_specification() -> None:
 @ensureDeferred
 async def test_links_begin_with_the_public_url() -> None:
     other: Any = None  # the call has no use for it
-    app = NovaApi(other, other, other, other).app.resource()
+    app = NovaApi(other, other, other, other).app
     for public_url, shown in ((None, "http://host:1"), ("https://out/x", "https://out/x")):
         agent = RequestTraversalAgent(ApiRoot(Dialect((), app, fault), public_url=public_url))
         asked = HTTPClient(agent).get("http://host:1/v1.1/")

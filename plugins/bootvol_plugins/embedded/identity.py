@@ -38,6 +38,8 @@ from bootvol_plugins.embedded.tokens import Claims, Tokens
 _AT_ONCE: Final = 2
 #: How many more may wait for that; they take about a second.
 _WAITING: Final = 32
+#: How many tokens may be got by one another; a token names all before it.
+_GENERATIONS: Final = 16
 
 
 @attrs.frozen
@@ -78,6 +80,9 @@ class EmbeddedIdentity:
         self._tokens = Tokens(files.signing_key(options.directory, options.key_file))
         self._revoked = Revoked(options.directory / "revoked", context.threads, self._seconds)
         self._throttle = Throttle(self._seconds)
+        self._addresses = (
+            Throttle(self._seconds, options.address_failures) if options.address_failures else None
+        )
         self._verifying = DeferredSemaphore(_AT_ONCE)
         self._projects = {each.id: Named(each.id, each.name) for each in options.projects}
         self._users: dict[str, _User] = {}
@@ -113,7 +118,7 @@ class EmbeddedIdentity:
 
     async def revoke(self, token: str) -> None:
         """See :meth:`bootvol.interfaces.ILogin.revoke`."""
-        await self._revoked.add(self._claims(token))
+        await self._revoked.add(self._claims(token), self._lifetime)
 
     async def login(self, credentials: Credentials, project: Which | None, address: str) -> Session:
         """See :meth:`bootvol.interfaces.ILogin.login`."""
@@ -123,22 +128,24 @@ class EmbeddedIdentity:
                 earlier = self._claims(credentials.token)
             except Unauthorized:
                 raise LoginFailed from None
-            user, credential, expires = (
-                self._users[earlier.user],
-                earlier.credential,
-                earlier.expires,
-            )
+            if len(earlier.ancestors) >= _GENERATIONS:
+                raise LoginFailed
+            user, credential = self._users[earlier.user], earlier.credential
+            expires = earlier.expires
+            ancestors = (*earlier.ancestors, earlier.nonce)
         else:
             secret = await self._prove(credentials, address)
             user, credential = secret.user, self._tokens.fingerprint(secret.kept)
             expires = now + self._lifetime
+            ancestors = ()
         claims = Claims(
             user.named.id,
             None if project is None else self._project(user, project),
-            now,
+            max(now, self._revoked.earliest(user.named.id)),
             expires,
             credential,
             secrets.token_urlsafe(12),
+            ancestors,
         )
         return self._session(self._tokens.write(claims), claims)
 
@@ -157,33 +164,51 @@ class EmbeddedIdentity:
             secret = self._keys.get(credentials.key)
             given, claimed = credentials.secret, credentials.key
         # A digest is small, whatever was sent.
-        key = sha256(repr((claimed, _network(address))).encode("utf-8", "surrogatepass")).digest()
-        if not await self._is_right(key, secret, given) or secret is None:
+        network = _network(address).encode("utf-8", "surrogatepass")
+        key = sha256(repr((claimed, network)).encode("utf-8", "surrogatepass")).digest()
+        if not await self._is_right(key, network, secret, given) or secret is None:
             who = secret.user.named.id if secret else "somebody unknown"
             self._log.warn("{who} failed to log in from {address}", who=who, address=address)
             raise LoginFailed
         return secret
 
-    async def _is_right(self, key: bytes, secret: _Secret | None, given: str) -> bool:
+    async def _is_right(
+        self, key: bytes, network: bytes, secret: _Secret | None, given: str
+    ) -> bool:
         """Verify what was given, when it is its turn.
 
-        :param key: under which failures are counted.
+        :param key: under which failures of one user from one network are counted.
         :raises TooManyLogins: it was not looked at.
         """
-        self._throttle.check(key)
+        self._check(key, network)
         if len(self._verifying.waiting) >= _WAITING:
             raise TooManyLogins(1.0)
         await self._verifying.acquire()
         try:
             # Others like it may have failed meanwhile.
-            self._throttle.check(key)
+            self._check(key, network)
             kept = secret.kept if secret else self._decoy
             right = await self._threads.run(passwords.verify, kept, given) and secret is not None
             # Before it is anybody else's turn.
-            (self._throttle.succeeded if right else self._throttle.failed)(key)
+            if right:
+                self._throttle.succeeded(key)
+            else:
+                self._throttle.failed(key)
+                # Whoever comes by a unix socket has no address.
+                if network and self._addresses:
+                    self._addresses.failed(network)
             return right
         finally:
             self._verifying.release()
+
+    def _check(self, key: bytes, network: bytes) -> None:
+        """Return if a try is allowed by now.
+
+        :raises TooManyLogins: not yet.
+        """
+        self._throttle.check(key)
+        if self._addresses:
+            self._addresses.check(network)
 
     def _project(self, user: _User, asked: Which) -> str:
         """Return the id of a project that a user may log in to."""

@@ -68,6 +68,7 @@ class EmbeddedOptions(Options):
 
     directory: ConfigPath = Field(default=Path("var/identity"), validate_default=True)
     key_file: ConfigPath | None = None
+    address_failures: Annotated[int, Field(ge=0)] = 50
     token_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 12.0
     projects: list[ProjectTable] = Field(min_length=1)
     users: list[UserTable] = Field(min_length=1)

@@ -7,16 +7,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import attrs
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from bootvol.errors import ConfigurationError, IdentityFailed, TooManyLogins
+from bootvol.errors import ConfigurationError, IdentityFailed
 from bootvol.threads import Threads
 from bootvol_plugins.embedded import files
 from bootvol_plugins.embedded.tokens import Claims
 
-#: How many of a user's tokens are remembered, so that nobody can fill memory and disk.
+#: How many of a user's tokens are remembered one by one, so that nobody can fill memory and disk.
 MOST: Final = 1000
+
+
+@attrs.define
+class _Ended:
+    """What was ended of one user's.
+
+    :ivar tokens: when each expires, by nonce.
+    :ivar until: all that were given out up to then are ended; seconds since the epoch.
+    :ivar kept: until when that must be known: then they have expired.
+    """
+
+    tokens: dict[str, int] = attrs.Factory(dict)
+    until: int = 0
+    kept: int = 0
 
 
 class Revoked:
@@ -36,26 +51,42 @@ class Revoked:
         self._threads = threads
         self._seconds = seconds
         self._lock = DeferredLock()
-        #: By user, then by nonce, when it expires.
-        self._expiries = _load(path)
+        self._users = _load(path)
 
     def __contains__(self, claims: Claims) -> bool:
-        return claims.nonce in self._expiries.get(claims.user, {})
+        ended = self._users.get(claims.user)
+        if ended is None:
+            return False
+        known = ended.tokens
+        return claims.issued <= ended.until or any(
+            nonce in known for nonce in (claims.nonce, *claims.ancestors)
+        )
 
-    async def add(self, claims: Claims) -> None:
-        """End a token; when this returns, that survives a restart.
+    def earliest(self, user: str) -> int:
+        """Return what a new token of a user has to say it was issued at, at the least."""
+        ended = self._users.get(user)
+        return ended.until + 1 if ended and ended.until else 0
 
-        :raises TooManyLogins: its user has ended too many.
+    async def add(self, claims: Claims, lifetime: int) -> None:
+        """End a token, and those that were got by it; when this returns, that survives a restart.
+
+        Of a user who ends too many, all that were given out so far end: whoever stole one must
+        not keep its owner from ending it by ending others.
+
+        :param lifetime: seconds that any token is valid.
         :raises IdentityFailed: the disk failed; it is ended until the daemon restarts.
         """
         self._forget_expired()
-        own = self._expiries.setdefault(claims.user, {})
-        if len(own) >= MOST:
-            raise TooManyLogins(max(1.0, min(own.values()) - self._seconds()))
-        own[claims.nonce] = claims.expires
+        ended = self._users.setdefault(claims.user, _Ended())
+        ended.tokens[claims.nonce] = claims.expires
+        if len(ended.tokens) > MOST:
+            now = int(self._seconds())
+            last = max(now + lifetime, *ended.tokens.values())
+            self._users[claims.user] = _Ended({}, max(now, claims.issued), last)
         await self._lock.acquire()
         try:
-            content = json.dumps(self._expiries).encode("ascii")
+            shown = {user: attrs.asdict(each) for user, each in self._users.items()}
+            content = json.dumps(shown).encode("ascii")
             await self._threads.run(files.replace, self._path, content)
         except OSError as error:
             self._log.error("{path}: {error}", path=str(self._path), error=error)
@@ -65,20 +96,26 @@ class Revoked:
 
     def _forget_expired(self) -> None:
         now = self._seconds()
-        left = {
-            user: {nonce: expires for nonce, expires in own.items() if expires > now}
-            for user, own in self._expiries.items()
-        }
-        self._expiries = {user: own for user, own in left.items() if own}
+        for user, ended in list(self._users.items()):
+            ended.tokens = {nonce: when for nonce, when in ended.tokens.items() if when > now}
+            if not ended.tokens and ended.kept <= now:
+                del self._users[user]
 
 
-def _load(path: Path) -> dict[str, dict[str, int]]:
+def _load(path: Path) -> dict[str, _Ended]:
     try:
         read = json.loads(path.read_bytes())
-        return {str(user): {str(n): int(e) for n, e in own.items()} for user, own in read.items()}
+        return {
+            str(user): _Ended(
+                {str(nonce): int(when) for nonce, when in each["tokens"].items()},
+                int(each["until"]),
+                int(each["kept"]),
+            )
+            for user, each in read.items()
+        }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigurationError(
             f"identity: {path}: cannot be read ({error}). Put it back; or remove it and the key "
             "beside it, which ends all tokens."

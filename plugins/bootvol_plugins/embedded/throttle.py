@@ -10,7 +10,7 @@ import attrs
 
 from bootvol.errors import TooManyLogins
 
-#: So many failures cost nothing.
+#: So many failures of one user from one address cost nothing.
 FREE: Final = 5
 #: Seconds of the longest delay.
 LONGEST: Final = 300.0
@@ -25,10 +25,9 @@ class _Failures:
     count: int
     last: float
 
-    @property
-    def until(self) -> float:
-        """When the next try is allowed."""
-        beyond = self.count - FREE
+    def until(self, free: int) -> float:
+        """Return when the next try is allowed."""
+        beyond = self.count - free
         return self.last + (min(LONGEST, 2.0 ** min(beyond, 16)) if beyond >= 0 else 0.0)
 
 
@@ -36,10 +35,12 @@ class Throttle:
     """Counts failures by key.
 
     :param seconds: tells the time, in seconds.
+    :param free: so many failures cost nothing.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(self, seconds: Callable[[], float], free: int = FREE) -> None:
         self._seconds = seconds
+        self._free = free
         self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
 
     def check(self, key: bytes) -> None:
@@ -48,7 +49,7 @@ class Throttle:
         :raises TooManyLogins: not yet.
         """
         failures = self._failures.get(key)
-        wait = failures.until - self._seconds() if failures else 0.0
+        wait = failures.until(self._free) - self._seconds() if failures else 0.0
         if wait > 0:
             raise TooManyLogins(wait)
 

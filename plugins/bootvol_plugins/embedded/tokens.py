@@ -30,6 +30,7 @@ class Claims:
     :ivar issued: seconds since the epoch; ``expires`` too.
     :ivar credential: the fingerprint of what its user logged in with.
     :ivar nonce: no other token's.
+    :ivar ancestors: the nonces of the tokens that it was got by.
     """
 
     user: str
@@ -38,6 +39,7 @@ class Claims:
     expires: int
     credential: str
     nonce: str
+    ancestors: tuple[str, ...] = ()
 
 
 class Tokens:
@@ -55,7 +57,8 @@ class Tokens:
 
     def write(self, claims: Claims) -> str:
         """Return the token that says ``claims``."""
-        content = json.dumps(attrs.astuple(claims), separators=(",", ":")).encode("ascii")
+        *said, ancestors = attrs.astuple(claims, recurse=False)
+        content = json.dumps([*said, *ancestors], separators=(",", ":")).encode("ascii")
         signed = _PREFIX + _text(content)
         return f"{signed}.{self._signature(signed)}"
 
@@ -72,7 +75,8 @@ class Tokens:
         if not hmac.compare_digest(signature, self._signature(signed)):
             raise Unauthorized
         content = base64.urlsafe_b64decode(signed.removeprefix(_PREFIX) + "==")
-        claims = Claims(*json.loads(content))
+        user, project, issued, expires, credential, nonce, *ancestors = json.loads(content)
+        claims = Claims(user, project, issued, expires, credential, nonce, tuple(ancestors))
         if now >= claims.expires:
             raise Unauthorized
         return claims

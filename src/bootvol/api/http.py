@@ -5,7 +5,8 @@ A handler's work is not cut off when its client leaves: Klein would cancel it ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
 from uuid import uuid4
@@ -13,19 +14,17 @@ from uuid import uuid4
 import attrs
 import orjson
 from klein import Klein
-from klein.resource import KleinResource
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from bootvol.errors import (
-    BodyTooLarge,
     BootvolError,
     IdentityUnavailable,
     MalformedBody,
@@ -40,12 +39,8 @@ from bootvol.errors import (
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 
-#: The largest body that is read, in bytes; Nova's own limit (reference, section 2.1).
-LARGEST_BODY: Final = 114688
-#: Seconds without a byte after which a connection is closed.
-_IDLE: Final = 60
-
 _JSON: Final = b"application/json; charset=UTF-8"
+_REQUEST_ID: Final = b"X-Compute-Request-Id"
 
 _log = Logger()
 
@@ -179,28 +174,20 @@ def to_the_end(call: Deferred[Reply]) -> Deferred[Reply]:
     return outer
 
 
-class ApiRequest(Request):
-    """A request whose body is never held beyond :data:`LARGEST_BODY`."""
+def new_id() -> str:
+    """Return what no other request is called."""
+    return f"req-{uuid4()}"
 
-    too_large = False
+
+class ApiRequest(Request):
+    """A request of the API."""
+
     #: See :func:`public_url`.
     public_url = ""
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
-        self.request_id = f"req-{uuid4()}"
-
-    def gotLength(self, length: int | None) -> None:
-        """The head has come; ``length`` is what the client says of its body."""
-        self.too_large = length is not None and length > LARGEST_BODY
-        super().gotLength(0 if self.too_large else length)
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """A piece of the body has come: keep it, or note that there is too much."""
-        held = self.content.tell() if self.content else 0
-        self.too_large = self.too_large or held + len(data) > LARGEST_BODY
-        if not self.too_large:
-            super().handleContentChunk(data)
+        self.request_id = new_id()
 
 
 @attrs.frozen
@@ -208,39 +195,36 @@ class Dialect:
     """A part of the API.
 
     :ivar prefix: the segments that its paths begin with; the application does not see them.
-    :ivar app: the Klein application's resource.
     """
 
     prefix: tuple[bytes, ...]
-    app: KleinResource
+    app: Klein
     fault: Fault
 
 
 class ApiRoot(Resource):
-    """Sees to what no handler can: bodies too large, paths that are no text, suffixes.
+    """Sees to what no handler can: paths that are no text, suffixes, what is not even read.
 
     :param dialects: the first whose prefix fits answers; the last one's fits always.
     :param public_url: where clients reach the API; None is wherever they say they do.
+    :ivar dialects: those.
     """
 
     isLeaf = True
 
     def __init__(self, *dialects: Dialect, public_url: str | None = None) -> None:
         super().__init__()
-        self._dialects = dialects
+        self.dialects = dialects
+        self._resources = {each.prefix: each.app.resource() for each in dialects}
         self._public_url = public_url
 
     def render(self, request: ApiRequest) -> Any:
         """Answer, or hand the request on to the application."""
         request_id = getattr(request, "request_id", "")
-        request.setHeader(b"X-Compute-Request-Id", request_id.encode("ascii"))
+        request.setHeader(_REQUEST_ID, request_id.encode("ascii"))
         path = request.postpath or []
-        dialect = next(
-            each for each in self._dialects if each.prefix == tuple(path[: len(each.prefix)])
-        )
+        dialect = self._dialect(path)
         try:
-            if getattr(request, "too_large", False):
-                raise BodyTooLarge
             _check_host(request)
             _take_suffix(request)
             request.public_url = self._public_url or _asked_at(request)
@@ -249,7 +233,29 @@ class ApiRoot(Resource):
         length = len(dialect.prefix)
         request.prepath = [*(request.prepath or []), *path[:length]]
         request.postpath = path[length:] or [b""]
-        return dialect.app.render(request)
+        return self._resources[dialect.prefix].render(request)
+
+    def refusal(self, path: bytes, error: BootvolError) -> bytes:
+        """Return a whole HTTP answer, which ends its connection, to a request that was not read.
+
+        :param path: as far as it came.
+        """
+        fault = self._dialect(path.lstrip(b"/").split(b"/")).fault(error)
+        body = orjson.dumps(fault)
+        status = f"{error.status} {HTTPStatus(error.status).phrase}".encode("ascii")
+        head = [
+            b"HTTP/1.1 " + status,
+            b"Connection: close",
+            _REQUEST_ID + b": " + new_id().encode("ascii"),
+            b"Content-Type: " + _JSON,
+            b"Content-Length: %d" % len(body),
+        ]
+        return b"\r\n".join([*head, b"", body])
+
+    def _dialect(self, path: Sequence[bytes]) -> Dialect:
+        return next(
+            each for each in self.dialects if each.prefix == tuple(path[: len(each.prefix)])
+        )
 
 
 def public_url(request: IRequest) -> str:
@@ -280,9 +286,3 @@ def _take_suffix(request: Request) -> None:
         raise MalformedUrl from None
     if path and path[-1].endswith(b".json"):
         path[-1] = path[-1].removesuffix(b".json")
-
-
-def make_site(root: ApiRoot) -> Site:
-    """Return the factory of the API's connections."""
-    # No call takes a form, so none is parsed.
-    return Site(root, requestFactory=ApiRequest, timeout=_IDLE, parsePOSTFormSubmission=False)

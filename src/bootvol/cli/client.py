@@ -1,33 +1,34 @@
-"""A client of the HTTP API, with nothing but the standard library: it starts in no time."""
+"""A client of the HTTP API."""
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
-from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
-
-_TIMEOUT = 60.0
+from bootvol.cli.failures import NOT_FOUND, CommandFailed
+from bootvol.cli.http import exchange
+from bootvol.cli.login import Access
 
 
 class Client:
     """Speaks to one tenant's part of a service.
 
-    :param endpoint: the base URI, ``http://HOST:PORT/v1.1/TENANT``.
-    :param token: goes into ``X-Auth-Token``.
+    :param access: is called once, and not before anything is asked of the service.
     """
 
-    def __init__(self, endpoint: str, token: str) -> None:
-        self._endpoint = endpoint.rstrip("/")
-        self._token = token
+    def __init__(self, access: Callable[[], Access]) -> None:
+        self._find_access = access
+
+    @cached_property
+    def _access(self) -> Access:
+        return self._find_access()
 
     @property
     def tenant(self) -> str:
         """The tenant that it speaks for."""
-        return unquote(self._endpoint.rpartition("/")[2])
+        return unquote(self._access.endpoint.rpartition("/")[2])
 
     def get(self, path: str) -> Any:
         """Return the JSON at ``path``, relative to the base URI.
@@ -41,14 +42,14 @@ class Client:
 
         :raises CommandFailed: the service says no, or nothing.
         """
-        return self._call("POST", path, json.dumps(body).encode("utf-8"))
+        return self._call("POST", path, body)
 
     def put(self, path: str, body: object) -> Any:
         """Put JSON to ``path``; return the JSON of the answer.
 
         :raises CommandFailed: the service says no, or nothing.
         """
-        return self._call("PUT", path, json.dumps(body).encode("utf-8"))
+        return self._call("PUT", path, body)
 
     def delete(self, path: str) -> None:
         """Delete what is at ``path``.
@@ -57,35 +58,33 @@ class Client:
         """
         self._call("DELETE", path)
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
-        url = f"{self._endpoint}/{path}"
-        if not url.startswith(("http://", "https://")):
-            raise CommandFailed(f"the endpoint {self._endpoint!r} is not an http URL")
-        headers = {"X-Auth-Token": self._token, "Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
+    def image(self, given: str) -> str:
+        """Return what ``imageRef`` is to be for what a user calls an image: its id, name or URL.
+
+        :raises CommandFailed: several images have that name, or the service says no, or nothing.
+        """
+        if "://" in given:
+            return given
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
-                content = response.read()
-        except urllib.error.HTTPError as error:
-            code = OF_STATUS.get(error.code, FAILED)
-            raise CommandFailed(_told(error.code, error.read()), code) from None
-        except (OSError, ValueError) as error:
-            why = getattr(error, "reason", error)
-            raise CommandFailed(f"{self._endpoint} cannot be reached: {why}", UNREACHABLE) from None
-        return json.loads(content) if content else None
+            if self.get(f"images/{segment(given)}")["image"]["id"] == given:
+                return given
+        except CommandFailed as failure:
+            if failure.exit_code != NOT_FOUND:
+                raise
+        named = self.get(f"images?{urlencode({'name': given})}")["images"]
+        if len(named) > 1:
+            ids = ", ".join(str(each["id"]) for each in named)
+            raise CommandFailed(f"several images are called {given!r}; give the id of one: {ids}")
+        # Where nothing has that name the service says so.
+        return str(named[0]["id"]) if named else given
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        access = self._access
+        headers = {"X-Auth-Token": access.token}
+        url = f"{access.endpoint}/{path}"
+        return exchange(method, url, headers, body, access.authorities)[0]
 
 
 def segment(text: str) -> str:
     """Return what a user has typed as one segment of a path."""
     return quote(text, safe="")
-
-
-def _told(status: int, content: bytes) -> str:
-    """Return the message of a fault, whatever its name."""
-    try:
-        (fault,) = json.loads(content).values()
-        return f"{fault['message']} (HTTP {status})"
-    except (ValueError, AttributeError, TypeError, KeyError):
-        return f"the service answered HTTP {status}"

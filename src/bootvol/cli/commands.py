@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from bootvol.cli import boot as machine
 from bootvol.cli import limits, show, volume_types
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
+from bootvol.cli.login import ENDPOINT, access
 
 if TYPE_CHECKING:
     from bootvol.settings import Settings
@@ -23,16 +25,19 @@ _CONFIG = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--endpoint",
     envvar="BOOTVOL_ENDPOINT",
-    default="http://127.0.0.1:8776/v1.1/demo",
-    show_default=True,
+    default="",
     show_envvar=True,
-    help="Base URI of the API, with the tenant.",
+    help=f"Base URI of the API, with the tenant; by default the catalog's, or {ENDPOINT}.",
 )
 @click.option("--token", envvar="BOOTVOL_TOKEN", default="", show_envvar=True, help="Auth token.")
 @click.pass_context
 def bootvol(context: click.Context, endpoint: str, token: str) -> None:
-    """Turn operating-system images into persistent, bootable block volumes."""
-    context.obj = Client(endpoint, token)
+    """Turn operating-system images into persistent, bootable block volumes.
+
+    Without a token it logs in as other clients of OpenStack do: by OS_AUTH_URL, OS_USERNAME,
+    OS_PASSWORD, OS_PROJECT_NAME and so on.
+    """
+    context.obj = Client(lambda: access(endpoint, token, os.environ))
 
 
 # --- the operator's ------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ def volume() -> None:
 
 
 @volume.command("create")
-@click.option("--image", "image_ref", help="Image id or URL; without it the volume is blank.")
+@click.option("--image", help="Image id, name or URL; without it the volume is blank.")
 @click.option("--size", type=click.IntRange(min=1), required=True, help="GiB.")
 @click.option("--name", help="Display name.")
 @click.option("--type", "volume_type", help="The name of a volume type.")
@@ -169,7 +174,7 @@ def volume() -> None:
 @click.pass_obj
 def create_volume(
     client: Client,
-    image_ref: str | None,
+    image: str | None,
     size: int,
     name: str | None,
     volume_type: str | None,
@@ -179,12 +184,12 @@ def create_volume(
     wanted = {
         "size": size,
         "display_name": name,
-        "imageRef": image_ref,
+        "imageRef": None if image is None else client.image(image),
         "volume_type": volume_type,
     }
     made: dict[str, Any] = client.post("os-volumes", {"volume": wanted})["volume"]
     if wait:
-        made = show.wait(client, made, bootable=image_ref is not None)
+        made = show.wait(client, made, bootable=image is not None)
     click.echo(show.as_json(made))
 
 

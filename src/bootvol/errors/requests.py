@@ -38,6 +38,16 @@ class BodyTooLarge(InvalidRequest):
     default_message = "Request is too large."
 
 
+class HeadersTooLarge(BootvolError):
+    """The request line and the headers are more than any request of the API can need."""
+
+    code = "headers-too-large"
+    status = 431
+    retryable = False
+    remedy = "Send fewer or shorter headers, or a shorter query."
+    default_message = "Request headers are too large."
+
+
 class MalformedUrl(InvalidRequest):
     """The path names another tenant than the token, or is not text."""
 

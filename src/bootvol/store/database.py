@@ -132,12 +132,15 @@ class Database:
         """
         from alembic import command
 
-        if self.embedded and self._engine.url.database:
-            Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         try:
+            if self.embedded and self._engine.url.database:
+                file = Path(self._engine.url.database)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                # Nobody else's to read; SQLite gives the files beside it the same mode.
+                file.touch(mode=0o600)
             with self._alone() as connection:
                 command.upgrade(_alembic(connection), revision)
-        except SQLAlchemyError as error:
+        except (OSError, SQLAlchemyError) as error:
             raise ConfigurationError(f"the database cannot be upgraded: {error}") from error
 
     def check(self) -> None:

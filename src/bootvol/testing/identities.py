@@ -184,11 +184,13 @@ class LoginContract(Contract):
             (await service.login(subject.credentials[0], project, "192.0.2.1")).token
             for _ in range(2)
         ]
+        by_it = (await service.login(EarlierToken(ended), project, "192.0.2.1")).token
         await service.revoke(ended)
         for each in (service, subject.make()):
             for call in (each.authenticate, each.session, each.revoke):
-                with pytest.raises(Unauthorized):
-                    await call(ended)
+                for token in (ended, by_it):
+                    with pytest.raises(Unauthorized):
+                        await call(token)
             with pytest.raises(LoginFailed):
                 await each.login(EarlierToken(ended), project, "192.0.2.1")
             await each.authenticate(other)

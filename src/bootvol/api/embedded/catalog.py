@@ -15,6 +15,7 @@ class _Service:
 
     :ivar name: by which old clients look it up; newer ones go by ``type``.
     :ivar v2: the path that a catalog of identity v2.0 shows, and ``v3`` one of v3.
+    :ivar of_a_project: whether it takes a token of a project.
     """
 
     name: str
@@ -22,20 +23,15 @@ class _Service:
     version: str
     v2: str
     v3: str
-
-    @property
-    def of_a_project(self) -> bool:
-        """Whether each project has an endpoint of its own."""
-        return "{tenant}" in self.v2
+    of_a_project: bool = True
 
 
 _VOLUMES: Final = "/v1.1/{tenant}"
-#: No image service: openstack asks one that is listed before it lists servers, and fails if nothing
-#: answers; without one it goes on.  HP's clients find images where servers are.
 _SERVICES: Final = (
     _Service("Compute", "compute", "1.1", _VOLUMES, _VOLUMES),
     _Service("Block Storage", "volume", "1.1", _VOLUMES, _VOLUMES),
-    _Service("Identity", "identity", "2.0", "/v2.0/", "/identity"),
+    _Service("Image", "image", "2.0", "/image", "/image"),
+    _Service("Identity", "identity", "2.0", "/v2.0/", "/identity", of_a_project=False),
 )
 
 

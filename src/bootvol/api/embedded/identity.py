@@ -22,17 +22,15 @@ def dialects(login: ILogin | None, policy: Policy, region: str) -> list[Dialect]
     if login is None:
         nothing = Klein()
         tell_errors(nothing, v3.fault)
-        return [
-            Dialect((prefix,), nothing.resource(), v3.fault) for prefix in (b"identity", b"v2.0")
-        ]
+        return [Dialect((prefix,), nothing, v3.fault) for prefix in (b"identity", b"v2.0")]
     catalog = Catalog(region)
-    third = v3.V3(login, policy, catalog).app.resource()
-    second = v2.V2(login, catalog).app.resource()
+    third = v3.V3(login, policy, catalog).app
+    second = v2.V2(login, catalog).app
     return [
         Dialect((b"identity", b"v3"), third, v3.fault),
         Dialect((b"identity", b"v2.0"), second, v2.fault),
         Dialect((b"v2.0",), second, v2.fault),
-        Dialect((b"identity",), _versions().resource(), v3.fault),
+        Dialect((b"identity",), _versions(), v3.fault),
     ]
 
 

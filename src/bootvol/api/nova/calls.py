@@ -130,6 +130,7 @@ class Call(Document):
     :ivar status: of the answer, when all went well.
     :ivar entity: the name of the object in the body; None where the body itself is that.
     :ivar paged: it lists, and takes ``limit`` and ``offset``.
+    :ivar query: what else may stand in the query.
     :ivar right: what a caller needs for it.
     :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
     :ivar of_rows: the answer is of nothing but rows, the tenant's, and what was asked.
@@ -140,6 +141,7 @@ class Call(Document):
     status: int
     entity: str | None
     paged: bool
+    query: tuple[str, ...]
     right: Right
     named: bool
     of_rows: bool
@@ -192,6 +194,7 @@ def call(
     status: int = 200,
     entity: str | None = None,
     paged: bool = False,
+    query: tuple[str, ...] = (),
     right: Right | None = None,
     named: bool = False,
     of_rows: bool = False,
@@ -205,7 +208,19 @@ def call(
 
     def declare(answer: Declared) -> Declared:
         CALLS.append(
-            Call(paths, answer, method, status, entity, paged, needed, named, of_rows, refusals)
+            Call(
+                paths,
+                answer,
+                method,
+                status,
+                entity,
+                paged,
+                query,
+                needed,
+                named,
+                of_rows,
+                refusals,
+            )
         )
         return answer
 

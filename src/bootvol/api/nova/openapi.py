@@ -141,6 +141,9 @@ def _parameters(call: Call, path: str) -> Iterator[dict[str, Any]]:
     if call.paged:
         for name in ("limit", "offset"):
             yield {"name": name, "in": "query", "schema": _COUNT}
+    for name in call.query:
+        schema = _COUNT if name == "limit" else {"type": "string"}
+        yield {"name": name, "in": "query", "schema": schema}
 
 
 def _reply(each: Document, schemas: _Schemas) -> dict[str, Any]:

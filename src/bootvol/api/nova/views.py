@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NotRequired
 
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
@@ -25,6 +25,8 @@ from bootvol.service.goldens import CacheUse
 
 #: HP12: UTC, without zone and fraction (reference, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"
+#: Times of what is Nova's own.
+_MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 #: What the schema says of these; see :mod:`bootvol.api.nova.openapi`.
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
@@ -122,6 +124,8 @@ ImageShown = TypedDict(
         "minRam": Count,
         "OS-EXT-IMG-SIZE:size": Count | None,
         "metadata": dict[str, str],
+        "created": NotRequired[Moment],
+        "updated": NotRequired[Moment],
         "links": Nothing,
     },
 )
@@ -204,6 +208,10 @@ class OneConnection(TypedDict):
 
 class Images(TypedDict):
     images: list[ImageShown]
+
+
+class OneImage(TypedDict):
+    image: ImageShown
 
 
 class Goldens(TypedDict):
@@ -294,7 +302,7 @@ def connection(value: Connection) -> ConnectionShown:
 
 def image(value: Image) -> ImageShown:
     """Show an image as ``images/detail`` does, as far as bootvol knows it."""
-    return {
+    shown: ImageShown = {
         "id": value.id,
         "name": value.name,
         "status": "ACTIVE",
@@ -305,6 +313,10 @@ def image(value: Image) -> ImageShown:
         "metadata": {},
         "links": [],
     }
+    if value.changed_at is not None:
+        moment = datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
+        shown |= {"created": moment, "updated": moment}
+    return shown
 
 
 def golden(value: Golden) -> GoldenShown:

@@ -1,0 +1,213 @@
+"""Connections: how much of a request is taken, how long it may take, and how many there may be.
+
+What Twisted bounds stays bounded: lines and headers to 16 KiB together, what follows on a request
+that is being answered to as much, a connection on which nothing happens to a minute.  Beyond that:
+
+* a request has to have come whole within :data:`WHOLE` seconds of its first byte;
+* what is too large is answered at once, in the fault form of what was asked, and not awaited;
+* a connection too many takes the place of the one that is without a request the longest.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request, Site
+
+from bootvol.api.http import ApiRequest, ApiRoot
+from bootvol.errors import BodyTooLarge, BootvolError, HeadersTooLarge
+
+#: The largest body that is read, in bytes; Nova's own limit (reference, section 2.1).
+LARGEST_BODY: Final = 114688
+#: Seconds without a byte after which a connection is closed.
+IDLE: Final = 60
+#: Seconds that a request may take to come.
+WHOLE: Final = 60
+#: Seconds that a client who is refused may take to read why: what it sends meanwhile is dropped.
+#: (A connection that is closed while something comes in is reset, and the answer lost.)
+LINGER: Final = 5
+
+
+class ApiChannel(HTTPChannel):
+    """One connection of HTTP/1.1."""
+
+    maxHeaders = 100
+    site: ApiSite
+    #: The connection, by TCP, TLS or a unix socket.
+    transport: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._refused = False
+        self._asked_for = b"/"
+        #: Calls when a request must have come, or a refusal must have been read.
+        self._ending: Any = None
+
+    def connectionMade(self) -> None:
+        """Take the connection, or the place of another."""
+        super().connectionMade()
+        self.site.waiting(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget the connection."""
+        self._cancel()
+        self.site.gone(self)
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has come; a request begins with its first byte."""
+        if self._refused:
+            return
+        if self._ending is None and not self._handlingRequest:
+            self._ending = self.callLater(WHOLE, self._ended)
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Take a line of the request's head."""
+        if self._refused:
+            return
+        if not self._receivedHeaderSize:
+            self._asked_for = (line.split(b" ")[1:2] or [b"/"])[0]
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self.refuse(HeadersTooLarge())
+        else:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that has no end."""
+        self.refuse(HeadersTooLarge())
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Take a header."""
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self.refuse(HeadersTooLarge())
+        return not self._refused and bool(super().headerReceived(line))
+
+    def allHeadersReceived(self) -> None:
+        """The head has come: refuse a body that is too large before any of it is read."""
+        if not self._refused and self.length is not None and self.length > LARGEST_BODY:
+            self.refuse(BodyTooLarge())
+        if not self._refused:
+            super().allHeadersReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take a piece of the body, or of what follows."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        """The request has come: it may take its time by now."""
+        if not self._refused:
+            self._cancel()
+            self.site.working(self)
+            super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """The answer has been written."""
+        self.site.waiting(self)
+        super().requestDone(request)
+
+    def timeoutConnection(self) -> None:
+        """End the connection, once: what it has to say may take some seconds."""
+        self._cancel()
+        self.setTimeout(None)
+        super().timeoutConnection()
+
+    def refuse(self, error: BootvolError) -> None:
+        """Answer that the request is not even read, and end the connection."""
+        if self._refused:
+            return
+        self._refused = True
+        self._cancel()
+        self._ending = self.callLater(LINGER, self._ended)
+        self.setTimeout(None)
+        self._log.info("{peer}: {error}", peer=str(self.transport.getPeer()), error=error)
+        self.transport.write(self.site.resource.refusal(self._asked_for, error))
+
+    def end(self) -> None:
+        """End the connection at once."""
+        self.transport.abortConnection()
+
+    def _ended(self) -> None:
+        self._ending = None
+        if self._refused:
+            self.end()
+        else:
+            self.timeoutConnection()
+
+    def _cancel(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+
+class BoundedRequest(ApiRequest):
+    """A request whose body is never held beyond :data:`LARGEST_BODY`."""
+
+    channel: ApiChannel
+    content: Any
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A piece of the body has come: keep it, unless there is too much."""
+        if self.content.tell() + len(data) > LARGEST_BODY:
+            self.channel.refuse(BodyTooLarge())
+        else:
+            super().handleContentChunk(data)
+
+
+class ApiSite(Site):
+    """Makes the API's connections.
+
+    :param connections: how many there may be at once.
+    """
+
+    # Twisted's own would choose between HTTP/1.1 and 2.
+    protocol = ApiChannel  # type: ignore[assignment]
+
+    def __init__(self, root: ApiRoot, reactor: IReactorTime, connections: int) -> None:
+        # No call takes a form, so none is parsed.
+        super().__init__(
+            root,
+            requestFactory=BoundedRequest,
+            timeout=IDLE,
+            parsePOSTFormSubmission=False,
+            reactor=reactor,
+        )
+        self._most = connections
+        self._working: set[ApiChannel] = set()
+        #: Without a request that is being answered; the longest so first.
+        self._waiting: OrderedDict[ApiChannel, None] = OrderedDict()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Return what TLS offers: HTTP/2 is not bounded by any of this."""
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return a new connection, or None, which closes it, if all others are at work."""
+        if len(self._working) >= self._most:
+            return None
+        while len(self._working) + len(self._waiting) >= self._most:
+            oldest, _ = self._waiting.popitem(last=False)
+            oldest.end()
+        return super().buildProtocol(addr)
+
+    def waiting(self, channel: ApiChannel) -> None:
+        """A connection waits for a request."""
+        self._working.discard(channel)
+        self._waiting[channel] = None
+        self._waiting.move_to_end(channel)
+
+    def working(self, channel: ApiChannel) -> None:
+        """A connection's request is being answered."""
+        self._waiting.pop(channel, None)
+        self._working.add(channel)
+
+    def gone(self, channel: ApiChannel) -> None:
+        """A connection has ended."""
+        self._waiting.pop(channel, None)
+        self._working.discard(channel)

@@ -1,0 +1,111 @@
+"""Image API v2, as far as it can be read: clients find the images of all sources by their names.
+
+It is Glance's, below ``/image``; what changes images there is not found here.  Errors look like
+those of the identity API: Glance itself sends HTML, and what its clients read of JSON is this.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from klein import Klein
+from twisted.web.iweb import IRequest
+
+from bootvol.api.embedded import image_views as views
+from bootvol.api.embedded.v3 import fault
+from bootvol.api.http import Dialect, Reply, public_url, route, tell_errors, token
+from bootvol.api.lists import after
+from bootvol.errors import NotFound
+from bootvol.interfaces import IIdentity
+from bootvol.model import Caller
+from bootvol.policy import Policy, Right
+from bootvol.service.images import Images
+from bootvol.service.rates import RateLimits
+
+#: The most that one answer lists.
+_MOST: Final = 1000
+
+
+class ImageApi:
+    """Answers below ``/image``.
+
+    :param identity: says whom a token speaks for.
+    :param policy: says who may read.
+    """
+
+    def __init__(
+        self, identity: IIdentity, policy: Policy, images: Images, rates: RateLimits
+    ) -> None:
+        self._identity = identity
+        self._policy = policy
+        self._images = images
+        self._rates = rates
+        self._app = Klein()
+        # 300, as Glance does: a client is to choose one.
+        route(self._app, "GET", "/", self._choices)
+        route(self._app, "GET", "/versions", self._versions)
+        route(self._app, "GET", "/v2", self._versions)
+        route(self._app, "GET", "/v2/", self._versions)
+        route(self._app, "GET", "/v2/images", self._list)
+        route(self._app, "GET", "/v2/images/<image_id>", self._show)
+        route(self._app, "GET", "/v2/schemas/<name>", self._schema)
+        tell_errors(self._app, fault)
+
+    @property
+    def dialect(self) -> Dialect:
+        """It as a part of the API."""
+        return Dialect((b"image",), self._app, fault)
+
+    async def _choices(self, request: IRequest) -> Reply:
+        return Reply(_versions(request), 300)
+
+    async def _versions(self, request: IRequest) -> Reply:
+        return Reply(_versions(request))
+
+    async def _list(self, request: IRequest) -> Reply:
+        found = await self._images.listed(await self._caller(request))
+        fitting = views.wanted(request, [views.image(each) for each in found])
+        page = after(request, fitting, lambda each: str(each["id"]), _MOST)
+        shown = {"images": page, "first": _link(request), "schema": "/v2/schemas/images"}
+        if page and page[-1] is not fitting[-1]:
+            shown["next"] = _link(request, page[-1]["id"])
+        return Reply(shown)
+
+    async def _show(self, request: IRequest, image_id: str) -> Reply:
+        found = await self._images.find(await self._caller(request), image_id)
+        return Reply(views.image(found))
+
+    async def _schema(self, request: IRequest, name: str) -> Reply:
+        await self._caller(request)
+        schemas = {"image": views.IMAGE, "images": views.IMAGES}
+        if name not in schemas:
+            raise NotFound
+        return Reply(schemas[name])
+
+    async def _caller(self, request: IRequest) -> Caller:
+        """Return who asks; that counts as a call of their tenant.
+
+        :raises Unauthorized: nobody that is known.
+        :raises RateLimited: the tenant has called too often.
+        :raises Forbidden: the caller may read nothing.
+        """
+        caller = await self._identity.authenticate(token(request))
+        target = request.uri.decode("ascii", "replace").removeprefix("/image/v2")
+        self._rates.count(caller.tenant, "GET", target)
+        self._policy.check(caller.roles, Right.READ)
+        return caller
+
+
+def _versions(request: IRequest) -> dict[str, Any]:
+    link = {"rel": "self", "href": f"{public_url(request)}/image/v2/"}
+    return {"versions": [{"id": "v2.7", "status": "CURRENT", "links": [link]}]}
+
+
+def _link(request: IRequest, marker: str | None = None) -> str:
+    """Return the path of what a request lists: of its beginning, or of what follows a marker."""
+    pairs = [(n, value) for n, given in (request.args or {}).items() for value in given]
+    query: list[tuple[bytes, bytes]] = [pair for pair in pairs if pair[0] != b"marker"]
+    if marker is not None:
+        query.append((b"marker", marker.encode("utf-8")))
+    return "/v2/images" + (f"?{urlencode(query)}" if query else "")

@@ -1,0 +1,46 @@
+"""Lists whose pages begin after a ``marker``, the last that a client has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from twisted.web.iweb import IRequest
+
+from bootvol.errors import InvalidRequest
+
+Listed = TypeVar("Listed")
+
+
+def text(request: IRequest, name: bytes) -> str | None:
+    """Return what a request's query says of ``name``; None if it says nothing."""
+    given = (request.args or {}).get(name)
+    return None if given is None else given[0].decode("utf-8", "replace")
+
+
+def after(
+    request: IRequest,
+    found: Sequence[Listed],
+    key: Callable[[Listed], str],
+    most: int | None = None,
+) -> Sequence[Listed]:
+    """Return the page that a request's ``limit`` and ``marker`` ask for.
+
+    :param found: all of the list.
+    :param key: returns what a marker is.
+    :param most: how long a page may be, and is where no limit is given.
+    :raises InvalidRequest: the limit is no number, or nothing has that marker.
+    """
+    marker, limit = text(request, b"marker"), text(request, b"limit")
+    length = most
+    if limit is not None:
+        if not (limit.isascii() and limit.isdigit()):
+            raise InvalidRequest("limit param must be an integer, and positive")
+        # Digits beyond these are refused by Python itself.
+        length = min(int(limit[:18]), len(found) if most is None else most)
+    begin = 0
+    if marker is not None:
+        begin = 1 + next((n for n, each in enumerate(found) if key(each) == marker), -1)
+        if not begin:
+            raise InvalidRequest(f"marker [{marker}] not found")
+    return found[begin:] if length is None else found[begin : begin + length]

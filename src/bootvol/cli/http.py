@@ -1,0 +1,64 @@
+"""HTTP with nothing but the standard library: the command line starts in no time."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from email.message import Message
+from typing import Any
+
+from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
+
+_TIMEOUT = 60.0
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows nobody elsewhere: a token is for where it was sent to."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def exchange(
+    method: str, url: str, headers: dict[str, str], body: object = None, authorities: str = ""
+) -> tuple[Any, Message]:
+    """Send a request; return the JSON of its answer, None where that is empty, and its headers.
+
+    :param body: becomes JSON; None is none.
+    :param authorities: a PEM file with those that https servers are trusted by; empty is the
+        system's.
+    :raises CommandFailed: the server says no, or nothing.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise CommandFailed(f"{url!r} is not an http URL")
+    sent = None if body is None else json.dumps(body).encode("utf-8")
+    headers = {**headers, "Accept": "application/json"}
+    if sent is not None:
+        headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(url, sent, headers, method=method)  # noqa: S310
+    try:
+        handlers: list[urllib.request.BaseHandler] = [_Stay()]
+        if url.startswith("https://"):
+            trusted = ssl.create_default_context(cafile=authorities or None)
+            handlers.append(urllib.request.HTTPSHandler(context=trusted))
+        opener = urllib.request.build_opener(*handlers)
+        with opener.open(request, timeout=_TIMEOUT) as response:
+            content = response.read()
+            return json.loads(content) if content else None, response.headers
+    except urllib.error.HTTPError as error:
+        code = OF_STATUS.get(error.code, FAILED)
+        raise CommandFailed(_told(error.code, error.read()), code) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", error)
+        raise CommandFailed(f"{url} cannot be reached: {why}", UNREACHABLE) from None
+
+
+def _told(status: int, content: bytes) -> str:
+    """Return the message of a fault, whatever its name."""
+    try:
+        (fault,) = json.loads(content).values()
+        return f"{fault['message']} (HTTP {status})"
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return f"the service answered HTTP {status}"

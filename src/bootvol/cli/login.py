@@ -1,0 +1,98 @@
+"""Where the service is and who asks, as the environment of OpenStack's clients says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from bootvol.cli.failures import NOT_ALLOWED, CommandFailed
+from bootvol.cli.http import exchange
+
+#: The base URI where neither the user nor a catalog says another.
+ENDPOINT: Final = "http://127.0.0.1:8776/v1.1/demo"
+#: What catalogs call the service.
+_TYPE: Final = "volume"
+
+
+@attrs.frozen
+class Access:
+    """How to speak to one tenant's part of a service.
+
+    :ivar endpoint: the base URI, ``http://HOST:PORT/v1.1/TENANT``, without a slash at its end.
+    :ivar token: goes into ``X-Auth-Token``.
+    :ivar authorities: see :func:`bootvol.cli.http.exchange`.
+    """
+
+    endpoint: str
+    token: str = attrs.field(repr=False)
+    authorities: str = ""
+
+
+def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
+    """Return how to speak to the service; log in if need be.
+
+    :param endpoint: the base URI; empty is the catalog's, or else the usual one.
+    :param token: empty logs in by ``OS_AUTH_URL`` and what else of ``OS_...`` there is.
+    :raises CommandFailed: the login failed, or ``environment`` lacks what it takes.
+    """
+    authorities = environment.get("OS_CACERT", "")
+    if token or not environment.get("OS_AUTH_URL"):
+        return Access((endpoint or ENDPOINT).rstrip("/"), token, authorities)
+    answer, headers = exchange(
+        "POST", f"{_version_3(environment)}/auth/tokens", {}, _body(environment), authorities
+    )
+    try:
+        found = endpoint or _endpoint(answer["token"]["catalog"], environment)
+        return Access(found.rstrip("/"), headers["X-Subject-Token"] or "", authorities)
+    except (KeyError, TypeError):
+        raise CommandFailed("OS_AUTH_URL leads to no identity service of version 3") from None
+
+
+def _version_3(environment: Mapping[str, str]) -> str:
+    url = environment["OS_AUTH_URL"].rstrip("/")
+    if url.endswith("/v2.0"):
+        raise CommandFailed("OS_AUTH_URL must be that of version 3 of the identity service")
+    return url if url.endswith("/v3") else f"{url}/v3"
+
+
+def _body(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the request for a token."""
+    if token := environment.get("OS_TOKEN"):
+        identity: dict[str, Any] = {"methods": ["token"], "token": {"id": token}}
+    else:
+        user = _named(environment, "OS_USER", "OS_USERNAME", "OS_USER_NAME")
+        password = environment.get("OS_PASSWORD")
+        if user is None or password is None:
+            lacking = "OS_USERNAME" if user is None else "OS_PASSWORD"
+            raise CommandFailed(f"{lacking} is not set, so there is no logging in", NOT_ALLOWED)
+        identity = {"methods": ["password"], "password": {"user": {**user, "password": password}}}
+    project = _named(environment, "OS_PROJECT", "OS_PROJECT_NAME", "OS_TENANT_NAME", "OS_TENANT_ID")
+    if project is None:
+        raise CommandFailed("OS_PROJECT_NAME is not set, so there is no logging in", NOT_ALLOWED)
+    return {"auth": {"identity": identity, "scope": {"project": project}}}
+
+
+def _named(environment: Mapping[str, str], prefix: str, *others: str) -> dict[str, Any] | None:
+    """Return the user or project that the environment names: by id, or by name and domain."""
+    for variable in (f"{prefix}_ID", *others):
+        if value := environment.get(variable):
+            if variable.endswith("_ID"):
+                return {"id": value}
+            domain = {"id": environment.get(f"{prefix}_DOMAIN_ID") or "default"}
+            if name := environment.get(f"{prefix}_DOMAIN_NAME"):
+                domain = {"name": name}
+            return {"name": value, "domain": domain}
+    return None
+
+
+def _endpoint(catalog: Any, environment: Mapping[str, str]) -> str:
+    region = environment.get("OS_REGION_NAME")
+    for service in catalog:
+        for each in service["endpoints"]:
+            fits = region in (None, "", each["region"]) and each["interface"] == "public"
+            if service["type"] == _TYPE and fits:
+                return str(each["url"])
+    where = f" in {region}" if region else ""
+    raise CommandFailed(f"the catalog has no endpoint of the type {_TYPE}{where}")

@@ -1,0 +1,162 @@
+"""The API by TLS, with a certificate and a key from files."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import pytest_twisted
+import requests
+import trustme
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from bootvol import settings
+from bootvol.daemon import Daemon
+from bootvol.errors import ConfigurationError
+from tests.daemons import TENANT, configuration, reactor
+from tests.processes import cli
+from tests.servers import free_port
+
+
+@attrs.frozen
+class Https:
+    """A daemon that serves TLS, and the authority of its certificate."""
+
+    port: int
+    authority: Path
+
+    async def handshake(self, context: ssl.SSLContext) -> tuple[str, str]:
+        """Connect; return the version of TLS and the cipher."""
+
+        def connect() -> tuple[str, str]:
+            with (
+                socket.create_connection(("127.0.0.1", self.port), 30) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as encrypted,
+            ):
+                cipher = encrypted.cipher()
+                assert cipher is not None
+                return encrypted.version() or "", cipher[0]
+
+        found: tuple[str, str] = await deferToThread(connect)
+        return found
+
+    def context(self) -> ssl.SSLContext:
+        """Return a client's settings that trust the authority, and take the oldest there is."""
+        context = ssl.create_default_context(cafile=self.authority)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        return context
+
+
+def listening(folder: Path, port: int) -> Path:
+    """Write a configuration that has the daemon serve TLS, and return its path."""
+    (folder / "images").mkdir(exist_ok=True)
+    description = f"ssl:{port}:interface=127.0.0.1:privateKey={folder}/key:certKey={folder}/cert"
+    text = configuration(port).replace(f"tcp:{port}:interface=127.0.0.1", description)
+    path = folder / "twistd.conf"
+    path.write_text(text)
+    return path
+
+
+@pytest_twisted.async_yield_fixture
+async def https(tmp_path: Path) -> AsyncIterator[Https]:
+    """A daemon whose key is of RSA, the kind that old clients want."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    issued = authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    port = free_port()
+    daemon = Daemon(settings.load(listening(tmp_path, port)), reactor)
+    daemon.startService()
+    yield Https(port, tmp_path / "ca")
+    await daemon.stopService()
+
+
+@ensureDeferred
+async def test_calls_by_tls(https: Https) -> None:
+    def call() -> Any:
+        url = f"https://localhost:{https.port}"
+        told: dict[str, Any] = {"verify": str(https.authority), "timeout": 30}
+        versions = requests.get(f"{url}/", **told).json()["versions"]
+        volumes = requests.get(
+            f"{url}/v1.1/{TENANT}/os-volumes", headers={"X-Auth-Token": "ann"}, **told
+        )
+        return url, versions, volumes.json()
+
+    url, versions, volumes = await deferToThread(call)
+    assert versions[0]["links"][0]["href"] == f"{url}/v1.1/"
+    assert volumes == {"volumes": []}
+
+
+@ensureDeferred
+async def test_the_command_line_by_tls(https: Https) -> None:
+    env = {
+        "BOOTVOL_ENDPOINT": f"https://localhost:{https.port}/v1.1/{TENANT}",
+        "BOOTVOL_TOKEN": "ann",
+    }
+    trusting = {**env, "OS_CACERT": str(https.authority)}
+    listed = await deferToThread(cli, "volume", "list", "--json", env=trusting)
+    assert (listed.returncode, listed.stdout) == (0, "[]\n"), listed.stderr
+    refused = await deferToThread(cli, "volume", "list", env=env)
+    assert refused.returncode == 5
+    assert "certificate verify failed" in refused.stderr
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@ensureDeferred
+async def test_modern_tls(https: Https, version: ssl.TLSVersion) -> None:
+    context = https.context()
+    context.minimum_version = context.maximum_version = version
+    assert (await https.handshake(context))[0] == version.name.replace("_", ".")
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@ensureDeferred
+async def test_old_tls_is_refused(https: Https, version: ssl.TLSVersion) -> None:
+    context = https.context()
+    context.minimum_version = context.maximum_version = version
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert.protocol.version"):
+        await https.handshake(context)
+
+
+@pytest.mark.parametrize("cipher", ["AES128-SHA", "AES256-GCM-SHA384", "ECDHE-RSA-AES128-SHA"])
+@ensureDeferred
+async def test_old_ciphers_are_refused(https: Https, cipher: str) -> None:
+    """Those whose traffic is read by whoever gets the key later, and those that are broken."""
+    context = https.context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{cipher}:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
+        await https.handshake(context)
+
+
+@ensureDeferred
+async def test_who_does_not_know_the_authority_does_not_connect(https: Https) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await https.handshake(ssl.create_default_context())
+
+
+@ensureDeferred
+async def test_nothing_is_served_in_clear(https: Https) -> None:
+    def call() -> None:
+        requests.get(f"http://127.0.0.1:{https.port}/", timeout=30)
+
+    with pytest.raises(requests.ConnectionError):
+        await deferToThread(call)
+
+
+@pytest.mark.parametrize("missing", ["key", "cert"])
+def test_a_missing_file_is_said_before_anything_is_started(tmp_path: Path, missing: str) -> None:
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    (tmp_path / missing).unlink()
+    with pytest.raises(ConfigurationError, match=r"api\.listen.*No such file"):
+        settings.load(listening(tmp_path, free_port()))

@@ -1,0 +1,258 @@
+"""Who may call what: every route of the API, by everybody, against the answer that is expected.
+
+A route that no row of the table stands for fails the test: whoever adds one says who may call it.
+Requests are about things that there are none of, with bodies that are empty objects: whoever is let
+through is told 404, 422 or the like (501: there is no hypervisor), and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import pytest_twisted
+from argon2 import PasswordHasher
+from pytest_twisted import ensureDeferred
+
+from bootvol_plugins.embedded.tokens import Tokens
+from tests.daemons import OTHER_TENANT, TENANT, Running
+
+# What is asked, then the answers: without a token; with one that has expired; with one of another
+# tenant's admin; with one of this tenant's, whose user has a role that is good for nothing, is a
+# reader, a member, or an admin.  Paths that do not begin with a slash are below /v1.1/TENANT, and
+# below /v2/TENANT.
+TABLE = """
+GET    /                                                200 200 200 200 200 200 200
+GET    /v1.1                                            200 200 200 200 200 200 200
+GET    /v1.1/                                           200 200 200 200 200 200 200
+GET    /v2                                              200 200 200 200 200 200 200
+GET    /v2/                                             200 200 200 200 200 200 200
+GET    /openapi.json                                    200 200 200 200 200 200 200
+
+GET    os-volumes                                       401 401 400 403 200 200 200
+GET    os-volumes/detail                                401 401 400 403 200 200 200
+POST   os-volumes                                       401 401 400 403 403 422 422
+GET    os-volumes/9                                     401 401 400 403 404 404 404
+DELETE os-volumes/9                                     401 401 400 403 403 404 404
+GET    os-volumes/9/error                               401 401 400 403 404 404 404
+GET    os-volumes/9/connection                          401 401 400 403 403 403 404
+
+GET    hp-bootable-volumes                              401 401 400 403 200 200 200
+GET    hp-bootable-volumes/9                            401 401 400 403 404 404 404
+GET    hp-bootable-volumes/9/import                     401 401 400 403 404 404 404
+GET    golden-volumes                                   401 401 400 403 403 403 200
+
+GET    os-snapshots                                     401 401 400 403 200 200 200
+GET    os-snapshots/detail                              401 401 400 403 200 200 200
+POST   os-snapshots                                     401 401 400 403 403 422 422
+GET    os-snapshots/9                                   401 401 400 403 404 404 404
+DELETE os-snapshots/9                                   401 401 400 403 403 404 404
+GET    os-snapshots/9/error                             401 401 400 403 404 404 404
+
+GET    servers/9/os-volume_attachments                  401 401 400 403 200 200 200
+POST   servers/9/os-volume_attachments                  401 401 400 403 403 422 422
+GET    servers/9/os-volume_attachments/9                401 401 400 403 404 404 404
+PUT    servers/9/os-volume_attachments/9                401 401 400 403 403 400 400
+DELETE servers/9/os-volume_attachments/9                401 401 400 403 403 404 404
+
+POST   os-volumes_boot                                  401 401 400 403 403 422 422
+POST   servers                                          401 401 400 403 403 422 422
+GET    servers                                          401 401 400 403 501 501 501
+GET    servers/detail                                   401 401 400 403 501 501 501
+GET    servers/9                                        401 401 400 403 501 501 501
+DELETE servers/9                                        401 401 400 403 403 501 501
+POST   servers/9/action                                 401 401 400 403 403 422 422
+GET    flavors                                          401 401 400 403 200 200 200
+GET    flavors/detail                                   401 401 400 403 200 200 200
+GET    flavors/9                                        401 401 400 403 404 404 404
+GET    os-keypairs                                      401 401 400 403 200 200 200
+
+GET    os-volume-types                                  401 401 400 403 200 200 200
+POST   os-volume-types                                  401 401 400 403 403 403 422
+GET    os-volume-types/9                                401 401 400 403 404 404 404
+DELETE os-volume-types/9                                401 401 400 403 403 403 404
+GET    os-volume-types/9/extra_specs                    401 401 400 403 404 404 404
+POST   os-volume-types/9/extra_specs                    401 401 400 403 403 403 422
+GET    os-volume-types/9/extra_specs/k                  401 401 400 403 404 404 404
+PUT    os-volume-types/9/extra_specs/k                  401 401 400 403 403 403 400
+DELETE os-volume-types/9/extra_specs/k                  401 401 400 403 403 403 404
+
+GET    os-quota-sets/{tenant}                           401 401 400 403 200 200 200
+GET    os-quota-sets/{other}                            401 401 400 403 403 403 200
+GET    os-quota-sets/{tenant}/defaults                  401 401 400 403 200 200 200
+PUT    os-quota-sets/{tenant}                           401 401 400 403 403 403 422
+PUT    os-quota-sets/{other}                            401 401 400 403 403 403 422
+GET    limits                                           401 401 400 403 200 200 200
+GET    extensions                                       401 401 400 403 200 200 200
+GET    extensions/none                                  401 401 400 403 404 404 404
+
+GET    images                                           401 401 400 403 200 200 200
+GET    images/detail                                    401 401 400 403 200 200 200
+GET    images/none                                      401 401 400 403 404 404 404
+GET    /image                                           300 300 300 300 300 300 300
+GET    /image/versions                                  200 200 200 200 200 200 200
+GET    /image/v2                                        200 200 200 200 200 200 200
+GET    /image/v2/                                       200 200 200 200 200 200 200
+GET    /image/v2/images                                 401 401 200 403 200 200 200
+GET    /image/v2/images/none                            401 401 404 403 404 404 404
+GET    /image/v2/schemas/image                          401 401 200 403 200 200 200
+
+GET    /identity                                        300 300 300 300 300 300 300
+GET    /identity/v3                                     200 200 200 200 200 200 200
+POST   /identity/v3/auth/tokens                         400 400 400 400 400 400 400
+GET    /identity/v3/auth/tokens                         401 401 200 403 200 403 200
+DELETE /identity/v3/auth/tokens                         401 401 204 403 204 403 204
+GET    /identity/v3/auth/catalog                        401 401 200 200 200 200 200
+GET    /identity/v3/auth/projects                       401 401 200 200 200 200 200
+GET    /identity/v3/projects                            401 401 200 200 200 200 200
+GET    /identity/v3/users/reader/projects               401 401 403 403 200 403 403
+GET    /identity/v2.0                                   200 200 200 200 200 200 200
+POST   /identity/v2.0/tokens                            400 400 400 400 400 400 400
+GET    /identity/v2.0/tenants                           401 401 200 200 200 200 200
+GET    /v2.0                                            200 200 200 200 200 200 200
+POST   /v2.0/tokens                                     400 400 400 400 400 400 400
+GET    /v2.0/tenants                                    401 401 200 200 200 200 200
+"""
+#: Below what a route is, and what it is called there.
+Route = tuple[tuple[bytes, ...], str]
+CALLERS = ("nobody", "expired", "other", "guest", "reader", "member", "admin")
+
+_PASSWORD = "the password of all"
+_HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(_PASSWORD)
+IDENTITY = f"""\
+[identity]
+plugin = "embedded"
+directory = "identity"
+
+[[identity.projects]]
+name = "demo"
+id = "{TENANT}"
+
+[[identity.projects]]
+name = "other"
+id = "{OTHER_TENANT}"
+""" + "".join(
+    f'[[identity.users]]\nname = "{name}"\npassword_hash = "{_HASH}"\nroles = {{ {roles} }}\n'
+    for name, roles in (
+        ("guest", 'demo = ["guest"]'),
+        ("reader", 'demo = ["reader"]'),
+        ("member", 'demo = ["member"]'),
+        ("admin", 'demo = ["admin"]'),
+        ("other", 'other = ["admin"]'),
+    )
+)
+
+
+@attrs.frozen
+class Row:
+    """A request, and what each caller is answered."""
+
+    method: str
+    path: str
+    statuses: tuple[int, ...]
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """All that it stands for, from the root."""
+        path = self.path.format(tenant=TENANT, other=OTHER_TENANT)
+        if path.startswith("/"):
+            yield path
+        else:
+            yield from (f"/{base}/{TENANT}/{path}" for base in ("v1.1", "v2"))
+
+
+def read(table: str) -> list[Row]:
+    """Return the rows of a table."""
+    lines = [line.split() for line in table.splitlines() if line]
+    return [
+        Row(method, path, tuple(map(int, statuses)))
+        for method, path, *statuses in lines
+        if len(statuses) == len(CALLERS)
+    ]
+
+
+ROWS = read(TABLE)
+
+
+@pytest_twisted.async_yield_fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
+    """A daemon that knows all callers."""
+    daemon = Running(tmp_path, identity=IDENTITY)
+    yield daemon
+    await daemon.stop()
+
+
+def routes(daemon: Running) -> set[Route]:
+    """Return everything that the daemon answers."""
+    return {
+        (dialect.prefix, rule.endpoint)
+        for dialect in daemon.site.resource.dialects
+        for rule in dialect.app.url_map.iter_rules()
+    }
+
+
+def route(daemon: Running, method: str, path: str) -> Route:
+    """Return what answers a request."""
+    segments = path.removesuffix(".json").encode().split(b"/")[1:]
+    for dialect in daemon.site.resource.dialects:
+        length = len(dialect.prefix)
+        if dialect.prefix == tuple(segments[:length]):
+            rest = "/" + b"/".join(segments[length:]).decode()
+            return dialect.prefix, dialect.app.url_map.bind("host").match(rest, method)[0]
+    raise AssertionError(path)
+
+
+@ensureDeferred
+async def test_every_route_has_a_row(daemon: Running) -> None:
+    known = {route(daemon, row.method, path) for row in ROWS for path in row.paths}
+    assert len(routes(daemon)) > 100
+    assert routes(daemon) - known == set()
+    assert len(ROWS) == len([line for line in TABLE.splitlines() if line])
+
+
+@ensureDeferred
+async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
+    tokens = {name: await token(daemon, name) for name in CALLERS[2:]}
+    tokens["expired"] = expired(daemon, tokens["member"])
+    wrong = []
+    for row in ROWS:
+        for path in row.paths:
+            for caller, expected in zip(CALLERS, row.statuses, strict=True):
+                headers = {"X-Subject-Token": tokens["reader"]}
+                if row.path == "/identity/v3/auth/tokens" and row.method == "DELETE":
+                    # One's own that is ended is known to nobody after that.
+                    headers["X-Subject-Token"] = await token(daemon, "reader")
+                body: object = {} if row.method in {"POST", "PUT"} else None
+                answer = await daemon.request(
+                    row.method, path, body, tokens.get(caller), headers=headers
+                )
+                if answer.status != expected:
+                    wrong.append((row.method, path, caller, answer.status, expected))
+    assert wrong == []
+
+
+async def token(daemon: Running, name: str) -> str:
+    """Log a user in to the only project there is for that user."""
+    credentials = {"username": name, "password": _PASSWORD}
+    project = "other" if name == "other" else "demo"
+    answer = await daemon.request(
+        "POST",
+        "/v2.0/tokens",
+        {"auth": {"passwordCredentials": credentials, "tenantName": project}},
+        token=None,
+    )
+    return str(answer.json["access"]["token"]["id"])
+
+
+def expired(daemon: Running, valid: str) -> str:
+    """Return a token like another one, but of long ago, signed by the daemon's own key."""
+    tokens = Tokens((daemon.folder / "identity" / "key").read_bytes())
+    claims = tokens.read(valid, 0)
+    return tokens.write(attrs.evolve(claims, issued=1, expires=2))
+
+
+@pytest.mark.parametrize("line", ["GET / 200", "GET / 200 200 200 200 200 200 200 200"])
+def test_a_row_that_says_too_little_or_too_much_does_not_count(line: str) -> None:
+    assert read(line) == []

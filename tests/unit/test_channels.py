@@ -1,0 +1,235 @@
+"""What is bounded of requests and connections, with a clock that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+
+from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
+from bootvol.api.embedded import v3
+from bootvol.api.http import ApiRoot, Dialect
+from bootvol.api.nova import faults
+
+MOST = 3
+HEAD = b"POST /v1.1/x HTTP/1.1\r\nHost: h\r\n"
+
+
+class Served:
+    """A site whose one resource tells how many bytes a body has, or is never done."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.bodies: list[bytes] = []
+        self.slow: list[Deferred[bytes]] = []
+        app = Klein()
+
+        @app.route("/", branch=True)
+        def answer(request: IRequest) -> bytes | Deferred[bytes]:
+            self.bodies.append(request.content.read())
+            if request.path == b"/slow":
+                self.slow.append(Deferred())
+                return self.slow[-1]
+            return b"done"
+
+        root = ApiRoot(Dialect((b"identity",), app, v3.fault), Dialect((), app, faults.fault))
+        self.site = ApiSite(root, self.clock, MOST)
+        self.site.startFactory()
+
+    def connect(self) -> Connection:
+        """Open a connection."""
+        return Connection(self.site.buildProtocol(None))
+
+
+class Connection:
+    """A client's end."""
+
+    def __init__(self, channel: Any) -> None:
+        assert channel is not None
+        self.channel = channel
+        self.transport = StringTransport()
+        channel.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> bytes:
+        """Send, and return all that has been answered."""
+        self.channel.dataReceived(data)
+        return bytes(self.transport.value())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the daemon has ended it."""
+        return bool(self.transport.disconnecting or self.transport.disconnected)
+
+    def close(self) -> None:
+        """End it."""
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """The site; nothing of it goes on in the end."""
+    served = Served()
+    yield served
+    served.site.stopFactory()
+
+
+def refused(answer: bytes, status: bytes, key: str) -> bool:
+    """Return whether an answer is a whole one with that fault."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert b"Content-Length: %d" % len(body) in head
+    assert b"Connection: close" in head
+    return list(orjson.loads(body)) == [key]
+
+
+def body(length: int) -> bytes:
+    """Return a request with a body."""
+    return HEAD + b"Content-Length: %d\r\n\r\n" % length + b"x" * length
+
+
+def chunks(length: int) -> bytes:
+    """Return a request with a body of unstated length."""
+    piece = b"400\r\n" + b"x" * 1024 + b"\r\n"
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + piece * (length // 1024) + b"0\r\n\r\n"
+
+
+def test_requests_within_all_bounds(served: Served) -> None:
+    connection = served.connect()
+    assert connection.send(body(LARGEST_BODY)).count(b"200 OK") == 1
+    assert connection.send(chunks(LARGEST_BODY)).count(b"200 OK") == 2
+    many = b"".join(b"X-%d: x\r\n" % number for number in range(99))
+    assert connection.send(HEAD + many + b"\r\n").count(b"200 OK") == 3
+    assert [len(each) for each in served.bodies] == [LARGEST_BODY, LARGEST_BODY, 0]
+    served.clock.advance(IDLE - 1)
+    assert not connection.ended
+    served.clock.advance(1)
+    assert connection.ended
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"Content-Length: %d\r\n\r\n" % (LARGEST_BODY + 1),
+        HEAD + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n",
+        chunks(LARGEST_BODY + 1024)[:-5],
+    ],
+)
+def test_a_body_too_large_is_refused_before_it_has_come(served: Served, request_: bytes) -> None:
+    connection = served.connect()
+    assert refused(connection.send(request_), b"400", "badRequest")
+    assert not served.bodies
+    linger(served, connection)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"X: x\r\n" * 100,
+        HEAD + b"X: x\r\n" * 99 + b"X: x\r\n\r\n",
+        HEAD + b"X: " + b"x" * 17000,
+        HEAD + b"X: " + b"x" * 17000 + b"\r\n\r\n",
+        HEAD + b"X: y\r\n" + (b" " + b"x" * 1000 + b"\r\n") * 17,
+        b"GET /v1.1/x?" + b"x" * 17000,
+        b"GET /v1.1/x?" + b"x" * 17000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+    ],
+)
+def test_headers_too_many_or_too_long_are_refused(served: Served, request_: bytes) -> None:
+    connection = served.connect()
+    assert refused(connection.send(request_ + b"\r\n"), b"431", "cloudServersFault")
+    assert not served.bodies
+    linger(served, connection)
+
+
+def linger(served: Served, connection: Connection) -> None:
+    """See that what comes after a refusal is dropped, and that the connection ends."""
+    told = connection.send(b"x" * 10**6)
+    assert connection.send(b"\r\n\r\n" + HEAD + b"\r\n") == told
+    served.clock.advance(LINGER - 1)
+    assert not connection.transport.disconnected
+    served.clock.advance(1)
+    assert connection.transport.disconnected
+    assert not served.bodies
+    connection.close()
+
+
+def test_a_refusal_is_in_the_form_of_what_was_asked(served: Served) -> None:
+    asked = b"POST /identity/v3/auth/tokens HTTP/1.1\r\nContent-Length: 999999\r\n\r\n"
+    assert refused(served.connect().send(asked), b"400", "error")
+
+
+@pytest.mark.parametrize(
+    "begin", [b"", b"GET /", HEAD, HEAD + b"X", HEAD + b"Content-Length: 1000\r\n\r\n"]
+)
+def test_a_request_that_comes_too_slowly(served: Served, begin: bytes) -> None:
+    """One byte now and then, as slow-loris attacks do, keeps no connection."""
+    connection = served.connect()
+    connection.send(begin)
+    for _ in range(WHOLE - 1):
+        served.clock.advance(1)
+        connection.send(b"x")
+        assert not connection.ended
+    served.clock.advance(1)
+    # Where nothing was sent at first, it is by now a second longer.
+    served.clock.advance(0 if begin else 1)
+    assert connection.ended
+    assert not served.bodies
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /"])
+def test_a_client_that_does_not_let_go_is_cut_off(served: Served, begin: bytes) -> None:
+    connection = served.connect()
+    connection.send(begin)
+    served.clock.advance(IDLE)
+    assert connection.ended
+    assert not connection.transport.disconnected
+    served.clock.advance(15)
+    assert connection.transport.disconnected
+
+
+def test_an_answer_may_take_its_time(served: Served) -> None:
+    connection = served.connect()
+    connection.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+    served.clock.advance(10 * WHOLE)
+    assert not connection.ended
+    served.slow[0].callback(b"")
+    assert b"200 OK" in connection.transport.value()
+    served.clock.advance(IDLE)
+    assert connection.ended
+
+
+def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -> None:
+    first, second, third = served.connect(), served.connect(), served.connect()
+    first.send(body(1))
+    assert not second.ended
+    fourth = served.connect()
+    assert second.ended
+    second.close()
+    assert b"200 OK" in fourth.send(body(1))
+    assert not first.ended
+    third.close()
+    served.connect()
+    assert not first.ended
+
+
+def test_connections_at_work_keep_their_places(served: Served) -> None:
+    working = [served.connect() for _ in range(MOST)]
+    for each in working:
+        each.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert served.site.buildProtocol(None) is None
+    served.slow[1].callback(b"")
+    served.connect()
+    assert [each.ended for each in working] == [False, True, False]
+    working[1].close()
+
+
+def test_only_http_1_1_is_offered_in_tls(served: Served) -> None:
+    assert served.site.acceptableProtocols() == [b"http/1.1"]
