@@ -1,4 +1,4 @@
-"""The table in docs/backends.md of what backends declare: ``python -m tests.capabilities`` makes it."""
+"""The table in docs/backends.md of what backends declare: `python -m tests.capabilities` makes it."""
 
 from __future__ import annotations
 
