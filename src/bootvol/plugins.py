@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -42,6 +43,13 @@ _INTERFACES: Final[dict[type[Any], type[Interface]]] = {
 def names(kind: type[Descriptor]) -> list[str]:
     """Return the names of the installed plugins of one kind, sorted."""
     return sorted(point.name for point in entry_points(group=_GROUPS[kind]))
+
+
+def found() -> Iterator[tuple[type[Any], EntryPoint]]:
+    """Yield the descriptor's class and the entry point of every installed plugin, in order."""
+    for kind, group in _GROUPS.items():
+        for point in sorted(entry_points(group=group), key=lambda point: point.name):
+            yield kind, point
 
 
 def load(kind: type[Descriptor], name: str) -> Descriptor:

@@ -38,6 +38,16 @@ _TRIES: Final = 45
 _PAUSE: Final = 1.0
 
 
+def declared(options: RbdOptions) -> Capabilities:
+    """Return what a backend of these settings promises."""
+    return Capabilities(
+        reads_zero_when_new=True,
+        parallel_writes=4,
+        clones=True,
+        clones_images=bool(options.image_pools),
+    )
+
+
 @implementer(IBlockBackend, ICloningBackend, IImageCloningBackend, IClosable)
 class RbdBackend:
     """Images in a pool, or in a namespace of one, that take space as they are written.
@@ -49,12 +59,7 @@ class RbdBackend:
 
     def __init__(self, name: str, options: RbdOptions, bindings: Bindings, reactor: Any) -> None:
         self.name = name
-        self.capabilities = Capabilities(
-            reads_zero_when_new=True,
-            parallel_writes=4,
-            clones=True,
-            clones_images=bool(options.image_pools),
-        )
+        self.capabilities = declared(options)
         self._options = options
         self._reactor = reactor
         calls = Calls(reactor, _OPERATIONS * options.timeout)

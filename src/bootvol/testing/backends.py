@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -29,8 +30,10 @@ from bootvol.testing.contract import Contract
 SIZE: Final = 4 * 1024 * 1024
 #: From Debian's packages qemu-utils and qemu-block-extra.
 _CONVERT: Final = ("/usr/bin/qemu-img", "convert", "-f", "raw", "-O", "raw")
-_NAME: Final = "volume-00000000-0000-4000-8000-000000000001"
-_OTHER: Final = "volume-00000000-0000-4000-8000-000000000002"
+#: The volumes that the suite makes: nobody else has such, so that it can be held against a backend
+#: in use.
+VOLUMES: Final = (f"contract-{uuid4()}", f"contract-{uuid4()}")
+_NAME, _OTHER = VOLUMES
 
 
 async def read(backend: IBlockBackend, volume: str, offset: int, length: int) -> bytes:

@@ -1,0 +1,123 @@
+"""The commands for whoever writes or installs plugins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+
+from bootvol.cli.failures import CommandFailed
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from pydantic.fields import FieldInfo
+
+_CONFIG = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def plugin() -> None:
+    """Plugins: which there are, and whether they are right."""
+
+
+@plugin.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_plugins(as_json: bool) -> None:
+    """List the installed plugins: where each comes from, whether it loads, and its settings."""
+    from bootvol import plugins
+
+    described = [_described(kind, point) for kind, point in plugins.found()]
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+        return
+    for each in described:
+        click.echo(f"{each['kind']} {each['name']} ({each['distribution']} {each['version']})")
+        if each["error"]:
+            click.echo(f"  does not load: {each['error']}")
+        for setting in each["settings"]:
+            default = "required" if setting["required"] else f"default {setting['default']}"
+            meaning = f": {setting['meaning']}" if setting["meaning"] else ""
+            click.echo(f"  {setting['key']} ({setting['type']}, {default}){meaning}")
+
+
+def _described(kind: type[Any], point: EntryPoint) -> dict[str, Any]:
+    from bootvol import plugins
+    from bootvol.errors import BootvolError
+
+    error, settings = None, []
+    try:
+        fields = plugins.load(kind, point.name).settings.model_fields
+        settings = [_setting(key, field) for key, field in fields.items()]
+    except BootvolError as failure:
+        error = str(failure)
+    return {
+        "kind": kind.__name__.removesuffix("Plugin").lower(),
+        "name": point.name,
+        "distribution": point.dist.name if point.dist else None,
+        "version": point.dist.version if point.dist else None,
+        "error": error,
+        "settings": settings,
+    }
+
+
+def _setting(key: str, field: FieldInfo) -> dict[str, Any]:
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return {
+        "key": field.alias or key,
+        "type": _type(field.annotation),
+        "required": field.is_required(),
+        "default": None if field.is_required() else str(default),
+        "meaning": field.description,
+    }
+
+
+def _type(annotation: Any) -> str:
+    """Return a type as one would write it, without what pydantic checks beyond it."""
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return " | ".join(repr(each) for each in arguments)
+    if origin in (Union, UnionType):
+        return " | ".join(_type(each) for each in arguments)
+    if annotation in (None, type(None)):
+        return "None"
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(_type, arguments))}]" if arguments else name
+
+
+@plugin.command()
+@click.argument("name")
+@click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
+def check(name: str, config: Path) -> None:
+    """Hold a configured backend against the contract, on two small volumes of its own.
+
+    NAME is what the configuration file calls the backend.  The volumes are new ones, named
+    contract-UUID, and deleted again.
+    """
+    from bootvol import settings
+    from bootvol.errors import ConfigurationError
+
+    try:
+        import pytest_twisted  # noqa: F401
+    except ImportError:
+        raise CommandFailed("this needs pytest: pip install 'bootvol[testing]'") from None
+    try:
+        configured = settings.load(config)
+    except ConfigurationError as error:
+        raise CommandFailed(str(error)) from None
+    known = [each.name for each in configured.backends]
+    if name not in known:
+        raise CommandFailed(f"{config} has no backend {name!r}; it has: {', '.join(known)}")
+    # In a process of its own: the suite brings its own reactor.
+    child = [sys.executable, "-m", "bootvol.cli.check", str(config), name]
+    if subprocess.run(child, check=False).returncode:  # noqa: S603 - our own module
+        raise CommandFailed(f"backend {name!r} breaks the contract of block backends")
+    click.echo(f"backend {name!r} keeps the contract of block backends")
