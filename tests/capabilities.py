@@ -1,4 +1,4 @@
-"""The table in docs/backends.md of what backends declare: `python -m tests.capabilities` makes it."""
+"""The table in docs/backends.md of what backends declare; made by `python -m tests.capabilities`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ def declared() -> dict[str, Capabilities]:
         "`file` elsewhere": FileBackend("x", nowhere, threads).capabilities,
         "`lvm`, thick": ThickBackend.capabilities,
         "`lvm`, thin (`pool`)": ThinBackend.capabilities,
-        "`rbd`": rbd.declared(RbdOptions(pool="x")),
-        "`rbd` with `image_pools`": rbd.declared(RbdOptions(pool="x", image_pools=["y"])),
+        "`rbd`": rbd.declared(RbdOptions(pool="x", monitors=["x"])),
+        "`rbd` with `image_pools`": rbd.declared(
+            RbdOptions(pool="x", monitors=["x"], image_pools=["y"])
+        ),
     }
 
 

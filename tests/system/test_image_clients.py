@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from hashlib import sha512
 from typing import Any
 
-import openstack
 import pytest
-from openstack import exceptions
 
+import openstack
 from bootvol.testing.backends import noise
+from openstack import exceptions
 from tests.people import PASSWORD, PEOPLE
 from tests.processes import BIN, Process, cli, process
 from tests.servers import free_port

@@ -98,7 +98,7 @@ def image(value: Image) -> dict[str, Any]:
         "os_hidden": False,
         "owner": None,
         "size": value.size_bytes,
-        "virtual_size": None,
+        "virtual_size": value.disk_bytes,
         "disk_format": value.format,
         "container_format": "bare",
         "checksum": digest.value if digest and digest.algorithm == "md5" else None,

@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 from klein import Klein
 from twisted.web.iweb import IRequest
 
+from bootvol.api import http
 from bootvol.api.embedded import image_views as views
 from bootvol.api.embedded.v3 import fault
-from bootvol.api.http import Dialect, Reply, public_url, route, tell_errors, token
+from bootvol.api.http import Dialect, Reply, public_url, route, tell_errors
 from bootvol.api.lists import after
 from bootvol.errors import NotFound
 from bootvol.interfaces import IIdentity
@@ -90,7 +91,7 @@ class ImageApi:
         :raises RateLimited: the tenant has called too often.
         :raises Forbidden: the caller may read nothing.
         """
-        caller = await self._identity.authenticate(token(request))
+        caller = await http.caller(request, self._identity)
         target = request.uri.decode("ascii", "replace").removeprefix("/image/v2")
         self._rates.count(caller.tenant, "GET", target)
         self._policy.check(caller.roles, Right.READ)
