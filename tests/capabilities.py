@@ -1,4 +1,4 @@
-"""The table in docs/backends.md of what backends declare; made by `python -m tests.capabilities`."""
+"""What backends declare, as docs/backends.md shows it: made by ``python -m tests.capabilities``."""
 
 from __future__ import annotations
 
