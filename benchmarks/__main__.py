@@ -259,7 +259,7 @@ def main() -> None:
                 bench = Bench(folder, daemon, url)
                 rows = [*measure(bench), shared(_fresh(folder), home / "images", url)]
                 imported, cloned = on_ceph(_fresh(folder), url)
-                rows.append(imported)
+                rows += imported
                 rows.append(on_lvm(_fresh(folder), RUNS))
                 more.append(("seconds to an image's second volume, RBD", cloned, "1"))
                 more.append(("p99 of GET during two imports", latency(bench), "25 ms"))
@@ -377,7 +377,7 @@ def shared(folder: Path, images: Path, url: str) -> Row:
             )
 
 
-def on_ceph(folder: Path, url: str) -> tuple[Row, float]:
+def on_ceph(folder: Path, url: str) -> tuple[list[Row], float]:
     """Compare imports into a cluster of Ceph on this machine with what Ceph itself has for that.
 
     :returns: that, and the seconds from POST to available of an image's second volume.
@@ -385,17 +385,21 @@ def on_ceph(folder: Path, url: str) -> tuple[Row, float]:
     image = f"{url}sha256/half"
     with ceph.cluster(4 * SIZE) as cluster:
         with process(folder, CONFIG.format(url=url), first=cluster.table(NO_CACHE)) as daemon:
-            row = compare(
-                "HTTP, sha256, half zeros, onto RBD",
-                Bench(folder, daemon, url).imported(image),
-                "curl, rbd import -",
-                rbd_import(cluster, image),
-                "0.8",
-            )
+            ours = Bench(folder, daemon, url).imported(image)
+            what = "HTTP, sha256, half zeros, onto RBD"
+            peers = {
+                "curl, rbd import -": ("", "0.8"),
+                # What it costs the peer to verify as much.
+                "curl, tee, sha256sum, rbd import -": ("| tee >(sha256sum >/dev/null)", "-"),
+            }
+            rows = [
+                compare(what, ours, name, rbd_import(cluster, image, through), target)
+                for name, (through, target) in peers.items()
+            ]
         with process(folder, CONFIG.format(url=url), first=cluster.table()) as daemon:
             second = Bench(folder, daemon, url).imported(image)
             second()
-            return row, statistics.median(second()[0] for _ in range(RUNS))
+            return rows, statistics.median(second()[0] for _ in range(RUNS))
 
 
 if __name__ == "__main__":

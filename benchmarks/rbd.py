@@ -17,13 +17,18 @@ from tests.ceph import POOL, USER, Cluster
 _PEER: Final = f"{POOL}/peer"
 
 
-def rbd_import(cluster: Cluster, image: str) -> Callable[[], tuple[float, float]]:
-    """Return what measures one import of the image at a URL: seconds, no CPU seconds."""
+def rbd_import(
+    cluster: Cluster, image: str, through: str = ""
+) -> Callable[[], tuple[float, float]]:
+    """Return what measures one import of the image at a URL: seconds, no CPU seconds.
+
+    :param through: what the image goes through on its way, ``| COMMAND``.
+    """
     rbd = f"rbd -c {cluster.configuration} --id {USER} -k {cluster.keyring} --no-progress"
 
     def run() -> tuple[float, float]:
         began = time.monotonic()
-        _shell(f"curl -s {image} | {rbd} import - {_PEER}")
+        _shell(f"curl -s {image} {through} | {rbd} import - {_PEER}")
         taken = time.monotonic() - began
         _shell(f"{rbd} rm {_PEER}")
         return taken, 0.0
