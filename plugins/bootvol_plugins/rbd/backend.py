@@ -43,11 +43,11 @@ class RbdBackend:
     :param reactor: provides IReactorTime and IReactorFromThreads.
     """
 
+    capabilities = Capabilities(reads_zero_when_new=True, parallel_writes=4, clones=True)
     _log = Logger()
 
     def __init__(self, name: str, options: RbdOptions, bindings: Bindings, reactor: Any) -> None:
         self.name = name
-        self.capabilities = Capabilities(reads_zero_when_new=True, parallel_writes=4, clones=True)
         self._options = options
         self._reactor = reactor
         calls = Calls(reactor, _OPERATIONS * options.timeout)

@@ -1,0 +1,58 @@
+"""What backends declare, as docs/backends.md shows it: `python -m tests.capabilities` writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import attrs
+from twisted.internet import reactor
+
+from bootvol.interfaces import Capabilities
+from bootvol.threads import Threads
+from bootvol_plugins.file import FileBackend
+from bootvol_plugins.lvm.backend import ThickBackend, ThinBackend
+from bootvol_plugins.rbd.backend import RbdBackend
+
+DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "backends.md"
+_BEGIN: Final = "<!-- made by: python -m tests.capabilities -->\n"
+_END: Final = "<!-- end -->\n"
+
+
+def declared() -> dict[str, Capabilities]:
+    """Return what every first-party backend declares, by what its settings and its disk make it."""
+    threads = Threads(reactor, "none", 1)  # type: ignore[arg-type]
+    nowhere = Path("/nowhere")
+    return {
+        "`file` on xfs, btrfs": FileBackend("x", nowhere, threads, clones=True).capabilities,
+        "`file` elsewhere": FileBackend("x", nowhere, threads).capabilities,
+        "`lvm`, thick": ThickBackend.capabilities,
+        "`lvm`, thin (`pool`)": ThinBackend.capabilities,
+        "`rbd`": RbdBackend.capabilities,
+    }
+
+
+def table() -> str:
+    """Return the table in Markdown; it has a row for every field of ``Capabilities``."""
+    columns = declared()
+    lines = [["", *columns], ["---"] * (1 + len(columns))]
+    for field in attrs.fields(Capabilities):
+        values = [_word(getattr(each, field.name)) for each in columns.values()]
+        lines.append([field.name.replace("_", " "), *values])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("|  |", "| |")
+
+
+def rewritten(document: str) -> str:
+    """Return the document with the table as the code has it now."""
+    before, _, rest = document.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    assert end, "the document has no place for the table"
+    return f"{before}{_BEGIN}\n{table()}\n{_END}{after}"
+
+
+def _word(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(rewritten(DOCUMENT.read_text()))
