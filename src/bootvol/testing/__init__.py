@@ -7,5 +7,9 @@ finds it::
 
     TestMine = make_block_backend_tests(lambda context, folder: MyBackend(context.name, folder))
 
+What uses a plugin is tested with plugins that fail: the wrappers of
+:mod:`bootvol.testing.faults` make any backend and any source do so;
+:mod:`bootvol.testing.web` is a web server that behaves badly.
+
 Needs the extra ``bootvol[testing]``.
 """

@@ -1,0 +1,227 @@
+"""Backends and sources that fail when they are told to; told nothing, they are what they wrap.
+
+::
+
+    faults = Faults(full_at=8 * 1024 * 1024)
+    backend = FaultyBackend(MemoryBackend("mine", reactor), faults, reactor)
+
+Offsets are in bytes of the volume, or of the image from its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.task import deferLater
+from zope.interface import alsoProvides, implementer
+
+from bootvol.errors import NoSpace, SourceFailed
+from bootvol.interfaces import (
+    Capabilities,
+    IBlockBackend,
+    ICloningBackend,
+    IImageSource,
+    IImageStream,
+    ISharingBackend,
+    IVolumeReader,
+    IVolumeWriter,
+)
+from bootvol.model import Caller, Connection, Image
+
+
+@attrs.define
+class Faults:
+    """What is to go wrong; may be changed at any time.
+
+    :ivar delay: seconds, by the clock of the wrapper, that reads, writes and flushes wait first.
+    :ivar errors: raised instead of calling the method of that name, of the backend, a writer, a
+        reader, the source or a stream, until it is taken out again.
+    :ivar full_at: a write that goes beyond it raises NoSpace; what lies before it is written.
+    :ivar breaks_at: a read of a stream that goes beyond it raises SourceFailed.
+    :ivar short_writes: writes leave out their last block, and say nothing: a defect to be found.
+    :ivar longest_read: a stream fills no more bytes than that at once: a defect, too.
+    """
+
+    delay: float = 0
+    errors: dict[str, Exception] = attrs.Factory(dict)
+    full_at: int | None = None
+    breaks_at: int | None = None
+    short_writes: bool = False
+    longest_read: int | None = None
+
+    async def meet(self, clock: Any, method: str, waits: bool = False) -> None:
+        """Wait and raise, as is due before a method.
+
+        :param clock: provides IReactorTime.
+        """
+        if waits and self.delay:
+            await deferLater(clock, self.delay)
+        if method in self.errors:
+            raise self.errors[method]
+
+
+@implementer(IVolumeWriter)
+@attrs.define
+class _Writer:
+    _inner: IVolumeWriter
+    _faults: Faults
+    _clock: Any
+    _block: int
+
+    async def write(self, offset: int, data: memoryview) -> None:
+        await self._faults.meet(self._clock, "write", waits=True)
+        full_at = self._faults.full_at
+        if full_at is not None and offset + len(data) > full_at:
+            room = max(0, full_at - offset) // self._block * self._block
+            if room:
+                await self._inner.write(offset, data[:room])
+            raise NoSpace("The backend is full.")
+        kept = data[: -self._block] if self._faults.short_writes else data
+        if kept:
+            await self._inner.write(offset, kept)
+
+    async def zero(self, offset: int, length: int) -> None:
+        await self._faults.meet(self._clock, "zero", waits=True)
+        await self._inner.zero(offset, length)
+
+    async def flush(self) -> None:
+        await self._faults.meet(self._clock, "flush", waits=True)
+        await self._inner.flush()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@implementer(IVolumeReader)
+@attrs.define
+class _Reader:
+    _inner: IVolumeReader
+    _faults: Faults
+    _clock: Any
+
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        await self._faults.meet(self._clock, "read_into", waits=True)
+        await self._inner.read_into(offset, target)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@implementer(IBlockBackend)
+class FaultyBackend:
+    """Wraps a backend.  It clones and shares if that does.
+
+    :param faults: what is to go wrong.
+    :param clock: provides IReactorTime.
+    """
+
+    def __init__(self, inner: IBlockBackend, faults: Faults, clock: Any) -> None:
+        self._inner = inner
+        self._faults = faults
+        self._clock = clock
+        self.name = inner.name
+        for optional in (ICloningBackend, ISharingBackend):
+            if optional.providedBy(inner):
+                alsoProvides(self, optional)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the backend that is wrapped."""
+        return self._inner.capabilities
+
+    async def allocate(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
+        await self._faults.meet(self._clock, "allocate")
+        await self._inner.allocate(volume, size)
+
+    async def open_writer(self, volume: str) -> IVolumeWriter:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
+        await self._faults.meet(self._clock, "open_writer")
+        inner = await self._inner.open_writer(volume)
+        return _Writer(inner, self._faults, self._clock, self.capabilities.block_size)
+
+    async def open_reader(self, volume: str) -> IVolumeReader:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
+        await self._faults.meet(self._clock, "open_reader")
+        return _Reader(await self._inner.open_reader(volume), self._faults, self._clock)
+
+    async def delete(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
+        await self._faults.meet(self._clock, "delete")
+        await self._inner.delete(volume)
+
+    async def connection(self, volume: str) -> Connection:
+        """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
+        await self._faults.meet(self._clock, "connection")
+        return await self._inner.connection(volume)
+
+    async def clone(self, source: str, target: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
+        await self._faults.meet(self._clock, "clone")
+        await ICloningBackend(self._inner).clone(source, target, size)
+
+    async def share(self, file: int, volume: str, size: int) -> int | None:
+        """See :meth:`bootvol.interfaces.ISharingBackend.share`."""
+        await self._faults.meet(self._clock, "share")
+        shared: int | None = await ISharingBackend(self._inner).share(file, volume, size)
+        return shared
+
+
+@implementer(IImageStream)
+class _Stream:
+    def __init__(self, inner: IImageStream, faults: Faults, clock: Any) -> None:
+        self._inner = inner
+        self._faults = faults
+        self._clock = clock
+        self._at = inner.offset
+        self.size, self.offset, self.validator = inner.size, inner.offset, inner.validator
+
+    async def read_into(self, target: memoryview) -> int:
+        await self._faults.meet(self._clock, "read_into", waits=True)
+        length = len(target)
+        if self._faults.longest_read is not None:
+            length = min(length, self._faults.longest_read)
+        breaks_at = self._faults.breaks_at
+        if breaks_at is not None and self._at + length > breaks_at:
+            raise SourceFailed("The connection broke off.")
+        count = await self._inner.read_into(target[:length])
+        self._at += count
+        return count
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@implementer(IImageSource)
+class FaultySource:
+    """Wraps a source; its streams are never files whose blocks could be shared.
+
+    :param faults: what is to go wrong.
+    :param clock: provides IReactorTime.
+    """
+
+    def __init__(self, inner: IImageSource, faults: Faults, clock: Any) -> None:
+        self._inner = inner
+        self._faults = faults
+        self._clock = clock
+        self.name = inner.name
+
+    async def images(self, caller: Caller) -> Sequence[Image]:
+        """See :meth:`bootvol.interfaces.IImageSource.images`."""
+        await self._faults.meet(self._clock, "images")
+        return await self._inner.images(caller)
+
+    async def find(self, caller: Caller, reference: str) -> Image:
+        """See :meth:`bootvol.interfaces.IImageSource.find`."""
+        await self._faults.meet(self._clock, "find")
+        return await self._inner.find(caller, reference)
+
+    async def open(
+        self, image: Image, offset: int = 0, validator: str | None = None
+    ) -> IImageStream:
+        """See :meth:`bootvol.interfaces.IImageSource.open`."""
+        await self._faults.meet(self._clock, "open")
+        inner = await self._inner.open(image, offset, validator)
+        return _Stream(inner, self._faults, self._clock)
