@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bootvol.cli import boot as machine
-from bootvol.cli import limits, plugins, show, volume_types
+from bootvol.cli import limits, new_plugin, plugins, show, volume_types
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
 from bootvol.cli.login import ENDPOINT, access
@@ -249,4 +249,5 @@ def boot(
 bootvol.add_command(volume_types.volume_type)
 bootvol.add_command(limits.quota)
 bootvol.add_command(limits.limits)
+plugins.plugin.add_command(new_plugin.new)
 bootvol.add_command(plugins.plugin)

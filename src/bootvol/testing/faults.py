@@ -22,6 +22,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IImageCloningBackend,
     IImageSource,
     IImageStream,
     ISharingBackend,
@@ -122,7 +123,7 @@ class FaultyBackend:
         self._faults = faults
         self._clock = clock
         self.name = inner.name
-        for optional in (ICloningBackend, ISharingBackend):
+        for optional in (ICloningBackend, ISharingBackend, IImageCloningBackend):
             if optional.providedBy(inner):
                 alsoProvides(self, optional)
 
@@ -167,6 +168,14 @@ class FaultyBackend:
         await self._faults.meet(self._clock, "share")
         shared: int | None = await ISharingBackend(self._inner).share(file, volume, size)
         return shared
+
+    async def clone_image(self, location: str, volume: str, size: int) -> int | None:
+        """See :meth:`bootvol.interfaces.IImageCloningBackend.clone_image`."""
+        await self._faults.meet(self._clock, "clone_image")
+        cloned: int | None = await IImageCloningBackend(self._inner).clone_image(
+            location, volume, size
+        )
+        return cloned
 
 
 @implementer(IImageStream)

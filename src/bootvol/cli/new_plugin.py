@@ -1,0 +1,58 @@
+"""Begins a plugin: writes a backend that passes, under a name of its own."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bootvol.cli.failures import CommandFailed
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+#: Of the plugin that the template is.
+_NAME = "shelf"
+
+
+@click.command("new")
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write; bootvol-NAME by default.",
+)
+def new(name: str, into: Path | None) -> None:
+    """Write a new backend plugin that passes the contract suite, to go on from.
+
+    NAME is what configurations call it: small letters, digits and "_".
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
+        raise CommandFailed(f"{name!r} is no name: take small letters, digits and '_'")
+    folder = into or Path(f"bootvol-{name}")
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise CommandFailed(f"{folder} is there already") from None
+    _write(files("bootvol") / "template", folder, name)
+    click.echo(f"{folder}: a backend that passes; its README says how to go on")
+
+
+def _write(template: Traversable, folder: Path, name: str) -> None:
+    for each in template.iterdir():
+        if each.name == "__pycache__":
+            continue
+        target = folder / each.name.replace(_NAME, name)
+        if each.is_dir():
+            target.mkdir()
+            _write(each, target, name)
+        else:
+            target.write_text(_renamed(each.read_text(), name))
+
+
+def _renamed(text: str, name: str) -> str:
+    classes = "".join(part.capitalize() for part in name.split("_"))
+    return text.replace(_NAME, name).replace(_NAME.capitalize(), classes)

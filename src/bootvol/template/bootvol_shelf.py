@@ -1,0 +1,131 @@
+"""A block backend for bootvol: each volume is a file in one folder.
+
+A place to start from.  What is right of it stays: the two phases, blocking calls in threads, the
+system's errors as the contract's.  What is a file here becomes your device.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+from zope.interface import implementer
+
+from bootvol.devices import OpenDevice, failures
+from bootvol.errors import BackendFailed
+from bootvol.interfaces import (
+    BackendPlugin,
+    Capabilities,
+    IBlockBackend,
+    IVolumeReader,
+    IVolumeWriter,
+    PluginContext,
+)
+from bootvol.model import Connection
+from bootvol.options import ConfigPath, Options
+from bootvol.threads import Threads
+
+#: Never through a link that somebody else has put there, and in no child process.
+_OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class ShelfOptions(Options):
+    """``[[backends]]`` of this plugin."""
+
+    directory: ConfigPath = Field(description="where the volumes lie; is made")
+
+
+@implementer(IBlockBackend)
+class ShelfBackend:
+    """Sparse files: a new one reads as zeros."""
+
+    # What is declared here is tested by the suite; leave out what you are not sure of.
+    capabilities = Capabilities(reads_zero_when_new=True, block_size=512)
+
+    def __init__(self, name: str, directory: Path, threads: Threads) -> None:
+        self.name = name
+        self._directory = directory
+        self._threads = threads
+
+    async def allocate(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
+        await self._threads.run(self._allocate, volume, size)
+
+    def _allocate(self, volume: str, size: int) -> None:
+        # Idempotent: a daemon that was killed in the middle of this calls it again.
+        with failures(f"Backend {self.name} cannot make {volume}"):
+            flags = os.O_CREAT | os.O_RDWR | _OURS
+            descriptor = os.open(self._directory / volume, flags, 0o600)
+            try:
+                if self._checked(descriptor, volume).st_size not in (0, size):
+                    raise BackendFailed(f"{volume} of backend {self.name} has another size.")
+                os.ftruncate(descriptor, size)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._sync()
+
+    async def open_writer(self, volume: str) -> IVolumeWriter:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
+        # Not run(): if nobody wants it any more by the time it is open, it is shut again.
+        return await self._threads.obtain(OpenDevice.shut, self._to_write, volume)
+
+    def _to_write(self, volume: str) -> OpenDevice:
+        return OpenDevice.to_write(self._threads, self._open(volume, os.O_RDWR), volume)
+
+    async def open_reader(self, volume: str) -> IVolumeReader:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
+        return await self._threads.obtain(OpenDevice.shut, self._to_read, volume)
+
+    def _to_read(self, volume: str) -> OpenDevice:
+        return OpenDevice.to_read(self._threads, self._open(volume, os.O_RDONLY), volume)
+
+    def _open(self, volume: str, flags: int) -> int:
+        with failures(f"Backend {self.name} cannot open {volume}"):
+            descriptor = os.open(self._directory / volume, flags | _OURS)
+        try:
+            self._checked(descriptor, volume)
+        except BackendFailed:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _checked(self, descriptor: int, volume: str) -> os.stat_result:
+        """See that what is open is a volume, not something else that has its name."""
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise BackendFailed(f"{volume} of backend {self.name} is no file.")
+        return found
+
+    async def delete(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
+        await self._threads.run(self._delete, volume)
+
+    def _delete(self, volume: str) -> None:
+        with failures(f"Backend {self.name} cannot delete {volume}"):
+            (self._directory / volume).unlink(missing_ok=True)
+            self._sync()
+
+    async def connection(self, volume: str) -> Connection:
+        """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
+        await (await self.open_reader(volume)).close()
+        return Connection("file", str(self._directory / volume))
+
+    def _sync(self) -> None:
+        """Make names that are new, or gone, survive loss of power."""
+        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _make(options: ShelfOptions, context: PluginContext) -> ShelfBackend:
+    # Called once, before the daemon runs.  A driver's library is imported here, not above, so that
+    # it is missed only where the backend is used.
+    options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return ShelfBackend(context.name, options.directory, context.threads)
+
+
+PLUGIN: Final = BackendPlugin(settings=ShelfOptions, factory=_make)
