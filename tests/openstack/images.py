@@ -1,4 +1,7 @@
-"""A real Glance for tests, with SQLite and a store of files: it asks a real Keystone who is who."""
+"""A real Glance for tests, with SQLite: it asks a real Keystone who is who.
+
+Its images are files, or lie in a cluster of Ceph.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from tests.ceph import IMAGES, Cluster
 from tests.openstack import Served, program, run
 from tests.openstack.identity import PASSWORD, Keystone
 from tests.servers import free_port
@@ -18,12 +22,13 @@ from tests.servers import free_port
 _CONFIGURATION: Final = """\
 [DEFAULT]
 log_file = {folder}/glance.log
-enabled_backends = files:file
+enabled_backends = images:{kind}
+show_image_direct_url = true
 node_staging_uri = file://{folder}/staging
 [glance_store]
-default_backend = files
-[files]
-filesystem_store_datadir = {folder}/store
+default_backend = images
+[images]
+{store}
 [os_glance_staging_store]
 filesystem_store_datadir = {folder}/staging
 [os_glance_tasks_store]
@@ -37,9 +42,9 @@ flavor = keystone
 www_authenticate_uri = {keystone}/v3
 auth_url = {keystone}/v3
 auth_type = password
-username = glance
+username = {user}
 password = {password}
-project_name = glance
+project_name = {user}
 user_domain_id = default
 project_domain_id = default
 service_token_roles_required = true
@@ -52,22 +57,32 @@ enforce_new_defaults = true
 lock_path = {folder}/locks
 """
 
+_CEPH: Final = """\
+rbd_store_ceph_conf = {conf}
+rbd_store_user = admin
+rbd_store_pool = {pool}
+"""
+
 
 class Glance:
     """A Glance that runs.  All methods block.
 
     :param folder: everything of it.
     :param keystone: says whom a token speaks for.
+    :param cluster: where its images lie; in files without one.
     :ivar url: its root, without a slash at the end.
     """
 
-    def __init__(self, folder: Path, keystone: Keystone) -> None:
+    def __init__(self, folder: Path, keystone: Keystone, cluster: Cluster | None) -> None:
         self._folder = folder
         self._keystone = keystone
+        self._cluster = cluster
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._file = folder / "glance-api.conf"
         env = {"OS_GLANCE_CONFIG_DIR": str(folder), "OS_GLANCE_CONFIG_FILES": self._file.name}
+        if cluster is not None:
+            env["PYTHONPATH"] = str(folder / "bindings")
         application = "glance.wsgi.api:application"
         self._served = Served(application, port, folder, env, threads=4)
 
@@ -76,12 +91,29 @@ class Glance:
         paste = Path(program("glance-api")).parents[1] / "etc/glance/glance-api-paste.ini"
         for name in ("store", "staging", "tasks", "locks"):
             (self._folder / name).mkdir()
+        # There may be several that one Keystone knows.
+        name = self._folder.name
+        kind, store = "file", f"filesystem_store_datadir = {self._folder}/store"
+        if self._cluster is not None:
+            conf = self._cluster.configuration
+            kind, store = "rbd", _CEPH.format(conf=conf, pool=IMAGES)
+            # Debian's, as for bootvol itself: the two alone.
+            (self._folder / "bindings").mkdir()
+            for module in (self._cluster.bindings.rados, self._cluster.bindings.rbd):
+                file = Path(module.__file__)
+                (self._folder / "bindings" / file.name).symlink_to(file)
         self._file.write_text(
             _CONFIGURATION.format(
-                folder=self._folder, paste=paste, keystone=self._keystone.url, password=PASSWORD
+                folder=self._folder,
+                paste=paste,
+                keystone=self._keystone.url,
+                user=name,
+                password=PASSWORD,
+                kind=kind,
+                store=store,
             )
         )
-        self._keystone.user("glance", {self._keystone.project("glance"): ["admin"]})
+        self._keystone.user(name, {self._keystone.project(name): ["admin"]})
         run("glance-manage", "--config-file", str(self._file), "db_sync")
 
     def start(self) -> None:
@@ -153,10 +185,10 @@ class Glance:
 
 
 @contextmanager
-def glance(keystone: Keystone) -> Iterator[Glance]:
-    """Run a Glance until the block ends.  Blocks."""
+def glance(keystone: Keystone, cluster: Cluster | None = None) -> Iterator[Glance]:
+    """Run a Glance until the block ends; the parameters are :class:`Glance`'s.  Blocks."""
     folder = Path(tempfile.mkdtemp(prefix="bootvol-glance-"))
-    made = Glance(folder, keystone)
+    made = Glance(folder, keystone, cluster)
     try:
         made.make()
         made.start()
