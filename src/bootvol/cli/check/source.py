@@ -17,7 +17,7 @@ from bootvol.model import Caller
 from bootvol.testing.sources import CALLER, ImageSourceContract, Subject
 
 _MIB: Final = 1024 * 1024
-#: It is read some dozens of times, and held in memory.
+#: It is read about twenty times, and held in memory.
 _LARGEST: Final = 64 * _MIB
 
 
