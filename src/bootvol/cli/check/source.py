@@ -48,10 +48,10 @@ class TestSource(ImageSourceContract):
 async def _read(source: IImageSource, caller: Caller, reference: str) -> bytes:
     stream = await source.open(await source.find(caller, reference))
     try:
-        content = bytearray(_LARGEST + 1)
-        del content[await stream.read_into(memoryview(content)) :]
+        buffer = memoryview(bytearray(_LARGEST + 1))
+        content = bytes(buffer[: await stream.read_into(buffer)])
     finally:
         await stream.close()
     if not _MIB <= len(content) <= _LARGEST:
         pytest.exit(f"image {reference!r} must be of 1 MiB to {_LARGEST // _MIB} MiB")
-    return bytes(content)
+    return content
