@@ -9,6 +9,7 @@ import pytest
 
 from bootvol.testing.backends import noise
 from tests.daemons import configuration
+from tests.openstack.cloud import Cloud
 from tests.processes import cli, process
 
 FORGETFUL = """
@@ -169,6 +170,17 @@ def test_a_right_source_is_checked_by_an_image(config: Path, installed: dict[str
         assert refused.returncode == 1
         assert said in refused.stdout + refused.stderr
         assert "FAILS" not in refused.stdout
+
+
+def test_glance_is_checked_with_the_callers_token(tmp_path: Path, cloud: Cloud) -> None:
+    token = str(cloud.caller("ann").token)
+    image = cloud.glance.image(token, IMAGE)
+    config = tmp_path / "x.conf"
+    config.write_text(configuration(1, cloud.table(cloud.glance.url)))
+    check = ("plugin", "check", "glance", "--image", image, "--config", str(config))
+    checked = cli(*check, env={"BOOTVOL_TOKEN": token})
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "holds        states the right digest if any\n" in checked.stdout
 
 
 def test_a_broken_source_fails_by_the_promise(config: Path, installed: dict[str, str]) -> None:
