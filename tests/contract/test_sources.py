@@ -1,6 +1,7 @@
 """Every first-party source passes the same suite."""
 
 from collections.abc import Iterator
+from hashlib import sha512
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ def _directory(context: PluginContext, folder: Path) -> Subject:
 
 def _indexed(context: PluginContext, folder: Path) -> Subject:
     (folder / "disk.raw").write_bytes(CONTENT)
-    (folder / "index.toml").write_text('[[images]]\nid = "4"\nfile = "disk.raw"\nmin_disk = 2\n')
+    (folder / "index.toml").write_text(
+        '[[images]]\nid = "4"\nfile = "disk.raw"\nmin_disk = 2\n'
+        f'sha512 = "{sha512(CONTENT).hexdigest()}"\n'
+    )
     return Subject(DirectorySource(context.name, folder, context.threads), ("4", CONTENT))
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bootvol.testing.backends import noise
 from tests.daemons import configuration
+from tests.openstack.cloud import Cloud
 from tests.processes import cli, process
 
 FORGETFUL = """
@@ -36,20 +38,55 @@ PLUGIN = BackendPlugin(
     Settings, lambda settings, context: Forgetful(context.name, context.reactor)
 )
 """
+# A source that goes on at the start, whatever it says; an identity that tells of what it was shown.
+CARELESS = """
+from bootvol.interfaces import IdentityPlugin, SourcePlugin
+from bootvol_plugins.directory import DirectoryOptions, DirectorySource
+from bootvol_plugins.static import StaticIdentity, StaticOptions
+
+
+class Source(DirectorySource):
+    async def open(self, image, offset=0, validator=None):
+        stream = await super().open(image)
+        if validator == stream.validator:
+            stream.offset = offset
+        return stream
+
+
+class Identity(StaticIdentity):
+    async def authenticate(self, token):
+        if " " in token:
+            raise KeyError(token)
+        return await super().authenticate(token)
+
+
+SOURCE = SourcePlugin(
+    DirectoryOptions,
+    lambda options, context: Source(context.name, options.directory, context.threads),
+)
+IDENTITY = IdentityPlugin(StaticOptions, lambda options, context: Identity(options))
+"""
 BACKEND = '[[backends]]\nname = "shelf"\nplugin = "forgetful"\n'
+SOURCE = '[[sources]]\nname = "shelf"\nplugin = "careless"\ndirectory = "images"\n'
+TOKEN = "token-of-ann-1"
+IDENTITY = f'[[identity.tokens]]\ntoken = "{TOKEN}"\ntenant = "one"\nuser = "ann"\n'
+IMAGE = noise(1024 * 1024 + 777)
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """The environment in which a wrong plugin and one that does not load are installed."""
+    """The environment in which wrong plugins and one that does not load are installed."""
     folder = tmp_path / "installed"
     about = folder / "forgetful-1.5.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: forgetful\nVersion: 1.5\n")
     (about / "entry_points.txt").write_text(
         "[bootvol.backends]\nforgetful = forgetful:PLUGIN\nlost = nowhere_to_be_found:PLUGIN\n"
+        "[bootvol.sources]\ncareless = careless:SOURCE\n"
+        "[bootvol.identities]\ncareless = careless:IDENTITY\n"
     )
     (folder / "forgetful.py").write_text(FORGETFUL)
+    (folder / "careless.py").write_text(CARELESS)
     return {"PYTHONPATH": str(folder)}
 
 
@@ -106,12 +143,93 @@ def test_a_broken_backend_fails_by_the_promise(tmp_path: Path, installed: dict[s
     assert "backend 'shelf' breaks the contract" in checked.stderr
 
 
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration with what the careless plugin has, and the same name for two things."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "disk.raw").write_bytes(IMAGE)
+    (tmp_path / "images" / "small.raw").write_bytes(b"x")
+    path = tmp_path / "x.conf"
+    path.write_text(configuration(1, BACKEND + SOURCE, identity=IDENTITY))
+    return path
+
+
+def test_a_right_source_is_checked_by_an_image(config: Path, installed: dict[str, str]) -> None:
+    check = ("plugin", "check", "images", "--config", str(config))
+    checked = cli(*check, "--image", "disk.raw", env=installed)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "holds        goes on where it is asked to\n" in checked.stdout
+    assert "not checked" not in checked.stdout
+    assert "source 'images' keeps the contract" in checked.stdout
+    for arguments, said in (
+        ((), "--image REF"),
+        (("--image", "nope"), "image 'nope' cannot be read: Image nope could not be found"),
+        (("--image", "small.raw"), "image 'small.raw' must be of 1 MiB to 64 MiB"),
+    ):
+        refused = cli(*check, *arguments, env=installed)
+        assert refused.returncode == 1
+        assert said in refused.stdout + refused.stderr
+        assert "FAILS" not in refused.stdout
+
+
+def test_glance_is_checked_with_the_callers_token(tmp_path: Path, cloud: Cloud) -> None:
+    token = str(cloud.caller("ann").token)
+    image = cloud.glance.image(token, IMAGE)
+    config = tmp_path / "x.conf"
+    config.write_text(configuration(1, cloud.table(cloud.glance.url)))
+    check = ("plugin", "check", "glance", "--image", image, "--config", str(config))
+    checked = cli(*check, env={"BOOTVOL_TOKEN": token})
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "holds        states the right digest if any\n" in checked.stdout
+
+
+def test_a_broken_source_fails_by_the_promise(config: Path, installed: dict[str, str]) -> None:
+    check = ("plugin", "check", "shelf", "--image", "disk.raw", "--config", str(config))
+    either = cli(*check, env=installed)
+    assert either.returncode == 1
+    assert "'shelf' is backend and source: say which by --kind" in either.stderr
+    checked = cli(*check, "--kind", "source", env=installed)
+    assert checked.returncode == 1
+    assert "FAILS        goes on where it is asked to\n" in checked.stdout
+    assert "holds        opens what was stored\n" in checked.stdout
+    assert "source 'shelf' breaks the contract" in checked.stderr
+
+
+def test_the_identity_is_checked_by_a_token(config: Path, installed: dict[str, str]) -> None:
+    check = ("plugin", "check", "identity", "--config", str(config))
+    checked = cli(*check, env=installed | {"BOOTVOL_TOKEN": TOKEN})
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "holds        knows nobody else\n" in checked.stdout
+    assert "not checked  tells tenants apart" in checked.stdout
+    for token, said in (("", "a token that it knows"), ("wrong", "is not taken")):
+        refused = cli(*check, env=installed | {"BOOTVOL_TOKEN": token})
+        assert refused.returncode == 1
+        assert said in refused.stdout + refused.stderr
+
+
+def test_a_broken_identity_fails_by_the_promise(config: Path, installed: dict[str, str]) -> None:
+    config.write_text(
+        configuration(1, BACKEND + SOURCE, identity=f'[identity]\nplugin = "careless"\n{IDENTITY}')
+    )
+    check = ("plugin", "check", "identity", "--config", str(config))
+    checked = cli(*check, env=installed | {"BOOTVOL_TOKEN": TOKEN})
+    assert checked.returncode == 1
+    assert "FAILS        knows nobody else\n" in checked.stdout
+    assert "KeyError" in checked.stdout
+    assert "holds        knows its own\n" in checked.stdout
+    assert "identity 'identity' breaks the contract" in checked.stderr
+    assert TOKEN[:-1] not in checked.stdout + checked.stderr
+
+
 def test_what_cannot_be_checked(tmp_path: Path) -> None:
     config = tmp_path / "x.conf"
     config.write_text(configuration(1))
-    unknown = cli("plugin", "check", "images", "--config", str(config))
+    unknown = cli("plugin", "check", "zip", "--config", str(config))
     assert unknown.returncode == 1
-    assert "has no backend 'images'; it has: local" in unknown.stderr
+    assert "has no backend or source or identity 'zip'; it has: backend local;" in unknown.stderr
+    other = cli("plugin", "check", "images", "--kind", "backend", "--config", str(config))
+    assert other.returncode == 1
+    assert "has no backend 'images'; it has: backend local\n" in other.stderr
     # What the extra brings, gone.
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pytest_twisted'] = None\n")
     env = {"PYTHONPATH": str(tmp_path)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,29 +96,55 @@ def _type(annotation: Any) -> str:
 
 @plugin.command()
 @click.argument("name")
+@click.option("--kind", type=click.Choice(["backend", "source", "identity"]), help="Which NAME.")
+@click.option("--image", metavar="REF", help="An image of the source, of 1 MiB to 64 MiB.")
 @click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
-def check(name: str, config: Path) -> None:
-    """Hold a configured backend against the contract, on two small volumes of its own.
+@click.pass_context
+def check(
+    context: click.Context, name: str, kind: str | None, image: str | None, config: Path
+) -> None:
+    """Hold a configured backend, source or identity against the contract.
 
-    NAME is what the configuration file calls the backend.  The volumes are new ones, named
-    contract-UUID, and deleted again.
+    NAME is what the configuration file calls the backend or the source, or "identity".  A backend
+    is checked on two small volumes, named contract-UUID, which are new ones and deleted again; of
+    a source an image is read; the identity is shown BOOTVOL_TOKEN and wrong tokens.
     """
-    from bootvol import settings
-    from bootvol.errors import ConfigurationError
-
     try:
         import pytest_twisted  # noqa: F401
     except ImportError:
         raise CommandFailed("this needs pytest: pip install 'bootvol[testing]'") from None
+    kind = _kind(config, name, kind)
+    token = context.find_root().params["token"]
+    if kind == "source" and not image:
+        raise CommandFailed("a source is checked by an image that it has: --image REF")
+    if kind == "identity" and not token:
+        raise CommandFailed("the identity is checked by a token that it knows: BOOTVOL_TOKEN")
+    # In a process of its own: the suite brings its own reactor.
+    child = [sys.executable, "-m", "bootvol.cli.check", str(config), kind, name, image or ""]
+    env = os.environ | {"BOOTVOL_TOKEN": token}
+    code = subprocess.run(child, check=False, env=env).returncode  # noqa: S603 - our own module
+    if code == 1:
+        raise CommandFailed(f"{kind} {name!r} breaks the contract")
+    if code:
+        raise CommandFailed(f"{kind} {name!r} could not be checked")
+    click.echo(f"{kind} {name!r} keeps the contract")
+
+
+def _kind(config: Path, name: str, wanted: str | None) -> str:
+    """Return of which kind is what is called ``name``."""
+    from bootvol import settings
+    from bootvol.cli.check.configured import by_kind
+    from bootvol.errors import ConfigurationError
+
     try:
-        configured = settings.load(config)
+        known = by_kind(settings.load(config))
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
-    known = [each.name for each in configured.backends]
-    if name not in known:
-        raise CommandFailed(f"{config} has no backend {name!r}; it has: {', '.join(known)}")
-    # In a process of its own: the suite brings its own reactor.
-    child = [sys.executable, "-m", "bootvol.cli.check", str(config), name]
-    if subprocess.run(child, check=False).returncode:  # noqa: S603 - our own module
-        raise CommandFailed(f"backend {name!r} breaks the contract of block backends")
-    click.echo(f"backend {name!r} keeps the contract of block backends")
+    asked = [wanted] if wanted else list(known)
+    kinds = [kind for kind in asked if name in known[kind]]
+    if len(kinds) > 1:
+        raise CommandFailed(f"{name!r} is {' and '.join(kinds)}: say which by --kind")
+    if not kinds:
+        has = "; ".join(f"{kind} {', '.join(known[kind])}" for kind in asked)
+        raise CommandFailed(f"{config} has no {' or '.join(asked)} {name!r}; it has: {has}")
+    return kinds[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,13 @@ class ImageSourceContract(Contract):
         assert image.id
         assert image.name
         assert image.size_bytes in (None, len(content))
+
+    @ensureDeferred
+    async def test_states_the_right_digest_if_any(self, subject: Subject) -> None:
+        reference, content = subject.known
+        stated = (await subject.source.find(subject.caller, reference)).digest
+        if stated is not None:
+            assert hashlib.new(stated.algorithm, content).hexdigest() == stated.value
 
     @ensureDeferred
     async def test_finds_again_by_the_id(self, subject: Subject) -> None:

@@ -1,0 +1,1 @@
+"""What `bootvol plugin check` runs: the contract suites, on plugins as they are configured."""

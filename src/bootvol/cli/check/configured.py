@@ -1,0 +1,35 @@
+"""Which configured plugins can be checked, and how the suites come by theirs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bootvol import plugins, settings
+from bootvol.interfaces import PluginContext
+from bootvol.settings import PluginSettings, Settings
+
+# By these the suites, which pytest collects, are told what to check.
+CONFIG: Final = "BOOTVOL_CHECK_CONFIG"
+KIND: Final = "BOOTVOL_CHECK_KIND"
+NAME: Final = "BOOTVOL_CHECK_NAME"
+IMAGE: Final = "BOOTVOL_CHECK_IMAGE"
+TOKEN: Final = "BOOTVOL_TOKEN"  # noqa: S105 - a name
+
+
+def by_kind(configured: Settings) -> Mapping[str, Mapping[str, PluginSettings]]:
+    """Return, by kind and name, what can be checked; the one identity is called ``identity``."""
+    return {
+        "backend": {each.name: each for each in configured.backends},
+        "source": {each.name: each for each in configured.sources},
+        "identity": {"identity": configured.identity},
+    }
+
+
+def build(context: PluginContext) -> Any:
+    """Make the plugin that the environment names, as its operator has configured it."""
+    configured = by_kind(settings.load(Path(os.environ[CONFIG])))
+    mine = configured[os.environ[KIND]][os.environ[NAME]]
+    return plugins.build(mine.descriptor, mine.options, context)
