@@ -7,7 +7,10 @@ nobody.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from threading import Lock
 from typing import Any, ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -95,7 +98,69 @@ class Threads:
             self._defer(call, *args, **kwargs), lambda opened: self._defer(undo, opened)
         )
 
+    def in_order(self) -> InOrder:
+        """Return what makes calls in these threads, never two of its own at once."""
+        return InOrder(self._reactor, self)
+
     def _defer(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         return cast(
             "Deferred[T]", deferToThreadPool(self._reactor, self._pool, call, *args, **kwargs)
         )
+
+
+class InOrder:
+    """Calls in a thread, one after the other, without a look at the reactor in between.
+
+    Were each begun when the reactor has heard of the end of the one before, the thread would idle
+    meanwhile: for a tenth to a third of the time where a call takes a millisecond.
+
+    When a call raises, those behind it are not made; their results never come.
+
+    :meth:`begin` and :meth:`stop` belong to the reactor's thread.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, threads: Threads) -> None:
+        self._reactor = reactor
+        self._threads = threads
+        self._lock = Lock()
+        self._calls: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        self._busy = False
+        self._work_ended: Deferred[None] | None = None
+
+    def begin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Make a blocking call when those before it have ended; results in what it does."""
+        result: Deferred[T] = Deferred()
+        with self._lock:
+            self._calls.append((partial(call, *args, **kwargs), result))
+            busy, self._busy = self._busy, True
+        if not busy:
+            self._work_ended = Deferred.fromCoroutine(self._threads.run(self._work))
+        return result
+
+    async def stop(self) -> None:
+        """Make no more calls, and return when the one under way has ended."""
+        with self._lock:
+            self._busy = True
+            self._calls.clear()
+        if self._work_ended is not None:
+            await outlast(self._work_ended)
+
+    # --- in the thread ---------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (next_one := self._next()) is not None:
+            call, result = next_one
+            try:
+                value = call()
+            except Exception:
+                # Still busy, and so for ever: nothing follows.
+                self._reactor.callFromThread(result.errback, Failure())
+                return
+            self._reactor.callFromThread(result.callback, value)
+
+    def _next(self) -> tuple[Callable[[], Any], Deferred[Any]] | None:
+        with self._lock:
+            if self._calls:
+                return self._calls.popleft()
+            self._busy = False
+            return None

@@ -53,3 +53,57 @@ async def test_what_nobody_takes_is_undone(threads: Threads) -> None:
     assert undone == ["opened"]
     assert await threads.obtain(undone.append, lambda: "kept") == "kept"
     assert undone == ["opened"]
+
+
+@ensureDeferred
+async def test_calls_in_order(threads: Threads) -> None:
+    """Each finds the traces of those before it, though more than one thread is there."""
+    line = threads.in_order()
+    made: list[int] = []
+
+    def call(number: int) -> list[int]:
+        made.append(number)
+        return list(made)
+
+    results = [line.begin(call, number) for number in range(100)]
+    for number, result in enumerate(results):
+        assert await result == list(range(number + 1))
+    assert await line.begin(call, 100) == list(range(101))
+    await line.stop()
+
+
+@ensureDeferred
+async def test_nothing_follows_a_failure(threads: Threads) -> None:
+    line = threads.in_order()
+    go = Event()
+    made: list[str] = []
+    line.begin(go.wait)
+    failing = line.begin(lambda: 1 // 0)
+    line.begin(made.append, "behind it")
+    go.set()
+    with pytest.raises(ZeroDivisionError):
+        await failing
+    line.begin(made.append, "after it")
+    await line.stop()
+    assert made == []
+
+
+@ensureDeferred
+async def test_stopping_waits_for_the_call_under_way_only(threads: Threads) -> None:
+    line = threads.in_order()
+    begun, go = Event(), Event()
+    made: list[str] = []
+
+    def slow() -> None:
+        begun.set()
+        go.wait()
+        made.append("under way")
+
+    line.begin(slow)
+    line.begin(made.append, "behind it")
+    await threads.run(begun.wait)
+    stopping = Deferred.fromCoroutine(line.stop())
+    assert not stopping.called
+    go.set()
+    await stopping
+    assert made == ["under way"]

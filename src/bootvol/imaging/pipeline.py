@@ -1,6 +1,6 @@
 """Copies an image's stream onto a volume, verified, in bounded memory, without blocking.
 
-Three stages run at once, tied by queues of chunks in pooled buffers::
+Three stages run at once on chunks in pooled buffers::
 
     read ──▶ scan (inspect, digest, find zeros) ──▶ write
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 import attrs
-from twisted.internet.defer import DeferredQueue
+from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import BackendFailed, DigestMismatch, ImageTooLarge, ImageTruncated
@@ -109,8 +109,8 @@ class Copy:
         self._clock = clock
         self._every = every
         self._digester = Digester(image.digest)
-        self._scanning: DeferredQueue[_Chunk] = DeferredQueue()
-        self._writing: DeferredQueue[_Chunk] = DeferredQueue()
+        self._scanner = threads.in_order()
+        self._writing: DeferredQueue[Deferred[_Chunk]] = DeferredQueue()
         self._flushing: DeferredQueue[bool] = DeferredQueue()
         self._total = 0
         self._digest = ""
@@ -180,13 +180,15 @@ class Copy:
             )
         self._validator, self.size = stream.validator, stream.size
         self._digester.idle = not (self._digester.stated or self._validator or self._hash_anyway)
-        await together(
-            self._clock,
-            self._read(stream),
-            self._scan(),
-            self._write_all(writer),
-            self._flush_often(writer),
-        )
+        try:
+            await together(
+                self._clock,
+                self._read(stream),
+                self._write_all(writer),
+                self._flush_often(writer),
+            )
+        finally:
+            await self._scanner.stop()
         if stream.size is not None and self._total != stream.size:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
         digest = self._digester.verify()
@@ -220,19 +222,15 @@ class Copy:
             if length < len(buffer) and stream.size not in (None, end):
                 # Before it is written: what is no whole block is the image's end, or nothing.
                 raise ImageTruncated(f"The image ended after {end} of {stream.size} bytes.")
-            self._scanning.put(_Chunk(buffer, self._total, length))
+            chunk = _Chunk(buffer, self._total, length)
+            self._writing.put(self._scanner.begin(self._look_through, chunk))
             self._total += length
             if length < len(buffer):
                 break
-        self._scanning.put(_END)
-
-    async def _scan(self) -> None:
-        while (chunk := await self._scanning.get()) is not _END:
-            self._writing.put(await self._threads.run(self._look_through, chunk))
         if not self._total:
             self._inspection.begin(_END.buffer)
         for _ in range(self._capabilities.parallel_writes):
-            self._writing.put(_END)
+            self._writing.put(succeed(_END))
 
     def _look_through(self, chunk: _Chunk) -> _Chunk:
         data = chunk.buffer[: chunk.length]
@@ -263,7 +261,7 @@ class Copy:
         self._flushing.put(False)
 
     async def _write(self, writer: IVolumeWriter) -> None:
-        while (chunk := await self._writing.get()) is not _END:
+        while (chunk := await (await self._writing.get())) is not _END:
             for run in chunk.runs:
                 offset = chunk.offset + run.start
                 if not run.zero:
