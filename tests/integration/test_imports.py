@@ -114,10 +114,10 @@ class Web(Resource):
 
     def _endless(self, request: Request) -> int:
         class Producer:
-            def resumeProducing(self) -> None:  # noqa: N802
+            def resumeProducing(self) -> None:
                 request.write(b"\1" * 4 * 1024 * 1024)
 
-            def stopProducing(self) -> None:  # noqa: N802
+            def stopProducing(self) -> None:
                 pass
 
         request.registerProducer(Producer(), False)

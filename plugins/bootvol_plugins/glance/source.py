@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.logger import Logger
-from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
@@ -25,7 +24,9 @@ from bootvol.model import Caller, Image
 from bootvol_plugins.glance.api import DATA, Glance
 from bootvol_plugins.glance.images import described, is_id, page, usable
 from bootvol_plugins.glance.options import GlanceOptions
+from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoints
 from bootvol_plugins.http.client import Client, stop, trusting
+from bootvol_plugins.http.direct import DirectAgent
 from bootvol_plugins.http.ranges import size_from
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.keystone.api import Keystone
@@ -221,8 +222,8 @@ def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
 
     :raises bootvol.errors.ConfigurationError: ``ca`` is of no use.
     """
-    agent = Agent(reactor, trusting(options.ca), connectTimeout=options.timeout)
-    client = Client(agent, reactor, options.timeout)
+    endpoints = CheckedEndpoints(reactor, ANYWHERE, trusting(options.ca), options.timeout, name)
+    client = Client(DirectAgent(reactor, endpoints), reactor, options.timeout)
     glance = Glance(options.endpoints, client, reactor, options.stall)
     keystone = Keystone(options.keystone, reactor)
     return GlanceSource(name, glance, keystone, reactor, options.stall)

@@ -104,6 +104,10 @@ class AddressPolicy:
         return found is None or self.allows(str(found), host)
 
 
+#: For servers that the operator names.
+ANYWHERE: Final = AddressPolicy.of(("0.0.0.0/0", "::/0"), ())
+
+
 @implementer(IHostnameResolver)
 class FilteringResolver:
     """Passes on the addresses that a policy allows; serves one connection.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hyperlink import DecodedURL
-from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -17,6 +16,7 @@ from bootvol.model import Caller, Digest, Image
 from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
 from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
 from bootvol_plugins.http.client import Client, stop, trusting
+from bootvol_plugins.http.direct import DirectAgent
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.proxy import ProxiedAgent
 from bootvol_plugins.http.ranges import rest, size_of_rest, validator_of
@@ -165,8 +165,7 @@ def _agent(
     if options.proxy is not None:
         return ProxiedAgent(reactor, options.proxy, policy, tls, options.timeout)
     endpoints = CheckedEndpoints(reactor, policy, tls, options.timeout, name)
-    agent: IAgent = Agent.usingEndpointFactory(reactor, endpoints)
-    return agent
+    return DirectAgent(reactor, endpoints)
 
 
 def _length(response: IResponse) -> int | None:

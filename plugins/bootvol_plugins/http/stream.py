@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -16,6 +17,7 @@ from zope.interface import implementer
 
 from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol.interfaces import IImageStream
+from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
 
 
 @implementer(IImageStream)
@@ -23,6 +25,7 @@ class BodyStream:
     """The body of a response.
 
     :param response: unbuffered; its body is not yet delivered to anyone.
+    :param reactor: its clock, and what watches sockets.
     :param stall: seconds without a byte, while one is wanted, after which the body is broken off.
     :param size: of the whole image in bytes, or None.
     :param offset: where in the image the body begins.
@@ -32,7 +35,7 @@ class BodyStream:
     def __init__(
         self,
         response: IResponse,
-        clock: IReactorTime,
+        reactor: Any,
         stall: float,
         size: int | None,
         offset: int,
@@ -41,8 +44,9 @@ class BodyStream:
         self.size = size
         self.offset = offset
         self.validator = validator
-        self._body = _Body(clock, stall)
+        self._body = Body(reactor, stall)
         response.deliverBody(self._body)
+        self._body.go_direct(response.length)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -62,23 +66,39 @@ class Unwanted(Protocol):
         transport.stopProducing()
 
 
-class _Body(Protocol):
-    """Copies what arrives into the memory that was lent, and pauses when there is none.
+@implementer(IDirectReceiver)
+class Body(Protocol):
+    """Puts what arrives into the memory that was lent, and pauses when there is none.
 
     A transport may deliver a little after it was paused (and ``deliverBody`` itself resumes it
     once): that little is kept, and the pause is asked for again.
     """
 
-    def __init__(self, clock: IReactorTime, stall: float) -> None:
-        self._clock = clock
+    def __init__(self, reactor: Any, stall: float) -> None:
+        self.socket: socket.socket | None = None
+        self._reactor = reactor
         self._stall = stall
         self._watch: IDelayedCall | None = None
         self._target: memoryview | None = None
         self._filled = 0
         self._waiting: Deferred[int] | None = None
         self._kept = b""
+        self._reader: SocketReader | None = None
+        self._length = 0
+        self._received = 0
         self._ended: Failure | None = None
         self._stopped = False
+
+    def go_direct(self, length: Any) -> None:
+        """Receive from the socket what the transport has not taken yet, if that can be done.
+
+        :param length: of the body in bytes, if there is a socket.
+        """
+        if self.socket is None or self._ended or not IReactorFDSet.providedBy(self._reactor):
+            return
+        self._flow("pauseProducing")
+        self._length = length
+        self._reader = SocketReader(self._reactor, self.socket, self)
 
     def fill(self, target: memoryview) -> Deferred[int]:
         """Fill ``target``; the result is how many bytes that took before the body's end."""
@@ -90,8 +110,8 @@ class _Body(Protocol):
         if self._ended is not None:
             self._answer()
         elif self._waiting is not None:
-            self._watch = self._clock.callLater(self._stall, self._stalled)
-            self._producer("resumeProducing")
+            self._watch = self._reactor.callLater(self._stall, self._stalled)
+            self._flow("resumeProducing")
         return waiting
 
     def stop(self) -> None:
@@ -100,39 +120,60 @@ class _Body(Protocol):
         self._kept = b""
         self._target = None
         self._unwatch()
+        if self._reader is not None:
+            self._reader.stopProducing()
         # Not loseConnection: with TLS that waits for the other side, and reads on till then.
-        self._producer("stopProducing")
+        transport: Any = self.transport
+        transport.stopProducing()
 
     def connectionMade(self) -> None:
         """The body is about to be delivered."""
-        self._producer("pauseProducing")
+        self._flow("pauseProducing")
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes have arrived."""
         if self._stopped:
             return
-        if self._watch is not None:
-            self._watch.reset(self._stall)
+        # Even from here on: with the head that has just been parsed there may have come some.
+        self._received += len(data)
+        self._progressed()
         self._take(data)
+
+    def room(self) -> memoryview:
+        """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.room`."""
+        target = self._target or memoryview(b"")
+        return target[self._filled : self._filled + self._length - self._received]
+
+    def arrived(self, count: int) -> None:
+        """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.arrived`."""
+        self._progressed()
+        self._filled += count
+        self._received += count
+        if self._received == self._length:
+            self.connectionLost(Failure(ResponseDone()))
+        else:
+            self._answer_if_full()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The body has ended, well or not."""
+        self._flow("pauseProducing")
         self._ended = reason
         self._answer()
 
     def _take(self, data: bytes) -> None:
-        """Copy what there is memory for, and keep the rest.
-
-        Answering comes last: the reader may ask for more before that returns.
-        """
+        """Copy what there is memory for, and keep the rest."""
         if self._target is not None:
             count = min(len(data), len(self._target) - self._filled)
             self._target[self._filled : self._filled + count] = data[:count]
             self._filled += count
             data = data[count:]
         self._kept += data
+        self._answer_if_full()
+
+    def _answer_if_full(self) -> None:
+        """Comes last: the reader may ask for more before it returns."""
         if self._target is None or self._filled == len(self._target):
-            self._producer("pauseProducing")
+            self._flow("pauseProducing")
             self._answer()
 
     def _answer(self) -> None:
@@ -159,21 +200,27 @@ class _Body(Protocol):
         if waiting is not None:
             waiting.errback(SourceFailed(f"The server sent nothing for {self._stall:g} seconds."))
 
+    def _progressed(self) -> None:
+        if self._watch is not None:
+            self._watch.reset(self._stall)
+
     def _unwatch(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
 
-    def _producer(self, verb: str) -> None:
-        transport: Any = self.transport
-        if transport is not None and self._ended is None:
-            getattr(transport, verb)()
+    def _flow(self, verb: str) -> None:
+        """Have what the bytes come by pause, or resume."""
+        if self._ended is None:
+            getattr(self._reader or self.transport, verb)()
 
 
 def _failure(reason: Failure) -> Exception:
     """Say in the contract's words why a body broke off."""
     reasons = getattr(reason.value, "reasons", [])
-    if reason.check(PotentialDataLoss) or any(each.check(ConnectionDone) for each in reasons):
+    if reason.check(PotentialDataLoss, ConnectionDone) or any(
+        each.check(ConnectionDone) for each in reasons
+    ):
         return ImageTruncated("The server closed the connection before the image's end.")
     cause = reasons[0].value if reasons else reason.value
     return SourceFailed(f"The connection broke off: {cause}.")

@@ -1,0 +1,137 @@
+"""Bodies that are received from their sockets, past the transport: from a server that sends pieces
+as the test says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import attrs
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.web.client import BrowserLikePolicyForHTTPS
+
+from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoints
+from bootvol_plugins.http.client import Client
+from bootvol_plugins.http.direct import DirectAgent, SocketReader
+from bootvol_plugins.http.stream import BodyStream
+from tests.daemons import reactor
+
+BODY = os.urandom(3 * 1024 * 1024)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@attrs.define
+class Script(Factory):
+    """Sends pieces, with pauses in between, and then ends as it is told: ``reset`` or politely."""
+
+    pieces: Sequence[bytes]
+    reset: bool = False
+
+    def buildProtocol(self, _address: object) -> Protocol:
+        return _Scripted(self)
+
+
+class _Scripted(Protocol):
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def dataReceived(self, _data: bytes) -> None:
+        Deferred.fromCoroutine(self._send())
+
+    async def _send(self) -> None:
+        assert self.transport is not None
+        for piece in self._script.pieces:
+            self.transport.write(piece)
+            await deferLater(reactor, 0.01)
+        if self._script.reset:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+        else:
+            self.transport.loseConnection()
+
+
+@pytest.fixture
+def past_transports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Notes how many times a socket was read from."""
+    times = [0]
+    read = SocketReader.doRead
+
+    def noting(self: SocketReader) -> None:
+        times[0] += 1
+        read(self)
+
+    monkeypatch.setattr(SocketReader, "doRead", noting)
+    return times
+
+
+async def received(script: Script, at_a_time: int) -> bytes:
+    """Return the body that a server sends, pulled in such pieces."""
+    port = reactor.listenTCP(0, script, interface="127.0.0.1")
+    endpoints = CheckedEndpoints(reactor, ANYWHERE, BrowserLikePolicyForHTTPS(), 5, "test")
+    client = Client(DirectAgent(reactor, endpoints), reactor, 5)
+    try:
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        stream = BodyStream(await client.request("GET", url, "test"), reactor, 5, None, 0, None)
+        body = b""
+        try:
+            while True:
+                target = bytearray(at_a_time)
+                count = await stream.read_into(memoryview(target))
+                body += target[:count]
+                if count < at_a_time:
+                    return body
+        finally:
+            await stream.close()
+    finally:
+        await port.stopListening()
+
+
+@pytest.mark.parametrize("at_a_time", [len(BODY), len(BODY) // 3, len(BODY) // 2 + 1])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEAD + BODY],
+        [HEAD + BODY[:7], BODY[7:]],
+        [HEAD, BODY],
+        [HEAD[:9], HEAD[9:] + BODY[:70_000], BODY[70_000:-1], BODY[-1:]],
+        [HEAD, BODY, b"what does not belong to it"],
+    ],
+    ids=["at once", "a little with the head", "after the head", "in pieces", "more than stated"],
+)
+@ensureDeferred
+async def test_the_body_comes(
+    pieces: Sequence[bytes], at_a_time: int, past_transports: list[int]
+) -> None:
+    assert await received(Script(pieces), at_a_time) == BODY
+    assert past_transports[0]
+
+
+@ensureDeferred
+async def test_a_short_body_comes_with_its_head(past_transports: list[int]) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshort"
+    assert await received(Script([answer]), 4096) == b"short"
+    assert not past_transports[0]
+
+
+@ensureDeferred
+async def test_chunks_come_by_the_transport(past_transports: list[int]) -> None:
+    chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    assert await received(Script([CHUNKED, chunk]), len(BODY)) == BODY
+    assert not past_transports[0]
+
+
+@pytest.mark.parametrize(("reset", "error"), [(False, ImageTruncated), (True, SourceFailed)])
+@pytest.mark.parametrize("pieces", [[HEAD + BODY[:99]], [HEAD, BODY[:-1]]])
+@ensureDeferred
+async def test_a_connection_that_ends_early(
+    pieces: Sequence[bytes], reset: bool, error: type[Exception], past_transports: list[int]
+) -> None:
+    with pytest.raises(error):
+        await received(Script(pieces, reset), len(BODY) // 2)
+    assert past_transports[0]
