@@ -26,7 +26,7 @@ from tests.disks import Disk, disk
 from tests.servers import Server, serve
 
 MIB = 1024 * 1024
-CONTENT = noise(6 * MIB + 77)
+CONTENT = noise(9 * MIB + 77)
 #: Of a disk that is not refused as too small for volumes of 1 GiB; its file is sparse.
 SPACE = 3 * 1024 * MIB
 HALF = len(CONTENT) // 2
