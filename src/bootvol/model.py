@@ -41,7 +41,7 @@ class Caller:
 
 @attrs.frozen
 class Digest:
-    """A digest that a source states: an algorithm of :mod:`hashlib` and lower-case hex."""
+    """A digest: what a source states is of an algorithm of :mod:`hashlib`; in lower-case hex."""
 
     algorithm: str
     value: str
