@@ -70,14 +70,19 @@ def past_transports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return times
 
 
+async def opened(port: int) -> BodyStream:
+    """Return the body of what a server on this port answers."""
+    endpoints = CheckedEndpoints(reactor, ANYWHERE, BrowserLikePolicyForHTTPS(), 5, "test")
+    client = Client(DirectAgent(reactor, endpoints), reactor, 5)
+    response = await client.request("GET", f"http://127.0.0.1:{port}/", "test")
+    return BodyStream(response, reactor, 5, None, 0, None)
+
+
 async def received(script: Script, at_a_time: int) -> bytes:
     """Return the body that a server sends, pulled in such pieces."""
     port = reactor.listenTCP(0, script, interface="127.0.0.1")
-    endpoints = CheckedEndpoints(reactor, ANYWHERE, BrowserLikePolicyForHTTPS(), 5, "test")
-    client = Client(DirectAgent(reactor, endpoints), reactor, 5)
     try:
-        url = f"http://127.0.0.1:{port.getHost().port}/"
-        stream = BodyStream(await client.request("GET", url, "test"), reactor, 5, None, 0, None)
+        stream = await opened(port.getHost().port)
         body = b""
         try:
             while True:
@@ -135,3 +140,23 @@ async def test_a_connection_that_ends_early(
     with pytest.raises(error):
         await received(Script(pieces, reset), len(BODY) // 2)
     assert past_transports[0]
+
+
+@ensureDeferred
+async def test_nothing_is_read_after_a_cancellation(past_transports: list[int]) -> None:
+    """The memory may be somebody else's by then."""
+    script = Script([HEAD + BODY[:99], *(BODY[each : each + 9] for each in range(99, 300, 9))])
+    port = reactor.listenTCP(0, script, interface="127.0.0.1")
+    try:
+        stream = await opened(port.getHost().port)
+        reading = Deferred.fromCoroutine(stream.read_into(memoryview(bytearray(len(BODY)))))
+        while not past_transports[0]:
+            await deferLater(reactor, 0.005)
+        reading.addErrback(lambda _cancelled: None)
+        reading.cancel()
+        times = past_transports[0]
+        await deferLater(reactor, 0.1)
+        assert past_transports[0] == times
+        await stream.close()
+    finally:
+        await port.stopListening()

@@ -12,7 +12,7 @@ import pytest
 
 from bootvol.testing.backends import noise
 from tests.lvm.groups import DISKS, fill, group, lvm, names
-from tests.processes import Process
+from tests.processes import Process, cli
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -147,6 +147,13 @@ def test_stopped_and_killed_among_the_work(daemon: Process) -> None:
     settle(daemon)
     assert left("thick") == left("thin") == []
     assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_backend_is_checked_beside_the_daemon(daemon: Process) -> None:
+    checked = cli("plugin", "check", "thin", "--config", str(daemon.config))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "FAILS" not in checked.stdout
+    assert left("thin") == []
 
 
 def test_no_room(daemon: Process) -> None:

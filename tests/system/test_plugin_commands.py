@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bootvol.testing.backends import noise
+from tests.ceph import Cluster
 from tests.daemons import configuration
 from tests.openstack.cloud import Cloud
 from tests.processes import cli, process
@@ -131,6 +132,16 @@ def test_a_right_backend_is_checked_beside_the_daemon(tmp_path: Path) -> None:
         assert {each.name for each in daemon.volumes.iterdir()} == set(before)
         for name, stat in before.items():
             assert (daemon.volumes / name).stat().st_mtime_ns == stat.st_mtime_ns
+
+
+def test_a_cluster_is_checked_and_left_as_it_was(tmp_path: Path, ceph_cluster: Cluster) -> None:
+    config = tmp_path / "x.conf"
+    config.write_text(configuration(1, first=ceph_cluster.table()))
+    before = ceph_cluster.images()
+    checked = cli("plugin", "check", "ceph", "--config", str(config))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "FAILS" not in checked.stdout
+    assert ceph_cluster.images() == before
 
 
 def test_a_broken_backend_fails_by_the_promise(tmp_path: Path, installed: dict[str, str]) -> None:

@@ -141,8 +141,8 @@ class Body(Protocol):
 
     def room(self) -> memoryview:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.room`."""
-        target = self._target or memoryview(b"")
-        return target[self._filled : self._filled + self._length - self._received]
+        assert self._target is not None, "paused while nothing is lent"
+        return self._target[self._filled : self._filled + self._length - self._received]
 
     def arrived(self, count: int) -> None:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.arrived`."""
@@ -190,6 +190,7 @@ class Body(Protocol):
             waiting.errback(_failure(self._ended))
 
     def _cancelled(self, _waiting: Deferred[int]) -> None:
+        self._flow("pauseProducing")
         self._waiting = self._target = None
         self._unwatch()
 
