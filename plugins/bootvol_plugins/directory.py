@@ -42,6 +42,7 @@ class DirectoryOptions(Options):
     """``[[sources]]`` of this plugin."""
 
     directory: ConfigPath
+    """Where the images lie, and what its index.toml says of them."""
 
 
 class Entry(Options):

@@ -55,13 +55,12 @@ _LIBC: Final = ctypes.CDLL(None)
 
 
 class FileOptions(Options):
-    """``[[backends]]`` of this plugin.
-
-    :ivar mounted: the directory is nothing but the place where a disk is to be mounted.
-    """
+    """``[[backends]]`` of this plugin."""
 
     directory: ConfigPath
+    """Where the volumes lie, sparse files; is made when the daemon starts."""
     mounted: bool = False
+    """The directory is nothing but the place where a disk is to be mounted."""
 
 
 @implementer(IBlockBackend, ICloningBackend, ISharingBackend)

@@ -30,6 +30,9 @@ class StaticOptions(Options):
     """``[identity]`` of this plugin."""
 
     tokens: list[Token] = Field(min_length=1)
+    """Who may call, by tokens that never change: tables of ``token``, ``tenant``, ``user`` and
+    ``roles``.
+    """
 
 
 @implementer(IIdentity)

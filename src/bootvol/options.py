@@ -23,7 +23,14 @@ BASE: Final = "base"
 class Options(BaseModel):
     """The root of settings models: nothing is guessed, unknown keys are mistakes."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        # What stands below a field is what operators are told of it.
+        use_attribute_docstrings=True,
+    )
 
 
 def _absolute(value: object, info: ValidationInfo) -> object:

@@ -67,11 +67,19 @@ class EmbeddedOptions(Options):
     """``[identity]`` of this plugin."""
 
     directory: ConfigPath = Field(default=Path("var/identity"), validate_default=True)
+    """Where the key that tokens are signed with is made, once, and what was revoked is kept."""
     key_file: ConfigPath | None = None
+    """A file of at least 32 random bytes that is the key instead."""
     address_failures: Annotated[int, Field(ge=0)] = 50
+    """How many logins from one address may fail before the next ones are delayed; 0: any number."""
     token_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 12.0
+    """How long a token is valid."""
     projects: list[ProjectTable] = Field(min_length=1)
+    """The tenants: tables of ``name`` and ``id``."""
     users: list[UserTable] = Field(min_length=1)
+    """Who may log in: tables of ``name``, ``id``, ``password_hash``, ``access_keys`` and
+    ``roles`` by project.
+    """
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

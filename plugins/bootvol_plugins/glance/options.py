@@ -10,20 +10,18 @@ from bootvol_plugins.keystone.options import Access
 
 
 class GlanceOptions(Options):
-    """``[[sources]]`` of this plugin.
-
-    :ivar endpoints: URLs of Glance's API, without the version; the next is asked when one fails.
-    :ivar keystone: where bootvol's own user logs in, who may read every image.
-    :ivar ca: a PEM file of the authorities that Glance is trusted by; without one, the system's.
-    :ivar timeout: seconds that Glance may take to begin its answer.
-    :ivar stall: seconds that it may then send nothing, while something is wanted.
-    """
+    """``[[sources]]`` of this plugin."""
 
     endpoints: list[str] = Field(min_length=1)
+    """URLs of Glance's API, without the version; the next is asked when one fails."""
     keystone: Access
+    """Where bootvol's own user logs in, who may read every image."""
     ca: ConfigPath | None = None
+    """A PEM file of the authorities that Glance is trusted by; without one, the system's."""
     timeout: float = Field(default=10.0, gt=0, le=600)
+    """Seconds that Glance may take to begin its answer."""
     stall: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds that it may then send nothing, while something is wanted."""
 
     @field_validator("endpoints")
     @classmethod

@@ -14,27 +14,26 @@ _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 class HttpOptions(Options):
-    """``[[sources]]`` of this plugin.
-
-    :ivar allow: URL prefixes; only what lies under one of them is ever asked for, redirects
-        included.
-    :ivar networks: CIDRs of the operator's own networks, which names may lead to; otherwise they
-        may only lead to what everyone can reach.
-    :ivar proxy: ``http://HOST:PORT`` of a proxy that all requests go through.
-    :ivar timeout: seconds that a server may take to begin its answer.
-    :ivar stall: seconds that it may then send nothing, while something is wanted.
-    :ivar ca: a PEM file of the authorities that https servers are trusted by; without one, the
-        system's.
-    :ivar checksums: the list beside each image that states its digest; without one, none is known.
-    """
+    """``[[sources]]`` of this plugin."""
 
     allow: list[str] = Field(min_length=1)
+    """URL prefixes; only what lies under one of them is ever asked for, redirects included."""
     networks: list[str] = Field(default=[])
+    """CIDRs of the operator's own networks, which names may lead to; otherwise they may only lead
+    to what everyone can reach.
+    """
     proxy: str | None = None
+    """``http://HOST:PORT`` of a proxy that all requests go through."""
     timeout: float = Field(default=10.0, gt=0, le=600)
+    """Seconds that a server may take to begin its answer."""
     stall: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds that it may then send nothing, while something is wanted."""
     ca: ConfigPath | None = None
+    """A PEM file of the authorities that https servers are trusted by; without one, the
+    system's.
+    """
     checksums: Literal["SHA512SUMS", "SHA256SUMS", "MD5SUMS"] | None = None
+    """The list beside each image that states its digest; without one, none is known."""
 
     @field_validator("allow")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -141,8 +141,9 @@ class Body(Protocol):
 
     def room(self) -> memoryview:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.room`."""
-        assert self._target is not None, "paused while nothing is lent"
-        return self._target[self._filled : self._filled + self._length - self._received]
+        # While nothing is lent the socket is not read.
+        target = cast("memoryview", self._target)
+        return target[self._filled : self._filled + self._length - self._received]
 
     def arrived(self, count: int) -> None:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.arrived`."""

@@ -15,25 +15,28 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class Access(Options):
-    """How Keystone is reached by a user of bootvol's own.
-
-    :ivar url: Keystone's, with or without ``/v3``.
-    :ivar username: that user's; with ``password`` and ``project``.
-    :ivar application_credential_id: that user's application credential, in place of these.
-    :ivar ca: a PEM file of the authorities that Keystone is trusted by; without one, the system's.
-    :ivar timeout: seconds that Keystone may take for an answer.
-    """
+    """How Keystone is reached by a user of bootvol's own."""
 
     url: str
+    """Keystone's, with or without ``/v3``."""
     username: Name | None = None
+    """The name of bootvol's own user."""
     password: Secret | None = None
+    """That user's."""
     project: Name = "service"
+    """What that user logs in to."""
     user_domain: Name = "Default"
+    """Where that user is found."""
     project_domain: Name = "Default"
+    """Where that project is found."""
     application_credential_id: Name | None = None
+    """A credential of that user, in place of name, password and project."""
     application_credential_secret: Secret | None = None
+    """The secret of that credential."""
     ca: ConfigPath | None = None
+    """A PEM file of the authorities that Keystone is trusted by; without one, the system's."""
     timeout: float = Field(default=10.0, gt=0, le=600)
+    """Seconds that Keystone may take for an answer."""
 
     @field_validator("url")
     @classmethod
@@ -81,12 +84,11 @@ class Access(Options):
 
 
 class KeystoneOptions(Access):
-    """``[identity]`` of this plugin: its user may validate tokens, within ``timeout``.
-
-    :ivar cache_seconds: how long an answer is good for, so that a token that was revoked, or a role
-        that was taken away, may count so long still.
-    :ivar cache_tokens: how many answers are kept.
-    """
+    """``[identity]`` of this plugin: its user may validate tokens, within ``timeout``."""
 
     cache_seconds: float = Field(default=60.0, ge=0, le=3600)
+    """How long an answer is good for, so that a token that was revoked, or a role that was taken
+    away, may count so long still.
+    """
     cache_tokens: int = Field(default=10_000, ge=1, le=1_000_000)
+    """How many answers are kept."""

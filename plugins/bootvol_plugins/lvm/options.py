@@ -13,13 +13,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,126}$")]
 
 
 class LvmOptions(Options):
-    """``[[backends]]`` of this plugin.
-
-    :ivar group: the volume group.
-    :ivar pool: the thin pool in it; None is a volume on extents of its own.
-    :ivar full_percent: of the pool's data or metadata; from there on nothing new is let into it.
-    """
+    """``[[backends]]`` of this plugin."""
 
     group: Name
+    """The volume group."""
     pool: Name | None = None
+    """The thin pool in it; None is a volume on extents of its own."""
     full_percent: int = Field(default=90, ge=1, le=100)
+    """Of the pool's data or metadata; from there on nothing new is let into it."""

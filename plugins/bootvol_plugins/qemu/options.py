@@ -10,18 +10,17 @@ from bootvol.options import ConfigPath, Options
 
 
 class QemuOptions(Options):
-    """``[hypervisor]`` of this plugin.
-
-    :ivar directory: holds a folder for each server; on a disk of this machine.
-    :ivar binary: QEMU for PCs: a name that is looked for in PATH, or a path.
-    :ivar accel: ``kvm`` where the machine has it; ``tcg`` emulates, anywhere.
-    :ivar tls: the folder with ``ca-cert.pem``, and ``client-cert.pem`` and ``client-key.pem`` where
-        servers of disks ask for these: see the manual of QEMU, "TLS setup".
-    :ivar detach_timeout: how many seconds a guest may take to let go of a disk.
-    """
+    """``[hypervisor]`` of this plugin."""
 
     directory: ConfigPath
+    """Holds a folder for each server; on a disk of this machine."""
     binary: str = Field(default="qemu-system-x86_64", min_length=1)
+    """QEMU for PCs: a name that is looked for in PATH, or a path."""
     accel: Literal["tcg", "kvm"] = "tcg"
+    """``kvm`` where the machine has it; ``tcg`` emulates, anywhere."""
     tls: ConfigPath | None = None
+    """The folder with ``ca-cert.pem``, and ``client-cert.pem`` and ``client-key.pem`` where servers
+    of disks ask for these: see the manual of QEMU, "TLS setup".
+    """
     detach_timeout: float = Field(default=30.0, gt=0, le=3600)
+    """How many seconds a guest may take to let go of a disk."""

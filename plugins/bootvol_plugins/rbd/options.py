@@ -13,27 +13,28 @@ _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
 class RbdOptions(Options):
-    """``[[backends]]`` of this plugin.
-
-    :ivar conf: the cluster's ceph.conf; None where ``monitors`` stands for it.
-    :ivar monitors: addresses, as ``mon_host`` of a ceph.conf takes them.
-    :ivar user: of cephx, without ``client.``.
-    :ivar keyring: with the user's key; None if ceph.conf or Ceph's defaults lead to it.
-    :ivar image_pools: pools of the same cluster whose images may be cloned where a source says that
-        they lie there.
-    :ivar timeout: seconds that the cluster may take for each operation.
-    """
+    """``[[backends]]`` of this plugin."""
 
     pool: _Name
+    """Where the volumes lie, as images."""
     namespace: _Name | None = None
+    """Of the pool, where the volumes lie in one."""
     conf: ConfigPath | None = None
+    """The cluster's ceph.conf; None where ``monitors`` stands for it."""
     monitors: list[Annotated[str, Field(pattern=r"^[\]\[A-Za-z0-9_.:]+$")]] = Field(
         default_factory=list
     )
+    """Addresses, as ``mon_host`` of a ceph.conf takes them."""
     user: _Name = "bootvol"
+    """The user of cephx, without ``client.``."""
     keyring: ConfigPath | None = None
+    """The file with the user's key; None if ceph.conf or Ceph's defaults lead to it."""
     image_pools: list[_Name] = Field(default_factory=list)
+    """Pools of the same cluster whose images may be cloned where a source says that they lie
+    there.
+    """
     timeout: int = Field(default=30, ge=1, le=3600)
+    """Seconds that the cluster may take for each operation."""
 
     @model_validator(mode="after")
     def _has_cluster(self) -> Self:

@@ -74,7 +74,7 @@ def _setting(key: str, field: FieldInfo) -> dict[str, Any]:
         "type": _type(field.annotation),
         "required": field.is_required(),
         "default": None if field.is_required() else str(default),
-        "meaning": field.description,
+        "meaning": " ".join((field.description or "").split()).replace("``", "`") or None,
     }
 
 

@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field
 from zope.interface import implementer
 
 from bootvol.devices import OpenDevice, failures
@@ -33,7 +32,8 @@ _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 class ShelfOptions(Options):
     """``[[backends]]`` of this plugin."""
 
-    directory: ConfigPath = Field(description="where the volumes lie; is made")
+    directory: ConfigPath
+    """Where the volumes lie; is made when the daemon starts."""
 
 
 @implementer(IBlockBackend)
