@@ -1,8 +1,8 @@
 """The peer of imports onto RBD: Ceph's own tool.
 
-Both keep two cores busy to about 85 %, so it is these that bound them.  Of 1 GiB, half zeros, the
-peer takes 2.6 seconds of a core, nginx and the OSD included, and verifies nothing; bootvol takes
-3.0, of which 0.6 are the digest: that alone is worth 0.2 of the ratio.
+Both keep two cores busy to about 85 %, so it is these that bound them.  Of 2 GiB, half zeros, the
+peer takes 5.2 seconds of a core, nginx and the OSD included, and verifies nothing; so does bootvol
+where a sha256 is stated, of which 1.3 are the digest, and 3.9 where none is.
 """
 
 from __future__ import annotations
