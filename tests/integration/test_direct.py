@@ -13,7 +13,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.web.client import BrowserLikePolicyForHTTPS
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 
 from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoints
@@ -29,12 +29,18 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @attrs.define
 class Script(Factory):
-    """Sends pieces, with pauses in between, and then ends as it is told: ``reset`` or politely."""
+    """Sends pieces, with pauses in between, and then ends as it is told: ``reset`` or politely.
+
+    :ivar stay: it does not end, but answers again.
+    """
 
     pieces: Sequence[bytes]
     reset: bool = False
+    stay: bool = False
+    connections: int = 0
 
     def buildProtocol(self, _address: object) -> Protocol:
+        self.connections += 1
         return _Scripted(self)
 
 
@@ -50,6 +56,8 @@ class _Scripted(Protocol):
         for piece in self._script.pieces:
             self.transport.write(piece)
             await deferLater(reactor, 0.01)
+        if self._script.stay:
+            return
         if self._script.reset:
             self.transport.abortConnection()  # type: ignore[attr-defined]
         else:
@@ -159,4 +167,24 @@ async def test_nothing_is_read_after_a_cancellation(past_transports: list[int]) 
         assert past_transports[0] == times
         await stream.close()
     finally:
+        await port.stopListening()
+
+
+@ensureDeferred
+async def test_a_connection_that_is_kept_outlives_its_body() -> None:
+    """Nothing is received past the transport there: others use it after this body."""
+    script = Script([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshort"], stay=True)
+    port = reactor.listenTCP(0, script, interface="127.0.0.1")
+    pool = HTTPConnectionPool(reactor)
+    client = Client(Agent(reactor, pool=pool), reactor, 5)
+    try:
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        for _ in range(3):
+            response = await client.request("GET", url, "test")
+            stream = BodyStream(response, reactor, 5, None, 0, None)
+            assert await stream.read_into(memoryview(bytearray(4096))) == 5
+            await stream.close()
+        assert script.connections == 1
+    finally:
+        await pool.closeCachedConnections()
         await port.stopListening()

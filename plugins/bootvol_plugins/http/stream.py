@@ -122,6 +122,9 @@ class Body(Protocol):
         self._unwatch()
         if self._reader is not None:
             self._reader.stopProducing()
+        elif self._ended is not None:
+            # The connection may be for others to use by now.
+            return
         # Not loseConnection: with TLS that waits for the other side, and reads on till then.
         transport: Any = self.transport
         transport.stopProducing()
