@@ -82,7 +82,12 @@ class FileBackend:
     ) -> None:
         # Whole blocks of 4 KiB suit direct I/O on any disk.
         self.capabilities = Capabilities(
-            reads_zero_when_new=True, block_size=4096, clones=clones, shares=clones
+            reads_zero_when_new=True,
+            block_size=4096,
+            clones=clones,
+            shares=clones,
+            # The disk has the second one to do while the reactor hears of the first one's end.
+            parallel_writes=2,
         )
         self.name = name
         self._directory = directory

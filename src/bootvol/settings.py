@@ -130,7 +130,7 @@ class Imports(Options):
     concurrent: int = Field(default=4, ge=1, le=64)
     bandwidth_mib: Bandwidth | None = None
     buffers: int = Field(default=4, ge=2, le=64)
-    buffer_kib: int = Field(default=4096, ge=64, le=32768, multiple_of=64)
+    buffer_kib: int = Field(default=2048, ge=64, le=32768, multiple_of=64)
     checkpoint_mib: int = Field(default=64, ge=1, le=65536)
     retries: int = Field(default=8, ge=0, le=1000)
     verify: Literal["stream", "read-back"] = "stream"

@@ -5,6 +5,7 @@ as the test says.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 
 import attrs
@@ -22,6 +23,8 @@ from bootvol_plugins.http.direct import DirectAgent, SocketReader
 from bootvol_plugins.http.stream import BodyStream
 from tests.daemons import reactor
 
+#: Seconds.
+STALL = 0.2
 BODY = os.urandom(3 * 1024 * 1024)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -78,12 +81,12 @@ def past_transports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return times
 
 
-async def opened(port: int) -> BodyStream:
+async def opened(port: int, stall: float = 5) -> BodyStream:
     """Return the body of what a server on this port answers."""
     endpoints = CheckedEndpoints(reactor, ANYWHERE, BrowserLikePolicyForHTTPS(), 5, "test")
     client = Client(DirectAgent(reactor, endpoints), reactor, 5)
     response = await client.request("GET", f"http://127.0.0.1:{port}/", "test")
-    return BodyStream(response, reactor, 5, None, 0, None)
+    return BodyStream(response, reactor, stall, None, 0, None)
 
 
 async def received(script: Script, at_a_time: int) -> bytes:
@@ -187,4 +190,32 @@ async def test_a_connection_that_is_kept_outlives_its_body() -> None:
         assert script.connections == 1
     finally:
         await pool.closeCachedConnections()
+        await port.stopListening()
+
+
+class _Late(Protocol):
+    """Sends the end of a body, and then keeps the reactor from hearing of it for a while."""
+
+    def dataReceived(self, _data: bytes) -> None:
+        connection = self.transport.getHandle()  # type: ignore[union-attr]
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsho")
+
+        def end() -> None:
+            connection.send(b"rt")
+            time.sleep(2 * STALL)
+
+        # From there the reactor looks at its clock first, then at its sockets.
+        reactor.callLater(STALL / 4, reactor.callFromThread, end)
+
+
+@ensureDeferred
+async def test_a_process_that_is_late_does_not_take_the_server_for_stalled() -> None:
+    port = reactor.listenTCP(0, Factory.forProtocol(_Late), interface="127.0.0.1")
+    try:
+        stream = await opened(port.getHost().port, STALL)
+        target = bytearray(9)
+        assert await stream.read_into(memoryview(target)) == 5
+        assert target.startswith(b"short")
+        await stream.close()
+    finally:
         await port.stopListening()

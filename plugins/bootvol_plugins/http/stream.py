@@ -79,6 +79,7 @@ class Body(Protocol):
         self._reactor = reactor
         self._stall = stall
         self._watch: IDelayedCall | None = None
+        self._late = False
         self._target: memoryview | None = None
         self._filled = 0
         self._waiting: Deferred[int] | None = None
@@ -110,6 +111,7 @@ class Body(Protocol):
         if self._ended is not None:
             self._answer()
         elif self._waiting is not None:
+            self._late = False
             self._watch = self._reactor.callLater(self._stall, self._stalled)
             self._flow("resumeProducing")
         return waiting
@@ -199,6 +201,11 @@ class Body(Protocol):
         self._unwatch()
 
     def _stalled(self) -> None:
+        if not self._late:
+            # Perhaps it is this process: once more round the reactor, for what lies there already.
+            self._late = True
+            self._watch = self._reactor.callLater(0, self._stalled)
+            return
         self._watch = None
         waiting, self._waiting, self._target = self._waiting, None, None
         self.stop()
@@ -206,6 +213,7 @@ class Body(Protocol):
             waiting.errback(SourceFailed(f"The server sent nothing for {self._stall:g} seconds."))
 
     def _progressed(self) -> None:
+        self._late = False
         if self._watch is not None:
             self._watch.reset(self._stall)
 

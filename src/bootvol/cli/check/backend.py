@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -32,15 +32,27 @@ class TestBackend(BlockBackendContract):
 
     @ensureDeferred
     async def test_shares_if_declared(self, backend: IBlockBackend, neighbours: Path) -> None:
-        _not_here(backend)
+        _not_here(backend.capabilities.shares, "files")
 
     @ensureDeferred
     async def test_what_cannot_be_shared_leaves_nothing(
         self, backend: IBlockBackend, neighbours: Path
     ) -> None:
-        _not_here(backend)
+        _not_here(backend.capabilities.shares, "files")
+
+    @ensureDeferred
+    async def test_clones_images_if_declared(
+        self, backend: IBlockBackend, put_image: Callable[[bytes], str]
+    ) -> None:
+        _not_here(backend.capabilities.clones_images, "images")
+
+    @ensureDeferred
+    async def test_an_image_that_cannot_be_cloned_leaves_nothing(
+        self, backend: IBlockBackend, put_image: Callable[[bytes], str]
+    ) -> None:
+        _not_here(backend.capabilities.clones_images, "images")
 
 
-def _not_here(backend: IBlockBackend) -> None:
-    if backend.capabilities.shares:
-        pytest.skip("it would need files of its own beside the volumes")
+def _not_here(declared: bool, what: str) -> None:
+    if declared:
+        pytest.skip(f"it would need {what} of its own beside the volumes")
