@@ -21,7 +21,13 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from bootvol.errors import BackendFailed, DigestMismatch, ImageTooLarge, ImageTruncated
+from bootvol.errors import (
+    BackendFailed,
+    DigestMismatch,
+    ImageTooLarge,
+    ImageTruncated,
+    ImportFailed,
+)
 from bootvol.imaging.blocks import Run, runs
 from bootvol.imaging.buffers import BufferPool
 from bootvol.imaging.decompress import unpacked
@@ -116,6 +122,7 @@ class Copy:
         self._digest = ""
         self._landed: dict[int, _Chunk] = {}
         self._validator: str | None = None
+        self._broken_off: ImportFailed | None = None
         self.offset = 0
         self.size: int | None = None
         self.checkpoint: Checkpoint | None = None
@@ -163,7 +170,8 @@ class Copy:
         """Copy the rest of the image; return the digest of the whole, if one was computed.
 
         When it returns, the bytes survive loss of power.  When it raises or is cancelled, nothing
-        goes on any more.
+        goes on any more.  If the source broke off, the chunks that had come by then are on the
+        volume.
 
         :param stream: begins at :attr:`offset`.
         :param plain: what looks compressed is not to be unpacked.
@@ -189,6 +197,8 @@ class Copy:
             )
         finally:
             await self._scanner.stop()
+        if self._broken_off is not None:
+            raise self._broken_off
         if stream.size is not None and self._total != stream.size:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
         digest = self._digester.verify()
@@ -212,6 +222,17 @@ class Copy:
     # --- the stages ------------------------------------------------------------------------------
 
     async def _read(self, stream: IImageStream) -> None:
+        try:
+            await self._read_chunks(stream)
+        except ImportFailed as error:
+            if not error.retryable:
+                raise
+            # What is scanned or written now is not to be fetched again.
+            self._broken_off = error
+        for _ in range(self._capabilities.parallel_writes):
+            self._writing.put(succeed(_END))
+
+    async def _read_chunks(self, stream: IImageStream) -> None:
         while True:
             buffer = await self._pool.take()
             length = await stream.read_into(buffer)
@@ -229,8 +250,6 @@ class Copy:
                 break
         if not self._total:
             self._inspection.begin(_END.buffer)
-        for _ in range(self._capabilities.parallel_writes):
-            self._writing.put(succeed(_END))
 
     def _look_through(self, chunk: _Chunk) -> _Chunk:
         data = chunk.buffer[: chunk.length]
