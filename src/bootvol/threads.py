@@ -126,6 +126,7 @@ class InOrder:
         self._calls: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
         self._busy = False
         self._work_ended: Deferred[None] | None = None
+        self._failed: Deferred[Any] | None = None
 
     def begin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Make a blocking call when those before it have ended; results in what it does."""
@@ -144,6 +145,9 @@ class InOrder:
             self._calls.clear()
         if self._work_ended is not None:
             await outlast(self._work_ended)
+        if self._failed is not None:
+            # Who awaits it has heard of it by now; else it is nobody's concern any more.
+            self._failed.addErrback(lambda _failure: None)
 
     # --- in the thread ---------------------------------------------------------------------------
 
@@ -154,6 +158,7 @@ class InOrder:
                 value = call()
             except Exception:
                 # Still busy, and so for ever: nothing follows.
+                self._failed = result
                 self._reactor.callFromThread(result.errback, Failure())
                 return
             self._reactor.callFromThread(result.callback, value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from threading import Event
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import capturedLogs
 
 from bootvol.threads import Threads, outlast
 
@@ -86,6 +88,25 @@ async def test_nothing_follows_a_failure(threads: Threads) -> None:
     line.begin(made.append, "after it")
     await line.stop()
     assert made == []
+
+
+@ensureDeferred
+async def test_a_failure_that_nobody_awaits_is_dropped(threads: Threads) -> None:
+    """Nothing of it comes into the log."""
+    line = threads.in_order()
+    begun = Event()
+
+    def fails() -> None:
+        begun.set()
+        raise ZeroDivisionError
+
+    line.begin(fails)
+    await threads.run(begun.wait)
+    with capturedLogs() as logged:
+        await line.stop()
+        del line
+        gc.collect()
+    assert logged == []
 
 
 @ensureDeferred
