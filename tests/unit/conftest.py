@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, Connection, make_url
@@ -14,11 +15,18 @@ from bootvol.store.database import Database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
-    """Where an empty database is, of each kind in turn."""
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], URL]:
+    """Return where another empty database is, of each kind in turn."""
     if request.param == "sqlite":
-        return make_url(f"sqlite:///{tmp_path / 'folder' / 'x.db'}")
-    return on_server(request.getfixturevalue("new_postgresql")())
+        return lambda: make_url(f"sqlite:///{tmp_path / str(uuid4()) / 'x.db'}")
+    new = request.getfixturevalue("new_postgresql")
+    return lambda: on_server(new())
+
+
+@pytest.fixture
+def url(new_url: Callable[[], URL]) -> URL:
+    """Where an empty database is."""
+    return new_url()
 
 
 @pytest.fixture

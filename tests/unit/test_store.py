@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import URL, Connection, func, select, text, update
+from sqlalchemy import URL, Connection, func, inspect, select, text, update
 from twisted.internet import reactor
 
 from bootvol.errors import ConfigurationError, ErrorReport, NotFound, VolumeNotFound
@@ -72,8 +77,54 @@ def a_claim(
     return line.claim(db, claimer, full) if bootable else queue.claim_quick(db, claimer)
 
 
-def test_migrations_make_the_schema(db: Connection) -> None:
-    assert compare_metadata(MigrationContext.configure(db), METADATA) == []
+def described(database: Database) -> dict[str, Any]:
+    """Return all that the database tells of its tables."""
+    inspector = inspect(database._engine)
+    tables: dict[str, Any] = {}
+    for name in inspector.get_table_names():
+        columns = [
+            {**column, "type": str(column["type"])} for column in inspector.get_columns(name)
+        ]
+        tables[name] = [
+            sorted(columns, key=itemgetter("name")),
+            inspector.get_pk_constraint(name)["constrained_columns"],
+            sorted(inspector.get_foreign_keys(name), key=itemgetter("name")),
+            sorted(inspector.get_unique_constraints(name), key=itemgetter("name")),
+            sorted(inspector.get_indexes(name), key=itemgetter("name")),
+            inspector.get_table_options(name),
+        ]
+    return tables
+
+
+def test_migrations_make_the_schema(new_url: Callable[[], URL]) -> None:
+    loop: Any = reactor
+    made, migrated = Database(new_url(), loop), Database(new_url(), loop)
+    made.upgrade()
+    migrated.upgrade("0001")
+    assert described(made) != described(migrated)
+    migrated.upgrade()
+    migrated.check()
+    assert described(made) == described(migrated)
+    with made._engine.begin() as db:
+        assert compare_metadata(MigrationContext.configure(db), METADATA) == []
+    made._engine.dispose()
+    migrated._engine.dispose()
+
+
+def test_the_newest_migration_is_the_schemas() -> None:
+    folder = ScriptDirectory(str(Path(schema.__file__).parent / "migrations"))
+    assert folder.get_current_head() == schema.REVISION
+
+
+def test_a_daemon_carries_no_alembic_that_has_nothing_to_migrate(tmp_path: Path) -> None:
+    code = (
+        "import sys; from sqlalchemy import make_url; from twisted.internet import reactor;"
+        "from bootvol.store.database import Database;"
+        "database = Database(make_url(sys.argv[1]), reactor);"
+        "database.upgrade(); database.upgrade(); database.check();"
+        "assert 'alembic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, f"sqlite:///{tmp_path}/x.db"], check=True)
 
 
 def test_imports_from_before_learn_their_source(url: URL) -> None:
@@ -112,6 +163,26 @@ def test_a_schema_of_another_version_is_refused(database: Database) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(ConfigurationError, match="bootvol db upgrade"):
         database.check()
+
+
+def test_a_later_versions_schema_is_refused(database: Database) -> None:
+    with database._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigurationError, match="a later bootvol's"):
+        database.upgrade()
+
+
+def test_tables_of_somebody_else_are_left_alone(url: URL) -> None:
+    loop: Any = reactor
+    database = Database(url, loop)
+    if database.embedded:
+        Path(str(url.database)).parent.mkdir()
+    with database._engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE volumes (theirs INTEGER)")
+    with pytest.raises(ConfigurationError, match="cannot be upgraded"):
+        database.upgrade()
+    assert inspect(database._engine).get_table_names() == ["volumes"]
+    database._engine.dispose()
 
 
 def test_what_is_added_is_found(db: Connection) -> None:

@@ -7,11 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.interfaces import IReactorFromThreads
 
 from bootvol.errors import ConfigurationError
+from bootvol.store import schema
 from bootvol.threads import Threads
 
 P = ParamSpec("P")
@@ -19,6 +32,9 @@ T = TypeVar("T")
 
 _READERS = 3
 _WRITES_ON_A_SERVER = 4
+
+#: Where alembic keeps the schema's revision.
+_VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 
 class Database:
@@ -125,13 +141,14 @@ class Database:
         with self._alone() as connection:
             return query(connection, *args, **kwargs)
 
-    def upgrade(self, revision: str = "head") -> None:
+    def upgrade(self, revision: str = schema.REVISION) -> None:
         """Bring the schema up to this version of bootvol, or to an earlier one's.
+
+        Alembic comes in only if there are tables of an earlier version: it costs a daemon 10 MiB
+        for as long as it runs.
 
         :raises ConfigurationError: the database does not let itself be upgraded.
         """
-        from alembic import command
-
         try:
             if self.embedded and self._engine.url.database:
                 file = Path(self._engine.url.database)
@@ -139,7 +156,11 @@ class Database:
                 # Nobody else's to read; SQLite gives the files beside it the same mode.
                 file.touch(mode=0o600)
             with self._alone() as connection:
-                command.upgrade(_alembic(connection), revision)
+                now = _revision(connection)
+                if now is None and revision == schema.REVISION:
+                    _make(connection)
+                elif now != revision:
+                    _migrate(connection, revision)
         except (OSError, SQLAlchemyError) as error:
             raise ConfigurationError(f"the database cannot be upgraded: {error}") from error
 
@@ -148,18 +169,13 @@ class Database:
 
         :raises ConfigurationError: it is not, or the database does not answer.
         """
-        from alembic.runtime.migration import MigrationContext
-        from alembic.script import ScriptDirectory
-
         try:
-            with self._alone() as connection:
-                now = MigrationContext.configure(connection).get_current_revision()
-                wanted = ScriptDirectory.from_config(_alembic(connection)).get_current_head()
+            now = self.alone(_revision)
         except SQLAlchemyError as error:
             raise ConfigurationError(f"the database does not answer: {error}") from error
-        if now != wanted:
+        if now != schema.REVISION:
             raise ConfigurationError(
-                f"the database's schema is {now or 'empty'}, and {wanted} is needed:"
+                f"the database's schema is {now or 'empty'}, and {schema.REVISION} is needed:"
                 " run `bootvol db upgrade`"
             )
 
@@ -173,13 +189,34 @@ def _connecting(embedded: bool) -> dict[str, Any]:
     return {} if embedded else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
 
 
-def _alembic(connection: Connection) -> Any:
+def _revision(connection: Connection) -> str | None:
+    """Return what alembic calls the schema that there is; None where there is none."""
+    if not inspect(connection).has_table(_VERSION.name):
+        return None
+    return connection.execute(select(_VERSION.c.version_num)).scalar()
+
+
+def _make(connection: Connection) -> None:
+    """Make the newest tables at once, and note for alembic that they are."""
+    schema.METADATA.create_all(connection, checkfirst=False)
+    _VERSION.create(connection)
+    connection.execute(insert(_VERSION).values(version_num=schema.REVISION))
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", "bootvol:store/migrations")
     config.attributes["connection"] = connection
-    return config
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise ConfigurationError(
+            f"the database cannot be upgraded, perhaps it is a later bootvol's: {error}"
+        ) from error
 
 
 def _tune_sqlite(engine: Any) -> None:

@@ -1,4 +1,4 @@
-"""The tables.  ``migrations/`` makes them; a test holds the two against each other."""
+"""The tables.  ``migrations/`` makes them of earlier ones; a test holds the two together."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ class UtcTime(TypeDecorator[datetime]):
         """Put the zone back."""
         return value.replace(tzinfo=UTC) if value else None
 
+
+#: The newest of the migrations, after which the tables are as they are here.
+REVISION: Final = "0006"
 
 METADATA = MetaData(
     naming_convention={
