@@ -33,6 +33,7 @@ from bootvol.api.tls import ModernTls
 from bootvol.errors import BootvolError, ConfigurationError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
+from bootvol.imaging.buffers import Memory
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.interfaces import IClosable, IHypervisor, PluginContext
@@ -175,15 +176,14 @@ class Daemon(Service):
             self._reactor,
         )
         limits = Limits(
-            config.imports.buffers,
-            config.imports.buffer_kib * 1024,
             config.imports.checkpoint_mib * _MIB,
             config.imports.retries,
             config.imports.spool,
             int(config.imports.spool_gib * GIB) if config.imports.spool_gib else None,
             config.imports.verify == "read-back",
         )
-        copier = Copier(limits, self._threads, self._reactor)
+        memory = Memory(config.imports.buffers, config.imports.buffer_kib * 1024)
+        copier = Copier(limits, memory, self._threads, self._reactor)
         caches = {each.name: each.cache_gib for each in config.backends}
         goldens = Goldens(
             self._database,

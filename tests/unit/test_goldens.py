@@ -12,6 +12,7 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet import reactor
 
+from bootvol.imaging.buffers import Memory
 from bootvol.lifecycle import Status
 from bootvol.model import GIB, Checkpoint, Golden, Image, Import, Volume
 from bootvol.service.backends import Backends
@@ -50,7 +51,7 @@ async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
 ) -> None:
     """Were it still written down, another attempt might take the clone for what it vouches for."""
     backend = MemoryBackend("b", reactor, clones=True)
-    copier = Copier(Limits(2, SIZE, SIZE, 0, tmp_path), threads, loop)
+    copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
     goldens = Goldens(database, Backends([backend]), copier, {})
     await backend.allocate("golden", GIB)
     await write(backend, "golden", 0, noise(SIZE))

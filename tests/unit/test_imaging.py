@@ -25,7 +25,7 @@ from bootvol.errors import (
     UnsupportedFormat,
 )
 from bootvol.imaging.blocks import PIECE, runs
-from bootvol.imaging.buffers import BufferPool
+from bootvol.imaging.buffers import Memory
 from bootvol.imaging.inspect import Inspection
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
 from bootvol.imaging.tasks import together
@@ -87,8 +87,8 @@ class Stream:
 
 def a_copy(threads: Threads, backend: MemoryBackend, image: Image = IMAGE) -> Copy:
     """Return a copy that has not begun."""
-    pool = BufferPool(4, BUFFER)
-    return Copy(image, SIZE, backend.capabilities, pool, threads, CLOCK, MIB)
+    memory = Memory(4, BUFFER // 2)  # and twice that for the only one
+    return Copy(image, SIZE, backend.capabilities, memory, threads, CLOCK, MIB)
 
 
 async def copy(

@@ -29,7 +29,7 @@ from bootvol.errors import (
     ImportFailed,
 )
 from bootvol.imaging.blocks import Run, runs
-from bootvol.imaging.buffers import BufferPool
+from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import unpacked
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import Inspection, check_stated
@@ -82,7 +82,7 @@ class Copy:
     :param capabilities: of the volume's backend.
     :param container: the format that the image is known to be packed in, if it is copied as it is.
     :param hash_anyway: compute a digest even if neither the source nor a checkpoint has use for it.
-    :param pool: the buffers of this copy alone.
+    :param memory: where buffers come from.
     :param threads: where hashing and searching for zeros happen.
     :param clock: the reactor.
     :param every: bytes between two flushes.
@@ -97,7 +97,7 @@ class Copy:
         image: Image,
         volume_size: int,
         capabilities: Capabilities,
-        pool: BufferPool,
+        memory: Memory,
         threads: Threads,
         clock: IReactorTime,
         every: int,
@@ -110,7 +110,7 @@ class Copy:
         self._inspection = Inspection(container or image.format)
         self._volume_size = volume_size
         self._capabilities = capabilities
-        self._pool = pool
+        self._memory = memory
         self._threads = threads
         self._clock = clock
         self._every = every
@@ -157,12 +157,12 @@ class Copy:
         self, reader: IVolumeReader, end: int, take: Callable[[int, memoryview], None]
     ) -> None:
         """Give what is on the volume up to ``end`` bytes to ``take``, in a thread, in order."""
-        buffer = await self._pool.take()
-        for offset in range(0, end, self._pool.size):
-            length = min(self._pool.size, end - offset)
-            await reader.read_into(offset, buffer[: self._up_to_block(length)])
-            await self._threads.run(take, offset, buffer[:length])
-        self._pool.give(buffer)
+        with self._memory.lend() as pool:
+            buffer = await pool.take()
+            for offset in range(0, end, pool.size):
+                length = min(pool.size, end - offset)
+                await reader.read_into(offset, buffer[: self._up_to_block(length)])
+                await self._threads.run(take, offset, buffer[:length])
 
     async def run(
         self, stream: IImageStream, writer: IVolumeWriter, *, plain: bool = False
@@ -188,15 +188,17 @@ class Copy:
             )
         self._validator, self.size = stream.validator, stream.size
         self._digester.idle = not (self._digester.stated or self._validator or self._hash_anyway)
-        try:
-            await together(
-                self._clock,
-                self._read(stream),
-                self._write_all(writer),
-                self._flush_often(writer),
-            )
-        finally:
-            await self._scanner.stop()
+        # A chunk that is being written is one that nothing can be read into.
+        with self._memory.lend(more=self._capabilities.parallel_writes - 1) as pool:
+            try:
+                await together(
+                    self._clock,
+                    self._read(stream, pool),
+                    self._write_all(writer, pool),
+                    self._flush_often(writer),
+                )
+            finally:
+                await self._scanner.stop()
         if self._broken_off is not None:
             raise self._broken_off
         if stream.size is not None and self._total != stream.size:
@@ -221,9 +223,9 @@ class Copy:
 
     # --- the stages ------------------------------------------------------------------------------
 
-    async def _read(self, stream: IImageStream) -> None:
+    async def _read(self, stream: IImageStream, pool: BufferPool) -> None:
         try:
-            await self._read_chunks(stream)
+            await self._read_chunks(stream, pool)
         except ImportFailed as error:
             if not error.retryable:
                 raise
@@ -232,9 +234,9 @@ class Copy:
         for _ in range(self._capabilities.parallel_writes):
             self._writing.put(succeed(_END))
 
-    async def _read_chunks(self, stream: IImageStream) -> None:
+    async def _read_chunks(self, stream: IImageStream, pool: BufferPool) -> None:
         while True:
-            buffer = await self._pool.take()
+            buffer = await pool.take()
             length = await stream.read_into(buffer)
             if not length:
                 break
@@ -274,12 +276,12 @@ class Copy:
         chunk.buffer[chunk.length : end] = bytes(end - chunk.length)
         return chunk.buffer[:end]
 
-    async def _write_all(self, writer: IVolumeWriter) -> None:
+    async def _write_all(self, writer: IVolumeWriter, pool: BufferPool) -> None:
         at_once = self._capabilities.parallel_writes
-        await together(self._clock, *(self._write(writer) for _ in range(at_once)))
+        await together(self._clock, *(self._write(writer, pool) for _ in range(at_once)))
         self._flushing.put(False)
 
-    async def _write(self, writer: IVolumeWriter) -> None:
+    async def _write(self, writer: IVolumeWriter, pool: BufferPool) -> None:
         while (chunk := await (await self._writing.get())) is not _END:
             for run in chunk.runs:
                 offset = chunk.offset + run.start
@@ -288,7 +290,7 @@ class Copy:
                 elif not self._capabilities.reads_zero_when_new:
                     await writer.zero(offset, run.length)
             self._land(chunk)
-            self._pool.give(chunk.buffer)
+            pool.give(chunk.buffer)
 
     def _land(self, chunk: _Chunk) -> None:
         """Note that a chunk is on the volume; one that overtook another does not count yet."""

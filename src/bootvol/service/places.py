@@ -8,7 +8,7 @@ from typing import Protocol
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from bootvol.imaging.buffers import BufferPool
+from bootvol.imaging.buffers import Memory
 from bootvol.imaging.pipeline import Copy
 from bootvol.interfaces import (
     Capabilities,
@@ -26,8 +26,6 @@ from bootvol.threads import Threads
 class Limits:
     """What one import may use.
 
-    :ivar buffers: how many buffers, where one write at once is all that the backend makes use of.
-    :ivar buffer_size: of each, in bytes.
     :ivar checkpoint: bytes between two checkpoints.
     :ivar retries: how often in a row a source may break off before the import has come further, by
         its checkpoint, than ever before.
@@ -37,8 +35,6 @@ class Limits:
     :ivar read_back: whether a volume is read once more, and held against what was written.
     """
 
-    buffers: int
-    buffer_size: int
     checkpoint: int
     retries: int
     spool: Path
@@ -115,13 +111,15 @@ class OnBackend:
 
 @attrs.frozen
 class Copier:
-    """Makes copies that have not begun yet, each with memory of its own.
+    """Makes copies that have not begun yet.
 
+    :ivar memory: of all of them.
     :ivar threads: where hashing happens.
     :ivar clock: the reactor.
     """
 
     limits: Limits
+    memory: Memory
     threads: Threads
     clock: IReactorTime
 
@@ -131,13 +129,11 @@ class Copier:
         :param container: the format that the image is known to be packed in, if it is to be copied
             as it is.
         """
-        # A chunk that is being written is one that nothing can be read into.
-        buffers = self.limits.buffers + place.capabilities.parallel_writes - 1
         return Copy(
             image,
             place.size,
             place.capabilities,
-            BufferPool(buffers, self.limits.buffer_size),
+            self.memory,
             self.threads,
             self.clock,
             self.limits.checkpoint,
