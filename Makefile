@@ -23,7 +23,7 @@ test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
-# Writes benchmarks/RESULTS.md; takes a quarter of an hour, 20 GiB of disk and root (it mounts one).
+# Writes benchmarks/RESULTS.md; takes 20 minutes, 25 GiB of disk and root (it mounts one).
 bench: $(VENV)/.installed-dev
 	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount ceph-mon ceph-osd \
 	  ceph-mgr ceph-common python3-rbd python3-rados

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import attrs
 import pytest
@@ -17,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 
 from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol.testing.sources import read_all
 from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoints
 from bootvol_plugins.http.client import Client
 from bootvol_plugins.http.direct import DirectAgent, SocketReader
@@ -89,23 +91,20 @@ async def opened(port: int, stall: float = 5) -> BodyStream:
     return BodyStream(response, reactor, stall, None, 0, None)
 
 
-async def received(script: Script, at_a_time: int) -> bytes:
-    """Return the body that a server sends, pulled in such pieces."""
-    port = reactor.listenTCP(0, script, interface="127.0.0.1")
+@asynccontextmanager
+async def listening(factory: Factory) -> AsyncIterator[int]:
+    """Serve by it; the value is the port."""
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     try:
-        stream = await opened(port.getHost().port)
-        body = b""
-        try:
-            while True:
-                target = bytearray(at_a_time)
-                count = await stream.read_into(memoryview(target))
-                body += target[:count]
-                if count < at_a_time:
-                    return body
-        finally:
-            await stream.close()
+        yield port.getHost().port
     finally:
         await port.stopListening()
+
+
+async def received(script: Script, at_a_time: int) -> bytes:
+    """Return the body that a server sends, pulled in such pieces."""
+    async with listening(script) as port:
+        return await read_all(await opened(port), at_a_time)
 
 
 @pytest.mark.parametrize("at_a_time", [len(BODY), len(BODY) // 3, len(BODY) // 2 + 1])
@@ -157,9 +156,8 @@ async def test_a_connection_that_ends_early(
 async def test_nothing_is_read_after_a_cancellation(past_transports: list[int]) -> None:
     """The memory may be somebody else's by then."""
     script = Script([HEAD + BODY[:99], *(BODY[each : each + 9] for each in range(99, 300, 9))])
-    port = reactor.listenTCP(0, script, interface="127.0.0.1")
-    try:
-        stream = await opened(port.getHost().port)
+    async with listening(script) as port:
+        stream = await opened(port)
         reading = Deferred.fromCoroutine(stream.read_into(memoryview(bytearray(len(BODY)))))
         while not past_transports[0]:
             await deferLater(reactor, 0.005)
@@ -169,28 +167,21 @@ async def test_nothing_is_read_after_a_cancellation(past_transports: list[int]) 
         await deferLater(reactor, 0.1)
         assert past_transports[0] == times
         await stream.close()
-    finally:
-        await port.stopListening()
 
 
 @ensureDeferred
 async def test_a_connection_that_is_kept_outlives_its_body() -> None:
     """Nothing is received past the transport there: others use it after this body."""
     script = Script([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshort"], stay=True)
-    port = reactor.listenTCP(0, script, interface="127.0.0.1")
     pool = HTTPConnectionPool(reactor)
     client = Client(Agent(reactor, pool=pool), reactor, 5)
-    try:
-        url = f"http://127.0.0.1:{port.getHost().port}/"
+    async with listening(script) as port:
         for _ in range(3):
-            response = await client.request("GET", url, "test")
+            response = await client.request("GET", f"http://127.0.0.1:{port}/", "test")
             stream = BodyStream(response, reactor, 5, None, 0, None)
-            assert await stream.read_into(memoryview(bytearray(4096))) == 5
-            await stream.close()
+            assert await read_all(stream, 4096) == b"short"
         assert script.connections == 1
-    finally:
         await pool.closeCachedConnections()
-        await port.stopListening()
 
 
 class _Late(Protocol):
@@ -210,12 +201,5 @@ class _Late(Protocol):
 
 @ensureDeferred
 async def test_a_process_that_is_late_does_not_take_the_server_for_stalled() -> None:
-    port = reactor.listenTCP(0, Factory.forProtocol(_Late), interface="127.0.0.1")
-    try:
-        stream = await opened(port.getHost().port, STALL)
-        target = bytearray(9)
-        assert await stream.read_into(memoryview(target)) == 5
-        assert target.startswith(b"short")
-        await stream.close()
-    finally:
-        await port.stopListening()
+    async with listening(Factory.forProtocol(_Late)) as port:
+        assert await read_all(await opened(port, STALL), 9) == b"short"

@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
-from zope.interface import Attribute, Interface, implementer
+from zope.interface import Interface, implementer
 
 #: The most bytes that are received at a time: others of the reactor wait meanwhile.
 _AT_A_TIME: Final = 1024 * 1024
@@ -36,9 +36,11 @@ _AT_A_TIME: Final = 1024 * 1024
 class IDirectReceiver(Interface):
     """Receives a body by objects, as any protocol does, or into its own memory."""
 
-    socket: socket.socket | None = Attribute(
-        "What the body comes by, where it can be received from there; set before it is delivered."
-    )
+    def go_direct(connection: socket.socket, length: int) -> None:
+        """From now on the body may be received from there.
+
+        :param length: of the whole of it, in bytes.
+        """
 
     def room() -> memoryview:
         """Return the memory that the next bytes belong to; there is some."""
@@ -155,7 +157,7 @@ class _Noting:
 
 
 class _Answer(proxyForInterface(IResponse, "answer")):  # type: ignore[misc]
-    """A response that tells the receiver of its body what that comes by."""
+    """A response that tells the receiver of its body what that comes by, once it is delivered."""
 
     def __init__(self, answer: IResponse, connection: socket.socket | None) -> None:
         super().__init__(answer)
@@ -163,7 +165,10 @@ class _Answer(proxyForInterface(IResponse, "answer")):  # type: ignore[misc]
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """See :meth:`twisted.web.iweb.IResponse.deliverBody`."""
-        # A body of unknown length is in chunks, or ends with the connection.
-        if IDirectReceiver.providedBy(protocol) and isinstance(self.answer.length, int):
-            IDirectReceiver(protocol).socket = self._socket
         self.answer.deliverBody(protocol)
+        length = self.answer.length
+        # A body of unknown length is in chunks, or ends with the connection.
+        if self._socket is None or not isinstance(length, int):
+            return
+        if IDirectReceiver.providedBy(protocol):
+            IDirectReceiver(protocol).go_direct(self._socket, length)

@@ -46,7 +46,6 @@ class BodyStream:
         self.validator = validator
         self._body = Body(reactor, stall)
         response.deliverBody(self._body)
-        self._body.go_direct(response.length)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -75,7 +74,6 @@ class Body(Protocol):
     """
 
     def __init__(self, reactor: Any, stall: float) -> None:
-        self.socket: socket.socket | None = None
         self._reactor = reactor
         self._stall = stall
         self._watch: IDelayedCall | None = None
@@ -89,17 +87,6 @@ class Body(Protocol):
         self._received = 0
         self._ended: Failure | None = None
         self._stopped = False
-
-    def go_direct(self, length: Any) -> None:
-        """Receive from the socket what the transport has not taken yet, if that can be done.
-
-        :param length: of the body in bytes, if there is a socket.
-        """
-        if self.socket is None or self._ended or not IReactorFDSet.providedBy(self._reactor):
-            return
-        self._flow("pauseProducing")
-        self._length = length
-        self._reader = SocketReader(self._reactor, self.socket, self)
 
     def fill(self, target: memoryview) -> Deferred[int]:
         """Fill ``target``; the result is how many bytes that took before the body's end."""
@@ -143,6 +130,14 @@ class Body(Protocol):
         self._received += len(data)
         self._progressed()
         self._take(data)
+
+    def go_direct(self, connection: socket.socket, length: int) -> None:
+        """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.go_direct`."""
+        # What there is may have come with the head.
+        if self._ended is None and IReactorFDSet.providedBy(self._reactor):
+            self._flow("pauseProducing")
+            self._length = length
+            self._reader = SocketReader(self._reactor, connection, self)
 
     def room(self) -> memoryview:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.room`."""
