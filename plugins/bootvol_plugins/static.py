@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
+import attrs
 from pydantic import Field, SecretStr
 from zope.interface import implementer
 
@@ -50,9 +51,11 @@ class StaticIdentity:
     async def authenticate(self, token: str) -> Caller:
         """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""
         try:
-            return self._callers[_digest(token)]
+            caller = self._callers[_digest(token)]
         except KeyError:
             raise Unauthorized from None
+        # The operator may have named here what an image source knows its callers by.
+        return attrs.evolve(caller, token=token)
 
 
 def _digest(token: str) -> bytes:

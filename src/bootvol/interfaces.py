@@ -356,6 +356,7 @@ class IIdentity(Interface):
         """Return whom ``token`` speaks for.
 
         :param token: as a client sent it: hostile until proven otherwise.
+        :returns: with the token in it, if that is one which image sources may be shown.
         :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
         :raises bootvol.errors.IdentityUnavailable: that cannot be told for now.
         """

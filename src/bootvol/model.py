@@ -30,7 +30,7 @@ class Caller:
     """Who asks, as the identity plugin says.
 
     :ivar token: what the caller has shown, for sources that have their own say about who may have
-        an image; it is set where requests come in, and kept nowhere.
+        an image; None where it is for bootvol's eyes only.  It is kept nowhere.
     """
 
     user: str

@@ -60,7 +60,11 @@ async def refused(asked: Awaitable[Caller]) -> Unauthorized:
 async def test_a_token_is_its_users_in_its_project(
     people: People, identity: KeystoneIdentity
 ) -> None:
-    assert await identity.authenticate(people.token("ann")) == ann(people)
+    token = people.token("ann")
+    for _ in range(2):
+        caller = await identity.authenticate(token)
+        assert caller == ann(people)
+        assert caller.token == token, "Glance is asked with it"
     other = await identity.authenticate(people.token("ann", "other"))
     assert (other.user, other.tenant) == (people.users["ann"], people.projects["other"])
     assert other.roles == {"member", "reader"}

@@ -89,7 +89,7 @@ class KeystoneIdentity:
         if answer is None:
             answer = await self._flights.join(digest, lambda: self._ask(token, digest))
         if isinstance(answer, Caller):
-            return answer
+            return attrs.evolve(answer, token=token)
         raise answer
 
     async def close(self) -> None:

@@ -96,12 +96,11 @@ def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
 
 
 async def caller(request: IRequest, identity: IIdentity) -> Caller:
-    """Return who asks, with the token that says so.
+    """Return who asks.
 
     :raises Unauthorized: nobody that is known.
     """
-    shown = token(request)
-    return attrs.evolve(await identity.authenticate(shown), token=shown)
+    return await identity.authenticate(token(request))
 
 
 def address(request: IRequest) -> str:

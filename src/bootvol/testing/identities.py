@@ -119,6 +119,7 @@ class LoginContract(Contract):
                     assert await service.session(session.token) == session
                     caller = await service.authenticate(session.token)
                     assert caller == Caller(subject.user.id, project.id, roles)
+                    assert caller.token is None, "who logs in here shows it to nobody else"
 
     @ensureDeferred
     async def test_goes_on_from_a_token_without_a_project(self, subject: LoginSubject) -> None:
