@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from pytest_twisted import ensureDeferred
 
+from bootvol.errors import BackendFailed
 from bootvol.testing.backends import noise
 from bootvol.testing.web import BadWeb
+from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, reactor
 from tests.servers import Server, serve
 
@@ -90,8 +92,12 @@ async def test_gets_over_it(
 
 @ensureDeferred
 async def test_what_has_come_is_not_fetched_again(
-    tmp_path: Path, web: BadWeb, server: Server
+    tmp_path: Path, web: BadWeb, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def read_back(_backend: FileBackend, _volume: str) -> None:
+        raise BackendFailed("This was not to be read.")
+
+    monkeypatch.setattr(FileBackend, "open_reader", read_back)
     running, _, status = await run(tmp_path, server, "drop")
     await running.stop()
     assert status == "available"

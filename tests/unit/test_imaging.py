@@ -21,7 +21,9 @@ from bootvol.errors import (
     DigestMismatch,
     ImageTooLarge,
     ImageTruncated,
+    ImportFailed,
     NotADisk,
+    SourceFailed,
     UnsupportedFormat,
 )
 from bootvol.imaging.blocks import PIECE, runs
@@ -203,6 +205,36 @@ async def test_a_copy_goes_on_from_a_checkpoint(threads: Threads, kind: dict[str
         await a_copy(threads, backend).restore(await backend.open_reader("v"), checkpoint)
 
 
+@pytest.mark.parametrize("kind", BACKENDS)
+@ensureDeferred
+async def test_a_copy_that_broke_off_goes_on(threads: Threads, kind: dict[str, Any]) -> None:
+    """Nothing is read back for that."""
+    backend = MemoryBackend("m", reactor, **kind)
+    content = noise(MIB) + bytes(2 * MIB) + noise(3 * MIB)
+    await backend.allocate("v", SIZE)
+    writer = await backend.open_writer("v")
+    task = a_copy(threads, backend)
+    # Without a reason of its own, a stream ends as if that were all.
+    for end, reason in (
+        (MIB + 5, ImageTruncated()),
+        (4 * MIB, None),
+        (5 * MIB + 9, SourceFailed("The connection broke off.")),
+    ):
+        part = Stream(content[:end], len(content), reason)
+        part.read = part.offset = task.offset
+        with pytest.raises(ImportFailed):
+            await task.run(part, writer)
+        await task.flush(writer)
+        assert task.can_go_on
+        assert end - BUFFER < task.offset <= end
+    rest = Stream(content, len(content))
+    rest.read = rest.offset = task.offset
+    digest = await task.run(rest, writer)
+    assert digest == Digest("xxh3_128", xxh3_128_hexdigest(content))
+    assert await read(backend, "v", 0, SIZE) == content.ljust(SIZE, b"\0")
+    assert not task.can_go_on
+
+
 @ensureDeferred
 async def test_checkpoints_are_flushed_and_without_gaps(threads: Threads) -> None:
     backend = MemoryBackend("m", reactor, parallel_writes=3)
@@ -245,6 +277,7 @@ async def test_a_backend_that_fails_ends_the_copy(threads: Threads) -> None:
     with pytest.raises(BackendFailed):
         await task.run(stream, writer)
     assert stream.read <= 5 * BUFFER, "nothing is read that cannot be written"
+    assert not task.can_go_on
 
 
 @ensureDeferred

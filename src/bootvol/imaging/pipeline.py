@@ -115,7 +115,6 @@ class Copy:
         self._clock = clock
         self._every = every
         self._digester = Digester(image.digest)
-        self._scanner = threads.in_order()
         self._writing: DeferredQueue[Deferred[_Chunk]] = DeferredQueue()
         self._flushing: DeferredQueue[bool] = DeferredQueue()
         self._total = 0
@@ -171,7 +170,7 @@ class Copy:
 
         When it returns, the bytes survive loss of power.  When it raises or is cancelled, nothing
         goes on any more.  If the source broke off, the chunks that had come by then are on the
-        volume.
+        volume, and after a flush the copy may run again if it :attr:`can_go_on`.
 
         :param stream: begins at :attr:`offset`.
         :param plain: what looks compressed is not to be unpacked.
@@ -180,6 +179,8 @@ class Copy:
         :raises Packed: it is in a container, though it was not known to be; nothing was written,
             but for a vhd of a fixed size, which only its last bytes tell.
         """
+        self._broken_off = None
+        self._scanner = self._threads.in_order()
         check_stated(self._image.format)
         if not plain and not self.offset:
             # A copy that goes on is of no compressed image: such a one has no checkpoints.
@@ -201,8 +202,6 @@ class Copy:
                 await self._scanner.stop()
         if self._broken_off is not None:
             raise self._broken_off
-        if stream.size is not None and self._total != stream.size:
-            raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
         digest = self._digester.verify()
         await self._threads.run(self._inspection.finish)
         self._check_container()
@@ -210,6 +209,16 @@ class Copy:
             await self._zero_tail(writer)
         await writer.flush()
         return digest
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it may run again, with a stream that begins at its checkpoint.
+
+        Nothing need be read back then: it has in mind what it has hashed.
+        """
+        if self._broken_off is None or self.checkpoint is None:
+            return False
+        return self.checkpoint.offset == self.offset == self._total
 
     async def flush(self, writer: IVolumeWriter) -> None:
         """Make durable what is on the volume, and note that as a checkpoint.
@@ -252,6 +261,8 @@ class Copy:
                 break
         if not self._total:
             self._inspection.begin(_END.buffer)
+        if stream.size not in (None, self._total):
+            raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
 
     def _look_through(self, chunk: _Chunk) -> _Chunk:
         data = chunk.buffer[: chunk.length]

@@ -1,7 +1,7 @@
 """Fills one volume from one image: claims nothing, leaves nothing open, and does not give up soon.
 
 An import goes on from its last checkpoint whenever it can: after the source broke off, and after
-the daemon ended.  What is on the volume up to there is read back and hashed again first.
+the daemon ended.  After that, what is on the volume up to there is first read back and hashed.
 """
 
 from __future__ import annotations
@@ -254,7 +254,9 @@ class Importer:
 
     async def _restored(self, fetch: _Fetch) -> Copy | None:
         """Return a copy that goes on from the checkpoint, or None if there is none that holds."""
-        checkpoint = fetch.progress.checkpoint
+        earlier, checkpoint = fetch.progress.copy, fetch.progress.checkpoint
+        if earlier is not None and earlier.can_go_on:
+            return earlier
         if checkpoint is None:
             return None
         copy = self._copier.copy(fetch.image, fetch.place, fetch.container)
