@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import IVolumeReader
+from bootvol.model import GIB
 from bootvol.testing.backends import noise
 from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause
@@ -47,7 +48,8 @@ class Web(Resource):
     """Serves one image under every name.
 
     :ivar asked: how often the bytes were asked for, by name.
-    :ivar held: requests for "slow", which get the second half when the test says so.
+    :ivar held: requests for "slow", which get the second half when the test says so, and for
+        "huge", which is larger than 1 GiB.
     """
 
     isLeaf = True
@@ -62,17 +64,19 @@ class Web(Resource):
         """Answer."""
         name = request.path.rsplit(b"/")[-1].decode()
         if name == "SHA256SUMS":
-            return f"{hashlib.sha256(CONTENT).hexdigest()}  stated\n".encode()
+            right = hashlib.sha256(CONTENT).hexdigest()
+            return f"{right}  stated\n{right}  slow\n".encode()
         if name != "plain":
             request.setHeader("ETag", self.etag)
         if request.method == b"HEAD":
-            request.setHeader("Content-Length", str(len(CONTENT)))
+            if name != "huge":
+                request.setHeader("Content-Length", str(len(CONTENT)))
             return b""
         self.asked[name] += 1
-        if name != "slow":
+        if name not in {"slow", "huge"}:
             return CONTENT
-        request.setHeader("Content-Length", str(len(CONTENT)))
-        request.write(CONTENT[:HALF])
+        request.setHeader("Content-Length", str(len(CONTENT) if name == "slow" else GIB + 1))
+        request.write(CONTENT[:HALF] if name == "slow" else b"\0")
         self.held.append(request)
         return NOT_DONE_YET
 
@@ -245,6 +249,49 @@ async def test_when_the_leader_fails_another_leads(
             assert await running.until(number, "available", "error") == "available"
         assert web.asked["slow"] == 2
         assert await running.until(first, "gone") == "gone"
+
+
+@ensureDeferred
+async def test_what_is_wrong_with_an_image_is_found_once(
+    tmp_path: Path, web: Web, server: Server
+) -> None:
+    async with daemon(tmp_path, server, 'checksums = "SHA256SUMS"') as running:
+        url = f"{server.url}slow"
+        numbers = [await running.create(url) for _ in range(5)]
+        while not web.held:
+            await pause(0.05)
+        (request,) = web.held
+        request.write(CONTENT[HALF:-1] + b"?")
+        request.finish()
+        for number in numbers:
+            assert await running.until(number, "available", "error") == "error"
+            progress = await running.progress(number)
+            assert (progress["phase"], progress["error"]["code"]) == ("failed", "digest-mismatch")
+        assert web.asked["slow"] == 1
+        assert running.files() == []
+        # Whoever comes later has a try of their own.
+        web.held.clear()
+        later = await running.create(url)
+        while not web.held:
+            await pause(0.05)
+        web.release()
+        assert await running.until(later, "available", "error") == "available"
+
+
+@ensureDeferred
+async def test_what_is_wrong_with_a_volume_is_its_own_matter(
+    tmp_path: Path, web: Web, server: Server
+) -> None:
+    async with daemon(tmp_path, server) as running:
+        small, large = [await running.create(f"{server.url}huge", size) for size in (1, 2)]
+        while not web.held:
+            await pause(0.05)
+        web.held.pop().write(CONTENT)
+        assert await running.until(small, "error") == "error"
+        assert (await running.progress(small))["error"]["code"] == "image-too-large"
+        while not web.held:
+            await pause(0.05)
+        assert await running.until(large, "downloading", "error") == "downloading"
 
 
 @ensureDeferred

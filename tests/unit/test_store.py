@@ -24,8 +24,8 @@ from twisted.internet import reactor
 
 from bootvol.errors import ConfigurationError, ErrorReport, NotFound, VolumeNotFound
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
-from bootvol.model import Digest, Image, Usage, Volume
-from bootvol.store import claims, imports, line, queue, schema, states, volumes
+from bootvol.model import Digest, Golden, Image, Usage, Volume
+from bootvol.store import claims, goldens, imports, line, queue, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
 from tests.unit.conftest import on_server
@@ -364,6 +364,31 @@ def test_nobody_waits_for_all_that_another_asked_for(db: Connection, at_once: in
     assert taken[:2] == "bc"
     assert taken.index("b", 1) <= 2 + at_once
     assert taken[-3:] == "aaa"
+
+
+def test_followers_are_those_that_wait_and_have_not_begun(db: Connection) -> None:
+    leader, *others = [an_import(db, f"v{n}", content="x") for n in range(6)]
+    an_import(db, "other", content="y")
+    unknown = an_import(db, "unknown"), an_import(db, "unknown too")
+    begun, claimed, deleted, elsewhere, waiting = others
+    happen(db, begun, Event.DOWNLOAD)
+    happen(db, deleted, Event.DELETE)
+    for number, values in ((claimed, {"worker": "w/1"}), (elsewhere, {"backend": "c"})):
+        db.execute(update(schema.volumes).where(schema.volumes.c.id == number).values(**values))
+    assert line.followers(db, leader) == [waiting]
+    assert line.followers(db, unknown[0]) == []
+    golden = Golden("g", "b", "i", "x", 1, None, 0, 0.0)
+    goldens.begin(db, golden, leader)
+    assert line.followers(db, leader) == [waiting]
+    goldens.complete(db, golden.name)
+    assert line.followers(db, leader) == [], "they are made of that"
+
+
+def test_a_volume_that_has_failed_waits_for_nobody(db: Connection) -> None:
+    failed, running = an_import(db, "1", content="x"), an_import(db, "2", content="x")
+    happen(db, failed, Event.FAIL)
+    assert a_claim(db, "w/1", bootable=True, now=0, until=10).id == running
+    assert line.leader(db, failed, 0) is None
 
 
 def test_imports_of_a_full_source_are_overtaken(db: Connection) -> None:

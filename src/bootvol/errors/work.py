@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from bootvol.errors.base import BootvolError, ErrorReport
 
 
 class ImportFailed(BootvolError):
-    """An import ended without a volume that can boot."""
+    """An import ended without a volume that can boot.
 
+    :cvar of_image: others that wait for the same image would fail of the same.
+    """
+
+    of_image: ClassVar[bool] = True
     code = "import-failed"
     status = 400
     retryable = False
@@ -18,6 +24,7 @@ class ImportFailed(BootvolError):
 class ImageTooLarge(ImportFailed):
     """The image has more bytes than the volume."""
 
+    of_image = False
     code = "image-too-large"
     remedy = "Delete the volume and create a larger one."
 
@@ -89,6 +96,7 @@ class UnsupportedFormat(ImportFailed):
 class ConverterMissing(ImportFailed):
     """The program that reads containers is not there, or may not be locked up as it must be."""
 
+    of_image = False
     code = "converter-missing"
     status = 503
     remedy = "Have the operator install qemu-utils and util-linux, or use a raw image."

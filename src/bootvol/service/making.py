@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection as Db
 
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.errors import BackendFailed, ErrorReport, ImportFailed, NoSpace
 from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Kind, Status
 from bootvol.model import Import, Phase, Snapshot, Volume
@@ -21,8 +21,8 @@ from bootvol.service.places import OnBackend
 from bootvol.service.progress import Progress
 from bootvol.service.tasks import Held, Task, Tools
 from bootvol.store import imports as import_rows
+from bootvol.store import line, states
 from bootvol.store import snapshots as snapshot_rows
-from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 
 
@@ -128,6 +128,7 @@ class MakeFromImage(Making):
         self._volume = volume
         self._source = source
         self._progress = Progress(tools.clock.seconds())
+        self._failed_for_all = False
 
     @property
     def source(self) -> str | None:
@@ -137,8 +138,21 @@ class MakeFromImage(Making):
     async def work(self, claim: Held) -> Event:
         """Copy the image."""
         task = await claim.note(_begin, self.id)
-        await self.tools.importer.run(self._volume, task, self._progress, claim.keep)
+        try:
+            await self.tools.importer.run(self._volume, task, self._progress, claim.keep)
+        except ImportFailed as error:
+            self._failed_for_all = error.of_image
+            raise
         return Event.COMPLETE
+
+    def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
+        """See :meth:`Task.settle`."""
+        # Were each of them to find out by itself, a bad image would be fetched as often.
+        waiting = line.followers(db, self.id) if self._failed_for_all else ()
+        super().settle(db, event, error)
+        for number in waiting:
+            states.happen(db, Kind.VOLUME, number, Event.FAIL, error)
+            import_rows.record(db, number, phase=Phase.FAILED)
 
     async def remove(self) -> None:
         """Give all space back, and what was begun from the volume."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bootvol.lifecycle import MAKING, Kind
+from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.store import claims
 from bootvol.store import goldens as golden_rows
 from bootvol.store.schema import imports, turns, volumes
@@ -107,12 +107,41 @@ def leader(connection: Connection, volume_id: int, now: float) -> int | None:
         )
         .where(
             volumes.c.id == volume_id,
+            volumes.c.status.in_(MAKING),
             claims.free(volumes, now),
             ~_content().in_(golden_rows.ready()),
         )
         .order_by(running.c.id)
     )
     return connection.scalars(query.limit(1)).one_or_none()
+
+
+def followers(connection: Connection, volume_id: int) -> Sequence[int]:
+    """Return the volumes whose imports wait for that of another, and have not begun.
+
+    Nobody may claim them until the transaction ends.
+    """
+    led = (
+        select(volumes.c.backend, imports.c.content)
+        .select_from(volumes.join(imports))
+        .where(volumes.c.id == volume_id, ~_content().in_(golden_rows.ready()))
+        .subquery()
+    )
+    query = (
+        select(_OTHERS.c.id)
+        .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
+        .join(
+            led,
+            and_(led.c.backend == _OTHERS.c.backend, led.c.content == _OTHER_IMPORTS.c.content),
+        )
+        .where(
+            _OTHERS.c.id != volume_id,
+            _OTHERS.c.status == Status.CREATING,
+            _OTHERS.c.worker.is_(None),
+        )
+        .with_for_update(of=_OTHERS, skip_locked=True)
+    )
+    return connection.scalars(query).all()
 
 
 def _running(now: float) -> Select[tuple[int, str, str]]:
