@@ -4,18 +4,23 @@ as the test says.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IPullProducer
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from zope.interface import implementer
 
 from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol.testing.sources import read_all
@@ -27,7 +32,8 @@ from tests.daemons import reactor
 
 #: Seconds.
 STALL = 0.2
-BODY = os.urandom(3 * 1024 * 1024)
+MIB = 1024 * 1024
+BODY = os.urandom(3 * MIB)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -67,6 +73,50 @@ class _Scripted(Protocol):
             self.transport.abortConnection()  # type: ignore[attr-defined]
         else:
             self.transport.loseConnection()
+
+
+class _Endless(Factory):
+    """Answers for ever.
+
+    :ivar sent: bytes.
+    :ivar ended: fires when the other side has gone.
+    """
+
+    def __init__(self, first: bytes, line: bytes) -> None:
+        self.sent = 0
+        self.ended: Deferred[None] = Deferred()
+        self._first = first
+        self._more = line * (65536 // len(line))
+
+    def buildProtocol(self, _address: object) -> Protocol:
+        return _EndlessAnswer(self)
+
+    def more(self, first: bool) -> bytes:
+        """Return what comes next."""
+        piece = self._first if first else self._more
+        self.sent += len(piece)
+        return piece
+
+
+@implementer(IPullProducer)
+class _EndlessAnswer(Protocol):
+    def __init__(self, script: _Endless) -> None:
+        self._script = script
+
+    def dataReceived(self, _data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(self._script.more(first=True))
+        transport.registerProducer(self, streaming=False)
+
+    def resumeProducing(self) -> None:
+        transport: Any = self.transport
+        transport.write(self._script.more(first=False))
+
+    def stopProducing(self) -> None:
+        """See IPullProducer: the connection has been lost."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._script.ended.callback(None)
 
 
 @pytest.fixture
@@ -139,6 +189,29 @@ async def test_chunks_come_by_the_transport(past_transports: list[int]) -> None:
     chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     assert await received(Script([CHUNKED, chunk]), len(BODY)) == BODY
     assert not past_transports[0]
+
+
+@ensureDeferred
+async def test_a_body_comes_without_a_descriptor_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(SocketReader, "__init__", fails)
+    assert await received(Script([HEAD, BODY]), len(BODY) // 3) == BODY
+
+
+@pytest.mark.parametrize("line", [b" \r\n", b"x:\n", b"\nHTTP/1.1 100 \nx:\n", b" " * 9999 + b"\n"])
+@ensureDeferred
+async def test_a_head_without_an_end(line: bytes) -> None:
+    """Neither memory nor time of the daemon is a server's to take."""
+    endless = _Endless(b"HTTP/1.1 100 Continue\r\nX: x\r\n", line)
+    async with listening(endless) as port:
+        with pytest.raises(SourceFailed, match="the head of its answer is too long"):
+            await opened(port)
+        await endless.ended
+    assert endless.sent < 4 * MIB, "what the sockets hold"
 
 
 @pytest.mark.parametrize(("reset", "error"), [(False, ImageTruncated), (True, SourceFailed)])

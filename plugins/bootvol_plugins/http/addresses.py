@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 from hyperlink import DecodedURL
@@ -35,10 +35,6 @@ from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from bootvol.errors import SourceRefused
-
-#: Bytes that are taken from a connection at a time: of four times what Twisted takes each costs a
-#: third less.
-_READ: Final = 256 * 1024
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -226,7 +222,7 @@ class CheckedEndpoint:
                 raise refusal(self._host)
             return failure
 
-        return endpoint.connect(protocolFactory).addCallbacks(_read_much, explain)
+        return endpoint.connect(protocolFactory).addErrback(explain)
 
 
 @implementer(IAgentEndpointFactory)
@@ -256,12 +252,6 @@ class CheckedEndpoints:
         if uri.scheme == b"http":
             return endpoint
         return wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), endpoint)
-
-
-def _read_much(protocol: Any) -> IProtocol:
-    """Let a connection give as much at a time as :data:`_READ`."""
-    protocol.transport.bufferSize = _READ
-    return cast("IProtocol", protocol)
 
 
 def refusal(host: str) -> SourceRefused:

@@ -22,15 +22,32 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent
+from twisted.web.client import URI, Agent, ProxyAgent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import (
+    UNKNOWN_LENGTH,
+    IAgent,
+    IAgentEndpointFactory,
+    IBodyProducer,
+    IResponse,
+)
 from zope.interface import Interface, implementer
+
+from bootvol.errors import SourceFailed
 
 #: The most bytes that are received at a time: others of the reactor wait meanwhile.
 _AT_A_TIME: Final = 1024 * 1024
+#: The same by a transport: of four times what Twisted takes each costs a third less.  What has to
+#: be looked through byte by byte is taken in smaller pieces.
+_BODY_AT_A_TIME: Final = 256 * 1024
+_CHUNKS_AT_A_TIME: Final = 64 * 1024
+_HEAD_AT_A_TIME: Final = 4 * 1024
+#: The longest head of an answer, in bytes, with what has come of its body meanwhile.
+_LONGEST_HEAD: Final = 64 * 1024
 
 
 class IDirectReceiver(Interface):
@@ -57,6 +74,7 @@ class SocketReader:
     """Receives what comes by a connection whose transport is paused, and remains so.
 
     :param connection: not blocking; a descriptor of the reader's own is made of it.
+    :raises OSError: there is no descriptor left.
     """
 
     def __init__(
@@ -108,14 +126,19 @@ class SocketReader:
 
 @implementer(IAgent)
 class DirectAgent:
-    """An agent that keeps no connections, and whose answers know theirs.
+    """An agent that keeps no connections, reads no endless heads, and whose answers know what they
+    come by.
 
     :param endpoints: make the connections.
+    :param by_proxy: they lead to a proxy, which is told whole URLs.
     """
 
-    def __init__(self, reactor: Any, endpoints: IAgentEndpointFactory) -> None:
+    def __init__(
+        self, reactor: Any, endpoints: IAgentEndpointFactory, *, by_proxy: bool = False
+    ) -> None:
         self._reactor = reactor
         self._endpoints = endpoints
+        self._by_proxy = by_proxy
 
     def request(
         self,
@@ -125,50 +148,102 @@ class DirectAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """See :meth:`twisted.web.iweb.IAgent.request`."""
-        noting = _Noting(self._endpoints)
-        agent = Agent.usingEndpointFactory(self._reactor, noting)
+        noting = _Noting(self._endpoints.endpointForURI(URI.fromBytes(uri)))
+        agent: IAgent = (
+            ProxyAgent(noting, self._reactor)
+            if self._by_proxy
+            else Agent.usingEndpointFactory(self._reactor, noting)
+        )
         asked: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
-        return asked.addCallback(lambda answer: _Answer(answer, noting.socket))
+        return asked.addCallback(lambda answer: _Answer(answer, noting.connection))
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class _Noting:
-    """Notes the socket of the one connection that is made."""
+    """Notes the one connection that is made."""
 
-    def __init__(self, endpoints: IAgentEndpointFactory) -> None:
-        self._endpoints = endpoints
-        self._endpoint: Any = None
-        self.socket: socket.socket | None = None
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint: Any = endpoint
+        self.connection: Any = None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See :meth:`twisted.web.iweb.IAgentEndpointFactory.endpointForURI`."""
-        self._endpoint = self._endpoints.endpointForURI(uri)
         return self
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`."""
-        connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        connecting: Deferred[Any] = self._endpoint.connect(_Connections(protocolFactory))
         return connecting.addCallback(self._note)
 
-    def _note(self, protocol: Any) -> IProtocol:
-        if not ISSLTransport.providedBy(protocol.transport):
-            self.socket = protocol.transport.getHandle()
-        return protocol  # type: ignore[no-any-return]
+    def _note(self, connection: _Connection) -> IProtocol:
+        self.connection = connection
+        return connection.wrappedProtocol
+
+
+class _Connection(ProtocolWrapper):
+    """What an answer comes by: the head of it in small pieces, and only so much.
+
+    Twisted bounds neither how many lines a head has, nor how long one is that is continued in
+    others; and what it does with many lines that come at once takes the square of their length.
+
+    :ivar socket: what can be received from directly: nothing if that is encrypted.
+    """
+
+    socket: socket.socket | None = None
+    _head: int | None = 0
+
+    def connectionMade(self) -> None:
+        """The connection is there."""
+        encrypted = ISSLTransport.providedBy(self.transport)
+        outer: Any = self.transport
+        self._tcp: Any = outer.transport if encrypted else outer
+        self._tcp.bufferSize = _HEAD_AT_A_TIME
+        # The transport itself has none any more when it has been closed.
+        self.socket = None if encrypted else outer.getHandle()
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Something has come."""
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > _LONGEST_HEAD:
+                self.abortConnection()
+                return
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection has ended."""
+        if self._head is not None and self._head > _LONGEST_HEAD:
+            reason = Failure(SourceFailed("the head of its answer is too long"))
+        super().connectionLost(reason)
+
+    def body_begins(self, length: int | None) -> None:
+        """From now on all that comes is taken."""
+        self._head = None
+        # Chunks may be tiny, and then a large piece would keep the reactor for long.
+        self._tcp.bufferSize = _CHUNKS_AT_A_TIME if length is None else _BODY_AT_A_TIME
+
+
+class _Connections(WrappingFactory):
+    """Makes connections."""
+
+    noisy = False
+    protocol = _Connection
 
 
 class _Answer(proxyForInterface(IResponse, "answer")):  # type: ignore[misc]
     """A response that tells the receiver of its body what that comes by, once it is delivered."""
 
-    def __init__(self, answer: IResponse, connection: socket.socket | None) -> None:
+    def __init__(self, answer: IResponse, connection: _Connection) -> None:
         super().__init__(answer)
-        self._socket = connection
+        self._connection = connection
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """See :meth:`twisted.web.iweb.IResponse.deliverBody`."""
-        self.answer.deliverBody(protocol)
-        length = self.answer.length
         # A body of unknown length is in chunks, or ends with the connection.
-        if self._socket is None or not isinstance(length, int):
-            return
-        if IDirectReceiver.providedBy(protocol):
-            IDirectReceiver(protocol).go_direct(self._socket, length)
+        length = None if self.answer.length is UNKNOWN_LENGTH else int(self.answer.length)
+        self._connection.body_begins(length)
+        self.answer.deliverBody(protocol)
+        connection = self._connection.socket
+        if connection is not None and length is not None and IDirectReceiver.providedBy(protocol):
+            IDirectReceiver(protocol).go_direct(connection, length)

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ProxyAgent
+from twisted.web.client import URI
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import (
     IAgent,
@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from bootvol.errors import SourceFailed, SourceRefused
 from bootvol_plugins.http.addresses import AddressPolicy, refusal
+from bootvol_plugins.http.direct import DirectAgent
 from bootvol_plugins.http.stream import Unwanted
 from bootvol_plugins.http.urls import parse_proxy
 
@@ -62,8 +63,8 @@ class ProxiedAgent:
         self._policy = policy
         self._tls = tls
         self._proxy = _ProxyEndpoint(HostnameEndpoint(reactor, host, port, timeout))
-        self._plain = ProxyAgent(self._proxy, reactor)
-        self._tunnelled = Agent.usingEndpointFactory(reactor, self)
+        self._plain = DirectAgent(reactor, self, by_proxy=True)
+        self._tunnelled = DirectAgent(reactor, self)
 
     def request(
         self,
@@ -78,15 +79,14 @@ class ProxiedAgent:
         if not self._policy.allows_unresolved(host):
             return fail(refusal(host))
         if parsed.scheme != b"http":
-            tunnelled: Deferred[IResponse] = self._tunnelled.request(
-                method, uri, headers, bodyProducer
-            )
-            return tunnelled
-        asked: Deferred[IResponse] = self._plain.request(method, uri, headers, bodyProducer)
+            return self._tunnelled.request(method, uri, headers, bodyProducer)
+        asked = self._plain.request(method, uri, headers, bodyProducer)
         return asked.addCallback(_check_credentials)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See :meth:`twisted.web.iweb.IAgentEndpointFactory.endpointForURI`."""
+        if uri.scheme == b"http":
+            return self._proxy
         tunnel = TunnelEndpoint(self._proxy, uri.host, uri.port)
         return wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), tunnel)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -134,10 +135,12 @@ class Body(Protocol):
     def go_direct(self, connection: socket.socket, length: int) -> None:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.go_direct`."""
         # What there is may have come with the head.
-        if self._ended is None and IReactorFDSet.providedBy(self._reactor):
+        if self._ended is not None or not IReactorFDSet.providedBy(self._reactor):
+            return
+        with suppress(OSError):  # no descriptor is left: it comes by the transport
+            reader = SocketReader(self._reactor, connection, self)
             self._flow("pauseProducing")
-            self._length = length
-            self._reader = SocketReader(self._reactor, connection, self)
+            self._reader, self._length = reader, length
 
     def room(self) -> memoryview:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.room`."""
