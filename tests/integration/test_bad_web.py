@@ -114,6 +114,7 @@ async def test_what_has_come_is_not_fetched_again(
         ("short", "image-truncated", 3),
         ("unfinished", "image-truncated", 3),
         ("moody", "image-truncated", 4),
+        ("vast", "image-too-large", 1),
         ("nowhere", "source-refused", 1),
         ("always-busy", "source-failed", 3),
         ("loop", "source-refused", 6),

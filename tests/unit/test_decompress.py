@@ -12,7 +12,7 @@ import pytest
 from backports import zstd
 from pytest_twisted import ensureDeferred
 
-from bootvol.errors import DigestMismatch, ImageBomb, ImageCorrupt
+from bootvol.errors import DigestMismatch, ImageBomb, ImageCorrupt, ImageTooLarge
 from bootvol.imaging.decompress import Unpacked, unpacked
 from bootvol.model import Digest
 from bootvol.testing.backends import noise
@@ -28,6 +28,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": bz2.compress,
 }
 CONTENT = noise(700_000) + bytes(2_000_000) + noise(300_001, 1)
+MOST = 16 * 1024 * 1024
 
 packers = pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 
@@ -38,7 +39,7 @@ packers = pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 async def test_unpacks(threads: Threads, pack: Callable[[bytes], bytes], size: int) -> None:
     packed = pack(CONTENT)
     stated = Digest("sha512", hashlib.sha512(packed).hexdigest())
-    stream, left = await unpacked(Stream(packed, len(packed)), stated, threads)
+    stream, left = await unpacked(Stream(packed, len(packed)), stated, MOST, threads)
     assert isinstance(stream, Unpacked)
     assert left is None, "the digest is of what came"
     assert (stream.size, stream.offset, stream.validator) == (None, 0, None)
@@ -52,7 +53,7 @@ async def test_several_members_and_padding(
 ) -> None:
     half = len(CONTENT) // 2
     packed = pack(CONTENT[:half]) + pack(CONTENT[half:]) + bytes(1024)
-    stream, _ = await unpacked(Stream(packed), None, threads)
+    stream, _ = await unpacked(Stream(packed), None, MOST, threads)
     assert await read_all(stream, 65536) == CONTENT
 
 
@@ -67,7 +68,7 @@ async def test_members_that_begin_where_pieces_end(
     for start in range(0, len(CONTENT), 500_000):
         packed += pack(CONTENT[start : start + 500_000])
         packed += bytes((-len(packed) + beyond) % edge)
-    stream, _ = await unpacked(Stream(packed), None, threads)
+    stream, _ = await unpacked(Stream(packed), None, MOST, threads)
     assert await read_all(stream, 300_000) == CONTENT
 
 
@@ -76,7 +77,7 @@ async def test_members_that_begin_where_pieces_end(
 @ensureDeferred
 async def test_truncated(threads: Threads, pack: Callable[[bytes], bytes], kept: float) -> None:
     packed = pack(CONTENT)
-    stream, _ = await unpacked(Stream(packed[: int(len(packed) * kept)]), None, threads)
+    stream, _ = await unpacked(Stream(packed[: int(len(packed) * kept)]), None, MOST, threads)
     with pytest.raises(ImageCorrupt):
         await read_all(stream, 65536)
 
@@ -86,10 +87,10 @@ async def test_truncated(threads: Threads, pack: Callable[[bytes], bytes], kept:
 async def test_corrupt(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
     packed = bytearray(pack(CONTENT))
     packed[len(packed) // 2 : len(packed) // 2 + 64] = noise(64, 5)
-    stream, _ = await unpacked(Stream(bytes(packed)), None, threads)
+    stream, _ = await unpacked(Stream(bytes(packed)), None, MOST, threads)
     with pytest.raises(ImageCorrupt):
         await read_all(stream, 65536)
-    stream, _ = await unpacked(Stream(pack(CONTENT) + b"garbage"), None, threads)
+    stream, _ = await unpacked(Stream(pack(CONTENT) + b"garbage"), None, MOST, threads)
     with pytest.raises(ImageCorrupt):
         await read_all(stream, 65536)
 
@@ -100,7 +101,7 @@ async def test_the_stated_digest_is_of_what_comes(
     threads: Threads, pack: Callable[[bytes], bytes]
 ) -> None:
     stated = Digest("sha256", hashlib.sha256(CONTENT).hexdigest())
-    stream, _ = await unpacked(Stream(pack(CONTENT)), stated, threads)
+    stream, _ = await unpacked(Stream(pack(CONTENT)), stated, MOST, threads)
     with pytest.raises(DigestMismatch):
         await read_all(stream, 65536)
 
@@ -112,18 +113,47 @@ async def test_a_bomb_is_unpacked_no_further_than_is_wanted(
 ) -> None:
     bomb = pack(bytes(256 * 1024 * 1024))
     source = Stream(bomb)
-    stream, _ = await unpacked(source, None, threads)
+    stream, _ = await unpacked(source, None, MOST, threads)
     buffer = memoryview(bytearray(65536))
     assert await stream.read_into(buffer) == 65536
     assert source.read <= 512 * 1024
     await stream.close()
 
 
+@packers
+@ensureDeferred
+async def test_many_small_members(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
+    content = noise(2000 * 1024)
+    packed = b"".join(pack(content[at : at + 1024]) for at in range(0, len(content), 1024))
+    stream, _ = await unpacked(Stream(packed), None, MOST, threads)
+    assert await read_all(stream, 65536) == content
+
+
+@packers
+@ensureDeferred
+async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
+    """They cost time, and the volume's size bounds nothing of it."""
+    stream, _ = await unpacked(Stream(pack(b"x") + pack(b"") * 1001), None, MOST, threads)
+    with pytest.raises(ImageBomb):
+        await read_all(stream, 65536)
+
+
+@packers
+@ensureDeferred
+async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
+    source = Stream(pack(CONTENT) + bytes(2 * MOST))
+    stream, _ = await unpacked(source, None, MOST, threads)
+    with pytest.raises(ImageTooLarge):
+        await read_all(stream, 65536)
+    await stream.close()
+    assert source.read <= MOST + 2 * 1024 * 1024
+
+
 @ensureDeferred
 async def test_memory_that_a_stream_may_not_ask_for(threads: Threads) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 512 * 1024 * 1024}]
     packed = lzma.compress(noise(1000), filters=filters)
-    stream, _ = await unpacked(Stream(packed), None, threads)
+    stream, _ = await unpacked(Stream(packed), None, MOST, threads)
     with pytest.raises(ImageBomb):
         await read_all(stream, 65536)
 
@@ -132,7 +162,7 @@ async def test_memory_that_a_stream_may_not_ask_for(threads: Threads) -> None:
 @ensureDeferred
 async def test_what_is_not_compressed_passes(threads: Threads, content: bytes) -> None:
     stated = Digest("md5", "00")
-    stream, left = await unpacked(Stream(content, len(content)), stated, threads)
+    stream, left = await unpacked(Stream(content, len(content)), stated, MOST, threads)
     assert left is stated
     assert (stream.size, stream.validator) == (len(content), "one")
     assert await read_all(stream, 4096) == content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from itertools import pairwise
 from typing import Any
@@ -161,6 +162,7 @@ async def test_the_stated_digest_decides(threads: Threads, algorithm: str) -> No
         (Stream(b"<html>"), IMAGE, NotADisk),
         (Stream(noise(SIZE + 1)), IMAGE, ImageTooLarge),
         (Stream(noise(SIZE), SIZE + 1), IMAGE, ImageTooLarge),
+        (Stream(noise(SIZE), 2**63), IMAGE, ImageTooLarge),
         (Stream(noise(MIB), 2 * MIB), IMAGE, ImageTruncated),
         (Stream(noise(MIB), end=ImageTruncated()), IMAGE, ImageTruncated),
         (Stream(noise(MIB)), attrs.evolve(IMAGE, format="qed"), UnsupportedFormat),
@@ -278,6 +280,19 @@ async def test_a_backend_that_fails_ends_the_copy(threads: Threads) -> None:
         await task.run(stream, writer)
     assert stream.read <= 5 * BUFFER, "nothing is read that cannot be written"
     assert not task.can_go_on
+
+
+@ensureDeferred
+async def test_nothing_is_read_on_after_a_copy_of_what_is_compressed(threads: Threads) -> None:
+    backend = MemoryBackend("m", reactor)
+    await backend.allocate("v", SIZE)
+    writer = await backend.open_writer("v")
+    await writer.close()
+    more: Deferred[None] = Deferred()
+    packed = gzip.compress(noise(MIB + 2 * BUFFER), 1)
+    with pytest.raises(BackendFailed):
+        await a_copy(threads, backend).run(Stream(packed, end=more), writer)
+    assert more.called, "what was to come next is not waited for any more"
 
 
 @ensureDeferred

@@ -21,6 +21,9 @@ from bootvol.model import Digest, Image
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"[0-9a-f]{32,128}")
 
+#: The largest number that is believed: that of a database.
+_MOST: Final = 2**63 - 1
+
 #: Statuses of an image that is on its way to ``active`` (Glance's user guide, "Image Statuses").
 _COMING: Final = frozenset({"queued", "saving", "uploading", "importing"})
 #: Those of one that only administrators still see.
@@ -47,9 +50,9 @@ class Described(BaseModel):
     name: str | None = None
     disk_format: str | None = None
     container_format: str | None = None
-    size: int | None = Field(default=None, ge=0)
-    virtual_size: int | None = Field(default=None, ge=0)
-    min_disk: int = Field(default=0, ge=0)
+    size: int | None = Field(default=None, ge=0, le=_MOST)
+    virtual_size: int | None = Field(default=None, ge=0, le=_MOST)
+    min_disk: int = Field(default=0, ge=0, le=_MOST)
     checksum: str | None = None
     os_hash_algo: str | None = None
     os_hash_value: str | None = None

@@ -61,6 +61,8 @@ class ContainerTruncated(ImageCorrupt):
 class ImageBomb(ImportFailed):
     """The image asks for more memory or time than reading one may take."""
 
+    # A larger volume gives it more.
+    of_image = False
     code = "image-bomb"
     remedy = "Have the image made anew with the usual settings, or stored as a raw disk."
 

@@ -15,7 +15,7 @@ from backports import zstd
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from bootvol.errors import ImageBomb, ImageCorrupt
+from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import COMPRESSED
 from bootvol.interfaces import IImageStream
@@ -32,6 +32,12 @@ _HEAD: Final = max(map(len, COMPRESSED))
 #: The most memory that a stream may demand of its reader, in bytes: the tools' highest levels need
 #: half of it, hostile streams ask for gigabytes.
 _MEMORY: Final = 128 * 1024 * 1024
+#: What each member of a stream costs besides its bytes, as the bytes that it might unpack to in
+#: that time; and how many a stream may have that unpack to nothing.
+_MEMBER: Final = 1024
+_FREE_MEMBERS: Final = 1000
+#: Bytes that the first decoding of a member is given: what follows a tiny one is copied again.
+_FIRST_PIECE: Final = 1024
 _FAILURES: Final = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError)
 
 
@@ -79,12 +85,13 @@ _DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
 
 
 async def unpacked(
-    stream: IImageStream, stated: Digest | None, threads: Threads
+    stream: IImageStream, stated: Digest | None, most: int, threads: Threads
 ) -> tuple[IImageStream, Digest | None]:
-    """Return a stream of the disk: ``stream`` itself if it is not compressed.
+    """Return a stream of the disk, whether it comes compressed or as it is.
 
-    :param stream: at its start; the result is closed with it.
+    :param stream: at its start; it is not closed with the result, which is to be closed first.
     :param stated: the digest of what it sends.
+    :param most: bytes that are taken of it if it is compressed.
     :returns: a stream, and the digest that is still to be checked.
     :raises bootvol.errors.ImportFailed: the source broke off.
     """
@@ -96,7 +103,7 @@ async def unpacked(
         if first.startswith(magic):
             digester = Digester(stated)
             digester.idle = stated is None
-            return Unpacked(whole, _DECODERS[name], digester, threads), None
+            return Unpacked(whole, _DECODERS[name], digester, most, threads), None
     return whole, stated
 
 
@@ -121,16 +128,17 @@ class _Peeked:
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
-        await self._stream.close()
 
 
 @implementer(IImageStream)
 class Unpacked:
     """What a compressed stream unpacks to; it can only be read from its start.
 
-    :param packed: the compressed stream.
+    :param packed: the compressed stream; it is read ahead until this is closed, and not closed
+        with it.
     :param make: a new decoder; there is one for each member of a stream of several.
     :param digester: of the compressed bytes.
+    :param most: how many of them are taken.
     """
 
     def __init__(
@@ -138,6 +146,7 @@ class Unpacked:
         packed: IImageStream,
         make: Callable[[], _Decoder],
         digester: Digester,
+        most: int,
         threads: Threads,
     ) -> None:
         self.size: int | None = None
@@ -147,11 +156,15 @@ class Unpacked:
         self._make = make
         self._decoder = make()
         self._digester = digester
+        self._most = self._left = most
         self._threads = threads
         # One is filled while the other is unpacked.
         self._filling, self._spare = (memoryview(bytearray(_INPUT)) for _ in range(2))
         self._input = self._spare[:0]
         self._given = 0
+        self._piece = _PIECE_IN
+        # What more members may cost, in bytes.
+        self._credit = _FREE_MEMBERS * _MEMBER
         # Whether the decoder has given all that it can of what it was given.
         self._hungry = True
         self._fresh = False
@@ -180,13 +193,17 @@ class Unpacked:
             self._coming.addErrback(lambda _failure: 0)
             self._coming.cancel()
             await self._coming
-        await self._packed.close()
 
     async def _fetch(self) -> None:
         """Take what has come meanwhile, and let more come while that is unpacked."""
         if self._coming is None:
             self._coming = self._ask()
         length = await self._coming
+        self._left -= length
+        if self._left < 0:
+            raise ImageTooLarge(
+                f"The compressed image has more than {self._most} bytes; the volume takes no more."
+            )
         self._ended = length < len(self._filling)
         self._input, self._given = self._filling[:length], 0
         self._filling, self._spare = self._spare, self._filling
@@ -216,6 +233,7 @@ class Unpacked:
                     self._given -= len(self._decoder.unused_data)
                 target[done : done + len(out)] = out
                 done += len(out)
+                self._credit += len(out)
         except _FAILURES as error:
             if "emory" in str(error):
                 raise ImageBomb("Unpacking the image takes more memory than it may.") from error
@@ -226,17 +244,22 @@ class Unpacked:
         """Return what the decoder is to be given: nothing while it has enough; None at the end."""
         if not self._hungry:
             return self._input[:0]
-        piece = self._input[self._given : self._given + _PIECE_IN]
+        piece = self._input[self._given : self._given + self._piece]
         self._given += len(piece)
+        self._piece = min(2 * self._piece, _PIECE_IN)
         return piece or None
 
     def _next_member(self) -> bool:
         """Begin the next member, if one follows; what pads a stream is zeros."""
-        while piece := bytes(self._input[self._given : self._given + _PIECE_IN]):
+        while piece := bytes(self._input[self._given : self._given + _FIRST_PIECE]):
             member = piece.lstrip(b"\0")
             self._given += len(piece) - len(member)
             if member:
+                self._credit -= _MEMBER
+                if self._credit < 0:
+                    raise ImageBomb("The compressed image is in parts that hold next to nothing.")
                 self._decoder = self._make()
                 self._hungry = True
+                self._piece = _FIRST_PIECE
                 return True
         return False

@@ -32,7 +32,7 @@ from bootvol.imaging.blocks import Run, runs
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import unpacked
 from bootvol.imaging.digest import Digester
-from bootvol.imaging.inspect import Inspection, check_stated
+from bootvol.imaging.inspect import Inspection, check_stated, largest_container
 from bootvol.imaging.tasks import together
 from bootvol.interfaces import Capabilities, IImageStream, IVolumeReader, IVolumeWriter
 from bootvol.model import Checkpoint, Digest, Image
@@ -179,14 +179,26 @@ class Copy:
         :raises Packed: it is in a container, though it was not known to be; nothing was written,
             but for a vhd of a fixed size, which only its last bytes tell.
         """
+        check_stated(self._image.format)
+        most = largest_container(self._volume_size)
+        if stream.size is not None and stream.size > most:
+            raise ImageTooLarge(
+                f"The image has {stream.size} bytes; the volume takes {most} at most."
+            )
+        if plain or self.offset:
+            # A copy that goes on is of no compressed image: such a one has no checkpoints.
+            return await self._run(stream, writer)
+        disk, self._digester.stated = await unpacked(
+            stream, self._image.digest, most, self._threads
+        )
+        try:
+            return await self._run(disk, writer)
+        finally:
+            await disk.close()
+
+    async def _run(self, stream: IImageStream, writer: IVolumeWriter) -> Digest | None:
         self._broken_off = None
         self._scanner = self._threads.in_order()
-        check_stated(self._image.format)
-        if not plain and not self.offset:
-            # A copy that goes on is of no compressed image: such a one has no checkpoints.
-            stream, self._digester.stated = await unpacked(
-                stream, self._image.digest, self._threads
-            )
         self._validator, self.size = stream.validator, stream.size
         self._digester.idle = not (self._digester.stated or self._validator or self._hash_anyway)
         # A chunk that is being written is one that nothing can be read into.

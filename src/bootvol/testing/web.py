@@ -35,6 +35,7 @@ class BadWeb(Resource):
     ``changed``        breaks off once; then it is another content, with another ETag
     ``wrong-range``    breaks off once; then answers a Range with another one
     ``stall``          sends a part, then nothing; is good the next time
+    ``vast``           promises more than any number of a database can say
     ``short``          promises more than it sends, each time
     ``unfinished``     breaks off a chunked body, each time
     ``busy``           503 with Retry-After, twice; then good
@@ -89,7 +90,8 @@ class BadWeb(Resource):
             "changed": self._changed,
             "wrong-range": self._wrong_range,
             "stall": self._stall,
-            "short": self._short,
+            "vast": lambda _: self._promise(request, 2**63),
+            "short": lambda _: self._promise(request, 2 * len(self.content)),
             "unfinished": self._unfinished,
             "busy": lambda _: self._busy(request, 2),
             "always-busy": lambda _: self._busy(request, 10**9),
@@ -175,9 +177,9 @@ class BadWeb(Resource):
         request.write(self._begin(request)[: len(self.content) // 3])
         return NOT_DONE_YET
 
-    def _short(self, request: Request) -> int:
+    def _promise(self, request: Request, length: int) -> int:
         body = self._begin(request, ranges=False, validator=False)
-        request.setHeader(b"content-length", str(2 * len(body)).encode())
+        request.setHeader(b"content-length", str(length).encode())
         request.write(body)
         request.channel.loseConnection()
         return NOT_DONE_YET
