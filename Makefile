@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OPENSTACK := .venv-openstack
+CEPH := ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados
+LVM := user-mode-linux gcc libc6-dev kmod iproute2 lvm2 thin-provisioning-tools
 export IMAGE
 
 .PHONY: demo run test bench packages clean
@@ -25,8 +27,7 @@ test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed
 
 # Writes benchmarks/RESULTS.md; takes 20 minutes, 25 GiB of disk and root (it mounts one).
 bench: $(VENV)/.installed-dev
-	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount ceph-mon ceph-osd \
-	  ceph-mgr ceph-common python3-rbd python3-rados
+	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount $(CEPH) $(LVM)
 	$(BIN)/python -m benchmarks
 
 # What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
@@ -34,8 +35,7 @@ bench: $(VENV)/.installed-dev
 # kernel to run it in.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
-	  mount grub-common grub-pc-bin ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd \
-	  python3-rados qemu-block-extra user-mode-linux kmod iproute2 lvm2 thin-provisioning-tools
+	  mount grub-common grub-pc-bin qemu-block-extra $(CEPH) $(LVM)
 	sh tests/guest/fetch.sh
 
 $(VENV)/bin/python:

@@ -75,6 +75,11 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
         subprocess.run(["truncate", "-s", size, disk], check=True)
         disks.append(f"ubd{number}={disk}")
     words = " ".join(shlex.quote(str(word)) for word in command)
+    shim = control / "extended_state.so"
+    subprocess.run(
+        ["gcc", "-O2", "-shared", "-fPIC", "-o", shim, _HERE / "extended_state.c", "-ldl"],
+        check=True,
+    )
     (control / "command").write_text(f"cd {shlex.quote(str(_ROOT))}\nexec {words}\n")
     # Two processors only take turns at it, which takes several times as long.
     processor = str(max(os.sched_getaffinity(0)))
@@ -91,7 +96,7 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
     with said.open("w") as stdout, log.open("w") as stderr:
         running = subprocess.Popen(
             machine,
-            env={**os.environ, "TMPDIR": str(control)},
+            env={**os.environ, "TMPDIR": str(control), "LD_PRELOAD": str(shim)},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
