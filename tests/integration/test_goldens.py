@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
+from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
@@ -20,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import IVolumeReader
 from bootvol.model import GIB
+from bootvol.store import goldens as rows
 from bootvol.testing.backends import noise
 from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause
@@ -411,9 +413,9 @@ async def test_what_is_doomed_goes_when_the_daemon_starts(
     async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
         await made(running, f"{server.url}disk", cached=False)
         assert len(running.files()) == 2
-    with sqlite3.connect(tmp_path / "bootvol.db") as rows:
-        assert rows.execute("UPDATE goldens SET state = 'doomed'").rowcount == 1
-    rows.close()
+    with sqlite3.connect(tmp_path / "bootvol.db") as database:
+        assert database.execute("UPDATE goldens SET state = 'doomed'").rowcount == 1
+    database.close()
     async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
         for _ in range(200):
             if len(running.files()) == 1:
@@ -456,6 +458,33 @@ async def test_what_a_daemon_left_unfinished_goes(tmp_path: Path, web: Web, serv
         names = sorted(file.stem for file in running.files())
         assert len(names) == 2
         assert kept["name"] in names
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), BackendFailed()])
+@ensureDeferred
+async def test_what_cannot_be_kept_leaves_nothing(
+    tmp_path: Path,
+    web: Web,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    fails = [error]
+    complete = rows.complete
+
+    def completed(connection: Connection, name: str) -> bool:
+        if fails:
+            raise fails.pop()
+        return complete(connection, name)
+
+    monkeypatch.setattr(rows, "complete", completed)
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        await made(running, f"{server.url}disk", cached=False)
+        while len(running.files()) > 1:
+            await pause(0.05)
+        await made(running, f"{server.url}disk", cached=False)
+        assert len(await goldens(running)) == 1
+        await made(running, f"{server.url}disk", cached=True)
 
 
 async def settled(running: Running) -> None:

@@ -153,9 +153,7 @@ class Goldens:
             raise
         except BootvolError as error:
             self._log.warn("golden volume {name} is not made: {error}", name=name, error=error)
-            await self.let_go(volume.id)
         except Exception:
-            # What was begun goes with the next claim on the volume.
             self._log.failure("golden volume {name} is not made", name=name)
 
     async def let_go(self, volume_id: int) -> None:
@@ -163,7 +161,8 @@ class Goldens:
         await self._database.write(rows.doom_unfinished, volume_id)
 
     async def tidy(self, name: str) -> None:
-        """Remove from a backend what is doomed, and what is more than it should keep.
+        """Remove from a backend what is doomed, what was begun and never completed, and what is
+        more than it should keep.
 
         What fails is tried again next time.
         """

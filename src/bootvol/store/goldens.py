@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import delete as delete_from
 
-from bootvol.lifecycle import MAKING
+from bootvol.lifecycle import MAKING, Status
 from bootvol.model import Digest, Golden
 from bootvol.store.schema import goldens, imports, volumes
 
@@ -100,13 +100,18 @@ def doom_surplus(
 ) -> Sequence[str]:
     """Doom the longest unused of a backend until all together are within ``limit`` bytes.
 
-    One whose content is still wanted by an import there is kept.
+    One whose content is still wanted by an import there is kept.  What was begun from a volume that
+    has come to its end by now will not be completed, and is doomed as well.
 
     :param but_for: the volume whose import does not count.
-
     :returns: the names of all that are doomed on that backend.
     """
     here = goldens.c.backend == backend
+    # Of one that is being deleted the work may not have stopped yet.
+    at_work = volumes.c.status.in_({*MAKING, Status.DELETING})
+    ended = exists().where(volumes.c.id == goldens.c.volume_id, ~at_work)
+    left = and_(here, goldens.c.state == _MAKING, ended)
+    connection.execute(update(goldens).where(left).values(state=_DOOMED))
     rows = connection.execute(
         select(goldens.c.name, goldens.c.bytes, goldens.c.used_at, _wanted(but_for).label("wanted"))
         .where(here, goldens.c.state == _READY)
