@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.web.server import Request
 
 from bootvol.errors import BackendFailed
+from bootvol.imaging.buffers import BufferPool
 from bootvol.testing.backends import noise
 from bootvol.testing.web import BadWeb
 from bootvol_plugins.file import FileBackend
-from tests.daemons import Running, reactor
+from tests.daemons import Running, pause, reactor
+from tests.images import GOOD
 from tests.servers import Server, serve
 
 CONTENT = noise(5 * 1024 * 1024 + 17)
@@ -106,6 +110,43 @@ async def test_what_has_come_is_not_fetched_again(
     for before, after in pairwise(starts):
         # No more is lost with the connection than the buffer that was being filled.
         assert before + quarter - 65536 < after <= before + quarter
+
+
+@ensureDeferred
+async def test_no_memory_is_held_while_it_waits(tmp_path: Path, server: Server) -> None:
+    running = Running(tmp_path, CONFIG.format(url=server.url))
+    gc.collect()
+    gc.disable()
+    try:
+        number = await running.create(f"{server.url}images/drop")
+        while (await running.progress(number))["phase"] != "retrying":
+            await pause(0.02)
+        assert not [each for each in gc.get_objects() if isinstance(each, BufferPool)]
+    finally:
+        gc.enable()
+        await running.stop()
+
+
+@ensureDeferred
+async def test_an_image_that_is_no_container_any_more(
+    tmp_path: Path, web: BadWeb, server: Server
+) -> None:
+    """To be copied elsewhere first, it is fetched from its start again."""
+    web.content = GOOD["qcow2"][1](tmp_path)
+    fetched = web.render_GET
+
+    def render(request: Request) -> bytes | int:
+        answer = fetched(request)
+        web.content = CONTENT
+        return answer
+
+    web.render_GET = render  # type: ignore[method-assign]
+    running, number, status = await run(tmp_path, server, "good")
+    try:
+        assert status == "error"
+        assert (await running.progress(number))["error"]["code"] == "format-mismatch"
+    finally:
+        await running.stop()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from bootvol.errors import (
     BackendFailed,
     DigestMismatch,
+    FormatMismatch,
     ImportFailed,
     NoSpace,
     SpoolFull,
@@ -136,6 +137,10 @@ class Importer:
             except NoSpace as error:
                 # Of this disk no golden volume takes any room.
                 raise SpoolFull from error
+            except Packed:
+                raise FormatMismatch(
+                    f"The image was {packed.container} at first, and not when it was fetched again."
+                ) from None
             await spool.cut(progress.bytes_done)
             stream = await self._containers.open(
                 packed.container, spool.descriptor, place.size, stack
@@ -169,6 +174,8 @@ class Importer:
                 furthest = max(furthest, reached)
                 if fruitless > self._limits.retries:
                     raise
+                # Their memory is not needed meanwhile, and nobody counts it.
+                error.with_traceback(None)
                 progress.phase = Phase.RETRYING
                 pause = max(_pause(fruitless), getattr(error, "retry_after", 0.0))
                 await deferLater(self._clock, pause, lambda: None)
