@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
@@ -93,3 +94,11 @@ async def test_nobody(tmp_path: Path) -> None:
     with pytest.raises(QmpFailed, match="does not listen"):
         async with connected(reactor, str(tmp_path / "qmp")):
             pass
+
+
+@ensureDeferred
+async def test_cancelled_before_it_is_connected(tmp_path: Path) -> None:
+    telling = Deferred.fromCoroutine(told(tmp_path, GREETING, DONE))
+    telling.cancel()
+    with pytest.raises(CancelledError):
+        await telling

@@ -13,7 +13,7 @@ import orjson
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
@@ -118,6 +118,8 @@ async def connected(reactor: Any, path: str, seconds: float = _ANSWER) -> AsyncI
         await connectProtocol(UNIXClientEndpoint(reactor, path), qmp)
     except ConnectError as error:
         raise QmpFailed("QEMU does not listen.") from error
+    except ConnectingCancelledError as error:
+        raise defer.CancelledError from error
     try:
         await qmp.message(seconds)
         await qmp.execute("qmp_capabilities")
