@@ -174,7 +174,7 @@ class Importer:
                 furthest = max(furthest, reached)
                 if fruitless > self._limits.retries:
                     raise
-                # Their memory is not needed meanwhile, and nobody counts it.
+                # Its frames hold the buffers, which nobody counts meanwhile.
                 error.with_traceback(None)
                 progress.phase = Phase.RETRYING
                 pause = max(_pause(fruitless), getattr(error, "retry_after", 0.0))
