@@ -58,8 +58,8 @@ from bootvol.store import claims
 from bootvol.store.database import Database
 from bootvol.threads import Threads
 
-#: Threads for blocking calls of plugins and for hashing: some in any case, and for each import as
-#: many as it has stages.
+#: Threads for blocking calls of plugins and for hashing: some in any case, and more for each
+#: import, which seldom unpacks, hashes, writes and flushes all at once.
 _THREADS: Final = 4
 _THREADS_OF_AN_IMPORT: Final = 4
 _MIB: Final = 1024 * 1024

@@ -23,7 +23,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from bootvol.errors import ConfigurationError, SourceFailed
-from bootvol_plugins.http.ranges import retry_after
+from bootvol_plugins.http.ranges import may_pass, retry_after
 from bootvol_plugins.http.stream import Unwanted
 
 _CERTIFICATE: Final = re.compile(
@@ -36,8 +36,6 @@ _UNREACHABLE: Final = (
     ResponseNeverReceived,
     ResponseFailed,
 )
-#: Refusals that pass.
-_PASSING: Final = frozenset({408, 425, 429})
 
 
 class Client:
@@ -88,7 +86,7 @@ class Client:
 
         :raises SourceFailed: it is one.
         """
-        if response.code in _PASSING or response.code >= 500:
+        if may_pass(response.code):
             pause = retry_after(response, self._reactor.seconds())
             raise SourceFailed(f"{host} answers {response.code}.", pause)
 

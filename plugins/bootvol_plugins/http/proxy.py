@@ -30,14 +30,13 @@ from zope.interface import implementer
 from bootvol.errors import SourceFailed, SourceRefused
 from bootvol_plugins.http.addresses import AddressPolicy, refusal
 from bootvol_plugins.http.direct import DirectAgent
+from bootvol_plugins.http.ranges import may_pass
 from bootvol_plugins.http.stream import Unwanted
 from bootvol_plugins.http.urls import parse_proxy
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: [^\r\n]*)?")
 #: The longest answer to CONNECT that is read, in bytes.
 _LONGEST: Final = 16 * 1024
-#: Refusals that pass.
-_PASSING: Final = frozenset({408, 425, 429})
 _CREDENTIALS: Final = "The proxy wants credentials, and has none from here."
 
 
@@ -202,7 +201,7 @@ def _refused(code: int | None) -> Exception | None:
         return None
     if code == 407:
         return SourceRefused(_CREDENTIALS)
-    kind = SourceFailed if code in _PASSING or code >= 500 else SourceRefused
+    kind = SourceFailed if may_pass(code) else SourceRefused
     return kind(f"The proxy answers {code}.")
 
 

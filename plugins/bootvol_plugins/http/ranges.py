@@ -14,6 +14,8 @@ _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,250}"')
 #: Seconds after which an image that has not changed is taken not to change within the same second.
 _SETTLED: Final = 60.0
 _NEVER: Final = float("inf")
+#: Refusals that pass.
+_PASSING: Final = frozenset({408, 425, 429})
 #: The longest that a server is obeyed when it asks to be left alone, in seconds.
 _LONGEST: Final = 3600.0
 
@@ -53,6 +55,11 @@ def size_from(response: IResponse, offset: int) -> int | None:
         return None
     start, last, size = map(int, found.groups())
     return size if start == offset and last == size - 1 else None
+
+
+def may_pass(status: int) -> bool:
+    """Return whether another try may better an answer of this status."""
+    return status in _PASSING or status >= 500
 
 
 def retry_after(response: IResponse, now: float) -> float:

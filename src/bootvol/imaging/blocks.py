@@ -1,4 +1,4 @@
-"""Splits a chunk into runs that are written and runs that are zeros."""
+"""Tells what of a chunk is written, what is zeros, and where whole blocks end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import attrs
 PIECE: Final = 64 * 1024
 
 _ZEROS: Final = bytes(PIECE)
+
+
+def up_to_block(length: int, block: int) -> int:
+    """Return ``length`` up to a whole block, all in bytes."""
+    return -(-length // block) * block
 
 
 @attrs.frozen

@@ -28,7 +28,7 @@ from bootvol.errors import (
     ImageTruncated,
     ImportFailed,
 )
-from bootvol.imaging.blocks import Run, runs
+from bootvol.imaging.blocks import Run, runs, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import unpacked
 from bootvol.imaging.digest import Digester
@@ -160,7 +160,9 @@ class Copy:
             buffer = await pool.take()
             for offset in range(0, end, pool.size):
                 length = min(pool.size, end - offset)
-                await reader.read_into(offset, buffer[: self._up_to_block(length)])
+                await reader.read_into(
+                    offset, buffer[: up_to_block(length, self._capabilities.block_size)]
+                )
                 await self._threads.run(take, offset, buffer[:length])
 
     async def run(
@@ -295,7 +297,7 @@ class Copy:
 
     def _padded(self, chunk: _Chunk) -> memoryview:
         """Return the chunk up to a whole block; only the image's last one can be short of it."""
-        end = self._up_to_block(chunk.length)
+        end = up_to_block(chunk.length, self._capabilities.block_size)
         chunk.buffer[chunk.length : end] = bytes(end - chunk.length)
         return chunk.buffer[:end]
 
@@ -330,13 +332,9 @@ class Copy:
             await self.flush(writer)
 
     async def _zero_tail(self, writer: IVolumeWriter) -> None:
-        end = self._up_to_block(self._total)
+        end = up_to_block(self._total, self._capabilities.block_size)
         if end < self._volume_size:
             await writer.zero(end, self._volume_size - end)
-
-    def _up_to_block(self, length: int) -> int:
-        block = self._capabilities.block_size
-        return -(-length // block) * block
 
     def _check_container(self) -> None:
         if self._inspection.container != self._container:

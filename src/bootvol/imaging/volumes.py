@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
+from bootvol.imaging.blocks import up_to_block
 from bootvol.interfaces import IImageStream, IVolumeReader, IVolumeWriter
 
 
@@ -31,17 +32,13 @@ class VolumeStream:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         length = min(len(target), self._left)
         if length:
-            await self._reader.read_into(self._next, target[: self._whole(length)])
+            await self._reader.read_into(self._next, target[: up_to_block(length, self._block)])
         self._next += length
         self._left -= length
         return length
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
-
-    def _whole(self, length: int) -> int:
-        """Return ``length`` up to a whole block."""
-        return -(-length // self._block) * self._block
 
 
 class Ends(VolumeStream):
@@ -58,7 +55,7 @@ class Ends(VolumeStream):
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         if self._next and self._left > len(target):
-            skipped = self._whole(self._left - len(target))
+            skipped = up_to_block(self._left - len(target), self._block)
             self._next += skipped
             self._left -= skipped
         return await super().read_into(target)
