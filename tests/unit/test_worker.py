@@ -19,7 +19,7 @@ from bootvol.errors import BackendFailed, ExportFailed, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
 from bootvol.service.backends import Backends
-from bootvol.service.jobs import LEASE
+from bootvol.service.jobs import LEASE, RENEWAL
 from bootvol.service.progress import Progress
 from bootvol.service.tasks import Tools
 from bootvol.service.worker import POLL, Concurrency, Worker
@@ -243,6 +243,31 @@ async def test_tidying_that_fails_or_lasts_harms_no_job(bench: Bench) -> None:
     assert len(bench.worker._jobs) == 1
     await bench.worker.stopService()
     assert not bench.worker._jobs
+
+
+@ensureDeferred
+async def test_a_renewal_that_comes_after_the_end_hinders_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await bench.importing()
+    bench.goldens.tidying = Deferred()
+    write = bench.database.write
+
+    def written(query: Any, *args: Any) -> Deferred[Any]:
+        writing = Deferred.fromCoroutine(write(query, *args))
+        if query.__name__ == "settled":
+            bench.clock.advance(RENEWAL)
+        return writing
+
+    monkeypatch.setattr(bench.database, "write", written)
+    bench.imports.runs[0].callback(None)
+    await bench.status(number, Status.AVAILABLE)
+    # What was to be renewed has been by now.
+    await bench.database.write_unseen(lambda _: None)
+    assert len(bench.worker._jobs) == 1
+    assert not bench.goldens.tidying.called
+    bench.goldens.tidying.callback(None)
+    await bench.until(lambda: not bench.worker._jobs)
 
 
 @ensureDeferred

@@ -45,6 +45,7 @@ class Job:
         self._database = task.tools.database
         self._clock = task.tools.clock
         self._cancelled = False
+        self._settling = False
         self._running: Deferred[None] | None = None
         # However long the database takes to say so: without a lease there is no right to go on.
         self._expiry = self._clock.callLater(max(0.0, until - self._clock.seconds()), self.cancel)
@@ -127,7 +128,9 @@ class Job:
         try:
             await self.keep()
         except Unwanted:
-            self.cancel()
+            # What ends the claim may have come first.
+            if not self._settling:
+                self.cancel()
         except Exception:
             self._log.failure("the claim of {task} is not renewed", task=self._called())
 
@@ -165,6 +168,7 @@ class Job:
             claims.release(db, self._holder, self.task.kind, self.task.id)
             self.task.settle(db, event, error)
 
+        self._settling = True
         self.task.ending(failed=error is not None)
         await self._database.write(settled, self._expiry.getTime(), self.task.columns())
 
