@@ -23,7 +23,7 @@ test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 # Writes benchmarks/RESULTS.md; takes 20 minutes, 25 GiB of disk and root (it mounts one).
 bench: $(VENV)/.installed-dev

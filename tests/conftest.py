@@ -12,31 +12,19 @@ from sqlalchemy import make_url
 
 from bootvol.store.database import Database
 from bootvol.threads import Threads
-from tests import ceph, guest, lvm, postgresql
+from tests import ceph, guest, postgresql
 from tests.daemons import EMBEDDED, Running, reactor
 from tests.openstack import identity, images
 from tests.openstack.cloud import Cloud
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put off what must have the machine to itself until that of LVM is turned off.
+    """Begin with what takes longest, and let follow what must not run beside it.
 
-    Beside it, tests of failing disks have come out otherwise than alone.
+    Beside LVM's machine, tests of failing disks have come out otherwise than alone.
     """
-    last = ("test_lvm.py", "test_storage_faults.py")
-    items.sort(key=lambda item: last.index(item.path.name) if item.path.name in last else -1)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let what runs in a machine of its own begin at once, beside all other tests."""
-    inside = [item.name for item in session.items if item.path.name == "test_lvm.py"]
-    if inside and not session.config.option.collectonly:
-        lvm.begin(name.partition("[")[2].rstrip("]") for name in inside)
-
-
-def pytest_sessionfinish() -> None:
-    """End what still runs there, if the tests ended early."""
-    lvm.end()
+    first = ("test_lvm.py", "test_storage_faults.py")
+    items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else 2)
 
 
 @pytest.fixture

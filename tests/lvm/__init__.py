@@ -4,20 +4,15 @@ The machine is User Mode Linux: a Linux kernel as a process, with the host's fil
 so that the same Python and the same tests run there.  What is written there is lost, but for one
 folder.  Needs root, and the packages that ``make packages`` names.
 
-Modules named ``inside_*`` are collected only there.  They take minutes, so they run beside all
-other tests: see :func:`begin`.
+Modules named ``inside_*`` are collected only there.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -26,38 +21,6 @@ _ROOT: Final = _HERE.parent.parent
 _MEMORY: Final = "2G"
 #: Its disks, /dev/ubda and so on; the files are sparse.
 _DISKS: Final = ("3300M", "3G")
-
-#: One machine after the other; what comes of each module, and the machine that runs.
-_IN_TURN: Final = ThreadPoolExecutor(1, "lvm")
-_RUNS: Final[dict[str, Future[subprocess.CompletedProcess[str]]]] = {}
-_RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
-_FOLDERS: Final[list[Path]] = []
-
-
-def begin(modules: Iterable[str]) -> None:
-    """Run the tests of modules in the machine, one module after the other, beside all else."""
-    folder = Path(tempfile.mkdtemp(prefix="lvm"))
-    _FOLDERS.append(folder)
-    for module in modules:
-        _RUNS[module] = _IN_TURN.submit(pytest, folder / module, module)
-
-
-def ended(module: str) -> subprocess.CompletedProcess[str]:
-    """Wait until the tests of a module have ended; return what came of them.
-
-    :raises AssertionError: the machine did not come so far.
-    """
-    return _RUNS[module].result()
-
-
-def end() -> None:
-    """Turn off what still runs, and remove what is left of it."""
-    _IN_TURN.shutdown(wait=False, cancel_futures=True)
-    for machine in list(_RUNNING):
-        machine.kill()
-    _IN_TURN.shutdown()
-    for folder in _FOLDERS:
-        shutil.rmtree(folder)
 
 
 def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.CompletedProcess[str]:
@@ -101,7 +64,6 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
             stdout=stdout,
             stderr=stderr,
         )
-        _RUNNING.add(running)
         try:
             running.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -110,7 +72,6 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
             # With --kill-child all of the machine goes.
             running.kill()
             running.wait()
-            _RUNNING.discard(running)
     out, err = (path.read_text(errors="replace") for path in (said, log))
     status = control / "status"
     assert status.exists(), f"the machine did not finish:\n{err}\n{out}"
