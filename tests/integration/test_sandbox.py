@@ -76,6 +76,19 @@ async def test_limits(sandbox: Sandbox, tmp_path: Path) -> None:
     assert not (tmp_path / "file").read_bytes(), "nothing can be written"
 
 
+@ensureDeferred
+async def test_what_it_is_given(sandbox: Sandbox) -> None:
+    command = "ulimit -v; id -u; grep -c : /proc/net/dev; grep -E 'CapBnd|NoNew' /proc/self/status"
+    said = (await sandbox.run(["sh", "-c", command], {}, 10)).out
+    memory, user, networks, bound, barred = said.splitlines()
+    assert int(memory) == 2**20, "KiB"
+    assert int(networks) == 1, "loopback"
+    assert barred.split()[1] == "1"
+    if os.geteuid() == 0:
+        assert int(user) == 65534
+        assert int(bound.split()[1], 16) == 0
+
+
 async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolError:
     """Open a good image, and return why that does not work."""
     image = folder / "image"
@@ -92,6 +105,8 @@ async def test_servers_that_fail(
     sandbox: Sandbox, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    # They lie where only this user may look.
+    monkeypatch.setattr("bootvol.imaging.sandbox._NOBODY", ())
     monkeypatch.setattr(containers, "_GRACE", 0.2)
     monkeypatch.setattr(containers, "_SILENCE", 1)
     server = tmp_path / "qemu-nbd"

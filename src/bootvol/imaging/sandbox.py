@@ -1,7 +1,8 @@
 """Runs programs that read hostile images: locked up, and no longer than they are wanted.
 
-Such a program gets a bounded address space and CPU time, no network, and may not write a single
-byte to any file; it dies with the daemon.  The tools that see to this are util-linux's.
+Such a program gets a bounded address space and CPU time, no network and no rights beyond those of
+its user, and may not write a single byte to any file; it dies with the daemon.  Where the daemon
+is root, it is nobody.  The tools that see to this are util-linux's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from bootvol.threads import outlast
 _KEPT: Final = 1024 * 1024
 #: Ways to have no network: the second one needs no privilege, but not every system allows it.
 _NETLESS: Final = (("unshare", "--net"), ("unshare", "--user", "--net"))
+#: Of no rights: what it is given it has open; and of no user either, if the daemon is root.
+_POWERLESS: Final = ("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--inh-caps=-all")
+_NOBODY: Final = ("--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups")
 #: How a program ends that has used up what it was allowed.
 _SPENT: Final = frozenset({-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
 #: How those end that are to run a program, when they cannot.
@@ -199,7 +203,8 @@ class Sandbox:
         on_line: Callable[[bytes], None] | None,
     ) -> Program:
         limits = [f"--as={self._memory}", f"--cpu={seconds}", "--fsize=0", "--core=0"]
-        whole = ["prlimit", *limits, *netless, "setpriv", "--pdeathsig", "KILL"]
+        whole = ["prlimit", *limits, *netless, *_POWERLESS]
+        whole += _NOBODY if os.geteuid() == 0 else ()
         # It would not hear of a parent that died before it asked to be told.
         whole += ["sh", "-c", '[ "$PPID" = "$0" ] || exit 1; exec "$@"', str(os.getpid()), *command]
         program = Program(self._reactor, on_line)

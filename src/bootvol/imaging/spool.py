@@ -121,12 +121,14 @@ class Spool:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-                return os.open(self._directory, flags, 0o600)
+                descriptor = os.open(self._directory, flags, 0o600)
             except OSError:
                 # The file system knows no files without a name: take the name away at once.
                 descriptor, name = tempfile.mkstemp(dir=self._directory)
                 Path(name).unlink()
-                return descriptor
+            # The sandbox's readers open it once more, as nobody.
+            os.fchmod(descriptor, 0o644)
+            return descriptor
 
     def _cut(self, length: int) -> None:
         with failures("the unpacked image cannot be cut"):
