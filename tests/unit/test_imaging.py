@@ -160,6 +160,11 @@ async def test_the_stated_digest_decides(threads: Threads, algorithm: str) -> No
     [
         (Stream(b""), IMAGE, NotADisk),
         (Stream(b"<html>"), IMAGE, NotADisk),
+        (Stream("\ufeff<!DOCTYPE html>é".encode()), IMAGE, NotADisk),
+        (Stream("\ufeff<html>é".encode("utf-16-le")), IMAGE, NotADisk),
+        (Stream("\ufeff{}".encode("utf-16-be")), IMAGE, NotADisk),
+        (Stream(b"404 page not found\n"), IMAGE, NotADisk),
+        (Stream(b"Not here. " * 1000), IMAGE, NotADisk),
         (Stream(noise(SIZE + 1)), IMAGE, ImageTooLarge),
         (Stream(noise(SIZE), SIZE + 1), IMAGE, ImageTooLarge),
         (Stream(noise(SIZE), 2**63), IMAGE, ImageTooLarge),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import string
 import struct
 from collections.abc import Callable
 from typing import Final
@@ -62,12 +64,20 @@ _DISKS: Final[dict[str, Callable[[], oslo.FileInspector]]] = {
     "a partitioned disk": oslo.GPTInspector,
 }
 
-#: The first bytes of documents that servers send instead of the file that was asked for.
+#: How documents begin that servers send instead of the file that was asked for, and what text
+#: begins with that is not in ASCII.
 _DOCUMENTS: Final = {
-    b"<": "an HTML or XML page",
-    b"{": "a JSON document",
-    b"[": "a JSON document",
+    "<": "an HTML or XML page",
+    "{": "a JSON document",
+    "[": "a JSON document",
 }
+_MARKS: Final = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+#: The first bytes of a disk, of which some are never those of text.
+_SECTOR: Final = 512
 
 #: A vmdk of which this is the beginning is only a text about other files.
 _DESCRIPTOR: Final = b"# Disk DescriptorFile"
@@ -208,12 +218,22 @@ def _check_content(head: bytes) -> None:
         raise NotADisk("The image is empty.")
     if head.startswith(_DESCRIPTOR):
         raise ImageRefersElsewhere("The vmdk image is only a description of other files.")
-    for magic, name in _DOCUMENTS.items():
-        if head.lstrip().startswith(magic) and b"\0" not in head[:256]:
-            raise NotADisk(f"The image is {name}, not a disk.")
+    document = _document(head[:_SECTOR])
+    if document is not None:
+        raise NotADisk(f"The image is {document}, not a disk.")
     for magic, name in _FOREIGN.items():
         if head.startswith(magic):
             raise UnsupportedFormat(f"The image is {name}, which is not read.")
+
+
+def _document(head: bytes) -> str | None:
+    """Return what kind of text an image is; None if it is none."""
+    encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), "latin-1")
+    text = head.decode(encoding, "replace").lstrip("\ufeff")
+    for start, name in _DOCUMENTS.items():
+        if text.lstrip().startswith(start) and "\0" not in text:
+            return name
+    return "a text" if set(text) <= set(string.printable) else None
 
 
 def _is_footer(last: bytes) -> bool:
