@@ -168,7 +168,8 @@ def _with_snapshots(count: int) -> Callable[[Path], bytes]:
         (table,) = struct.unpack_from(">Q", content, 64)
         lengths = struct.unpack_from(">HH", content, table + 12)
         (extra,) = struct.unpack_from(">I", content, table + 36)
-        entry = content[table : table + -(-(40 + extra + sum(lengths)) // 8) * 8]
+        entry = content[table : table + 40 + extra + sum(lengths)]
+        entry += bytes(-len(entry) % 8)
         content += bytes(-len(content) % 65536)
         return patched(content, 60, struct.pack(">IQ", count, len(content))) + count * entry
 

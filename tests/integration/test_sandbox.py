@@ -20,7 +20,7 @@ from bootvol.imaging.sandbox import Sandbox
 from bootvol.model import GIB
 from bootvol.threads import Threads
 from tests.daemons import pause, reactor
-from tests.images import qcow2
+from tests.images import HOSTILE, qcow2
 
 
 @pytest.fixture
@@ -87,6 +87,18 @@ async def test_what_it_is_given(sandbox: Sandbox) -> None:
     if os.geteuid() == 0:
         assert int(user) == 65534
         assert int(bound.split()[1], 16) == 0
+
+
+@ensureDeferred
+async def test_threads_do_not_take_the_memory_of_the_image(tmp_path: Path) -> None:
+    """With the least memory that can be configured: reading this has many threads wait."""
+    sandbox = Sandbox(reactor, 2**28)
+    image = tmp_path / "image"
+    image.write_bytes(HOSTILE["snapshots"].make(tmp_path))
+    with image.open("rb") as file:
+        command = ["qemu-img", "info", "--format=qcow2", "/proc/self/fd/4"]
+        for _ in range(5):
+            assert (await sandbox.run(command, {4: file.fileno()}, 10)).code == 0
 
 
 async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolError:

@@ -30,6 +30,10 @@ _NETLESS: Final = (("unshare", "--net"), ("unshare", "--user", "--net"))
 #: Of no rights: what it is given it has open; and of no user either, if the daemon is root.
 _POWERLESS: Final = ("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--inh-caps=-all")
 _NOBODY: Final = ("--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups")
+#: Where the disk is slow, qemu-img has 64 threads, of which each would take a stack (in bytes) and
+#: an arena of the usual size from the address space that is there for the image.
+_STACK: Final = 1024 * 1024
+_LEAN: Final = {"MALLOC_ARENA_MAX": "1"}
 #: How a program ends that has used up what it was allowed.
 _SPENT: Final = frozenset({-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
 #: How those end that are to run a program, when they cannot.
@@ -202,8 +206,8 @@ class Sandbox:
         seconds: int,
         on_line: Callable[[bytes], None] | None,
     ) -> Program:
-        limits = [f"--as={self._memory}", f"--cpu={seconds}", "--fsize=0", "--core=0"]
-        whole = ["prlimit", *limits, *netless, *_POWERLESS]
+        limits = [f"--as={self._memory}", f"--cpu={seconds}", f"--stack={_STACK}"]
+        whole = ["prlimit", *limits, "--fsize=0", "--core=0", *netless, *_POWERLESS]
         whole += _NOBODY if os.geteuid() == 0 else ()
         # It would not hear of a parent that died before it asked to be told.
         whole += ["sh", "-c", '[ "$PPID" = "$0" ] || exit 1; exec "$@"', str(os.getpid()), *command]
@@ -214,7 +218,7 @@ class Sandbox:
                     program,
                     whole[0],
                     whole,
-                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **_LEAN},
                     path="/",
                     childFDs={0: nothing.fileno(), 1: "r", 2: "r", **files},
                 )
