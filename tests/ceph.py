@@ -60,6 +60,7 @@ osd_pool_default_min_size = 1
 osd_pool_default_pg_autoscale_mode = off
 osd_crush_chooseleaf_type = 0
 mon_allow_pool_size_one = true
+mon_allow_pool_delete = true
 mon_warn_on_pool_no_redundancy = false
 
 [mon]
@@ -143,13 +144,17 @@ class Cluster:
         self.command("osd new", uuid=(self.folder / "osd-fsid").read_text())
         assert not disk.wait(60), (self.folder / "osd.0.log").read_text()
         self.start_osd()
-        for pool in POOL, IMAGES:
-            self.command("osd pool create", pool=pool, pg_num=8, pgp_num=8)
         until(lambda: bool(self.command("osd stat")["num_up_osds"] == 1))
         # Without any of its modules, which need more packages: it counts what is free.
         self._run("mgr.x", "ceph-mgr", "-i", "x", "--keyring", f"{self.folder}/mgr.x/keyring")
+        self._make_pools(POOL, IMAGES)
+
+    def _make_pools(self, *names: str) -> None:
+        for name in names:
+            self.command("osd pool create", pool=name, pg_num=8, pgp_num=8)
         until(lambda: self.available() > 0)
-        for name in POOL, IMAGES:
+        self._admin.wait_for_latest_osdmap()
+        for name in names:
             with self.pool(name=name) as pool:
                 self.bindings.rbd.RBD().pool_init(pool, True)
 
@@ -208,7 +213,8 @@ class Cluster:
     def available(self) -> int:
         """Return how many bytes may still be written, 0 while nobody has counted them."""
         pools = self.command("df", detail="detail")["pools"]
-        return next((int(each["stats"]["max_avail"]) for each in pools), 0)
+        found = {each["name"]: int(each["stats"]["max_avail"]) for each in pools}
+        return found.get(POOL, 0)
 
     def kill(self, name: str) -> None:
         """Kill a daemon (``mon.a``, ``osd.0``, ``mgr.x``), even one that is stopped."""
@@ -294,6 +300,13 @@ class Cluster:
         with self.pool(namespace) as pool:
             notes = [key for key, _ in self.bindings.rbd.RBD().pool_metadata_list(pool)]
             return sorted({each.key for each in pool.list_objects()} - known) + notes
+
+    def clear(self) -> None:
+        """Make the pool anew if there is anything left in it."""
+        if self.left():
+            sure = {"yes_i_really_really_mean_it": True}
+            self.command("osd pool delete", pool=POOL, pool2=POOL, **sure)
+            self._make_pools(POOL)
 
     def options(self, namespace: str | None = None, timeout: int = 30) -> dict[str, Any]:
         """Return what configures the plugin for this cluster."""

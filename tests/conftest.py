@@ -68,10 +68,17 @@ def state(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def ceph_cluster() -> Iterator[ceph.Cluster]:
-    """A cluster that serves the whole run."""
+def lasting_cluster() -> Iterator[ceph.Cluster]:
+    """A cluster of Ceph that serves the whole run: take :func:`ceph_cluster`."""
     with ceph.cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def ceph_cluster(lasting_cluster: ceph.Cluster) -> Iterator[ceph.Cluster]:
+    """That cluster, without what earlier tests have left: they may have failed."""
+    yield lasting_cluster
+    lasting_cluster.clear()
 
 
 @pytest.fixture(scope="session")

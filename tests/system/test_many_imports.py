@@ -28,7 +28,7 @@ def test_twenty_at_once(tmp_path: Path) -> None:
         while {"creating", "downloading"} & set(daemon.statuses()):
             answers += 1
             time.sleep(0.02)
-        assert daemon.statuses() == ["available"] * 20
+        assert daemon.statuses() == ["available"] * 20, daemon.log.read_text()
         assert answers > 20, "the list was to be seen while imports ran"
         assert daemon.peak_memory() < MOST_MEMORY
         files = list(daemon.volumes.iterdir())
