@@ -346,6 +346,7 @@ async def test_together_leaves_nothing_running() -> None:
         bytes(512),
         noise(70000),
         b"<\0\0",
+        b"<" + bytes(range(1, 256)) * 3,
         bytes(510) + b"\x55\xaa",
     ],
 )

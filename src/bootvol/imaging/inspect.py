@@ -76,8 +76,9 @@ _MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-#: The first bytes of a disk, of which some are never those of text.
+#: The first bytes of a disk, among which are some that no text has.
 _SECTOR: Final = 512
+_NOT_TEXT: Final = {chr(each) for each in range(32)} - set(string.whitespace)
 
 #: A vmdk of which this is the beginning is only a text about other files.
 _DESCRIPTOR: Final = b"# Disk DescriptorFile"
@@ -230,8 +231,10 @@ def _document(head: bytes) -> str | None:
     """Return what kind of text an image is; None if it is none."""
     encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), "latin-1")
     text = head.decode(encoding, "replace").lstrip("\ufeff")
+    if _NOT_TEXT.intersection(text):
+        return None
     for start, name in _DOCUMENTS.items():
-        if text.lstrip().startswith(start) and "\0" not in text:
+        if text.lstrip().startswith(start):
             return name
     return "a text" if set(text) <= set(string.printable) else None
 
