@@ -177,6 +177,31 @@ async def test_gives_up_with_a_reason(
         await running.stop()
 
 
+@ensureDeferred
+async def test_a_byte_now_and_then_is_not_enough(
+    tmp_path: Path, web: BadWeb, server: Server
+) -> None:
+    config = CONFIG.replace("stall = 0.5", "stall = 0.1") + 'checksums = "SHA256SUMS"\n'
+    web.lists["SHA256SUMS"] = f"{hashlib.sha256(CONTENT).hexdigest()}  drip\n".encode()
+    running = Running(tmp_path, config.format(url=server.url))
+    try:
+        number = await running.create(f"{server.url}images/drip")
+        assert await running.until(number, "available", "error") == "error"
+        error = (await running.progress(number))["error"]
+        assert error["code"] == "source-failed"
+        assert "bytes within 1 seconds" in error["message"]
+        assert len(web.requests["drip"]) == 3
+        assert running.files() == []
+        del web.lists["SHA256SUMS"]
+        web.also["SHA256SUMS"] = "drip"
+        wanted = {"volume": {"size": 1, "imageRef": f"{server.url}images/good"}}
+        answer = await running.call("POST", "os-volumes", wanted)
+        assert answer.status == 503
+        assert "did not come within" in answer.body.decode()
+    finally:
+        await running.stop()
+
+
 @pytest.mark.parametrize(("name", "expected"), [("missing", 404), ("forbidden", 200)])
 @ensureDeferred
 async def test_what_is_known_at_once(

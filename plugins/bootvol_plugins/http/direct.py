@@ -44,7 +44,7 @@ _AT_A_TIME: Final = 1024 * 1024
 #: The same by a transport: of four times what Twisted takes each costs a third less.  What has to
 #: be looked through byte by byte is taken in smaller pieces.
 _BODY_AT_A_TIME: Final = 256 * 1024
-_CHUNKS_AT_A_TIME: Final = 64 * 1024
+_CHUNKS_AT_A_TIME: Final = 16 * 1024
 _HEAD_AT_A_TIME: Final = 4 * 1024
 #: The longest head of an answer, in bytes, with what has come of its body meanwhile.
 _LONGEST_HEAD: Final = 64 * 1024

@@ -27,7 +27,9 @@ class HttpOptions(Options):
     timeout: float = Field(default=10.0, gt=0, le=600)
     """Seconds that a server may take to begin its answer."""
     stall: float = Field(default=60.0, gt=0, le=3600)
-    """Seconds that it may then send nothing, while something is wanted."""
+    """Seconds that it may then send nothing, while something is wanted; it may take ten times as
+    long for each few MiB.
+    """
     ca: ConfigPath | None = None
     """A PEM file of the authorities that https servers are trusted by; without one, the
     system's.

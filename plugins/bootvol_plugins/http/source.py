@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hyperlink import DecodedURL
+from twisted.internet.defer import ensureDeferred
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from bootvol.errors import ImageNotFound, InvalidImageRef, SourceRefused
+from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed, SourceRefused
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Digest, Image
 from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
@@ -85,7 +86,9 @@ class HttpSource:
         stream = await self._whole(beside)
         try:
             text = bytearray(LONGEST)
-            length = await stream.read_into(memoryview(text))
+            # Somebody waits for the answer to a request meanwhile.
+            reading = ensureDeferred(stream.read_into(memoryview(text)))
+            length = await reading.addTimeout(self._stall, self._reactor, _took_long)
         finally:
             await stream.close()
         algorithm = LISTS[checksums]
@@ -166,6 +169,10 @@ def _agent(
         return ProxiedAgent(reactor, options.proxy, policy, tls, options.timeout)
     endpoints = CheckedEndpoints(reactor, policy, tls, options.timeout, name)
     return DirectAgent(reactor, endpoints)
+
+
+def _took_long(_result: object, timeout: float) -> int:
+    raise SourceFailed(f"The list beside the image did not come within {timeout:g} seconds.")
 
 
 def _length(response: IResponse) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -20,6 +20,10 @@ from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol.interfaces import IImageStream
 from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
 
+#: What is wanted at a time (a few MiB) has to come within so many times the longest silence: who
+#: sends a byte now and then would hold a place among the imports for ever.
+_SILENCES: Final = 10
+
 
 @implementer(IImageStream)
 class BodyStream:
@@ -27,7 +31,8 @@ class BodyStream:
 
     :param response: unbuffered; its body is not yet delivered to anyone.
     :param reactor: its clock, and what watches sockets.
-    :param stall: seconds without a byte, while one is wanted, after which the body is broken off.
+    :param stall: seconds without a byte, while one is wanted, after which the body is broken off;
+        it is, too, if what is wanted takes ten times as long to come.
     :param size: of the whole image in bytes, or None.
     :param offset: where in the image the body begins.
     :param validator: of the image, or None.
@@ -79,6 +84,7 @@ class Body(Protocol):
         self._stall = stall
         self._watch: IDelayedCall | None = None
         self._late = False
+        self._deadline = 0.0
         self._target: memoryview | None = None
         self._filled = 0
         self._waiting: Deferred[int] | None = None
@@ -100,6 +106,7 @@ class Body(Protocol):
             self._answer()
         elif self._waiting is not None:
             self._late = False
+            self._deadline = self._reactor.seconds() + _SILENCES * self._stall
             self._watch = self._reactor.callLater(self._stall, self._stalled)
             self._flow("resumeProducing")
         return waiting
@@ -205,15 +212,19 @@ class Body(Protocol):
             self._watch = self._reactor.callLater(0, self._stalled)
             return
         self._watch = None
+        what, seconds = "nothing", self._stall
+        if self._reactor.seconds() >= self._deadline:
+            what, seconds = f"{self._filled} bytes", _SILENCES * self._stall
         waiting, self._waiting, self._target = self._waiting, None, None
         self.stop()
         if waiting is not None:
-            waiting.errback(SourceFailed(f"The server sent nothing for {self._stall:g} seconds."))
+            waiting.errback(SourceFailed(f"The server sent {what} within {seconds:g} seconds."))
 
     def _progressed(self) -> None:
         self._late = False
         if self._watch is not None:
-            self._watch.reset(self._stall)
+            left = self._deadline - self._reactor.seconds()
+            self._watch.reset(max(0.0, min(self._stall, left)))
 
     def _unwatch(self) -> None:
         if self._watch is not None:

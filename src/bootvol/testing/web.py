@@ -27,6 +27,7 @@ class BadWeb(Resource):
     =================  ==========================================================================
     ``good``           ranges, an ETag, everything right
     ``slow``           the same, at a bounded rate
+    ``drip``           the same, at 20 bytes a second
     ``no-ranges``      ignores Range
     ``no-validator``   neither ETag nor Last-Modified
     ``drop``           closes the connection after a quarter of the content, each time
@@ -52,6 +53,7 @@ class BadWeb(Resource):
     :param clock: for what takes its time; the reactor.
     :param rate: of ``slow``, in bytes a second.
     :ivar lists: what else is there, by the last part of its path: lists of digests, say.
+    :ivar also: what else there is, by the same: a path that it is like.
     :ivar requests: the Range of each GET, by the last part of its path; None without one.
     """
 
@@ -61,6 +63,7 @@ class BadWeb(Resource):
         super().__init__()
         self.content = content
         self.lists: dict[str, bytes] = {}
+        self.also: dict[str, str] = {}
         self.requests: dict[str, list[bytes | None]] = defaultdict(list)
         self._clock = clock
         self._rate = rate
@@ -101,9 +104,10 @@ class BadWeb(Resource):
             "elsewhere": lambda _: self._redirect(request, b"http://127.0.0.1:1/images/good"),
             "nowhere": lambda _: self._redirect(request, b"mailto:nobody"),
             "page": lambda _: b"<!DOCTYPE html><title>Log in</title>",
-            "slow": self._slow,
+            "slow": lambda _: self._slowly(request, self._rate // 20),
+            "drip": lambda _: self._slowly(request, 1),
         }
-        return ways.get(name, self._send)(request)
+        return ways.get(self.also.get(name, name), self._send)(request)
 
     # --- the ways --------------------------------------------------------------------------------
 
@@ -203,9 +207,8 @@ class BadWeb(Resource):
         request.setHeader(b"location", target)
         return self._code(request, 302)
 
-    def _slow(self, request: Request) -> int:
+    def _slowly(self, request: Request, step: int) -> int:
         body = memoryview(self._begin(request))
-        step = self._rate // 20
         sent = 0
 
         def more() -> None:
