@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.web.server import Request
 
 from bootvol.errors import BackendFailed
 from bootvol.imaging.buffers import BufferPool
+from bootvol.service import imports
 from bootvol.testing.backends import noise
 from bootvol.testing.web import BadWeb
 from bootvol_plugins.file import FileBackend
@@ -175,6 +177,35 @@ async def test_gives_up_with_a_reason(
         assert len(web.requests[name]) == requests
     finally:
         await running.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "pauses"), [("busy", [(7, 7), (7, 7)]), ("short", [(0.5, 1), (1, 2)])]
+)
+@ensureDeferred
+async def test_a_source_that_fails_is_left_alone_for_a_while(
+    tmp_path: Path,
+    web: BadWeb,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    pauses: list[tuple[float, float]],
+) -> None:
+    """As long as it asks for, or ever longer, by chance."""
+    web.pause = 7
+    waited: list[float] = []
+
+    def at_once(_clock: object, seconds: float, then: Callable[[], None]) -> Deferred[None]:
+        waited.append(seconds)
+        then()
+        return succeed(None)
+
+    monkeypatch.setattr(imports, "deferLater", at_once)
+    running, _, _ = await run(tmp_path, server, name)
+    await running.stop()
+    assert len(waited) == len(pauses)
+    for seconds, (least, most) in zip(waited, pauses, strict=True):
+        assert least <= seconds <= most
 
 
 @ensureDeferred

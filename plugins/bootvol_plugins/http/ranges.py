@@ -16,8 +16,9 @@ _SETTLED: Final = 60.0
 _NEVER: Final = float("inf")
 #: Refusals that pass.
 _PASSING: Final = frozenset({408, 425, 429})
-#: The longest that a server is obeyed when it asks to be left alone, in seconds.
-_LONGEST: Final = 3600.0
+#: The longest that a server is obeyed when it asks to be left alone, in seconds: what waits for it
+#: keeps its place among the imports.
+_LONGEST: Final = 300.0
 
 
 def validator_of(response: IResponse) -> str | None:

@@ -54,6 +54,7 @@ class BadWeb(Resource):
     :param rate: of ``slow``, in bytes a second.
     :ivar lists: what else is there, by the last part of its path: lists of digests, say.
     :ivar also: what else there is, by the same: a path that it is like.
+    :ivar pause: seconds that ``busy`` asks to be left alone for.
     :ivar requests: the Range of each GET, by the last part of its path; None without one.
     """
 
@@ -64,6 +65,7 @@ class BadWeb(Resource):
         self.content = content
         self.lists: dict[str, bytes] = {}
         self.also: dict[str, str] = {}
+        self.pause = 1
         self.requests: dict[str, list[bytes | None]] = defaultdict(list)
         self._clock = clock
         self._rate = rate
@@ -196,7 +198,7 @@ class BadWeb(Resource):
     def _busy(self, request: Request, times: int) -> bytes | int:
         if len(self.requests[_name(request)]) > times:
             return self._send(request)
-        request.setHeader(b"retry-after", b"1")
+        request.setHeader(b"retry-after", str(self.pause).encode())
         return self._code(request, 503)
 
     def _code(self, request: Request, code: int) -> bytes:
