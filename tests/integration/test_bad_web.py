@@ -15,6 +15,7 @@ from twisted.web.server import Request
 
 from bootvol.errors import BackendFailed
 from bootvol.imaging.buffers import BufferPool
+from bootvol.interfaces import IVolumeReader
 from bootvol.service import imports
 from bootvol.testing.backends import noise
 from bootvol.testing.web import BadWeb
@@ -39,6 +40,7 @@ allow = ["{url}images/"]
 networks = ["127.0.0.0/8", "::1/128"]
 stall = 0.5
 """
+VERIFYING = CONFIG.replace("[imports]", '[imports]\nverify = "read-back"')
 
 
 @pytest.fixture
@@ -112,6 +114,30 @@ async def test_what_has_come_is_not_fetched_again(
     for before, after in pairwise(starts):
         # No more is lost with the connection than the buffer that was being filled.
         assert before + quarter - 65536 < after <= before + quarter
+
+
+@ensureDeferred
+async def test_a_volume_that_reads_otherwise_than_it_was_written(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Running(tmp_path, VERIFYING.format(url=server.url))
+    opened = FileBackend.open_reader
+
+    async def open_reader(backend: FileBackend, volume: str) -> IVolumeReader:
+        (file,) = running.files()
+        with file.open("r+b") as disk:
+            disk.seek(MIB)
+            disk.write(b"rotten")
+        return await opened(backend, volume)
+
+    monkeypatch.setattr(FileBackend, "open_reader", open_reader)
+    try:
+        number = await running.create(f"{server.url}images/good")
+        assert await running.until(number, "available", "error") == "error"
+        assert (await running.progress(number))["error"]["code"] == "backend-failed"
+        assert running.files() == []
+    finally:
+        await running.stop()
 
 
 @ensureDeferred

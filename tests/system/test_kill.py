@@ -161,6 +161,9 @@ async def test_a_machine_boots_from_what_was_resumed(
                 await deferToThread(daemon.start)
             await pause(0.1)
         assert await deferToThread(daemon.until_settled) == ["available"]
+        (file,) = daemon.volumes.iterdir()
+        with file.open("rb") as held:
+            assert held.read(len(CONTENT) + 1024) == CONTENT + bytes(1024)
         arguments = ["volume", "boot", str(volume), "--seconds", "20"]
         booted = await deferToThread(daemon.cli, *arguments)
         assert f"{HELLO}01." in booted.stdout
