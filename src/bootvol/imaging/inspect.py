@@ -64,8 +64,8 @@ _DISKS: Final[dict[str, Callable[[], oslo.FileInspector]]] = {
     "a partitioned disk": oslo.GPTInspector,
 }
 
-#: How documents begin that servers send instead of the file that was asked for, and what text
-#: begins with that is not in ASCII.
+#: How documents begin that servers send instead of the file that was asked for, after a mark of
+#: how they are encoded.
 _DOCUMENTS: Final = {
     "<": "an HTML or XML page",
     "{": "a JSON document",
@@ -76,8 +76,9 @@ _MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-#: The first bytes of a disk, among which are some that no text has.
+#: The first bytes of a disk, among which are some that no document has.
 _SECTOR: Final = 512
+_PRINTABLE: Final = frozenset(string.printable.encode())
 _NOT_TEXT: Final = {chr(each) for each in range(32)} - set(string.whitespace)
 
 #: A vmdk of which this is the beginning is only a text about other files.
@@ -220,6 +221,8 @@ def _check_content(head: bytes) -> None:
     if head.startswith(_DESCRIPTOR):
         raise ImageRefersElsewhere("The vmdk image is only a description of other files.")
     document = _document(head[:_SECTOR])
+    if document is None and len(head) < HEAD and set(head) <= _PRINTABLE:
+        document = "nothing but a short text"
     if document is not None:
         raise NotADisk(f"The image is {document}, not a disk.")
     for magic, name in _FOREIGN.items():
@@ -228,15 +231,13 @@ def _check_content(head: bytes) -> None:
 
 
 def _document(head: bytes) -> str | None:
-    """Return what kind of text an image is; None if it is none."""
+    """Return what kind of document an image is; None if it is none."""
     encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), "latin-1")
     text = head.decode(encoding, "replace").lstrip("\ufeff")
     if _NOT_TEXT.intersection(text):
         return None
-    for start, name in _DOCUMENTS.items():
-        if text.lstrip().startswith(start):
-            return name
-    return "a text" if set(text) <= set(string.printable) else None
+    text = text.lstrip()
+    return next((name for start, name in _DOCUMENTS.items() if text.startswith(start)), None)
 
 
 def _is_footer(last: bytes) -> bool:
