@@ -20,6 +20,7 @@ from tests import lvm
 from tests.lvm.groups import DISKS, group
 from tests.processes import process
 
+from benchmarks.bench import CONFIG, Bench, compare
 from benchmarks.nginx import nginx
 from benchmarks.report import Row
 
@@ -72,8 +73,6 @@ def _shell(command: str) -> None:
 
 def _inside(folder: Path) -> None:
     """Compare, in the machine."""
-    from benchmarks.__main__ import CONFIG, Bench, compare
-
     home = Path("/dev/shm/bench")
     listed = home / "www" / "sha256"
     listed.mkdir(parents=True)
