@@ -222,6 +222,14 @@ def measure(bench: Bench) -> list[Row]:
             ),
             "1.3",
         ),
+        # What only fills the page cache does not wait for the disk, which takes longer than zstd.
+        compare(
+            "HTTP, zstd",
+            bench.imported(f"{bench.url}plain/text.zst"),
+            "curl, zstd -dc, fsync",
+            bench.shell("curl -s ${URL}plain/text.zst | zstd -dc > $OUT; sync $OUT"),
+            "-",
+        ),
         *(
             compare(
                 f"HTTP, {what}",
