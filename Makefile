@@ -25,7 +25,7 @@ test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
-# Writes benchmarks/RESULTS.md; takes 20 minutes, 25 GiB of disk and root (it mounts one).
+# Writes benchmarks/RESULTS.md; takes 20 to 45 minutes, 25 GiB of disk and root (it mounts one).
 bench: $(VENV)/.installed-dev
 	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount $(CEPH) $(LVM)
 	$(BIN)/python -m benchmarks
