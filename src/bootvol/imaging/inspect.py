@@ -220,9 +220,7 @@ def _check_content(head: bytes) -> None:
         raise NotADisk("The image is empty.")
     if head.startswith(_DESCRIPTOR):
         raise ImageRefersElsewhere("The vmdk image is only a description of other files.")
-    document = _document(head[:_SECTOR])
-    if document is None and len(head) < HEAD and set(head) <= _PRINTABLE:
-        document = "nothing but a short text"
+    document = _document(head)
     if document is not None:
         raise NotADisk(f"The image is {document}, not a disk.")
     for magic, name in _FOREIGN.items():
@@ -233,11 +231,14 @@ def _check_content(head: bytes) -> None:
 def _document(head: bytes) -> str | None:
     """Return what kind of document an image is; None if it is none."""
     encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), "latin-1")
-    text = head.decode(encoding, "replace").lstrip("\ufeff")
+    text = head[:_SECTOR].decode(encoding, "replace").lstrip("\ufeff")
     if _NOT_TEXT.intersection(text):
         return None
     text = text.lstrip()
-    return next((name for start, name in _DOCUMENTS.items() if text.startswith(start)), None)
+    for start, name in _DOCUMENTS.items():
+        if text.startswith(start):
+            return name
+    return "nothing but a short text" if len(head) < HEAD and set(head) <= _PRINTABLE else None
 
 
 def _is_footer(last: bytes) -> bool:
