@@ -68,11 +68,11 @@ def latency(bench: Bench) -> float:
     return 1000 * statistics.quantiles(taken, n=100)[98]
 
 
-def memory(folder: Path, image: str, url: str, imports: int) -> float:
+def memory(folder: Path, url: str, image: str, imports: int) -> float:
     """Return the daemon's peak resident memory in MiB over so many imports at once."""
     with process(folder, CONFIG.format(url=url), backend=NO_CACHE) as daemon:
         for number in range(imports):
-            daemon.create(f"{image}?{number}", -(-SIZE // GIB))
+            daemon.create(f"{url}{image}?{number}", -(-SIZE // GIB))
         statuses = daemon.until_settled(600)
         if statuses != ["available"] * imports:
             raise SystemExit(f"{image}: {statuses}")
@@ -104,7 +104,7 @@ def main() -> None:
         with nginx(folder / "www") as url:
             more = [
                 *(
-                    (f"peak memory, {what}", memory(_fresh(folder), url + image, url, count), most)
+                    (f"peak memory, {what}", memory(_fresh(folder), url, image, count), most)
                     for what, image, count, most in (
                         ("1 import", "sha256/full", 1, "128 MiB"),
                         ("1 import, qcow2", "plain/full.qcow2", 1, "128 MiB"),
@@ -187,8 +187,6 @@ def measure(bench: Bench) -> list[Row]:
             bench.shell("curl -s -o $OUT ${URL}full"),
             "-",
         ),
-        # Zeros that come over the network have to be received and hashed like all else, and that
-        # is what bounds such an import; those that a container leaves out need neither.
         compare(
             "HTTP, nothing stated, half zeros",
             bench.imported(f"{bench.url}raw/half"),

@@ -21,10 +21,10 @@ from tests.lvm.groups import DISKS, group
 from tests.processes import process
 
 from benchmarks.bench import CONFIG, Bench, compare
+from benchmarks.images import MIB
 from benchmarks.nginx import nginx
 from benchmarks.report import Row
 
-MIB: Final = 1024**2
 #: Of the image; it lies in the machine's memory.
 SIZE: Final = 512 * MIB
 _SECONDS: Final = 1800
