@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 from typing import Any
 
 import pytest
@@ -152,12 +152,12 @@ async def test_a_call_that_does_not_return_is_given_up() -> None:
 async def test_calls_that_hang_do_not_take_all_threads() -> None:
     clock, ends = Threaded(), Event()
     calls = Calls(clock, 5.0)
-    hanging = [Deferred.fromCoroutine(calls.run("x", lambda _: ends.wait(60))) for _ in range(64)]
+    hanging = [Deferred.fromCoroutine(calls.run("x", lambda _: ends.wait(60))) for _ in range(512)]
     clock.advance(5)
     for each in hanging:
         with pytest.raises(GivenUp):
             await each
-    with pytest.raises(BackendFailed, match="64 calls of Ceph's library are under way"):
+    with pytest.raises(BackendFailed, match="512 calls of Ceph's library are under way"):
         await calls.run("x", lambda _: None)
     ends.set()
     for _ in range(600):
@@ -192,7 +192,14 @@ async def test_a_cancelled_call_has_ended() -> None:
 async def test_what_the_library_does_not_end_is_given_up() -> None:
     clock = Threaded()
     kept: list[Callable[..., None]] = []
-    waiting = Deferred.fromCoroutine(Calls(clock, 5.0).complete("Writing x failed", kept.append))
+    begun = Event()
+
+    def start(ended: Callable[..., None]) -> None:
+        kept.append(ended)
+        begun.set()
+
+    waiting = Deferred.fromCoroutine(Calls(clock, 5.0).complete("Writing x failed", start))
+    await happened(begun)
     clock.advance(5)
     with pytest.raises(GivenUp, match="Writing x failed: the cluster does not answer"):
         await waiting
@@ -204,9 +211,11 @@ async def test_what_the_library_does_not_end_is_given_up() -> None:
 
 @ensureDeferred
 async def test_what_the_library_does_not_begin_has_failed() -> None:
-    clock = Threaded()
+    clock, reactors = Threaded(), get_ident()
 
     def start(_: object) -> None:
+        # The library copies what it is to write, which takes a millisecond: not in the reactor.
+        assert get_ident() != reactors
         raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(NoSpace):

@@ -24,8 +24,8 @@ from bootvol.threads import outlast
 T = TypeVar("T")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: More than ever work at once; what hangs keeps its thread.
-_MOST_THREADS: Final = 64
+#: More than ever work at once, also where 64 imports write; what hangs keeps its thread.
+_MOST_THREADS: Final = 512
 _log = Logger()
 
 
@@ -137,28 +137,16 @@ class Calls:
         :raises GivenUp: there was no sign of life for too long.
         :raises BackendFailed: so many calls hang that there is no thread for another.
         """
-        if self._threads >= _MOST_THREADS:
-            raise BackendFailed(f"{what}: {self._threads} calls of Ceph's library are under way.")
-        self._threads += 1
         pending = self._pending(what)
 
-        def work() -> None:
-            result: T | Failure
-            try:
-                result = call(pending.beat)
-            except BaseException:
-                result = Failure()
-            self._reactor.callFromThread(deliver, result)
-
         def deliver(result: T | Failure) -> None:
-            self._threads -= 1
             if not pending.end(result) and not isinstance(result, Failure):
                 _start(lambda: undo(result))
 
         def unwanted(result: T) -> Deferred[object]:
             return Deferred.fromCoroutine(self.run(what, lambda _: undo(result)))
 
-        _start(work)
+        self._begin(lambda: call(pending.beat), deliver)
         return await outlast(pending.result, unwanted)
 
     async def complete(self, what: str, start: Callable[[Callable[..., None]], object]) -> Any:
@@ -167,9 +155,10 @@ class Calls:
         Cancelled, it raises that only when it has ended, or its time.
 
         :param what: see :func:`failed`.
-        :param start: begins it; gets the function to be called at its end.
+        :param start: begins it, in a thread of its own, since the library copies what it is to
+            write before it returns; gets the function to be called at its end.
         :returns: what that function is given beyond the completion, if anything.
-        :raises BackendFailed: it failed.
+        :raises BackendFailed: it failed, or so many calls hang that there is no thread for another.
         :raises GivenUp: it gave no sign of life for too long.
         """
         pending = self._pending(what)
@@ -183,14 +172,36 @@ class Calls:
             except BaseException:
                 _log.failure("{what}: what came of it is lost", what=what)
 
-        try:
-            start(ended)
-        except Exception as error:
-            pending.end(Failure(failed(what, getattr(error, "errno", None) or errno.EIO)))
+        def begun(result: object) -> None:
+            if isinstance(result, Failure):
+                code = getattr(result.value, "errno", None) or errno.EIO
+                pending.end(Failure(failed(what, code)))
+
+        self._begin(lambda: start(ended), begun)
         return await outlast(pending.result)
 
     def _pending(self, what: str) -> _Pending[Any]:
+        if self._threads >= _MOST_THREADS:
+            raise BackendFailed(f"{what}: {self._threads} calls of Ceph's library are under way.")
         return _Pending(self._reactor, self._patience, what)
+
+    def _begin(self, call: Callable[[], T], deliver: Callable[[T | Failure], object]) -> None:
+        """Make a blocking call in a thread of its own, and deliver to the reactor's."""
+        self._threads += 1
+
+        def work() -> None:
+            result: T | Failure
+            try:
+                result = call()
+            except BaseException:
+                result = Failure()
+            self._reactor.callFromThread(ended, result)
+
+        def ended(result: T | Failure) -> None:
+            self._threads -= 1
+            deliver(result)
+
+        _start(work)
 
 
 def _start(work: Callable[[], object]) -> None:

@@ -33,13 +33,12 @@ class OpenImage:
     async def write(self, offset: int, data: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
         image = self._open_image()
-        # The bindings take bytes alone: this copies once.
-        content = bytes(data)
         with self._cluster.writing(self._pool):
             await self._cluster.complete(
                 self._pool,
                 f"Writing {self._name} failed",
-                lambda ended: image.aio_write(content, offset, ended),
+                # The bindings take bytes alone: this copies once.
+                lambda ended: image.aio_write(bytes(data), offset, ended),
             )
 
     async def zero(self, offset: int, length: int) -> None:
