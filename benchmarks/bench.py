@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import attrs
 from tests.processes import Process
 
 from benchmarks.images import GIB, SIZE
@@ -54,6 +55,40 @@ checksums = "SHA256SUMS"
 NO_CACHE: Final = "cache_gib = 0"
 
 
+@attrs.frozen
+class Taken:
+    """What one run took.
+
+    :ivar seconds: of the clock.
+    :ivar machine: of all processors, for whatever ran meanwhile: servers, too.
+    :ivar cpu: of all processors, for the daemon and what it ran.
+    """
+
+    seconds: float
+    machine: float
+    cpu: float = 0.0
+
+
+@attrs.frozen
+class Watch:
+    """Begins to measure when it is made."""
+
+    _began: float = attrs.field(factory=time.monotonic, init=False)
+    _busy: float = attrs.field(factory=lambda: _busy(), init=False)
+
+    def taken(self, cpu: float = 0.0) -> Taken:
+        """Return what has been taken since."""
+        return Taken(time.monotonic() - self._began, _busy() - self._busy, cpu)
+
+
+def _busy() -> float:
+    """Return the seconds that the machine's processors have been busy since it was started."""
+    user, nice, system, _, _, *interrupts = map(
+        int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:8]
+    )
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 class Bench:
     """The daemon, the server, the images, and a place for the peers' files."""
 
@@ -63,36 +98,35 @@ class Bench:
         self.url = url
         self.out = folder / "out"
 
-    def imported(self, image: str) -> Callable[[], tuple[float, float]]:
-        """Return what measures one import, from POST to available: seconds, CPU seconds."""
+    def imported(self, image: str) -> Callable[[], Taken]:
+        """Return what measures one import, from POST to available."""
 
-        def run() -> tuple[float, float]:
+        def run() -> Taken:
             cpu = self._cpu()
-            began = time.monotonic()
+            watch = Watch()
             volume = self.daemon.create(image, -(-SIZE // GIB))
             while (now := self._status(volume)) in {"creating", "downloading"}:
                 time.sleep(POLL)
-            took = time.monotonic() - began
+            taken = watch.taken(self._cpu() - cpu)
             if now != "available":
                 raise SystemExit(f"{image}: {self.daemon.get(f'os-volumes/{volume}/error')}")
-            used = self._cpu() - cpu
             self.daemon.delete(volume)
             self.daemon.until_settled()
-            return took, used
+            return taken
 
         return run
 
-    def shell(self, command: str) -> Callable[[], tuple[float, float]]:
+    def shell(self, command: str) -> Callable[[], Taken]:
         """Return what measures a peer's command; it writes $OUT."""
 
-        def run() -> tuple[float, float]:
+        def run() -> Taken:
             env = {**os.environ, "OUT": str(self.out), "URL": self.url, "DIR": str(self.folder)}
-            began = time.monotonic()
+            watch = Watch()
             subprocess.run(["bash", "-o", "pipefail", "-ec", command], env=env, check=True)
-            took = time.monotonic() - began
+            taken = watch.taken()
             for left in self.folder.glob("out*"):
                 left.unlink()
-            return took, 0.0
+            return taken
 
         return run
 
@@ -109,9 +143,9 @@ class Bench:
 
 def compare(
     what: str,
-    ours: Callable[[], tuple[float, float]],
+    ours: Callable[[], Taken],
     peer: str,
-    theirs: Callable[[], tuple[float, float]],
+    theirs: Callable[[], Taken],
     target: str,
     size: int = SIZE,
 ) -> Row:
@@ -119,9 +153,12 @@ def compare(
     ours()
     theirs()
     pairs = [(ours(), theirs()) for _ in range(RUNS)]
-    mine = statistics.median(pair[0][0] for pair in pairs)
-    other = statistics.median(pair[1][0] for pair in pairs)
-    cpu = statistics.median(pair[0][1] for pair in pairs) / (size / GIB)
-    row = Row(what, peer, mine / other, target, mine, other, cpu)
+    mine, others = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    seconds, other = (statistics.median(run.seconds for run in runs) for runs in (mine, others))
+    busy, peers_busy = (
+        statistics.median(run.machine / run.seconds for run in runs) for runs in (mine, others)
+    )
+    cpu = statistics.median(run.cpu for run in mine) / (size / GIB)
+    row = Row(what, peer, seconds / other, target, seconds, other, cpu, busy, peers_busy)
     print(f"{what}: {row.ratio:.2f} of {peer} (target {target})", flush=True)
     return row

@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ from tests import lvm
 from tests.lvm.groups import DISKS, group
 from tests.processes import process
 
-from benchmarks.bench import CONFIG, Bench, compare
+from benchmarks.bench import CONFIG, Bench, Taken, Watch, compare
 from benchmarks.images import MIB
 from benchmarks.nginx import nginx
 from benchmarks.report import Row
@@ -52,18 +51,18 @@ def on_lvm(folder: Path, runs: int) -> Row:
     return Row(**json.loads((folder / "row").read_text()))
 
 
-def _thin_dd(image: str) -> tuple[float, float]:
-    """Make a volume of the image at a URL as people do by hand; return the seconds that took."""
+def _thin_dd(image: str) -> Taken:
+    """Make a volume of the image at a URL as people do by hand; return what that took."""
     place = f"/dev/{_GROUP}/peer"
-    began = time.monotonic()
+    watch = Watch()
     _shell(
         f"lvcreate -y -qq -V 1g -T {_GROUP}/pool -n peer;"
         f" curl -s {image} |"
         f" dd of={place} bs=4M iflag=fullblock oflag=direct conv=fsync status=none"
     )
-    taken = time.monotonic() - began
+    taken = watch.taken()
     _shell(f"lvremove -y -qq {_GROUP}/peer")
-    return taken, 0.0
+    return taken
 
 
 def _shell(command: str) -> None:

@@ -10,7 +10,11 @@ import attrs
 
 @attrs.frozen
 class Row:
-    """One line of the table."""
+    """One line of the table.
+
+    :ivar busy: how many processors of the machine were, on average: where that is nearly all, it
+        is they that bound both.
+    """
 
     what: str
     peer: str
@@ -18,7 +22,9 @@ class Row:
     target: str
     seconds: float
     peer_seconds: float
-    cpu_per_gib: float | None = None
+    cpu_per_gib: float
+    busy: float
+    peer_busy: float
 
 
 def report(about: str, rows: list[Row], more: list[tuple[str, float, str]]) -> str:
@@ -37,12 +43,13 @@ def report(about: str, rows: list[Row], more: list[tuple[str, float, str]]) -> s
         "Written by `make bench`; see `benchmarks/__main__.py` for what is measured.",
         f"{about} {os.cpu_count()} cores, {model}.",
         "",
-        "| bootvol | beside | ratio | target | s | s beside | CPU s/GiB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| bootvol | beside | ratio | target | s | s beside | CPU s/GiB | cores busy | beside |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {row.what} | {row.peer} | **{row.ratio:.2f}** | {row.target} | {row.seconds:.2f}"
-        f" | {row.peer_seconds:.2f} | {row.cpu_per_gib:.2f} |"
+        f" | {row.peer_seconds:.2f} | {row.cpu_per_gib:.2f}"
+        f" | {row.busy:.2f} | {row.peer_busy:.2f} |"
         for row in rows
     ]
     lines += ["", "| | figure | target |", "| --- | --- | --- |"]
