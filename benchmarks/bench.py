@@ -69,24 +69,24 @@ class Taken:
     cpu: float = 0.0
 
 
-@attrs.frozen
-class Watch:
-    """Begins to measure when it is made."""
-
-    _began: float = attrs.field(factory=time.monotonic, init=False)
-    _busy: float = attrs.field(factory=lambda: _busy(), init=False)
-
-    def taken(self, cpu: float = 0.0) -> Taken:
-        """Return what has been taken since."""
-        return Taken(time.monotonic() - self._began, _busy() - self._busy, cpu)
-
-
 def _busy() -> float:
     """Return the seconds that the machine's processors have been busy since it was started."""
     user, nice, system, _, _, *interrupts = map(
         int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:8]
     )
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
+@attrs.frozen
+class Watch:
+    """Begins to measure when it is made."""
+
+    _began: float = attrs.field(factory=time.monotonic, init=False)
+    _busy: float = attrs.field(factory=_busy, init=False)
+
+    def taken(self, cpu: float = 0.0) -> Taken:
+        """Return what has been taken since."""
+        return Taken(time.monotonic() - self._began, _busy() - self._busy, cpu)
 
 
 class Bench:
