@@ -1,0 +1,71 @@
+"""How long a body is waited for, by a clock that stands still in between."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from bootvol.errors import SourceFailed
+from bootvol_plugins.http.stream import Body
+
+STALL = 1.0
+
+
+def connected() -> tuple[Clock, StringTransport, Body]:
+    """Return a body that is about to come."""
+    clock, transport = Clock(), StringTransport()
+    body = Body(clock, STALL)
+    body.makeConnection(transport)
+    return clock, transport, body
+
+
+async def breaks_off(waiting: Deferred[int], why: str) -> None:
+    """See that a body was broken off."""
+    with pytest.raises(SourceFailed, match=f"The server sent {why} seconds"):
+        await waiting
+
+
+@ensureDeferred
+async def test_silence_breaks_it_off() -> None:
+    clock, transport, body = connected()
+    waiting = body.fill(memoryview(bytearray(8)))
+    clock.advance(0.9)
+    body.dataReceived(b"x")
+    clock.advance(0.9)
+    assert not waiting.called
+    # Once more round the reactor, for what has come meanwhile.
+    clock.pump([0.1, 0])
+    await breaks_off(waiting, "nothing within 1")
+    assert transport.producerState == "stopped"
+    assert not clock.getDelayedCalls()
+
+
+@ensureDeferred
+async def test_a_byte_now_and_then_is_not_enough() -> None:
+    clock, transport, body = connected()
+    waiting = body.fill(memoryview(bytearray(64)))
+    for _ in range(19):
+        clock.advance(0.5)
+        body.dataReceived(b"x")
+    assert not waiting.called
+    clock.pump([0.5, 0])
+    await breaks_off(waiting, "19 bytes within 10")
+    assert transport.producerState == "stopped"
+    assert not clock.getDelayedCalls()
+
+
+@ensureDeferred
+async def test_it_may_take_long_as_a_whole() -> None:
+    clock, _, body = connected()
+    for _ in range(3):
+        waiting = body.fill(memoryview(bytearray(16)))
+        for _ in range(16):
+            clock.advance(0.5)
+            body.dataReceived(b"x")
+        assert await waiting == 16
+        # Nobody waits for it meanwhile.
+        clock.advance(60)
+    assert not clock.getDelayedCalls()
