@@ -89,6 +89,15 @@ class Watch:
         return Taken(time.monotonic() - self._began, _busy() - self._busy, cpu)
 
 
+def shell(command: str, **env: str) -> Taken:
+    """Run a command of bash, with so much more in its environment; return what it took."""
+    watch = Watch()
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-ec", command], env={**os.environ, **env}, check=True
+    )
+    return watch.taken()
+
+
 class Bench:
     """The daemon, the server, the images, and a place for the peers' files."""
 
@@ -120,10 +129,7 @@ class Bench:
         """Return what measures a peer's command; it writes $OUT."""
 
         def run() -> Taken:
-            env = {**os.environ, "OUT": str(self.out), "URL": self.url, "DIR": str(self.folder)}
-            watch = Watch()
-            subprocess.run(["bash", "-o", "pipefail", "-ec", command], env=env, check=True)
-            taken = watch.taken()
+            taken = shell(command, OUT=str(self.out), URL=self.url, DIR=str(self.folder))
             for left in self.folder.glob("out*"):
                 left.unlink()
             return taken

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from tests import lvm
 from tests.lvm.groups import DISKS, group
 from tests.processes import process
 
-from benchmarks.bench import CONFIG, Bench, Taken, Watch, compare
+from benchmarks.bench import CONFIG, Bench, Taken, compare, shell
 from benchmarks.images import MIB
 from benchmarks.nginx import nginx
 from benchmarks.report import Row
@@ -54,20 +53,17 @@ def on_lvm(folder: Path, runs: int) -> Row:
 def _thin_dd(image: str) -> Taken:
     """Make a volume of the image at a URL as people do by hand; return what that took."""
     place = f"/dev/{_GROUP}/peer"
-    watch = Watch()
-    _shell(
+    taken = _shell(
         f"lvcreate -y -qq -V 1g -T {_GROUP}/pool -n peer;"
         f" curl -s {image} |"
         f" dd of={place} bs=4M iflag=fullblock oflag=direct conv=fsync status=none"
     )
-    taken = watch.taken()
     _shell(f"lvremove -y -qq {_GROUP}/peer")
     return taken
 
 
-def _shell(command: str) -> None:
-    said = {**os.environ, "LVM_SUPPRESS_FD_WARNINGS": "1"}
-    subprocess.run(["bash", "-o", "pipefail", "-ec", command], check=True, env=said)
+def _shell(command: str) -> Taken:
+    return shell(command, LVM_SUPPRESS_FD_WARNINGS="1")
 
 
 def _inside(folder: Path) -> None:

@@ -6,33 +6,26 @@ OSD included, is what the ratio tells.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from typing import Final
 
 from tests.ceph import POOL, USER, Cluster
 
-from benchmarks.bench import Taken, Watch
+from benchmarks.bench import Taken, shell
 
 _PEER: Final = f"{POOL}/peer"
 
 
 def rbd_import(cluster: Cluster, image: str, through: str = "") -> Callable[[], Taken]:
-    """Return what measures one import of the image at a URL: its CPU seconds are the machine's.
+    """Return what measures one import of the image at a URL.
 
     :param through: what the image goes through on its way, ``| COMMAND``.
     """
     rbd = f"rbd -c {cluster.configuration} --id {USER} -k {cluster.keyring} --no-progress"
 
     def run() -> Taken:
-        watch = Watch()
-        _shell(f"curl -s {image} {through} | {rbd} import - {_PEER}")
-        taken = watch.taken()
-        _shell(f"{rbd} rm {_PEER}")
+        taken = shell(f"curl -s {image} {through} | {rbd} import - {_PEER}")
+        shell(f"{rbd} rm {_PEER}")
         return taken
 
     return run
-
-
-def _shell(command: str) -> None:
-    subprocess.run(["bash", "-o", "pipefail", "-ec", command], check=True)

@@ -238,7 +238,7 @@ async def test_a_source_that_fails_is_left_alone_for_a_while(
 async def test_a_byte_now_and_then_is_not_enough(
     tmp_path: Path, web: BadWeb, server: Server
 ) -> None:
-    config = CONFIG.replace("retries = 2", "retries = 0") + 'checksums = "SHA256SUMS"\n'
+    config = CONFIG + 'checksums = "SHA256SUMS"\n'
     web.lists["SHA256SUMS"] = f"{hashlib.sha256(CONTENT).hexdigest()}  drip\n".encode()
     running = Running(tmp_path, config.format(url=server.url))
     try:
@@ -247,6 +247,7 @@ async def test_a_byte_now_and_then_is_not_enough(
         error = (await running.progress(number))["error"]
         assert error["code"] == "source-failed"
         assert "bytes within 5 seconds" in error["message"]
+        assert len(web.requests["drip"]) == 3
         assert running.files() == []
         del web.lists["SHA256SUMS"]
         web.also["SHA256SUMS"] = "drip"

@@ -22,10 +22,14 @@ def connected() -> tuple[Clock, StringTransport, Body]:
     return clock, transport, body
 
 
-async def breaks_off(waiting: Deferred[int], why: str) -> None:
-    """See that a body was broken off."""
+async def breaks_off(
+    waiting: Deferred[int], why: str, clock: Clock, transport: StringTransport
+) -> None:
+    """See that a body was broken off, and its connection ended."""
     with pytest.raises(SourceFailed, match=f"The server sent {why} seconds"):
         await waiting
+    assert transport.producerState == "stopped"
+    assert not clock.getDelayedCalls()
 
 
 @ensureDeferred
@@ -38,9 +42,7 @@ async def test_silence_breaks_it_off() -> None:
     assert not waiting.called
     # Once more round the reactor, for what has come meanwhile.
     clock.pump([0.1, 0])
-    await breaks_off(waiting, "nothing within 1")
-    assert transport.producerState == "stopped"
-    assert not clock.getDelayedCalls()
+    await breaks_off(waiting, "nothing within 1", clock, transport)
 
 
 @ensureDeferred
@@ -52,9 +54,7 @@ async def test_a_byte_now_and_then_is_not_enough() -> None:
         body.dataReceived(b"x")
     assert not waiting.called
     clock.pump([0.5, 0])
-    await breaks_off(waiting, "19 bytes within 10")
-    assert transport.producerState == "stopped"
-    assert not clock.getDelayedCalls()
+    await breaks_off(waiting, "19 bytes within 10", clock, transport)
 
 
 @ensureDeferred

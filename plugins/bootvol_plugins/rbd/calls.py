@@ -181,12 +181,16 @@ class Calls:
         return await outlast(pending.result)
 
     def _pending(self, what: str) -> _Pending[Any]:
+        """Return what a thread is about to be begun for, if there may be one more."""
         if self._threads >= _MOST_THREADS:
             raise BackendFailed(f"{what}: {self._threads} calls of Ceph's library are under way.")
         return _Pending(self._reactor, self._patience, what)
 
     def _begin(self, call: Callable[[], T], deliver: Callable[[T | Failure], object]) -> None:
-        """Make a blocking call in a thread of its own, and deliver to the reactor's."""
+        """Make a blocking call in a thread of its own.
+
+        :param deliver: gets what it returns or raises, in the reactor's thread.
+        """
         self._threads += 1
 
         def work() -> None:
