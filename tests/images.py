@@ -20,6 +20,11 @@ DISK = noise(3 * MIB) + bytes(4 * MIB) + noise(MIB, 2)
 ODD = len(DISK) - 100
 
 
+#: The first features of a qcow2 image that its readers must know: that it was not closed; that it
+#: is damaged (qcow2 specification, "incompatible_features").
+MARKED_DIRTY, MARKED_CORRUPT = struct.pack(">Q", 1), struct.pack(">Q", 2)
+
+
 def qemu_img(*arguments: str | Path) -> None:
     """Run qemu-img."""
     subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, timeout=60)
@@ -57,6 +62,45 @@ def _snapshot(folder: Path) -> bytes:
     return image.read_bytes()
 
 
+def _unclosed(folder: Path, *options: str, kind: str = "qcow2") -> bytes:
+    """Return an image of :data:`DISK` whose writer was killed."""
+    raw, image = folder / "disk.raw", folder / "disk.image"
+    raw.write_bytes(DISK)
+    qemu_img("create", "-f", kind, *options, image, str(len(DISK)))
+    written = ("-c", f"write -s {raw} 0 {len(DISK)}", "-c", "flush", "-c", "sigraise 9")
+    subprocess.run(["qemu-io", "-f", kind, *written, image], capture_output=True, timeout=60)
+    return image.read_bytes()
+
+
+def _dirty(folder: Path) -> bytes:
+    """Return a qcow2 image that was not closed, and whose refcounts are wrong for that."""
+    content = _unclosed(folder, "-o", "lazy_refcounts=on")
+    assert struct.unpack_from(">Q", content, 72)[0] & 1, "it has to be marked as dirty"
+    return content
+
+
+def _without_refcounts(folder: Path) -> bytes:
+    """Return a qcow2 image that is marked as dirty, and of whose refcounts none can be found."""
+    content = patched(convert(folder, "qcow2", ["-o", "lazy_refcounts=on"]), 72, MARKED_DIRTY)
+    (table,) = struct.unpack_from(">Q", content, 48)
+    return patched(content, table, struct.pack(">Q", 1 << 40))
+
+
+def _saved(folder: Path) -> bytes:
+    """Return a qcow2 image with the memory of a machine that was running."""
+    image = folder / "disk.image"
+    image.write_bytes(qcow2(folder))
+    machine = ["qemu-system-x86_64", "-S", "-m", "32", "-nodefaults", "-display", "none"]
+    drive = ["-drive", f"file={image},format=qcow2,if=virtio", "-monitor", "stdio"]
+    said = "savevm saved\nquit\n"
+    subprocess.run([*machine, *drive], input=said, text=True, capture_output=True, timeout=60)
+    listed = subprocess.run(
+        ["qemu-img", "snapshot", "-l", image], capture_output=True, text=True, timeout=60
+    ).stdout
+    assert "saved" in listed, "its memory has to be there"
+    return image.read_bytes()
+
+
 def qcow2(folder: Path) -> bytes:
     """Return a good qcow2 image."""
     return convert(folder, "qcow2")
@@ -70,6 +114,10 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2-2": (None, lambda folder: convert(folder, "qcow2", ["-o", "compat=0.10"])),
     "qcow2-extended": (None, lambda at: convert(at, "qcow2", ["-o", "extended_l2=on"])),
     "qcow2-snapshot": (None, _snapshot),
+    "qcow2-dirty": (None, _dirty),
+    "qcow2-dirty-right": (None, lambda at: patched(qcow2(at), 72, MARKED_DIRTY)),
+    "qcow2-without-refcounts": (None, _without_refcounts),
+    "qcow2-saved": (None, _saved),
     "qcow2-gz": (None, lambda folder: gzip.compress(qcow2(folder), 1)),
     "vmdk": (None, lambda folder: convert(folder, "vmdk")),
     "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
@@ -201,6 +249,28 @@ def _cut(kind: str, count: int, *options: str) -> Callable[[Path], bytes]:
     return lambda folder: convert(folder, kind, options)[:-count]
 
 
+def _logged(folder: Path) -> bytes:
+    """Return a vhdx image whose log has not been replayed: its headers speak of it again."""
+    content = _unclosed(folder, kind="vhdx")
+    log = content.index(b"loge", MIB)
+    for at in (0x10000, 0x20000):
+        # MS-VHDX, section 2.2.2: checksum, then behind three fields the log's GUID.
+        header = patched(content[at : at + 4096], 48, content[log + 32 : log + 48])
+        header = patched(header, 4, bytes(4))
+        content = patched(content, at, patched(header, 4, struct.pack("<I", _crc32c(header))))
+    return content
+
+
+def _crc32c(data: bytes) -> int:
+    """Return a CRC-32C (RFC 3385, Castagnoli's polynomial, its bits reversed)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
 def _partitioned(folder: Path) -> bytes:
     """Return a qcow2 image that is a partitioned disk as well."""
     entry = bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + struct.pack("<II", 1, 100)
@@ -244,11 +314,28 @@ HOSTILE = {
     "lying-beyond": Hostile("container-truncated", _lying(1 << 63 | 1 << 40)),
     "lying-askew": Hostile("image-corrupt", _lying(1 << 63 | 0x50200)),
     "strange-feature": Hostile(
-        "image-corrupt", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 40))
+        "unsupported-format", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 40))
     ),
     "next-feature": Hostile(
-        "image-corrupt", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 5))
+        "unsupported-format", lambda at: patched(qcow2(at), 0x48, struct.pack(">Q", 1 << 5))
     ),
+    "qcow-1": Hostile("unsupported-format", lambda at: convert(at, "qcow")),
+    "qcow-4": Hostile("unsupported-format", lambda at: patched(qcow2(at), 4, b"\0\0\0\4")),
+    "marked-corrupt": Hostile(
+        "image-needs-repair", lambda at: patched(qcow2(at), 72, MARKED_CORRUPT)
+    ),
+    "dirty-beyond": Hostile(
+        "container-truncated",
+        lambda at: patched(_lying(1 << 63 | 1 << 40)(at), 72, MARKED_DIRTY),
+    ),
+    "dirty-askew": Hostile(
+        "image-corrupt", lambda at: patched(_lying(1 << 63 | 0x50200)(at), 72, MARKED_DIRTY)
+    ),
+    "dirty-cut": Hostile(
+        "container-truncated",
+        lambda at: patched(_cut("qcow2", 2 * MIB)(at), 72, MARKED_DIRTY),
+    ),
+    "vhdx-log": Hostile("image-needs-repair", _logged),
     "odd-qcow2": Hostile("image-corrupt", _odd_qcow2),
     "odd-vhd": Hostile("image-corrupt", lambda at: vhd(at, {48: struct.pack(">Q", ODD)})),
     "vhd-difference": Hostile(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
 
+from bootvol.model import GIB
 from tests.daemons import Running
-from tests.images import DISK, GOOD, HOSTILE
+from tests.images import DISK, FIXED, GOOD, HOSTILE, MIB, qemu_img
 
 
 def state(running: Running, name: str, image_format: str | None) -> None:
@@ -54,6 +56,26 @@ async def test_a_container_that_is_told_after_checkpoints(tmp_path: Path) -> Non
         await running.stop()
 
 
+@ensureDeferred
+async def test_a_vhd_whose_disk_has_the_size_of_the_volume(
+    running: Running, tmp_path: Path
+) -> None:
+    """As Azure has them: 1 GiB of disk and a footer of 512 bytes."""
+    disk, image = tmp_path / "disk.raw", running.images / "disk.vhd"
+    disk.write_bytes(DISK)
+    os.truncate(disk, GIB)
+    qemu_img("convert", "-f", "raw", "-O", "vpc", *FIXED, disk, image)
+    assert image.stat().st_size == GIB + 512
+    number = await running.create("disk.vhd")
+    settled = await running.until(number, "available", "error")
+    assert settled == "available", await running.progress(number)
+    (file,) = running.files()
+    with file.open("rb") as volume:
+        assert volume.read(len(DISK)) == DISK
+        volume.seek(-MIB, os.SEEK_END)
+        assert not any(volume.read()), "the footer is no part of the disk"
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @ensureDeferred
 async def test_hostile_images_are_refused(running: Running, tmp_path: Path, name: str) -> None:
@@ -65,5 +87,5 @@ async def test_hostile_images_are_refused(running: Running, tmp_path: Path, name
     error = (await running.progress(number))["error"]
     assert error["code"] == hostile.code, error
     assert error["retryable"] is False
-    assert "/proc" not in error["message"]
+    assert "/proc" not in error["message"] + error["remedy"]
     assert running.files() == [], "its space is given back"

@@ -365,6 +365,7 @@ def test_what_may_be_a_disk_passes(head: bytes) -> None:
         (b"\xfd7zXZ\0", "xz"),
         (b"\x28\xb5\x2f\xfd", "zstd"),
         (b"BZh9", "bzip2"),
+        (b"QFI\xfb\0\0\0\1", "qcow of version 1"),
     ],
 )
 def test_what_is_not_read_is_named(head: bytes, name: str) -> None:
@@ -382,6 +383,27 @@ async def test_a_container_is_told_before_anything_is_written(threads: Threads) 
     assert await read(backend, "v", 0, SIZE) == bytes(SIZE)
 
 
+FOOTER = b"conectix".ljust(60, b"\0") + b"\0\0\0\2" + bytes(448)
+FOOTER = FOOTER[:64] + (~sum(FOOTER) & 0xFFFFFFFF).to_bytes(4, "big") + FOOTER[68:]
+
+
+@pytest.mark.parametrize("length", [None, SIZE + len(FOOTER)])
+@pytest.mark.parametrize("kind", BACKENDS)
+@ensureDeferred
+async def test_a_footer_may_lie_behind_the_end_of_the_volume(
+    threads: Threads, kind: dict[str, Any], length: int | None
+) -> None:
+    """The disk of a vhd of a fixed size has the volume's size."""
+    content = noise(SIZE) + FOOTER
+    with pytest.raises(Packed) as packed:
+        await copy(threads, MemoryBackend("m", reactor, **kind), Stream(content, length))
+    assert packed.value.container == "vhd"
+    for image, tail in ((IMAGE, FOOTER[::-1]), (attrs.evolve(IMAGE, format="raw"), FOOTER)):
+        stream = Stream(noise(SIZE) + tail, length)
+        with pytest.raises(ImageTooLarge):
+            await copy(threads, MemoryBackend("m", reactor, **kind), stream, image)
+
+
 @pytest.mark.parametrize("stated", [None, "raw", "vhd"])
 @pytest.mark.parametrize("size", [PIECE, 3 * MIB])
 @ensureDeferred
@@ -389,9 +411,7 @@ async def test_a_footer_is_no_part_of_a_disk(
     threads: Threads, stated: str | None, size: int
 ) -> None:
     """But for whoever states that it is."""
-    footer = bytearray(b"conectix".ljust(60, b"\0") + b"\0\0\0\2" + bytes(448))
-    footer[64:68] = (~sum(footer) & 0xFFFFFFFF).to_bytes(4, "big")
-    content = noise(size) + bytes(footer)
+    content = noise(size) + FOOTER
     image = attrs.evolve(IMAGE, format=stated)
     if stated == "raw":
         await copy(threads, MemoryBackend("m", reactor), Stream(content), image)

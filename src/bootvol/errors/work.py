@@ -44,6 +44,16 @@ class ImageCorrupt(ImportFailed):
     remedy = "Have the image put right, or stored uncompressed."
 
 
+class ImageNeedsRepair(ImageCorrupt):
+    """The image says of itself that it was not closed, or that it is damaged."""
+
+    code = "image-needs-repair"
+    remedy = (
+        "Have `qemu-img check -r all` run on the image where it is kept, then create the volume"
+        " again."
+    )
+
+
 class DigestMismatch(ImportFailed):
     """The bytes that came are not the ones that the source promised."""
 

@@ -23,12 +23,14 @@ from bootvol.errors import (
     ContainerTruncated,
     ImageBomb,
     ImageCorrupt,
+    ImageNeedsRepair,
     ImageRefersElsewhere,
     ImageTooLarge,
     UnsupportedFormat,
 )
+from bootvol.imaging.complaints import LOG, Complaints, broken
 from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdSilent, NbdStream
-from bootvol.imaging.sandbox import Ended, Program, Sandbox
+from bootvol.imaging.sandbox import Program, Sandbox
 from bootvol.model import GIB
 from bootvol.threads import Threads
 
@@ -45,9 +47,8 @@ _SILENCE: Final = 60
 _GRACE: Final = 10.0
 #: How `qemu-img check` ends where it could not look, and where it found errors.
 _NOT_RIGHT: Final = frozenset({1, 2})
+_DAMAGED: Final = 2
 
-#: How qemu's tools say that an image was cut off.
-_BEYOND: Final = re.compile(r"truncated|after (?:the )?end of|after EOF")
 _EXTENT: Final = re.compile(rb'"length": (\d+),.*"offset": (\d+)')
 
 #: What a vhd image ends with (Virtual Hard Disk Image Format Specification, "Hard Disk Footer").
@@ -102,14 +103,25 @@ class Containers:
         info = await self._sandbox.run(
             ["qemu-img", "info", "--output=json", *_opened(driver)], files, seconds
         )
+        if LOG in info.err:
+            raise ImageNeedsRepair(
+                f"The {driver} image was not closed: its log holds a part of the disk."
+            )
         if info.code:
-            raise _broken(info)
+            raise broken(info.err, info.code)
         try:
             said = json.loads(info.out)
         except ValueError:
             raise ImageCorrupt("The image has more snapshots or bitmaps than are read.") from None
         _check_info(said, volume_size)
-        check = await self._sandbox.run(["qemu-img", "check", *_opened(driver)], files, seconds)
+        complaints = Complaints(bool(said.get("dirty-flag")))
+        check = await self._sandbox.run(
+            # All that it has to say may be much: a line for each cluster.
+            ["sh", "-c", 'exec "$@" 2>&1', "sh", "qemu-img", "check", *_opened(driver)],
+            files,
+            seconds,
+            complaints.take,
+        )
         ends = _Ends()
         mapped = await self._sandbox.run(
             ["qemu-img", "map", "--output=json", *_opened(driver)],
@@ -120,10 +132,10 @@ class Containers:
         size = os.fstat(descriptor).st_size
         if ends.last > size:
             raise ContainerTruncated(f"The image has {size} bytes, but parts of it lie beyond.")
-        if check.code in _NOT_RIGHT:
-            raise _broken(check)
+        if check.code in _NOT_RIGHT and not (check.code == _DAMAGED and complaints.only_refcounts):
+            raise broken(complaints.said, check.code)
         if mapped.code:
-            raise _broken(mapped)
+            raise broken(mapped.err, mapped.code)
 
     async def _serve(
         self, driver: str, descriptor: int, seconds: int, stack: AsyncExitStack
@@ -188,7 +200,7 @@ class _Served(NbdStream):
             if ended is None:
                 raise ImageCorrupt(f"The image cannot be read: {error}.") from error
             ended.check_spent()
-            raise _broken(ended) from error
+            raise broken(ended.err, ended.code) from error
 
 
 class _Ends:
@@ -221,6 +233,9 @@ def _check_info(info: dict[str, Any], volume_size: int) -> None:
         raise ImageRefersElsewhere("Parts of the image's disk lie in other files.")
     if info.get("backing-filename") or data.get("data-file"):
         raise ImageRefersElsewhere("The image has a backing or data file.")
+    if data.get("corrupt"):
+        # qcow2 specification, incompatible feature bit 1: any part of it may be wrong.
+        raise ImageNeedsRepair("The image is marked as corrupt: QEMU found it so when writing it.")
     if info.get("encrypted"):
         raise UnsupportedFormat("The image is encrypted.")
     if info["virtual-size"] > volume_size:
@@ -294,13 +309,3 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
     except OSError as error:
         raise BackendFailed(f"No socket can be made to read the image: {error}.") from error
     return listener, client
-
-
-def _broken(ended: Ended) -> ImageCorrupt:
-    """Return what a program complained of as an error, without its prefixes and our own path."""
-    what = re.sub(rf"qemu-\w+: |Could not open '{re.escape(_PATH)}': ", "", ended.reason).rstrip(
-        "."
-    )
-    if _BEYOND.search(ended.out + ended.err):
-        return ContainerTruncated(f"Parts of the image lie beyond its end: {what}.")
-    return ImageCorrupt(f"The image cannot be read: {what}.")

@@ -15,6 +15,7 @@ from bootvol.errors import (
     ImageAmbiguous,
     ImageCorrupt,
     ImageRefersElsewhere,
+    ImportFailed,
     NotADisk,
     UnsupportedFormat,
 )
@@ -43,7 +44,7 @@ READABLE: Final = PLAIN | CONTAINERS.keys()
 
 #: What a vhd of a fixed size ends with, after its disk as it is (Virtual Hard Disk Image Format
 #: Specification, "Hard Disk Footer"): its bytes, and where in it its kind and checksum are.
-_FOOTER: Final = 512
+FOOTER: Final = 512
 _FOOTER_KIND, _FOOTER_SUM = slice(60, 64), slice(64, 68)
 _FIXED: Final = 2
 
@@ -56,7 +57,12 @@ COMPRESSED: Final = {
 }
 
 #: How images in formats begin that are not read; what is compressed has been unpacked before, once.
-_FOREIGN: Final = {**COMPRESSED, b"QED\0": "qed", b"LUKS\xba\xbe": "luks"}
+_FOREIGN: Final = {
+    **COMPRESSED,
+    b"QED\0": "qed",
+    b"LUKS\xba\xbe": "luks",
+    b"QFI\xfb\0\0\0\1": "qcow of version 1",
+}
 
 #: What a container has no business to be at once.
 _DISKS: Final[dict[str, Callable[[], oslo.FileInspector]]] = {
@@ -92,6 +98,8 @@ HEAD: Final = 64 * 1024
 
 #: Checks of oslo's that find an image which would have other files read in its place.
 _ELSEWHERE: Final = frozenset({"backing_file", "data_file", "descriptor"})
+#: The one that finds a version, or a part of the format, that is not read.
+_UNKNOWN: Final = "unknown_features"
 
 
 class Inspection:
@@ -116,6 +124,11 @@ class Inspection:
             return self._inspector.virtual_size if self._inspector else 0
         except struct.error as error:
             raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
+
+    @property
+    def may_have_footer(self) -> bool:
+        """Whether the image, so far a plain disk, may turn out to be a vhd of a fixed size."""
+        return self.container is None and self._stated is None
 
     def begin(self, chunk: memoryview) -> None:
         """Take in the image's first bytes.
@@ -149,7 +162,7 @@ class Inspection:
 
         :raises ImageCorrupt: they cannot be right.
         """
-        self._last = (self._last + bytes(chunk[-_FOOTER:]))[-_FOOTER:]
+        self._last = (self._last + bytes(chunk[-FOOTER:]))[-FOOTER:]
         if self._inspector is not None:
             try:
                 # In small pieces: of a large one it may miss what its own beginning leads to.
@@ -190,7 +203,11 @@ class Inspection:
             self._inspector.safety_check()
         except oslo.SafetyCheckFailed as error:
             what = "; ".join(str(each) for each in error.failures.values())
-            kind = ImageRefersElsewhere if _ELSEWHERE & error.failures.keys() else ImageCorrupt
+            kind: type[ImportFailed] = ImageCorrupt
+            if _ELSEWHERE & error.failures.keys():
+                kind = ImageRefersElsewhere
+            elif _UNKNOWN in error.failures:
+                kind = UnsupportedFormat
             raise kind(f"The {self.container} image is refused: {what}.") from error
         except oslo.ImageFormatError as error:
             raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
@@ -243,7 +260,7 @@ def _document(head: bytes) -> str | None:
 
 def _is_footer(last: bytes) -> bool:
     """Tell whether an image's last bytes are the footer of a vhd of a fixed size, a right one."""
-    if not last.startswith(b"conectix") or len(last) < _FOOTER:
+    if not last.startswith(b"conectix") or len(last) < FOOTER:
         return False
     stated = int.from_bytes(last[_FOOTER_SUM], "big")
     counted = ~(sum(last) - sum(last[_FOOTER_SUM])) & 0xFFFFFFFF

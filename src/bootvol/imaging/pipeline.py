@@ -32,7 +32,7 @@ from bootvol.imaging.blocks import Run, runs, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import unpacked
 from bootvol.imaging.digest import Digester
-from bootvol.imaging.inspect import Inspection, check_stated, largest_container
+from bootvol.imaging.inspect import FOOTER, Inspection, check_stated, largest_container
 from bootvol.imaging.tasks import together
 from bootvol.interfaces import Capabilities, IImageStream, IVolumeReader, IVolumeWriter
 from bootvol.model import Checkpoint, Digest, Image
@@ -219,6 +219,7 @@ class Copy:
         digest = self._digester.verify()
         await self._threads.run(self._inspection.finish)
         self._check_container()
+        self._check_fits(self._total)
         if not self._capabilities.reads_zero_when_new:
             await self._zero_tail(writer)
         await writer.flush()
@@ -241,7 +242,8 @@ class Copy:
         """
         offset, digest = self.offset, self._digest
         await writer.flush()
-        if self._validator is not None and offset:
+        # What lies behind the volume's end was not written: there is no going on from there.
+        if self._validator is not None and 0 < offset <= self._volume_size:
             self.checkpoint = Checkpoint(offset, digest, self._validator)
 
     # --- the stages ------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ class Copy:
             if not length:
                 break
             end = self._total + length
-            self._check_fits(end)
+            self._check_may_fit(end)
             if length < len(buffer) and stream.size not in (None, end):
                 # Before it is written: what is no whole block is the image's end, or nothing.
                 raise ImageTruncated(f"The image ended after {end} of {stream.size} bytes.")
@@ -292,13 +294,17 @@ class Copy:
         self._check_container()
         if not offset and self.size is not None:
             # Before it is written; not earlier, since a container may be larger than its disk.
-            self._check_fits(self.size)
+            self._check_may_fit(self.size)
         self._digester.update(data)
 
     def _padded(self, chunk: _Chunk) -> memoryview:
-        """Return the chunk up to a whole block; only the image's last one can be short of it."""
-        end = up_to_block(chunk.length, self._capabilities.block_size)
-        chunk.buffer[chunk.length : end] = bytes(end - chunk.length)
+        """Return the chunk up to a whole block; only the image's last one can be short of it.
+
+        What lies behind the volume's end, a footer, is left out.
+        """
+        length = max(0, min(chunk.length, self._volume_size - chunk.offset))
+        end = up_to_block(length, self._capabilities.block_size)
+        chunk.buffer[length:end] = bytes(end - length)
         return chunk.buffer[:end]
 
     async def _write_all(self, writer: IVolumeWriter, pool: BufferPool) -> None:
@@ -339,6 +345,16 @@ class Copy:
     def _check_container(self) -> None:
         if self._inspection.container != self._container:
             raise Packed(str(self._inspection.container), self._inspection.disk_size)
+
+    def _check_may_fit(self, length: int) -> None:
+        """See whether an image fits, of which ``length`` bytes are known.
+
+        Only its last bytes tell a vhd of a fixed size, and they are not its disk's: so they may lie
+        behind the volume's end, until all of the image has come.
+        """
+        footed = self._container is None and self._inspection.may_have_footer
+        whole = self.size in (None, self._volume_size + FOOTER)
+        self._check_fits(length - FOOTER if footed and whole else length)
 
     def _check_fits(self, length: int) -> None:
         if length > self._volume_size:

@@ -1,0 +1,71 @@
+"""Reads what qemu's tools complain of, and says it so that a person can use it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from bootvol.errors import ContainerTruncated, ImageCorrupt
+
+#: How qemu's tools say that an image was cut off.
+_BEYOND: Final = re.compile(r"truncated|after (?:the )?end of|exceeding the end of|after EOF")
+#: How they say that a vhdx image was not closed (MS-VHDX, section 2.3).
+LOG: Final = "log that needs to be replayed"
+#: What `qemu-img check` says of refcounts and of nothing else.  In a qcow2 image that was not
+#: closed they may be wrong (qcow2 specification, incompatible feature bit 0); reading needs none.
+_REFCOUNTS: Final = re.compile(
+    r"ERROR cluster \d+ refcount=\d+ reference=\d+"
+    r"|ERROR OFLAG_COPIED (?:L2|data) cluster: .*refcount=\d+"
+    r"|ERROR refcount block \d+ (?:refcount=\d+|is outside image)"
+    r"|ERROR need to rebuild refcount structures"
+)
+#: How a line begins in which they complain.
+_COMPLAINT: Final = re.compile(r"ERROR|qemu-\w+:")
+#: What they call the image, in the sandbox: a name that is nobody's.
+_NAME: Final = r"'?/proc/self/fd/\d+'?"
+_PREFIXES: Final = re.compile(
+    rf"qemu-\w+: |(?:Could not open|Failed to blk_new_open) {_NAME}: |ERROR:? "
+)
+
+
+class Complaints:
+    """Reads what `qemu-img check` writes, line by line.
+
+    :param unclosed: whether the image says that it was not closed, so that its refcounts may be
+        wrong.
+    :ivar said: the first complaint, or the first that says that the image was cut off; without the
+        complaints about refcounts if the image was not closed.
+    :ivar only_refcounts: whether there were complaints about the refcounts of an image that was not
+        closed, and no others.
+    """
+
+    def __init__(self, unclosed: bool) -> None:
+        self.said = ""
+        self.only_refcounts = False
+        self._unclosed = unclosed
+
+    def take(self, line: bytes) -> None:
+        """Take in a line, without its end."""
+        text = line.decode("utf-8", "replace")
+        if not _COMPLAINT.match(text):
+            return
+        if self._unclosed and _REFCOUNTS.fullmatch(text):
+            self.only_refcounts = not self.said
+            return
+        self.only_refcounts = False
+        if not self.said or (_BEYOND.search(text) and not _BEYOND.search(self.said)):
+            self.said = text
+
+
+def broken(said: str, code: int) -> ImageCorrupt:
+    """Return what one of qemu's tools complained of as an error.
+
+    :param said: all that it wrote to standard error; advice for who runs it may follow.
+    :param code: with which it ended; told where it said nothing.
+    """
+    lines = said.strip().splitlines() or [f"exit code {code}"]
+    complaints = [line for line in lines if _COMPLAINT.match(line)] or lines
+    what = re.sub(_NAME, "the image", _PREFIXES.sub("", complaints[-1])).rstrip(".")
+    if _BEYOND.search(said):
+        return ContainerTruncated(f"Parts of the image lie beyond its end: {what}.")
+    return ImageCorrupt(f"The image cannot be read: {what}.")
