@@ -10,12 +10,16 @@ import pytest
 import pytest_twisted
 from sqlalchemy import make_url
 
+from bootvol.clocks import use_steady_clock
 from bootvol.store.database import Database
 from bootvol.threads import Threads
 from tests import ceph, guest, postgresql
 from tests.daemons import EMBEDDED, Running, reactor
 from tests.openstack import identity, images
 from tests.openstack.cloud import Cloud
+
+# As the daemon's own process does, of which these tests' daemons have none.
+use_steady_clock(reactor)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,6 +30,7 @@ from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.api.tls import ModernTls
+from bootvol.clocks import use_steady_clock
 from bootvol.errors import BootvolError, ConfigurationError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
@@ -77,6 +78,7 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        use_steady_clock(reactor)
         try:
             self.daemon = Daemon(settings.load(Path(self["config"])), reactor)
         except ConfigurationError as error:
@@ -125,7 +127,10 @@ class Daemon(Service):
             self._database.upgrade()
         else:
             self._database.check()
-        self._database.alone(claims.release_all, self._worker_id)
+        # Whoever else held claims in a file of SQLite has ended: this daemon has locked it.
+        self._database.alone(
+            claims.release_all, None if self._database.embedded else self._worker_id
+        )
 
     def _put_together(self) -> tuple[Worker, ApiSite]:
         config = self._config

@@ -20,6 +20,7 @@ Rules that hold for every method here:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -388,14 +389,17 @@ class Capabilities:
 class PluginContext:
     """What the daemon lends to a plugin.
 
-    :ivar reactor: provides IReactorTime, IReactorTCP and IReactorFromThreads, among others.
+    :ivar reactor: provides IReactorTime, IReactorTCP and IReactorFromThreads, among others.  Its
+        seconds are for what lasts: nobody can set them, and they are no time of the calendar.
     :ivar threads: for blocking calls; shared by all plugins.
     :ivar name: what the operator calls this instance.
+    :ivar now: tells the seconds since 1970, by a clock that may be set at any moment.
     """
 
     reactor: Any
     threads: Threads
     name: str
+    now: Callable[[], float] = time.time
 
 
 @attrs.frozen

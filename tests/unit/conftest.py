@@ -8,10 +8,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import URL, Connection, make_url
+from sqlalchemy import URL, Connection, make_url, update
 from twisted.internet import reactor
 
 from bootvol.store.database import Database
+from bootvol.store.schema import LIVING
+
+#: When a lease ended that has run out, on databases of both kinds.
+ENDED = -1.0
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -44,6 +48,12 @@ def db(database: Database) -> Iterator[Connection]:
     """A connection to it."""
     with database._engine.begin() as connection:
         yield connection
+
+
+def end_leases(db: Connection) -> None:
+    """Let all leases have run out, as those of daemons that do not renew them."""
+    for table in LIVING.values():
+        db.execute(update(table).where(table.c.worker.is_not(None)).values(lease_until=ENDED))
 
 
 def on_server(url: str) -> URL:

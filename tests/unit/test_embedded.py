@@ -50,7 +50,7 @@ def clock() -> Clock:
 @pytest.fixture
 def make(clock: Clock, threads: Threads, tmp_path: Path) -> Make:
     """Make the service; again, with another configuration, as after a restart."""
-    context = PluginContext(clock, threads, "identity")
+    context = PluginContext(clock, threads, "identity", clock.seconds)
     return lambda text=PEOPLE: identity(context, tmp_path, text)
 
 
@@ -379,7 +379,7 @@ class Held:
 @ensureDeferred
 async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> None:
     held = Held()
-    service = identity(PluginContext(clock, held, "identity"), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     logins = [
         Deferred.fromCoroutine(service.login(ANN, DEMO, f"192.0.2.{number}"))
         for number in range(2 + 32)
@@ -398,7 +398,7 @@ async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> No
 @ensureDeferred
 async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: Path) -> None:
     held = Held()
-    service = identity(PluginContext(clock, held, "identity"), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     wrong = Password(Which(name="ann"), "wrong")
     logins = [Deferred.fromCoroutine(service.login(wrong, None, "192.0.2.1")) for _ in range(30)]
     looked_at = 0
@@ -414,7 +414,7 @@ async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: P
 @ensureDeferred
 async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> None:
     held = Held()
-    service = identity(PluginContext(clock, held, "identity"), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     cost = []
     for name in ("ann", "nobody"):
         login = Deferred.fromCoroutine(service.login(Password(Which(name=name), "x"), None, name))

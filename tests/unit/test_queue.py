@@ -14,15 +14,15 @@ from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Server, Snapshot, Volume
 from bootvol.store import attachments, claims, queue, servers, snapshots, states, volumes
 from bootvol.store.schema import LIVING
+from tests.unit.conftest import end_leases
 
-NOW = 100.0
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def holder(daemon: str = "d", *, serves: bool = True, now: float = NOW) -> claims.Holder:
+def holder(daemon: str = "d", *, serves: bool = True) -> claims.Holder:
     """Return a daemon that asks for work."""
     busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
-    return claims.Holder(f"{daemon}/1", daemon, ["b"], [], busy, serves, now, now + 30)
+    return claims.Holder(f"{daemon}/1", daemon, ["b"], [], busy, serves)
 
 
 def a_volume(db: Connection, status: Status = Status.AVAILABLE, **more: Any) -> Volume:
@@ -119,11 +119,12 @@ def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:
     states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     assert quick(db) is None
     # It says nothing any more: the lease has run out.
-    assert isinstance(claim(db, holder(now=NOW + 31)), Volume)
-    assert quick(db, now=NOW + 31) is None
+    end_leases(db)
+    assert isinstance(claim(db, holder()), Volume)
+    assert quick(db) is None
     free(db, Kind.VOLUME, made.id)
     become(db, Kind.VOLUME, made.id, Status.ERROR)
-    assert isinstance(claim(db, holder(now=NOW + 31)), Snapshot)
+    assert isinstance(claim(db, holder()), Snapshot)
 
 
 def test_nobody_writes_to_what_is_copied(db: Connection) -> None:
@@ -193,7 +194,8 @@ def test_a_server_does_not_end_while_its_daemon_is_at_it(db: Connection) -> None
     assert quick(db) == volume.id
     states.happen(db, Kind.SERVER, server.id, Event.DELETE)
     # Its lease has run out, but not the hypervisor's call.
-    late = holder(now=NOW + 31)
+    end_leases(db)
+    late = holder()
     busy = {**late.busy, Kind.VOLUME: [volume.id]}
     assert claim(db, attrs.evolve(late, busy=busy)) is None
     assert isinstance(claim(db, late), Server)
@@ -229,7 +231,8 @@ def test_what_is_settled_is_no_work(db: Connection, kind: Kind) -> None:
     become(db, kind, number, Status.DELETING)
     assert quick(db) == number
     assert quick(db) is None, "it is claimed"
-    assert quick(db, now=NOW + 31) == number, "the claim has run out"
+    end_leases(db)
+    assert quick(db) == number, "the claim has run out"
 
 
 def test_devices_are_named_once(db: Connection) -> None:

@@ -74,7 +74,7 @@ def test_never_more_than_the_unit_has_room_for(value: int, steps: list[tuple[flo
 def test_what_is_told() -> None:
     limited, clock = limits(a_limit(2, "MINUTE", uri="*/servers"))
     (rate,) = limited.of("t")
-    assert (rate.remaining, rate.next_available) == (2, START)
+    assert (rate.remaining, rate.wait) == (2, 0)
     assert let_through(limited, 2) == 2
     clock.advance(0.5)
     with pytest.raises(RateLimited) as refused:
@@ -83,7 +83,7 @@ def test_what_is_told() -> None:
     assert refused.value.details == "Only 2 GET request(s) can be made to */servers every minute."
     assert refused.value.retry_after == 30, "29.5, in whole seconds"
     (rate,) = limited.of("t")
-    assert (rate.remaining, rate.next_available) == (0, START + 30)
+    assert (rate.remaining, rate.wait) == (0, 29.5)
 
 
 def test_a_limit_is_for_some_calls() -> None:

@@ -28,13 +28,11 @@ from bootvol.model import Digest, Golden, Image, Usage, Volume
 from bootvol.store import claims, goldens, imports, line, queue, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
-from tests.unit.conftest import on_server
+from tests.unit.conftest import ENDED, end_leases, on_server
 
 REPORT = ErrorReport("code", "message", True, "remedy")
 
 
-#: What tests of the line take for the present, in seconds.
-NOW = 100.0
 #: What a volume may be about, for them.
 STATES = ("waits", "runs", "ran out", "deleting", "blank", "done")
 
@@ -65,15 +63,11 @@ def an_import(
     return number
 
 
-def a_claim(
-    db: Connection, holder: str, *, bootable: bool, now: float, until: float, **more: Any
-) -> Any:
+def a_claim(db: Connection, holder: str, *, bootable: bool, **more: Any) -> Any:
     """Claim as a worker does that has one backend and no other job."""
     mine = {"backends": ["b"], "zeroed": [], "busy": {kind: [] for kind in Kind}, **more}
     full = mine.pop("full", [])
-    claimer = claims.Holder(
-        holder, daemon=holder.split("/")[0], serves=True, now=now, until=until, **mine
-    )
+    claimer = claims.Holder(holder, daemon=holder.split("/")[0], serves=True, **mine)
     return line.claim(db, claimer, full) if bootable else queue.claim_quick(db, claimer)
 
 
@@ -221,31 +215,33 @@ def test_imports_keep_their_image(db: Connection, digest: Digest | None) -> None
     number = volumes.add(db, a_volume(image="i")).id
     image = Image("i", "s", "n", "raw", 2**40, 2, digest)
     imports.add(db, number, image)
-    found = imports.get(db, "t", number, 0)
+    found = imports.get(db, "t", number)
     assert found.image == image
     assert (found.attempt, found.bytes_total) == (0, 2**40)
     imports.begin(db, number)
     imports.record(db, number, bytes_done=5)
     imports.begin(db, number)
-    again = imports.get(db, "t", number, 0)
+    again = imports.get(db, "t", number)
     assert (again.attempt, again.bytes_done) == (2, 0)
     with pytest.raises(VolumeNotFound):
-        imports.get(db, "other", number, 0)
+        imports.get(db, "other", number)
 
 
 def test_a_claim_keeps_others_out_until_it_runs_out(db: Connection) -> None:
     volume = volumes.add(db, a_volume())
-    assert a_claim(db, "a", bootable=True, now=10, until=20) is None
-    claimed = a_claim(db, "a", bootable=False, now=10, until=20)
+    assert a_claim(db, "a", bootable=True) is None
+    claimed = a_claim(db, "a", bootable=False)
     assert claimed is not None
     assert claimed.id == volume.id
-    assert a_claim(db, "b", bootable=False, now=15, until=25) is None
-    assert claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING}, 30)
-    assert a_claim(db, "b", bootable=False, now=25, until=35) is None
-    assert a_claim(db, "b", bootable=False, now=31, until=41) is not None
-    assert not claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING}, 40)
+    assert a_claim(db, "b", bootable=False) is None
+    end_leases(db)
+    assert claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING})
+    assert a_claim(db, "b", bootable=False) is None
+    end_leases(db)
+    assert a_claim(db, "b", bootable=False) is not None
+    assert not claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING})
     claims.release(db, "a", Kind.VOLUME, volume.id)
-    assert claims.renew(db, "b", Kind.VOLUME, volume.id, {Status.CREATING}, 50), (
+    assert claims.renew(db, "b", Kind.VOLUME, volume.id, {Status.CREATING}), (
         "only one's own is let go of"
     )
 
@@ -254,39 +250,57 @@ def test_a_killed_daemon_finds_its_own_claims(db: Connection) -> None:
     for name in ("1", "2"):
         volumes.add(db, a_volume(name))
     for holder in ("a/1", "a1/1"):
-        a_claim(db, holder, bootable=False, now=10, until=100)
+        a_claim(db, holder, bootable=False)
     claims.release_all(db, "a")
-    found = a_claim(db, "c", bootable=False, now=11, until=100)
+    found = a_claim(db, "c", bootable=False)
     assert found is not None
     assert found.name == "1"
-    assert a_claim(db, "c", bootable=False, now=11, until=100) is None
+    assert a_claim(db, "c", bootable=False) is None
+
+
+def test_who_has_the_database_alone_ends_every_claim(db: Connection) -> None:
+    for name in ("1", "2"):
+        volumes.add(db, a_volume(name))
+    for holder in ("a/1", "b/1"):
+        a_claim(db, holder, bootable=False)
+    claims.release_all(db, None)
+    assert {a_claim(db, "c", bootable=False).name for _ in range(2)} == {"1", "2"}
+
+
+def test_a_lease_lasts_by_the_clock_of_the_database(db: Connection) -> None:
+    number = volumes.add(db, a_volume()).id
+    a_claim(db, "a", bootable=False)
+    until = db.scalar(select(schema.volumes.c.lease_until).where(schema.volumes.c.id == number))
+    server = db.dialect.name == "postgresql"
+    now = db.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) if server else 0
+    assert until is not None
+    assert now is not None
+    assert 0 < until - float(now) <= claims.LEASE
 
 
 def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
     number = an_import(db)
-    assert a_claim(db, "a", bootable=True, now=0, until=10) is not None
+    assert a_claim(db, "a", bootable=True) is not None
     happen(db, number, Event.DELETE)
-    assert not claims.renew(db, "a", Kind.VOLUME, number, {Status.CREATING, Status.DOWNLOADING}, 20)
-    assert a_claim(db, "a", bootable=False, now=1, until=10) is None, "still held"
+    assert not claims.renew(db, "a", Kind.VOLUME, number, {Status.CREATING, Status.DOWNLOADING})
+    assert a_claim(db, "a", bootable=False) is None, "still held"
     claims.release(db, "a", Kind.VOLUME, number)
-    assert a_claim(db, "a", bootable=True, now=1, until=10) is None
-    assert a_claim(db, "a", bootable=False, now=1, until=10) is not None
+    assert a_claim(db, "a", bootable=True) is None
+    assert a_claim(db, "a", bootable=False) is not None
 
 
 def test_a_worker_leaves_alone_what_it_cannot_reach_or_does_already(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
     for backends, busy in ((["other"], []), ([], []), (["b"], [number])):
         all_busy = dict.fromkeys(Kind, busy)
-        claimed = a_claim(
-            db, "a/1", bootable=False, now=0, until=10, backends=backends, busy=all_busy
-        )
+        claimed = a_claim(db, "a/1", bootable=False, backends=backends, busy=all_busy)
         assert claimed is None
 
 
 def test_settled_volumes_are_no_work(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
     happen(db, number, Event.COMPLETE)
-    assert a_claim(db, "a", bootable=False, now=0, until=10) is None
+    assert a_claim(db, "a", bootable=False) is None
 
 
 def test_the_line_is_fair_and_claims_go_by_it(db: Connection) -> None:
@@ -317,16 +331,16 @@ def _claim_all(db: Connection, imported: list[tuple[str, str]]) -> None:
             for tenant, numbers in waiting.items()
             for index, number in enumerate(numbers)
         )
-        shown = [line.position(db, number, NOW) for *_, number in expected]
+        shown = [line.position(db, number) for *_, number in expected]
         assert shown == list(range(1, len(expected) + 1))
-        claimed = a_claim(db, "w/1", bootable=True, now=NOW, until=NOW + 10)
+        claimed = a_claim(db, "w/1", bootable=True)
         assert claimed is not None
         assert claimed.id == expected[0][-1]
-        assert line.position(db, claimed.id, NOW) is None
+        assert line.position(db, claimed.id) is None
         waiting[claimed.tenant].remove(claimed.id)
         running[claimed.tenant] += 1
         last[claimed.tenant] = max(last.values()) + 1
-    assert a_claim(db, "w/1", bootable=True, now=NOW, until=NOW + 10) is None
+    assert a_claim(db, "w/1", bootable=True) is None
 
 
 def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
@@ -336,7 +350,7 @@ def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
     number = an_import(db, name, tenant)
     mine = update(schema.volumes).where(schema.volumes.c.id == number)
     if state in {"runs", "ran out"}:
-        until = NOW if state == "runs" else NOW - 1
+        until = 1e12 if state == "runs" else ENDED
         db.execute(mine.values(status=Status.DOWNLOADING, worker="x/1", lease_until=until))
     elif state == "deleting":
         happen(db, number, Event.DELETE)
@@ -350,7 +364,7 @@ def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
 def test_nobody_waits_for_all_that_another_asked_for(db: Connection, at_once: int) -> None:
     for n in range(20):
         an_import(db, f"a{n}", "a")
-    running = [a_claim(db, "w/1", bootable=True, now=0, until=10) for _ in range(at_once)]
+    running = [a_claim(db, "w/1", bootable=True) for _ in range(at_once)]
     for tenant in "bb", "c":
         for n, name in enumerate(tenant):
             an_import(db, f"{name}{n}", name)
@@ -359,7 +373,7 @@ def test_nobody_waits_for_all_that_another_asked_for(db: Connection, at_once: in
         # The oldest ends, and another begins.
         for event in (Event.DOWNLOAD, Event.COMPLETE):
             happen(db, running[0].id, event)
-        running = [*running[1:], a_claim(db, "w/1", bootable=True, now=0, until=10)]
+        running = [*running[1:], a_claim(db, "w/1", bootable=True)]
         taken += running[-1].tenant
     assert taken[:2] == "bc"
     assert taken.index("b", 1) <= 2 + at_once
@@ -387,19 +401,19 @@ def test_followers_are_those_that_wait_and_have_not_begun(db: Connection) -> Non
 def test_a_volume_that_has_failed_waits_for_nobody(db: Connection) -> None:
     failed, running = an_import(db, "1", content="x"), an_import(db, "2", content="x")
     happen(db, failed, Event.FAIL)
-    assert a_claim(db, "w/1", bootable=True, now=0, until=10).id == running
-    assert line.leader(db, failed, 0) is None
+    assert a_claim(db, "w/1", bootable=True).id == running
+    assert line.leader(db, failed) is None
 
 
 def test_imports_of_a_full_source_are_overtaken(db: Connection) -> None:
     first, second = an_import(db, "1", source="full"), an_import(db, "2", source="other")
-    assert imports.get(db, "t", second, 0).position == 2
-    claimed = a_claim(db, "a", bootable=True, now=0, until=10, full=["full"])
+    assert imports.get(db, "t", second).position == 2
+    claimed = a_claim(db, "a", bootable=True, full=["full"])
     assert claimed is not None
     assert claimed.id == second
-    assert a_claim(db, "a", bootable=True, now=0, until=10, full=["full"]) is None
-    assert imports.get(db, "t", first, 0).position == 1
-    assert imports.get(db, "t", second, 0).position is None
+    assert a_claim(db, "a", bootable=True, full=["full"]) is None
+    assert imports.get(db, "t", first).position == 1
+    assert imports.get(db, "t", second).position is None
 
 
 def test_who_claims_at_the_same_time_gets_the_next(new_postgresql: Callable[[], str]) -> None:
@@ -407,8 +421,8 @@ def test_who_claims_at_the_same_time_gets_the_next(new_postgresql: Callable[[], 
     with database._engine.begin() as one:
         numbers = [an_import(one, "1", "a"), an_import(one, "2", "a"), an_import(one, "3", "b")]
     with database._engine.begin() as one, database._engine.begin() as two:
-        first = a_claim(one, "one/1", bootable=True, now=0, until=10)
-        second = a_claim(two, "two/1", bootable=True, now=0, until=10)
+        first = a_claim(one, "one/1", bootable=True)
+        second = a_claim(two, "two/1", bootable=True)
         assert (first.id, second.id) == (numbers[0], numbers[2])
     database._engine.dispose()
 
@@ -420,12 +434,12 @@ def test_who_claims_at_the_same_time_copies_something_else(
     with database._engine.begin() as one:
         numbers = [an_import(one, t, t, content=c) for t, c in (("a", "x"), ("b", "x"), ("c", "y"))]
     with database._engine.begin() as one, database._engine.begin() as two:
-        first = a_claim(one, "one/1", bootable=True, now=0, until=10)
-        second = a_claim(two, "two/1", bootable=True, now=0, until=10)
+        first = a_claim(one, "one/1", bootable=True)
+        second = a_claim(two, "two/1", bootable=True)
         assert (first.id, second.id) == (numbers[0], numbers[2])
     with database._engine.begin() as db:
-        assert a_claim(db, "one/2", bootable=True, now=0, until=10) is None
-        assert line.leader(db, numbers[1], 0) == numbers[0]
+        assert a_claim(db, "one/2", bootable=True) is None
+        assert line.leader(db, numbers[1]) == numbers[0]
     database._engine.dispose()
 
 
@@ -438,7 +452,7 @@ def test_claims_from_many_sides_take_each_import_once(new_postgresql: Callable[[
         mine: list[int] = []
         while True:
             with database._engine.begin() as db:
-                claimed = a_claim(db, f"{worker}/1", bootable=True, now=0, until=10)
+                claimed = a_claim(db, f"{worker}/1", bootable=True)
                 if claimed is None and claims_left(db) == 0:
                     return mine
             if claimed is not None:

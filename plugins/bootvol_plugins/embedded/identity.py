@@ -74,14 +74,16 @@ class EmbeddedIdentity:
 
         :raises bootvol.errors.ConfigurationError: what it must remember cannot be read or kept.
         """
-        self._seconds = context.reactor.seconds
+        self._now = context.now
         self._threads = context.threads
         self._lifetime = int(options.token_hours * 3600)
         self._tokens = Tokens(files.signing_key(options.directory, options.key_file))
-        self._revoked = Revoked(options.directory / "revoked", context.threads, self._seconds)
-        self._throttle = Throttle(self._seconds)
+        self._revoked = Revoked(options.directory / "revoked", context.threads, self._now)
+        self._throttle = Throttle(context.reactor.seconds)
         self._addresses = (
-            Throttle(self._seconds, options.address_failures) if options.address_failures else None
+            Throttle(context.reactor.seconds, options.address_failures)
+            if options.address_failures
+            else None
         )
         self._verifying = DeferredSemaphore(_AT_ONCE)
         self._projects = {each.id: Named(each.id, each.name) for each in options.projects}
@@ -122,7 +124,7 @@ class EmbeddedIdentity:
 
     async def login(self, credentials: Credentials, project: Which | None, address: str) -> Session:
         """See :meth:`bootvol.interfaces.ILogin.login`."""
-        now = int(self._seconds())
+        now = int(self._now())
         if isinstance(credentials, EarlierToken):
             try:
                 earlier = self._claims(credentials.token)
@@ -225,7 +227,7 @@ class EmbeddedIdentity:
 
         :raises Unauthorized: it does not.
         """
-        claims = self._tokens.read(token, self._seconds())
+        claims = self._tokens.read(token, self._now())
         user = self._users.get(claims.user)
         if user is None or claims.credential not in user.methods or claims in self._revoked:
             raise Unauthorized

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,7 +88,7 @@ class Client:
         :raises SourceFailed: it is one.
         """
         if may_pass(response.code):
-            pause = retry_after(response, self._reactor.seconds())
+            pause = retry_after(response, time.time())
             raise SourceFailed(f"{host} answers {response.code}.", pause)
 
     def _timed_out(self, _result: object, timeout: float) -> IResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 import attrs
@@ -137,8 +138,7 @@ class Keystone:
         self._check(response, 201, "bootvol's own credentials")
         (text, *_) = response.headers.getRawHeaders("X-Subject-Token") or [""]
         ends = (await self._read(response)).expires_at.timestamp()
-        now = self._reactor.seconds()
-        return _OwnToken(text, now + (ends - now) * _OLD)
+        return _OwnToken(text, self._reactor.seconds() + (ends - time.time()) * _OLD)
 
     def _check(self, response: IResponse, wanted: int, what: str) -> None:
         """See that Keystone answers as it does when all is well.

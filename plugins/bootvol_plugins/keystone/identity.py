@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import OrderedDict
 from hashlib import sha256
 from typing import Any, Final
@@ -123,8 +124,8 @@ class KeystoneIdentity:
             return wrong
         roles = frozenset(role.name for role in described.roles)
         caller = Caller(described.user.id, described.project.id, roles)
-        until = min(now + self._lifetime, described.expires_at.timestamp())
-        self._right.put(digest, caller, until)
+        left = described.expires_at.timestamp() - time.time()
+        self._right.put(digest, caller, now + min(left, self._lifetime))
         return caller
 
     def _note(self, failure: str) -> None:

@@ -15,9 +15,9 @@ from bootvol.errors import BootvolError, ErrorReport, reason
 from bootvol.lifecycle import Event
 from bootvol.service.tasks import Task
 from bootvol.store import claims
+from bootvol.store.claims import LEASE
 
-#: Seconds a claim lasts unless it is renewed, and seconds between renewals.
-LEASE: Final = 30.0
+#: Seconds between renewals of a claim.
 RENEWAL: Final = 0.5
 
 P = ParamSpec("P")
@@ -32,13 +32,14 @@ class Job:
     """The work on one task.
 
     :param holder: the name of the claim.
-    :param until: seconds since 1970 when its lease ends.
+    :param asked: when the claim was asked for, by the clock of ``task``'s tools: what is asked for
+        later ends later, so that the daemon never takes a lease for longer than the database does.
     :ivar ended: fires when the work has ended in whatever way, and the claim with it.
     """
 
     _log = Logger()
 
-    def __init__(self, holder: str, task: Task, until: float) -> None:
+    def __init__(self, holder: str, task: Task, asked: float) -> None:
         self.task = task
         self.ended: Deferred[None] = Deferred()
         self._holder = holder
@@ -48,7 +49,11 @@ class Job:
         self._settling = False
         self._running: Deferred[None] | None = None
         # However long the database takes to say so: without a lease there is no right to go on.
-        self._expiry = self._clock.callLater(max(0.0, until - self._clock.seconds()), self.cancel)
+        self._expiry = (
+            None
+            if self._database.embedded
+            else self._clock.callLater(self._left(asked), self.cancel)
+        )
 
     def start(self) -> None:
         """Begin."""
@@ -81,7 +86,7 @@ class Job:
             self._log.failure("could not settle {task}", task=self._called())
         finally:
             renewing.stop()
-            if self._expiry.active():
+            if self._expiry is not None and self._expiry.active():
                 self._expiry.cancel()
         if not self._cancelled:
             await self._after()
@@ -139,12 +144,16 @@ class Job:
 
         :raises Unwanted: there is no lease any more.
         """
-        until = self._clock.seconds() + LEASE
+        asked = self._clock.seconds()
         # What the task holds must not be read in the database's threads.
-        await self._database.write_unseen(self._renewed, until, self.task.columns())
-        if self._expiry.active():
+        await self._database.write_unseen(self._renewed, self.task.columns())
+        if self._expiry is not None and self._expiry.active():
             # The lease began when it was asked for, however late the answer is.
-            self._expiry.reset(max(0.0, until - self._clock.seconds()))
+            self._expiry.reset(self._left(asked))
+
+    def _left(self, asked: float) -> float:
+        """Return the seconds that are left of a lease that was asked for at some time."""
+        return max(0.0, asked + LEASE - self._clock.seconds())
 
     async def note(
         self, query: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs
@@ -154,27 +163,27 @@ class Job:
         :raises Unwanted: it does not.
         """
 
-        def held(db: Db, until: float) -> T:
-            self._renewed(db, until, {})
+        def held(db: Db) -> T:
+            self._renewed(db, {})
             return query(db, *args, **kwargs)
 
-        return await self._database.write(held, self._expiry.getTime())
+        return await self._database.write(held)
 
     async def _settle(self, event: Event, error: ErrorReport | None = None) -> None:
         """Write down what happened, and end the claim."""
 
-        def settled(db: Db, until: float, columns: dict[str, Any]) -> None:
-            self._renewed(db, until, columns)
+        def settled(db: Db, columns: dict[str, Any]) -> None:
+            self._renewed(db, columns)
             claims.release(db, self._holder, self.task.kind, self.task.id)
             self.task.settle(db, event, error)
 
         self._settling = True
         self.task.ending(failed=error is not None)
-        await self._database.write(settled, self._expiry.getTime(), self.task.columns())
+        await self._database.write(settled, self.task.columns())
 
-    def _renewed(self, db: Db, until: float, columns: dict[str, Any]) -> None:
+    def _renewed(self, db: Db, columns: dict[str, Any]) -> None:
         task = self.task
-        if not claims.renew(db, self._holder, task.kind, task.id, task.statuses, until):
+        if not claims.renew(db, self._holder, task.kind, task.id, task.statuses):
             raise Unwanted
         if columns:
             task.record(db, columns)

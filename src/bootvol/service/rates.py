@@ -61,12 +61,12 @@ class Rate:
     """Where a tenant stands with a limit.
 
     :ivar remaining: how many calls would be let through now.
-    :ivar next_available: seconds since 1970 when the next one is.
+    :ivar wait: seconds until the next one is.
     """
 
     limit: RateLimit
     remaining: int
-    next_available: float
+    wait: float
 
 
 @attrs.define
@@ -96,7 +96,7 @@ class _Bucket:
 class RateLimits:
     """The limits of a daemon, with a bucket of each for every tenant.
 
-    :param clock: the reactor; it tells the seconds since 1970.
+    :param clock: the reactor; what leaks goes by it.
     """
 
     def __init__(self, limits: Sequence[RateLimit], clock: IReactorTime) -> None:
@@ -127,7 +127,7 @@ class RateLimits:
             Rate(
                 bucket.limit,
                 int((bucket.limit.seconds - bucket.level) / bucket.limit.cost + _ROUNDING),
-                bucket.seen + bucket.wait,
+                bucket.wait,
             )
             for bucket in self._buckets(tenant)
         ]

@@ -165,8 +165,7 @@ class Volumes:
 
         :raises VolumeNotFound: as :meth:`get` with ``bootable``.
         """
-        now = self._now().timestamp()
-        return await self._database.read(import_rows.get, caller.tenant, volume_id, now)
+        return await self._database.read(import_rows.get, caller.tenant, volume_id)
 
     async def delete(self, caller: Caller, volume_id: int) -> None:
         """Let a volume be removed, whatever still goes on with it.

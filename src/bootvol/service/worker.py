@@ -26,7 +26,7 @@ from bootvol.service import making
 from bootvol.service.attaching import Attach, Detach
 from bootvol.service.exporting import restore
 from bootvol.service.hosting import BuildServer, EndServer
-from bootvol.service.jobs import LEASE, Job
+from bootvol.service.jobs import Job
 from bootvol.service.tasks import Task, Tools
 from bootvol.store import claims, line, queue
 from bootvol.store import imports as import_rows
@@ -60,8 +60,6 @@ class Worker(Service):
     """Works on whatever the database says is unsettled, until it is stopped.
 
     :param imports: how many imports run at once, in this worker.
-    :param tools: its clock tells the time, which other daemons on the same database must roughly
-        share.
     """
 
     _log = Logger()
@@ -144,22 +142,24 @@ class Worker(Service):
         imports = [job.task for job in self._jobs if job.task.source is not None]
         holder = self._holder(_full(self._limits.backends, [task.backend for task in imports]))
         full = _full(self._limits.sources, [task.source for task in imports])
+        asked = self._tools.clock.seconds()
         found = await self._tools.database.write_unseen(_claimed_import, holder, full)
         if found is None:
             return None
-        return self._start(holder, making.MakeFromImage(*found, self._tools))
+        return self._start(holder, making.MakeFromImage(*found, self._tools), asked)
 
     async def _claim(
         self, query: Callable[[Db, claims.Holder], queue.Subject | None]
     ) -> Job | None:
         """Claim what else there is to do and start on it; None if there is nothing."""
         holder = self._holder()
+        asked = self._tools.clock.seconds()
         found = await self._tools.database.write_unseen(query, holder)
-        return None if found is None else self._start(holder, _task(found, self._tools))
+        return None if found is None else self._start(holder, _task(found, self._tools), asked)
 
     def _holder(self, full: Collection[str] = ()) -> claims.Holder:
         """Return a new holder, which may not work on the backends that are ``full``."""
-        now, backends = self._tools.clock.seconds(), self._tools.backends
+        backends = self._tools.backends
         busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for job in self._jobs:
             busy[job.task.kind].append(job.task.id)
@@ -174,12 +174,10 @@ class Worker(Service):
             ],
             busy=busy,
             serves=self._tools.hypervisor is not None,
-            now=now,
-            until=now + LEASE,
         )
 
-    def _start(self, holder: claims.Holder, task: Task) -> Job:
-        job = Job(holder.name, task, holder.until)
+    def _start(self, holder: claims.Holder, task: Task, asked: float) -> Job:
+        job = Job(holder.name, task, asked)
         self._jobs.add(job)
 
         def ended(_result: None) -> None:

@@ -8,13 +8,53 @@ lies under it: an import and a delete can never run at once, not even on two mac
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Table, and_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    FromClause,
+    Row,
+    Table,
+    and_,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
 
 from bootvol.lifecycle import Kind, Status
 from bootvol.store.schema import LIVING
+
+#: Seconds that a claim lasts unless it is renewed.
+LEASE: Final = 30.0
+
+
+class LeaseClock(GenericFunction[float]):
+    """The time by which leases end, in seconds: that of the database, which all daemons share.
+
+    PostgreSQL: when the server received the statement.  A lease that is asked for then ends no
+    earlier than one that the daemon counts from the moment before it asked.
+
+    SQLite: always 0, so that no lease ends.  One daemon alone uses the file, and lets go of what
+    it held in an earlier life when it starts.
+    """
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(LeaseClock, "postgresql")
+def _on_postgresql(*_: Any, **__: Any) -> str:
+    return "CAST(extract(epoch FROM statement_timestamp()) AS double precision)"
+
+
+@compiles(LeaseClock, "sqlite")
+def _on_sqlite(*_: Any, **__: Any) -> str:
+    return "0.0"
 
 
 @attrs.frozen
@@ -28,8 +68,6 @@ class Holder:
         they are removed.
     :ivar busy: ids of what it works on already, whatever the clock says of their leases.
     :ivar serves: whether it runs servers.
-    :ivar now: seconds since 1970; a lease that ended before then is nobody's.
-    :ivar until: seconds since 1970 when this lease ends unless it is renewed.
     """
 
     name: str
@@ -38,8 +76,6 @@ class Holder:
     zeroed: Collection[str]
     busy: Mapping[Kind, Collection[int]]
     serves: bool
-    now: float
-    until: float
 
 
 def claim(
@@ -49,7 +85,7 @@ def claim(
     table = LIVING[kind]
     row = connection.execute(
         select(table)
-        .where(free(table, holder.now), table.c.id.not_in(holder.busy[kind]), *conditions)
+        .where(free(table), table.c.id.not_in(holder.busy[kind]), *conditions)
         .order_by(table.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -58,7 +94,7 @@ def claim(
         connection.execute(
             update(table)
             .where(table.c.id == row.id)
-            .values(worker=holder.name, lease_until=holder.until)
+            .values(worker=holder.name, lease_until=LeaseClock() + LEASE)
         )
     return row
 
@@ -69,7 +105,6 @@ def renew(
     kind: Kind,
     number: int,
     statuses: Collection[Status],
-    until: float,
 ) -> bool:
     """Renew a lease, and lock the row until the transaction ends.
 
@@ -79,7 +114,12 @@ def renew(
     """
     table = LIVING[kind]
     mine = _held(table, holder, number) & table.c.status.in_(statuses)
-    return connection.execute(update(table).where(mine).values(lease_until=until)).rowcount == 1
+    return (
+        connection.execute(
+            update(table).where(mine).values(lease_until=LeaseClock() + LEASE)
+        ).rowcount
+        == 1
+    )
 
 
 def release(connection: Connection, holder: str, kind: Kind, number: int) -> None:
@@ -90,16 +130,21 @@ def release(connection: Connection, holder: str, kind: Kind, number: int) -> Non
     )
 
 
-def release_all(connection: Connection, daemon: str) -> None:
-    """End every lease of a daemon: for one that starts again after it was killed."""
+def release_all(connection: Connection, daemon: str | None) -> None:
+    """End every lease of a daemon: for one that starts again after it was killed.
+
+    :param daemon: None is any: for one that has the database to itself.
+    """
     for table in LIVING.values():
-        mine = table.c.worker.startswith(f"{daemon}/", autoescape=True)
-        connection.execute(update(table).where(mine).values(worker=None, lease_until=None))
+        held: ColumnElement[bool] = table.c.worker.is_not(None)
+        if daemon is not None:
+            held = table.c.worker.startswith(f"{daemon}/", autoescape=True)
+        connection.execute(update(table).where(held).values(worker=None, lease_until=None))
 
 
-def free(table: FromClause, now: float) -> ColumnElement[bool]:
+def free(table: FromClause) -> ColumnElement[bool]:
     """Return what tells what nobody works on."""
-    return or_(table.c.worker.is_(None), table.c.lease_until < now)
+    return or_(table.c.worker.is_(None), table.c.lease_until < LeaseClock())
 
 
 def _held(table: Table, holder: str, number: int) -> ColumnElement[bool]:

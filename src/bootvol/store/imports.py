@@ -34,21 +34,20 @@ def add(connection: Connection, volume_id: int, image: Image, content: str | Non
     )
 
 
-def get(connection: Connection, tenant: str, volume_id: int, now: float) -> Import:
+def get(connection: Connection, tenant: str, volume_id: int) -> Import:
     """Return how a tenant's volume is being, or was, filled.
 
-    :param now: seconds since 1970: by it an import waits in line, or runs.
     :raises VolumeNotFound: the tenant has no such volume, or it was made without an image.
     """
     volume = volume_rows.get(connection, tenant, volume_id)
     found = find(connection, volume_id)
     if found is None:
         raise VolumeNotFound(volume_id)
-    leader = line.leader(connection, volume_id, now)
+    leader = line.leader(connection, volume_id)
     if leader is not None and (led := find(connection, leader)) is not None:
         # What it waits for is how far the other one has come.
         return attrs.evolve(led, volume_id=volume_id, phase=Phase.WAITING, attempt=found.attempt)
-    place = line.position(connection, volume_id, now)
+    place = line.position(connection, volume_id)
     return attrs.evolve(found, error=volume.error, position=place)
 
 

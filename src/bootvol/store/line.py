@@ -35,7 +35,7 @@ def claim(connection: Connection, holder: claims.Holder, full: Collection[str]) 
 
     :param full: names of the sources whose imports may not be claimed.
     """
-    line = _line(holder.now)
+    line = _line()
     waiting = (
         select(line.c.id)
         .where(
@@ -49,7 +49,7 @@ def claim(connection: Connection, holder: claims.Holder, full: Collection[str]) 
     # one it looks through the whole line again for each volume.
     numbers: Iterable[int] = connection.scalars(waiting).all()
     for number in numbers:
-        if not _is_the_only_one(connection, number, holder.now):
+        if not _is_the_only_one(connection, number):
             continue
         mine = and_(volumes.c.id == number, volumes.c.status.in_(MAKING))
         row = claims.claim(connection, Kind.VOLUME, holder, mine)
@@ -59,7 +59,7 @@ def claim(connection: Connection, holder: claims.Holder, full: Collection[str]) 
     return None
 
 
-def _is_the_only_one(connection: Connection, volume_id: int, now: float) -> bool:
+def _is_the_only_one(connection: Connection, volume_id: int) -> bool:
     """See that no other daemon has begun to copy the same since the line was looked at.
 
     While one is about to, others are told so: what it claims shows only when it has committed.
@@ -78,26 +78,20 @@ def _is_the_only_one(connection: Connection, volume_id: int, now: float) -> bool
     if same is None:
         return True
     lock = func.pg_try_advisory_xact_lock(func.hashtextextended("/".join(same), 0))
-    return bool(connection.scalar(select(lock))) and leader(connection, volume_id, now) is None
+    return bool(connection.scalar(select(lock))) and leader(connection, volume_id) is None
 
 
-def position(connection: Connection, volume_id: int, now: float) -> int | None:
-    """Return an import's place in line, from 1; None if it does not wait.
-
-    :param now: seconds since 1970.
-    """
-    line = _line(now)
+def position(connection: Connection, volume_id: int) -> int | None:
+    """Return an import's place in line, from 1; None if it does not wait."""
+    line = _line()
     return connection.execute(
         select(line.c.position).where(line.c.id == volume_id)
     ).scalar_one_or_none()
 
 
-def leader(connection: Connection, volume_id: int, now: float) -> int | None:
-    """Return the volume whose import an import waits for, since both copy the same; or None.
-
-    :param now: seconds since 1970.
-    """
-    running = _running(now).subquery()
+def leader(connection: Connection, volume_id: int) -> int | None:
+    """Return the volume whose import an import waits for, since both copy the same; or None."""
+    running = _running().subquery()
     query = (
         select(running.c.id)
         .select_from(volumes.join(imports))
@@ -108,7 +102,7 @@ def leader(connection: Connection, volume_id: int, now: float) -> int | None:
         .where(
             volumes.c.id == volume_id,
             volumes.c.status.in_(MAKING),
-            claims.free(volumes, now),
+            claims.free(volumes),
             ~_content().in_(golden_rows.ready()),
         )
         .order_by(running.c.id)
@@ -144,7 +138,7 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
     return connection.scalars(query).all()
 
 
-def _running(now: float) -> Select[tuple[int, str, str]]:
+def _running() -> Select[tuple[int, str, str]]:
     """Return the query for the imports that others may wait for: they copy what can be told.
 
     Another that copies the same to the same backend waits, unless that has a golden volume of it.
@@ -154,7 +148,7 @@ def _running(now: float) -> Select[tuple[int, str, str]]:
         .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
         .where(
             _OTHERS.c.status.in_(MAKING),
-            _OTHERS.c.lease_until >= now,
+            _OTHERS.c.lease_until >= claims.LeaseClock(),
             _OTHER_IMPORTS.c.content.is_not(None),
         )
     )
@@ -165,7 +159,7 @@ def _content() -> ColumnElement[Any]:
     return tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
 
 
-def _line(now: float) -> Subquery:
+def _line() -> Subquery:
     """Return the line of waiting imports: ``id``, ``backend``, ``source``, ``position`` from 1.
 
     One that waits for another import of the same image is not in line.
@@ -176,9 +170,9 @@ def _line(now: float) -> Subquery:
     at a time nobody has any running when the next is claimed, and by their age alone the fifty of
     one tenant would all come before another's.
     """
-    tenant, free = volumes.c.tenant, claims.free(volumes, now)
+    tenant, free = volumes.c.tenant, claims.free(volumes)
     # From the few that run, not from each that waits: there may be thousands.
-    running = _running(now).subquery()
+    running = _running().subquery()
     led = select(running.c.backend, running.c.content)
     waits = and_(free, or_(_content().not_in(led), _content().in_(golden_rows.ready())))
     unsettled = (

@@ -150,7 +150,7 @@ def _told(server: ColumnElement[Any], holder: claims.Holder) -> ColumnElement[bo
 
 def _worked_on(table: FromClause, kind: Kind, holder: claims.Holder) -> ColumnElement[bool]:
     """Return what tells what somebody works on; this daemon knows better than its leases do."""
-    return or_(~claims.free(table, holder.now), table.c.id.in_(holder.busy[kind]))
+    return or_(~claims.free(table), table.c.id.in_(holder.busy[kind]))
 
 
 def _has(volume: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from typing_extensions import TypedDict
 
@@ -95,6 +95,7 @@ def _absolute(account: Account) -> Absolute:
 
 def _rates(rates: Iterable[Rate]) -> list[RatesShown]:
     """Return limits by the calls that they are for, as Nova groups them."""
+    now = datetime.now(UTC)
     groups: dict[tuple[str, str], list[RateShown]] = {}
     for rate in rates:
         limit = rate.limit
@@ -104,7 +105,7 @@ def _rates(rates: Iterable[Rate]) -> list[RatesShown]:
                 "value": limit.value,
                 "remaining": rate.remaining,
                 "unit": limit.unit,
-                "next-available": datetime.fromtimestamp(rate.next_available, UTC).strftime(
+                "next-available": (now + timedelta(seconds=rate.wait)).strftime(
                     "%Y-%m-%dT%H:%M:%SZ"
                 ),
             }
