@@ -1,6 +1,10 @@
 """Source ``directory``: the files of one folder are the images.
 
-An image's id is its file name.  A file ``index.toml`` in the folder may say more of some::
+An image's id is its file name.  Letters with marks (é) may be one character or two in it, as the
+system has them that the file came from: an image is found by either form (Unicode Standard, Annex
+15: NFC and NFD).  Only where there are files of both forms does the form tell which one is meant.
+
+A file ``index.toml`` in the folder may say more of some::
 
     [[images]]
     id = "4"                     # what imageRef says; the file's name then no longer serves
@@ -16,7 +20,8 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -84,10 +89,7 @@ class DirectorySource:
 
     async def find(self, caller: Caller, reference: str) -> Image:
         """See :meth:`bootvol.interfaces.IImageSource.find`."""
-        for image in await self._threads.run(self._images):
-            if image.id == reference:
-                return image
-        raise ImageNotFound(reference)
+        return self._image(*await self._threads.run(self._find, reference))
 
     async def open(
         self, image: Image, offset: int = 0, validator: str | None = None
@@ -113,11 +115,24 @@ class DirectorySource:
             }
         except OSError as error:
             raise SourceFailed(f"Source {self.name} cannot be read: {error.strerror}") from error
-        indexed = {entry.file for entry in entries}
-        entries += [Entry(id=name, file=name) for name in files if name not in indexed]
+        indexed = [
+            (entry, name) for entry in entries if (name := _meant(entry.file, files)) is not None
+        ]
+        plain = files.keys() - {name for _, name in indexed}
         return {
-            each.id: (each, files[each.file]) for each in reversed(entries) if each.file in files
+            **{name: (Entry(id=name, file=name), files[name]) for name in plain},
+            **{
+                entry.id: (entry.model_copy(update={"file": name}), files[name])
+                for entry, name in indexed
+            },
         }
+
+    def _find(self, reference: str) -> tuple[Entry, os.stat_result]:
+        found = self._found()
+        image_id = _meant(reference, found)
+        if image_id is None:
+            raise ImageNotFound(reference)
+        return found[image_id]
 
     def _entries(self) -> list[Entry]:
         path = self._directory / INDEX
@@ -142,10 +157,7 @@ class DirectorySource:
         )
 
     def _open(self, image_id: str) -> _FileStream:
-        try:
-            name = self._found()[image_id][0].file
-        except KeyError:
-            raise ImageNotFound(image_id) from None
+        name = self._find(image_id)[0].file
         try:
             # O_NONBLOCK: a pipe put in an image's place must not hold the thread for ever.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -206,6 +218,21 @@ class _FileStream:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _meant(wanted: str, names: Collection[str]) -> str | None:
+    """Return the one of ``names`` that is wanted: it itself, or the only one that reads the same.
+
+    :returns: None if there is none, or if there are several.
+    """
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if _composed(name) == _composed(wanted)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _validator(file: os.stat_result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import AsyncIterator
 from hashlib import md5
 from pathlib import Path
@@ -117,6 +118,35 @@ async def test_hard_names(images: Running) -> None:
         assert await ids(images, f"?name={quote(name, safe='')}") == [name]
         answer = await images.call("GET", f"images/{quote(name, safe='')}")
         assert answer.json["image"]["name"] == name
+
+
+@ensureDeferred
+async def test_a_name_in_another_form(images: Running) -> None:
+    """A Mac takes letters and their marks apart; who types the name does not."""
+    apart, composed = (unicodedata.normalize(form, "Größe é.raw") for form in ("NFD", "NFC"))
+    (images.images / apart).write_bytes(b"\1" * 4096)
+    for form in (apart, composed):
+        shown = await images.request("GET", f"{LIST}/{quote(form)}")
+        assert shown.json["id"] == apart
+        assert await ids(images, f"?name={quote(form)}") == [apart]
+        listed = await images.call("GET", f"images?name={quote(form)}")
+        assert [each["id"] for each in listed.json["images"]] == [apart]
+        for reference in (form, quote(form), f"http://127.0.0.1:1/images/{quote(form)}"):
+            number = await images.create(reference)
+            assert await images.until(number, "available", "error") == "available"
+
+
+@ensureDeferred
+async def test_a_name_that_looks_encoded(images: Running) -> None:
+    """The image whose name is just what was written is the one that is meant."""
+    for name in ("a%20file", "50%25.raw"):
+        (images.images / name).write_bytes(b"\1" * 4096)
+        for reference in (name, quote(name)):
+            shown = await images.request("GET", f"{LIST}/{quote(reference, safe='')}")
+            assert shown.json["id"] == name
+    assert (await images.call("GET", "images/a%20file")).json["image"]["id"] == "a file"
+    for reference in ("none%00", "none%ff", "none%2520"):
+        assert (await images.call("GET", f"images/{quote(reference)}")).status == 404
 
 
 @pytest.mark.parametrize(

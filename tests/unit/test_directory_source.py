@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_twisted import ensureDeferred
 
-from bootvol.errors import SourceFailed
+from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import IFileStream, IImageStream
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import CALLER, read_all
@@ -48,3 +48,36 @@ async def test_an_image_that_is_replaced_is_read_to_its_end(
     (tmp_path / "new").rename(tmp_path / "disk")
     await IFileStream(stream).check()
     assert await read_all(stream, 65536) == CONTENT[len(CONTENT) // 2 :]
+
+
+APART, COMPOSED = "Gru\u0308n.raw", "Gr\u00fcn.raw"
+
+
+@pytest.mark.parametrize(("kept", "wanted"), [(APART, COMPOSED), (COMPOSED, APART)])
+@ensureDeferred
+async def test_an_image_is_found_by_either_form_of_its_name(
+    tmp_path: Path, threads: Threads, kept: str, wanted: str
+) -> None:
+    (tmp_path / kept).write_bytes(CONTENT)
+    source = DirectorySource("images", tmp_path, threads)
+    assert (await source.find(CALLER, wanted)).id == kept
+    (tmp_path / "index.toml").write_text(f'[[images]]\nid = "one"\nfile = "{wanted}"\n')
+    image = await source.find(CALLER, "one")
+    stream = await source.open(image)
+    assert await read_all(stream, 65536) == CONTENT
+    assert [each.id for each in await source.images(CALLER)] == ["one"]
+    with pytest.raises(ImageNotFound):
+        await source.find(CALLER, wanted)
+
+
+@ensureDeferred
+async def test_the_form_decides_where_there_are_both(tmp_path: Path, threads: Threads) -> None:
+    marks = "\u1e69", "s\u0323\u0307", "\u1e63\u0307"
+    for number, name in enumerate(marks[:2]):
+        (tmp_path / name).write_bytes(bytes(number + 1))
+    source = DirectorySource("images", tmp_path, threads)
+    for number, name in enumerate(marks[:2]):
+        found = await source.find(CALLER, name)
+        assert (found.id, found.size_bytes) == (name, number + 1)
+    with pytest.raises(ImageNotFound):
+        await source.find(CALLER, marks[2])

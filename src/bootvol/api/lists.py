@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -16,6 +17,14 @@ def text(request: IRequest, name: bytes) -> str | None:
     """Return what a request's query says of ``name``; None if it says nothing."""
     given = (request.args or {}).get(name)
     return None if given is None else given[0].decode("utf-8", "replace")
+
+
+def composed(value: str) -> str:
+    """Return a text in the one form in which texts are compared that read the same.
+
+    That is NFC (Unicode Standard, Annex 15): a letter with its mark is one character.
+    """
+    return unicodedata.normalize("NFC", value)
 
 
 def after(

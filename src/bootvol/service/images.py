@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
 
 from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import IImageSource
@@ -42,6 +43,9 @@ class Images:
     async def find(self, caller: Caller, reference: str) -> Image:
         """Find what ``imageRef`` means: an id, a URL that a source reads, or one ending in an id.
 
+        An id may be percent-encoded, as it is in a URL (RFC 3986, section 2.1); where there is an
+        image whose id is just what was written, that one is meant.
+
         :raises ImageNotFound: no source knows it, or may read it.
         :raises InvalidImageRef: it has the form of a URL, but one that serves to deceive.
         :raises SourceFailed: a source does not answer.
@@ -49,6 +53,9 @@ class Images:
         candidates = [reference]
         if "://" in reference:
             candidates.append(reference.rstrip("/").rpartition("/")[2])
+        decoded = unquote(candidates[-1])
+        if decoded != candidates[-1] and decoded.isprintable():
+            candidates.append(decoded)
         for candidate in candidates:
             for source in self._sources.values():
                 try:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from twisted.web.iweb import IRequest
 
-from bootvol.api.lists import text
+from bootvol.api.lists import composed, text
 from bootvol.errors import InvalidRequest
 from bootvol.model import Image
 
@@ -147,13 +147,14 @@ def _filter(request: IRequest, name: str) -> Callable[[Mapping[str, Any]], bool]
     values = given.removeprefix("in:").split(",") if given.startswith("in:") else [given]
     if name in ("protected", "os_hidden"):
         values = [value.lower() for value in values]
+    values = [composed(value) for value in values]
     return lambda each: name in each and _as_text(each[name]) in values
 
 
 def _as_text(value: object) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
-    return None if value is None else str(value)
+    return None if value is None else composed(str(value))
 
 
 def _order(request: IRequest) -> list[tuple[str, bool]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bootvol.api.lists import after, text
+from bootvol.api.lists import after, composed, text
 from bootvol.api.nova import views
 from bootvol.api.nova.calls import Ask, call
 from bootvol.model import Image
@@ -13,7 +13,7 @@ async def list_images(ask: Ask) -> views.Images:
     """List the images that a volume can be created from."""
     name = text(ask.request, b"name")
     found = await ask.core.images.listed(ask.caller)
-    named = [each for each in found if name in (None, each.name)]
+    named = [each for each in found if name is None or composed(name) == composed(each.name)]
     return {"images": [views.image(each) for each in after(ask.request, named, _id)]}
 
 
