@@ -11,6 +11,8 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any, Final
 from uuid import uuid4
 
@@ -57,12 +59,16 @@ from bootvol.service.worker import Concurrency, Worker
 from bootvol.settings import PluginSettings, Settings
 from bootvol.store import claims
 from bootvol.store.database import Database
-from bootvol.threads import Threads
+from bootvol.threads import StillRunning, Threads, at_most
 
-#: Threads for blocking calls of plugins and for hashing: some in any case, and more for each
-#: import, which seldom unpacks, hashes, writes and flushes all at once.
+#: Threads for the blocking calls of one plugin, and as many for hashing and unpacking: some in any
+#: case, and more for each import, which seldom reads, writes and flushes all at once.
 _THREADS: Final = 4
 _THREADS_OF_AN_IMPORT: Final = 4
+#: Seconds beyond ``stop_seconds`` after which the process ends in any case.
+_GRACE: Final = 10.0
+#: Seconds to wait for threads whose jobs have ended already, or have been given up.
+_LAST: Final = 1.0
 _MIB: Final = 1024 * 1024
 
 
@@ -87,6 +93,10 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Return the daemon, not yet started."""
+    from twisted.internet import reactor
+
+    loop: Any = reactor
+    loop.addSystemEventTrigger("before", "shutdown", options.daemon.end_in_any_case)
     return options.daemon
 
 
@@ -109,10 +119,10 @@ class Daemon(Service):
         self._config = config
         self._reactor = reactor
         self._plugins: list[Any] = []
+        self._pools: list[Threads] = []
         lock, self._worker_id = _take_directory(config.state.directory)
         self._locks = [lock]
-        threads = _THREADS + _THREADS_OF_AN_IMPORT * config.imports.concurrent
-        self._threads = Threads(reactor, "bootvol-data", threads)
+        self._threads = self._pool("data")
         self._database = Database(config.database, reactor)
         self._prepare_database()
         self._worker, self.site = self._put_together()
@@ -206,10 +216,18 @@ class Daemon(Service):
             copier,
             importer,
             goldens,
+            [each.name for each in config.sources],
             hypervisor,
             Exports(config.exports, self._threads, self._reactor) if config.exports else None,
             self._reactor,
         )
+
+    def _pool(self, name: str) -> Threads:
+        """Return a new pool of threads, which the daemon starts and stops."""
+        size = _THREADS + _THREADS_OF_AN_IMPORT * self._config.imports.concurrent
+        pool = Threads(self._reactor, f"bootvol-{name}", size)
+        self._pools.append(pool)
+        return pool
 
     def _rates(self) -> RateLimits:
         """Return what bounds how often tenants call."""
@@ -220,7 +238,8 @@ class Daemon(Service):
         return RateLimits(limits, self._reactor)
 
     def _plugin(self, configured: PluginSettings) -> Any:
-        context = PluginContext(self._reactor, self._threads, configured.name)
+        # Calls that never return keep their threads: of this plugin alone.
+        context = PluginContext(self._reactor, self._pool(configured.name), configured.name)
         made = plugins.build(configured.descriptor, configured.options, context)
         self._plugins.append(made)
         return made
@@ -232,26 +251,52 @@ class Daemon(Service):
         """
         # First, while there is no thread that would keep a process alive which cannot listen.
         self._listening.startService()
-        self._threads.start()
+        for pool in self._pools:
+            pool.start()
         self._database.start()
         self._worker.startService()
         super().startService()
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, let go of all work so that it can go on later, then end the threads."""
+        """Stop listening, let go of all work so that it can go on later, then end the threads.
+
+        What hangs is waited for as long as ``stop_seconds`` says, told in the log, and left behind.
+        """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         try:
             await self._listening.stopService()
-            await self._worker.stopService()
-            await self._close_plugins()
+            working = Deferred.fromCoroutine(self._end_work())
+            await at_most(self._reactor, self._config.stop_seconds, working)
+        except StillRunning:
+            for left in self._worker.left() or ["a plugin that does not close"]:
+                self._log.error("left behind, since it hangs: {left}", left=left)
         finally:
-            self._threads.stop()
+            for pool in self._pools:
+                pool.stop(_LAST)
             self._database.stop()
+            # The system lets go of them only when all threads have ended, hanging ones as well.
             for lock in self._locks:
                 os.close(lock)
+
+    def end_in_any_case(self) -> None:
+        """See to it that the process ends, even if its end hangs: call this when that begins.
+
+        The process ends by itself before that, unless something hangs that nobody has a limit for.
+        """
+
+        def end() -> None:
+            sleep(self._config.stop_seconds + _GRACE)
+            self._log.error("the daemon does not end by itself, so it ends at once")
+            os._exit(1)
+
+        Thread(target=end, name="bootvol-end", daemon=True).start()
+
+    async def _end_work(self) -> None:
+        await self._worker.stopService()
+        await self._close_plugins()
 
     async def _close_plugins(self) -> None:
         for plugin in filter(IClosable.providedBy, self._plugins):

@@ -222,6 +222,7 @@ class _Root(Options):
     """The file as a whole; the plugins' tables are read in a second step."""
 
     availability_zone: str = Field(default="nova", min_length=1, max_length=255)
+    stop_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
     api: Api = Api()
     state: State
     quota: Quota = Quota()
@@ -257,11 +258,13 @@ class _Root(Options):
 class Settings:
     """Everything the daemon is told; paths are absolute.
 
+    :ivar stop_seconds: how long the daemon waits at its end for work that hangs.
     :ivar hypervisor: what runs servers; None where nothing does.
     :ivar exports: None where hypervisors open volumes where they lie.
     """
 
     availability_zone: str
+    stop_seconds: float
     api: Api
     state: State
     quota: Quota
@@ -299,6 +302,7 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
     identity = {"name": "identity", "plugin": "static", **root.identity}
     return Settings(
         availability_zone=root.availability_zone,
+        stop_seconds=root.stop_seconds,
         api=root.api,
         state=root.state,
         quota=root.quota,

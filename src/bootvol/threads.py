@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -58,6 +58,37 @@ async def outlast(running: Deferred[T], undo: Callable[[T], Deferred[Any]] | Non
     return result
 
 
+class StillRunning(Exception):
+    """What was waited for has not ended in time; nothing waits for its result any more."""
+
+
+async def at_most(clock: IReactorTime, seconds: float, running: Deferred[T]) -> T:
+    """Await ``running``, but no longer than so many seconds.
+
+    Unlike a cancellation, which a thread cannot hear, this returns in any case.  What ``running``
+    results in later is dropped.  A cancellation is passed on to ``running`` and raised at once.
+
+    :returns: what ``running`` results in.
+    :raises StillRunning: ``running`` has not ended by then; it goes on.
+    """
+    waiting: Deferred[T] = Deferred(lambda _: running.cancel())
+
+    def ended(result: T | Failure) -> None:
+        if not waiting.called:
+            waiting.callback(cast("T", result))
+
+    def late() -> None:
+        waiting.errback(StillRunning())
+
+    timer = clock.callLater(seconds, late)
+    running.addBoth(ended)
+    try:
+        return await waiting
+    finally:
+        if timer.active():
+            timer.cancel()
+
+
 class Threads:
     """A pool of threads with one purpose and an upper bound.
 
@@ -70,15 +101,29 @@ class Threads:
 
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
         self._reactor = reactor
+        self._name = name
         self._pool = ThreadPool(minthreads=0, maxthreads=size, name=name)
+        # A thread whose call never returns must not keep the process alive.
+        self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
 
     def start(self) -> None:
         """Let calls run.  Call it after any fork: threads do not survive one."""
         self._pool.start()
 
-    def stop(self) -> None:
-        """Wait for the calls under way and end the threads."""
-        self._pool.stop()
+    def stop(self, patience: float | None = None) -> bool:
+        """Wait for the calls under way and end the threads.  Blocks.
+
+        :param patience: seconds to wait at most; None waits for as long as the calls take.
+        :returns: whether all threads have ended.  Those that have not are left to end with their
+            calls, or with the process.
+        """
+        if patience is None:
+            self._pool.stop()
+            return True
+        stopping = Thread(target=self._pool.stop, name=f"{self._name}-stop", daemon=True)
+        stopping.start()
+        stopping.join(patience)
+        return not stopping.is_alive()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call in a thread, and return or raise what it does.

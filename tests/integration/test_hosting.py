@@ -108,7 +108,7 @@ class World:
         backends = Backends([self.backend])
         self.quotas = Quotas(self.database, Quota(-1, -1, -1, -1))
         tools = Tools(
-            "d", self.database, backends, no, no, goldens, self.hypervisor, self.exports, loop
+            "d", self.database, backends, no, no, goldens, [], self.hypervisor, self.exports, loop
         )
         self.worker = Worker(Concurrency(1), tools)
         now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes

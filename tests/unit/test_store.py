@@ -66,9 +66,9 @@ def an_import(
 def a_claim(db: Connection, holder: str, *, bootable: bool, **more: Any) -> Any:
     """Claim as a worker does that has one backend and no other job."""
     mine = {"backends": ["b"], "zeroed": [], "busy": {kind: [] for kind in Kind}, **more}
-    full = mine.pop("full", [])
+    sources = mine.pop("sources", ["s", "another"])
     claimer = claims.Holder(holder, daemon=holder.split("/")[0], serves=True, **mine)
-    return line.claim(db, claimer, full) if bootable else queue.claim_quick(db, claimer)
+    return line.claim(db, claimer, sources) if bootable else queue.claim_quick(db, claimer)
 
 
 def described(database: Database) -> dict[str, Any]:
@@ -408,10 +408,10 @@ def test_a_volume_that_has_failed_waits_for_nobody(db: Connection) -> None:
 def test_imports_of_a_full_source_are_overtaken(db: Connection) -> None:
     first, second = an_import(db, "1", source="full"), an_import(db, "2", source="other")
     assert imports.get(db, "t", second).position == 2
-    claimed = a_claim(db, "a", bootable=True, full=["full"])
+    claimed = a_claim(db, "a", bootable=True, sources=["other"])
     assert claimed is not None
     assert claimed.id == second
-    assert a_claim(db, "a", bootable=True, full=["full"]) is None
+    assert a_claim(db, "a", bootable=True, sources=["other"]) is None
     assert imports.get(db, "t", first).position == 1
     assert imports.get(db, "t", second).position is None
 

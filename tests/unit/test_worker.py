@@ -122,7 +122,16 @@ class Bench:
         backends = Backends([backend] if backend else [self.backend, self.spare])
         no_copier: Any = None
         tools = Tools(
-            name, self.database, backends, no_copier, importer, goldens, None, exports, self.clock
+            name,
+            self.database,
+            backends,
+            no_copier,
+            importer,
+            goldens,
+            ["s", "another"],
+            None,
+            exports,
+            self.clock,
         )
         return Worker(limits, tools)
 

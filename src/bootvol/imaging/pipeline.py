@@ -87,6 +87,7 @@ class Copy:
     :param clock: the reactor.
     :param every: bytes between two flushes.
     :ivar offset: how much of the image is on the volume, without a gap, in bytes.
+    :ivar read_back: how much of what is on the volume has been read again, in bytes.
     :ivar size: of the image in bytes, unpacked, where that is known.
     :ivar checkpoint: how much of that is durable; None while nothing is, or where the source
         cannot tell one image from another.
@@ -122,7 +123,7 @@ class Copy:
         self._landed: dict[int, _Chunk] = {}
         self._validator: str | None = None
         self._broken_off: ImportFailed | None = None
-        self.offset = 0
+        self.offset = self.read_back = 0
         self.size: int | None = None
         self.checkpoint: Checkpoint | None = None
 
@@ -164,6 +165,7 @@ class Copy:
                     offset, buffer[: up_to_block(length, self._capabilities.block_size)]
                 )
                 await self._threads.run(take, offset, buffer[:length])
+                self.read_back = offset + length
 
     async def run(
         self, stream: IImageStream, writer: IVolumeWriter, *, plain: bool = False

@@ -69,6 +69,11 @@ class _Moving(Task):
         super().__init__(volume.id, tools)
         self.volume = volume
 
+    @property
+    def backend(self) -> str:
+        """The volume's backend."""
+        return self.volume.backend
+
     async def begin(self, claim: Held) -> tuple[Attachment, Server | None]:
         """Note whose attachment it is from now on; return it, and its server if it runs here."""
         ours = self.tools.exports is not None or self.tools.hypervisor is not None

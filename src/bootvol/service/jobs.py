@@ -83,7 +83,7 @@ class Job:
                 )
         except Exception:
             # The claim stays until it runs out; then the work is tried again.
-            self._log.failure("could not settle {task}", task=self._called())
+            self._log.failure("could not settle {task}", task=self)
         finally:
             renewing.stop()
             if self._expiry is not None and self._expiry.active():
@@ -97,7 +97,7 @@ class Job:
         except CancelledError:
             pass
         except Exception:
-            self._log.failure("could not tidy up after {task}", task=self._called())
+            self._log.failure("could not tidy up after {task}", task=self)
 
     async def _attempt(self) -> None:
         try:
@@ -116,7 +116,7 @@ class Job:
     async def _fail(self, error: Exception) -> None:
         """Put right what can be, and keep the reason."""
         if not isinstance(error, BootvolError):
-            self._log.failure("{task} failed", task=self._called())
+            self._log.failure("{task} failed", task=self)
         # Whose claim has run out must not touch what another is making by now.
         await self.keep()
         event = Event.FAIL
@@ -125,7 +125,7 @@ class Job:
         except CancelledError:
             raise
         except Exception:
-            self._log.failure("{task} is not undone", task=self._called())
+            self._log.failure("{task} is not undone", task=self)
         await self._settle(event, reason(error))
 
     async def _renew(self) -> None:
@@ -137,7 +137,7 @@ class Job:
             if not self._settling:
                 self.cancel()
         except Exception:
-            self._log.failure("the claim of {task} is not renewed", task=self._called())
+            self._log.failure("the claim of {task} is not renewed", task=self)
 
     async def keep(self) -> None:
         """Renew the lease and write the progress down.
@@ -188,5 +188,6 @@ class Job:
         if columns:
             task.record(db, columns)
 
-    def _called(self) -> str:
-        return f"{type(self.task).__name__} of {self.task.kind} {self.task.id}"
+    def __str__(self) -> str:
+        where = f" on backend {self.task.backend}" if self.task.backend else ""
+        return f"{type(self.task).__name__} of {self.task.kind} {self.task.id}{where}"

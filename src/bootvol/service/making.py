@@ -58,6 +58,14 @@ class Making(_OnBackend):
 
     statuses = MAKING
 
+    def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
+        super().__init__(subject, tools)
+        self._progress = Progress(tools.clock.seconds())
+
+    def mark(self) -> object:
+        """See :meth:`Task.mark`."""
+        return self._progress.mark()
+
     async def undo(self) -> Event:
         """Give the space back."""
         await self.remove()
@@ -84,7 +92,7 @@ class Making(_OnBackend):
         async def make() -> None:
             # An earlier attempt may have left anything.
             await self.remove()
-            await duplicate(self.tools.copier, origin, place)
+            await duplicate(self.tools.copier, origin, place, self._progress)
 
         await self.with_room(make)
 
@@ -104,6 +112,9 @@ class MakeBlank(Making):
     """Makes a volume of zeros."""
 
     kind = Kind.VOLUME
+
+    def mark(self) -> None:
+        """See :meth:`Task.mark`: backends do not tell how far they have zeroed a volume."""
 
     async def work(self, claim: Held) -> Event:
         """Allocate it, and zero what is there already."""
@@ -127,7 +138,6 @@ class MakeFromImage(Making):
         super().__init__(volume, tools)
         self._volume = volume
         self._source = source
-        self._progress = Progress(tools.clock.seconds())
         self._failed_for_all = False
 
     @property

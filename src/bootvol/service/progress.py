@@ -40,6 +40,10 @@ class Progress:
     cached: bool | None = None
     cloned: int | None = None
 
+    def mark(self) -> object:
+        """Return something that changes whenever the import comes further."""
+        return self.phase, self.bytes_done, self.copy and self.copy.read_back
+
     def start(self, task: Import) -> None:
         """Note that the import begins, or that what failed of it is tried once more."""
         if self.staged:

@@ -29,6 +29,7 @@ class Tools:
     """What tasks work with.
 
     :ivar daemon: the name by which servers and exports are this daemon's.
+    :ivar sources: the names of the configured image sources.
     :ivar hypervisor: None where servers are run elsewhere.
     :ivar exports: None where hypervisors open volumes where they lie.
     """
@@ -39,6 +40,7 @@ class Tools:
     copier: Copier
     importer: Importer
     goldens: Goldens
+    sources: Collection[str]
     hypervisor: IHypervisor | None
     exports: Exports | None
     clock: IReactorTime
@@ -79,6 +81,10 @@ class Task:
     @property
     def backend(self) -> str | None:
         """The backend whose volumes it works on, if it is that of one."""
+        return None
+
+    def mark(self) -> object:
+        """Return something that changes as the work goes on; None where that cannot be told."""
         return None
 
     async def work(self, claim: Held) -> Event:

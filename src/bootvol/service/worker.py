@@ -2,14 +2,18 @@
 
 The status of a volume, snapshot or server is the intent.  Imports may take hours, copies of volumes
 minutes, and so may zeroing the volumes of backends that hand out old blocks; what guests have a say
-in, as long as they like; all else is quick.  Each has a lane with a limit of its own, so that a
+in, as long as they like; all else is quick.  Each has a lane with limits of its own, so that a
 removal never waits for a download.
+
+A backend or a source may hang: a call to it may never return, and neither does the job that waits
+for the call.  So each lane counts the jobs of each backend apart, and counts no job that has made
+no progress for :data:`STALL` seconds: other backends and sources get their turn.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -34,19 +38,25 @@ from bootvol.store import volumes as volume_rows
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
-#: How many quick jobs run at once, how many copies of volumes, how many volumes are zeroed, and how
-#: many servers are started or ended, or have a disk plugged in or out: that is waiting mostly.
+#: Seconds without progress after which an import or a copy does not count as running any more.
+STALL: Final = 10.0
+#: How many quick jobs run at once on a backend, how many copies of volumes, how many volumes are
+#: zeroed, and how many have a disk plugged in or out.  The last is the limit of servers that are
+#: started or ended, too: that is waiting mostly.
 _QUICK: Final = 4
 _COPIES: Final = 2
 _ZEROINGS: Final = 2
 _HOSTING: Final = 16
+#: A backend has at most so many times the limit of a lane, counting what makes no progress.
+_STALLED: Final = 4
 
 
 @attrs.frozen
 class Concurrency:
     """How many imports a worker runs at once.
 
-    :ivar total: all together.
+    :ivar total: all together that make progress, and in any case those from one source onto one
+        backend.
     :ivar backends: onto a backend, by its name; one that is not there has no limit of its own.
     :ivar sources: from a source, likewise.
     """
@@ -68,12 +78,13 @@ class Worker(Service):
         self._tools = tools
         self._limits = imports
         self._jobs: set[Job] = set()
+        self._marks: dict[Job, tuple[object, float]] = {}
         self._lanes = [
-            _Lane(self._claim_import, imports.total, self.wake),
-            _Lane(lambda: self._claim(queue.claim_copy), _COPIES, self.wake),
-            _Lane(lambda: self._claim(queue.claim_zeroing), _ZEROINGS, self.wake),
-            _Lane(lambda: self._claim(queue.claim_hosting), _HOSTING, self.wake),
-            _Lane(lambda: self._claim(queue.claim_quick), _QUICK, self.wake),
+            _Lane(self._claim_import, self.wake),
+            _Lane(self._claiming(queue.claim_copy, _COPIES), self.wake),
+            _Lane(self._claiming(queue.claim_zeroing, _ZEROINGS), self.wake),
+            _Lane(self._claiming(queue.claim_hosting, _HOSTING), self.wake),
+            _Lane(self._claiming(queue.claim_quick, _QUICK), self.wake),
         ]
         self._begun: Deferred[None] = succeed(None)
         self._ready = False
@@ -137,28 +148,65 @@ class Worker(Service):
             if (task.kind, task.id) == (kind, number) and not MAKING.isdisjoint(task.statuses):
                 job.cancel()
 
-    async def _claim_import(self) -> Job | None:
-        """Claim the next import and start it; None if there is none."""
-        imports = [job.task for job in self._jobs if job.task.source is not None]
-        holder = self._holder(_full(self._limits.backends, [task.backend for task in imports]))
-        full = _full(self._limits.sources, [task.source for task in imports])
+    def left(self) -> Sequence[str]:
+        """Return what the jobs that have not ended are called, for people."""
+        return sorted(str(job) for job in self._jobs)
+
+    async def _claim_import(self, running: Collection[Job]) -> Job | None:
+        """Claim the next import and start it; None if there is none, or no more may run."""
+        limits, tasks = self._limits, [job.task for job in running]
+        if len(self._lively(running)) >= limits.total:
+            return None
+        holder = self._holder(_full(limits.backends, [task.backend for task in tasks]))
+        pairs = Counter((task.backend or "", task.source or "") for task in tasks)
+        full = [pair for pair, count in pairs.items() if count >= limits.total]
+        sources = set(self._tools.sources) - _full(limits.sources, [task.source for task in tasks])
         asked = self._tools.clock.seconds()
-        found = await self._tools.database.write_unseen(_claimed_import, holder, full)
+        found = await self._tools.database.write_unseen(_claimed_import, holder, sources, full)
         if found is None:
             return None
         return self._start(holder, making.MakeFromImage(*found, self._tools), asked)
 
-    async def _claim(
-        self, query: Callable[[Db, claims.Holder], queue.Subject | None]
-    ) -> Job | None:
-        """Claim what else there is to do and start on it; None if there is nothing."""
-        holder = self._holder()
-        asked = self._tools.clock.seconds()
-        found = await self._tools.database.write_unseen(query, holder)
-        return None if found is None else self._start(holder, _task(found, self._tools), asked)
+    def _claiming(
+        self, query: Callable[[Db, claims.Holder], queue.Subject | None], limit: int
+    ) -> Callable[[Collection[Job]], Coroutine[Any, Any, Job | None]]:
+        """Return what claims one kind of work and starts on it.
 
-    def _holder(self, full: Collection[str] = ()) -> claims.Holder:
-        """Return a new holder, which may not work on the backends that are ``full``."""
+        :param limit: how many jobs there may be on each backend at once.
+        """
+
+        async def claim(running: Collection[Job]) -> Job | None:
+            often = Counter(job.task.backend for job in self._lively(running))
+            # However many of them make no progress, there is an end.
+            often |= Counter(
+                {
+                    name: count // _STALLED
+                    for name, count in Counter(job.task.backend for job in running).items()
+                }
+            )
+            holder = self._holder({name for name, count in often.items() if count >= limit})
+            asked = self._tools.clock.seconds()
+            found = await self._tools.database.write_unseen(query, holder)
+            return None if found is None else self._start(holder, _task(found, self._tools), asked)
+
+        return claim
+
+    def _lively(self, jobs: Collection[Job]) -> Collection[Job]:
+        """Return the jobs that have made progress of late, and those that cannot tell."""
+        now = self._tools.clock.seconds()
+        for job in jobs:
+            mark = job.task.mark()
+            if job not in self._marks or self._marks[job][0] != mark:
+                self._marks[job] = mark, now
+        return [
+            job for job in jobs if self._marks[job][0] is None or now - self._marks[job][1] < STALL
+        ]
+
+    def _holder(self, full: Collection[str | None] = ()) -> claims.Holder:
+        """Return a new holder.
+
+        :param full: the backends that no more work may be done on; None stands for servers.
+        """
         backends = self._tools.backends
         busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for job in self._jobs:
@@ -170,10 +218,10 @@ class Worker(Service):
             zeroed=[
                 name
                 for name in backends.names
-                if not backends.named(name).capabilities.reads_zero_when_new
+                if name not in full and not backends.named(name).capabilities.reads_zero_when_new
             ],
             busy=busy,
-            serves=self._tools.hypervisor is not None,
+            serves=self._tools.hypervisor is not None and None not in full,
         )
 
     def _start(self, holder: claims.Holder, task: Task, asked: float) -> Job:
@@ -182,6 +230,7 @@ class Worker(Service):
 
         def ended(_result: None) -> None:
             self._jobs.discard(job)
+            self._marks.pop(job, None)
 
         job.ended.addBoth(ended)
         if not self.running:
@@ -191,10 +240,10 @@ class Worker(Service):
 
 
 def _claimed_import(
-    db: Db, holder: claims.Holder, full: Collection[str]
+    db: Db, holder: claims.Holder, sources: Collection[str], full: Collection[tuple[str, str]]
 ) -> tuple[Volume, str] | None:
     """Claim the next import; return its volume and its source; None if there is none."""
-    row = line.claim(db, holder, full)
+    row = line.claim(db, holder, sources, full)
     task = import_rows.find(db, row.id) if row is not None else None
     return (volume_rows.of_row(row), task.image.source) if row is not None and task else None
 
@@ -224,10 +273,9 @@ def _full(limits: Mapping[str, int], running: Collection[str | None]) -> set[str
 
 
 class _Lane:
-    """Claims one kind of work while there is some and the limit is not reached.
+    """Claims one kind of work while there is some and its limits allow more.
 
-    :param claim: starts a job if there is work.
-    :param limit: how many jobs at once.
+    :param claim: gets the lane's jobs that run; starts one more if there is work for it.
     :param wake_all: called when a job has ended: even its own volume may be work again, for
         another lane (an import that was cancelled is to be removed).
     """
@@ -236,12 +284,11 @@ class _Lane:
 
     def __init__(
         self,
-        claim: Callable[[], Coroutine[Any, Any, Job | None]],
-        limit: int,
+        claim: Callable[[Collection[Job]], Coroutine[Any, Any, Job | None]],
         wake_all: Callable[[], None],
     ) -> None:
         self._claim = claim
-        self._free = limit
+        self._running: set[Job] = set()
         self._wake_all = wake_all
         self._looking = False
         self._look_ended: Deferred[None] = succeed(None)
@@ -260,18 +307,18 @@ class _Lane:
 
     async def _look(self) -> None:
         try:
-            while self._again and self._free:
+            while self._again:
                 self._again = False
-                job = await self._claim()
+                job = await self._claim(self._running)
                 if job is not None:
-                    self._free -= 1
                     self._again = True
-                    job.ended.addBoth(self._job_ended)
+                    self._running.add(job)
+                    job.ended.addBoth(self._job_ended, job)
         except Exception:
             self._log.failure("cannot look for work")
         finally:
             self._looking = False
 
-    def _job_ended(self, _result: None) -> None:
-        self._free += 1
+    def _job_ended(self, _result: None, job: Job) -> None:
+        self._running.discard(job)
         self._wake_all()

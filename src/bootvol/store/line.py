@@ -30,17 +30,25 @@ _OTHERS: Final = volumes.alias("others")
 _OTHER_IMPORTS: Final = imports.alias("other_imports")
 
 
-def claim(connection: Connection, holder: claims.Holder, full: Collection[str]) -> Row[Any] | None:
+def claim(
+    connection: Connection,
+    holder: claims.Holder,
+    sources: Collection[str],
+    full: Collection[tuple[str, str]] = (),
+) -> Row[Any] | None:
     """Claim the first import in line that may be claimed; return its volume's row, or None.
 
-    :param full: names of the sources whose imports may not be claimed.
+    :param sources: names of the sources whose imports may be claimed.
+    :param full: names of a backend and a source, of which no more imports may run from the one onto
+        the other.
     """
     line = _line()
     waiting = (
         select(line.c.id)
         .where(
             line.c.backend.in_(holder.backends),
-            line.c.source.not_in(full),
+            line.c.source.in_(sources),
+            *(~and_(line.c.backend == one, line.c.source == two) for one, two in full),
             line.c.id.not_in(holder.busy[Kind.VOLUME]),
         )
         .order_by(line.c.position)
