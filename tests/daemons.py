@@ -154,6 +154,10 @@ class Running:
             self._stopped = True
             await self._daemon.stopService()
 
+    async def reload(self) -> None:
+        """Reload as SIGHUP does."""
+        await self._daemon.reload()
+
     async def request(
         self,
         method: str,

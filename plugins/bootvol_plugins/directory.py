@@ -21,13 +21,15 @@ import os
 import stat
 import tomllib
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field, ValidationError, field_validator
 from zope.interface import implementer
 
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import (
     IFileStream,
@@ -261,4 +263,9 @@ def _make(options: DirectoryOptions, context: PluginContext) -> DirectorySource:
     return DirectorySource(context.name, options.directory, context.threads)
 
 
-PLUGIN = SourcePlugin(DirectoryOptions, _make)
+def _check(options: DirectoryOptions) -> Iterator[Mistake]:
+    # The folder may come later: until then the source has no images.
+    yield from checks.readable_folder("directory", options.directory, fatal=False)
+
+
+PLUGIN = SourcePlugin(DirectoryOptions, _make, _check)

@@ -24,6 +24,8 @@ from typing import Final
 
 from zope.interface import implementer
 
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.devices import OpenDevice, failures
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
 from bootvol.interfaces import (
@@ -311,4 +313,12 @@ def _make(options: FileOptions, context: PluginContext) -> FileBackend:
     return FileBackend(context.name, directory, context.threads, mounted, clones)
 
 
-PLUGIN = BackendPlugin(FileOptions, _make)
+def _check(options: FileOptions) -> Iterator[Mistake]:
+    directory = options.directory
+    yield from checks.folder("directory", directory)
+    if options.mounted and not directory.is_mount():
+        remedy = "Mount the disk, or set mounted to false."
+        yield Mistake("directory", directory, "nothing is mounted there", remedy, fatal=False)
+
+
+PLUGIN = BackendPlugin(FileOptions, _make, _check)

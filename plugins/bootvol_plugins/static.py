@@ -6,11 +6,11 @@ from hashlib import sha256
 from typing import Final
 
 import attrs
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from zope.interface import implementer
 
 from bootvol.errors import Unauthorized
-from bootvol.interfaces import IdentityPlugin, IIdentity, PluginContext
+from bootvol.interfaces import IdentityPlugin, IIdentity, IReloadable, PluginContext
 from bootvol.model import Caller
 from bootvol.options import Options
 
@@ -35,18 +35,30 @@ class StaticOptions(Options):
     ``roles``.
     """
 
+    @field_validator("tokens")
+    @classmethod
+    def _differ(cls, value: list[Token]) -> list[Token]:
+        seen: dict[str, Token] = {}
+        for each in value:
+            first = seen.setdefault(each.token.get_secret_value(), each)
+            if first is not each:
+                raise ValueError(
+                    f"the user {first.user!r} of tenant {first.tenant!r} and the user"
+                    f" {each.user!r} of tenant {each.tenant!r} have the same token"
+                )
+        return value
 
-@implementer(IIdentity)
+
+@implementer(IIdentity, IReloadable)
 class StaticIdentity:
     """Knows tokens by their digest, so that looking one up tells nothing by its time."""
 
     def __init__(self, options: StaticOptions) -> None:
-        self._callers = {
-            _digest(each.token.get_secret_value()): Caller(
-                each.user, each.tenant, frozenset(each.roles or _ROLES)
-            )
-            for each in options.tokens
-        }
+        self._callers = _callers(options)
+
+    async def reload(self, settings: StaticOptions) -> None:
+        """See :meth:`bootvol.interfaces.IReloadable.reload`."""
+        self._callers = _callers(settings)
 
     async def authenticate(self, token: str) -> Caller:
         """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""
@@ -56,6 +68,15 @@ class StaticIdentity:
             raise Unauthorized from None
         # The operator may have named here what an image source knows its callers by.
         return attrs.evolve(caller, token=token)
+
+
+def _callers(options: StaticOptions) -> dict[bytes, Caller]:
+    return {
+        _digest(each.token.get_secret_value()): Caller(
+            each.user, each.tenant, frozenset(each.roles or _ROLES)
+        )
+        for each in options.tokens
+    }
 
 
 def _digest(token: str) -> bytes:

@@ -1,7 +1,6 @@
 """The daemon: puts the parts together as Twisted services, and nothing else does.
 
-``twistd bootvol --config FILE`` finds :class:`Options` and :func:`makeService` here, by way of
-``twisted/plugins/bootvol_service.py``.
+:mod:`bootvol.tap` starts the daemon under ``twistd``.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -17,12 +17,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 from twisted.application import strports
-from twisted.application.service import IService, MultiService, Service
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python import usage
 
-from bootvol import plugins, settings
+from bootvol import plugins
 from bootvol.api.channels import ApiSite
 from bootvol.api.embedded.identity import dialects
 from bootvol.api.embedded.images import ImageApi
@@ -32,7 +31,6 @@ from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.api.tls import ModernTls
-from bootvol.clocks import use_steady_clock
 from bootvol.errors import BootvolError, ConfigurationError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
@@ -42,6 +40,7 @@ from bootvol.imaging.sandbox import Sandbox
 from bootvol.interfaces import IClosable, IHypervisor, PluginContext
 from bootvol.login import ILogin
 from bootvol.model import GIB, Flavor
+from bootvol.reload import Reloader
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
@@ -72,34 +71,6 @@ _LAST: Final = 1.0
 _MIB: Final = 1024 * 1024
 
 
-class Options(usage.Options):
-    """What ``twistd bootvol`` takes."""
-
-    optParameters: Final = [["config", "c", "twistd.conf", "the configuration file"]]
-
-    def postOptions(self) -> None:
-        """Put the daemon together, so that what is wrong is said before anything is started.
-
-        :raises usage.UsageError: a mistake; twistd shows it and exits non-zero.
-        """
-        from twisted.internet import reactor
-
-        use_steady_clock(reactor)
-        try:
-            self.daemon = Daemon(settings.load(Path(self["config"])), reactor)
-        except ConfigurationError as error:
-            raise usage.UsageError(str(error)) from error
-
-
-def makeService(options: Options) -> IService:
-    """Return the daemon, not yet started."""
-    from twisted.internet import reactor
-
-    loop: Any = reactor
-    loop.addSystemEventTrigger("before", "shutdown", options.daemon.end_in_any_case)
-    return options.daemon
-
-
 class Daemon(Service):
     """Everything that runs in one process: the API above, the worker below, threads and database.
 
@@ -110,7 +81,7 @@ class Daemon(Service):
 
     _log = Logger()
 
-    def __init__(self, config: Settings, reactor: Any) -> None:
+    def __init__(self, config: Settings, reactor: Any, warnings: Sequence[str] = ()) -> None:
         """Blocks on the disk and the database: the reactor does not run yet.
 
         :raises ConfigurationError: the machine is not as the configuration says, or another
@@ -118,7 +89,8 @@ class Daemon(Service):
         """
         self._config = config
         self._reactor = reactor
-        self._plugins: list[Any] = []
+        self._warnings = warnings
+        self._plugins: dict[str, Any] = {}
         self._pools: list[Threads] = []
         lock, self._worker_id = _take_directory(config.state.directory)
         self._locks = [lock]
@@ -127,9 +99,12 @@ class Daemon(Service):
         self._prepare_database()
         self._worker, self.site = self._put_together()
         self._listening = MultiService()
-        serving: Any = ModernTls(reactor)
+        certificates = {}
         for endpoint in config.api.listen:
+            serving: Any = ModernTls(reactor, endpoint)
             strports.service(endpoint, self.site, serving).setServiceParent(self._listening)
+            certificates[endpoint] = serving.reload
+        self._reloader = Reloader(config, self._plugins, certificates, self._threads)
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
@@ -144,10 +119,14 @@ class Daemon(Service):
 
     def _put_together(self) -> tuple[Worker, ApiSite]:
         config = self._config
-        identity = self._plugin(config.identity)
-        images = Images({each.name: self._plugin(each) for each in config.sources})
-        backends = Backends([self._plugin(each) for each in config.backends])
-        hypervisor = self._plugin(config.hypervisor) if config.hypervisor else None
+        for place, configured in config.plugins():
+            self._plugins[place] = self._plugin(configured)
+        identity = self._plugins["identity"]
+        hypervisor = self._plugins.get("hypervisor")
+        images = Images(
+            {each.name: self._plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)}
+        )
+        backends = Backends([self._plugins[f"backends[{n}]"] for n in range(len(config.backends))])
         tools = self._tools(images, backends, hypervisor)
         concurrency = Concurrency(
             config.imports.concurrent,
@@ -240,15 +219,19 @@ class Daemon(Service):
     def _plugin(self, configured: PluginSettings) -> Any:
         # Calls that never return keep their threads: of this plugin alone.
         context = PluginContext(self._reactor, self._pool(configured.name), configured.name)
-        made = plugins.build(configured.descriptor, configured.options, context)
-        self._plugins.append(made)
-        return made
+        return plugins.build(configured.descriptor, configured.options, context)
+
+    def reload(self) -> Deferred[None]:
+        """Apply what the configuration file says now: see :class:`bootvol.reload.Reloader`."""
+        return self._reloader.reload()
 
     def startService(self) -> None:
         """Listen and work.
 
         :raises twisted.internet.error.CannotListenError: somebody else listens there.
         """
+        for warning in self._warnings:
+            self._log.warn("{warning}", warning=warning)
         # First, while there is no thread that would keep a process alive which cannot listen.
         self._listening.startService()
         for pool in self._pools:
@@ -299,7 +282,7 @@ class Daemon(Service):
         await self._close_plugins()
 
     async def _close_plugins(self) -> None:
-        for plugin in filter(IClosable.providedBy, self._plugins):
+        for plugin in filter(IClosable.providedBy, self._plugins.values()):
             try:
                 await IClosable(plugin).close()
             except BootvolError:

@@ -21,13 +21,14 @@ Rules that hold for every method here:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
 from pydantic import BaseModel
 from zope.interface import Attribute, Interface
 
+from bootvol.checks import Mistake
 from bootvol.model import Caller, Connection, Disk, Image, Machine
 from bootvol.threads import Threads
 
@@ -288,6 +289,19 @@ class IClosable(Interface):
         """
 
 
+class IReloadable(Interface):
+    """Optional interface of a plugin of any kind: takes new settings while the daemon runs."""
+
+    async def reload(settings: Any) -> None:
+        """Replace the settings.  Runs when the operator sends SIGHUP.
+
+        Failed or cancelled, the plugin goes on with the settings that it had.
+
+        :param settings: an instance of the descriptor's ``settings``.
+        :raises bootvol.errors.ConfigurationError: if the new settings cannot be used.
+        """
+
+
 class IHypervisor(Interface):
     """Runs servers (virtual machines) that outlive the daemon, whatever becomes of that.
 
@@ -402,6 +416,12 @@ class PluginContext:
     now: Callable[[], float] = time.time
 
 
+#: Checks the machine for what an instance of the plugin's ``settings`` names: yields each fault.
+#: Blocks; changes nothing; runs before ``factory``, at the start of the daemon and in
+#: ``bootvol check-config --machine``.  See :mod:`bootvol.checks`.
+Check = Callable[[Any], Iterable[Mistake]]
+
+
 @attrs.frozen
 class SourcePlugin:
     """Describes a kind of image source.  ``factory`` gets an instance of ``settings``.
@@ -411,6 +431,7 @@ class SourcePlugin:
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IImageSource]
+    check: Check | None = None
 
 
 @attrs.frozen
@@ -422,6 +443,7 @@ class BackendPlugin:
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IBlockBackend]
+    check: Check | None = None
 
 
 @attrs.frozen
@@ -430,6 +452,7 @@ class IdentityPlugin:
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IIdentity]
+    check: Check | None = None
 
 
 @attrs.frozen
@@ -438,3 +461,4 @@ class HypervisorPlugin:
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IHypervisor]
+    check: Check | None = None

@@ -7,27 +7,22 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import attrs
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from bootvol import plugins
+from bootvol import contradictions, plugins
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, HypervisorPlugin, IdentityPlugin, SourcePlugin
-from bootvol.options import BASE, ConfigPath, Options
+from bootvol.options import ConfigPath, Options
 from bootvol.policy import Policy
+from bootvol.validation import validate
 
-#: Keys whose values are secrets: a mistake in one is told without its value.
-_SECRET: Final = frozenset(
-    {"token", "tokens", "password", "password_hash", "secret", "secret_hash", "url"}
-)
-
-Model = TypeVar("Model", bound=BaseModel)
 Limit = Annotated[int, Field(ge=-1)]
 #: At least one at once.
 Concurrent = Annotated[int, Field(ge=1, strict=True)]
@@ -74,7 +69,7 @@ class State(Options):
             backend = make_url(value).get_backend_name()
         except ArgumentError:
             raise ValueError("this is not a database URL") from None
-        if backend not in {"sqlite", "postgresql"}:
+        if backend not in {"sqlite", "postgresql"} or not make_url(value).database:
             raise ValueError("the database is either sqlite:///PATH or postgresql://HOST/NAME")
         return value
 
@@ -259,10 +254,12 @@ class Settings:
     """Everything the daemon is told; paths are absolute.
 
     :ivar stop_seconds: how long the daemon waits at its end for work that hangs.
+    :ivar file: the configuration file.
     :ivar hypervisor: what runs servers; None where nothing does.
     :ivar exports: None where hypervisors open volumes where they lie.
     """
 
+    file: Path
     availability_zone: str
     stop_seconds: float
     api: Api
@@ -278,6 +275,16 @@ class Settings:
     backends: tuple[PluginSettings, ...]
     sources: tuple[PluginSettings, ...]
     database: URL
+
+    def plugins(self) -> Iterator[tuple[str, PluginSettings]]:
+        """Yield each configured plugin, and the place of its table in the file."""
+        yield "identity", self.identity
+        if self.hypervisor is not None:
+            yield "hypervisor", self.hypervisor
+        for n, each in enumerate(self.backends):
+            yield f"backends[{n}]", each
+        for n, each in enumerate(self.sources):
+            yield f"sources[{n}]", each
 
 
 def load(path: Path) -> Settings:
@@ -298,9 +305,10 @@ def load(path: Path) -> Settings:
 def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
     base = path.absolute().parent
     # An absent table is an empty one: its default paths still have to be made absolute.
-    root = _validate(path, "", _Root, {"state": {}, "imports": {}, **tables}, base)
+    root = validate(path, "", _Root, {"state": {}, "imports": {}, **tables}, base)
     identity = {"name": "identity", "plugin": "static", **root.identity}
-    return Settings(
+    found = Settings(
+        file=path,
         availability_zone=root.availability_zone,
         stop_seconds=root.stop_seconds,
         api=root.api,
@@ -308,7 +316,7 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         quota=root.quota,
         imports=root.imports,
         identity=_plugin(path, "identity", IdentityPlugin, identity, base),
-        policy=_validate(path, "policy", Policy, root.policy, base),
+        policy=validate(path, "policy", Policy, root.policy, base),
         hypervisor=_hypervisor(path, root.hypervisor, base),
         exports=_exports(path, root.exports, base),
         rate_limits=tuple(root.rate_limits),
@@ -323,6 +331,29 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         ),
         database=_database(root.state.url, base),
     )
+    if mistakes := list(_contradictions(found)):
+        raise ConfigurationError("\n".join(f"{path}: {each}" for each in mistakes))
+    return found
+
+
+def _contradictions(found: Settings) -> Iterator[str]:
+    stores = {"state.directory": found.state.directory}
+    others = {"imports.spool": found.imports.spool}
+    if found.exports is not None:
+        stores["exports.directory"] = found.exports.directory
+    if found.database.get_backend_name() == "sqlite":
+        others["state.url"] = Path(found.database.database or "").parent
+    sources: dict[str, Path] = {}
+    for place, configured in found.plugins():
+        directory = getattr(configured.options, "directory", None)
+        if isinstance(directory, Path):
+            if isinstance(configured.descriptor, SourcePlugin):
+                where = sources
+            else:
+                where = others if isinstance(configured.descriptor, IdentityPlugin) else stores
+            where[f"{place}.directory"] = directory
+    yield from contradictions.of_folders(stores, others, sources)
+    yield from contradictions.of_endpoints(found.api.listen)
 
 
 def _database(url: str, base: Path) -> URL:
@@ -342,56 +373,19 @@ def _exports(path: Path, table: Mapping[str, Any] | None, base: Path) -> Exports
     if table is None:
         return None
     model = TlsExports if table.get("by") == "tls" else Exports
-    return _validate(path, "exports", model, table, base)
+    return validate(path, "exports", model, table, base)
 
 
 def _plugin(
     path: Path, place: str, kind: type[plugins.Descriptor], table: Mapping[str, Any], base: Path
 ) -> PluginSettings:
-    head = _validate(path, place, _TABLES[kind], table, base)
+    head = validate(path, place, _TABLES[kind], table, base)
     try:
         descriptor = plugins.load(kind, head.plugin)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {place}.plugin: {head.plugin!r}: {error}") from error
     core = head.model_dump()
     own = {key: value for key, value in table.items() if key not in core}
-    options = _validate(path, place, descriptor.settings, own, base)
+    options = validate(path, place, descriptor.settings, own, base)
     del core["plugin"]
     return PluginSettings(descriptor=descriptor, options=options, **core)
-
-
-def _validate(
-    path: Path, place: str, model: type[Model], table: Mapping[str, Any], base: Path
-) -> Model:
-    try:
-        return model.model_validate(table, context={BASE: base})
-    except ValidationError as error:
-        lines = (_mistake(path, place, detail, model) for detail in error.errors())
-        raise ConfigurationError("\n".join(lines)) from error
-
-
-def _mistake(path: Path, place: str, detail: Any, model: type[BaseModel]) -> str:
-    where = _dotted(place, detail["loc"])
-    kind = detail["type"]
-    text = str(detail["msg"]).removeprefix("Value error, ")
-    if kind == "missing":
-        return f"{path}: {where}: is missing. Add it; twistd.conf explains every key."
-    if kind == "extra_forbidden":
-        known = ", ".join(model.model_fields) if len(detail["loc"]) == 1 else "see twistd.conf"
-        return f"{path}: {where}: there is no such key. Remove it, or use one of: {known}."
-    remedy = "Correct the value; twistd.conf explains every key."
-    return f"{path}: {where}: {_shown(detail)}: {text}. {remedy}"
-
-
-def _shown(detail: Any) -> str:
-    value = detail["input"]
-    secret = _SECRET.intersection(str(part) for part in detail["loc"])
-    tables = any(isinstance(each, dict) for each in (value if isinstance(value, list) else [value]))
-    return "(hidden)" if secret or tables else repr(value)
-
-
-def _dotted(place: str, loc: Iterable[str | int]) -> str:
-    dotted = place
-    for part in loc:
-        dotted += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return dotted.lstrip(".") or "the file"

@@ -160,3 +160,40 @@ def test_a_missing_file_is_said_before_anything_is_started(tmp_path: Path, missi
     (tmp_path / missing).unlink()
     with pytest.raises(ConfigurationError, match=r"api\.listen.*No such file"):
         settings.load(listening(tmp_path, free_port()))
+
+
+@ensureDeferred
+async def test_a_renewed_certificate_is_served_without_a_restart(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+
+    def issue() -> bytes:
+        issued = authority.issue_cert("localhost")
+        issued.private_key_pem.write_to_path(tmp_path / "key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+        return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+    first = issue()
+    port = free_port()
+    daemon = Daemon(settings.load(listening(tmp_path, port)), reactor)
+    daemon.startService()
+
+    def served() -> bytes:
+        context = ssl.create_default_context(cafile=tmp_path / "ca")
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as encrypted,
+        ):
+            return encrypted.getpeercert(binary_form=True) or b""
+
+    try:
+        assert await deferToThread(served) == first
+        second = issue()
+        await daemon.reload()
+        assert await deferToThread(served) == second
+        # A certificate that cannot be read changes nothing.
+        (tmp_path / "cert").write_text("half a certificate")
+        await daemon.reload()
+        assert await deferToThread(served) == second
+    finally:
+        await daemon.stopService()

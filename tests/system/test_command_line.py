@@ -168,9 +168,10 @@ def test_a_port_that_is_taken(daemon: Process, tmp_path: Path) -> None:
     front = run([*TWISTD, "--config", config], cwd=folder)
     assert front.returncode != 0
     assert "Address already in use" in front.stdout + front.stderr
+    assert "End that program, or name another port." in front.stdout + front.stderr
     behind = run([BIN / "twistd", "bootvol", "--config", config], cwd=folder)
     assert behind.returncode != 0
-    assert "Couldn't listen" in behind.stdout + behind.stderr
+    assert "Address already in use" in behind.stdout + behind.stderr
 
 
 def test_twistd_as_a_daemon(tmp_path: Path) -> None:

@@ -5,6 +5,10 @@ People and programs log in through bootvol's own identity API; what they get is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.interfaces import IdentityPlugin, IIdentity, PluginContext
 from bootvol_plugins.embedded.options import EmbeddedOptions
 
@@ -15,4 +19,10 @@ def _make(options: EmbeddedOptions, context: PluginContext) -> IIdentity:
     return EmbeddedIdentity(options, context)
 
 
-PLUGIN = IdentityPlugin(EmbeddedOptions, _make)
+def _check(options: EmbeddedOptions) -> Iterator[Mistake]:
+    yield from checks.folder("directory", options.directory)
+    if options.key_file is not None:
+        yield from checks.file("key_file", options.key_file)
+
+
+PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check)

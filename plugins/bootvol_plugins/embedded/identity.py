@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from bootvol import passwords
 from bootvol.errors import LoginFailed, TooManyLogins, Unauthorized
-from bootvol.interfaces import IIdentity, PluginContext
+from bootvol.interfaces import IIdentity, IReloadable, PluginContext
 from bootvol.login import (
     AccessKey,
     Credentials,
@@ -63,7 +63,7 @@ class _Secret:
     kept: str
 
 
-@implementer(IIdentity, ILogin)
+@implementer(IIdentity, ILogin, IReloadable)
 class EmbeddedIdentity:
     """Users, projects and access keys as the configuration says."""
 
@@ -76,7 +76,6 @@ class EmbeddedIdentity:
         """
         self._now = context.now
         self._threads = context.threads
-        self._lifetime = int(options.token_hours * 3600)
         self._tokens = Tokens(files.signing_key(options.directory, options.key_file))
         self._revoked = Revoked(options.directory / "revoked", context.threads, self._now)
         self._throttle = Throttle(context.reactor.seconds)
@@ -86,6 +85,10 @@ class EmbeddedIdentity:
             else None
         )
         self._verifying = DeferredSemaphore(_AT_ONCE)
+        self._use(options)
+
+    def _use(self, options: EmbeddedOptions) -> None:
+        self._lifetime = int(options.token_hours * 3600)
         self._projects = {each.id: Named(each.id, each.name) for each in options.projects}
         self._users: dict[str, _User] = {}
         self._passwords: dict[str, _Secret] = {}
@@ -94,6 +97,14 @@ class EmbeddedIdentity:
             self._add(each)
         # What is verified where there is nothing to verify: it must take as long.
         self._decoy = next(iter([*self._passwords.values(), *self._keys.values()])).kept
+
+    async def reload(self, settings: EmbeddedOptions) -> None:
+        """See :meth:`bootvol.interfaces.IReloadable.reload`.
+
+        Users, projects and ``token_hours`` change; what was revoked stays so, and failed log-ins
+        still count.  Tokens end whose user, project or credential is gone.
+        """
+        self._use(settings)
 
     def _add(self, table: UserTable) -> None:
         ids = {each.name: each.id for each in self._projects.values()}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.interfaces import IImageSource, PluginContext, SourcePlugin
 from bootvol_plugins.glance.options import GlanceOptions
 
@@ -14,4 +17,10 @@ def _make(options: Any, context: PluginContext) -> IImageSource:
     return make(context.name, options, context.reactor)
 
 
-PLUGIN = SourcePlugin(GlanceOptions, _make)
+def _check(options: GlanceOptions) -> Iterator[Mistake]:
+    for key, path in (("ca", options.ca), ("keystone.ca", options.keystone.ca)):
+        if path is not None:
+            yield from checks.authorities(key, path)
+
+
+PLUGIN = SourcePlugin(GlanceOptions, _make, _check)

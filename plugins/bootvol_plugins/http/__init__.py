@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.interfaces import IImageSource, PluginContext, SourcePlugin
 from bootvol_plugins.http.options import HttpOptions
 
@@ -14,4 +17,9 @@ def _make(options: Any, context: PluginContext) -> IImageSource:
     return HttpSource(context.name, options, context.reactor)
 
 
-PLUGIN = SourcePlugin(HttpOptions, _make)
+def _check(options: HttpOptions) -> Iterator[Mistake]:
+    if options.ca is not None:
+        yield from checks.authorities("ca", options.ca)
+
+
+PLUGIN = SourcePlugin(HttpOptions, _make, _check)

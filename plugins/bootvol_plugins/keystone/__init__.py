@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.interfaces import IdentityPlugin, IIdentity, PluginContext
 from bootvol_plugins.keystone.options import KeystoneOptions
 
@@ -14,4 +17,9 @@ def _make(options: Any, context: PluginContext) -> IIdentity:
     return KeystoneIdentity(options, context.reactor)
 
 
-PLUGIN = IdentityPlugin(KeystoneOptions, _make)
+def _check(options: KeystoneOptions) -> Iterator[Mistake]:
+    if options.ca is not None:
+        yield from checks.authorities("ca", options.ca)
+
+
+PLUGIN = IdentityPlugin(KeystoneOptions, _make, _check)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol.errors import IdentityUnavailable, SourceFailed, TokenWithoutProject, Unauthorized
-from bootvol.interfaces import IClosable, IIdentity
+from bootvol.interfaces import IClosable, IIdentity, IReloadable
 from bootvol.model import Caller
 from bootvol_plugins.keystone.api import Described, Keystone
 from bootvol_plugins.keystone.flights import Flights
@@ -58,7 +58,7 @@ class _Cache:
             self._kept.popitem(last=False)
 
 
-@implementer(IIdentity, IClosable)
+@implementer(IIdentity, IClosable, IReloadable)
 class KeystoneIdentity:
     """Tokens that Keystone gave out."""
 
@@ -70,15 +70,27 @@ class KeystoneIdentity:
         :raises bootvol.errors.ConfigurationError: the authorities cannot be read.
         """
         self._reactor = reactor
-        self._timeout = options.timeout
-        self._lifetime = options.cache_seconds
-        self._keystone = Keystone(options, reactor)
-        self._right = _Cache(options.cache_tokens)
-        # Apart: whoever guesses drives out nobody who is known.
-        self._wrong = _Cache(_WRONG_TOKENS)
+        self._use(options)
         self._flights: Flights[_Answer] = Flights()
         self._at_once = DeferredSemaphore(_AT_ONCE)
         self._failure = ""
+
+    def _use(self, options: KeystoneOptions) -> None:
+        self._keystone = Keystone(options, self._reactor)
+        self._timeout = options.timeout
+        self._lifetime = options.cache_seconds
+        self._right = _Cache(options.cache_tokens)
+        # Apart: whoever guesses drives out nobody who is known.
+        self._wrong = _Cache(_WRONG_TOKENS)
+
+    async def reload(self, settings: KeystoneOptions) -> None:
+        """See :meth:`bootvol.interfaces.IReloadable.reload`.
+
+        Keystone is asked about every token again.
+        """
+        earlier = self._keystone
+        self._use(settings)
+        await earlier.close()
 
     async def authenticate(self, token: str) -> Caller:
         """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""

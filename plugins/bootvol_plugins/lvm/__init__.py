@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from bootvol.checks import Mistake
+from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, IBlockBackend, PluginContext
 from bootvol_plugins.lvm.options import LvmOptions
 
@@ -23,4 +27,17 @@ def _make(options: LvmOptions, context: PluginContext) -> IBlockBackend:
     return ThinBackend(context, binary, options.group, pool, chunk, limit, reduce)
 
 
-PLUGIN = BackendPlugin(LvmOptions, _make)
+def _check(options: LvmOptions) -> Iterator[Mistake]:
+    from bootvol_plugins.lvm.start import check_group, check_pool
+
+    key, value = "group", options.group
+    try:
+        binary = check_group(value, options)
+        if options.pool is not None:
+            key, value = "pool", options.pool
+            check_pool(value, binary, options.group, options.pool)
+    except ConfigurationError as error:
+        yield Mistake(key, value, str(error), "See docs/backends.md, lvm.")
+
+
+PLUGIN = BackendPlugin(LvmOptions, _make, _check)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import HypervisorPlugin, IHypervisor, PluginContext
 from bootvol_plugins.qemu.options import QemuOptions
@@ -34,4 +37,15 @@ def _make(options: QemuOptions, context: PluginContext) -> IHypervisor:
     return QemuHypervisor(context.name, options, context)
 
 
-PLUGIN = HypervisorPlugin(QemuOptions, _make)
+def _check(options: QemuOptions) -> Iterator[Mistake]:
+    yield from checks.folder("directory", options.directory)
+    yield from checks.program("binary", options.binary, "qemu-system-x86")
+    if options.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        fault = "the daemon's user cannot open /dev/kvm"
+        remedy = "Add the user to the group kvm, or set accel to tcg."
+        yield Mistake("accel", options.accel, fault, remedy)
+    if options.tls is not None:
+        yield from checks.authorities("tls", options.tls / "ca-cert.pem")
+
+
+PLUGIN = HypervisorPlugin(QemuOptions, _make, _check)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+from bootvol import checks
+from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, IBlockBackend, PluginContext
 from bootvol_plugins.rbd.options import RbdOptions
@@ -28,4 +31,17 @@ def _make(options: RbdOptions, context: PluginContext) -> IBlockBackend:
     return RbdBackend(context.name, options, load(), context.reactor)
 
 
-PLUGIN = BackendPlugin(RbdOptions, _make)
+def _check(options: RbdOptions) -> Iterator[Mistake]:
+    from bootvol_plugins.rbd.bindings import load
+
+    for key, path in (("conf", options.conf), ("keyring", options.keyring)):
+        if path is not None:
+            yield from checks.file(key, path)
+    try:
+        load()
+    except ConfigurationError as error:
+        remedy = "Install the bindings: apt-get install python3-rbd python3-rados"
+        yield Mistake("plugin", "rbd", str(error), remedy)
+
+
+PLUGIN = BackendPlugin(RbdOptions, _make, _check)

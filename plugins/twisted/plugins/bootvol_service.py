@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 bootvol = ServiceMaker(
     "bootvol",
-    "bootvol.daemon",
+    "bootvol.tap",
     "Turns operating-system images into persistent, bootable block volumes.",
     "bootvol",
 )

@@ -57,9 +57,25 @@ def serve(config: Path) -> None:
 
 @bootvol.command("check-config")
 @click.argument("file", type=_CONFIG)
-def check_config(file: Path) -> None:
-    """Say whether a configuration file is right, and if not, what is wrong."""
-    _settings(file)
+@click.option("--machine", "on_machine", is_flag=True, help="Check this machine, too.")
+def check_config(file: Path, on_machine: bool) -> None:
+    """Check a configuration file: print each mistake with its remedy, or ok.
+
+    With --machine the checks that the start of the daemon makes run as well: ports, folders, files,
+    programs, devices, the database.  Run the command on the daemon's machine and as the daemon's
+    user.  The command changes nothing.
+    """
+    config = _settings(file)
+    if on_machine:
+        from twisted.internet import reactor
+
+        from bootvol import machine
+
+        found = machine.examine(config, reactor)
+        for each in found:
+            click.echo(each.line, err=True)
+        if any(each.fatal for each in found):
+            raise CommandFailed(f"{file}: the daemon would not start on this machine")
     click.echo(f"{file}: ok")
 
 

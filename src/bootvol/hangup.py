@@ -1,0 +1,82 @@
+"""SIGHUP: the daemon opens its log file again, then applies changed settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, textFileLogObserver
+from twisted.python.logfile import LogFile
+
+
+class Hangup(Service):
+    """Answers SIGHUP while the daemon runs.
+
+    :param reactor: brings the signal to its own thread.
+    :param reload: applies the configuration that the file has now.
+    :param log: what the daemon logs to.
+    """
+
+    def __init__(self, reactor: Any, reload: Callable[[], Deferred[None]], log: TwistdLog) -> None:
+        self._reactor = reactor
+        self._reload = reload
+        self._log = log
+        self._earlier: Any = None
+
+    def startService(self) -> None:
+        """Take over the signal."""
+        super().startService()
+        self._earlier = signal.signal(signal.SIGHUP, self._received)
+
+    def stopService(self) -> None:
+        """Leave the signal to its former handler."""
+        signal.signal(signal.SIGHUP, self._earlier)
+        super().stopService()
+
+    def _received(self, _number: int, _frame: object) -> None:
+        # A signal handler runs between any two instructions: the reactor calls later.
+        self._reactor.callFromThread(self._answer)
+
+    def _answer(self) -> None:
+        self._log.reopen()
+        self._reload()
+
+
+class TwistdLog:
+    """The log file of ``twistd``, which can be opened again after another program moved the file.
+
+    Where ``twistd`` logs to stays as its options say: to a file, which ``twistd`` rotates at 1 MB
+    and on SIGUSR1; to standard output with ``--nodaemon``; or as ``--syslog`` or ``--logger`` say.
+    """
+
+    def __init__(self) -> None:
+        self._file: LogFile | None = None
+
+    def observer(self, options: Mapping[str, Any]) -> ILogObserver | None:
+        """Open the log file.  Blocks.
+
+        :param options: of ``twistd``.
+        :returns: None where ``twistd`` logs to no file.
+        """
+        name = options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log")
+        if name == "-" or options.get("syslog") or options.get("logger"):
+            return None
+        file = self._file = LogFile.fromFullPath(os.path.abspath(name))
+
+        def rotate(_number: int, _frame: object) -> None:
+            from twisted.internet import reactor
+
+            reactor.callFromThread(file.rotate)  # type: ignore[attr-defined]
+
+        signal.signal(signal.SIGUSR1, rotate)
+        observer: ILogObserver = textFileLogObserver(file)
+        return observer
+
+    def reopen(self) -> None:
+        """Open the file again, under its name: another program may have moved the old one."""
+        if self._file is not None:
+            self._file.reopen()

@@ -1,0 +1,251 @@
+"""Checks that the machine has what the configuration names, before the daemon starts.
+
+``bootvol check-config --machine`` and the start of the daemon use the same checks, so the command
+finds what the start would.  Nothing on the machine is changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from sqlalchemy import URL
+
+from bootvol import checks
+from bootvol.api import tls
+from bootvol.checks import Mistake
+from bootvol.errors import ConfigurationError
+from bootvol.exports import places
+from bootvol.model import GIB
+from bootvol.settings import Settings
+from bootvol.store import schema
+from bootvol.store.database import Database
+
+#: How an SQLite database begins (https://www.sqlite.org/fileformat.html, section 1.3).
+_SQLITE: Final = b"SQLite format 3\0"
+_MIB: Final = 1024 * 1024
+#: Why a socket cannot be bound, in the operator's words, and the remedy.
+_NOT_BOUND: Final = {
+    errno.EADDRINUSE: ("another program listens there", "End that program, or name another port."),
+    errno.EACCES: ("only root may listen there", "Name a port above 1023, or start as root."),
+    errno.EADDRNOTAVAIL: (
+        "the address is not one of this machine",
+        "Name an address that `ip address` shows.",
+    ),
+}
+
+
+@attrs.frozen
+class Finding:
+    """One fault, as a line for the operator.
+
+    :ivar line: names the file, the key, the value and the remedy.
+    :ivar fatal: False if the daemon runs all the same.
+    """
+
+    line: str
+    fatal: bool
+
+
+def examine(config: Settings, reactor: Any) -> list[Finding]:
+    """Check the machine.  Blocks: call this before the reactor runs.
+
+    Ports are not tried while a daemon runs with the same state directory: they are that daemon's.
+
+    :param reactor: is not started.
+    """
+    found = []
+    for mistake in _mistakes(config, reactor):
+        line = str(mistake)
+        fatal = mistake.fatal if isinstance(mistake, Mistake) else True
+        found.append(Finding(f"{config.file}: {line}", fatal))
+    return found
+
+
+def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
+    running = _is_locked(config.state.directory)
+    if running:
+        yield Mistake(
+            "state.directory",
+            config.state.directory,
+            f"another daemon is using {config.state.directory}",
+            "Stop that daemon, or give each its own folder.",
+        )
+    else:
+        yield from _endpoints(config.api.listen)
+    yield from checks.folder("state.directory", config.state.directory)
+    yield from _database(config.database, reactor)
+    yield from _imports(config)
+    yield from _exports(config)
+    yield from _memory(config)
+    for place, configured in config.plugins():
+        check = configured.descriptor.check
+        for mistake in check(configured.options) if check is not None else ():
+            yield attrs.evolve(mistake, key=f"{place}.{mistake.key}")
+
+
+def _is_locked(directory: Path) -> bool:
+    """Tell whether a daemon runs with the state directory."""
+    try:
+        lock = os.open(directory / "daemon.lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _endpoints(listen: list[str]) -> Iterator[Mistake]:
+    for n, endpoint in enumerate(listen):
+        key = f"api.listen[{n}]"
+        try:
+            planned = tls.plan(endpoint)
+        except Exception as error:
+            remedy = "Correct the endpoint, or the files that it names."
+            yield Mistake(key, endpoint, f"this cannot listen: {error}", remedy)
+            continue
+        for each in planned:
+            yield from _bindable(key, endpoint, each)
+
+
+def _bindable(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistake]:
+    if listener.path is not None:
+        yield from checks.folder(key, Path(listener.path).absolute().parent)
+        return
+    try:
+        found = socket.getaddrinfo(
+            listener.interface or None,
+            listener.port,
+            type=socket.SOCK_STREAM,
+            family=socket.AF_UNSPEC if listener.interface else socket.AF_INET,
+            flags=socket.AI_PASSIVE,
+        )
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+            tried.listen(1)
+    except OSError as error:
+        unknown = ("nothing can listen there", "Name an address and a port of this machine.")
+        fault, remedy = _NOT_BOUND.get(error.errno or 0, unknown)
+        yield Mistake(key, endpoint, f"{fault} ({error.strerror})", remedy)
+
+
+def _database(url: URL, reactor: Any) -> Iterator[Mistake | str]:
+    if url.get_backend_name() == "sqlite":
+        yield from _sqlite(Path(url.database or ""))
+        return
+    try:
+        Database(url, reactor).check()
+    except ConfigurationError as error:
+        # SQLAlchemy and the server say more on further lines.
+        fault = str(error).splitlines()[0]
+        remedy = "Start the database, or correct the URL."
+        yield Mistake("state.url", url.render_as_string(hide_password=True), fault, remedy)
+
+
+def _sqlite(file: Path) -> Iterator[Mistake]:
+    key = "state.url"
+    if not file.exists():
+        yield from checks.folder(key, file.parent)
+        return
+    try:
+        with file.open("r+b") as opened:
+            begin = opened.read(len(_SQLITE))
+    except OSError as error:
+        remedy = "Give the daemon's user the right to write the file and its folder."
+        yield Mistake(key, file, f"the database cannot be opened: {error.strerror}", remedy)
+        return
+    if begin not in {b"", _SQLITE}:
+        yield Mistake(key, file, "the file is not an SQLite database", "Name another file.")
+        return
+    if begin and (revision := _revision(file)) is not None and revision > schema.REVISION:
+        yield Mistake(
+            key,
+            file,
+            f"a later bootvol made the database (schema {revision}; {schema.REVISION} is known)",
+            "Install that version of bootvol, or name another file.",
+        )
+
+
+def _revision(file: Path) -> str | None:
+    try:
+        # "immutable" makes no files beside the database.
+        uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True)
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
+
+
+def _imports(config: Settings) -> Iterator[Mistake]:
+    spool = config.imports.spool
+    yield from checks.folder("imports.spool", spool)
+    wanted = config.imports.spool_gib
+    if wanted is not None and spool.is_dir():
+        free = shutil.disk_usage(spool).free
+        if wanted * GIB > free:
+            yield Mistake(
+                "imports.spool_gib",
+                wanted,
+                f"the disk of {spool} has {free / GIB:.1f} GiB free",
+                "Name fewer GiB, or a spool on another disk.",
+                fatal=False,
+            )
+    for program in ("qemu-img", "qemu-nbd"):
+        for mistake in checks.program("imports", program, "qemu-utils", fatal=False):
+            fault = f"{mistake.fault}, so no qcow2, vmdk, vhd, vhdx and vdi images are read"
+            yield attrs.evolve(mistake, fault=fault)
+
+
+def _exports(config: Settings) -> Iterator[Mistake | str]:
+    if config.exports is None:
+        return
+    yield from checks.folder("exports.directory", config.exports.directory)
+    yield from checks.program("exports", "qemu-nbd", "qemu-utils")
+    try:
+        places.make(config.exports)
+    except ConfigurationError as error:
+        yield str(error)
+
+
+def _memory(config: Settings) -> Iterator[Mistake]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    buffers = config.imports.buffers * config.imports.buffer_kib * 1024
+    needed = buffers * (config.imports.concurrent + 1)
+    if needed > memory // 2:
+        yield Mistake(
+            "imports.buffers",
+            config.imports.buffers,
+            f"all imports together may take {needed // _MIB} MiB of the machine's"
+            f" {memory // _MIB} MiB",
+            "Lower buffers, buffer_kib or concurrent.",
+            fatal=False,
+        )
+    if config.hypervisor is None:
+        return
+    for n, flavor in enumerate(config.flavors):
+        if flavor.ram * _MIB > memory:
+            yield Mistake(
+                f"flavors[{n}].ram",
+                flavor.ram,
+                f"the machine has {memory // _MIB} MiB",
+                "Name a smaller flavor.",
+                fatal=False,
+            )

@@ -1,0 +1,65 @@
+"""Reads tables of the configuration file, and words each mistake for the operator.
+
+A line names the file, the table and key, the value unless the value is a secret, and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bootvol.errors import ConfigurationError
+from bootvol.options import BASE
+
+Model = TypeVar("Model", bound=BaseModel)
+#: Keys whose values are secrets: a mistake in one is told without its value.
+_SECRET: Final = frozenset(
+    {"token", "tokens", "password", "password_hash", "secret", "secret_hash", "url"}
+)
+
+
+def validate(
+    path: Path, place: str, model: type[Model], table: Mapping[str, Any], base: Path
+) -> Model:
+    """Read a table of the configuration as a model.
+
+    :param path: the configuration file, for messages.
+    :param place: the table, for messages; empty for the file's root.
+    :param base: the folder that relative paths start from.
+    :raises ConfigurationError: if the table has mistakes; each mistake is a line.
+    """
+    try:
+        return model.model_validate(table, context={BASE: base})
+    except ValidationError as error:
+        lines = (_mistake(path, place, detail, model) for detail in error.errors())
+        raise ConfigurationError("\n".join(lines)) from error
+
+
+def _mistake(path: Path, place: str, detail: Any, model: type[BaseModel]) -> str:
+    where = _dotted(place, detail["loc"])
+    kind = detail["type"]
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    if kind == "missing":
+        return f"{path}: {where}: is missing. Add it; twistd.conf explains every key."
+    if kind == "extra_forbidden":
+        known = ", ".join(model.model_fields) if len(detail["loc"]) == 1 else "see twistd.conf"
+        return f"{path}: {where}: there is no such key. Remove it, or use one of: {known}."
+    remedy = "Correct the value; twistd.conf explains every key."
+    return f"{path}: {where}: {_shown(detail)}: {text}. {remedy}"
+
+
+def _shown(detail: Any) -> str:
+    value = detail["input"]
+    secret = _SECRET.intersection(str(part) for part in detail["loc"])
+    tables = any(isinstance(each, dict) for each in (value if isinstance(value, list) else [value]))
+    return "(hidden)" if secret or tables else repr(value)
+
+
+def _dotted(place: str, loc: Iterable[str | int]) -> str:
+    dotted = place
+    for part in loc:
+        dotted += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return dotted.lstrip(".") or "the file"
