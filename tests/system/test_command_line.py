@@ -87,6 +87,52 @@ def test_types_quotas_and_limits(daemon: Process) -> None:
     assert (absolute["maxTotalVolumes"], absolute["totalVolumesUsed"]) == (5, 1)
 
 
+#: Names that would be markup, or end in a traceback; that would clear a terminal, set its title and
+#: its clipboard; that would turn the direction of what follows, and add a line.
+HARD_NAMES = [
+    "disk [/srv]",
+    "[bold red]markup[/] [link=file:///etc/passwd]click[/link]",
+    "esc \x1b[2J\x1b]0;title\x07\x1b]52;c;cm0gLXJmIC8=\x07",
+    "csi \x9b31m del \x7f",
+    "turned \u202efdp.exe\u2028next",
+    "x" * 200,
+]
+
+
+def test_names_leave_the_terminal_alone(daemon: Process) -> None:
+    wanted = [{"size": 1, "display_name": name, "display_description": name} for name in HARD_NAMES]
+    for volume in wanted:
+        daemon.call("POST", "os-volumes", {"volume": volume})
+    daemon.until_settled()
+    listed = daemon.cli("volume", "list")
+    assert listed.returncode == 0, listed.stderr
+    rows = listed.stdout.splitlines()
+    assert len(rows) == 1 + len(HARD_NAMES)
+    for name, row in zip(HARD_NAMES, rows[1:], strict=True):
+        assert row.isprintable()
+        assert name.encode("unicode_escape").decode() in row
+    for number, name in enumerate(HARD_NAMES, 1):
+        one = daemon.cli("volume", "show", str(number)).stdout
+        assert one.replace("\n", "").isprintable()
+        assert json.loads(one)["displayName"] == name
+    whole = daemon.cli("volume", "list", "--json").stdout
+    assert whole.replace("\n", "").isprintable()
+    refused = daemon.cli("type", "create", "x", "--backend", "x\x1b[31m\x1b]0;t\x07\nbootvol: done")
+    assert refused.returncode == 1
+    assert "x\\x1b[31m" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert refused.stderr.removesuffix("\n").isprintable()
+
+
+def test_a_terminal_that_knows_few_letters(daemon: Process) -> None:
+    daemon.call("POST", "os-volumes", {"volume": {"size": 1, "display_name": "gr\u00fcn \u20ac"}})
+    env = {"BOOTVOL_ENDPOINT": daemon.base, "BOOTVOL_TOKEN": "root", "PYTHONIOENCODING": "ascii"}
+    listed = cli("volume", "list", env=env)
+    assert "gr\\xfcn \\u20ac" in listed.stdout
+    (volume,) = json.loads(cli("volume", "list", "--json", env=env).stdout)
+    assert volume["displayName"] == "gr\u00fcn \u20ac"
+
+
 def test_exit_codes(daemon: Process) -> None:
     assert daemon.cli("volume", "show", "7").returncode == 4
     assert daemon.cli("volume", "delete", "../7").returncode == 4

@@ -76,7 +76,7 @@ def check_config(file: Path, on_machine: bool) -> None:
             click.echo(each.line, err=True)
         if any(each.fatal for each in found):
             raise CommandFailed(f"{file}: the daemon would not start on this machine")
-    click.echo(f"{file}: ok")
+    show.line(f"{file}: ok")
 
 
 @bootvol.group()
@@ -173,7 +173,7 @@ def list_goldens(client: Client, raw: bool) -> None:
     }
     show.table(found["goldenVolumes"], headings)
     for backend, use in found["use"].items():
-        click.echo(f"{backend}: {use['hits']} hits, {use['misses']} misses since the start")
+        show.line(f"{backend}: {use['hits']} hits, {use['misses']} misses since the start")
 
 
 @bootvol.group()

@@ -10,6 +10,7 @@ from email.message import Message
 from typing import Any
 
 from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
+from bootvol.cli.text import shown
 
 _TIMEOUT = 60.0
 
@@ -59,6 +60,6 @@ def _told(status: int, content: bytes) -> str:
     """Return the message of a fault, whatever its name."""
     try:
         (fault,) = json.loads(content).values()
-        return f"{fault['message']} (HTTP {status})"
+        return f"{shown(str(fault['message']))} (HTTP {status})"
     except (ValueError, AttributeError, TypeError, KeyError):
         return f"the service answered HTTP {status}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import click
 
+from bootvol.cli import show
 from bootvol.cli.failures import CommandFailed
 
 if TYPE_CHECKING:
@@ -35,16 +35,16 @@ def list_plugins(as_json: bool) -> None:
 
     described = [_described(kind, point) for kind, point in plugins.found()]
     if as_json:
-        click.echo(json.dumps(described, indent=2))
+        click.echo(show.as_json(described))
         return
     for each in described:
-        click.echo(f"{each['kind']} {each['name']} ({each['distribution']} {each['version']})")
+        show.line(f"{each['kind']} {each['name']} ({each['distribution']} {each['version']})")
         if each["error"]:
-            click.echo(f"  does not load: {each['error']}")
+            show.line(f"  does not load: {each['error']}")
         for setting in each["settings"]:
             default = "required" if setting["required"] else f"default {setting['default']}"
             meaning = f": {setting['meaning']}" if setting["meaning"] else ""
-            click.echo(f"  {setting['key']} ({setting['type']}, {default}){meaning}")
+            show.line(f"  {setting['key']} ({setting['type']}, {default}){meaning}")
 
 
 def _described(kind: type[Any], point: EntryPoint) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def check(
         raise CommandFailed(f"{kind} {name!r} breaks the contract")
     if code:
         raise CommandFailed(f"{kind} {name!r} could not be checked")
-    click.echo(f"{kind} {name!r} keeps the contract")
+    show.line(f"{kind} {name!r} keeps the contract")
 
 
 def _kind(config: Path, name: str, wanted: str | None) -> str:

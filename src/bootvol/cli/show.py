@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+import click
+
 from bootvol.cli.client import Client
 from bootvol.cli.failures import CommandFailed
+from bootvol.cli.text import as_json as as_json
+from bootvol.cli.text import shown
 
 _INTERVAL: Final = 0.2
-
-
-def as_json(value: object) -> str:
-    """Return JSON for people and scripts."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+#: Columns that no row is wider than.
+_UNFOLDED: Final = 1_000_000
 
 
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:
-    """Print rows; ``columns`` maps a field to its heading."""
+    """Print rows; ``columns`` maps a field to its heading.
+
+    A terminal has long ones folded; anything else gets one line a row.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False)
+    laid = Table(box=None, pad_edge=False)
     for heading in columns.values():
-        shown.add_column(heading, overflow="fold")
+        laid.add_column(heading, overflow="fold")
     for row in rows:
-        shown.add_row(*("" if row[field] is None else str(row[field]) for field in columns))
-    Console(highlight=False).print(shown)
+        # A Text is taken as it is: in a string, brackets would be markup.
+        cells = ("" if row[field] is None else str(row[field]) for field in columns)
+        laid.add_row(*(Text(shown(cell)) for cell in cells))
+    Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED).print(laid)
+
+
+def line(text: str) -> None:
+    """Print a line."""
+    click.echo(shown(text))
 
 
 def wait(client: Client, volume: dict[str, Any], bootable: bool) -> dict[str, Any]:
@@ -64,7 +76,7 @@ def _follow(client: Client, path: str) -> None:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
@@ -76,7 +88,7 @@ def _follow(client: Client, path: str) -> None:
             now = client.get(path)["import"]
             bar.update(
                 task,
-                description=stage(now),
+                description=shown(stage(now)),
                 completed=now["bytesDone"],
                 total=now["bytesTotal"],
             )
