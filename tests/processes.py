@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import STATIC, TENANT, configuration
+from tests.daemons import EMBEDDED, STATIC, TENANT, configuration
 from tests.servers import free_port
 
 BIN = Path(sys.executable).parent
@@ -34,6 +34,8 @@ class Process:
     :param backend: TOML that is added to the table of its backend.
     :param first: TOML of another backend, which new volumes are made on then.
     :param identity: TOML of the table ``[identity]``.
+    :param state: TOML of its table ``[state]``.
+    :param name: tells it from others in the same folder.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Process:
         backend: str = "",
         first: str = "",
         identity: str = STATIC,
+        state: str = EMBEDDED,
+        name: str = "",
     ) -> None:
         self.env = {**os.environ, **(env or {})}
         self.folder = folder
@@ -53,11 +57,9 @@ class Process:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.base = f"{self.url}/v1.1/{TENANT}"
-        self.config = folder / "twistd.conf"
-        self.config.write_text(
-            configuration(self.port, more, backend=backend, first=first, identity=identity)
-        )
-        self.log = folder / "log"
+        self.config = folder / f"twistd{name}.conf"
+        self.config.write_text(configuration(self.port, more, state, backend, first, identity))
+        self.log = folder / f"log{name}"
         self.start()
 
     def start(self) -> None:

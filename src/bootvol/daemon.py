@@ -8,17 +8,17 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
-from time import sleep
 from typing import Any, Final
 from uuid import uuid4
 
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from bootvol import plugins
@@ -51,6 +51,7 @@ from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimit, RateLimits
 from bootvol.service.servers import Servers
 from bootvol.service.snapshots import Snapshots
+from bootvol.service.sweeping import Sweeper
 from bootvol.service.tasks import Tools
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
@@ -135,6 +136,7 @@ class Daemon(Service):
         )
         worker = Worker(concurrency, tools)
         database = self._database
+        self._sweeper = Sweeper(database, backends, self._reactor, time.time)
         quotas = Quotas(database, Quota(**config.quota.model_dump()))
         types = VolumeTypes(database, backends)
         volumes = Volumes(
@@ -238,6 +240,7 @@ class Daemon(Service):
             pool.start()
         self._database.start()
         self._worker.startService()
+        self._sweeper.startService()
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -271,14 +274,14 @@ class Daemon(Service):
         """
 
         def end() -> None:
-            sleep(self._config.stop_seconds + _GRACE)
+            time.sleep(self._config.stop_seconds + _GRACE)
             self._log.error("the daemon does not end by itself, so it ends at once")
             os._exit(1)
 
         Thread(target=end, name="bootvol-end", daemon=True).start()
 
     async def _end_work(self) -> None:
-        await self._worker.stopService()
+        await gatherResults([self._worker.stopService(), self._sweeper.stopService()])
         await self._close_plugins()
 
     async def _close_plugins(self) -> None:

@@ -283,6 +283,8 @@ class Import:
         no download of its own.
     :ivar cached: whether it is made from a golden volume; None until that is known.
     :ivar checkpoint: where another attempt may go on.
+    :ivar durable_name: under which name on its backend the checkpoint's prefix lies, where that is
+        not the volume's: another daemon, which may be stopped, had begun it.
     :ivar position: its place in line while it waits for a worker, from 1; None when it does not.
     """
 
@@ -296,6 +298,7 @@ class Import:
     content: str | None = None
     cached: bool | None = None
     checkpoint: Checkpoint | None = None
+    durable_name: str | None = None
     error: ErrorReport | None = None
     position: int | None = None
 

@@ -1,10 +1,10 @@
-"""What is on a volume already, as the stream of an image, and nowhere to write it to."""
+"""What is on a volume already: as the stream of an image, or on its way to another volume."""
 
 from __future__ import annotations
 
 from zope.interface import implementer
 
-from bootvol.imaging.blocks import up_to_block
+from bootvol.imaging.blocks import runs, up_to_block
 from bootvol.interfaces import IImageStream, IVolumeReader, IVolumeWriter
 
 
@@ -59,6 +59,37 @@ class Ends(VolumeStream):
             self._next += skipped
             self._left -= skipped
         return await super().read_into(target)
+
+
+@implementer(IVolumeReader)
+class CopyingReader:
+    """Reads a volume, and writes what it read to the same place of another one.
+
+    :param reader: is not closed with this.
+    :param writer: likewise.
+    :param zeros: whether zeros have to be written, too.
+    """
+
+    def __init__(self, reader: IVolumeReader, writer: IVolumeWriter, *, zeros: bool) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._zeros = zeros
+
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeReader.read_into`.
+
+        :raises bootvol.errors.BackendFailed: the other volume cannot be written, too.
+        """
+        await self._reader.read_into(offset, target)
+        for run in runs(target):
+            start = offset + run.start
+            if not run.zero:
+                await self._writer.write(start, target[run.start : run.start + run.length])
+            elif self._zeros:
+                await self._writer.zero(start, run.length)
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeReader.close`."""
 
 
 @implementer(IVolumeWriter)

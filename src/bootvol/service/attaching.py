@@ -16,7 +16,8 @@ from bootvol.errors import ErrorReport, ExportFailed, NoHypervisor
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Connection, Disk, Server, Volume
-from bootvol.service.tasks import Held, Task, Tools
+from bootvol.service.held import Held
+from bootvol.service.tasks import Task, Tools
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 

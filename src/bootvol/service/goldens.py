@@ -25,9 +25,11 @@ from bootvol.interfaces import IBlockBackend
 from bootvol.model import GIB, Digest, Golden, Image, Phase, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.duplicates import Origin, duplicate
+from bootvol.service.held import Held, Unwanted
 from bootvol.service.places import Copier, OnBackend
 from bootvol.service.progress import Keep, Progress
 from bootvol.store import goldens as rows
+from bootvol.store import strays
 from bootvol.store.database import Database
 
 #: What golden volumes may take of a backend that clones, unless the operator says otherwise: GiB.
@@ -128,7 +130,13 @@ class Goldens:
         return False
 
     async def keep(
-        self, volume: Volume, image: Image, content: str, size: int, digest: Digest | None
+        self,
+        volume: Volume,
+        image: Image,
+        content: str,
+        size: int,
+        digest: Digest | None,
+        claim: Held,
     ) -> None:
         """Make a golden volume of one that has just been filled, if that is of use.
 
@@ -136,6 +144,7 @@ class Goldens:
 
         :param size: of the disk in bytes.
         :param digest: of the disk, where it is known.
+        :param claim: the one on the volume; without it nothing is begun.
         """
         backend = self._backends.named(volume.backend)
         name = f"golden-{uuid4()}"
@@ -145,12 +154,14 @@ class Goldens:
             awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)
             if not awaited and size > self._limit(backend):
                 return
-            if await self._database.write(rows.begin, golden, volume.id):
+            if await claim.note(rows.begin, golden, volume.id):
                 origin = Origin(backend, volume.name, size, digest)
                 await duplicate(self._copier, origin, place)
                 if not await self._database.write(rows.complete, name):
+                    # Whoever let it go may have deleted it before it was whole.
                     await backend.delete(name)
-        except CancelledError:
+                    await self._database.write(strays.forget, name)
+        except (CancelledError, Unwanted):
             raise
         except BootvolError as error:
             self._log.warn("golden volume {name} is not made: {error}", name=name, error=error)

@@ -10,7 +10,8 @@ from bootvol.errors import BackendFailed, ErrorReport
 from bootvol.lifecycle import HELD, Event, Kind, Status
 from bootvol.model import Attachment, Disk, Machine, Server, Volume
 from bootvol.service.attaching import cut_off, hypervisor, reach
-from bootvol.service.tasks import Held, Task, Tools
+from bootvol.service.held import Held
+from bootvol.service.tasks import Task, Tools
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import states

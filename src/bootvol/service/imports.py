@@ -32,7 +32,9 @@ from bootvol.interfaces import IFileStream, IImageSource, IImageStream, ILocated
 from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
+from bootvol.service.held import Held
 from bootvol.service.images import Images
+from bootvol.service.inheriting import inherit
 from bootvol.service.places import Copier, OnBackend, Place
 from bootvol.service.progress import Keep, Progress
 
@@ -83,10 +85,10 @@ class Importer:
         self._clock = copier.clock
         self._room = Room(copier.limits.spool_size)
 
-    async def run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
+    async def run(self, volume: Volume, task: Import, progress: Progress, claim: Held) -> None:
         """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
 
-        :param keep: writes ``progress`` down durably.
+        :param claim: the one on the volume; keeping it writes ``progress`` down durably.
 
         When it returns, the volume is right and durable.  When it raises or is cancelled, the
         volume is allocated or not, and holds anything; nothing is open.
@@ -94,14 +96,15 @@ class Importer:
         :raises bootvol.errors.BootvolError: why it cannot be done.
         """
         try:
-            await self._run(volume, task, progress, keep)
+            await self._run(volume, task, progress, claim)
         except NoSpace:
             # No volume has to stand back behind what only saves time.
             if progress.stopping or not await self._goldens.make_room(volume.backend, volume.id):
                 raise
-            await self._run(volume, task, progress, keep)
+            await self._run(volume, task, progress, claim)
 
-    async def _run(self, volume: Volume, task: Import, progress: Progress, keep: Keep) -> None:
+    async def _run(self, volume: Volume, task: Import, progress: Progress, claim: Held) -> None:
+        keep = claim.keep
         image, content = task.image, task.content
         progress.start(task)
         await self._goldens.let_go(volume.id)
@@ -118,7 +121,8 @@ class Importer:
             await self._copier.verify(place, digest, progress.bytes_done)
         # Without a digest it may be another image by now than the one that was asked for.
         if content is not None and (image.digest or progress.validator == image.validator):
-            await self._goldens.keep(volume, image, content, progress.bytes_done, digest)
+            size = progress.bytes_done
+            await self._goldens.keep(volume, image, content, size, digest, claim)
 
     async def _convert(self, fetch: _Fetch, packed: Packed) -> Digest | None:
         """Fetch a container to the spool, and copy the disk in it onto the volume."""
@@ -268,11 +272,16 @@ class Importer:
             return None
         copy = self._copier.copy(fetch.image, fetch.place, fetch.container)
         try:
-            reader = await fetch.place.open_reader()
-            try:
-                await copy.restore(reader, checkpoint)
-            finally:
-                await reader.close()
+            inherited = fetch.progress.inherited
+            if inherited is not None and isinstance(fetch.place, OnBackend):
+                fetch.progress.phase = Phase.CLONING
+                await inherit(fetch.place, inherited, lambda each: copy.restore(each, checkpoint))
+            else:
+                reader = await fetch.place.open_reader()
+                try:
+                    await copy.restore(reader, checkpoint)
+                finally:
+                    await reader.close()
         except (PrefixChanged, BackendFailed):
             return None
         return copy

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from bootvol.errors import BootvolError, ErrorReport, reason
 from bootvol.lifecycle import Event
+from bootvol.service.held import Unwanted
 from bootvol.service.tasks import Task
 from bootvol.store import claims
 from bootvol.store.claims import LEASE
@@ -22,10 +23,6 @@ RENEWAL: Final = 0.5
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Unwanted(Exception):
-    """The claim was lost, or something else is wanted by now: stop, and change nothing."""
 
 
 class Job:
@@ -78,9 +75,10 @@ class Job:
             try:
                 await self._attempt()
             except (CancelledError, Unwanted):
-                await self._database.write_unseen(
+                if not await self._database.write_unseen(
                     claims.release, self._holder, self.task.kind, self.task.id
-                )
+                ):
+                    await self.task.lost()
         except Exception:
             # The claim stays until it runs out; then the work is tried again.
             self._log.failure("could not settle {task}", task=self)

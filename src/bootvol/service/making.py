@@ -17,11 +17,12 @@ from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Kind, Status
 from bootvol.model import Import, Phase, Snapshot, Volume
 from bootvol.service.duplicates import Origin, duplicate
+from bootvol.service.held import Held
 from bootvol.service.places import OnBackend
 from bootvol.service.progress import Progress
-from bootvol.service.tasks import Held, Task, Tools
+from bootvol.service.tasks import Task, Tools
 from bootvol.store import imports as import_rows
-from bootvol.store import line, states
+from bootvol.store import line, states, strays
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
 
@@ -51,6 +52,13 @@ class _OnBackend(Task):
     async def remove(self) -> None:
         """Give all space back."""
         await self.place.delete(self._name)
+
+    async def lost(self) -> None:
+        """See :meth:`Task.lost`."""
+        database = self.tools.database
+        if await database.write_unseen(strays.is_mine, self._name, self.tools.daemon):
+            await self.place.delete(self._name)
+            await database.write_unseen(strays.forget, self._name)
 
 
 class Making(_OnBackend):
@@ -148,8 +156,9 @@ class MakeFromImage(Making):
     async def work(self, claim: Held) -> Event:
         """Copy the image."""
         task = await claim.note(_begin, self.id)
+        self._progress.inherited = task.durable_name
         try:
-            await self.tools.importer.run(self._volume, task, self._progress, claim.keep)
+            await self.tools.importer.run(self._volume, task, self._progress, claim)
         except ImportFailed as error:
             self._failed_for_all = error.of_image
             raise

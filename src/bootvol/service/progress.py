@@ -21,6 +21,8 @@ class Progress:
     :ivar began_at: bytes that were on the volume by then.
     :ivar validator: of the stream that is read, or was last.
     :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
+    :ivar inherited: under which name on the backend what that is of lies, if it is not the
+        volume's own; until it is copied.
     :ivar expected: the image's size in bytes as its source gave it, until there is a copy.
     :ivar stopping: the import has been cancelled: whatever fails now, it is not tried again.
     :ivar cached: whether it is made from a golden volume; None until that is known.
@@ -34,6 +36,7 @@ class Progress:
     expected: int | None = None
     validator: str | None = None
     resume: Checkpoint | None = None
+    inherited: str | None = None
     copy: Copy | None = None
     stopping: bool = False
     staged: bool = False
@@ -57,17 +60,17 @@ class Progress:
         :param keep: writes this down durably.
         """
         if self.checkpoint is not None:
-            self.copy = self.resume = None
+            self.copy = self.resume = self.inherited = None
             await keep()
 
     def arrive(self, size: int) -> None:
         """Note that all of an image came at once; ``size`` in bytes."""
-        self.copy = self.resume = None
+        self.copy = self.resume = self.inherited = None
         self.cloned = self.expected = size
 
     def begin(self, copy: Copy, phase: Phase, now: float) -> None:
         """Note that a copy begins, or goes on."""
-        self.copy, self.began_at = copy, copy.offset
+        self.copy, self.inherited, self.began_at = copy, None, copy.offset
         self.since, self.phase = now, phase
 
     @property
@@ -100,5 +103,6 @@ class Progress:
             "cached": self.cached,
             "durable_bytes": checkpoint.offset if checkpoint else None,
             "durable_digest": checkpoint.digest if checkpoint else None,
+            "durable_name": self.inherited if checkpoint else None,
             "validator": checkpoint.validator if checkpoint else None,
         }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Collection
+from typing import Any
 
 import attrs
 from sqlalchemy import Connection as Db
@@ -15,13 +15,11 @@ from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
+from bootvol.service.held import Held
 from bootvol.service.imports import Importer
 from bootvol.service.places import Copier
 from bootvol.store import states
 from bootvol.store.database import Database
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @attrs.frozen
@@ -44,18 +42,6 @@ class Tools:
     hypervisor: IHypervisor | None
     exports: Exports | None
     clock: IReactorTime
-
-
-class Held(Protocol):
-    """The claim under which a task works."""
-
-    async def note(
-        self, query: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run ``query(connection, …)`` in a transaction that commits only while the claim holds."""
-
-    async def keep(self) -> None:
-        """Renew the claim, and write progress down durably."""
 
 
 class Task:
@@ -117,6 +103,9 @@ class Task:
 
     def record(self, db: Db, columns: dict[str, Any]) -> None:
         """Write progress down, which no volume or snapshot shows; in another thread."""
+
+    async def lost(self) -> None:
+        """The claim was lost: take away what only this one was making, and nobody needs."""
 
     async def after(self) -> None:
         """Look after what others may have been waiting for; it has been settled already."""

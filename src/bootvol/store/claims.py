@@ -27,6 +27,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from bootvol.lifecycle import Kind, Status
+from bootvol.store import strays
 from bootvol.store.schema import LIVING
 
 #: Seconds that a claim lasts unless it is renewed.
@@ -81,7 +82,11 @@ class Holder:
 def claim(
     connection: Connection, kind: Kind, holder: Holder, *conditions: ColumnElement[bool]
 ) -> Row[Any] | None:
-    """Claim the oldest that nobody holds or is about to; return its row, or None."""
+    """Claim the oldest that nobody holds or is about to; return its row, or None.
+
+    Where another daemon's lease ran out, the row has a new name: that daemon may yet write to what
+    has the old one.
+    """
     table = LIVING[kind]
     row = connection.execute(
         select(table)
@@ -90,13 +95,16 @@ def claim(
         .limit(1)
         .with_for_update(skip_locked=True)
     ).one_or_none()
-    if row is not None:
-        connection.execute(
-            update(table)
-            .where(table.c.id == row.id)
-            .values(worker=holder.name, lease_until=LeaseClock() + LEASE)
-        )
-    return row
+    if row is None:
+        return None
+    former = _daemon(row.worker)
+    left = {} if former in (None, holder.daemon) else strays.leave(connection, kind, row, former)
+    return connection.execute(
+        update(table)
+        .where(table.c.id == row.id)
+        .values(worker=holder.name, lease_until=LeaseClock() + LEASE, **left)
+        .returning(*table.c)
+    ).one()
 
 
 def renew(
@@ -122,16 +130,20 @@ def renew(
     )
 
 
-def release(connection: Connection, holder: str, kind: Kind, number: int) -> None:
-    """Let go, so that anyone may claim it if there is still something to do."""
+def release(connection: Connection, holder: str, kind: Kind, number: int) -> bool:
+    """Let go, so that anyone may claim it if there is still something to do.
+
+    :returns: False if it was lost already.
+    """
     table = LIVING[kind]
-    connection.execute(
-        update(table).where(_held(table, holder, number)).values(worker=None, lease_until=None)
-    )
+    let_go = update(table).where(_held(table, holder, number))
+    return connection.execute(let_go.values(worker=None, lease_until=None)).rowcount == 1
 
 
 def release_all(connection: Connection, daemon: str | None) -> None:
     """End every lease of a daemon: for one that starts again after it was killed.
+
+    Nothing of its earlier life goes on, so all keeps its name.
 
     :param daemon: None is any: for one that has the database to itself.
     """
@@ -140,6 +152,7 @@ def release_all(connection: Connection, daemon: str | None) -> None:
         if daemon is not None:
             held = table.c.worker.startswith(f"{daemon}/", autoescape=True)
         connection.execute(update(table).where(held).values(worker=None, lease_until=None))
+    strays.end_all(connection, daemon)
 
 
 def free(table: FromClause) -> ColumnElement[bool]:
@@ -149,3 +162,8 @@ def free(table: FromClause) -> ColumnElement[bool]:
 
 def _held(table: Table, holder: str, number: int) -> ColumnElement[bool]:
     return and_(table.c.id == number, table.c.worker == holder)
+
+
+def _daemon(worker: str | None) -> str | None:
+    """Return the daemon of a claim, by its name."""
+    return worker.rpartition("/")[0] if worker is not None else None

@@ -67,6 +67,7 @@ def find(connection: Connection, volume_id: int) -> Import | None:
         content=row.content,
         cached=row.cached,
         checkpoint=_checkpoint(row),
+        durable_name=row.durable_name,
     )
 
 

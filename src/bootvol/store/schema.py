@@ -44,7 +44,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 #: The newest of the migrations, after which the tables are as they are here.
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 
 METADATA = MetaData(
     naming_convention={
@@ -191,6 +191,8 @@ imports = Table(
     Column("durable_bytes", BigInteger),
     Column("durable_digest", String(128)),
     Column("validator", Text),
+    # Under which name on the backend, where that is not the volume's: see strays.
+    Column("durable_name", String(64), index=True),
 )
 
 goldens = Table(
@@ -210,6 +212,21 @@ goldens = Table(
     Column("hits", Integer, nullable=False),
     Column("used_at", Float, nullable=False),
     Index(None, "backend", "content"),
+)
+
+# Names on backends that claims were lost with; see bootvol.store.strays.
+strays = Table(
+    "strays",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("backend", String(64), nullable=False),
+    Column("name", String(64), nullable=False, index=True),
+    # Which daemon may make it anew; null where none can.
+    Column("daemon", String(64)),
+    # When it is to be deleted next, null is at once, and when that was first seen to: seconds since
+    # 1970.
+    Column("due", Float),
+    Column("since", Float),
 )
 
 # Which tenant had an import claimed when: a number that grows with each claim.

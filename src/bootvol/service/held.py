@@ -1,0 +1,33 @@
+"""The claim under which work is done, as the work sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection as Db
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Unwanted(Exception):
+    """The claim was lost, or something else is wanted by now: stop, and change nothing."""
+
+
+class Held(Protocol):
+    """A claim."""
+
+    async def note(
+        self, query: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
+
+        :raises Unwanted: the claim was lost.
+        """
+
+    async def keep(self) -> None:
+        """Renew the claim, and write progress down durably.
+
+        :raises Unwanted: the claim was lost.
+        """

@@ -1,0 +1,107 @@
+"""Deletes strays: what lies under names that claims were lost with.
+
+Any daemon that has the backend does so.  A daemon that finds its claim lost deletes at once what
+it was making (:meth:`bootvol.service.tasks.Task.lost`).  The sweeper is for daemons that never come
+back, and for what others needed at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from bootvol.errors import BackendFailed
+from bootvol.service.backends import Backends
+from bootvol.store import strays
+from bootvol.store.database import Database
+
+#: Seconds between two looks for strays, and between two deletions of the same one.
+LOOK: Final = 60.0
+PAUSE: Final = 600.0
+#: Seconds for which a stray is deleted again and again: then whoever lost it, and has neither said
+#: so nor started again, is believed to be gone for good.
+PATIENCE: Final = 24 * 3600.0
+
+
+class Sweeper(Service):
+    """Deletes strays now and then, those of each backend apart from all others.
+
+    :param clock: for the time between two looks.
+    :param now: returns seconds since 1970.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        database: Database,
+        backends: Backends,
+        clock: IReactorTime,
+        now: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._backends = backends
+        self._now = now
+        self._sweeping: dict[str, Deferred[None]] = {}
+        self._looking = LoopingCall(self.look)
+        self._looking.clock = clock
+
+    def startService(self) -> None:
+        """Look for strays now, and from now on."""
+        super().startService()
+        self._looking.start(LOOK)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; the Deferred fires when nothing is being deleted any more."""
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        under_way = list(self._sweeping.values())
+        for each in under_way:
+            each.cancel()
+        await gatherResults(under_way)
+
+    def look(self) -> None:
+        """Delete the strays of each backend where that is not under way already."""
+        for name in self._backends.names:
+            if name not in self._sweeping:
+                self._sweeping[name] = sweeping = Deferred.fromCoroutine(self._sweep(name))
+                if sweeping.called:
+                    del self._sweeping[name]
+
+    async def _sweep(self, backend: str) -> None:
+        try:
+            found = await self._database.write_unseen(strays.due, [backend], self._now(), PAUSE)
+            await self._delete(found)
+        except CancelledError:
+            pass
+        except Exception:
+            self._log.failure("strays of backend {name} are not deleted", name=backend)
+        finally:
+            self._sweeping.pop(backend, None)
+
+    async def _delete(self, found: Sequence[strays.Stray]) -> None:
+        for stray in found:
+            try:
+                await self._backends.named(stray.backend).delete(stray.name)
+            except BackendFailed as error:
+                # Whoever lost it may have it open still.
+                self._log.warn(
+                    "{name} on backend {backend} was begun by a daemon that lost its claim, and is"
+                    " not deleted yet: {error}",
+                    name=stray.name,
+                    backend=stray.backend,
+                    error=error,
+                )
+            else:
+                before = self._now() - PATIENCE
+                await self._database.write_unseen(strays.deleted, stray.id, before)

@@ -1,0 +1,153 @@
+"""Rows of strays: names on backends that a claim was lost with, and that its holder may yet use.
+
+A lease that runs out says nothing of its holder: that may be stopped, and go on writing later.  So
+whoever claims the same work from another daemon gives the thing a new name on its backend, in the
+transaction of the claim; the former name becomes a stray.  Names are never used again.  A stray is
+deleted as soon as nothing needs it, and again while its former holder could make it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+import attrs
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy import delete as delete_from
+
+from bootvol.lifecycle import MAKING, Kind, Status
+from bootvol.store.schema import goldens, imports, snapshots, strays, volumes
+
+#: Statuses in which a worker may make what lies under a name, or may have begun to.
+_MADE: Final = frozenset({*MAKING, Status.DELETING})
+
+
+@attrs.frozen
+class Stray:
+    """A name that no row has any more.
+
+    :ivar id: of the row.
+    :ivar name: on the backend.
+    """
+
+    id: int
+    backend: str
+    name: str
+
+
+def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Mapping[str, Any]:
+    """Part what is claimed from the name that another daemon lost its claim with.
+
+    :param row: of what is claimed, locked.
+    :param daemon: the one whose lease ran out.
+    :returns: the columns that the row gets by that: a new name, unless the thing is to be removed.
+    """
+    if kind is Kind.SERVER or row.status not in _MADE:
+        return {}
+    _add(connection, row.backend, row.name, daemon)
+    if kind is Kind.VOLUME:
+        _leave_goldens(connection, row.id, daemon)
+    if row.status == Status.DELETING:
+        # It is removed under this name first of all; later, if need be, as a stray.
+        return {}
+    if kind is Kind.VOLUME:
+        begun = and_(imports.c.volume_id == row.id, imports.c.durable_bytes.is_not(None))
+        kept = func.coalesce(imports.c.durable_name, row.name)
+        connection.execute(update(imports).where(begun).values(durable_name=kept))
+    return {"name": f"{kind}-{uuid4()}"}
+
+
+def _leave_goldens(connection: Connection, volume_id: int, daemon: str) -> None:
+    """Give up the golden volumes that a lost claim was making of a volume."""
+    making = and_(goldens.c.volume_id == volume_id, goldens.c.state == "making")
+    for row in connection.execute(select(goldens).where(making)).all():
+        _add(connection, row.backend, row.name, daemon)
+        connection.execute(delete_from(goldens).where(goldens.c.id == row.id))
+
+
+def _add(connection: Connection, backend: str, name: str, daemon: str) -> None:
+    known = and_(strays.c.name == name, strays.c.daemon == daemon)
+    if not connection.execute(select(exists().where(known))).scalar():
+        connection.execute(insert(strays).values(backend=backend, name=name, daemon=daemon))
+
+
+def due(
+    connection: Connection, backends: Collection[str], now: float, pause: float
+) -> Sequence[Stray]:
+    """Return strays that are to be deleted now; no other daemon is told of them for a while.
+
+    :param backends: where they may lie.
+    :param now: seconds since 1970.
+    :param pause: seconds until they are due again.
+    """
+    # Where the clock was set back, what was due is so at once.
+    time = or_(strays.c.due.is_(None), strays.c.due <= now, strays.c.due > now + pause)
+    query = (
+        select(strays.c.id, strays.c.backend, strays.c.name)
+        .where(strays.c.backend.in_(backends), time, ~_used(strays.c.name))
+        .order_by(strays.c.id)
+        .with_for_update(skip_locked=True)
+    )
+    found = [Stray(*row) for row in connection.execute(query)]
+    connection.execute(
+        update(strays)
+        .where(strays.c.id.in_([each.id for each in found]))
+        .values(due=now + pause, since=func.coalesce(strays.c.since, now))
+    )
+    return found
+
+
+def deleted(connection: Connection, number: int, before: float) -> None:
+    """Note that a stray has been deleted; forget it if nobody can make it anew.
+
+    :param before: seconds since 1970: whoever lost it before then is not waited for any longer.
+    """
+    over = or_(strays.c.daemon.is_(None), strays.c.since < before)
+    connection.execute(delete_from(strays).where(strays.c.id == number, over))
+
+
+def is_mine(connection: Connection, name: str, daemon: str) -> bool:
+    """Tell whether a daemon may delete a name that it was making: no row has it, or needs it.
+
+    From now on the daemon does nothing else with it.
+    """
+    mine = and_(strays.c.name == name, strays.c.daemon == daemon)
+    connection.execute(update(strays).where(mine).values(daemon=None, due=None))
+    return not connection.execute(select(_used(name))).scalar()
+
+
+def forget(connection: Connection, name: str) -> None:
+    """Forget a name that has been deleted by the only one who could make it anew."""
+    over = and_(strays.c.name == name, strays.c.daemon.is_(None))
+    connection.execute(delete_from(strays).where(over))
+
+
+def end_all(connection: Connection, daemon: str | None) -> None:
+    """Note that a daemon makes none of its strays anew: it has started again.
+
+    :param daemon: None is any.
+    """
+    mine = strays.c.daemon.is_not(None) if daemon is None else strays.c.daemon == daemon
+    connection.execute(update(strays).where(mine).values(daemon=None, due=None))
+
+
+def _used(name: ColumnElement[str] | str) -> ColumnElement[bool]:
+    """Return what tells names that a row has, or an import is to go on from."""
+    return or_(
+        exists().where(volumes.c.name == name),
+        exists().where(snapshots.c.name == name),
+        exists().where(goldens.c.name == name),
+        exists().where(imports.c.durable_name == name),
+    )

@@ -1,0 +1,388 @@
+"""A claim whose lease ran out: who takes the work over has a name of its own on the backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from sqlalchemy import Connection, select, update
+from twisted.internet.defer import Deferred
+
+from bootvol.errors import BackendFailed, ImageTooLarge
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Golden, Image, Snapshot, Volume
+from bootvol.service.backends import Backends
+from bootvol.service.inheriting import inherit
+from bootvol.service.jobs import RENEWAL
+from bootvol.service.places import OnBackend
+from bootvol.service.sweeping import LOOK, PATIENCE, PAUSE, Sweeper
+from bootvol.store import claims, goldens, imports, schema, snapshots, states, strays, volumes
+from bootvol.testing.backends import noise, read, write
+from bootvol.testing.memory import MemoryBackend
+from tests.unit.conftest import ENDED
+from tests.unit.test_worker import Bench, loop
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MIB = 1024 * 1024
+
+
+def a_volume(db: Connection, name: str = "old", image: str | None = "i") -> int:
+    """Add a volume, with an import that waits if it has an image; return its id."""
+    volume = Volume(0, name, "t", "u", 1, Status.CREATING, NOW, "nova", "b", image)
+    number = volumes.add(db, volume).id
+    if image is not None:
+        imports.add(db, number, Image("i", "s", "n"))
+    return number
+
+
+def claimed(db: Connection, daemon: str, kind: Kind = Kind.VOLUME) -> Any:
+    """Claim as a daemon that works on nothing else."""
+    busy: dict[Kind, list[int]] = {each: [] for each in Kind}
+    holder = claims.Holder(
+        f"{daemon}/1", daemon, backends=["b"], zeroed=[], busy=busy, serves=False
+    )
+    return claims.claim(db, kind, holder)
+
+
+def run_out(db: Connection, kind: Kind = Kind.VOLUME) -> None:
+    """Let all leases have run out."""
+    table = schema.LIVING[kind]
+    db.execute(update(table).where(table.c.worker.is_not(None)).values(lease_until=ENDED))
+
+
+def left(db: Connection) -> list[tuple[str, str | None]]:
+    """Return all strays, and who may make each anew."""
+    found = db.execute(select(schema.strays).order_by(schema.strays.c.id))
+    return [(row.name, row.daemon) for row in found]
+
+
+def due(db: Connection, now: float = 0.0) -> list[str]:
+    """Return the names that are to be deleted now."""
+    return [each.name for each in strays.due(db, ["b"], now, PAUSE)]
+
+
+def test_another_daemons_claim_that_ran_out_gives_a_new_name(db: Connection) -> None:
+    number = a_volume(db)
+    assert claimed(db, "a").name == "old"
+    assert left(db) == []
+    run_out(db)
+    taken = claimed(db, "b")
+    assert taken.id == number
+    assert taken.name.startswith("volume-")
+    assert volumes.get(db, "t", number).name == taken.name
+    assert left(db) == [("old", "a")]
+    run_out(db)
+    again = claimed(db, "c")
+    assert again.name not in ("old", taken.name)
+    assert left(db) == [("old", "a"), (taken.name, "b")]
+
+
+def test_the_loser_can_settle_nothing(db: Connection) -> None:
+    number = a_volume(db)
+    claimed(db, "a")
+    run_out(db)
+    claimed(db, "b")
+    assert not claims.renew(db, "a/1", Kind.VOLUME, number, {Status.CREATING})
+    assert not claims.release(db, "a/1", Kind.VOLUME, number)
+    assert claims.release(db, "b/1", Kind.VOLUME, number)
+
+
+def test_what_was_let_go_or_is_the_daemons_own_keeps_its_name(db: Connection) -> None:
+    number = a_volume(db)
+    claimed(db, "a")
+    claims.release(db, "a/1", Kind.VOLUME, number)
+    assert claimed(db, "b").name == "old"
+    # Its own process has ended that job; and after a restart there is no other process.
+    run_out(db)
+    assert claimed(db, "b").name == "old"
+    claims.release_all(db, "b")
+    assert claimed(db, "c").name == "old"
+    assert left(db) == []
+
+
+def test_a_removal_keeps_the_name_and_comes_again_later(db: Connection) -> None:
+    number = a_volume(db)
+    claimed(db, "a")
+    states.happen(db, Kind.VOLUME, number, Event.DELETE)
+    run_out(db)
+    assert claimed(db, "b").name == "old"
+    assert left(db) == [("old", "a")]
+    assert due(db) == [], "the removal has it"
+    run_out(db)
+    claimed(db, "a")
+    assert left(db) == [("old", "a"), ("old", "b")]
+    states.happen(db, Kind.VOLUME, number, Event.VANISH)
+    assert due(db) == ["old", "old"]
+
+
+def test_what_is_attached_keeps_its_name(db: Connection) -> None:
+    number = a_volume(db)
+    attaching = {"status": Status.ATTACHING, "worker": "a/1", "lease_until": ENDED}
+    db.execute(update(schema.volumes).values(attaching))
+    assert claimed(db, "b").name == "old"
+    assert volumes.get(db, "t", number).name == "old"
+    assert left(db) == []
+
+
+def test_a_snapshot_gets_a_new_name_as_well(db: Connection) -> None:
+    snapshot = Snapshot(0, "old", "t", "u", 1, 1, Status.CREATING, NOW, "b")
+    snapshots.add(db, snapshot)
+    claimed(db, "a", Kind.SNAPSHOT)
+    run_out(db, Kind.SNAPSHOT)
+    assert claimed(db, "b", Kind.SNAPSHOT).name.startswith("snapshot-")
+    assert due(db) == ["old"]
+
+
+def test_a_checkpoint_lies_where_it_was_written(db: Connection) -> None:
+    number = a_volume(db)
+    claimed(db, "a")
+    imports.record(db, number, durable_bytes=5, durable_digest="d", validator="v")
+    run_out(db)
+    claimed(db, "b")
+    found = imports.find(db, number)
+    assert found is not None
+    assert (found.durable_name, found.checkpoint is not None) == ("old", True)
+    assert due(db) == [], "somebody is to go on from it"
+    # Before that was copied, the next one fails, too.
+    run_out(db)
+    taken = claimed(db, "c").name
+    found = imports.find(db, number)
+    assert found is not None
+    assert found.durable_name == "old"
+    assert [name for name, _ in left(db)] == ["old", volumes_name(db, 1)]
+    imports.record(db, number, durable_bytes=5, durable_name=None)
+    assert due(db) == ["old", volumes_name(db, 1)]
+    assert taken not in due(db)
+
+
+def volumes_name(db: Connection, index: int) -> str:
+    """Return the name of a stray by its place among all."""
+    return left(db)[index][0]
+
+
+def test_golden_volumes_that_the_loser_was_making_are_strays(db: Connection) -> None:
+    number = a_volume(db)
+    claimed(db, "a")
+    goldens.begin(db, Golden("golden-1", "b", "i", "content", MIB, None, 0, 0.0), number)
+    goldens.begin(db, Golden("golden-2", "b", "i", "other", MIB, None, 0, 0.0), number)
+    goldens.complete(db, "golden-2")
+    run_out(db)
+    claimed(db, "b")
+    assert left(db) == [("old", "a"), ("golden-1", "a")]
+    assert not goldens.complete(db, "golden-1")
+    assert [each.name for each in goldens.listed(db)] == ["golden-2"]
+
+
+def test_strays_are_deleted_again_until_nobody_can_make_them_anew(db: Connection) -> None:
+    a_volume(db)
+    claimed(db, "a")
+    run_out(db)
+    claimed(db, "b")
+    assert strays.due(db, ["another"], 0.0, PAUSE) == []
+    (stray,) = strays.due(db, ["b"], 0.0, PAUSE)
+    assert due(db, 1.0) == [], "another daemon is at it"
+    strays.deleted(db, stray.id, before=-PATIENCE)
+    assert due(db, PAUSE) == ["old"]
+    strays.deleted(db, stray.id, before=PAUSE - PATIENCE)
+    # However long ago: until it was deleted once, it stays.
+    assert due(db, 2 * PATIENCE) == ["old"]
+    strays.deleted(db, stray.id, before=PATIENCE)
+    assert left(db) == []
+
+
+def test_a_clock_that_is_set_back_delays_nothing(db: Connection) -> None:
+    a_volume(db)
+    claimed(db, "a")
+    run_out(db)
+    claimed(db, "b")
+    assert due(db, 1e9) == ["old"]
+    assert due(db, 5.0) == ["old"]
+
+
+def test_strays_of_a_daemon_that_started_again_are_deleted_once(db: Connection) -> None:
+    a_volume(db)
+    claimed(db, "a")
+    run_out(db)
+    claimed(db, "b")
+    (stray,) = strays.due(db, ["b"], 0.0, PAUSE)
+    claims.release_all(db, "a")
+    assert left(db) == [("old", None)]
+    assert due(db, 1.0) == ["old"]
+    strays.deleted(db, stray.id, before=-PATIENCE)
+    assert left(db) == []
+
+
+def test_the_loser_may_delete_only_what_no_row_has(db: Connection) -> None:
+    number = a_volume(db)
+    assert not strays.is_mine(db, "old", "a")
+    claimed(db, "a")
+    imports.record(db, number, durable_bytes=5, durable_digest="d", validator="v")
+    run_out(db)
+    claimed(db, "b")
+    assert not strays.is_mine(db, "old", "a"), "the next one goes on from it"
+    imports.record(db, number, durable_name=None)
+    assert strays.is_mine(db, "old", "a")
+    strays.forget(db, "old")
+    assert left(db) == []
+
+
+# --- in the worker --------------------------------------------------------------------------------
+
+
+@pytest_twisted.async_yield_fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A worker that runs."""
+    bench = Bench(tmp_path)
+    yield bench
+    await bench.worker.stopService()
+    bench.database.stop()
+
+
+@ensureDeferred
+async def test_who_lost_the_claim_takes_its_own_away(bench: Bench) -> None:
+    number = await bench.importing()
+    await bench.backend.allocate("v", MIB)
+    await bench.database.write(run_out)
+    other = bench.another("other")
+    other.startService()
+    await bench.until(lambda: bench.imports.started == 2)
+    name = (await bench.get(number)).name
+    assert name != "v"
+    await bench.backend.allocate(name, MIB)
+    bench.clock.advance(RENEWAL)
+    await bench.until(lambda: len(bench.imports.runs) == 1)
+    await bench.until(lambda: not bench.worker._jobs)
+    assert list(bench.backend.volumes) == [name]
+    assert await bench.database.read(left) == []
+    bench.imports.runs[0].callback(None)
+    await bench.status(number, Status.AVAILABLE)
+    await other.stopService()
+
+
+@pytest.mark.parametrize("error", [None, ImageTooLarge()])
+@ensureDeferred
+async def test_who_lost_the_claim_and_comes_to_an_end_changes_nothing(
+    bench: Bench, error: Exception | None
+) -> None:
+    number = await bench.importing()
+    await bench.backend.allocate("v", MIB)
+    await bench.database.write(run_out)
+    await bench.database.write(lambda db: claimed(db, "other"))
+    taken = await bench.get(number)
+    if error is None:
+        bench.imports.runs[0].callback(None)
+    else:
+        bench.imports.runs[0].errback(error)
+    await bench.until(lambda: not bench.worker._jobs)
+    assert await bench.get(number) == taken
+    assert bench.backend.volumes == {}
+
+
+# --- sweeping -------------------------------------------------------------------------------------
+
+
+def _leave(db: Connection, name: str, daemon: str | None = "gone", backend: str = "b") -> None:
+    db.execute(schema.strays.insert().values(backend=backend, name=name, daemon=daemon))
+
+
+@ensureDeferred
+async def test_strays_are_swept(bench: Bench) -> None:
+    now = 1000.0
+    for name in ("one", "two", "v"):
+        await bench.backend.allocate(name, MIB)
+        await bench.database.write(_leave, name, None if name == "two" else "gone")
+    await bench.spare.allocate("one", MIB)
+    await bench.add()
+    sweeper = Sweeper(bench.database, Backends([bench.backend]), bench.clock, lambda: now)
+    sweeper.startService()
+    await bench.until(lambda: list(bench.backend.volumes) == ["v"])
+    assert list(bench.spare.volumes) == ["one"]
+    # What was made anew goes, too, in its time.
+    await bench.backend.allocate("one", MIB)
+    for seconds in (LOOK, PAUSE):
+        await bench.until(lambda: not sweeper._sweeping)
+        now += seconds
+        bench.clock.advance(seconds)
+    await bench.until(lambda: list(bench.backend.volumes) == ["v"])
+    await bench.until(lambda: not sweeper._sweeping)
+    await sweeper.stopService()
+    assert await bench.database.read(left) == [("one", "gone"), ("v", "gone")]
+    now += PATIENCE
+    sweeper.startService()
+    await bench.until(lambda: not sweeper._sweeping)
+    await sweeper.stopService()
+    assert await bench.database.read(left) == [("v", "gone")]
+
+
+@ensureDeferred
+async def test_a_stray_that_is_in_use_keeps_no_other(bench: Bench) -> None:
+    delete = bench.backend.delete
+
+    async def refuses(volume: str) -> None:
+        if volume == "open":
+            raise BackendFailed("It is in use.")
+        await delete(volume)
+
+    bench.backend.delete = refuses  # type: ignore[method-assign]
+    for name in ("open", "other"):
+        await bench.backend.allocate(name, MIB)
+        await bench.database.write(_leave, name, None)
+    sweeper = Sweeper(bench.database, Backends([bench.backend]), bench.clock, lambda: 0.0)
+    sweeper.startService()
+    await bench.until(lambda: list(bench.backend.volumes) == ["open"])
+    await bench.until(lambda: not sweeper._sweeping)
+    await sweeper.stopService()
+    assert await bench.database.read(left) == [("open", None)]
+
+
+@ensureDeferred
+async def test_a_backend_that_hangs_hinders_no_other_and_no_end(bench: Bench) -> None:
+    async def hangs(volume: str) -> None:
+        await Deferred()
+
+    bench.backend.delete = hangs  # type: ignore[method-assign]
+    for backend in (bench.backend, bench.spare):
+        await backend.allocate("stray", MIB)
+        await bench.database.write(_leave, "stray", None, backend.name)
+    backends = Backends([bench.backend, bench.spare])
+    sweeper = Sweeper(bench.database, backends, bench.clock, lambda: 0.0)
+    sweeper.startService()
+    await bench.until(lambda: bench.spare.volumes == {})
+    await sweeper.stopService()
+    assert list(bench.backend.volumes) == ["stray"]
+
+
+# --- taking over what was written -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fill", "clones"), [(0, False), (0xAA, False), (0, True)])
+@ensureDeferred
+async def test_what_the_loser_had_written_is_taken_over(fill: int, clones: bool) -> None:
+    backend = MemoryBackend("b", loop, fill=fill, clones=clones)
+    await backend.allocate("old", 4 * MIB)
+    content = noise(MIB) + bytes(MIB) + noise(MIB, 1)
+    await write(backend, "old", 0, content)
+    # An attempt at it that was broken off.
+    await backend.allocate("new", 4 * MIB)
+    await write(backend, "new", 0, noise(4 * MIB, 2))
+    seen = b""
+
+    async def look(reader: Any) -> None:
+        nonlocal seen
+        for offset in range(0, 3 * MIB, MIB // 2):
+            target = memoryview(bytearray(MIB // 2))
+            await reader.read_into(offset, target)
+            seen += bytes(target)
+
+    await inherit(OnBackend(backend, "new", 4 * MIB), "old", look)
+    assert seen == content
+    assert await read(backend, "new", 0, 3 * MIB) == content
+    # What the loser still writes changes nothing of that.
+    await write(backend, "old", 0, noise(3 * MIB, 3))
+    await backend.delete("old")
+    assert await read(backend, "new", 0, 3 * MIB) == content
