@@ -15,8 +15,8 @@ import trustme
 
 from bootvol.exports.processes import Process
 from bootvol.exports.records import Records
-from bootvol.settings import Exports as ExportsTable
-from bootvol.settings import TlsExports
+from bootvol.tables import Exports as ExportsTable
+from bootvol.tables import TlsExports
 from tests.processes import run
 
 HOST: Final = "127.0.0.1"

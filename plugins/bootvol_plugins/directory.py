@@ -137,9 +137,8 @@ class DirectorySource:
         return found[image_id]
 
     def _entries(self) -> list[Entry]:
-        path = self._directory / INDEX
         try:
-            return Index.model_validate(tomllib.loads(path.read_text("utf-8"))).images
+            return _read_index(self._directory).images
         except FileNotFoundError:
             return []
         except (ValidationError, ValueError) as error:
@@ -237,6 +236,11 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _read_index(directory: Path) -> Index:
+    text = (directory / INDEX).read_text("utf-8-sig")
+    return Index.model_validate(tomllib.loads(text))
+
+
 def _validator(file: os.stat_result) -> str:
     return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
 
@@ -266,6 +270,19 @@ def _make(options: DirectoryOptions, context: PluginContext) -> DirectorySource:
 def _check(options: DirectoryOptions) -> Iterator[Mistake]:
     # The folder may come later: until then the source has no images.
     yield from checks.readable_folder("directory", options.directory, fatal=False)
+    index = options.directory / INDEX
+    try:
+        entries = _read_index(options.directory).images
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        fault = " ".join(f"the index is not valid: {error}".split())
+        yield Mistake("directory", index, fault, "Correct the index.", fatal=False)
+        return
+    for entry in entries:
+        if _meant(entry.file, os.listdir(options.directory)) is None:
+            fault = f"the index names {entry.file!r}, which is not in the folder"
+            yield Mistake("directory", index, fault, "Correct the index.", fatal=False)
 
 
 PLUGIN = SourcePlugin(DirectoryOptions, _make, _check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import Final
 
@@ -16,15 +17,24 @@ from bootvol.options import Options
 
 #: What a token is good for that names no roles: so it was before there were policies.
 _ROLES: Final = ("member",)
+_SENT: Final = re.compile(r"[!-~]+")
 
 
 class Token(Options):
     """One ``[[identity.tokens]]``."""
 
-    token: SecretStr = Field(min_length=1)
+    token: SecretStr
     tenant: str = Field(pattern=r"^[A-Za-z0-9._-]{1,255}$")
     user: str = Field(min_length=1, max_length=255)
     roles: list[str] = Field(default=[])
+
+    @field_validator("token")
+    @classmethod
+    def _can_be_sent(cls, value: SecretStr) -> SecretStr:
+        # Clients send the token as the value of a header (RFC 9110, section 5.5).
+        if not _SENT.fullmatch(value.get_secret_value()):
+            raise ValueError("a token has visible ASCII characters only, and no space")
+        return value
 
 
 class StaticOptions(Options):

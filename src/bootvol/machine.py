@@ -6,6 +6,7 @@ finds what the start would.  Nothing on the machine is changed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -32,6 +33,9 @@ from bootvol.store.database import Database
 #: How an SQLite database begins (https://www.sqlite.org/fileformat.html, section 1.3).
 _SQLITE: Final = b"SQLite format 3\0"
 _MIB: Final = 1024 * 1024
+_LAST_PORT: Final = 65535
+#: Bytes of the longest path of a socket (unix(7), without the last zero).
+_LONGEST_SOCKET: Final = 107
 #: Why a socket cannot be bound, in the operator's words, and the remedy.
 _NOT_BOUND: Final = {
     errno.EADDRINUSE: ("another program listens there", "End that program, or name another port."),
@@ -122,7 +126,10 @@ def _endpoints(listen: list[str]) -> Iterator[Mistake]:
 
 def _bindable(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistake]:
     if listener.path is not None:
-        yield from checks.folder(key, Path(listener.path).absolute().parent)
+        yield from _unix(key, endpoint, listener.path)
+        return
+    if not 0 <= listener.port <= _LAST_PORT:
+        yield Mistake(key, endpoint, "there is no such port", f"Name one up to {_LAST_PORT}.")
         return
     try:
         found = socket.getaddrinfo(
@@ -141,6 +148,19 @@ def _bindable(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mista
         unknown = ("nothing can listen there", "Name an address and a port of this machine.")
         fault, remedy = _NOT_BOUND.get(error.errno or 0, unknown)
         yield Mistake(key, endpoint, f"{fault} ({error.strerror})", remedy)
+
+
+def _unix(key: str, endpoint: str, path: str) -> Iterator[Mistake]:
+    length = len(os.fsencode(path))
+    if not 0 < length <= _LONGEST_SOCKET:
+        fault = f"the path of the socket has {length} bytes"
+        yield Mistake(key, endpoint, fault, f"Name a path of 1 to {_LONGEST_SOCKET} bytes.")
+        return
+    yield from checks.folder(key, Path(path).absolute().parent)
+    with socket.socket(socket.AF_UNIX) as tried, contextlib.suppress(OSError):
+        tried.connect(path)
+        fault, remedy = _NOT_BOUND[errno.EADDRINUSE]
+        yield Mistake(key, endpoint, fault, remedy.replace("port", "path"))
 
 
 def _database(url: URL, reactor: Any) -> Iterator[Mistake | str]:

@@ -27,7 +27,7 @@ from bootvol.exports.exports import Exports
 from bootvol.exports.processes import Process
 from bootvol.exports.records import Records
 from bootvol.model import Connection
-from bootvol.settings import Exports as ExportsTable
+from bootvol.tables import Exports as ExportsTable
 from bootvol.threads import Threads
 from tests import disks
 from tests.daemons import pause, reactor
@@ -337,7 +337,7 @@ from twisted.internet.task import react
 from bootvol.exports import processes
 from bootvol.exports.exports import Exports
 from bootvol.model import Connection
-from bootvol.settings import Exports as Table
+from bootvol.tables import Exports as Table
 from bootvol.threads import Threads
 
 folder, name, file, when = sys.argv[1:]

@@ -17,7 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from bootvol import settings
+from bootvol import tables
 from bootvol.errors import (
     AttachmentNotFound,
     BadMapping,
@@ -85,7 +85,7 @@ class World:
         self.threads.start()
         # Sockets have short names.
         self.short = tempfile.TemporaryDirectory()
-        options = settings.Exports(by="unix", directory=Path(self.short.name))
+        options = tables.Exports(by="unix", directory=Path(self.short.name))
         self.exports: Any = BreakingExports(options, self.threads, loop)
         self.volumes_in = folder / "volumes"
         self.volumes_in.mkdir()

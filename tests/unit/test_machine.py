@@ -82,6 +82,26 @@ def port_in_use(world: World) -> Path:
     return world.write()
 
 
+def socket_in_use(world: World) -> Path:
+    taken = socket.socket(socket.AF_UNIX)
+    taken.bind(str(world.folder / "s"))
+    taken.listen(1)
+    world.sockets.append(taken)
+    return world.spoil_listen(f"unix:{world.folder}/s")
+
+
+def socket_with_a_long_path(world: World) -> Path:
+    return world.spoil_listen(f"unix:/tmp/{'x' * 120}")
+
+
+def socket_without_a_path(world: World) -> Path:
+    return world.spoil_listen("unix:")
+
+
+def port_that_is_none(world: World) -> Path:
+    return world.spoil_listen("tcp:99999")
+
+
 def address_of_another_machine(world: World) -> Path:
     return world.spoil_listen(f"tcp:{world.port}:interface=192.0.2.1")
 
@@ -240,6 +260,9 @@ def no_ceph_key(world: World) -> Path:
     return world.write(more=more + 'conf = "ceph.conf"\nkeyring = "none.key"')
 
 
+SAME_FLAVORS = "".join(f'[[flavors]]\nid = "{n}"\nname = "x"\nram = 100\n' for n in "12")
+SECOND_BACKEND = '\n[[backends]]\nname = "other"\nplugin = "file"\ndirectory = "x/../volumes"\n'
+
 EMBEDDED_IDENTITY = '[identity]\nplugin = "embedded"\n'
 PEOPLE = """
 [[identity.projects]]
@@ -258,6 +281,10 @@ roles = { demo = ["admin"] }
         (port_in_use, "api.listen[0]", "another program listens there"),
         (second_port_in_use, "api.listen[1]", "name another port"),
         (address_of_another_machine, "api.listen[0]", "not one of this machine"),
+        (socket_in_use, "api.listen[0]", "name another path"),
+        (socket_with_a_long_path, "api.listen[0]", "bytes"),
+        (socket_without_a_path, "api.listen[0]", "0 bytes"),
+        (port_that_is_none, "api.listen[0]", "no such port"),
         (socket_in_no_folder, "api.listen[0]", "is not a folder"),
         (state_is_a_file, "state.directory", "is not a folder"),
         (state_in_a_file, "state.directory", "is not a folder"),
@@ -319,6 +346,29 @@ def test_a_warning(world: World, old: str, new: str, more: str, words: str) -> N
     assert not found.fatal
 
 
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ("nonsense [", "the index is not valid"),
+        ("[[images]]\nid = 'x'\nfile = 'x'\nsha512 = 'short'", "sha512"),
+        ("[[images]]\nid = 'x'\nfile = 'none.raw'", "'none.raw', which is not in the folder"),
+    ],
+)
+def test_an_index_of_images(world: World, index: str, words: str) -> None:
+    (world.folder / "images" / "index.toml").write_text(index)
+    (found,) = examine(world.write())
+    assert words in found.line
+    assert "\n" not in found.line
+    assert not found.fatal
+
+
+def test_a_user_without_roles(world: World) -> None:
+    people = PEOPLE.replace('roles = { demo = ["admin"] }', "")
+    (found,) = examine(world.write(STATIC, EMBEDDED_IDENTITY + people))
+    assert "identity.users[0].roles: 'ann': the user has no role" in found.line
+    assert not found.fatal
+
+
 def test_the_ports_of_a_running_daemon_are_left_alone(world: World) -> None:
     taken = socket.create_server(("127.0.0.1", world.port))
     world.sockets.append(taken)
@@ -343,11 +393,13 @@ def test_the_ports_of_a_running_daemon_are_left_alone(world: World) -> None:
         (lambda text: text.replace('listen = ["', 'listen = ["tcp:1", "tcp:1", "'), "listed twice"),
         (lambda text: text.replace("sqlite:///bootvol.db", "sqlite://"), "sqlite:///PATH"),
         (lambda text: text.replace("sqlite:///bootvol.db", "postgresql://h"), "HOST/NAME"),
+        (lambda text: text.replace("bootvol.db", "bootvol.db?mode=ro"), "question mark"),
+        (lambda text: text + SAME_FLAVORS, "the name 'x' is given twice"),
+        (lambda text: text.replace('"bob"', '"bo b"', 1), "no space"),
+        (lambda text: text.replace('"bob"', '"böb"', 1), "visible ASCII"),
     ],
 )
-def test_two_keys_that_must_not_agree(
-    world: World, change: Callable[[str], str], words: str
-) -> None:
+def test_a_mistake_in_the_file(world: World, change: Callable[[str], str], words: str) -> None:
     """No machine is needed to see these, so every reader of the file refuses them."""
     file = world.write()
     file.write_text(change(file.read_text()))
@@ -356,9 +408,6 @@ def test_two_keys_that_must_not_agree(
     for line in str(refused.value).splitlines():
         assert line.startswith(f"{file}: ")
     assert words in str(refused.value)
-
-
-SECOND_BACKEND = '\n[[backends]]\nname = "other"\nplugin = "file"\ndirectory = "x/../volumes"\n'
 
 
 def test_a_check_of_a_plugin_is_optional(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootvol import passwords, settings
+from bootvol import passwords, settings, tables
 from bootvol.errors import ConfigurationError
 from bootvol_plugins.glance.options import GlanceOptions
 
@@ -75,12 +75,16 @@ def shown_table(text: str, name: str) -> str:
     return text.partition(f"\n[{name}]\n")[2].partition("\n[")[0]
 
 
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load(tmp_path, f"\ufeff{LEAST}").availability_zone == "nova"
+
+
 def test_exports(tmp_path: Path) -> None:
     assert load(tmp_path, LEAST).exports is None
     unix = load(tmp_path, '[exports]\nby = "unix"\n' + LEAST).exports
-    assert unix == settings.Exports(by="unix", directory=tmp_path / "var" / "exports")
+    assert unix == tables.Exports(by="unix", directory=tmp_path / "var" / "exports")
     tls = load(tmp_path, TLS + LEAST).exports
-    assert tls == settings.TlsExports(
+    assert tls == tables.TlsExports(
         by="tls",
         directory=tmp_path / "var" / "exports",
         host="h",
@@ -95,10 +99,10 @@ def test_the_file_of_the_repository_explains_exports(tmp_path: Path) -> None:
         line.removeprefix("# ") for line in comment.partition("\n\n")[0].splitlines(True)
     )
     shown = load(tmp_path, f"[exports]\n{table}\n{LEAST}").exports
-    assert isinstance(shown, settings.TlsExports)
-    assert shown.model_fields_set == set(settings.TlsExports.model_fields)
+    assert isinstance(shown, tables.TlsExports)
+    assert shown.model_fields_set == set(tables.TlsExports.model_fields)
     assert shown.directory == tmp_path / "var" / "exports"
-    assert shown.ports == settings.TlsExports.model_fields["ports"].default
+    assert shown.ports == tables.TlsExports.model_fields["ports"].default
 
 
 def test_the_file_of_the_repository_explains_glance(tmp_path: Path) -> None:
@@ -171,8 +175,11 @@ def test_databases(tmp_path: Path) -> None:
         ("[other]\n" + LEAST, "other: there is no such key. Remove it, or use one of:"),
         ('[api]\nlisten = ["nothing"]\n' + LEAST, "api.listen: ['nothing']: 'nothing' is no Tw"),
         ('[api]\nlisten = ["tcp:x"]\n' + LEAST, "'tcp:x' is no Twisted server endpoint"),
-        ('[api]\npublic_url = "x.org"\n' + LEAST, "api.public_url: 'x.org': String should match"),
-        ('[api]\npublic_url = "http://x/"\n' + LEAST, "api.public_url: 'http://x/': String should"),
+        ('[api]\npublic_url = "x.org"\n' + LEAST, "api.public_url: 'x.org': this is not an http"),
+        (
+            '[api]\npublic_url = "http://x/"\n' + LEAST,
+            "'http://x/': this is not an http",
+        ),
         ("[api]\nlisten = []\n" + LEAST, "api.listen: []: List should have at least 1 item"),
         ('[state]\nurl = "mysql://x"\n' + LEAST, "state.url: (hidden): the database is either"),
         ('[state]\nurl = "x"\n' + LEAST, "state.url: (hidden): this is not a database URL"),

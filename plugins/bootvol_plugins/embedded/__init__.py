@@ -23,6 +23,10 @@ def _check(options: EmbeddedOptions) -> Iterator[Mistake]:
     yield from checks.folder("directory", options.directory)
     if options.key_file is not None:
         yield from checks.file("key_file", options.key_file)
+    for n, user in enumerate(options.users):
+        if not user.roles:
+            fault = "the user has no role in any project, and can do nothing"
+            yield Mistake(f"users[{n}].roles", user.name, fault, "Name projects.", fatal=False)
 
 
 PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check)

@@ -24,7 +24,7 @@ from typing import Any, Final
 import attrs
 from twisted.internet.defer import Deferred
 
-from bootvol import settings
+from bootvol import tables
 from bootvol.devices import can_go_around_cache
 from bootvol.errors import ExportFailed
 from bootvol.exports import places
@@ -96,7 +96,7 @@ class Exports:
 
     def __init__(
         self,
-        options: settings.Exports,
+        options: tables.Exports,
         threads: Threads,
         reactor: Any,
         patience: float = _PATIENCE,

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import attrs
 
-from bootvol import settings
+from bootvol import tables
 from bootvol.errors import ConfigurationError, ExportFailed
 
 #: The longest path of a socket in bytes (unix(7), without its last zero), and of a volume's name.
@@ -139,13 +139,13 @@ class Tls:
         return _listening(family, address, f"nbds://{host}:{port}/{name}", port)
 
 
-def make(options: settings.Exports) -> Place:
+def make(options: tables.Exports) -> Place:
     """Return the place that the operator chose, and make the folder.  Blocks.
 
     :raises ConfigurationError: it cannot be used.
     """
     _make_private(options.directory)
-    if isinstance(options, settings.TlsExports):
+    if isinstance(options, tables.TlsExports):
         return Tls(options.host, options.ports, options.credentials)
     return Unix(options.directory)
 

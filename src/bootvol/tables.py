@@ -1,0 +1,171 @@
+"""The tables of the configuration file that are the core's own, as models."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, field_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from bootvol.options import ConfigPath, Options
+
+_PUBLIC_URL: Final = re.compile(r"https?://[!-~]*[!-.0-~]")
+Limit = Annotated[int, Field(ge=-1)]
+#: At least one at once.
+Concurrent = Annotated[int, Field(ge=1, strict=True)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+#: MiB per second.
+Bandwidth = Annotated[float, Field(gt=0, le=2**20, strict=True)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Api(Options):
+    """``[api]``: where the API listens (Twisted endpoint descriptions) and is reached."""
+
+    listen: list[str] = Field(default=["tcp:8776:interface=127.0.0.1"], min_length=1)
+    connections: Annotated[int, Field(ge=1)] = 500
+    public_url: str | None = None
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_a_root(cls, value: str | None) -> str | None:
+        if value is not None and not _PUBLIC_URL.fullmatch(value):
+            raise ValueError("this is not an http or https URL without a slash at its end")
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _parses(cls, value: list[str]) -> list[str]:
+        # Late: most readers of a configuration want no reactor.
+        from twisted.internet import reactor
+        from twisted.internet.endpoints import serverFromString
+
+        for description in value:
+            try:
+                serverFromString(reactor, description)
+            except Exception as error:
+                raise ValueError(
+                    f"{description!r} is no Twisted server endpoint: {error}"
+                ) from None
+        return value
+
+
+class State(Options):
+    """``[state]``: the database, and the folder for what else the daemon must remember."""
+
+    url: str = "sqlite:///var/bootvol.db"
+    directory: ConfigPath = Field(default=Path("var"), validate_default=True)
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            backend = make_url(value).get_backend_name()
+        except ArgumentError:
+            raise ValueError("this is not a database URL") from None
+        url = make_url(value)
+        if backend not in {"sqlite", "postgresql"} or not url.database:
+            raise ValueError("the database is either sqlite:///PATH or postgresql://HOST/NAME")
+        if backend == "sqlite" and url.query:
+            raise ValueError("the URL of an SQLite database has no part behind a question mark")
+        return value
+
+
+class Quota(Options):
+    """``[quota]``: what one tenant may have; -1 is no limit."""
+
+    volumes: Limit = 10
+    gigabytes: Limit = 1000
+    snapshots: Limit = 10
+    instances: Limit = 10
+
+
+class RateLimitTable(Options):
+    """``[[rate_limits]]``: how often a tenant may call, in Nova's form."""
+
+    verb: Literal["GET", "POST", "PUT", "DELETE"]
+    uri: str = Field(default="*", min_length=1, max_length=255)
+    regex: str = ".*"
+    value: int = Field(ge=1, le=2**31 - 1)
+    unit: Literal["SECOND", "MINUTE", "HOUR", "DAY"]
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"this is not a regular expression: {error}") from None
+        return value
+
+
+class FlavorTable(Options):
+    """``[[flavors]]``: how large a server may be."""
+
+    id: Name
+    name: str = Field(min_length=1, max_length=255)
+    ram: int = Field(ge=16, le=2**20)
+    cpus: int = Field(default=1, ge=1, le=64)
+
+
+#: Some of HP's own, where the operator names none.
+FLAVORS: Final = (
+    FlavorTable(id="100", name="standard.xsmall", ram=1024),
+    FlavorTable(id="101", name="standard.small", ram=2048, cpus=2),
+    FlavorTable(id="102", name="standard.medium", ram=4096, cpus=2),
+)
+
+
+class Imports(Options):
+    """``[imports]``: how much is done at once, and with how much memory."""
+
+    concurrent: int = Field(default=4, ge=1, le=64)
+    bandwidth_mib: Bandwidth | None = None
+    buffers: int = Field(default=4, ge=2, le=64)
+    buffer_kib: int = Field(default=2048, ge=64, le=32768, multiple_of=64)
+    checkpoint_mib: int = Field(default=64, ge=1, le=65536)
+    retries: int = Field(default=8, ge=0, le=1000)
+    verify: Literal["stream", "read-back"] = "stream"
+    spool: ConfigPath = Field(default=Path("var/spool"), validate_default=True)
+    spool_gib: Annotated[float, Field(gt=0, le=2**20, strict=True)] | None = None
+    converter_mib: int = Field(default=1024, ge=256, le=65536)
+
+
+class Exports(Options):
+    """``[exports]``: how hypervisors reach volumes that they cannot open where they lie.
+
+    :ivar by: ``unix`` is by sockets in ``directory``.
+    :ivar directory: what there is of exports is kept there.
+    """
+
+    by: Literal["unix", "tls"]
+    directory: ConfigPath = Field(default=Path("var/exports"), validate_default=True)
+
+
+class TlsExports(Exports):
+    """The same where ``by`` is ``tls``.
+
+    :ivar host: the name or address to listen at, and by which clients know the server.
+    :ivar ports: the first and the last one.
+    """
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
+    ports: list[Port] = Field(default=[10809, 11808], min_length=2, max_length=2)
+    credentials: ConfigPath
+
+    @field_validator("host")
+    @classmethod
+    def _leads_here(cls, value: str) -> str:
+        if value in {"0.0.0.0", "::"}:  # noqa: S104 - refused
+            raise ValueError("nobody can connect to that; name the one address to listen at")
+        return value
+
+    @field_validator("ports")
+    @classmethod
+    def _in_order(cls, value: list[int]) -> list[int]:
+        if value != sorted(value):
+            raise ValueError("the first port comes after the last one")
+        return value
