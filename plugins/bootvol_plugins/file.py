@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol import checks
@@ -73,6 +74,8 @@ class FileBackend:
     :param mounted: whether to use it only while something is mounted on it.
     :param clones: whether its file system lets files share their blocks.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -135,7 +138,14 @@ class FileBackend:
             time.sleep(_LOOK)
             free = _free(folder)
         if size > free:
-            raise NoSpace(f"Backend {self.name} has {free} bytes free; the volume needs {size}.")
+            # How much is free is nothing for tenants.
+            self._log.warn(
+                "backend {name} has {free} bytes free; a volume needs {size}",
+                name=self.name,
+                free=free,
+                size=size,
+            )
+            raise NoSpace(f"Backend {self.name} has no room for the volume.")
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""

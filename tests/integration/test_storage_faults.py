@@ -190,7 +190,7 @@ async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> No
     refused = await on_disk.create("whole")
     error = await on_disk.reason(refused)
     assert error["code"] == "no-space"
-    assert error["message"].endswith(f"bytes free; the volume needs {GIB}.")
+    assert error["message"] == "Backend local has no room for the volume."
     assert len(on_disk.raw()) == 2
     await on_disk.delete(third)
     await on_disk.until(third, "gone")

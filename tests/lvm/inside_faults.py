@@ -105,7 +105,7 @@ async def test_a_pool_is_not_filled(thin: IBlockBackend) -> None:
     # Others use it as well: what is there stays, but nothing new is let in.
     fill(device("thin", OTHER), MARK)
     assert used() >= 90
-    with pytest.raises(NoSpace, match="of its data space used"):
+    with pytest.raises(NoSpace, match="no data space left"):
         await thin.allocate("volume-3", SIZE)
     with pytest.raises(NoSpace):
         await ICloningBackend(thin).clone(OTHER, "volume-3", SIZE)
@@ -119,7 +119,7 @@ async def test_a_pool_is_not_filled(thin: IBlockBackend) -> None:
 
 @ensureDeferred
 async def test_metadata_that_is_full(groups: None, make: Make) -> None:
-    with pytest.raises(NoSpace, match="of its metadata space used"):
+    with pytest.raises(NoSpace, match="no metadata space left"):
         await make(group="thin", pool="pool", full_percent=5).allocate(NAME, SIZE)
 
 

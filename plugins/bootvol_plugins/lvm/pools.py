@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol.devices import OpenDevice
@@ -20,6 +21,8 @@ from bootvol_plugins.lvm.commands import Lvm
 #: Seconds after which it is looked again: guests write, too.
 _AGE: Final = 5.0
 _FIELDS: Final = ("lv_size", "data_percent", "metadata_percent")
+
+_log = Logger()
 
 
 class Pool:
@@ -54,7 +57,14 @@ class Pool:
         fullest = max(data, metadata)
         if fullest >= self._limit:
             what = "data" if data >= metadata else "metadata"
-            raise NoSpace(f"Backend {self._backend} has {fullest:.0f} % of its {what} space used.")
+            # How much is used is nothing for tenants.
+            _log.warn(
+                "backend {name} has {fullest:.0f} % of its {what} space used",
+                name=self._backend,
+                fullest=fullest,
+                what=what,
+            )
+            raise NoSpace(f"Backend {self._backend} has no {what} space left for the volume.")
         free = int(int(row["lv_size"]) * (self._limit - data) / 100)
         if self._is_old():
             self._saw(free)

@@ -291,9 +291,14 @@ class Images:
         # Images take space as they are written: what is refused is what could never fit.
         free = self.pool.free()
         if free is not None and size > free:
-            raise NoSpace(
-                f"Backend {self._backend} has {free} bytes free; the volume needs {size}."
+            # How much is free is nothing for tenants.
+            _log.warn(
+                "backend {name} has {free} bytes free; a volume needs {size}",
+                name=self._backend,
+                free=free,
+                size=size,
             )
+            raise NoSpace(f"Backend {self._backend} has no room for the volume.")
 
     def _drop_snapshots(self, image: Any) -> None:
         """Remove those snapshots of ours that no clone needs."""
