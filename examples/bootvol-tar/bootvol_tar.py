@@ -54,7 +54,8 @@ class TarSource:
             with tarfile.open(self._archive, "r:") as archive:
                 return {each.name: each for each in archive.getmembers() if each.isreg()}
         except (OSError, tarfile.TarError) as error:
-            raise SourceFailed(f"Source {self.name} cannot be read: {error}") from error
+            # The reason names a path of this machine, which is nothing for tenants.
+            raise SourceFailed(f"Source {self.name} cannot be read.") from error
 
     def _member(self, name: str) -> tarfile.TarInfo:
         try:

@@ -23,9 +23,11 @@ import tomllib
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from pydantic import Field, ValidationError, field_validator
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol import checks
@@ -43,6 +45,8 @@ from bootvol.options import ConfigPath, Options
 from bootvol.threads import Threads
 
 INDEX: Final = "index.toml"
+#: Seconds for which the last good index serves in the place of one that is not valid.
+_STALE: Final = 3600.0
 
 
 class DirectoryOptions(Options):
@@ -78,12 +82,21 @@ class Index(Options):
 
 @implementer(IImageSource)
 class DirectorySource:
-    """Images in a folder that the operator keeps; links in it are the operator's own."""
+    """Images in a folder that the operator keeps; links in it are the operator's own.
+
+    While the index is not valid, as when somebody is editing it, the last good one serves for an
+    hour.
+    """
+
+    _log = Logger()
 
     def __init__(self, name: str, directory: Path, threads: Threads) -> None:
         self.name = name
         self._directory = directory
         self._threads = threads
+        #: What the last good index said, and when it was last read.
+        self._last: tuple[list[Entry], float] | None = None
+        self._is_valid = True
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`."""
@@ -138,11 +151,34 @@ class DirectorySource:
 
     def _entries(self) -> list[Entry]:
         try:
-            return _read_index(self._directory).images
+            entries = _read_index(self._directory).images
         except FileNotFoundError:
-            return []
+            entries = []
         except (ValidationError, ValueError) as error:
-            raise SourceFailed(f"Source {self.name}: {INDEX} is not valid: {error}") from error
+            return self._last_entries(error)
+        if not self._is_valid:
+            self._log.info("source {name}: {index} is valid again", name=self.name, index=INDEX)
+        self._is_valid = True
+        self._last = entries, monotonic()
+        return list(entries)
+
+    def _last_entries(self, error: Exception) -> list[Entry]:
+        """Return what the last good index said; the log says what is wrong with this one.
+
+        :raises SourceFailed: there was none, or it is too old.
+        """
+        if self._is_valid:
+            self._is_valid = False
+            self._log.error(
+                "source {name}: {index} is not valid; the last good one serves meanwhile: {error}",
+                name=self.name,
+                index=INDEX,
+                error=error,
+            )
+        if self._last is None or monotonic() - self._last[1] > _STALE:
+            # What is wrong with it is for the operator, who has it in the log.
+            raise SourceFailed(f"Source {self.name}: {INDEX} is not valid.") from None
+        return list(self._last[0])
 
     def _image(self, entry: Entry, file: os.stat_result) -> Image:
         return Image(

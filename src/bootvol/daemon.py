@@ -125,9 +125,12 @@ class Daemon(Service):
         identity = self._plugins["identity"]
         hypervisor = self._plugins.get("hypervisor")
         images = Images(
-            {each.name: self._plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)}
+            {each.name: self._plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)},
+            self._reactor,
         )
-        backends = Backends([self._plugins[f"backends[{n}]"] for n in range(len(config.backends))])
+        backends = Backends(
+            [self._plugins[f"backends[{n}]"] for n in range(len(config.backends))], self._reactor
+        )
         tools = self._tools(images, backends, hypervisor)
         concurrency = Concurrency(
             config.imports.concurrent,

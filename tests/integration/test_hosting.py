@@ -105,7 +105,7 @@ class World:
         """Start a worker anew, as a daemon does that was killed."""
         no: Any = None
         goldens: Any = NoGoldens()
-        backends = Backends([self.backend])
+        backends = Backends([self.backend], loop)
         self.quotas = Quotas(self.database, Quota(-1, -1, -1, -1))
         tools = Tools(
             "d", self.database, backends, no, no, goldens, [], self.hypervisor, self.exports, loop

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.logger import capturedLogs
 
 from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import IFileStream, IImageStream
@@ -81,3 +82,30 @@ async def test_the_form_decides_where_there_are_both(tmp_path: Path, threads: Th
         assert (found.id, found.size_bytes) == (name, number + 1)
     with pytest.raises(ImageNotFound):
         await source.find(CALLER, marks[2])
+
+
+@ensureDeferred
+async def test_the_last_good_index_serves_for_an_hour(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("bootvol_plugins.directory.monotonic", lambda: now)
+    source = DirectorySource("images", tmp_path, threads)
+    (tmp_path / "disk").write_bytes(CONTENT)
+    index = tmp_path / "index.toml"
+    index.write_text('[[images]]\nid = "4"\nfile = "disk"\n')
+    assert [each.id for each in await source.images(CALLER)] == ["4"]
+    index.write_text('[[images]]\nid = "4"\nfile = 7\n')
+    now = 3599
+    with capturedLogs() as logs:
+        assert [each.id for each in await source.images(CALLER)] == ["4"]
+        assert (await source.find(CALLER, "4")).id == "4"
+    assert [each["log_level"].name for each in logs] == ["error"]
+    assert "images.0.file" in str(logs[0]["error"])
+    now = 3601
+    with pytest.raises(SourceFailed) as failed:
+        await source.images(CALLER)
+    # Of what is wrong with it tenants see nothing.
+    assert failed.value.message == "Source images: index.toml is not valid."
+    index.write_text('[[images]]\nid = "5"\nfile = "disk"\n')
+    assert [each.id for each in await source.images(CALLER)] == ["5"]

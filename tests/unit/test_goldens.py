@@ -52,7 +52,7 @@ async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
     """Were it still written down, another attempt might take the clone for what it vouches for."""
     backend = MemoryBackend("b", reactor, clones=True)
     copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
-    goldens = Goldens(database, Backends([backend]), copier, {})
+    goldens = Goldens(database, Backends([backend], loop), copier, {})
     await backend.allocate("golden", GIB)
     await write(backend, "golden", 0, noise(SIZE))
     await backend.allocate("v", GIB)

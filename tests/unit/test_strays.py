@@ -298,7 +298,7 @@ async def test_strays_are_swept(bench: Bench) -> None:
         await bench.database.write(_leave, name, None if name == "two" else "gone")
     await bench.spare.allocate("one", MIB)
     await bench.add()
-    sweeper = Sweeper(bench.database, Backends([bench.backend]), bench.clock, lambda: now)
+    sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda: now)
     sweeper.startService()
     await bench.until(lambda: list(bench.backend.volumes) == ["v"])
     assert list(bench.spare.volumes) == ["one"]
@@ -332,7 +332,7 @@ async def test_a_stray_that_is_in_use_keeps_no_other(bench: Bench) -> None:
     for name in ("open", "other"):
         await bench.backend.allocate(name, MIB)
         await bench.database.write(_leave, name, None)
-    sweeper = Sweeper(bench.database, Backends([bench.backend]), bench.clock, lambda: 0.0)
+    sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda: 0.0)
     sweeper.startService()
     await bench.until(lambda: list(bench.backend.volumes) == ["open"])
     await bench.until(lambda: not sweeper._sweeping)
@@ -349,7 +349,7 @@ async def test_a_backend_that_hangs_hinders_no_other_and_no_end(bench: Bench) ->
     for backend in (bench.backend, bench.spare):
         await backend.allocate("stray", MIB)
         await bench.database.write(_leave, "stray", None, backend.name)
-    backends = Backends([bench.backend, bench.spare])
+    backends = Backends([bench.backend, bench.spare], loop)
     sweeper = Sweeper(bench.database, backends, bench.clock, lambda: 0.0)
     sweeper.startService()
     await bench.until(lambda: bench.spare.volumes == {})

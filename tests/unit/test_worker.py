@@ -119,7 +119,7 @@ class Bench:
         importer: Any = self.imports
         goldens: Any = self.goldens
         exports: Any = self.exports
-        backends = Backends([backend] if backend else [self.backend, self.spare])
+        backends = Backends([backend] if backend else [self.backend, self.spare], loop)
         no_copier: Any = None
         tools = Tools(
             name,

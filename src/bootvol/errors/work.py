@@ -138,6 +138,23 @@ class SourceFailed(ImportFailed):
         self.retry_after = retry_after
 
 
+class SourceGone(SourceFailed):
+    """The operator has taken the image's source out of the configuration.
+
+    :param name: of the source.
+    """
+
+    code = "source-gone"
+    retryable = False
+    remedy = (
+        "Have the operator put the source back into the configuration,"
+        " or delete the volume and create it of another image."
+    )
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The image source {name} is no longer configured.")
+
+
 class SourceRefused(ImportFailed):
     """The image's source will not give it out."""
 
@@ -152,6 +169,36 @@ class BackendFailed(BootvolError):
     status = 503
     remedy = "Ask the operator to look at the backend, then delete and create the volume again."
     default_message = "The storage backend failed."
+
+
+class BackendSilent(BackendFailed):
+    """The place where volumes live does not answer in time.
+
+    :param name: of the backend.
+    """
+
+    code = "backend-silent"
+    remedy = "Try again later; if it goes on, ask the operator to look at the backend."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The backend {name} does not answer.")
+
+
+class BackendGone(BackendFailed):
+    """The operator has taken the backend out of the configuration, or renamed it.
+
+    :param name: of the backend.
+    """
+
+    code = "backend-gone"
+    retryable = False
+    remedy = (
+        "Have the operator put the backend back into the configuration, under the same name:"
+        " then what waits for it goes on."
+    )
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The backend {name} is no longer configured.")
 
 
 class NoSpace(BackendFailed):

@@ -31,7 +31,7 @@ async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
     :raises bootvol.errors.BackendFailed: the volume is not there.
     :raises bootvol.errors.ExportFailed: it cannot be served.
     """
-    lies = await tools.backends.named(volume.backend).connection(volume.name)
+    lies = await tools.backends.connection(volume)
     if tools.exports is None or lies.kind not in EXPORTABLE:
         return lies
     served = await tools.exports.open(volume.name, lies)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
-from bootvol.errors import BackendFailed
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from bootvol.errors import BackendGone, BackendSilent
 from bootvol.interfaces import IBlockBackend
+from bootvol.model import Connection, Volume
+from bootvol.threads import StillRunning, at_most
+
+#: Seconds that a backend may take to tell where a volume lies.
+_PATIENCE: Final = 10.0
 
 
 class Backends:
     """Backends by name; new volumes are made on the first.
 
     :param backends: at least one, in the order in which the operator named them.
+    :param clock: the reactor.
     """
 
-    def __init__(self, backends: Sequence[IBlockBackend]) -> None:
+    def __init__(self, backends: Sequence[IBlockBackend], clock: IReactorTime) -> None:
+        self._clock = clock
         self._backends = {backend.name: backend for backend in backends}
         self.default = backends[0]
 
@@ -26,9 +37,22 @@ class Backends:
     def named(self, name: str) -> IBlockBackend:
         """Return the backend that a volume lies on.
 
-        :raises BackendFailed: the operator has taken it out of the configuration.
+        :raises BackendGone: the operator has taken it out of the configuration.
         """
         try:
             return self._backends[name]
         except KeyError:
-            raise BackendFailed(f"The backend {name} is no longer configured.") from None
+            raise BackendGone(name) from None
+
+    async def connection(self, volume: Volume) -> Connection:
+        """Tell how a hypervisor reaches a volume where it lies.
+
+        :raises BackendGone: its backend is not configured any more.
+        :raises BackendSilent: its backend does not answer in time.
+        :raises bootvol.errors.BackendFailed: the volume is not there.
+        """
+        asked = Deferred.fromCoroutine(self.named(volume.backend).connection(volume.name))
+        try:
+            return await at_most(self._clock, _PATIENCE, asked)
+        except StillRunning:
+            raise BackendSilent(volume.backend) from None

@@ -26,7 +26,7 @@ async def restore(tools: Tools) -> None:
     for volume in attached:
         if volume.status is Status.IN_USE:
             try:
-                lies = await tools.backends.named(volume.backend).connection(volume.name)
+                lies = await tools.backends.connection(volume)
                 if lies.kind in EXPORTABLE:
                     served = await tools.exports.open(volume.name, lies)
                     # Another address than it was, if nothing was known of it any more.

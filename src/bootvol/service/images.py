@@ -1,43 +1,77 @@
-"""Finds images among all sources."""
+"""Finds images among all sources; one that fails or hangs stops no other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
-from bootvol.errors import ImageNotFound, SourceFailed
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from bootvol.errors import BootvolError, ImageNotFound, SourceFailed, SourceGone
 from bootvol.interfaces import IImageSource
 from bootvol.model import Caller, Image
+from bootvol.threads import StillRunning, at_most
+
+#: Seconds that a source may take to list its images, and to find one: a caller waits.
+_LISTING: Final = 10.0
+_FINDING: Final = 30.0
+
+T = TypeVar("T")
 
 
 class Images:
     """The images of all sources, in the order in which the operator named them.
 
     :param sources: by name.
+    :param clock: the reactor.
     """
 
-    def __init__(self, sources: Mapping[str, IImageSource]) -> None:
+    _log = Logger()
+
+    def __init__(self, sources: Mapping[str, IImageSource], clock: IReactorTime) -> None:
         self._sources = sources
+        self._clock = clock
+        #: Those that have not answered in time, and have not answered since.
+        self._silent: set[str] = set()
+        #: Those whose failure has been logged.
+        self._failing: set[str] = set()
+        #: The ids that each source listed last.
+        self._known: dict[str, Collection[str]] = {}
 
     def source(self, name: str) -> IImageSource:
         """Return a source by its name.
 
-        :raises SourceFailed: the operator has taken it out of the configuration.
+        :raises SourceGone: the operator has taken it out of the configuration.
         """
         try:
             return self._sources[name]
         except KeyError:
-            raise SourceFailed(f"The source {name} is no longer configured.") from None
+            raise SourceGone(name) from None
 
     async def listed(self, caller: Caller) -> Sequence[Image]:
         """List the images that ``caller`` may use; where two share an id, the first source's.
 
-        :raises SourceFailed: a source does not answer.
+        A source that fails is left out, and the log says so.
+
+        :raises SourceFailed: no source lists any image, and one of them fails.
         """
+        asked = [Deferred.fromCoroutine(self._list(name, caller)) for name in self._sources]
         found: dict[str, Image] = {}
-        for source in self._sources.values():
-            for image in await source.images(caller):
-                found.setdefault(image.id, image)
+        refused: SourceFailed | None = None
+        answers: Any = await DeferredList(asked, consumeErrors=True)
+        for succeeded, result in answers:
+            if succeeded:
+                for image in result:
+                    found.setdefault(image.id, image)
+            elif isinstance(result.value, SourceFailed):
+                refused = refused or result.value
+            else:
+                result.raiseException()
+        if refused is not None and not found:
+            raise refused
         return list(found.values())
 
     async def find(self, caller: Caller, reference: str) -> Image:
@@ -48,7 +82,7 @@ class Images:
 
         :raises ImageNotFound: no source knows it, or may read it.
         :raises InvalidImageRef: it has the form of a URL, but one that serves to deceive.
-        :raises SourceFailed: a source does not answer.
+        :raises SourceFailed: a source that may know it does not answer, and no other knows it.
         """
         candidates = [reference]
         if "://" in reference:
@@ -56,10 +90,79 @@ class Images:
         decoded = unquote(candidates[-1])
         if decoded != candidates[-1] and decoded.isprintable():
             candidates.append(decoded)
+        failed: SourceFailed | None = None
         for candidate in candidates:
-            for source in self._sources.values():
+            for name in self._sources:
                 try:
-                    return await source.find(caller, candidate)
+                    return await self._find(name, caller, candidate)
                 except ImageNotFound:
                     continue
-        raise ImageNotFound(reference)
+                except SourceFailed as error:
+                    if candidate in self._known.get(name, ()):
+                        # Another source may have another image of the same id.
+                        raise
+                    failed = failed or error
+        raise failed or ImageNotFound(reference)
+
+    async def _list(self, name: str, caller: Caller) -> Sequence[Image]:
+        source = self._sources[name]
+        found = await self._ask(name, _LISTING, lambda: source.images(caller))
+        self._known[name] = frozenset(image.id for image in found)
+        return found
+
+    async def _find(self, name: str, caller: Caller, candidate: str) -> Image:
+        source = self._sources[name]
+        return await self._ask(
+            # How long a URL takes says nothing of other URLs.
+            name,
+            _FINDING,
+            lambda: source.find(caller, candidate),
+            apart="://" in candidate,
+        )
+
+    async def _ask(
+        self,
+        name: str,
+        seconds: float,
+        question: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        apart: bool = False,
+    ) -> T:
+        """Ask a source, and log the first of its failures in a row.
+
+        :param apart: whether its silence says nothing of what it answers to others.
+        :raises SourceFailed: it fails, does not answer in time, or has not answered another yet.
+        """
+        silence = f"Source {name} does not answer."
+        if name in self._silent:
+            raise SourceFailed(silence)
+        running = Deferred.fromCoroutine(question())
+        try:
+            answer = await at_most(self._clock, seconds, running)
+        except StillRunning:
+            if not apart:
+                self._silent.add(name)
+                running.addBoth(lambda _: self._silent.discard(name))
+            self._note(name, silence)
+            raise SourceFailed(silence) from None
+        except SourceFailed as error:
+            self._note(name, error.message)
+            raise
+        except BootvolError:
+            self._answers(name)
+            raise
+        except Exception:
+            self._log.failure("source {name} fails", name=name)
+            raise SourceFailed(f"Source {name} fails.") from None
+        self._answers(name)
+        return answer
+
+    def _note(self, name: str, why: str) -> None:
+        if name not in self._failing:
+            self._failing.add(name)
+            self._log.error("source {name} fails: {why}", name=name, why=why)
+
+    def _answers(self, name: str) -> None:
+        if name in self._failing:
+            self._failing.discard(name)
+            self._log.info("source {name} answers again", name=name)

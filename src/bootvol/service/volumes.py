@@ -187,7 +187,7 @@ class Volumes:
         if volume.status not in (Status.AVAILABLE, Status.IN_USE):
             raise VolumeBusy("Volume status must be available or in-use")
         served = await self._database.read(attachment_rows.reach, volume.id)
-        return served or await self._backends.named(volume.backend).connection(volume.name)
+        return served or await self._backends.connection(volume)
 
 
 def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:

@@ -116,12 +116,19 @@ class Worker(Service):
         try:
             await self._restore()
             self._polling.start(POLL)
-            for name in self._tools.backends.names:
-                await self._tools.goldens.tidy(name)
+            # At once: one that hangs hinders no other.
+            names = self._tools.backends.names
+            await gatherResults([Deferred.fromCoroutine(self._tidy(name)) for name in names])
+        except CancelledError:
+            pass
+
+    async def _tidy(self, backend: str) -> None:
+        try:
+            await self._tools.goldens.tidy(backend)
         except CancelledError:
             pass
         except Exception:
-            self._log.failure("cannot tidy up")
+            self._log.failure("cannot tidy up on backend {name}", name=backend)
 
     async def _restore(self) -> None:
         """Let exports be as they should: without that no work may begin, so it is tried again."""

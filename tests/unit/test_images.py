@@ -1,0 +1,188 @@
+"""Sources that fail or hang, beside others that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+
+from bootvol.errors import (
+    BootvolError,
+    ImageNotFound,
+    InvalidImageRef,
+    SourceFailed,
+    SourceGone,
+)
+from bootvol.model import Caller, Image
+from bootvol.service.images import Images
+from bootvol.testing.sources import CALLER
+
+BROKEN = SourceFailed("the disk is broken")
+
+
+class Source:
+    """A source whose images are known by their ids.
+
+    :ivar answer: decides what becomes of a question; None answers at once.
+    """
+
+    def __init__(self, name: str, *ids: str) -> None:
+        self.name = name
+        self.ids = ids
+        self.answer: Callable[[], Any] | None = None
+        self.asked = 0
+
+    async def images(self, caller: Caller) -> Sequence[Image]:
+        """See bootvol.interfaces.IImageSource."""
+        await self._decide()
+        return [Image(each, self.name, each) for each in self.ids]
+
+    async def find(self, caller: Caller, reference: str) -> Image:
+        """See bootvol.interfaces.IImageSource."""
+        await self._decide()
+        if reference not in self.ids:
+            raise ImageNotFound(reference)
+        return Image(reference, self.name, reference)
+
+    async def _decide(self) -> None:
+        self.asked += 1
+        if self.answer is not None:
+            await self.answer()
+
+
+def raising(error: Exception) -> Callable[[], Any]:
+    """Return what lets a question fail."""
+
+    async def answer() -> None:
+        raise error
+
+    return answer
+
+
+class Bench:
+    """Two sources, which share an id."""
+
+    def __init__(self) -> None:
+        self.first, self.second = Source("first", "1", "both"), Source("second", "2", "both")
+        self.clock = Clock()
+        sources: Any = {"first": self.first, "second": self.second}
+        clock: Any = self.clock
+        self.images = Images(sources, clock)
+
+    def listed(self) -> list[tuple[str, str]] | BootvolError | None:
+        """List the images; return ids and sources, the failure, or None while that is unknown."""
+        found = outcome(self.images.listed(CALLER))
+        return [(each.id, each.source) for each in found] if isinstance(found, list) else found
+
+    def found(self, reference: str) -> Any:
+        """Find an image; return its source, the failure, or None while that is unknown."""
+        found = outcome(self.images.find(CALLER, reference))
+        return found.source if isinstance(found, Image) else found
+
+
+def outcome(asked: Any) -> Any:
+    """Return what a coroutine has come to by now."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(asked).addCallbacks(
+        results.append, lambda failure: results.append(failure.value)
+    )
+    return results[0] if results else None
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """Sources that are well."""
+    return Bench()
+
+
+ALL = [("1", "first"), ("both", "first"), ("2", "second")]
+
+
+@pytest.mark.parametrize("defect", [BROKEN, RuntimeError("secret"), OSError(5, "secret")])
+def test_a_source_that_fails_stops_no_other(bench: Bench, defect: Exception) -> None:
+    assert bench.listed() == ALL
+    bench.first.answer = raising(defect)
+    with capturedLogs() as logs:
+        assert bench.listed() == [("2", "second"), ("both", "second")]
+        assert bench.found("2") == "second"
+    assert {each["log_level"].name for each in logs} & {"error", "critical"}
+    # What only the broken one may know is not said to be missing.
+    unknown = bench.found("3")
+    assert isinstance(unknown, SourceFailed)
+    assert "secret" not in unknown.message
+
+
+def test_a_failure_is_told_once_and_so_is_its_end(bench: Bench) -> None:
+    bench.first.answer = raising(BROKEN)
+    with capturedLogs() as logs:
+        for _ in range(5):
+            bench.listed()
+        bench.first.answer = None
+        for _ in range(5):
+            bench.listed()
+    told = [each["log_format"] for each in logs]
+    assert told == ["source {name} fails: {why}", "source {name} answers again"]
+
+
+def test_an_image_of_the_same_id_is_not_taken_instead(bench: Bench) -> None:
+    bench.listed()
+    bench.first.answer = raising(BROKEN)
+    assert bench.found("both") is BROKEN
+    bench.first.answer = None
+    assert bench.found("both") == "first"
+
+
+def test_all_that_list_anything_fail(bench: Bench) -> None:
+    bench.first.answer = raising(BROKEN)
+    bench.second.ids = ()
+    assert bench.listed() is BROKEN
+
+
+def test_what_says_that_a_reference_is_wrong_is_heard(bench: Bench) -> None:
+    bench.first.answer = raising(InvalidImageRef())
+    assert isinstance(bench.found("2"), InvalidImageRef)
+
+
+def test_a_source_that_hangs_stops_no_other(bench: Bench) -> None:
+    hanging: Deferred[None] = Deferred()
+    bench.first.answer = lambda: hanging
+    listing = Deferred.fromCoroutine(bench.images.listed(CALLER))
+    bench.clock.advance(9)
+    assert not listing.called
+    bench.clock.advance(2)
+    results: list[Any] = []
+    listing.addCallback(results.append)
+    assert [each.id for each in results[0]] == ["2", "both"]
+    # While it hangs it is not asked again, and nobody waits for it again.
+    assert bench.first.asked == 1
+    assert bench.listed() == [("2", "second"), ("both", "second")]
+    assert bench.found("2") == "second"
+    assert isinstance(bench.found("1"), SourceFailed)
+    assert bench.first.asked == 1
+    bench.first.answer = None
+    hanging.callback(None)
+    assert bench.listed() == ALL
+
+
+def test_a_url_that_takes_long_says_nothing_of_others(bench: Bench) -> None:
+    url, hanging = "https://example.org/1", Deferred[None]()
+    bench.first.ids = (url, "1")
+    bench.first.answer = lambda: hanging
+    finding = Deferred.fromCoroutine(bench.images.find(CALLER, url))
+    bench.clock.advance(31)
+    # Its last part is an id, too.
+    finding.addErrback(lambda failure: None)
+    bench.clock.advance(31)
+    assert finding.called
+    bench.first.answer = None
+    hanging.callback(None)
+    assert bench.found("1") == "first"
+
+
+def test_a_source_that_is_gone_is_named(bench: Bench) -> None:
+    with pytest.raises(SourceGone, match="third is no longer configured"):
+        bench.images.source("third")
