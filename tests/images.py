@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import struct
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
+from backports import zstd
 
 from bootvol.testing.backends import noise
 
@@ -40,6 +42,15 @@ def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = 
     image.unlink()
     return content
 
+
+#: Compresses an image, by the name of the format.
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda data: gzip.compress(data, 6),
+    "xz": lambda data: lzma.compress(data, preset=0),
+    # As the tool does: without its checksum zstd finds no fault with changed noise.
+    "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
+    "bzip2": bz2.compress,
+}
 
 FIXED = ["-o", "subformat=fixed,force_size"]
 #: In a vhd footer: VirtualBox and its version as the creator, and a geometry of 2 MiB.

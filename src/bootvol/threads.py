@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Lock, Thread
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -87,6 +87,54 @@ async def at_most(clock: IReactorTime, seconds: float, running: Deferred[T]) -> 
     finally:
         if timer.active():
             timer.cancel()
+
+
+class Shared(Generic[T]):
+    """The end of something under way, which several may await, each as often as they like.
+
+    A Deferred serves one coroutine alone: what a second one, or the same one once more, finds in a
+    Deferred is None, or an AssertionError of Twisted's.  So a Deferred that an object keeps is
+    awaited through this class.
+
+    A failure that nobody waits for is dropped.  All methods belong to the reactor's thread.
+
+    :param running: what brings the end; this object's own from now on.  Without one,
+        :meth:`finish` brings the end.
+    """
+
+    def __init__(self, running: Deferred[T] | None = None) -> None:
+        self._running = running
+        self._results: list[T | Failure] = []
+        self._waiting: list[Deferred[T]] = []
+        if running is not None:
+            running.addBoth(self.finish)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end has come."""
+        return bool(self._results)
+
+    def wait(self) -> Deferred[T]:
+        """Return a new Deferred for the end.  Cancelling the new Deferred cancels nothing else."""
+        if self._results:
+            waiting: Deferred[T] = Deferred()
+            waiting.callback(self._results[0])
+        else:
+            waiting = Deferred(self._waiting.remove)
+            self._waiting.append(waiting)
+        return waiting
+
+    def cancel(self) -> None:
+        """Cancel what is under way; the end comes when that has ended."""
+        if self._running is not None:
+            self._running.cancel()
+
+    def finish(self, result: T | Failure) -> None:
+        """Bring the end, once: the result that all get, or the failure that is raised."""
+        self._results.append(result)
+        # One by one: a coroutine that goes on may cancel another one that waits.
+        while self._waiting:
+            self._waiting.pop(0).callback(result)
 
 
 class Threads:
@@ -170,7 +218,7 @@ class InOrder:
         self._lock = Lock()
         self._calls: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
         self._busy = False
-        self._work_ended: Deferred[None] | None = None
+        self._work_ended: Shared[None] | None = None
         self._failed: Deferred[Any] | None = None
 
     def begin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -180,7 +228,7 @@ class InOrder:
             self._calls.append((partial(call, *args, **kwargs), result))
             busy, self._busy = self._busy, True
         if not busy:
-            self._work_ended = Deferred.fromCoroutine(self._threads.run(self._work))
+            self._work_ended = Shared(Deferred.fromCoroutine(self._threads.run(self._work)))
         return result
 
     async def stop(self) -> None:
@@ -189,7 +237,7 @@ class InOrder:
             self._busy = True
             self._calls.clear()
         if self._work_ended is not None:
-            await outlast(self._work_ended)
+            await outlast(self._work_ended.wait())
         if self._failed is not None:
             # Who awaits it has heard of it by now; else it is nobody's concern any more.
             self._failed.addErrback(lambda _failure: None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 
 from bootvol.model import GIB
 from tests.daemons import Running
-from tests.images import DISK, FIXED, GOOD, HOSTILE, MIB, qemu_img
+from tests.images import DISK, FIXED, GOOD, HOSTILE, MIB, PACKERS, qemu_img
 
 
 def state(running: Running, name: str, image_format: str | None) -> None:
@@ -38,6 +40,32 @@ async def test_the_disk_in_a_container(running: Running, tmp_path: Path, name: s
     assert file.stat().st_blocks * 512 < 5 * 1024 * 1024, "its holes take no space"
     assert progress["bytesDone"] == progress["bytesTotal"] >= len(DISK)
     assert list((running.folder / "var" / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@ensureDeferred
+async def test_a_packed_container_from_a_slow_disk(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unpacking waits for the source then: also when what comes turns out to be a container."""
+    read = os.preadv
+
+    def slowly(*arguments: Any) -> int:
+        time.sleep(0.05)
+        return read(*arguments)
+
+    running = Running(tmp_path, "[imports]\nbuffer_kib = 512\n")
+    try:
+        (running.images / "image").write_bytes(PACKERS[kind](GOOD["qcow2"][1](tmp_path)))
+        monkeypatch.setattr(os, "preadv", slowly)
+        number = await running.create("image")
+        settled = await running.until(number, "available", "error")
+        assert settled == "available", await running.progress(number)
+        (file,) = running.files()
+        with file.open("rb") as volume:
+            assert volume.read(len(DISK)) == DISK
+    finally:
+        await running.stop()
 
 
 @ensureDeferred

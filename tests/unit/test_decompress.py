@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import lzma
 from collections.abc import Callable
 
 import pytest
-from backports import zstd
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from zope.interface import implementer
 
-from bootvol.errors import DigestMismatch, ImageBomb, ImageCorrupt, ImageTooLarge
+from bootvol.errors import (
+    DigestMismatch,
+    ImageBomb,
+    ImageCorrupt,
+    ImageTooLarge,
+    ImportFailed,
+    SourceFailed,
+)
 from bootvol.imaging.decompress import Unpacked, unpacked
+from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import read_all
 from bootvol.threads import Threads
-from tests.unit.test_imaging import Stream
+from tests.images import PACKERS
+from tests.unit.test_imaging import CLOCK, Stream
 
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "xz": lzma.compress,
-    # As the tool does: without its checksum zstd finds no fault with changed noise.
-    "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
-    "bzip2": bz2.compress,
-}
 CONTENT = noise(700_000) + bytes(2_000_000) + noise(300_001, 1)
 MOST = 16 * 1024 * 1024
 
@@ -166,3 +168,56 @@ async def test_what_is_not_compressed_passes(threads: Threads, content: bytes) -
     assert left is stated
     assert (stream.size, stream.validator) == (len(content), "one")
     assert await read_all(stream, 4096) == content
+
+
+@implementer(IImageStream)
+class Slow:
+    """A stream that gives what it is asked for when the reactor has come round, and then breaks."""
+
+    size: int | None = None
+    offset = 0
+    validator: str | None = None
+
+    def __init__(self, content: bytes, stop: int, reason: ImportFailed | None) -> None:
+        self._stream = Stream(content[:stop], end=reason)
+
+    async def read_into(self, target: memoryview) -> int:
+        """See IImageStream."""
+        await deferLater(CLOCK, 0.01, lambda: None)
+        return await self._stream.read_into(target)
+
+    async def close(self) -> None:
+        """See IImageStream."""
+
+
+@packers
+@pytest.mark.parametrize("kept", [0.2, 0.7])
+@ensureDeferred
+async def test_a_slow_source_that_breaks_off(
+    threads: Threads, pack: Callable[[bytes], bytes], kept: float
+) -> None:
+    """What broke off is said, also by who closes the stream while that is on its way."""
+    packed = pack(noise(2_500_000))
+    stream, _ = await unpacked(
+        Slow(packed, int(len(packed) * kept), SourceFailed("It broke off.")), None, MOST, threads
+    )
+    try:
+        with pytest.raises(SourceFailed, match="It broke off"):
+            await read_all(stream, 65536)
+    finally:
+        await stream.close()
+
+
+@packers
+@ensureDeferred
+async def test_closing_while_a_slow_source_is_read(
+    threads: Threads, pack: Callable[[bytes], bytes]
+) -> None:
+    packed = pack(noise(2_500_000))
+    stream, _ = await unpacked(Slow(packed, len(packed), None), None, MOST, threads)
+    reading = Deferred.fromCoroutine(read_all(stream, 65536))
+    reading.cancel()
+    with pytest.raises(CancelledError):
+        await reading
+    await stream.close()
+    await stream.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import gc
+from pathlib import Path
 from threading import Event
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import capturedLogs
 
-from bootvol.threads import Threads, outlast
+from bootvol.threads import Shared, Threads, outlast
 
 
 @ensureDeferred
@@ -128,3 +130,87 @@ async def test_stopping_waits_for_the_call_under_way_only(threads: Threads) -> N
     go.set()
     await stopping
     assert made == ["under way"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_several_wait_for_one_end(fails: bool) -> None:
+    """Before it, at it (one that goes on waits once more), and after it."""
+    running: Deferred[int] = Deferred()
+    shared = Shared(running)
+    said: list[object] = []
+
+    async def wait(name: str, times: int = 1) -> None:
+        for _ in range(times):
+            try:
+                said.append((name, await shared.wait()))
+            except OSError as error:
+                said.append((name, str(error)))
+
+    before = [Deferred.fromCoroutine(wait("first", 2)), Deferred.fromCoroutine(wait("second"))]
+    assert not shared.ended
+    running.callback(1) if not fails else running.errback(OSError("broken"))
+    assert shared.ended
+    after = Deferred.fromCoroutine(wait("third", 2))
+    end = "broken" if fails else 1
+    assert said == [(name, end) for name in ("first", "first", "second", "third", "third")]
+    assert [each.called for each in (*before, after)] == [True] * 3
+
+
+def test_one_that_stops_waiting_leaves_the_others() -> None:
+    shared: Shared[int] = Shared()
+    first, second = shared.wait(), shared.wait()
+    first.cancel()
+    first.addErrback(lambda failure: failure.trap(CancelledError))
+    assert not second.called
+    shared.finish(2)
+    results: list[int] = []
+    second.addCallback(results.append)
+    assert results == [2]
+
+
+def test_cancelling_what_is_under_way_reaches_all_who_wait() -> None:
+    """Also one that cancels it when it is itself what goes on: that was an AssertionError."""
+    source: Deferred[int] = Deferred()
+
+    async def read() -> int:
+        return await source
+
+    shared = Shared(Deferred.fromCoroutine(read()))
+    ended: list[str] = []
+
+    async def reads() -> None:
+        try:
+            await shared.wait()
+        except OSError:
+            shared.cancel()
+            try:
+                await shared.wait()
+            except OSError as error:
+                ended.append(str(error))
+
+    reading = Deferred.fromCoroutine(reads())
+    source.errback(OSError("broken"))
+    assert reading.called
+    assert ended == ["broken"]
+
+
+def test_a_failure_that_nobody_waits_for_is_dropped() -> None:
+    with capturedLogs() as events:
+        shared: Shared[int] = Shared(fail(OSError("broken")))
+        del shared
+        gc.collect()
+    assert not events
+
+
+def test_no_deferred_that_an_object_keeps_is_awaited() -> None:
+    """Two could wait for it: :class:`Shared` is for that."""
+    root = Path(__file__).parents[2]
+    found = []
+    for path in (*(root / "src").rglob("*.py"), *(root / "plugins").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            awaited = node.value if isinstance(node, ast.Await) else None
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "outlast":
+                awaited = node.args[0]
+            if isinstance(awaited, ast.Attribute):
+                found.append(f"{path.relative_to(root)}:{awaited.lineno}")
+    assert found == []

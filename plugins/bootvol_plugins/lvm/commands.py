@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
@@ -21,7 +20,7 @@ from twisted.python.failure import Failure
 
 from bootvol.devices import failures
 from bootvol.errors import BackendFailed, NoSpace
-from bootvol.threads import outlast
+from bootvol.threads import Shared, outlast
 
 #: Seconds that a command may take until it is asked to end, and from then until it is made to.  LVM
 #: does not hear the first while devices are suspended, and must not be killed then.
@@ -124,7 +123,7 @@ class Lvm:
                 env=environment(),
                 childFDs={0: nothing.fileno(), 1: "r", 2: "r"},
             )
-        code = await outlast(process.ended)
+        code = await outlast(process.ended.wait())
         if code == 0:
             return process.out
         self._log.warn("lvm {words}: {err}", words=" ".join(words), err=process.err.strip())
@@ -149,7 +148,7 @@ class _Process(ProcessProtocol):
     """
 
     def __init__(self, reactor: Any) -> None:
-        self.ended: Deferred[int | None] = Deferred()
+        self.ended: Shared[int | None] = Shared()
         self.late = False
         self._out = b""
         self._err = b""
@@ -181,7 +180,7 @@ class _Process(ProcessProtocol):
         """It has ended, and all that it said has come."""
         self._timer.cancel()
         ended: Any = reason.value
-        self.ended.callback(ended.exitCode)
+        self.ended.finish(ended.exitCode)
 
     def _end(self) -> None:
         transport: Any = self.transport

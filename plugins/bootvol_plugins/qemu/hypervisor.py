@@ -93,7 +93,7 @@ class QemuHypervisor:
                 raise HypervisorFailed(f"Server {server} does not start: {process.complaint}.")
         except BaseException:
             process.kill()
-            await outlast(process.ended)
+            await outlast(process.ended.wait())
             raise
         process.leave()
 

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from bootvol.model import Machine
+from bootvol.threads import Shared
 from bootvol_plugins.qemu import console, disks
 from bootvol_plugins.qemu.folders import PID, SOCKET
 from bootvol_plugins.qemu.options import QemuOptions
@@ -75,7 +75,7 @@ class Process(ProcessProtocol):
     """
 
     def __init__(self) -> None:
-        self.ended: Deferred[None] = Deferred()
+        self.ended: Shared[None] = Shared()
         self.failed = False
         self._complaint = b""
 
@@ -87,11 +87,11 @@ class Process(ProcessProtocol):
         """It has ended, and all that it said has come."""
         ended: Any = reason.value
         self.failed = ended.exitCode != 0
-        self.ended.callback(None)
+        self.ended.finish(None)
 
     async def has_ended(self) -> bool:
         """Tell whether it has ended."""
-        return self.ended.called
+        return self.ended.ended
 
     @property
     def complaint(self) -> str:

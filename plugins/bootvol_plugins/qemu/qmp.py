@@ -17,6 +17,8 @@ from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
+from bootvol.threads import Shared
+
 #: The longest message, in bytes: a guest that broke out must not fill the daemon's memory.
 _LONGEST: Final = 1024 * 1024
 #: Seconds that the answer to a command may take.
@@ -43,7 +45,7 @@ class Qmp(LineReceiver):
     def __init__(self, clock: Any) -> None:
         self._clock = clock
         self._awaited: Deferred[dict[str, Any]] = Deferred()
-        self._lost: Deferred[None] = Deferred()
+        self._lost: Shared[None] = Shared()
 
     async def execute(
         self,
@@ -73,7 +75,7 @@ class Qmp(LineReceiver):
 
         :raises QmpFailed: none comes within so many seconds.
         """
-        if self._lost.called:
+        if self._lost.ended:
             raise QmpFailed("QEMU has closed the connection.")
         try:
             return await self._awaited.addTimeout(seconds, self._clock)
@@ -84,7 +86,7 @@ class Qmp(LineReceiver):
         """Close the connection, and wait until it is."""
         transport: Any = self.transport
         transport.abortConnection()
-        await self._lost
+        await self._lost.wait()
 
     def lineReceived(self, line: bytes) -> None:
         """Take a message; events are passed over, what there is can be asked for."""
@@ -103,7 +105,7 @@ class Qmp(LineReceiver):
         """Nothing more will come."""
         if not self._awaited.called:
             self._awaited.errback(QmpFailed("QEMU has closed the connection."))
-        self._lost.callback(None)
+        self._lost.finish(None)
 
 
 @asynccontextmanager

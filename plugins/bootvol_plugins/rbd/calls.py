@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, NoSpace
-from bootvol.threads import outlast
+from bootvol.threads import Shared, outlast
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class _Pending(Generic[T]):
     """
 
     def __init__(self, reactor: Any, patience: float, what: str) -> None:
-        self.result: Deferred[T] = Deferred()
+        self.result: Shared[T] = Shared()
         self._reactor = reactor
         self._patience = patience
         self._what = what
@@ -91,10 +91,7 @@ class _Pending(Generic[T]):
         if not self._look.active():
             return False
         self._look.cancel()
-        if isinstance(result, Failure):
-            self.result.errback(result)
-        else:
-            self.result.callback(result)
+        self.result.finish(result)
         return True
 
     def _lose_patience(self) -> None:
@@ -103,7 +100,8 @@ class _Pending(Generic[T]):
             self._look = self._reactor.callLater(left, self._lose_patience)
         else:
             _log.error("{what}: Ceph's library does not return", what=self._what)
-            self.result.errback(GivenUp(f"{self._what}: the cluster does not answer."))
+            error = GivenUp(f"{self._what}: the cluster does not answer.")
+            self.result.finish(Failure(error))
 
 
 class Calls:
@@ -147,7 +145,7 @@ class Calls:
             return Deferred.fromCoroutine(self.run(what, lambda _: undo(result)))
 
         self._begin(lambda: call(pending.beat), deliver)
-        return await outlast(pending.result, unwanted)
+        return await outlast(pending.result.wait(), unwanted)
 
     async def complete(self, what: str, start: Callable[[Callable[..., None]], object]) -> Any:
         """Let the library do something in its own threads.
@@ -178,7 +176,7 @@ class Calls:
                 pending.end(Failure(failed(what, code)))
 
         self._begin(lambda: start(ended), begun)
-        return await outlast(pending.result)
+        return await outlast(pending.result.wait())
 
     def _pending(self, what: str) -> _Pending[Any]:
         """Return what a thread is about to be begun for, if there may be one more."""

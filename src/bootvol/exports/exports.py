@@ -252,7 +252,7 @@ def _cache(source: _Source) -> Sequence[str]:
 
 async def _complaint(server: Server) -> str:
     """Return what a server that could not begin says of that."""
-    said = await server.ended
+    said = await server.ended.wait()
     return f"The volume cannot be exported: {_PREFIXES.sub('', said).rstrip('.')}."
 
 

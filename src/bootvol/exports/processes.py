@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bootvol.errors import ExportFailed
+from bootvol.threads import Shared
 
 #: The most that is kept of what a process complains of, in bytes; what goes beyond is dropped.
 _KEPT: Final = 4096
@@ -106,7 +107,7 @@ class Server(ProcessProtocol):
     _log = Logger()
 
     def __init__(self, name: str) -> None:
-        self.ended: Deferred[str] = Deferred()
+        self.ended: Shared[str] = Shared()
         self._name = name
         self._err = b""
 
@@ -145,7 +146,7 @@ class Server(ProcessProtocol):
         self._log.info(
             "the server of export {name} has ended: {first}", name=self._name, first=first
         )
-        self.ended.callback(first)
+        self.ended.finish(first)
 
 
 def start(reactor: Any, name: str, command: Sequence[str], listener: int, file: int) -> Server:

@@ -9,18 +9,19 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from backports import zstd
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
-from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge
+from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge, ImportFailed
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import COMPRESSED
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
-from bootvol.threads import Threads
+from bootvol.threads import Shared, Threads, outlast
 
 #: Bytes that are taken from the source at a time, and that a decoder is given of them, and may give
 #: back.  Of more, the system makes and takes back the memory each time: that costs as much again as
@@ -169,7 +170,7 @@ class Unpacked:
         self._hungry = True
         self._fresh = False
         self._ended = False
-        self._coming: Deferred[int] | None = None
+        self._coming: Shared[int] | None = None
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -190,15 +191,15 @@ class Unpacked:
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
         if self._coming is not None:
-            self._coming.addErrback(lambda _failure: 0)
             self._coming.cancel()
-            await self._coming
+            with suppress(CancelledError, ImportFailed):
+                await outlast(self._coming.wait())
 
     async def _fetch(self) -> None:
         """Take what has come meanwhile, and let more come while that is unpacked."""
         if self._coming is None:
             self._coming = self._ask()
-        length = await self._coming
+        length = await self._coming.wait()
         self._left -= length
         if self._left < 0:
             raise ImageTooLarge(
@@ -210,8 +211,8 @@ class Unpacked:
         self._fresh = True
         self._coming = None if self._ended else self._ask()
 
-    def _ask(self) -> Deferred[int]:
-        return Deferred.fromCoroutine(self._packed.read_into(self._filling))
+    def _ask(self) -> Shared[int]:
+        return Shared(Deferred.fromCoroutine(self._packed.read_into(self._filling)))
 
     def _unpack(self, target: memoryview) -> int:
         """Fill ``target`` as far as the input goes.  Blocks."""

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
-from bootvol.threads import outlast
+from bootvol.threads import Shared, outlast
 
 #: The most that is kept of what a program says, in bytes; what goes beyond is dropped.
 _KEPT: Final = 1024 * 1024
@@ -83,7 +83,7 @@ class Program(ProcessProtocol):
         self._rest = b""
         self._out = b""
         self._err = b""
-        self._ended: Deferred[Ended] = Deferred()
+        self._ended: Shared[Ended] = Shared()
 
     def outReceived(self, data: bytes) -> None:
         """It wrote something."""
@@ -104,14 +104,15 @@ class Program(ProcessProtocol):
         ended: Any = reason.value
         code = ended.exitCode if ended.signal is None else -ended.signal
         out, err = (each.decode("utf-8", "replace") for each in (self._out, self._err))
-        self._ended.callback(Ended(code, out, err))
+        self._ended.finish(Ended(code, out, err))
 
     async def end(self) -> Ended:
         """Wait until it has ended by itself; cancelled, it is killed, and has ended too."""
         try:
-            return await self._waiting()
+            return await self._ended.wait()
         except CancelledError:
-            await outlast(self._waiting())
+            self.kill()
+            await outlast(self._ended.wait())
             raise
 
     async def end_within(self, seconds: float) -> Ended | None:
@@ -124,18 +125,6 @@ class Program(ProcessProtocol):
             if in_time:
                 late.cancel()
         return ended if in_time else None
-
-    def _waiting(self) -> Deferred[Ended]:
-        """Return another Deferred for its end; to cancel it is to kill the program."""
-        waiting: Deferred[Ended] = Deferred(lambda _: self.kill())
-
-        def ended(how: Ended) -> Ended:
-            if not waiting.called:
-                waiting.callback(how)
-            return how
-
-        self._ended.addCallback(ended)
-        return waiting
 
     def kill(self) -> None:
         """End it now."""

@@ -17,6 +17,7 @@ from bootvol.service.held import Unwanted
 from bootvol.service.tasks import Task
 from bootvol.store import claims
 from bootvol.store.claims import LEASE
+from bootvol.threads import Shared
 
 #: Seconds between renewals of a claim.
 RENEWAL: Final = 0.5
@@ -38,7 +39,7 @@ class Job:
 
     def __init__(self, holder: str, task: Task, asked: float) -> None:
         self.task = task
-        self.ended: Deferred[None] = Deferred()
+        self.ended: Shared[None] = Shared()
         self._holder = holder
         self._database = task.tools.database
         self._clock = task.tools.clock
@@ -57,7 +58,7 @@ class Job:
         self._running = Deferred.fromCoroutine(self._run())
         if self._cancelled:
             self._running.cancel()
-        self._running.chainDeferred(self.ended)
+        self._running.addBoth(self.ended.finish)
 
     def cancel(self) -> None:
         """Stop the work, and let go of everything as it is."""

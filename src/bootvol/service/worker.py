@@ -35,6 +35,7 @@ from bootvol.service.tasks import Task, Tools
 from bootvol.store import claims, line, queue
 from bootvol.store import imports as import_rows
 from bootvol.store import volumes as volume_rows
+from bootvol.threads import Shared
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
@@ -86,7 +87,7 @@ class Worker(Service):
             _Lane(self._claiming(queue.claim_hosting, _HOSTING), self.wake),
             _Lane(self._claiming(queue.claim_quick, _QUICK), self.wake),
         ]
-        self._begun: Deferred[None] = succeed(None)
+        self._begun = Shared(succeed(None))
         self._ready = False
         self._polling = LoopingCall(self.wake)
         self._polling.clock = tools.clock
@@ -94,7 +95,7 @@ class Worker(Service):
     def startService(self) -> None:
         """Begin to claim work."""
         super().startService()
-        self._begun = Deferred.fromCoroutine(self._begin())
+        self._begun = Shared(Deferred.fromCoroutine(self._begin()))
 
     def stopService(self) -> Deferred[None]:
         """Stop all work and let go of it, so that it can go on elsewhere or later."""
@@ -107,9 +108,9 @@ class Worker(Service):
         self._begun.cancel()
         for job in list(self._jobs):
             job.cancel()
-        await self._begun
+        await self._begun.wait()
         await gatherResults([lane.idle() for lane in self._lanes])
-        await gatherResults([job.ended for job in self._jobs])
+        await gatherResults([job.ended.wait() for job in self._jobs])
 
     async def _begin(self) -> None:
         """Put right what another run of the daemon had no time to, and begin to claim work."""
@@ -239,7 +240,7 @@ class Worker(Service):
             self._jobs.discard(job)
             self._marks.pop(job, None)
 
-        job.ended.addBoth(ended)
+        job.ended.wait().addBoth(ended)
         if not self.running:
             job.cancel()
         job.start()
@@ -298,7 +299,7 @@ class _Lane:
         self._running: set[Job] = set()
         self._wake_all = wake_all
         self._looking = False
-        self._look_ended: Deferred[None] = succeed(None)
+        self._look_ended = Shared(succeed(None))
         self._again = False
 
     def wake(self) -> None:
@@ -306,11 +307,11 @@ class _Lane:
         self._again = True
         if not self._looking:
             self._looking = True
-            self._look_ended = Deferred.fromCoroutine(self._look())
+            self._look_ended = Shared(Deferred.fromCoroutine(self._look()))
 
     def idle(self) -> Deferred[None]:
         """Return a Deferred that fires when no look is under way."""
-        return self._look_ended
+        return self._look_ended.wait()
 
     async def _look(self) -> None:
         try:
@@ -320,7 +321,7 @@ class _Lane:
                 if job is not None:
                     self._again = True
                     self._running.add(job)
-                    job.ended.addBoth(self._job_ended, job)
+                    job.ended.wait().addBoth(self._job_ended, job)
         except Exception:
             self._log.failure("cannot look for work")
         finally:
