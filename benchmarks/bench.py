@@ -32,11 +32,13 @@ concurrent = 8
 name = "plain"
 plugin = "http"
 allow = ["{url}plain/"]
+checksums = "none"
 
 [[sources]]
 name = "raw"
 plugin = "http"
 allow = ["{url}raw/"]
+checksums = "none"
 
 [[sources]]
 name = "sha512"

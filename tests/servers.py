@@ -12,7 +12,7 @@ import attrs
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 from twisted.web.resource import IResource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 reactor: Any = _reactor
 
@@ -74,6 +74,11 @@ def serve(
         yield Server(scheme, listening.getHost().port, connections, accepted)
     finally:
         pytest_twisted.blockon(listening.stopListening())
+
+
+def only_looks(request: Request) -> bool:
+    """Tell whether the http source only wants to know what there is: a GET of the first byte."""
+    return request.getHeader(b"range") == b"bytes=0-0"
 
 
 def free_port() -> int:

@@ -87,6 +87,14 @@ class ILocatedStream(Interface):
     )
 
 
+class IOpenEndedStream(IImageStream):
+    """What a stream may provide whose source cannot always tell the image's end from a break."""
+
+    proven: bool = Attribute(
+        "Whether the end that was reached is known to be the image's; True until it is reached."
+    )
+
+
 class IImageSource(Interface):
     """Where images come from."""
 

@@ -54,7 +54,7 @@ class TestHttp(ImageSourceContract):
     @pytest.fixture
     def subject(self, context: PluginContext, server: Server) -> Subject:
         options = HttpOptions(allow=[server.url], networks=["127.0.0.0/8", "::1/128"])
-        source = HttpSource(context.name, options, context.reactor)
+        source = HttpSource(context.name, options, context.reactor, context.threads)
         return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)
 
 

@@ -26,7 +26,7 @@ from bootvol.testing.backends import noise
 from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause
 from tests.disks import Disk, disk
-from tests.servers import Server, serve
+from tests.servers import Server, only_looks, serve
 
 MIB = 1024 * 1024
 CONTENT = noise(9 * MIB + 77)
@@ -70,7 +70,7 @@ class Web(Resource):
             return f"{right}  stated\n{right}  slow\n".encode()
         if name != "plain":
             request.setHeader("ETag", self.etag)
-        if request.method == b"HEAD":
+        if only_looks(request):
             if name != "huge":
                 request.setHeader("Content-Length", str(len(CONTENT)))
             return b""
@@ -112,7 +112,7 @@ def cloning(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 
 @asynccontextmanager
 async def daemon(
-    folder: Path, server: Server, more: str = "", backend: str = ""
+    folder: Path, server: Server, more: str = 'checksums = "none"', backend: str = ""
 ) -> AsyncIterator[Running]:
     """A daemon with the server as a source."""
     running = Running(folder, WEB.format(url=server.url, more=more), backend=backend)

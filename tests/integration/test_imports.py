@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from bootvol.model import GIB
 from bootvol.testing.backends import noise
 from tests.daemons import Running, pause
-from tests.servers import Server, serve
+from tests.servers import Server, only_looks, serve
 
 CONTENT = noise(3 * 1024 * 1024 + 11)
 
@@ -96,6 +96,8 @@ class Web(Resource):
 
     def render_GET(self, request: Request) -> bytes | int:
         """Answer by the name that is asked for."""
+        if only_looks(request):
+            return self.render_HEAD(request)
         name = request.path.rsplit(b"/")[-1]
         if name == b"slow":
             request.write(CONTENT)
@@ -137,7 +139,7 @@ def over_http(tmp_path: Path, web: tuple[Server, Web]) -> str:
     """The configuration of a source that may ask that server."""
     return (
         f'[[sources]]\nname = "web"\nplugin = "http"\nallow = ["{web[0].url}images/"]\n'
-        'networks = ["127.0.0.0/8", "::1/128"]\n'
+        'networks = ["127.0.0.0/8", "::1/128"]\nchecksums = "none"\n'
     )
 
 

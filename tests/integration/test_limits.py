@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.testing.backends import noise
 from tests.daemons import OTHER_TENANT, Running, pause
-from tests.servers import serve
+from tests.servers import only_looks, serve
 
 CONTENT = noise(300_000)
 
@@ -35,8 +35,10 @@ class Mirror(Resource):
         """Say that the image is there."""
         return b""
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: Request) -> bytes | int:
         """Let it wait."""
+        if only_looks(request):
+            return self.render_HEAD(request)
         self.waiting[request.path.decode().rpartition("/")[2]] = request
         return NOT_DONE_YET
 
@@ -75,6 +77,7 @@ name = "web"
 plugin = "http"
 allow = ["{mirror.url}"]
 networks = ["127.0.0.0/8", "::1/128"]
+checksums = "none"
 {source}
 """
     running = Running(folder, f"{web}\n[imports]\n{imports}\n", backend=backend)

@@ -28,7 +28,7 @@ from bootvol_plugins.rbd.options import RbdOptions
 from tests import ceph
 from tests.ceph import Cluster, until
 from tests.daemons import Running, pause, reactor
-from tests.servers import Server, serve
+from tests.servers import Server, only_looks, serve
 
 MIB = 1024 * 1024
 #: What arrives before the fault, and after it.
@@ -51,8 +51,10 @@ class Halves(Resource):
         """Say that the image is there, but not how long it is."""
         return b""
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: Request) -> bytes | int:
         """Send the first part."""
+        if only_looks(request):
+            return self.render_HEAD(request)
         request.write(CONTENT[:HALF])
         self._waiting.append(request)
         return NOT_DONE_YET
@@ -96,6 +98,7 @@ name = "web"
 plugin = "http"
 allow = ["{server.url}images/"]
 networks = ["127.0.0.0/8", "::1/128"]
+checksums = "none"
 
 [imports]
 buffer_kib = 1024

@@ -24,7 +24,7 @@ from bootvol.threads import Threads
 from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause
 from tests.disks import Disk, disk
-from tests.servers import Server, serve
+from tests.servers import Server, only_looks, serve
 
 MIB = 1024 * 1024
 #: Room for volumes of 1 GiB, as long as they stay sparse.
@@ -57,8 +57,10 @@ class Halves(Resource):
         """Say that the image is there, but not how long it is."""
         return b""
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: Request) -> bytes | int:
         """Send the first part."""
+        if only_looks(request):
+            return self.render_HEAD(request)
         request.write(CONTENT[:HALF])
         self.waiting[request.path.rsplit(b"/")[-1].decode()] = request
         return NOT_DONE_YET
@@ -101,6 +103,7 @@ name = "web"
 plugin = "http"
 allow = ["{server.url}images/"]
 networks = ["127.0.0.0/8", "::1/128"]
+checksums = "none"
 """
         super().__init__(folder, f"{source}[imports]\nbuffer_kib = 1024\n", backend="cache_gib = 0")
         (self.images / "whole").write_bytes(CONTENT)

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 from twisted.web.http_headers import Headers
 
-from bootvol_plugins.http.checksums import find_digest
-from bootvol_plugins.http.ranges import retry_after, size_of_rest, validator_of
+from bootvol_plugins.http.ranges import (
+    Part,
+    is_at_end,
+    part_of,
+    retry_after,
+    size_from,
+    validator_of,
+)
 
 
 class Response:
@@ -51,22 +57,37 @@ def test_validators(headers: dict[str, str], expected: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "content_range", "etag", "expected"),
+    ("code", "content_range", "expected"),
     [
-        (206, "bytes 10-99/100", '"a"', 100),
-        (206, "bytes 10-99/100", '"b"', None),
-        (206, "bytes 9-99/100", '"a"', None),
-        (206, "bytes 10-98/100", '"a"', None),
-        (206, "bytes 10-99/*", '"a"', None),
-        (206, "", '"a"', None),
-        (200, "bytes 10-99/100", '"a"', None),
+        (206, "bytes 10-99/100", Part(10, 100, 100)),
+        (206, "Bytes=10 - 99/100", Part(10, 100, 100)),
+        (206, "bytes 10-98/100", Part(10, 99, 100)),
+        (206, "bytes 10-99/*", Part(10, 100, None)),
+        (206, "bytes 10-9/100", None),
+        (206, "bytes 10-100/100", None),
+        (206, "bytes */100", None),
+        (206, "", None),
+        (200, "bytes 10-99/100", None),
     ],
 )
-def test_only_the_very_rest_will_do(
-    code: int, content_range: str, etag: str, expected: int | None
-) -> None:
-    answer = response(code, content_range=content_range, etag=etag)
-    assert size_of_rest(answer, 10, '"a"') == expected
+def test_parts(code: int, content_range: str, expected: Part | None) -> None:
+    assert part_of(response(code, content_range=content_range)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content_range", "expected"),
+    [("bytes 10-99/100", 100), ("bytes 9-99/100", None), ("bytes 10-98/100", None)],
+)
+def test_only_the_very_rest_will_do(content_range: str, expected: int | None) -> None:
+    assert size_from(response(206, content_range=content_range), 10) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "content_range", "expected"),
+    [(416, "bytes */10", True), (416, "bytes */11", False), (416, "", False), (206, "", False)],
+)
+def test_the_very_end(code: int, content_range: str, expected: bool) -> None:
+    assert is_at_end(response(code, content_range=content_range), 10) is expected
 
 
 @pytest.mark.parametrize(
@@ -85,12 +106,3 @@ def test_only_the_very_rest_will_do(
 def test_retry_after(value: str, seconds: float) -> None:
     now = datetime(2026, 11, 2, 10, 3, 20, tzinfo=UTC).timestamp()
     assert retry_after(response(503, retry_after=value), now) == seconds
-
-
-def test_lists_of_digests() -> None:
-    digest = "ab" * 32
-    text = f"# made today\n{'0' * 64}  disk.raw.old\n{digest.upper()} *./disk.raw\n"
-    found = find_digest(text, "sha256", "disk.raw")
-    assert found is not None
-    assert found.value == digest
-    assert find_digest(text, "sha256", "raw") is None

@@ -14,7 +14,7 @@ from bootvol_plugins.http.options import HttpOptions
 def _make(options: Any, context: PluginContext) -> IImageSource:
     from bootvol_plugins.http.source import HttpSource  # late: treq is slow to import
 
-    return HttpSource(context.name, options, context.reactor)
+    return HttpSource(context.name, options, context.reactor, context.threads)
 
 
 def _check(options: HttpOptions) -> Iterator[Mistake]:

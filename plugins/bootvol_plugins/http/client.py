@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from OpenSSL.SSL import Error as SSLError
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError  # it has no public name
 from twisted.web.client import (
     BrowserLikePolicyForHTTPS,
     RequestTransmissionFailed,
@@ -30,13 +32,20 @@ from bootvol_plugins.http.stream import Unwanted
 _CERTIFICATE: Final = re.compile(
     rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
 )
-_UNREACHABLE: Final = (
-    ConnectError,
-    DNSLookupError,
+_NO_CONNECTION: Final = (ConnectError, DNSLookupError)
+_NO_ANSWER: Final = (
     RequestTransmissionFailed,
     ResponseNeverReceived,
     ResponseFailed,
 )
+#: Some servers refuse clients that do not say who they are.
+_USER_AGENT: Final = f"bootvol/{version('bootvol')}".encode()
+#: Where an answer's Content-Encoding is found: under its own name treq would act on it.
+ENCODING: Final = b"x-bootvol-content-encoding"
+
+
+class NoAnswer(SourceFailed):
+    """A server took a request and closed the connection, or answered with what is not HTTP."""
 
 
 class Client:
@@ -46,10 +55,20 @@ class Client:
     :param reactor: its clock.
     :param timeout: seconds that a server may take to begin its answer.
     :param through: how it is reached, for messages; begins with a space.
+    :param encoded: answers with a Content-Encoding are given to the caller, who looks at the header
+        :data:`ENCODING`; without it they are refused.
     """
 
-    def __init__(self, agent: IAgent, reactor: Any, timeout: float, through: str = "") -> None:
-        self._agent = _PlainAgent(agent)
+    def __init__(
+        self,
+        agent: IAgent,
+        reactor: Any,
+        timeout: float,
+        through: str = "",
+        *,
+        encoded: bool = False,
+    ) -> None:
+        self._agent = _PlainAgent(agent, encoded)
         self._reactor = reactor
         self._timeout = timeout
         self._through = through
@@ -66,7 +85,8 @@ class Client:
 
         :param url: as treq takes it.
         :param host: what messages call the server.
-        :raises SourceFailed: there is no answer.
+        :raises NoAnswer: the server does not answer this request.
+        :raises SourceFailed: the server cannot be reached, or not in time.
         """
         # A client of its own for each: no cookie of one tenant's request reaches another's.
         client = HTTPClient(self._agent)
@@ -77,10 +97,9 @@ class Client:
         asked.addTimeout(self._timeout, self._reactor, self._timed_out)
         try:
             return await _cancellable(asked)
-        except _UNREACHABLE as error:
-            raise SourceFailed(
-                f"{host} cannot be reached{self._through}: {_why(error)}."
-            ) from error
+        except (*_NO_CONNECTION, *_NO_ANSWER) as error:
+            kind = NoAnswer if _took_request(error) else SourceFailed
+            raise kind(f"{host} cannot be reached{self._through}: {_why(error)}.") from error
 
     def check_passing(self, response: IResponse, host: str) -> None:
         """Raise for an answer that another try may better.
@@ -91,7 +110,10 @@ class Client:
             pause = retry_after(response, time.time())
             raise SourceFailed(f"{host} answers {response.code}.", pause)
 
-    def _timed_out(self, _result: object, timeout: float) -> IResponse:
+    def _timed_out(self, result: object, timeout: float) -> IResponse:
+        if isinstance(result, Failure) and result.check(SourceFailed):
+            # What it waited for is known better.
+            result.raiseException()
         raise SourceFailed(f"The server did not answer{self._through} within {timeout:g} seconds.")
 
 
@@ -116,8 +138,9 @@ def stop(response: IResponse) -> None:
 class _PlainAgent:
     """Asks for bodies as they are: a compressed transfer could swell without bound in memory."""
 
-    def __init__(self, agent: IAgent) -> None:
+    def __init__(self, agent: IAgent, encoded: bool) -> None:
         self._agent = agent
+        self._look = _set_encoding_aside if encoded else _refuse_encoded
 
     def request(
         self,
@@ -129,7 +152,10 @@ class _PlainAgent:
         """See :meth:`twisted.web.iweb.IAgent.request`."""
         plain = Headers(dict((headers or Headers()).getAllRawHeaders()))
         plain.setRawHeaders(b"accept-encoding", [b"identity"])
-        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_refuse_encoded)
+        plain.setRawHeaders(b"user-agent", [_USER_AGENT])
+        if not plain.hasHeader(b"accept"):
+            plain.setRawHeaders(b"accept", [b"*/*"])
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(self._look)
 
 
 def _authorities(path: Path) -> Any:
@@ -166,6 +192,13 @@ def _cancellable(asked: Deferred[Any]) -> Deferred[IResponse]:
     return answer
 
 
+def _set_encoding_aside(response: IResponse) -> IResponse:
+    encodings = response.headers.getRawHeaders(b"content-encoding") or []
+    response.headers.removeHeader(b"content-encoding")
+    response.headers.setRawHeaders(ENCODING, encodings)
+    return response
+
+
 def _refuse_encoded(response: IResponse) -> IResponse:
     encodings = response.headers.getRawHeaders(b"content-encoding") or []
     encoded = any(each.strip().lower() not in {b"", b"identity"} for each in encodings)
@@ -173,6 +206,12 @@ def _refuse_encoded(response: IResponse) -> IResponse:
         stop(response)
         raise SourceFailed("The server sends the image encoded though it was asked not to.")
     return response
+
+
+def _took_request(error: Exception) -> bool:
+    """Tell whether it was after a request that a server closed the connection, or spoke no HTTP."""
+    reasons = getattr(error, "reasons", [])
+    return any(each.check(ConnectionClosed, ParseError, ValueError) for each in reasons)
 
 
 def _why(error: Exception) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from bootvol.options import ConfigPath, Options
+from bootvol_plugins.http.lists import AUTO, NONE
 from bootvol_plugins.http.urls import Refused, parse, parse_proxy
 
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
@@ -34,8 +35,14 @@ class HttpOptions(Options):
     """A PEM file of the authorities that https servers are trusted by; without one, the
     system's.
     """
-    checksums: Literal["SHA512SUMS", "SHA256SUMS", "MD5SUMS"] | None = None
-    """The list beside each image that states its digest; without one, none is known."""
+    checksums: str = Field(default=AUTO, pattern=r"^[^/\\\x00-\x1f]+$")
+    """The list beside each image that states its digest, which has to be there; ``{image}`` in the
+    name stands for the image's.  ``auto`` looks for the usual names, ``none`` for none.
+    """
+    keyring: ConfigPath | None = None
+    """A file of OpenPGP keys, one of which must have signed the list of digests: an image without a
+    list that is signed so is refused.
+    """
 
     @field_validator("allow")
     @classmethod
@@ -55,6 +62,12 @@ class HttpOptions(Options):
             if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
                 raise ValueError(f"{each!r} is a network of IPv4; write it so")
         return value
+
+    @model_validator(mode="after")
+    def _check_keyring(self) -> Self:
+        if self.keyring is not None and self.checksums == NONE:
+            raise ValueError('keyring is of no use with checksums = "none"')
+        return self
 
     # Of the whole table, not of the key: so that a password in it is not repeated in the message.
     @model_validator(mode="after")

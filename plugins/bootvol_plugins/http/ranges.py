@@ -6,10 +6,14 @@ import re
 from email.utils import mktime_tz, parsedate_tz
 from typing import Final
 
+import attrs
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_CONTENT_RANGE: Final = re.compile(
+    r"bytes[ =]\s*(\d{1,18})\s*-\s*(\d{1,18})\s*/\s*(\d{1,18}|\*)", re.IGNORECASE
+)
+_UNSATISFIED: Final = re.compile(r"bytes[ =]\s*\*/(\d{1,18})", re.IGNORECASE)
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,250}"')
 #: Seconds after which an image that has not changed is taken not to change within the same second.
 _SETTLED: Final = 60.0
@@ -36,14 +40,53 @@ def validator_of(response: IResponse) -> str | None:
     return None
 
 
-def rest(offset: int, validator: str) -> Headers:
-    """Return the headers that ask for what follows ``offset``, if the image is still the same."""
-    return Headers({"Range": [f"bytes={offset}-"], "If-Range": [validator]})
+@attrs.frozen
+class Part:
+    """The part of an image that an answer has.
+
+    :ivar start: where in the image it begins, in bytes.
+    :ivar end: where it ends.
+    :ivar size: of the whole image in bytes; None where the server does not say.
+    """
+
+    start: int
+    end: int
+    size: int | None
 
 
-def size_of_rest(response: IResponse, offset: int, validator: str) -> int | None:
-    """Return the whole image's size in bytes if this answer is its rest, None if it is not."""
-    return size_from(response, offset) if validator_of(response) == validator else None
+def rest(offset: int, validator: str | None = None) -> Headers:
+    """Return the headers that ask for what follows ``offset``.
+
+    :param validator: the rest is wanted only if the image is still the one of this.
+    """
+    headers = Headers({"Range": [f"bytes={offset}-"]})
+    if validator is not None:
+        headers.setRawHeaders("If-Range", [validator])
+    return headers
+
+
+def part_of(response: IResponse) -> Part | None:
+    """Return which part of an image an answer has; None if it is no answer with one part.
+
+    What is not possible (a part that ends before it begins, or after the image) is no part.
+    """
+    found = _CONTENT_RANGE.fullmatch(_header(response, b"content-range").strip())
+    if response.code != 206 or found is None:
+        return None
+    start, end = int(found[1]), int(found[2]) + 1
+    size = None if found[3] == "*" else int(found[3])
+    return Part(start, end, size) if start < end and (size is None or end <= size) else None
+
+
+def is_at_end(response: IResponse, offset: int) -> bool:
+    """Tell whether an answer says that the image has exactly ``offset`` bytes, so none follow."""
+    found = _UNSATISFIED.fullmatch(_header(response, b"content-range").strip())
+    return response.code == 416 and found is not None and int(found[1]) == offset
+
+
+def states_ranges(response: IResponse) -> bool:
+    """Tell whether a server says that it sends parts."""
+    return "bytes" in _header(response, b"accept-ranges").lower()
 
 
 def size_from(response: IResponse, offset: int) -> int | None:
@@ -51,11 +94,10 @@ def size_from(response: IResponse, offset: int) -> int | None:
 
     :param offset: where the rest has to begin.
     """
-    found = _CONTENT_RANGE.fullmatch(_header(response, b"content-range"))
-    if response.code != 206 or found is None:
+    part = part_of(response)
+    if part is None or part.start != offset or part.end != part.size:
         return None
-    start, last, size = map(int, found.groups())
-    return size if start == offset and last == size - 1 else None
+    return part.size
 
 
 def may_pass(status: int) -> bool:

@@ -6,28 +6,44 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hyperlink import DecodedURL
-from twisted.internet.defer import ensureDeferred
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed, SourceRefused
+from bootvol.errors import ImageNotFound, InvalidImageRef, SourceRefused
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Digest, Image
+from bootvol.threads import Threads
 from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
-from bootvol_plugins.http.checksums import LISTS, LONGEST, find_digest
-from bootvol_plugins.http.client import Client, stop, trusting
+from bootvol_plugins.http.client import Client, NoAnswer, stop, trusting
 from bootvol_plugins.http.direct import DirectAgent
+from bootvol_plugins.http.encodings import decoded, encoding_of
+from bootvol_plugins.http.lists import Lists
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.proxy import ProxiedAgent
-from bootvol_plugins.http.ranges import rest, size_of_rest, validator_of
+from bootvol_plugins.http.ranges import (
+    Part,
+    is_at_end,
+    part_of,
+    rest,
+    states_ranges,
+    validator_of,
+)
+from bootvol_plugins.http.signatures import Keyring
 from bootvol_plugins.http.stream import BodyStream
-from bootvol_plugins.http.urls import Refused, lies_under, parse, to_ask
+from bootvol_plugins.http.urls import Refused, joined, lies_under, name_of, parse, to_ask
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_MOST_REDIRECTS: Final = 5
-#: Servers that answer HEAD so may still answer GET.
-_NO_HEAD: Final = frozenset({403, 405, 501})
+#: As many as curl follows.
+_MOST_REDIRECTS: Final = 50
+#: Those may take so many times as long as one answer.
+_ALL_ANSWERS: Final = 3
+#: The answers that have a file as a whole: 203 is of a proxy that changed something about it.
+_WHOLE: Final = frozenset({200, 203})
+_MISSING: Final = frozenset({404, 410})
+#: What a server says that refuses a request whether it asks for a part or not.
+_FINAL: Final = _WHOLE | _MISSING | {429, 503}
+#: The part that is asked for to learn of an image: HEAD is what servers get wrong.
+_FIRST_BYTE: Final = Headers({"Range": ["bytes=0-0"]})
 
 
 @implementer(IImageSource)
@@ -36,17 +52,30 @@ class HttpSource:
 
     :param name: what the operator calls this source.
     :param options: what the operator says of it.
+    :param threads: for blocking calls.
     """
 
-    def __init__(self, name: str, options: HttpOptions, reactor: Any) -> None:
+    def __init__(self, name: str, options: HttpOptions, reactor: Any, threads: Threads) -> None:
         self.name = name
         self._allow = [parse(prefix) for prefix in options.allow]
         self._stall = options.stall
-        self._checksums = options.checksums
+        self._timeout = options.timeout
         self._reactor = reactor
+        self._threads = threads
         agent = _agent(name, options, reactor, trusting(options.ca), self._allow)
         through = " through the proxy" if options.proxy else ""
-        self._client = Client(agent, reactor, options.timeout, through)
+        self._client = Client(agent, reactor, options.timeout, through, encoded=True)
+        keyring = None if options.keyring is None else Keyring(options.keyring)
+        self._lists = Lists(
+            options.checksums,
+            keyring,
+            self._list,
+            lambda url: lies_under(url, self._allow),
+            reactor,
+            threads,
+            options.stall,
+            options.timeout,
+        )
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`: the web has no list."""
@@ -63,39 +92,37 @@ class HttpSource:
         if not lies_under(url, self._allow):
             # Perhaps another source knows it, or the id at its end.
             raise ImageNotFound(reference)
-        if not url.path or not url.path[-1]:
+        if not name_of(url):
             raise ImageNotFound(reference)
-        response = await self._ask("HEAD", url)
-        stop(response)
-        if response.code not in _NO_HEAD:
-            self._check_found(response, url)
+        size, validator = await self._look(url)
+        digest = await self._lists.digest_of(url)
         return Image(
             id=url.to_text(),
             source=self.name,
-            name=url.path[-1],
-            size_bytes=_announced(response) if response.code == 200 else None,
-            digest=await self._stated(url, self._checksums) if self._checksums else None,
-            validator=validator_of(response) if response.code == 200 else None,
+            name=name_of(url),
+            size_bytes=size,
+            digest=digest,
+            validator=_proof(digest) or validator,
         )
 
-    async def _stated(self, url: DecodedURL, checksums: str) -> Digest:
-        """Return the digest that the list beside an image states for it."""
-        beside = url.replace(path=(*url.path[:-1], checksums), query=())
-        if not lies_under(beside, self._allow):
-            raise SourceRefused(f"{checksums} beside the image is not allowed to be read.")
-        stream = await self._whole(beside)
+    async def _look(self, url: DecodedURL) -> tuple[int | None, str | None]:
+        """Return an image's size and validator, as far as its server states them."""
         try:
-            text = bytearray(LONGEST)
-            # Somebody waits for the answer to a request meanwhile.
-            reading = ensureDeferred(stream.read_into(memoryview(text)))
-            length = await reading.addTimeout(self._stall, self._reactor, _took_long)
-        finally:
-            await stream.close()
-        algorithm = LISTS[checksums]
-        found = find_digest(text[:length].decode("utf-8", "replace"), algorithm, url.path[-1])
-        if found is None:
-            raise SourceRefused(f"{checksums} on {url.host} does not list the image.")
-        return found
+            response = await self._ask(url, _FIRST_BYTE)
+        except NoAnswer:
+            response = await self._ask(url)
+        part = part_of(response)
+        if response.code not in _FINAL and (part is None or part.start or part.size is None):
+            stop(response)
+            response = await self._ask(url)
+            part = part_of(response)
+        stop(response)
+        if part is None or part.start:
+            self._check_whole(response, url)
+        if encoding_of(response) is not None:
+            # These may be of the encoded bytes.
+            return None, None
+        return part.size if part is not None else _length(response), validator_of(response)
 
     async def open(
         self, image: Image, offset: int = 0, validator: str | None = None
@@ -105,51 +132,111 @@ class HttpSource:
         if not lies_under(url, self._allow):
             raise SourceRefused("The operator no longer allows images from there.")
         if offset and validator:
-            response = await self._ask("GET", url, rest(offset, validator))
-            size = size_of_rest(response, offset, validator)
-            if size is not None:
-                return BodyStream(response, self._reactor, self._stall, size, offset, validator)
-            if response.code == 200:
-                return self._opened(response, url)
+            stream = await self._rest(url, image, offset, validator)
+            if stream is not None:
+                return stream
+        return await self._opened(await self._ask(url), url, image)
+
+    async def _rest(
+        self, url: DecodedURL, image: Image, offset: int, validator: str
+    ) -> IImageStream | None:
+        """Open what follows ``offset``; None where it has to be asked for from the first byte.
+
+        With a stated digest that decides in the end whether the parts are of one image: its
+        server need not know them by a validator, and may be another mirror each time.
+        """
+        condition = None if validator == _proof(image.digest) else validator
+        at = offset
+        response = await self._ask(url, rest(at, condition))
+        if is_at_end(response, offset):
+            # Of the last byte it says more.
             stop(response)
-        return await self._whole(url)
+            at -= 1
+            response = await self._ask(url, rest(at, condition))
+        if (
+            condition is not None
+            and response.code in _WHOLE
+            and validator_of(response) == validator
+            and states_ranges(response)
+        ):
+            # The same image, so the condition held: it is If-Range that this server does not know.
+            stop(response)
+            response = await self._ask(url, rest(at))
+        same = condition is None or validator_of(response) == validator
+        part = part_of(response)
+        if part is None and response.code in _WHOLE and encoding_of(response) is None:
+            if not same:
+                return await self._opened(response, url, image)
+            part = Part(0, 0, _length(response))
+        elif part is None or not same or encoding_of(response) is not None:
+            stop(response)
+            return None
+        size = part.size or image.size_bytes
+        if part.start > offset or (size is None and image.digest is None):
+            stop(response)
+            return None
+        return BodyStream(
+            response, self._reactor, self._stall, size, offset, validator, offset - part.start
+        )
 
-    async def _whole(self, url: DecodedURL) -> BodyStream:
-        """Open what is at ``url`` from its first byte."""
-        return self._opened(await self._ask("GET", url), url)
+    async def _list(self, url: DecodedURL) -> BodyStream:
+        """Open a list of digests."""
+        response = await self._ask(url)
+        return self._whole(response, url, None, _length(response))
 
-    def _opened(self, response: IResponse, url: DecodedURL) -> BodyStream:
+    async def _opened(self, response: IResponse, url: DecodedURL, image: Image) -> IImageStream:
+        """Return what an answer has of an image: all of it."""
+        validator = _proof(image.digest) or validator_of(response)
+        size = _length(response)
+        stream = self._whole(response, url, validator, size)
         try:
-            self._check_found(response, url)
+            encoding = encoding_of(response)
+            if encoding is None:
+                return stream
+            return await decoded(stream, encoding, image.name, self._threads)
+        except BaseException:
+            await stream.close()
+            raise
+
+    def _whole(
+        self, response: IResponse, url: DecodedURL, validator: str | None, size: int | None
+    ) -> BodyStream:
+        try:
+            self._check_whole(response, url)
         except Exception:
             stop(response)
             raise
-        return BodyStream(
-            response, self._reactor, self._stall, _length(response), 0, validator_of(response)
-        )
+        return BodyStream(response, self._reactor, self._stall, size, 0, validator)
 
-    def _check_found(self, response: IResponse, url: DecodedURL) -> None:
-        if response.code in {404, 410}:
+    def _check_whole(self, response: IResponse, url: DecodedURL) -> None:
+        """See that an answer has the whole of a file."""
+        if response.code in _MISSING:
             raise ImageNotFound(url.to_text())
         self._client.check_passing(response, url.host)
-        if response.code != 200:
+        part = part_of(response)
+        if part is not None and part.start == 0 and part.end == part.size:
+            return
+        if response.code not in _WHOLE:
             raise SourceRefused(f"{url.host} answers {response.code}.")
 
-    async def _ask(self, method: str, url: DecodedURL, headers: Headers | None = None) -> IResponse:
+    async def _ask(self, url: DecodedURL, headers: Headers | None = None) -> IResponse:
         """Send a request, and again wherever a redirect leads that is allowed too."""
+        late = self._reactor.seconds() + _ALL_ANSWERS * self._timeout
         for _ in range(_MOST_REDIRECTS + 1):
-            response = await self._client.request(method, to_ask(url), url.host, headers)
-            if response.code not in _REDIRECTS:
+            response = await self._client.request("GET", to_ask(url), url.host, headers)
+            location = _location(response)
+            if location is None:
                 return response
             stop(response)
-            url = self._redirected(response, url)
+            url = self._redirected(location, url)
+            if self._reactor.seconds() > late:
+                raise SourceRefused(f"{url.host} redirects for too long.")
         raise SourceRefused(f"{url.host} redirects more than {_MOST_REDIRECTS} times.")
 
-    def _redirected(self, response: IResponse, url: DecodedURL) -> DecodedURL:
-        location = (response.headers.getRawHeaders(b"location") or [b""])[0]
+    def _redirected(self, location: str, url: DecodedURL) -> DecodedURL:
         try:
-            target = parse(url.click(location.decode("ascii")).to_text())
-        except (Refused, ValueError, NotImplementedError):
+            target = joined(url, location)
+        except Refused:
             raise SourceRefused(f"{url.host} redirects to what is no URL.") from None
         if not lies_under(target, self._allow):
             raise SourceRefused(f"{url.host} redirects to {target.host}, which is not allowed.")
@@ -171,16 +258,24 @@ def _agent(
     return DirectAgent(reactor, endpoints)
 
 
-def _took_long(_result: object, timeout: float) -> int:
-    raise SourceFailed(f"The list beside the image did not come within {timeout:g} seconds.")
+def _location(response: IResponse) -> str | None:
+    """Return where an answer redirects to; None if it does not (RFC 9110, section 15.4).
+
+    Without the header it is an answer like others, as to curl.
+    """
+    values = response.headers.getRawHeaders(b"location") or []
+    if not 300 <= response.code < 400 or response.code == 304 or not values:
+        return None
+    try:
+        return str(values[0], "utf-8")
+    except UnicodeDecodeError:
+        return str(values[0], "latin-1")
+
+
+def _proof(digest: Digest | None) -> str | None:
+    """Return a validator for images with a stated digest: nothing else need tell them apart."""
+    return None if digest is None else f"{digest.algorithm}:{digest.value}"
 
 
 def _length(response: IResponse) -> int | None:
     return None if response.length is UNKNOWN_LENGTH else int(response.length)
-
-
-def _announced(response: IResponse) -> int | None:
-    """Return the length that the answer to HEAD gives; there it is a header like others."""
-    values = response.headers.getRawHeaders(b"content-length") or []
-    plausible = len(values) == 1 and values[0].isdigit() and len(values[0]) <= 18
-    return int(values[0]) if plausible else None

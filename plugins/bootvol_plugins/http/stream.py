@@ -17,7 +17,7 @@ from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from bootvol.errors import ImageTruncated, SourceFailed
-from bootvol.interfaces import IImageStream
+from bootvol.interfaces import IOpenEndedStream
 from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
 
 #: What is wanted at a time (a few MiB) has to come within so many times the longest silence: who
@@ -25,7 +25,7 @@ from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
 _SILENCES: Final = 10
 
 
-@implementer(IImageStream)
+@implementer(IOpenEndedStream)
 class BodyStream:
     """The body of a response.
 
@@ -34,8 +34,9 @@ class BodyStream:
     :param stall: seconds without a byte, while one is wanted, after which the body is broken off;
         it is, too, if what is wanted takes ten times as long to come.
     :param size: of the whole image in bytes, or None.
-    :param offset: where in the image the body begins.
+    :param offset: where in the image the stream begins.
     :param validator: of the image, or None.
+    :param skip: bytes at the body's beginning that lie before ``offset``: they are passed over.
     """
 
     def __init__(
@@ -46,15 +47,28 @@ class BodyStream:
         size: int | None,
         offset: int,
         validator: str | None,
+        skip: int = 0,
     ) -> None:
         self.size = size
         self.offset = offset
         self.validator = validator
+        self._skip = skip
         self._body = Body(reactor, stall)
         response.deliverBody(self._body)
 
+    @property
+    def proven(self) -> bool:
+        """See :class:`bootvol.interfaces.IOpenEndedStream`."""
+        return not self._body.open_ended
+
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        while self._skip:
+            most = min(self._skip, len(target))
+            count = await self._body.fill(target[:most])
+            self._skip -= count
+            if count < most:
+                raise ImageTruncated("The image ended before what had come of it earlier.")
         return await self._body.fill(target)
 
     async def close(self) -> None:
@@ -77,6 +91,9 @@ class Body(Protocol):
 
     A transport may deliver a little after it was paused (and ``deliverBody`` itself resumes it
     once): that little is kept, and the pause is asked for again.
+
+    :ivar open_ended: the body has ended with its connection, as one without a length does (RFC
+        9112, section 6.3): that may as well be a break.
     """
 
     def __init__(self, reactor: Any, stall: float) -> None:
@@ -94,6 +111,7 @@ class Body(Protocol):
         self._received = 0
         self._ended: Failure | None = None
         self._stopped = False
+        self.open_ended = False
 
     def fill(self, target: memoryview) -> Deferred[int]:
         """Fill ``target``; the result is how many bytes that took before the body's end."""
@@ -168,6 +186,9 @@ class Body(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The body has ended, well or not."""
         self._flow("pauseProducing")
+        if reason.check(PotentialDataLoss):
+            self.open_ended = True
+            reason = Failure(ResponseDone())
         self._ended = reason
         self._answer()
 
@@ -240,9 +261,7 @@ class Body(Protocol):
 def _failure(reason: Failure) -> Exception:
     """Say in the contract's words why a body broke off."""
     reasons = getattr(reason.value, "reasons", [])
-    if reason.check(PotentialDataLoss, ConnectionDone) or any(
-        each.check(ConnectionDone) for each in reasons
-    ):
+    if reason.check(ConnectionDone) or any(each.check(ConnectionDone) for each in reasons):
         return ImageTruncated("The server closed the connection before the image's end.")
     cause = reasons[0].value if reasons else reason.value
     return SourceFailed(f"The connection broke off: {cause}.")

@@ -37,6 +37,20 @@ class ImageTruncated(ImportFailed):
     remedy = "Delete the volume and try again; if it goes on, look at the image's source."
 
 
+class ImageLengthUnknown(ImportFailed):
+    """The server states no length, and nothing else shows that all of the image has come."""
+
+    code = "image-length-unknown"
+    remedy = (
+        "Have the image's digest published beside it, or have it stored compressed,"
+        " or have its server state a length."
+    )
+    default_message = (
+        "The server states no length of the image and ended the connection: that may be the image's"
+        " end or a break."
+    )
+
+
 class ImageCorrupt(ImportFailed):
     """The image's compression is broken, or asks for more than may be given."""
 

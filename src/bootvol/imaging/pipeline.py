@@ -30,7 +30,7 @@ from bootvol.errors import (
 )
 from bootvol.imaging.blocks import Run, runs, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
-from bootvol.imaging.decompress import unpacked
+from bootvol.imaging.decompress import Unpacked, unpacked
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import FOOTER, Inspection, check_stated, largest_container
 from bootvol.imaging.tasks import together
@@ -123,6 +123,7 @@ class Copy:
         self._landed: dict[int, _Chunk] = {}
         self._validator: str | None = None
         self._broken_off: ImportFailed | None = None
+        self._unpacked = False
         self.offset = self.read_back = 0
         self.size: int | None = None
         self.checkpoint: Checkpoint | None = None
@@ -195,6 +196,7 @@ class Copy:
         disk, self._digester.stated = await unpacked(
             stream, self._image.digest, most, self._threads
         )
+        self._unpacked = isinstance(disk, Unpacked)
         try:
             return await self._run(disk, writer)
         finally:
@@ -226,6 +228,12 @@ class Copy:
             await self._zero_tail(writer)
         await writer.flush()
         return digest
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether what has been copied shows that it is whole: its digest, or its format's end."""
+        proof = self._image.digest or self._container or self._unpacked
+        return bool(proof)
 
     @property
     def can_go_on(self) -> bool:

@@ -17,6 +17,9 @@ from bootvol.errors import (
     BackendFailed,
     DigestMismatch,
     FormatMismatch,
+    ImageCorrupt,
+    ImageLengthUnknown,
+    ImageTruncated,
     ImportFailed,
     NoSpace,
     SpoolFull,
@@ -28,7 +31,13 @@ from bootvol.imaging.inspect import CONTAINERS, largest_container
 from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
 from bootvol.imaging.spool import Room, Spool
 from bootvol.imaging.volumes import Ends, Nowhere, VolumeStream
-from bootvol.interfaces import IFileStream, IImageSource, IImageStream, ILocatedStream
+from bootvol.interfaces import (
+    IFileStream,
+    IImageSource,
+    IImageStream,
+    ILocatedStream,
+    IOpenEndedStream,
+)
 from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
@@ -202,15 +211,23 @@ class Importer:
                     with suppress(UnsupportedFormat):
                         return await self._examine(fetch, size)
                 copy = await self._afresh(fetch)
+            sent = stream
             stream = self._bandwidth.limited(fetch.image.source, stream)
             writer = await fetch.place.open_writer()
             stack.push_async_callback(writer.close)
             fetch.progress.begin(copy, Phase.DOWNLOADING, self._clock.seconds())
             try:
-                return await copy.run(stream, writer)
-            except ImportFailed:
+                digest = await copy.run(stream, writer)
+            except ImportFailed as error:
                 await copy.flush(writer)
+                if isinstance(error, (DigestMismatch, ImageCorrupt)) and not _has_ended(sent):
+                    raise ImageTruncated(
+                        f"The connection ended, perhaps too soon: {error}"
+                    ) from error
                 raise
+            if not copy.ends_by_itself and not _has_ended(sent):
+                raise ImageLengthUnknown
+            return digest
 
     async def _adopt(self, fetch: _Fetch, stream: IImageStream) -> int | None:
         """Let the volume begin with the image without a copy, where both sides can.
@@ -291,6 +308,11 @@ class Importer:
         await fetch.progress.forget(fetch.keep)
         await fetch.place.renew()
         return self._copier.copy(fetch.image, fetch.place, fetch.container)
+
+
+def _has_ended(stream: IImageStream) -> bool:
+    """Tell whether the end that was reached of a stream is known to be the image's."""
+    return not IOpenEndedStream.providedBy(stream) or IOpenEndedStream(stream).proven
 
 
 def _pause(tries: int) -> float:

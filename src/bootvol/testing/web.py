@@ -19,6 +19,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 _RANGE: Final = re.compile(rb"bytes=(\d+)-")
+#: What a source asks for that only wants to know what there is.
+_FIRST_BYTE: Final = b"bytes=0-0"
+#: Names of lists of digests: there are those that are put there.
+_LIST: Final = re.compile(r"sums|sha\d|md5|checksum", re.IGNORECASE)
 
 
 class BadWeb(Resource):
@@ -34,7 +38,7 @@ class BadWeb(Resource):
     ``drop-once``      the same, the first time only, and ignores Range
     ``moody``          ignores Range, and closes the connection ever sooner
     ``changed``        breaks off once; then it is another content, with another ETag
-    ``wrong-range``    breaks off once; then answers a Range with another one
+    ``wrong-range``    breaks off once; then answers a Range with a later one
     ``stall``          sends a part, then nothing; is good the next time
     ``vast``           promises more than any number of a database can say
     ``short``          promises more than it sends, each time
@@ -55,7 +59,8 @@ class BadWeb(Resource):
     :ivar lists: what else is there, by the last part of its path: lists of digests, say.
     :ivar also: what else there is, by the same: a path that it is like.
     :ivar pause: seconds that ``busy`` asks to be left alone for.
-    :ivar requests: the Range of each GET, by the last part of its path; None without one.
+    :ivar requests: the Range of each GET, by the last part of its path; None without one.  A GET
+        of the first byte alone is answered as HEAD is, and does not count.
     """
 
     isLeaf = True
@@ -85,6 +90,10 @@ class BadWeb(Resource):
         name = _name(request)
         if name in self.lists:
             return self.lists[name]
+        if _LIST.search(name) and name not in self.also:
+            return self._code(request, 404)
+        if request.getHeader(b"range") == _FIRST_BYTE:
+            return self._promise_first(request)
         self.requests[name].append(request.getHeader(b"range"))
         ways: dict[str, Callable[[Request], bytes | int]] = {
             "no-ranges": lambda _: self._send(request, ranges=False),
@@ -110,6 +119,15 @@ class BadWeb(Resource):
             "drip": lambda _: self._slowly(request, 1),
         }
         return ways.get(self.also.get(name, name), self._send)(request)
+
+    def _promise_first(self, request: Request) -> bytes:
+        self.render_HEAD(request)
+        if request.code != 200:
+            return b""
+        request.setResponseCode(206)
+        request.setHeader(b"content-range", b"bytes 0-0/%d" % len(self.content))
+        request.setHeader(b"content-length", b"1")
+        return self.content[:1]
 
     # --- the ways --------------------------------------------------------------------------------
 
@@ -169,11 +187,12 @@ class BadWeb(Resource):
             return self._send(
                 request, stop=len(self.content) // 2 if self._first(request) else None
             )
-        self._begin(request)
+        part = self._begin(request)[1:]
         whole = len(self.content)
-        request.setHeader(b"content-range", b"bytes 1-%d/%d" % (whole - 1, whole))
-        request.setHeader(b"content-length", str(whole - 1).encode())
-        request.write(self.content[1:])
+        span = b"bytes %d-%d/%d" % (whole - len(part), whole - 1, whole)
+        request.setHeader(b"content-range", span)
+        request.setHeader(b"content-length", str(len(part)).encode())
+        request.write(part)
         request.finish()
         return NOT_DONE_YET
 

@@ -1,0 +1,172 @@
+"""Content-Encoding: what a server packed for the way, or only the name of a file's own packing.
+
+Nothing here asks for encoded answers, but servers send them: some name in that header how the file
+itself is compressed (``disk.img.gz`` with ``gzip``), a few do compress what was asked for as it is.
+Which of these is meant the first bytes tell.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from backports import zstd
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
+
+from bootvol.errors import ImageCorrupt, ImageTruncated, SourceRefused
+from bootvol.interfaces import IImageStream, IOpenEndedStream
+from bootvol.threads import Threads
+from bootvol_plugins.http.client import ENCODING
+
+#: For each encoding that is decoded (RFC 9110, section 8.4.1; RFC 8878): how it begins, names of
+#: files that are compressed so themselves, and what decodes it.
+_DECODED: Final[dict[str, tuple[bytes, tuple[str, ...], Callable[[], Any]]]] = {
+    "gzip": (b"\x1f\x8b", (".gz", ".tgz", ".gzip"), lambda: _Gzip()),
+    "zstd": (b"\x28\xb5\x2f\xfd", (".zst", ".zstd", ".tzst"), zstd.ZstdDecompressor),
+}
+_ALIASES: Final = {"x-gzip": "gzip"}
+#: Encodings that hide what an image is, and are not decoded.
+_REFUSED: Final = frozenset({"br", "compress", "x-compress", "deflate", "dcb", "dcz"})
+#: How many bytes tell whether a file is encoded: enough for a decoder to give some back.
+_HEAD: Final = 1024
+_INPUT: Final = 256 * 1024
+
+
+def encoding_of(response: IResponse) -> str | None:
+    """Return the encoding that an answer may be in; None if it comes as it is.
+
+    Words that are no encoding (``binary``, ``utf-8``, ``aws-chunked``), or that name how a file is
+    compressed which is unpacked anyway (``x-xz``), say nothing, as to curl.
+
+    :raises bootvol.errors.SourceRefused: it is in one that is not decoded.
+    """
+    values = response.headers.getRawHeaders(ENCODING) or []
+    words = b",".join(values).decode("latin-1").lower().split(",")
+    found = [_ALIASES.get(each.strip(), each.strip()) for each in words]
+    refused = [each for each in found if each in _REFUSED]
+    known = [each for each in found if each in _DECODED]
+    if refused or len(known) > 1:
+        raise SourceRefused(
+            f"The server sends the image encoded ({', '.join(refused or known)}), though it was"
+            " asked not to, and this is not decoded."
+        )
+    return known[0] if known else None
+
+
+async def decoded(stream: IImageStream, encoding: str, name: str, threads: Threads) -> IImageStream:
+    """Return a stream of the image, decoded where it really is encoded.
+
+    :param stream: of what the server sends, at its start; it is closed with the result.
+    :param encoding: as :func:`encoding_of` says.
+    :param name: of the file, as the URL has it.
+    :raises bootvol.errors.SourceFailed: the source broke off.
+    """
+    head = memoryview(bytearray(_HEAD))
+    first = bytes(head[: await stream.read_into(head)])
+    begins, endings, make = _DECODED[encoding]
+    really = first.startswith(begins)
+    if really and name.lower().endswith(endings):
+        # It is compressed by itself; is it so once more?
+        really = _begin(make(), first).startswith(begins)
+    return Decoded(stream, first, make(), threads) if really else _Peeked(stream, first)
+
+
+def _begin(decoder: Any, first: bytes) -> bytes:
+    """Return some first bytes of what is encoded; nothing if they cannot be had."""
+    try:
+        return bytes(decoder.decompress(first, 64))
+    except (zlib.error, zstd.ZstdError):
+        return b""
+
+
+class _Gzip:
+    """zlib's decoder in the form that zstd's has."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+
+
+@implementer(IOpenEndedStream)
+class _Peeked:
+    """A stream whose first bytes have been read already."""
+
+    def __init__(self, stream: IImageStream, head: bytes) -> None:
+        self.size = stream.size
+        self.offset = stream.offset
+        self.validator = stream.validator
+        self._stream = stream
+        self._head = head
+
+    @property
+    def proven(self) -> bool:
+        """See :class:`bootvol.interfaces.IOpenEndedStream`."""
+        return bool(getattr(self._stream, "proven", True))
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        head, self._head = self._head[: len(target)], self._head[len(target) :]
+        target[: len(head)] = head
+        return len(head) + await self._stream.read_into(target[len(head) :])
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        await self._stream.close()
+
+
+@implementer(IImageStream)
+class Decoded:
+    """What an encoded body is decoded to, in bounded memory; it can only be read from its start.
+
+    :param head: bytes of it that have been read already.
+    """
+
+    def __init__(self, stream: IImageStream, head: bytes, decoder: Any, threads: Threads) -> None:
+        self.size: int | None = None
+        self.offset = 0
+        # The server's is of the encoded bytes.
+        self.validator: str | None = None
+        self._stream = stream
+        self._decoder = decoder
+        self._threads = threads
+        self._input = memoryview(bytearray(_INPUT))
+        self._given = head
+        self._more = True
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        filled = 0
+        while filled < len(target) and not self._decoder.eof:
+            count = await self._threads.run(self._decode, target[filled:])
+            filled += count
+            if not count and not self._decoder.eof:
+                await self._fetch()
+        return filled
+
+    async def _fetch(self) -> None:
+        if not self._more:
+            raise ImageTruncated("The encoded image ends before its end.")
+        length = await self._stream.read_into(self._input)
+        self._given, self._more = bytes(self._input[:length]), length == len(self._input)
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        await self._stream.close()
+
+    def _decode(self, target: memoryview) -> int:
+        """Fill ``target`` as far as the input goes.  Blocks."""
+        given, self._given = self._given, b""
+        try:
+            out = self._decoder.decompress(given, len(target))
+        except (zlib.error, zstd.ZstdError) as error:
+            raise ImageCorrupt(f"What the server sends cannot be decoded: {error}.") from error
+        target[: len(out)] = out
+        return len(out)
