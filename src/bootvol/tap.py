@@ -18,6 +18,7 @@ from bootvol.clocks import use_steady_clock
 from bootvol.daemon import Daemon
 from bootvol.errors import ConfigurationError
 from bootvol.hangup import Hangup, TwistdLog
+from bootvol.names import Resolver
 
 
 class Options(usage.Options):
@@ -50,6 +51,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     loop: Any = reactor
+    loop.installNameResolver(Resolver(loop))
     loop.addSystemEventTrigger("before", "shutdown", options.daemon.end_in_any_case)
     return _Root(options)
 

@@ -34,7 +34,8 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from bootvol.errors import SourceRefused
+from bootvol.errors import SourceFailed, SourceRefused
+from bootvol.names import IReasonedReceiver, silent
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -111,12 +112,14 @@ class FilteringResolver:
     :param resolver: knows the addresses.
     :param source: what the operator calls the source, for the log.
     :ivar refused: the addresses that were not passed on.
+    :ivar reason: why there is no address, as far as that is known; None once all has been told.
     """
 
     _log = Logger()
 
     def __init__(self, resolver: IHostnameResolver, policy: AddressPolicy, source: str) -> None:
         self.refused: list[str] = []
+        self.reason: str | None = None
         self._resolver = resolver
         self._policy = policy
         self._source = source
@@ -130,6 +133,7 @@ class FilteringResolver:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
+        self.reason = silent(hostName)
         receiver = _Receiver(resolutionReceiver, self, hostName)
         return self._resolver.resolveHostName(
             receiver, hostName, portNumber, addressTypes, transportSemantics
@@ -152,7 +156,7 @@ class FilteringResolver:
         return False
 
 
-@implementer(IResolutionReceiver)
+@implementer(IReasonedReceiver)
 class _Receiver:
     """Stands before the receiver of a resolution."""
 
@@ -160,6 +164,7 @@ class _Receiver:
         self._receiver = receiver
         self._chooser = chooser
         self._host = host
+        self._failed: str | None = None
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
         self._receiver.resolutionBegan(resolutionInProgress)
@@ -168,7 +173,11 @@ class _Receiver:
         if self._chooser.passes(address, self._host):
             self._receiver.addressResolved(address)
 
+    def resolutionFailed(self, reason: str) -> None:
+        self._failed = reason
+
     def resolutionComplete(self) -> None:
+        self._chooser.reason = self._failed
         self._receiver.resolutionComplete()
 
 
@@ -211,6 +220,8 @@ class CheckedEndpoint:
         """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`.
 
         :raises SourceRefused: the host has addresses, but none that is allowed.
+        :raises SourceFailed: it has none, or its name server had not answered when this was
+            cancelled.
         """
         resolver = FilteringResolver(self._reactor.nameResolver, self._policy, self._source)
         reactor = _Reactor(self._reactor, resolver)
@@ -220,6 +231,8 @@ class CheckedEndpoint:
             # A resolver has no word for it: what is left looks like a name without addresses.
             if resolver.refused and failure.check(DNSLookupError):
                 raise refusal(self._host)
+            if resolver.reason is not None and failure.check(DNSLookupError):
+                raise SourceFailed(resolver.reason)
             return failure
 
         return endpoint.connect(protocolFactory).addErrback(explain)

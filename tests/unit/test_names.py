@@ -1,0 +1,182 @@
+"""Names are asked for in threads that hold up nothing: not other names, nor the process's end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from threading import Event
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor as _reactor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHostResolution
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from bootvol.errors import SourceFailed
+from bootvol.names import IReasonedReceiver, Resolver
+from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoint
+
+reactor: Any = _reactor
+
+
+@implementer(IReasonedReceiver)
+class Receiver:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.addresses: list[IAddress] = []
+        self.reasons: list[str] = []
+        self.told: Deferred[None] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """It has begun."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        """There is an address."""
+        self.addresses.append(address)
+
+    def resolutionFailed(self, reason: str) -> None:
+        """There is none."""
+        self.reasons.append(reason)
+
+    def resolutionComplete(self) -> None:
+        """That was all."""
+        self.told.callback(None)
+
+
+class Names:
+    """Stands for getaddrinfo: for ``silent`` names it blocks until the test lets it go.
+
+    :ivar asked: every name that was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.go = Event()
+
+    def __call__(self, host: str, *_rest: object) -> list[tuple[Any, ...]]:
+        """Answer."""
+        self.asked.append(host)
+        if host.startswith("silent"):
+            self.go.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        if host == "unknown":
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [
+            (socket.AF_INET6, 1, 6, "", ("2001:db8::1", 0, 0, 0)),
+            (socket.AF_INET, 1, 6, "", ("192.0.2.1", 0)),
+        ]
+
+
+@pytest.fixture
+def names() -> Any:
+    """The names; what blocks is let go in the end."""
+    names = Names()
+    yield names
+    names.go.set()
+
+
+class Loop(Clock):
+    """A clock that stands still, and the reactor's way out of threads."""
+
+    callFromThread = staticmethod(reactor.callFromThread)  # noqa: N815 - the reactor's own name
+
+
+@ensureDeferred
+async def test_addresses_with_the_port_that_each_asked_for(names: Names) -> None:
+    resolver, receivers = Resolver(Loop(), look_up=names), [Receiver(), Receiver()]
+    for port, receiver in enumerate(receivers, 80):
+        resolver.resolveHostName(receiver, "well", port)
+    for port, receiver in enumerate(receivers, 80):
+        await receiver.told
+        assert receiver.addresses == [
+            IPv6Address("TCP", "2001:db8::1", port, 0, 0),
+            IPv4Address("TCP", "192.0.2.1", port),
+        ]
+    assert names.asked == ["well"]
+
+
+@ensureDeferred
+async def test_a_silent_name_server_stops_no_other_host(names: Names) -> None:
+    clock = Loop()
+    resolver, silent, well = Resolver(clock, most=2, look_up=names), [], Receiver()
+    for _ in range(50):
+        silent.append(Receiver())
+        resolver.resolveHostName(silent[-1], "silent")
+    resolver.resolveHostName(well, "well")
+    await well.told
+    assert well.addresses
+    assert names.asked == ["silent", "well"]
+    clock.advance(30)
+    for receiver in silent:
+        assert receiver.told.called
+        assert receiver.reasons == ["The name server does not answer for silent."]
+    # It is still being asked: nobody asks again.
+    resolver.resolveHostName(Receiver(), "silent")
+    assert names.asked == ["silent", "well"]
+
+
+@ensureDeferred
+async def test_those_beyond_the_bound_wait_their_turn(names: Names) -> None:
+    resolver, receivers = Resolver(Loop(), most=1, look_up=names), [Receiver() for _ in range(3)]
+    for receiver, name in zip(receivers, ("silent", "given-up", "well"), strict=True):
+        resolution = resolver.resolveHostName(receiver, name)
+        if name == "given-up":
+            resolution.cancel()
+    assert names.asked == ["silent"]
+    names.go.set()
+    await receivers[0].told
+    await receivers[2].told
+    assert receivers[0].reasons == ["The name server does not answer for silent."]
+    assert names.asked == ["silent", "well"]
+    assert not receivers[1].told.called
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("unknown", "The name server knows no host unknown."),
+        ("a..b", "a..b is no name of a host."),
+    ],
+)
+@ensureDeferred
+async def test_why_there_is_no_address(names: Names, name: str, reason: str) -> None:
+    look_up = names if name == "unknown" else socket.getaddrinfo
+    receiver = Receiver()
+    Resolver(Loop(), look_up=look_up).resolveHostName(receiver, name)
+    await receiver.told
+    assert receiver.reasons == [reason]
+
+
+@ensureDeferred
+async def test_who_gives_up_is_told_what_was_waited_for(names: Names) -> None:
+    before = reactor.installNameResolver(Resolver(reactor, look_up=names))
+    try:
+        endpoint = CheckedEndpoint(reactor, "silent", 80, 5, ANYWHERE, "web")
+        connecting = endpoint.connect(None)  # type: ignore[arg-type]
+        connecting.cancel()
+        with pytest.raises(SourceFailed, match="The name server does not answer for silent"):
+            await connecting
+    finally:
+        reactor.installNameResolver(before)
+
+
+_ENDS = """
+import time
+from twisted.internet import reactor
+from bootvol.names import Resolver
+from tests.unit.test_names import Receiver
+resolver = Resolver(reactor, look_up=lambda *_: time.sleep(3600))
+reactor.callWhenRunning(resolver.resolveHostName, Receiver(), "silent")
+reactor.callLater(0.2, reactor.stop)
+reactor.run()
+"""
+
+
+def test_the_process_ends_while_names_are_asked_for() -> None:
+    subprocess.run([sys.executable, "-c", _ENDS], check=True, timeout=60)
