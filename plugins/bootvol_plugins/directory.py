@@ -17,6 +17,7 @@ A file ``index.toml`` in the folder may say more of some::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tomllib
@@ -32,15 +33,17 @@ from zope.interface import implementer
 
 from bootvol import checks
 from bootvol.checks import Mistake
+from bootvol.devices import extents
 from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import (
     IFileStream,
     IImageSource,
     IImageStream,
+    ISparseStream,
     PluginContext,
     SourcePlugin,
 )
-from bootvol.model import Caller, Digest, Image
+from bootvol.model import Caller, Digest, Extent, Image
 from bootvol.options import ConfigPath, Options
 from bootvol.threads import Threads
 
@@ -210,7 +213,7 @@ class DirectorySource:
         return _FileStream(self._threads, descriptor, status)
 
 
-@implementer(IImageStream, IFileStream)
+@implementer(IImageStream, IFileStream, ISparseStream)
 class _FileStream:
     """An open file."""
 
@@ -221,6 +224,7 @@ class _FileStream:
         self._descriptor: int | None = descriptor
         self._threads = threads
         self._next = 0
+        self._synced = False
 
     def begin_at(self, offset: int) -> None:
         """Skip what the reader has already."""
@@ -233,6 +237,26 @@ class _FileStream:
         if count < len(target):
             await self.check()
         return count
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`."""
+        return await self._threads.run(self._extents, self.fileno(), offset, length)
+
+    def _extents(self, descriptor: int, offset: int, length: int) -> Sequence[Extent]:
+        if not self._synced:
+            # There have been file systems (ZFS before 2.2.2) that knew nothing yet of what only
+            # memory held.  One that cannot sync has nothing there either.
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
+            self._synced = True
+        try:
+            return extents(descriptor, offset, length)
+        except OSError as error:
+            raise SourceFailed(f"The image cannot be read: {error.strerror}") from error
+
+    def skip(self, length: int) -> None:
+        """See :meth:`bootvol.interfaces.ISparseStream.skip`."""
+        self._next += length
 
     def fileno(self) -> int:
         """See :meth:`bootvol.interfaces.IFileStream.fileno`."""

@@ -6,19 +6,22 @@ is the same for all, and so is how the system's errors become the contract's.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from zope.interface import implementer
 
 from bootvol.errors import BackendFailed, NoSpace
-from bootvol.interfaces import IVolumeReader, IVolumeWriter
+from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
+from bootvol.model import Extent
 from bootvol.threads import Threads
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -26,6 +29,16 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BLANK: Final = 1024 * 1024
 #: How much a thread zeroes before it is seen whether that is still wanted; bytes.
 _PIECE: Final = 64 * 1024 * 1024
+#: How much of a file a thread gives back to its file system before that is seen; bytes.
+_PUNCHED: Final = 16 * 1024**3
+#: From linux/falloc.h: take a range of a file out, so that it reads as zeros; its size stays.
+_PUNCH_HOLE: Final = 0x02 | 0x01
+#: How file systems say that they cannot do what is asked for.
+_UNABLE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY})
+#: The most extents that are told of at once.
+_EXTENTS: Final = 1024
+#: For fallocate(2), of which Python has only the part that makes files larger.
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 #: From linux/fs.h: make a range of a block device read as zeros, whatever the device can do for it.
 _BLKZEROOUT: Final = 0x127F
 
@@ -46,7 +59,7 @@ def failures(what: str) -> Iterator[None]:
         raise kind(f"{what}: {error.strerror or error}.") from error
 
 
-@implementer(IVolumeWriter, IVolumeReader)
+@implementer(IVolumeWriter, IVolumeReader, ISparse)
 class OpenDevice:
     """A regular file or a block device, held open: its name may go meanwhile, this may not.
 
@@ -118,13 +131,13 @@ class OpenDevice:
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`.
 
-        Zeros are written: Python has no call that gives the space of a file back, and a block
-        device that forgets need not give zeros back.
+        A file gives the space back where its file system can; else zeros are written.  On a block
+        device they are written, since one that forgets need not give zeros back.
         """
         end = offset + length
-        for start in range(offset, end, _PIECE):
+        while offset < end:
             descriptor = self._open_descriptor()
-            await self._threads.run(self._zero, descriptor, start, min(_PIECE, end - start))
+            offset += await self._threads.run(self._zero, descriptor, offset, end - offset)
 
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
@@ -133,6 +146,10 @@ class OpenDevice:
     async def read_into(self, offset: int, target: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
         await self._threads.run(self._read, self._open_descriptor(), offset, target)
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`; a block device does not tell."""
+        return await self._threads.run(self._extents, self._open_descriptor(), offset, length)
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""
@@ -167,24 +184,34 @@ class OpenDevice:
                         raise
             return _write_all(descriptor, offset, data)
 
-    def _zero(self, descriptor: int, offset: int, length: int) -> None:
+    def _zero(self, descriptor: int, offset: int, length: int) -> int:
+        """Zero as much of a range as may be done at once; return how many bytes that is."""
         with failures(f"Zeroing {self._name} failed"):
-            if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            punched = min(length, _PUNCHED)
+            if stat.S_ISREG(found.st_mode) and _punch(descriptor, offset, punched):
+                if found.st_size < offset + punched:
+                    os.ftruncate(descriptor, offset + punched)
+                return punched
+            length = min(length, _PIECE)
+            if stat.S_ISBLK(found.st_mode):
                 # The system writes them, around the page cache, or has the device do it.
                 fcntl.ioctl(descriptor, _BLKZEROOUT, struct.pack("=QQ", offset, length))
-                return
+                return length
             blank = memoryview(bytes(min(length, _BLANK)))
-            end = offset + length
-            while offset < end:
-                piece = blank[: end - offset]
-                _write_all(descriptor, offset, piece)
-                offset += len(piece)
+            for start in range(0, length, _BLANK):
+                _write_all(descriptor, offset + start, blank[: length - start])
+            return length
 
     def _flush(self, descriptor: int) -> None:
         with failures(f"Flushing {self._name} failed"):
             os.fsync(descriptor)
         if self._check is not None:
             self._check(descriptor)
+
+    def _extents(self, descriptor: int, offset: int, length: int) -> Sequence[Extent]:
+        with failures(f"Reading {self._name} failed"):
+            return extents(descriptor, offset, length)
 
     def _read(self, descriptor: int, offset: int, target: memoryview) -> None:
         with failures(f"Reading {self._name} failed"):
@@ -206,6 +233,45 @@ class OpenDevice:
             target, offset = target[count:], offset + count
 
 
+def extents(descriptor: int, offset: int, length: int) -> Sequence[Extent]:
+    """Tell where a file reads as zeros, as its file system knows.  Blocks, briefly.
+
+    What is preallocated counts as zeros; what only memory holds so far counts as data (lseek(2)).
+    What lies beyond the file's end counts as data, so that whoever reads it finds that out.
+
+    :param descriptor: open for reading; its position is moved.
+    :returns: as :meth:`bootvol.interfaces.ISparse.extents`.
+    :raises OSError: the file cannot be read.
+    """
+    found: list[Extent] = []
+    at, end = offset, offset + length
+    while at < end and len(found) < _EXTENTS:
+        data = min(_seek(descriptor, at, os.SEEK_DATA), end)
+        if data > at:
+            found.append(Extent(data - at, zero=True))
+        hole = min(_seek(descriptor, data, os.SEEK_HOLE), end) if data < end else end
+        if hole > data:
+            found.append(Extent(hole - data, zero=False))
+        at = hole
+    return found
+
+
+def _seek(descriptor: int, offset: int, whence: int) -> int:
+    """Return where data, or a hole, comes next in a file: :data:`sys.maxsize` if nowhere."""
+    size = os.fstat(descriptor).st_size
+    if offset < size:
+        try:
+            return os.lseek(descriptor, offset, whence)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                # Nothing but a hole follows.
+                return size
+            if error.errno not in _UNABLE:
+                raise
+    # As if all were data.
+    return offset if whence == os.SEEK_DATA else sys.maxsize
+
+
 def can_go_around_cache(descriptor: int) -> bool:
     """Tell whether a file that is open can be read around the page cache (direct I/O).  Blocks."""
     direct = _around_cache(descriptor, os.O_RDONLY)
@@ -223,6 +289,17 @@ def _around_cache(descriptor: int, access: int) -> int | None:
         return os.open(path, access | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def _punch(descriptor: int, offset: int, length: int) -> bool:
+    """Take a range out of a file; tell whether its file system can do that."""
+    zone = (ctypes.c_int64(offset), ctypes.c_int64(length))
+    if not _LIBC.fallocate64(descriptor, _PUNCH_HOLE, *zone):
+        return True
+    number = ctypes.get_errno()
+    if number in _UNABLE:
+        return False
+    raise OSError(number, os.strerror(number))
 
 
 def _write_all(descriptor: int, offset: int, data: memoryview) -> None:

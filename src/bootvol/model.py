@@ -48,6 +48,18 @@ class Digest:
 
 
 @attrs.frozen
+class Extent:
+    """Consecutive bytes of a volume or an image.
+
+    :ivar length: bytes, at least 1.
+    :ivar zero: all of them read as zeros; where it is False they may hold anything.
+    """
+
+    length: int
+    zero: bool
+
+
+@attrs.frozen
 class Image:
     """One image of one source, as the source described it when it was asked.
 

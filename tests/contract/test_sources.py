@@ -1,5 +1,6 @@
 """Every first-party source passes the same suite."""
 
+import os
 from collections.abc import Iterator
 from hashlib import sha512
 from pathlib import Path
@@ -38,7 +39,24 @@ def _indexed(context: PluginContext, folder: Path) -> Subject:
     return Subject(DirectorySource(context.name, folder, context.threads), ("4", CONTENT))
 
 
+def _with_holes(context: PluginContext, folder: Path) -> Subject:
+    """Return a file with holes, one of which is preallocated, and one ends it."""
+    mib = 1024 * 1024
+    content = bytearray(12 * mib + 777)
+    with (folder / "disk.raw").open("w+b") as file:
+        for place, length in ((0, mib + 5), (5 * mib + 9, 3), (8 * mib, mib)):
+            content[place : place + length] = noise(length)
+            file.seek(place)
+            file.write(noise(length))
+        file.flush()
+        os.posix_fallocate(file.fileno(), 2 * mib, mib)
+        file.truncate(len(content))
+    source = DirectorySource(context.name, folder, context.threads)
+    return Subject(source, ("disk.raw", bytes(content)))
+
+
 TestDirectory = make_image_source_tests(_directory)
+TestDirectoryWithHoles = make_image_source_tests(_with_holes)
 TestDirectoryWithIndex = make_image_source_tests(_indexed)
 
 

@@ -23,7 +23,9 @@ def option(number: int, kind: int, data: bytes = b"") -> bytes:
 
 
 #: How a server agrees to everything.
-AGREED = option(8, 1) + option(7, 3, struct.pack(">HQH", 0, SIZE, 0)) + option(7, 1)
+CONTEXT = 7
+MAPPED = option(10, 4, struct.pack(">I", CONTEXT) + b"base:allocation") + option(10, 1)
+AGREED = option(8, 1) + MAPPED + option(7, 3, struct.pack(">HQH", 0, SIZE, 0)) + option(7, 1)
 
 
 def chunk(flags: int, kind: int, data: bytes = b"") -> bytes:
@@ -101,7 +103,9 @@ def test_no_terms_are_come_to(replies: list[bytes]) -> None:
 
 
 def test_a_size_that_is_cut_short_is_none() -> None:
-    with server(GREETING, option(8, 1), option(7, 3, b"\0\0\1"), option(7, 1)) as connection:
+    with server(
+        GREETING, option(8, 1), MAPPED, option(7, 3, b"\0\0\1"), option(7, 1)
+    ) as connection:
         connection.negotiate()
         assert connection.size == 0
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from zope.interface import implementer
 
 from bootvol.errors import BackendFailed
-from bootvol.interfaces import IVolumeReader, IVolumeWriter
+from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
+from bootvol.model import Extent
 from bootvol_plugins.rbd.cluster import Cluster, Pool
 
 #: The most that is zeroed at once, so that each piece can be waited for; bytes.
 _PIECE: Final = 256 * 1024 * 1024
+#: The range whose zeros are looked for at once; bytes.  Without a valid object map the library asks
+#: about each object in it.
+_WINDOW: Final = 64 * 1024**3
 
 
-@implementer(IVolumeWriter, IVolumeReader)
+@implementer(IVolumeWriter, IVolumeReader, ISparse)
 class OpenImage:
     """An image, open for writing or for reading.
 
@@ -76,6 +81,29 @@ class OpenImage:
             raise BackendFailed(f"Reading {self._name} failed: it ends before what was to be read.")
         target[:] = found
 
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`.
+
+        By the image's object map, in whole objects: what has none reads as zeros.
+        """
+        image = self._open_image()
+        end = offset + min(length, _WINDOW)
+
+        def look(_: Callable[..., int]) -> list[tuple[int, int]]:
+            found: list[tuple[int, int]] = []
+
+            def take(start: int, count: int, exists: bool) -> None:
+                if exists:
+                    found.append((start, start + count))
+
+            image.diff_iterate(
+                offset, end - offset, None, take, include_parent=True, whole_object=True
+            )
+            return found
+
+        what = f"Reading {self._name} failed"
+        return _around(await self._cluster.run_on(self._pool, what, look), offset, end)
+
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.close`.
 
@@ -89,3 +117,22 @@ class OpenImage:
         if self._image is None:
             raise BackendFailed(f"Nothing can be done to {self._name}: it is closed.")
         return self._image
+
+
+def _around(data: Iterable[tuple[int, int]], offset: int, end: int) -> list[Extent]:
+    """Return the extents of a range; all in bytes.
+
+    :param data: where there is data: from, to.
+    """
+    found: list[Extent] = []
+    at = offset
+    for start, stop in sorted(data):
+        start, stop = max(start, at), min(stop, end)
+        if start < stop:
+            if start > at:
+                found.append(Extent(start - at, zero=True))
+            found.append(Extent(stop - start, zero=False))
+            at = stop
+    if at < end:
+        found.append(Extent(end - at, zero=True))
+    return found

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.imaging.extents import tell_of
 from bootvol.interfaces import IImageStream
 
 _MIB: Final = 1024 * 1024
@@ -79,6 +80,8 @@ class Limited:
         self._buckets = buckets
         self._clock = clock
         self._piece = max(1, int(min(bucket.rate for bucket in buckets) * _PIECE))
+        # Zeros that are passed over take nothing from the source.
+        tell_of(stream, self)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""

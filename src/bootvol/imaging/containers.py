@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,7 +31,7 @@ from bootvol.errors import (
 from bootvol.imaging.complaints import LOG, Complaints, broken
 from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdSilent, NbdStream
 from bootvol.imaging.sandbox import Program, Sandbox
-from bootvol.model import GIB
+from bootvol.model import GIB, Extent
 from bootvol.threads import Threads
 
 #: What qemu calls the formats that it calls otherwise.
@@ -188,6 +188,10 @@ class _Served(NbdStream):
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         return await self._guarded(super().read_into(target))
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`."""
+        return await self._guarded(super().extents(offset, length))
 
     async def _guarded(self, call: Coroutine[Any, Any, T]) -> T:
         try:

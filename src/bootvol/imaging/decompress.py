@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge, ImportFailed
 from bootvol.imaging.digest import Digester
+from bootvol.imaging.extents import tell_of
 from bootvol.imaging.inspect import COMPRESSED
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
@@ -118,6 +119,7 @@ class _Peeked:
         self.validator = stream.validator
         self._stream = stream
         self._head = head
+        tell_of(stream, self)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""

@@ -96,6 +96,8 @@ _MARGIN: Final = 64 * 1024 * 1024
 #: How many bytes tell a format; every header that is looked for lies within them.
 HEAD: Final = 64 * 1024
 
+_ZEROS: Final = memoryview(bytes(HEAD))
+
 #: Checks of oslo's that find an image which would have other files read in its place.
 _ELSEWHERE: Final = frozenset({"backing_file", "data_file", "descriptor"})
 #: The one that finds a version, or a part of the format, that is not read.
@@ -170,6 +172,18 @@ class Inspection:
                     self._inspector.eat_chunk(bytes(chunk[at : at + HEAD]))
             except (oslo.ImageFormatError, struct.error) as error:
                 raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
+
+    def skip(self, length: int) -> None:
+        """Take in so many zeros (bytes) that come next, without anybody reading them.
+
+        :raises ImageCorrupt: they cannot be right.
+        """
+        if self._inspector is not None and not self._inspector.complete:
+            # It still waits for something, which may lie among them.
+            for left in range(length, 0, -HEAD):
+                self.more(_ZEROS[:left])
+        else:
+            self._last = (self._last + bytes(min(length, FOOTER)))[-FOOTER:]
 
     def finish(self) -> None:
         """Judge the image as a whole: all of it has come.

@@ -1,7 +1,8 @@
 """Reads a disk from a server of the NBD protocol, by way of a socket that is connected already.
 
 The protocol is in `doc/proto.md` of the NetworkBlockDevice project: fixed newstyle negotiation,
-then reads that are answered by structured replies.
+then reads that are answered by structured replies, and block status by the metadata context
+``base:allocation``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import contextlib
 import socket
 import struct
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NoReturn
 
 from zope.interface import implementer
 
 from bootvol.errors import ImageCorrupt
-from bootvol.interfaces import IImageStream
+from bootvol.interfaces import IImageStream, ISparseStream
+from bootvol.model import Extent
 from bootvol.threads import Threads
 
 #: The longest text of an error, in bytes.
@@ -28,15 +31,25 @@ _REQUEST: Final = 0x25609513
 _REPLY: Final = 0x668E33EF
 
 _FIXED_NEWSTYLE_NO_ZEROES: Final = 3
-_STRUCTURED, _GO = 8, 7
-_ACK, _INFO = 1, 3
-_READ, _DISCONNECT = 0, 2
-_NONE, _DATA, _HOLE = 0, 1, 2
+_STRUCTURED, _GO, _SET_CONTEXT = 8, 7, 10
+_ACK, _INFO, _CONTEXT = 1, 3, 4
+_READ, _DISCONNECT, _BLOCK_STATUS = 0, 2, 7
+_NONE, _DATA, _HOLE, _STATUS = 0, 1, 2, 5
 _DONE: Final = 1
+#: What tells where zeros are, and how it says that there are some.
+_ALLOCATION: Final = b"base:allocation"
+_ZERO: Final = 2
+#: The most bytes that block status is asked of at once, and what may be said of them, in bytes.
+_LONGEST_STATUS: Final = 0xFFFF0000
+_LONGEST_MAP: Final = 2 * 1024 * 1024
 
 
 class NbdFailed(Exception):
     """The server broke off, or does not keep to the protocol."""
+
+
+class _Refused(NbdFailed):
+    """The server does not know an option."""
 
 
 class NbdSilent(NbdFailed):
@@ -60,6 +73,8 @@ class NbdConnection:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", silence, 0))
         self.size = 0
         self._asked: tuple[int, int] | None = None
+        self._longest = 0
+        self._context: int | None = None
 
     def negotiate(self) -> None:
         """Come to terms with the server.
@@ -72,6 +87,12 @@ class NbdConnection:
             raise NbdFailed("no greeting")
         self._send(struct.pack(">I", _FIXED_NEWSTYLE_NO_ZEROES))
         self._option(_STRUCTURED, b"")
+        # The export's name is empty; one question.
+        question = struct.pack(">III", 0, 1, len(_ALLOCATION)) + _ALLOCATION
+        with contextlib.suppress(_Refused):
+            for kind, data in self._option(_SET_CONTEXT, question):
+                if kind == _CONTEXT and data[4:] == _ALLOCATION:
+                    (self._context,) = struct.unpack_from(">I", data)
         # The export's name is empty, and no further information is asked for.
         for kind, data in self._option(_GO, bytes(6)):
             if kind == _INFO and data[:2] == b"\0\0" and len(data) == 12:
@@ -80,21 +101,49 @@ class NbdConnection:
     def read(self, offset: int, target: memoryview) -> None:
         """Fill ``target`` with the disk's bytes at ``offset``.
 
-        As much again is asked for at once: the server fetches it while this goes on elsewhere.
+        As much again is asked for at once: the server fetches it while this goes on elsewhere.  Not
+        so after a shorter read: that ends where zeros are passed over, or where the disk does.
 
-        :param target: not empty; of the same length as before, but for the disk's last bytes.
+        :param target: not empty.
         :raises NbdFailed: the server broke off.
         :raises ImageCorrupt: the server cannot read the image there.
         """
         self._until = time.monotonic() + self._silence
         if self._asked != (offset, len(target)):
-            self._ask(offset, len(target))
+            self._drain()
+            self._ask(_READ, offset, len(target))
+        self._asked = None
         while not self._chunk(offset, target):
             pass
         end = offset + len(target)
-        self._asked = (end, min(len(target), self.size - end))
-        if self._asked[1]:
-            self._ask(*self._asked)
+        self._longest = max(self._longest, len(target))
+        if len(target) == self._longest and end < self.size:
+            self._asked = end, min(len(target), self.size - end)
+            self._ask(_READ, *self._asked)
+
+    def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """Tell where zeros are, from ``offset`` on; see :meth:`bootvol.interfaces.ISparse.extents`.
+
+        :raises NbdFailed: the server broke off.
+        :raises ImageCorrupt: the server cannot read the image there.
+        """
+        if self._context is None:
+            return [Extent(length, zero=False)]
+        self._until = time.monotonic() + self._silence
+        self._drain()
+        self._ask(_BLOCK_STATUS, offset, min(length, _LONGEST_STATUS))
+        found: list[Extent] = []
+        ended = False
+        while not ended:
+            flags, kind, size = self._head()
+            ended = bool(flags & _DONE)
+            if kind == _STATUS:
+                found += self._status(size)
+            elif kind != _NONE:
+                self._fail(size, offset)
+        if not found:
+            raise NbdFailed("no block status")
+        return found
 
     def close(self) -> None:
         """Take leave of the server."""
@@ -102,8 +151,16 @@ class NbdConnection:
             self._socket.sendall(struct.pack(">IHHQQI", _REQUEST, 0, _DISCONNECT, 0, 0, 0))
         self._socket.close()
 
-    def _ask(self, offset: int, length: int) -> None:
-        self._send(struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, offset, length))
+    def _ask(self, command: int, offset: int, length: int) -> None:
+        self._send(struct.pack(">IHHQQI", _REQUEST, 0, command, 0, offset, length))
+
+    def _drain(self) -> None:
+        """Take what was asked for ahead, and is not wanted."""
+        if self._asked is not None:
+            (offset, length), self._asked = self._asked, None
+            unwanted = memoryview(bytearray(length))
+            while not self._chunk(offset, unwanted):
+                pass
 
     def _send(self, data: bytes) -> None:
         try:
@@ -117,18 +174,18 @@ class NbdConnection:
         said: list[tuple[int, bytes]] = []
         while True:
             magic, _, kind, length = struct.unpack(">QIII", self._take(20))
-            if magic != _OPTION_REPLY or length > _LONGEST_TEXT or kind >> 31:
-                raise NbdFailed(f"option {option} is refused")
+            if magic != _OPTION_REPLY or length > _LONGEST_TEXT:
+                raise NbdFailed(f"option {option} is not answered")
             text = self._take(length)
+            if kind >> 31:
+                raise _Refused(f"option {option} is refused")
             if kind == _ACK:
                 return said
             said.append((kind, text))
 
     def _chunk(self, start: int, target: memoryview) -> bool:
         """Take one chunk of a reply to a read at ``start``; return whether it is the last."""
-        magic, flags, kind, _, length = struct.unpack(">IHHQI", self._take(20))
-        if magic != _REPLY:
-            raise NbdFailed("no reply")
+        flags, kind, length = self._head()
         if kind == _DATA:
             place = self._place(start, target, length - 8)
             self._fill(place)
@@ -138,9 +195,32 @@ class NbdConnection:
                 raise NbdFailed("a hole outside of what was asked for")
             target[offset - start : offset - start + hole] = bytes(hole)
         elif kind != _NONE:
-            self._take(min(length, _LONGEST_TEXT))
-            raise ImageCorrupt(f"The image cannot be read at byte {start} of its disk.")
+            self._fail(length, start)
         return bool(flags & _DONE)
+
+    def _head(self) -> tuple[int, int, int]:
+        """Take the head of a part of a reply: its flags, its kind, and how long the rest is."""
+        magic, flags, kind, _, length = struct.unpack(">IHHQI", self._take(20))
+        if magic != _REPLY:
+            raise NbdFailed("no reply")
+        return flags, kind, length
+
+    def _status(self, length: int) -> list[Extent]:
+        """Take the part of a reply that says where zeros are."""
+        if not 12 <= length <= _LONGEST_MAP or length % 8 != 4:
+            raise NbdFailed("no block status")
+        data = memoryview(self._take(length))
+        if struct.unpack_from(">I", data) != (self._context,):
+            raise NbdFailed("the block status of something else")
+        said = [(size, bool(flags & _ZERO)) for size, flags in struct.iter_unpack(">II", data[4:])]
+        if not all(size for size, _ in said):
+            raise NbdFailed("an empty extent")
+        return [Extent(*each) for each in said]
+
+    def _fail(self, length: int, start: int) -> NoReturn:
+        """Take the part of a reply that says why there is none."""
+        self._take(min(length, _LONGEST_TEXT))
+        raise ImageCorrupt(f"The image cannot be read at byte {start} of its disk.")
 
     def _place(self, start: int, target: memoryview, length: int) -> memoryview:
         (offset,) = struct.unpack(">Q", self._take(8))
@@ -170,7 +250,7 @@ class NbdConnection:
             target = target[count:]
 
 
-@implementer(IImageStream)
+@implementer(IImageStream, ISparseStream)
 class NbdStream:
     """The disk as a stream.
 
@@ -192,6 +272,14 @@ class NbdStream:
             await self._threads.run(self._connection.read, self._next, target)
         self._next += len(target)
         return len(target)
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`."""
+        return await self._threads.run(self._connection.extents, offset, length)
+
+    def skip(self, length: int) -> None:
+        """See :meth:`bootvol.interfaces.ISparseStream.skip`."""
+        self._next += length
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""

@@ -8,13 +8,15 @@ Order is kept up to the scan, since a digest needs it; writes may overtake one a
 buffer goes back to the pool when its bytes are on the volume, so the slowest stage sets the pace
 and the source is not read faster than that.
 
+Where the stream knows that zeros come next, none are read: a chunk stands for them that is a buffer
+nobody fills.
+
 Now and then what has been written is flushed, beside the other stages: a checkpoint, from which a
 later copy may go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -32,9 +34,17 @@ from bootvol.imaging.blocks import Run, runs, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import Unpacked, unpacked
 from bootvol.imaging.digest import Digester
+from bootvol.imaging.extents import STEP, Ahead
 from bootvol.imaging.inspect import FOOTER, Inspection, check_stated, largest_container
+from bootvol.imaging.readback import ReadBack
 from bootvol.imaging.tasks import together
-from bootvol.interfaces import Capabilities, IImageStream, IVolumeReader, IVolumeWriter
+from bootvol.interfaces import (
+    Capabilities,
+    IImageStream,
+    ISparseStream,
+    IVolumeReader,
+    IVolumeWriter,
+)
 from bootvol.model import Checkpoint, Digest, Image
 from bootvol.threads import Threads
 
@@ -43,12 +53,14 @@ from bootvol.threads import Threads
 class _Chunk:
     """Consecutive bytes of the image, in a buffer of the pool.
 
+    :ivar hole: all of them are zeros, and none are in the buffer.
     :ivar digest: of the image from its start to this chunk's end, once that is known.
     """
 
     buffer: memoryview
     offset: int
     length: int
+    hole: bool = False
     runs: tuple[Run, ...] = ()
     digest: str = ""
 
@@ -87,7 +99,7 @@ class Copy:
     :param clock: the reactor.
     :param every: bytes between two flushes.
     :ivar offset: how much of the image is on the volume, without a gap, in bytes.
-    :ivar read_back: how much of what is on the volume has been read again, in bytes.
+    :ivar skipped: how much of that was passed over at no cost, in bytes.
     :ivar size: of the image in bytes, unpacked, where that is known.
     :ivar checkpoint: how much of that is durable; None while nothing is, or where the source
         cannot tell one image from another.
@@ -112,6 +124,7 @@ class Copy:
         self._volume_size = volume_size
         self._capabilities = capabilities
         self._memory = memory
+        self._read_back = ReadBack(capabilities.block_size, memory, threads)
         self._threads = threads
         self._clock = clock
         self._every = every
@@ -124,7 +137,7 @@ class Copy:
         self._validator: str | None = None
         self._broken_off: ImportFailed | None = None
         self._unpacked = False
-        self.offset = self.read_back = 0
+        self.offset = self.skipped = 0
         self.size: int | None = None
         self.checkpoint: Checkpoint | None = None
 
@@ -134,7 +147,7 @@ class Copy:
         :raises PrefixChanged: it is not what it was.
         :raises bootvol.errors.BackendFailed: the volume could not be read.
         """
-        await self._read_back(reader, checkpoint.offset, self._take_in)
+        await self._read_back.run(reader, checkpoint.offset, self._take_in, self._take_zeros)
         if self._digester.so_far() != checkpoint.digest:
             raise PrefixChanged
         self.offset = self._total = checkpoint.offset
@@ -148,25 +161,11 @@ class Copy:
         :raises bootvol.errors.BackendFailed: the volume gives back something else, or nothing.
         """
         found = Digester(digest)
-        await self._read_back(reader, length, lambda _, data: found.update(data))
+        await self._read_back.run(reader, length, lambda _, data: found.update(data), found.skip)
         try:
             found.verify()
         except DigestMismatch:
             raise BackendFailed("The volume does not give back what was written to it.") from None
-
-    async def _read_back(
-        self, reader: IVolumeReader, end: int, take: Callable[[int, memoryview], None]
-    ) -> None:
-        """Give what is on the volume up to ``end`` bytes to ``take``, in a thread, in order."""
-        with self._memory.lend() as pool:
-            buffer = await pool.take()
-            for offset in range(0, end, pool.size):
-                length = min(pool.size, end - offset)
-                await reader.read_into(
-                    offset, buffer[: up_to_block(length, self._capabilities.block_size)]
-                )
-                await self._threads.run(take, offset, buffer[:length])
-                self.read_back = offset + length
 
     async def run(
         self, stream: IImageStream, writer: IVolumeWriter, *, plain: bool = False
@@ -207,6 +206,10 @@ class Copy:
         self._scanner = self._threads.in_order()
         self._validator, self.size = stream.validator, stream.size
         self._digester.idle = not (self._digester.stated or self._validator or self._hash_anyway)
+        # Whether zeros that the stream knows of cost nothing, however many.
+        self._free_zeros = self._capabilities.reads_zero_when_new and not (
+            self._digester.slow_at_zeros or self._container
+        )
         # A chunk that is being written is one that nothing can be read into.
         with self._memory.lend(more=self._capabilities.parallel_writes - 1) as pool:
             try:
@@ -228,6 +231,11 @@ class Copy:
             await self._zero_tail(writer)
         await writer.flush()
         return digest
+
+    @property
+    def read_back(self) -> int:
+        """How much of what is on the volume has been read again, in bytes."""
+        return self._read_back.done
 
     @property
     def ends_by_itself(self) -> bool:
@@ -270,20 +278,26 @@ class Copy:
             self._writing.put(succeed(_END))
 
     async def _read_chunks(self, stream: IImageStream, pool: BufferPool) -> None:
+        ahead = Ahead(stream, stream.size, None if self._free_zeros else STEP)
         while True:
             buffer = await pool.take()
-            length = await stream.read_into(buffer)
+            extent = await ahead.at(self._total, len(buffer))
+            if extent.zero:
+                length = extent.length
+                ISparseStream(stream).skip(length)
+            else:
+                length = await stream.read_into(buffer[: extent.length])
             if not length:
                 break
             end = self._total + length
             self._check_may_fit(end)
-            if length < len(buffer) and stream.size not in (None, end):
+            if length < extent.length and stream.size not in (None, end):
                 # Before it is written: what is no whole block is the image's end, or nothing.
                 raise ImageTruncated(f"The image ended after {end} of {stream.size} bytes.")
-            chunk = _Chunk(buffer, self._total, length)
+            chunk = _Chunk(buffer, self._total, length, hole=extent.zero)
             self._writing.put(self._scanner.begin(self._look_through, chunk))
             self._total += length
-            if length < len(buffer):
+            if length < extent.length:
                 break
         if not self._total:
             self._inspection.begin(_END.buffer)
@@ -291,10 +305,13 @@ class Copy:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
 
     def _look_through(self, chunk: _Chunk) -> _Chunk:
-        data = chunk.buffer[: chunk.length]
-        self._take_in(chunk.offset, data)
-        found = tuple(runs(self._padded(chunk)))
-        return attrs.evolve(chunk, runs=found, digest=self._digester.so_far())
+        if chunk.hole:
+            self._take_zeros(chunk.length)
+            found = [Run(0, whole, zero=True)] if (whole := self._span(chunk)[1]) else []
+        else:
+            self._take_in(chunk.offset, chunk.buffer[: chunk.length])
+            found = list(runs(self._padded(chunk)))
+        return attrs.evolve(chunk, runs=tuple(found), digest=self._digester.so_far())
 
     def _take_in(self, offset: int, data: memoryview) -> None:
         if offset:
@@ -307,15 +324,23 @@ class Copy:
             self._check_may_fit(self.size)
         self._digester.update(data)
 
+    def _take_zeros(self, length: int) -> None:
+        self._inspection.skip(length)
+        self._digester.skip(length)
+
     def _padded(self, chunk: _Chunk) -> memoryview:
-        """Return the chunk up to a whole block; only the image's last one can be short of it.
+        """Return the chunk up to a whole block; only the image's last one can be short of it."""
+        length, end = self._span(chunk)
+        chunk.buffer[length:end] = bytes(end - length)
+        return chunk.buffer[:end]
+
+    def _span(self, chunk: _Chunk) -> tuple[int, int]:
+        """Return how much of a chunk goes to the volume, as it is and up to a whole block.
 
         What lies behind the volume's end, a footer, is left out.
         """
         length = max(0, min(chunk.length, self._volume_size - chunk.offset))
-        end = up_to_block(length, self._capabilities.block_size)
-        chunk.buffer[length:end] = bytes(end - length)
-        return chunk.buffer[:end]
+        return length, up_to_block(length, self._capabilities.block_size)
 
     async def _write_all(self, writer: IVolumeWriter, pool: BufferPool) -> None:
         at_once = self._capabilities.parallel_writes
@@ -339,6 +364,8 @@ class Copy:
         before = self.offset // self._every
         while (landed := self._landed.pop(self.offset, None)) is not None:
             self.offset += landed.length
+            if landed.hole and self._free_zeros:
+                self.skipped += landed.length
             self._digest = landed.digest
         if self.offset // self._every > before and not self._flushing.pending:
             self._flushing.put(True)

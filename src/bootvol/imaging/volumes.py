@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from zope.interface import implementer
+from collections.abc import Sequence
+
+from zope.interface import alsoProvides, implementer
 
 from bootvol.imaging.blocks import runs, up_to_block
-from bootvol.interfaces import IImageStream, IVolumeReader, IVolumeWriter
+from bootvol.interfaces import (
+    IImageStream,
+    ISparse,
+    ISparseStream,
+    IVolumeReader,
+    IVolumeWriter,
+)
+from bootvol.model import Extent
 
 
-@implementer(IImageStream)
+@implementer(IImageStream, ISparseStream)
 class VolumeStream:
     """The first bytes of a volume.
 
@@ -24,6 +33,7 @@ class VolumeStream:
         self.offset = 0
         self.validator: str | None = None
         self._reader = reader
+        self._sparse: ISparse | None = ISparse(reader, None)
         self._block = block
         self._left = size
         self._next = 0
@@ -36,6 +46,17 @@ class VolumeStream:
         self._next += length
         self._left -= length
         return length
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`."""
+        if self._sparse is None:
+            return [Extent(length, zero=False)]
+        return await self._sparse.extents(offset, up_to_block(length, self._block))
+
+    def skip(self, length: int) -> None:
+        """See :meth:`bootvol.interfaces.ISparseStream.skip`."""
+        self._next += length
+        self._left -= length
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
@@ -74,6 +95,9 @@ class CopyingReader:
         self._reader = reader
         self._writer = writer
         self._zeros = zeros
+        if ISparse.providedBy(reader) and not zeros:
+            self.extents = ISparse(reader).extents
+            alsoProvides(self, ISparse)
 
     async def read_into(self, offset: int, target: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`.

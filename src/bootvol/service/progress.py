@@ -18,7 +18,7 @@ class Progress:
     """How far a running import has come; its worker writes it down now and then.
 
     :ivar since: seconds since 1970 when this attempt began.
-    :ivar began_at: bytes that were on the volume by then.
+    :ivar began_at: bytes that were on the volume by then, less those that were passed over.
     :ivar validator: of the stream that is read, or was last.
     :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
     :ivar inherited: under which name on the backend what that is of lies, if it is not the
@@ -70,7 +70,8 @@ class Progress:
 
     def begin(self, copy: Copy, phase: Phase, now: float) -> None:
         """Note that a copy begins, or goes on."""
-        self.copy, self.inherited, self.began_at = copy, None, copy.offset
+        self.copy, self.inherited = copy, None
+        self.began_at = copy.offset - copy.skipped
         self.since, self.phase = now, phase
 
     @property
@@ -93,7 +94,9 @@ class Progress:
     def columns(self, now: float) -> dict[str, Any]:
         """Return the columns of the import's row that this fills."""
         arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
-        rate = (self.bytes_done - self.began_at) / (now - self.since) if now > self.since else 0
+        # Of what was moved: zeros that were passed over at once say nothing about the rest.
+        moved = self.bytes_done - (self.copy.skipped if self.copy else 0) - self.began_at
+        rate = moved / (now - self.since) if now > self.since else 0
         checkpoint = None if self.staged else self.checkpoint
         return {
             "phase": Phase.FINISHING if arrived else self.phase,

@@ -20,6 +20,7 @@ from bootvol.interfaces import (
     ICloningBackend,
     IImageCloningBackend,
     ISharingBackend,
+    ISparse,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
@@ -60,6 +61,35 @@ async def write(backend: IBlockBackend, volume: str, offset: int, data: bytes) -
         await writer.flush()
     finally:
         await writer.close()
+
+
+async def check_extents(backend: IBlockBackend, volume: str, size: int) -> bool:
+    """Hold what a volume's reader tells of zeros against the volume's bytes.
+
+    :param size: of the volume in bytes.
+    :returns: whether the reader tells anything.
+    """
+    reader = await backend.open_reader(volume)
+    try:
+        if not ISparse.providedBy(reader):
+            return False
+        verifyObject(ISparse, reader)
+        content = await read_from(reader, 0, size)
+        block = backend.capabilities.block_size
+        for begin, end in ((0, size), (block, size // 2), (size - block, size), (0, block)):
+            at = begin
+            while at < end:
+                found = await ISparse(reader).extents(at, end - at)
+                assert found, "at least one extent is told of"
+                for extent in found:
+                    assert extent.length > 0
+                    assert not (extent.zero and any(content[at : at + extent.length]))
+                    at += extent.length
+    finally:
+        await reader.close()
+    with pytest.raises(BackendFailed):
+        await ISparse(reader).extents(0, size)
+    return True
 
 
 def noise(length: int, seed: int = 0) -> bytes:
@@ -259,6 +289,7 @@ class BlockBackendContract(Contract):
             await cloning.clone(_NAME, _OTHER, size)
             whole = noise(SIZE)[:size].ljust(size, b"\0")
             assert await read(backend, _OTHER, 0, size) == whole
+            await check_extents(backend, _OTHER, size)
             with pytest.raises(BackendFailed):
                 await cloning.clone(_NAME, _OTHER, size)
             # Neither sees what is written to the other.
@@ -373,6 +404,39 @@ class BlockBackendContract(Contract):
         await backend.delete(_NAME)
         with pytest.raises(BackendFailed):
             await backend.open_reader(_NAME)
+
+    @ensureDeferred
+    async def test_tells_of_zeros_if_provided(self, backend: IBlockBackend) -> None:
+        """Never of what is not zero: at first, with holes, over data, at the end, on a clone."""
+        await backend.allocate(_NAME, SIZE)
+        if not await check_extents(backend, _NAME, SIZE):
+            return  # nothing is promised: the core reads all
+        block = backend.capabilities.block_size
+        quarter = SIZE // 4
+        for offset, length in ((quarter + block, block), (SIZE - block, block), (0, quarter)):
+            await write(backend, _NAME, offset, noise(length))
+            await check_extents(backend, _NAME, SIZE)
+        reader, writer = await backend.open_reader(_NAME), await backend.open_writer(_NAME)
+        await writer.zero(block, quarter)
+        await check_extents(backend, _NAME, SIZE)
+        # What is written is no hole any more, also for whoever has looked before.
+        await ISparse(reader).extents(0, SIZE)
+        await writer.write(2 * quarter, memoryview(bytearray(noise(block))))
+        await writer.flush()
+        at = 0
+        for extent in await ISparse(reader).extents(0, SIZE):
+            assert not (extent.zero and at <= 2 * quarter < at + extent.length)
+            at += extent.length
+        asking = Deferred.fromCoroutine(ISparse(reader).extents(0, SIZE))
+        asking.addErrback(lambda failure: failure.trap(CancelledError))
+        asking.cancel()
+        await asking
+        await writer.close()
+        await reader.close()
+        if backend.capabilities.clones:
+            await ICloningBackend(backend).clone(_NAME, _OTHER, 2 * SIZE)
+            await write(backend, _OTHER, SIZE, noise(block))
+            await check_extents(backend, _OTHER, 2 * SIZE)
 
     @ensureDeferred
     async def test_deleting_is_final_and_idempotent(self, backend: IBlockBackend) -> None:

@@ -26,10 +26,12 @@ from bootvol.interfaces import (
     IImageSource,
     IImageStream,
     ISharingBackend,
+    ISparse,
+    ISparseStream,
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Caller, Connection, Image
+from bootvol.model import Caller, Connection, Extent, Image
 
 
 @attrs.define
@@ -40,7 +42,8 @@ class Faults:
     :ivar errors: raised instead of calling the method of that name, of the backend, a writer, a
         reader, the source or a stream, until it is taken out again.
     :ivar full_at: a write that goes beyond it raises NoSpace; what lies before it is written.
-    :ivar breaks_at: a read of a stream that goes beyond it raises SourceFailed.
+    :ivar breaks_at: a read of a stream that goes beyond it raises SourceFailed; so does what is
+        asked from there on about its extents.
     :ivar short_writes: writes leave out their last block, and say nothing: a defect to be found.
     :ivar longest_read: a stream fills no more bytes than that at once: a defect, too.
     """
@@ -96,15 +99,24 @@ class _Writer:
 
 
 @implementer(IVolumeReader)
-@attrs.define
+@attrs.define(slots=False)
 class _Reader:
     _inner: IVolumeReader
     _faults: Faults
     _clock: Any
 
+    def __attrs_post_init__(self) -> None:
+        if ISparse.providedBy(self._inner):
+            alsoProvides(self, ISparse)
+
     async def read_into(self, offset: int, target: memoryview) -> None:
         await self._faults.meet(self._clock, "read_into", waits=True)
         await self._inner.read_into(offset, target)
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        await self._faults.meet(self._clock, "extents", waits=True)
+        found: Sequence[Extent] = await ISparse(self._inner).extents(offset, length)
+        return found
 
     async def close(self) -> None:
         await self._inner.close()
@@ -186,6 +198,8 @@ class _Stream:
         self._clock = clock
         self._at = inner.offset
         self.size, self.offset, self.validator = inner.size, inner.offset, inner.validator
+        if ISparseStream.providedBy(inner):
+            alsoProvides(self, ISparseStream)
 
     async def read_into(self, target: memoryview) -> int:
         await self._faults.meet(self._clock, "read_into", waits=True)
@@ -198,6 +212,18 @@ class _Stream:
         count = await self._inner.read_into(target[:length])
         self._at += count
         return count
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        await self._faults.meet(self._clock, "extents", waits=True)
+        breaks_at = self._faults.breaks_at
+        if breaks_at is not None and offset >= breaks_at:
+            raise SourceFailed("The connection broke off.")
+        found: Sequence[Extent] = await ISparseStream(self._inner).extents(offset, length)
+        return found
+
+    def skip(self, length: int) -> None:
+        ISparseStream(self._inner).skip(length)
+        self._at += length
 
     async def close(self) -> None:
         await self._inner.close()

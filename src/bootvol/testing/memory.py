@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -14,10 +15,11 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    ISparse,
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Connection
+from bootvol.model import Connection, Extent
 
 _PAGE: Final = 65536
 _ZEROS: Final = bytes(_PAGE)
@@ -58,6 +60,12 @@ class Memory:
             bytes(self.pages.get(page, blank)[start : start + count])
             for page, start, _, count in self._pieces(offset, length)
         )
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Yield what is known of a range without looking at its bytes."""
+        blank = _ZEROS if self._fill == 0 else None
+        for page, _, _, count in self._pieces(offset, length):
+            yield Extent(count, zero=self.pages.get(page, blank) is _ZEROS)
 
     def _pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         if not 0 <= offset <= offset + length <= self.size:
@@ -143,7 +151,7 @@ class MemoryBackend:
         return deferLater(self._reactor, 0, lambda: None)
 
 
-@implementer(IVolumeWriter, IVolumeReader)
+@implementer(IVolumeWriter, IVolumeReader, ISparse)
 class _OpenMemory:
     """A volume, held open."""
 
@@ -170,6 +178,12 @@ class _OpenMemory:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
         await self._turn()
         target[:] = self._checked(offset, len(target)).read(offset, len(target))
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`."""
+        await self._turn()
+        # Not more at once than a few, as others do it.
+        return list(islice(self._checked(0, 0).extents(offset, length), 100))
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.close`."""

@@ -21,6 +21,7 @@ from bootvol.interfaces import (
     IImageSource,
     IImageStream,
     ILocatedStream,
+    ISparseStream,
     PluginContext,
 )
 from bootvol.model import Caller, Digest, Image
@@ -195,6 +196,38 @@ class ImageSourceContract(Contract):
             assert await read_all(stream, 65536) == content
             with pytest.raises(SourceFailed):
                 file.fileno()
+        await stream.close()
+
+    @pytest.mark.parametrize("size", [4096, 1024 * 1024])
+    @ensureDeferred
+    async def test_passes_over_zeros_if_provided(self, subject: Subject, size: int) -> None:
+        reference, content = subject.known
+        image = await subject.source.find(subject.caller, reference)
+        stream = await subject.source.open(image)
+        if ISparseStream.providedBy(stream):
+            verifyObject(ISparseStream, stream)
+            sparse = ISparseStream(stream)
+            assert stream.size == len(content)
+            found = bytearray()
+            while len(found) < len(content):
+                told = await sparse.extents(len(found), len(content) - len(found))
+                assert told, "at least one extent is told of"
+                for extent in told:
+                    assert extent.length > 0
+                    length = min(extent.length, len(content) - len(found))
+                    if extent.zero:
+                        sparse.skip(length)
+                        found += bytes(length)
+                    else:
+                        buffer = memoryview(bytearray(min(length, size)))
+                        found += buffer[: await stream.read_into(buffer)]
+                        if len(buffer) < length:
+                            break  # the rest of it is asked for again
+            assert found == content
+            assert await stream.read_into(memoryview(bytearray(size))) == 0
+            await stream.close()
+            with pytest.raises(SourceFailed):
+                await sparse.extents(0, size)
         await stream.close()
 
     @ensureDeferred

@@ -1,0 +1,55 @@
+"""Reads what is on a volume, in order, and passes over the zeros that its reader knows of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bootvol.imaging.blocks import up_to_block
+from bootvol.imaging.buffers import Memory
+from bootvol.imaging.extents import STEP, Ahead
+from bootvol.interfaces import IVolumeReader
+from bootvol.threads import Threads
+
+
+class ReadBack:
+    """Reads volumes of one backend.
+
+    :param block: the backend's block size in bytes.
+    :ivar done: how far it has come, in bytes.
+    """
+
+    def __init__(self, block: int, memory: Memory, threads: Threads) -> None:
+        self.done = 0
+        self._block = block
+        self._memory = memory
+        self._threads = threads
+
+    async def run(
+        self,
+        reader: IVolumeReader,
+        end: int,
+        take: Callable[[int, memoryview], None],
+        take_zeros: Callable[[int], None],
+    ) -> None:
+        """Give what is on a volume to ``take`` and ``take_zeros``, in a thread, in order.
+
+        :param end: how much of the volume, in bytes.
+        :param take: gets bytes that were read, and where they are (bytes from the volume's start).
+        :param take_zeros: gets the number of zeros that come next and were not read.
+        :raises bootvol.errors.BackendFailed: the volume could not be read.
+        """
+        ahead = Ahead(reader, end, STEP)
+        offset = 0
+        with self._memory.lend() as pool:
+            buffer = await pool.take()
+            while offset < end:
+                extent = await ahead.at(offset, pool.size)
+                length = min(extent.length, end - offset)
+                if extent.zero:
+                    await self._threads.run(take_zeros, length)
+                else:
+                    whole = up_to_block(length, self._block)
+                    await reader.read_into(offset, buffer[:whole])
+                    await self._threads.run(take, offset, buffer[:length])
+                offset += length
+                self.done = offset
