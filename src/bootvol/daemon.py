@@ -256,6 +256,7 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         try:
+            self._database.end_soon()
             await self._listening.stopService()
             working = Deferred.fromCoroutine(self._end_work())
             await at_most(self._reactor, self._config.stop_seconds, working)

@@ -235,13 +235,13 @@ def test_a_claim_keeps_others_out_until_it_runs_out(db: Connection) -> None:
     assert claimed.id == volume.id
     assert a_claim(db, "b", bootable=False) is None
     end_leases(db)
-    assert claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING})
+    assert claims.renew(db, claims.Claim("a", Kind.VOLUME, volume.id, {Status.CREATING}))
     assert a_claim(db, "b", bootable=False) is None
     end_leases(db)
     assert a_claim(db, "b", bootable=False) is not None
-    assert not claims.renew(db, "a", Kind.VOLUME, volume.id, {Status.CREATING})
+    assert not claims.renew(db, claims.Claim("a", Kind.VOLUME, volume.id, {Status.CREATING}))
     claims.release(db, "a", Kind.VOLUME, volume.id)
-    assert claims.renew(db, "b", Kind.VOLUME, volume.id, {Status.CREATING}), (
+    assert claims.renew(db, claims.Claim("b", Kind.VOLUME, volume.id, {Status.CREATING})), (
         "only one's own is let go of"
     )
 
@@ -282,7 +282,9 @@ def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
     number = an_import(db)
     assert a_claim(db, "a", bootable=True) is not None
     happen(db, number, Event.DELETE)
-    assert not claims.renew(db, "a", Kind.VOLUME, number, {Status.CREATING, Status.DOWNLOADING})
+    assert not claims.renew(
+        db, claims.Claim("a", Kind.VOLUME, number, {Status.CREATING, Status.DOWNLOADING})
+    )
     assert a_claim(db, "a", bootable=False) is None, "still held"
     claims.release(db, "a", Kind.VOLUME, number)
     assert a_claim(db, "a", bootable=True) is None

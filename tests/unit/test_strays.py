@@ -18,7 +18,7 @@ from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Golden, Image, Snapshot, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.inheriting import inherit
-from bootvol.service.jobs import RENEWAL
+from bootvol.service.keeper import RENEWAL
 from bootvol.service.places import OnBackend
 from bootvol.service.sweeping import LOOK, PATIENCE, PAUSE, Sweeper
 from bootvol.store import claims, goldens, imports, schema, snapshots, states, strays, volumes
@@ -87,7 +87,7 @@ def test_the_loser_can_settle_nothing(db: Connection) -> None:
     claimed(db, "a")
     run_out(db)
     claimed(db, "b")
-    assert not claims.renew(db, "a/1", Kind.VOLUME, number, {Status.CREATING})
+    assert not claims.renew(db, claims.Claim("a/1", Kind.VOLUME, number, {Status.CREATING}))
     assert not claims.release(db, "a/1", Kind.VOLUME, number)
     assert claims.release(db, "b/1", Kind.VOLUME, number)
 

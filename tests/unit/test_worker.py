@@ -19,7 +19,7 @@ from bootvol.errors import BackendFailed, ExportFailed, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
 from bootvol.service.backends import Backends
-from bootvol.service.jobs import RENEWAL
+from bootvol.service.keeper import RENEWAL
 from bootvol.service.progress import Progress
 from bootvol.service.tasks import Tools
 from bootvol.service.worker import POLL, Concurrency, Worker

@@ -35,6 +35,9 @@ def validator_of(response: IResponse) -> str | None:
     if _STRONG_ETAG.fullmatch(etag):
         return etag
     changed, answered = _header(response, b"last-modified"), _header(response, b"date")
+    if not (changed.isascii() and changed.isprintable()):
+        # No date has such characters (section 5.6.7), and no request could repeat them.
+        return None
     if (_seconds(changed) or _NEVER) + _SETTLED <= (_seconds(answered) or 0.0):
         return changed
     return None

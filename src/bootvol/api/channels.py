@@ -16,7 +16,8 @@ from typing import Any, Final
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, combinedLogFormatter, datetimeToLogString
+from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
 
 from bootvol.api.http import ApiRequest, ApiRoot
@@ -160,6 +161,12 @@ class BoundedRequest(ApiRequest):
             super().handleContentChunk(data)
 
 
+def _access(_timestamp: str, request: IRequest) -> str:
+    """Return a line of the access log; what Twisted takes for the time is the reactor's seconds."""
+    line: str = combinedLogFormatter(datetimeToLogString(), request)
+    return line
+
+
 class ApiSite(Site):
     """Makes the API's connections.
 
@@ -175,6 +182,7 @@ class ApiSite(Site):
             root,
             requestFactory=BoundedRequest,
             timeout=IDLE,
+            logFormatter=_access,
             parsePOSTFormSubmission=False,
             reactor=reactor,
         )

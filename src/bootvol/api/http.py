@@ -26,7 +26,9 @@ from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from bootvol.errors import (
     BootvolError,
+    DatabaseUnavailable,
     IdentityUnavailable,
+    InvalidRequest,
     MalformedBody,
     MalformedUrl,
     MethodNotAllowed,
@@ -43,6 +45,9 @@ _JSON: Final = b"application/json; charset=UTF-8"
 _REQUEST_ID: Final = b"X-Compute-Request-Id"
 
 _log = Logger()
+
+#: What passes by itself, after a while that the error knows.
+_PASSING: Final = RateLimited | TooManyLogins | IdentityUnavailable | DatabaseUnavailable
 
 #: Turns an error into the object that a dialect shows.
 Fault = Callable[[BootvolError], object]
@@ -73,15 +78,33 @@ def read_json(request: IRequest) -> Any:
 
     :raises UnsupportedContentType: it is stated to be something else than JSON.
     :raises MalformedBody: it is not JSON.
+    :raises InvalidRequest: there is text in it that no database keeps.
     """
     content_type = (request.getHeader(b"content-type") or b"application/json").split(b";")[0]
     if content_type.strip().lower() != b"application/json":
         raise UnsupportedContentType
     request.content.seek(0)
     try:
-        return orjson.loads(request.content.read())
+        body = orjson.loads(request.content.read())
     except orjson.JSONDecodeError as error:
         raise MalformedBody from error
+    if _holds_zero(body):
+        raise InvalidRequest("Invalid input received: text must not hold a zero character")
+    return body
+
+
+def _holds_zero(value: object) -> bool:
+    """Tell whether there is a zero character in some text of a value that was read from JSON."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str) and "\0" in each:
+            return True
+        if isinstance(each, dict):
+            left += [*each, *each.values()]
+        elif isinstance(each, list):
+            left += each
+    return False
 
 
 def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
@@ -117,7 +140,7 @@ def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[byte
 def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     """Set status and headers for what a handler raised, and return the fault that tells of it."""
     error = _known(request, failure)
-    if isinstance(error, RateLimited | TooManyLogins | IdentityUnavailable):
+    if isinstance(error, _PASSING):
         request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
     return write(request, Reply(fault(error), error.status))
 

@@ -94,7 +94,7 @@ def upgrade(config: Path) -> None:
     from bootvol.store.database import Database
 
     try:
-        Database(_settings(config).database, reactor).upgrade()  # type: ignore[arg-type]
+        Database(_settings(config).database, reactor).upgrade()
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
     click.echo("The database is up to date.")

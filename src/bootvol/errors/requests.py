@@ -242,6 +242,22 @@ class IdentityUnavailable(BootvolError):
         self.retry_after = retry_after
 
 
+class DatabaseUnavailable(BootvolError):
+    """The database does not answer, or takes nothing for now: it is down, silent, locked or full.
+
+    What was to be written may have been written all the same.
+
+    :ivar retry_after: seconds, more than 0, after which to try again.
+    """
+
+    code = "database-unavailable"
+    status = 503
+    retryable = True
+    remedy = "Wait as long as Retry-After says; if it goes on, ask the operator to read the log."
+    default_message = "The database of the service does not answer for now; try again later."
+    retry_after = 5.0
+
+
 class Forbidden(BootvolError):
     """The caller lacks the right."""
 

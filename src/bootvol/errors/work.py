@@ -260,6 +260,15 @@ class UnexpectedFailure(BootvolError):
     default_message = "An unexpected failure stopped the work on this volume."
 
 
+class DatabaseRefused(BootvolError):
+    """The database will never take what was to be written, however often it is tried."""
+
+    code = "database-refused"
+    retryable = False
+    remedy = "Ask the operator to read the log, which says what the database does not take."
+    default_message = "The database refused what was to be written about this work."
+
+
 def reason(error: BaseException) -> ErrorReport:
     """Return what to store with a volume that ``error`` stopped.
 

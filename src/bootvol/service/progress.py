@@ -28,6 +28,7 @@ class Progress:
     :ivar cached: whether it is made from a golden volume; None until that is known.
     :ivar cloned: bytes that came at once, without a copy.
     :ivar staged: what has come is not on the volume yet, and lost when the daemon ends.
+    :ivar started: until then the row of the import knows more of it, its checkpoint for one.
     """
 
     since: float
@@ -42,6 +43,7 @@ class Progress:
     staged: bool = False
     cached: bool | None = None
     cloned: int | None = None
+    started: bool = False
 
     def mark(self) -> object:
         """Return something that changes whenever the import comes further."""
@@ -49,6 +51,7 @@ class Progress:
 
     def start(self, task: Import) -> None:
         """Note that the import begins, or that what failed of it is tried once more."""
+        self.started = True
         if self.staged:
             # What has come by then was not on the volume.
             self.copy, self.staged = None, False
@@ -93,6 +96,8 @@ class Progress:
 
     def columns(self, now: float) -> dict[str, Any]:
         """Return the columns of the import's row that this fills."""
+        if not self.started:
+            return {"phase": self.phase}
         arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
         # Of what was moved: zeros that were passed over at once say nothing about the rest.
         moved = self.bytes_done - (self.copy.skipped if self.copy else 0) - self.began_at

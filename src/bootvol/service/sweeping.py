@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, DatabaseUnavailable
 from bootvol.service.backends import Backends
 from bootvol.store import strays
 from bootvol.store.database import Database
@@ -82,7 +82,7 @@ class Sweeper(Service):
         try:
             found = await self._database.write_unseen(strays.due, [backend], self._now(), PAUSE)
             await self._delete(found)
-        except CancelledError:
+        except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
             self._log.failure("strays of backend {name} are not deleted", name=backend)

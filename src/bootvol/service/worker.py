@@ -24,6 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, succ
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
+from bootvol.errors import DatabaseUnavailable
 from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
 from bootvol.service import making
@@ -31,6 +32,7 @@ from bootvol.service.attaching import Attach, Detach
 from bootvol.service.exporting import restore
 from bootvol.service.hosting import BuildServer, EndServer
 from bootvol.service.jobs import Job
+from bootvol.service.keeper import Keeper
 from bootvol.service.tasks import Task, Tools
 from bootvol.store import claims, line, queue
 from bootvol.store import imports as import_rows
@@ -89,12 +91,16 @@ class Worker(Service):
         ]
         self._begun = Shared(succeed(None))
         self._ready = False
+        self._keeper = Keeper(tools.database, tools.clock, lambda: self._jobs)
+        #: How often what is unsettled has failed for the database's sake, in a row.
+        self._failures: Counter[tuple[Kind, int]] = Counter()
         self._polling = LoopingCall(self.wake)
         self._polling.clock = tools.clock
 
     def startService(self) -> None:
         """Begin to claim work."""
         super().startService()
+        self._keeper.start()
         self._begun = Shared(Deferred.fromCoroutine(self._begin()))
 
     def stopService(self) -> Deferred[None]:
@@ -111,6 +117,7 @@ class Worker(Service):
         await self._begun.wait()
         await gatherResults([lane.idle() for lane in self._lanes])
         await gatherResults([job.ended.wait() for job in self._jobs])
+        self._keeper.stop()
 
     async def _begin(self) -> None:
         """Put right what another run of the daemon had no time to, and begin to claim work."""
@@ -126,7 +133,7 @@ class Worker(Service):
     async def _tidy(self, backend: str) -> None:
         try:
             await self._tools.goldens.tidy(backend)
-        except CancelledError:
+        except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
             self._log.failure("cannot tidy up on backend {name}", name=backend)
@@ -139,8 +146,9 @@ class Worker(Service):
                 self._ready = True
             except CancelledError:
                 raise
-            except Exception:
-                self._log.failure("no work begins, since the exports are not in order")
+            except Exception as error:
+                if not isinstance(error, DatabaseUnavailable):
+                    self._log.failure("no work begins, since the exports are not in order")
                 await deferLater(self._tools.clock, POLL, lambda: None)
 
     def wake(self) -> None:
@@ -233,10 +241,15 @@ class Worker(Service):
         )
 
     def _start(self, holder: claims.Holder, task: Task, asked: float) -> Job:
-        job = Job(holder.name, task, asked)
+        what = task.kind, task.id
+        job = Job(holder.name, task, asked, self._failures[what])
         self._jobs.add(job)
 
         def ended(_result: None) -> None:
+            if job.failed:
+                self._failures[what] += 1
+            else:
+                del self._failures[what]
             self._jobs.discard(job)
             self._marks.pop(job, None)
 
@@ -322,6 +335,8 @@ class _Lane:
                     self._again = True
                     self._running.add(job)
                     job.ended.wait().addBoth(self._job_ended, job)
+        except DatabaseUnavailable:
+            pass  # The database has told the log; there will be another look.
         except Exception:
             self._log.failure("cannot look for work")
         finally:

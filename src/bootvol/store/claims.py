@@ -79,6 +79,21 @@ class Holder:
     serves: bool
 
 
+@attrs.frozen
+class Claim:
+    """What a worker holds.
+
+    :ivar holder: the name of the claim.
+    :ivar number: the id of what is held.
+    :ivar statuses: what the claim is for; with any other status the work is not wanted any more.
+    """
+
+    holder: str
+    kind: Kind
+    number: int
+    statuses: Collection[Status]
+
+
 def claim(
     connection: Connection, kind: Kind, holder: Holder, *conditions: ColumnElement[bool]
 ) -> Row[Any] | None:
@@ -107,27 +122,67 @@ def claim(
     ).one()
 
 
-def renew(
-    connection: Connection,
-    holder: str,
-    kind: Kind,
-    number: int,
-    statuses: Collection[Status],
-) -> bool:
+def renew(connection: Connection, held: Claim) -> bool:
     """Renew a lease, and lock the row until the transaction ends.
 
-    :param number: the id of what is held.
-    :param statuses: what the claim is for.
     :returns: False means: stop, another has it, or it is wanted otherwise.
     """
-    table = LIVING[kind]
-    mine = _held(table, holder, number) & table.c.status.in_(statuses)
+    table = LIVING[held.kind]
+    mine = _held(table, held.holder, held.number) & table.c.status.in_(held.statuses)
     return (
         connection.execute(
             update(table).where(mine).values(lease_until=LeaseClock() + LEASE)
         ).rowcount
         == 1
     )
+
+
+def renew_all(
+    connection: Connection, held: Collection[Claim]
+) -> tuple[Collection[Claim], Collection[Claim]]:
+    """Renew the leases of one daemon, all at once.
+
+    What another transaction has locked is left as it is: it is about to be renewed or ended there.
+
+    :returns: those that hold no more, and those that are renewed.
+    """
+    lost: list[Claim] = []
+    renewed: list[Claim] = []
+    for kind, table in LIVING.items():
+        claimed = {each.number: each for each in held if each.kind is kind}
+        if not claimed:
+            continue
+        rows = connection.execute(
+            select(table.c.id, table.c.worker, table.c.status).where(table.c.id.in_(claimed))
+        )
+        known = {row.id: (row.worker, row.status) for row in rows}
+        mine: dict[int, Claim] = {}
+        for number, each in claimed.items():
+            worker, status = known.get(number, (None, None))
+            if worker == each.holder and status in each.statuses:
+                mine[number] = each
+            else:
+                lost.append(each)
+        renewed += [mine[number] for number in _renewed(connection, table, mine)]
+    return lost, renewed
+
+
+def _renewed(connection: Connection, table: Table, mine: Mapping[int, Claim]) -> Collection[int]:
+    """Renew leases that hold, but for what another transaction has locked; return the ids."""
+    if connection.dialect.name != "postgresql":
+        return mine.keys()  # They do not end.
+    holders = [each.holder for each in mine.values()]
+    unlocked = (
+        select(table.c.id)
+        .where(table.c.id.in_(mine), table.c.worker.in_(holders))
+        .with_for_update(skip_locked=True)
+    )
+    return connection.scalars(
+        update(table)
+        .where(table.c.id.in_(unlocked.scalar_subquery()))
+        .values(lease_until=LeaseClock() + LEASE)
+        .returning(table.c.id)
+    ).all()
 
 
 def release(connection: Connection, holder: str, kind: Kind, number: int) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -14,24 +13,28 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    create_engine,
-    event,
     insert,
     inspect,
     select,
 )
 from sqlalchemy.exc import SQLAlchemyError
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
-from bootvol.errors import ConfigurationError
+from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.store import schema
-from bootvol.threads import Threads
+from bootvol.store.calls import Call, Lane
+from bootvol.store.connections import LIMIT, Connections, Transaction
+from bootvol.threads import outlast
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _READERS = 3
 _WRITES_ON_A_SERVER = 4
+#: Seconds that a call may last when the daemon is to end, and that its threads are waited for.
+_LAST = 4.0
+_PATIENCE = 1.0
 
 #: Where alembic keeps the schema's revision.
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
@@ -43,37 +46,50 @@ class Database:
     On SQLite there is one thread for writing, since only one transaction can write at a time:
     a line in front of it is fairer and quicker than colliding and sleeping.
 
+    Whoever calls hears within :data:`~bootvol.store.connections.LIMIT` seconds that the database is
+    silent.  The log is told once that it fails, and once that it answers again.
+
     :param url: ``sqlite:///…`` or ``postgresql+psycopg://…``.
-    :param reactor: brings results back.
+    :param reactor: brings results back; its clock.
     :raises ConfigurationError: the driver is not installed.
+    :ivar embedded: whether the database is a file of SQLite, which this daemon has to itself.
+    :ivar ending: whether the daemon is to end.
     """
 
-    def __init__(self, url: URL, reactor: IReactorFromThreads) -> None:
-        self.embedded = url.get_backend_name() == "sqlite"
-        writers = 1 if self.embedded else _WRITES_ON_A_SERVER
-        try:
-            self._engine = create_engine(
-                url, pool_size=_READERS + writers, max_overflow=0, **_connecting(self.embedded)
-            )
-        except ImportError as error:
-            raise ConfigurationError(
-                f"state.url: {error}. Install it: pip install 'bootvol[postgresql]'"
-            ) from error
-        if self.embedded:
-            _tune_sqlite(self._engine)
+    _log = Logger()
+
+    def __init__(self, url: URL, reactor: Any) -> None:
+        embedded = url.get_backend_name() == "sqlite"
+        writers = 1 if embedded else _WRITES_ON_A_SERVER
+        self._connections = Connections(url, _READERS + writers)
+        self.embedded = embedded
+        self._engine = self._connections.engine
+        self._clock: IReactorTime = reactor
         self._changes = 0
-        self._reading = Threads(reactor, "bootvol-read", _READERS)
-        self._writing = Threads(reactor, "bootvol-write", writers)
+        self._reading = Lane(reactor, "bootvol-read", _READERS)
+        self._writing = Lane(reactor, "bootvol-write", writers)
+        self._calls: set[Call[Any]] = set()
+        self._failing = {"read": "", "written": ""}
+        self.ending = False
 
     def start(self) -> None:
         """Let transactions run.  Call it after any fork."""
-        self._reading.start()
-        self._writing.start()
+        self._connections.begin()
+        self._reading.threads.start()
+        self._writing.threads.start()
+
+    def end_soon(self) -> None:
+        """Let no call last longer than :data:`_LAST` seconds from now on: the daemon is to end."""
+        self.ending = True
+        for call in self._calls:
+            call.limit(_LAST)
 
     def stop(self) -> None:
-        """Wait for the transactions under way, then close every connection."""
-        self._reading.stop()
-        self._writing.stop()
+        """Wait for the transactions under way, for a while; then close every connection."""
+        ended = [lane.threads.stop(_PATIENCE) for lane in (self._reading, self._writing)]
+        if not all(ended):
+            for call in list(self._calls):
+                call.give_up()
         self._engine.dispose()
 
     @property
@@ -87,58 +103,91 @@ class Database:
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query(connection, …)`` in a transaction that does not write."""
-        return await self._reading.run(
-            lambda: self._transact(False, lambda db: query(db, *args, **kwargs))
-        )
+        """Run ``query(connection, …)`` in a transaction that does not write.
+
+        :raises DatabaseUnavailable: the database does not answer for now.
+        """
+        return await self._run(lambda db: query(db, *args, **kwargs), writes=False)
 
     async def write(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits unless ``query`` raises.
 
-        Cancelled, it raises that only when the transaction has ended, one way or the other.
+        It may run more than once, if it collides with others.  Cancelled, it raises that only when
+        the transaction has ended, one way or the other.
+
+        :raises DatabaseUnavailable: the database takes nothing for now; or it did, and what was
+            written was written all the same.
+        :raises DatabaseRefused: the database will never take what is written.
         """
-
-        def run() -> T:
-            try:
-                return self._transact(True, lambda db: query(db, *args, **kwargs))
-            finally:
-                # Even when it is not known to have failed; there is one such thread on SQLite.
-                self._changes += 1
-
-        return await self._writing.run(run)
+        return await self._run(lambda db: query(db, *args, **kwargs), writes=True, seen=True)
 
     async def write_unseen(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As :meth:`write`, of what shows in no volume or snapshot: leases, progress."""
-        return await self._writing.run(
-            lambda: self._transact(True, lambda db: query(db, *args, **kwargs))
-        )
+        """As :meth:`write`, of what shows in no volume or snapshot: leases, progress.
 
-    def _transact(self, writes: bool, query: Callable[[Connection], T]) -> T:
-        with (
-            self._engine.connect().execution_options(bootvol_writes=writes) as connection,
-            connection.begin(),
-        ):
-            return query(connection)
+        On SQLite it lasts as long as it lasts: no request waits for it, and a claim that nobody
+        knows of would never end.
+        """
+        bounded = not self.embedded
+        return await self._run(lambda db: query(db, *args, **kwargs), writes=True, bounded=bounded)
+
+    async def _run(
+        self,
+        query: Callable[[Connection], T],
+        *,
+        writes: bool,
+        seen: bool = False,
+        bounded: bool = True,
+    ) -> T:
+        transaction = Transaction()
+
+        def run() -> T:
+            try:
+                return self._connections.transact(transaction, query, writes=writes)
+            finally:
+                if seen:
+                    # Even when it is not known to have failed; there is one such thread on SQLite.
+                    self._changes += 1
+
+        lane = self._writing if writes else self._reading
+        call = Call(lane, run, transaction, self._clock)
+        if bounded or self.ending:
+            call.limit(_LAST if self.ending else LIMIT)
+        self._calls.add(call)
+        try:
+            result: T = await outlast(call.answer)
+        except DatabaseUnavailable as error:
+            self._note("written" if writes else "read", str(error.__cause__ or error))
+            raise
+        except DatabaseRefused:
+            self._log.failure("the database refuses what was to be written")
+            raise
+        finally:
+            self._calls.discard(call)
+            call.end()
+        # What can be written can be read.
+        for done in ("written", "read") if writes else ("read",):
+            self._note(done, "")
+        return result
+
+    def _note(self, done: str, failure: str) -> None:
+        """Tell the log when the database begins to fail, and when it answers again."""
+        if failure and not self._failing[done]:
+            self._log.error("the database cannot be {done}: {failure}", done=done, failure=failure)
+        elif self._failing[done] and not failure:
+            self._log.info("the database can be {done} again", done=done)
+        self._failing[done] = failure
 
     # --- before the reactor runs: these block, and leave no connection that a fork would share ----
-
-    @contextmanager
-    def _alone(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        finally:
-            self._engine.dispose()
 
     def alone(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run ``query(connection, …)`` here and now, in a transaction."""
-        with self._alone() as connection:
+        with self._connections.alone() as connection:
             return query(connection, *args, **kwargs)
 
     def upgrade(self, revision: str = schema.REVISION) -> None:
@@ -155,7 +204,7 @@ class Database:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 # Nobody else's to read; SQLite gives the files beside it the same mode.
                 file.touch(mode=0o600)
-            with self._alone() as connection:
+            with self._connections.alone() as connection:
                 now = _revision(connection)
                 if now is None and revision == schema.REVISION:
                     _make(connection)
@@ -178,15 +227,6 @@ class Database:
                 f"the database's schema is {now or 'empty'}, and {schema.REVISION} is needed:"
                 " run `bootvol db upgrade`"
             )
-
-
-def _connecting(embedded: bool) -> dict[str, Any]:
-    """Return how to connect: a server may be restarted, and has an isolation of its own mind.
-
-    What :func:`bootvol.store.volumes.take_turns` promises holds where each statement sees what has
-    been committed by then.
-    """
-    return {} if embedded else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
 
 
 def _revision(connection: Connection) -> str | None:
@@ -217,23 +257,3 @@ def _migrate(connection: Connection, revision: str) -> None:
         raise ConfigurationError(
             f"the database cannot be upgraded, perhaps it is a later bootvol's: {error}"
         ) from error
-
-
-def _tune_sqlite(engine: Any) -> None:
-    """Let SQLAlchemy say when a transaction begins, and SQLite lose nothing that it ended."""
-
-    @event.listens_for(engine, "connect")
-    def connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "busy_timeout=30000",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("bootvol_writes", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

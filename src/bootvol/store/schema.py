@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,6 +28,8 @@ from sqlalchemy.types import TypeDecorator
 
 from bootvol.lifecycle import Kind
 
+_UNCLEAN: Final = re.compile("[\0\ud800-\udfff]")
+
 
 class UtcTime(TypeDecorator[datetime]):
     """An aware UTC datetime; SQLite keeps none, so it is kept without its zone."""
@@ -41,6 +44,50 @@ class UtcTime(TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Put the zone back."""
         return value.replace(tzinfo=UTC) if value else None
+
+
+class CleanString(TypeDecorator[str]):
+    """Text of a bounded length, without what a database does not take: see :func:`clean`."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        """Clean it."""
+        return clean(value)
+
+
+class CleanText(CleanString):
+    """The same, of any length."""
+
+    impl = Text
+    cache_ok = True
+
+
+class CleanJson(TypeDecorator[Any]):
+    """JSON whose texts are clean."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Clean it."""
+        return clean(value)
+
+
+def clean(value: Any) -> Any:
+    """Return text, or a structure with texts in it, without what a database does not take.
+
+    PostgreSQL takes no zero character, and no database half of a pair of surrogates; nor has JSON
+    that clients get any use for them.  Each of them becomes U+FFFD, the sign for what is unknown.
+    """
+    if isinstance(value, str):
+        return _UNCLEAN.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, Mapping):
+        return {clean(key): clean(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(each) for each in value]
+    return value
 
 
 #: The newest of the migrations, after which the tables are as they are here.
@@ -59,13 +106,13 @@ METADATA = MetaData(
 def _life() -> list[Column[Any]]:
     """Return the columns of what has a status, and may be work."""
     return [
-        Column("status", String(32), nullable=False),
-        Column("error_code", String(64)),
-        Column("error_message", Text),
+        Column("status", CleanString(32), nullable=False),
+        Column("error_code", CleanString(64)),
+        Column("error_message", CleanText),
         Column("error_retryable", Boolean),
-        Column("error_remedy", Text),
+        Column("error_remedy", CleanText),
         # Who works on it, and until when (seconds since 1970) it may be trusted to.
-        Column("worker", String(64)),
+        Column("worker", CleanString(64)),
         Column("lease_until", Float),
     ]
 
@@ -74,21 +121,21 @@ volumes = Table(
     "volumes",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("tenant", String(255), nullable=False),
-    Column("user", String(255), nullable=False),
+    Column("name", CleanString(64), nullable=False, unique=True),
+    Column("tenant", CleanString(255), nullable=False),
+    Column("user", CleanString(255), nullable=False),
     Column("size_gib", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("availability_zone", String(255), nullable=False),
-    Column("backend", String(64), nullable=False),
-    Column("image_id", Text),
+    Column("availability_zone", CleanString(255), nullable=False),
+    Column("backend", CleanString(64), nullable=False),
+    Column("image_id", CleanText),
     # Without a reference: the snapshot may go first.
     Column("snapshot_id", Integer),
     # The type's name, and no reference either.
-    Column("volume_type", String(255)),
-    Column("display_name", String(255)),
-    Column("display_description", String(255)),
-    Column("metadata", JSON, nullable=False),
+    Column("volume_type", CleanString(255)),
+    Column("display_name", CleanString(255)),
+    Column("display_description", CleanString(255)),
+    Column("metadata", CleanJson, nullable=False),
     *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
@@ -100,16 +147,16 @@ snapshots = Table(
     "snapshots",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("tenant", String(255), nullable=False),
-    Column("user", String(255), nullable=False),
+    Column("name", CleanString(64), nullable=False, unique=True),
+    Column("tenant", CleanString(255), nullable=False),
+    Column("user", CleanString(255), nullable=False),
     # Without a reference: the volume may go first.
     Column("volume_id", Integer, nullable=False, index=True),
     Column("size_gib", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("backend", String(64), nullable=False),
-    Column("display_name", String(255)),
-    Column("display_description", String(255)),
+    Column("backend", CleanString(64), nullable=False),
+    Column("display_name", CleanString(255)),
+    Column("display_description", CleanString(255)),
     *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
@@ -120,17 +167,17 @@ servers = Table(
     "servers",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("tenant", String(255), nullable=False),
-    Column("user", String(255), nullable=False),
+    Column("name", CleanString(64), nullable=False, unique=True),
+    Column("uuid", CleanString(36), nullable=False, unique=True),
+    Column("tenant", CleanString(255), nullable=False),
+    Column("user", CleanString(255), nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("display_name", String(255), nullable=False),
-    Column("flavor_id", String(64), nullable=False),
+    Column("display_name", CleanString(255), nullable=False),
+    Column("flavor_id", CleanString(64), nullable=False),
     Column("memory_mib", Integer, nullable=False),
     Column("cpus", Integer, nullable=False),
     # The daemon whose hypervisor runs it.
-    Column("daemon", String(64)),
+    Column("daemon", CleanString(64)),
     *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
@@ -148,20 +195,20 @@ attachments = Table(
         autoincrement=False,
     ),
     # The volume's tenant; no two disks of a server have one name.
-    Column("tenant", String(255), nullable=False),
+    Column("tenant", CleanString(255), nullable=False),
     # As text: it may be a server that others run.
-    Column("server_id", String(64), nullable=False),
+    Column("server_id", CleanString(64), nullable=False),
     # The same, where bootvol runs it.
     Column("hosted", Integer, ForeignKey("servers.id"), index=True),
     # As the caller named it, and without "/dev/".
-    Column("device", String(32), nullable=False),
-    Column("disk", String(32), nullable=False),
+    Column("device", CleanString(32), nullable=False),
+    Column("disk", CleanString(32), nullable=False),
     Column("delete_on_termination", Boolean, nullable=False),
     # Which daemon has it plugged in, or serves it; null where that is nobody's concern.
-    Column("daemon", String(64)),
+    Column("daemon", CleanString(64)),
     # How the server reaches it, where that is not how it lies.
-    Column("address_kind", String(16)),
-    Column("address", Text),
+    Column("address_kind", CleanString(16)),
+    Column("address", CleanText),
     UniqueConstraint("tenant", "server_id", "disk"),
 )
 
@@ -175,38 +222,38 @@ imports = Table(
         primary_key=True,
         autoincrement=False,
     ),
-    Column("image", JSON, nullable=False),
+    Column("image", CleanJson, nullable=False),
     # The image's: here too, since it may have a limit.
-    Column("source", String(64), nullable=False),
+    Column("source", CleanString(64), nullable=False),
     # Stands for the image's bytes; two imports with the same need only one download.
-    Column("content", String(64), index=True),
+    Column("content", CleanString(64), index=True),
     # Whether there was a golden volume of that; null until it is known.
     Column("cached", Boolean),
-    Column("phase", String(32), nullable=False),
+    Column("phase", CleanString(32), nullable=False),
     Column("bytes_done", BigInteger, nullable=False),
     Column("bytes_total", BigInteger),
     Column("bytes_per_second", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     # Where another attempt may go on; null where it cannot.
     Column("durable_bytes", BigInteger),
-    Column("durable_digest", String(128)),
-    Column("validator", Text),
+    Column("durable_digest", CleanString(128)),
+    Column("validator", CleanText),
     # Under which name on the backend, where that is not the volume's: see strays.
-    Column("durable_name", String(64), index=True),
+    Column("durable_name", CleanString(64), index=True),
 )
 
 goldens = Table(
     "goldens",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("backend", String(64), nullable=False),
-    Column("image_id", Text, nullable=False),
-    Column("content", String(64), nullable=False),
+    Column("name", CleanString(64), nullable=False, unique=True),
+    Column("backend", CleanString(64), nullable=False),
+    Column("image_id", CleanText, nullable=False),
+    Column("content", CleanString(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Column("digest_algorithm", String(32)),
-    Column("digest", String(128)),
-    Column("state", String(16), nullable=False),
+    Column("digest_algorithm", CleanString(32)),
+    Column("digest", CleanString(128)),
+    Column("state", CleanString(16), nullable=False),
     # Whose import makes it; null once it is made.
     Column("volume_id", Integer),
     Column("hits", Integer, nullable=False),
@@ -219,10 +266,10 @@ strays = Table(
     "strays",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("backend", String(64), nullable=False),
-    Column("name", String(64), nullable=False, index=True),
+    Column("backend", CleanString(64), nullable=False),
+    Column("name", CleanString(64), nullable=False, index=True),
     # Which daemon may make it anew; null where none can.
-    Column("daemon", String(64)),
+    Column("daemon", CleanString(64)),
     # When it is to be deleted next, null is at once, and when that was first seen to: seconds since
     # 1970.
     Column("due", Float),
@@ -233,7 +280,7 @@ strays = Table(
 turns = Table(
     "turns",
     METADATA,
-    Column("tenant", String(255), primary_key=True),
+    Column("tenant", CleanString(255), primary_key=True),
     Column("last", BigInteger, nullable=False),
 )
 
@@ -241,8 +288,8 @@ volume_types = Table(
     "volume_types",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(255), nullable=False, unique=True),
-    Column("extra_specs", JSON, nullable=False),
+    Column("name", CleanString(255), nullable=False, unique=True),
+    Column("extra_specs", CleanJson, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -250,8 +297,8 @@ volume_types = Table(
 quotas = Table(
     "quotas",
     METADATA,
-    Column("tenant", String(255), primary_key=True),
-    Column("resource", String(32), primary_key=True),
+    Column("tenant", CleanString(255), primary_key=True),
+    Column("resource", CleanString(32), primary_key=True),
     Column("most", Integer, nullable=False),
 )
 

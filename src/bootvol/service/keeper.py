@@ -1,0 +1,121 @@
+"""Keeps the claims of a daemon, and writes the progress of its jobs down, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+import attrs
+from sqlalchemy import Connection as Db
+from sqlalchemy.exc import DataError
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from bootvol.errors import DatabaseRefused, DatabaseUnavailable
+from bootvol.service.jobs import Job
+from bootvol.service.tasks import Task
+from bootvol.store import claims
+from bootvol.store.database import Database
+
+#: Seconds between renewals.
+RENEWAL: Final = 0.5
+
+
+@attrs.frozen
+class _Kept:
+    """What became of claims.
+
+    :ivar lost: names of those that hold no more.
+    :ivar renewed: names of those that are renewed.
+    :ivar refused: why the progress of one is not taken, by the name of its claim.
+    """
+
+    lost: Collection[str]
+    renewed: Collection[str]
+    refused: Mapping[str, DatabaseRefused]
+
+
+class Keeper:
+    """Renews the claims of jobs until it is stopped.
+
+    :param jobs: returns those that have not ended.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, database: Database, clock: IReactorTime, jobs: Callable[[], Collection[Job]]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._jobs = jobs
+        self._ticking = LoopingCall(lambda: Deferred.fromCoroutine(self._tick()))
+        self._ticking.clock = clock
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._ticking.start(RENEWAL, now=False)
+
+    def stop(self) -> None:
+        """Renew nothing any more."""
+        if self._ticking.running:
+            self._ticking.stop()
+
+    async def _tick(self) -> None:
+        try:
+            await self._keep()
+        except DatabaseUnavailable:
+            pass  # The database has told the log.
+        except Exception:
+            self._log.failure("claims are not renewed")
+
+    async def _keep(self) -> None:
+        jobs = {job.holder: job for job in self._jobs()}
+        if not jobs:
+            return
+        asked = self._clock.seconds()
+        held = [job.claim for job in jobs.values()]
+        # What tasks hold must not be read in the database's threads.
+        progress = {name: (job.task, job.columns()) for name, job in jobs.items()}
+        try:
+            kept = await self._database.write_unseen(_keep, held, progress)
+        except DatabaseRefused:
+            kept = await self._database.write_unseen(_keep_each, held, progress)
+        for name in kept.lost:
+            jobs[name].renewed(asked, held=False)
+        for name in kept.renewed:
+            jobs[name].renewed(asked, held=True)
+        for name, error in kept.refused.items():
+            jobs[name].refuse(error)
+
+
+_Progress = Mapping[str, tuple[Task, dict[str, Any]]]
+
+
+def _keep(db: Db, held: Collection[claims.Claim], progress: _Progress) -> _Kept:
+    """Renew claims, and write down the progress under those that hold."""
+    lost, renewed = claims.renew_all(db, held)
+    for each in renewed:
+        _record(db, *progress[each.holder])
+    return _Kept([each.holder for each in lost], [each.holder for each in renewed], {})
+
+
+def _keep_each(db: Db, held: Collection[claims.Claim], progress: _Progress) -> _Kept:
+    """As :func:`_keep`, where the database does not take something of the progress: see of whom."""
+    kept = _keep(db, held, {each.holder: (progress[each.holder][0], {}) for each in held})
+    refused = {}
+    for name in kept.renewed:
+        try:
+            with db.begin_nested():
+                _record(db, *progress[name])
+        except DataError as error:
+            refused[name] = DatabaseRefused()
+            refused[name].__cause__ = error
+    return attrs.evolve(kept, refused=refused)
+
+
+def _record(db: Db, task: Task, columns: dict[str, Any]) -> None:
+    if columns:
+        task.record(db, columns)

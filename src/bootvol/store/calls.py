@@ -1,0 +1,77 @@
+"""Calls of the database: they wait for a turn and a thread, but for no longer than they may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.python.failure import Failure
+
+from bootvol.errors import DatabaseUnavailable
+from bootvol.store.connections import Transaction
+from bootvol.threads import Threads
+
+T = TypeVar("T")
+
+
+class Lane:
+    """Threads for one kind of transaction; who waits for one may leave at any time."""
+
+    def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
+        self.threads = Threads(reactor, name, size)
+        self.turns = DeferredSemaphore(size)
+
+
+class Call(Generic[T]):
+    """A call that waits for its turn, then for a thread, and for no longer than it may.
+
+    :ivar answer: fires with the result, or when the time has passed: then the thread may still be
+        busy.
+    """
+
+    def __init__(
+        self, lane: Lane, run: Callable[[], T], transaction: Transaction, clock: IReactorTime
+    ) -> None:
+        self.answer: Deferred[T] = Deferred()
+        self._clock = clock
+        self._transaction = transaction
+        self._expiry: IDelayedCall | None = None
+        self._turn = lane.turns.acquire()
+        self._has_turn = False
+        self._turn.addCallbacks(lambda _: self._begin(lane, run), self._answer)
+
+    def limit(self, seconds: float) -> None:
+        """Give up after so many seconds, if not before."""
+        if self._expiry is None or self._expiry.getTime() > self._clock.seconds() + seconds:
+            self.end()
+            self._expiry = self._clock.callLater(seconds, self.give_up)
+
+    def end(self) -> None:
+        """Set no limit any more."""
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
+
+    def give_up(self) -> None:
+        """Answer that the database is silent."""
+        self._transaction.break_off()
+        error = DatabaseUnavailable()
+        error.__cause__ = TimeoutError("it does not answer in time")
+        self._answer(Failure(error))
+        self._cancel()
+
+    def _begin(self, lane: Lane, run: Callable[[], T]) -> None:
+        self._has_turn = True
+        running = Deferred.fromCoroutine(lane.threads.run(run))
+        running.addBoth(self._answer)
+        running.addBoth(lambda _: lane.turns.release())
+
+    def _answer(self, result: T | Failure) -> None:
+        if not self.answer.called:
+            self.answer.callback(result)
+
+    def _cancel(self) -> None:
+        """Give up the turn that is waited for; what has begun goes on."""
+        if not self._has_turn:
+            self._turn.cancel()

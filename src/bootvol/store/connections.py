@@ -1,0 +1,297 @@
+"""Connections to a database of either kind: how they are made, used in threads, and broken off.
+
+A database may be silent: its machine is gone, its disk hangs, somebody keeps a lock.  What can be
+bounded is bounded where it waits (to connect, for a lock, for a statement).  All else a transaction
+on a server is broken off by: the socket is shut down under it, and its thread comes back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock, local
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+)
+
+from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
+
+T = TypeVar("T")
+
+#: Seconds that a transaction may take, with all its waiting.  Clients of the API hear of a failure
+#: within ten.
+LIMIT: Final = 8.0
+#: Seconds to wait for a connection, and for a lock on SQLite's file.
+_PATIENCE: Final = 5
+#: Seconds after which a server ends a transaction whose daemon has stopped half way (a machine that
+#: sleeps, say): others wait for the rows that it has locked.
+_IDLE: Final = 30
+#: How often a transaction is tried that collides with others.
+_TRIES: Final = 3
+#: Of PostgreSQL (appendix A of its manual): statements collided; the server is a standby by now;
+#: somebody has taken the tables or the rights away.
+_COLLISIONS: Final = frozenset({"40001", "40P01"})
+_OF_THE_SERVER: Final = frozenset({"25006", "42501", "42P01"})
+#: The class of states that say that a statement is more than PostgreSQL can ever do.
+_TOO_MUCH: Final = "54"
+#: Of SQLite (its C interface): a mistake in a statement.
+_MISTAKE: Final = 1
+#: How a server is noticed that went without a word; libpq's names.
+_TCP: Final = {
+    "connect_timeout": _PATIENCE,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+class BrokenOff(Exception):
+    """A transaction took longer than it may."""
+
+
+class Transaction:
+    """A transaction in a thread, that another thread may break off."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._socket: socket.socket | None = None
+        self._broken_off = False
+
+    def use(self, connection: socket.socket | None) -> None:
+        """Note that the transaction uses a connection to a server, or none any more.
+
+        :raises BrokenOff: it has been broken off.
+        """
+        with self._lock:
+            self._socket = connection
+            if self._broken_off and connection is not None:
+                raise BrokenOff
+
+    def begin(self) -> None:
+        """Begin.
+
+        :raises BrokenOff: it has been broken off.
+        """
+        if self._broken_off:
+            raise BrokenOff
+
+    def break_off(self) -> None:
+        """Have it fail at once if it has not begun, or waits for a server."""
+        with self._lock:
+            self._broken_off = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class Connections:
+    """The connections to one database.
+
+    :param url: ``sqlite:///…`` or ``postgresql+psycopg://…``.
+    :param most: how many there are at most at once.
+    :ivar embedded: whether the database is a file of SQLite.
+    :raises ConfigurationError: the driver is not installed.
+    """
+
+    def __init__(self, url: URL, most: int) -> None:
+        self.embedded = url.get_backend_name() == "sqlite"
+        self._path = Path(url.database) if self.embedded and url.database else None
+        self._file: tuple[int, int] | None = None
+        self._here = local()
+        try:
+            self.engine = create_engine(
+                url, pool_size=most, max_overflow=0, **({} if self.embedded else _server(url))
+            )
+        except ImportError as error:
+            raise ConfigurationError(
+                f"state.url: {error}. Install it: pip install 'bootvol[postgresql]'"
+            ) from error
+        if self.embedded:
+            _tune_sqlite(self.engine)
+        else:
+            self._tune_server()
+
+    def begin(self) -> None:
+        """Note which file it is that is used from now on."""
+        if self._path is not None:
+            self._file = _identity(self._path) or (0, 0)
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """Give out a transaction that may take its time; then leave no connection."""
+        try:
+            with self.engine.begin() as connection:
+                if not self.embedded:
+                    for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                        connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
+                yield connection
+        finally:
+            self.engine.dispose()
+
+    def transact(
+        self, transaction: Transaction, query: Callable[[Connection], T], *, writes: bool
+    ) -> T:
+        """Run a query in a transaction, in this thread; again if it collides with others.
+
+        :raises DatabaseUnavailable: the database does not answer, or takes nothing for now.
+        :raises DatabaseRefused: the database will never take what is written.
+        """
+        self._here.transaction = transaction
+        try:
+            transaction.begin()
+            self._check_file()
+            tries = _TRIES
+            while True:
+                tries -= 1
+                try:
+                    return self._transact(query, writes=writes)
+                except DBAPIError as error:
+                    if not tries or _state(error) not in _COLLISIONS:
+                        raise
+        except BrokenOff as error:
+            raise DatabaseUnavailable from error
+        except DataError as error:
+            raise DatabaseRefused from error
+        except DBAPIError as error:
+            if passes(error):
+                raise DatabaseUnavailable from error
+            raise
+        finally:
+            transaction.use(None)
+            self._here.transaction = None
+
+    def _transact(self, query: Callable[[Connection], T], *, writes: bool) -> T:
+        with (
+            self.engine.connect().execution_options(bootvol_writes=writes) as connection,
+            connection.begin(),
+        ):
+            return query(connection)
+
+    def _check_file(self) -> None:
+        """See that SQLite's file is still there: what is written to one that is not is lost.
+
+        :raises DatabaseUnavailable: it is gone, or another one.
+        """
+        if self._path is None or self._file is None:
+            return
+        if (now := _identity(self._path)) != self._file:
+            what = "is gone" if now is None else "is another one by now"
+            raise DatabaseUnavailable from FileNotFoundError(
+                f"{self._path} {what}. Put back the file that was there, or stop the daemon, put"
+                " the right file there, and start it again"
+            )
+
+    def _tune_server(self) -> None:
+        """Bound what waits at the server, and know by what socket each transaction waits."""
+        engine = self.engine
+
+        @event.listens_for(engine, "connect")
+        def connected(connection: Any, record: Any) -> None:
+            # One of its own: that of the connection may be closed, and its number be another's.
+            own = socket.socket(fileno=os.dup(connection.fileno()))
+            try:
+                self._use(own)
+                was, connection.autocommit = connection.autocommit, True
+                connection.execute(f"SET statement_timeout = {LIMIT * 1000:.0f}")
+                connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE * 1000}")
+                connection.autocommit = was
+            except BaseException:
+                own.close()
+                connection.close()
+                raise
+            record.info.update(socket=own, fresh=True)
+
+        @event.listens_for(engine, "checkout")
+        def used(connection: Any, record: Any, _fairy: Any) -> None:
+            self._use(record.info["socket"])
+            if not record.info.pop("fresh", False):
+                try:
+                    engine.dialect.do_ping(connection)
+                except engine.dialect.loaded_dbapi.Error as error:
+                    # The server may have been restarted.
+                    raise InvalidatePoolError from error
+
+        @event.listens_for(engine, "checkin")
+        def given_back(_connection: Any, _record: Any) -> None:
+            self._use(None)
+
+        @event.listens_for(engine, "close")
+        def closed(_connection: Any, record: Any) -> None:
+            if (own := record.info.pop("socket", None)) is not None:
+                own.close()
+
+    def _use(self, connection: socket.socket | None) -> None:
+        transaction: Transaction | None = getattr(self._here, "transaction", None)
+        if transaction is not None:
+            transaction.use(connection)
+
+
+def passes(error: DBAPIError) -> bool:
+    """Tell whether an error says nothing of what was asked, so that it passes by itself."""
+    if error.connection_invalidated:
+        return True
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        # A database that is damaged is an error of the base class.
+        of_kind = isinstance(error, OperationalError) or type(error) is DatabaseError
+        return of_kind and (code != _MISTAKE or "no such table" in str(error.orig))
+    state = _state(error)
+    if state in _OF_THE_SERVER:
+        return True
+    return isinstance(error, OperationalError | InterfaceError) and not state.startswith(_TOO_MUCH)
+
+
+def _state(error: DBAPIError) -> str:
+    """Return PostgreSQL's code of an error; empty where it has none."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _server(url: URL) -> dict[str, Any]:
+    """Return how to connect to a server; what the operator says in the URL goes before.
+
+    What :func:`bootvol.store.volumes.take_turns` promises holds where each statement sees what has
+    been committed by then.
+    """
+    bounds = {key: value for key, value in _TCP.items() if key not in url.query}
+    return {"isolation_level": "READ COMMITTED", "connect_args": bounds}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from all others; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    """Let SQLAlchemy say when a transaction begins, and SQLite lose nothing that it ended."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"busy_timeout={_PATIENCE * 1000}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("bootvol_writes", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
