@@ -87,7 +87,7 @@ def allocated(bench: Bench) -> float:
     """Return the blocks that a volume from the half-zero image takes, beside its other half."""
     volume = bench.daemon.create(f"{bench.url}sha256/half", -(-SIZE // GIB))
     bench.daemon.until_settled()
-    (file,) = bench.daemon.volumes.iterdir()
+    (file,) = bench.daemon.files()
     blocks = file.stat().st_blocks * 512
     bench.daemon.delete(volume)
     bench.daemon.until_settled()

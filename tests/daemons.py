@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 from bootvol import settings
 from bootvol.api.channels import ApiSite
 from bootvol.daemon import Daemon
+from bootvol_plugins.file_store import STORE
 from tests.servers import free_port
 
 reactor: Any = _reactor
@@ -224,8 +225,14 @@ class Running:
         raise AssertionError(f"{kind} {number} is {status}, not {wanted}")
 
     def files(self) -> list[Path]:
-        """Return what lies in the folder of volumes."""
-        return sorted(self.volumes.iterdir()) if self.volumes.exists() else []
+        """Return the volumes that lie in their folder."""
+        return volumes_in(self.volumes)
+
+
+def volumes_in(folder: Path) -> list[Path]:
+    """Return the volumes that lie in a folder of a backend."""
+    found = sorted(folder.iterdir()) if folder.exists() else []
+    return [each for each in found if each.name != STORE]
 
 
 def pause(seconds: float) -> Deferred[None]:

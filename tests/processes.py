@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.daemons import EMBEDDED, STATIC, TENANT, configuration
+from tests.daemons import EMBEDDED, STATIC, TENANT, configuration, volumes_in
 from tests.servers import free_port
 
 BIN = Path(sys.executable).parent
@@ -97,6 +97,10 @@ class Process:
     def delete(self, volume: int) -> None:
         """Delete a volume."""
         self.call("DELETE", f"os-volumes/{volume}")
+
+    def files(self) -> list[Path]:
+        """Return the volumes that lie in their folder."""
+        return volumes_in(self.volumes)
 
     def statuses(self) -> list[str]:
         """Return the status of every volume, then that of every snapshot."""

@@ -3,7 +3,7 @@
 The folder is made once, when the daemon starts.  One that has gone since, or a mount point with
 nothing mounted on it any more, is a failure until it is back: volumes that were made meanwhile
 would lie on another disk, unseen once the right one is mounted again, and those that were deleted
-would still be there.
+would still be there.  For the same reason a file in the folder tells it from every other one.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from zope.interface import implementer
 from bootvol import checks
 from bootvol.checks import Mistake
 from bootvol.devices import OpenDevice, failures
-from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
+from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, WrongStore
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IIdentifiedBackend,
     ISharingBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -42,6 +43,7 @@ from bootvol.interfaces import (
 from bootvol.model import Connection
 from bootvol.options import ConfigPath, Options
 from bootvol.threads import Threads
+from bootvol_plugins.file_store import identify, identity_of
 
 #: ioctl_ficlone(2): let a file share all blocks of another.
 _FICLONE: Final = 0x40049409
@@ -66,7 +68,7 @@ class FileOptions(Options):
     """The directory is nothing but the place where a disk is to be mounted."""
 
 
-@implementer(IBlockBackend, ICloningBackend, ISharingBackend)
+@implementer(IBlockBackend, ICloningBackend, ISharingBackend, IIdentifiedBackend)
 class FileBackend:
     """Sparse files.  A new one reads as zeros, and takes no space until it is written.
 
@@ -98,6 +100,34 @@ class FileBackend:
         self._directory = directory
         self._threads = threads
         self._mounted = mounted
+        self._expected: str | None = None
+
+    async def identity(self) -> str:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""
+        return await self._threads.run(self._identity)
+
+    def _identity(self) -> str:
+        with failures(f"Backend {self.name} cannot be told from others"), self._folder() as folder:
+            return identity_of(folder) or identify(folder)
+
+    def expect(self, identity: str) -> None:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.expect`."""
+        self._expected = identity
+        try:
+            with self._open_folder() as folder:
+                found = identity_of(folder)
+        except (OSError, BackendFailed) as error:
+            raise ConfigurationError(
+                f"backend {self.name!r}: directory {self._directory} cannot be used: {error}"
+            ) from error
+        if found != identity:
+            has = f"is the store {found}" if found else "is no store yet"
+            raise ConfigurationError(
+                f"backend {self.name!r}: the volumes lie in the store {identity}, but"
+                f" {self._directory} {has}. Mount the right disk there, or name the right"
+                f" directory. To go on with this one, without those volumes: bootvol db"
+                f" forget-store {self.name}"
+            )
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
@@ -256,6 +286,15 @@ class FileBackend:
 
         :raises BackendFailed: it is not what the operator meant by it, as the module says.
         """
+        with self._open_folder() as folder:
+            if self._expected is not None and identity_of(folder) != self._expected:
+                raise WrongStore(
+                    f"Backend {self.name} has another directory than the one with its volumes."
+                )
+            yield folder
+
+    @contextmanager
+    def _open_folder(self) -> Iterator[int]:
         try:
             folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):

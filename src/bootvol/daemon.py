@@ -51,6 +51,7 @@ from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimit, RateLimits
 from bootvol.service.servers import Servers
 from bootvol.service.snapshots import Snapshots
+from bootvol.service.stores import Stores
 from bootvol.service.sweeping import Sweeper
 from bootvol.service.tasks import Tools
 from bootvol.service.volume_types import VolumeTypes
@@ -97,8 +98,12 @@ class Daemon(Service):
         self._locks = [lock]
         self._threads = self._pool("data")
         self._database = Database(config.database, reactor)
-        self._prepare_database()
-        self._worker, self.site = self._put_together()
+        try:
+            self._prepare_database()
+            self._worker, self.site = self._put_together()
+        except BaseException:
+            self._let_go()
+            raise
         self._listening = MultiService()
         certificates = {}
         for endpoint in config.api.listen:
@@ -140,6 +145,8 @@ class Daemon(Service):
         worker = Worker(concurrency, tools)
         database = self._database
         self._sweeper = Sweeper(database, backends, self._reactor, time.time)
+        self._stores = Stores(database, backends, self._reactor, worker.wake)
+        self._stores.recall()
         quotas = Quotas(database, Quota(**config.quota.model_dump()))
         types = VolumeTypes(database, backends)
         volumes = Volumes(
@@ -242,6 +249,7 @@ class Daemon(Service):
         for pool in self._pools:
             pool.start()
         self._database.start()
+        self._stores.startService()
         self._worker.startService()
         self._sweeper.startService()
         super().startService()
@@ -267,9 +275,12 @@ class Daemon(Service):
             for pool in self._pools:
                 pool.stop(_LAST)
             self._database.stop()
-            # The system lets go of them only when all threads have ended, hanging ones as well.
-            for lock in self._locks:
-                os.close(lock)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Unlock directory and database; the system does so when all threads have ended."""
+        for lock in self._locks:
+            os.close(lock)
 
     def end_in_any_case(self) -> None:
         """See to it that the process ends, even if its end hangs: call this when that begins.
@@ -285,7 +296,8 @@ class Daemon(Service):
         Thread(target=end, name="bootvol-end", daemon=True).start()
 
     async def _end_work(self) -> None:
-        await gatherResults([self._worker.stopService(), self._sweeper.stopService()])
+        parts = (self._stores, self._worker, self._sweeper)
+        await gatherResults([each.stopService() for each in parts])
         await self._close_plugins()
 
     async def _close_plugins(self) -> None:
@@ -306,17 +318,29 @@ def _take_directory(directory: Path) -> tuple[int, str]:
     The id stays, so that a daemon that was killed knows its own claims when it starts again, and
     need not wait for them to run out.
 
-    :raises ConfigurationError: another daemon has it, or it cannot be written.
+    Beside the id stands the number of the very file: in a copy of the directory that is another
+    one, and two daemons of one id would take each other's claims for their own.
+
+    :raises ConfigurationError: another daemon has it, it is a copy, or it cannot be written.
     """
+    path = directory / "daemon.lock"
     lock = _lock(
         "state.directory",
-        directory / "daemon.lock",
+        path,
         f"another daemon is using {directory}. Stop it, or give each its own.",
     )
-    worker_id = os.read(lock, 64).decode("ascii", "replace")
-    if not worker_id:
-        worker_id = f"worker-{uuid4()}"
-        os.write(lock, worker_id.encode("ascii"))
+    worker_id, _, number = os.read(lock, 128).decode("ascii", "replace").partition(" ")
+    here = str(os.fstat(lock).st_ino)
+    if number not in ("", here):
+        os.close(lock)
+        raise ConfigurationError(
+            f"state.directory: {directory} is a copy of another daemon's, which may still run."
+            f" Delete {path} to have a daemon of its own. If the directory was moved here for good:"
+            f" write only {worker_id} to that file."
+        )
+    if not number:
+        worker_id = worker_id or f"worker-{uuid4()}"
+        os.pwrite(lock, f"{worker_id} {here}".encode("ascii"), 0)
     return lock, worker_id
 
 

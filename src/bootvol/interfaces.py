@@ -322,6 +322,38 @@ class IImageCloningBackend(Interface):
         """
 
 
+class IIdentifiedBackend(Interface):
+    """What a backend provides, too, whose store has an identity of its own.
+
+    A path or a name may lead to another store one day: a disk that is not mounted, a new group of
+    the old name, another host.  The daemon remembers the identity in its database, with the name of
+    the backend.
+    """
+
+    async def identity() -> str:
+        """Return what tells the store from every other one; a store without it is given one.
+
+        The same from every host and after every restart.  The core asks only while it remembers
+        none for the backend.
+
+        :returns: 1 to 255 printable characters of ASCII.
+        :raises bootvol.errors.BackendFailed: the store is not there.
+        """
+
+    def expect(identity: str) -> None:
+        """Use no other store than that one from now on.
+
+        Every later call of any method raises :class:`bootvol.errors.WrongStore` while the store is
+        another one or has no identity, and reads, writes and deletes nothing there.
+
+        Called before all else if the core remembers an identity, when the reactor does not run yet;
+        else after :meth:`identity`.  It may look at the store, but not for long.
+
+        :raises bootvol.errors.ConfigurationError: the store is another one already; says so to the
+            operator, with the place, both identities and the remedy.
+        """
+
+
 class IClosable(Interface):
     """What a plugin of any kind provides, too, that holds on to something while the daemon runs."""
 

@@ -35,6 +35,6 @@ def test_the_example(tmp_path: Path) -> None:
         assert image["id"] == "folder/disk.raw"
         daemon.create("folder/disk.raw")
         assert daemon.until_settled() == ["available"]
-        (file,) = daemon.volumes.iterdir()
+        (file,) = daemon.files()
         with file.open("rb") as volume:
             assert volume.read(len(CONTENT)) == CONTENT

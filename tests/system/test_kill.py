@@ -73,7 +73,7 @@ async def test_killed_at_random_moments(tmp_path: Path, web: BadWeb, server: Ser
             await deferToThread(daemon.start)
         statuses = await deferToThread(daemon.until_settled)
         assert statuses == ["available"] * len(volumes)
-        files = sorted(daemon.volumes.iterdir())
+        files = daemon.files()
         assert len(files) == len(volumes), "no stray file is left"
         for file in files:
             with file.open("rb") as volume:
@@ -109,7 +109,7 @@ def _kill_among_snapshots(folder: Path, chance: random.Random) -> None:
         snapshots = daemon.get("os-snapshots")["snapshots"]
         for volume in volumes:
             assert bool(volume["attachments"]) == (volume["status"] == "in-use")
-        files = list(daemon.volumes.iterdir())
+        files = daemon.files()
         assert len(files) == len(volumes) + len(snapshots), "no stray file is left"
         for file in files:
             with file.open("rb") as held:
@@ -161,7 +161,7 @@ async def test_a_machine_boots_from_what_was_resumed(
                 await deferToThread(daemon.start)
             await pause(0.1)
         assert await deferToThread(daemon.until_settled) == ["available"]
-        (file,) = daemon.volumes.iterdir()
+        (file,) = daemon.files()
         with file.open("rb") as held:
             assert held.read(len(CONTENT) + 1024) == CONTENT + bytes(1024)
         arguments = ["volume", "boot", str(volume), "--seconds", "20"]

@@ -104,7 +104,7 @@ class Pair:
 
     def files(self) -> set[str]:
         """Return the names of what lies in the directory of volumes."""
-        return {file.stem for file in self.volumes.iterdir()}
+        return {file.stem for file in self.first.files()}
 
     def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         """Wait until something is so."""

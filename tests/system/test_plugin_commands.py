@@ -126,13 +126,13 @@ def test_plugins_are_listed(installed: dict[str, str]) -> None:
 def test_a_right_backend_is_checked_beside_the_daemon(tmp_path: Path) -> None:
     with process(tmp_path) as daemon:
         assert daemon.cli("volume", "create", "--size", "1", "--wait").returncode == 0
-        before = {each.name: each.stat() for each in daemon.volumes.iterdir()}
+        before = {each.name: each.stat() for each in daemon.files()}
         checked = cli("plugin", "check", "local", "--config", str(daemon.config))
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert "holds        takes writes at once\n" in checked.stdout
         assert "FAILS" not in checked.stdout
         assert "backend 'local' keeps the contract" in checked.stdout
-        assert {each.name for each in daemon.volumes.iterdir()} == set(before)
+        assert {each.name for each in daemon.files()} == set(before)
         for name, stat in before.items():
             assert (daemon.volumes / name).stat().st_mtime_ns == stat.st_mtime_ns
 

@@ -16,15 +16,17 @@ def _make(options: LvmOptions, context: PluginContext) -> IBlockBackend:
     :raises ConfigurationError: LVM, the volume group or the thin pool is not there or not fit.
     """
     from bootvol_plugins.lvm.backend import ThickBackend, ThinBackend
-    from bootvol_plugins.lvm.start import check_group, check_pool, reducing
+    from bootvol_plugins.lvm.start import check_group, check_pool, reducing, store
 
     binary = check_group(context.name, options)
     if options.pool is None:
-        return ThickBackend(context, binary, options.group)
+        there = store(context.name, binary, options.group, None)
+        return ThickBackend(context, binary, options.group, there)
     chunk = check_pool(context.name, binary, options.group, options.pool)
+    there = store(context.name, binary, options.group, options.pool)
     reduce = reducing(context.name, binary)
     pool, limit = options.pool, options.full_percent
-    return ThinBackend(context, binary, options.group, pool, chunk, limit, reduce)
+    return ThinBackend(context, binary, options.group, there, pool, chunk, limit, reduce)
 
 
 def _check(options: LvmOptions) -> Iterator[Mistake]:

@@ -15,11 +15,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol.devices import OpenDevice, failures
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, ConfigurationError, WrongStore
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IIdentifiedBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
@@ -47,11 +48,12 @@ class LvmBackend:
 
     :param binary: the path of LVM's program.
     :param group: the volume group.
+    :param store: what tells it from every other one: its UUID, and that of the pool.
     """
 
     _log = Logger()
 
-    def __init__(self, context: PluginContext, binary: str, group: str) -> None:
+    def __init__(self, context: PluginContext, binary: str, group: str, store: str) -> None:
         self.name = context.name
         self._group = group
         self._threads = context.threads
@@ -59,6 +61,23 @@ class LvmBackend:
         self._lvm = Lvm(context.reactor, binary, context.name)
         self._changing = _LOCKS.setdefault(group, DeferredLock())
         self._newest: tuple[str, Found] | None = None
+        self._store = store
+        self._expected: str | None = None
+
+    async def identity(self) -> str:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""
+        return self._store
+
+    def expect(self, identity: str) -> None:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.expect`."""
+        self._expected = identity
+        if self._store != identity:
+            raise ConfigurationError(
+                f"backend {self.name!r}: the volumes lie in the store {identity}, but volume group"
+                f" {self._group} is the store {self._store}. Connect the right disks, or name the"
+                f" right group and pool. To go on with this one, without those volumes: bootvol db"
+                f" forget-store {self.name}"
+            )
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
@@ -144,8 +163,10 @@ class LvmBackend:
         """Return what there is of a volume's name.
 
         :raises BackendFailed: it is not bootvol's.
+        :raises WrongStore: the group is not the one with the backend's volumes.
         """
         rows = await self._report(f'lv_name="{PREFIX}{volume}"')
+        await self._check_store(rows)
         if not rows:
             return None
         found = Found.of_row(rows[0])
@@ -154,6 +175,18 @@ class LvmBackend:
                 f"{self._lv(volume)} on backend {self.name} is not bootvol's: it lacks its tag."
             )
         return found
+
+    async def _check_store(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """See by some rows of the group, if there are any, whether it is the right one."""
+        if self._expected is None:
+            return
+        if not rows:
+            rows = await self._lvm.report("vgs", ("vg_uuid",), self._group)
+        if self._store != self._expected or rows[0]["vg_uuid"] != self._expected.split("/")[0]:
+            raise WrongStore(
+                f"Backend {self.name} has another volume group or pool than the one with its"
+                " volumes."
+            )
 
     async def _report(self, chosen: str) -> list[Mapping[str, str]]:
         """Return what LVM reports of the volumes in the group that are chosen."""
@@ -167,7 +200,7 @@ class LvmBackend:
         return f"{volume} on backend {self.name}"
 
 
-@implementer(IBlockBackend)
+@implementer(IBlockBackend, IIdentifiedBackend)
 class ThickBackend(LvmBackend):
     """Volumes with extents of their own: new ones hold what lay there, so none is left behind."""
 
@@ -228,7 +261,7 @@ class ThickBackend(LvmBackend):
             await device.close()
 
 
-@implementer(IBlockBackend, ICloningBackend)
+@implementer(IBlockBackend, ICloningBackend, IIdentifiedBackend)
 class ThinBackend(LvmBackend):
     """Volumes in a thin pool: they take space when they are written, and share it with clones.
 
@@ -245,12 +278,13 @@ class ThinBackend(LvmBackend):
         context: PluginContext,
         binary: str,
         group: str,
+        store: str,
         pool: str,
         chunk: int,
         limit: int,
         reduce: Sequence[str],
     ) -> None:
-        super().__init__(context, binary, group)
+        super().__init__(context, binary, group, store)
         self._pool_name = pool
         self._chunk = chunk
         self._reduce = reduce

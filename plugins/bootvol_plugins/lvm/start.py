@@ -35,6 +35,20 @@ def check_group(name: str, options: LvmOptions) -> str:
     return binary
 
 
+def store(name: str, binary: str, group: str, pool: str | None) -> str:
+    """Return what tells a volume group, or a thin pool in it, from every other one.  Blocks.
+
+    :param name: of the backend.
+    :raises ConfigurationError: it cannot be told.
+    """
+    found = _report(name, binary, commands.report_of("vgs", ["vg_uuid"], group))
+    identity = found[0]["vg_uuid"]
+    if pool is not None:
+        words = commands.report_of("lvs", ["lv_uuid"], "-S", f'lv_name="{pool}"', group)
+        identity += "/" + _report(name, binary, words)[0]["lv_uuid"]
+    return identity
+
+
 def check_pool(name: str, binary: str, group: str, pool: str) -> int:
     """See that a thin pool is there, and fit; return its chunk size in bytes.  Blocks.
 

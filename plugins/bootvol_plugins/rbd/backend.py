@@ -15,6 +15,7 @@ from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
     IClosable,
+    IIdentifiedBackend,
     IImageCloningBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -48,7 +49,7 @@ def declared(options: RbdOptions) -> Capabilities:
     )
 
 
-@implementer(IBlockBackend, ICloningBackend, IImageCloningBackend, IClosable)
+@implementer(IBlockBackend, ICloningBackend, IImageCloningBackend, IIdentifiedBackend, IClosable)
 class RbdBackend:
     """Images in a pool, or in a namespace of one, that take space as they are written.
 
@@ -65,6 +66,22 @@ class RbdBackend:
         calls = Calls(reactor, _OPERATIONS * options.timeout)
         self._cluster = Cluster(name, options, bindings, calls)
         self._swept = False
+
+    async def identity(self) -> str:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`.
+
+        It is the cluster's FSID, the pool's number, which no later pool of the name has, and the
+        namespace.
+        """
+        what = f"Backend {self.name} cannot be told from others"
+        return await self._cluster.run(what, lambda pool, _: pool.store)
+
+    def expect(self, identity: str) -> None:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.expect`.
+
+        The store is looked at with each connection to it.
+        """
+        self._cluster.expect(identity)
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import CancelledError, DeferredLock
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.errors import BackendFailed, NoSpace, WrongStore
 from bootvol_plugins.rbd.bindings import Bindings
 from bootvol_plugins.rbd.calls import Calls, Disconnected, GivenUp, failures
 from bootvol_plugins.rbd.options import RbdOptions
@@ -33,6 +33,7 @@ class Pool:
     :ivar ioctx: what the library's calls take.
     :ivar address: the connection's own, by which the cluster can shut it out.
     :ivar uses: how many images are open by it, and calls under way; the reactor's thread counts.
+    :ivar store: what tells it from every other one: see :meth:`RbdBackend.identity`.
     :ivar kept: images that must not be closed before the cluster has shut the connection out.
     """
 
@@ -41,6 +42,7 @@ class Pool:
     ioctx: Any
     name: str
     address: str
+    store: str
     uses: int = 0
     kept: list[Any] = attrs.Factory(list)
 
@@ -119,6 +121,13 @@ class Cluster:
         self._lost: list[Pool] = []
         self._doubted: list[Pool] = []
         self._connecting = DeferredLock()
+        self._expected: str | None = None
+
+    def expect(self, store: str) -> None:
+        """Connect to no other store from now on; see :attr:`Pool.store`."""
+        self._expected = store
+        if self._pool is not None and self._pool.store != store:
+            self._lose(self._pool)
 
     async def run(
         self,
@@ -295,7 +304,15 @@ class Cluster:
                 # Where it is full, what needs room fails at once, and what makes room is done.
                 # Otherwise both would wait until there is some.
                 ioctx.set_osdmap_full_try()
-                pool = Pool(self._bindings, connection, ioctx, options.pool, connection.get_addrs())
+                store = f"{connection.get_fsid()}/{connection.pool_lookup(options.pool)}"
+                store += f"/{options.namespace or ''}"
+                if self._expected not in (None, store):
+                    raise WrongStore(
+                        f"Backend {self._name} has the store {store}; its volumes lie in the store"
+                        f" {self._expected}."
+                    )
+                addresses = connection.get_addrs()
+                pool = Pool(self._bindings, connection, ioctx, options.pool, addresses, store)
                 if doubted:
                     pool.shut_out(*doubted)
             except BaseException:

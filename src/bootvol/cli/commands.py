@@ -100,6 +100,31 @@ def upgrade(config: Path) -> None:
     click.echo("The database is up to date.")
 
 
+@db.command("forget-store")
+@click.argument("backend")
+@click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
+def forget_store(backend: str, config: Path) -> None:
+    """Accept another store for BACKEND: a new disk, volume group or pool.
+
+    The daemon takes what it finds at its next start for the store of the backend.  Volumes that lie
+    on the former store cannot be reached from then on.
+    """
+    from twisted.internet import reactor
+
+    from bootvol.errors import ConfigurationError
+    from bootvol.store import stores
+    from bootvol.store.database import Database
+
+    database = Database(_settings(config).database, reactor)
+    try:
+        database.check()
+    except ConfigurationError as error:
+        raise CommandFailed(str(error)) from None
+    if not database.alone(stores.forget, backend):
+        raise CommandFailed(f"no store is known of a backend {backend!r}", NOT_FOUND)
+    click.echo(f"The store of {backend} is forgotten. Restart the daemon.")
+
+
 @bootvol.command("hash-password")
 def hash_password() -> None:
     """Print the hash of a password or secret key, for the configuration.

@@ -223,6 +223,20 @@ class NoSpace(BackendFailed):
     default_message = "The storage backend has no space left."
 
 
+class WrongStore(BackendFailed):
+    """Where the backend's store should be there is another one, or none.
+
+    Nothing is read, written or deleted there.
+    """
+
+    code = "wrong-store"
+    remedy = (
+        "Have the operator bring back the store, which may be a disk that is not mounted; or accept"
+        " another one by `bootvol db forget-store`, then restart the daemon."
+    )
+    default_message = "The storage backend's store is not the one that its volumes lie on."
+
+
 class SpoolFull(BackendFailed):
     """There is no room for a container while the disk in it is read."""
 

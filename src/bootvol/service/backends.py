@@ -22,17 +22,24 @@ class Backends:
 
     :param backends: at least one, in the order in which the operator named them.
     :param clock: the reactor.
+    :ivar unknown: names of those that may do no work yet: see :mod:`bootvol.service.stores`.
     """
 
     def __init__(self, backends: Sequence[IBlockBackend], clock: IReactorTime) -> None:
         self._clock = clock
         self._backends = {backend.name: backend for backend in backends}
         self.default = backends[0]
+        self.unknown: set[str] = set()
 
     @property
     def names(self) -> Collection[str]:
         """The names of all backends."""
         return self._backends.keys()
+
+    @property
+    def usable(self) -> Collection[str]:
+        """The names of the backends that may do work."""
+        return self._backends.keys() - self.unknown
 
     def named(self, name: str) -> IBlockBackend:
         """Return the backend that a volume lies on.

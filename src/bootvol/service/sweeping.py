@@ -72,11 +72,11 @@ class Sweeper(Service):
 
     def look(self) -> None:
         """Delete the strays of each backend where that is not under way already."""
-        for name in self._backends.names:
+        for name in self._backends.usable:
             if name not in self._sweeping:
-                self._sweeping[name] = sweeping = Deferred.fromCoroutine(self._sweep(name))
-                if sweeping.called:
-                    del self._sweeping[name]
+                sweeping = Deferred.fromCoroutine(self._sweep(name))
+                if not sweeping.called:
+                    self._sweeping[name] = sweeping
 
     async def _sweep(self, backend: str) -> None:
         try:

@@ -125,7 +125,7 @@ class Worker(Service):
             await self._restore()
             self._polling.start(POLL)
             # At once: one that hangs hinders no other.
-            names = self._tools.backends.names
+            names = self._tools.backends.usable
             await gatherResults([Deferred.fromCoroutine(self._tidy(name)) for name in names])
         except CancelledError:
             pass
@@ -230,10 +230,10 @@ class Worker(Service):
         return claims.Holder(
             name=f"{self._tools.daemon}/{uuid4().hex[:12]}",
             daemon=self._tools.daemon,
-            backends=set(backends.names).difference(full),
+            backends=set(backends.usable).difference(full),
             zeroed=[
                 name
-                for name in backends.names
+                for name in backends.usable
                 if name not in full and not backends.named(name).capabilities.reads_zero_when_new
             ],
             busy=busy,

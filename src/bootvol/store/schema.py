@@ -91,7 +91,7 @@ def clean(value: Any) -> Any:
 
 
 #: The newest of the migrations, after which the tables are as they are here.
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 
 METADATA = MetaData(
     naming_convention={
@@ -274,6 +274,14 @@ strays = Table(
     # 1970.
     Column("due", Float),
     Column("since", Float),
+)
+
+# What tells the store of a backend from every other one, by the backend's name.
+stores = Table(
+    "stores",
+    METADATA,
+    Column("backend", String(64), primary_key=True),
+    Column("identity", String(255), nullable=False),
 )
 
 # Which tenant had an import claimed when: a number that grows with each claim.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -14,10 +15,11 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, ConfigurationError, WrongStore
 from bootvol.interfaces import (
     IBlockBackend,
     ICloningBackend,
+    IIdentifiedBackend,
     IImageCloningBackend,
     ISharingBackend,
     ISparse,
@@ -437,6 +439,41 @@ class BlockBackendContract(Contract):
             await ICloningBackend(backend).clone(_NAME, _OTHER, 2 * SIZE)
             await write(backend, _OTHER, SIZE, noise(block))
             await check_extents(backend, _OTHER, 2 * SIZE)
+
+    async def test_uses_no_other_store_if_it_can_tell(self, backend: IBlockBackend) -> None:
+        if not IIdentifiedBackend.providedBy(backend):
+            return  # nothing is promised: the core uses what it finds
+        verifyObject(IIdentifiedBackend, backend)
+        store = IIdentifiedBackend(backend)
+        identity = await store.identity()
+        assert 1 <= len(identity) <= 255
+        assert identity.isascii()
+        assert identity.isprintable()
+        assert await store.identity() == identity
+        store.expect(identity)
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        with suppress(ConfigurationError):
+            store.expect("another")
+        refused = [
+            backend.allocate(_OTHER, SIZE),
+            backend.allocate(_NAME, SIZE),
+            backend.open_writer(_NAME),
+            backend.open_reader(_NAME),
+            backend.connection(_NAME),
+            backend.delete(_NAME),
+            backend.delete(_OTHER),
+        ]
+        if backend.capabilities.clones:
+            refused.append(ICloningBackend(backend).clone(_NAME, _OTHER, SIZE))
+        for call in refused:
+            with pytest.raises(WrongStore):
+                await call
+        # The right one is back: nothing was changed.
+        store.expect(identity)
+        assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)
+        with pytest.raises(BackendFailed):
+            await backend.open_reader(_OTHER)
 
     @ensureDeferred
     async def test_deleting_is_final_and_idempotent(self, backend: IBlockBackend) -> None:

@@ -11,7 +11,7 @@ Offsets are in bytes of the volume, or of the image from its start.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.task import deferLater
@@ -22,6 +22,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IIdentifiedBackend,
     IImageCloningBackend,
     IImageSource,
     IImageStream,
@@ -32,6 +33,9 @@ from bootvol.interfaces import (
     IVolumeWriter,
 )
 from bootvol.model import Caller, Connection, Extent, Image
+
+#: What a backend may provide, too.
+_OPTIONAL: Final = (ICloningBackend, ISharingBackend, IImageCloningBackend, IIdentifiedBackend)
 
 
 @attrs.define
@@ -135,7 +139,7 @@ class FaultyBackend:
         self._faults = faults
         self._clock = clock
         self.name = inner.name
-        for optional in (ICloningBackend, ISharingBackend, IImageCloningBackend):
+        for optional in _OPTIONAL:
             if optional.providedBy(inner):
                 alsoProvides(self, optional)
 
@@ -169,6 +173,16 @@ class FaultyBackend:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         await self._faults.meet(self._clock, "connection")
         return await self._inner.connection(volume)
+
+    async def identity(self) -> str:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""
+        await self._faults.meet(self._clock, "identity")
+        identity: str = await IIdentifiedBackend(self._inner).identity()
+        return identity
+
+    def expect(self, identity: str) -> None:
+        """See :meth:`bootvol.interfaces.IIdentifiedBackend.expect`."""
+        IIdentifiedBackend(self._inner).expect(identity)
 
     async def clone(self, source: str, target: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""

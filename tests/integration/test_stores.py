@@ -1,0 +1,149 @@
+"""A backend whose store is another one than that of its volumes touches nothing there."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from sqlalchemy import make_url
+from twisted.internet.threads import deferToThread
+
+from bootvol.errors import ConfigurationError
+from bootvol.store.database import Database
+from bootvol.testing.backends import noise
+from bootvol_plugins.file_store import STORE
+from tests.daemons import Running, reactor, volumes_in
+from tests.disks import disk
+from tests.processes import cli
+
+MIB = 1024 * 1024
+CONTENT = noise(2 * MIB)
+
+
+async def reason(daemon: Running, number: int) -> str:
+    """Wait until a volume has failed; return the code of the reason."""
+    assert await daemon.until(number, "error") == "error"
+    shown = await daemon.call("GET", f"os-volumes/{number}/error")
+    code: str = shown.json["error"]["code"]
+    return code
+
+
+@ensureDeferred
+async def test_another_directory_is_not_touched_while_the_daemon_runs(running: Running) -> None:
+    (running.images / "disk").write_bytes(CONTENT)
+    kept, gone = await running.create("disk"), await running.create()
+    for number in (kept, gone):
+        await running.until(number, "available")
+    right = running.folder / "right"
+    running.volumes.rename(right)
+    before = volumes_in(right)
+    running.volumes.mkdir()
+    (running.volumes / before[0].name).write_bytes(b"another's")
+    assert await reason(running, await running.create("disk")) == "wrong-store"
+    for number in (kept, gone):
+        await running.call("DELETE", f"os-volumes/{number}")
+        assert await reason(running, number) == "wrong-store"
+    assert [each.read_bytes() for each in running.volumes.iterdir()] == [b"another's"]
+    assert volumes_in(right) == before
+    # Another one that is bootvol's as well.
+    (running.volumes / STORE).write_text("another\n")
+    assert await reason(running, await running.create("disk")) == "wrong-store"
+    shutil.rmtree(running.volumes)
+    right.rename(running.volumes)
+    made = await running.create("disk")
+    assert await running.until(made, "available", "error") == "available"
+    await running.call("DELETE", f"os-volumes/{gone}")
+    await running.until(gone, "gone")
+
+
+@ensureDeferred
+async def test_a_disk_that_is_not_mounted_any_more(tmp_path: Path) -> None:
+    with disk(tmp_path / "volumes", 2048 * MIB, "ext4") as mounted:
+        daemon = Running(tmp_path)
+        (daemon.images / "disk").write_bytes(CONTENT)
+        number = await daemon.create("disk")
+        assert await daemon.until(number, "available", "error") == "available"
+        await daemon.call("DELETE", f"os-volumes/{number}")
+        await daemon.stop()
+        mounted.unmount()
+        with pytest.raises(ConfigurationError, match=r"is no store yet\. Mount the right disk"):
+            Running(tmp_path)
+        assert list(daemon.volumes.iterdir()) == []
+        mounted.mount()
+        again = Running(tmp_path)
+        await again.until(number, "gone")
+        made = await again.create("disk")
+        assert await again.until(made, "available", "error") == "available"
+        await again.stop()
+
+
+@ensureDeferred
+async def test_two_daemons_do_not_take_two_directories_for_one(
+    tmp_path: Path, new_postgresql: Callable[[], str]
+) -> None:
+    url = new_postgresql()
+    Database(make_url(url).set(drivername="postgresql+psycopg"), reactor).upgrade()
+    state = f'url = "{url}"\ndirectory = "."'
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    first = Running(tmp_path / "one", state=state)
+    assert await first.until(await first.create(), "available", "error") == "available"
+    with pytest.raises(ConfigurationError, match="forget-store local"):
+        Running(tmp_path / "other", state=state)
+    await first.stop()
+
+
+@ensureDeferred
+async def test_an_operator_accepts_another_directory(tmp_path: Path) -> None:
+    daemon = Running(tmp_path)
+    assert await daemon.until(await daemon.create(), "available", "error") == "available"
+    await daemon.stop()
+    (daemon.volumes / STORE).unlink()
+    with pytest.raises(ConfigurationError, match="forget-store local"):
+        Running(tmp_path)
+    forget = ["db", "forget-store", "--config", str(daemon.config)]
+    unknown = await deferToThread(cli, *forget, "other")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (4, 1)
+    done = await deferToThread(cli, *forget, "local")
+    assert done.returncode == 0, done.stderr
+    again = Running(tmp_path)
+    assert await again.until(await again.create(), "available", "error") == "available"
+    await again.stop()
+
+
+@ensureDeferred
+async def test_a_directory_of_an_earlier_version_is_taken_as_it_is(tmp_path: Path) -> None:
+    daemon = Running(tmp_path)
+    number = await daemon.create()
+    assert await daemon.until(number, "available", "error") == "available"
+    await daemon.stop()
+    (daemon.volumes / STORE).unlink()
+    with sqlite3.connect(tmp_path / "bootvol.db") as db:
+        db.execute("DELETE FROM stores")
+    again = Running(tmp_path)
+    await again.call("DELETE", f"os-volumes/{number}")
+    await again.until(number, "gone")
+    await again.stop()
+    assert [each.name for each in daemon.volumes.iterdir()] == [STORE]
+
+
+@ensureDeferred
+async def test_a_copy_of_a_daemons_state_is_refused(tmp_path: Path) -> None:
+    daemon = Running(tmp_path)
+    await daemon.stop()
+    lock = tmp_path / "daemon.lock"
+    name, number = lock.read_text().split()
+    shutil.copy(lock, tmp_path / "copy")
+    (tmp_path / "copy").rename(lock)
+    with pytest.raises(ConfigurationError, match="is a copy of another daemon's"):
+        Running(tmp_path)
+    # Moved for good, or of an earlier version.
+    lock.write_text(name)
+    daemon = Running(tmp_path)
+    await daemon.stop()
+    assert lock.read_text().split()[0] == name
+    assert lock.read_text().split()[1] != number
