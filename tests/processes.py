@@ -119,6 +119,18 @@ class Process:
         """Run the command line against the daemon."""
         return cli(*arguments, env={"BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": token})
 
+    def begin(self, *arguments: str, token: str = "root") -> subprocess.Popen[str]:
+        """Start the command line against the daemon; nobody waits for its end."""
+        env = {**os.environ, "BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": token}
+        return subprocess.Popen(
+            [BIN / "bootvol", *arguments],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def peak_memory(self) -> int:
         """Return the most memory that was resident, in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()

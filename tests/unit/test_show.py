@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootvol.cli import show
+from bootvol.cli import show, waiting
 from bootvol.cli.text import lines, shown
 
 #: Any text, and often what terminals, rich or JSON make something of.
@@ -76,4 +76,4 @@ def test_a_terminal_is_sent_no_control_characters(names: list[str]) -> None:
     ],
 )
 def test_who_waits_sees_the_place_in_line(progress: dict[str, Any], shown: str) -> None:
-    assert show.stage(progress) == shown
+    assert waiting.stage(progress) == shown

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from bootvol.cli.failures import NOT_FOUND, CommandFailed
+from bootvol.cli.failures import NOT_FOUND, UNAUTHORIZED, CommandFailed
 from bootvol.cli.http import exchange
 from bootvol.cli.login import Access
+
+#: The most that one answer of the API lists (docs/api.md).
+_PAGE: Final = 1000
 
 
 class Client:
@@ -36,6 +39,27 @@ class Client:
         :raises CommandFailed: the service says no, or nothing.
         """
         return self._call("GET", path)
+
+    def all(self, path: str, key: str) -> list[Any]:
+        """Return what a list holds, of all its pages.
+
+        :param path: has no query.
+        :param key: under which the list is in the answers.
+        :raises CommandFailed: the service says no, or nothing.
+        """
+        found: dict[Any, Any] = {}
+        query: str | None = ""
+        while query is not None:
+            page = self.get(f"{path}?{query}" if query else path)
+            new = {each["id"]: each for each in page[key] if each["id"] not in found}
+            found |= new
+            query = _next(page.get(f"{key}_links", ()))
+            if query is None and len(new) >= _PAGE:
+                # A service without links; a page of the largest size may not be the last one.
+                query = urlencode({"limit": _PAGE, "offset": len(found)})
+            if not new:
+                break
+        return list(found.values())
 
     def post(self, path: str, body: object) -> Any:
         """Send JSON to ``path``; return the JSON of the answer.
@@ -79,10 +103,28 @@ class Client:
         return str(named[0]["id"]) if named else given
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
+        try:
+            return self._send(method, path, body)
+        except CommandFailed as failure:
+            if failure.status != UNAUTHORIZED or not self._access.renewable:
+                raise
+        # The token may have expired since: log in again, once.
+        del self._access
+        return self._send(method, path, body)
+
+    def _send(self, method: str, path: str, body: object) -> Any:
         access = self._access
         headers = {"X-Auth-Token": access.token}
         url = f"{access.endpoint}/{path}"
         return exchange(method, url, headers, body, access.authorities)[0]
+
+
+def _next(links: Iterable[Any]) -> str | None:
+    """Return the query of the link to the next page; None if there is none.
+
+    Where else a link leads does not count: the token is for this service alone.
+    """
+    return next((urlsplit(each["href"]).query for each in links if each["rel"] == "next"), None)
 
 
 def segment(text: str) -> str:

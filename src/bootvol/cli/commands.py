@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bootvol.cli import boot as machine
-from bootvol.cli import limits, new_plugin, plugins, show, volume_types
+from bootvol.cli import (
+    limits,
+    new_plugin,
+    plugins,
+    reservation,
+    show,
+    signals,
+    volume_types,
+    waiting,
+)
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
 from bootvol.cli.login import ENDPOINT, access
@@ -167,7 +176,7 @@ def image() -> None:
 @click.pass_obj
 def list_images(client: Client, raw: bool) -> None:
     """List images."""
-    images = client.get("images/detail")["images"]
+    images = client.all("images/detail", "images")
     if raw:
         click.echo(show.as_json(images))
     else:
@@ -230,7 +239,7 @@ def create_volume(
     }
     made: dict[str, Any] = client.post("os-volumes", {"volume": wanted})["volume"]
     if wait:
-        made = show.wait(client, made, bootable=image is not None)
+        made = waiting.created(client, made, bootable=image is not None)
     click.echo(show.as_json(made))
 
 
@@ -240,7 +249,7 @@ def create_volume(
 @click.pass_obj
 def list_volumes(client: Client, bootable: bool, raw: bool) -> None:
     """List volumes."""
-    volumes = client.get("hp-bootable-volumes" if bootable else "os-volumes")["volumes"]
+    volumes = client.all("hp-bootable-volumes" if bootable else "os-volumes", "volumes")
     if raw:
         click.echo(show.as_json(volumes))
     else:
@@ -267,10 +276,27 @@ def show_volume(client: Client, volume_id: str) -> None:
 
 @volume.command("delete")
 @click.argument("volume_id")
+@click.option("--wait", is_flag=True, help="Wait until the volume is gone.")
 @click.pass_obj
-def delete_volume(client: Client, volume_id: str) -> None:
+def delete_volume(client: Client, volume_id: str, wait: bool) -> None:
     """Delete a volume; one that is still being made is cancelled."""
     client.delete(f"os-volumes/{segment(volume_id)}")
+    if wait:
+        waiting.deleted(client, volume_id)
+
+
+@volume.command("detach")
+@click.argument("volume_id")
+@click.option("--wait", is_flag=True, help="Wait until the volume is free.")
+@click.pass_obj
+def detach_volume(client: Client, volume_id: str, wait: bool) -> None:
+    """Detach a volume from what it is attached to.
+
+    Frees a volume that a killed `bootvol volume boot` has left attached, too.
+    """
+    reservation.detach(client, volume_id)
+    if wait:
+        waiting.detached(client, volume_id)
 
 
 @volume.command("boot")
@@ -282,9 +308,17 @@ def delete_volume(client: Client, volume_id: str) -> None:
 def boot(
     context: click.Context, volume_id: str, memory: int, accel: str, seconds: float | None
 ) -> None:
-    """Boot a machine from a volume on this host, with its serial console here (admins only)."""
-    found = context.obj.get(f"os-volumes/{segment(volume_id)}/connection")["connection"]
-    context.exit(machine.boot(found["address"], memory, accel, seconds))
+    """Boot a machine from a volume on this host, with its serial console here (admins only).
+
+    The volume is attached, under an id of its own, until the machine has ended.
+    """
+    stop: list[int] = []
+    with (
+        signals.handled(stop.append),
+        reservation.Reservation(context.obj, volume_id) as volume,
+    ):
+        code = machine.boot(volume.address, memory, accel, seconds, stop)
+    context.exit(code)
 
 
 bootvol.add_command(volume_types.volume_type)

@@ -50,10 +50,16 @@ def exchange(
             return json.loads(content) if content else None, response.headers
     except urllib.error.HTTPError as error:
         code = OF_STATUS.get(error.code, FAILED)
-        raise CommandFailed(_told(error.code, error.read()), code) from None
+        after = _seconds(error.headers.get("Retry-After", ""))
+        raise CommandFailed(_told(error.code, error.read()), code, error.code, after) from None
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", error)
         raise CommandFailed(f"{url} cannot be reached: {why}", UNREACHABLE) from None
+
+
+def _seconds(text: str) -> float:
+    """Return what a header Retry-After says; 0 where it says no number of seconds."""
+    return float(text[:6]) if text.isascii() and text.isdigit() else 0.0
 
 
 def _told(status: int, content: bytes) -> str:

@@ -23,11 +23,13 @@ class Access:
     :ivar endpoint: the base URI, ``http://HOST:PORT/v1.1/TENANT``, without a slash at its end.
     :ivar token: goes into ``X-Auth-Token``.
     :ivar authorities: see :func:`bootvol.cli.http.exchange`.
+    :ivar renewable: whether logging in again gives another token.
     """
 
     endpoint: str
     token: str = attrs.field(repr=False)
     authorities: str = ""
+    renewable: bool = False
 
 
 def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
@@ -45,7 +47,7 @@ def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
     )
     try:
         found = endpoint or _endpoint(answer["token"]["catalog"], environment)
-        return Access(found.rstrip("/"), headers["X-Subject-Token"] or "", authorities)
+        return Access(found.rstrip("/"), headers["X-Subject-Token"] or "", authorities, True)
     except (KeyError, TypeError):
         raise CommandFailed("OS_AUTH_URL leads to no identity service of version 3") from None
 

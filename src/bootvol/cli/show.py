@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import click
 
-from bootvol.cli.client import Client
-from bootvol.cli.failures import CommandFailed
 from bootvol.cli.text import as_json as as_json
 from bootvol.cli.text import shown
 
-_INTERVAL: Final = 0.2
 #: Columns that no row is wider than.
 _UNFOLDED: Final = 1_000_000
 
@@ -43,62 +40,8 @@ def line(text: str) -> None:
     click.echo(shown(text))
 
 
-def wait(client: Client, volume: dict[str, Any], bootable: bool) -> dict[str, Any]:
-    """Follow a volume until it is made, showing the progress of its import.
-
-    :returns: the volume as it then is.
-    :raises CommandFailed: it is in error, with the reason and the remedy.
-    """
-    view = "hp-bootable-volumes" if bootable else "os-volumes"
-    path = f"{view}/{volume['id']}"
-    if bootable:
-        _follow(client, f"{path}/import")
-    while True:
-        shown: dict[str, Any] = client.get(path)["volume"]
-        if shown["status"] not in {"creating", "downloading"}:
-            break
-        time.sleep(_INTERVAL)
-    if shown["status"] == "error":
-        error = client.get(f"os-volumes/{volume['id']}/error")["error"]
-        raise CommandFailed(f"{error['message']} {error['remedy']} ({error['code']})")
-    return shown
-
-
-def _follow(client: Client, path: str) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("queued", total=None)
-        while True:
-            now = client.get(path)["import"]
-            bar.update(
-                task,
-                description=shown(stage(now)),
-                completed=now["bytesDone"],
-                total=now["bytesTotal"],
-            )
-            if now["phase"] in {"done", "failed"}:
-                return
-            time.sleep(_INTERVAL)
-
-
-def stage(progress: dict[str, Any]) -> str:
-    """Say where an import stands: its phase, and while it waits its place in line."""
-    # A service of another version may tell of none.
-    place = progress.get("position")
-    return str(progress["phase"]) if place is None else f"waiting ({place} in line)"
+def tell(text: str) -> None:
+    """Say something beside what is printed: on standard error, where that is still there."""
+    # A terminal that has been closed takes nothing.
+    with suppress(OSError):
+        click.echo(shown(text), err=True)

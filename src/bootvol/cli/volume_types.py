@@ -18,7 +18,7 @@ def volume_type() -> None:
 @click.pass_obj
 def list_types(client: Client, raw: bool) -> None:
     """List volume types."""
-    types = client.get("os-volume-types")["volume_types"]
+    types = client.all("os-volume-types", "volume_types")
     if raw:
         click.echo(show.as_json(types))
         return

@@ -1,0 +1,142 @@
+"""Attaches a volume for as long as a machine of the command line has it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from types import TracebackType
+from typing import Any, Final, Self
+
+from bootvol.cli import show
+from bootvol.cli.client import Client, segment
+from bootvol.cli.failures import NOT_FOUND, CommandFailed
+from bootvol.cli.waiting import patiently
+
+#: What the ids begin with under which volumes are attached here.
+_PREFIX: Final = "boot-"
+_DEVICE: Final = "/dev/vda"
+#: Seconds between two looks, and for which a volume is tried to be freed.
+_INTERVAL: Final = 0.5
+_PATIENCE: Final = 60.0
+
+
+class Reservation:
+    """A volume that is attached to a machine here, from entering this to leaving it.
+
+    While it is attached nobody else can boot, attach or delete it.
+
+    :ivar address: what QEMU opens to reach the volume.
+    """
+
+    def __init__(self, client: Client, volume_id: str) -> None:
+        self.address = ""
+        self._client = client
+        self._volume = f"os-volumes/{segment(volume_id)}"
+        self._attachments = f"servers/{_PREFIX}{uuid.uuid4()}/os-volume_attachments"
+        self._id: object = volume_id
+
+    def __enter__(self) -> Self:
+        """Attach the volume.
+
+        :raises CommandFailed: it is in use, or may not be reached, or not from here.
+        """
+        volume = self._shown()
+        self._id = volume["id"]
+        if volume["status"] != "available":
+            raise in_use(volume)
+        # Before anything is changed: who may not know where it lies is told so.
+        self._client.get(f"{self._volume}/connection")
+        try:
+            self._attach()
+            self.address = self._client.get(f"{self._volume}/connection")["connection"]["address"]
+            if self.address.startswith("nbds:"):
+                raise CommandFailed(
+                    "the service exports its volumes by TLS, to hypervisors that have certificates:"
+                    " boot the volume on one of these"
+                )
+        except BaseException:
+            self._free()
+            raise
+        show.tell(
+            f"volume {self._id} is attached until the machine ends; if this command is killed, free"
+            f" it with `bootvol volume detach {self._id}`"
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Detach the volume; where that cannot be, say how it can."""
+        self._free()
+
+    def _attach(self) -> None:
+        wanted = {"volumeAttachment": {"volumeId": self._id, "device": _DEVICE}}
+        try:
+            self._client.post(self._attachments, wanted)
+        except CommandFailed as failure:
+            volume = self._shown()
+            if failure.exit_code == NOT_FOUND:
+                raise CommandFailed(
+                    "the service runs servers itself, and attaches volumes to these alone: boot the"
+                    " volume as one of them (`POST os-volumes_boot`)"
+                ) from None
+            raise in_use(volume) if volume["status"] != "available" else failure from None
+        while (volume := patiently(self._shown, _PATIENCE))["status"] == "attaching":
+            time.sleep(_INTERVAL)
+        if volume["status"] != "in-use":
+            error = self._client.get(f"{self._volume}/error")["error"] or {"message": ""}
+            raise CommandFailed(f"volume {self._id} could not be attached: {error['message']}")
+
+    def _free(self) -> None:
+        """Detach the volume, however often that takes, for a minute."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._client.delete(f"{self._attachments}/{self._id}")
+                failure = None
+            except CommandFailed as error:
+                if error.exit_code == NOT_FOUND:
+                    return
+                # While it is being attached or detached, too, the service says no.
+                failure = error
+            if time.monotonic() > until:
+                why = f": {failure}" if failure is not None else ""
+                show.tell(
+                    f"volume {self._id} is attached still{why}; when the service is well, free it"
+                    f" with `bootvol volume detach {self._id}`"
+                )
+                return
+            time.sleep(_INTERVAL)
+
+    def _shown(self) -> Any:
+        return self._client.get(self._volume)["volume"]
+
+
+def in_use(volume: dict[str, Any]) -> CommandFailed:
+    """Return why a volume cannot be booted from."""
+    number, status = volume["id"], volume["status"]
+    if not volume["attachments"]:
+        return CommandFailed(f"volume {number} is {status}: only an available one can be booted")
+    server = str(volume["attachments"][0]["serverId"])
+    advice = ""
+    if server.startswith(_PREFIX):
+        advice = (
+            f"; if the command that boots it has been killed, free it with `bootvol volume detach"
+            f" {number}`"
+        )
+    return CommandFailed(f"volume {number} is {status}: server {server} has it{advice}")
+
+
+def detach(client: Client, volume_id: str) -> None:
+    """Have a volume detached from what it is attached to.
+
+    :raises CommandFailed: it is attached to nothing, or the service says no, or nothing.
+    """
+    volume = client.get(f"os-volumes/{segment(volume_id)}")["volume"]
+    if not volume["attachments"]:
+        raise CommandFailed(f"volume {volume['id']} is attached to nothing")
+    server = segment(str(volume["attachments"][0]["serverId"]))
+    client.delete(f"servers/{server}/os-volume_attachments/{volume['id']}")

@@ -1,0 +1,188 @@
+"""Waits for what the service does after it has answered: volumes made, deleted, detached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import click
+
+from bootvol.cli import show, signals
+from bootvol.cli.client import Client, segment
+from bootvol.cli.failures import NOT_FOUND, UNAUTHORIZED, CommandFailed
+from bootvol.cli.text import shown
+
+#: Seconds between two looks.
+_INTERVAL: Final = 0.2
+#: Seconds that a service may be away, and between two tries at most meanwhile.
+PATIENCE: Final = 300.0
+_LONGEST: Final = 5.0
+
+T = TypeVar("T")
+
+
+def patiently(
+    call: Callable[[], T],
+    patience: float = PATIENCE,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Make a call that may be made again, until the service is there to answer.
+
+    :param patience: seconds after which a service that is not there is given up.
+    :param clock: returns seconds of a clock that nobody sets.
+    :raises CommandFailed: the service says no; or, at the end of patience, nothing.
+    """
+    begun, pause = clock(), _INTERVAL
+    while True:
+        try:
+            return call()
+        except CommandFailed as failure:
+            left = begun + patience - clock()
+            if not failure.passing or left <= 0:
+                raise
+            if pause == _INTERVAL:
+                show.tell(f"{failure}; trying again for {left:.0f} seconds")
+            sleep(min(left, max(pause, failure.retry_after)))
+            pause = min(2 * pause, _LONGEST)
+
+
+def created(client: Client, volume: dict[str, Any], bootable: bool) -> dict[str, Any]:
+    """Follow a volume until it is made, showing the progress of its import.
+
+    Its id is told first.  If the wait ends early, the volume is printed as it was asked for, so
+    that a script has its id in any case.
+
+    :returns: the volume as it then is.
+    :raises CommandFailed: it is in error, with the reason and the remedy; or the wait ended early.
+    """
+    number = volume["id"]
+    path = f"{'hp-bootable-volumes' if bootable else 'os-volumes'}/{number}"
+    try:
+        with _told(number, "is being made", f", or cancel with `bootvol volume delete {number}`"):
+            show.tell(f"volume {number}: {volume['status']}")
+            if bootable:
+                _follow(client, f"{path}/import")
+            made = _settled(client, path, {"creating", "downloading"})
+        if made["status"] == "error":
+            raise _failed(client, made)
+    except CommandFailed:
+        with suppress(OSError):
+            click.echo(show.as_json(volume))
+        raise
+    return made
+
+
+def deleted(client: Client, volume_id: str) -> None:
+    """Wait until a volume is gone.
+
+    :raises CommandFailed: it could not be deleted, with the reason; or the wait ended early.
+    """
+    path = f"os-volumes/{segment(volume_id)}"
+    with _told(volume_id, "is being deleted"):
+        try:
+            left = _settled(client, path, {"deleting"})
+        except CommandFailed as failure:
+            if failure.exit_code == NOT_FOUND:
+                return
+            raise
+    raise _failed(client, left)
+
+
+def detached(client: Client, volume_id: str) -> None:
+    """Wait until a volume that is being detached is free.
+
+    :raises CommandFailed: it could not be detached, with the reason; or the wait ended early.
+    """
+    with _told(volume_id, "is being detached"):
+        left = _settled(client, f"os-volumes/{segment(volume_id)}", {"detaching"})
+    if left["status"] != "available":
+        raise _failed(client, left)
+
+
+def _settled(client: Client, path: str, moving: set[str]) -> dict[str, Any]:
+    """Return a volume when its status is none of ``moving``."""
+    while True:
+        volume: dict[str, Any] = patiently(lambda: client.get(path))["volume"]
+        if volume["status"] not in moving:
+            return volume
+        time.sleep(_INTERVAL)
+
+
+def _failed(client: Client, volume: dict[str, Any]) -> CommandFailed:
+    """Return why a volume is not what was waited for."""
+    number, image = volume["id"], volume.get("sourceImageRef")
+    error = patiently(lambda: client.get(f"os-volumes/{number}/error"))["error"]
+    if error is None:
+        return CommandFailed(f"volume {number} is {volume['status']}")
+    of = f" of the image {image}" if image else ""
+    return CommandFailed(
+        f"volume {number}{of}: {error['message']} {error['remedy']} ({error['code']})"
+    )
+
+
+@contextmanager
+def _told(volume: object, going_on: str, remedy: str = "") -> Iterator[None]:
+    """Say what goes on without this command, if its wait for a volume ends early."""
+    look = f"see it with `bootvol volume show {volume}`{remedy}"
+    try:
+        with signals.handled(signals.interrupt):
+            yield
+    except signals.Interrupted as interrupted:
+        raise CommandFailed(
+            f"volume {volume} {going_on} all the same: {look}", interrupted.exit_code
+        ) from None
+    except CommandFailed as failure:
+        again = ""
+        if failure.status == UNAUTHORIZED:
+            again = (
+                "the token is not valid any more: put another one into BOOTVOL_TOKEN,"
+                " or let the command log in by OS_AUTH_URL, OS_USERNAME and so on; "
+            )
+        elif not failure.passing:
+            raise
+        raise CommandFailed(
+            f"{failure}; {again}volume {volume} {going_on} all the same: {look}", failure.exit_code
+        ) from None
+
+
+def _follow(client: Client, path: str) -> None:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("queued", total=None)
+        while True:
+            now = patiently(lambda: client.get(path))["import"]
+            bar.update(
+                task,
+                description=shown(stage(now)),
+                completed=now["bytesDone"],
+                total=now["bytesTotal"],
+            )
+            if now["phase"] in {"done", "failed"}:
+                return
+            time.sleep(_INTERVAL)
+
+
+def stage(progress: dict[str, Any]) -> str:
+    """Say where an import stands: its phase, and while it waits its place in line."""
+    # A service of another version may tell of none.
+    place = progress.get("position")
+    return str(progress["phase"]) if place is None else f"waiting ({place} in line)"

@@ -1,0 +1,138 @@
+"""While a machine of the command line has a volume, nobody else does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+import urllib.error
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from demo.bootdisk import HELLO, disk
+
+from tests.processes import Process, process
+
+#: What a machine runs into that finds nothing to boot; it then waits.
+NOTHING = "No bootable device."
+HOSTING = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\naccel = "tcg"\n'
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Process]:
+    """A daemon with a blank volume, number 1."""
+    with process(tmp_path) as daemon:
+        blank(daemon)
+        yield daemon
+
+
+def blank(daemon: Process) -> None:
+    """Make a volume from which a machine runs on for ever, since there is nothing to boot."""
+    daemon.call("POST", "os-volumes", {"volume": {"size": 1}})
+    assert set(daemon.until_settled()) == {"available"}
+
+
+def exporting(folder: Path, sockets: str) -> AbstractContextManager[Process]:
+    """Return a daemon that exports its volumes."""
+    return process(folder, f'[exports]\nby = "unix"\ndirectory = "{sockets}/e"\n')
+
+
+def begun(daemon: Process) -> subprocess.Popen[str]:
+    """Boot volume 1; return when its machine runs."""
+    machine = daemon.begin("volume", "boot", "1", "--seconds", "300")
+    assert machine.stdout is not None
+    while NOTHING not in (line := machine.stdout.readline()):
+        assert line, machine.communicate()[1]
+    return machine
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_volume_is_its_machines_until_that_ends(daemon: Process, how: signal.Signals) -> None:
+    machine = begun(daemon)
+    volume = daemon.get("os-volumes/1")["volume"]
+    assert volume["status"] == "in-use"
+    assert volume["attachments"][0]["serverId"].startswith("boot-")
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        daemon.delete(1)
+    again = daemon.cli("volume", "boot", "1")
+    assert again.returncode == 1
+    assert volume["attachments"][0]["serverId"] in again.stderr
+    assert "`bootvol volume detach 1`" in again.stderr
+    assert machine.poll() is None, "it is left alone"
+    machine.send_signal(how)
+    _, told = machine.communicate(timeout=60)
+    assert machine.returncode == 128 + how
+    assert "free it with `bootvol volume detach 1`" in told
+    assert daemon.get("os-volumes/1")["volume"]["status"] == "available"
+
+
+def test_a_command_that_is_killed(daemon: Process) -> None:
+    """Its machine ends with it; its volume stays attached, and can be freed."""
+    machine = begun(daemon)
+    machine.kill()
+    machine.communicate()
+    end = time.monotonic() + 60
+    while str(daemon.volumes) in "".join(qemus()):
+        assert time.monotonic() < end, "its machine goes on"
+        time.sleep(0.1)
+    assert daemon.statuses() == ["in-use"]
+    freed = daemon.cli("volume", "detach", "1", "--wait")
+    assert freed.returncode == 0, freed.stderr
+    assert daemon.statuses() == ["available"]
+    nothing = daemon.cli("volume", "detach", "1")
+    assert (nothing.returncode, "attached to nothing" in nothing.stderr) == (1, True)
+
+
+def qemus() -> Iterator[str]:
+    """Yield the command line of each QEMU that runs."""
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = each.read_text()
+        except OSError:
+            continue
+        if line.startswith("qemu-system"):
+            yield line
+
+
+def test_the_daemon_may_be_away_when_the_machine_ends(daemon: Process) -> None:
+    machine = begun(daemon)
+    daemon.stop()
+    machine.send_signal(signal.SIGTERM)
+    daemon.start()
+    machine.communicate(timeout=60)
+    assert set(daemon.until_settled()) == {"available"}
+
+
+def test_a_volume_that_is_somebody_elses(daemon: Process) -> None:
+    wanted = {"volumeAttachment": {"volumeId": 1, "device": "/dev/vdb"}}
+    daemon.call("POST", "servers/web-7/os-volume_attachments", wanted)
+    assert daemon.until_settled() == ["in-use"]
+    refused = daemon.cli("volume", "boot", "1")
+    assert refused.returncode == 1
+    assert refused.stderr == "bootvol: volume 1 is in-use: server web-7 has it\n"
+    assert daemon.cli("volume", "detach", "1", "--wait").returncode == 0
+
+
+def test_where_the_service_runs_servers_itself(tmp_path: Path) -> None:
+    with process(tmp_path, HOSTING) as daemon:
+        blank(daemon)
+        refused = daemon.cli("volume", "boot", "1")
+        assert refused.returncode == 1
+        assert "the service runs servers itself" in refused.stderr
+        assert daemon.statuses() == ["available"]
+
+
+def test_an_exported_volume_boots(tmp_path: Path) -> None:
+    """The machine has the volume by its export, as any other would."""
+    # The name of a socket has at most 108 bytes: unix(7).
+    with TemporaryDirectory() as short, exporting(tmp_path, short) as daemon:
+        (daemon.images / "bootdisk.raw").write_bytes(disk())
+        daemon.create("bootdisk.raw")
+        assert set(daemon.until_settled()) == {"available"}
+        for count in ("01", "02"):
+            booted = daemon.cli("volume", "boot", "1", "--seconds", "30")
+            assert f"{HELLO}{count}." in booted.stdout, booted.stderr
+        assert daemon.statuses() == ["available"]

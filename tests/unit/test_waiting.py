@@ -1,0 +1,117 @@
+"""How long a service that is away is waited for."""
+
+from __future__ import annotations
+
+import pytest
+
+from bootvol.cli.client import Client
+from bootvol.cli.failures import FAILED, NOT_FOUND, UNREACHABLE, CommandFailed
+from bootvol.cli.login import Access
+from bootvol.cli.waiting import PATIENCE, patiently
+
+AWAY = CommandFailed("away", UNREACHABLE)
+BUSY = CommandFailed("busy", FAILED, 503)
+LIMITED = CommandFailed("limited", FAILED, 413, 17.0)
+
+
+class Time:
+    """Seconds that pass by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def test_what_passes_is_waited_out(capsys: pytest.CaptureFixture[str]) -> None:
+    time, answers = Time(), [AWAY, BUSY, LIMITED, None]
+
+    def call() -> str:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+        return "done"
+
+    assert patiently(call, PATIENCE, time.clock, time.sleep) == "done"
+    assert time.slept[-1] == 17.0
+    told = capsys.readouterr().err
+    assert told == "away; trying again for 300 seconds\n"
+
+
+@pytest.mark.parametrize("failure", [AWAY, BUSY, LIMITED])
+def test_patience_ends(failure: CommandFailed) -> None:
+    time = Time()
+
+    def call() -> None:
+        raise failure
+
+    with pytest.raises(CommandFailed):
+        patiently(call, PATIENCE, time.clock, time.sleep)
+    assert time.now == PATIENCE
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        CommandFailed("no", NOT_FOUND, 404),
+        CommandFailed("no", FAILED, 413),
+        CommandFailed("no", FAILED, 500),
+    ],
+)
+def test_what_is_refused_is_not_asked_again(failure: CommandFailed) -> None:
+    time = Time()
+
+    def call() -> None:
+        raise failure
+
+    with pytest.raises(CommandFailed):
+        patiently(call, PATIENCE, time.clock, time.sleep)
+    assert time.slept == []
+
+
+class Pages(Client):
+    """A service of lists: its answers, by what is asked for."""
+
+    def __init__(self, pages: dict[str, object]) -> None:
+        super().__init__(lambda: Access("", ""))
+        self._pages = pages
+
+    def get(self, path: str) -> object:
+        """See :meth:`bootvol.cli.client.Client.get`."""
+        return self._pages[path]
+
+
+def rows(first: int, count: int) -> list[dict[str, int]]:
+    """Return rows by their ids."""
+    return [{"id": number} for number in range(first, first + count)]
+
+
+def test_all_pages_of_a_list() -> None:
+    link = {"rel": "next", "href": "http://elsewhere/x?limit=2&marker=2"}
+    linked = Pages(
+        {
+            "v": {"volumes": rows(1, 2), "volumes_links": [{"rel": "self", "href": "x"}, link]},
+            "v?limit=2&marker=2": {"volumes": rows(3, 1), "volumes_links": []},
+        }
+    )
+    assert linked.all("v", "volumes") == rows(1, 3)
+    counted = Pages(
+        {
+            "v": {"volumes": rows(1, 1000)},
+            "v?limit=1000&offset=1000": {"volumes": rows(1001, 1000)},
+            "v?limit=1000&offset=2000": {"volumes": rows(2001, 5)},
+        }
+    )
+    assert counted.all("v", "volumes") == rows(1, 2005)
+    whole = {"images": rows(1, 1500)}
+    assert Pages({"i": whole, "i?limit=1000&offset=1500": whole}).all("i", "images") == rows(
+        1, 1500
+    )
+    assert Pages({"v": {"volumes": []}}).all("v", "volumes") == []
