@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+from uuid import uuid4
 
 import attrs
 
@@ -23,6 +24,11 @@ LARGEST_ID: Final = 2**31 - 1
 
 #: The disk that a server boots from (HP Bootable Volume API, section 2.2: "/dev/vda").
 ROOT: Final = "vda"
+
+
+def new_uuid() -> str:
+    """Return a uuid that nothing else has."""
+    return str(uuid4())
 
 
 @attrs.frozen
@@ -92,12 +98,16 @@ class Attachment:
     :ivar server_id: the server's; digits where bootvol runs it itself.
     :ivar device: as the caller named it, with or without ``/dev/``.
     :ivar delete_on_termination: whether the volume goes with the server.
+    :ivar volume_uuid: the volume's uuid, where the attachment was read from the database.
+    :ivar server_uuid: the server's uuid; None where others run the server.
     """
 
     volume_id: int
     server_id: str
     device: str
     delete_on_termination: bool = False
+    volume_uuid: str = ""
+    server_uuid: str | None = None
 
     @property
     def disk(self) -> str:
@@ -115,6 +125,8 @@ class Volume:
     :ivar snapshot_id: the snapshot it was made from, which may be gone by now.
     :ivar volume_type: the name of the type it was made as, which may be gone by now.
     :ivar error: why the status is ``error``, or why the last attaching or detaching failed.
+    :ivar uuid: another id, by which later versions of the API know the volume.
+    :ivar snapshot_uuid: the uuid of the snapshot it was made from.
     """
 
     id: int
@@ -134,6 +146,8 @@ class Volume:
     metadata: Mapping[str, str] = attrs.Factory(dict)
     attachments: tuple[Attachment, ...] = ()
     error: ErrorReport | None = None
+    uuid: str = attrs.field(factory=new_uuid)
+    snapshot_uuid: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -147,6 +161,8 @@ class Snapshot:
 
     :ivar name: of the hidden volume on the backend that holds it.
     :ivar volume_id: the volume it was made of, which may be gone by now.
+    :ivar uuid: another id, by which later versions of the API know the snapshot.
+    :ivar volume_uuid: the uuid of the volume.
     """
 
     id: int
@@ -161,6 +177,8 @@ class Snapshot:
     display_name: str | None = None
     display_description: str | None = None
     error: ErrorReport | None = None
+    uuid: str = attrs.field(factory=new_uuid)
+    volume_uuid: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -186,6 +204,12 @@ class Server:
     :ivar uuid: another id, by which it may be addressed as well.
     :ivar flavor_id: the flavor's that was asked for; what it meant then follows.
     :ivar daemon: the one whose hypervisor runs it; None until one does.
+    :ivar error: why the status is ``error``, or why the last stop, start or reboot failed.
+    :ivar updated_at: when a caller last changed it; None if never.
+    :ivar key: the key pair that its guest is given.
+    :ivar user_data: what its guest is given, in base64.
+    :ivar config_drive: whether the guest finds these, and more, on a config drive.
+    :ivar volumes: the id and uuid of each of its volumes, where it was read from the database.
     """
 
     id: int
@@ -201,6 +225,36 @@ class Server:
     cpus: int
     daemon: str | None = None
     error: ErrorReport | None = None
+    updated_at: datetime | None = None
+    metadata: Mapping[str, str] = attrs.Factory(dict)
+    key: PublicKey | None = None
+    user_data: str | None = None
+    config_drive: bool = False
+    volumes: tuple[tuple[int, str], ...] = ()
+
+
+@attrs.frozen
+class PublicKey:
+    """The public half of a key pair, in the form of OpenSSH."""
+
+    name: str
+    text: str
+
+
+@attrs.frozen
+class KeyPair:
+    """A key pair of a user in a tenant; bootvol keeps its public half alone.
+
+    :ivar fingerprint: MD5 of the key, in hex with colons, as Nova shows it.
+    """
+
+    tenant: str
+    user: str
+    name: str
+    fingerprint: str
+    public_key: str
+    created_at: datetime
+    id: int = 0
 
 
 @attrs.frozen
@@ -215,9 +269,13 @@ class NewSnapshot:
 
 @attrs.frozen
 class NewDisk:
-    """A volume that a new server should have: one that there is, or a new one of a snapshot.
+    """A volume that a new server should have: one that there is, or a new one.
 
+    A new one is made of a snapshot, of an image, or of neither: then it is blank.
+
+    :ivar device: empty is the next free name.
     :ivar size_gib: of the new one; None is the snapshot's.
+    :ivar volume_type: of the new one; None is the default.
     """
 
     device: str
@@ -225,6 +283,8 @@ class NewDisk:
     snapshot_id: int | None = None
     size_gib: int | None = None
     delete_on_termination: bool = False
+    image_ref: str | None = None
+    volume_type: str | None = None
 
 
 @attrs.frozen
@@ -234,6 +294,10 @@ class NewServer:
     display_name: str
     flavor_id: str
     disks: tuple[NewDisk, ...]
+    metadata: Mapping[str, str] = attrs.Factory(dict)
+    key_name: str | None = None
+    user_data: str | None = None
+    availability_zone: str | None = None
 
 
 @attrs.frozen
@@ -390,8 +454,10 @@ class Machine:
     """What a server is made of.
 
     :ivar disks: the one that it boots from comes first.
+    :ivar files: what its guest finds on a config drive, by path; without any there is no drive.
     """
 
     memory_mib: int
     cpus: int
     disks: tuple[Disk, ...]
+    files: Mapping[str, bytes] = attrs.Factory(dict)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import attrs
 import pytest
@@ -25,7 +26,7 @@ from twisted.internet import reactor
 from bootvol.errors import ConfigurationError, ErrorReport, NotFound, VolumeNotFound
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import Digest, Golden, Image, Usage, Volume
-from bootvol.store import claims, goldens, imports, line, queue, schema, states, volumes
+from bootvol.store import claims, goldens, imports, line, queue, schema, snapshots, states, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
 from tests.unit.conftest import ENDED, end_leases, on_server
@@ -119,6 +120,41 @@ def test_a_daemon_carries_no_alembic_that_has_nothing_to_migrate(tmp_path: Path)
         "assert 'alembic' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, f"sqlite:///{tmp_path}/x.db"], check=True)
+
+
+def test_volumes_and_snapshots_from_before_get_uuids(url: URL) -> None:
+    loop: Any = reactor
+    database = Database(url, loop)
+    database.upgrade("0008")
+    volume = (
+        'INSERT INTO volumes (id, name, tenant, "user", size_gib, status, created_at,'
+        " availability_zone, backend, metadata, snapshot_id) VALUES ({0}, 'v{0}', 't', 'u', 1,"
+        " 'available', '2026-01-01 00:00:00', 'nova', 'b', '{{}}', {1})"
+    )
+    snapshot = (
+        'INSERT INTO snapshots (id, name, tenant, "user", volume_id, size_gib, status,'
+        " created_at, backend) VALUES ({0}, 's{0}', 't', 'u', {1}, 1, 'available',"
+        " '2026-01-01 00:00:00', 'b')"
+    )
+    with database._engine.begin() as db:
+        for number, of in ((1, "NULL"), (2, 1), (3, 99), (9, "NULL")):
+            db.execute(text(volume.format(number, of)))
+        for number, of_volume in ((1, 1), (2, 98)):
+            db.execute(text(snapshot.format(number, of_volume)))
+        db.execute(text("DELETE FROM volumes WHERE id = 9"))
+    database.upgrade()
+    with database._engine.begin() as db:
+        made = {each.id: each for each in volumes.listed(db, "t")}
+        kept = {each.id: each for each in snapshots.listed(db, "t")}
+        uuids = [each.uuid for each in made.values()] + [each.uuid for each in kept.values()]
+        assert len({UUID(each) for each in uuids}) == 5
+        assert made[1].snapshot_uuid is None
+        assert made[2].snapshot_uuid == kept[1].uuid
+        assert kept[1].volume_uuid == made[1].uuid
+        assert UUID(str(made[3].snapshot_uuid)) != UUID(kept[2].volume_uuid)
+        if database.embedded:
+            # An id that was a deleted volume's comes never again.
+            assert volumes.add(db, a_volume()).id == 10
 
 
 def test_imports_from_before_learn_their_source(url: URL) -> None:

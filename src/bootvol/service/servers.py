@@ -141,9 +141,8 @@ class Servers:
         :raises NoHypervisor: bootvol runs no servers.
         """
         hypervisor = self._runs_servers()
-        found = await self._database.read(
-            server_rows.listed, caller.tenant, limit=limit, offset=offset
-        )
+        found = (await self._database.read(server_rows.listed, caller.tenant))[offset:]
+        found = found if limit is None else found[:limit]
         # Asked last: one that comes up meanwhile is not taken for turned off.
         running = frozenset(await hypervisor.running())
         return [(server, self._runs(server, running)) for server in found]

@@ -69,6 +69,7 @@ class Snapshots:
             tenant=caller.tenant,
             user=caller.user,
             volume_id=volume.id,
+            volume_uuid=volume.uuid,
             size_gib=volume.size_gib,
             status=Status.CREATING,
             created_at=self._now(),

@@ -131,6 +131,7 @@ class Volumes:
             backend=backend or self._backends.default.name,
             image_id=image.id if image else None,
             snapshot_id=snapshot.id if snapshot else None,
+            snapshot_uuid=snapshot.uuid if snapshot else None,
             volume_type=wanted.volume_type,
             display_name=wanted.display_name,
             display_description=wanted.display_description,

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
 from bootvol.lifecycle import HELD
 from bootvol.model import ROOT, Attachment, Server, Volume
 from bootvol.model import Connection as Reached
-from bootvol.store.schema import attachments, volumes
+from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.volumes import of_row
 
 #: Nova's pattern of Folsom (reference, section 5.8), and the bare form of a root volume.
@@ -53,7 +53,7 @@ def add(
         device = f"/dev/{free}"
     if len(device) > 32 or not _DEVICE.fullmatch(device):
         raise InvalidDevice(device)
-    added = attrs.evolve(attachment, device=device)
+    added = attrs.evolve(attachment, device=device, server_uuid=server.uuid if server else None)
     if added.disk in taken:
         raise DeviceInUse(device)
     connection.execute(
@@ -92,8 +92,7 @@ def listed(
 ) -> Sequence[Attachment]:
     """Return what a server has attached, or soon will have, ascending by volume."""
     query = (
-        select(attachments)
-        .join(volumes)
+        _shown()
         .where(
             attachments.c.tenant == tenant,
             attachments.c.server_id == server_id,
@@ -111,9 +110,7 @@ def is_promised(connection: Connection, volume_id: int) -> bool:
 
 def find(connection: Connection, volume_id: int) -> Attachment | None:
     """Return the attachment of a volume, whether callers may see it or not; None if it has none."""
-    row = connection.execute(
-        select(attachments).where(attachments.c.volume_id == volume_id)
-    ).one_or_none()
+    row = connection.execute(_shown().where(attachments.c.volume_id == volume_id)).one_or_none()
     return _of_row(row) if row is not None else None
 
 
@@ -178,5 +175,19 @@ def served(connection: Connection, daemon: str) -> Sequence[Volume]:
     return [of_row(row) for row in connection.execute(query)]
 
 
+def _shown() -> Select[Any]:
+    """Return the query for attachments, with the uuids of volumes and servers."""
+    uuids = volumes.c.uuid.label("volume_uuid"), servers.c.uuid.label("server_uuid")
+    joined = attachments.join(volumes).outerjoin(servers)
+    return select(attachments, *uuids).select_from(joined)
+
+
 def _of_row(row: Row[Any]) -> Attachment:
-    return Attachment(row.volume_id, row.server_id, row.device, row.delete_on_termination)
+    return Attachment(
+        row.volume_id,
+        row.server_id,
+        row.device,
+        row.delete_on_termination,
+        row.volume_uuid,
+        row.server_uuid,
+    )

@@ -91,7 +91,7 @@ def clean(value: Any) -> Any:
 
 
 #: The newest of the migrations, after which the tables are as they are here.
-REVISION: Final = "0008"
+REVISION: Final = "0009"
 
 METADATA = MetaData(
     naming_convention={
@@ -122,6 +122,8 @@ volumes = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", CleanString(64), nullable=False, unique=True),
+    # What callers of Nova v2 and of Cinder know the volume by.
+    Column("uuid", CleanString(36)),
     Column("tenant", CleanString(255), nullable=False),
     Column("user", CleanString(255), nullable=False),
     Column("size_gib", Integer, nullable=False),
@@ -131,6 +133,7 @@ volumes = Table(
     Column("image_id", CleanText),
     # Without a reference: the snapshot may go first.
     Column("snapshot_id", Integer),
+    Column("snapshot_uuid", CleanString(36)),
     # The type's name, and no reference either.
     Column("volume_type", CleanString(255)),
     Column("display_name", CleanString(255)),
@@ -139,6 +142,7 @@ volumes = Table(
     *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
+    Index(None, "uuid", unique=True),
     # An id that was a deleted volume's must never come to mean another one.
     sqlite_autoincrement=True,
 )
@@ -148,10 +152,12 @@ snapshots = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", CleanString(64), nullable=False, unique=True),
+    Column("uuid", CleanString(36)),
     Column("tenant", CleanString(255), nullable=False),
     Column("user", CleanString(255), nullable=False),
     # Without a reference: the volume may go first.
     Column("volume_id", Integer, nullable=False, index=True),
+    Column("volume_uuid", CleanString(36)),
     Column("size_gib", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("backend", CleanString(64), nullable=False),
@@ -160,6 +166,7 @@ snapshots = Table(
     *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
+    Index(None, "uuid", unique=True),
     sqlite_autoincrement=True,
 )
 
@@ -172,10 +179,18 @@ servers = Table(
     Column("tenant", CleanString(255), nullable=False),
     Column("user", CleanString(255), nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime),
     Column("display_name", CleanString(255), nullable=False),
     Column("flavor_id", CleanString(64), nullable=False),
     Column("memory_mib", Integer, nullable=False),
     Column("cpus", Integer, nullable=False),
+    Column("metadata", CleanJson),
+    # The key pair that was asked for: a copy, since the pair may be deleted.
+    Column("key_name", CleanString(255)),
+    Column("public_key", CleanText),
+    # In base64, as it was sent.
+    Column("user_data", CleanText),
+    Column("config_drive", Boolean),
     # The daemon whose hypervisor runs it.
     Column("daemon", CleanString(64)),
     *_life(),
@@ -298,6 +313,20 @@ volume_types = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", CleanString(255), nullable=False, unique=True),
     Column("extra_specs", CleanJson, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+keypairs = Table(
+    "keypairs",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", CleanString(255), nullable=False),
+    Column("user", CleanString(255), nullable=False),
+    Column("name", CleanString(255), nullable=False),
+    Column("fingerprint", CleanString(64), nullable=False),
+    Column("public_key", CleanText, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("tenant", "user", "name"),
     sqlite_autoincrement=True,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -10,8 +11,8 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from bootvol.errors import ServerNotFound
 from bootvol.lifecycle import Status
-from bootvol.model import Server
-from bootvol.store.schema import attachments, servers
+from bootvol.model import PublicKey, Server
+from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.states import error_of
 
 #: The largest id that a database may ever have given.
@@ -20,7 +21,13 @@ _LARGEST = 2**31 - 1
 
 def add(connection: Connection, server: Server) -> Server:
     """Insert ``server``, whose own id is ignored; return it with the id it got."""
-    values = attrs.asdict(server, filter=attrs.filters.exclude("id", "error"), recurse=False)
+    values = attrs.asdict(
+        server, filter=attrs.filters.exclude("id", "error", "key", "volumes"), recurse=False
+    )
+    values["updated_at"] = server.updated_at or server.created_at
+    values["metadata"] = dict(server.metadata)
+    if server.key is not None:
+        values |= {"key_name": server.key.name, "public_key": server.key.text}
     added = insert(servers).values(values).returning(servers.c.id)
     return attrs.evolve(server, id=connection.execute(added).scalar_one())
 
@@ -41,15 +48,37 @@ def get(connection: Connection, tenant: str, server_id: str, *, lock: bool = Fal
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise ServerNotFound(server_id)
-    return of_row(row)
+    return _with_volumes(connection, [of_row(row)])[0]
 
 
-def listed(
-    connection: Connection, tenant: str, *, limit: int | None = None, offset: int = 0
-) -> Sequence[Server]:
+def listed(connection: Connection, tenant: str) -> Sequence[Server]:
     """Return a tenant's servers, the newest first (reference, section 2.4)."""
     query = select(servers).where(servers.c.tenant == tenant).order_by(servers.c.id.desc())
-    return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+    return _with_volumes(connection, [of_row(row) for row in connection.execute(query)])
+
+
+def _with_volumes(connection: Connection, found: Sequence[Server]) -> Sequence[Server]:
+    """Return servers with the ids of their volumes, ascending."""
+    query = (
+        select(attachments.c.hosted, volumes.c.id, volumes.c.uuid)
+        .join(volumes)
+        .where(attachments.c.hosted.in_([each.id for each in found]))
+        .order_by(volumes.c.id)
+    )
+    theirs: dict[int, list[tuple[int, str]]] = {}
+    for row in connection.execute(query):
+        theirs.setdefault(row.hosted, []).append((row.id, row.uuid))
+    return [attrs.evolve(each, volumes=tuple(theirs.get(each.id, ()))) for each in found]
+
+
+def change(connection: Connection, server_id: int, now: datetime, **values: Any) -> None:
+    """Change what callers may change of a server.
+
+    :param values: by the names of columns.
+    """
+    connection.execute(
+        update(servers).where(servers.c.id == server_id).values(updated_at=now, **values)
+    )
 
 
 def count(connection: Connection, tenant: str) -> int:
@@ -86,4 +115,9 @@ def of_row(row: Row[Any]) -> Server:
         cpus=row.cpus,
         daemon=row.daemon,
         error=error_of(row),
+        updated_at=row.updated_at,
+        metadata=row.metadata or {},
+        key=PublicKey(row.key_name, row.public_key) if row.key_name is not None else None,
+        user_data=row.user_data,
+        config_drive=bool(row.config_drive),
     )

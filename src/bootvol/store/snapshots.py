@@ -64,4 +64,6 @@ def of_row(row: Row[Any]) -> Snapshot:
         display_name=row.display_name,
         display_description=row.display_description,
         error=error_of(row),
+        uuid=row.uuid,
+        volume_uuid=row.volume_uuid,
     )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, text
 from bootvol.errors import VolumeNotFound
 from bootvol.lifecycle import Status
 from bootvol.model import Attachment, Usage, Volume
-from bootvol.store.schema import attachments, volumes
+from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.states import error_of
 
 #: In these a server has the volume; in any other it may be promised to one at most.
@@ -81,8 +81,12 @@ def take_turns(connection: Connection, tenant: str) -> None:
 def _shown() -> Select[Any]:
     """Return the query for volumes as callers see them: with what they are attached to."""
     return select(
-        volumes, attachments.c.server_id, attachments.c.device, attachments.c.delete_on_termination
-    ).select_from(volumes.outerjoin(attachments))
+        volumes,
+        attachments.c.server_id,
+        attachments.c.device,
+        attachments.c.delete_on_termination,
+        servers.c.uuid.label("server_uuid"),
+    ).select_from(volumes.outerjoin(attachments).outerjoin(servers))
 
 
 def of_row(row: Row[Any]) -> Volume:
@@ -104,8 +108,14 @@ def of_row(row: Row[Any]) -> Volume:
         display_name=row.display_name,
         display_description=row.display_description,
         metadata=row.metadata,
-        attachments=(Attachment(row.id, row.server_id, row.device, row.delete_on_termination),)
-        if attached
-        else (),
+        attachments=(_attachment(row),) if attached else (),
         error=error_of(row),
+        uuid=row.uuid,
+        snapshot_uuid=row.snapshot_uuid,
+    )
+
+
+def _attachment(row: Row[Any]) -> Attachment:
+    return Attachment(
+        row.id, row.server_id, row.device, row.delete_on_termination, row.uuid, row.server_uuid
     )
