@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import time
@@ -14,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from demo.bootdisk import HELLO, disk
 
-from tests.processes import Process, process
+from tests.processes import BIN, Process, process
 
 #: What a machine runs into that finds nothing to boot; it then waits.
 NOTHING = "No bootable device."
@@ -67,6 +69,24 @@ def test_a_volume_is_its_machines_until_that_ends(daemon: Process, how: signal.S
     assert machine.returncode == 128 + how
     assert "free it with `bootvol volume detach 1`" in told
     assert daemon.get("os-volumes/1")["volume"]["status"] == "available"
+
+
+def test_the_terminal_is_closed(daemon: Process) -> None:
+    """On a terminal the guest has its console: Ctrl-C is the guest's; that it is closed, ours."""
+    env = {**os.environ, "BOOTVOL_ENDPOINT": daemon.base, "BOOTVOL_TOKEN": "root"}
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execve(BIN / "bootvol", ["bootvol", "volume", "boot", "1"], env)
+    try:
+        shown = b""
+        while NOTHING.encode() not in shown:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        assert daemon.statuses() == ["in-use"]
+    finally:
+        os.close(terminal)
+    os.waitpid(pid, 0)
+    assert set(daemon.until_settled()) == {"available"}
 
 
 def test_a_command_that_is_killed(daemon: Process) -> None:

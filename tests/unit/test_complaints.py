@@ -28,6 +28,16 @@ STALE = [
             f"To mend it, run:\nqemu-img check -r all {PATH}\n",
             "The file the image is odd",
         ),
+        (
+            "qemu-img: Could not open 'driver=vpc,force_size_calc=current_size,file.driver=file,"
+            "file.filename=/proc/self/fd/4': Incorrect header checksum",
+            "Incorrect header checksum",
+        ),
+        (
+            "qemu-nbd: Disconnect client, due to: Failed to send reply: reading from file failed:"
+            " Input/output error",
+            "Input/output error",
+        ),
         ("ERROR cluster 0 refcount=1 reference=2", "cluster 0 refcount=1 reference=2"),
         ("", "exit code 1"),
     ],

@@ -82,7 +82,7 @@ def check_config(file: Path, on_machine: bool) -> None:
 
         found = machine.examine(config, reactor)
         for each in found:
-            click.echo(each.line, err=True)
+            show.tell(each.line)
         if any(each.fatal for each in found):
             raise CommandFailed(f"{file}: the daemon would not start on this machine")
     show.line(f"{file}: ok")

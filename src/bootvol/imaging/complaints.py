@@ -23,8 +23,11 @@ _REFCOUNTS: Final = re.compile(
 _COMPLAINT: Final = re.compile(r"ERROR|qemu-\w+:")
 #: What they call the image, in the sandbox: a name that is nobody's.
 _NAME: Final = r"'?/proc/self/fd/\d+'?"
+#: What they say before a reason: who complains, and of what attempt (of a vhd, with all options).
 _PREFIXES: Final = re.compile(
-    rf"qemu-\w+: |(?:Could not open|Failed to blk_new_open) {_NAME}: |ERROR:? "
+    r"qemu-\w+: |ERROR:? "
+    r"|(?:Could not open|Failed to blk_new_open) '[^']*/proc/self/fd/\d+[^']*': "
+    r"|Disconnect client, due to: |Failed to send reply: |reading from file failed: "
 )
 
 

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from bootvol.cli.check.configured import CONFIG, IMAGE, KIND, NAME, TOKEN
+from bootvol.cli.text import lines
 
 
 @attrs.define(eq=False)  # pytest wants to hash it
@@ -53,7 +54,7 @@ def _without_token(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{lines(text)}\n")
     sys.stdout.flush()
 
 
