@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
 
-from bootvol.devices import OpenDevice
+from bootvol.devices import OpenDevice, extents
 from bootvol.errors import BackendFailed, NoSpace
 from bootvol.testing.backends import noise, read_from
 from bootvol.threads import Threads
@@ -57,3 +58,90 @@ async def test_what_is_read_comes_from_the_device(
         mounted.device.break_after(0)
         assert await read_from(reader, 0, MIB) == noise(MIB)
         await reader.close()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+@ensureDeferred
+async def test_a_file_system_knows_its_zeros(tmp_path: Path, threads: Threads, kind: str) -> None:
+    """Also before anything is on the disk, what is preallocated, and at the file's end."""
+    with disk(tmp_path / "mounted", 512 * MIB, kind) as mounted:
+        path = mounted.folder / "volume"
+        size = 100 * MIB + 777
+        expected = bytearray(size)
+        with path.open("w+b", buffering=0) as file:
+            file.truncate(size)
+            os.posix_fallocate(file.fileno(), 40 * MIB, 20 * MIB)
+            with mmap.mmap(file.fileno(), size) as mapped:
+                # Where there was a hole, in what is preallocated, and over the last bytes.
+                for place, length in ((9 * MIB + 5, 3), (50 * MIB, MIB), (size - 3, 3)):
+                    mapped[place : place + length] = noise(length)
+                    expected[place : place + length] = noise(length)
+                found = _told(file.fileno(), 0, size)
+                _check_told(found, expected)
+                assert sum(count for _, count, zero in found if zero) > 90 * MIB
+            os.pwrite(file.fileno(), noise(MIB), 70 * MIB)
+            expected[70 * MIB : 71 * MIB] = noise(MIB)
+            _check_told(_told(file.fileno(), 0, size), expected)
+            # What lies beyond the end is for the reader to find out.
+            file.truncate(80 * MIB)
+            assert _told(file.fileno(), 70 * MIB, 20 * MIB)[-1] == (80 * MIB, 10 * MIB, False)
+            assert _told(file.fileno(), 90 * MIB, MIB) == [(90 * MIB, MIB, False)]
+            file.truncate(0)
+            assert _told(file.fileno(), 0, MIB) == [(0, MIB, False)]
+
+
+def _told(descriptor: int, offset: int, length: int) -> list[tuple[int, int, bool]]:
+    """Return what is told of a file: from where, how many bytes, and whether they are zeros."""
+    found, end = [], offset + length
+    while offset < end:
+        for extent in extents(descriptor, offset, end - offset):
+            found.append((offset, extent.length, extent.zero))
+            offset += extent.length
+    assert offset == end
+    return found
+
+
+def _check_told(found: list[tuple[int, int, bool]], expected: bytearray) -> None:
+    for at, length, zero in found:
+        assert not (zero and any(expected[at : at + length]))
+
+
+@ensureDeferred
+async def test_a_map_of_many_pieces_is_told_in_parts(tmp_path: Path) -> None:
+    expected = bytearray(16 * MIB)
+    with (tmp_path / "file").open("w+b", buffering=0) as file:
+        file.truncate(len(expected))
+        for place in range(0, len(expected), 2 * BLOCK):
+            os.pwrite(file.fileno(), b"x", place)
+            expected[place] = 1
+        assert len(extents(file.fileno(), 0, len(expected))) <= 1025
+        found = _told(file.fileno(), 0, len(expected))
+        assert len(found) == len(expected) // BLOCK
+        _check_told(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+@ensureDeferred
+async def test_zeroing_gives_space_back(tmp_path: Path, threads: Threads, kind: str) -> None:
+    with disk(tmp_path / "mounted", 512 * MIB, kind) as mounted:
+        path = mounted.folder / "volume"
+        expected = bytearray(noise(64 * MIB))
+        path.write_bytes(expected)
+        device = OpenDevice.to_write(threads, os.open(path, os.O_RDWR))
+        for start, end in ((MIB + BLOCK, 61 * MIB), (62 * MIB + 512, 63 * MIB + 7 * 512)):
+            await device.zero(start, end - start)
+            expected[start:end] = bytes(end - start)
+        await device.flush()
+        assert path.stat().st_blocks * 512 < 5 * MIB
+        assert await read_from(device, 0, 64 * MIB) == expected
+        # Beyond the end, as writing does it.
+        await device.zero(63 * MIB, 2 * MIB)
+        await device.close()
+        expected[63 * MIB :] = bytes(2 * MIB)
+        assert path.read_bytes() == expected
+
+
+@ensureDeferred
+async def test_a_device_does_not_tell(tmp_path: Path) -> None:
+    with block_device(tmp_path / "disk", 4 * MIB) as device, device.path.open("rb") as opened:
+        assert _told(opened.fileno(), MIB, 3 * MIB) == [(MIB, 3 * MIB, False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs
 
 from bootvol.errors import ImageNotFound, SourceFailed
-from bootvol.interfaces import IFileStream, IImageStream
+from bootvol.interfaces import IFileStream, IImageStream, ISparseStream
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import CALLER, read_all
 from bootvol.threads import Threads
@@ -109,3 +110,46 @@ async def test_the_last_good_index_serves_for_an_hour(
     assert failed.value.message == "Source images: index.toml is not valid."
     index.write_text('[[images]]\nid = "5"\nfile = "disk"\n')
     assert [each.id for each in await source.images(CALLER)] == ["5"]
+
+
+async def sparse(folder: Path, threads: Threads) -> IImageStream:
+    """Return the stream of an image that is a hole but for its ends; the first has been read."""
+    with (folder / "disk").open("wb") as file:
+        file.write(CONTENT)
+        file.seek(8 * len(CONTENT))
+        file.write(CONTENT)
+    source = DirectorySource("images", folder, threads)
+    stream = await source.open(await source.find(CALLER, "disk"))
+    await stream.read_into(memoryview(bytearray(len(CONTENT))))
+    return stream
+
+
+@pytest.mark.parametrize("size", [0, len(CONTENT), 2 * len(CONTENT), 9 * len(CONTENT) - 1])
+@ensureDeferred
+async def test_an_image_that_is_cut_in_a_hole(tmp_path: Path, threads: Threads, size: int) -> None:
+    stream = await sparse(tmp_path, threads)
+    end = 9 * len(CONTENT)
+    told = await ISparseStream(stream).extents(len(CONTENT), end - len(CONTENT))
+    assert told[0].zero
+    os.truncate(tmp_path / "disk", size)
+    # By what was told before; what is told now knows no zeros behind the end.
+    again = await ISparseStream(stream).extents(max(size, len(CONTENT)), 1)
+    assert not again[0].zero
+    ISparseStream(stream).skip(told[0].length)
+    with pytest.raises(SourceFailed, match="was written to while it was read"):
+        await read_all(stream, 65536)
+
+
+@ensureDeferred
+async def test_a_hole_that_is_filled_while_it_is_passed_over(
+    tmp_path: Path, threads: Threads
+) -> None:
+    stream = await sparse(tmp_path, threads)
+    (hole, *_) = await ISparseStream(stream).extents(len(CONTENT), 8 * len(CONTENT))
+    assert hole.zero
+    with (tmp_path / "disk").open("r+b") as file:
+        file.seek(4 * len(CONTENT))
+        file.write(CONTENT)
+    ISparseStream(stream).skip(hole.length)
+    with pytest.raises(SourceFailed, match="was written to while it was read"):
+        await read_all(stream, 65536)

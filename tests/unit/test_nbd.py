@@ -12,6 +12,7 @@ import pytest
 
 from bootvol.errors import ImageCorrupt
 from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdSilent
+from bootvol.model import Extent
 
 GREETING = b"NBDMAGICIHAVEOPT\0\3"
 SIZE = 4096
@@ -176,3 +177,74 @@ def test_a_server_that_is_silent() -> None:
         with pytest.raises(NbdSilent):
             connection.negotiate()
         connection.close()
+
+
+def status(*extents: tuple[int, int], context: int = CONTEXT) -> bytes:
+    """Return a part that says where zeros are: lengths and flags."""
+    told = b"".join(struct.pack(">II", *each) for each in extents)
+    return chunk(0, 5, struct.pack(">I", context) + told)
+
+
+def test_a_server_tells_where_zeros_are() -> None:
+    replies = (status((1024, 0), (512, 3)), status((512, 2), (4096, 1)), DONE)
+    with server(GREETING, AGREED, *replies) as connection:
+        connection.negotiate()
+        assert connection.extents(0, SIZE) == [
+            Extent(1024, zero=False),
+            Extent(512, zero=True),
+            Extent(512, zero=True),
+            # What is a hole need not be zeros, and the last one may reach beyond.
+            Extent(4096, zero=False),
+        ]
+
+
+def test_what_was_asked_for_ahead_is_not_mistaken_for_something_else() -> None:
+    half = SIZE // 2
+    ahead = (data(half, b"x" * half), DONE)
+    replies = (data(0, b"a" * half), DONE, *ahead, status((half, 2)), DONE)
+    with server(GREETING, AGREED, *replies, data(100, b"b" * 10), DONE) as connection:
+        connection.negotiate()
+        target = memoryview(bytearray(half))
+        connection.read(0, target)
+        assert bytes(target) == b"a" * half
+        assert connection.extents(half, half) == [Extent(half, zero=True)]
+        connection.read(100, target[:10])
+        assert bytes(target[:10]) == b"b" * 10
+
+
+def test_a_server_that_tells_nothing() -> None:
+    refused = option(10, 1 << 31 | 1) + AGREED[len(option(8, 1)) + len(MAPPED) :]
+    for answer in (refused, option(10, 1) + AGREED[len(option(8, 1)) + len(MAPPED) :]):
+        with server(GREETING, option(8, 1), answer, data(0, b"a" * SIZE), DONE) as connection:
+            connection.negotiate()
+            assert connection.extents(0, SIZE) == [Extent(SIZE, zero=False)]
+            assert read(connection) == b"a" * SIZE
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        DONE,
+        bytes(20),
+        status(),
+        status((0, 2)),
+        status((SIZE, 2), context=CONTEXT + 1),
+        chunk(0, 5, bytes(11)),
+        chunk(0, 5, struct.pack(">I", CONTEXT) + bytes(9)),
+        struct.pack(">IHHQI", 0x668E33EF, 0, 5, 0, 2**31 - 4),
+    ],
+    ids=range(9),
+)
+def test_what_does_not_tell_where_zeros_are(reply: bytes) -> None:
+    with server(GREETING, AGREED, reply) as connection:
+        connection.negotiate()
+        with pytest.raises(NbdFailed):
+            connection.extents(0, SIZE)
+
+
+def test_zeros_that_cannot_be_told() -> None:
+    with server(GREETING, AGREED, chunk(1, 1 << 15 | 1, bytes(6))) as connection:
+        connection.negotiate()
+        with pytest.raises(ImageCorrupt, match="at byte 512 of its disk"):
+            connection.extents(512, 512)
