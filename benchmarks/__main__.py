@@ -22,6 +22,7 @@ from tests.processes import process
 
 from benchmarks import reads
 from benchmarks.bench import CONFIG, NO_CACHE, RUNS, Bench, Taken, Watch, compare
+from benchmarks.holes import on_holes
 from benchmarks.images import GIB, MIB, SIZE, XZ_SIZE, make_images
 from benchmarks.lvm import on_lvm
 from benchmarks.nginx import nginx
@@ -124,6 +125,7 @@ def main() -> None:
                 imported, cloned = on_ceph(_fresh(folder), url)
                 rows += imported
                 rows.append(on_lvm(_fresh(folder), RUNS))
+                rows += on_holes(_fresh(folder), url)
                 more.append(("seconds to an image's second volume, RBD", cloned, "1"))
                 more.append(("p99 of GET during two imports", latency(bench), "25 ms"))
                 more.append(("blocks of a half-zero image", allocated(bench), "1.01"))
