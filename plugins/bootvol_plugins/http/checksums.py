@@ -19,9 +19,7 @@ _STRENGTH: Final = list(_BY_LENGTH.values())
 
 _HEX: Final = r"(?P<digest>[0-9A-Fa-f]{32,128})"
 #: ``sha256sum`` and its sisters; a backslash says that the name is escaped.
-_GNU: Final = re.compile(
-    rf"(?P<escaped>\\?)(?:(?P<tag>[A-Za-z0-9-]+):)?{_HEX}(?: [ *]|\t|\s+\*?)(?P<name>.+)"
-)
+_GNU: Final = re.compile(rf"(?P<escaped>\\?)(?:(?P<tag>[A-Za-z0-9-]+):)?{_HEX}\s+\*?(?P<name>\S.*)")
 #: ``sha256sum --tag``, BSD's ``sha256`` and ``openssl dgst``.
 _BSD: Final = re.compile(rf"(?P<escaped>\\?)(?P<tag>[A-Za-z0-9/-]+) ?\((?P<name>.+)\) ?= ?{_HEX}")
 _BARE: Final = re.compile(_HEX)

@@ -38,6 +38,7 @@ from twisted.web.iweb import (
 from zope.interface import Interface, implementer
 
 from bootvol.errors import SourceFailed
+from bootvol_plugins.http.heads import LONGEST, HeadTooLong, as_parsed, end_of, is_interim
 
 #: The most bytes that are received at a time: others of the reactor wait meanwhile.
 _AT_A_TIME: Final = 1024 * 1024
@@ -46,8 +47,6 @@ _AT_A_TIME: Final = 1024 * 1024
 _BODY_AT_A_TIME: Final = 256 * 1024
 _CHUNKS_AT_A_TIME: Final = 16 * 1024
 _HEAD_AT_A_TIME: Final = 4 * 1024
-#: The longest head of an answer, in bytes, with what has come of its body meanwhile.
-_LONGEST_HEAD: Final = 64 * 1024
 
 
 class IDirectReceiver(Interface):
@@ -185,12 +184,15 @@ class _Connection(ProtocolWrapper):
 
     Twisted bounds neither how many lines a head has, nor how long one is that is continued in
     others; and what it does with many lines that come at once takes the square of their length.
+    So it is given the lines one by one, when all of them have come, in a form that it takes.
 
     :ivar socket: what can be received from directly: nothing if that is encrypted.
     """
 
     socket: socket.socket | None = None
-    _head: int | None = 0
+    _head: bytearray | None = None
+    _before_body = 0
+    _too_long = False
 
     def connectionMade(self) -> None:
         """The connection is there."""
@@ -200,26 +202,50 @@ class _Connection(ProtocolWrapper):
         self._tcp.bufferSize = _HEAD_AT_A_TIME
         # The transport itself has none any more when it has been closed.
         self.socket = None if encrypted else outer.getHandle()
+        self._head = bytearray()
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
         """Something has come."""
-        if self._head is not None:
-            self._head += len(data)
-            if self._head > _LONGEST_HEAD:
-                self.abortConnection()
+        if self._head is None:
+            super().dataReceived(data)
+            return
+        self._head += data
+        self._before_body += len(data)
+        try:
+            if self._before_body > LONGEST:
+                raise HeadTooLong
+            self._pass_heads_on(self._head)
+        except HeadTooLong:
+            self._too_long = True
+            self._head.clear()
+            self.abortConnection()
+
+    def _pass_heads_on(self, come: bytearray) -> None:
+        """Give the parser each head that has come, and what follows the last one."""
+        while come and (end := end_of(come)) is not None:
+            head = bytes(come[:end])
+            del come[:end]
+            if not is_interim(head):
+                self._head = None
+            for line in as_parsed(head) if head else ():
+                super().dataReceived(line)
+            if self._head is None:
+                if come:
+                    super().dataReceived(bytes(come))
                 return
-        super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection has ended."""
-        if self._head is not None and self._head > _LONGEST_HEAD:
+        if self._too_long:
             reason = Failure(SourceFailed("the head of its answer is too long"))
+        elif self._head:
+            # It is to say that this is no whole answer.
+            super().dataReceived(bytes(self._head))
         super().connectionLost(reason)
 
     def body_begins(self, length: int | None) -> None:
-        """From now on all that comes is taken."""
-        self._head = None
+        """From now on larger pieces are taken."""
         # Chunks may be tiny, and then a large piece would keep the reactor for long.
         self._tcp.bufferSize = _CHUNKS_AT_A_TIME if length is None else _BODY_AT_A_TIME
 

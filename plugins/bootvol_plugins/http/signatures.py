@@ -18,7 +18,7 @@ ENDINGS: Final = (".gpg", ".sign", ".asc", ".sig")
 
 CLEARSIGNED: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _ARMOUR: Final = re.compile(
-    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)\r?\n\r?\n(.*?)"
+    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(?:[^\r\n]+\r?\n)*\r?\n(.*?)"
     rb"(?:\r?\n=[A-Za-z0-9+/]{4})?\r?\n-----END PGP PUBLIC KEY BLOCK-----",
     re.DOTALL,
 )
@@ -105,4 +105,4 @@ def _binary(keys: bytes) -> bytes:
     """Return keys as gpgv reads them (RFC 9580, section 6)."""
     if not keys.lstrip().startswith(_BEGINS):
         return keys
-    return b"".join(base64.b64decode(body) for _, body in _ARMOUR.findall(keys))
+    return b"".join(base64.b64decode(body) for body in _ARMOUR.findall(keys))

@@ -22,7 +22,6 @@ from bootvol_plugins.http.lists import Lists
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.proxy import ProxiedAgent
 from bootvol_plugins.http.ranges import (
-    Part,
     is_at_end,
     part_of,
     rest,
@@ -37,11 +36,11 @@ from bootvol_plugins.http.urls import Refused, joined, lies_under, name_of, pars
 _MOST_REDIRECTS: Final = 50
 #: Those may take so many times as long as one answer.
 _ALL_ANSWERS: Final = 3
-#: The answers that have a file as a whole: 203 is of a proxy that changed something about it.
-_WHOLE: Final = frozenset({200, 203})
+#: Answers that have no file in them, or a part, though they are of success.
+_NOT_WHOLE: Final = frozenset({204, 205, 206})
 _MISSING: Final = frozenset({404, 410})
 #: What a server says that refuses a request whether it asks for a part or not.
-_FINAL: Final = _WHOLE | _MISSING | {429, 503}
+_REFUSED_ANYWAY: Final = _MISSING | {429, 503}
 #: The part that is asked for to learn of an image: HEAD is what servers get wrong.
 _FIRST_BYTE: Final = Headers({"Range": ["bytes=0-0"]})
 
@@ -112,7 +111,8 @@ class HttpSource:
         except NoAnswer:
             response = await self._ask(url)
         part = part_of(response)
-        if response.code not in _FINAL and (part is None or part.start or part.size is None):
+        final = _is_whole(response) or response.code in _REFUSED_ANYWAY
+        if not final and (part is None or part.start or part.size is None):
             stop(response)
             response = await self._ask(url)
             part = part_of(response)
@@ -131,53 +131,63 @@ class HttpSource:
         url = parse(image.id)
         if not lies_under(url, self._allow):
             raise SourceRefused("The operator no longer allows images from there.")
-        if offset and validator:
-            stream = await self._rest(url, image, offset, validator)
-            if stream is not None:
-                return stream
-        return await self._opened(await self._ask(url), url, image)
-
-    async def _rest(
-        self, url: DecodedURL, image: Image, offset: int, validator: str
-    ) -> IImageStream | None:
-        """Open what follows ``offset``; None where it has to be asked for from the first byte.
-
-        With a stated digest that decides in the end whether the parts are of one image: its
-        server need not know them by a validator, and may be another mirror each time.
-        """
+        if not offset or not validator:
+            return await self._opened(await self._ask(url), url, image)
+        # With a stated digest that decides in the end whether the parts are of one image: its
+        # server need not know them by a validator, and may be another mirror each time.
         condition = None if validator == _proof(image.digest) else validator
-        at = offset
-        response = await self._ask(url, rest(at, condition))
-        if is_at_end(response, offset):
-            # Of the last byte it says more.
-            stop(response)
-            at -= 1
-            response = await self._ask(url, rest(at, condition))
-        if (
-            condition is not None
-            and response.code in _WHOLE
-            and validator_of(response) == validator
-            and states_ranges(response)
-        ):
-            # The same image, so the condition held: it is If-Range that this server does not know.
-            stop(response)
-            response = await self._ask(url, rest(at))
-        same = condition is None or validator_of(response) == validator
-        part = part_of(response)
-        if part is None and response.code in _WHOLE and encoding_of(response) is None:
-            if not same:
-                return await self._opened(response, url, image)
-            part = Part(0, 0, _length(response))
-        elif part is None or not same or encoding_of(response) is not None:
-            stop(response)
-            return None
-        size = part.size or image.size_bytes
-        if part.start > offset or (size is None and image.digest is None):
-            stop(response)
-            return None
-        return BodyStream(
-            response, self._reactor, self._stall, size, offset, validator, offset - part.start
+        response = await self._asked_for_rest(url, offset, condition)
+        part = None if response is None else part_of(response)
+        if response is None or not (part or _is_whole(response)):
+            # It knows no parts, or there is none like this: it may have the whole.
+            if response is not None:
+                stop(response)
+            response, part = await self._ask(url), None
+        size = _length(response) if part is None else part.size or image.size_bytes
+        start = 0 if part is None else part.start
+        goes_on = (
+            (condition is None or validator_of(response) == condition)
+            and encoding_of(response) is None
+            and start <= offset
+            and (part is None or size is not None or image.digest is not None)
         )
+        if goes_on and (part is not None or _is_whole(response)):
+            return BodyStream(
+                response, self._reactor, self._stall, size, offset, validator, offset - start
+            )
+        if part is not None:
+            stop(response)
+            response = await self._ask(url)
+        return await self._opened(response, url, image)
+
+    async def _asked_for_rest(
+        self, url: DecodedURL, offset: int, condition: str | None
+    ) -> IResponse | None:
+        """Return the answer to the question for what follows ``offset``; None if there is none.
+
+        :param condition: the validator that the image must still have.
+        """
+        at = offset
+        try:
+            response = await self._ask(url, rest(at, condition))
+            if is_at_end(response, offset):
+                # Of the last byte it says more.
+                stop(response)
+                at -= 1
+                response = await self._ask(url, rest(at, condition))
+            if (
+                condition is not None
+                and _is_whole(response)
+                and validator_of(response) == condition
+                and states_ranges(response)
+            ):
+                # The same image, so the condition held: it is If-Range that this server does not
+                # know.
+                stop(response)
+                response = await self._ask(url, rest(at))
+        except NoAnswer:
+            return None
+        return response
 
     async def _list(self, url: DecodedURL) -> BodyStream:
         """Open a list of digests."""
@@ -214,9 +224,12 @@ class HttpSource:
             raise ImageNotFound(url.to_text())
         self._client.check_passing(response, url.host)
         part = part_of(response)
+        if response.code == 206 and not response.headers.hasHeader(b"content-range"):
+            # Nobody asked for a part.
+            return
         if part is not None and part.start == 0 and part.end == part.size:
             return
-        if response.code not in _WHOLE:
+        if not _is_whole(response):
             raise SourceRefused(f"{url.host} answers {response.code}.")
 
     async def _ask(self, url: DecodedURL, headers: Headers | None = None) -> IResponse:
@@ -256,6 +269,11 @@ def _agent(
         return ProxiedAgent(reactor, options.proxy, policy, tls, options.timeout)
     endpoints = CheckedEndpoints(reactor, policy, tls, options.timeout, name)
     return DirectAgent(reactor, endpoints)
+
+
+def _is_whole(response: IResponse) -> bool:
+    """Tell whether an answer has a file as a whole, as curl takes it."""
+    return 200 <= response.code < 300 and response.code not in _NOT_WHOLE
 
 
 def _location(response: IResponse) -> str | None:

@@ -1,0 +1,342 @@
+"""A web server with other servers' habits: what is unusual about its answers, curl copes with.
+
+The first part of the path says which habit, so one server serves every test::
+
+    listening = reactor.listenTCP(0, Habits(content), interface="127.0.0.1")
+    source.open(image of f"http://127.0.0.1:{listening.getHost().port}/folded/disk.raw")
+
+Each name in :data:`HABITS` stands for a function that is given a request and returns the bytes of
+the answer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import attrs
+from backports import zstd
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+
+from bootvol.testing.answers import NO_LENGTH, Asked, answer, right
+
+Habit: TypeAlias = Callable[[Asked], bytes]
+
+HABITS: Final[dict[str, Habit]] = {}
+
+
+def _habit(name: str) -> Callable[[Habit], Habit]:
+    def register(function: Habit) -> Habit:
+        HABITS[name] = function
+        return function
+
+    return register
+
+
+def _always(name: str, make: Habit) -> None:
+    HABITS[name] = make
+
+
+# --- HEAD ----------------------------------------------------------------------------------------
+
+for _code in (400, 401, 403, 404, 405, 406, 500, 501, 503):
+    _always(
+        f"head-{_code}",
+        lambda asked, code=_code: (  # type: ignore[misc]
+            answer(b"", status=f"{code} No") if asked.method == "HEAD" else right(asked)
+        ),
+    )
+_always("head-closes", lambda asked: b"" if asked.method == "HEAD" else right(asked))
+_always(
+    "head-lies",
+    lambda asked: answer(b"", length=2**40) if asked.method == "HEAD" else right(asked),
+)
+
+# --- Range ---------------------------------------------------------------------------------------
+
+for _code in (400, 403, 416, 500, 501):
+    _always(
+        f"range-{_code}",
+        lambda asked, code=_code: (  # type: ignore[misc]
+            answer(b"", status=f"{code} No") if asked.range else right(asked)
+        ),
+    )
+_always("range-closes", lambda asked: b"" if asked.range else right(asked))
+_always("range-ignored", lambda asked: answer(asked.content, 'ETag: "e"'))
+_always("range-star", lambda asked: right(asked).replace(b"/%d\r" % len(asked.content), b"/*\r"))
+_always("whole-as-206", lambda asked: right(attrs.evolve(asked, headers={"range": "bytes=0-"})))
+
+
+@_habit("range-early")
+def _range_early(asked: Asked) -> bytes:
+    """Send parts from where a block begins."""
+    if asked.range is None:
+        return right(asked)
+    start = asked.range[0] // 4096 * 4096
+    return right(attrs.evolve(asked, headers={"range": f"bytes={start}-"}))
+
+
+@_habit("range-multipart")
+def _range_multipart(asked: Asked) -> bytes:
+    """Send the one part as one of several."""
+    if asked.range is None:
+        return right(asked)
+    start, end = asked.range
+    part = f"--b\r\nContent-Range: bytes {start}-{end - 1}/{len(asked.content)}\r\n\r\n".encode()
+    body = part + asked.content[start:end] + b"\r\n--b--\r\n"
+    kind = "Content-Type: multipart/byteranges; boundary=b"
+    return answer(body, kind, 'ETag: "e"', status="206 Partial Content")
+
+
+@_habit("range-unless-if")
+def _range_unless_if(asked: Asked) -> bytes:
+    """Send parts, but not under a condition."""
+    if "if-range" in asked.headers:
+        return answer(asked.content, 'ETag: "e"', "Accept-Ranges: bytes")
+    return right(asked)
+
+
+@_habit("mirrors")
+def _mirrors(asked: Asked) -> bytes:
+    """Be another mirror each time, with ETags of its own."""
+    etag = f'"{asked.times}"'
+    if asked.headers.get("if-range", etag) != etag:
+        return answer(asked.content, f"ETag: {etag}")
+    return right(asked).replace(b'"e"', etag.encode())
+
+
+_always("weak", lambda asked: right(asked).replace(b'"e"', b'W/"e"'))
+_always("no-validator", lambda asked: right(asked).replace(b'ETag: "e"\r\n', b""))
+_always("odd-etag", lambda asked: right(asked).replace(b'"e"', b"e"))
+
+# --- where a body ends ---------------------------------------------------------------------------
+
+_always("http-1.0", lambda asked: answer(asked.content, version="HTTP/1.0"))
+_always("until-close", lambda asked: answer(asked.content, length=NO_LENGTH))
+_always(
+    "until-close-1.0",
+    lambda asked: answer(asked.content, length=NO_LENGTH, version="HTTP/1.0"),
+)
+_always(
+    "until-close-gz",
+    lambda asked: answer(gzip.compress(asked.content, 1), length=NO_LENGTH),
+)
+_always(
+    "same-length-twice",
+    lambda asked: answer(asked.content, f"Content-Length: {len(asked.content)}"),
+)
+_always("more-than-stated", lambda asked: answer(asked.content + b"?", length=len(asked.content)))
+
+
+def _chunks(content: bytes, extension: str = "", trailer: str = "") -> bytes:
+    pieces = [content[at : at + 50_000] for at in range(0, len(content), 50_000)]
+    chunks = [b"%x%b\r\n%b\r\n" % (len(each), extension.encode(), each) for each in pieces]
+    return b"".join(chunks) + f"0\r\n{trailer}\r\n".encode()
+
+
+@_habit("chunked")
+def _chunked(asked: Asked) -> bytes:
+    """Send chunks."""
+    return answer(_chunks(asked.content), "Transfer-Encoding: chunked", length=NO_LENGTH)
+
+
+@_habit("chunked-with-more")
+def _chunked_with_more(asked: Asked) -> bytes:
+    """Send chunks with extensions, and a trailer."""
+    body = _chunks(asked.content, ";a=b", "X-Digest: x\r\n")
+    return answer(body, "transfer-encoding: Chunked", length=NO_LENGTH)
+
+
+@_habit("chunked-and-length")
+def _chunked_and_length(asked: Asked) -> bytes:
+    """State a length beside chunks: it does not count (RFC 9112, section 6.3)."""
+    return answer(_chunks(asked.content), "Transfer-Encoding: chunked", length=7)
+
+
+# --- Content-Encoding ----------------------------------------------------------------------------
+
+
+@_habit("names-its-gzip")
+def _names_its_gzip(asked: Asked) -> bytes:
+    """State of a .gz how it is compressed anyway."""
+    return right(asked, "Content-Encoding: x-gzip", content=gzip.compress(asked.content, 1))
+
+
+@_habit("encodes")
+def _encodes(asked: Asked) -> bytes:
+    """Compress what is asked for as it is."""
+    return answer(gzip.compress(asked.content, 1), "Content-Encoding: gzip")
+
+
+@_habit("encodes-zstd")
+def _encodes_zstd(asked: Asked) -> bytes:
+    """The same, by zstd."""
+    return answer(zstd.compress(asked.content, 1), "Content-Encoding: zstd")
+
+
+@_habit("encodes-gz")
+def _encodes_gz(asked: Asked) -> bytes:
+    """Compress a .gz once more."""
+    once = gzip.compress(asked.content, 1)
+    return answer(gzip.compress(once, 1), "Content-Encoding: gzip")
+
+
+_always("encoded-not-at-all", lambda asked: right(asked, "Content-Encoding: gzip"))
+_always("encoded-somehow", lambda asked: right(asked, "Content-Encoding: aws-chunked,binary"))
+
+# --- redirects -----------------------------------------------------------------------------------
+
+
+def _away(location: str, status: str = "302 Found", *more: str, **kinds: Any) -> Habit:
+    """Return a habit: send each image elsewhere, but for one that has been sent there."""
+
+    def habit(asked: Asked) -> bytes:
+        if asked.name != "disk.raw":
+            return right(asked)
+        return answer(b"gone", f"Location: {location}", *more, status=status, **kinds)
+
+    return habit
+
+
+for _status in ("300 Choose", "301 Moved", "302 Found", "303 Other", "307 Still", "308 Gone"):
+    _always(f"redirect-{_status[:3]}", _away("/right/there.raw", _status))
+_always("redirect-relative", _away("there.raw"))
+_always("redirect-up", _away("../right/./there.raw"))
+_always("redirect-other-scheme-less", _away("//127.0.0.1:{port}/right/there.raw"))
+_always("redirect-whole", _away("HTTP://127.0.0.1:{port}/right/there.raw"))
+_always("redirect-fragment", _away("there.raw#there"))
+_always("redirect-spaces", _away("th ere.raw?a b=c d"))
+_always("redirect-utf-8", _away("th\u00e9re.raw".encode().decode("latin-1")))
+_always("redirect-latin-1", _away("th\u00e9re.raw"))
+_always("redirect-query", _away("/right/x?file=a/b:c+d&&e=="))
+_always("redirect-without-length", _away("there.raw", length=NO_LENGTH))
+_always("redirect-cookie", _away("there.raw", "302 Found", "Set-Cookie: a=b"))
+
+
+@_habit("redirect-often")
+def _redirect_often(asked: Asked) -> bytes:
+    """Send elsewhere 30 times."""
+    times = int(asked.path.partition("?")[2] or 0)
+    if times == 30:
+        return right(asked)
+    return answer(b"", f"Location: ?{times + 1}", "Connection: close", status="302 Found")
+
+
+# --- heads ---------------------------------------------------------------------------------------
+
+_always("right", right)
+_always("line-feeds", lambda asked: right(asked, line="\n"))
+_always("lower-case", lambda asked: _head(asked, bytes.lower))
+_always("upper-case", lambda asked: _head(asked, bytes.upper))
+_always("no-spaces", lambda asked: _head(asked, lambda head: head.replace(b": ", b":")))
+_always("tabs", lambda asked: _head(asked, lambda head: head.replace(b": ", b":\t ")))
+_always("folded", lambda asked: _head(asked, lambda head: head.replace(b"ETag: ", b"ETag:\r\n\t")))
+_always(
+    "length-list",
+    lambda asked: answer(
+        asked.content,
+        f"Content-Length: {len(asked.content)}, {len(asked.content)}",
+        length=NO_LENGTH,
+    ),
+)
+_always("very-long-header", lambda asked: right(asked, f"Set-Cookie: {'x' * 50_000}"))
+_always(
+    "very-long-head", lambda asked: right(asked, *(f"Set-Cookie: {'x' * 8_000}" for _ in range(20)))
+)
+_always(
+    "space-before-colon", lambda asked: _head(asked, lambda head: head.replace(b"ETag:", b"ETag :"))
+)
+_always("http-2-said", lambda asked: right(asked, version="HTTP/2"))
+_always("te-identity", lambda asked: right(asked, "Transfer-Encoding: identity"))
+_always("status-extra", lambda asked: right(asked, status="200  OK"))
+_always("206-of-all", lambda asked: answer(asked.content, status="206 Partial Content"))
+_always("created", lambda asked: answer(asked.content, status="201 Created"))
+_always("odd-success", lambda asked: answer(asked.content, status="299 Odd"))
+_always("no-reason", lambda asked: right(asked, status="200") if not asked.range else right(asked))
+_always("many-headers", lambda asked: right(asked, *(f"X-{each}: {each}" for each in range(900))))
+_always("long-header", lambda asked: right(asked, f"Set-Cookie: {'x' * 15_000}"))
+_always("other-bytes", lambda asked: right(asked, "Server: \xe9\xff"))
+_always("continue", lambda asked: b"HTTP/1.1 100 Continue\r\n\r\n" + right(asked))
+_always("hints", lambda asked: b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + right(asked))
+_always("keeps-alive", lambda asked: right(asked, "Connection: keep-alive", "Keep-Alive: max=9"))
+_always("not-authoritative", lambda asked: answer(asked.content, status="203 Transformed"))
+
+
+def _head(asked: Asked, change: Callable[[bytes], bytes]) -> bytes:
+    """Return a right answer whose headers have been changed; the first line stays."""
+    head, end, body = right(asked).partition(b"\r\n\r\n")
+    first, line, rest = head.partition(b"\r\n")
+    return first + line + change(rest) + end + body
+
+
+@_habit("wants-user-agent")
+def _wants_user_agent(asked: Asked) -> bytes:
+    """Refuse clients that do not say who they are, or what they take."""
+    if not asked.headers.get("user-agent") or not asked.headers.get("accept"):
+        return answer(b"", status="403 Forbidden")
+    return right(asked)
+
+
+class Habits(Factory):
+    """Serves one content in all the ways of :data:`HABITS`, and its digests beside it.
+
+    :ivar asked: every request.
+    :ivar lists: whether there is a SHA256SUMS beside each image.
+    """
+
+    noisy = False
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.asked: list[Asked] = []
+        self.lists = False
+        self.times: Counter[str] = Counter()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """See :meth:`twisted.internet.interfaces.IProtocolFactory.buildProtocol`."""
+        return _Connection(self)
+
+    def answer(self, method: str, path: str, headers: dict[str, str], port: int) -> bytes:
+        """Return what a request is answered."""
+        self.times[path] += 1
+        asked = Asked(method, path, headers, self.content, self.times[path])
+        self.asked.append(asked)
+        if asked.name == "SHA256SUMS" and self.lists:
+            return answer(f"{hashlib.sha256(self.content).hexdigest()}  disk.raw\n".encode())
+        habit = HABITS.get(path.split("/")[1])
+        if habit is None or "SUM" in path.upper() or re.search(r"\.(sha\d+|md5)$", path, re.I):
+            return answer(b"", status="404 Not Found")
+        return habit(asked).replace(b"{port}", b"%d" % port)
+
+
+class _Connection(Protocol):
+    """Reads one request, answers, and ends the connection: but where the answer speaks of more."""
+
+    transport: Any
+
+    def __init__(self, server: Habits) -> None:
+        self._server = server
+        self._head = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Some of a request has come."""
+        self._head += data
+        head, end, _ = self._head.partition(b"\r\n\r\n")
+        if not end:
+            return
+        self._head = b""
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, path, _version = first.split(" ")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
+        }
+        said = self._server.answer(method, path, headers, self.transport.getHost().port)
+        head, end, _ = said.partition(b"\r\n\r\n")
+        self.transport.write(head + end if method == "HEAD" else said)
+        if b"\r\nConnection: keep-alive" not in said:
+            self.transport.loseConnection()

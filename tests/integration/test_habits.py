@@ -1,0 +1,163 @@
+"""Habits of web servers: what curl fetches, the http source fetches."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.utils import getProcessOutputAndValue
+
+from bootvol.interfaces import IOpenEndedStream
+from bootvol.model import Image
+from bootvol.testing.backends import noise
+from bootvol.testing.habits import HABITS, Habits
+from bootvol.testing.sources import CALLER, read_all
+from bootvol.threads import Threads
+from bootvol_plugins.http.options import HttpOptions
+from bootvol_plugins.http.source import HttpSource
+from tests.daemons import reactor
+
+CONTENT: Final = noise(300_001)
+#: What images are called, but for ``disk.raw``.
+NAMES: Final = {
+    "names-its-gzip": "disk.raw.gz",
+    "encodes-gz": "disk.raw.gz",
+    "until-close-gz": "disk.raw.gz",
+}
+#: How curl is asked, where that takes more: it decodes only what it asked for.
+CURL: Final = {"encodes": ["--compressed"], "encodes-zstd": ["--compressed"]}
+#: Where the digest has to decide whether parts are of one image.
+BY_DIGEST: Final = ("mirrors", "weak", "no-validator", "odd-etag")
+
+
+@pytest.fixture
+def habits() -> Habits:
+    """What the server does."""
+    return Habits(CONTENT)
+
+
+@pytest.fixture
+def root(habits: Habits) -> Iterator[str]:
+    """The URL of the server, which runs."""
+    listening = reactor.listenTCP(0, habits, interface="127.0.0.1")
+    yield f"http://127.0.0.1:{listening.getHost().port}/"
+    pytest_twisted.blockon(listening.stopListening())
+
+
+def source(root: str, threads: Threads, **more: Any) -> HttpSource:
+    """Return a source that may ask there."""
+    options = HttpOptions(allow=[root], **{"checksums": "none", **more})
+    return HttpSource("web", options, reactor, threads)
+
+
+async def curl(url: str, *more: str) -> bytes:
+    """Return what curl fetches."""
+    options = ("--silent", "--show-error", "--fail", "--location", *more, url)
+    out, complaint, status = await getProcessOutputAndValue("curl", options)
+    assert status == 0, complaint
+    return bytes(out)
+
+
+async def fetched(web: HttpSource, url: str) -> tuple[Image, bytes]:
+    """Return what a source fetches, and what it said of it before."""
+    image = await web.find(CALLER, url)
+    return image, await read_all(await web.open(image), 65536)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+@ensureDeferred
+async def test_what_curl_fetches(habit: str, root: str, threads: Threads) -> None:
+    name = NAMES.get(habit, "disk.raw")
+    url = f"{root}{habit}/{name}"
+    image, content = await fetched(source(root, threads), url)
+    assert image.name == name
+    assert image.size_bytes in (None, len(content))
+    by_curl = await curl(url, *CURL.get(habit, []))
+    assert content == (gzip.decompress(by_curl) if habit == "encodes-gz" else by_curl)
+    assert (gzip.decompress(content) if name.endswith(".gz") else content) == CONTENT
+
+
+@pytest.mark.parametrize("habit", ["until-close", "until-close-1.0", "chunked", "until-close-gz"])
+@ensureDeferred
+async def test_whether_the_end_is_known(habit: str, root: str, threads: Threads) -> None:
+    web = source(root, threads)
+    stream = await web.open(await web.find(CALLER, f"{root}{habit}/disk.raw"))
+    assert IOpenEndedStream(stream).proven
+    await read_all(stream, 65536)
+    assert IOpenEndedStream(stream).proven is (habit == "chunked")
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [
+        *BY_DIGEST,
+        "right",
+        "range-ignored",
+        "range-star",
+        "range-early",
+        "range-multipart",
+        "range-unless-if",
+        "range-400",
+        "range-closes",
+        "encodes",
+        "until-close",
+        "chunked",
+        "redirect-302",
+    ],
+)
+@pytest.mark.parametrize("offset", [1, 5000, len(CONTENT) - 1, len(CONTENT)])
+@ensureDeferred
+async def test_going_on(
+    habit: str, offset: int, habits: Habits, root: str, threads: Threads
+) -> None:
+    """With a stated digest an import goes on wherever the server sends parts, or sends it all."""
+    habits.lists = True
+    web = source(root, threads, checksums="SHA256SUMS")
+    image = await web.find(CALLER, f"{root}{habit}/disk.raw")
+    assert image.digest is not None
+    assert image.digest.value == hashlib.sha256(CONTENT).hexdigest()
+    first = await web.open(image)
+    await first.close()
+    if habit == "encodes":
+        # Where parts of the encoded bytes are, nobody knows.
+        assert first.validator is None
+        return
+    assert first.validator == image.validator
+    stream = await web.open(image, offset, first.validator)
+    assert stream.offset == offset
+    assert stream.size in (None, len(CONTENT))
+    assert await read_all(stream, 4096) == CONTENT[stream.offset :]
+
+
+@pytest.mark.parametrize(
+    ("habit", "goes_on"),
+    [
+        ("right", True),
+        ("range-early", True),
+        ("range-star", True),
+        ("range-unless-if", True),
+        ("range-ignored", True),
+        ("range-closes", True),
+        ("range-416", True),
+        ("mirrors", False),
+        ("weak", False),
+    ],
+)
+@ensureDeferred
+async def test_going_on_without_a_digest(
+    habit: str, goes_on: bool, root: str, threads: Threads
+) -> None:
+    """The validator alone tells that it is the same image."""
+    web = source(root, threads)
+    image = await web.find(CALLER, f"{root}{habit}/disk.raw")
+    first = await web.open(image)
+    await first.close()
+    offset = 70_000
+    stream = await web.open(image, offset, first.validator or '"e"')
+    assert stream.offset == (offset if goes_on else 0)
+    assert await read_all(stream, 4096) == CONTENT[stream.offset :]
