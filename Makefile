@@ -31,11 +31,12 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 # What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
-# PostgreSQL, file systems to break, what a guest of our own is made of, a Ceph cluster, LVM and a
+# PostgreSQL, file systems to break, what a guest of our own is made of, curl and GnuPG to compare with,
+# a Ceph cluster, LVM and a
 # kernel to run it in.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
-	  mount grub-common grub-pc-bin qemu-block-extra $(CEPH) $(LVM)
+	  mount grub-common grub-pc-bin qemu-block-extra curl gnupg gpgv $(CEPH) $(LVM)
 	sh tests/guest/fetch.sh
 
 $(VENV)/bin/python:
