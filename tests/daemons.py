@@ -26,6 +26,7 @@ TENANT = "11692683195772"
 OTHER_TENANT = "22222222222222"
 
 _CONFIG = """\
+{top}
 [api]
 listen = ["tcp:{port}:interface=127.0.0.1"]
 
@@ -84,6 +85,7 @@ def configuration(
     backend: str = "",
     first: str = "",
     identity: str = STATIC,
+    top: str = "",
 ) -> str:
     """Return a daemon's configuration.
 
@@ -92,9 +94,10 @@ def configuration(
     :param backend: TOML that is added to the table of its backend.
     :param first: TOML of another backend, which new volumes are made on then.
     :param identity: TOML of the table ``[identity]``.
+    :param top: TOML that goes before all tables.
     """
     return _CONFIG.format(
-        port=port, more=more, state=state, backend=backend, first=first, identity=identity
+        port=port, more=more, state=state, backend=backend, first=first, identity=identity, top=top
     )
 
 

@@ -36,6 +36,7 @@ class Process:
     :param identity: TOML of the table ``[identity]``.
     :param state: TOML of its table ``[state]``.
     :param name: tells it from others in the same folder.
+    :param top: TOML that goes before all tables.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Process:
         identity: str = STATIC,
         state: str = EMBEDDED,
         name: str = "",
+        top: str = "",
     ) -> None:
         self.env = {**os.environ, **(env or {})}
         self.folder = folder
@@ -58,7 +60,7 @@ class Process:
         self.url = f"http://127.0.0.1:{self.port}"
         self.base = f"{self.url}/v1.1/{TENANT}"
         self.config = folder / f"twistd{name}.conf"
-        self.config.write_text(configuration(self.port, more, state, backend, first, identity))
+        self.config.write_text(configuration(self.port, more, state, backend, first, identity, top))
         self.log = folder / f"log{name}"
         self.start()
 

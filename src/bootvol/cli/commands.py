@@ -261,7 +261,7 @@ def list_volumes(client: Client, bootable: bool, raw: bool) -> None:
 @click.argument("volume_id")
 @click.pass_obj
 def show_volume(client: Client, volume_id: str) -> None:
-    """Print a volume's JSON, and with it the reason if it is in error."""
+    """Print a volume's JSON, and with it the reason if it is in error or has to wait."""
     number = segment(volume_id)
     try:
         shown = client.get(f"hp-bootable-volumes/{number}")["volume"]
@@ -269,8 +269,9 @@ def show_volume(client: Client, volume_id: str) -> None:
         if failure.exit_code != NOT_FOUND:
             raise
         shown = client.get(f"os-volumes/{number}")["volume"]
-    if shown["status"] == "error":
-        shown["error"] = client.get(f"os-volumes/{number}/error")["error"]
+    error = client.get(f"os-volumes/{number}/error")["error"]
+    if error is not None:
+        shown["error"] = error
     click.echo(show.as_json(shown))
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from bootvol.errors import BackendGone, BackendSilent
+from bootvol.errors import BackendGone, BackendSilent, ErrorReport
 from bootvol.interfaces import IBlockBackend
 from bootvol.model import Connection, Volume
 from bootvol.threads import StillRunning, at_most
@@ -50,6 +50,10 @@ class Backends:
             return self._backends[name]
         except KeyError:
             raise BackendGone(name) from None
+
+    def missing(self, name: str) -> ErrorReport | None:
+        """Return what to say of what lies on a backend if that is not configured."""
+        return None if name in self._backends else BackendGone(name).report()
 
     async def connection(self, volume: Volume) -> Connection:
         """Tell how a hypervisor reaches a volume where it lies.

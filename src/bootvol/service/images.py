@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bootvol.errors import BootvolError, ImageNotFound, SourceFailed, SourceGone
+from bootvol.errors import BootvolError, ErrorReport, ImageNotFound, SourceFailed, SourceGone
 from bootvol.interfaces import IImageSource
 from bootvol.model import Caller, Image
 from bootvol.threads import StillRunning, at_most
@@ -50,6 +50,10 @@ class Images:
             return self._sources[name]
         except KeyError:
             raise SourceGone(name) from None
+
+    def missing(self, name: str) -> ErrorReport | None:
+        """Return what to say of what is to be made from a source if that is not configured."""
+        return None if name in self._sources else SourceGone(name).report()
 
     async def listed(self, caller: Caller) -> Sequence[Image]:
         """List the images that ``caller`` may use; where two share an id, the first source's.

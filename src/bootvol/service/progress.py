@@ -56,6 +56,8 @@ class Progress:
             # What has come by then was not on the volume.
             self.copy, self.staged = None, False
         self.resume, self.expected = task.checkpoint, task.image.size_bytes
+        # What was on the volume before counts for no rate.
+        self.began_at = self.bytes_done
 
     async def forget(self, keep: Keep) -> None:
         """Let go of the checkpoint, durably, before anything that it vouches for is changed.

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection as Db
 
-from bootvol.errors import SnapshotBusy, VolumeBusy
+from bootvol.errors import ErrorReport, SnapshotBusy, VolumeBusy
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import Caller, NewSnapshot, Snapshot
 from bootvol.service.backends import Backends
@@ -93,6 +93,14 @@ class Snapshots:
         :raises SnapshotNotFound: there is none, or it is another tenant's.
         """
         return await self._database.read(snapshot_rows.get, caller.tenant, snapshot_id)
+
+    async def error(self, caller: Caller, snapshot_id: int) -> ErrorReport | None:
+        """Return why a snapshot is in ``error`` or has to wait; None if all is well.
+
+        :raises SnapshotNotFound: there is none, or it is another tenant's.
+        """
+        found = await self.get(caller, snapshot_id)
+        return found.error or self._backends.missing(found.backend)
 
     async def delete(self, caller: Caller, snapshot_id: int) -> None:
         """Let a snapshot be removed, even while it is being made.

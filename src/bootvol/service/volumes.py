@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import Protocol
 from uuid import uuid4
 
+import attrs
 from sqlalchemy import Connection as Db
 
 from bootvol.errors import (
+    ErrorReport,
     ImageLargerThanVolume,
     InvalidRequest,
     SnapshotBusy,
@@ -17,7 +19,7 @@ from bootvol.errors import (
     VolumeNotFound,
 )
 from bootvol.imaging.inspect import PLAIN, largest_container
-from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
+from bootvol.lifecycle import MAKING, Event, IllegalTransition, Kind, Status
 from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Snapshot, Volume
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import content_of
@@ -161,12 +163,39 @@ class Volumes:
             raise VolumeNotFound(volume_id)
         return volume
 
+    async def error(self, caller: Caller, volume_id: int) -> ErrorReport | None:
+        """Return why a volume failed, was not attached, or has to wait; None if all is well.
+
+        :raises VolumeNotFound: there is none, or it is another tenant's.
+        """
+
+        def query(db: Db) -> ErrorReport | None:
+            volume = volume_rows.get(db, caller.tenant, volume_id)
+            return self._reason(volume, import_rows.find(db, volume_id))
+
+        return await self._database.read(query)
+
     async def progress(self, caller: Caller, volume_id: int) -> Import:
         """Return how far the import of a bootable volume has come.
 
         :raises VolumeNotFound: as :meth:`get` with ``bootable``.
         """
-        return await self._database.read(import_rows.get, caller.tenant, volume_id)
+
+        def query(db: Db) -> Import:
+            found = import_rows.get(db, caller.tenant, volume_id)
+            volume = volume_rows.get(db, caller.tenant, volume_id)
+            reason = self._reason(volume, found) if volume.status in MAKING else None
+            # What waits for the operator is in no line.
+            return found if reason is None else attrs.evolve(found, error=reason, position=None)
+
+        return await self._database.read(query)
+
+    def _reason(self, volume: Volume, task: Import | None) -> ErrorReport | None:
+        """Return why a volume failed, or why nothing can be done with it now."""
+        reason = volume.error or self._backends.missing(volume.backend)
+        if reason is None and task is not None and volume.status in MAKING:
+            reason = self._images.missing(task.image.source)
+        return reason
 
     async def delete(self, caller: Caller, volume_id: int) -> None:
         """Let a volume be removed, whatever still goes on with it.

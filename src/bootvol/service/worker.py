@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from bootvol.errors import DatabaseUnavailable
 from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
-from bootvol.service import making
+from bootvol.service import making, starting
 from bootvol.service.attaching import Attach, Detach
 from bootvol.service.exporting import restore
 from bootvol.service.hosting import BuildServer, EndServer
@@ -122,6 +122,7 @@ class Worker(Service):
     async def _begin(self) -> None:
         """Put right what another run of the daemon had no time to, and begin to claim work."""
         try:
+            await self._tell()
             await self._restore()
             self._polling.start(POLL)
             # At once: one that hangs hinders no other.
@@ -129,6 +130,14 @@ class Worker(Service):
             await gatherResults([Deferred.fromCoroutine(self._tidy(name)) for name in names])
         except CancelledError:
             pass
+
+    async def _tell(self) -> None:
+        try:
+            await starting.tell(self._tools)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("it cannot be told what there is to go on with")
 
     async def _tidy(self, backend: str) -> None:
         try:

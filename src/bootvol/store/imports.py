@@ -48,6 +48,9 @@ def get(connection: Connection, tenant: str, volume_id: int) -> Import:
         # What it waits for is how far the other one has come.
         return attrs.evolve(led, volume_id=volume_id, phase=Phase.WAITING, attempt=found.attempt)
     place = line.position(connection, volume_id)
+    if place is not None:
+        # The rate that was written down last is of an attempt that has ended.
+        found = attrs.evolve(found, bytes_per_second=0)
     return attrs.evolve(found, error=volume.error, position=place)
 
 

@@ -34,6 +34,5 @@ async def delete_snapshot(ask: Ask, snapshot_id: int) -> None:
 
 @call("GET", "os-snapshots/<snapshot_id>/error")
 async def show_error(ask: Ask, snapshot_id: int) -> views.OneError:
-    """Show why a snapshot is in ``error``; null if it is not."""
-    found = await ask.core.snapshots.get(ask.caller, snapshot_id)
-    return {"error": views.error(found.error)}
+    """Show why a snapshot is in ``error`` or has to wait; null if all is well."""
+    return {"error": views.error(await ask.core.snapshots.error(ask.caller, snapshot_id))}

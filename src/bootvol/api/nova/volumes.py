@@ -34,9 +34,8 @@ async def delete_volume(ask: Ask, volume_id: int) -> None:
 
 @call("GET", "os-volumes/<volume_id>/error")
 async def show_error(ask: Ask, volume_id: int) -> views.OneError:
-    """Show why a volume is in ``error``, or was not attached; null if all is well."""
-    found = await ask.core.volumes.get(ask.caller, volume_id)
-    return {"error": views.error(found.error)}
+    """Show why a volume is in ``error``, was not attached, or has to wait; null if all is well."""
+    return {"error": views.error(await ask.core.volumes.error(ask.caller, volume_id))}
 
 
 @call("GET", "os-volumes/<volume_id>/connection", right=Right.CONNECTION, refusals=(503,))

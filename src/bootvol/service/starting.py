@@ -1,0 +1,39 @@
+"""Says in the log what a daemon finds when it starts: work to go on with, and what it cannot do."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from bootvol.service.tasks import Tools
+from bootvol.store import unsettled
+
+_log = Logger()
+
+
+async def tell(tools: Tools) -> None:
+    """Log what there is to go on with, and what lies on backends that are not configured."""
+    database = tools.database
+    work = await database.read(unsettled.work)
+    found = [f"{_counted(count, kind)} {status}" for (kind, status), count in sorted(work.items())]
+    _log.info("there is work to go on with: {work}", work=", ".join(found) or "none")
+    elsewhere = await database.read(unsettled.elsewhere, tools.backends.names)
+    for backend in sorted({name for name, _ in elsewhere}):
+        lies = [_counted(n, kind) for (name, kind), n in elsewhere.items() if name == backend]
+        _log.warn(
+            "backend {name} is not configured, but has {lies}: what is to be done with them waits"
+            " until it is configured again, under the same name",
+            name=backend,
+            lies=" and ".join(lies),
+        )
+    waiting = await database.read(unsettled.imports_elsewhere, tools.sources)
+    for source, count in sorted(waiting.items()):
+        _log.warn(
+            "source {name} is not configured, but {imports} of its images: that waits until it is"
+            " configured again, under the same name",
+            name=source,
+            imports=f"{count} volume{'s are' if count > 1 else ' is'} to be made",
+        )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"

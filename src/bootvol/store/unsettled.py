@@ -1,0 +1,50 @@
+"""Counts what there is, and what is still to be done, by where that lies and comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import Connection, func, select
+
+from bootvol.lifecycle import MAKING, MOVING, Kind, Status
+from bootvol.store.schema import LIVING, imports, snapshots, volumes
+
+#: What is in one of these is work for a worker.
+_UNSETTLED = MAKING | MOVING | {Status.DELETING}
+
+
+def work(connection: Connection) -> Mapping[tuple[Kind, Status], int]:
+    """Count what is still to be done, by kind and status."""
+    return {
+        (kind, Status(status)): count
+        for kind, table in LIVING.items()
+        for status, count in connection.execute(
+            select(table.c.status, func.count())
+            .where(table.c.status.in_(_UNSETTLED))
+            .group_by(table.c.status)
+        )
+    }
+
+
+def elsewhere(connection: Connection, backends: Collection[str]) -> Mapping[tuple[str, Kind], int]:
+    """Count the volumes and snapshots on other backends, by backend and kind."""
+    return {
+        (backend, kind): count
+        for kind, table in ((Kind.VOLUME, volumes), (Kind.SNAPSHOT, snapshots))
+        for backend, count in connection.execute(
+            select(table.c.backend, func.count())
+            .where(table.c.backend.not_in(backends))
+            .group_by(table.c.backend)
+        )
+    }
+
+
+def imports_elsewhere(connection: Connection, sources: Collection[str]) -> Mapping[str, int]:
+    """Count the imports to be done from other sources, by source."""
+    query = (
+        select(imports.c.source, func.count())
+        .select_from(volumes.join(imports))
+        .where(volumes.c.status.in_(MAKING), imports.c.source.not_in(sources))
+        .group_by(imports.c.source)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}

@@ -1,0 +1,157 @@
+"""Backends and sources that the operator takes out of the configuration, and puts back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.logger import capturedLogs
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from bootvol.testing.backends import noise
+from tests.daemons import Running, pause
+from tests.servers import Server, serve
+
+MIB = 1024 * 1024
+CONTENT = noise(4 * MIB)
+SECOND = """
+[[backends]]
+name = "second"
+plugin = "file"
+directory = "second"
+"""
+
+
+class Slow(Resource):
+    """Serves half of an image, and the rest once it may.
+
+    :ivar whole: whether all of it is served.
+    """
+
+    isLeaf = True
+    whole = False
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """Say that the image is there."""
+        return b""
+
+    def render_GET(self, request: Request) -> int:
+        """Send what there is of it."""
+        request.setHeader(b"Content-Length", b"%d" % len(CONTENT))
+        if self.whole:
+            request.write(CONTENT)
+            request.finish()
+        else:
+            request.write(CONTENT[: MIB * 2])
+        return NOT_DONE_YET
+
+
+@pytest.fixture
+def slow() -> Slow:
+    """An image that comes half."""
+    return Slow()
+
+
+@pytest.fixture
+def server(slow: Slow) -> Iterator[Server]:
+    """It is served."""
+    with serve(slow) as server:
+        yield server
+
+
+async def reason(daemon: Running, number: int, kind: str = "os-volumes") -> Any:
+    """Return why a volume waits or failed."""
+    return (await daemon.call("GET", f"{kind}/{number}/error")).json["error"]
+
+
+@ensureDeferred
+async def test_a_backend_that_is_gone_and_comes_back(tmp_path: Path) -> None:
+    daemon = Running(tmp_path, first=SECOND)
+    try:
+        kept, removed = await daemon.create(), await daemon.create()
+        for number in (kept, removed):
+            await daemon.until(number, "available")
+        snapshot = await daemon.snapshot(kept)
+        await daemon.until(snapshot, "available", kind="snapshot")
+    finally:
+        await daemon.stop()
+    with capturedLogs() as logs:
+        daemon = Running(tmp_path)
+        try:
+            assert (await daemon.call("DELETE", f"os-volumes/{removed}")).status == 202
+            assert (await daemon.call("DELETE", f"os-snapshots/{snapshot}")).status == 202
+            own = await daemon.create()
+            await daemon.until(own, "available")
+            # By now the worker has looked for all that it may do.
+            assert await daemon.status(removed) == "deleting"
+            assert await daemon.status(snapshot, "snapshot") == "deleting"
+            assert await daemon.status(kept) == "available"
+            for number in (kept, removed):
+                assert (await reason(daemon, number))["code"] == "backend-gone"
+            why = await reason(daemon, snapshot, "os-snapshots")
+            assert why["message"] == "The backend second is no longer configured."
+            assert "put the backend back" in why["remedy"]
+            assert await reason(daemon, own) is None
+            asked = await daemon.call("GET", f"os-volumes/{kept}/connection", token="root")
+            assert asked.status == 503
+            assert asked.json["serviceUnavailable"]["message"] == why["message"]
+        finally:
+            await daemon.stop()
+    told = [each for each in logs if each.get("name") == "second"]
+    assert [each["lies"] for each in told] == ["2 volumes and 1 snapshot"]
+    daemon = Running(tmp_path, first=SECOND)
+    try:
+        await daemon.until(removed, "gone")
+        await daemon.until(snapshot, "gone", kind="snapshot")
+        assert await reason(daemon, kept) is None
+    finally:
+        await daemon.stop()
+
+
+@ensureDeferred
+async def test_a_source_that_is_gone_and_comes_back(
+    tmp_path: Path, slow: Slow, server: Server
+) -> None:
+    web = f"""
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{server.url}"]
+networks = ["127.0.0.0/8", "::1/128"]
+
+[imports]
+buffer_kib = 256
+"""
+    daemon = Running(tmp_path, web)
+    try:
+        number = await daemon.create(f"{server.url}disk")
+        while not (await daemon.progress(number))["bytesDone"]:
+            await pause(0.05)
+    finally:
+        await daemon.stop()
+    with capturedLogs() as logs:
+        daemon = Running(tmp_path)
+        try:
+            (daemon.images / "other").write_bytes(CONTENT)
+            await daemon.until(await daemon.create("other"), "available")
+            shown = await daemon.progress(number)
+            assert shown["error"]["code"] == "source-gone"
+            assert shown["position"] is None
+            assert shown["bytesPerSecond"] == 0
+            assert await reason(daemon, number) == shown["error"]
+            assert await daemon.status(number) == "downloading"
+        finally:
+            await daemon.stop()
+    told = [each for each in logs if each.get("name") == "web"]
+    assert [each["imports"] for each in told] == ["1 volume is to be made"]
+    slow.whole = True
+    daemon = Running(tmp_path, web)
+    try:
+        assert await daemon.until(number, "available", "error") == "available"
+        assert await reason(daemon, number) is None
+    finally:
+        await daemon.stop()

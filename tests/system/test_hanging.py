@@ -1,0 +1,222 @@
+"""Disks that hang: what lies on others goes on, and the daemon ends all the same.
+
+A frozen file system (fsfreeze) lets whoever writes to it wait, and a file that a stopped process
+serves (FUSE) whoever reads it: the system lets nothing end that, not even SIGKILL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from bootvol.testing.backends import noise
+from tests.disks import disk
+from tests.processes import Process
+
+MIB = 1024 * 1024
+CONTENT = noise(8 * MIB)
+#: From linux/fs.h.
+_FREEZE, _THAW = 0xC0045877, 0xC0045878
+#: From linux/sched.h: a flag of a process that ends.
+_EXITING = 0x4
+SECOND = """
+[[backends]]
+name = "second"
+plugin = "file"
+directory = "second"
+cache_gib = 0
+"""
+
+
+SLOW = """
+[[sources]]
+name = "slow"
+plugin = "directory"
+directory = "slow"
+bandwidth_mib = 1.0
+
+[imports]
+concurrent = 1
+buffer_kib = 256
+"""
+
+
+@contextmanager
+def frozen(folder: Path) -> Iterator[None]:
+    """Freeze the file system that is mounted on a folder until the block ends."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.ioctl(opened, _FREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(opened, _THAW, 0)
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def served(file: Path, content: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Let a process serve what a file holds (FUSE) until the block ends; it may be stopped."""
+    program = shutil.which("qemu-storage-daemon")
+    assert program is not None, "This test needs: apt-get install qemu-system-common"
+    file.touch()
+    serving = subprocess.Popen(
+        [
+            program,
+            *("--blockdev", f"file,node-name=disk,filename={content}"),
+            *("--export", f"fuse,id=disk,node-name=disk,mountpoint={file}"),
+        ]
+    )
+    try:
+        for _ in range(600):
+            if file.stat().st_size == content.stat().st_size:
+                break
+            assert serving.poll() is None
+            time.sleep(0.05)
+        yield serving
+    finally:
+        serving.send_signal(signal.SIGCONT)
+        serving.terminate()
+        serving.wait(30)
+
+
+def until(daemon: Process, number: int, *wanted: str) -> str:
+    """Wait until a volume has one of the statuses."""
+    for _ in range(1200):
+        try:
+            status = str(daemon.get(f"os-volumes/{number}")["volume"]["status"])
+        except HTTPError as error:
+            status = "gone" if error.code == 404 else "unknown"
+        if status in wanted:
+            return status
+        time.sleep(0.05)
+    raise AssertionError(f"volume {number} is {status}, not {wanted}\n{daemon.log.read_text()}")
+
+
+def is_ending(daemon: Process) -> bool:
+    """Tell whether a process runs no more, though parts of it wait in the system for a disk."""
+    state, *rest = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return state == "Z" or bool(int(rest[5]) & _EXITING)
+
+
+def stopped(daemon: Process, seconds: float) -> None:
+    """Stop a daemon by SIGTERM, and see that nothing hinders its end."""
+    daemon.process.send_signal(signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while daemon.process.poll() is None and not is_ending(daemon):
+        assert time.monotonic() < end, daemon.log.read_text()
+        time.sleep(0.1)
+
+
+def create(daemon: Process, image: str | None, kind: str | None = None) -> int:
+    """Create a volume of some type; return its id."""
+    wanted: dict[str, Any] = {"size": 1}
+    wanted |= {"imageRef": image} if image else {}
+    wanted |= {"volume_type": kind} if kind else {}
+    number: int = daemon.call("POST", "os-volumes", {"volume": wanted})["volume"]["id"]
+    return number
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What ends with the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@ensureDeferred
+async def test_a_backend_that_hangs(tmp_path: Path, stack: ExitStack) -> None:
+    await deferToThread(_a_backend_that_hangs, tmp_path, stack)
+
+
+def _a_backend_that_hangs(folder: Path, stack: ExitStack) -> None:
+    volumes = folder / "volumes"
+    mounted = stack.enter_context(disk(volumes, 4096 * MIB, "ext4"))
+    daemon = Process(folder, f"{SECOND}[imports]\nconcurrent = 2\n", top="stop_seconds = 3")
+    stack.callback(daemon.process.kill)
+    for number in range(4):
+        (daemon.images / f"{number}").write_bytes(CONTENT[number:] + bytes(number))
+    made = daemon.call("POST", "os-volume-types", {"volume_type": {"name": "fast"}})
+    specs = {"extra_specs": {"volume_backend_name": "second"}}
+    daemon.call("POST", f"os-volume-types/{made['volume_type']['id']}/extra_specs", specs)
+    old = [create(daemon, None) for _ in range(5)]
+    for number in old:
+        until(daemon, number, "available")
+    with frozen(mounted.folder):
+        # More of each kind than there are places in its lane.
+        hanging = [create(daemon, f"{number}") for number in range(3)]
+        for number in old:
+            daemon.delete(number)
+        fast = [create(daemon, "3", "fast"), create(daemon, None, "fast")]
+        assert [until(daemon, number, "available", "error") for number in fast] == ["available"] * 2
+        daemon.delete(fast[1])
+        until(daemon, fast[1], "gone")
+        assert len(daemon.get("images")["images"]) == 4
+        stopped(daemon, 25)
+        log = daemon.log.read_text()
+        assert "left behind, since it hangs: MakeFromImage of volume 6 on backend local" in log
+        assert "left behind, since it hangs: RemoveVolume of volume 1 on backend local" in log
+        # Nothing that it held hinders the next one, though not even SIGKILL ends it now.
+        for name in ("daemon.lock", "bootvol.db.lock"):
+            with (folder / name).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", daemon.port), 10)
+    daemon.process.wait(60)
+    daemon.start()
+    stack.callback(daemon.stop)
+    assert [until(daemon, number, "available", "error") for number in hanging] == ["available"] * 3
+    assert [until(daemon, number, "gone", "error") for number in old] == ["gone"] * 5
+
+
+@ensureDeferred
+async def test_a_source_that_hangs(tmp_path: Path, stack: ExitStack) -> None:
+    await deferToThread(_a_source_that_hangs, tmp_path, stack)
+
+
+def _a_source_that_hangs(folder: Path, stack: ExitStack) -> None:
+    slow = folder / "slow"
+    slow.mkdir()
+    (folder / "content").write_bytes(CONTENT)
+    serving = stack.enter_context(served(slow / "hangs", folder / "content"))
+    daemon = Process(folder, SLOW, top="stop_seconds = 3")
+    stack.callback(daemon.process.kill)
+    (daemon.images / "well").write_bytes(CONTENT)
+    hanging = create(daemon, "hangs")
+    while not daemon.get(f"hp-bootable-volumes/{hanging}/import")["import"]["bytesDone"]:
+        time.sleep(0.05)
+    serving.send_signal(signal.SIGSTOP)
+    # One import may run at once: the one that makes no progress does not count.
+    assert until(daemon, create(daemon, "well"), "available", "error") == "available"
+    assert until(daemon, hanging, "downloading") == "downloading"
+    assert [each["id"] for each in daemon.get("images")["images"]] == ["well"]
+    with pytest.raises(HTTPError) as failed:
+        create(daemon, "hangs")
+    assert failed.value.code == 503
+    assert b"Source slow does not answer." in failed.value.read()
+    stopped(daemon, 25)
+    log = daemon.log.read_text()
+    assert log.count("source slow fails") == 1
+    assert f"left behind, since it hangs: MakeFromImage of volume {hanging}" in log
+    serving.send_signal(signal.SIGCONT)
+    daemon.process.wait(60)
+    daemon.start()
+    stack.callback(daemon.stop)
+    # What QEMU serves seems to be written to all the time, so it never comes whole.
+    daemon.delete(hanging)
+    assert until(daemon, hanging, "gone", "error") == "gone"
