@@ -63,6 +63,15 @@ def test_a_wait_outlives_the_daemon(daemon: Process, how: signal.Signals) -> Non
     assert json.loads(printed)["status"] == "available"
 
 
+def test_a_volume_that_is_deleted_meanwhile(daemon: Process) -> None:
+    waiting = begun(daemon)
+    daemon.delete(1)
+    printed, told = waiting.communicate(timeout=120)
+    assert waiting.returncode == 4
+    assert json.loads(printed)["id"] == 1
+    assert told.splitlines()[-1] == "bootvol: volume 1 has been deleted"
+
+
 def test_a_failure_has_the_id_and_the_image(daemon: Process) -> None:
     (daemon.images / "disk.raw").write_bytes(b"<html>")
     made = daemon.cli(*CREATE)

@@ -316,7 +316,7 @@ def boot(
     stop: list[int] = []
     with (
         signals.handled(stop.append),
-        reservation.Reservation(context.obj, volume_id) as volume,
+        reservation.Reservation(context.obj, volume_id, stop) as volume,
     ):
         code = machine.boot(volume.address, memory, accel, seconds, stop)
     context.exit(code)

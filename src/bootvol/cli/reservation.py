@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from bootvol.cli import show
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
+from bootvol.cli.signals import exit_code
 from bootvol.cli.waiting import patiently
 
 #: What the ids begin with under which volumes are attached here.
@@ -25,12 +27,14 @@ class Reservation:
 
     While it is attached nobody else can boot, attach or delete it.
 
+    :param stop: gets the number of a signal when the command is to end.
     :ivar address: what QEMU opens to reach the volume.
     """
 
-    def __init__(self, client: Client, volume_id: str) -> None:
+    def __init__(self, client: Client, volume_id: str, stop: Sequence[int]) -> None:
         self.address = ""
         self._client = client
+        self._stop = stop
         self._volume = f"os-volumes/{segment(volume_id)}"
         self._attachments = f"servers/{_PREFIX}{uuid.uuid4()}/os-volume_attachments"
         self._id: object = volume_id
@@ -85,6 +89,8 @@ class Reservation:
                 ) from None
             raise in_use(volume) if volume["status"] != "available" else failure from None
         while (volume := patiently(self._shown, _PATIENCE))["status"] == "attaching":
+            if self._stop:
+                raise CommandFailed("interrupted", exit_code(self._stop[0]))
             time.sleep(_INTERVAL)
         if volume["status"] != "in-use":
             error = self._client.get(f"{self._volume}/error")["error"] or {"message": ""}

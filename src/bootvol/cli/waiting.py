@@ -135,6 +135,8 @@ def _told(volume: object, going_on: str, remedy: str = "") -> Iterator[None]:
             f"volume {volume} {going_on} all the same: {look}", interrupted.exit_code
         ) from None
     except CommandFailed as failure:
+        if failure.exit_code == NOT_FOUND:
+            raise CommandFailed(f"volume {volume} has been deleted", NOT_FOUND) from None
         again = ""
         if failure.status == UNAUTHORIZED:
             again = (
