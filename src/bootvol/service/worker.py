@@ -122,12 +122,13 @@ class Worker(Service):
     async def _begin(self) -> None:
         """Put right what another run of the daemon had no time to, and begin to claim work."""
         try:
-            await self._tell()
+            telling = Deferred.fromCoroutine(self._tell())
             await self._restore()
             self._polling.start(POLL)
             # At once: one that hangs hinders no other.
             names = self._tools.backends.usable
-            await gatherResults([Deferred.fromCoroutine(self._tidy(name)) for name in names])
+            tidying = [Deferred.fromCoroutine(self._tidy(name)) for name in names]
+            await gatherResults([telling, *tidying])
         except CancelledError:
             pass
 
@@ -135,7 +136,7 @@ class Worker(Service):
         try:
             await starting.tell(self._tools)
         except CancelledError:
-            raise
+            pass
         except Exception:
             self._log.failure("it cannot be told what there is to go on with")
 
