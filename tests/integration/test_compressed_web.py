@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,8 @@ plugin = "http"
 allow = ["{url}"]
 networks = ["127.0.0.0/8", "::1/128"]
 """
+#: The rest of the image.
+_RANGE = re.compile(rb"bytes=(\d+)-")
 
 
 class Breaking(Resource):
@@ -49,15 +52,19 @@ class Breaking(Resource):
         self.stops: list[int] = []
         self.starts: list[int] = []
 
-    def render_HEAD(self, request: Request) -> bytes:
-        """Promise the image."""
-        request.setHeader(b"content-length", str(len(self.content)).encode())
-        return b""
-
     def render_GET(self, request: Request) -> int:
         """Send the image, or what a range asks for of it."""
         whole = len(self.content)
-        start = int((request.getHeader(b"range") or b"bytes=0-")[6:-1])
+        if request.getHeader(b"range") == b"bytes=0-0":
+            # What the image is like: that is asked before.
+            request.setResponseCode(206)
+            request.setHeader(b"etag", b'"one"')
+            request.setHeader(b"content-range", b"bytes 0-0/%d" % whole)
+            request.write(self.content[:1])
+            request.finish()
+            return NOT_DONE_YET
+        asked = _RANGE.fullmatch(request.getHeader(b"range") or b"")
+        start = int(asked[1]) if asked is not None else 0
         self.starts.append(start)
         stop = self.stops.pop(0) if self.stops else whole
         request.setHeader(b"etag", b'"one"')
@@ -94,8 +101,10 @@ def web() -> Breaking:
 
 @pytest.fixture
 def server(web: Breaking) -> Iterator[Server]:
-    """A server that runs."""
-    with serve(web) as server:
+    """A server that runs, and has nothing else."""
+    root = Resource()
+    root.putChild(b"image", web)
+    with serve(root) as server:
         yield server
 
 
@@ -122,5 +131,51 @@ async def test_a_connection_that_breaks_once(
     running = Running(tmp_path, CONFIG.format(url=server.url))
     try:
         await imported(running, server)
+    finally:
+        await running.stop()
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize("inside", ["raw", "qcow2"])
+@ensureDeferred
+async def test_connections_that_all_break(
+    tmp_path: Path, web: Breaking, server: Server, kind: str, inside: str
+) -> None:
+    """Unpacking goes on where it was: however often, as long as each brings something."""
+    content = convert(tmp_path, "qcow2", disk=DISK) if inside == "qcow2" else DISK
+    web.content = PACKERS[kind](content)
+    web.stops = [5 * MIB // 4] * 9
+    running = Running(tmp_path, CONFIG.format(url=server.url).replace("= 2", "= 0"))
+    try:
+        await imported(running, server)
+        # One MiB of each connection's is kept, the rest had not been taken in.
+        told = 1 if inside == "qcow2" else 0
+        assert web.starts[told:] == [n * MIB for n in range(len(web.starts) - told)]
+        assert len(web.starts) > 3
+    finally:
+        await running.stop()
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@ensureDeferred
+async def test_an_image_that_changes_while_it_is_unpacked(
+    tmp_path: Path, web: Breaking, server: Server, kind: str
+) -> None:
+    """Though the server says that it is the same: what does not fit is fetched once more."""
+    web.content = PACKERS[kind](DISK[::-1])
+    web.stops = [5 * MIB // 2]
+    running = Running(tmp_path, CONFIG.format(url=server.url))
+    fetched = web.render_GET
+
+    def render(request: Request) -> int:
+        answer = fetched(request)
+        if web.starts:
+            web.content = PACKERS[kind](DISK)
+        return answer
+
+    web.render_GET = render  # type: ignore[method-assign]
+    try:
+        await imported(running, server)
+        assert web.starts == [0, 2 * MIB, 0]
     finally:
         await running.stop()

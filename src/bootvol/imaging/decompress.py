@@ -5,21 +5,16 @@ What a source states of such an image (its digest, say) is of what it sends: tha
 
 from __future__ import annotations
 
-import bz2
-import lzma
-import zlib
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
-from backports import zstd
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
-from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge, ImportFailed
+from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge, ImportFailed, UnsupportedFormat
+from bootvol.imaging.compression import FAILURES, HEAD, Compression, compression_of
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import tell_of
-from bootvol.imaging.inspect import COMPRESSED
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Shared, Threads, outlast
@@ -29,61 +24,14 @@ from bootvol.threads import Shared, Threads, outlast
 #: zstd does.
 _INPUT: Final = 1024 * 1024
 _PIECE_IN, _PIECE_OUT = 128 * 1024, 256 * 1024
-#: How many first bytes tell the compression.
-_HEAD: Final = max(map(len, COMPRESSED))
-#: The most memory that a stream may demand of its reader, in bytes: the tools' highest levels need
-#: half of it, hostile streams ask for gigabytes.
-_MEMORY: Final = 128 * 1024 * 1024
 #: What each member of a stream costs besides its bytes, as the bytes that it might unpack to in
 #: that time; and how many a stream may have that unpack to nothing.
 _MEMBER: Final = 1024
 _FREE_MEMBERS: Final = 1000
 #: Bytes that the first decoding of a member is given: what follows a tiny one is copied again.
 _FIRST_PIECE: Final = 1024
-_FAILURES: Final = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError)
-
-
-class _Decoder(Protocol):
-    """What the decompressors of the standard library have in common, but for zlib's."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes: ...
-
-
-class _Gzip:
-    """zlib's decompressor in the others' form: it keeps what it was not allowed to unpack yet."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        """Whether the member has ended."""
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        """What follows the member."""
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
-        """Return no more than ``max_length`` bytes."""
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-
-
-_DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
-    "gzip": _Gzip,
-    "bzip2": bz2.BZ2Decompressor,
-    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY),
-    "zstd": lambda: zstd.ZstdDecompressor(
-        options={zstd.DecompressionParameter.window_log_max: _MEMORY.bit_length() - 1}
-    ),
-}
+#: Bytes before the input, where the last bytes of the input before can be put.
+_ROOM: Final = 16
 
 
 async def unpacked(
@@ -97,16 +45,16 @@ async def unpacked(
     :returns: a stream, and the digest that is still to be checked.
     :raises bootvol.errors.ImportFailed: the source broke off.
     """
-    head = memoryview(bytearray(_HEAD))
+    head = memoryview(bytearray(HEAD))
     length = await stream.read_into(head)
     first = bytes(head[:length])
     whole = _Peeked(stream, first)
-    for magic, name in COMPRESSED.items():
-        if first.startswith(magic):
-            digester = Digester(stated)
-            digester.idle = stated is None
-            return Unpacked(whole, _DECODERS[name], digester, most, threads), None
-    return whole, stated
+    compression = compression_of(first)
+    if compression is None:
+        return whole, stated
+    digester = Digester(stated)
+    digester.idle = stated is None
+    return Unpacked(whole, compression, digester, most, threads), None
 
 
 @implementer(IImageStream)
@@ -137,17 +85,23 @@ class _Peeked:
 class Unpacked:
     """What a compressed stream unpacks to; it can only be read from its start.
 
+    When the compressed stream breaks off, nothing is lost of what has come: with another stream
+    that begins there, :meth:`go_on` lets this one be read on.
+
     :param packed: the compressed stream; it is read ahead until this is closed, and not closed
         with it.
-    :param make: a new decoder; there is one for each member of a stream of several.
+    :param compression: its format.
     :param digester: of the compressed bytes.
     :param most: how many of them are taken.
+    :ivar taken: how many of them have come.
+    :ivar packed_validator: of the image that they are of.
+    :ivar foreign: whether something that is not compressed follows the image's end.
     """
 
     def __init__(
         self,
         packed: IImageStream,
-        make: Callable[[], _Decoder],
+        compression: Compression,
         digester: Digester,
         most: int,
         threads: Threads,
@@ -155,35 +109,52 @@ class Unpacked:
         self.size: int | None = None
         self.offset = 0
         self.validator: str | None = None
-        self._packed = packed
-        self._make = make
-        self._decoder = make()
+        self.taken = 0
+        self.foreign = False
+        self._compression = compression
+        self._decoder = compression.make()
         self._digester = digester
-        self._most = self._left = most
+        self._most = most
         self._threads = threads
-        # One is filled while the other is unpacked.
-        self._filling, self._spare = (memoryview(bytearray(_INPUT)) for _ in range(2))
-        self._input = self._spare[:0]
+        self._input = memoryview(b"")
         self._given = 0
         self._piece = _PIECE_IN
         # What more members may cost, in bytes.
         self._credit = _FREE_MEMBERS * _MEMBER
         # Whether the decoder has given all that it can of what it was given.
         self._hungry = True
-        self._fresh = False
+        # Where in the input the bytes begin that are new to the digest.
+        self._fresh: int | None = None
         self._ended = False
+        # How many zeros have come since the last member.
+        self._zeros = 0
+        # What was unpacked for a read that then broke off.
+        self._kept = b""
+        self.go_on(packed)
+
+    def go_on(self, packed: IImageStream) -> None:
+        """Read on, from a compressed stream that begins after the bytes that have been taken."""
+        self.packed_validator = packed.validator
+        self._packed = packed
+        # One is filled while the other is unpacked.
+        self._filling, self._spare = (memoryview(bytearray(_ROOM + _INPUT)) for _ in range(2))
         self._coming: Shared[int] | None = None
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
-        filled = 0
-        while True:
-            filled += await self._threads.run(self._unpack, target[filled:])
-            if filled == len(target):
-                return filled
-            if self._ended:
-                break
-            await self._fetch()
+        filled = min(len(self._kept), len(target))
+        target[:filled], self._kept = self._kept[:filled], self._kept[filled:]
+        try:
+            while True:
+                filled += await self._threads.run(self._unpack, target[filled:])
+                if filled == len(target):
+                    return filled
+                if self._ended:
+                    break
+                await self._fetch()
+        except ImportFailed:
+            self._kept = bytes(target[:filled])
+            raise
         if not self._decoder.eof:
             # The source sent all that it has: trying again would not help.
             raise ImageCorrupt("The compressed image ends before its end.")
@@ -196,32 +167,40 @@ class Unpacked:
             self._coming.cancel()
             with suppress(CancelledError, ImportFailed):
                 await outlast(self._coming.wait())
+            self._coming = None
+        # Others may need the memory while nothing comes.
+        self._input, self._given = memoryview(bytes(self._input[self._given :])), 0
+        self._filling = self._spare = self._input[:0]
 
     async def _fetch(self) -> None:
         """Take what has come meanwhile, and let more come while that is unpacked."""
         if self._coming is None:
             self._coming = self._ask()
         length = await self._coming.wait()
-        self._left -= length
-        if self._left < 0:
+        self.taken += length
+        if self.taken > self._most:
             raise ImageTooLarge(
                 f"The compressed image has more than {self._most} bytes; the volume takes no more."
             )
-        self._ended = length < len(self._filling)
-        self._input, self._given = self._filling[:length], 0
+        self._ended = length < len(self._filling) - _ROOM
+        # What may be the beginning of a member goes before what follows it.
+        rest = self._input[self._given :]
+        start = _ROOM - len(rest)
+        self._filling[start:_ROOM] = rest
+        self._input, self._given = self._filling[start : _ROOM + length], 0
         self._filling, self._spare = self._spare, self._filling
-        self._fresh = True
+        self._fresh = len(rest)
         self._coming = None if self._ended else self._ask()
 
     def _ask(self) -> Shared[int]:
-        return Shared(Deferred.fromCoroutine(self._packed.read_into(self._filling)))
+        return Shared(Deferred.fromCoroutine(self._packed.read_into(self._filling[_ROOM:])))
 
     def _unpack(self, target: memoryview) -> int:
         """Fill ``target`` as far as the input goes.  Blocks."""
         done = 0
-        if self._fresh:
-            self._fresh = False
-            self._digester.update(self._input)
+        if self._fresh is not None:
+            self._digester.update(self._input[self._fresh :])
+            self._fresh = None
         try:
             while done < len(target):
                 if self._decoder.eof and not self._next_member():
@@ -237,10 +216,8 @@ class Unpacked:
                 target[done : done + len(out)] = out
                 done += len(out)
                 self._credit += len(out)
-        except _FAILURES as error:
-            if "emory" in str(error):
-                raise ImageBomb("Unpacking the image takes more memory than it may.") from error
-            raise ImageCorrupt(f"The compressed image cannot be unpacked: {error}.") from error
+        except FAILURES as error:
+            raise _refusal(error) from error
         return done
 
     def _next_piece(self) -> memoryview | None:
@@ -255,14 +232,58 @@ class Unpacked:
     def _next_member(self) -> bool:
         """Begin the next member, if one follows; what pads a stream is zeros."""
         while piece := bytes(self._input[self._given : self._given + _FIRST_PIECE]):
-            member = piece.lstrip(b"\0")
-            self._given += len(piece) - len(member)
-            if member:
-                self._credit -= _MEMBER
-                if self._credit < 0:
-                    raise ImageBomb("The compressed image is in parts that hold next to nothing.")
-                self._decoder = self._make()
-                self._hungry = True
-                self._piece = _FIRST_PIECE
-                return True
+            zeros = len(piece) - len(piece.lstrip(b"\0"))
+            self._given += zeros
+            self._zeros += zeros
+            if zeros < len(piece):
+                return self._begins()
+        if self._ended:
+            self._check_padding()
         return False
+
+    def _begins(self) -> bool:
+        """Begin a member, if one comes next; foreign bytes are passed over, with all that follows.
+
+        :raises ImageCorrupt: there must not be foreign bytes.
+        """
+        kind = self._compression
+        head = bytes(self._input[self._given : self._given + kind.longest])
+        if self.foreign or not head.startswith(kind.magics):
+            if not self._ended and any(magic.startswith(head) for magic in kind.magics):
+                # The rest of the magic may be in the bytes that come next.
+                return False
+            if not kind.passes_over:
+                raise ImageCorrupt(
+                    "The compressed image cannot be unpacked: what follows a part of it is not"
+                    f" {kind.name}."
+                )
+            self.foreign = True
+            self._given = len(self._input)
+            return False
+        self._check_padding()
+        self._credit -= _MEMBER
+        if self._credit < 0:
+            raise ImageBomb("The compressed image is in parts that hold next to nothing.")
+        self._decoder = kind.make()
+        self._hungry = True
+        self._piece = _FIRST_PIECE
+        return True
+
+    def _check_padding(self) -> None:
+        padding = self._compression.padding
+        if self._zeros % padding:
+            raise ImageCorrupt(
+                f"The compressed image cannot be unpacked: {self._zeros} zeros follow a part of it,"
+                f" and no multiple of {padding}."
+            )
+        self._zeros = 0
+
+
+def _refusal(error: Exception) -> ImportFailed:
+    """Return what to raise for an error of a decoder."""
+    if "emory" in str(error):
+        return ImageBomb("Unpacking the image takes more memory than it may.")
+    if "ictionary" in str(error):
+        # RFC 8878, 3.1.1.1.3 "Dictionary_ID".
+        return UnsupportedFormat("The image was compressed with a dictionary, which is not in it.")
+    return ImageCorrupt(f"The compressed image cannot be unpacked: {error}.")

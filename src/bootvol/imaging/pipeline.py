@@ -136,7 +136,7 @@ class Copy:
         self._landed: dict[int, _Chunk] = {}
         self._validator: str | None = None
         self._broken_off: ImportFailed | None = None
-        self._unpacked = False
+        self._unpacking: Unpacked | None = None
         self.offset = self.skipped = 0
         self.size: int | None = None
         self.checkpoint: Checkpoint | None = None
@@ -189,13 +189,16 @@ class Copy:
             raise ImageTooLarge(
                 f"The image has {stream.size} bytes; the volume takes {most} at most."
             )
-        if plain or self.offset:
-            # A copy that goes on is of no compressed image: such a one has no checkpoints.
+        if self._unpacking is not None:
+            self._unpacking.go_on(stream)
+            disk: IImageStream = self._unpacking
+        elif plain or self.offset:
             return await self._run(stream, writer)
-        disk, self._digester.stated = await unpacked(
-            stream, self._image.digest, most, self._threads
-        )
-        self._unpacked = isinstance(disk, Unpacked)
+        else:
+            disk, self._digester.stated = await unpacked(
+                stream, self._image.digest, most, self._threads
+            )
+            self._unpacking = disk if isinstance(disk, Unpacked) else None
         try:
             return await self._run(disk, writer)
         finally:
@@ -240,18 +243,30 @@ class Copy:
     @property
     def ends_by_itself(self) -> bool:
         """Whether what has been copied shows that it is whole: its digest, or its format's end."""
-        proof = self._image.digest or self._container or self._unpacked
+        proof = self._image.digest or self._container or self._unpacking
         return bool(proof)
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it may run again, with a stream that begins at its checkpoint.
+        """Whether it may run again, with a stream that begins where :attr:`reached` says.
 
-        Nothing need be read back then: it has in mind what it has hashed.
+        Nothing need be read back then: it has in mind what it has hashed, and unpacked.
         """
-        if self._broken_off is None or self.checkpoint is None:
+        if self._broken_off is None or self.reached is None or self.offset != self._total:
             return False
-        return self.checkpoint.offset == self.offset == self._total
+        return self._unpacking is not None or self.reached[0] == self.offset
+
+    @property
+    def reached(self) -> tuple[int, str] | None:
+        """How many bytes of what the source sends need not be sent again, and its validator.
+
+        They are all that has been unpacked, or all that is durable.  None while there are none.
+        """
+        if self._unpacking is not None:
+            taken, validator = self._unpacking.taken, self._unpacking.packed_validator
+            return (taken, validator) if taken and validator is not None else None
+        at = self.checkpoint
+        return (at.offset, at.validator) if at is not None else None
 
     async def flush(self, writer: IVolumeWriter) -> None:
         """Make durable what is on the volume, and note that as a checkpoint.

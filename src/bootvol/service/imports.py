@@ -171,10 +171,10 @@ class Importer:
         progress = fetch.progress
         fruitless = furthest = 0
         while True:
-            start = progress.checkpoint
+            start = progress.reached
             try:
                 return await self._attempt(fetch)
-            except DigestMismatch:
+            except (DigestMismatch, ImageCorrupt):
                 if start is None:
                     raise
                 # Perhaps it was the earlier part that was wrong: once more, from the first byte.
@@ -182,7 +182,7 @@ class Importer:
             except ImportFailed as error:
                 if progress.stopping or not error.retryable:
                     raise
-                reached = progress.checkpoint.offset if progress.checkpoint else 0
+                reached, _ = progress.reached or (0, "")
                 fruitless = 0 if reached > furthest else fruitless + 1
                 furthest = max(furthest, reached)
                 if fruitless > self._limits.retries:
@@ -197,13 +197,11 @@ class Importer:
         """Copy until the image has come, or something breaks off: what came by then is kept."""
         copy = await self._restored(fetch)
         async with AsyncExitStack() as stack:
-            at = copy.checkpoint if copy is not None else None
-            stream = await fetch.source.open(
-                fetch.image, *((at.offset, at.validator) if at is not None else ())
-            )
+            at = copy.reached if copy is not None else None
+            stream = await fetch.source.open(fetch.image, *(at or ()))
             stack.push_async_callback(stream.close)
             fetch.progress.validator = stream.validator
-            if copy is None or stream.offset != copy.offset:
+            if copy is None or at is None or stream.offset != at[0]:
                 # From a checkpoint the source may be unable to go on, or the image is another now.
                 size = await self._adopt(fetch, stream)
                 if size is not None:

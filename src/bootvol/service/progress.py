@@ -64,8 +64,9 @@ class Progress:
 
         :param keep: writes this down durably.
         """
-        if self.checkpoint is not None:
-            self.copy = self.resume = self.inherited = None
+        kept = self.checkpoint is not None
+        self.copy = self.resume = self.inherited = None
+        if kept:
             await keep()
 
     def arrive(self, size: int) -> None:
@@ -83,6 +84,13 @@ class Progress:
     def checkpoint(self) -> Checkpoint | None:
         """Where another attempt may go on."""
         return self.copy.checkpoint if self.copy else self.resume
+
+    @property
+    def reached(self) -> tuple[int, str] | None:
+        """How much the source need not send again: see :attr:`.Copy.reached`."""
+        if self.copy is not None:
+            return self.copy.reached
+        return (self.resume.offset, self.resume.validator) if self.resume else None
 
     @property
     def bytes_done(self) -> int:
