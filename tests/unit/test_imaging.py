@@ -356,7 +356,6 @@ async def test_together_leaves_nothing_running() -> None:
         noise(70000),
         b"<\0\0",
         b"<" + bytes(range(1, 256)) * 3,
-        b"All work and no play. " * 4000,
         bytes(510) + b"\x55\xaa",
     ],
 )

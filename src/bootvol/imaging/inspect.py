@@ -19,6 +19,7 @@ from bootvol.errors import (
     NotADisk,
     UnsupportedFormat,
 )
+from bootvol.imaging import magics
 
 #: What may be stated of an image whose bytes are the disk's; an ISO image that boots is one.
 PLAIN: Final = frozenset({"raw", "iso"})
@@ -48,22 +49,6 @@ FOOTER: Final = 512
 _FOOTER_KIND, _FOOTER_SUM = slice(60, 64), slice(64, 68)
 _FIXED: Final = 2
 
-#: How compressed images begin.
-COMPRESSED: Final = {
-    b"\x1f\x8b": "gzip",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-}
-
-#: How images in formats begin that are not read; what is compressed has been unpacked before, once.
-_FOREIGN: Final = {
-    **COMPRESSED,
-    b"QED\0": "qed",
-    b"LUKS\xba\xbe": "luks",
-    b"QFI\xfb\0\0\0\1": "qcow of version 1",
-}
-
 #: What a container has no business to be at once.
 _DISKS: Final[dict[str, Callable[[], oslo.FileInspector]]] = {
     "an ISO image": oslo.ISOInspector,
@@ -84,8 +69,7 @@ _MARKS: Final = {
 }
 #: The first bytes of a disk, among which are some that no document has.
 _SECTOR: Final = 512
-_PRINTABLE: Final = frozenset(string.printable.encode())
-_NOT_TEXT: Final = {chr(each) for each in range(32)} - set(string.whitespace)
+_NOT_TEXT: Final = {chr(each) for each in (*range(32), 127)} - set(string.whitespace)
 
 #: A vmdk of which this is the beginning is only a text about other files.
 _DESCRIPTOR: Final = b"# Disk DescriptorFile"
@@ -118,6 +102,8 @@ class Inspection:
         self._stated = stated
         self._last = b""
         self._inspector: oslo.FileInspector | None = None
+        self._head = bytearray()
+        self._tells: bool | None = None
 
     @property
     def disk_size(self) -> int:
@@ -131,6 +117,14 @@ class Inspection:
     def may_have_footer(self) -> bool:
         """Whether the image, so far a plain disk, may turn out to be a vhd of a fixed size."""
         return self.container is None and self._stated is None
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether enough has come to know that nothing tells that this is a disk.
+
+        Nothing are: a partition table, a boot sector, a file system, a volume of LVM or the like.
+        """
+        return self.container is None and self._tells is False
 
     def begin(self, chunk: memoryview) -> None:
         """Take in the image's first bytes.
@@ -165,6 +159,7 @@ class Inspection:
         :raises ImageCorrupt: they cannot be right.
         """
         self._last = (self._last + bytes(chunk[-FOOTER:]))[-FOOTER:]
+        self._look(bytes(chunk[: magics.LOOK]))
         if self._inspector is not None:
             try:
                 # In small pieces: of a large one it may miss what its own beginning leads to.
@@ -184,6 +179,7 @@ class Inspection:
                 self.more(_ZEROS[:left])
         else:
             self._last = (self._last + bytes(min(length, FOOTER)))[-FOOTER:]
+            self._look(bytes(min(length, magics.LOOK)))
 
     def finish(self) -> None:
         """Judge the image as a whole: all of it has come.
@@ -198,6 +194,17 @@ class Inspection:
             self._check_safe()
         elif self._stated is None and _is_footer(self._last):
             self.container = "vhd"
+        elif magics.is_footer_of_dmg(self._last):
+            raise UnsupportedFormat("The image is an Apple disk image (dmg), which is not read.")
+        self._look(b"", whole=True)
+
+    def _look(self, data: bytes, *, whole: bool = False) -> None:
+        """Look at the image's first bytes as they come, until it is known what they tell."""
+        if self._tells is None:
+            self._head += data[: magics.LOOK - len(self._head)]
+            if whole or len(self._head) == magics.LOOK:
+                self._tells = magics.tells_a_disk(bytes(self._head))
+                self._head.clear()
 
     def _agreed(self, found: str | None) -> str | None:
         """Return the format to read the image in; what was stated and what is there must agree."""
@@ -254,22 +261,31 @@ def _check_content(head: bytes) -> None:
     document = _document(head)
     if document is not None:
         raise NotADisk(f"The image is {document}, not a disk.")
-    for magic, name in _FOREIGN.items():
-        if head.startswith(magic):
-            raise UnsupportedFormat(f"The image is {name}, which is not read.")
+    refusal = magics.refusal(head)
+    if refusal is not None:
+        raise refusal
 
 
 def _document(head: bytes) -> str | None:
     """Return what kind of document an image is; None if it is none."""
-    encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), "latin-1")
-    text = head[:_SECTOR].decode(encoding, "replace").lstrip("\ufeff")
+    encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), None)
+    text = head[:_SECTOR].decode(encoding or "latin-1", "replace").lstrip("\ufeff")
     if _NOT_TEXT.intersection(text):
         return None
     text = text.lstrip()
     for start, name in _DOCUMENTS.items():
         if text.startswith(start):
             return name
-    return "nothing but a short text" if len(head) < HEAD and set(head) <= _PRINTABLE else None
+    return "nothing but a text" if _is_text(head, encoding or "utf-8") else None
+
+
+def _is_text(head: bytes, encoding: str) -> bool:
+    try:
+        # The last character may go on behind the head.
+        text = codecs.getincrementaldecoder(encoding)().decode(head, final=len(head) < HEAD)
+    except UnicodeDecodeError:
+        return False
+    return not _NOT_TEXT.intersection(text)
 
 
 def _is_footer(last: bytes) -> bool:
