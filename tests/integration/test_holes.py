@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import attrs
@@ -14,7 +15,7 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.model import GIB
 from bootvol.testing.backends import noise
-from tests.daemons import Running
+from tests.daemons import Running, pause
 from tests.disks import disk
 from tests.images import MIB, qemu_img
 
@@ -126,6 +127,50 @@ async def test_a_tebibyte_takes_what_its_data_takes(large: Path, more: str) -> N
         assert len(files) == 3
         for file in files:
             check_large(file)
+    finally:
+        await running.stop()
+
+
+def durable(folder: Path) -> int:
+    """Return how much of the one import is durable, in bytes."""
+    with closing(sqlite3.connect(f"file:{folder / 'bootvol.db'}?mode=ro", uri=True)) as database:
+        (found,) = database.execute("SELECT durable_bytes FROM imports").fetchone()
+    return found or 0
+
+
+@ensureDeferred
+async def test_an_import_goes_on_behind_a_hole(large: Path) -> None:
+    """What is read back after a restart is the data, not the hundreds of GiB before it."""
+    end, first = 900 * GIB, len(DATA)
+    with (large / "images" / "far").open("xb") as file:
+        file.write(DATA)
+        file.seek(end)
+        for _ in range(50):
+            file.write(DATA)
+        file.truncate(LARGE * GIB)
+    slow = Running(large, "[quota]\ngigabytes = -1\n[imports]\nbandwidth_mib = 50\n")
+    try:
+        volume = await slow.create("far", size=LARGE)
+        while durable(large) <= end:
+            await pause(0.02)
+        progress = await slow.progress(volume)
+        assert 0 < progress["bytesPerSecond"] < GIB
+        assert progress["etaSeconds"] > 60
+    finally:
+        await slow.stop()
+    assert durable(large) < end + 50 * first
+    running = Running(large, "[quota]\ngigabytes = -1\n")
+    try:
+        with counting() as moved:
+            assert await running.until(volume, "available", "error") == "available"
+        written = first + 50 * first
+        assert moved.read < written + 2 * BESIDES + MIB
+        # Not from the start.
+        assert moved.written < written - 60 * MIB + BESIDES
+        (path,) = running.files()
+        assert [at for at, _ in data_in(path)] == [0, end]
+        for at, content in data_in(path):
+            assert content == DATA * (50 if at else 1)
     finally:
         await running.stop()
 

@@ -14,16 +14,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from bootvol.errors import BackendFailed, ConfigurationError
-from bootvol.interfaces import PluginContext
+from bootvol.interfaces import ISparse, PluginContext
 from bootvol.testing.backends import SIZE, noise, read, write
 from bootvol.threads import Threads
-from bootvol_plugins.rbd import PLUGIN
+from bootvol_plugins.rbd import PLUGIN, handles
 from bootvol_plugins.rbd.backend import RbdBackend
 from bootvol_plugins.rbd.bindings import load
+from bootvol_plugins.rbd.handles import OpenImage
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.ceph import POOL, Cluster
-from tests.daemons import pause, reactor
+from tests.daemons import Running, pause, reactor
 
+MIB = 1024 * 1024
 NAME = "volume-1"
 OTHER = "volume-2"
 #: As the plugin leaves them while it works.
@@ -68,6 +70,62 @@ async def is_refused(backend: RbdBackend, volume: str) -> None:
         with pytest.raises(BackendFailed):
             await refused
     await backend.delete(volume)
+
+
+@ensureDeferred
+async def test_zeros_are_told_in_whole_objects(
+    backend: RbdBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of clones, which begin with what their images have, and in several answers."""
+    monkeypatch.setattr(handles, "_WINDOW", 128 * MIB)
+    objects, size = 4 * MIB, 1024 * MIB
+    data = {0, 5, 6, 512 * MIB // objects, size // objects - 1}
+    await backend.allocate(NAME, size)
+    for number in data:
+        await write(backend, NAME, number * objects + 4096, noise(4096))
+    await backend.clone(NAME, OTHER, size)
+    await write(backend, OTHER, 50 * objects, noise(4096))
+    for name, expected in ((NAME, data), (OTHER, {*data, 50})):
+        reader = await backend.open_reader(name)
+        assert ISparse.providedBy(reader)
+        found, at, asked = set[int](), 0, 0
+        while at < size:
+            asked += 1
+            for extent in await ISparse(reader).extents(at, size - at):
+                if not extent.zero:
+                    found |= {at // objects, (at + extent.length - 1) // objects}
+                at += extent.length
+        await reader.close()
+        assert found == expected
+        assert asked == 8
+
+
+@ensureDeferred
+async def test_a_volume_is_read_back_by_its_objects(
+    ceph_cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    """A whole import, with what was written read once more, reads none of the holes."""
+    table = ceph_cluster.table(f'namespace = "{namespace}"\ncache_gib = 0')
+    running = Running(tmp_path, '[imports]\nverify = "read-back"\n', first=table)
+    try:
+        with (running.images / "disk").open("xb") as image:
+            for offset in (0, 700 * MIB, 1000 * MIB):
+                image.seek(offset)
+                image.write(noise(MIB))
+        reads: list[int] = []
+        reading = OpenImage.read_into
+
+        async def counted(self: OpenImage, offset: int, target: memoryview) -> None:
+            reads.append(len(target))
+            await reading(self, offset, target)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(OpenImage, "read_into", counted)
+            number = await running.create("disk")
+            assert await running.until(number, "available", "error") == "available"
+        assert 3 * MIB <= sum(reads) <= 32 * MIB
+    finally:
+        await running.stop()
 
 
 @ensureDeferred

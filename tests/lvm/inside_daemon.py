@@ -44,7 +44,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         lvm("lvremove", "-y", "thick/others")
         daemon = Process(tmp_path_factory.mktemp("daemon"), CONFIG)
         try:
-            (daemon.images / "disk").write_bytes(CONTENT)
+            with (daemon.images / "disk").open("xb") as image:
+                image.write(CONTENT[: 3 * MIB])
+                image.seek(8 * MIB)
+                image.write(CONTENT[8 * MIB :])
+                # So that it is passed over, but for thick volumes, where marks lie.
+                assert os.lseek(image.fileno(), 0, os.SEEK_HOLE) == 3 * MIB
             for name in "thick", "thin":
                 wanted = {"name": name, "extra_specs": {"volume_backend_name": name}}
                 daemon.call("POST", "os-volume-types", {"volume_type": wanted})

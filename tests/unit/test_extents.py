@@ -24,6 +24,8 @@ from bootvol.imaging.pipeline import Copy, PrefixChanged
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IImageStream, ISparse, ISparseStream
 from bootvol.model import Digest, Extent, Image
+from bootvol.service.inheriting import inherit
+from bootvol.service.places import OnBackend
 from bootvol.testing.backends import noise, read
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
@@ -158,36 +160,52 @@ KINDS: list[dict[str, Any]] = [
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(kind=st.sampled_from(KINDS), parts=PARTS, stated=st.booleans(), cut=st.integers(0, SIZE))
+@given(
+    kind=st.sampled_from(KINDS),
+    parts=PARTS,
+    stated=st.booleans(),
+    cut=st.integers(0, SIZE),
+    lost=st.booleans(),
+)
 @ensureDeferred
 async def test_any_pattern_comes_out_the_same(
-    threads: Threads, kind: dict[str, Any], parts: list[tuple[str, int]], stated: bool, cut: int
+    threads: Threads,
+    kind: dict[str, Any],
+    parts: list[tuple[str, int]],
+    stated: bool,
+    cut: int,
+    lost: bool,
 ) -> None:
-    """In one go or in two, by way of what is written down in between; and read back."""
+    """In one go or in two, by way of what is written down in between; and read back.
+
+    In between the claim is lost: then what was written is taken over by another volume.
+    """
     backend = MemoryBackend("m", reactor, **kind)
     stream = Sparse(parts)
     content = stream.content
     sha = Digest("sha256", hashlib.sha256(content).hexdigest())
     image = attrs.evolve(IMAGE, digest=sha) if stated else IMAGE
     await backend.allocate("v", SIZE)
-    writer, reader = await backend.open_writer("v"), await backend.open_reader("v")
-    task = a_copy(threads, backend, image)
+    name, task = "v", a_copy(threads, backend, image)
+    writer = await backend.open_writer(name)
     stream.breaks_at = cut
     try:
         digest = await task.run(stream, writer)
     except SourceFailed:
         await task.flush(writer)
-        checkpoint = task.checkpoint
-        if checkpoint is not None:
-            task = a_copy(threads, backend, image)
-            await task.restore(reader, checkpoint)
-        else:
-            task = a_copy(threads, backend, image)
-        digest = await task.run(Sparse(parts, task.offset), writer)
+        checkpoint, task = task.checkpoint, a_copy(threads, backend, image)
+        if checkpoint is not None and lost:
+            name = "w"
+            await inherit(
+                OnBackend(backend, name, SIZE), "v", lambda each: task.restore(each, checkpoint)
+            )
+        elif checkpoint is not None:
+            await task.restore(await backend.open_reader(name), checkpoint)
+        digest = await task.run(Sparse(parts, task.offset), await backend.open_writer(name))
     assert digest == (sha if stated else own(content))
-    assert await read(backend, "v", 0, SIZE) == content.ljust(SIZE, b"\0")
+    assert await read(backend, name, 0, SIZE) == content.ljust(SIZE, b"\0")
     assert digest is not None
-    await task.verify(reader, digest, len(content))
+    await task.verify(await backend.open_reader(name), digest, len(content))
     assert task.offset == len(content)
 
 
