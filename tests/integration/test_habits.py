@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -20,7 +21,7 @@ from bootvol.testing.sources import CALLER, read_all
 from bootvol.threads import Threads
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.source import HttpSource
-from tests.daemons import reactor
+from tests.daemons import Running, reactor
 
 CONTENT: Final = noise(300_001)
 #: What images are called, but for ``disk.raw``.
@@ -161,3 +162,67 @@ async def test_going_on_without_a_digest(
     stream = await web.open(image, offset, first.validator or '"e"')
     assert stream.offset == (offset if goes_on else 0)
     assert await read_all(stream, 4096) == CONTENT[stream.offset :]
+
+
+CONFIG: Final = """
+[imports]
+retries = 1
+buffer_kib = 64
+
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{root}"]
+"""
+
+
+async def imported(folder: Path, root: str, path: str) -> tuple[bytes | None, Any]:
+    """Import an image; return what the volume begins with, or None, and the error if any."""
+    running = Running(folder, CONFIG.format(root=root))
+    try:
+        number = await running.create(root + path)
+        if await running.until(number, "available", "error") == "error":
+            return None, (await running.progress(number))["error"]
+        (file,) = running.files()
+        with file.open("rb") as volume:
+            return volume.read(len(CONTENT)), None
+    finally:
+        await running.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "lists"),
+    [
+        ("until-close/disk.raw", True),
+        ("until-close-gz/disk.raw.gz", False),
+        ("chunked/disk.raw", False),
+        ("encodes/disk.raw", False),
+        ("encodes-gz/disk.raw.gz", False),
+        ("names-its-gzip/disk.raw.gz", False),
+        ("breaks-until-close/disk.raw", True),
+        ("breaks-until-close-gz/disk.raw.gz", False),
+    ],
+)
+@ensureDeferred
+async def test_what_shows_that_an_image_is_whole(
+    tmp_path: Path, habits: Habits, root: str, path: str, lists: bool
+) -> None:
+    """Its digest, or the end of its format; where that is missing it is fetched again."""
+    habits.lists = lists
+    assert await imported(tmp_path, root, path) == (CONTENT, None)
+
+
+@ensureDeferred
+async def test_nothing_shows_that_an_image_is_whole(tmp_path: Path, root: str) -> None:
+    content, error = await imported(tmp_path, root, "until-close/disk.raw")
+    assert content is None
+    assert error["code"] == "image-length-unknown"
+    assert "states no length" in error["message"]
+
+
+@ensureDeferred
+async def test_an_image_that_is_never_whole(tmp_path: Path, habits: Habits, root: str) -> None:
+    habits.lists = True
+    content, error = await imported(tmp_path, root, "always-breaks/disk.raw")
+    assert content is None
+    assert error["code"] == "image-truncated"

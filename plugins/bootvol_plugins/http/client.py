@@ -44,10 +44,6 @@ _USER_AGENT: Final = f"bootvol/{version('bootvol')}".encode()
 ENCODING: Final = b"x-bootvol-content-encoding"
 
 
-class NoAnswer(SourceFailed):
-    """A server took a request and closed the connection, or answered with what is not HTTP."""
-
-
 class Client:
     """Asks, and follows no redirects.
 
@@ -85,8 +81,7 @@ class Client:
 
         :param url: as treq takes it.
         :param host: what messages call the server.
-        :raises NoAnswer: the server does not answer this request.
-        :raises SourceFailed: the server cannot be reached, or not in time.
+        :raises SourceFailed: there is no answer; see :func:`is_unanswered`.
         """
         # A client of its own for each: no cookie of one tenant's request reaches another's.
         client = HTTPClient(self._agent)
@@ -98,8 +93,9 @@ class Client:
         try:
             return await _cancellable(asked)
         except (*_NO_CONNECTION, *_NO_ANSWER) as error:
-            kind = NoAnswer if _took_request(error) else SourceFailed
-            raise kind(f"{host} cannot be reached{self._through}: {_why(error)}.") from error
+            raise SourceFailed(
+                f"{host} cannot be reached{self._through}: {_why(error)}."
+            ) from error
 
     def check_passing(self, response: IResponse, host: str) -> None:
         """Raise for an answer that another try may better.
@@ -127,6 +123,15 @@ def trusting(authorities: Path | None) -> IPolicyForHTTPS:
         None if authorities is None else _authorities(authorities)
     )
     return policy
+
+
+def is_unanswered(error: SourceFailed) -> bool:
+    """Tell whether a server took a request and closed the connection, or answered in no HTTP.
+
+    Another request it may answer.
+    """
+    reasons = getattr(error.__cause__, "reasons", [])
+    return any(each.check(ConnectionClosed, ParseError, ValueError) for each in reasons)
 
 
 def stop(response: IResponse) -> None:
@@ -206,12 +211,6 @@ def _refuse_encoded(response: IResponse) -> IResponse:
         stop(response)
         raise SourceFailed("The server sends the image encoded though it was asked not to.")
     return response
-
-
-def _took_request(error: Exception) -> bool:
-    """Tell whether it was after a request that a server closed the connection, or spoke no HTTP."""
-    reasons = getattr(error, "reasons", [])
-    return any(each.check(ConnectionClosed, ParseError, ValueError) for each in reasons)
 
 
 def _why(error: Exception) -> str:

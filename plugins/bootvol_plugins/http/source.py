@@ -10,12 +10,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from bootvol.errors import ImageNotFound, InvalidImageRef, SourceRefused
+from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed, SourceRefused
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Digest, Image
 from bootvol.threads import Threads
 from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
-from bootvol_plugins.http.client import Client, NoAnswer, stop, trusting
+from bootvol_plugins.http.client import Client, is_unanswered, stop, trusting
 from bootvol_plugins.http.direct import DirectAgent
 from bootvol_plugins.http.encodings import decoded, encoding_of
 from bootvol_plugins.http.lists import Lists
@@ -108,7 +108,9 @@ class HttpSource:
         """Return an image's size and validator, as far as its server states them."""
         try:
             response = await self._ask(url, _FIRST_BYTE)
-        except NoAnswer:
+        except SourceFailed as error:
+            if not is_unanswered(error):
+                raise
             response = await self._ask(url)
         part = part_of(response)
         final = _is_whole(response) or response.code in _REFUSED_ANYWAY
@@ -185,7 +187,9 @@ class HttpSource:
                 # know.
                 stop(response)
                 response = await self._ask(url, rest(at))
-        except NoAnswer:
+        except SourceFailed as error:
+            if not is_unanswered(error):
+                raise
             return None
         return response
 

@@ -42,6 +42,11 @@ def _always(name: str, make: Habit) -> None:
     HABITS[name] = make
 
 
+def _gzip(content: bytes) -> bytes:
+    """Return what is the same at any time."""
+    return gzip.compress(content, 1, mtime=0)
+
+
 # --- HEAD ----------------------------------------------------------------------------------------
 
 for _code in (400, 401, 403, 404, 405, 406, 500, 501, 503):
@@ -124,8 +129,27 @@ _always(
 )
 _always(
     "until-close-gz",
-    lambda asked: answer(gzip.compress(asked.content, 1), length=NO_LENGTH),
+    lambda asked: answer(_gzip(asked.content), length=NO_LENGTH),
 )
+
+
+def _breaking(times: int, make: Habit) -> Habit:
+    """Return a habit: end the connection half way, for the first so many times."""
+
+    def habit(asked: Asked) -> bytes:
+        said = make(asked)
+        # First of all a source only looks what there is.
+        broken = asked.range != (0, 1) and asked.times <= times + 1
+        return said[: len(said) // 2] if broken else said
+
+    return habit
+
+
+BROKEN: Final[dict[str, Habit]] = {
+    "breaks-until-close": _breaking(1, HABITS["until-close"]),
+    "breaks-until-close-gz": _breaking(1, HABITS["until-close-gz"]),
+    "always-breaks": _breaking(10**9, HABITS["until-close"]),
+}
 _always(
     "same-length-twice",
     lambda asked: answer(asked.content, f"Content-Length: {len(asked.content)}"),
@@ -164,13 +188,13 @@ def _chunked_and_length(asked: Asked) -> bytes:
 @_habit("names-its-gzip")
 def _names_its_gzip(asked: Asked) -> bytes:
     """State of a .gz how it is compressed anyway."""
-    return right(asked, "Content-Encoding: x-gzip", content=gzip.compress(asked.content, 1))
+    return right(asked, "Content-Encoding: x-gzip", content=_gzip(asked.content))
 
 
 @_habit("encodes")
 def _encodes(asked: Asked) -> bytes:
     """Compress what is asked for as it is."""
-    return answer(gzip.compress(asked.content, 1), "Content-Encoding: gzip")
+    return answer(_gzip(asked.content), "Content-Encoding: gzip")
 
 
 @_habit("encodes-zstd")
@@ -182,8 +206,8 @@ def _encodes_zstd(asked: Asked) -> bytes:
 @_habit("encodes-gz")
 def _encodes_gz(asked: Asked) -> bytes:
     """Compress a .gz once more."""
-    once = gzip.compress(asked.content, 1)
-    return answer(gzip.compress(once, 1), "Content-Encoding: gzip")
+    once = _gzip(asked.content)
+    return answer(_gzip(once), "Content-Encoding: gzip")
 
 
 _always("encoded-not-at-all", lambda asked: right(asked, "Content-Encoding: gzip"))
@@ -308,7 +332,7 @@ class Habits(Factory):
         self.asked.append(asked)
         if asked.name == "SHA256SUMS" and self.lists:
             return answer(f"{hashlib.sha256(self.content).hexdigest()}  disk.raw\n".encode())
-        habit = HABITS.get(path.split("/")[1])
+        habit = {**HABITS, **BROKEN}.get(path.split("/")[1])
         if habit is None or "SUM" in path.upper() or re.search(r"\.(sha\d+|md5)$", path, re.I):
             return answer(b"", status="404 Not Found")
         return habit(asked).replace(b"{port}", b"%d" % port)
