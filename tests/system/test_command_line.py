@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -174,6 +175,37 @@ def test_a_token_goes_nowhere_else(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "HTTP 302" in refused.stderr
     assert asked == ["/v1.1/demo/os-volumes"]
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"503 Busy"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 %s\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"HTTP/1.1 %s\r\nContent-Length: 2\r\nRetry-After: soon\r\n\r\n\xff\x1b",
+    ],
+)
+def test_a_service_that_ends_within_its_answer(answer: bytes, status: bytes) -> None:
+    """As one does that is killed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer.replace(b"%s", status))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1.1/demo"
+        failed = cli("volume", "list", env={"BOOTVOL_ENDPOINT": url, "BOOTVOL_TOKEN": "t"})
+        thread.join()
+    assert failed.returncode in {1, 5}
+    assert len(failed.stderr.splitlines()) == 1
+    assert failed.stderr.rstrip("\n").isprintable()
 
 
 def test_check_config(tmp_path: Path) -> None:

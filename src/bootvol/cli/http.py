@@ -7,6 +7,7 @@ import ssl
 import urllib.error
 import urllib.request
 from email.message import Message
+from http.client import HTTPException
 from typing import Any
 
 from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
@@ -51,9 +52,9 @@ def exchange(
     except urllib.error.HTTPError as error:
         code = OF_STATUS.get(error.code, FAILED)
         after = _seconds(error.headers.get("Retry-After", ""))
-        raise CommandFailed(_told(error.code, error.read()), code, error.code, after) from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "reason", error)
+        raise CommandFailed(_told(error), code, error.code, after) from None
+    except (OSError, ValueError, HTTPException) as error:
+        why = shown(str(getattr(error, "reason", error)).strip())
         raise CommandFailed(f"{url} cannot be reached: {why}", UNREACHABLE) from None
 
 
@@ -62,10 +63,10 @@ def _seconds(text: str) -> float:
     return float(text[:6]) if text.isascii() and text.isdigit() else 0.0
 
 
-def _told(status: int, content: bytes) -> str:
+def _told(error: urllib.error.HTTPError) -> str:
     """Return the message of a fault, whatever its name."""
     try:
-        (fault,) = json.loads(content).values()
-        return f"{shown(str(fault['message']))} (HTTP {status})"
-    except (ValueError, AttributeError, TypeError, KeyError):
-        return f"the service answered HTTP {status}"
+        (fault,) = json.loads(error.read()).values()
+        return f"{shown(str(fault['message']))} (HTTP {error.code})"
+    except (OSError, HTTPException, ValueError, AttributeError, TypeError, KeyError):
+        return f"the service answered HTTP {error.code}"
