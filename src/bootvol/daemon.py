@@ -50,6 +50,7 @@ from bootvol.service.places import Copier, Limits
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimit, RateLimits
 from bootvol.service.servers import Servers
+from bootvol.service.skew import SkewWatch
 from bootvol.service.snapshots import Snapshots
 from bootvol.service.stores import Stores
 from bootvol.service.sweeping import Sweeper
@@ -147,6 +148,7 @@ class Daemon(Service):
         self._sweeper = Sweeper(database, backends, self._reactor, time.time)
         self._stores = Stores(database, backends, self._reactor, worker.wake)
         self._stores.recall()
+        self._skew = SkewWatch(database, self._reactor, time.time)
         quotas = Quotas(database, Quota(**config.quota.model_dump()))
         types = VolumeTypes(database, backends)
         volumes = Volumes(
@@ -252,6 +254,7 @@ class Daemon(Service):
         self._stores.startService()
         self._worker.startService()
         self._sweeper.startService()
+        self._skew.startService()
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -296,6 +299,7 @@ class Daemon(Service):
         Thread(target=end, name="bootvol-end", daemon=True).start()
 
     async def _end_work(self) -> None:
+        self._skew.stopService()
         parts = (self._stores, self._worker, self._sweeper)
         await gatherResults([each.stopService() for each in parts])
         await self._close_plugins()
