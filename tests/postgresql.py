@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -67,6 +67,30 @@ def create_database(url: str, name: str) -> str:
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
     return url.format(name)
+
+
+@contextmanager
+def silent(url: str) -> Iterator[None]:
+    """Have a server say nothing at all until the end of the block, as if its machine hung.
+
+    :param url: of one of its databases.
+    """
+    folder = Path(url.partition("host=")[2])
+    (first,) = (int(line) for line in (folder / "data/postmaster.pid").read_text().split()[:1])
+    stopped = [first]
+    try:
+        # The first starts no more of them then.
+        os.kill(first, signal.SIGSTOP)
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with suppress(OSError):
+                if f"\nPPid:\t{first}\n" in status.read_text():
+                    stopped.append(int(status.parent.name))
+                    os.kill(stopped[-1], signal.SIGSTOP)
+        yield
+    finally:
+        for each in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGCONT)
 
 
 def _wait(url: str) -> None:

@@ -1,0 +1,440 @@
+"""A database that fails: what passes is told from what never will, and nobody waits for long."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pytest_twisted import ensureDeferred
+from sqlalchemy import (
+    JSON,
+    URL,
+    Connection,
+    String,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import OperationalError
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
+
+from bootvol.errors import DatabaseRefused, DatabaseUnavailable
+from bootvol.store import connections, schema
+from bootvol.store import database as databases
+from bootvol.store.database import Database
+from tests import postgresql
+from tests.daemons import reactor
+from tests.unit.conftest import on_server
+
+#: Quotas are the simplest of all rows.
+TABLE = schema.quotas
+#: What no database takes.
+HOSTILE = ["a\0b", "\0", "half of \ud83d", "\udc00\0"]
+
+
+@pytest.fixture
+def running(database: Database) -> Iterator[Database]:
+    """A database of either kind that runs transactions."""
+    database.start()
+    yield database
+    database.stop()
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Database]:
+    """A database in a file that runs transactions."""
+    with working(in_file(tmp_path)) as database:
+        yield database
+
+
+@pytest.fixture
+def address(new_postgresql: Callable[[], str]) -> str:
+    """The URL of an empty database on a server."""
+    return new_postgresql()
+
+
+@pytest.fixture
+def served(address: str) -> Iterator[Database]:
+    """A database on a server that runs transactions."""
+    with working(on_server(address)) as database:
+        yield database
+
+
+@contextmanager
+def working(url: URL) -> Iterator[Database]:
+    """Run transactions of a database until the end of the block."""
+    made = Database(url, reactor)
+    made.upgrade()
+    made.start()
+    yield made
+    made.stop()
+
+
+def in_file(folder: Path) -> URL:
+    """Return the URL of a database in a file."""
+    return make_url(f"sqlite:///{folder / 'x.db'}")
+
+
+def add(db: Connection, tenant: str = "t", resource: str = "r") -> None:
+    """Write something."""
+    db.execute(insert(TABLE).values(tenant=tenant, resource=resource, most=1))
+
+
+def count(db: Connection) -> int:
+    """Read something."""
+    return db.execute(select(func.count()).select_from(TABLE)).scalar_one()
+
+
+def told(logged: Any) -> list[str]:
+    """Return what the log was told of the database, without the reasons."""
+    formats = [each["log_format"] for each in logged if each["log_namespace"].endswith("Database")]
+    assert not any("log_failure" in each for each in logged)
+    return formats
+
+
+def start(database: Database, query: Any) -> Deferred[Any]:
+    """Begin to write."""
+    return Deferred.fromCoroutine(database.write(query))
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_text_is_clean_wherever_it_comes_from(db: Connection, hostile: str) -> None:
+    add(db, hostile)
+    kept = db.execute(select(TABLE.c.tenant).where(TABLE.c.tenant == hostile)).scalar_one()
+    assert kept == schema.clean(hostile)
+    assert not set(kept) & set("\0\ud83d\udc00")
+    db.execute(
+        insert(schema.volume_types).values(name="x", extra_specs={"k": [hostile], hostile: 1})
+    )
+    shown = db.execute(select(schema.volume_types.c.extra_specs)).scalar_one()
+    assert shown == {"k": [kept], kept: 1}
+
+
+def test_what_is_clean_stays_as_it_is() -> None:
+    assert schema.clean("\x01\t\ufffd\U0001f600é") == "\x01\t\ufffd\U0001f600é"
+    assert schema.clean({"a": [1, None, True, 1.5]}) == {"a": [1, None, True, 1.5]}
+
+
+def test_no_column_takes_text_as_it_comes() -> None:
+    bare = [
+        str(column)
+        for table in schema.METADATA.tables.values()
+        for column in table.c
+        if isinstance(column.type, String | JSON)
+    ]
+    assert bare == []
+
+
+@ensureDeferred
+async def test_what_never_passes_is_no_outage(served: Database) -> None:
+    with capturedLogs() as logged, pytest.raises(DatabaseRefused):
+        await served.write(add, "t" * 300)
+    (failed,) = [each for each in logged if "log_failure" in each]
+    assert "value too long" in str(failed["log_failure"].value.__cause__)
+    assert await served.read(count) == 0
+
+
+@ensureDeferred
+async def test_a_mistake_is_a_mistake(running: Database) -> None:
+    with pytest.raises(Exception, match="nonsense") as caught:
+        await running.read(lambda db: db.execute(text("SELECT nonsense")))
+    assert not isinstance(caught.value, DatabaseUnavailable)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pragma", "why"), [("query_only=ON", "readonly"), ("max_page_count=1", "full")]
+)
+@ensureDeferred
+async def test_a_file_that_takes_nothing_is_told_once(
+    embedded: Database, pragma: str, why: str
+) -> None:
+    def much(db: Connection) -> None:
+        db.exec_driver_sql(f"PRAGMA {pragma}")
+        for number in range(2000):
+            add(db, "t" * 250, str(number))
+
+    with capturedLogs() as logged:
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable) as caught:
+                await embedded.write(much)
+            assert why in str(caught.value.__cause__)
+            # Reading goes on, and says nothing of writing.
+            await embedded.read(count)
+        assert len(told(logged)) == 1
+        # No connection keeps the pragma.
+        embedded._engine.dispose()
+        await embedded.write(add)
+        await embedded.write(lambda _: None)
+    assert [each["log_level"] for each in logged] == [LogLevel.error, LogLevel.info]
+    assert await embedded.read(count) == 1
+
+
+@ensureDeferred
+async def test_a_file_that_another_process_keeps_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_PATIENCE", 0.1)
+    other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    with working(in_file(tmp_path)) as database, closing(other), capturedLogs() as logged:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable):
+                await database.write(add)
+        assert await database.read(count) == 0
+        other.execute("ROLLBACK")
+        await database.write(add)
+    assert told(logged) == [
+        "the database cannot be {done}: {failure}",
+        "the database can be {done} again",
+    ]
+
+
+@pytest.mark.parametrize("how", ["gone", "another"])
+@ensureDeferred
+async def test_a_file_that_is_not_there_any_more_takes_nothing(
+    embedded: Database, tmp_path: Path, how: str
+) -> None:
+    file, away = tmp_path / "x.db", tmp_path / "away"
+    await embedded.write(add)
+    file.rename(away)
+    if how == "another":
+        sqlite3.connect(file).close()
+        file.touch()
+    with capturedLogs() as logged:
+        for ask in (embedded.write(add, "more"), embedded.write_unseen(add), embedded.read(count)):
+            with pytest.raises(DatabaseUnavailable) as caught:
+                await ask
+            assert f"x.db is {how}" in str(caught.value.__cause__)
+        assert len(told(logged)) == 2, "of writing, and of reading"
+    assert file.exists() == (how == "another"), "none is made instead"
+    away.rename(file)
+    assert await embedded.read(count) == 1
+    await embedded.write(add, "more")
+
+
+@ensureDeferred
+async def test_a_file_that_is_damaged(tmp_path: Path) -> None:
+    with working(in_file(tmp_path)) as database:
+        with (tmp_path / "x.db").open("r+b") as file:
+            file.write(b"something else" * 1000)
+        with pytest.raises(DatabaseUnavailable):
+            await database.read(count)
+
+
+@ensureDeferred
+async def test_a_disk_that_hangs_holds_no_request(
+    embedded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "LIMIT", 0.3)
+    goes_on = threading.Event()
+
+    def hanging(db: Connection) -> None:
+        add(db)
+        assert goes_on.wait(60)
+
+    def late(db: Connection) -> None:
+        add(db, "late")
+
+    first = start(embedded, hanging)
+    waiting = [start(embedded, late) for _ in range(50)]
+    unseen = Deferred.fromCoroutine(embedded.write_unseen(add, "unseen"))
+    results = await DeferredList([first, *waiting], consumeErrors=True)
+    for succeeded, failure in results:
+        assert not succeeded
+        assert isinstance(failure, Failure)
+        assert failure.check(DatabaseUnavailable)
+    assert not unseen.called, "nobody would know of a claim"
+    goes_on.set()
+    await unseen
+    # Whoever has been told that it failed need not fear that it is done later; the first was begun.
+    kept = await embedded.read(lambda db: db.scalars(select(TABLE.c.tenant)).all())
+    assert sorted(kept) == ["t", "unseen"]
+
+
+@ensureDeferred
+async def test_the_end_waits_for_nothing_that_hangs(
+    embedded: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "_LAST", 0.1)
+    goes_on = threading.Event()
+    hanging = Deferred.fromCoroutine(embedded.write_unseen(lambda _: goes_on.wait(60)))
+    embedded.end_soon()
+    with pytest.raises(DatabaseUnavailable):
+        await hanging
+    with pytest.raises(DatabaseUnavailable):
+        await embedded.write_unseen(add)
+    goes_on.set()
+
+
+# --- servers -------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_a_server_that_is_silent_holds_nobody(
+    served: Database, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "LIMIT", 0.5)
+    await gatherResults([start(served, add_nothing) for _ in range(8)])
+    with capturedLogs() as logged:
+        with postgresql.silent(address):
+            for _ in range(2):
+                asked = [
+                    Deferred.fromCoroutine(ask)
+                    for _ in range(20)
+                    for ask in (served.read(count), served.write(add), served.write_unseen(add))
+                ]
+                for succeeded, failure in await DeferredList(asked, consumeErrors=True):
+                    assert not succeeded
+                    assert isinstance(failure, Failure)
+                    assert failure.check(DatabaseUnavailable)
+        monkeypatch.undo()
+        assert await served.read(count) == 0
+        await served.write(add)
+    assert sorted(told(logged)) == [
+        *["the database can be {done} again"] * 2,
+        *["the database cannot be {done}: {failure}"] * 2,
+    ]
+    assert await served.read(count) == 1
+
+
+def add_nothing(db: Connection) -> None:
+    """Use a connection."""
+    db.execute(text("SELECT 1"))
+
+
+@ensureDeferred
+async def test_the_end_does_not_wait_for_a_silent_server(address: str) -> None:
+    served = Database(on_server(address), reactor)
+    served.upgrade()
+    served.start()
+    await gatherResults([start(served, add_nothing) for _ in range(4)])
+    with postgresql.silent(address):
+        hanging = start(served, add)
+        hanging.addErrback(lambda failure: failure.type)
+        served.stop()
+        # Its thread has heard of it.
+        assert await hanging is DatabaseUnavailable
+
+
+def allow(url: str, *, connections: bool) -> None:
+    """Let a database be connected to, or cut all connections and let nobody connect."""
+    name = make_url(url).database
+    with psycopg.connect(url.replace(f"/{name}?", "/postgres?"), autocommit=True) as db:
+        db.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {connections}'.encode())
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+        )
+
+
+@ensureDeferred
+async def test_a_server_that_is_down_passes(served: Database, address: str) -> None:
+    await served.write(add)
+    allow(address, connections=False)
+    with pytest.raises(DatabaseUnavailable):
+        await served.read(count)
+    allow(address, connections=True)
+    assert await served.read(count) == 1
+
+
+@ensureDeferred
+async def test_a_server_that_was_restarted_is_connected_to_again(
+    served: Database, address: str
+) -> None:
+    await gatherResults([Deferred.fromCoroutine(served.read(count)) for _ in range(3)])
+    allow(address, connections=True)
+    with capturedLogs() as logged:
+        for _ in range(3):
+            assert await served.read(count) == 0
+    assert told(logged) == []
+
+
+@ensureDeferred
+async def test_a_server_that_became_a_standby_passes(served: Database) -> None:
+    def read_only(db: Connection) -> None:
+        db.execute(text("SET LOCAL transaction_read_only = on"))
+        add(db)
+
+    with pytest.raises(DatabaseUnavailable):
+        await served.write(read_only)
+
+
+@ensureDeferred
+async def test_those_that_collide_try_again(served: Database) -> None:
+    for tenant in "ab":
+        await served.write(add, tenant)
+    both = threading.Barrier(2)
+
+    def cross(first: str, second: str) -> Callable[[Connection], None]:
+        tries: list[str] = []
+
+        def write(db: Connection) -> None:
+            more = update(TABLE).values(most=TABLE.c.most + 1)
+            db.execute(more.where(TABLE.c.tenant == first))
+            if not tries:
+                tries.append(first)
+                both.wait(60)
+            db.execute(more.where(TABLE.c.tenant == second))
+
+        return write
+
+    await gatherResults([start(served, cross("a", "b")), start(served, cross("b", "a"))])
+    kept = await served.read(lambda db: db.scalars(select(TABLE.c.most)).all())
+    assert kept == [3, 3]
+
+
+@ensureDeferred
+async def test_what_is_broken_off_disturbs_no_other(
+    served: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "LIMIT", 1.0)
+    slow = Deferred.fromCoroutine(
+        served.read(lambda db: db.execute(text("SELECT pg_sleep(60)")).all())
+    )
+    await gatherResults([start(served, add_nothing) for _ in range(40)])
+    with pytest.raises(DatabaseUnavailable):
+        await slow
+    assert await served.read(count) == 0
+
+
+@ensureDeferred
+async def test_a_cancellation_waits_for_the_end(served: Database) -> None:
+    goes_on = threading.Event()
+
+    def query(db: Connection) -> None:
+        assert goes_on.wait(60)
+        add(db)
+
+    writing = start(served, query)
+    ended: list[object] = []
+    writing.addErrback(lambda failure: ended.append(failure.type))
+    writing.cancel()
+    await served.read(count)
+    assert not ended
+    goes_on.set()
+    await writing
+    assert ended == [CancelledError]
+    assert await served.read(count) == 1
+
+
+def test_what_a_statement_is_to_blame_for_does_not_pass(served: Database) -> None:
+    too_much = psycopg.errors.ProgramLimitExceeded("index row size exceeds maximum")
+    too_much.sqlstate = "54000"
+    assert not connections.passes(OperationalError("", {}, too_much))
+    assert connections.passes(OperationalError("", {}, psycopg.errors.TooManyConnections()))
