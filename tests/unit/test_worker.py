@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from sqlalchemy import Connection, make_url, update
+from sqlalchemy import URL, Connection, make_url, update
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import Clock, deferLater
@@ -99,8 +99,8 @@ class NoExports:
 class Bench:
     """A worker, its surroundings, and a look at them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(make_url(f"sqlite:///{folder / 'x.db'}"), loop)
+    def __init__(self, folder: Path, url: URL | None = None) -> None:
+        self.database = Database(url or make_url(f"sqlite:///{folder / 'x.db'}"), loop)
         self.database.upgrade()
         self.database.start()
         self.backend = MemoryBackend("b", loop)
