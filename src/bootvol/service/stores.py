@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, ConfigurationError
+from bootvol.errors import BackendFailed, ConfigurationError, DatabaseUnavailable
 from bootvol.interfaces import IIdentifiedBackend
 from bootvol.service.backends import Backends
 from bootvol.store import stores
@@ -95,7 +95,8 @@ class Stores(Service):
             # Another daemon may have been first.
             identity = await self._database.write_unseen(stores.remember, name, identity)
             backend.expect(identity)
-        except CancelledError:
+        except (CancelledError, DatabaseUnavailable):
+            # The database has told the log.
             return
         except (BackendFailed, ConfigurationError) as error:
             self._log.error("backend {name} does no work yet: {error}", name=name, error=error)

@@ -295,8 +295,8 @@ strays = Table(
 stores = Table(
     "stores",
     METADATA,
-    Column("backend", String(64), primary_key=True),
-    Column("identity", String(255), nullable=False),
+    Column("backend", CleanString(64), primary_key=True),
+    Column("identity", CleanString(255), nullable=False),
 )
 
 # Which tenant had an import claimed when: a number that grows with each claim.
