@@ -94,7 +94,10 @@ class ImageLargerThanVolume(InvalidRequest):
     """The image is known to need a larger volume."""
 
     code = "image-larger-than-volume"
-    remedy = "Ask for a larger volume."
+    remedy = (
+        "Ask for a larger volume. If the image holds snapshots or saved memory, `qemu-img convert`"
+        " leaves these out."
+    )
     default_message = "Size of specified image is larger than volume size."
 
 

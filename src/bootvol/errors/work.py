@@ -26,7 +26,10 @@ class ImageTooLarge(ImportFailed):
 
     of_image = False
     code = "image-too-large"
-    remedy = "Delete the volume and create a larger one."
+    remedy = (
+        "Delete the volume and create a larger one. If the image holds snapshots or saved memory,"
+        " `qemu-img convert` leaves these out."
+    )
 
 
 class ImageTruncated(ImportFailed):
