@@ -13,6 +13,7 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.utils import getProcessOutputAndValue
 
+from bootvol.errors import SourceFailed
 from bootvol.interfaces import IOpenEndedStream
 from bootvol.model import Image
 from bootvol.testing.backends import noise
@@ -81,6 +82,35 @@ async def test_what_curl_fetches(habit: str, root: str, threads: Threads) -> Non
     by_curl = await curl(url, *CURL.get(habit, []))
     assert content == (gzip.decompress(by_curl) if habit == "encodes-gz" else by_curl)
     assert (gzip.decompress(content) if name.endswith(".gz") else content) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("a b.img", "/right/a%20b.img"),
+        ("\u00e9/e\u0301.img", "/right/%C3%A9/e%CC%81.img"),
+        ("%7e%c3%bc/100%.img?x=a/b:c+d&&e==", "/right/%7e%c3%bc/100%.img?x=a/b:c+d&&e=="),
+        ("../right//./a%2Fb.img#part", "/right//a%2Fb.img"),
+        ("?file=disk.img", "/right/?file=disk.img"),
+    ],
+)
+@ensureDeferred
+async def test_what_is_sent_of_a_url(
+    written: str, sent: str, habits: Habits, root: str, threads: Threads
+) -> None:
+    image, content = await fetched(source(root, threads), f"{root.upper()}right/{written}")
+    assert content == CONTENT
+    assert image.name
+    assert {each.path for each in habits.asked} == {sent}
+
+
+@ensureDeferred
+async def test_a_list_that_breaks_off(habits: Habits, root: str, threads: Threads) -> None:
+    habits.broken_lists = True
+    image = await source(root, threads, checksums="auto").find(CALLER, f"{root}right/disk.raw")
+    assert image.digest is None
+    with pytest.raises(SourceFailed, match="The list beside the image broke off"):
+        await source(root, threads, checksums="SUMS").find(CALLER, f"{root}right/disk.raw")
 
 
 @pytest.mark.parametrize("habit", ["until-close", "until-close-1.0", "chunked", "until-close-gz"])

@@ -147,7 +147,7 @@ async def test_the_list_of_allowed_urls_holds_at_every_hop(
         code, message = await outcome(running, url(origin, "elsewhere"))
         assert (code, message) == (
             "source-refused",
-            f"{NAME} redirects to 127.0.0.1, which is not allowed.",
+            f"{NAME} redirects to http://127.0.0.1:1/images/good, which is not allowed.",
         )
         assert not any("127.0.0.1" in line for line in proxy.requests)
     finally:

@@ -215,4 +215,7 @@ def _refuse_encoded(response: IResponse) -> IResponse:
 
 def _why(error: Exception) -> str:
     reasons = getattr(error, "reasons", None)
+    if reasons and reasons[0].check(KeyError):
+        # Twisted looks up what decodes a body.
+        return f"it sends a transfer encoding that is not known, {reasons[0].value}"
     return str(reasons[0].value) if reasons else str(error) or type(error).__name__

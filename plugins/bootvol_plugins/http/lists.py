@@ -11,7 +11,7 @@ from hyperlink import DecodedURL
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
-from bootvol.errors import ImageNotFound, SourceFailed, SourceRefused
+from bootvol.errors import ImageNotFound, ImageTruncated, SourceFailed, SourceRefused
 from bootvol.model import Digest
 from bootvol.threads import Threads
 from bootvol_plugins.http.checksums import LONGEST, Ambiguous, find_digest
@@ -197,11 +197,14 @@ class Lists:
 
     async def _text(self, url: DecodedURL) -> bytes:
         stream = await self._fetch(url)
+        longest = min(self._stall, self._patience) if self._names == AUTO else self._stall
         try:
             text = bytearray(LONGEST)
             # Somebody waits for the answer to a request meanwhile.
             reading = ensureDeferred(stream.read_into(memoryview(text)))
-            length = await reading.addTimeout(self._stall, self._reactor, _took_long)
+            length = await reading.addTimeout(longest, self._reactor, _took_long)
+        except ImageTruncated as error:
+            raise SourceFailed(f"The list beside the image broke off on {url.host}.") from error
         finally:
             await stream.close()
         return bytes(text[:length])

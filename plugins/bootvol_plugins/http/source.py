@@ -91,14 +91,15 @@ class HttpSource:
         if not lies_under(url, self._allow):
             # Perhaps another source knows it, or the id at its end.
             raise ImageNotFound(reference)
-        if not name_of(url):
+        name = name_of(url) or (url.host if url.encoded_url.query else "")
+        if not name:
             raise ImageNotFound(reference)
         size, validator = await self._look(url)
         digest = await self._lists.digest_of(url)
         return Image(
             id=url.to_text(),
             source=self.name,
-            name=name_of(url),
+            name=name,
             size_bytes=size,
             digest=digest,
             validator=_proof(digest) or validator,
@@ -256,7 +257,8 @@ class HttpSource:
         except Refused:
             raise SourceRefused(f"{url.host} redirects to what is no URL.") from None
         if not lies_under(target, self._allow):
-            raise SourceRefused(f"{url.host} redirects to {target.host}, which is not allowed.")
+            where = target.replace(query=()).to_text()
+            raise SourceRefused(f"{url.host} redirects to {where}, which is not allowed.")
         return target
 
 

@@ -311,6 +311,7 @@ class Habits(Factory):
 
     :ivar asked: every request.
     :ivar lists: whether there is a SHA256SUMS beside each image.
+    :ivar broken_lists: whether there are all lists, but break off.
     """
 
     noisy = False
@@ -318,7 +319,7 @@ class Habits(Factory):
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.asked: list[Asked] = []
-        self.lists = False
+        self.lists = self.broken_lists = False
         self.times: Counter[str] = Counter()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
@@ -330,6 +331,8 @@ class Habits(Factory):
         self.times[path] += 1
         asked = Asked(method, path, headers, self.content, self.times[path])
         self.asked.append(asked)
+        if "SUM" in asked.name and self.broken_lists:
+            return answer(b"0" * 64, length=100)
         if asked.name == "SHA256SUMS" and self.lists:
             return answer(f"{hashlib.sha256(self.content).hexdigest()}  disk.raw\n".encode())
         habit = {**HABITS, **BROKEN}.get(path.split("/")[1])

@@ -21,6 +21,7 @@ from bootvol.interfaces import (
     IImageSource,
     IImageStream,
     ILocatedStream,
+    IOpenEndedStream,
     ISparseStream,
     PluginContext,
 )
@@ -239,6 +240,17 @@ class ImageSourceContract(Contract):
             verifyObject(ILocatedStream, stream)
             location = ILocatedStream(stream).location
             assert location is None or "://" in location
+        await stream.close()
+
+    @ensureDeferred
+    async def test_says_whether_its_end_is_known_if_provided(self, subject: Subject) -> None:
+        reference, _ = subject.known
+        stream = await subject.source.open(await subject.source.find(subject.caller, reference))
+        if IOpenEndedStream.providedBy(stream):
+            verifyObject(IOpenEndedStream, stream)
+            assert IOpenEndedStream(stream).proven, "its end has not been reached"
+            await read_all(stream, 65536)
+            assert isinstance(IOpenEndedStream(stream).proven, bool)
         await stream.close()
 
     @ensureDeferred
