@@ -12,7 +12,7 @@ from sqlalchemy import Connection as Db
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from bootvol.errors import ErrorReport, ExportFailed, NoHypervisor
+from bootvol.errors import DatabaseUnavailable, ErrorReport, ExportFailed, NoHypervisor
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Connection, Disk, Server, Volume
@@ -124,7 +124,7 @@ class Attach(_Moving):
         try:
             if self._begun is not None:
                 await self.unplug(*self._begun)
-        except CancelledError:
+        except (CancelledError, DatabaseUnavailable):
             raise
         except Exception:
             self._log.failure("volume {id} is half attached", id=self.id)

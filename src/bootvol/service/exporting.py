@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from bootvol.errors import BootvolError
+from bootvol.errors import BootvolError, DatabaseUnavailable
 from bootvol.lifecycle import Status
 from bootvol.service.attaching import EXPORTABLE
 from bootvol.service.tasks import Tools
@@ -31,7 +31,7 @@ async def restore(tools: Tools) -> None:
                     served = await tools.exports.open(volume.name, lies)
                     # Another address than it was, if nothing was known of it any more.
                     await tools.database.write(attachment_rows.reached, volume.id, served)
-            except CancelledError:
+            except (CancelledError, DatabaseUnavailable):
                 raise
             except Exception:
                 _log.failure("volume {id} cannot be served again", id=volume.id)

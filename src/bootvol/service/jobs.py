@@ -143,7 +143,7 @@ class Job:
     async def _after(self) -> None:
         try:
             await self.task.after()
-        except CancelledError:
+        except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
             self._log.failure("could not tidy up after {task}", task=self)
@@ -177,7 +177,7 @@ class Job:
         await self.keep()
         event = Event.FAIL
         try:
-            event = await self.task.undo()
+            event = await self._insist(self.task.undo)
         except CancelledError:
             raise
         except Exception:

@@ -135,7 +135,7 @@ class Worker(Service):
     async def _tell(self) -> None:
         try:
             await starting.tell(self._tools)
-        except CancelledError:
+        except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
             self._log.failure("it cannot be told what there is to go on with")
