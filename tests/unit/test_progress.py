@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bootvol.model import Checkpoint, Image, Import
+from bootvol.model import Checkpoint, Image, Import, Phase
 from bootvol.service.progress import Progress
 
 CHECKPOINT = Checkpoint(100, "digest", "validator")
@@ -31,3 +31,20 @@ def test_what_lay_on_the_spool_is_not_on_the_volume(staged: bool) -> None:
     progress.start(TASK)
     assert progress.checkpoint == (CHECKPOINT if staged else Stopped.checkpoint)
     assert progress.columns(1.0)["durable_bytes"] == (100 if staged else 400)
+
+
+def test_the_rate_is_of_what_was_moved() -> None:
+    """Not of zeros that were passed over, of which there may be any number at once."""
+    tebibyte = 1024**4
+    copy: Any = Stopped()
+    copy.size, copy.offset, copy.skipped = 2 * tebibyte, 500, 100
+    progress = Progress(0.0)
+    progress.start(TASK)
+    progress.begin(copy, Phase.DOWNLOADING, 10.0)
+    assert progress.columns(10.0)["bytes_per_second"] == 0
+    copy.offset, copy.skipped = 500 + tebibyte, 100 + tebibyte
+    assert progress.columns(11.0)["bytes_per_second"] == 0
+    copy.offset += 3000
+    columns = progress.columns(13.0)
+    assert columns["bytes_per_second"] == 1000
+    assert columns["bytes_done"] == 3500 + tebibyte
