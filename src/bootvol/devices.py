@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from bootvol.errors import BackendFailed, NoSpace
 from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
@@ -59,9 +59,11 @@ def failures(what: str) -> Iterator[None]:
         raise kind(f"{what}: {error.strerror or error}.") from error
 
 
-@implementer(IVolumeWriter, IVolumeReader, ISparse)
+@implementer(IVolumeWriter, IVolumeReader)
 class OpenDevice:
     """A regular file or a block device, held open: its name may go meanwhile, this may not.
+
+    A file tells where zeros are (:class:`bootvol.interfaces.ISparse`); a device does not know.
 
     Made by :meth:`to_write` or :meth:`to_read`, mostly in a thread::
 
@@ -85,6 +87,8 @@ class OpenDevice:
         self._name = name
         self._direct = direct
         self._check = check
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            alsoProvides(self, ISparse)
 
     @classmethod
     def to_write(
@@ -148,7 +152,7 @@ class OpenDevice:
         await self._threads.run(self._read, self._open_descriptor(), offset, target)
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
-        """See :meth:`bootvol.interfaces.ISparse.extents`; a block device does not tell."""
+        """See :meth:`bootvol.interfaces.ISparse.extents`."""
         return await self._threads.run(self._extents, self._open_descriptor(), offset, length)
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.devices import OpenDevice, extents
 from bootvol.errors import BackendFailed, NoSpace
+from bootvol.interfaces import ISparse
 from bootvol.testing.backends import noise, read_from
 from bootvol.threads import Threads
 from tests.disks import block_device, disk
@@ -142,6 +143,9 @@ async def test_zeroing_gives_space_back(tmp_path: Path, threads: Threads, kind: 
 
 
 @ensureDeferred
-async def test_a_device_does_not_tell(tmp_path: Path) -> None:
+async def test_a_device_does_not_tell(tmp_path: Path, threads: Threads) -> None:
     with block_device(tmp_path / "disk", 4 * MIB) as device, device.path.open("rb") as opened:
         assert _told(opened.fileno(), MIB, 3 * MIB) == [(MIB, 3 * MIB, False)]
+        reader = OpenDevice.to_read(threads, os.open(device.path, os.O_RDONLY))
+        assert not ISparse.providedBy(reader)
+        await reader.close()
