@@ -27,13 +27,14 @@ from zope.interface import implementer
 
 from bootvol import checks
 from bootvol.checks import Mistake
-from bootvol.devices import OpenDevice, failures
+from bootvol.devices import OpenDevice, check_unused, failures
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, WrongStore
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IGuardedBackend,
     IIdentifiedBackend,
     ISharingBackend,
     IVolumeReader,
@@ -68,7 +69,7 @@ class FileOptions(Options):
     """The directory is nothing but the place where a disk is to be mounted."""
 
 
-@implementer(IBlockBackend, ICloningBackend, ISharingBackend, IIdentifiedBackend)
+@implementer(IBlockBackend, ICloningBackend, ISharingBackend, IIdentifiedBackend, IGuardedBackend)
 class FileBackend:
     """Sparse files.  A new one reads as zeros, and takes no space until it is written.
 
@@ -263,11 +264,28 @@ class FileBackend:
     def _delete(self, volume: str) -> None:
         with failures(f"Deleting {self._called(volume)} failed"), self._folder() as folder:
             with contextlib.suppress(FileNotFoundError):
+                self._check_unused(folder, volume)
                 os.unlink(_file(volume), dir_fd=folder)
             # Also when it was gone: an earlier call may have ended between the two.  A file system
             # that has failed tells of it once; then only who changes something hears of it again.
             os.utime(folder)
             os.fsync(folder)
+
+    async def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`: it asks for QEMU's locks."""
+
+        def check() -> None:
+            with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
+                self._check_unused(folder, volume)
+
+        await self._threads.run(check)
+
+    def _check_unused(self, folder: int, volume: str) -> None:
+        descriptor = os.open(_file(volume), os.O_RDONLY | os.O_NONBLOCK | _OURS, dir_fd=folder)
+        try:
+            check_unused(descriptor, self._called(volume))
+        finally:
+            os.close(descriptor)
 
     async def connection(self, volume: str) -> Connection:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from zope.interface import alsoProvides, implementer
 
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
 from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
 from bootvol.threads import Threads
@@ -41,6 +41,10 @@ _EXTENTS: Final = 1024
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 #: From linux/fs.h: make a range of a block device read as zeros, whatever the device can do for it.
 _BLKZEROOUT: Final = 0x127F
+
+#: struct flock of Linux's 64-bit machines, and the bytes that QEMU may lock: where, and how many.
+_FLOCK: Final = "hhqqi4x"
+_QEMU_LOCKS: Final = (100, 200)
 
 
 @contextmanager
@@ -274,6 +278,24 @@ def _seek(descriptor: int, offset: int, whence: int) -> int:
                 raise
     # As if all were data.
     return offset if whence == os.SEEK_DATA else sys.maxsize
+
+
+def check_unused(descriptor: int, name: str) -> None:
+    """See that no process of QEMU has a file or block device open on this machine.  Blocks.
+
+    QEMU locks a byte of an image for each permission that it uses, and one for each that it does
+    not share (block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE).  The locks belong to
+    open files, so they end with the process.
+
+    :param descriptor: of the same, open in any way.
+    :param name: what the error calls it.
+    :raises VolumeInUse: a guest, an export or a tool has it open.
+    :raises OSError: it cannot be told.
+    """
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, *_QEMU_LOCKS, 0)
+    told = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+    if struct.unpack(_FLOCK, told)[0] != fcntl.F_UNLCK:
+        raise VolumeInUse(f"A guest or another program has {name} open.")
 
 
 def can_go_around_cache(descriptor: int) -> bool:

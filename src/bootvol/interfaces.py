@@ -250,6 +250,8 @@ class IBlockBackend(Interface):
     async def delete(volume: str) -> None:
         """Give the volume's space back.  Idempotent: a volume that is not there is deleted.
 
+        :raises bootvol.errors.VolumeInUse: a guest or another program has it open, as far as the
+            backend can tell.
         :raises bootvol.errors.BackendFailed: it is still there.
         """
 
@@ -319,6 +321,20 @@ class IImageCloningBackend(Interface):
             say) or has more than ``size``: then there is no such volume.
         :raises bootvol.errors.NoSpace: there is no room.
         :raises bootvol.errors.BackendFailed: ``volume`` is there, or the device failed.
+        """
+
+
+class IGuardedBackend(Interface):
+    """What a backend provides, too, that can tell whether somebody else has a volume open."""
+
+    async def check_unused(volume: str) -> None:
+        """See that no guest and no other program has a volume open.
+
+        What the core itself has open, by readers of this backend, does not count.  The core asks
+        before it gives a volume away or makes a snapshot of one that should be at rest.
+
+        :raises bootvol.errors.VolumeInUse: somebody has it open.
+        :raises bootvol.errors.BackendFailed: the volume is not there, or nothing can be told.
         """
 
 

@@ -1,5 +1,6 @@
 """Every first-party backend, and the one in memory, passes the same suite."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest_twisted
 
 from bootvol.interfaces import IBlockBackend, IClosable, PluginContext
 from bootvol.testing.backends import BlockBackendContract, make_block_backend_tests
+from bootvol.testing.elsewhere import Elsewhere
 from bootvol.testing.memory import MemoryBackend
 from bootvol_plugins import rbd
 from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
@@ -15,9 +17,21 @@ from bootvol_plugins.rbd.options import RbdOptions
 from tests.ceph import Cluster
 from tests.disks import disk
 
-TestFile = make_block_backend_tests(
-    lambda context, folder: FileBackend(context.name, folder, context.threads)
-)
+_SETTINGS = "settings.json"
+
+
+def file_backend(context: PluginContext, folder: Path) -> IBlockBackend:
+    """Make a backend of a folder, also in other processes."""
+    return FileBackend(context.name, folder, context.threads)
+
+
+def rbd_backend(context: PluginContext, folder: Path) -> IBlockBackend:
+    """Make a backend of the settings that lie in a folder, also in other processes."""
+    settings = json.loads((folder / _SETTINGS).read_text())
+    return rbd.PLUGIN.factory(RbdOptions.model_validate(settings, strict=False), context)
+
+
+TestFile = make_block_backend_tests(file_backend)
 TestMemory = make_block_backend_tests(
     lambda context, _folder: MemoryBackend(context.name, context.reactor)
 )
@@ -48,6 +62,10 @@ class OnDisk(BlockBackendContract):
         assert backend.capabilities.shares
         return backend
 
+    @pytest.fixture
+    def elsewhere(self, neighbours: Path) -> Elsewhere:
+        return Elsewhere(file_backend, neighbours / "volumes")
+
 
 class TestFileOnXfs(OnDisk):
     kind = "xfs"
@@ -64,12 +82,23 @@ class TestRbd(BlockBackendContract):
     def put_image(self, ceph_cluster: Cluster) -> Callable[[bytes], str]:
         return ceph_cluster.put_image
 
+    @pytest.fixture
+    def elsewhere(self, tmp_path: Path) -> Elsewhere:
+        return Elsewhere(rbd_backend, tmp_path)
+
     @pytest_twisted.async_yield_fixture
     async def backend(
-        self, context: PluginContext, ceph_cluster: Cluster
+        self,
+        context: PluginContext,
+        ceph_cluster: Cluster,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> AsyncIterator[IBlockBackend]:
+        # Nobody here is killed, so that the cluster need not find out.
+        monkeypatch.setattr("bootvol_plugins.rbd.backend._TRIES", 3)
         namespace = ceph_cluster.add_namespace()
-        options = RbdOptions.model_validate(ceph_cluster.options(namespace), strict=False)
-        backend = rbd.PLUGIN.factory(options, context)
+        settings = json.dumps(ceph_cluster.options(namespace), default=str)
+        (tmp_path / _SETTINGS).write_text(settings)
+        backend = rbd_backend(context, tmp_path)
         yield backend
         await IClosable(backend).close()

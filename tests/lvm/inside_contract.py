@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bootvol.interfaces import IBlockBackend, PluginContext
 from bootvol.testing.backends import BlockBackendContract
+from bootvol.testing.elsewhere import Elsewhere
 from bootvol_plugins.lvm import PLUGIN
 from bootvol_plugins.lvm.options import LvmOptions
 from tests.lvm.groups import DISKS, empty, group
+
+_GROUP = "suite"
+
+
+def thick(context: PluginContext, _folder: Path) -> IBlockBackend:
+    """Make a backend of thick volumes, also in other processes."""
+    return PLUGIN.factory(LvmOptions(group=_GROUP), context)
+
+
+def thin(context: PluginContext, _folder: Path) -> IBlockBackend:
+    """Make a backend of thin volumes, also in other processes."""
+    return PLUGIN.factory(LvmOptions(group=_GROUP, pool="pool"), context)
 
 
 class OnGroup(BlockBackendContract):
     """Volumes in a group, where other tests have left what they wrote."""
 
     pool: str | None = None
+    make = staticmethod(thick)
 
     @pytest.fixture(scope="class")
     @classmethod
     def made(cls) -> Iterator[str]:
-        with group("suite", DISKS[0], cls.pool and "300m") as name:
+        with group(_GROUP, DISKS[0], cls.pool and "300m") as name:
             yield name
 
     @pytest.fixture
-    def backend(self, made: str, context: PluginContext) -> Iterator[IBlockBackend]:
-        yield PLUGIN.factory(LvmOptions(group=made, pool=self.pool), context)
+    def backend(self, made: str, context: PluginContext, tmp_path: Path) -> Iterator[IBlockBackend]:
+        yield self.make(context, tmp_path)
         empty(made)
+
+    @pytest.fixture
+    def elsewhere(self, tmp_path: Path) -> Elsewhere:
+        return Elsewhere(self.make, tmp_path)
 
 
 class TestThick(OnGroup):
@@ -38,3 +57,4 @@ class TestThin(OnGroup):
     """In a pool."""
 
     pool = "pool"
+    make = staticmethod(thin)

@@ -5,6 +5,7 @@ Only logical volumes with bootvol's tag are ever touched.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -14,12 +15,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from bootvol.devices import OpenDevice, failures
-from bootvol.errors import BackendFailed, ConfigurationError, WrongStore
+from bootvol.devices import OpenDevice, check_unused, failures
+from bootvol.errors import BackendFailed, ConfigurationError, VolumeInUse, WrongStore
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IGuardedBackend,
     IIdentifiedBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -141,6 +143,29 @@ class LvmBackend:
     async def _unmake(self, volume: str) -> None:
         """Do what is to be done before a volume is removed."""
 
+    async def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`.
+
+        It asks for QEMU's locks, and whether the system uses the device: a file system, say.
+        """
+        found = await self._active(volume)
+
+        def check() -> None:
+            called = self._called(volume)
+            with failures(f"Opening {called} failed"):
+                try:
+                    descriptor = found.open(os.O_RDONLY | os.O_EXCL)
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+                    raise VolumeInUse(f"Another program has {called} open.") from error
+                try:
+                    check_unused(descriptor, called)
+                finally:
+                    os.close(descriptor)
+
+        await self._threads.run(check)
+
     async def connection(self, volume: str) -> Connection:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         return Connection("block", (await self._active(volume)).path)
@@ -200,7 +225,7 @@ class LvmBackend:
         return f"{volume} on backend {self.name}"
 
 
-@implementer(IBlockBackend, IIdentifiedBackend)
+@implementer(IBlockBackend, IIdentifiedBackend, IGuardedBackend)
 class ThickBackend(LvmBackend):
     """Volumes with extents of their own: new ones hold what lay there, so none is left behind."""
 
@@ -237,7 +262,7 @@ class ThickBackend(LvmBackend):
             if not found.is_open:
                 return found
             await deferLater(self._clock, _LOOK, lambda: None)
-        raise BackendFailed(f"{self._called(volume)} is in use.")
+        raise VolumeInUse(f"A guest or another program has {self._called(volume)} open.")
 
     async def _zero(self, volume: str, start: int, end: int) -> None:
         """Let a part of a volume read as zeros for good, and say now and then how far it is."""
@@ -261,7 +286,7 @@ class ThickBackend(LvmBackend):
             await device.close()
 
 
-@implementer(IBlockBackend, ICloningBackend, IIdentifiedBackend)
+@implementer(IBlockBackend, ICloningBackend, IIdentifiedBackend, IGuardedBackend)
 class ThinBackend(LvmBackend):
     """Volumes in a thin pool: they take space when they are written, and share it with clones.
 

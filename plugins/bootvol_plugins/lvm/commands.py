@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bootvol.devices import failures
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
 from bootvol.threads import Shared, outlast
 
 #: Seconds that a command may take until it is asked to end, and from then until it is made to.  LVM
@@ -136,7 +136,7 @@ class Lvm:
         if any(text in said.lower() for text in _FULL):
             return NoSpace(f"Backend {self._name} has no room for the volume.")
         if any(text in said for text in _IN_USE):
-            return BackendFailed(f"Backend {self._name}: the volume is in use.")
+            return VolumeInUse(f"Backend {self._name}: the volume is in use.")
         return BackendFailed(f"Backend {self._name}: LVM failed: {complaint(said)}.")
 
 

@@ -9,12 +9,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, VolumeInUse
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
     IClosable,
+    IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
     IVolumeReader,
@@ -49,7 +50,14 @@ def declared(options: RbdOptions) -> Capabilities:
     )
 
 
-@implementer(IBlockBackend, ICloningBackend, IImageCloningBackend, IIdentifiedBackend, IClosable)
+@implementer(
+    IBlockBackend,
+    ICloningBackend,
+    IImageCloningBackend,
+    IIdentifiedBackend,
+    IGuardedBackend,
+    IClosable,
+)
 class RbdBackend:
     """Images in a pool, or in a namespace of one, that take space as they are written.
 
@@ -121,6 +129,16 @@ class RbdBackend:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
         return await self._open(volume, Images.open_reader)
 
+    async def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`: it asks who watches.
+
+        A cluster takes a guest that was killed for a living one for 30 seconds.
+        """
+        try:
+            await self._run("Finding", volume, lambda images, _: images.check_unused(volume))
+        except InUse as error:
+            raise VolumeInUse(str(error)) from error
+
     async def connection(self, volume: str) -> Connection:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         await self._run("Finding", volume, lambda images, _: images.check(volume))
@@ -154,7 +172,7 @@ class RbdBackend:
                 await self._run(doing, volume, call)
             except InUse as error:
                 if not left:
-                    raise BackendFailed(str(error)) from error
+                    raise VolumeInUse(str(error)) from error
                 await deferLater(self._reactor, _PAUSE, lambda: None)
             else:
                 break

@@ -241,6 +241,16 @@ class Images:
         """
         self._open_ours(volume, read_only=True).close()
 
+    def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`.
+
+        :raises InUse: a client of the cluster, other than this one, can write to it.
+        """
+        with closing(self._open_ours(volume, read_only=True)) as image:
+            watchers = [each["addr"] for each in image.watchers_list()]
+        if not all(self.pool.is_ours(each) for each in watchers):
+            raise InUse(f"A guest or another program has {self.called(volume)} open.")
+
     def called(self, volume: str) -> str:
         """Return what errors call a volume."""
         return f"{volume} on backend {self._backend}"

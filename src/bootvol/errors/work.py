@@ -240,6 +240,18 @@ class WrongStore(BackendFailed):
     default_message = "The storage backend's store is not the one that its volumes lie on."
 
 
+class VolumeInUse(BackendFailed):
+    """Something has the volume open that bootvol does not know of, or no longer."""
+
+    code = "volume-in-use"
+    status = 409
+    remedy = (
+        "End whatever has the volume open (a guest, `bootvol volume boot`, a program on the host),"
+        " then try again."
+    )
+    default_message = "Something has the volume open."
+
+
 class SpoolFull(BackendFailed):
     """There is no room for a container while the disk in it is read."""
 

@@ -113,11 +113,19 @@ class Attach(_Moving):
     async def work(self, claim: Held) -> Event:
         """Serve the volume, and plug it in."""
         self._begun = attachment, server = await self.begin(claim)
+        if server is None and not await self._is_served():
+            # Where a hypervisor is configured, that opens no volume twice.
+            await self.tools.backends.check_unused(self.volume.backend, self.volume.name)
         connection = await reach(self.tools, claim, self.volume)
         if server is not None:
             disk = Disk(attachment.disk, connection)
             await hypervisor(self.tools).attach(server.name, disk)
         return Event.ATTACHED
+
+    async def _is_served(self) -> bool:
+        """Tell whether an earlier attempt serves the volume, and so has it open."""
+        exports = self.tools.exports
+        return exports is not None and self.volume.name in await exports.names()
 
     async def undo(self) -> Event:
         """Take it away again: it is free, or, where that fails too, in use."""

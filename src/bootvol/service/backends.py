@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import BackendGone, BackendSilent, ErrorReport
-from bootvol.interfaces import IBlockBackend
+from bootvol.interfaces import IBlockBackend, IGuardedBackend
 from bootvol.model import Connection, Volume
 from bootvol.threads import StillRunning, at_most
 
@@ -54,6 +54,18 @@ class Backends:
     def missing(self, name: str) -> ErrorReport | None:
         """Return what to say of what lies on a backend if that is not configured."""
         return None if name in self._backends else BackendGone(name).report()
+
+    async def check_unused(self, backend: str, volume: str) -> None:
+        """See that nobody has a volume open, as far as its backend can tell.
+
+        :param volume: its name on the backend.
+        :raises BackendGone: its backend is not configured any more.
+        :raises bootvol.errors.VolumeInUse: somebody has it open.
+        :raises bootvol.errors.BackendFailed: it cannot be told.
+        """
+        found = self.named(backend)
+        if IGuardedBackend.providedBy(found):
+            await IGuardedBackend(found).check_unused(volume)
 
     async def connection(self, volume: Volume) -> Connection:
         """Tell how a hypervisor reaches a volume where it lies.

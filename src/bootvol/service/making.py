@@ -258,6 +258,9 @@ class MakeSnapshot(Making):
         if volume.status is Status.IN_USE and not self.place.capabilities.clones:
             # It is attached since it was asked for (see Snapshots.create).
             raise BackendFailed("The volume is in use, and its backend cannot copy it so.")
+        if volume.status is Status.AVAILABLE:
+            # Nobody has said that somebody may be writing to it.
+            await self.tools.backends.check_unused(volume.backend, volume.name)
         await self.duplicate(volume.backend, volume.name, volume.size_bytes)
         return Event.COMPLETE
 

@@ -11,12 +11,13 @@ from typing import Final
 
 from zope.interface import implementer
 
-from bootvol.devices import OpenDevice, failures
+from bootvol.devices import OpenDevice, check_unused, failures
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
     IBlockBackend,
+    IGuardedBackend,
     IVolumeReader,
     IVolumeWriter,
     PluginContext,
@@ -36,7 +37,7 @@ class ShelfOptions(Options):
     """Where the volumes lie; is made when the daemon starts."""
 
 
-@implementer(IBlockBackend)
+@implementer(IBlockBackend, IGuardedBackend)
 class ShelfBackend:
     """Sparse files: a new one reads as zeros."""
 
@@ -104,8 +105,22 @@ class ShelfBackend:
 
     def _delete(self, volume: str) -> None:
         with failures(f"Backend {self.name} cannot delete {volume}"):
-            (self._directory / volume).unlink(missing_ok=True)
+            path = self._directory / volume
+            if path.exists():
+                self._check_unused(volume)
+            path.unlink(missing_ok=True)
             self._sync()
+
+    async def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`."""
+        await self._threads.run(self._check_unused, volume)
+
+    def _check_unused(self, volume: str) -> None:
+        descriptor = self._open(volume, os.O_RDONLY)
+        try:
+            check_unused(descriptor, volume)
+        finally:
+            os.close(descriptor)
 
     async def connection(self, volume: str) -> Connection:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""

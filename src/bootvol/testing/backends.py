@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -28,41 +28,25 @@ from bootvol.interfaces import (
     PluginContext,
 )
 from bootvol.testing.contract import Contract
+from bootvol.testing.elsewhere import Elsewhere
+from bootvol.testing.shared import LostClaims, VolumesInUse
+from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, read_from, write
 
-#: Large enough for every case, small enough for any machine; bytes.
-SIZE: Final = 4 * 1024 * 1024
+__all__ = [
+    "SIZE",
+    "VOLUMES",
+    "BlockBackendContract",
+    "check_extents",
+    "make_block_backend_tests",
+    "noise",
+    "read",
+    "read_from",
+    "write",
+]
+
 #: From Debian's packages qemu-utils and qemu-block-extra.
 _CONVERT: Final = ("/usr/bin/qemu-img", "convert", "-f", "raw", "-O", "raw")
-#: The volumes that the suite makes: nobody else has such, so that it can be held against a backend
-#: in use.
-VOLUMES: Final = (f"contract-{uuid4()}", f"contract-{uuid4()}")
 _NAME, _OTHER = VOLUMES
-
-
-async def read(backend: IBlockBackend, volume: str, offset: int, length: int) -> bytes:
-    """Open a volume, read from it, and close it."""
-    reader = await backend.open_reader(volume)
-    try:
-        return await read_from(reader, offset, length)
-    finally:
-        await reader.close()
-
-
-async def read_from(reader: IVolumeReader, offset: int, length: int) -> bytes:
-    """Read from an open volume."""
-    target = memoryview(bytearray(length))
-    await reader.read_into(offset, target)
-    return bytes(target)
-
-
-async def write(backend: IBlockBackend, volume: str, offset: int, data: bytes) -> None:
-    """Open a volume, write to it durably, and close it."""
-    writer = await backend.open_writer(volume)
-    try:
-        await writer.write(offset, memoryview(bytearray(data)))
-        await writer.flush()
-    finally:
-        await writer.close()
 
 
 async def check_extents(backend: IBlockBackend, volume: str, size: int) -> bool:
@@ -94,12 +78,7 @@ async def check_extents(backend: IBlockBackend, volume: str, size: int) -> bool:
     return True
 
 
-def noise(length: int, seed: int = 0) -> bytes:
-    """Return bytes without a zero among them; the same for the same seed."""
-    return random.Random(seed).randbytes(length).replace(b"\0", b"\1")  # noqa: S311
-
-
-class BlockBackendContract(Contract):
+class BlockBackendContract(LostClaims, VolumesInUse, Contract):
     """What every backend must do.  Subclasses provide the fixture ``backend``."""
 
     @pytest.fixture
@@ -524,10 +503,15 @@ def make_block_backend_tests(
     """Return the suite for one backend, to be named in a test module.
 
     :param make: makes the backend from a context, whose name it must take, and an empty folder;
-        called once a test.
+        called once a test.  As a function of a module it is called in other processes as well.
     """
 
     class TestBlockBackend(BlockBackendContract):
+        @pytest.fixture
+        def elsewhere(self, tmp_path: Path) -> Elsewhere | None:
+            named = getattr(sys.modules[make.__module__], make.__name__, None) is make
+            return Elsewhere(make, tmp_path) if named else None
+
         @pytest.fixture
         def backend(self, context: PluginContext, tmp_path: Path) -> IBlockBackend:
             return make(context, tmp_path)

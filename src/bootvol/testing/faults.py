@@ -22,6 +22,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
     IImageSource,
@@ -35,7 +36,13 @@ from bootvol.interfaces import (
 from bootvol.model import Caller, Connection, Extent, Image
 
 #: What a backend may provide, too.
-_OPTIONAL: Final = (ICloningBackend, ISharingBackend, IImageCloningBackend, IIdentifiedBackend)
+_OPTIONAL: Final = (
+    ICloningBackend,
+    ISharingBackend,
+    IImageCloningBackend,
+    IIdentifiedBackend,
+    IGuardedBackend,
+)
 
 
 @attrs.define
@@ -173,6 +180,11 @@ class FaultyBackend:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         await self._faults.meet(self._clock, "connection")
         return await self._inner.connection(volume)
+
+    async def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`."""
+        await self._faults.meet(self._clock, "check_unused")
+        await IGuardedBackend(self._inner).check_unused(volume)
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""

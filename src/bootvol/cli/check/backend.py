@@ -9,9 +9,10 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
-from bootvol.cli.check.configured import build
+from bootvol.cli.check.configured import build, build_again
 from bootvol.interfaces import IBlockBackend, IClosable, PluginContext
 from bootvol.testing.backends import VOLUMES, BlockBackendContract
+from bootvol.testing.elsewhere import Elsewhere
 
 
 class TestBackend(BlockBackendContract):
@@ -29,6 +30,10 @@ class TestBackend(BlockBackendContract):
             finally:
                 if IClosable.providedBy(backend):
                     await backend.close()
+
+    @pytest.fixture
+    def elsewhere(self, tmp_path: Path) -> Elsewhere:
+        return Elsewhere(build_again, tmp_path)
 
     @ensureDeferred
     async def test_shares_if_declared(self, backend: IBlockBackend, neighbours: Path) -> None:

@@ -33,3 +33,8 @@ def build(context: PluginContext) -> Any:
     configured = by_kind(settings.load(Path(os.environ[CONFIG])))
     mine = configured[os.environ[KIND]][os.environ[NAME]]
     return plugins.build(mine.descriptor, mine.options, context)
+
+
+def build_again(context: PluginContext, _folder: Path) -> Any:
+    """Make the same in another process."""
+    return build(context)

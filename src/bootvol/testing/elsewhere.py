@@ -1,0 +1,153 @@
+"""Another process that uses a backend: as another daemon does, to be stopped and let go on.
+
+It says a line for each step, and waits for a line before the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from bootvol.errors import BackendFailed
+from bootvol.interfaces import IBlockBackend, IClosable, PluginContext
+from bootvol.testing.volumes import SIZE, noise, write
+from bootvol.threads import Threads
+
+#: Seconds after which the other process ends in any case.
+_LIMIT: Final = 300
+#: What the other process writes late.
+LATE: Final = b"\xee"
+
+
+@attrs.frozen
+class Elsewhere:
+    """How another process makes the same backend.
+
+    :ivar make: a function of a module.
+    :ivar folder: what that gets.
+    """
+
+    make: Callable[[PluginContext, Path], IBlockBackend]
+    folder: Path
+
+    def start(self, volume: str) -> Other:
+        """Start a process that makes a volume, writes to it, and goes on writing.  Blocks."""
+        where = f"{self.make.__module__}:{self.make.__name__}"
+        command = [sys.executable, "-m", __name__, where, str(self.folder), volume]
+        process = subprocess.Popen(  # noqa: S603 - a list, of this program's own words
+            command,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return Other(process)
+
+
+class Other:
+    """The other process.  All methods block."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def await_step(self) -> str:
+        """Wait until it has done a step; return what it says."""
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline().strip()
+        assert said, "the other process has ended"
+        return said
+
+    def stop(self) -> None:
+        """Stop it where it is."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on, and do the next step."""
+        self._process.send_signal(signal.SIGCONT)
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+# --- in the other process ------------------------------------------------------------------------
+
+
+async def _work(backend: IBlockBackend, volume: str) -> None:
+    await backend.allocate(volume, SIZE)
+    writer = await backend.open_writer(volume)
+    await writer.write(0, memoryview(bytearray(noise(SIZE))))
+    await writer.flush()
+    late = memoryview(bytearray(LATE * SIZE))
+    more = _next_step("written")
+    # A backend may have shut out by then who was stopped.
+    with suppress(BackendFailed):
+        while not more.called:
+            # Wherever it is stopped, what is durable stays what it is.
+            await writer.write(SIZE // 2, memoryview(bytearray(noise(SIZE)))[SIZE // 2 :])
+    await more
+    with suppress(BackendFailed):
+        await writer.write(0, late)
+        await writer.flush()
+    with suppress(BackendFailed):
+        await writer.close()
+    for step in (
+        lambda: backend.delete(volume),
+        lambda: backend.allocate(volume, SIZE),
+        lambda: write(backend, volume, 0, bytes(late)),
+    ):
+        with suppress(BackendFailed):
+            await step()
+    await _next_step("late")
+
+
+def _next_step(done: str) -> Deferred[str]:
+    print(done, flush=True)
+    return deferToThread(sys.stdin.readline)
+
+
+def _main(where: str, folder: str, volume: str) -> None:
+    from twisted.internet import reactor, task
+
+    signal.alarm(_LIMIT)
+    module, _, name = where.partition(":")
+    make: Any = getattr(import_module(module), name)
+    threads = Threads(reactor, "elsewhere", 4)  # type: ignore[arg-type]
+
+    async def run(clock: Any) -> None:
+        threads.start()
+        backend = make(PluginContext(clock, threads, "under-test"), Path(folder))
+        try:
+            await _work(backend, volume)
+            if IClosable.providedBy(backend):
+                await backend.close()
+        finally:
+            threads.stop()
+
+    def begin(clock: Any) -> Deferred[None]:
+        work: Coroutine[Any, Any, None] = run(clock)
+        return Deferred.fromCoroutine(work)
+
+    task.react(begin, [])
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

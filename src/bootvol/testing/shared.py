@@ -1,0 +1,154 @@
+"""Sections of the contract suite of backends: others use the same volumes at the same time."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.threads import deferToThread
+from zope.interface.verify import verifyObject
+
+from bootvol.errors import BackendFailed, VolumeInUse
+from bootvol.interfaces import IBlockBackend, ICloningBackend, IGuardedBackend
+from bootvol.model import Connection
+from bootvol.testing.elsewhere import Elsewhere
+from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, write
+
+_NAME, _OTHER = VOLUMES
+#: From Debian's package qemu-utils; what it serves it has open as a guest would.
+_NBD: Final = "/usr/bin/qemu-nbd"
+#: What it says first, when all is open (the NetworkBlockDevice project's doc/proto.md).
+_GREETING: Final = b"NBDMAGIC"
+#: How many seconds it may take to begin.
+_PATIENCE: Final = 60.0
+#: The kinds of connections that QEMU opens.
+_OPENED: Final = frozenset({"file", "block", "rbd"})
+
+
+class LostClaims:
+    """Who was stopped and lost its claim does no harm, whatever it does when it goes on.
+
+    The core takes over what was written under another name; see docs/decisions/0007.
+    """
+
+    @pytest.fixture
+    def elsewhere(self) -> Elsewhere | None:
+        """How another process makes the same backend; None if it cannot."""
+        return None
+
+    @ensureDeferred
+    async def test_a_late_writer_changes_no_other_volume(self, backend: IBlockBackend) -> None:
+        block = backend.capabilities.block_size
+        await backend.allocate(_NAME, SIZE)
+        writer = await backend.open_writer(_NAME)
+        await writer.write(0, memoryview(bytearray(noise(SIZE))))
+        await writer.flush()
+        await _take_over(backend)
+        assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE)
+        await write(backend, _OTHER, 0, noise(block, 1))
+        await writer.write(0, memoryview(bytearray(noise(SIZE, 2))))
+        await writer.flush()
+        await writer.close()
+        await backend.delete(_NAME)
+        expected = noise(block, 1) + noise(SIZE)[block:]
+        assert await read(backend, _OTHER, 0, SIZE) == expected
+
+    @ensureDeferred
+    async def test_the_writer_of_a_lost_claim_is_harmless(
+        self, backend: IBlockBackend, elsewhere: Elsewhere | None
+    ) -> None:
+        if elsewhere is None:
+            pytest.skip("how another process makes the backend is not known")
+        other = await deferToThread(elsewhere.start, _NAME)
+        try:
+            assert await deferToThread(other.await_step) == "written"
+            other.stop()
+            try:
+                await _take_over(backend)
+            except BackendFailed:
+                # Then the core starts over.
+                await backend.delete(_OTHER)
+                await backend.allocate(_OTHER, SIZE)
+                await write(backend, _OTHER, 0, noise(SIZE))
+            assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE)
+            # By now a guest has it.
+            await write(backend, _OTHER, 0, noise(SIZE, 1))
+            other.go_on()
+            assert await deferToThread(other.await_step) == "late"
+            assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE, 1)
+        finally:
+            await deferToThread(other.end)
+        await backend.delete(_NAME)
+        assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE, 1)
+        with pytest.raises(BackendFailed):
+            await backend.open_reader(_NAME)
+
+
+async def _take_over(backend: IBlockBackend) -> None:
+    """Make another volume of what somebody writes to, as the core does."""
+    if backend.capabilities.clones:
+        await ICloningBackend(backend).clone(_NAME, _OTHER, SIZE)
+        return
+    await backend.allocate(_OTHER, SIZE)
+    await write(backend, _OTHER, 0, await read(backend, _NAME, 0, SIZE))
+
+
+class VolumesInUse:
+    """What somebody has open is neither deleted nor given away."""
+
+    @ensureDeferred
+    async def test_what_somebody_has_open_is_told_and_not_deleted(
+        self, backend: IBlockBackend, tmp_path: Path
+    ) -> None:
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        if not IGuardedBackend.providedBy(backend):
+            return  # nothing is promised: the core asks nobody
+        verifyObject(IGuardedBackend, backend)
+        guarded = IGuardedBackend(backend)
+        # What the core has open does not count.
+        reader = await backend.open_reader(_NAME)
+        await guarded.check_unused(_NAME)
+        await reader.close()
+        connection = await backend.connection(_NAME)
+        if connection.kind not in _OPENED:
+            return  # nobody else can open it
+        with opened(connection, tmp_path):
+            with pytest.raises(VolumeInUse):
+                await guarded.check_unused(_NAME)
+            with pytest.raises(VolumeInUse):
+                await backend.delete(_NAME)
+            assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)
+        await guarded.check_unused(_NAME)
+        await backend.delete(_NAME)
+        with pytest.raises(BackendFailed):
+            await guarded.check_unused(_NAME)
+
+
+@contextmanager
+def opened(connection: Connection, folder: Path) -> Iterator[None]:
+    """Let QEMU have a volume open until the end of the block."""
+    path = folder / "nbd"
+    command = [_NBD, "--persistent", "--format=raw", f"--socket={path}", connection.address]
+    process = subprocess.Popen(command)  # noqa: S603 - a list, of the suite's own words
+    try:
+        end = time.monotonic() + _PATIENCE
+        while not path.exists():
+            assert process.poll() is None, "qemu-nbd does not serve the volume"
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_PATIENCE)
+            client.connect(str(path))
+            assert client.recv(len(_GREETING)) == _GREETING
+        yield
+    finally:
+        process.terminate()
+        process.wait()
