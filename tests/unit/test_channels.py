@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
@@ -233,3 +235,11 @@ def test_connections_at_work_keep_their_places(served: Served) -> None:
 
 def test_only_http_1_1_is_offered_in_tls(served: Served) -> None:
     assert served.site.acceptableProtocols() == [b"http/1.1"]
+
+
+def test_the_access_log_goes_by_the_calendar(served: Served) -> None:
+    with capturedLogs() as logged:
+        served.connect().send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    (line,) = [text for each in logged if "GET / HTTP/1.1" in (text := formatEvent(each))]
+    # The site's clock began in 1970.
+    assert datetime.now(UTC).strftime("/%Y:") in line
