@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootvol.cli import show, waiting
@@ -30,6 +30,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
     assert shown(text).isprintable()
@@ -38,6 +39,7 @@ def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
         assert shown(text) == text
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXT, TEXT, max_size=3))
 def test_json_says_the_same(value: dict[str, str]) -> None:
     text = show.as_json(value)
@@ -45,6 +47,8 @@ def test_json_says_the_same(value: dict[str, str]) -> None:
     assert json.loads(text) == json.loads(json.dumps(value))
 
 
+# No time limit: the first table imports rich.
+@settings(deadline=None)
 @given(st.lists(TEXT, max_size=5))
 def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
     sent = io.StringIO()
@@ -57,6 +61,7 @@ def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
         assert line.startswith(shown(name))
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT, max_size=3))
 def test_a_terminal_is_sent_no_control_characters(names: list[str]) -> None:
     sent = Terminal()

@@ -13,9 +13,9 @@ import sys
 def shown(text: str) -> str:
     r"""Return a text in one line, without any character that a terminal acts upon.
 
-    Control characters (C0, C1, DEL), those that turn the direction of writing, surrogates,
-    separators of lines, and what else has no shape of its own come as escapes of Python's:
-    ``\x1b``, ``\u202e``.
+    Escapes of Python's (``\x1b``, ``\u202e``) stand for control characters (C0, C1, DEL), for those
+    that turn the direction of writing, for surrogates and separators of lines, and for all others
+    that Python does not call printable.
     """
     if text.isprintable():
         return text
