@@ -186,7 +186,7 @@ def status(*extents: tuple[int, int], context: int = CONTEXT) -> bytes:
 
 
 def test_a_server_tells_where_zeros_are() -> None:
-    replies = (status((1024, 0), (512, 3)), status((512, 2), (4096, 1)), DONE)
+    replies = (status((1024, 0), (512, 3), (512, 2), (4096, 1)), DONE)
     with server(GREETING, AGREED, *replies) as connection:
         connection.negotiate()
         assert connection.extents(0, SIZE) == [
@@ -229,12 +229,14 @@ def test_a_server_that_tells_nothing() -> None:
         bytes(20),
         status(),
         status((0, 2)),
+        status((512, 2)) + status((512, 2)),
+        data(0, b"a"),
         status((SIZE, 2), context=CONTEXT + 1),
         chunk(0, 5, bytes(11)),
         chunk(0, 5, struct.pack(">I", CONTEXT) + bytes(9)),
         struct.pack(">IHHQI", 0x668E33EF, 0, 5, 0, 2**31 - 4),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_what_does_not_tell_where_zeros_are(reply: bytes) -> None:
     with server(GREETING, AGREED, reply) as connection:

@@ -40,7 +40,7 @@ class Ahead:
         self._origin: ISparse | None = ISparse(origin, None) if end is not None else None
         self._end = end or 0
         self._longest = longest
-        #: Where each known extent ends, and whether it is zeros.
+        # Where each known extent ends, and whether it is zeros.
         self._known: deque[tuple[int, bool]] = deque()
 
     async def at(self, offset: int, most: int) -> Extent:

@@ -39,9 +39,9 @@ _DONE: Final = 1
 #: What tells where zeros are, and how it says that there are some.
 _ALLOCATION: Final = b"base:allocation"
 _ZERO: Final = 2
-#: The most bytes that block status is asked of at once, and what may be said of them, in bytes.
-_LONGEST_STATUS: Final = 0xFFFF0000
-_LONGEST_MAP: Final = 2 * 1024 * 1024
+#: The longest range whose block status is asked for, and the longest answer (qemu's is); in bytes.
+_LONGEST_RANGE: Final = 0xFFFF0000
+_LONGEST_STATUS: Final = 4 + 1024 * 1024
 
 
 class NbdFailed(Exception):
@@ -87,7 +87,7 @@ class NbdConnection:
             raise NbdFailed("no greeting")
         self._send(struct.pack(">I", _FIXED_NEWSTYLE_NO_ZEROES))
         self._option(_STRUCTURED, b"")
-        # The export's name is empty; one question.
+        # An export without a name, of which one thing is asked.
         question = struct.pack(">III", 0, 1, len(_ALLOCATION)) + _ALLOCATION
         with contextlib.suppress(_Refused):
             for kind, data in self._option(_SET_CONTEXT, question):
@@ -131,16 +131,18 @@ class NbdConnection:
             return [Extent(length, zero=False)]
         self._until = time.monotonic() + self._silence
         self._drain()
-        self._ask(_BLOCK_STATUS, offset, min(length, _LONGEST_STATUS))
+        self._ask(_BLOCK_STATUS, offset, min(length, _LONGEST_RANGE))
         found: list[Extent] = []
         ended = False
         while not ended:
             flags, kind, size = self._head()
             ended = bool(flags & _DONE)
-            if kind == _STATUS:
-                found += self._status(size)
-            elif kind != _NONE:
+            if kind == _STATUS and not found:
+                found = self._status(size)
+            elif kind > _STATUS:
                 self._fail(size, offset)
+            elif kind != _NONE:
+                raise NbdFailed("no block status, or more than one")
         if not found:
             raise NbdFailed("no block status")
         return found
@@ -207,7 +209,7 @@ class NbdConnection:
 
     def _status(self, length: int) -> list[Extent]:
         """Take the part of a reply that says where zeros are."""
-        if not 12 <= length <= _LONGEST_MAP or length % 8 != 4:
+        if not 12 <= length <= _LONGEST_STATUS or length % 8 != 4:
             raise NbdFailed("no block status")
         data = memoryview(self._take(length))
         if struct.unpack_from(">I", data) != (self._context,):
