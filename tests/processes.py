@@ -121,12 +121,15 @@ class Process:
         """Run the command line against the daemon."""
         return cli(*arguments, env={"BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": token})
 
-    def begin(self, *arguments: str, token: str = "root") -> subprocess.Popen[str]:
-        """Start the command line against the daemon; nobody waits for its end."""
-        env = {**os.environ, "BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": token}
+    def begin(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start the command line against the daemon; nobody waits for its end.
+
+        :param env: what is added to the environment; None is the endpoint, and an admin's token.
+        """
+        added = env or {"BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": "root"}
         return subprocess.Popen(
             [BIN / "bootvol", *arguments],
-            env=env,
+            env={**os.environ, **added},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

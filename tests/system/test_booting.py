@@ -44,7 +44,7 @@ def exporting(folder: Path, sockets: str) -> AbstractContextManager[Process]:
 
 def begun(daemon: Process) -> subprocess.Popen[str]:
     """Boot volume 1; return when its machine runs."""
-    machine = daemon.begin("volume", "boot", "1", "--seconds", "300")
+    machine = daemon.begin("volume", "boot", "1", "--seconds", "3000")
     assert machine.stdout is not None
     while NOTHING not in (line := machine.stdout.readline()):
         assert line, machine.communicate()[1]
@@ -65,7 +65,7 @@ def test_a_volume_is_its_machines_until_that_ends(daemon: Process, how: signal.S
     assert "`bootvol volume detach 1`" in again.stderr
     assert machine.poll() is None, "it is left alone"
     machine.send_signal(how)
-    _, told = machine.communicate(timeout=60)
+    _, told = machine.communicate(timeout=600)
     assert machine.returncode == 128 + how
     assert "free it with `bootvol volume detach 1`" in told
     assert daemon.get("os-volumes/1")["volume"]["status"] == "available"
@@ -94,7 +94,7 @@ def test_a_command_that_is_killed(daemon: Process) -> None:
     machine = begun(daemon)
     machine.kill()
     machine.communicate()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while str(daemon.volumes) in "".join(qemus()):
         assert time.monotonic() < end, "its machine goes on"
         time.sleep(0.1)
@@ -122,7 +122,7 @@ def test_the_daemon_may_be_away_when_the_machine_ends(daemon: Process) -> None:
     daemon.stop()
     machine.send_signal(signal.SIGTERM)
     daemon.start()
-    machine.communicate(timeout=60)
+    machine.communicate(timeout=600)
     assert set(daemon.until_settled()) == {"available"}
 
 

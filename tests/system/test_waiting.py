@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ import pytest
 from bootvol.cli.login import access
 from bootvol.testing.backends import noise
 from tests.people import PASSWORD, PEOPLE
-from tests.processes import Process, cli, process
+from tests.processes import Process, process
 
 #: Imports take some seconds.
 SLOW = "[imports]\nbandwidth_mib = 2\ncheckpoint_mib = 1\n"
 CONTENT = noise(12 * 1024 * 1024)
+#: Seconds within which commands end even on a busy machine.
+PATIENCE = 600
 CREATE = ("volume", "create", "--image", "disk.raw", "--size", "1", "--wait")
 
 
@@ -29,9 +32,9 @@ def daemon(tmp_path: Path) -> Iterator[Process]:
         yield daemon
 
 
-def begun(daemon: Process) -> subprocess.Popen[str]:
+def begun(daemon: Process, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Create a volume; return when its id has been told."""
-    waiting = daemon.begin(*CREATE)
+    waiting = daemon.begin(*CREATE, env=env)
     assert waiting.stderr is not None
     assert waiting.stderr.readline() == "volume 1: creating\n"
     return waiting
@@ -41,7 +44,7 @@ def begun(daemon: Process) -> subprocess.Popen[str]:
 def test_who_does_not_wait_is_told_what_goes_on(daemon: Process, how: signal.Signals) -> None:
     waiting = begun(daemon)
     waiting.send_signal(how)
-    printed, told = waiting.communicate(timeout=60)
+    printed, told = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 128 + how
     assert json.loads(printed)["id"] == 1
     last = told.splitlines()[-1]
@@ -58,7 +61,7 @@ def test_a_wait_outlives_the_daemon(daemon: Process, how: signal.Signals) -> Non
     waiting = begun(daemon)
     daemon.stop(how)
     daemon.start()
-    printed, told = waiting.communicate(timeout=120)
+    printed, told = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 0, told
     assert json.loads(printed)["status"] == "available"
 
@@ -66,7 +69,7 @@ def test_a_wait_outlives_the_daemon(daemon: Process, how: signal.Signals) -> Non
 def test_a_volume_that_is_deleted_meanwhile(daemon: Process) -> None:
     waiting = begun(daemon)
     daemon.delete(1)
-    printed, told = waiting.communicate(timeout=120)
+    printed, told = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 4
     assert json.loads(printed)["id"] == 1
     assert told.splitlines()[-1] == "bootvol: volume 1 has been deleted"
@@ -80,25 +83,45 @@ def test_a_failure_has_the_id_and_the_image(daemon: Process) -> None:
     assert "volume 1 of the image disk.raw: The image is an HTML" in made.stderr
 
 
-def test_a_token_that_expires(tmp_path: Path) -> None:
-    """Who logs in does so again; who has only a token is told how to go on."""
-    people = PEOPLE.replace("[identity]\n", "[identity]\ntoken_hours = 0.0008\n", 1)
-    with process(tmp_path, SLOW, identity=people) as daemon:
+@pytest.fixture
+def people(tmp_path: Path) -> Iterator[Process]:
+    """A daemon whose imports take some seconds, and that people log in to."""
+    with process(tmp_path, SLOW, identity=PEOPLE) as daemon:
         (daemon.images / "disk.raw").write_bytes(CONTENT)
-        login = {
-            "OS_AUTH_URL": f"{daemon.url}/identity/v3",
-            "OS_USERNAME": "ann",
-            "OS_PASSWORD": PASSWORD,
-            "OS_PROJECT_NAME": "demo",
-        }
-        made = cli(*CREATE, env=login)
-        assert made.returncode == 0, made.stderr
-        assert json.loads(made.stdout)["status"] == "available"
+        yield daemon
 
-        token = access("", "", login).token
-        env = {"BOOTVOL_ENDPOINT": daemon.base, "BOOTVOL_TOKEN": token}
-        with_token = cli(*CREATE, env=env)
-        assert with_token.returncode == 3
-        assert json.loads(with_token.stdout)["id"] == 2
-        assert "put another one into BOOTVOL_TOKEN" in with_token.stderr
-        assert "volume 2 is being made all the same" in with_token.stderr
+
+def login(daemon: Process) -> dict[str, str]:
+    """Return the environment of somebody who logs in."""
+    return {
+        "OS_AUTH_URL": f"{daemon.url}/identity/v3",
+        "OS_USERNAME": "ann",
+        "OS_PASSWORD": PASSWORD,
+        "OS_PROJECT_NAME": "demo",
+    }
+
+
+def forget_tokens(daemon: Process) -> None:
+    """Start the daemon again with another key, so that no token is valid any more."""
+    daemon.stop(signal.SIGKILL)
+    shutil.rmtree(daemon.folder / "identity")
+    daemon.start()
+
+
+def test_who_logs_in_does_so_again(people: Process) -> None:
+    waiting = begun(people, login(people))
+    forget_tokens(people)
+    printed, told = waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode == 0, told
+    assert json.loads(printed)["status"] == "available"
+
+
+def test_who_has_only_a_token_is_told_how_to_go_on(people: Process) -> None:
+    token = access("", "", login(people)).token
+    waiting = begun(people, {"BOOTVOL_ENDPOINT": people.base, "BOOTVOL_TOKEN": token})
+    forget_tokens(people)
+    printed, told = waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode == 3
+    assert json.loads(printed)["id"] == 1
+    assert "put another one into BOOTVOL_TOKEN" in told
+    assert "volume 1 is being made all the same" in told

@@ -12,14 +12,13 @@ from bootvol.cli import show
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
 from bootvol.cli.signals import exit_code
-from bootvol.cli.waiting import patiently
+from bootvol.cli.waiting import PATIENCE, patiently
 
 #: What the ids begin with under which volumes are attached here.
 _PREFIX: Final = "boot-"
 _DEVICE: Final = "/dev/vda"
-#: Seconds between two looks, and for which a volume is tried to be freed.
+#: Seconds between two looks.
 _INTERVAL: Final = 0.5
-_PATIENCE: Final = 60.0
 
 
 class Reservation:
@@ -88,7 +87,7 @@ class Reservation:
                     " volume as one of them (`POST os-volumes_boot`)"
                 ) from None
             raise in_use(volume) if volume["status"] != "available" else failure from None
-        while (volume := patiently(self._shown, _PATIENCE))["status"] == "attaching":
+        while (volume := patiently(self._shown))["status"] == "attaching":
             if self._stop:
                 raise CommandFailed("interrupted", exit_code(self._stop[0]))
             time.sleep(_INTERVAL)
@@ -97,8 +96,8 @@ class Reservation:
             raise CommandFailed(f"volume {self._id} could not be attached: {error['message']}")
 
     def _free(self) -> None:
-        """Detach the volume, however often that takes, for a minute."""
-        until = time.monotonic() + _PATIENCE
+        """Detach the volume, however often that takes, until patience ends or two signals came."""
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 self._client.delete(f"{self._attachments}/{self._id}")
@@ -108,7 +107,7 @@ class Reservation:
                     return
                 # While it is being attached or detached, too, the service says no.
                 failure = error
-            if time.monotonic() > until:
+            if time.monotonic() > until or len(self._stop) > 1:
                 why = f": {failure}" if failure is not None else ""
                 show.tell(
                     f"volume {self._id} is attached still{why}; when the service is well, free it"
