@@ -36,7 +36,7 @@ bench: $(VENV)/.installed-dev
 # kernel to run it in.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
-	  mount grub-common grub-pc-bin qemu-block-extra curl gnupg gpgv $(CEPH) $(LVM)
+	  mount grub-common grub-pc-bin openssh-client qemu-block-extra curl gnupg gpgv $(CEPH) $(LVM)
 	sh tests/guest/fetch.sh
 
 $(VENV)/bin/python:

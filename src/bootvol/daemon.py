@@ -44,8 +44,10 @@ from bootvol.reload import Reloader
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import Goldens
+from bootvol.service.ids import Ids
 from bootvol.service.images import Images
 from bootvol.service.imports import Importer
+from bootvol.service.keypairs import KeyPairs
 from bootvol.service.places import Copier, Limits
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimit, RateLimits
@@ -165,6 +167,8 @@ class Daemon(Service):
             types,
             quotas,
             self._rates(),
+            KeyPairs(database, quotas, self._threads, _now),
+            Ids(database),
         )
         nova = NovaApi(identity, config.policy, core, Answers(lambda: database.version))
         root = ApiRoot(
@@ -213,6 +217,7 @@ class Daemon(Service):
             hypervisor,
             Exports(config.exports, self._threads, self._reactor) if config.exports else None,
             self._reactor,
+            config.availability_zone,
         )
 
     def _pool(self, name: str) -> Threads:

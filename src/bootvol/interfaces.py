@@ -452,6 +452,31 @@ class IHypervisor(Interface):
         """
 
 
+class IPoweringHypervisor(IHypervisor):
+    """A hypervisor that turns servers off and keeps them: for what clients call stop and reboot."""
+
+    async def power_off(server: str, ask: bool) -> None:
+        """Turn a server off; :meth:`start` turns the server on again.  Idempotent.
+
+        When this returns, nothing of the server holds any disk; its console is still there.
+
+        Cancelled or failed, it leaves a server that runs or does not; another call ends that.
+
+        :param ask: whether the guest is asked first to shut down.  A guest that has not done so in
+            the time that the operator gives guests loses its power.
+        :raises bootvol.errors.HypervisorFailed: it may still run.
+        """
+
+
+class IConfiguringHypervisor(IHypervisor):
+    """A hypervisor that gives guests :attr:`bootvol.model.Machine.files`.
+
+    They are on a drive that a guest can only read, in a file system that guests know without more
+    (ISO 9660 or VFAT) with the label ``config-2``, from the moment :meth:`start` begins to boot
+    until the server is stopped.
+    """
+
+
 class IIdentity(Interface):
     """Says who a token belongs to.
 

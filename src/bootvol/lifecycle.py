@@ -8,7 +8,8 @@ is how an import is cancelled.  ``attaching`` and ``detaching`` are those of Nov
 (reference, section 3.3).
 
 Snapshots and servers live the same life without downloading and attaching.  What a server shows of
-it is Nova's ``BUILD`` for creating and ``ACTIVE`` for available.
+it is Nova's ``BUILD`` for creating, and ``ACTIVE`` or ``SHUTOFF`` for available: whether it runs.
+A server that is available may be stopped, started and rebooted, and is available again after that.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class Status(StrEnum):
     DETACHING = "detaching"
     DELETING = "deleting"
     ERROR = "error"
+    STOPPING = "stopping"
+    STARTING = "starting"
+    REBOOTING = "rebooting"
+    RESETTING = "resetting"
     GONE = "gone"
 
 
@@ -52,6 +57,11 @@ class Event(StrEnum):
     DELETE = "delete"
     VANISH = "vanish"
     FAIL = "fail"
+    STOP = "stop"
+    START = "start"
+    REBOOT = "reboot"
+    RESET = "reset"
+    POWERED = "powered"
 
 
 TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
@@ -72,6 +82,10 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.ATTACH: Status.ATTACHING,
         Event.DELETE: Status.DELETING,
         Event.FAIL: Status.ERROR,
+        Event.STOP: Status.STOPPING,
+        Event.START: Status.STARTING,
+        Event.REBOOT: Status.REBOOTING,
+        Event.RESET: Status.RESETTING,
     },
     # Attached to nothing, a volume is as it was: what failed is kept with it as the reason.
     Status.ATTACHING: {
@@ -96,11 +110,23 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.DELETE: Status.DELETING,
         Event.FAIL: Status.ERROR,
     },
+    **{
+        # Whether the server runs after that is asked of its hypervisor, never remembered.
+        status: {
+            Event.POWERED: Status.AVAILABLE,
+            Event.DELETE: Status.DELETING,
+            Event.FAIL: Status.ERROR,
+        }
+        for status in (Status.STOPPING, Status.STARTING, Status.REBOOTING, Status.RESETTING)
+    },
     Status.GONE: {},
 }
 
 #: What is in one of these is being made.
 MAKING: Final = frozenset({Status.CREATING, Status.DOWNLOADING})
+
+#: A server in one of these is being turned off, or on, or both.
+POWERING: Final = frozenset({Status.STOPPING, Status.STARTING, Status.REBOOTING, Status.RESETTING})
 
 #: A volume in one of these is on its way to a server, or from it.
 MOVING: Final = frozenset({Status.ATTACHING, Status.DETACHING})

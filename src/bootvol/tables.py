@@ -81,6 +81,8 @@ class Quota(Options):
     gigabytes: Limit = 1000
     snapshots: Limit = 10
     instances: Limit = 10
+    key_pairs: Limit = 100
+    """For each of its users."""
 
 
 class RateLimitTable(Options):

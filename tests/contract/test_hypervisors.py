@@ -42,7 +42,7 @@ class TestQemu(HypervisorContract):
         shutil.copy(guest_image, tmp_path / "boot.raw")
 
         def make() -> QemuHypervisor:
-            return QemuHypervisor(context.name, options(tmp_path), context)
+            return QemuHypervisor(context.name, options(tmp_path, shutdown_timeout=2.0), context)
 
         async def turn_off(server: str) -> None:
             order = disk_file(tmp_path / "order.raw", guest.POWER_OFF)

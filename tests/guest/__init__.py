@@ -6,6 +6,10 @@ Each boot of it adds a file to its root file system, ``/dev/vda1``, and says on 
     bootvol guest: disk vda: 1073741824 bytes, serial none
     bootvol guest: ready
 
+A config drive that it finds is told of file by file::
+
+    bootvol guest: config openstack/latest/user_data: #!/bin/sh
+
 Then it stays up, and says which disks come and go.  The first line of a disk may tell it to do
 something: see :data:`POWER_OFF`, :data:`WRITE` and :data:`CHATTER`.
 
@@ -72,7 +76,7 @@ def make(image: Path) -> None:
 
 def _fill(root: Path) -> None:
     """Make what the root file system holds."""
-    for folder in ("bin", "sbin", "dev", "proc", "sys", "boot", "boots"):
+    for folder in ("bin", "sbin", "dev", "proc", "sys", "boot", "boots", "config"):
         (root / folder).mkdir(parents=True)
     (root / "bin/busybox").write_bytes(_fetched("bin/busybox").read_bytes())
     (root / "sbin/init").write_bytes((_HERE / "init.sh").read_bytes())
@@ -83,7 +87,7 @@ def _fill(root: Path) -> None:
 
 
 def _initramfs() -> bytes:
-    modules = _modules("virtio_pci", "virtio_blk")
+    modules = _modules("virtio_pci", "virtio_blk", "ata_piix", "sr_mod", "isofs")
     archive = b"".join(_entry(name, 0o040755) for name in ("dev", "proc", "sys", "root", "bin"))
     archive += _entry("bin/busybox", 0o100755, _fetched("bin/busybox").read_bytes())
     archive += _entry("init", 0o100755, (_HERE / "initramfs.sh").read_bytes())

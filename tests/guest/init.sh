@@ -20,6 +20,15 @@ echo boot-$number >boot-$number
 $busybox sync
 say "boot $number; found files:${found:- none}"
 
+if $busybox findfs LABEL=config-2 >/dev/null 2>&1 || [ -b /dev/sr0 ]; then
+    $busybox mount -t iso9660 -o ro /dev/sr0 /config && (
+        cd /config || exit
+        $busybox find . -type f | $busybox sort | while read -r file; do
+            say "config ${file#./}: $($busybox cat "$file")"
+        done
+    )
+fi
+
 obey() {
     disk=$1
     line=$($busybox dd if=/dev/$disk bs=512 count=1 2>/dev/null | $busybox head -n 1)

@@ -62,12 +62,25 @@ POST   servers                                          401 401 400 403 403 422 
 GET    servers                                          401 401 400 403 501 501 501
 GET    servers/detail                                   401 401 400 403 501 501 501
 GET    servers/9                                        401 401 400 403 501 501 501
+PUT    servers/9                                        401 401 400 403 403 422 422
+GET    servers/9/metadata                               401 401 400 403 501 501 501
+POST   servers/9/metadata                               401 401 400 403 403 422 422
+PUT    servers/9/metadata                               401 401 400 403 403 422 422
+GET    servers/9/metadata/k                             401 401 400 403 501 501 501
+PUT    servers/9/metadata/k                             401 401 400 403 403 422 422
+DELETE servers/9/metadata/k                             401 401 400 403 403 501 501
 DELETE servers/9                                        401 401 400 403 403 501 501
 POST   servers/9/action                                 401 401 400 403 403 422 422
 GET    flavors                                          401 401 400 403 200 200 200
 GET    flavors/detail                                   401 401 400 403 200 200 200
 GET    flavors/9                                        401 401 400 403 404 404 404
+GET    flavors/9/os-extra_specs                         401 401 400 403 404 404 404
+GET    flavors/9/os-extra_specs/k                       401 401 400 403 404 404 404
+GET    os-availability-zone                             401 401 400 403 200 200 200
 GET    os-keypairs                                      401 401 400 403 200 200 200
+POST   os-keypairs                                      401 401 400 403 403 422 422
+GET    os-keypairs/none                                 401 401 400 403 404 404 404
+DELETE os-keypairs/none                                 401 401 400 403 403 404 404
 
 GET    os-volume-types                                  401 401 400 403 200 200 200
 POST   os-volume-types                                  401 401 400 403 403 403 422

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from uuid import UUID, uuid4
+
 import pytest
 from pytest_twisted import ensureDeferred
 
 from bootvol.api.nova.openapi import description
-from tests.daemons import TENANT, Running
+from tests.daemons import OTHER_TENANT, TENANT, Running
 
 
 @ensureDeferred
@@ -38,14 +40,27 @@ async def test_versions_need_no_token(running: Running) -> None:
 
 
 @ensureDeferred
-async def test_the_second_version_is_the_first_by_another_name(running: Running) -> None:
+async def test_the_second_version_is_the_first_with_uuids(running: Running) -> None:
     number = await running.create()
     await running.until(number, "available")
     for path in ("os-volumes", "os-volumes/detail.json", f"os-volumes/{number}", "nothing"):
         first = await running.request("GET", f"/v1.1/{TENANT}/{path}")
         second = await running.request("GET", f"/v2/{TENANT}/{path}")
-        assert (first.status, first.json) == (second.status, second.json)
-    deleted = await running.request("DELETE", f"/v2/{TENANT}/os-volumes/{number}")
+        assert first.status == second.status
+        assert first.json.keys() == second.json.keys()
+    (volume,) = (await running.request("GET", f"/v2/{TENANT}/os-volumes")).json["volumes"]
+    uuid = volume["id"]
+    assert str(UUID(uuid)) == uuid
+    for base, shown in (("v1.1", number), ("v2", uuid)):
+        for named in (number, uuid, uuid.upper(), uuid.replace("-", "")):
+            found = await running.request("GET", f"/{base}/{TENANT}/os-volumes/{named}")
+            assert found.json["volume"]["id"] == shown
+            assert found.json["volume"]["snapshotId"] == ("" if base == "v1.1" else None)
+    strange = await running.request("GET", f"/v2/{TENANT}/os-volumes/{uuid4()}")
+    assert strange.status == 404
+    others = await running.request("GET", f"/v2/{OTHER_TENANT}/os-volumes/{uuid}", token="bob")
+    assert others.status == 404
+    deleted = await running.request("DELETE", f"/v2/{TENANT}/os-volumes/{uuid}")
     assert deleted.status == 202
     await running.until(number, "gone")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ HOSTING = """
 [hypervisor]
 plugin = "qemu"
 directory = "servers"
+shutdown_timeout = 2.0
 
 [[flavors]]
 id = "100"
@@ -132,6 +135,77 @@ async def test_disks_come_and_go_while_a_guest_runs(hosting: Running) -> None:
     assert (await hosting.call("DELETE", f"servers/{uuid}/os-volume_attachments/{other}")).status
     await hosting.until(other, "available")
     await says(hosting, server, "disk vdb is gone")
+
+
+@ensureDeferred
+async def test_a_guest_finds_keys_and_user_data_and_is_turned_off_and_on(hosting: Running) -> None:
+    volume, other = await hosting.create("linux"), await hosting.create(size=2)
+    for number in volume, other:
+        await hosting.until(number, "available")
+    made = await hosting.call("POST", "os-keypairs", {"keypair": {"name": "mine"}})
+    key = made.json["keypair"]["public_key"]
+    wanted = {
+        "name": "My guest",
+        "flavorRef": "100",
+        "key_name": "mine",
+        "user_data": b64encode(b"echo hello").decode(),
+        "metadata": {"use": "web"},
+        "block_device_mapping_v2": [
+            {
+                "source_type": "volume",
+                "destination_type": "volume",
+                "uuid": str(volume),
+                "boot_index": "0",
+            }
+        ],
+    }
+    answer = await hosting.call("POST", "servers", {"server": wanted})
+    assert answer.status == 202, answer
+    server = answer.json["server"]["id"]
+    found = await says(hosting, server, "config openstack/latest/meta_data.json: (.*)\r")
+    meta = json.loads(found.group(1))
+    assert (meta["hostname"], meta["meta"]) == ("my-guest", {"use": "web"})
+    assert meta["public_keys"] == {"mine": key}
+    await says(hosting, server, "config openstack/latest/user_data: echo hello\r")
+    await says(hosting, server, guest.READY)
+    body = {"volumeAttachment": {"volumeId": other}}
+    assert (await hosting.call("POST", f"servers/{server}/os-volume_attachments", body)).status
+    await hosting.until(other, "in-use")
+
+    for action, status in (
+        ({"os-stop": None}, "SHUTOFF"),
+        ({"os-start": None}, "ACTIVE"),
+        ({"reboot": {"type": "SOFT"}}, "ACTIVE"),
+        ({"reboot": {"type": "HARD"}}, "ACTIVE"),
+    ):
+        answer = await hosting.call("POST", f"servers/{server}/action", action)
+        assert (answer.status, answer.body) == (202, b""), answer
+        await settled(hosting, server)
+        assert await hosting.status(server, "server") == status
+        runs = [each["status"] for each in (await listed(hosting))]
+        assert runs == ["in-use", "in-use"]
+    # Its disks are there again, the one that was plugged in later as well.
+    await says(hosting, server, "boot [2-4];(?s:.*)disk vdb: 2147483648 bytes(?s:.*)ready")
+    again = await hosting.call("POST", f"servers/{server}/action", {"os-start": None})
+    assert again.status == 409
+    await end(hosting, server)
+    for number in volume, other:
+        await hosting.until(number, "available")
+
+
+async def settled(running: Running, server: int) -> None:
+    """Wait until nothing goes on with a server."""
+    for _ in range(600):
+        shown = (await running.call("GET", f"servers/{server}")).json["server"]
+        if shown["OS-EXT-STS:task_state"] is None:
+            return
+        await pause(0.1)
+    raise AssertionError(shown)
+
+
+async def listed(running: Running) -> Any:
+    """Return the volumes."""
+    return (await running.call("GET", "os-volumes")).json["volumes"]
 
 
 @ensureDeferred

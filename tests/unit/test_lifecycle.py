@@ -10,6 +10,7 @@ from bootvol.lifecycle import (
     HELD,
     MAKING,
     MOVING,
+    POWERING,
     TRANSITIONS,
     Event,
     IllegalTransition,
@@ -61,8 +62,9 @@ def test_every_status_can_end(status: Status) -> None:
 
 def test_unsettled_means_that_something_is_still_to_happen() -> None:
     # What is settled changes only when somebody asks for it, or when something breaks.
-    asked = {Event.DELETE, Event.ATTACH, Event.DETACH}
-    unsettled = MAKING | MOVING | {Status.DELETING}
+    power = {Event.STOP, Event.START, Event.REBOOT, Event.RESET}
+    asked = {Event.DELETE, Event.ATTACH, Event.DETACH, *power}
+    unsettled = MAKING | MOVING | POWERING | {Status.DELETING}
     for status in set(Status) - unsettled:
         assert set(TRANSITIONS[status]) <= asked | {Event.FAIL, Event.DETACHED}
     for status in unsettled:

@@ -21,6 +21,7 @@ from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
+from bootvol.api.nova.links import Place
 from bootvol.lifecycle import Status
 from bootvol.model import Attachment, Caller, Image, Import, Phase, Volume
 from bootvol.policy import Policy
@@ -28,6 +29,8 @@ from bootvol.service.rates import RateLimits
 from bootvol.service.volumes import Volumes
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+
+PLACE = Place("http://host", "v1.1", "t")
 
 FIRST = Volume(
     id=10,
@@ -57,7 +60,7 @@ def test_the_list_of_the_specification() -> None:
     sample = json.loads((GOLDEN / "hp-bootable-volumes-list.json").read_text())
     # Attachments, and with them this status, come with servers.
     sample["volumes"][0]["status"] = "available"
-    assert {"volumes": [views.bootable_volume(each) for each in (FIRST, SECOND)]} == sample
+    assert {"volumes": [views.bootable_volume(each, PLACE) for each in (FIRST, SECOND)]} == sample
 
 
 @ensureDeferred
@@ -75,7 +78,7 @@ async def test_the_server_error_of_the_specification() -> None:
 
     other: Any = None  # the call has no use for it
     no_limits = RateLimits([], Clock())
-    core = Core(Broken(), other, other, other, other, other, other, other, no_limits)
+    core = Core(Broken(), other, other, other, other, other, other, other, no_limits, other, other)
     api = NovaApi(Anybody(), Policy(), core, Answers(lambda: None))  # type: ignore[arg-type]
     agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app, fault)))
     asked = HTTPClient(agent).get(

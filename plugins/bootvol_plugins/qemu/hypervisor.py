@@ -16,10 +16,10 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from bootvol.errors import HypervisorFailed
-from bootvol.interfaces import IHypervisor, PluginContext
+from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, PluginContext
 from bootvol.model import Disk, Machine
 from bootvol.threads import outlast
-from bootvol_plugins.qemu import console, disks, machine
+from bootvol_plugins.qemu import config_drive, console, disks, machine
 from bootvol_plugins.qemu.folders import Folder, servers
 from bootvol_plugins.qemu.options import QemuOptions
 from bootvol_plugins.qemu.qmp import Qmp, QmpFailed, QmpRefused, connected
@@ -35,7 +35,7 @@ _KILL: Final = 30.0
 _ASK_AGAIN: Final = 5.0
 
 
-@implementer(IHypervisor)
+@implementer(IPoweringHypervisor, IConfiguringHypervisor)
 class QemuHypervisor:
     """Each server has a folder in one directory, which exists."""
 
@@ -64,6 +64,7 @@ class QemuHypervisor:
         binary = await self._threads.run(shutil.which, self._options.binary)
         if binary is None:
             raise HypervisorFailed(f"There is no program {self._options.binary}: install QEMU.")
+        await self._threads.run(config_drive.write, folder.path, wanted.files)
         command = machine.command(self._options, binary, server, wanted)
         async with AsyncExitStack() as stack:
             opened = []
@@ -118,12 +119,38 @@ class QemuHypervisor:
             async with self._folder(server) as folder:
                 if folder is None:
                     return
-                end = self._reactor.seconds() + _KILL
-                while (process := await self._process(server, folder)) is not None:
-                    if self._reactor.seconds() > end:
-                        raise HypervisorFailed(f"Server {server} may still run: it does not end.")
-                    await self._end(folder, process)
+                await self._end_all(server, folder)
                 await self._threads.run(folder.remove)
+
+    async def power_off(self, server: str, ask: bool) -> None:
+        """See :meth:`bootvol.interfaces.IPoweringHypervisor.power_off`."""
+        with _failures(f"Server {server} may still run"):
+            if ask:
+                await self._shut_down(server)
+            async with self._folder(server) as folder:
+                if folder is not None:
+                    await self._end_all(server, folder)
+
+    async def _shut_down(self, server: str) -> None:
+        """Ask the guest to shut down by ACPI, and wait until it has, but no longer than it may."""
+        end = self._reactor.seconds() + self._options.shutdown_timeout
+        ask = 0.0
+        while (now := self._reactor.seconds()) < end:
+            async with self._monitor(server) as qmp:
+                if qmp is None:
+                    return
+                if now >= ask:
+                    await qmp.execute("system_powerdown")
+                    ask = now + _ASK_AGAIN
+            await self._pause()
+
+    async def _end_all(self, server: str, folder: Folder) -> None:
+        """End whatever runs of a server; then ``folder`` is locked."""
+        end = self._reactor.seconds() + _KILL
+        while (process := await self._process(server, folder)) is not None:
+            if self._reactor.seconds() > end:
+                raise HypervisorFailed(f"Server {server} may still run: it does not end.")
+            await self._end(folder, process)
 
     async def _end(self, folder: Folder, process: int) -> None:
         """End a process of QEMU."""

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from bootvol.model import Machine
 from bootvol.threads import Shared
-from bootvol_plugins.qemu import console, disks
+from bootvol_plugins.qemu import config_drive, console, disks
 from bootvol_plugins.qemu.folders import PID, SOCKET
 from bootvol_plugins.qemu.options import QemuOptions
 
@@ -65,6 +65,9 @@ def command(options: QemuOptions, binary: str, server: str, machine: Machine) ->
             name = f"opaque={disks.node_name(disk)}"
             words += ["-add-fd", f"fd={descriptor},set={descriptor},{name}"]
             descriptor += 1
+    if machine.files:
+        words += ["-blockdev", json.dumps(config_drive.BLOCK)]
+        words += ["-device", json.dumps(config_drive.DEVICE)]
     return words
 
 

@@ -24,3 +24,5 @@ class QemuOptions(Options):
     """
     detach_timeout: float = Field(default=30.0, gt=0, le=3600)
     """How many seconds a guest may take to let go of a disk."""
+    shutdown_timeout: float = Field(default=60.0, ge=0, le=3600)
+    """How many seconds a guest may take to shut down before it loses its power."""

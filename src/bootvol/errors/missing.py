@@ -91,3 +91,19 @@ class VolumeTypeNotFound(NotFound):
 
     def __init__(self, which: int | str) -> None:
         super().__init__(f"Volume type {which} could not be found.")
+
+
+class KeyPairNotFound(NotFound):
+    """There is no such key pair, or it is another user's."""
+
+    code = "key-pair-not-found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Keypair {name} not found for user")
+
+
+class MetadataNotFound(NotFound):
+    """The server has no metadata item of that name."""
+
+    code = "metadata-not-found"
+    default_message = "Metadata item was not found"

@@ -319,3 +319,50 @@ class RateLimited(BootvolError):
         super().__init__()
         self.details = details
         self.retry_after = retry_after
+
+
+class InvalidKeyPair(InvalidRequest):
+    """The name of a key pair, or its public key, is none."""
+
+    code = "invalid-key-pair"
+    remedy = (
+        "Send a public key as ssh-keygen writes it, in one line; a name has up to 255 letters,"
+        " digits, spaces and the signs @ . _ - in it, no others."
+    )
+    default_message = "Keypair data is invalid: failed to generate fingerprint"
+
+
+class KeyPairExists(BootvolError):
+    """The user has a key pair of that name."""
+
+    code = "key-pair-exists"
+    status = 409
+    retryable = False
+    remedy = "Choose another name, or delete the key pair first."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Key pair '{name}' already exists.")
+
+
+class ServerConflict(BootvolError):
+    """What is asked of a server cannot be done while it is as it is."""
+
+    code = "server-conflict"
+    status = 409
+    retryable = True
+    remedy = "Wait until the server is as the call needs it: see its status."
+
+    def __init__(self, action: str, server_id: str, state: str) -> None:
+        # Nova's text.
+        super().__init__(f"Cannot '{action}' instance {server_id} while it is in vm_state {state}")
+
+
+class NotForGuests(InvalidRequest):
+    """The hypervisor cannot give guests what was asked for."""
+
+    code = "not-for-guests"
+    remedy = "Leave key_name, user_data and config_drive out."
+    default_message = (
+        "This service's hypervisor gives guests no config drive: key_name, user_data and"
+        " config_drive cannot be used."
+    )

@@ -66,7 +66,7 @@ class Attachments:
             states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
         except IllegalTransition:
             raise VolumeBusy("Volume status must be available") from None
-        wanted = Attachment(volume.id, _called(server, server_id), device)
+        wanted = Attachment(volume.id, _called(server, server_id), device, volume_uuid=volume.uuid)
         return attachment_rows.add(db, caller.tenant, wanted, server)
 
     async def listed(

@@ -1,4 +1,4 @@
-"""Tasks that start servers on their volumes, and end them."""
+"""Tasks that start servers on their volumes, turn them off and on, and end them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection as Db
 
-from bootvol.errors import BackendFailed, ErrorReport
-from bootvol.lifecycle import HELD, Event, Kind, Status
+from bootvol.errors import BackendFailed, ErrorReport, HypervisorFailed
+from bootvol.interfaces import IHypervisor, IPoweringHypervisor
+from bootvol.lifecycle import HELD, POWERING, Event, Kind, Status
 from bootvol.model import Attachment, Disk, Machine, Server, Volume
+from bootvol.service import config_drive
 from bootvol.service.attaching import cut_off, hypervisor, reach
 from bootvol.service.held import Held
 from bootvol.service.tasks import Task, Tools
@@ -25,6 +27,16 @@ class _Hosting(Task):
     def __init__(self, server: Server, tools: Tools) -> None:
         super().__init__(server.id, tools)
         self.server = server
+
+    async def machine(self, claim: Held, found: Disks) -> Machine:
+        """Return what the server is made of, with its volumes served."""
+        disks = [
+            Disk(attachment.disk, await reach(self.tools, claim, volume))
+            for volume, attachment in found
+        ]
+        server = self.server
+        files = config_drive.files(server, self.tools.zone) if server.config_drive else {}
+        return Machine(server.memory_mib, server.cpus, tuple(disks), files)
 
     async def end(self, disks: Disks) -> None:
         """End the server, and let nobody reach its volumes; idempotent.
@@ -50,11 +62,7 @@ class BuildServer(_Hosting):
         for volume, _ in found:
             if volume.status is not Status.ATTACHING:
                 raise BackendFailed(f"Volume {volume.id} could not be made: it is {volume.status}.")
-        disks = [
-            Disk(attachment.disk, await reach(self.tools, claim, volume))
-            for volume, attachment in found
-        ]
-        machine = Machine(self.server.memory_mib, self.server.cpus, tuple(disks))
+        machine = await self.machine(claim, found)
         await hypervisor(self.tools).start(self.server.name, machine)
         return Event.COMPLETE
 
@@ -107,3 +115,35 @@ class EndServer(_Hosting):
                 if attachment.delete_on_termination and volume.status is not Status.DELETING:
                     states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
         super().settle(db, event, error)
+
+
+class PowerServer(_Hosting):
+    """Turns a server off, on, or off and on again; its volumes stay its own."""
+
+    statuses = POWERING
+
+    async def work(self, claim: Held) -> Event:
+        """Do it."""
+        server, status = self.server.name, self.server.status
+        if status is not Status.STARTING:
+            await _powering(self.tools).power_off(server, status is not Status.RESETTING)
+        if status is not Status.STOPPING:
+            found = await self.tools.database.read(attachment_rows.disks, self.id)
+            plugged = [each for each in found if each[0].status in HELD]
+            await hypervisor(self.tools).start(server, await self.machine(claim, plugged))
+        return Event.POWERED
+
+    async def undo(self) -> Event:
+        """Whether it runs is asked of the hypervisor; the reason is kept with the server."""
+        return Event.POWERED
+
+
+def _powering(tools: Tools) -> IPoweringHypervisor:
+    """Return the hypervisor, which can turn servers off.
+
+    :raises HypervisorFailed: it cannot.
+    """
+    found: IHypervisor = hypervisor(tools)
+    if not IPoweringHypervisor.providedBy(found):
+        raise HypervisorFailed("The hypervisor turns no servers off.")
+    return IPoweringHypervisor(found)

@@ -24,6 +24,7 @@ class Quota:
     gigabytes: int
     snapshots: int
     instances: int
+    key_pairs: int = 100
 
     def check(self, used: Usage, size_gib: int) -> None:
         """See whether a tenant may have one more volume.
@@ -45,6 +46,14 @@ class Quota:
         """
         if 0 <= self.snapshots < used + 1:
             raise QuotaExceeded("Snapshot quota exceeded. You cannot create another snapshot")
+
+    def check_key_pairs(self, used: int) -> None:
+        """See whether a user that has ``used`` key pairs may have one more.
+
+        :raises QuotaExceeded: the user may not.
+        """
+        if 0 <= self.key_pairs < used + 1:
+            raise QuotaExceeded("Quota exceeded, too many key pairs.")
 
     def check_instances(self, used: int) -> None:
         """See whether a tenant that has ``used`` servers may have one more.

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
+import attrs
 from sqlalchemy import Connection as Db
 
 from bootvol.errors import (
     BadMapping,
     FlavorNotFound,
     HypervisorFailed,
+    ImageNotFound,
+    InvalidRequest,
+    KeyPairNotFound,
+    MetadataNotFound,
     NoHypervisor,
+    NotForGuests,
     NotFound,
+    QuotaExceeded,
     ServerBusy,
+    ServerConflict,
     VolumeBusy,
 )
-from bootvol.interfaces import IHypervisor
+from bootvol.interfaces import IConfiguringHypervisor, IHypervisor, IPoweringHypervisor
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import (
     ROOT,
@@ -28,11 +36,14 @@ from bootvol.model import (
     NewDisk,
     NewServer,
     NewVolume,
+    PublicKey,
     Server,
+    Volume,
 )
 from bootvol.service.quotas import Quotas
-from bootvol.service.volumes import Volumes, Work
+from bootvol.service.volumes import Prepared, Volumes, Work
 from bootvol.store import attachments as attachment_rows
+from bootvol.store import keypairs as keypair_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import states
 from bootvol.store import volumes as volume_rows
@@ -40,6 +51,8 @@ from bootvol.store.database import Database
 
 #: The most that is shown of a console, in bytes.
 LONGEST_CONSOLE: Final = 100_000
+#: How many items of metadata a server may have; as many as Nova's by default.
+MOST_METADATA: Final = 128
 
 
 class Servers:
@@ -49,6 +62,8 @@ class Servers:
     :param hypervisor: what runs them; None where nothing does.
     :param flavors: how large they may be, by id.
     :param now: the time, as an aware UTC datetime.
+    :ivar zone: the availability zone of all of them.
+    :ivar configures: whether guests get config drives, with key pairs and user data.
     """
 
     def __init__(
@@ -63,6 +78,8 @@ class Servers:
         now: Callable[[], datetime],
     ) -> None:
         self.flavors: Mapping[str, Flavor] = {each.id: each for each in flavors}
+        self.zone = volumes.zone
+        self.configures = hypervisor is not None and IConfiguringHypervisor.providedBy(hypervisor)
         self._database = database
         self._volumes = volumes
         self._daemon = daemon
@@ -87,11 +104,41 @@ class Servers:
             raise FlavorNotFound(wanted.flavor_id)
         if not any(disk.device.removeprefix("/dev/") == ROOT for disk in wanted.disks):
             raise BadMapping("No boot volume or boot image specified")
-        added = await self._database.write(self._add, caller, wanted, flavor)
+        if wanted.availability_zone not in (None, self.zone):
+            raise InvalidRequest("The requested availability zone is not available")
+        check_metadata(wanted.metadata)
+        self._check_for_guests(wanted)
+        new = {
+            place: await self._prepare(caller, disk)
+            for place, disk in enumerate(wanted.disks)
+            if disk.volume_id is None
+        }
+        added = await self._database.write(self._add, caller, wanted, flavor, new)
         self._work.wake()
         return added
 
-    def _add(self, db: Db, caller: Caller, wanted: NewServer, flavor: Flavor) -> Server:
+    async def _prepare(self, caller: Caller, disk: NewDisk) -> Prepared:
+        try:
+            return await self._volumes.prepare(caller, _new_volume(disk))
+        except ImageNotFound:
+            raise _not_had(f"image {disk.image_ref}") from None
+
+    def _check_for_guests(self, wanted: NewServer) -> None:
+        """See that guests can be given what was asked for.
+
+        :raises NotForGuests: they cannot.
+        """
+        if not self.configures and (wanted.key_name or wanted.user_data is not None):
+            raise NotForGuests
+
+    def _add(
+        self,
+        db: Db,
+        caller: Caller,
+        wanted: NewServer,
+        flavor: Flavor,
+        new: Mapping[int, Prepared],
+    ) -> Server:
         volume_rows.take_turns(db, caller.tenant)
         self._quotas.of(db, caller.tenant).check_instances(server_rows.count(db, caller.tenant))
         server = Server(
@@ -106,22 +153,27 @@ class Servers:
             flavor_id=flavor.id,
             memory_mib=flavor.ram_mib,
             cpus=flavor.cpus,
+            metadata=wanted.metadata,
+            key=_public_key(db, caller, wanted.key_name),
+            user_data=wanted.user_data,
+            config_drive=self.configures,
         )
         server = server_rows.add(db, server)
-        for disk in wanted.disks:
-            volume_id = self._promise(db, caller, disk)
+        volumes = []
+        for place, disk in enumerate(wanted.disks):
+            volume = self._promise(db, caller, disk, new.get(place))
+            volumes.append((volume.id, volume.uuid))
             attachment = Attachment(
-                volume_id, str(server.id), disk.device, disk.delete_on_termination
+                volume.id, str(server.id), disk.device, disk.delete_on_termination
             )
             attachment_rows.add(db, caller.tenant, attachment, server)
-        return server
+        return attrs.evolve(server, volumes=tuple(sorted(volumes)))
 
-    def _promise(self, db: Db, caller: Caller, disk: NewDisk) -> int:
-        """See to it that the volume for a disk is there, or will be; return its id."""
+    def _promise(self, db: Db, caller: Caller, disk: NewDisk, new: Prepared | None) -> Volume:
+        """See to it that the volume for a disk is there, or will be; return it."""
         if disk.volume_id is None:
-            snapshot = NewVolume(disk.size_gib, snapshot_id=disk.snapshot_id)
             try:
-                return self._volumes.add(db, caller, snapshot).id
+                return self._volumes.add(db, caller, _new_volume(disk), *(new or ()))
             except NotFound:
                 raise _not_had(f"snapshot {disk.snapshot_id}") from None
         try:
@@ -131,18 +183,15 @@ class Servers:
             states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
         except (NotFound, VolumeBusy, IllegalTransition):
             raise _not_had(f"volume {disk.volume_id}") from None
-        return volume.id
+        return volume
 
-    async def listed(
-        self, caller: Caller, *, limit: int | None = None, offset: int = 0
-    ) -> Sequence[tuple[Server, bool]]:
+    async def listed(self, caller: Caller) -> Sequence[tuple[Server, bool]]:
         """List the tenant's servers, the newest first, each with whether it runs.
 
         :raises NoHypervisor: bootvol runs no servers.
         """
         hypervisor = self._runs_servers()
-        found = (await self._database.read(server_rows.listed, caller.tenant))[offset:]
-        found = found if limit is None else found[:limit]
+        found = await self._database.read(server_rows.listed, caller.tenant)
         # Asked last: one that comes up meanwhile is not taken for turned off.
         running = frozenset(await hypervisor.running())
         return [(server, self._runs(server, running)) for server in found]
@@ -167,6 +216,88 @@ class Servers:
         self._runs_servers()
         server = await self._database.write(_mark_deleted, caller.tenant, server_id)
         self._work.stop_making(Kind.SERVER, server.id)
+        self._work.wake()
+
+    async def rename(self, caller: Caller, server_id: str, name: str) -> tuple[Server, bool]:
+        """Change what a server is called; return the server as :meth:`get` does.
+
+        :raises NoHypervisor: bootvol runs no servers.
+        :raises ServerNotFound: there is none, or it is another tenant's.
+        """
+        return await self._change(caller, server_id, lambda _: {"display_name": name})
+
+    async def set_metadata(
+        self, caller: Caller, server_id: str, items: Mapping[str, str], *, whole: bool = False
+    ) -> Server:
+        """Set metadata of a server; return the server.
+
+        :param whole: whether other items go; else they stay.
+        :raises NoHypervisor: bootvol runs no servers.
+        :raises ServerNotFound: there is none, or it is another tenant's.
+        :raises QuotaExceeded: these are more items than a server may have.
+        """
+
+        def change(server: Server) -> dict[str, Any]:
+            new = {**({} if whole else server.metadata), **items}
+            check_metadata(new)
+            return {"metadata": new}
+
+        return (await self._change(caller, server_id, change))[0]
+
+    async def delete_metadata(self, caller: Caller, server_id: str, key: str) -> None:
+        """Delete an item of a server's metadata.
+
+        :raises NoHypervisor: bootvol runs no servers.
+        :raises ServerNotFound: there is none, or it is another tenant's.
+        :raises MetadataNotFound: the server has no such item.
+        """
+
+        def change(server: Server) -> dict[str, Any]:
+            if key not in server.metadata:
+                raise MetadataNotFound
+            return {"metadata": {k: v for k, v in server.metadata.items() if k != key}}
+
+        await self._change(caller, server_id, change)
+
+    async def _change(
+        self, caller: Caller, server_id: str, change: Callable[[Server], Mapping[str, Any]]
+    ) -> tuple[Server, bool]:
+        self._runs_servers()
+
+        def write(db: Db) -> None:
+            server = server_rows.get(db, caller.tenant, server_id, lock=True)
+            server_rows.change(db, server.id, self._now(), **change(server))
+
+        await self._database.write(write)
+        return await self.get(caller, server_id)
+
+    async def power(self, caller: Caller, server_id: str, action: Event) -> None:
+        """Let a server be turned off or on, or be rebooted; a worker does that.
+
+        :param action: ``STOP``, ``START``, ``REBOOT`` (the guest is asked to shut down first) or
+            ``RESET``, which works on a server that is turned off, too.
+        :raises NoHypervisor: bootvol runs no servers, or none that can be turned off.
+        :raises ServerNotFound: there is none, or it is another tenant's.
+        :raises ServerConflict: the server is as it should be already, or something else goes on.
+        :raises HypervisorFailed: whether it runs cannot be told.
+        """
+        hypervisor = self._runs_servers()
+        if not IPoweringHypervisor.providedBy(hypervisor):
+            raise NoHypervisor("This service's hypervisor turns no servers off or on.")
+        running = await hypervisor.running()
+
+        def write(db: Db) -> None:
+            server = server_rows.get(db, caller.tenant, server_id, lock=True)
+            runs = self._runs(server, running)
+            if runs == (action is Event.START) and action is not Event.RESET:
+                raise ServerConflict(action, server_id, "active" if runs else "stopped")
+            try:
+                states.happen(db, Kind.SERVER, server.id, action)
+            except IllegalTransition:
+                raise ServerConflict(action, server_id, server.status) from None
+            server_rows.change(db, server.id, self._now())
+
+        await self._database.write(write)
         self._work.wake()
 
     async def console(self, caller: Caller, server_id: str, length: int | None) -> str:
@@ -196,6 +327,39 @@ class Servers:
         if self._hypervisor is None:
             raise NoHypervisor
         return self._hypervisor
+
+
+def check_metadata(items: Mapping[str, str]) -> None:
+    """See that a server may have these items of metadata.
+
+    :raises QuotaExceeded: they are too many.
+    """
+    if len(items) > MOST_METADATA:
+        raise QuotaExceeded(f"Maximum number of metadata items exceeds {MOST_METADATA}")
+
+
+def _new_volume(disk: NewDisk) -> NewVolume:
+    """Return what a disk asks for whose volume is made for its server."""
+    return NewVolume(
+        disk.size_gib,
+        image_ref=disk.image_ref,
+        snapshot_id=disk.snapshot_id,
+        volume_type=disk.volume_type,
+    )
+
+
+def _public_key(db: Db, caller: Caller, name: str | None) -> PublicKey | None:
+    """Return the key that a server's guest is given.
+
+    :raises InvalidRequest: the caller has none of that name.
+    """
+    if name is None:
+        return None
+    try:
+        pair = keypair_rows.get(db, caller.tenant, caller.user, name)
+    except KeyPairNotFound:
+        raise InvalidRequest("Invalid key_name provided.") from None
+    return PublicKey(pair.name, pair.public_key)
 
 
 def _not_had(what: str) -> BadMapping:

@@ -29,6 +29,7 @@ class Tools:
     :ivar daemon: the name by which servers and exports are this daemon's.
     :ivar sources: the names of the configured image sources.
     :ivar hypervisor: None where servers are run elsewhere.
+    :ivar zone: the availability zone of everything here.
     :ivar exports: None where hypervisors open volumes where they lie.
     """
 
@@ -42,6 +43,7 @@ class Tools:
     hypervisor: IHypervisor | None
     exports: Exports | None
     clock: IReactorTime
+    zone: str = "nova"
 
 
 class Task:

@@ -33,6 +33,9 @@ from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
+#: The image that a new volume is made of, if any; its backend, if that is not the default.
+Prepared = tuple[Image | None, str | None]
+
 
 class Work(Protocol):
     """What is told of new work; :class:`bootvol.service.worker.Worker` in the daemon."""
@@ -47,8 +50,8 @@ class Work(Protocol):
 class Volumes:
     """The volumes of all tenants, seen through the eyes of a caller.
 
-    :param zone: the availability zone of all of them.
     :param now: the time, as an aware UTC datetime.
+    :ivar zone: the availability zone of all of them.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Volumes:
         self._backends = backends
         self._quotas = quotas
         self._types = types
-        self._zone = zone
+        self.zone = zone
         self._work = work
         self._now = now
 
@@ -82,6 +85,17 @@ class Volumes:
         :raises ImageLargerThanVolume: the image is known not to fit.
         :raises QuotaExceeded: the tenant has used what it may.
         """
+        added = await self._database.write(
+            self.add, caller, wanted, *await self.prepare(caller, wanted)
+        )
+        self._work.wake()
+        return added
+
+    async def prepare(self, caller: Caller, wanted: NewVolume) -> Prepared:
+        """See that a volume can be had; return what :meth:`add` needs to know beside ``wanted``.
+
+        :raises bootvol.errors.BootvolError: as :meth:`create`, but for the quota.
+        """
         backend = await self._types.backend_of(wanted.volume_type) if wanted.volume_type else None
         if wanted.snapshot_id is not None and wanted.image_ref is not None:
             raise InvalidRequest("Snapshot and image cannot be specified together.")
@@ -89,15 +103,13 @@ class Volumes:
             raise InvalidRequest(
                 "Invalid input received: Volume size 'None' must be an integer and greater than 0"
             )
-        if wanted.availability_zone not in (None, self._zone):
+        if wanted.availability_zone not in (None, self.zone):
             raise InvalidRequest(f"The availability zone {wanted.availability_zone} is not known.")
         image = None
         if wanted.image_ref is not None:
             image = await self._images.find(caller, wanted.image_ref)
             _check_fits(image, wanted.size_gib or 0)
-        added = await self._database.write(self.add, caller, wanted, image, backend)
-        self._work.wake()
-        return added
+        return image, backend
 
     def add(
         self,
@@ -129,7 +141,7 @@ class Volumes:
             size_gib=size,
             status=Status.CREATING,
             created_at=self._now(),
-            availability_zone=self._zone,
+            availability_zone=self.zone,
             backend=backend or self._backends.default.name,
             image_id=image.id if image else None,
             snapshot_id=snapshot.id if snapshot else None,

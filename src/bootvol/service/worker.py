@@ -25,12 +25,12 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from bootvol.errors import DatabaseUnavailable
-from bootvol.lifecycle import MAKING, Kind, Status
+from bootvol.lifecycle import MAKING, POWERING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
 from bootvol.service import making, starting
 from bootvol.service.attaching import Attach, Detach
 from bootvol.service.exporting import restore
-from bootvol.service.hosting import BuildServer, EndServer
+from bootvol.service.hosting import BuildServer, EndServer, PowerServer
 from bootvol.service.jobs import Job
 from bootvol.service.keeper import Keeper
 from bootvol.service.tasks import Task, Tools
@@ -283,6 +283,8 @@ def _task(subject: queue.Subject, tools: Tools) -> Task:
     """Return what is to be done with a volume, snapshot or server, by its status."""
     removed = subject.status is Status.DELETING
     if isinstance(subject, Server):
+        if subject.status in POWERING:
+            return PowerServer(subject, tools)
         return EndServer(subject, tools) if removed else BuildServer(subject, tools)
     if isinstance(subject, Snapshot):
         return (making.RemoveSnapshot if removed else making.MakeSnapshot)(subject, tools)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Table, and_, exists, or_
 
-from bootvol.lifecycle import MAKING, MOVING, Kind, Status
+from bootvol.lifecycle import MAKING, MOVING, POWERING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
 from bootvol.store import claims
 from bootvol.store import servers as server_rows
@@ -55,7 +55,9 @@ def claim_hosting(connection: Connection, holder: claims.Holder) -> Subject | No
     """Claim what hypervisors and guests have a say in: volumes to attach or detach, servers."""
     wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), _move(holder))}
     if holder.serves:
-        wanted[Kind.SERVER] = and_(_is(servers.c.daemon, holder), or_(_build(holder), _end(holder)))
+        wanted[Kind.SERVER] = and_(
+            _is(servers.c.daemon, holder), or_(_build(holder), _end(holder), _power(holder))
+        )
     return _first(connection, holder, wanted)
 
 
@@ -123,6 +125,11 @@ def _build(holder: claims.Holder) -> ColumnElement[bool]:
 def _end(holder: claims.Holder) -> ColumnElement[bool]:
     """Return what tells servers to end: nobody attaches or detaches anything of theirs just now."""
     return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, holder))
+
+
+def _power(holder: claims.Holder) -> ColumnElement[bool]:
+    """Return what tells servers to turn off or on: nobody plugs a disk of theirs just now."""
+    return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id, holder))
 
 
 def _copied(holder: claims.Holder) -> ColumnElement[bool]:

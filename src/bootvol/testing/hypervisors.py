@@ -16,7 +16,12 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from bootvol.errors import HypervisorFailed
-from bootvol.interfaces import IHypervisor, PluginContext
+from bootvol.interfaces import (
+    IConfiguringHypervisor,
+    IHypervisor,
+    IPoweringHypervisor,
+    PluginContext,
+)
 from bootvol.model import Connection, Disk, Machine
 from bootvol.testing.contract import Contract
 
@@ -224,6 +229,47 @@ class HypervisorContract(Contract):
             await attaching
         await hypervisor.detach(_SERVER, "vdb")
         await hypervisor.start(_OTHER, Machine(64, 1, (Disk("vda", subject.spare),)))
+
+    # --- what is optional -------------------------------------------------------------------------
+
+    @ensureDeferred
+    async def test_what_is_turned_off_keeps_its_console_and_holds_no_disk(
+        self, subject: Subject
+    ) -> None:
+        hypervisor = subject.hypervisor
+        if not IPoweringHypervisor.providedBy(hypervisor):
+            pytest.skip("it turns no servers off")
+        powering = IPoweringHypervisor(hypervisor)
+        await powering.power_off(_SERVER, False)
+        await subject.up(_SERVER)
+        await hypervisor.attach(_SERVER, Disk("vdb", subject.spare))
+        for _ in range(2):
+            await powering.power_off(_SERVER, False)
+            assert not await hypervisor.running()
+        assert subject.ready in await hypervisor.console(_SERVER, 1024 * 1024)
+        await hypervisor.start(_OTHER, Machine(64, 1, (Disk("vda", subject.spare),)))
+        await hypervisor.start(_SERVER, subject.machine)
+        assert sorted(await hypervisor.running()) == [_SERVER, _OTHER]
+        await powering.power_off(_SERVER, True)
+        assert list(await hypervisor.running()) == [_OTHER]
+        # Another daemon turns it on, and off.
+        again = IPoweringHypervisor(subject.again())
+        await again.start(_SERVER, subject.machine)
+        await again.power_off(_SERVER, False)
+        await again.stop(_SERVER)
+        assert await hypervisor.console(_SERVER, 1000) == b""
+
+    @ensureDeferred
+    async def test_a_server_with_a_config_drive(self, subject: Subject) -> None:
+        if not IConfiguringHypervisor.providedBy(subject.hypervisor):
+            pytest.skip("it gives no config drives")
+        files = {"openstack/latest/user_data": b"\0 any bytes", "openstack/content/0000": b""}
+        machine = attrs.evolve(subject.machine, files=files)
+        for _ in range(2):
+            await subject.hypervisor.start(_SERVER, machine)
+            await subject.says(_SERVER, subject.ready)
+            assert list(await subject.hypervisor.running()) == [_SERVER]
+            await subject.hypervisor.stop(_SERVER)
 
 
 def make_hypervisor_tests(

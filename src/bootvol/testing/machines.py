@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from bootvol.errors import HypervisorFailed
-from bootvol.interfaces import IHypervisor
+from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor
 from bootvol.model import Connection, Disk, Machine
 
 #: What every guest has written to its console when it has started.
@@ -35,7 +35,7 @@ class Server:
     lets_go: bool = True
 
 
-@implementer(IHypervisor)
+@implementer(IPoweringHypervisor, IConfiguringHypervisor)
 class MemoryHypervisor:
     """Servers in memory, whose guests start at once.
 
@@ -63,6 +63,13 @@ class MemoryHypervisor:
         """See :meth:`bootvol.interfaces.IHypervisor.stop`."""
         await self._turn()
         self.servers.pop(server, None)
+
+    async def power_off(self, server: str, ask: bool) -> None:
+        """See :meth:`bootvol.interfaces.IPoweringHypervisor.power_off`."""
+        await self._turn()
+        found = self.servers.get(server)
+        if found is not None:
+            found.runs = False
 
     async def running(self) -> Collection[str]:
         """See :meth:`bootvol.interfaces.IHypervisor.running`."""

@@ -20,8 +20,10 @@ from bootvol.api.nova import (  # noqa: F401
     attachments,
     bootable,
     extensions,
+    flavors,
     goldens,
     images,
+    keypairs,
     limits,
     openapi,
     quotas,
@@ -34,6 +36,7 @@ from bootvol.api.nova import (  # noqa: F401
 from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document
 from bootvol.api.nova.faults import fault
+from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
@@ -61,9 +64,9 @@ class NovaApi:
             for path in document.paths:
                 self.app.route(path, methods=["GET"], endpoint=path)(_showing(document))
         for call in CALLS:
-            answering = self._answering(call)
-            for path in call.paths:
-                for base in versions.BASES:
+            for base in call.bases:
+                answering = self._answering(call, base)
+                for path in call.paths:
                     self.app.route(
                         f"/{base}/<tenant>/{path}",
                         methods=[call.method],
@@ -71,18 +74,21 @@ class NovaApi:
                     )(answering)
         self.app.handle_errors(Exception)(self._failed)
 
-    def _answering(self, call: Call) -> Any:
+    def _answering(self, call: Call, base: str) -> Any:
         """Return what answers a call: to its end, even if the client leaves."""
 
         async def answered(request: IRequest, tenant: str, path: dict[str, str]) -> Reply:
             caller = await self._caller(request, tenant)
             self._core.rates.count(tenant, call.method, _target(request))
             self._policy.check(caller.roles, call.right)
-            ask = Ask(self._core, self._policy, caller, request)
+            where = place(request, base, tenant)
+            ask = Ask(self._core, self._policy, caller, request, where)
             if not call.of_rows:
-                return Reply(await call.run(ask, **path), call.status)
+                body = await call.run(ask, **path)
+                bare = body is None and call.empty is not None
+                return Reply(body, call.empty if bare and call.empty else call.status)
             page = tuple(ask.page.values()) if call.paged else ()
-            key = (tenant, call.answer, *path.values(), *page)
+            key = (where, call.answer, *path.values(), *page)
             return Reply(await self._answers.get(key, lambda: call.run(ask, **path)), call.status)
 
         def route(request: IRequest, tenant: str, **path: str) -> Deferred[bytes]:

@@ -6,7 +6,10 @@ from typing import Final
 
 from bootvol.api.nova import bodies, views
 from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.links import NUMBERED
 from bootvol.errors import InvalidRequest
+from bootvol.lifecycle import Kind
+from bootvol.service.ids import NONE
 
 _BASE: Final = "servers/<server_id>/os-volume_attachments"
 
@@ -15,13 +18,20 @@ _BASE: Final = "servers/<server_id>/os-volume_attachments"
 async def list_attachments(ask: Ask, server_id: str) -> views.Attachments:
     """List the volumes that are attached to a server."""
     listed = await ask.core.attachments.listed(ask.caller, server_id, **ask.page)
-    return {"volumeAttachments": [views.attachment(each) for each in listed]}
+    return {"volumeAttachments": [views.attachment(each, ask.place) for each in listed]}
 
 
 @call("POST", _BASE, entity="volumeAttachment", refusals=(409,))
-async def attach(ask: Ask, server_id: str, asked: bodies.Attach) -> views.OneNewAttachment:
+async def attach(
+    ask: Ask, server_id: str, asked: bodies.Attach
+) -> views.OneNewAttachment | views.OneAttachment:
     """Attach a volume to a server; the answer comes before it is there."""
-    await ask.core.attachments.create(ask.caller, server_id, asked.volume_id, asked.device)
+    volume_id = await ask.number(Kind.VOLUME, asked.volume_id)
+    made = await ask.core.attachments.create(
+        ask.caller, server_id, NONE if volume_id is None else volume_id, asked.device
+    )
+    if ask.place.version != NUMBERED:
+        return {"volumeAttachment": views.attachment(made, ask.place)}
     return {"volumeAttachment": {"id": asked.as_sent, "volumeId": asked.as_sent}}
 
 
@@ -29,7 +39,7 @@ async def attach(ask: Ask, server_id: str, asked: bodies.Attach) -> views.OneNew
 async def show_attachment(ask: Ask, server_id: str, volume_id: int) -> views.OneAttachment:
     """Show how a volume is attached to a server."""
     found = await ask.core.attachments.get(ask.caller, server_id, volume_id)
-    return {"volumeAttachment": views.attachment(found)}
+    return {"volumeAttachment": views.attachment(found, ask.place)}
 
 
 @call("PUT", f"{_BASE}/<volume_id>")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeVar
+import re
+from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import ErrorDetails
 
 from bootvol.errors import InvalidRequest, MissingEntity
@@ -33,17 +42,46 @@ def _reference(value: object) -> object:
     return str(value) if is_number else _text(value)
 
 
-def _number(value: object) -> object:
-    """Read an id that may come as text (reference, section 2.2); what can be none becomes -1."""
-    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 11
-    number = int(str(value)) if digits else value
-    return number if isinstance(number, int) and 0 <= number <= LARGEST_ID else -1
+def _named(value: object) -> int | str:
+    """Read an id: a number, digits (reference, section 2.2), or a uuid; what is none becomes -1."""
+    if isinstance(value, str):
+        if re.fullmatch(_UUID, value):
+            return value
+        value = int(value) if re.fullmatch("[0-9]{1,10}", value) else -1
+    return value if isinstance(value, int) and 0 <= value <= LARGEST_ID else -1
+
+
+def absent_if_empty(value: object) -> object:
+    """Take an empty text for nothing, as clients mean it."""
+    return None if value == "" else value
+
+
+def refused(value: object, info: ValidationInfo) -> None:
+    """Refuse a key that a client must not take for heeded; null and nothing are no value.
+
+    :raises ValueError: it has a value.
+    """
+    if value not in (None, "", [], {}):
+        raise ValueError(f"Invalid input received: {info.field_name} cannot be used here")
+
+
+def count(value: object) -> object:
+    """Read a number that may come as digits; nothing is none."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+        return int(value)
+    return None if value == "" else value
+
+
+_UUID: Final = "[0-9A-Fa-f]{8}-?([0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}"
 
 
 #: What the description says may be sent.
 _Counted = Annotated[int, Field(ge=1, le=LARGEST_ID)] | Annotated[str, Field(pattern="^[0-9]+$")]
 
-Number = Annotated[int, BeforeValidator(_number, _Counted)]
+Named = Annotated[
+    int | str, BeforeValidator(_named, _Counted | Annotated[str, Field(pattern=f"^{_UUID}$")])
+]
+Refused = Annotated[None, BeforeValidator(refused, str | None)]
 Size = Annotated[int, BeforeValidator(_size, _Counted)]
 Text = Annotated[str, Field(max_length=255), BeforeValidator(_text)]
 _Referred = Annotated[str, Field(min_length=1, max_length=2048)]
@@ -56,10 +94,6 @@ Body: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _absent_if_empty(value: object) -> object:
-    return None if value == "" else value
-
-
 class CreateVolume(BaseModel):
     """The object ``volume`` of a create request (reference, section 5.5)."""
 
@@ -68,16 +102,33 @@ class CreateVolume(BaseModel):
     size: Size | None = None
     display_name: Text | None = None
     display_description: Text | None = None
-    snapshot_id: Number | None = None
-    volume_type: Annotated[Text | None, BeforeValidator(_absent_if_empty)] = None
-    image_ref: Reference | None = Field(default=None, alias="imageRef")
+    snapshot_id: Annotated[Named | None, BeforeValidator(absent_if_empty)] = None
+    source_volid: Refused = None
+    source_replica: Refused = None
+    backup_id: Refused = None
+    volume_type: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
+    image_ref: Annotated[
+        Annotated[Reference | None, BeforeValidator(absent_if_empty)],
+        Field(validation_alias=AliasChoices("imageRef", "image_id", "image_ref")),
+    ] = None
     metadata: dict[Text, Text] | None = None
     availability_zone: Text | None = None
 
-    def wanted(self) -> NewVolume:
-        """Return it as the core's value."""
-        fields: dict[str, Any] = self.model_dump(exclude={"size", "metadata"})
-        return NewVolume(size_gib=self.size, metadata=self.metadata or {}, **fields)
+    def wanted(self, snapshot_id: int | None) -> NewVolume:
+        """Return it as the core's value.
+
+        :param snapshot_id: the number of the snapshot.
+        """
+        return NewVolume(
+            size_gib=self.size,
+            image_ref=self.image_ref,
+            snapshot_id=snapshot_id,
+            volume_type=self.volume_type,
+            display_name=self.display_name,
+            display_description=self.display_description,
+            availability_zone=self.availability_zone,
+            metadata=self.metadata or {},
+        )
 
 
 _Force = bool | Literal["true", "True", "false", "False"] | None
@@ -96,14 +147,17 @@ class CreateSnapshot(BaseModel):
 
     model_config = Body
 
-    volume_id: Number
+    volume_id: Named
     display_name: Text | None = None
     display_description: Text | None = None
     force: Annotated[bool, BeforeValidator(_force, _Force)] = False
 
-    def wanted(self) -> NewSnapshot:
-        """Return it as the core's value."""
-        return NewSnapshot(**self.model_dump())
+    def wanted(self, volume_id: int) -> NewSnapshot:
+        """Return it as the core's value.
+
+        :param volume_id: the number of the volume.
+        """
+        return NewSnapshot(volume_id, self.display_name, self.display_description, self.force)
 
 
 class Attach(BaseModel):
@@ -115,10 +169,9 @@ class Attach(BaseModel):
     device: Text | None = None
 
     @property
-    def volume_id(self) -> int:
-        """The volume's id; -1 where it can be none."""
-        number = _number(self.as_sent)
-        return number if isinstance(number, int) else -1
+    def volume_id(self) -> int | str:
+        """The volume's number or uuid; -1 where it can be none."""
+        return _named(self.as_sent)
 
 
 def read(body: object, entity: str | None, model: type[Model]) -> Model:
@@ -133,14 +186,22 @@ def read(body: object, entity: str | None, model: type[Model]) -> Model:
         found = body.get(entity) if isinstance(body, dict) else None
     if not isinstance(found, dict) or not (found or entity in _MAY_BE_EMPTY):
         raise MissingEntity
+    return read_part(found, model)
+
+
+def read_part(part: object, model: type[Model]) -> Model:
+    """Read a part of a body.
+
+    :raises InvalidRequest: something of it is of a wrong type or out of range.
+    """
     try:
-        return model.model_validate(found)
+        return model.model_validate(part)
     except ValidationError as error:
         raise InvalidRequest(_told(error.errors()[0])) from error
 
 
 #: An action without parameters is one all the same, and so is a change of nothing.
-_MAY_BE_EMPTY: Final = frozenset({"os-getConsoleOutput", "quota_set", "extra_specs", None})
+_MAY_BE_EMPTY: Final = frozenset({"quota_set", "extra_specs", "metadata", None})
 
 
 def _told(detail: ErrorDetails) -> str:
@@ -148,4 +209,5 @@ def _told(detail: ErrorDetails) -> str:
         return f"Invalid input received: {detail['loc'][-1]} is required"
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
-    return f"Invalid input received for {detail['loc'][0]}: {detail['msg']}"
+    place = ".".join(map(str, detail["loc"])) or "the body"
+    return f"Invalid input received for {place}: {detail['msg']}"

@@ -10,14 +10,14 @@ from bootvol.api.nova.calls import Ask, call
 async def list_bootable(ask: Ask) -> views.BootableVolumes:
     """List the volumes that were created from an image."""
     listed = await ask.core.volumes.listed(ask.caller, bootable=True, **ask.page)
-    return {"volumes": [views.bootable_volume(each) for each in listed]}
+    return {"volumes": [views.bootable_volume(each, ask.place) for each in listed]}
 
 
 @call("GET", "hp-bootable-volumes/<volume_id>", named=True, of_rows=True)
 async def show_bootable(ask: Ask, volume_id: int) -> views.OneBootableVolume:
     """Show a volume that was created from an image."""
     found = await ask.core.volumes.get(ask.caller, volume_id, bootable=True)
-    return {"volume": views.bootable_volume(found)}
+    return {"volume": views.bootable_volume(found, ask.place)}
 
 
 @call("GET", "hp-bootable-volumes/<volume_id>/import", named=True)

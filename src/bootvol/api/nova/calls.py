@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine
 from functools import cached_property
-from typing import Any, Final, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 import attrs
 from pydantic import BaseModel
@@ -19,6 +20,7 @@ from twisted.web.iweb import IRequest
 
 from bootvol.api.http import read_json
 from bootvol.api.nova import bodies
+from bootvol.api.nova.links import Place
 from bootvol.api.nova.paging import Page, page
 from bootvol.errors import (
     AttachmentNotFound,
@@ -28,11 +30,14 @@ from bootvol.errors import (
     VolumeNotFound,
     VolumeTypeNotFound,
 )
+from bootvol.lifecycle import Kind
 from bootvol.model import LARGEST_ID, Caller
 from bootvol.policy import Policy, Right
 from bootvol.service.attachments import Attachments
 from bootvol.service.goldens import Goldens
+from bootvol.service.ids import Ids
 from bootvol.service.images import Images
+from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quotas
 from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
@@ -58,6 +63,11 @@ _HIDDEN: Final = (
     AttachmentNotFound,
     VolumeTypeNotFound,
 )
+#: What is known by uuids, too.
+_KINDS: Final = {"volume_id": Kind.VOLUME, "snapshot_id": Kind.SNAPSHOT}
+
+#: The versions below which Nova's calls lie: HP's, and the one that later clients look for.
+NOVA: Final = ("v1.1", "v2")
 
 
 @attrs.frozen
@@ -73,6 +83,8 @@ class Core:
     types: VolumeTypes
     quotas: Quotas
     rates: RateLimits
+    key_pairs: KeyPairs
+    ids: Ids
 
 
 @attrs.frozen
@@ -80,12 +92,23 @@ class Ask:
     """Who asks what of whom.
 
     :ivar policy: for what a call asks beyond its own right.
+    :ivar place: where the request was made.
     """
 
     core: Core
     policy: Policy
     caller: Caller
     request: IRequest
+    place: Place
+
+    async def number(self, kind: Kind, named: int | str | None) -> int | None:
+        """Return the number of what a body names by a number, digits or a uuid; None is None.
+
+        Where it names nothing that the tenant has, this is a number that nothing has.
+        """
+        if named is None or isinstance(named, int):
+            return named
+        return await self.core.ids.number(self.caller, kind, named)
 
     @property
     def page(self) -> Page:
@@ -119,7 +142,9 @@ class Document:
     @property
     def reply(self) -> Any:
         """The type of the reply's body; ``NoneType`` where that is empty."""
-        return self.hints["return"]
+        told = self.hints["return"]
+        kinds = [kind for kind in get_args(told) if kind is not NoneType]
+        return kinds[0] if len(kinds) == 1 and NoneType in get_args(told) else told
 
 
 @attrs.frozen(slots=False)
@@ -134,6 +159,8 @@ class Call(Document):
     :ivar right: what a caller needs for it.
     :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
     :ivar of_rows: the answer is of nothing but rows, the tenant's, and what was asked.
+    :ivar empty: the status of an answer without a body, where that is another.
+    :ivar bases: the versions below which it lies; the description shows the first.
     :ivar refusals: statuses of what may go wrong, beside those that follow from the rest.
     """
 
@@ -146,6 +173,8 @@ class Call(Document):
     named: bool
     of_rows: bool
     refusals: tuple[int, ...]
+    empty: int | None
+    bases: tuple[str, ...]
 
     @property
     def faults(self) -> frozenset[int]:
@@ -172,8 +201,10 @@ class Call(Document):
         arguments: dict[str, Any] = {}
         try:
             for name, text in path.items():
-                read = _number if self.hints[name] is int else _text
-                arguments[name] = read(name, text)
+                if self.hints[name] is int:
+                    arguments[name] = await _number(ask, name, text)
+                else:
+                    arguments[name] = _text(name, text)
             if self.body is not None:
                 arguments["asked"] = bodies.read(read_json(ask.request), self.entity, self.body)
             return await self.answer(ask, **arguments)
@@ -199,6 +230,8 @@ def call(
     named: bool = False,
     of_rows: bool = False,
     refusals: tuple[int, ...] = (),
+    empty: int | None = None,
+    bases: tuple[str, ...] = NOVA,
 ) -> Callable[[Declared], Declared]:
     """Declare that a function answers a call; the parameters are :class:`Call`'s.
 
@@ -220,6 +253,8 @@ def call(
                 named,
                 of_rows,
                 refusals,
+                empty,
+                bases,
             )
         )
         return answer
@@ -247,11 +282,14 @@ def _text(name: str, text: str) -> str:
     return text
 
 
-def _number(name: str, text: str) -> int:
-    """Return an id from a path.
+async def _number(ask: Ask, name: str, text: str) -> int:
+    """Return the number of what a path names by digits or a uuid.
 
     :raises NotFound: nothing can have it.
     """
-    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_ID:
+    if re.fullmatch("[0-9]{1,10}", text) and int(text) <= LARGEST_ID:
+        return int(text)
+    number = await ask.number(_KINDS[name], text) if name in _KINDS else None
+    if number is None or number < 0:
         raise _MISSING[name](text)
-    return int(text)
+    return number

@@ -11,6 +11,7 @@ from bootvol.api.nova.calls import Ask, call
 from bootvol.api.nova.views import Count, Moment
 from bootvol.service.quotas import Account
 from bootvol.service.rates import Rate
+from bootvol.service.servers import MOST_METADATA
 
 #: How often something may be called.
 RateShown = TypedDict(
@@ -49,6 +50,8 @@ class Absolute(Used, total=False):
     maxTotalVolumeGigabytes: Count
     maxTotalSnapshots: Count
     maxTotalInstances: Count
+    maxTotalKeypairs: Count
+    maxServerMeta: Count
 
 
 class LimitsShown(TypedDict):
@@ -82,6 +85,9 @@ def _absolute(account: Account) -> Absolute:
         "totalInstancesUsed": account.instances,
     }
     quota = account.quota
+    shown["maxServerMeta"] = MOST_METADATA
+    if quota.key_pairs != -1:
+        shown["maxTotalKeypairs"] = quota.key_pairs
     if quota.volumes != -1:
         shown["maxTotalVolumes"] = quota.volumes
     if quota.gigabytes != -1:

@@ -18,11 +18,11 @@ from twisted.web.iweb import IRequest
 from bootvol.api.nova import views
 from bootvol.api.nova.calls import CALLS, DOCUMENTS, Call, Document, document
 from bootvol.api.nova.faults import FAULTS
-from bootvol.api.nova.versions import BASES
 
 _ABOUT: Final = """\
 HP's Bootable Volume API of 2012 and its parent, Nova's volume API v1.1.
-`/v2/{tenant}/…` is the same as `/v1.1/{tenant}/…`; every path may end in `.json`.
+`/v2/{tenant}/…` is the same as `/v1.1/{tenant}/…`, with uuids for ids; every path may end in
+`.json`.
 A path that is not here is a 404, or 300 with choices if it names no version."""
 
 #: What a path's parameters are, where they are no ids of ours.
@@ -47,7 +47,9 @@ def description() -> dict[str, Any]:
             paths.setdefault(path, {})["get"] = {**operation, "security": []}
     for call in CALLS:
         for path, operation in _operations(call, schemas):
-            paths.setdefault(f"/{BASES[0]}/{{tenant}}/{path}", {})[call.method.lower()] = operation
+            paths.setdefault(f"/{call.bases[0]}/{{tenant}}/{path}", {})[call.method.lower()] = (
+                operation
+            )
     faults = frozenset[int]().union(*(call.faults for call in CALLS))
     return {
         "openapi": "3.1.0",
@@ -113,6 +115,8 @@ def _operations(each: Document, schemas: _Schemas) -> Iterator[tuple[str, dict[s
 
 def _of_call(call: Call, path: str, schemas: _Schemas) -> dict[str, Any]:
     responses = {str(call.status): _reply(call, schemas)}
+    if call.empty is not None:
+        responses[str(call.empty)] = {"description": HTTPStatus(call.empty).phrase}
     for status in sorted(call.faults):
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
     found: dict[str, Any] = {"parameters": list(_parameters(call, path)), "responses": responses}
@@ -142,7 +146,7 @@ def _parameters(call: Call, path: str) -> Iterator[dict[str, Any]]:
         for name in ("limit", "offset"):
             yield {"name": name, "in": "query", "schema": _COUNT}
     for name in call.query:
-        schema = _COUNT if name == "limit" else {"type": "string"}
+        schema = _COUNT if name in {"limit", "offset"} else {"type": "string"}
         yield {"name": name, "in": "query", "schema": schema}
 
 

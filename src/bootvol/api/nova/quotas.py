@@ -45,6 +45,7 @@ class ChangeQuota(BaseModel):
     gigabytes: Bound | None = None
     snapshots: Bound | None = None
     instances: Bound | None = None
+    key_pairs: Bound | None = None
 
 
 class QuotaShown(TypedDict):
@@ -54,6 +55,7 @@ class QuotaShown(TypedDict):
     gigabytes: BoundShown
     snapshots: BoundShown
     instances: BoundShown
+    key_pairs: BoundShown
 
 
 class QuotaOfTenant(QuotaShown):
@@ -108,4 +110,5 @@ def _shown(value: Quota) -> QuotaShown:
         "gigabytes": value.gigabytes,
         "snapshots": value.snapshots,
         "instances": value.instances,
+        "key_pairs": value.key_pairs,
     }

@@ -1,20 +1,45 @@
-"""What clients send to boot servers, as the era's clients spell it (reference, section 5.9)."""
+"""What clients send to boot and change servers, as they spell it (reference, section 5.9)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
-from bootvol.api.nova.bodies import Body, Number, Reference, Size, Text
+from bootvol.api.nova.bodies import (
+    Body,
+    Named,
+    Reference,
+    Refused,
+    Size,
+    Text,
+    absent_if_empty,
+    count,
+)
 from bootvol.errors import BadMapping
-from bootvol.model import LARGEST_ID, NewDisk, NewServer
+from bootvol.lifecycle import Kind
+from bootvol.model import LARGEST_ID, ROOT, NewDisk, NewServer
 
 _YES, _NO = {"1", "t", "true", "on", "y", "yes"}, {"0", "f", "false", "off", "n", "no", ""}
+#: The longest user data, in characters of base64: as much as Nova's.
+_MOST_USER_DATA: Final = 65535
+
+#: Returns the number of what a body names.
+Numbered = Callable[[Kind, int | str | None], Awaitable[int | None]]
 
 
-def _empty(value: object) -> object:
-    return None if value == "" else value
+async def _found(number: Numbered, kind: Kind, named: int | str | None) -> int | None:
+    """Return the number of a volume or snapshot.
+
+    :raises BadMapping: no uuid of the tenant's.
+    """
+    found = await number(kind, named)
+    if found is not None and found < 0:
+        raise BadMapping(f"Block Device Mapping is Invalid: failed to get {kind} {named}.")
+    return found
 
 
 def _flag(value: object) -> object:
@@ -24,31 +49,138 @@ def _flag(value: object) -> object:
     raise ValueError(f"Invalid value '{value}' for delete_on_termination.")
 
 
-class Mapping(BaseModel):
-    """An entry of ``block_device_mapping``."""
+def _order(value: object) -> object:
+    """Read a place in the order of booting; no number, or a negative one, is not booted from."""
+    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 11:
+        value = int(value)
+    if value in (None, "", "none", "None"):
+        return -1
+    return max(value, -1) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    model_config = Body
+
+def _nothing(value: object) -> object:
+    """Refuse an entry that takes a disk away: there is none to take away."""
+    if value not in (None, "", False, 0):
+        raise ValueError("Block Device Mapping is Invalid: no_device cannot be used here.")
+    return None
+
+
+Flag = Annotated[bool, BeforeValidator(_flag, bool | int | str | None)]
+MaybeNamed = Annotated[Named | None, BeforeValidator(absent_if_empty)]
+MaybeSize = Annotated[Size | None, BeforeValidator(absent_if_empty)]
+Nothing = Annotated[None, BeforeValidator(_nothing, Literal["", False] | None)]
+
+
+class Mapping(BaseModel):
+    """An entry of ``block_device_mapping``, the form of 2011."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     device_name: Text
-    volume_id: Annotated[Number | None, BeforeValidator(_empty)] = None
-    snapshot_id: Annotated[Number | None, BeforeValidator(_empty)] = None
-    volume_size: Annotated[Size | None, BeforeValidator(_empty)] = None
-    delete_on_termination: Annotated[bool, BeforeValidator(_flag, bool | int | str | None)] = False
+    volume_id: MaybeNamed = None
+    snapshot_id: MaybeNamed = None
+    volume_size: MaybeSize = None
+    delete_on_termination: Flag = False
+    no_device: Nothing = None
+    virtual_name: Refused = None
+    # novaclient of 2014 sends these beside the old keys; they say the same.
+    uuid: MaybeNamed = None
+    source_type: Literal["volume", "snapshot"] | None = None
+    destination_type: Literal["volume"] | None = None
+    boot_index: Annotated[int, BeforeValidator(_order, int | str | None)] = -1
+    device_type: Text | None = None
+    disk_bus: Text | None = None
+    guest_format: Refused = None
 
-    def wanted(self) -> NewDisk:
+    async def wanted(self, number: Numbered) -> NewDisk:
         """Return it as the core's value.
 
         :raises BadMapping: it names no volume.
         """
-        if self.volume_id is None and self.snapshot_id is None:
+        volume, snapshot = self.volume_id, self.snapshot_id
+        if volume is None and snapshot is None and self.uuid is not None:
+            volume, snapshot = (
+                (None, self.uuid) if self.source_type == "snapshot" else (self.uuid, None)
+            )
+        if volume is None and snapshot is None:
             raise BadMapping("Block Device Mapping is Invalid: it names no volume.")
         return NewDisk(
             self.device_name,
-            self.volume_id,
-            None if self.volume_id is not None else self.snapshot_id,
+            await _found(number, Kind.VOLUME, volume),
+            None if volume is not None else await _found(number, Kind.SNAPSHOT, snapshot),
             self.volume_size,
             self.delete_on_termination,
         )
+
+
+class Mapping2(BaseModel):
+    """An entry of ``block_device_mapping_v2``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    source_type: Literal["volume", "image", "snapshot", "blank"]
+    uuid: Annotated[Reference | None, BeforeValidator(absent_if_empty)] = None
+    destination_type: Annotated[
+        Literal["volume", "local"] | None, BeforeValidator(absent_if_empty)
+    ] = None
+    volume_size: MaybeSize = None
+    boot_index: Annotated[int, BeforeValidator(_order, int | str | None)] = -1
+    device_name: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
+    delete_on_termination: Flag = False
+    volume_type: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
+    device_type: Annotated[Literal["disk"] | None, BeforeValidator(absent_if_empty)] = None
+    disk_bus: Annotated[Literal["virtio"] | None, BeforeValidator(absent_if_empty)] = None
+    no_device: Nothing = None
+    guest_format: Refused = None
+    tag: Refused = None
+
+    async def wanted(self, number: Numbered) -> NewDisk:
+        """Return it as the core's value.
+
+        :raises BadMapping: it cannot be had.
+        """
+        kind = self.source_type
+        if self.destination_type == "local" or (
+            self.destination_type is None and kind in {"image", "blank"}
+        ):
+            raise BadMapping(
+                "Block Device Mapping is Invalid: destination_type local cannot be used here,"
+                " servers run from volumes: say destination_type volume."
+            )
+        if (self.uuid is None) != (kind == "blank"):
+            raise BadMapping(
+                f"Block Device Mapping is Invalid: source_type {kind} "
+                + ("takes no uuid." if kind == "blank" else "needs a uuid.")
+            )
+        if kind in {"image", "blank"} and self.volume_size is None:
+            raise BadMapping(
+                f"Block Device Mapping is Invalid: source_type {kind} needs a volume_size."
+            )
+        return NewDisk(
+            self._device(),
+            await _found(number, Kind.VOLUME, self.uuid) if kind == "volume" else None,
+            await _found(number, Kind.SNAPSHOT, self.uuid) if kind == "snapshot" else None,
+            None if kind == "volume" else self.volume_size,
+            self.delete_on_termination,
+            self.uuid if kind == "image" else None,
+            None if kind == "volume" else self.volume_type,
+        )
+
+    def _device(self) -> str:
+        """Return how the server is to call the disk.
+
+        :raises BadMapping: that is what servers boot from, and the disk is not.
+        """
+        named = self.device_name or ""
+        is_root = named.removeprefix("/dev/") == ROOT
+        if self.boot_index == 0:
+            return named if is_root else ROOT
+        if is_root:
+            raise BadMapping(
+                f"Block Device Mapping is Invalid: {named} is what a server boots from: the entry"
+                " with boot_index 0."
+            )
+        return named
 
 
 def _last(value: object) -> object:
@@ -56,20 +188,37 @@ def _last(value: object) -> object:
     return str(value).rstrip("/").rpartition("/")[2] if isinstance(value, str | int) else value
 
 
-def _count(value: object) -> object:
+def _one(value: object) -> object:
     return 1 if value in (None, "", 1, "1") else 0
+
+
+def _user_data(value: object) -> object:
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str) or len(value) > _MOST_USER_DATA:
+        raise ValueError(f"User data must be base64 of at most {_MOST_USER_DATA} characters")
+    try:
+        b64decode("".join(value.split()), validate=True)
+    except (NotBase64, ValueError):
+        raise ValueError("User data needs to be valid base 64.") from None
+    return "".join(value.split())
+
+
+def _drive(value: object) -> object:
+    """Read whether a config drive is asked for; what Nova of 2011 took as well is refused."""
+    if isinstance(value, str | int | None) and str(value).lower() in _YES | _NO | {"none"}:
+        return str(value).lower() in _YES
+    raise ValueError("config_drive is true or false: it cannot be an image")
 
 
 _Short = Annotated[str, Field(max_length=255)]
 FlavorRef = Annotated[_Short, BeforeValidator(_last, _Short | int)]
-Count = Annotated[int, BeforeValidator(_count, Literal[1, "1", "", None])]
+One = Annotated[int, BeforeValidator(_one, Literal[1, "1", "", None])]
+Metadata = dict[Annotated[Text, Field(min_length=1)], Text]
 
 
 class CreateServer(BaseModel):
-    """The object ``server`` of a create request.
-
-    An ``imageRef`` beside the mapping means nothing: servers run from their volumes.
-    """
+    """The object ``server`` of a create request."""
 
     model_config = Body
 
@@ -77,22 +226,73 @@ class CreateServer(BaseModel):
     flavor_ref: Annotated[
         str, Field(alias="flavorRef", max_length=255), BeforeValidator(_last, str | int)
     ]
-    image_ref: Reference | Annotated[str, Field(max_length=0)] | None = Field(
-        default=None, alias="imageRef"
-    )
-    min_count: Count = 1
-    max_count: Count = 1
+    image_ref: Annotated[
+        Reference | None,
+        BeforeValidator(absent_if_empty, str | int | None),
+        Field(alias="imageRef"),
+    ] = None
+    min_count: One = 1
+    max_count: One = 1
     block_device_mapping: list[Mapping] | None = None
+    block_device_mapping_v2: list[Mapping2] | None = None
+    metadata: Metadata | None = None
+    key_name: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
+    user_data: Annotated[str | None, BeforeValidator(_user_data, str | None)] = None
+    config_drive: Annotated[bool, BeforeValidator(_drive, bool | str | None)] = False
+    availability_zone: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
+    personality: Refused = None
 
-    def wanted(self) -> NewServer:
+    async def wanted(self, number: Numbered) -> NewServer:
         """Return it as the core's value.
 
+        :param number: returns the number of a volume or snapshot.
         :raises BadMapping: it cannot be had.
         """
         if not (self.min_count and self.max_count):
             raise BadMapping("A volume is the disk of one server: min_count and max_count are 1.")
-        disks = tuple(each.wanted() for each in self.block_device_mapping or ())
-        return NewServer(self.name, self.flavor_ref, disks)
+        if self.block_device_mapping and self.block_device_mapping_v2:
+            raise BadMapping(
+                "Using different block_device_mapping syntaxes is not allowed in the same request."
+            )
+        if self.image_ref is not None:
+            raise BadMapping(
+                "imageRef cannot be used here, servers run from volumes: leave imageRef out, and"
+                " name the image in block_device_mapping_v2, with source_type image and"
+                " destination_type volume."
+            )
+        entries = self.block_device_mapping_v2 or self.block_device_mapping or ()
+        orders = [each.boot_index for each in self.block_device_mapping_v2 or ()]
+        if orders and orders.count(0) != 1:
+            # Nova's text.
+            raise BadMapping(
+                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block"
+                " device mapping combination is not valid."
+            )
+        return NewServer(
+            self.name,
+            self.flavor_ref,
+            tuple([await each.wanted(number) for each in entries]),
+            self.metadata or {},
+            self.key_name,
+            self.user_data,
+            self.availability_zone,
+        )
+
+
+class ChangeServer(BaseModel):
+    """The object ``server`` of an update."""
+
+    model_config = Body
+
+    name: Annotated[Text, Field(min_length=1)] | None = None
+    access_ip_v4: Annotated[Refused, Field(alias="accessIPv4")] = None
+    access_ip_v6: Annotated[Refused, Field(alias="accessIPv6")] = None
+
+
+class MetadataItems(RootModel[Metadata]):
+    """The object ``metadata``, or ``meta`` with one item."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class GetConsole(BaseModel):
@@ -100,4 +300,37 @@ class GetConsole(BaseModel):
 
     model_config = Body
 
-    length: Annotated[int, Field(ge=1, le=LARGEST_ID)] | None = None
+    length: Annotated[
+        Annotated[int, Field(ge=-1, le=LARGEST_ID)] | None,
+        BeforeValidator(count, int | str | None),
+    ] = None
+
+    @property
+    def lines(self) -> int | None:
+        """How many lines are asked for; None is all, as with Nova's -1."""
+        return None if self.length == -1 else self.length
+
+
+def _kind(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+class Reboot(BaseModel):
+    """The object ``reboot``."""
+
+    model_config = Body
+
+    type: Annotated[Literal["SOFT", "HARD"], BeforeValidator(_kind, Literal["SOFT", "HARD"])]
+
+
+class Action(RootModel[dict[str, Any]]):
+    """What is to be done with a server: one name, with its parameters."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "minProperties": 1,
+            "maxProperties": 1,
+            "propertyNames": {"enum": ["os-getConsoleOutput", "os-start", "os-stop", "reboot"]},
+        },
+    )

@@ -1,72 +1,116 @@
-"""What the API shows of servers (reference, sections 5.9 and 5.12)."""
+"""What the API shows of servers (reference, sections 5.9 and 5.12), with the keys that Nova has."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.views import Count, Id, Moment, Nothing
+from bootvol.api.nova.links import NUMBERED, Link, Place
+from bootvol.api.nova.views import AnyId, Count, Moment, Nothing
 from bootvol.lifecycle import Status
 from bootvol.model import Flavor, Server
 
 _CREATED: Final = "%Y-%m-%dT%H:%M:%SZ"
 
-ServerStatus = Literal["BUILD", "ACTIVE", "SHUTOFF", "ERROR"]
+ServerStatus = Literal["BUILD", "ACTIVE", "SHUTOFF", "REBOOT", "HARD_REBOOT", "ERROR"]
+VmState = Literal["building", "active", "stopped", "error"]
+TaskState = (
+    Literal["deleting", "powering-off", "powering-on", "rebooting", "rebooting_hard", "spawning"]
+    | None
+)
 
 
 class Ref(TypedDict):
     """What a link leads to."""
 
     id: str
-    links: Nothing
+    links: list[Link]
 
 
 class FaultShown(TypedDict):
-    """Why a server is in ``ERROR``."""
+    """Why a server is in ``ERROR``, or why the last stop, start or reboot failed."""
 
     message: str
     code: Literal[500]
     created: Moment
 
 
+class VolumeRef(TypedDict):
+    """A volume that a server has."""
+
+    id: AnyId
+
+
+class ServerBrief(TypedDict):
+    """A server in a list without details."""
+
+    id: AnyId
+    name: str
+    links: list[Link]
+
+
 ServerShown = TypedDict(
     "ServerShown",
     {
-        "id": Id,
-        "uuid": str,
+        "id": AnyId,
+        "uuid": NotRequired[str],
         "name": str,
         "status": ServerStatus,
-        "OS-EXT-STS:task_state": Literal["deleting"] | None,
+        "OS-DCF:diskConfig": Literal["MANUAL"],
+        "OS-EXT-AZ:availability_zone": str,
+        "OS-EXT-STS:power_state": Literal[0, 1, 4],
+        "OS-EXT-STS:task_state": TaskState,
+        "OS-EXT-STS:vm_state": VmState,
+        "OS-SRV-USG:launched_at": str | None,
+        "OS-SRV-USG:terminated_at": None,
         "tenant_id": str,
         "user_id": str,
         "created": Moment,
         "updated": Moment,
         "progress": Count,
         "flavor": Ref,
-        "image": None,
-        "key_name": None,
+        "image": Literal[""],
+        "key_name": str | None,
+        "config_drive": Literal["True", ""],
         "hostId": str,
         "accessIPv4": str,
         "accessIPv6": str,
         "addresses": dict[str, str],
         "metadata": dict[str, str],
-        "links": Nothing,
-        "fault": FaultShown | None,
+        "os-extended-volumes:volumes_attached": list[VolumeRef],
+        "security_groups": Nothing,
+        "links": list[Link],
+        "fault": NotRequired[FaultShown],
     },
 )
 
 
-class FlavorShown(TypedDict):
-    """How large a server may be asked for."""
+#: How large a server may be asked for.
+FlavorShown = TypedDict(
+    "FlavorShown",
+    {
+        "id": str,
+        "name": str,
+        "ram": Count,
+        "vcpus": Count,
+        "disk": Count,
+        "swap": str,
+        "rxtx_factor": float,
+        "OS-FLV-DISABLED:disabled": Literal[False],
+        "OS-FLV-EXT-DATA:ephemeral": Count,
+        "os-flavor-access:is_public": Literal[True],
+        "links": list[Link],
+    },
+)
+
+
+class FlavorBrief(TypedDict):
+    """A flavor in a list without details."""
 
     id: str
     name: str
-    ram: Count
-    vcpus: Count
-    disk: Count
-    swap: str
-    links: Nothing
+    links: list[Link]
 
 
 class ConsoleShown(TypedDict):
@@ -76,65 +120,131 @@ class ConsoleShown(TypedDict):
 
 
 class Servers(TypedDict):
+    servers: list[ServerBrief]
+    servers_links: NotRequired[list[Link]]
+
+
+class ServersInDetail(TypedDict):
     servers: list[ServerShown]
+    servers_links: NotRequired[list[Link]]
 
 
 class OneServer(TypedDict):
     server: ServerShown
 
 
+class MetadataShown(TypedDict):
+    metadata: dict[str, str]
+
+
+class MetaShown(TypedDict):
+    meta: dict[str, str]
+
+
 class Flavors(TypedDict):
+    flavors: list[FlavorBrief]
+    flavors_links: NotRequired[list[Link]]
+
+
+class FlavorsInDetail(TypedDict):
     flavors: list[FlavorShown]
+    flavors_links: NotRequired[list[Link]]
 
 
 class OneFlavor(TypedDict):
     flavor: FlavorShown
 
 
-class Keypairs(TypedDict):
-    keypairs: Nothing
+class ExtraSpecs(TypedDict):
+    extra_specs: dict[str, str]
 
 
-def server(value: Server, running: bool) -> ServerShown:
+def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown:
     """Show a server.
 
     :param running: whether it runs: its guest may have turned it off.
+    :param zone: the availability zone.
     """
     created = value.created_at.strftime(_CREATED)
-    error = value.error
-    return {
-        "id": value.id,
-        "uuid": value.uuid,
+    updated = (value.updated_at or value.created_at).strftime(_CREATED)
+    error, is_built = value.error, value.status is not Status.CREATING
+    has_failed = value.status is Status.ERROR
+    shown: ServerShown = {
+        "id": place.id(value.id, value.uuid),
         "name": value.display_name,
-        "status": _status(value.status, running),
-        "OS-EXT-STS:task_state": "deleting" if value.status is Status.DELETING else None,
+        "status": status(value, running),
+        "OS-DCF:diskConfig": "MANUAL",
+        "OS-EXT-AZ:availability_zone": zone,
+        "OS-EXT-STS:power_state": (1 if running else 4) if is_built and not has_failed else 0,
+        "OS-EXT-STS:task_state": _TASKS.get(value.status),
+        "OS-EXT-STS:vm_state": _vm_state(value.status, running),
+        "OS-SRV-USG:launched_at": None,
+        "OS-SRV-USG:terminated_at": None,
         "tenant_id": value.tenant,
         "user_id": value.user,
         "created": created,
-        "updated": created,
-        "progress": 0 if value.status is Status.CREATING else 100,
-        "flavor": {"id": value.flavor_id, "links": []},
-        "image": None,
-        "key_name": None,
+        "updated": updated,
+        "progress": 100 if is_built else 0,
+        "flavor": {"id": value.flavor_id, "links": place.links("flavors", value.flavor_id)[1:]},
+        "image": "",
+        "key_name": value.key.name if value.key else None,
+        "config_drive": "True" if value.config_drive else "",
         "hostId": value.daemon or "",
         "accessIPv4": "",
         "accessIPv6": "",
         "addresses": {},
-        "metadata": {},
-        "links": [],
-        "fault": {"message": error.message, "code": 500, "created": created} if error else None,
+        "metadata": dict(value.metadata),
+        "os-extended-volumes:volumes_attached": [{"id": place.id(*each)} for each in value.volumes],
+        "security_groups": [],
+        "links": _links(value, place),
+    }
+    if place.version == NUMBERED:
+        shown["uuid"] = value.uuid
+    if error is not None:
+        shown["fault"] = {"message": error.message, "code": 500, "created": updated}
+    return shown
+
+
+def brief_server(value: Server, place: Place) -> ServerBrief:
+    """Show a server in a list without details."""
+    return {
+        "id": place.id(value.id, value.uuid),
+        "name": value.display_name,
+        "links": _links(value, place),
     }
 
 
-def _status(status: Status, running: bool) -> ServerStatus:
-    if status is Status.CREATING:
-        return "BUILD"
-    if status is Status.ERROR:
-        return "ERROR"
-    return "ACTIVE" if running else "SHUTOFF"
+def _links(value: Server, place: Place) -> list[Link]:
+    return place.links("servers", place.id(value.id, value.uuid))
 
 
-def flavor(value: Flavor) -> FlavorShown:
+_TASKS: Final[dict[Status, TaskState]] = {
+    Status.CREATING: "spawning",
+    Status.DELETING: "deleting",
+    Status.STOPPING: "powering-off",
+    Status.STARTING: "powering-on",
+    Status.REBOOTING: "rebooting",
+    Status.RESETTING: "rebooting_hard",
+}
+
+
+def status(value: Server, running: bool) -> ServerStatus:
+    """Return the status that Nova has for a server that runs, or does not."""
+    found: dict[Status, ServerStatus] = {
+        Status.CREATING: "BUILD",
+        Status.ERROR: "ERROR",
+        Status.REBOOTING: "REBOOT",
+        Status.RESETTING: "HARD_REBOOT",
+    }
+    return found.get(value.status, "ACTIVE" if running else "SHUTOFF")
+
+
+def _vm_state(status: Status, running: bool) -> VmState:
+    found: dict[Status, VmState] = {Status.CREATING: "building", Status.ERROR: "error"}
+    return found.get(status, "active" if running else "stopped")
+
+
+def flavor(value: Flavor, place: Place) -> FlavorShown:
     """Show a flavor."""
     return {
         "id": value.id,
@@ -143,5 +253,14 @@ def flavor(value: Flavor) -> FlavorShown:
         "vcpus": value.cpus,
         "disk": 0,
         "swap": "",
-        "links": [],
+        "rxtx_factor": 1.0,
+        "OS-FLV-DISABLED:disabled": False,
+        "OS-FLV-EXT-DATA:ephemeral": 0,
+        "os-flavor-access:is_public": True,
+        "links": place.links("flavors", value.id),
     }
+
+
+def brief_flavor(value: Flavor, place: Place) -> FlavorBrief:
+    """Show a flavor in a list without details."""
+    return {"id": value.id, "name": value.name, "links": place.links("flavors", value.id)}

@@ -1,15 +1,32 @@
-"""servers and os-volumes_boot, and what clients ask around them (reference, 5.9 and 5.12)."""
+"""servers and os-volumes_boot (reference, sections 5.9 and 5.12)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
-from bootvol.api.nova import server_bodies, server_views
+from bootvol.api.nova import bodies, server_bodies, server_views
 from bootvol.api.nova.calls import Ask, call
-from bootvol.errors import FlavorNotFound
+from bootvol.api.nova.filters import Filter, filtered, paged
+from bootvol.api.nova.links import Link
+from bootvol.errors import InvalidRequest, MetadataNotFound, MissingEntity
+from bootvol.lifecycle import Event
+from bootvol.model import Server
 
-#: No such flavor, no such name for a disk any more, over quota, no servers here.
-_CREATION: Final = (404, 409, 413, 501)
+#: No such flavor, no such name for a disk any more, over quota, no servers here, a source that
+#: does not answer.
+_CREATION: Final = (404, 409, 413, 501, 503)
+#: What filters servers, and how lists page; beside what Nova knows and bootvol refuses.
+_FILTERS: Final = ("name", "status", "flavor", "image", "uuid", "user_id", "key_name")
+_QUERY: Final = (*_FILTERS, "changes-since", "limit", "marker", "offset")
+_REFUSED: Final = (
+    *("all_tenants", "deleted", "host", "ip", "ip6", "node", "reservation_id", "sort_key"),
+    *("sort_dir", "tags", "tags-any", "not-tags", "not-tags-any", "locked", "changes-before"),
+)
+
+#: A server, with whether it runs.
+_Seen = tuple[Server, bool]
 
 
 @call("POST", "os-volumes_boot", entity="server", refusals=_CREATION)
@@ -25,21 +42,93 @@ async def create_server(ask: Ask, asked: server_bodies.CreateServer) -> server_v
 
 
 async def _create(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneServer:
-    made = await ask.core.servers.create(ask.caller, asked.wanted())
-    return {"server": server_views.server(made, running=False)}
+    wanted = await asked.wanted(ask.number)
+    return _shown(ask, (await ask.core.servers.create(ask.caller, wanted), False))
 
 
-@call("GET", "servers", "servers/detail", paged=True, refusals=(501, 503))
+def _shown(ask: Ask, seen: _Seen) -> server_views.OneServer:
+    return {"server": server_views.server(*seen, ask.place, ask.core.servers.zone)}
+
+
+@call("GET", "servers", query=_QUERY, refusals=(501, 503))
 async def list_servers(ask: Ask) -> server_views.Servers:
+    """List the tenant's servers, the newest first: their ids and names."""
+    listed, links = await _listed(ask)
+    shown: server_views.Servers = {
+        "servers": [server_views.brief_server(server, ask.place) for server, _ in listed]
+    }
+    if links:
+        shown["servers_links"] = links
+    return shown
+
+
+@call("GET", "servers/detail", query=_QUERY, refusals=(501, 503))
+async def list_servers_in_detail(ask: Ask) -> server_views.ServersInDetail:
     """List the tenant's servers, the newest first."""
-    listed = await ask.core.servers.listed(ask.caller, **ask.page)
-    return {"servers": [server_views.server(*each) for each in listed]}
+    listed, links = await _listed(ask)
+    shown: server_views.ServersInDetail = {
+        "servers": [server_views.server(*each, ask.place, ask.core.servers.zone) for each in listed]
+    }
+    if links:
+        shown["servers_links"] = links
+    return shown
+
+
+async def _listed(ask: Ask) -> tuple[Sequence[_Seen], list[Link]]:
+    found = await ask.core.servers.listed(ask.caller)
+    found = filtered(ask.request, found, _FITS, _REFUSED)
+    return paged(ask.request, found, lambda seen: ask.place.id(seen[0].id, seen[0].uuid))
+
+
+def _is_called(seen: _Seen, text: str) -> bool:
+    """Tell whether a server's name holds a text; ``^`` and ``$`` stand for its ends."""
+    name, wanted = seen[0].display_name, text.removeprefix("^").removesuffix("$")
+    begins, ends = text.startswith("^"), text.endswith("$")
+    if begins and ends:
+        return name == wanted
+    if begins or ends:
+        return name.startswith(wanted) if begins else name.endswith(wanted)
+    return wanted in name
+
+
+def _changed_since(seen: _Seen, text: str) -> bool:
+    try:
+        since = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest("Invalid changes-since value") from None
+    since = since.replace(tzinfo=UTC) if since.tzinfo is None else since
+    return (seen[0].updated_at or seen[0].created_at) >= since
+
+
+_FITS: Final[Mapping[str, Filter[_Seen]]] = {
+    "name": _is_called,
+    "status": lambda seen, text: server_views.status(*seen) == text.upper(),
+    "flavor": lambda seen, text: seen[0].flavor_id == text,
+    # Servers run from volumes: none has an image.
+    "image": lambda seen, text: not text,
+    "uuid": lambda seen, text: seen[0].uuid == text,
+    "tenant_id": lambda seen, text: seen[0].tenant == text,
+    "project_id": lambda seen, text: seen[0].tenant == text,
+    "user_id": lambda seen, text: seen[0].user == text,
+    "key_name": lambda seen, text: seen[0].key is not None and seen[0].key.name == text,
+    "changes-since": _changed_since,
+}
 
 
 @call("GET", "servers/<server_id>", refusals=(501, 503))
 async def show_server(ask: Ask, server_id: str) -> server_views.OneServer:
     """Show a server, by its id or its uuid."""
-    return {"server": server_views.server(*await ask.core.servers.get(ask.caller, server_id))}
+    return _shown(ask, await ask.core.servers.get(ask.caller, server_id))
+
+
+@call("PUT", "servers/<server_id>", entity="server", refusals=(501, 503))
+async def change_server(
+    ask: Ask, server_id: str, asked: server_bodies.ChangeServer
+) -> server_views.OneServer:
+    """Change what a server is called."""
+    if asked.name is None:
+        return _shown(ask, await ask.core.servers.get(ask.caller, server_id))
+    return _shown(ask, await ask.core.servers.rename(ask.caller, server_id, asked.name))
 
 
 @call("DELETE", "servers/<server_id>", status=204, refusals=(501,))
@@ -48,30 +137,79 @@ async def delete_server(ask: Ask, server_id: str) -> None:
     await ask.core.servers.delete(ask.caller, server_id)
 
 
-@call("POST", "servers/<server_id>/action", entity="os-getConsoleOutput", refusals=(501, 503))
-async def show_console(
-    ask: Ask, server_id: str, asked: server_bodies.GetConsole
-) -> server_views.ConsoleShown:
-    """Show the last lines of a server's serial console."""
-    return {"output": await ask.core.servers.console(ask.caller, server_id, asked.length)}
+@call("POST", "servers/<server_id>/action", empty=202, refusals=(409, 501, 503))
+async def act(
+    ask: Ask, server_id: str, asked: server_bodies.Action
+) -> server_views.ConsoleShown | None:
+    """Stop, start or reboot a server, or show the last lines of its serial console."""
+    if len(asked.root) != 1:
+        # Nova's text.
+        raise InvalidRequest("Malformed request body") if asked.root else MissingEntity
+    ((name, given),) = asked.root.items()
+    if name == "os-getConsoleOutput":
+        wanted = bodies.read_part(given or {}, server_bodies.GetConsole)
+        return {"output": await ask.core.servers.console(ask.caller, server_id, wanted.lines)}
+    if name == "reboot":
+        soft = bodies.read_part(given, server_bodies.Reboot).type == "SOFT"
+        await ask.core.servers.power(ask.caller, server_id, Event.REBOOT if soft else Event.RESET)
+    elif name in _POWER:
+        await ask.core.servers.power(ask.caller, server_id, _POWER[name])
+    else:
+        raise InvalidRequest(f"There is no such action: {name[:255]}")
+    return None
 
 
-@call("GET", "flavors", "flavors/detail")
-async def list_flavors(ask: Ask) -> server_views.Flavors:
-    """List how large servers may be."""
-    return {"flavors": [server_views.flavor(each) for each in ask.core.servers.flavors.values()]}
+_POWER: Final = {"os-stop": Event.STOP, "os-start": Event.START}
 
 
-@call("GET", "flavors/<flavor_id>")
-async def show_flavor(ask: Ask, flavor_id: str) -> server_views.OneFlavor:
-    """Show a flavor."""
-    found = ask.core.servers.flavors.get(flavor_id)
-    if found is None:
-        raise FlavorNotFound(flavor_id)
-    return {"flavor": server_views.flavor(found)}
+@call("GET", "servers/<server_id>/metadata", refusals=(501, 503))
+async def show_metadata(ask: Ask, server_id: str) -> server_views.MetadataShown:
+    """Show a server's metadata."""
+    server, _ = await ask.core.servers.get(ask.caller, server_id)
+    return {"metadata": dict(server.metadata)}
 
 
-@call("GET", "os-keypairs")
-async def list_keypairs(ask: Ask) -> server_views.Keypairs:
-    """List key pairs: there are none, but a client that boots a server asks."""
-    return {"keypairs": []}
+@call("POST", "servers/<server_id>/metadata", entity="metadata", refusals=(501, 503))
+async def add_metadata(
+    ask: Ask, server_id: str, asked: server_bodies.MetadataItems
+) -> server_views.MetadataShown:
+    """Set some items of a server's metadata; others stay."""
+    server = await ask.core.servers.set_metadata(ask.caller, server_id, asked.root)
+    return {"metadata": dict(server.metadata)}
+
+
+@call("PUT", "servers/<server_id>/metadata", entity="metadata", refusals=(501, 503))
+async def replace_metadata(
+    ask: Ask, server_id: str, asked: server_bodies.MetadataItems
+) -> server_views.MetadataShown:
+    """Set a server's metadata; other items go."""
+    server = await ask.core.servers.set_metadata(ask.caller, server_id, asked.root, whole=True)
+    return {"metadata": dict(server.metadata)}
+
+
+@call("GET", "servers/<server_id>/metadata/<key>", refusals=(501, 503))
+async def show_item(ask: Ask, server_id: str, key: str) -> server_views.MetaShown:
+    """Show an item of a server's metadata."""
+    server, _ = await ask.core.servers.get(ask.caller, server_id)
+    if key not in server.metadata:
+        raise MetadataNotFound
+    return {"meta": {key: server.metadata[key]}}
+
+
+@call("PUT", "servers/<server_id>/metadata/<key>", entity="meta", refusals=(501, 503))
+async def set_item(
+    ask: Ask, server_id: str, key: str, asked: server_bodies.MetadataItems
+) -> server_views.MetaShown:
+    """Set an item of a server's metadata."""
+    if key not in asked.root:
+        raise InvalidRequest("Request body and URI mismatch")
+    if len(asked.root) > 1:
+        raise InvalidRequest("Request body contains too many items")
+    await ask.core.servers.set_metadata(ask.caller, server_id, asked.root)
+    return {"meta": asked.root}
+
+
+@call("DELETE", "servers/<server_id>/metadata/<key>", status=204, refusals=(501, 503))
+async def delete_item(ask: Ask, server_id: str, key: str) -> None:
+    """Delete an item of a server's metadata."""
+    await ask.core.servers.delete_metadata(ask.caller, server_id, key)

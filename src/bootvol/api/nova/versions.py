@@ -9,17 +9,11 @@ from typing_extensions import TypedDict
 
 from bootvol.api.http import public_url
 from bootvol.api.nova.calls import document
+from bootvol.api.nova.links import Link
 
 #: Where calls lie: HP's version, and the name under which later clients look for the same.
 BASES: Final = ("v1.1", "v2")
 _UPDATED: Final = "2011-01-21T11:33:21Z"
-
-
-class Link(TypedDict):
-    """Where something is."""
-
-    rel: str
-    href: str
 
 
 class Media(TypedDict):

@@ -8,8 +8,9 @@ from typing import Annotated, Final, Literal, NotRequired
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
+from bootvol.api.nova.links import NUMBERED, Link, Place
 from bootvol.errors import ErrorReport
-from bootvol.lifecycle import Status
+from bootvol.lifecycle import POWERING, Status
 from bootvol.model import (
     LARGEST_ID,
     Attachment,
@@ -30,21 +31,23 @@ _MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 #: What the schema says of these; see :mod:`bootvol.api.nova.openapi`.
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+#: A number below /v1.1, elsewhere a uuid.
+AnyId = Id | Annotated[str, Field(pattern="^[0-9a-f-]{36}$")]
 Size = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Count = Annotated[int, Field(ge=0)]
-Digits = Annotated[str, Field(pattern="^[0-9]*$")]
+Origin = Annotated[str, Field(pattern="^([0-9]*|[0-9a-f-]{36})$")] | None
 Created = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}$")]
 Moment = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z$")]
 Nothing = Annotated[list[str], Field(max_length=0)]
-_SHOWN: Final = [str(status) for status in Status if status is not Status.GONE]
+_SHOWN: Final = [str(status) for status in Status if status not in {*POWERING, Status.GONE}]
 VolumeStatus = Annotated[str, WithJsonSchema({"type": "string", "enum": _SHOWN})]
 
 
 class AttachmentShown(TypedDict):
     """A volume's place in a server; ids of servers that are elsewhere may be text."""
 
-    id: Id
-    volumeId: Id
+    id: AnyId
+    volumeId: AnyId
     serverId: int | str
     device: str
 
@@ -52,7 +55,7 @@ class AttachmentShown(TypedDict):
 class VolumeShown(TypedDict):
     """A volume (reference, section 3.1)."""
 
-    id: Id
+    id: AnyId
     displayName: str | None
     displayDescription: str | None
     status: VolumeStatus
@@ -60,7 +63,7 @@ class VolumeShown(TypedDict):
     volumeType: str | None
     metadata: dict[str, str]
     availabilityZone: str
-    snapshotId: Digits
+    snapshotId: Origin
     createdAt: Created
     attachments: list[AttachmentShown]
 
@@ -74,10 +77,10 @@ class BootableShown(VolumeShown):
 class SnapshotShown(TypedDict):
     """A snapshot (reference, section 3.4)."""
 
-    id: Id
+    id: AnyId
     displayName: str | None
     displayDescription: str | None
-    volumeId: Id
+    volumeId: AnyId
     status: VolumeStatus
     size: Size
     createdAt: Created
@@ -126,9 +129,17 @@ ImageShown = TypedDict(
         "metadata": dict[str, str],
         "created": NotRequired[Moment],
         "updated": NotRequired[Moment],
-        "links": Nothing,
+        "links": list[Link],
     },
 )
+
+
+class ImageBrief(TypedDict):
+    """An image in a list without details."""
+
+    id: str
+    name: str
+    links: list[Link]
 
 
 class GoldenShown(TypedDict):
@@ -207,7 +218,13 @@ class OneConnection(TypedDict):
 
 
 class Images(TypedDict):
+    images: list[ImageBrief]
+    images_links: NotRequired[list[Link]]
+
+
+class ImagesInDetail(TypedDict):
     images: list[ImageShown]
+    images_links: NotRequired[list[Link]]
 
 
 class OneImage(TypedDict):
@@ -219,10 +236,13 @@ class Goldens(TypedDict):
     use: dict[str, UseShown]
 
 
-def volume(value: Volume) -> VolumeShown:
-    """Show a volume as ``os-volumes`` does (reference, section 3.1)."""
+def volume(value: Volume, place: Place) -> VolumeShown:
+    """Show a volume as ``os-volumes`` does (reference, sections 3.1 and 8)."""
+    origin = "" if place.version == NUMBERED else None
+    if value.snapshot_id is not None:
+        origin = str(place.id(value.snapshot_id, value.snapshot_uuid or ""))
     return {
-        "id": value.id,
+        "id": place.id(value.id, value.uuid),
         "displayName": value.display_name,
         "displayDescription": value.display_description,
         "status": value.status,
@@ -230,40 +250,49 @@ def volume(value: Volume) -> VolumeShown:
         "volumeType": value.volume_type,
         "metadata": dict(value.metadata),
         "availabilityZone": value.availability_zone,
-        "snapshotId": "" if value.snapshot_id is None else str(value.snapshot_id),
+        "snapshotId": origin,
         "createdAt": value.created_at.strftime(_CREATED),
         # Not [{}]: docs/decisions/0002-nova-details.md
-        "attachments": [attachment(each) for each in value.attachments],
+        "attachments": [attachment(each, place) for each in value.attachments],
     }
 
 
-def bootable_volume(value: Volume) -> BootableShown:
+def bootable_volume(value: Volume, place: Place) -> BootableShown:
     """Show a volume as ``hp-bootable-volumes`` does: with the image it was made from."""
-    return {**volume(value), "sourceImageRef": value.image_id or ""}
+    return {**volume(value, place), "sourceImageRef": value.image_id or ""}
 
 
-def snapshot(value: Snapshot) -> SnapshotShown:
+def snapshot(value: Snapshot, place: Place) -> SnapshotShown:
     """Show a snapshot (reference, section 3.4)."""
     return {
-        "id": value.id,
+        "id": place.id(value.id, value.uuid),
         "displayName": value.display_name,
         "displayDescription": value.display_description,
-        "volumeId": value.volume_id,
+        "volumeId": place.id(value.volume_id, value.volume_uuid),
         "status": value.status,
         "size": value.size_gib,
         "createdAt": value.created_at.strftime(_CREATED),
     }
 
 
-def attachment(value: Attachment) -> AttachmentShown:
+def attachment(value: Attachment, place: Place) -> AttachmentShown:
     """Show an attachment (reference, section 3.1)."""
-    server = value.server_id
+    volume_id = place.id(value.volume_id, value.volume_uuid)
     return {
-        "id": value.volume_id,
-        "volumeId": value.volume_id,
-        "serverId": int(server) if server.isdecimal() and len(server) < 19 else server,
+        "id": volume_id,
+        "volumeId": volume_id,
+        "serverId": _server(value, place),
         "device": value.device,
     }
+
+
+def _server(value: Attachment, place: Place) -> int | str:
+    """Return the id of an attachment's server, which others may run: then it is theirs to say."""
+    named = value.server_id
+    number = int(named) if named.isdecimal() and len(named) < 19 else None
+    if place.version == NUMBERED:
+        return named if number is None else number
+    return value.server_uuid or named
 
 
 def progress(value: Import) -> ImportShown:
@@ -300,7 +329,7 @@ def connection(value: Connection) -> ConnectionShown:
     return {"kind": value.kind, "address": value.address}
 
 
-def image(value: Image) -> ImageShown:
+def image(value: Image, place: Place) -> ImageShown:
     """Show an image as ``images/detail`` does, as far as bootvol knows it."""
     shown: ImageShown = {
         "id": value.id,
@@ -311,12 +340,17 @@ def image(value: Image) -> ImageShown:
         "minRam": 0,
         "OS-EXT-IMG-SIZE:size": value.size_bytes,
         "metadata": {},
-        "links": [],
+        "links": place.links("images", value.id),
     }
     if value.changed_at is not None:
         moment = datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
         shown |= {"created": moment, "updated": moment}
     return shown
+
+
+def brief_image(value: Image, place: Place) -> ImageBrief:
+    """Show an image in a list without details."""
+    return {"id": value.id, "name": value.name, "links": place.links("images", value.id)}
 
 
 def golden(value: Golden) -> GoldenShown:

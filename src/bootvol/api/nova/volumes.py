@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bootvol.api.nova import bodies, views
 from bootvol.api.nova.calls import Ask, call
+from bootvol.lifecycle import Kind
 from bootvol.policy import Right
 
 
@@ -11,19 +12,22 @@ from bootvol.policy import Right
 async def list_volumes(ask: Ask) -> views.Volumes:
     """List the tenant's volumes; with and without ``detail`` the same."""
     listed = await ask.core.volumes.listed(ask.caller, **ask.page)
-    return {"volumes": [views.volume(each) for each in listed]}
+    return {"volumes": [views.volume(each, ask.place) for each in listed]}
 
 
 @call("POST", "os-volumes", entity="volume", refusals=(404, 413, 503))
 async def create_volume(ask: Ask, asked: bodies.CreateVolume) -> views.OneVolume:
     """Create a volume, with ``imageRef`` a bootable one."""
-    return {"volume": views.volume(await ask.core.volumes.create(ask.caller, asked.wanted()))}
+    wanted = asked.wanted(await ask.number(Kind.SNAPSHOT, asked.snapshot_id))
+    made = await ask.core.volumes.create(ask.caller, wanted)
+    return {"volume": views.volume(made, ask.place)}
 
 
 @call("GET", "os-volumes/<volume_id>", of_rows=True)
 async def show_volume(ask: Ask, volume_id: int) -> views.OneVolume:
     """Show a volume."""
-    return {"volume": views.volume(await ask.core.volumes.get(ask.caller, volume_id))}
+    found = await ask.core.volumes.get(ask.caller, volume_id)
+    return {"volume": views.volume(found, ask.place)}
 
 
 @call("DELETE", "os-volumes/<volume_id>", status=202)

@@ -1,0 +1,65 @@
+"""The config drive of a server: a CD-ROM that is made in the server's folder and goes with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+from pycdlib import PyCdlib
+
+_FILE: Final = "config.iso"
+_NODE: Final = "config-drive"
+
+#: What ``blockdev-add`` takes for the drive; QEMU runs in the server's folder.
+BLOCK: Final[Mapping[str, Any]] = {
+    "driver": "raw",
+    "node-name": _NODE,
+    "read-only": True,
+    "file": {"driver": "file", "filename": _FILE, "read-only": True},
+}
+#: What ``device_add`` takes.  Every guest of a PC knows IDE's CD-ROMs, and the names of its disks
+#: (vda, vdb) stay as they are.
+DEVICE: Final[Mapping[str, Any]] = {"driver": "ide-cd", "id": _NODE, "drive": _NODE}
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make the drive in a server's folder, in place of one from before; none without files.
+
+    Blocks.
+
+    :param files: by path.
+    """
+    path = folder / _FILE
+    path.unlink(missing_ok=True)
+    if files:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(image(files))
+
+
+def image(files: Mapping[str, bytes]) -> bytes:
+    """Return a file system of ISO 9660, with Rock Ridge and Joliet names, labelled ``config-2``."""
+    disc = PyCdlib()
+    disc.new(interchange_level=3, vol_ident="config-2", rock_ridge="1.09", joliet=3)
+    #: What ISO 9660 itself calls a folder, which no guest looks at; by path.
+    folders: dict[str, str] = {"": ""}
+    for number, path in enumerate(sorted(files)):
+        above = ""
+        *parts, name = path.split("/")
+        for part in parts:
+            below = f"{above}/{part}"
+            if below not in folders:
+                folders[below] = f"{folders[above]}/D{len(folders)}"
+                disc.add_directory(folders[below], rr_name=part, joliet_path=below)
+            above = below
+        content = files[path]
+        plain = f"{folders[above]}/F{number}.;1"
+        joliet = f"{above}/{name}"
+        disc.add_fp(BytesIO(content), len(content), plain, rr_name=name, joliet_path=joliet)
+    written = BytesIO()
+    disc.write_fp(written)
+    disc.close()
+    return written.getvalue()

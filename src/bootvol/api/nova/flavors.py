@@ -1,0 +1,110 @@
+"""flavors, and os-availability-zone: what a client asks before it boots a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from typing_extensions import TypedDict
+
+from bootvol.api.nova import server_views
+from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.filters import Filter, filtered, number, paged
+from bootvol.api.nova.links import Link
+from bootvol.errors import FlavorNotFound, NotFound
+from bootvol.model import Flavor
+
+_QUERY: Final = ("minDisk", "minRam", "limit", "marker", "offset")
+_REFUSED: Final = ("sort_key", "sort_dir")
+
+
+class ZoneState(TypedDict):
+    available: bool
+
+
+class ZoneShown(TypedDict):
+    """An availability zone."""
+
+    zoneName: str
+    zoneState: ZoneState
+    hosts: None
+
+
+class Zones(TypedDict):
+    availabilityZoneInfo: list[ZoneShown]
+
+
+@call("GET", "flavors", query=_QUERY)
+async def list_flavors(ask: Ask) -> server_views.Flavors:
+    """List how large servers may be: ids and names."""
+    listed, links = _listed(ask)
+    shown: server_views.Flavors = {
+        "flavors": [server_views.brief_flavor(each, ask.place) for each in listed]
+    }
+    if links:
+        shown["flavors_links"] = links
+    return shown
+
+
+@call("GET", "flavors/detail", query=_QUERY)
+async def list_flavors_in_detail(ask: Ask) -> server_views.FlavorsInDetail:
+    """List how large servers may be."""
+    listed, links = _listed(ask)
+    shown: server_views.FlavorsInDetail = {
+        "flavors": [server_views.flavor(each, ask.place) for each in listed]
+    }
+    if links:
+        shown["flavors_links"] = links
+    return shown
+
+
+def _listed(ask: Ask) -> tuple[Sequence[Flavor], list[Link]]:
+    found = list(ask.core.servers.flavors.values())
+    return paged(ask.request, filtered(ask.request, found, _FITS, _REFUSED), lambda each: each.id)
+
+
+_FITS: Final[Mapping[str, Filter[Flavor]]] = {
+    # Servers have no disks but their volumes.
+    "minDisk": lambda _, text: number(text, "minDisk") == 0,
+    "minRam": lambda each, text: each.ram_mib >= number(text, "minRam"),
+    # All flavors are everybody's.
+    "is_public": lambda _, text: text.strip().lower() in {"1", "t", "true", "yes", "none", ""},
+}
+
+
+@call("GET", "flavors/<flavor_id>")
+async def show_flavor(ask: Ask, flavor_id: str) -> server_views.OneFlavor:
+    """Show a flavor."""
+    return {"flavor": server_views.flavor(_flavor(ask, flavor_id), ask.place)}
+
+
+@call("GET", "flavors/<flavor_id>/os-extra_specs")
+async def list_extra_specs(ask: Ask, flavor_id: str) -> server_views.ExtraSpecs:
+    """Show what else operators say of a flavor: nothing."""
+    _flavor(ask, flavor_id)
+    return {"extra_specs": {}}
+
+
+@call("GET", "flavors/<flavor_id>/os-extra_specs/<key>")
+async def show_extra_spec(ask: Ask, flavor_id: str, key: str) -> dict[str, str]:
+    """Show one of the things that operators say of a flavor: there is none."""
+    _flavor(ask, flavor_id)
+    raise NotFound
+
+
+def _flavor(ask: Ask, flavor_id: str) -> Flavor:
+    found = ask.core.servers.flavors.get(flavor_id)
+    if found is None:
+        raise FlavorNotFound(flavor_id)
+    return found
+
+
+@call("GET", "os-availability-zone")
+async def list_zones(ask: Ask) -> Zones:
+    """List the availability zones: there is one."""
+    zone: ZoneShown = {
+        "zoneName": ask.core.servers.zone,
+        "zoneState": {"available": True},
+        "hosts": None,
+    }
+    return {"availabilityZoneInfo": [zone]}

@@ -1,0 +1,126 @@
+"""os-keypairs: key pairs of a user, as Nova keeps them; guests get them on a config drive."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import BaseModel, BeforeValidator
+from typing_extensions import TypedDict
+
+from bootvol.api.nova.bodies import Body, Text, absent_if_empty
+from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.filters import filtered, paged
+from bootvol.api.nova.links import Link
+from bootvol.api.nova.views import Moment
+from bootvol.model import KeyPair
+
+
+class CreateKeyPair(BaseModel):
+    """The object ``keypair`` of a create request."""
+
+    model_config = Body
+
+    name: Text
+    public_key: Annotated[str | None, BeforeValidator(absent_if_empty, str | None)] = None
+    type: Literal["ssh"] | None = None
+
+
+class KeyPairShown(TypedDict):
+    """A key pair."""
+
+    name: str
+    public_key: str
+    fingerprint: str
+
+
+class KeyPairInList(TypedDict):
+    keypair: KeyPairShown
+
+
+class NewKeyPairShown(KeyPairShown):
+    """A new key pair, with the private key where that was made here: it is kept nowhere."""
+
+    user_id: str
+    private_key: NotRequired[str]
+
+
+class KeyPairInDetail(KeyPairShown):
+    """A key pair, and when it was made."""
+
+    id: int
+    user_id: str
+    created_at: Moment
+    updated_at: None
+    deleted: Literal[False]
+    deleted_at: None
+
+
+class KeyPairs(TypedDict):
+    keypairs: list[KeyPairInList]
+    keypairs_links: NotRequired[list[Link]]
+
+
+class NewKeyPair(TypedDict):
+    keypair: NewKeyPairShown
+
+
+class OneKeyPair(TypedDict):
+    keypair: KeyPairInDetail
+
+
+@call("GET", "os-keypairs", query=("limit", "marker", "offset"))
+async def list_key_pairs(ask: Ask) -> KeyPairs:
+    """List the caller's key pairs, by name."""
+    found = await ask.core.key_pairs.listed(ask.caller)
+    found = filtered(ask.request, found, {"user_id": lambda each, text: each.user == text})
+    listed, links = paged(ask.request, found, lambda each: each.name)
+    shown: KeyPairs = {"keypairs": [{"keypair": _shown(each)} for each in listed]}
+    if links:
+        shown["keypairs_links"] = links
+    return shown
+
+
+@call("POST", "os-keypairs", entity="keypair", refusals=(409, 413))
+async def create_key_pair(ask: Ask, asked: CreateKeyPair) -> NewKeyPair:
+    """Make a key pair, or import a public key."""
+    made, private = await ask.core.key_pairs.create(ask.caller, asked.name, asked.public_key)
+    shown: NewKeyPairShown = {
+        "name": made.name,
+        "public_key": made.public_key,
+        "fingerprint": made.fingerprint,
+        "user_id": made.user,
+    }
+    if private is not None:
+        shown["private_key"] = private
+    return {"keypair": shown}
+
+
+@call("GET", "os-keypairs/<key_name>", named=True)
+async def show_key_pair(ask: Ask, key_name: str) -> OneKeyPair:
+    """Show one of the caller's key pairs."""
+    found = await ask.core.key_pairs.get(ask.caller, key_name)
+    return {
+        "keypair": {
+            **_shown(found),
+            "id": found.id,
+            "user_id": found.user,
+            "created_at": found.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "updated_at": None,
+            "deleted": False,
+            "deleted_at": None,
+        }
+    }
+
+
+@call("DELETE", "os-keypairs/<key_name>", status=202, named=True)
+async def delete_key_pair(ask: Ask, key_name: str) -> None:
+    """Delete one of the caller's key pairs; servers that have the key keep it."""
+    await ask.core.key_pairs.delete(ask.caller, key_name)
+
+
+def _shown(value: KeyPair) -> KeyPairShown:
+    return {
+        "name": value.name,
+        "public_key": value.public_key,
+        "fingerprint": value.fingerprint,
+    }

@@ -1,0 +1,15 @@
+"""The numbers of rows that callers name by uuids."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from bootvol.lifecycle import Kind
+from bootvol.store.schema import LIVING
+
+
+def number(connection: Connection, kind: Kind, tenant: str, uuid: str) -> int | None:
+    """Return the id of a tenant's volume, snapshot or server with a uuid; None if there is none."""
+    table = LIVING[kind]
+    query = select(table.c.id).where(table.c.uuid == uuid, table.c.tenant == tenant)
+    return connection.execute(query).scalar_one_or_none()
