@@ -15,7 +15,7 @@ from tests.integration.test_faults import NOT_FOUND, fault
 from tests.integration.test_volume_types import a_snapshot
 
 SETS = "os-quota-sets"
-DEFAULT = {"volumes": 10, "gigabytes": 1000, "snapshots": 10, "instances": 10}
+DEFAULT = {"volumes": 10, "gigabytes": 1000, "snapshots": 10, "instances": 10, "key_pairs": 100}
 FORBIDDEN = (403, "resizeNotAllowed", "Access was denied to this resource.")
 EXCEEDED = "Volume quota exceeded. You cannot create a volume of size {}G"
 
@@ -50,6 +50,7 @@ async def test_quotas_are_shown_and_set(running: Running) -> None:
         "id": OTHER_TENANT,
         "volumes": 0,
         "instances": 0,
+        "key_pairs": 100,
     }
     defaults = await running.call("GET", f"{SETS}/{TENANT}/defaults")
     assert defaults.json == {"quota_set": {"id": TENANT, **DEFAULT}}
@@ -140,6 +141,8 @@ async def test_limits(running: Running) -> None:
                 "maxTotalVolumeGigabytes": 1000,
                 "maxTotalSnapshots": 10,
                 "maxTotalInstances": 10,
+                "maxTotalKeypairs": 100,
+                "maxServerMeta": 128,
                 "totalVolumesUsed": 0,
                 "totalVolumeGigabytesUsed": 0,
                 "totalSnapshotsUsed": 0,
@@ -152,6 +155,8 @@ async def test_limits(running: Running) -> None:
     await running.create(size=4)
     assert (await running.call("GET", "limits")).json["limits"]["absolute"] == {
         "maxTotalVolumeGigabytes": 7,
+        "maxTotalKeypairs": 100,
+        "maxServerMeta": 128,
         "totalVolumesUsed": 2,
         "totalVolumeGigabytesUsed": 7,
         "totalSnapshotsUsed": 0,

@@ -76,7 +76,7 @@ def test_types_quotas_and_limits(daemon: Process) -> None:
     assert "Use one of: local." in unknown.stderr
 
     changed = daemon.cli("quota", "set", TENANT, "--volumes", "5", "--gigabytes", "-1")
-    bounds = {"volumes": 5, "gigabytes": -1, "snapshots": 10, "instances": 10}
+    bounds = {"volumes": 5, "gigabytes": -1, "snapshots": 10, "instances": 10, "key_pairs": 100}
     assert json.loads(changed.stdout) == bounds
     own = daemon.cli("quota", "show", token="ann")
     assert json.loads(own.stdout) == {"id": TENANT, **bounds}

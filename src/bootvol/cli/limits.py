@@ -30,6 +30,7 @@ def show_quota(client: Client, tenant: str | None) -> None:
 @click.option("--gigabytes", type=_BOUND, help="GiB of all volumes together.")
 @click.option("--snapshots", type=_BOUND)
 @click.option("--instances", type=_BOUND, help="Servers.")
+@click.option("--key-pairs", type=_BOUND, help="Key pairs of each user.")
 @click.pass_obj
 def set_quota(client: Client, /, tenant: str, **bounds: int | None) -> None:
     """Set some of a tenant's quotas, and print all of them as JSON (admins only)."""
