@@ -26,10 +26,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from bootvol.errors import DatabaseRefused, DatabaseUnavailable
+from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.store import connections, schema
 from bootvol.store import database as databases
 from bootvol.store.database import Database
@@ -229,6 +230,18 @@ async def test_a_file_that_is_not_there_any_more_takes_nothing(
     await embedded.write(add, "more")
 
 
+def test_a_start_that_a_lock_hinders_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_PATIENCE", 0.1)
+    database = Database(in_file(tmp_path), reactor)
+    database.upgrade()
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ConfigurationError, match="locked"):
+            database.alone(add)
+
+
 @ensureDeferred
 async def test_a_file_that_is_damaged(tmp_path: Path) -> None:
     with working(in_file(tmp_path)) as database:
@@ -411,6 +424,46 @@ async def test_what_is_broken_off_disturbs_no_other(
     with pytest.raises(DatabaseUnavailable):
         await slow
     assert await served.read(count) == 0
+
+
+@ensureDeferred
+async def test_leases_do_not_wait_for_what_clients_write(served: Database) -> None:
+    goes_on = threading.Event()
+
+    def hanging(db: Connection) -> None:
+        add_nothing(db)
+        assert goes_on.wait(60)
+
+    writing = [start(served, hanging) for _ in range(20)]
+    await served.write_unseen(add)
+    assert not any(each.called for each in writing)
+    goes_on.set()
+    await gatherResults(writing)
+
+
+@ensureDeferred
+async def test_a_daemon_that_stops_half_way_locks_nothing_for_long(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_IDLE", 1)
+    with working(on_server(address)) as stopped, working(on_server(address)) as other:
+        await other.write(add)
+        goes_on, locked = threading.Event(), threading.Event()
+
+        def half_way(db: Connection) -> None:
+            db.execute(update(TABLE).values(most=2))
+            locked.set()
+            # Where a machine sleeps, the whole daemon stands still.
+            assert goes_on.wait(60)
+            db.execute(update(TABLE).values(most=3))
+
+        writing = start(stopped, half_way)
+        writing.addErrback(lambda failure: failure.type)
+        await deferToThread(locked.wait, 60)
+        await other.write(lambda db: db.execute(update(TABLE).values(most=TABLE.c.most + 10)))
+        goes_on.set()
+        assert await writing is DatabaseUnavailable
+        assert await other.read(lambda db: db.scalars(select(TABLE.c.most)).all()) == [11]
 
 
 @ensureDeferred

@@ -127,9 +127,10 @@ def forget_store(backend: str, config: Path) -> None:
     database = Database(_settings(config).database, reactor)
     try:
         database.check()
+        forgotten = database.alone(stores.forget, backend)
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
-    if not database.alone(stores.forget, backend):
+    if not forgotten:
         raise CommandFailed(f"no store is known of a backend {backend!r}", NOT_FOUND)
     click.echo(f"The store of {backend} is forgotten. Restart the daemon.")
 

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _READERS = 3
 _WRITES_ON_A_SERVER = 4
+_KEEPERS = 2
 #: Seconds that a call may last when the daemon is to end, and that its threads are waited for.
 _LAST = 4.0
 _PATIENCE = 1.0
@@ -61,13 +62,16 @@ class Database:
     def __init__(self, url: URL, reactor: Any) -> None:
         embedded = url.get_backend_name() == "sqlite"
         writers = 1 if embedded else _WRITES_ON_A_SERVER
-        self._connections = Connections(url, _READERS + writers)
+        self._connections = Connections(url, _READERS + writers + (0 if embedded else _KEEPERS))
         self.embedded = embedded
         self._engine = self._connections.engine
         self._clock: IReactorTime = reactor
         self._changes = 0
         self._reading = Lane(reactor, "bootvol-read", _READERS)
         self._writing = Lane(reactor, "bootvol-write", writers)
+        # However much the API writes, leases are renewed in time.
+        self._keeping = self._writing if embedded else Lane(reactor, "bootvol-keep", _KEEPERS)
+        self._lanes = {self._reading, self._writing, self._keeping}
         self._calls: set[Call[Any]] = set()
         self._failing = {"read": "", "written": ""}
         self.ending = False
@@ -75,8 +79,8 @@ class Database:
     def start(self) -> None:
         """Let transactions run.  Call it after any fork."""
         self._connections.begin()
-        self._reading.threads.start()
-        self._writing.threads.start()
+        for lane in self._lanes:
+            lane.threads.start()
 
     def end_soon(self) -> None:
         """Let no call last longer than :data:`_LAST` seconds from now on: the daemon is to end."""
@@ -86,7 +90,7 @@ class Database:
 
     def stop(self) -> None:
         """Wait for the transactions under way, for a while; then close every connection."""
-        ended = [lane.threads.stop(_PATIENCE) for lane in (self._reading, self._writing)]
+        ended = [lane.threads.stop(_PATIENCE) for lane in self._lanes]
         if not all(ended):
             for call in list(self._calls):
                 call.give_up()
@@ -107,7 +111,7 @@ class Database:
 
         :raises DatabaseUnavailable: the database does not answer for now.
         """
-        return await self._run(lambda db: query(db, *args, **kwargs), writes=False)
+        return await self._run(self._reading, lambda db: query(db, *args, **kwargs))
 
     async def write(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -121,7 +125,7 @@ class Database:
             written was written all the same.
         :raises DatabaseRefused: the database will never take what is written.
         """
-        return await self._run(lambda db: query(db, *args, **kwargs), writes=True, seen=True)
+        return await self._run(self._writing, lambda db: query(db, *args, **kwargs), seen=True)
 
     async def write_unseen(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -132,17 +136,20 @@ class Database:
         knows of would never end.
         """
         bounded = not self.embedded
-        return await self._run(lambda db: query(db, *args, **kwargs), writes=True, bounded=bounded)
+        return await self._run(
+            self._keeping, lambda db: query(db, *args, **kwargs), bounded=bounded
+        )
 
     async def _run(
         self,
+        lane: Lane,
         query: Callable[[Connection], T],
         *,
-        writes: bool,
         seen: bool = False,
         bounded: bool = True,
     ) -> T:
         transaction = Transaction()
+        writes = lane is not self._reading
 
         def run() -> T:
             try:
@@ -152,7 +159,6 @@ class Database:
                     # Even when it is not known to have failed; there is one such thread on SQLite.
                     self._changes += 1
 
-        lane = self._writing if writes else self._reading
         call = Call(lane, run, transaction, self._clock)
         if bounded or self.ending:
             call.limit(_LAST if self.ending else LIMIT)
@@ -186,9 +192,15 @@ class Database:
     def alone(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query(connection, …)`` here and now, in a transaction."""
-        with self._connections.alone() as connection:
-            return query(connection, *args, **kwargs)
+        """Run ``query(connection, …)`` here and now, in a transaction.
+
+        :raises ConfigurationError: the database does not answer, or does not let that be done.
+        """
+        try:
+            with self._connections.alone() as connection:
+                return query(connection, *args, **kwargs)
+        except SQLAlchemyError as error:
+            raise ConfigurationError(f"the database does not answer as it must: {error}") from error
 
     def upgrade(self, revision: str = schema.REVISION) -> None:
         """Bring the schema up to this version of bootvol, or to an earlier one's.
@@ -218,10 +230,7 @@ class Database:
 
         :raises ConfigurationError: it is not, or the database does not answer.
         """
-        try:
-            now = self.alone(_revision)
-        except SQLAlchemyError as error:
-            raise ConfigurationError(f"the database does not answer: {error}") from error
+        now = self.alone(_revision)
         if now != schema.REVISION:
             raise ConfigurationError(
                 f"the database's schema is {now or 'empty'}, and {schema.REVISION} is needed:"
