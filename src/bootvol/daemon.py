@@ -21,7 +21,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from bootvol import plugins
+from bootvol import descriptors, plugins
 from bootvol.api.channels import ApiSite
 from bootvol.api.embedded.identity import dialects
 from bootvol.api.embedded.images import ImageApi
@@ -97,6 +97,9 @@ class Daemon(Service):
         self._warnings = warnings
         self._plugins: dict[str, Any] = {}
         self._pools: list[Threads] = []
+        self._connections, short = descriptors.connections(config)
+        if short is not None:
+            self._warnings = [*warnings, short]
         lock, self._worker_id = _take_directory(config.state.directory)
         self._locks = [lock]
         self._threads = self._pool("data")
@@ -177,7 +180,7 @@ class Daemon(Service):
             Dialect((), nova.app, fault),
             public_url=config.api.public_url,
         )
-        return worker, ApiSite(root, self._reactor, config.api.connections)
+        return worker, ApiSite(root, self._reactor, self._connections)
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
         """Return what tasks work with."""

@@ -24,6 +24,8 @@ from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
 from bootvol.threads import Threads
 
+#: Descriptors that the start of a process takes: both ends of its pipes, and one to see the others.
+_OF_A_PROCESS: Final = 16
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The most zeros that are written at once; bytes.
 _BLANK: Final = 1024 * 1024
@@ -61,6 +63,21 @@ def failures(what: str) -> Iterator[None]:
     except OSError as error:
         kind = NoSpace if error.errno in _FULL else BackendFailed
         raise kind(f"{what}: {error.strerror or error}.") from error
+
+
+def check_descriptors() -> None:
+    """See that there are enough descriptors to start a process: call this just before.
+
+    A process that lacks one when it begins ends with exit code 1, and does not say why.
+
+    :raises OSError: there are too few (EMFILE or ENFILE).
+    """
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_OF_A_PROCESS))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 @implementer(IVolumeWriter, IVolumeReader)

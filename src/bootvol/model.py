@@ -37,12 +37,15 @@ class Caller:
 
     :ivar token: what the caller has shown, for sources that have their own say about who may have
         an image; None where it is for bootvol's eyes only.  It is kept nowhere.
+    :ivar request_id: the id of the request that the caller asks by, for the log; identity plugins
+        leave it out.
     """
 
     user: str
     tenant: str
     roles: frozenset[str] = frozenset()
     token: str | None = attrs.field(default=None, repr=False, eq=False)
+    request_id: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen

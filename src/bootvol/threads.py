@@ -11,13 +11,22 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Lock, Thread
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
+
+from bootvol.shortage import short_of
+
+#: Seconds after which it is tried again to start a thread.
+_AGAIN: Final = 0.1
+
+_log = Logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,6 +159,7 @@ class Threads:
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
         self._reactor = reactor
         self._name = name
+        self._short = False
         self._pool = ThreadPool(minthreads=0, maxthreads=size, name=name)
         # A thread whose call never returns must not keep the process alive.
         self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
@@ -196,9 +206,24 @@ class Threads:
         return InOrder(self._reactor, self)
 
     def _defer(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        return cast(
-            "Deferred[T]", deferToThreadPool(self._reactor, self._pool, call, *args, **kwargs)
-        )
+        try:
+            running = deferToThreadPool(self._reactor, self._pool, call, *args, **kwargs)
+        except RuntimeError as error:
+            if short_of(error) is None:
+                raise
+            # The pool keeps the thread that was not started, and would wait for its end.
+            self._pool.threads = [each for each in self._pool.threads if each.ident is not None]
+            # The call may be what gives something back, so it is not given up.
+            if not self._short:
+                self._short = True
+                _log.error("no thread can be started for {name}; calls wait", name=self._name)
+            waiting: Any = deferLater(cast("IReactorTime", self._reactor), _AGAIN, lambda: None)
+            waiting.addCallback(lambda _: self._defer(call, *args, **kwargs))
+            return cast("Deferred[T]", waiting)
+        if self._short:
+            self._short = False
+            _log.info("threads can be started for {name} again", name=self._name)
+        return running
 
 
 class InOrder:

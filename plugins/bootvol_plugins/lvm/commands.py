@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bootvol.devices import failures
+from bootvol.devices import check_descriptors, failures
 from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
 from bootvol.threads import Shared, outlast
 
@@ -115,6 +115,7 @@ class Lvm:
         process = _Process(self._reactor)
         doing = f"Backend {self._name}: running LVM failed"
         with failures(doing), open(os.devnull, "rb") as nothing:
+            check_descriptors()
             # In no folder of its own: for that the daemon, which may be large, would be forked.
             self._reactor.spawnProcess(
                 process,

@@ -13,6 +13,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from bootvol.devices import check_descriptors
 from bootvol.model import Machine
 from bootvol.threads import Shared
 from bootvol_plugins.qemu import config_drive, console, disks
@@ -126,6 +127,7 @@ def spawn(reactor: Any, command: Sequence[str], folder: str, files: Mapping[int,
         not among them are nothing.
     """
     process = Process()
+    check_descriptors()
     with open(os.devnull, "r+b") as nothing:
         reactor.spawnProcess(
             process,

@@ -203,7 +203,12 @@ class Calls:
             self._threads -= 1
             deliver(result)
 
-        _start(work)
+        try:
+            _start(work)
+        except RuntimeError:
+            # There is no thread.
+            self._threads -= 1
+            raise
 
 
 def _start(work: Callable[[], object]) -> None:

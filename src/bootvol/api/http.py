@@ -34,20 +34,26 @@ from bootvol.errors import (
     MethodNotAllowed,
     NotFound,
     RateLimited,
+    ServiceShort,
     TooManyLogins,
     Unauthorized,
     UnsupportedContentType,
 )
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
+from bootvol.shortage import short_of
 
 _JSON: Final = b"application/json; charset=UTF-8"
+#: The most of a path that the log shows.
+_SHOWN: Final = 200
 _REQUEST_ID: Final = b"X-Compute-Request-Id"
 
 _log = Logger()
 
 #: What passes by itself, after a while that the error knows.
-_PASSING: Final = RateLimited | TooManyLogins | IdentityUnavailable | DatabaseUnavailable
+_PASSING: Final = (
+    RateLimited | TooManyLogins | IdentityUnavailable | DatabaseUnavailable | ServiceShort
+)
 
 #: Turns an error into the object that a dialect shows.
 Fault = Callable[[BootvolError], object]
@@ -123,7 +129,10 @@ async def caller(request: IRequest, identity: IIdentity) -> Caller:
 
     :raises Unauthorized: nobody that is known.
     """
-    return await identity.authenticate(token(request))
+    found = await identity.authenticate(token(request))
+    called: Any = request
+    called.tenant = found.tenant
+    return attrs.evolve(found, request_id=getattr(request, "request_id", ""))
 
 
 def address(request: IRequest) -> str:
@@ -142,7 +151,25 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     error = _known(request, failure)
     if isinstance(error, _PASSING):
         request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warn(
+            "{request_id} {method} {path} (tenant {tenant}): {status} {code}: {message}{what}",
+            request_id=getattr(request, "request_id", "a request"),
+            method=_printable(request.method),
+            # What follows the path may be a secret, and paths have the tenant in them.
+            path=_printable(request.path),
+            tenant=getattr(request, "tenant", None) or "not known",
+            status=error.status,
+            code=error.code,
+            message=error.message,
+            what=f" The daemon is short of {what}." if (what := short_of(failure.value)) else "",
+        )
     return write(request, Reply(fault(error), error.status))
+
+
+def _printable(sent: bytes) -> str:
+    """Return what a client sent so that it can do nothing to a terminal that shows it."""
+    return repr(sent[:_SHOWN])[2:-1]
 
 
 def route(
@@ -176,6 +203,8 @@ def _known(request: IRequest, failure: Failure) -> BootvolError:
         return MethodNotAllowed()
     if isinstance(error, HTTPException):
         return NotFound()
+    if short_of(error):
+        return ServiceShort()
     _log.failure(
         "{request_id} failed", failure, request_id=getattr(request, "request_id", "a request")
     )

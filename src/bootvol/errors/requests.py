@@ -261,6 +261,18 @@ class DatabaseUnavailable(BootvolError):
     retry_after = 5.0
 
 
+class ServiceShort(BootvolError):
+    """The daemon has too little of something to answer: open files, memory or threads."""
+
+    code = "service-short"
+    status = 503
+    retryable = True
+    remedy = "Try again in a while; if it goes on, ask the operator to read the log."
+    default_message = "The service is short of resources; try again later."
+    #: Seconds, as an answer says.
+    retry_after = 5.0
+
+
 class Forbidden(BootvolError):
     """The caller lacks the right."""
 

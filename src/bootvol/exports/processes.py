@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from bootvol.devices import check_descriptors
 from bootvol.errors import ExportFailed
 from bootvol.threads import Shared
 
@@ -160,6 +161,7 @@ def start(reactor: Any, name: str, command: Sequence[str], listener: int, file: 
     if os.geteuid() == 0:
         whole += ["--bounding-set=-all"]
     whole += ["sh", "-c", _WAIT, "sh", *command]
+    check_descriptors()
     reactor.spawnProcess(
         server,
         whole[0],

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from bootvol.devices import check_descriptors
 from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
 from bootvol.threads import Shared, outlast
 
@@ -202,6 +203,7 @@ class Sandbox:
         whole += ["sh", "-c", '[ "$PPID" = "$0" ] || exit 1; exec "$@"', str(os.getpid()), *command]
         program = Program(self._reactor, on_line)
         try:
+            check_descriptors()
             with open(os.devnull, "rb") as nothing:
                 self._reactor.spawnProcess(
                     program,

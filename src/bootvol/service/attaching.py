@@ -67,7 +67,7 @@ class _Moving(Task):
     kind = Kind.VOLUME
 
     def __init__(self, volume: Volume, tools: Tools) -> None:
-        super().__init__(volume.id, tools)
+        super().__init__(volume.id, tools, volume.tenant)
         self.volume = volume
 
     @property

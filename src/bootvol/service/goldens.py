@@ -28,6 +28,7 @@ from bootvol.service.duplicates import Origin, duplicate
 from bootvol.service.held import Held, Unwanted
 from bootvol.service.places import Copier, OnBackend
 from bootvol.service.progress import Keep, Progress
+from bootvol.shortage import short_of
 from bootvol.store import goldens as rows
 from bootvol.store import strays
 from bootvol.store.database import Database
@@ -121,7 +122,9 @@ class Goldens:
                     await self._copier.verify(place, golden.digest, golden.size)
             except NoSpace:
                 raise
-            except (BackendFailed, DigestMismatch):
+            except (BackendFailed, DigestMismatch) as error:
+                if short_of(error):
+                    raise
                 self._log.failure("golden volume {name} is of no use", name=golden.name)
                 # What is the backend's own failure most likely fails here as well, and ends this.
                 await place.renew()

@@ -25,7 +25,7 @@ class _Hosting(Task):
     kind = Kind.SERVER
 
     def __init__(self, server: Server, tools: Tools) -> None:
-        super().__init__(server.id, tools)
+        super().__init__(server.id, tools, server.tenant)
         self.server = server
 
     async def machine(self, claim: Held, found: Disks) -> Machine:

@@ -46,6 +46,7 @@ from bootvol.service.images import Images
 from bootvol.service.inheriting import inherit
 from bootvol.service.places import Copier, OnBackend, Place
 from bootvol.service.progress import Keep, Progress
+from bootvol.shortage import short_of
 
 #: Seconds to the first try again, and at most; each is twice the last, more or less.
 _FIRST_PAUSE: Final = 1.0
@@ -180,7 +181,7 @@ class Importer:
                 # Perhaps it was the earlier part that was wrong: once more, from the first byte.
                 await progress.forget(fetch.keep)
             except ImportFailed as error:
-                if progress.stopping or not error.retryable:
+                if progress.stopping or not error.retryable or short_of(error):
                     raise
                 reached, _ = progress.reached or (0, "")
                 fruitless = 0 if reached > furthest else fruitless + 1
@@ -297,7 +298,11 @@ class Importer:
                     await copy.restore(reader, checkpoint)
                 finally:
                     await reader.close()
-        except (PrefixChanged, BackendFailed):
+        except PrefixChanged:
+            return None
+        except BackendFailed as error:
+            if short_of(error):
+                raise
             return None
         return copy
 

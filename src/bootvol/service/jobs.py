@@ -21,6 +21,7 @@ from bootvol.errors import (
 from bootvol.lifecycle import Event
 from bootvol.service.held import Unwanted
 from bootvol.service.tasks import Task
+from bootvol.shortage import short_of
 from bootvol.store import claims
 from bootvol.store.claims import LEASE
 from bootvol.threads import Shared
@@ -150,7 +151,7 @@ class Job:
 
     async def _attempt(self) -> None:
         try:
-            event = await self.task.work(self)
+            event = await self._with_all_it_needs(lambda: self.task.work(self))
         except Unwanted:
             raise
         except Exception as error:
@@ -167,17 +168,36 @@ class Job:
             except DatabaseRefused as error:
                 await self._fail(error)
 
+    async def _with_all_it_needs(self, work: Callable[[], Awaitable[Event]]) -> Event:
+        """Do some work, again and again while the daemon is short of what that needs."""
+        while True:
+            try:
+                return await work()
+            except Exception as error:
+                what = None if self._cancelled else short_of(error)
+                if what is None:
+                    raise
+            await self.task.tools.shortage.wait(what)
+
     async def _fail(self, error: Exception) -> None:
         """Put right what can be, and keep the reason."""
         if isinstance(error, DatabaseRefused):
             self._refused = error
-        if not isinstance(error, BootvolError):
-            self._log.failure("{task} failed", task=self)
+        if isinstance(error, BootvolError):
+            self._log.warn(
+                "{task} (tenant {tenant}) failed: {code}: {error}",
+                task=self,
+                tenant=self.task.tenant,
+                code=error.code,
+                error=error.message,
+            )
+        else:
+            self._log.failure("{task} (tenant {tenant}) failed", task=self, tenant=self.task.tenant)
         # Whose claim has run out must not touch what another is making by now.
         await self.keep()
         event = Event.FAIL
         try:
-            event = await self._insist(self.task.undo)
+            event = await self._insist(lambda: self._with_all_it_needs(self.task.undo))
         except CancelledError:
             raise
         except Exception:

@@ -31,7 +31,7 @@ class _OnBackend(Task):
     """A task with what lies on a backend under one name."""
 
     def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
-        super().__init__(subject.id, tools)
+        super().__init__(subject.id, tools, subject.tenant)
         self._name = subject.name
         self._size = subject.size_bytes
         self._backend = subject.backend
@@ -212,12 +212,11 @@ class MakeFromSnapshot(Making):
 
     def __init__(self, volume: Volume, tools: Tools) -> None:
         super().__init__(volume, tools)
-        self._tenant = volume.tenant
         self._snapshot_id = volume.snapshot_id or 0
 
     async def work(self, claim: Held) -> Event:
         """Clone or copy it; the snapshot is not removed meanwhile."""
-        found = await self.tools.database.read(snapshot_rows.get, self._tenant, self._snapshot_id)
+        found = await self.tools.database.read(snapshot_rows.get, self.tenant, self._snapshot_id)
         await self.duplicate(found.backend, found.name, found.size_bytes)
         return Event.COMPLETE
 
@@ -249,12 +248,11 @@ class MakeSnapshot(Making):
 
     def __init__(self, snapshot: Snapshot, tools: Tools) -> None:
         super().__init__(snapshot, tools)
-        self._tenant = snapshot.tenant
         self._volume_id = snapshot.volume_id
 
     async def work(self, claim: Held) -> Event:
         """Clone or copy the volume."""
-        volume = await self.tools.database.read(volume_rows.get, self._tenant, self._volume_id)
+        volume = await self.tools.database.read(volume_rows.get, self.tenant, self._volume_id)
         if volume.status is Status.IN_USE and not self.place.capabilities.clones:
             # It is attached since it was asked for (see Snapshots.create).
             raise BackendFailed("The volume is in use, and its backend cannot copy it so.")

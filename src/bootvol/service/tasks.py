@@ -18,6 +18,7 @@ from bootvol.service.goldens import Goldens
 from bootvol.service.held import Held
 from bootvol.service.imports import Importer
 from bootvol.service.places import Copier
+from bootvol.shortage import Shortage
 from bootvol.store import states
 from bootvol.store.database import Database
 
@@ -44,6 +45,7 @@ class Tools:
     exports: Exports | None
     clock: IReactorTime
     zone: str = "nova"
+    shortage: Shortage = attrs.Factory(lambda tools: Shortage(tools.clock), takes_self=True)
 
 
 class Task:
@@ -51,15 +53,17 @@ class Task:
 
     :ivar kind: what it is.
     :ivar id: its id.
+    :ivar tenant: whose it is.
     :ivar statuses: those in which this is what is wanted of it; the claim ends with any other.
     """
 
     kind: Kind
     statuses: Collection[Status]
 
-    def __init__(self, number: int, tools: Tools) -> None:
+    def __init__(self, number: int, tools: Tools, tenant: str) -> None:
         self.id = number
         self.tools = tools
+        self.tenant = tenant
 
     @property
     def source(self) -> str | None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import attrs
 from sqlalchemy import Connection as Db
+from twisted.logger import Logger
 
 from bootvol.errors import (
     ErrorReport,
@@ -54,6 +55,8 @@ class Volumes:
     :ivar zone: the availability zone of all of them.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         database: Database,
@@ -85,8 +88,15 @@ class Volumes:
         :raises ImageLargerThanVolume: the image is known not to fit.
         :raises QuotaExceeded: the tenant has used what it may.
         """
-        added = await self._database.write(
-            self.add, caller, wanted, *await self.prepare(caller, wanted)
+        image, backend = await self.prepare(caller, wanted)
+        added = await self._database.write(self.add, caller, wanted, image, backend)
+        # What becomes of it later is logged by its id.
+        self._log.info(
+            "{request_id}: volume {id} of tenant {tenant} is to be made{what}",
+            request_id=caller.request_id or "a request",
+            id=added.id,
+            tenant=caller.tenant,
+            what=f" from image {image.id!r} of source {image.source}" if image else "",
         )
         self._work.wake()
         return added

@@ -118,6 +118,7 @@ class Worker(Service):
         await gatherResults([lane.idle() for lane in self._lanes])
         await gatherResults([job.ended.wait() for job in self._jobs])
         self._keeper.stop()
+        self._tools.shortage.stop()
 
     async def _begin(self) -> None:
         """Put right what another run of the daemon had no time to, and begin to claim work."""

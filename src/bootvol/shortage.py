@@ -1,0 +1,106 @@
+"""What a process runs out of: descriptors, memory, threads.
+
+Such a shortage passes, and says nothing of the volume, backend or source whose turn it was.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+#: What the system means by its errors (errno(3)).
+_SHORT: Final = {
+    errno.EMFILE: "open files: it has as many as it may (RLIMIT_NOFILE)",
+    errno.ENFILE: "open files: the machine has as many as it can",
+    errno.ENOMEM: "memory",
+    errno.ENOBUFS: "memory for sockets",
+}
+_NO_THREAD: Final = "can't start new thread"
+_THREADS: Final = "threads or processes"
+#: Functions of Python and of Twisted that start a process; only there EAGAIN means a shortage.
+_FORKS: Final = frozenset({"_fork", "_execute_child", "_fork_exec"})
+#: Seconds until what failed for a shortage is tried again, and without another one until it counts
+#: as over.
+_PAUSE: Final = 2.0
+_OVER: Final = 15.0
+
+
+def short_of(error: BaseException | None) -> str | None:
+    """Return what the process was short of when something failed, for people; None if of nothing.
+
+    :param error: or what it was raised for, and so on.
+    """
+    return next((what for each in _causes(error) if (what := _what(each))), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting.append(each.__cause__ or (None if each.__suppress_context__ else each.__context__))
+        # Some of Twisted's errors keep others: ResponseNeverReceived, say.
+        reasons: Any = getattr(each, "reasons", None)
+        if isinstance(reasons, list):
+            waiting += [one.value for one in reasons if isinstance(one, Failure)]
+
+
+def _what(error: BaseException) -> str | None:
+    if isinstance(error, MemoryError):
+        return "memory"
+    if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
+        return _THREADS
+    # ConnectError of Twisted keeps the system's number so.
+    number = error.errno if isinstance(error, OSError) else getattr(error, "osError", None)
+    if number == errno.EAGAIN and _FORKS.intersection(_functions(error)):
+        return _THREADS
+    return _SHORT.get(number) if isinstance(number, int) else None
+
+
+def _functions(error: BaseException) -> Iterator[str]:
+    frame = error.__traceback__
+    while frame is not None:
+        yield frame.tb_frame.f_code.co_name
+        frame = frame.tb_next
+
+
+class Shortage:
+    """Waits until what the process is short of may be there again, and tells of it once.
+
+    :param clock: the reactor.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._over: Any = None
+
+    async def wait(self, what: str) -> None:
+        """Wait a while.
+
+        :param what: of :func:`short_of`.
+        """
+        if self._over is None or not self._over.active():
+            self._log.error("the daemon is short of {what}; work waits for that", what=what)
+            self._over = self._clock.callLater(_OVER, self._tell)
+        else:
+            self._over.reset(_OVER)
+        await deferLater(self._clock, _PAUSE, lambda: None)
+
+    def stop(self) -> None:
+        """Tell nothing any more."""
+        if self._over is not None and self._over.active():
+            self._over.cancel()
+
+    def _tell(self) -> None:
+        self._log.info("the daemon is not short of anything any more; work goes on")

@@ -1,0 +1,147 @@
+"""What a process is short of, and how that is waited out."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseNeverReceived
+
+from bootvol import descriptors, settings
+from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, SourceFailed
+from bootvol.shortage import Shortage, short_of
+from bootvol.threads import Threads
+from tests.daemons import configuration
+
+
+def raised(error: Exception, cause: Exception | None = None) -> Exception:
+    """Return an error that has been raised for another one."""
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+def forked() -> Exception:
+    """Return what it is when the system starts no process."""
+
+    def _fork() -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    try:
+        _fork()
+    except OSError as error:
+        return raised(BackendFailed(), error)
+    raise AssertionError
+
+
+SHORT = [
+    OSError(errno.EMFILE, "too many"),
+    OSError(errno.ENFILE, "too many"),
+    OSError(errno.ENOMEM, "no memory"),
+    MemoryError(),
+    RuntimeError("can't start new thread"),
+    raised(BackendFailed("Opening failed"), OSError(errno.EMFILE, "too many")),
+    raised(SourceFailed(), ConnectError(errno.EMFILE, "too many")),
+    raised(SourceFailed(), ResponseNeverReceived([Failure(OSError(errno.EMFILE, "too many"))])),
+    forked(),
+]
+OTHERS = [
+    OSError(errno.EIO, "broken"),
+    BlockingIOError(errno.EAGAIN, "locked"),
+    raised(NoSpace(), OSError(errno.ENOSPC, "full")),
+    RuntimeError("defect"),
+    BackendFailed("too many open files"),
+]
+
+
+@pytest.mark.parametrize("error", SHORT)
+def test_what_is_a_shortage(error: Exception) -> None:
+    assert short_of(error)
+
+
+@pytest.mark.parametrize("error", OTHERS)
+def test_what_is_none(error: Exception) -> None:
+    assert short_of(error) is None
+
+
+def test_a_shortage_is_told_once_and_so_is_its_end() -> None:
+    clock: Any = Clock()
+    shortage = Shortage(clock)
+    with capturedLogs() as logs:
+        for _ in range(10):
+            waiting = Deferred.fromCoroutine(shortage.wait("memory"))
+            clock.advance(2)
+            assert waiting.called
+        clock.pump([2] * 10)
+    assert [each["log_level"].name for each in logs] == ["error", "info"]
+
+
+@ensureDeferred
+async def test_a_call_waits_for_a_thread(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, failures = Thread.start, 3
+
+    def failing(thread: Thread) -> None:
+        nonlocal failures
+        if thread.name.startswith("PoolThread-test") and failures:
+            failures -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(Thread, "start", failing)
+    with capturedLogs() as logs:
+        assert await threads.run(lambda: 7) == 7
+    assert not failures
+    assert [each["log_level"].name for each in logs] == ["error", "info"]
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """Sets how many descriptors this process may have, until the test ends."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda soft: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_soft_limit_is_raised(tmp_path: Path, limited: Callable[[int], None]) -> None:
+    (tmp_path / "conf").write_text(configuration(8776))
+    limited(300)
+    assert descriptors.connections(settings.load(tmp_path / "conf")) == (500, None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(692, 500), (691, 499), (208, 16), (207, None)])
+def test_connections_are_held_against_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: int | None
+) -> None:
+    (tmp_path / "conf").write_text(configuration(8776))
+    config = settings.load(tmp_path / "conf")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    if expected is None:
+        with pytest.raises(ConfigurationError, match="Raise the limit"):
+            descriptors.connections(config)
+        return
+    found, warning = descriptors.connections(config)
+    assert found == expected
+    assert (warning is None) == (expected == 500)
+
+
+def test_a_real_one(limited: Callable[[int], None]) -> None:
+    limited(3)
+    with pytest.raises(OSError, match="Too many open files") as failed:
+        socket.socket()
+    assert short_of(failed.value)
