@@ -264,7 +264,10 @@ class FileBackend:
     def _delete(self, volume: str) -> None:
         with failures(f"Deleting {self._called(volume)} failed"), self._folder() as folder:
             with contextlib.suppress(FileNotFoundError):
-                self._check_unused(folder, volume)
+                found = _found(folder, volume)
+                # Only a file can be open as a volume; anything else goes by its name alone.
+                if found is not None and stat.S_ISREG(found.st_mode):
+                    self._check_unused(folder, volume)
                 os.unlink(_file(volume), dir_fd=folder)
             # Also when it was gone: an earlier call may have ended between the two.  A file system
             # that has failed tells of it once; then only who changes something hears of it again.

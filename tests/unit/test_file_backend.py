@@ -81,9 +81,7 @@ async def test_what_was_allocated_needs_no_space_again(
     full = SimpleNamespace(f_bavail=0, f_frsize=4096)
     monkeypatch.setattr("os.statvfs", lambda _folder: full)
     await backend.allocate(NAME, GIB)
-    with pytest.raises(
-        NoSpace, match="Backend disks has 0 bytes free; the volume needs 1073741824"
-    ):
+    with pytest.raises(NoSpace, match="Backend disks has no room for the volume"):
         await backend.allocate(NAME.replace("1", "2"), GIB)
 
 

@@ -8,6 +8,7 @@ section 5.7).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection as Db
@@ -57,8 +58,10 @@ class _OnBackend(Task):
         """See :meth:`Task.lost`."""
         database = self.tools.database
         if await database.write_unseen(strays.is_mine, self._name, self.tools.daemon):
-            await self.place.delete(self._name)
-            await database.write_unseen(strays.forget, self._name)
+            # What cannot be deleted now is a stray, which is deleted later.
+            with suppress(BackendFailed):
+                await self.place.delete(self._name)
+                await database.write_unseen(strays.forget, self._name)
 
 
 class Making(_OnBackend):
