@@ -199,27 +199,30 @@ async def test_what_servers_say_fails_no_import(tmp_path: Path, state: str) -> N
         await daemon.stop()
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("os-volumes", {"volume": {"size": 1, "display_name": "\0"}}),
-        ("os-volumes", {"volume": {"size": 1, "metadata": {"a\0": "b"}}}),
-        ("os-volumes", {"volume": {"size": 1, "metadata": {"a": "\0"}}}),
-        ("os-volumes", {"volume": {"size": 1, "availability_zone": "\0"}}),
-        ("os-snapshots", {"snapshot": {"volume_id": 1, "display_description": "\0"}}),
-        ("os-volume-types", {"volume_type": {"name": "\0"}}),
-        ("os-volume-types/1/extra_specs", {"extra_specs": {"\0": "\0"}}),
-        ("servers", {"server": {"name": "\0", "flavorRef": "1", "imageRef": ""}}),
-    ],
-)
+#: What callers may try to have written.
+REFUSED = [
+    ("os-volumes", {"volume": {"size": 1, "display_name": "\0"}}),
+    ("os-volumes", {"volume": {"size": 1, "metadata": {"a\0": "b"}}}),
+    ("os-volumes", {"volume": {"size": 1, "metadata": {"a": "\0"}}}),
+    ("os-volumes", {"volume": {"size": 1, "availability_zone": "\0"}}),
+    ("os-snapshots", {"snapshot": {"volume_id": 1, "display_description": "\0"}}),
+    ("os-volume-types", {"volume_type": {"name": "\0"}}),
+    ("os-volume-types/1/extra_specs", {"extra_specs": {"\0": "\0"}}),
+    ("servers", {"server": {"name": "\0", "flavorRef": "1", "imageRef": ""}}),
+    ("os-volumes", {"volume": {"size": 1, "x": [[[{"y": ["\0"]}]]]}}),
+]
+
+
 @ensureDeferred
-async def test_what_callers_say_is_refused(
-    tmp_path: Path, state: str, path: str, body: object
-) -> None:
+async def test_what_callers_say_is_refused(tmp_path: Path, state: str) -> None:
     daemon = Running(tmp_path, state=state)
-    answer = await daemon.call("POST", path, body, token="root")
-    assert answer.status == 400, answer
-    assert "zero character" in answer.json["badRequest"]["message"]
+    for path, body in REFUSED:
+        answer = await daemon.call("POST", path, body, token="root")
+        assert answer.status == 400, (path, body, answer)
+        assert "zero character" in answer.json["badRequest"]["message"]
     for asked in ("os-volumes/%00", "os-volumes?display_name=%00", "os-volume-types/%00"):
         assert (await daemon.call("GET", asked)).status in (200, 400, 404)
+    # So deep that whoever reads it by recursion fails.
+    deep = b'{"volume": ' + b"[" * 1000 + b'"\\u0000"' + b"]" * 1000 + b"}"
+    assert (await daemon.call("POST", "os-volumes", deep)).status == 400
     await daemon.stop()
