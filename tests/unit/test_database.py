@@ -101,6 +101,8 @@ def told(logged: Any) -> list[str]:
     """Return what the log was told of the database, without the reasons."""
     formats = [each["log_format"] for each in logged if each["log_namespace"].endswith("Database")]
     assert not any("log_failure" in each for each in logged)
+    reasons = [each["failure"] for each in logged if "failure" in each]
+    assert all(reason and "\n" not in reason and "INSERT" not in reason for reason in reasons)
     return formats
 
 

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from twisted.python.failure import Failure
 
 from bootvol.errors import DatabaseUnavailable
-from bootvol.store.connections import Transaction
+from bootvol.store.connections import BrokenOff, Transaction
 from bootvol.threads import Threads
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Call(Generic[T]):
         """Answer that the database is silent."""
         self._transaction.break_off()
         error = DatabaseUnavailable()
-        error.__cause__ = TimeoutError("it does not answer in time")
+        error.__cause__ = BrokenOff()
         self._answer(Failure(error))
         self._cancel()
 

@@ -60,6 +60,9 @@ _TCP: Final = {
 class BrokenOff(Exception):
     """A transaction took longer than it may."""
 
+    def __init__(self) -> None:
+        super().__init__("it does not answer in time")
+
 
 class Transaction:
     """A transaction in a thread, that another thread may break off."""

@@ -166,7 +166,7 @@ class Database:
         try:
             result: T = await outlast(call.answer)
         except DatabaseUnavailable as error:
-            self._note("written" if writes else "read", str(error.__cause__ or error))
+            self._note("written" if writes else "read", _reason(error))
             raise
         except DatabaseRefused:
             self._log.failure("the database refuses what was to be written")
@@ -236,6 +236,12 @@ class Database:
                 f"the database's schema is {now or 'empty'}, and {schema.REVISION} is needed:"
                 " run `bootvol db upgrade`"
             )
+
+
+def _reason(error: DatabaseUnavailable) -> str:
+    """Return in one line why a database failed, without the statement and what it would write."""
+    cause = error.__cause__ or error
+    return " ".join(str(getattr(cause, "orig", cause)).split())
 
 
 def _revision(connection: Connection) -> str | None:
