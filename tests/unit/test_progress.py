@@ -48,3 +48,6 @@ def test_the_rate_is_of_what_was_moved() -> None:
     columns = progress.columns(13.0)
     assert columns["bytes_per_second"] == 1000
     assert columns["bytes_done"] == 3500 + tebibyte
+    # Nor of a clone.
+    progress.arrive(tebibyte)
+    assert progress.columns(14.0)["bytes_per_second"] == 0

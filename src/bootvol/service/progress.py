@@ -109,8 +109,9 @@ class Progress:
         if not self.started:
             return {"phase": self.phase}
         arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
-        # Of what was moved: zeros that were passed over at once say nothing about the rest.
-        moved = self.bytes_done - (self.copy.skipped if self.copy else 0) - self.began_at
+        # Zeros that were passed over, and what came at once, say nothing about the rest.
+        copy = self.copy
+        moved = copy.offset - copy.skipped - self.began_at if copy is not None else 0
         rate = moved / (now - self.since) if now > self.since else 0
         checkpoint = None if self.staged else self.checkpoint
         return {
