@@ -205,7 +205,7 @@ async def is_logged_in_by_v3(daemon: Running, answer: Answer) -> None:
     urls = {each["type"]: each["endpoints"][0]["url"] for each in shown["catalog"]}
     root = f"http://127.0.0.1:{daemon.port}"
     assert urls == {
-        "compute": f"{root}/v1.1/{TENANT}",
+        "compute": f"{root}/v2/{TENANT}",
         "volume": f"{root}/v1.1/{TENANT}",
         "image": f"{root}/image",
         "identity": f"{root}/identity",

@@ -92,6 +92,31 @@ GET    os-volume-types/9/extra_specs/k                  401 401 400 403 404 404 
 PUT    os-volume-types/9/extra_specs/k                  401 401 400 403 403 403 400
 DELETE os-volume-types/9/extra_specs/k                  401 401 400 403 403 403 404
 
+GET    volumes                                          401 401 400 403 200 200 200
+GET    /v1/{tenant}/volumes                             401 401 400 403 200 200 200
+GET    volumes/detail                                   401 401 400 403 200 200 200
+GET    /v1/{tenant}/volumes/detail                      401 401 400 403 200 200 200
+POST   volumes                                          401 401 400 403 403 422 422
+POST   /v1/{tenant}/volumes                             401 401 400 403 403 422 422
+GET    volumes/9                                        401 401 400 403 404 404 404
+GET    /v1/{tenant}/volumes/9                           401 401 400 403 404 404 404
+DELETE volumes/9                                        401 401 400 403 403 404 404
+DELETE /v1/{tenant}/volumes/9                           401 401 400 403 403 404 404
+GET    snapshots                                        401 401 400 403 200 200 200
+GET    /v1/{tenant}/snapshots                           401 401 400 403 200 200 200
+GET    snapshots/detail                                 401 401 400 403 200 200 200
+GET    /v1/{tenant}/snapshots/detail                    401 401 400 403 200 200 200
+POST   snapshots                                        401 401 400 403 403 422 422
+POST   /v1/{tenant}/snapshots                           401 401 400 403 403 422 422
+GET    snapshots/9                                      401 401 400 403 404 404 404
+GET    /v1/{tenant}/snapshots/9                         401 401 400 403 404 404 404
+DELETE snapshots/9                                      401 401 400 403 403 404 404
+DELETE /v1/{tenant}/snapshots/9                         401 401 400 403 403 404 404
+GET    types                                            401 401 400 403 200 200 200
+GET    /v1/{tenant}/types                               401 401 400 403 200 200 200
+GET    types/9                                          401 401 400 403 404 404 404
+GET    /v1/{tenant}/types/9                             401 401 400 403 404 404 404
+
 GET    os-quota-sets/{tenant}                           401 401 400 403 200 200 200
 GET    os-quota-sets/{other}                            401 401 400 403 403 403 200
 GET    os-quota-sets/{tenant}/defaults                  401 401 400 403 200 200 200

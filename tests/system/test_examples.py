@@ -106,11 +106,11 @@ def test_every_example_is_answered_as_documented(tmp_path: Path) -> None:
 def test_every_call_has_an_example() -> None:
     shown = {(each.method, each.url) for each in read(DOCUMENT.read_text())}
     for call in CALLS:
-        pattern = re.sub("<[a-z_]+>", "[^/?]+", f"/v1.1/{TENANT}/{call.paths[0]}")
+        pattern = re.sub("<[a-z_]+>", "[^/?]+", f"/{call.bases[0]}/{TENANT}/{call.paths[0]}")
         assert any(
             method == call.method and re.fullmatch(f"{pattern}([?].*)?", url)
             for method, url in shown
-        ), (call.method, call.paths[0])
+        ), (call.method, call.bases[0], call.paths[0])
 
 
 @pytest.mark.parametrize(

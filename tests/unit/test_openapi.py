@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bootvol.api.nova.app import NovaApi
+from bootvol.api.nova.calls import CALLS
 from bootvol.api.nova.openapi import description
 from bootvol.lifecycle import POWERING, Status
 
@@ -29,10 +30,20 @@ def test_exactly_what_is_served_is_described() -> None:
         for rule in rules
         for method in (rule.methods or set()) - {"HEAD"}
     }
-    first = {each for each in served if not each[1].startswith("/v2/{tenant}")}
-    assert operations().keys() == first
-    second = {(method, path.replace("/v2/{", "/v1.1/{")) for method, path in served - first}
-    assert second == {each for each in first if "{tenant}" in each[1]}
+    below = {
+        (call.method, base, re.sub("<([a-z_]+)>", r"{\1}", f"/{base}/{{tenant}}/{path}"))
+        for call in CALLS
+        for base in call.bases
+        for path in call.paths
+    }
+    described = {(method, path) for method, path in operations() if "{tenant}" in path}
+    first = {(call.method, call.bases[0]) for call in CALLS}
+    assert described <= {(method, path) for method, base, path in below if (method, base) in first}
+    assert served == {(method, path) for method, _, path in below} | operations().keys()
+    for call in CALLS:
+        for path in call.paths:
+            shown = re.sub("<([a-z_]+)>", r"{\1}", f"/{call.bases[0]}/{{tenant}}/{path}")
+            assert (call.method, shown) in described
 
 
 def test_every_reference_leads_somewhere_and_every_part_is_used() -> None:

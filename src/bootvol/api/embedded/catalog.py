@@ -28,7 +28,8 @@ class _Service:
 
 _VOLUMES: Final = "/v1.1/{tenant}"
 _SERVICES: Final = (
-    _Service("Compute", "compute", "1.1", _VOLUMES, _VOLUMES),
+    # Clients that log in by v3 look for the later version, and for uuids.
+    _Service("Compute", "compute", "1.1", _VOLUMES, "/v2/{tenant}"),
     _Service("Block Storage", "volume", "1.1", _VOLUMES, _VOLUMES),
     _Service("Image", "image", "2.0", "/image", "/image"),
     _Service("Identity", "identity", "2.0", "/v2.0/", "/identity", of_a_project=False),

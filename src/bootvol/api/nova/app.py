@@ -19,6 +19,7 @@ from bootvol.api.http import Reply, answer, caller, told, write
 from bootvol.api.nova import (  # noqa: F401
     attachments,
     bootable,
+    cinder,
     extensions,
     flavors,
     goldens,

@@ -73,7 +73,7 @@ def show_v2(request: IRequest) -> OneVersion:
 
 def is_version(segment: bytes) -> bool:
     """Return whether a path's first segment names a version."""
-    return segment.decode("utf-8", "replace") in BASES
+    return segment.decode("utf-8", "replace") in (*BASES, "v1")
 
 
 def choices(request: IRequest) -> Choices:

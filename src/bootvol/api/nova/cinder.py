@@ -1,0 +1,228 @@
+"""volumes, snapshots and types as Cinder v1 has them: for clients that look for a volume service.
+
+These are views of the same use cases as ``os-volumes``.  Ids are uuids below every version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from bootvol.api.nova import bodies
+from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.filters import Filter, filtered, paged
+from bootvol.api.nova.views import Size, VolumeStatus
+from bootvol.lifecycle import Kind
+from bootvol.model import Snapshot, Volume, VolumeType
+from bootvol.service.ids import NONE
+
+#: Its own version, and those whose catalog's endpoint is the volume service's too.
+_BASES: Final = ("v1", "v2", "v1.1")
+_CREATED: Final = "%Y-%m-%dT%H:%M:%S.000000"
+_REFUSED: Final = ("all_tenants", "metadata", "sort_key", "sort_dir")
+
+_Uuid = Annotated[str, Field(pattern="^[0-9a-f-]{36}$")]
+
+
+class AttachmentShown(TypedDict):
+    """A volume's place in a server."""
+
+    id: _Uuid
+    volume_id: _Uuid
+    server_id: str
+    device: str
+
+
+class VolumeShown(TypedDict):
+    """A volume."""
+
+    id: _Uuid
+    display_name: str | None
+    display_description: str | None
+    status: VolumeStatus
+    size: Size
+    volume_type: str
+    snapshot_id: _Uuid | None
+    source_volid: None
+    availability_zone: str
+    created_at: str
+    attachments: list[AttachmentShown]
+    metadata: dict[str, str]
+    bootable: Literal["true", "false"]
+    encrypted: Literal[False]
+    multiattach: Literal["false"]
+
+
+class SnapshotShown(TypedDict):
+    """A snapshot."""
+
+    id: _Uuid
+    display_name: str | None
+    display_description: str | None
+    volume_id: _Uuid
+    status: VolumeStatus
+    size: Size
+    created_at: str
+    metadata: dict[str, str]
+
+
+class TypeShown(TypedDict):
+    """A volume type."""
+
+    id: str
+    name: str
+    extra_specs: dict[str, str]
+
+
+class CinderVolumes(TypedDict):
+    volumes: list[VolumeShown]
+
+
+class OneCinderVolume(TypedDict):
+    volume: VolumeShown
+
+
+class CinderSnapshots(TypedDict):
+    snapshots: list[SnapshotShown]
+
+
+class OneCinderSnapshot(TypedDict):
+    snapshot: SnapshotShown
+
+
+class CinderTypes(TypedDict):
+    volume_types: list[TypeShown]
+
+
+class OneCinderType(TypedDict):
+    volume_type: TypeShown
+
+
+_VOLUME_FITS: Final[Mapping[str, Filter[Volume]]] = {
+    "display_name": lambda each, text: each.display_name == text,
+    "status": lambda each, text: each.status == text,
+}
+_SNAPSHOT_FITS: Final[Mapping[str, Filter[Snapshot]]] = {
+    "display_name": lambda each, text: each.display_name == text,
+    "status": lambda each, text: each.status == text,
+    "volume_id": lambda each, text: text in (each.volume_uuid, str(each.volume_id)),
+}
+_PAGE: Final = ("limit", "marker", "offset")
+
+
+@call("GET", "volumes", "volumes/detail", query=(*_VOLUME_FITS, *_PAGE), bases=_BASES)
+async def list_volumes(ask: Ask) -> CinderVolumes:
+    """List the tenant's volumes as Cinder v1 does."""
+    found = filtered(ask.request, await ask.core.volumes.listed(ask.caller), _VOLUME_FITS, _REFUSED)
+    page, _ = paged(ask.request, found, lambda each: each.uuid)
+    return {"volumes": [_volume(each) for each in page]}
+
+
+@call("POST", "volumes", entity="volume", refusals=(404, 413, 503), bases=_BASES)
+async def create_volume(ask: Ask, asked: bodies.CreateVolume) -> OneCinderVolume:
+    """Create a volume, with ``imageRef`` a bootable one."""
+    wanted = asked.wanted(await ask.number(Kind.SNAPSHOT, asked.snapshot_id))
+    return {"volume": _volume(await ask.core.volumes.create(ask.caller, wanted))}
+
+
+@call("GET", "volumes/<volume_id>", bases=_BASES)
+async def show_volume(ask: Ask, volume_id: int) -> OneCinderVolume:
+    """Show a volume as Cinder v1 does."""
+    return {"volume": _volume(await ask.core.volumes.get(ask.caller, volume_id))}
+
+
+@call("DELETE", "volumes/<volume_id>", status=202, bases=_BASES)
+async def delete_volume(ask: Ask, volume_id: int) -> None:
+    """Delete a volume; the answer comes before it is gone."""
+    await ask.core.volumes.delete(ask.caller, volume_id)
+
+
+@call("GET", "snapshots", "snapshots/detail", query=(*_SNAPSHOT_FITS, *_PAGE), bases=_BASES)
+async def list_snapshots(ask: Ask) -> CinderSnapshots:
+    """List the tenant's snapshots as Cinder v1 does."""
+    found = filtered(
+        ask.request, await ask.core.snapshots.listed(ask.caller), _SNAPSHOT_FITS, _REFUSED
+    )
+    page, _ = paged(ask.request, found, lambda each: each.uuid)
+    return {"snapshots": [_snapshot(each) for each in page]}
+
+
+@call("POST", "snapshots", entity="snapshot", named=True, refusals=(404, 413), bases=_BASES)
+async def create_snapshot(ask: Ask, asked: bodies.CreateSnapshot) -> OneCinderSnapshot:
+    """Make a snapshot of a volume."""
+    volume_id = await ask.number(Kind.VOLUME, asked.volume_id)
+    made = await ask.core.snapshots.create(ask.caller, asked.wanted(volume_id or NONE))
+    return {"snapshot": _snapshot(made)}
+
+
+@call("GET", "snapshots/<snapshot_id>", bases=_BASES)
+async def show_snapshot(ask: Ask, snapshot_id: int) -> OneCinderSnapshot:
+    """Show a snapshot as Cinder v1 does."""
+    return {"snapshot": _snapshot(await ask.core.snapshots.get(ask.caller, snapshot_id))}
+
+
+@call("DELETE", "snapshots/<snapshot_id>", status=202, bases=_BASES)
+async def delete_snapshot(ask: Ask, snapshot_id: int) -> None:
+    """Delete a snapshot; the answer comes before it is gone."""
+    await ask.core.snapshots.delete(ask.caller, snapshot_id)
+
+
+@call("GET", "types", bases=_BASES)
+async def list_types(ask: Ask) -> CinderTypes:
+    """List the types that volumes can be created as."""
+    return {"volume_types": [_type(each) for each in await ask.core.types.listed()]}
+
+
+@call("GET", "types/<type_id>", bases=_BASES)
+async def show_type(ask: Ask, type_id: int) -> OneCinderType:
+    """Show a volume type."""
+    return {"volume_type": _type(await ask.core.types.get(type_id))}
+
+
+def _volume(value: Volume) -> VolumeShown:
+    return {
+        "id": value.uuid,
+        "display_name": value.display_name,
+        "display_description": value.display_description,
+        "status": value.status,
+        "size": value.size_gib,
+        # Cinder v1 shows the word where there is no type.
+        "volume_type": value.volume_type or "None",
+        "snapshot_id": value.snapshot_uuid,
+        "source_volid": None,
+        "availability_zone": value.availability_zone,
+        "created_at": value.created_at.strftime(_CREATED),
+        "attachments": [
+            {
+                "id": value.uuid,
+                "volume_id": value.uuid,
+                "server_id": each.server_uuid or each.server_id,
+                "device": each.device,
+            }
+            for each in value.attachments
+        ],
+        "metadata": dict(value.metadata),
+        "bootable": "true" if value.image_id is not None else "false",
+        "encrypted": False,
+        "multiattach": "false",
+    }
+
+
+def _snapshot(value: Snapshot) -> SnapshotShown:
+    return {
+        "id": value.uuid,
+        "display_name": value.display_name,
+        "display_description": value.display_description,
+        "volume_id": value.volume_uuid,
+        "status": value.status,
+        "size": value.size_gib,
+        "created_at": value.created_at.strftime(_CREATED),
+        "metadata": {},
+    }
+
+
+def _type(value: VolumeType) -> TypeShown:
+    return {"id": str(value.id), "name": value.name, "extra_specs": dict(value.extra_specs)}
