@@ -13,9 +13,10 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.utils import getProcessOutputAndValue
 
-from bootvol.errors import SourceFailed
+from bootvol.errors import ImageCorrupt, ImageTruncated, SourceFailed, SourceRefused
 from bootvol.interfaces import IOpenEndedStream
 from bootvol.model import Image
+from bootvol.testing.answers import answer
 from bootvol.testing.backends import noise
 from bootvol.testing.habits import HABITS, Habits
 from bootvol.testing.sources import CALLER, read_all
@@ -256,3 +257,30 @@ async def test_an_image_that_is_never_whole(tmp_path: Path, habits: Habits, root
     content, error = await imported(tmp_path, root, "always-breaks/disk.raw")
     assert content is None
     assert error["code"] == "image-truncated"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "error", "message"),
+    [
+        ("br", CONTENT, SourceRefused, "encoded .br., though it was asked not to"),
+        ("deflate", CONTENT, SourceRefused, "encoded .deflate."),
+        ("gzip, zstd", CONTENT, SourceRefused, "encoded .gzip, zstd."),
+        ("gzip", gzip.compress(CONTENT)[:-9], ImageTruncated, "The encoded image ends before"),
+        ("gzip", b"\x1f\x8b" + CONTENT, ImageCorrupt, "cannot be decoded"),
+        ("zstd", b"\x28\xb5\x2f\xfd" + CONTENT, ImageCorrupt, "cannot be decoded"),
+    ],
+)
+@ensureDeferred
+async def test_encodings_that_are_of_no_use(
+    root: str,
+    threads: Threads,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    body: bytes,
+    error: type[Exception],
+    message: str,
+) -> None:
+    said = answer(body, f"Content-Encoding: {encoding}")
+    monkeypatch.setitem(HABITS, "encodes-badly", lambda _asked: said)
+    with pytest.raises(error, match=message):
+        await fetched(source(root, threads), f"{root}encodes-badly/disk.raw")

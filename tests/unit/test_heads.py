@@ -1,0 +1,80 @@
+"""Heads of answers, in the form that Twisted's parser takes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootvol_plugins.http.heads import (
+    LONGEST,
+    MOST_LINES,
+    HeadTooLong,
+    as_parsed,
+    end_of,
+    is_interim,
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "end"),
+    [
+        (b"", None),
+        (b"HT", None),
+        (b"HTTP/1.1 200 OK\r\n", None),
+        (b"HTTP/1.1 200 OK\r\n\r\nbody", 19),
+        (b"HTTP/1.1 200 OK\n\nbody", 17),
+        (b"HTTP/1.1 200 OK\r\nA: b\n\r\n\r\n", 24),
+        (b"http/1.0 200 OK\r\n\r\n", 19),
+        (b"SSH-2.0-OpenSSH", 0),
+        (b"\r\nHTTP/1.1 200 OK\r\n\r\n", 0),
+    ],
+)
+def test_where_a_head_ends(head: bytes, end: int | None) -> None:
+    assert end_of(head) == end
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\r\n" + b"x" * LONGEST, b"HTTP/1.1 200 OK\r\n" + b"a:b\n" * MOST_LINES],
+)
+def test_heads_too_long(head: bytes) -> None:
+    with pytest.raises(HeadTooLong):
+        end_of(head)
+
+
+@pytest.mark.parametrize(
+    ("head", "parsed"),
+    [
+        (b"HTTP/2 200\r\n\r\n", [b"HTTP/1.1 200"]),
+        (b"HTTP/1.0 200 OK\n\n", [b"HTTP/1.0 200 OK"]),
+        (b"HTTP/1.1 200 OK\r\nETag : a\r\n\r\n", [b"HTTP/1.1 200 OK", b"ETag: a"]),
+        (b"HTTP/1.1 200 OK\r\nA:\r\n b\r\n\tc\r\n\r\n", [b"HTTP/1.1 200 OK", b"A: b c"]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\n\r\n", [b"HTTP/1.1 200 OK"]),
+        (
+            b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20_000 + b"\r\nB: c\r\n\r\n",
+            [b"HTTP/1.1 200 OK", b"B: c"],
+        ),
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", [b"HTTP/1.1 200 OK", b"no colon"]),
+    ],
+)
+def test_what_the_parser_is_given(head: bytes, parsed: list[bytes]) -> None:
+    assert as_parsed(head) == [*(line + b"\r\n" for line in parsed), b"\r\n"]
+
+
+def test_other_heads_follow() -> None:
+    assert is_interim(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    assert not is_interim(b"HTTP/1.1 200 100\r\n\r\n")
+
+
+@given(st.binary(), st.integers(0, 300))
+def test_any_bytes_end_the_same_however_they_come(tail: bytes, cut: int) -> None:
+    come = b"HTTP/1.1 200 OK\r\n" + tail
+    with suppress(HeadTooLong):
+        end = end_of(come)
+        before = end_of(come[:cut])
+        assert before in (None, end)
+        if end:
+            assert as_parsed(come[:end])[-1] == b"\r\n"
