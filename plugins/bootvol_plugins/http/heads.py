@@ -13,6 +13,8 @@ _LONGEST_LINE: Final = 16 * 1024 - 2
 
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _STATUS: Final = re.compile(rb"(HTTP)/[0-9.]+( +[0-9]{3}.*)", re.IGNORECASE)
+#: The name of a header (RFC 9110, section 5.6.2).
+_NAME: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OLD: Final = b"HTTP/1.0"
 
 
@@ -46,7 +48,7 @@ def as_parsed(head: bytes) -> list[bytes]:
 
     Of a later version of HTTP it takes none, nor spaces before a colon, nor ``identity`` as a
     transfer encoding (RFC 2616, section 3.6), all of which servers send.  Headers of more than
-    16 KiB are left out.
+    16 KiB are left out, and those whose name is none.
     """
     status, *lines = head.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
     found = _STATUS.fullmatch(status)
@@ -60,11 +62,14 @@ def as_parsed(head: bytes) -> list[bytes]:
             continue
         name, colon, value = line.partition(b":")
         kept.append(name.rstrip() + colon + value)
-    return [*(line + b"\r\n" for line in kept if _is_taken(line)), b"\r\n"]
+    taken = [kept[0], *filter(_is_taken, kept[1:])]
+    return [*(line + b"\r\n" for line in taken), b"\r\n"]
 
 
 def _is_taken(line: bytes) -> bool:
-    name, _, value = line.partition(b":")
+    name, colon, value = line.partition(b":")
+    if colon and _NAME.fullmatch(name) is None:
+        return False
     if name.lower() == b"transfer-encoding" and value.strip().lower() == b"identity":
         return False
     return len(line) <= _LONGEST_LINE

@@ -39,8 +39,6 @@ _ALL_ANSWERS: Final = 3
 #: Answers that have no file in them, or a part, though they are of success.
 _NOT_WHOLE: Final = frozenset({204, 205, 206})
 _MISSING: Final = frozenset({404, 410})
-#: What a server says that refuses a request whether it asks for a part or not.
-_REFUSED_ANYWAY: Final = _MISSING | {429, 503}
 #: The part that is asked for to learn of an image: HEAD is what servers get wrong.
 _FIRST_BYTE: Final = Headers({"Range": ["bytes=0-0"]})
 
@@ -114,8 +112,8 @@ class HttpSource:
                 raise
             response = await self._ask(url)
         part = part_of(response)
-        final = _is_whole(response) or response.code in _REFUSED_ANYWAY
-        if not final and (part is None or part.start or part.size is None):
+        first_byte = part is not None and not part.start and part.size is not None
+        if not first_byte and not _is_whole(response):
             stop(response)
             response = await self._ask(url)
             part = part_of(response)
@@ -288,7 +286,7 @@ def _location(response: IResponse) -> str | None:
     Without the header it is an answer like others, as to curl.
     """
     values = response.headers.getRawHeaders(b"location") or []
-    if not 300 <= response.code < 400 or response.code == 304 or not values:
+    if not 300 <= response.code < 400 or response.code == 304 or not any(values):
         return None
     try:
         return str(values[0], "utf-8")

@@ -64,7 +64,7 @@ _always(
 
 # --- Range ---------------------------------------------------------------------------------------
 
-for _code in (400, 403, 416, 500, 501):
+for _code in (400, 403, 404, 416, 429, 500, 501, 503):
     _always(
         f"range-{_code}",
         lambda asked, code=_code: (  # type: ignore[misc]
@@ -284,6 +284,7 @@ _always("odd-success", lambda asked: answer(asked.content, status="299 Odd"))
 _always("no-reason", lambda asked: right(asked, status="200") if not asked.range else right(asked))
 _always("many-headers", lambda asked: right(asked, *(f"X-{each}: {each}" for each in range(900))))
 _always("long-header", lambda asked: right(asked, f"Set-Cookie: {'x' * 15_000}"))
+_always("odd-names", lambda asked: right(asked, "X y: a", ": b", "X(y)/z@[]: c"))
 _always("other-bytes", lambda asked: right(asked, "Server: \xe9\xff"))
 _always("continue", lambda asked: b"HTTP/1.1 100 Continue\r\n\r\n" + right(asked))
 _always("hints", lambda asked: b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + right(asked))
