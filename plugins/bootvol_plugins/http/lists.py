@@ -12,11 +12,11 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
 from bootvol.errors import ImageNotFound, ImageTruncated, SourceFailed, SourceRefused
+from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Threads
 from bootvol_plugins.http.checksums import LONGEST, Ambiguous, find_digest
 from bootvol_plugins.http.signatures import CLEARSIGNED, ENDINGS, Keyring, NotSigned
-from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import name_of
 
 #: Values of ``checksums`` that are no name: look for the usual ones, or for none.
@@ -68,7 +68,7 @@ class Lists:
         self,
         names: str,
         keyring: Keyring | None,
-        fetch: Callable[[DecodedURL], Awaitable[BodyStream]],
+        fetch: Callable[[DecodedURL], Awaitable[IImageStream]],
         allowed: Callable[[DecodedURL], bool],
         reactor: Any,
         threads: Threads,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import attrs
 from hyperlink import DecodedURL
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IPolicyForHTTPS, IResponse
@@ -22,6 +23,7 @@ from bootvol_plugins.http.lists import Lists
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.proxy import ProxiedAgent
 from bootvol_plugins.http.ranges import (
+    Part,
     is_at_end,
     part_of,
     rest,
@@ -138,25 +140,19 @@ class HttpSource:
         # server need not know them by a validator, and may be another mirror each time.
         condition = None if validator == _proof(image.digest) else validator
         response = await self._asked_for_rest(url, offset, condition)
-        part = None if response is None else part_of(response)
-        if response is None or not (part or _is_whole(response)):
+        if response is None or not (part_of(response) or _is_whole(response)):
             # It knows no parts, or there is none like this: it may have the whole.
             if response is not None:
                 stop(response)
-            response, part = await self._ask(url), None
-        size = _length(response) if part is None else part.size or image.size_bytes
-        start = 0 if part is None else part.start
-        goes_on = (
-            (condition is None or validator_of(response) == condition)
-            and encoding_of(response) is None
-            and start <= offset
-            and (part is None or size is not None or image.digest is not None)
-        )
-        if goes_on and (part is not None or _is_whole(response)):
-            return BodyStream(
-                response, self._reactor, self._stall, size, offset, validator, offset - start
-            )
+            response = await self._ask(url)
+        same = condition is None or validator_of(response) == condition
+        part = _fitting(response, image, offset) if same else None
         if part is not None:
+            skip = offset - part.start
+            return BodyStream(
+                response, self._reactor, self._stall, part.size, offset, validator, skip
+            )
+        if response.code == 206:
             stop(response)
             response = await self._ask(url)
         return await self._opened(response, url, image)
@@ -192,34 +188,33 @@ class HttpSource:
             return None
         return response
 
-    async def _list(self, url: DecodedURL) -> BodyStream:
+    async def _list(self, url: DecodedURL) -> IImageStream:
         """Open a list of digests."""
-        response = await self._ask(url)
-        return self._whole(response, url, None, _length(response))
+        return await self._whole(await self._ask(url), url, None)
 
     async def _opened(self, response: IResponse, url: DecodedURL, image: Image) -> IImageStream:
         """Return what an answer has of an image: all of it."""
-        validator = _proof(image.digest) or validator_of(response)
-        size = _length(response)
-        stream = self._whole(response, url, validator, size)
-        try:
-            encoding = encoding_of(response)
-            if encoding is None:
-                return stream
-            return await decoded(stream, encoding, image.name, self._threads)
-        except BaseException:
-            await stream.close()
-            raise
+        return await self._whole(response, url, _proof(image.digest) or validator_of(response))
 
-    def _whole(
-        self, response: IResponse, url: DecodedURL, validator: str | None, size: int | None
-    ) -> BodyStream:
+    async def _whole(
+        self, response: IResponse, url: DecodedURL, validator: str | None
+    ) -> IImageStream:
+        """Return what an answer has of a file, decoded if need be."""
         try:
             self._check_whole(response, url)
+            encoding = encoding_of(response)
         except Exception:
             stop(response)
             raise
-        return BodyStream(response, self._reactor, self._stall, size, 0, validator)
+        size = _length(response)
+        stream = BodyStream(response, self._reactor, self._stall, size, 0, validator)
+        if encoding is None:
+            return stream
+        try:
+            return await decoded(stream, encoding, name_of(url), self._threads)
+        except BaseException:
+            await stream.close()
+            raise
 
     def _check_whole(self, response: IResponse, url: DecodedURL) -> None:
         """See that an answer has the whole of a file."""
@@ -278,6 +273,22 @@ def _agent(
 def _is_whole(response: IResponse) -> bool:
     """Tell whether an answer has a file as a whole, as curl takes it."""
     return 200 <= response.code < 300 and response.code not in _NOT_WHOLE
+
+
+def _fitting(response: IResponse, image: Image, offset: int) -> Part | None:
+    """Return the part that an answer has, if what follows ``offset`` can be read of it."""
+    try:
+        encoded = encoding_of(response) is not None
+    except SourceRefused:
+        encoded = True
+    part = part_of(response)
+    if part is None:
+        part = Part(0, 0, _length(response)) if _is_whole(response) else None
+    elif part.size is None:
+        # Without a size only a digest shows that it goes up to the end.
+        known = image.size_bytes is not None or image.digest is not None
+        part = attrs.evolve(part, size=image.size_bytes) if known else None
+    return part if part is not None and not encoded and part.start <= offset else None
 
 
 def _location(response: IResponse) -> str | None:
