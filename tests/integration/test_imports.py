@@ -279,7 +279,8 @@ async def test_deletion_is_refused_while_it_goes_on(running: Running) -> None:
 
 @ensureDeferred
 async def test_a_volume_that_cannot_be_made_says_why(running: Running) -> None:
-    running.volumes.rmdir()
+    await running.until(await running.create(), "available")
+    running.volumes.rename(running.folder / "elsewhere")
     running.volumes.write_text("a file is where the folder should be")
     number = await running.create()
     assert await running.until(number, "available", "error") == "error"

@@ -279,13 +279,39 @@ async def test_a_monitor_that_pauses(cluster: Cluster, faulty: Faulty, halves: H
 
 @pytest.mark.parametrize("timeout", [SHORT])
 @ensureDeferred
-async def test_a_cluster_that_is_not_there_yet(cluster: Cluster, faulty: Faulty) -> None:
+async def test_a_cluster_that_is_not_there_yet(
+    cluster: Cluster, faulty: Faulty, tmp_path: Path, server: Server, timeout: int
+) -> None:
+    await faulty.is_well()
+    await faulty.stop()
     with stopped(cluster, "mon.a"):
-        volume = await faulty.create("whole")
-        error = await faulty.reason(volume)
-        assert error["code"] == "backend-failed"
-        assert error["message"].startswith("Connecting to the cluster of backend ceph failed")
-    await faulty.is_well(volume)
+        again = Faulty(tmp_path, server, cluster, timeout)
+        try:
+            volume = await again.create("whole")
+            error = await again.reason(volume)
+            assert error["code"] == "backend-failed"
+            assert error["message"].startswith("Connecting to the cluster of backend ceph failed")
+        finally:
+            cluster.signal("mon.a", signal.SIGCONT)
+            await again.is_well(volume)
+            await again.stop()
+
+
+@pytest.mark.parametrize("timeout", [SHORT])
+@ensureDeferred
+async def test_a_new_cluster_that_is_not_there_yet(
+    cluster: Cluster, tmp_path: Path, server: Server, timeout: int
+) -> None:
+    """A cluster is used once it has told which one it is; volumes wait for that."""
+    with stopped(cluster, "mon.a"):
+        daemon = Faulty(tmp_path, server, cluster, timeout)
+        volume = await daemon.create("whole")
+        await pause(2 * timeout)
+        assert await daemon.status(volume) == "creating"
+    try:
+        await daemon.is_well(await daemon.made(volume))
+    finally:
+        await daemon.stop()
 
 
 @ensureDeferred
@@ -339,7 +365,7 @@ async def test_a_pool_without_room(cluster: Cluster, faulty: Faulty) -> None:
         volume = await faulty.create("whole")
         error = await faulty.reason(volume)
         assert error["code"] == "no-space"
-        assert error["message"].endswith(f"bytes free; the volume needs {GIB}.")
+        assert error["message"] == "Backend ceph has no room for the volume."
     finally:
         await deferToThread(cluster.command, "osd pool set-quota", **quota, val="0")
     await faulty.is_well(volume)

@@ -349,6 +349,8 @@ async def test_a_folder_that_is_another_by_now(in_folder: Faulty, halves: Halves
     in_folder.volumes.mkdir()
     halves.finish("disk")
     error = await in_folder.reason(number)
-    assert error["code"] == "backend-failed"
-    assert error["message"].endswith(" on backend local was taken away from its place.")
+    assert error["code"] == "wrong-store"
+    assert "Backend local has another directory" in error["message"]
+    in_folder.volumes.rmdir()
+    (in_folder.folder / "elsewhere").rename(in_folder.volumes)
     await in_folder.is_well(number)
