@@ -17,8 +17,9 @@ from bootvol.cli.waiting import PATIENCE, patiently
 #: What the ids begin with under which volumes are attached here.
 _PREFIX: Final = "boot-"
 _DEVICE: Final = "/dev/vda"
-#: Seconds between two looks.
+#: Seconds between two looks, and for which the service may be away while it attaches.
 _INTERVAL: Final = 0.5
+_AWAY: Final = 60.0
 
 
 class Reservation:
@@ -87,7 +88,7 @@ class Reservation:
                     " volume as one of them (`POST os-volumes_boot`)"
                 ) from None
             raise in_use(volume) if volume["status"] != "available" else failure from None
-        while (volume := patiently(self._shown))["status"] == "attaching":
+        while (volume := patiently(self._shown, _AWAY))["status"] == "attaching":
             if self._stop:
                 raise CommandFailed("interrupted", exit_code(self._stop[0]))
             time.sleep(_INTERVAL)
