@@ -156,10 +156,14 @@ class Process:
 
 
 def cli(
-    *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: str = ""
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str = "",
+    seconds: float = 180,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``bootvol`` with arguments."""
-    return run([BIN / "bootvol", *arguments], env, cwd, stdin)
+    return run([BIN / "bootvol", *arguments], env, cwd, stdin, seconds)
 
 
 def run(
@@ -167,6 +171,7 @@ def run(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     stdin: str = "",
+    seconds: float = 180,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; bounded, captured."""
     return subprocess.run(
@@ -176,7 +181,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=seconds,
         check=False,
     )
 

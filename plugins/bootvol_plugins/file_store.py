@@ -28,7 +28,7 @@ def identity_of(folder: int) -> str | None:
 def identify(folder: int) -> str:
     """Tell the open folder from every other one for good; return how.
 
-    Another daemon may be about to do the same: what is first linked to the name stays.
+    Another daemon may do the same at the same time: the first link to the name stays.
     """
     identity = str(uuid4())
     draft = f"{STORE}.{identity}"

@@ -24,8 +24,8 @@ from bootvol.store.database import Database
 #: Seconds between two looks for strays, and between two deletions of the same one.
 LOOK: Final = 60.0
 PAUSE: Final = 600.0
-#: Seconds for which a stray is deleted again and again: then whoever lost it, and has neither said
-#: so nor started again, is believed to be gone for good.
+#: Seconds for which a stray is deleted again and again.  A daemon that has neither confirmed its
+#: loss nor started again by then is believed to be gone for good.
 PATIENCE: Final = 24 * 3600.0
 
 
@@ -94,7 +94,7 @@ class Sweeper(Service):
             try:
                 await self._backends.named(stray.backend).delete(stray.name)
             except BackendFailed as error:
-                # Whoever lost it may have it open still.
+                # The former daemon may have it open still.
                 self._log.warn(
                     "{name} on backend {backend} was begun by a daemon that lost its claim, and is"
                     " not deleted yet: {error}",

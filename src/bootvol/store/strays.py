@@ -1,9 +1,9 @@
-"""Rows of strays: names on backends that a claim was lost with, and that its holder may yet use.
+"""Rows of strays: names on backends under which daemons worked when they lost their claims.
 
-A lease that runs out says nothing of its holder: that may be stopped, and go on writing later.  So
-whoever claims the same work from another daemon gives the thing a new name on its backend, in the
+A daemon whose lease ran out may be stopped only, and go on writing later.  So a claim that takes
+work over from another daemon gives the volume or snapshot a new name on its backend, in the
 transaction of the claim; the former name becomes a stray.  Names are never used again.  A stray is
-deleted as soon as nothing needs it, and again while its former holder could make it anew.
+deleted as soon as nothing needs it, and again while the former daemon could make it anew.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Stray:
 
 
 def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Mapping[str, Any]:
-    """Part what is claimed from the name that another daemon lost its claim with.
+    """Make a stray of the name under which another daemon worked.
 
-    :param row: of what is claimed, locked.
+    :param row: of the volume or snapshot that is claimed; locked.
     :param daemon: the one whose lease ran out.
-    :returns: the columns that the row gets by that: a new name, unless the thing is to be removed.
+    :returns: the columns to set in the row: a new name; none for a volume that is to be removed.
     """
     if kind is Kind.SERVER or row.status not in _MADE:
         return {}
@@ -112,7 +112,8 @@ def due(
 def deleted(connection: Connection, number: int, before: float) -> None:
     """Note that a stray has been deleted; forget it if nobody can make it anew.
 
-    :param before: seconds since 1970: whoever lost it before then is not waited for any longer.
+    :param before: seconds since 1970: a stray that was first due before then is forgotten even if
+        its daemon could make it anew.
     """
     over = or_(strays.c.daemon.is_(None), strays.c.since < before)
     connection.execute(delete_from(strays).where(strays.c.id == number, over))

@@ -26,7 +26,7 @@ from bootvol.threads import Threads
 
 #: Seconds after which the other process ends in any case.
 _LIMIT: Final = 300
-#: What the other process writes late.
+#: The byte that the other process writes late.
 LATE: Final = b"\xee"
 
 
@@ -80,7 +80,7 @@ class Other:
         self._process.stdin.flush()
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """Kill it."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -98,10 +98,10 @@ async def _work(backend: IBlockBackend, volume: str) -> None:
     await writer.flush()
     late = memoryview(bytearray(LATE * SIZE))
     more = _next_step("written")
-    # A backend may have shut out by then who was stopped.
+    # A backend may have shut this process out by then.
     with suppress(BackendFailed):
         while not more.called:
-            # Wherever it is stopped, what is durable stays what it is.
+            # The same bytes again: the volume holds the same wherever this is stopped.
             await writer.write(SIZE // 2, memoryview(bytearray(noise(SIZE)))[SIZE // 2 :])
     await more
     with suppress(BackendFailed):

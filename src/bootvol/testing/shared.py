@@ -33,7 +33,7 @@ _OPENED: Final = frozenset({"file", "block", "rbd"})
 
 
 class LostClaims:
-    """Who was stopped and lost its claim does no harm, whatever it does when it goes on.
+    """A daemon that was stopped and lost its claim does no harm when it goes on.
 
     The core takes over what was written under another name; see docs/decisions/0007.
     """
@@ -113,7 +113,7 @@ class VolumesInUse:
             return  # nothing is promised: the core asks nobody
         verifyObject(IGuardedBackend, backend)
         guarded = IGuardedBackend(backend)
-        # What the core has open does not count.
+        # A reader of the core does not count.
         reader = await backend.open_reader(_NAME)
         await guarded.check_unused(_NAME)
         await reader.close()
