@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
@@ -244,7 +245,7 @@ class Daemon(Service):
         return plugins.build(configured.descriptor, configured.options, context)
 
     def reload(self) -> Deferred[None]:
-        """Apply what the configuration file says now: see :class:`bootvol.reload.Reloader`."""
+        """Apply what the configuration file says now (:class:`bootvol.reload.Reloader`)."""
         return self._reloader.reload()
 
     def startService(self) -> None:
@@ -252,9 +253,19 @@ class Daemon(Service):
 
         :raises twisted.internet.error.CannotListenError: somebody else listens there.
         """
+        self._log.info(
+            "bootvol {version} starts: configuration {file}, database {database},"
+            " backends {backends}, sources {sources}, listening at {listen}",
+            version=version("bootvol"),
+            file=str(self._config.file),
+            database=str(self._config.database),
+            backends=[each.name for each in self._config.backends],
+            sources=[each.name for each in self._config.sources],
+            listen=self._config.api.listen,
+        )
         for warning in self._warnings:
             self._log.warn("{warning}", warning=warning)
-        # First, while there is no thread that would keep a process alive which cannot listen.
+        # First: a process that cannot listen has nothing to end then.
         self._listening.startService()
         for pool in self._pools:
             pool.start()
@@ -294,10 +305,7 @@ class Daemon(Service):
             os.close(lock)
 
     def end_in_any_case(self) -> None:
-        """See to it that the process ends, even if its end hangs: call this when that begins.
-
-        The process ends by itself before that, unless something hangs that nobody has a limit for.
-        """
+        """See to it that the process ends, even if its end hangs: call this when that begins."""
 
         def end() -> None:
             time.sleep(self._config.stop_seconds + _GRACE)

@@ -521,7 +521,8 @@ class PluginContext:
 
     :ivar reactor: provides IReactorTime, IReactorTCP and IReactorFromThreads, among others.  Its
         seconds are for what lasts: nobody can set them, and they are no time of the calendar.
-    :ivar threads: for blocking calls; shared by all plugins.
+    :ivar threads: for blocking calls; this plugin's own, so that a call that never returns keeps
+        nobody else waiting.
     :ivar name: what the operator calls this instance.
     :ivar now: tells the seconds since 1970, by a clock that may be set at any moment.
     """

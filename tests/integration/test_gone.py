@@ -155,3 +155,23 @@ buffer_kib = 256
         assert await reason(daemon, number) is None
     finally:
         await daemon.stop()
+
+
+@ensureDeferred
+async def test_the_start_says_what_starts(tmp_path: Path) -> None:
+    with capturedLogs() as logs:
+        daemon = Running(tmp_path, first=SECOND)
+        try:
+            await daemon.until(await daemon.create(), "available")
+        finally:
+            await daemon.stop()
+    (started,) = (each for each in logs if "starts: configuration" in (each["log_format"] or ""))
+    assert started["file"] == str(daemon.config)
+    assert started["database"] == f"sqlite:///{tmp_path}/bootvol.db"
+    assert (started["backends"], started["sources"]) == (["second", "local"], ["images"])
+    assert started["listen"] == [f"tcp:{daemon.port}:interface=127.0.0.1"]
+    work = [each["work"] for each in logs if "work" in each]
+    assert work == ["none"]
+    # What fails later is found in the log by the volume's id, and so is the request.
+    (made,) = (each for each in logs if "is to be made" in (each["log_format"] or ""))
+    assert made["request_id"].startswith("req-")

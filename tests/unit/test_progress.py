@@ -51,3 +51,10 @@ def test_the_rate_is_of_what_was_moved() -> None:
     # Nor of a clone.
     progress.arrive(tebibyte)
     assert progress.columns(14.0)["bytes_per_second"] == 0
+
+
+def test_what_was_there_before_counts_for_no_rate() -> None:
+    progress = Progress(0.0)
+    progress.start(TASK)
+    assert progress.columns(0.001)["bytes_done"] == 100
+    assert progress.columns(0.001)["bytes_per_second"] == 0
