@@ -28,6 +28,26 @@ class Run:
     zero: bool
 
 
+@attrs.frozen
+class Chunk:
+    """Consecutive bytes of the image, in a buffer of the pool.
+
+    :ivar hole: all of them are zeros, and none are in the buffer.
+    :ivar digest: of the image from its start to this chunk's end, once that is known.
+    """
+
+    buffer: memoryview
+    offset: int
+    length: int
+    hole: bool = False
+    runs: tuple[Run, ...] = ()
+    digest: str = ""
+
+
+#: Follows the last chunk through the queues.
+END: Final = Chunk(memoryview(b""), 0, 0)
+
+
 def runs(chunk: memoryview) -> Iterator[Run]:
     """Yield the longest runs, in order, that cover ``chunk``; borders fall on whole pieces."""
     begin, zero = 0, False

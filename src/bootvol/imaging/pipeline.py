@@ -17,8 +17,6 @@ later copy may go on.
 
 from __future__ import annotations
 
-from typing import Final
-
 import attrs
 from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -30,7 +28,7 @@ from bootvol.errors import (
     ImageTruncated,
     ImportFailed,
 )
-from bootvol.imaging.blocks import Run, runs, up_to_block
+from bootvol.imaging.blocks import END, Chunk, Run, runs, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import Unpacked, unpacked
 from bootvol.imaging.digest import Digester
@@ -47,26 +45,6 @@ from bootvol.interfaces import (
 )
 from bootvol.model import Checkpoint, Digest, Image
 from bootvol.threads import Threads
-
-
-@attrs.frozen
-class _Chunk:
-    """Consecutive bytes of the image, in a buffer of the pool.
-
-    :ivar hole: all of them are zeros, and none are in the buffer.
-    :ivar digest: of the image from its start to this chunk's end, once that is known.
-    """
-
-    buffer: memoryview
-    offset: int
-    length: int
-    hole: bool = False
-    runs: tuple[Run, ...] = ()
-    digest: str = ""
-
-
-#: Follows the last chunk through the queues.
-_END: Final = _Chunk(memoryview(b""), 0, 0)
 
 
 class PrefixChanged(Exception):
@@ -129,11 +107,11 @@ class Copy:
         self._clock = clock
         self._every = every
         self._digester = Digester(image.digest)
-        self._writing: DeferredQueue[Deferred[_Chunk]] = DeferredQueue()
+        self._writing: DeferredQueue[Deferred[Chunk]] = DeferredQueue()
         self._flushing: DeferredQueue[bool] = DeferredQueue()
         self._total = 0
         self._digest = ""
-        self._landed: dict[int, _Chunk] = {}
+        self._landed: dict[int, Chunk] = {}
         self._validator: str | None = None
         self._broken_off: ImportFailed | None = None
         self._unpacking: Unpacked | None = None
@@ -290,7 +268,7 @@ class Copy:
             # What is scanned or written now is not to be fetched again.
             self._broken_off = error
         for _ in range(self._capabilities.parallel_writes):
-            self._writing.put(succeed(_END))
+            self._writing.put(succeed(END))
 
     async def _read_chunks(self, stream: IImageStream, pool: BufferPool) -> None:
         ahead = Ahead(stream, stream.size, None if self._free_zeros else STEP)
@@ -309,17 +287,17 @@ class Copy:
             if length < extent.length and stream.size not in (None, end):
                 # Before it is written: what is no whole block is the image's end, or nothing.
                 raise ImageTruncated(f"The image ended after {end} of {stream.size} bytes.")
-            chunk = _Chunk(buffer, self._total, length, hole=extent.zero)
+            chunk = Chunk(buffer, self._total, length, hole=extent.zero)
             self._writing.put(self._scanner.begin(self._look_through, chunk))
             self._total += length
             if length < extent.length:
                 break
         if not self._total:
-            self._inspection.begin(_END.buffer)
+            self._inspection.begin(END.buffer)
         if stream.size not in (None, self._total):
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
 
-    def _look_through(self, chunk: _Chunk) -> _Chunk:
+    def _look_through(self, chunk: Chunk) -> Chunk:
         if chunk.hole:
             self._take_zeros(chunk.length)
             found = [Run(0, whole, zero=True)] if (whole := self._span(chunk)[1]) else []
@@ -343,13 +321,13 @@ class Copy:
         self._inspection.skip(length)
         self._digester.skip(length)
 
-    def _padded(self, chunk: _Chunk) -> memoryview:
+    def _padded(self, chunk: Chunk) -> memoryview:
         """Return the chunk up to a whole block; only the image's last one can be short of it."""
         length, end = self._span(chunk)
         chunk.buffer[length:end] = bytes(end - length)
         return chunk.buffer[:end]
 
-    def _span(self, chunk: _Chunk) -> tuple[int, int]:
+    def _span(self, chunk: Chunk) -> tuple[int, int]:
         """Return how much of a chunk goes to the volume, as it is and up to a whole block.
 
         What lies behind the volume's end, a footer, is left out.
@@ -363,7 +341,7 @@ class Copy:
         self._flushing.put(False)
 
     async def _write(self, writer: IVolumeWriter, pool: BufferPool) -> None:
-        while (chunk := await (await self._writing.get())) is not _END:
+        while (chunk := await (await self._writing.get())) is not END:
             for run in chunk.runs:
                 offset = chunk.offset + run.start
                 if not run.zero:
@@ -373,7 +351,7 @@ class Copy:
             self._land(chunk)
             pool.give(chunk.buffer)
 
-    def _land(self, chunk: _Chunk) -> None:
+    def _land(self, chunk: Chunk) -> None:
         """Note that a chunk is on the volume; one that overtook another does not count yet."""
         self._landed[chunk.offset] = chunk
         before = self.offset // self._every
