@@ -68,7 +68,7 @@ def progress(daemon: Process, volume: int) -> Any:
 
 def content_of(daemon: Process) -> bytes:
     """Return what the only volume begins with."""
-    (file,) = daemon.volumes.iterdir()
+    (file,) = daemon.files()
     with file.open("rb") as volume:
         return volume.read(len(CONTENT))
 
