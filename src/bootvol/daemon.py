@@ -197,6 +197,7 @@ class Daemon(Service):
             config.imports.spool,
             int(config.imports.spool_gib * GIB) if config.imports.spool_gib else None,
             config.imports.verify == "read-back",
+            config.imports.strict_images,
         )
         memory = Memory(config.imports.buffers, config.imports.buffer_kib * 1024)
         copier = Copier(limits, memory, self._threads, self._reactor)

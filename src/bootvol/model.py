@@ -352,6 +352,34 @@ class Phase(StrEnum):
 
 
 @attrs.frozen
+class Caution:
+    """Something about an import that people should know, though it did not fail.
+
+    :ivar code: stands for this kind of warning, and never changes.
+    """
+
+    code: str
+    message: str
+
+
+#: Nothing in the image's first bytes is what disks begin with.
+UNIDENTIFIED: Final = Caution(
+    "unidentified-image",
+    "Nothing tells that the image is a disk: no partition table, boot sector or file system is in"
+    " it.",
+)
+#: As OpenWrt's images have it: gunzip warns of "trailing garbage" and ignores that.
+FOREIGN_BYTES: Final = Caution(
+    "foreign-bytes",
+    "Bytes that are not compressed follow the compressed image. They are no part of the volume.",
+)
+STARTED_OVER: Final = Caution(
+    "started-over",
+    "The import could not go on where it was interrupted. It began again with the first byte.",
+)
+
+
+@attrs.frozen
 class Import:
     """The filling of one volume from one image.
 
@@ -365,6 +393,7 @@ class Import:
     :ivar durable_name: under which name on its backend the checkpoint's prefix lies, where that is
         not the volume's: another daemon, which may be stopped, had begun it.
     :ivar position: its place in line while it waits for a worker, from 1; None when it does not.
+    :ivar warnings: what people should know of it.
     """
 
     volume_id: int
@@ -380,6 +409,7 @@ class Import:
     durable_name: str | None = None
     error: ErrorReport | None = None
     position: int | None = None
+    warnings: tuple[Caution, ...] = ()
 
 
 @attrs.frozen
@@ -391,6 +421,7 @@ class Golden:
     :ivar digest: of the disk, where one is known.
     :ivar hits: how many volumes were made from it.
     :ivar used_at: seconds since 1970 when it was last used.
+    :ivar warnings: what people should know of the image.
     """
 
     name: str
@@ -401,6 +432,7 @@ class Golden:
     digest: Digest | None
     hits: int
     used_at: float
+    warnings: tuple[Caution, ...] = ()
 
     @property
     def volume_size(self) -> int:

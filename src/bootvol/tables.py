@@ -130,6 +130,7 @@ class Imports(Options):
     buffer_kib: int = Field(default=2048, ge=64, le=32768, multiple_of=64)
     checkpoint_mib: int = Field(default=64, ge=1, le=65536)
     retries: int = Field(default=8, ge=0, le=1000)
+    strict_images: bool = False
     verify: Literal["stream", "read-back"] = "stream"
     spool: ConfigPath = Field(default=Path("var/spool"), validate_default=True)
     spool_gib: Annotated[float, Field(gt=0, le=2**20, strict=True)] | None = None

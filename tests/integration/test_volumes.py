@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from pytest_twisted import ensureDeferred
 from sqlalchemy import create_engine, insert
 
 from bootvol.errors import ConfigurationError
-from bootvol.model import GIB
+from bootvol.model import GIB, UNIDENTIFIED
 from bootvol.store.schema import imports, volumes
 from bootvol.testing.backends import noise
 from tests.daemons import OTHER_TENANT, TENANT, Running, pause
@@ -91,6 +92,7 @@ async def test_a_bootable_volume_from_creation_to_deletion(running: Running) -> 
         "bytesTotal": len(content),
         "etaSeconds": 0,
         "attempt": 1,
+        "warnings": [attrs.asdict(UNIDENTIFIED)],
         "error": None,
     }
     (file,) = running.files()

@@ -89,7 +89,8 @@ def asked(example: Example, url: str) -> tuple[int, Any]:
 
 def test_every_example_is_answered_as_documented(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "debian.raw").write_bytes(noise(1024 * 1024))
+    disk = noise(510) + b"\x55\xaa" + noise(1024 * 1024 - 512)
+    (tmp_path / "images" / "debian.raw").write_bytes(disk)
     with process(tmp_path, MEMORY, installed(tmp_path), "cache_gib = 0") as daemon:
         for example in read(DOCUMENT.read_text()):
             status, found = asked(example, daemon.url)

@@ -16,7 +16,7 @@ TASK = Import(1, Image("i", "s", "n", size_bytes=1000), checkpoint=CHECKPOINT)
 class Stopped:
     """A copy that got further."""
 
-    offset, size, skipped = 500, 1000, 0
+    offset, size, skipped, warnings = 500, 1000, 0, ()
     checkpoint = Checkpoint(400, "later", "validator")
 
 

@@ -262,7 +262,7 @@ def list_volumes(client: Client, bootable: bool, raw: bool) -> None:
 @click.argument("volume_id")
 @click.pass_obj
 def show_volume(client: Client, volume_id: str) -> None:
-    """Print a volume's JSON, and with it the reason if it is in error or has to wait."""
+    """Print a volume's JSON, with the reason if it is in error or has to wait, and warnings."""
     number = segment(volume_id)
     try:
         shown = client.get(f"hp-bootable-volumes/{number}")["volume"]
@@ -273,7 +273,22 @@ def show_volume(client: Client, volume_id: str) -> None:
     error = client.get(f"os-volumes/{number}/error")["error"]
     if error is not None:
         shown["error"] = error
+    warnings = _warnings(client, number)
+    if warnings:
+        shown["warnings"] = warnings
     click.echo(show.as_json(shown))
+
+
+def _warnings(client: Client, number: str) -> list[dict[str, Any]]:
+    """Return what people should know of a volume's import, if the volume was made by one."""
+    try:
+        progress = client.get(f"hp-bootable-volumes/{number}/import")["import"]
+    except CommandFailed as failure:
+        if failure.exit_code != NOT_FOUND:
+            raise
+        return []
+    found: list[dict[str, Any]] = progress.get("warnings", [])
+    return found
 
 
 @volume.command("delete")

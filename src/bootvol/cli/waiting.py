@@ -168,6 +168,7 @@ def _follow(client: Client, path: str) -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
+    warned: set[str] = set()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("queued", total=None)
         while True:
@@ -178,6 +179,11 @@ def _follow(client: Client, path: str) -> None:
                 completed=now["bytesDone"],
                 total=now["bytesTotal"],
             )
+            # A service of another version may tell of none.
+            for warning in now.get("warnings", ()):
+                if warning["code"] not in warned:
+                    warned.add(warning["code"])
+                    show.tell(f"warning: {warning['message']} ({warning['code']})")
             if now["phase"] in {"done", "failed"}:
                 return
             time.sleep(_INTERVAL)

@@ -138,6 +138,20 @@ class NotADisk(ImportFailed):
     remedy = "Check what the image reference leads to."
 
 
+class ImageUnidentified(NotADisk):
+    """Nothing tells that the image is a disk, and the operator wants to be sure."""
+
+    code = "image-unidentified"
+    remedy = (
+        "Check what the image reference leads to; if the image is right, have the operator set"
+        " `strict_images = false` in `[imports]`."
+    )
+    default_message = (
+        "Nothing tells that the image is a disk: no partition table, boot sector or file system is"
+        " in it."
+    )
+
+
 class SourceFailed(ImportFailed):
     """The image's source cannot be reached, or broke off.
 

@@ -234,6 +234,22 @@ class Inspection:
             raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
 
 
+class Uninspected(Inspection):
+    """Takes whatever comes: what a volume holds is its guest's affair, and no image."""
+
+    def begin(self, chunk: memoryview) -> None:
+        """See :meth:`Inspection.begin`."""
+
+    def more(self, chunk: memoryview) -> None:
+        """See :meth:`Inspection.more`."""
+
+    def skip(self, length: int) -> None:
+        """See :meth:`Inspection.skip`."""
+
+    def finish(self) -> None:
+        """See :meth:`Inspection.finish`."""
+
+
 def largest_container(disk_size: int) -> int:
     """Return how large a container may be for a disk; sizes in bytes.
 

@@ -26,6 +26,7 @@ from bootvol.errors import (
     DigestMismatch,
     ImageTooLarge,
     ImageTruncated,
+    ImageUnidentified,
     ImportFailed,
 )
 from bootvol.imaging.blocks import END, Chunk, Run, runs, up_to_block
@@ -33,7 +34,7 @@ from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import Unpacked, unpacked
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import STEP, Ahead
-from bootvol.imaging.inspect import FOOTER, Inspection, check_stated, largest_container
+from bootvol.imaging.inspect import FOOTER, Inspection, Uninspected, check_stated, largest_container
 from bootvol.imaging.readback import ReadBack
 from bootvol.imaging.tasks import together
 from bootvol.interfaces import (
@@ -43,7 +44,7 @@ from bootvol.interfaces import (
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Checkpoint, Digest, Image
+from bootvol.model import FOREIGN_BYTES, UNIDENTIFIED, Caution, Checkpoint, Digest, Image
 from bootvol.threads import Threads
 
 
@@ -71,6 +72,8 @@ class Copy:
     :param volume_size: bytes.
     :param capabilities: of the volume's backend.
     :param container: the format that the image is known to be packed in, if it is copied as it is.
+    :param strict: refuse an image that nothing tells to be a disk.
+    :param inspected: false for what is no image: whatever comes is copied.
     :param hash_anyway: compute a digest even if neither the source nor a checkpoint has use for it.
     :param memory: where buffers come from.
     :param threads: where hashing and searching for zeros happen.
@@ -94,11 +97,15 @@ class Copy:
         every: int,
         container: str | None = None,
         hash_anyway: bool = False,
+        strict: bool = False,
+        inspected: bool = True,
     ) -> None:
         self._image = image
         self._hash_anyway = hash_anyway
+        self._strict = strict
         self._container = container
-        self._inspection = Inspection(container or image.format)
+        kind = Inspection if inspected else Uninspected
+        self._inspection = kind(container or image.format)
         self._volume_size = volume_size
         self._capabilities = capabilities
         self._memory = memory
@@ -207,6 +214,7 @@ class Copy:
         digest = self._digester.verify()
         await self._threads.run(self._inspection.finish)
         self._check_container()
+        self._check_told()
         self._check_fits(self._total)
         if not self._capabilities.reads_zero_when_new:
             await self._zero_tail(writer)
@@ -223,6 +231,13 @@ class Copy:
         """Whether what has been copied shows that it is whole: its digest, or its format's end."""
         proof = self._image.digest or self._container or self._unpacking
         return bool(proof)
+
+    @property
+    def warnings(self) -> tuple[Caution, ...]:
+        """What people should know of the image, as far as that is known by now."""
+        foreign = self._unpacking is not None and self._unpacking.foreign
+        found = {UNIDENTIFIED: self._inspection.tells_nothing, FOREIGN_BYTES: foreign}
+        return tuple(warning for warning, applies in found.items() if applies)
 
     @property
     def can_go_on(self) -> bool:
@@ -315,6 +330,7 @@ class Copy:
         if not offset and self.size is not None:
             # Before it is written; not earlier, since a container may be larger than its disk.
             self._check_may_fit(self.size)
+        self._check_told()
         self._digester.update(data)
 
     def _take_zeros(self, length: int) -> None:
@@ -371,6 +387,10 @@ class Copy:
         end = up_to_block(self._total, self._capabilities.block_size)
         if end < self._volume_size:
             await writer.zero(end, self._volume_size - end)
+
+    def _check_told(self) -> None:
+        if self._strict and self._inspection.tells_nothing:
+            raise ImageUnidentified
 
     def _check_container(self) -> None:
         if self._inspection.container != self._container:

@@ -46,7 +46,7 @@ async def duplicate(
             progress.arrive(origin.size)
         return
     disk = Image("", "", origin.name, "raw", digest=origin.digest)
-    copy = copier.copy(disk, place)
+    copy = copier.copy(disk, place, inspected=False)
     if progress is not None:
         progress.begin(copy, Phase.CLONING, copier.clock.seconds())
     async with AsyncExitStack() as stack:

@@ -22,7 +22,17 @@ from twisted.logger import Logger
 from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace
 from bootvol.imaging.containers import too_large
 from bootvol.interfaces import IBlockBackend
-from bootvol.model import GIB, Digest, Golden, Image, Phase, Volume
+from bootvol.model import (
+    GIB,
+    STARTED_OVER,
+    UNIDENTIFIED,
+    Caution,
+    Digest,
+    Golden,
+    Image,
+    Phase,
+    Volume,
+)
 from bootvol.service.backends import Backends
 from bootvol.service.duplicates import Origin, duplicate
 from bootvol.service.held import Held, Unwanted
@@ -92,6 +102,9 @@ class Goldens:
         :raises BackendFailed: the backend fails in more than reading the golden volume.
         """
         golden = await self._database.write(rows.take, volume.backend, content, self._now())
+        if golden is not None and self._copier.limits.strict and UNIDENTIFIED in golden.warnings:
+            # It was made while that was allowed; the image itself is refused.
+            golden = None
         progress.cached = golden is not None
         if golden is not None:
             if golden.size > volume.size_bytes:
@@ -103,6 +116,8 @@ class Goldens:
             if not await self._is_filled(place, golden, progress):
                 await self._database.write(rows.doom, golden.name)
                 progress.cached = False
+            else:
+                progress.warn(*golden.warnings)
         (self.use.hits if progress.cached else self.use.misses)[volume.backend] += 1
         return progress.cached
 
@@ -139,6 +154,7 @@ class Goldens:
         content: str,
         size: int,
         digest: Digest | None,
+        warnings: Sequence[Caution],
         claim: Held,
     ) -> None:
         """Make a golden volume of one that has just been filled, if that is of use.
@@ -147,11 +163,22 @@ class Goldens:
 
         :param size: of the disk in bytes.
         :param digest: of the disk, where it is known.
+        :param warnings: of the image.
         :param claim: the one on the volume; without it nothing is begun.
         """
         backend = self._backends.named(volume.backend)
         name = f"golden-{uuid4()}"
-        golden = Golden(name, volume.backend, image.id, content, size, digest, 0, self._now())
+        golden = Golden(
+            name,
+            volume.backend,
+            image.id,
+            content,
+            size,
+            digest,
+            0,
+            self._now(),
+            tuple(each for each in warnings if each != STARTED_OVER),
+        )
         place = OnBackend(backend, name, golden.volume_size)
         try:
             awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)

@@ -132,7 +132,8 @@ class Importer:
         # Without a digest it may be another image by now than the one that was asked for.
         if content is not None and (image.digest or progress.validator == image.validator):
             size = progress.bytes_done
-            await self._goldens.keep(volume, image, content, size, digest, claim)
+            told = progress.warnings
+            await self._goldens.keep(volume, image, content, size, digest, told, claim)
 
     async def _convert(self, fetch: _Fetch, packed: Packed) -> Digest | None:
         """Fetch a container to the spool, and copy the disk in it onto the volume."""
@@ -179,6 +180,7 @@ class Importer:
                 if start is None:
                     raise
                 # Perhaps it was the earlier part that was wrong: once more, from the first byte.
+                progress.start_over()
                 await progress.forget(fetch.keep)
             except ImportFailed as error:
                 if progress.stopping or not error.retryable or short_of(error):
@@ -226,6 +228,7 @@ class Importer:
                 raise
             if not copy.ends_by_itself and not _has_ended(sent):
                 raise ImageLengthUnknown
+            fetch.progress.warn(*copy.warnings)
             return digest
 
     async def _adopt(self, fetch: _Fetch, stream: IImageStream) -> int | None:
@@ -274,6 +277,7 @@ class Importer:
             copy = self._copier.copy(fetch.image, fetch.place)
             fetch.progress.begin(copy, Phase.VERIFYING, self._clock.seconds())
             digest = await copy.run(stream, Nowhere(), plain=True)
+            fetch.progress.warn(*copy.warnings)
         finally:
             await reader.close()
         fetch.progress.arrive(size)
@@ -308,6 +312,7 @@ class Importer:
 
     async def _afresh(self, fetch: _Fetch) -> Copy:
         """Return a copy from the image's first byte, onto a place that is as new."""
+        fetch.progress.start_over()
         await fetch.progress.forget(fetch.keep)
         await fetch.place.renew()
         return self._copier.copy(fetch.image, fetch.place, fetch.container)

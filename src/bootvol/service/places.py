@@ -33,6 +33,7 @@ class Limits:
     :ivar spool_size: the most that all of them together may take there, in bytes; None is as much
         as there is.
     :ivar read_back: whether a volume is read once more, and held against what was written.
+    :ivar strict: whether an image is refused that nothing tells to be a disk.
     """
 
     checkpoint: int
@@ -40,6 +41,7 @@ class Limits:
     spool: Path
     spool_size: int | None = None
     read_back: bool = False
+    strict: bool = False
 
 
 class Place(Protocol):
@@ -123,11 +125,14 @@ class Copier:
     threads: Threads
     clock: IReactorTime
 
-    def copy(self, image: Image, place: Place, container: str | None = None) -> Copy:
+    def copy(
+        self, image: Image, place: Place, container: str | None = None, *, inspected: bool = True
+    ) -> Copy:
         """Return a copy of ``image`` to ``place``.
 
         :param container: the format that the image is known to be packed in, if it is to be copied
             as it is.
+        :param inspected: false for what a volume holds: that may be anything.
         """
         return Copy(
             image,
@@ -139,6 +144,8 @@ class Copier:
             self.limits.checkpoint,
             container,
             self.limits.read_back,
+            self.limits.strict,
+            inspected,
         )
 
     async def verify(self, place: Place, digest: Digest, length: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
 
 from bootvol.imaging.pipeline import Copy
-from bootvol.model import Checkpoint, Import, Phase
+from bootvol.model import STARTED_OVER, Caution, Checkpoint, Import, Phase
 
 Keep = Callable[[], Awaitable[object]]
 
@@ -27,6 +27,7 @@ class Progress:
     :ivar stopping: the import has been cancelled: whatever fails now, it is not tried again.
     :ivar cached: whether it is made from a golden volume; None until that is known.
     :ivar cloned: bytes that came at once, without a copy.
+    :ivar warned: what people should know of what has been done so far, by the codes.
     :ivar staged: what has come is not on the volume yet, and lost when the daemon ends.
     :ivar started: until then the row of the import knows more of it, its checkpoint for one.
     """
@@ -44,6 +45,7 @@ class Progress:
     cached: bool | None = None
     cloned: int | None = None
     started: bool = False
+    warned: dict[str, Caution] = attrs.Factory(dict)
 
     def mark(self) -> object:
         """Return something that changes whenever the import comes further."""
@@ -56,8 +58,29 @@ class Progress:
             # What has come by then was not on the volume.
             self.copy, self.staged = None, False
         self.resume, self.expected = task.checkpoint, task.image.size_bytes
+        self.warned = {each.code: each for each in task.warnings if each == STARTED_OVER}
         # What was on the volume before counts for no rate.
         self.began_at = self.bytes_done
+
+    def warn(self, *warnings: Caution) -> None:
+        """Keep warnings, whatever else is done."""
+        self.warned.update({each.code: each for each in warnings})
+
+    @property
+    def warnings(self) -> Sequence[Caution]:
+        """What people should know, of what is being copied, too."""
+        found = self.copy.warnings if self.copy else ()
+        return list({**self.warned, **{each.code: each for each in found}}.values())
+
+    def start_over(self) -> None:
+        """Note that a copy begins with the first byte, and warn if that is not the first time.
+
+        What was known of the image may not be so any more.
+        """
+        again = STARTED_OVER.code in self.warned or self.bytes_done
+        self.warned.clear()
+        if again:
+            self.warn(STARTED_OVER)
 
     async def forget(self, keep: Keep) -> None:
         """Let go of the checkpoint, durably, before anything that it vouches for is changed.
@@ -120,6 +143,7 @@ class Progress:
             "bytes_total": self.bytes_total,
             "bytes_per_second": max(0, int(rate)),
             "cached": self.cached,
+            "warnings": [attrs.asdict(each) for each in self.warnings],
             "durable_bytes": checkpoint.offset if checkpoint else None,
             "durable_digest": checkpoint.digest if checkpoint else None,
             "durable_name": self.inherited if checkpoint else None,

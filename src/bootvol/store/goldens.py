@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -23,6 +24,7 @@ from sqlalchemy import delete as delete_from
 
 from bootvol.lifecycle import MAKING, Status
 from bootvol.model import Digest, Golden
+from bootvol.store.imports import warnings_of
 from bootvol.store.schema import goldens, imports, volumes
 
 _MAKING, _READY, _DOOMED = "making", "ready", "doomed"
@@ -53,6 +55,7 @@ def begin(connection: Connection, golden: Golden, volume_id: int) -> bool:
             volume_id=volume_id,
             hits=0,
             used_at=golden.used_at,
+            warnings=[attrs.asdict(each) for each in golden.warnings],
         )
     )
     return True
@@ -173,4 +176,5 @@ def _of_row(row: Row[tuple[object, ...]]) -> Golden:
         digest=Digest(row.digest_algorithm, row.digest) if row.digest else None,
         hits=row.hits,
         used_at=row.used_at,
+        warnings=warnings_of(row),
     )

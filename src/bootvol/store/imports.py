@@ -8,7 +8,7 @@ import attrs
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
-from bootvol.model import Checkpoint, Digest, Image, Import, Phase
+from bootvol.model import STARTED_OVER, Caution, Checkpoint, Digest, Image, Import, Phase
 from bootvol.store import line
 from bootvol.store import volumes as volume_rows
 from bootvol.store.schema import imports
@@ -71,6 +71,7 @@ def find(connection: Connection, volume_id: int) -> Import | None:
         cached=row.cached,
         checkpoint=_checkpoint(row),
         durable_name=row.durable_name,
+        warnings=warnings_of(row),
     )
 
 
@@ -79,11 +80,15 @@ def begin(connection: Connection, volume_id: int) -> Import:
 
     :raises VolumeNotFound: there is no such import.
     """
+    before = find(connection, volume_id)
+    # What came is lost if no checkpoint tells of it: of images that are unpacked there is none.
+    over = before is not None and before.bytes_done and before.checkpoint is None
     connection.execute(
         update(imports)
         .where(imports.c.volume_id == volume_id)
         .values(
             phase=Phase.ALLOCATING,
+            warnings=[attrs.asdict(STARTED_OVER)] if over else [],
             bytes_done=func.coalesce(imports.c.durable_bytes, 0),
             bytes_per_second=0,
             attempt=imports.c.attempt + 1,
@@ -98,6 +103,11 @@ def begin(connection: Connection, volume_id: int) -> Import:
 def record(connection: Connection, volume_id: int, **columns: Any) -> None:
     """Set columns of an import, if it is still there."""
     connection.execute(update(imports).where(imports.c.volume_id == volume_id).values(**columns))
+
+
+def warnings_of(row: Row[Any]) -> tuple[Caution, ...]:
+    """Return the warnings in a row of an import, or of a golden volume."""
+    return tuple(Caution(**each) for each in row.warnings or ())
 
 
 def _checkpoint(row: Row[Any]) -> Checkpoint | None:

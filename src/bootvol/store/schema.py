@@ -91,7 +91,7 @@ def clean(value: Any) -> Any:
 
 
 #: The newest of the migrations, after which the tables are as they are here.
-REVISION: Final = "0009"
+REVISION: Final = "0010"
 
 METADATA = MetaData(
     naming_convention={
@@ -255,6 +255,8 @@ imports = Table(
     Column("validator", CleanText),
     # Under which name on the backend, where that is not the volume's: see strays.
     Column("durable_name", CleanString(64), index=True),
+    # What people should know: a list of codes and messages.
+    Column("warnings", JSON),
 )
 
 goldens = Table(
@@ -273,6 +275,8 @@ goldens = Table(
     Column("volume_id", Integer),
     Column("hits", Integer, nullable=False),
     Column("used_at", Float, nullable=False),
+    # Of the image, as those of imports.
+    Column("warnings", JSON),
     Index(None, "backend", "content"),
 )
 

@@ -95,6 +95,13 @@ class ErrorShown(TypedDict):
     remedy: str
 
 
+class WarningShown(TypedDict):
+    """Something that people should know of an import that did not fail."""
+
+    code: str
+    message: str
+
+
 class ImportShown(TypedDict):
     """How far an import has come."""
 
@@ -106,6 +113,7 @@ class ImportShown(TypedDict):
     bytesPerSecond: Count
     etaSeconds: Count | None
     attempt: Count
+    warnings: list[WarningShown]
     error: ErrorShown | None
 
 
@@ -308,6 +316,7 @@ def progress(value: Import) -> ImportShown:
         "bytesPerSecond": value.bytes_per_second,
         "etaSeconds": -(-(left or 0) // max(1, value.bytes_per_second)) if known else None,
         "attempt": value.attempt,
+        "warnings": [{"code": each.code, "message": each.message} for each in value.warnings],
         "error": error(value.error),
     }
 
