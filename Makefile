@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OPENSTACK := .venv-openstack
+CLIENTS := .venv-clients
 CEPH := ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados
 LVM := user-mode-linux gcc libc6-dev kmod iproute2 lvm2 thin-provisioning-tools
 export IMAGE
@@ -18,7 +19,7 @@ run: $(VENV)/.installed
 	mkdir -p var/images
 	$(BIN)/twistd --nodaemon --pidfile= bootvol --config twistd.conf
 
-test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed
+test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed $(CLIENTS)/.installed $(CLIENTS)-old/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -58,5 +59,18 @@ $(OPENSTACK)/.installed: $(VENV)/bin/python tests/openstack/requirements.txt tes
 	  --requirement tests/openstack/requirements.txt
 	touch $@
 
+# Clients of Nova, new and old: apart, since each needs others of the same libraries.
+$(CLIENTS)/.installed: $(VENV)/bin/python tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check \
+	  --requirement tests/clients/requirements.txt
+	touch $@
+
+$(CLIENTS)-old/.installed: $(VENV)/bin/python tests/clients/requirements-old.txt
+	$(PYTHON) -m venv $(CLIENTS)-old
+	$(CLIENTS)-old/bin/pip install --quiet --disable-pip-version-check \
+	  --requirement tests/clients/requirements-old.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(OPENSTACK) var
+	rm -rf $(VENV) $(OPENSTACK) $(CLIENTS) $(CLIENTS)-old var

@@ -1,0 +1,175 @@
+"""Clients of Nova, old and new, with servers of QEMU: what docs/clients.md says works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import requests
+
+from tests.daemons import TENANT
+from tests.people import PASSWORD, PEOPLE
+from tests.processes import Process, process
+from tests.system.test_servers import HOSTING
+
+ROOT = Path(__file__).parents[2]
+V2 = {"OS_AUTH_URL": "{url}/v2.0/", "OS_TENANT_NAME": "demo"}
+V3 = {
+    "OS_AUTH_URL": "{url}/identity/v3",
+    "OS_PROJECT_NAME": "demo",
+    "OS_USER_DOMAIN_ID": "default",
+    "OS_PROJECT_DOMAIN_ID": "default",
+    "OS_IDENTITY_API_VERSION": "3",
+}
+DISK = "source=image,id=linux,dest=volume,size=1,bootindex=0,shutdown=remove"
+BLOCK = (
+    "source_type=image,uuid=linux,destination_type=volume,volume_size=1,boot_index=0,"
+    "delete_on_termination=true"
+)
+
+
+@attrs.frozen
+class Client:
+    """A client's program, and how it is told where to go.
+
+    :ivar version: as the table of the document has it.
+    :ivar venv: the folder where ``make test`` installs it.
+    """
+
+    program: str
+    version: str
+    venv: str
+    settings: dict[str, str]
+
+    def run(self, daemon: Process, *arguments: str) -> str:
+        """Run the client; return what it writes."""
+        told = {name: value.format(url=daemon.url) for name, value in self.settings.items()}
+        done = subprocess.run(
+            [ROOT / self.venv / "bin" / self.program, *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(daemon.folder),
+                "LC_ALL": "C.UTF-8",
+                "OS_USERNAME": "ann",
+                "OS_PASSWORD": PASSWORD,
+                **told,
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+CLIENTS = [
+    Client("nova", "6.0.2 (2016)", ".venv-clients-old", V2),
+    Client("nova", "newest", ".venv-clients", V3),
+    Client("openstack", "newest", ".venv-clients", V3),
+]
+#: What each program calls the same thing; ``{s}`` is the server, ``{v}`` a volume.
+WORDS = {
+    "nova": {
+        "key": "keypair-add key-of-{s}",
+        "keys": "keypair-list",
+        "boot": f"boot --flavor 100 --key-name key-of-{{s}} --block-device {DISK} {{s}}",
+        "list": "list",
+        "show": "show {s}",
+        "attach": "volume-attach {s} {v}",
+        "stop": "stop {s}",
+        "start": "start {s}",
+        "delete": "delete {s}",
+    },
+    "openstack": {
+        "key": "keypair create key-of-{s}",
+        "keys": "keypair list",
+        "boot": f"server create --flavor 100 --key-name key-of-{{s}} --block-device {BLOCK} {{s}}",
+        "list": "server list",
+        "show": "server show {s}",
+        "stop": "server stop {s}",
+        "start": "server start {s}",
+        "delete": "server delete {s}",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, guest_image: Path) -> Iterator[Process]:
+    """A daemon that people log in to, with the image of a guest and servers of QEMU."""
+    folder = tmp_path_factory.mktemp("daemon")
+    (folder / "images").mkdir()
+    shutil.copy(guest_image, folder / "images" / "linux")
+    with process(folder, HOSTING, identity=PEOPLE) as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda each: f"{each.program} {each.version}")
+def test_a_client_has_a_server_with_a_volume(daemon: Process, client: Client) -> None:
+    words, server = WORDS[client.program], f"server-{CLIENTS.index(client)}"
+
+    def do(what: str, volume: str = "") -> str:
+        filled = words[what].format(s=server, v=volume)
+        return client.run(daemon, *filled.split(" "))
+
+    assert "PRIVATE KEY" in do("key")
+    assert f"key-of-{server}" in do("keys")
+    do("boot")
+    until(lambda: re.search(rf"{server} +\| ACTIVE", do("list")) is not None)
+    assert "linux" not in do("show")
+    if "attach" in words:
+        other = new_volume(client, daemon)
+        do("attach", other)
+        until(lambda: other in attached(do("show")))
+    do("stop")
+    until(lambda: "SHUTOFF" in do("show"))
+    do("start")
+    until(lambda: "ACTIVE" in do("show"))
+    do("delete")
+    until(lambda: server not in do("list"))
+
+
+def attached(shown: str) -> list[str]:
+    """Return the volumes that a shown server has."""
+    line = next(line for line in shown.splitlines() if "volumes_attached" in line)
+    return re.findall(r'"id": "?([0-9a-f-]+)', line)
+
+
+def new_volume(client: Client, daemon: Process) -> str:
+    """Make a volume; return its id in the form that the client sees."""
+    credentials = {"username": "ann", "password": PASSWORD}
+    body: Any = {"auth": {"passwordCredentials": credentials, "tenantName": "demo"}}
+    login = requests.post(f"{daemon.url}/v2.0/tokens", json=body, timeout=30).json()
+    headers = {"X-Auth-Token": login["access"]["token"]["id"]}
+    base = "v1.1" if client.settings is V2 else "v2"
+    url = f"{daemon.url}/{base}/{TENANT}/os-volumes"
+    made = requests.post(url, json={"volume": {"size": 1}}, headers=headers, timeout=30).json()
+    number = made["volume"]["id"]
+    until(
+        lambda: (
+            requests.get(f"{url}/{number}", headers=headers, timeout=30).json()["volume"]["status"]
+            == "available"
+        )
+    )
+    return str(number)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+def test_the_document_names_the_clients_that_are_run() -> None:
+    text = (ROOT / "docs" / "clients.md").read_text()
+    rows = re.findall(r"^\| (nova|openstack) \| ([^|]+?) \|", text, re.MULTILINE)
+    assert rows == [(each.program, each.version) for each in CLIENTS]
