@@ -44,6 +44,8 @@ class Stores(Service):
         self._backends = backends
         self._wake = wake
         self._asking: dict[str, Deferred[None]] = {}
+        #: Why a backend does no work, as the log has it: once is enough.
+        self._told: dict[str, str] = {}
         self._polling = LoopingCall(self._ask_all)
         self._polling.clock = clock
 
@@ -99,7 +101,9 @@ class Stores(Service):
             # The database has told the log.
             return
         except (BackendFailed, ConfigurationError) as error:
-            self._log.error("backend {name} does no work yet: {error}", name=name, error=error)
+            if self._told.get(name) != str(error):
+                self._told[name] = str(error)
+                self._log.error("backend {name} does no work yet: {error}", name=name, error=error)
         except Exception:
             self._log.failure("backend {name} does no work yet", name=name)
         else:
