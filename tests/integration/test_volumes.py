@@ -251,10 +251,12 @@ async def test_a_client_that_leaves_does_not_stop_its_call(running: Running) -> 
 @ensureDeferred
 async def test_images_are_listed(running: Running) -> None:
     (running.images / "disk.raw").write_bytes(noise(1000))
-    for path in ("images", "images/detail.json"):
-        (image,) = (await running.call("GET", path)).json["images"]
-        assert image["id"] == image["name"] == "disk.raw"
-        assert image["OS-EXT-IMG-SIZE:size"] == 1000
+    (brief,) = (await running.call("GET", "images")).json["images"]
+    assert brief["id"] == brief["name"] == "disk.raw"
+    assert sorted(brief) == ["id", "links", "name"]
+    (image,) = (await running.call("GET", "images/detail.json")).json["images"]
+    assert image["id"] == image["name"] == "disk.raw"
+    assert image["OS-EXT-IMG-SIZE:size"] == 1000
 
 
 @ensureDeferred
