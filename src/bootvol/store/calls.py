@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from bootvol.errors import DatabaseUnavailable
 from bootvol.store.connections import BrokenOff, Transaction
-from bootvol.threads import Threads
+from bootvol.threads import Shared, Threads
 
 T = TypeVar("T")
 
@@ -27,14 +27,14 @@ class Lane:
 class Call(Generic[T]):
     """A call that waits for its turn, then for a thread, and for no longer than it may.
 
-    :ivar answer: fires with the result, or when the time has passed: then the thread may still be
+    :ivar answer: ends with the result, or when the time has passed: then the thread may still be
         busy.
     """
 
     def __init__(
         self, lane: Lane, run: Callable[[], T], transaction: Transaction, clock: IReactorTime
     ) -> None:
-        self.answer: Deferred[T] = Deferred()
+        self.answer: Shared[T] = Shared()
         self._clock = clock
         self._transaction = transaction
         self._expiry: IDelayedCall | None = None
@@ -68,8 +68,8 @@ class Call(Generic[T]):
         running.addBoth(lambda _: lane.turns.release())
 
     def _answer(self, result: T | Failure) -> None:
-        if not self.answer.called:
-            self.answer.callback(result)
+        if not self.answer.ended:
+            self.answer.finish(result)
 
     def _cancel(self) -> None:
         """Give up the turn that is waited for; what has begun goes on."""

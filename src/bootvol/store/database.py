@@ -164,7 +164,7 @@ class Database:
             call.limit(_LAST if self.ending else LIMIT)
         self._calls.add(call)
         try:
-            result: T = await outlast(call.answer)
+            result: T = await outlast(call.answer.wait())
         except DatabaseUnavailable as error:
             self._note("written" if writes else "read", _reason(error))
             raise

@@ -256,7 +256,7 @@ imports = Table(
     # Under which name on the backend, where that is not the volume's: see strays.
     Column("durable_name", CleanString(64), index=True),
     # What people should know: a list of codes and messages.
-    Column("warnings", JSON),
+    Column("warnings", CleanJson),
 )
 
 goldens = Table(
@@ -276,7 +276,7 @@ goldens = Table(
     Column("hits", Integer, nullable=False),
     Column("used_at", Float, nullable=False),
     # Of the image, as those of imports.
-    Column("warnings", JSON),
+    Column("warnings", CleanJson),
     Index(None, "backend", "content"),
 )
 
