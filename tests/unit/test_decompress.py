@@ -33,6 +33,16 @@ from tests.unit.test_imaging import CLOCK, Stream
 CONTENT = noise(700_000) + bytes(2_000_000) + noise(300_001, 1)
 MOST = 16 * 1024 * 1024
 
+
+async def contents(source: Stream, threads: Threads, stated: Digest | None = None) -> bytes:
+    """Return what a stream unpacks to."""
+    stream, _ = await unpacked(source, stated, MOST, threads)
+    try:
+        return await read_all(stream, 65536)
+    finally:
+        await stream.close()
+
+
 packers = pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 
 
@@ -81,9 +91,8 @@ async def test_members_that_begin_where_pieces_end(
 @ensureDeferred
 async def test_truncated(threads: Threads, pack: Callable[[bytes], bytes], kept: float) -> None:
     packed = pack(CONTENT)
-    stream, _ = await unpacked(Stream(packed[: int(len(packed) * kept)]), None, MOST, threads)
     with pytest.raises(ImageCorrupt):
-        await read_all(stream, 65536)
+        await contents(Stream(packed[: int(len(packed) * kept)]), threads)
 
 
 @packers
@@ -91,9 +100,8 @@ async def test_truncated(threads: Threads, pack: Callable[[bytes], bytes], kept:
 async def test_corrupt(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
     packed = bytearray(pack(CONTENT))
     packed[len(packed) // 2 : len(packed) // 2 + 64] = noise(64, 5)
-    stream, _ = await unpacked(Stream(bytes(packed)), None, MOST, threads)
     with pytest.raises(ImageCorrupt):
-        await read_all(stream, 65536)
+        await contents(Stream(bytes(packed)), threads)
 
 
 @packers
@@ -102,9 +110,8 @@ async def test_the_stated_digest_is_of_what_comes(
     threads: Threads, pack: Callable[[bytes], bytes]
 ) -> None:
     stated = Digest("sha256", hashlib.sha256(CONTENT).hexdigest())
-    stream, _ = await unpacked(Stream(pack(CONTENT)), stated, MOST, threads)
     with pytest.raises(DigestMismatch):
-        await read_all(stream, 65536)
+        await contents(Stream(pack(CONTENT)), threads, stated)
 
 
 @packers
@@ -134,19 +141,16 @@ async def test_many_small_members(threads: Threads, pack: Callable[[bytes], byte
 @ensureDeferred
 async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
     """They cost time, and the volume's size bounds nothing of it."""
-    stream, _ = await unpacked(Stream(pack(b"x") + pack(b"") * 1001), None, MOST, threads)
     with pytest.raises(ImageBomb):
-        await read_all(stream, 65536)
+        await contents(Stream(pack(b"x") + pack(b"") * 1001), threads)
 
 
 @packers
 @ensureDeferred
 async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
     source = Stream(pack(CONTENT) + bytes(2 * MOST))
-    stream, _ = await unpacked(source, None, MOST, threads)
     with pytest.raises(ImageTooLarge):
-        await read_all(stream, 65536)
-    await stream.close()
+        await contents(source, threads)
     assert source.read <= MOST + 2 * 1024 * 1024
 
 
@@ -154,9 +158,8 @@ async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]
 async def test_memory_that_a_stream_may_not_ask_for(threads: Threads) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 512 * 1024 * 1024}]
     packed = lzma.compress(noise(1000), filters=filters)
-    stream, _ = await unpacked(Stream(packed), None, MOST, threads)
     with pytest.raises(ImageBomb):
-        await read_all(stream, 65536)
+        await contents(Stream(packed), threads)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", noise(5), CONTENT])

@@ -15,6 +15,9 @@ from typing import Final, Protocol
 import attrs
 from backports import zstd
 
+from bootvol.imaging.archive import Tar
+from bootvol.imaging.magics import is_tar
+
 #: The most memory that a member may demand of its reader, in bytes: the tools' highest levels need
 #: half of it, hostile images ask for gigabytes.
 _MEMORY: Final = 128 * 1024 * 1024
@@ -78,9 +81,14 @@ class Compression:
     passes_over: bool = False
 
     @property
+    def called(self) -> str:
+        """What messages call an image in the format."""
+        return "tar archive" if self.make is Tar else "compressed image"
+
+    @property
     def longest(self) -> int:
         """How many bytes tell whether a member begins."""
-        return max(map(len, self.magics))
+        return max(map(len, self.magics), default=1)
 
 
 FORMATS: Final = (
@@ -110,10 +118,14 @@ FORMATS: Final = (
     ),
 )
 
-#: How many first bytes of an image tell its compression.
-HEAD: Final = max(each.longest for each in FORMATS)
+#: Not a compression, but decoded as one: to the one disk in it.  Zeros fill its last record.
+TAR: Final = Compression("tar", Tar, ())
+
+#: How many first bytes of an image tell its compression, or an archive.
+HEAD: Final = 512
 
 
 def compression_of(head: bytes) -> Compression | None:
     """Return the format that an image is compressed in, by its first bytes; None if in none."""
-    return next((each for each in FORMATS if head.startswith(each.magics)), None)
+    found = next((each for each in FORMATS if head.startswith(each.magics)), None)
+    return TAR if found is None and is_tar(head) else found

@@ -12,9 +12,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
 from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge, ImportFailed, UnsupportedFormat
-from bootvol.imaging.compression import FAILURES, HEAD, Compression, compression_of
+from bootvol.imaging.compression import FAILURES, HEAD, TAR, Compression, compression_of
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import tell_of
+from bootvol.imaging.magics import is_tar
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Shared, Threads, outlast
@@ -54,7 +55,7 @@ async def unpacked(
         return whole, stated
     digester = Digester(stated)
     digester.idle = stated is None
-    return Unpacked(whole, compression, digester, most, threads), None
+    return Unpacked(_Decoded(whole, compression, digester, most, threads)), None
 
 
 @implementer(IImageStream)
@@ -83,19 +84,63 @@ class _Peeked:
 
 @implementer(IImageStream)
 class Unpacked:
-    """What a compressed stream unpacks to; it can only be read from its start.
+    """The disk in a compressed stream, in an archive, or in an archive that is compressed.
 
-    When the compressed stream breaks off, nothing is lost of what has come: with another stream
-    that begins there, :meth:`go_on` lets this one be read on.
+    It can only be read from its start.  When the source breaks off, nothing is lost of what has
+    come: with another stream that begins there, :meth:`go_on` lets this one be read on.
 
-    :param packed: the compressed stream; it is read ahead until this is closed, and not closed
-        with it.
+    :param packed: reads the source's stream, at its start.
+    """
+
+    def __init__(self, packed: _Decoded) -> None:
+        self.size: int | None = None
+        self.offset = 0
+        self.validator: str | None = None
+        self._packed = packed
+        # The one that gives the disk; None until the first bytes tell whether an archive comes.
+        self._disk: _Decoded | None = packed if packed.compression is TAR else None
+
+    @property
+    def taken(self) -> int:
+        """How many bytes have come of what the source sends."""
+        return self._packed.taken
+
+    @property
+    def packed_validator(self) -> str | None:
+        """The validator of the image that they are of."""
+        return self._packed.packed.validator
+
+    @property
+    def foreign(self) -> bool:
+        """Whether something that is not compressed follows the image's end."""
+        return self._packed.foreign
+
+    def go_on(self, packed: IImageStream) -> None:
+        """Read on, from a stream of the source's that begins after what has been taken."""
+        self._packed.go_on(packed)
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        if self._disk is None:
+            self._disk = await self._packed.archived() or self._packed
+        return await self._disk.read_into(target)
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        # The archive's reader first: it reads ahead from the other.
+        if self._disk is not None:
+            await self._disk.close()
+        await self._packed.close()
+
+
+@implementer(IImageStream)
+class _Decoded:
+    """What one decoder makes of a stream.
+
+    :param packed: it is read ahead until this is closed, and not closed with it.
     :param compression: its format.
-    :param digester: of the compressed bytes.
+    :param digester: of its bytes.
     :param most: how many of them are taken.
-    :ivar taken: how many of them have come.
-    :ivar packed_validator: of the image that they are of.
-    :ivar foreign: whether something that is not compressed follows the image's end.
     """
 
     def __init__(
@@ -111,7 +156,7 @@ class Unpacked:
         self.validator: str | None = None
         self.taken = 0
         self.foreign = False
-        self._compression = compression
+        self.compression = compression
         self._decoder = compression.make()
         self._digester = digester
         self._most = most
@@ -130,15 +175,28 @@ class Unpacked:
         self._zeros = 0
         # What was unpacked for a read that then broke off.
         self._kept = b""
-        self.go_on(packed)
+        self.packed = packed
+        # One is filled while the other is unpacked; both are made when they are needed.
+        self._filling = self._spare = memoryview(b"")
+        self._coming: Shared[int] | None = None
+
+    async def archived(self) -> _Decoded | None:
+        """Return a reader of the disk in an archive if this, at its start, is one.
+
+        After a failure it can be asked again: what has come is not lost.
+        """
+        head = memoryview(bytearray(HEAD))
+        first = bytes(head[: await self.read_into(head)])
+        self._kept = first + self._kept
+        if not is_tar(first):
+            return None
+        digester = Digester(None)
+        digester.idle = True
+        return _Decoded(self, TAR, digester, self._most, self._threads)
 
     def go_on(self, packed: IImageStream) -> None:
-        """Read on, from a compressed stream that begins after the bytes that have been taken."""
-        self.packed_validator = packed.validator
-        self._packed = packed
-        # One is filled while the other is unpacked.
-        self._filling, self._spare = (memoryview(bytearray(_ROOM + _INPUT)) for _ in range(2))
-        self._coming: Shared[int] | None = None
+        """Read on, from a stream that begins after what has been taken."""
+        self.packed = packed
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -157,7 +215,7 @@ class Unpacked:
             raise
         if not self._decoder.eof:
             # The source sent all that it has: trying again would not help.
-            raise ImageCorrupt("The compressed image ends before its end.")
+            raise ImageCorrupt(f"The {self.compression.called} ends before its end.")
         self._digester.verify()
         return filled
 
@@ -180,7 +238,8 @@ class Unpacked:
         self.taken += length
         if self.taken > self._most:
             raise ImageTooLarge(
-                f"The compressed image has more than {self._most} bytes; the volume takes no more."
+                f"The {self.compression.called} has more than {self._most} bytes;"
+                " the volume takes no more."
             )
         self._ended = length < len(self._filling) - _ROOM
         # What may be the beginning of a member goes before what follows it.
@@ -193,7 +252,9 @@ class Unpacked:
         self._coming = None if self._ended else self._ask()
 
     def _ask(self) -> Shared[int]:
-        return Shared(Deferred.fromCoroutine(self._packed.read_into(self._filling[_ROOM:])))
+        if not self._filling:
+            self._filling, self._spare = (memoryview(bytearray(_ROOM + _INPUT)) for _ in range(2))
+        return Shared(Deferred.fromCoroutine(self.packed.read_into(self._filling[_ROOM:])))
 
     def _unpack(self, target: memoryview) -> int:
         """Fill ``target`` as far as the input goes.  Blocks."""
@@ -246,7 +307,7 @@ class Unpacked:
 
         :raises ImageCorrupt: there must not be foreign bytes.
         """
-        kind = self._compression
+        kind = self.compression
         head = bytes(self._input[self._given : self._given + kind.longest])
         if self.foreign or not head.startswith(kind.magics):
             if not self._ended and any(magic.startswith(head) for magic in kind.magics):
@@ -270,7 +331,7 @@ class Unpacked:
         return True
 
     def _check_padding(self) -> None:
-        padding = self._compression.padding
+        padding = self.compression.padding
         if self._zeros % padding:
             raise ImageCorrupt(
                 f"The compressed image cannot be unpacked: {self._zeros} zeros follow a part of it,"

@@ -1,0 +1,300 @@
+"""Takes the one disk out of a tar archive as the archive streams by.
+
+Google's images are a ``disk.raw`` in tar.gz, often with holes; an OVA (DMTF DSP0243) is a tar
+archive with a description and one vmdk or several.  Nothing is unpacked to files: of all members
+but the disk only the headers are read.
+
+The format: POSIX, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU tar's manual,
+"Basic Tar Format" and "Storing Sparse Files".
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Generator, Iterable, Iterator
+from enum import Enum, auto
+from typing import Final
+
+from bootvol.errors import ImageAmbiguous, ImageBomb, ImageCorrupt, UnsupportedFormat
+
+#: How the names of disks end.  What else is in an archive is passed over.
+_DISKS: Final = ("raw", "img", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi")
+_BLOCK: Final = 512
+#: What an archive may have: headers, bytes of a member that describes the next one, and parts of a
+#: file with holes.
+_MOST_HEADERS: Final = 1000
+_LONGEST: Final = 1024 * 1024
+_MOST_PARTS: Final = 1_000_000
+
+#: What is read of pax headers: the rest would take memory for nothing.
+_KEYS: Final = (
+    "path",
+    "size",
+    *(f"GNU.sparse.{each}" for each in ("major", "name", "map", "realsize", "size", "numblocks")),
+)
+
+_REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+#: Members that tell of the next one.
+_DESCRIBING: Final = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+#: Members that have no data, whatever size they state.
+_EMPTY: Final = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.DIRTYPE,
+    tarfile.FIFOTYPE,
+)
+
+
+class _Do(Enum):
+    """What is to be done with the next bytes."""
+
+    TAKE = auto()
+    SKIP = auto()
+    COPY = auto()
+    ZERO = auto()
+
+
+_Steps = Generator[tuple[_Do, int], bytes, None]
+
+
+class Tar:
+    """Decodes an archive to the one disk in it: see :class:`.compression.Decoder`."""
+
+    def __init__(self) -> None:
+        self.eof = False
+        self.unused_data = b""
+        self._bytes = bytearray()
+        self._steps = _archive()
+        self._do, self._left = next(self._steps)
+
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        """Return no more than ``max_length`` bytes of the disk.
+
+        :raises ImageCorrupt: it is no right archive.
+        :raises UnsupportedFormat: no disk is in it, or one in a form that is not read.
+        :raises ImageAmbiguous: several disks are.
+        :raises ImageBomb: it has more members than a reader should look at.
+        """
+        self._bytes += data
+        out = bytearray()
+        while not self.eof:
+            size = self._now(max_length - len(out))
+            if not size and self._left:
+                break
+            if self._do is _Do.ZERO:
+                out += bytes(size)
+            else:
+                if self._do is _Do.COPY:
+                    out += self._bytes[:size]
+                taken = bytes(self._bytes[:size]) if self._do is _Do.TAKE else b""
+                del self._bytes[:size]
+            self._left -= size
+            if not self._left:
+                self._next(taken if self._do is _Do.TAKE else b"")
+        return bytes(out)
+
+    def _now(self, room: int) -> int:
+        """Return how many bytes can be done now."""
+        if self._do is _Do.ZERO:
+            return min(self._left, room)
+        if self._do is _Do.COPY:
+            return min(self._left, room, len(self._bytes))
+        if self._do is _Do.SKIP:
+            return min(self._left, len(self._bytes))
+        return self._left if len(self._bytes) >= self._left else 0
+
+    def _next(self, taken: bytes) -> None:
+        try:
+            self._do, self._left = self._steps.send(taken)
+        except StopIteration:
+            self.eof = True
+            self.unused_data = bytes(self._bytes)
+            self._bytes.clear()
+
+
+def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie in the archive
+    """Read an archive to its end, a block of zeros."""
+    disk = ""
+    described: dict[str, str] = {}
+    everywhere: dict[str, str] = {}
+    for _ in range(_MOST_HEADERS):
+        block = yield _Do.TAKE, _BLOCK
+        if not any(block):
+            if not disk:
+                raise UnsupportedFormat(
+                    "The image is a tar archive in which no disk is: no file's name ends in"
+                    f" {', '.join(_DISKS)}."
+                )
+            return
+        header = _header(block)
+        size = header.size
+        kind = header.type
+        if kind in _DESCRIBING:
+            if size > _LONGEST:
+                raise ImageCorrupt("The tar archive is broken: a header is too long.")
+            data = yield _Do.TAKE, size + -size % _BLOCK
+            if kind == tarfile.GNUTYPE_LONGNAME:
+                described["path"] = data[:size].rstrip(b"\0").decode("utf-8", "replace")
+            elif kind == tarfile.XGLTYPE:
+                everywhere.update(_pax(data[:size]))
+            elif kind != tarfile.GNUTYPE_LONGLINK:
+                described.update(_pax(data[:size]))
+            continue
+        says = {**everywhere, **described}
+        described = {}
+        size = _number(says["size"]) if "size" in says else size
+        name = says.get("GNU.sparse.name") or says.get("path") or header.name
+        parts: Iterable[tuple[int, int]] = ()
+        whole = size
+        if kind == tarfile.GNUTYPE_SPARSE:
+            parts, whole = yield from _old_map(block)
+        elif kind not in _REGULAR:
+            if kind == b"M":
+                raise UnsupportedFormat("The image is one volume of a tar archive of several.")
+            if kind not in _EMPTY:
+                yield _Do.SKIP, size + -size % _BLOCK
+            continue
+        if not _is_disk(name):
+            yield _Do.SKIP, size + -size % _BLOCK
+            continue
+        if disk:
+            raise ImageAmbiguous(f"The tar archive has several disks: {disk}, {_shown(name)}.")
+        disk = _shown(name)
+        if any(key.startswith("GNU.sparse.") for key in says):
+            whole = _number(says.get("GNU.sparse.realsize") or says.get("GNU.sparse.size", ""))
+            if says.get("GNU.sparse.major") == "1":
+                parts, length = yield from _map_in_data(size)
+                yield from _sparse(parts, size - length, whole)
+            elif "GNU.sparse.map" in says:
+                numbers = [_number(each) for each in says["GNU.sparse.map"].split(",")]
+                yield from _sparse(_pairs(numbers), size, whole)
+            else:
+                raise UnsupportedFormat("The tar archive has holes in GNU's format 0.0.")
+        elif kind == tarfile.GNUTYPE_SPARSE:
+            yield from _sparse(parts, size, whole)
+        else:
+            yield _Do.COPY, size
+        yield _Do.SKIP, -size % _BLOCK
+    raise ImageBomb("The tar archive has more members than are looked at.")
+
+
+def _sparse(parts: Iterable[tuple[int, int]], size: int, whole: int) -> _Steps:
+    """Copy a file with holes.
+
+    :param parts: where each part that is there begins, and how long it is, in bytes.
+    :param size: of all parts together.
+    :param whole: of the file.
+    """
+    at = 0
+    for offset, length in parts:
+        if offset < at or offset + length > whole or length > size:
+            raise ImageCorrupt("The tar archive is broken: parts of its disk do not fit.")
+        yield _Do.ZERO, offset - at
+        yield _Do.COPY, length
+        at = offset + length
+        size -= length
+    if size:
+        raise ImageCorrupt("The tar archive is broken: it has more of its disk than it states.")
+    yield _Do.ZERO, whole - at
+
+
+def _old_map(
+    block: bytes,
+) -> Generator[tuple[_Do, int], bytes, tuple[Iterable[tuple[int, int]], int]]:
+    """Return the parts of a file in GNU's old format, and its size."""
+    fields = [block[place : place + 12] for place in range(386, 482, 12)]
+    more, whole = block[482], _field(block[483:495])
+    while more:
+        if len(fields) > 2 * _MOST_PARTS:
+            raise ImageBomb("The tar archive has a disk in more parts than are read.")
+        block = yield _Do.TAKE, _BLOCK
+        fields += [block[place : place + 12] for place in range(0, 504, 12)]
+        more = block[504]
+    # A part that is not there has no numbers at all.
+    return _pairs([_field(each) for each in fields if each.strip(b"\0 ")]), whole
+
+
+def _map_in_data(
+    size: int,
+) -> Generator[tuple[_Do, int], bytes, tuple[Iterable[tuple[int, int]], int]]:
+    """Return the parts of a file in GNU's format 1.0, and the bytes that tell of them."""
+    data = yield _Do.TAKE, _BLOCK
+    first, newline, _ = data.partition(b"\n")
+    count = _number(first.decode("latin-1")) if newline else _MOST_PARTS + 1
+    blocks, lines = [data], data.count(b"\n")
+    while lines <= 2 * count:
+        if count > _MOST_PARTS or len(blocks) * _BLOCK >= size:
+            raise ImageCorrupt("The tar archive is broken: it does not tell where its holes are.")
+        blocks.append((yield _Do.TAKE, _BLOCK))
+        lines += blocks[-1].count(b"\n")
+    told = b"".join(blocks)
+    numbers = [_number(each.decode("latin-1")) for each in told.split(b"\n")[1 : 2 * count + 1]]
+    length = len(told)
+    return _pairs(numbers), length
+
+
+def _pairs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    if len(numbers) % 2 or len(numbers) > 2 * _MOST_PARTS:
+        raise ImageCorrupt("The tar archive is broken: it does not tell where its holes are.")
+    return zip(numbers[::2], numbers[1::2], strict=True)
+
+
+def _header(block: bytes) -> tarfile.TarInfo:
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+    except (tarfile.HeaderError, ValueError) as error:
+        raise ImageCorrupt(f"The tar archive is broken: {error}.") from error
+    if not 0 <= header.size < 2**63:
+        raise ImageCorrupt("The tar archive is broken: a size is no size.")
+    return header
+
+
+def _field(field: bytes) -> int:
+    """Return a number of a header, in octal digits or in base 256."""
+    try:
+        number: int = tarfile.nti(field)  # type: ignore[attr-defined]
+    except tarfile.HeaderError as error:
+        raise ImageCorrupt("The tar archive is broken: a number is none.") from error
+    return _number(str(number))
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ImageCorrupt("The tar archive is broken: a number is none.")
+    return int(text)
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """Return what a pax header says: records of a length, a space, a key, "=", a value, newline."""
+    found: dict[str, str] = {}
+    at, end = 0, len(data.rstrip(b"\0"))
+    while at < end:
+        length, space, _ = data[at : at + 20].partition(b" ")
+        size = _number(length.decode("latin-1"))
+        record = data[at + len(length) + 1 : at + size]
+        key, equals, value = record.partition(b"=")
+        if not space or not equals or not value.endswith(b"\n") or at + size > len(data):
+            raise ImageCorrupt("The tar archive is broken: a pax header is none.")
+        at += size
+        name = key.decode("utf-8", "replace")
+        if name in _KEYS:
+            found[name] = value[:-1].decode("utf-8", "replace")
+    return found
+
+
+def _is_disk(name: str) -> bool:
+    base = name.rstrip("/").rpartition("/")[2].lower()
+    # macOS keeps what it knows of a file in another one that is called so.
+    return base.endswith(tuple(f".{each}" for each in _DISKS)) and not base.startswith("._")
+
+
+def _shown(name: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in name[:100])

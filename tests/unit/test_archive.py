@@ -1,0 +1,260 @@
+"""The one disk in a tar archive, in every form that tar(1) writes."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_twisted import ensureDeferred
+
+from bootvol.errors import (
+    ImageAmbiguous,
+    ImageBomb,
+    ImageCorrupt,
+    ImportFailed,
+    SourceFailed,
+    UnsupportedFormat,
+)
+from bootvol.imaging.archive import Tar
+from bootvol.imaging.decompress import Unpacked, unpacked
+from bootvol.testing.backends import noise
+from bootvol.threads import Threads
+from tests.images import MIB, PACKERS
+from tests.unit.test_decompress import MOST, contents
+from tests.unit.test_imaging import Stream
+
+DISK = noise(100_000) + bytes(MIB) + noise(5000) + bytes(MIB // 2) + noise(3 * 4096) + bytes(9000)
+FORMS = [
+    "--format=oldgnu -S",
+    "--format=gnu",
+    "--format=posix",
+    "--format=posix -S",
+    "--format=posix -S --sparse-version=0.1",
+    "--format=ustar",
+    "--format=v7",
+]
+
+
+def tar(folder: Path, form: str, *names: str) -> bytes:
+    """Return an archive of files, each of which is the disk if its name does not end in ovf."""
+    for name in names:
+        file = folder / name
+        file.write_bytes(b"<Envelope/>" if name.endswith("ovf") else DISK)
+        if not name.endswith("ovf"):
+            subprocess.run(["fallocate", "--dig-holes", file], check=True)
+    command = ["tar", *form.split(), "-cf", "archive", *names]
+    subprocess.run(command, cwd=folder, check=True)
+    return (folder / "archive").read_bytes()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("packing", ["", *PACKERS])
+@ensureDeferred
+async def test_the_one_disk(tmp_path: Path, threads: Threads, form: str, packing: str) -> None:
+    packed = tar(tmp_path, form, "a.ovf", "disk.raw")
+    packed = PACKERS[packing](packed) if packing else packed
+    assert await contents(Stream(packed), threads) == DISK
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        (["a.ovf"], UnsupportedFormat),
+        (["disk.raw", "b.vmdk"], ImageAmbiguous),
+    ],
+)
+@ensureDeferred
+async def test_no_disk_or_several(
+    tmp_path: Path, threads: Threads, names: list[str], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await contents(Stream(tar(tmp_path, "--format=gnu", *names)), threads)
+
+
+@pytest.mark.parametrize("kept", [700, 50_000, -10240])
+@ensureDeferred
+async def test_an_archive_that_is_cut_off(tmp_path: Path, threads: Threads, kept: int) -> None:
+    packed = tar(tmp_path, "--format=gnu", "disk.raw")
+    end = len(packed.rstrip(b"\0")) if kept < 0 else kept
+    with pytest.raises(ImageCorrupt):
+        await contents(Stream(packed[:end]), threads)
+
+
+@pytest.mark.parametrize("stops", [[512], [700], [513, 1024, 1025], [50_000, 50_100, 100_000]])
+@pytest.mark.parametrize("packing", ["", *PACKERS])
+@ensureDeferred
+async def test_an_archive_whose_source_breaks_off_goes_on(
+    tmp_path: Path, threads: Threads, packing: str, stops: list[int]
+) -> None:
+    """It may break off before the disk, between a header and what follows, and within the disk."""
+    packed = tar(tmp_path, "--format=posix -S", "a.ovf", "disk.raw")
+    packed = PACKERS[packing](packed) if packing else packed
+    disk: Unpacked | None = None
+    got = bytearray()
+    for stop in [*stops, len(packed)]:
+        begin = disk.taken if disk is not None else 0
+        end = SourceFailed("It broke off.") if stop < len(packed) else None
+        source = Stream(packed[begin:stop], end=end)
+        if disk is not None and begin:
+            disk.go_on(source)
+        else:
+            assert not got
+            try:
+                found, _ = await unpacked(source, None, MOST, threads)
+            except SourceFailed:
+                continue
+            assert isinstance(found, Unpacked)
+            disk = found
+        assert await read_on(disk, got) is (end is not None)
+        await disk.close()
+    assert got == DISK
+
+
+async def read_on(disk: Unpacked, got: bytearray) -> bool:
+    """Add to ``got`` what comes; tell whether it broke off."""
+    buffer = memoryview(bytearray(30_000))
+    try:
+        while length := await disk.read_into(buffer):
+            got += buffer[:length]
+    except SourceFailed:
+        return True
+    return False
+
+
+def member(name: str = "disk.raw", kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
+    """Return a header, whose size need not be true."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def whole(data: bytes) -> bytes:
+    """Return data with the zeros that fill its last block."""
+    return data + bytes(-len(data) % 512)
+
+
+def pax(*records: bytes) -> bytes:
+    """Return a member that describes the next one."""
+    data = b"".join(records)
+    return member("pax", tarfile.XHDTYPE, len(data)) + whole(data)
+
+
+def record(key: str, value: str) -> bytes:
+    """Return a record of a pax header."""
+    rest = f" {key}={value}\n"
+    length = len(rest) + 1
+    while len(f"{length}{rest}") != length:
+        length += 1
+    return f"{length}{rest}".encode()
+
+
+def sparse(numbers: str, size: str) -> bytes:
+    """Return the header of a disk with holes: 1024 bytes of it are there."""
+    said = {"major": "0", "minor": "1", "name": "disk.raw", "map": numbers, "realsize": size}
+    records = [record(f"GNU.sparse.{key}", value) for key, value in said.items()]
+    return pax(*records) + member(size=1024) + b"d" * 1024
+
+
+def sparse_in_data(told: bytes) -> bytes:
+    """Return a disk that tells where its holes are before its first byte."""
+    said = {"major": "1", "minor": "0", "name": "disk.raw", "realsize": "4096"}
+    records = [record(f"GNU.sparse.{key}", value) for key, value in said.items()]
+    data = whole(told)
+    return pax(*records) + member(size=len(data) + 1024) + data + b"d" * 1024
+
+
+END = bytes(1024)
+RIGHT = b"d" * 1024
+HOSTILE = {
+    "a size that is more than comes": (member(size=4096) + RIGHT + END, ImageCorrupt),
+    "a size beyond all disks": (member(size=2**62) + RIGHT + END, ImageCorrupt),
+    "a size that is less than comes": (member(size=512) + RIGHT + END, ImageCorrupt),
+    "a negative size": (member(size=-512) + RIGHT + END, ImageCorrupt),
+    "a negative size in pax": (pax(record("size", "-1")) + member() + END, ImageCorrupt),
+    "a size in pax that is no number": (pax(record("size", "1_0")) + member() + END, ImageCorrupt),
+    "a long header": (member("pax", tarfile.XHDTYPE, 2**40) + RIGHT, ImageCorrupt),
+    "a long name": (member("name", tarfile.GNUTYPE_LONGNAME, 2**40) + RIGHT, ImageCorrupt),
+    "a record of no length": (pax(b"0 path=x\n") + member() + END, ImageCorrupt),
+    "a record beyond its header": (pax(b"99 path=x\n") + member() + END, ImageCorrupt),
+    "a record without a key": (pax(b"7 path\n") + member() + END, ImageCorrupt),
+    "parts that overlap": (sparse("0,512,256,512", "4096") + END, ImageCorrupt),
+    "parts in disorder": (sparse("1024,512,0,512", "4096") + END, ImageCorrupt),
+    "parts beyond the disk": (sparse("0,512,4000,512", "4096") + END, ImageCorrupt),
+    "more parts than data": (sparse("0,512,1024,2048", "4096") + END, ImageCorrupt),
+    "more data than parts": (sparse("0,512", "4096") + END, ImageCorrupt),
+    "half a part": (sparse("0,512,1024", "4096") + END, ImageCorrupt),
+    "negative parts": (sparse("0,512,-1,512", "4096") + END, ImageCorrupt),
+    "no size of a disk with holes": (sparse("0,1024", "") + END, ImageCorrupt),
+    "too many parts": (sparse_in_data(b"9999999\n" + b"0\n1\n") + END, ImageCorrupt),
+    "more parts than are told": (sparse_in_data(b"700\n0\n512\n") + END, ImageCorrupt),
+    "no count of parts": (sparse_in_data(b"7" * 600) + END, ImageCorrupt),
+    "a hard link": (member(kind=tarfile.LNKTYPE) + END, UnsupportedFormat),
+    "a symbolic link": (member(kind=tarfile.SYMTYPE) + END, UnsupportedFormat),
+    "a device": (member(kind=tarfile.BLKTYPE) + END, UnsupportedFormat),
+    "a folder": (member("disk.raw/", tarfile.DIRTYPE) + END, UnsupportedFormat),
+    "what another volume begins": (member(kind=b"M") + END, UnsupportedFormat),
+    "members for ever": (member("x") * 1001 + END, ImageBomb),
+    "names for ever": (pax(record("path", "x")) * 1001 + END, ImageBomb),
+    "another archive behind": (member() + END + member() + END, ImageCorrupt),
+}
+
+
+@pytest.mark.parametrize(("archive", "error"), HOSTILE.values(), ids=HOSTILE)
+@ensureDeferred
+async def test_hostile_archives(
+    threads: Threads, archive: bytes, error: type[ImportFailed]
+) -> None:
+    with pytest.raises(error):
+        await contents(Stream(archive), threads)
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        member("../../../etc/disk.raw", size=1024) + RIGHT,
+        member("/disk.raw", size=1024) + RIGHT,
+        member("x", size=1024) + END + member(size=1024) + RIGHT,
+        member("._disk.raw", size=1024) + END + member(size=1024) + RIGHT,
+        member("a.raw", tarfile.SYMTYPE) + member(size=1024) + RIGHT,
+        member("l", tarfile.GNUTYPE_LONGNAME, 9) + whole(b"disk.raw\0")
+        + member("l", tarfile.GNUTYPE_LONGLINK, 9) + whole(b"x" * 9)
+        + member("x", size=1024) + RIGHT,
+        pax(record("path", "disk.raw"), record("size", "1024"), record("comment", "=")) + member()
+        + RIGHT,
+        sparse("0,512,1024,0,2048,512", "2560"),
+    ],
+)  # fmt: skip
+@ensureDeferred
+async def test_odd_archives(threads: Threads, archive: bytes) -> None:
+    """Names lead nowhere, and what is no disk is passed over."""
+    got = await contents(Stream(archive + END), threads)
+    assert got.replace(b"\0", b"") == RIGHT
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=20)), max_size=6), st.data())
+def test_broken_archives_end_in_named_errors(
+    changes: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    """Whatever is changed, and however it is cut: a disk, or an error that people can read."""
+    archive = bytearray(sparse("0,512,1024,0,2048,512", "2560") + member("x") + END)
+    for place, change in changes:
+        archive[place : place + len(change)] = change
+    cuts = data.draw(st.lists(st.integers(0, len(archive)), max_size=5).map(sorted))
+    decoder = Tar()
+    out = 0
+    try:
+        for begin, end in pairwise([0, *cuts, len(archive)]):
+            given_now = bytes(archive[begin:end])
+            while not decoder.eof:
+                piece = decoder.decompress(given_now, 512)
+                given_now = b""
+                out += len(piece)
+                if len(piece) < 512 or out > 1_000_000:
+                    break
+    except ImportFailed:
+        pass
