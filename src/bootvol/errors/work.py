@@ -102,10 +102,10 @@ class ImageRefersElsewhere(ImportFailed):
 
 
 class ImageAmbiguous(ImportFailed):
-    """The image is of several formats at once; which of its disks is meant cannot be known."""
+    """The image is of several formats, or has several disks: nothing tells which is meant."""
 
     code = "image-ambiguous"
-    remedy = "Have the image made anew, in one format."
+    remedy = "Have the image made anew, in one format, with one disk in it."
 
 
 class FormatMismatch(ImportFailed):
