@@ -19,7 +19,8 @@ from tests.daemons import TENANT, configuration
 from tests.processes import BIN, TWISTD, Process, cli, process, run
 from tests.servers import free_port
 
-CONTENT = noise(2 * 1024 * 1024)
+#: It has the signature of a boot sector.
+CONTENT = noise(510) + b"\x55\xaa" + noise(2 * 1024 * 1024 - 512)
 
 
 @pytest.fixture
@@ -59,6 +60,17 @@ def test_a_failure_is_told_with_its_remedy(daemon: Process) -> None:
     assert "Check what the image reference leads to. (not-a-disk)" in made.stderr
     shown = json.loads(daemon.cli("volume", "show", "1").stdout)
     assert shown["error"]["code"] == "not-a-disk"
+
+
+def test_a_warning_is_shown_while_waiting_and_afterwards(daemon: Process) -> None:
+    (daemon.images / "noise").write_bytes(noise(2 * 1024 * 1024))
+    made = daemon.cli("volume", "create", "--image", "noise", "--size", "1", "--wait")
+    assert made.returncode == 0, made.stderr
+    (warning,) = json.loads(daemon.cli("volume", "show", "1").stdout)["warnings"]
+    assert warning["code"] == "unidentified-image"
+    # The lines may be broken where the terminal ends.
+    told = " ".join(made.stderr.split())
+    assert told.count(f"warning: {warning['message']} (unidentified-image)") == 1
 
 
 def test_types_quotas_and_limits(daemon: Process) -> None:
