@@ -236,6 +236,15 @@ async def test_odd_archives(threads: Threads, archive: bytes) -> None:
     assert got.replace(b"\0", b"") == RIGHT
 
 
+def test_parts_that_never_end_are_not_kept() -> None:
+    """A line without an end is refused long before as many bytes came as are stated."""
+    said = {"major": "1", "minor": "0", "name": "disk.raw", "realsize": "4096"}
+    records = [record(f"GNU.sparse.{key}", value) for key, value in said.items()]
+    told = b"100\n" + b"1" * 8192
+    with pytest.raises(ImageCorrupt):
+        Tar().decompress(pax(*records) + member(size=2**40) + told, 512)
+
+
 @given(st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=20)), max_size=6), st.data())
 def test_broken_archives_end_in_named_errors(
     changes: list[tuple[int, bytes]], data: st.DataObject

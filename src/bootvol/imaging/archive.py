@@ -24,7 +24,9 @@ _BLOCK: Final = 512
 #: file with holes.
 _MOST_HEADERS: Final = 1000
 _LONGEST: Final = 1024 * 1024
-_MOST_PARTS: Final = 1_000_000
+_MOST_PARTS: Final = 100_000
+#: Bytes of a number and the end of its line.
+_LONGEST_NUMBER: Final = 20
 
 #: What is read of pax headers: the rest would take memory for nothing.
 _KEYS: Final = (
@@ -231,7 +233,9 @@ def _map_in_data(
     count = _number(first.decode("latin-1")) if newline else _MOST_PARTS + 1
     blocks, lines = [data], data.count(b"\n")
     while lines <= 2 * count:
-        if count > _MOST_PARTS or len(blocks) * _BLOCK >= size:
+        length = len(blocks) * _BLOCK
+        too_long = length > (2 * count + 1) * _LONGEST_NUMBER
+        if count > _MOST_PARTS or too_long or length >= size:
             raise ImageCorrupt("The tar archive is broken: it does not tell where its holes are.")
         blocks.append((yield _Do.TAKE, _BLOCK))
         lines += blocks[-1].count(b"\n")
@@ -267,7 +271,7 @@ def _field(field: bytes) -> int:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
+    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER):
         raise ImageCorrupt("The tar archive is broken: a number is none.")
     return int(text)
 
