@@ -155,6 +155,7 @@ def test_volumes_and_snapshots_from_before_get_uuids(url: URL) -> None:
         if database.embedded:
             # An id that was a deleted volume's comes never again.
             assert volumes.add(db, a_volume()).id == 10
+    database._engine.dispose()
 
 
 def test_imports_from_before_learn_their_source(url: URL) -> None:

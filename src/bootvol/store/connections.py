@@ -99,16 +99,6 @@ class Transaction:
                     self._socket.shutdown(socket.SHUT_RDWR)
 
 
-class _Own(socket.socket):
-    """A socket that is closed with the last reference to the socket.
-
-    SQLAlchemy drops a connection without an event if the connection was in use when the pool ended.
-    """
-
-    def __del__(self) -> None:
-        self.close()
-
-
 class Connections:
     """The connections to one database.
 
@@ -213,7 +203,7 @@ class Connections:
         @event.listens_for(engine, "connect")
         def connected(connection: Any, record: Any) -> None:
             # One of its own: that of the connection may be closed, and its number be another's.
-            own = _Own(fileno=os.dup(connection.fileno()))
+            own = socket.socket(fileno=os.dup(connection.fileno()))
             try:
                 self._use(own)
                 was, connection.autocommit = connection.autocommit, True
