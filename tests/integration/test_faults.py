@@ -56,7 +56,11 @@ BAD_BODIES: list[tuple[Any, tuple[int, str, str]]] = [
     ),
     (
         {"volume": {"size": 1, "metadata": {"key": 1}}},
-        (400, "badRequest", "Invalid input received for metadata: Input should be a valid string"),
+        (
+            400,
+            "badRequest",
+            "Invalid input received for metadata.key: Input should be a valid string",
+        ),
     ),
     (
         {"volume": {"size": 1, "display_description": "a\0b"}},
