@@ -260,6 +260,29 @@ def _cut(kind: str, count: int, *options: str) -> Callable[[Path], bytes]:
     return lambda folder: convert(folder, kind, options)[:-count]
 
 
+def _cut_at_l1(more: int) -> Callable[[Path], bytes]:
+    """Return what makes an image that ends so many bytes behind the beginning of its L1 table."""
+
+    def make(folder: Path) -> bytes:
+        content = qcow2(folder)
+        return content[: _l1(content) + more]
+
+    return make
+
+
+def _cut_in_l2(folder: Path) -> bytes:
+    """Return an image that ends in the middle of its L2 table, which lies last.
+
+    The image is marked as dirty: its refcounts, which know nothing of the table's new place, are
+    not believed.
+    """
+    content = qcow2(folder)
+    content += bytes(-len(content) % 65536)
+    table = content[_l2(content) : _l2(content) + 65536]
+    content = patched(content, _l1(content), struct.pack(">Q", 1 << 63 | len(content)))
+    return patched(content, 72, MARKED_DIRTY) + table[:512]
+
+
 def _logged(folder: Path) -> bytes:
     """Return a vhdx image whose log has not been replayed: its headers speak of it again."""
     content = _unclosed(folder, kind="vhdx")
@@ -358,6 +381,10 @@ HOSTILE = {
     "cut-qcow2": Hostile("container-truncated", _cut("qcow2", 100)),
     "cut-qcow2-far": Hostile("container-truncated", _cut("qcow2", 2 * MIB)),
     "cut-qcow2-packed": Hostile("container-truncated", _cut("qcow2", MIB, "-c")),
+    "cut-qcow2-l1": Hostile("container-truncated", _cut_at_l1(0)),
+    "cut-qcow2-in-l1": Hostile("container-truncated", _cut_at_l1(4)),
+    "cut-qcow2-refcounts": Hostile("container-truncated", _cut_at_l1(-0x8000)),
+    "cut-qcow2-l2": Hostile("container-truncated", _cut_in_l2),
     "cut-vmdk": Hostile("container-truncated", _cut("vmdk", 1000)),
     "cut-vmdk-stream": Hostile(
         "image-corrupt", _cut("vmdk", 1000, "-o", "subformat=streamOptimized")

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import struct
 import tempfile
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -57,6 +58,13 @@ _VHD_WHOLE, _VHD_DIFFERENCE = (2, 3), 4
 #: Where those formats state their disk's size that do so in bytes, as :meth:`io.IOBase.seek` takes
 #: it: qcow2 ("size" in its header), vhd ("Current Size" in its footer).
 _SIZES: Final = {"qcow2": (24, os.SEEK_SET), "vhd": (48 - 512, os.SEEK_END)}
+#: In the header of a qcow2 image: the logarithm of a cluster's size; how many entries the L1 table
+#: has, and where it lies.  In an entry: where an L2 table lies, which fills a cluster (qcow2
+#: specification, "Header" and "Cluster mapping").
+_QCOW2_CLUSTER: Final = struct.Struct(">20xI")
+_QCOW2_TABLE: Final = struct.Struct(">36xIQ")
+_QCOW2_ENTRY: Final = struct.Struct(">Q")
+_QCOW2_PLACE: Final = 0x00FF_FFFF_FFFF_FE00
 #: Every part of a vhdx image begins and ends on one of these (MS-VHDX, section 2.1), in bytes.
 _VHDX_UNIT: Final = 1024 * 1024
 
@@ -90,6 +98,7 @@ class Containers:
         await self._threads.run(_check_end, container, descriptor)
         await self._examine(driver, descriptor, volume_size, seconds)
         stream = await self._serve(driver, descriptor, seconds, stack)
+        await self._threads.run(_check_tables, container, descriptor)
         stated = await self._threads.run(_stated_size, container, descriptor)
         if stated not in (None, stream.size):
             # Of a size that is no whole number of sectors, qemu leaves out the rest.
@@ -273,6 +282,31 @@ def _check_end(container: str, descriptor: int) -> None:
         _check_kind(int.from_bytes(tail[60:64], "big"))
     if container == "vhdx" and size % _VHDX_UNIT:
         raise ContainerTruncated("The vhdx image does not end where one can end.")
+
+
+def _check_tables(container: str, descriptor: int) -> None:
+    """See whether the tables of a qcow2 image lie in it.
+
+    QEMU reads what is missing of a table as zeros, and the disk then as zeros; `qemu-img check`
+    misses less than a cluster.
+
+    :param descriptor: an image whose header `qemu-img` takes, so that the L1 table is bounded.
+    :raises ContainerTruncated: a table goes on beyond the image's end.
+    """
+    if container != "qcow2":
+        return
+    with failures("Reading the image failed"):
+        size = os.fstat(descriptor).st_size
+        header = os.pread(descriptor, _QCOW2_TABLE.size, 0)
+        (bits,) = _QCOW2_CLUSTER.unpack_from(header)
+        count, start = _QCOW2_TABLE.unpack(header)
+        length = count * _QCOW2_ENTRY.size
+        table = os.pread(descriptor, length, start)
+    if len(table) < length:
+        raise ContainerTruncated("The L1 table of the qcow2 image goes on beyond the image's end.")
+    furthest = max((each & _QCOW2_PLACE for (each,) in _QCOW2_ENTRY.iter_unpack(table)), default=0)
+    if furthest and furthest + (1 << bits) > size:
+        raise ContainerTruncated("An L2 table of the qcow2 image goes on beyond the image's end.")
 
 
 def _stated_size(container: str, descriptor: int) -> int | None:
