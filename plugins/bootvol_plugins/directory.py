@@ -127,9 +127,9 @@ class DirectorySource:
         try:
             entries = self._entries()
             files = {
-                entry.name: entry.stat()
+                entry.name: status
                 for entry in os.scandir(self._directory)
-                if entry.is_file() and _is_shown(entry.name)
+                if _is_shown(entry.name) and (status := _status(entry)) is not None
             }
         except OSError as error:
             raise SourceFailed(f"Source {self.name} cannot be read: {error.strerror}") from error
@@ -305,9 +305,30 @@ def _validator(file: os.stat_result) -> str:
     return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
 
 
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the status of a file, by a link or not; None if the entry is no file.
+
+    A link that leads nowhere, and a file that was deleted just now, concern no other image.
+    """
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        if entry.is_symlink():
+            return None
+        raise
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
 def _is_shown(name: str) -> bool:
-    """Tell whether a file is an image; one whose name is no text cannot be asked for."""
-    return name != INDEX and not name.startswith(".") and name.isprintable()
+    """Tell whether a file is an image; one whose name is no text cannot be asked for.
+
+    Control characters and bytes that are no UTF-8 are no text; spaces and joiners of any script are
+    (Unicode Standard, section 4.5, "General Category").
+    """
+    is_text = not any(unicodedata.category(each) in ("Cc", "Cs") for each in name)
+    return is_text and name != INDEX and not name.startswith(".")
 
 
 def _read(descriptor: int, offset: int, target: memoryview) -> int:

@@ -85,6 +85,34 @@ async def test_the_form_decides_where_there_are_both(tmp_path: Path, threads: Th
         await source.find(CALLER, marks[2])
 
 
+@pytest.mark.parametrize("target", ["link", "x" * 300, "disk/x", "missing"])
+@ensureDeferred
+async def test_a_link_that_leads_nowhere_hides_no_other_image(
+    tmp_path: Path, threads: Threads, target: str
+) -> None:
+    (tmp_path / "disk").write_bytes(CONTENT)
+    (tmp_path / "link").symlink_to(target)
+    source = DirectorySource("images", tmp_path, threads)
+    assert [each.id for each in await source.images(CALLER)] == ["disk"]
+    assert (await source.find(CALLER, "disk")).size_bytes == len(CONTENT)
+    with pytest.raises(ImageNotFound):
+        await source.find(CALLER, "link")
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u200d"])
+@ensureDeferred
+async def test_names_with_spaces_and_joiners_of_any_script(
+    tmp_path: Path, threads: Threads, space: str
+) -> None:
+    name = f"a{space}b.img"
+    (tmp_path / name).write_bytes(CONTENT)
+    for hidden in (b"a\nb", b"a\x1bb", b"a\xffb"):
+        (tmp_path / os.fsdecode(hidden)).write_bytes(CONTENT)
+    source = DirectorySource("images", tmp_path, threads)
+    assert [each.id for each in await source.images(CALLER)] == [name]
+    assert (await source.find(CALLER, name)).id == name
+
+
 @ensureDeferred
 async def test_the_last_good_index_serves_for_an_hour(
     tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
