@@ -22,6 +22,7 @@ from bootvol.errors import (
 )
 from bootvol.imaging.compression import compression_of
 from bootvol.imaging.decompress import Unpacked, unpacked
+from bootvol.imaging.inspect import Inspection
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.testing.backends import noise
@@ -84,6 +85,17 @@ async def test_members_that_begin_where_pieces_end(
         packed += bytes((-len(packed) + beyond * step) % max(edge, step))
     stream, _ = await unpacked(Stream(packed), None, MOST, threads)
     assert await read_all(stream, 300_000) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x1f\x8b\xd8\x00", b"\x1f\x8b\x08\x40", b"BZh\x8e\xd0", b"BZh9"]
+)
+@ensureDeferred
+async def test_a_disk_that_begins_like_a_compressed_image(threads: Threads, start: bytes) -> None:
+    """The code of its boot sector may: the first bytes of some formats are only two or three."""
+    disk = start + noise(510 - len(start)) + b"\x55\xaa" + noise(100_000)
+    assert await contents(Stream(disk), threads) == disk
+    Inspection(None).begin(memoryview(disk))
 
 
 @packers

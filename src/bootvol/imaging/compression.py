@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import zlib
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -69,6 +70,8 @@ class Compression:
     :ivar name: what people call the format.
     :ivar make: returns a decoder of one member.
     :ivar magics: how a member may begin.
+    :ivar first: how the first member of an image begins; the short magics of some formats begin
+        raw disks too, by chance.
     :ivar padding: zeros may follow a member in multiples of so many bytes.
     :ivar passes_over: whether the format's own tool takes a file with foreign bytes behind its last
         member, with a warning.
@@ -77,6 +80,7 @@ class Compression:
     name: str
     make: Callable[[], Decoder]
     magics: tuple[bytes, ...]
+    first: re.Pattern[bytes] | None = None
     padding: int = 1
     passes_over: bool = False
 
@@ -92,10 +96,24 @@ class Compression:
 
 
 FORMATS: Final = (
-    # RFC 1952, section 2.3.1.  gzip(1): "trailing garbage ignored"; zeros pad tapes.
-    Compression("gzip", _Gzip, (b"\x1f\x8b",), passes_over=True),
-    # bzip2(1): "trailing garbage after EOF ignored".
-    Compression("bzip2", bz2.BZ2Decompressor, (b"BZh",), passes_over=True),
+    # RFC 1952, section 2.3.1: deflate is the only method, and the upper bits of the flags are zero.
+    # gzip(1): "trailing garbage ignored"; zeros pad tapes.
+    Compression(
+        "gzip",
+        _Gzip,
+        (b"\x1f\x8b",),
+        first=re.compile(rb"\x1f\x8b\x08[\0-\x1f]"),
+        passes_over=True,
+    ),
+    # The level, and how a block begins or the stream ends (bzip2's decompress.c).  bzip2(1):
+    # "trailing garbage after EOF ignored".
+    Compression(
+        "bzip2",
+        bz2.BZ2Decompressor,
+        (b"BZh",),
+        first=re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+        passes_over=True,
+    ),
     # The .xz File Format, 2.1.1.1 "Header Magic Bytes", 2.2 "Stream Padding".
     Compression(
         "xz",
@@ -127,5 +145,7 @@ HEAD: Final = 512
 
 def compression_of(head: bytes) -> Compression | None:
     """Return the format that an image is compressed in, by its first bytes; None if in none."""
-    found = next((each for each in FORMATS if head.startswith(each.magics)), None)
-    return TAR if found is None and is_tar(head) else found
+    for each in FORMATS:
+        if head.startswith(each.magics) and (each.first is None or each.first.match(head)):
+            return each
+    return TAR if is_tar(head) else None

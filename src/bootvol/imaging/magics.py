@@ -20,10 +20,10 @@ _BLOCK: Final = 512
 #: Archives, compressed files, and disks in formats that are not read: what begins so, by offset.
 _UNREAD: Final[Mapping[tuple[int, bytes], str]] = {
     # Compressed files.
-    (0, b"\x1f\x8b"): "gzip",  # RFC 1952; compressed twice, as the next three
-    (0, b"\xfd7zXZ\0"): "xz",  # The .xz File Format
-    (0, b"\x28\xb5\x2f\xfd"): "zstd",  # RFC 8878
-    (0, b"BZh"): "bzip2",  # F compress
+    (0, b"\x1f\x8b"): "gzip (compressed twice, or damaged)",  # RFC 1952
+    (0, b"\xfd7zXZ\0"): "xz (compressed twice)",  # The .xz File Format
+    (0, b"\x28\xb5\x2f\xfd"): "zstd (compressed twice)",  # RFC 8878
+    (0, b"BZh"): "bzip2 (compressed twice, or damaged)",  # F compress
     (0, b"\x04\x22\x4d\x18"): "lz4",  # LZ4 Frame Format Description
     (0, b"\x02\x21\x4c\x18"): "lz4 (legacy)",  # LZ4 Frame Format Description
     (0, b"LZIP"): "lzip",  # Internet-Draft draft-diaz-lzip
