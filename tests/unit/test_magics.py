@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import subprocess
@@ -47,6 +49,15 @@ def test_what_begins_so_is_refused_by_name(
         # So few bytes may be those of a disk, by chance.
         head[510:512] = b"\x55\xaa"
         Inspection(None).begin(memoryview(head))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_a_compressed_image_with_a_signature_by_chance(pack: Callable[[bytes], bytes]) -> None:
+    """Where a volume shares the image's blocks, nothing else tells that the image is compressed."""
+    packed = bytearray(pack(noise(HEAD)))
+    packed[510:512] = b"\x55\xaa"
+    with pytest.raises(UnsupportedFormat):
+        Inspection(None).begin(memoryview(packed))
 
 
 def _tar(layout: int) -> bytes:

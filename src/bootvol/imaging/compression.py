@@ -17,7 +17,7 @@ import attrs
 from backports import zstd
 
 from bootvol.imaging.archive import Tar
-from bootvol.imaging.magics import is_tar
+from bootvol.imaging.magics import BZIP2, GZIP, is_tar
 
 #: The most memory that a member may demand of its reader, in bytes: the tools' highest levels need
 #: half of it, hostile images ask for gigabytes.
@@ -96,22 +96,20 @@ class Compression:
 
 
 FORMATS: Final = (
-    # RFC 1952, section 2.3.1: deflate is the only method, and the upper bits of the flags are zero.
-    # gzip(1): "trailing garbage ignored"; zeros pad tapes.
+    # RFC 1952, section 2.3.1.  gzip(1): "trailing garbage ignored"; zeros pad tapes.
     Compression(
         "gzip",
         _Gzip,
         (b"\x1f\x8b",),
-        first=re.compile(rb"\x1f\x8b\x08[\0-\x1f]"),
+        first=GZIP,
         passes_over=True,
     ),
-    # The level, and how a block begins or the stream ends (bzip2's decompress.c).  bzip2(1):
-    # "trailing garbage after EOF ignored".
+    # bzip2(1): "trailing garbage after EOF ignored".
     Compression(
         "bzip2",
         bz2.BZ2Decompressor,
         (b"BZh",),
-        first=re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+        first=BZIP2,
         passes_over=True,
     ),
     # The .xz File Format, 2.1.1.1 "Header Magic Bytes", 2.2 "Stream Padding".

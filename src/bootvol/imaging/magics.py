@@ -6,6 +6,7 @@ Sources: F is the database of file(1) (``magic/Magdir`` in its source), B is lib
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,6 +17,12 @@ LOOK: Final = 68 * 1024
 #: A shorter signature may be a disk's by chance; such a one is believed where nothing tells a disk.
 _CERTAIN: Final = 4
 _BLOCK: Final = 512
+
+#: How an image begins that gzip or bzip2 wrote.  Raw disks may begin like their short magics, but
+#: not so far.  RFC 1952, section 2.3.1: deflate is the only method, and the upper bits of the flags
+#: are zero.  bzip2's decompress.c: the level, and how a block begins or the stream ends.
+GZIP: Final = re.compile(rb"\x1f\x8b\x08[\0-\x1f]")
+BZIP2: Final = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 
 #: Archives, compressed files, and disks in formats that are not read: what begins so, by offset.
 _UNREAD: Final[Mapping[tuple[int, bytes], str]] = {
@@ -182,7 +189,10 @@ def refusal(head: bytes) -> ImportFailed | None:
     for table in (_UNREAD, _OTHERS):
         for (offset, magic), name in table.items():
             if head.startswith(magic, offset) and (
-                len(magic) >= _CERTAIN or not tells_a_disk(head)
+                len(magic) >= _CERTAIN
+                or GZIP.match(head)
+                or BZIP2.match(head)
+                or not tells_a_disk(head)
             ):
                 return _refused(name, read=table is not _UNREAD)
     if is_tar(head):
