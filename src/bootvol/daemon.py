@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -15,14 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
-from uuid import uuid4
 
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from bootvol import descriptors, plugins
+from bootvol import descriptors, locks, plugins
 from bootvol.api.channels import ApiSite
 from bootvol.api.embedded.identity import dialects
 from bootvol.api.embedded.images import ImageApi
@@ -32,7 +30,7 @@ from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.api.tls import ModernTls
-from bootvol.errors import BootvolError, ConfigurationError
+from bootvol.errors import BootvolError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.buffers import Memory
@@ -101,7 +99,7 @@ class Daemon(Service):
         self._connections, short = descriptors.connections(config)
         if short is not None:
             self._warnings = [*warnings, short]
-        lock, self._worker_id = _take_directory(config.state.directory)
+        lock, self._worker_id = locks.take_directory(config.state.directory)
         self._locks = [lock]
         self._threads = self._pool("data")
         self._database = Database(config.database, reactor)
@@ -121,7 +119,7 @@ class Daemon(Service):
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
-            self._locks.append(_take_database(Path(self._config.database.database or "")))
+            self._locks.append(locks.take_database(Path(self._config.database.database or "")))
             self._database.upgrade()
         else:
             self._database.check()
@@ -151,7 +149,7 @@ class Daemon(Service):
         )
         worker = Worker(concurrency, tools)
         database = self._database
-        self._sweeper = Sweeper(database, backends, self._reactor, time.time)
+        self._sweeper = Sweeper(database, backends, self._reactor, claims.shared_time)
         self._stores = Stores(database, backends, self._reactor, worker.wake)
         self._stores.recall()
         self._skew = SkewWatch(database, self._reactor, time.time)
@@ -165,7 +163,17 @@ class Daemon(Service):
             volumes,
             Snapshots(database, backends, quotas, worker, _now),
             Attachments(database, hypervisor is not None, worker),
-            Servers(database, volumes, self._worker_id, hypervisor, flavors, quotas, worker, _now),
+            Servers(
+                database,
+                volumes,
+                self._worker_id,
+                hypervisor,
+                flavors,
+                quotas,
+                worker,
+                self._reactor,
+                _now,
+            ),
             images,
             tools.goldens,
             types,
@@ -331,68 +339,3 @@ class Daemon(Service):
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _take_directory(directory: Path) -> tuple[int, str]:
-    """Lock the state directory for this process; return the lock and the id that it holds.
-
-    The id stays, so that a daemon that was killed knows its own claims when it starts again, and
-    need not wait for them to run out.
-
-    Beside the id stands the number of the very file: in a copy of the directory that is another
-    one, and two daemons of one id would take each other's claims for their own.
-
-    :raises ConfigurationError: another daemon has it, it is a copy, or it cannot be written.
-    """
-    path = directory / "daemon.lock"
-    lock = _lock(
-        "state.directory",
-        path,
-        f"another daemon is using {directory}. Stop it, or give each its own.",
-    )
-    worker_id, _, number = os.read(lock, 128).decode("ascii", "replace").partition(" ")
-    here = str(os.fstat(lock).st_ino)
-    if number not in ("", here):
-        os.close(lock)
-        raise ConfigurationError(
-            f"state.directory: {directory} is a copy of another daemon's, which may still run."
-            f" Delete {path} to have a daemon of its own. If the directory was moved here for good:"
-            f" write only {worker_id} to that file."
-        )
-    if not number:
-        worker_id = worker_id or f"worker-{uuid4()}"
-        os.pwrite(lock, f"{worker_id} {here}".encode("ascii"), 0)
-    return lock, worker_id
-
-
-def _take_database(file: Path) -> int:
-    """Lock SQLite's file for this process: it holds what may be shown without being read again.
-
-    :raises ConfigurationError: another daemon has it, or a file beside it cannot be written.
-    """
-    real = file.resolve()
-    return _lock(
-        "state.url",
-        real.with_name(f"{real.name}.lock"),
-        f"another daemon is using {file}. Stop it, or let both use PostgreSQL.",
-    )
-
-
-def _lock(key: str, path: Path, taken: str) -> int:
-    """Lock a file, which is made if need be; the system lets go of it however the process ends.
-
-    :param key: of the configuration, that the path is of.
-    :param taken: what to say if it is locked.
-    :raises ConfigurationError: another process has it, or it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"{key}: {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ConfigurationError(f"{key}: {taken}") from None
-    return lock

@@ -15,7 +15,7 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
 from bootvol import tables
 from bootvol.errors import (
@@ -23,6 +23,7 @@ from bootvol.errors import (
     BadMapping,
     ExportFailed,
     HypervisorFailed,
+    HypervisorSilent,
     QuotaExceeded,
     ServerBusy,
     ServerNotFound,
@@ -31,6 +32,7 @@ from bootvol.errors import (
 from bootvol.exports.exports import Exports
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Caller, Connection, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
+from bootvol.service import questions
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
 from bootvol.service.quotas import Quota, Quotas
@@ -43,8 +45,8 @@ from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import states
 from bootvol.store.database import Database
-from bootvol.testing.machines import MemoryHypervisor
-from bootvol.threads import Threads
+from bootvol.testing.machines import READY, MemoryHypervisor
+from bootvol.threads import Shared, Threads
 from bootvol_plugins.file import FileBackend
 from tests.unit.test_worker import NoGoldens
 
@@ -81,6 +83,7 @@ class World:
         self.database.upgrade()
         self.database.start()
         self.hypervisor: Any = MemoryHypervisor("h", loop)
+        self.clock = Clock()
         self.threads = Threads(loop, "test", 4)
         self.threads.start()
         # Sockets have short names.
@@ -126,6 +129,7 @@ class World:
             [Flavor("1", "tiny", 64, 1)],
             self.quotas,
             self.worker,
+            self.clock,
             now,
         )
         self.worker.startService()
@@ -600,3 +604,63 @@ async def test_servers_have_a_quota(world: World) -> None:
     await world.servers.delete(ANN, str(server.id))
     await world.gone(server.id)
     await world.boot(volume)
+
+
+class Hanging(MemoryHypervisor):
+    """It answers no question until it is told to.
+
+    :ivar asked: how many questions it has.
+    :ivar answering: ends when it is told to.
+    """
+
+    asked = 0
+
+    def __init__(self, servers: dict[str, Any]) -> None:
+        super().__init__("h", loop, servers)
+        self.answering: Shared[None] = Shared()
+
+    async def running(self) -> Any:
+        """See bootvol.interfaces.IHypervisor."""
+        self.asked += 1
+        await self.answering.wait()
+        return await super().running()
+
+    async def console(self, server: str, length: int) -> bytes:
+        """See bootvol.interfaces.IHypervisor."""
+        self.asked += 1
+        await self.answering.wait()
+        return await super().console(server, length)
+
+
+@ensureDeferred
+async def test_nobody_waits_for_ever_for_a_hypervisor(world: World) -> None:
+    server, _ = await world.started()
+    await world.worker.stopService()
+    world.hypervisor = hanging = Hanging(world.hypervisor.servers)
+    world.restart()
+
+    def questions_of_callers() -> list[Any]:
+        return [
+            world.servers.listed(ANN),
+            world.servers.get(ANN, server.uuid),
+            world.servers.power(ANN, server.uuid, Event.STOP),
+            world.servers.console(ANN, server.uuid, None),
+        ]
+
+    asked = [Deferred.fromCoroutine(each) for each in questions_of_callers()]
+    while hanging.asked < len(asked):
+        await deferLater(loop, 0.01, lambda: None)
+    assert not any(each.called for each in asked)
+    world.clock.advance(questions.PATIENCE)
+    for each in asked:
+        with pytest.raises(HypervisorSilent):
+            await each
+    # While it hangs, it is asked nothing of that again.
+    for question in questions_of_callers():
+        with pytest.raises(HypervisorSilent):
+            await question
+    assert hanging.asked == len(asked)
+    hanging.answering.finish(None)
+    await deferLater(loop, 0.01, lambda: None)
+    assert [found.id for found, _ in await world.servers.listed(ANN)] == [server.id]
+    assert await world.servers.console(ANN, server.uuid, None) == READY.decode()

@@ -286,6 +286,14 @@ class HypervisorFailed(BootvolError):
     default_message = "The hypervisor failed."
 
 
+class HypervisorSilent(HypervisorFailed):
+    """The hypervisor does not answer in time."""
+
+    code = "hypervisor-silent"
+    remedy = "Try again later; if it goes on, ask the operator to look at the hypervisor."
+    default_message = "The hypervisor does not answer."
+
+
 class ExportFailed(BootvolError):
     """A volume cannot be served to where its server runs."""
 

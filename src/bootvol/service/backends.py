@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import BackendGone, BackendSilent, ErrorReport
 from bootvol.interfaces import IBlockBackend, IGuardedBackend
 from bootvol.model import Connection, Volume
-from bootvol.threads import StillRunning, at_most
-
-#: Seconds that a backend may take to tell where a volume lies.
-_PATIENCE: Final = 10.0
+from bootvol.service.questions import Questions
+from bootvol.threads import StillRunning
 
 
 class Backends:
@@ -26,7 +22,7 @@ class Backends:
     """
 
     def __init__(self, backends: Sequence[IBlockBackend], clock: IReactorTime) -> None:
-        self._clock = clock
+        self._questions = Questions(clock)
         self._backends = {backend.name: backend for backend in backends}
         self.default = backends[0]
         self.unknown: set[str] = set()
@@ -74,8 +70,8 @@ class Backends:
         :raises BackendSilent: its backend does not answer in time.
         :raises bootvol.errors.BackendFailed: the volume is not there.
         """
-        asked = Deferred.fromCoroutine(self.named(volume.backend).connection(volume.name))
+        backend = self.named(volume.backend)
         try:
-            return await at_most(self._clock, _PATIENCE, asked)
+            return await self._questions.ask(volume.name, lambda: backend.connection(volume.name))
         except StillRunning:
             raise BackendSilent(volume.backend) from None

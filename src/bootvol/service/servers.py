@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import attrs
 from sqlalchemy import Connection as Db
+from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import (
     BadMapping,
@@ -40,6 +41,7 @@ from bootvol.model import (
     Server,
     Volume,
 )
+from bootvol.service.questions import Hypervisors
 from bootvol.service.quotas import Quotas
 from bootvol.service.volumes import Prepared, Volumes, Work
 from bootvol.store import attachments as attachment_rows
@@ -61,6 +63,7 @@ class Servers:
     :param daemon: the one whose servers the hypervisor runs.
     :param hypervisor: what runs them; None where nothing does.
     :param flavors: how large they may be, by id.
+    :param clock: the reactor.
     :param now: the time, as an aware UTC datetime.
     :ivar zone: the availability zone of all of them.
     :ivar configures: whether guests get config drives, with key pairs and user data.
@@ -75,6 +78,7 @@ class Servers:
         flavors: Sequence[Flavor],
         quotas: Quotas,
         work: Work,
+        clock: IReactorTime,
         now: Callable[[], datetime],
     ) -> None:
         self.flavors: Mapping[str, Flavor] = {each.id: each for each in flavors}
@@ -86,6 +90,7 @@ class Servers:
         self._hypervisor = hypervisor
         self._quotas = quotas
         self._work = work
+        self._asked = Hypervisors(clock)
         self._now = now
 
     async def create(self, caller: Caller, wanted: NewServer) -> Server:
@@ -189,11 +194,12 @@ class Servers:
         """List the tenant's servers, the newest first, each with whether it runs.
 
         :raises NoHypervisor: bootvol runs no servers.
+        :raises HypervisorFailed: which servers run cannot be told.
         """
         hypervisor = self._runs_servers()
         found = await self._database.read(server_rows.listed, caller.tenant)
         # Asked last: one that comes up meanwhile is not taken for turned off.
-        running = frozenset(await hypervisor.running())
+        running = await self._asked.running(hypervisor)
         return [(server, self._runs(server, running)) for server in found]
 
     async def get(self, caller: Caller, server_id: str) -> tuple[Server, bool]:
@@ -201,10 +207,11 @@ class Servers:
 
         :raises NoHypervisor: bootvol runs no servers.
         :raises ServerNotFound: there is none, or it is another tenant's.
+        :raises HypervisorFailed: which servers run cannot be told.
         """
         hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
-        return server, self._runs(server, await hypervisor.running())
+        return server, self._runs(server, await self._asked.running(hypervisor))
 
     async def delete(self, caller: Caller, server_id: str) -> None:
         """Let a server be terminated; its volumes stay unless they were to go with it.
@@ -284,7 +291,7 @@ class Servers:
         hypervisor = self._runs_servers()
         if not IPoweringHypervisor.providedBy(hypervisor):
             raise NoHypervisor("This service's hypervisor turns no servers off or on.")
-        running = await hypervisor.running()
+        running = await self._asked.running(hypervisor)
 
         def write(db: Db) -> None:
             server = server_rows.get(db, caller.tenant, server_id, lock=True)
@@ -312,7 +319,7 @@ class Servers:
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
         if self._is_elsewhere(server):
             raise HypervisorFailed("Another daemon runs the server, and has its console.")
-        written = await hypervisor.console(server.name, LONGEST_CONSOLE)
+        written = await self._asked.console(hypervisor, server.name, LONGEST_CONSOLE)
         lines = written.decode("utf-8", "replace").splitlines(keepends=True)
         return "".join(lines[-length:] if length else lines)
 

@@ -1,0 +1,84 @@
+"""Questions to plugins on behalf of callers, who wait for an answer: but not for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Coroutine, Hashable
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from bootvol.errors import HypervisorSilent
+from bootvol.interfaces import IHypervisor
+from bootvol.threads import StillRunning, at_most
+
+#: Seconds that a plugin may take for an answer.
+PATIENCE: Final = 10.0
+
+T = TypeVar("T")
+
+
+class Questions:
+    """Asks a plugin, and waits no longer than :data:`PATIENCE`.
+
+    A question that was not answered in time is not put again until its answer has come.  Each
+    would keep one more thread, or one more place in line for a thread, for as long as the plugin
+    hangs.
+
+    :param clock: the reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._unanswered: set[Hashable] = set()
+
+    async def ask(self, topic: Hashable, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the plugin's answer.
+
+        :param topic: equal for equal questions.
+        :raises StillRunning: the plugin does not answer in time, or has not answered the same
+            question yet that somebody put earlier.
+        """
+        if topic in self._unanswered:
+            raise StillRunning
+        asked = Deferred.fromCoroutine(question())
+        try:
+            return await at_most(self._clock, PATIENCE, asked)
+        except StillRunning:
+            self._unanswered.add(topic)
+            asked.addBoth(lambda _: self._unanswered.discard(topic))
+            raise
+
+
+class Hypervisors:
+    """What callers may ask of a hypervisor.
+
+    :param clock: the reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._questions = Questions(clock)
+
+    async def running(self, hypervisor: IHypervisor) -> Collection[str]:
+        """Return the names of the servers that run.
+
+        :raises HypervisorSilent: the hypervisor does not answer in time.
+        :raises bootvol.errors.HypervisorFailed: it cannot be told.
+        """
+        try:
+            return frozenset(await self._questions.ask(None, hypervisor.running))
+        except StillRunning:
+            raise HypervisorSilent from None
+
+    async def console(self, hypervisor: IHypervisor, server: str, length: int) -> bytes:
+        """Return the last bytes of what a server has written to its serial console.
+
+        :param server: its name.
+        :param length: at most so many bytes.
+        :raises HypervisorSilent: the hypervisor does not answer in time.
+        :raises bootvol.errors.HypervisorFailed: the console cannot be read.
+        """
+        try:
+            return await self._questions.ask(server, lambda: hypervisor.console(server, length))
+        except StillRunning:
+            raise HypervisorSilent from None
