@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from bootvol.service.sweeping import LOOK, PATIENCE, PAUSE, Sweeper
 from bootvol.store import claims, goldens, imports, schema, snapshots, states, strays, volumes
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
-from tests.unit.conftest import ENDED
+from tests.unit.conftest import ENDED, on_server
 from tests.unit.test_worker import Bench, loop
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -298,7 +299,7 @@ async def test_strays_are_swept(bench: Bench) -> None:
         await bench.database.write(_leave, name, None if name == "two" else "gone")
     await bench.spare.allocate("one", MIB)
     await bench.add()
-    sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda: now)
+    sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda _: now)
     sweeper.startService()
     await bench.until(lambda: list(bench.backend.volumes) == ["v"])
     assert list(bench.spare.volumes) == ["one"]
@@ -320,6 +321,36 @@ async def test_strays_are_swept(bench: Bench) -> None:
 
 
 @ensureDeferred
+async def test_a_machines_clock_that_is_set_makes_no_stray_old(
+    tmp_path: Path, new_postgresql: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, on_server(new_postgresql()))
+    await bench.backend.allocate("young", MIB)
+    await bench.database.write(_leave, "young", "gone")
+    ahead = [0.0]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
+    delete = bench.backend.delete
+
+    async def delayed(volume: str) -> None:
+        # The clock is set between the two looks at the clock.
+        ahead[0] += 2 * PATIENCE
+        await delete(volume)
+
+    bench.backend.delete = delayed  # type: ignore[method-assign]
+    backends = Backends([bench.backend], loop)
+    sweeper = Sweeper(bench.database, backends, bench.clock, claims.shared_time)
+    sweeper.startService()
+    await bench.until(lambda: bench.backend.volumes == {})
+    await bench.until(lambda: not sweeper._sweeping)
+    await sweeper.stopService()
+    # Its daemon may make it anew.
+    assert await bench.database.read(left) == [("young", "gone")]
+    await bench.worker.stopService()
+    bench.database.stop()
+
+
+@ensureDeferred
 async def test_a_stray_that_is_in_use_keeps_no_other(bench: Bench) -> None:
     delete = bench.backend.delete
 
@@ -332,7 +363,7 @@ async def test_a_stray_that_is_in_use_keeps_no_other(bench: Bench) -> None:
     for name in ("open", "other"):
         await bench.backend.allocate(name, MIB)
         await bench.database.write(_leave, name, None)
-    sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda: 0.0)
+    sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda _: 0.0)
     sweeper.startService()
     await bench.until(lambda: list(bench.backend.volumes) == ["open"])
     await bench.until(lambda: not sweeper._sweeping)
@@ -350,7 +381,7 @@ async def test_a_backend_that_hangs_hinders_no_other_and_no_end(bench: Bench) ->
         await backend.allocate("stray", MIB)
         await bench.database.write(_leave, "stray", None, backend.name)
     backends = Backends([bench.backend, bench.spare], loop)
-    sweeper = Sweeper(bench.database, backends, bench.clock, lambda: 0.0)
+    sweeper = Sweeper(bench.database, backends, bench.clock, lambda _: 0.0)
     sweeper.startService()
     await bench.until(lambda: bench.spare.volumes == {})
     await sweeper.stopService()

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import Connection as Db
-from sqlalchemy import select
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -18,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from bootvol.errors import DatabaseUnavailable
-from bootvol.store.claims import LeaseClock
+from bootvol.store.claims import shared_time
 from bootvol.store.database import Database
 
 #: Seconds between two looks.
@@ -59,7 +57,7 @@ class SkewWatch(Service):
         """Compare the clocks; tell the log when they begin to differ, and when they do no more."""
         before = self._now()
         try:
-            theirs = await self._database.read(_server_time)
+            theirs = await self._database.read(shared_time)
         except DatabaseUnavailable:
             return
         # Where within this the database looked at its clock nobody knows.
@@ -76,7 +74,3 @@ class SkewWatch(Service):
         elif self._differs:
             self._log.info("the clock of this machine and the database's agree again")
         self._differs = differs
-
-
-def _server_time(db: Db) -> float:
-    return db.execute(select(LeaseClock())).scalar_one()

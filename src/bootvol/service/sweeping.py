@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from sqlalchemy import Connection as Db
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
@@ -33,7 +34,8 @@ class Sweeper(Service):
     """Deletes strays now and then, those of each backend apart from all others.
 
     :param clock: for the time between two looks.
-    :param now: returns seconds since 1970.
+    :param now: returns seconds since 1970, in a transaction, by a clock that all daemons share.  By
+        that of one machine, which may be set, a stray would be old as soon as it is found.
     """
 
     _log = Logger()
@@ -43,7 +45,7 @@ class Sweeper(Service):
         database: Database,
         backends: Backends,
         clock: IReactorTime,
-        now: Callable[[], float],
+        now: Callable[[Db], float],
     ) -> None:
         self._database = database
         self._backends = backends
@@ -80,7 +82,7 @@ class Sweeper(Service):
 
     async def _sweep(self, backend: str) -> None:
         try:
-            found = await self._database.write_unseen(strays.due, [backend], self._now(), PAUSE)
+            found = await self._database.write_unseen(self._due, backend)
             await self._delete(found)
         except (CancelledError, DatabaseUnavailable):
             pass
@@ -88,6 +90,12 @@ class Sweeper(Service):
             self._log.failure("strays of backend {name} are not deleted", name=backend)
         finally:
             self._sweeping.pop(backend, None)
+
+    def _due(self, db: Db, backend: str) -> Sequence[strays.Stray]:
+        return strays.due(db, [backend], self._now(db), PAUSE)
+
+    def _deleted(self, db: Db, stray: strays.Stray) -> None:
+        strays.deleted(db, stray.id, self._now(db) - PATIENCE)
 
     async def _delete(self, found: Sequence[strays.Stray]) -> None:
         for stray in found:
@@ -103,5 +111,4 @@ class Sweeper(Service):
                     error=error,
                 )
             else:
-                before = self._now() - PATIENCE
-                await self._database.write_unseen(strays.deleted, stray.id, before)
+                await self._database.write_unseen(self._deleted, stray)

@@ -7,6 +7,7 @@ lies under it: an import and a delete can never run at once, not even on two mac
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -56,6 +57,16 @@ def _on_postgresql(*_: Any, **__: Any) -> str:
 @compiles(LeaseClock, "sqlite")
 def _on_sqlite(*_: Any, **__: Any) -> str:
     return "0.0"
+
+
+def shared_time(connection: Connection) -> float:
+    """Return the seconds since 1970, by a clock that all daemons share.
+
+    That is the database server's.  With SQLite one daemon is alone, and the clock is the machine's.
+    """
+    if connection.dialect.name == "sqlite":
+        return time.time()
+    return connection.execute(select(LeaseClock())).scalar_one()
 
 
 @attrs.frozen
