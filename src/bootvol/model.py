@@ -130,6 +130,7 @@ class Volume:
     :ivar error: why the status is ``error``, or why the last attaching or detaching failed.
     :ivar uuid: another id, by which later versions of the API know the volume.
     :ivar snapshot_uuid: the uuid of the snapshot it was made from.
+    :ivar request_id: the id of the request that asked for the volume; empty if unknown.
     """
 
     id: int
@@ -151,6 +152,7 @@ class Volume:
     error: ErrorReport | None = None
     uuid: str = attrs.field(factory=new_uuid)
     snapshot_uuid: str | None = None
+    request_id: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -166,6 +168,7 @@ class Snapshot:
     :ivar volume_id: the volume it was made of, which may be gone by now.
     :ivar uuid: another id, by which later versions of the API know the snapshot.
     :ivar volume_uuid: the uuid of the volume.
+    :ivar request_id: the id of the request that asked for the snapshot; empty if unknown.
     """
 
     id: int
@@ -182,6 +185,7 @@ class Snapshot:
     error: ErrorReport | None = None
     uuid: str = attrs.field(factory=new_uuid)
     volume_uuid: str = ""
+    request_id: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -213,6 +217,7 @@ class Server:
     :ivar user_data: what its guest is given, in base64.
     :ivar config_drive: whether the guest finds these, and more, on a config drive.
     :ivar volumes: the id and uuid of each of its volumes, where it was read from the database.
+    :ivar request_id: the id of the request that asked for the server; empty if unknown.
     """
 
     id: int
@@ -234,6 +239,7 @@ class Server:
     user_data: str | None = None
     config_drive: bool = False
     volumes: tuple[tuple[int, str], ...] = ()
+    request_id: str = ""
 
 
 @attrs.frozen

@@ -56,6 +56,10 @@ class BuildServer(_Hosting):
     #: Whether it is known that nothing of the server runs, after a failure.
     _ended = False
 
+    def __init__(self, server: Server, tools: Tools) -> None:
+        super().__init__(server, tools)
+        self.request_id = server.request_id
+
     async def work(self, claim: Held) -> Event:
         """Serve the volumes, and start it."""
         found = await claim.note(_begin, self.id, self.tools.daemon)

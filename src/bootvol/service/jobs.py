@@ -20,7 +20,7 @@ from bootvol.errors import (
 )
 from bootvol.lifecycle import Event
 from bootvol.service.held import Unwanted
-from bootvol.service.tasks import Task
+from bootvol.service.tasks import Task, whose
 from bootvol.shortage import short_of
 from bootvol.store import claims
 from bootvol.store.claims import LEASE
@@ -185,14 +185,18 @@ class Job:
             self._refused = error
         if isinstance(error, BootvolError):
             self._log.warn(
-                "{task} (tenant {tenant}) failed: {code}: {error}",
+                "{task} ({whose}) failed: {code}: {error}",
                 task=self,
-                tenant=self.task.tenant,
+                whose=whose(self.task.tenant, self.task.request_id),
                 code=error.code,
                 error=error.message,
             )
         else:
-            self._log.failure("{task} (tenant {tenant}) failed", task=self, tenant=self.task.tenant)
+            self._log.failure(
+                "{task} ({whose}) failed",
+                task=self,
+                whose=whose(self.task.tenant, self.task.request_id),
+            )
         # Whose claim has run out must not touch what another is making by now.
         await self.keep()
         event = Event.FAIL

@@ -7,11 +7,12 @@ section 5.7).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection as Db
+from twisted.logger import Logger
 
 from bootvol.errors import BackendFailed, ErrorReport, ImportFailed, NoSpace
 from bootvol.interfaces import IBlockBackend
@@ -21,7 +22,7 @@ from bootvol.service.duplicates import Origin, duplicate
 from bootvol.service.held import Held
 from bootvol.service.places import OnBackend
 from bootvol.service.progress import Progress
-from bootvol.service.tasks import Task, Tools
+from bootvol.service.tasks import Task, Tools, whose
 from bootvol.store import imports as import_rows
 from bootvol.store import line, states, strays
 from bootvol.store import snapshots as snapshot_rows
@@ -71,6 +72,7 @@ class Making(_OnBackend):
 
     def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
         super().__init__(subject, tools)
+        self.request_id = subject.request_id
         self._progress = Progress(tools.clock.seconds())
 
     def mark(self) -> object:
@@ -143,6 +145,7 @@ class MakeBlank(Making):
 class MakeFromImage(Making):
     """Makes a bootable volume: an import."""
 
+    _log = Logger()
     kind = Kind.VOLUME
 
     def __init__(self, volume: Volume, source: str, tools: Tools) -> None:
@@ -150,6 +153,8 @@ class MakeFromImage(Making):
         self._volume = volume
         self._source = source
         self._failed_for_all = False
+        #: Id, tenant and request of each volume that was to hold the same image, and failed too.
+        self._failed_too: Sequence[tuple[int, str, str]] = ()
 
     @property
     def source(self) -> str | None:
@@ -172,6 +177,7 @@ class MakeFromImage(Making):
         # Were each of them to find out by itself, a bad image would be fetched as often.
         waiting = line.followers(db, self.id) if self._failed_for_all else ()
         super().settle(db, event, error)
+        self._failed_too = volume_rows.askers(db, waiting)
         for number in waiting:
             states.happen(db, Kind.VOLUME, number, Event.FAIL, error)
             import_rows.record(db, number, phase=Phase.FAILED)
@@ -199,6 +205,13 @@ class MakeFromImage(Making):
 
     async def after(self) -> None:
         """Remove what other imports waited for, if it is of no use any more."""
+        for number, tenant, request_id in self._failed_too:
+            self._log.warn(
+                "volume {id} ({whose}) failed as volume {first} did",
+                id=number,
+                whose=whose(tenant, request_id),
+                first=self.id,
+            )
         await self.tools.goldens.tidy(self._backend)
 
 

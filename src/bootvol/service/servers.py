@@ -162,6 +162,7 @@ class Servers:
             key=_public_key(db, caller, wanted.key_name),
             user_data=wanted.user_data,
             config_drive=self.configures,
+            request_id=caller.request_id,
         )
         server = server_rows.add(db, server)
         volumes = []

@@ -76,6 +76,7 @@ class Snapshots:
             backend=volume.backend,
             display_name=wanted.display_name,
             display_description=wanted.display_description,
+            request_id=caller.request_id,
         )
         return snapshot_rows.add(db, snapshot)
 

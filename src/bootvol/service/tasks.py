@@ -55,10 +55,12 @@ class Task:
     :ivar id: its id.
     :ivar tenant: whose it is.
     :ivar statuses: those in which this is what is wanted of it; the claim ends with any other.
+    :ivar request_id: the id of the request that asked for this; empty where no row has that.
     """
 
     kind: Kind
     statuses: Collection[Status]
+    request_id = ""
 
     def __init__(self, number: int, tools: Tools, tenant: str) -> None:
         self.id = number
@@ -115,3 +117,8 @@ class Task:
 
     async def after(self) -> None:
         """Look after what others may have been waiting for; it has been settled already."""
+
+
+def whose(tenant: str, request_id: str) -> str:
+    """Return a tenant, and the request that asked where that is known, for the log."""
+    return f"tenant {tenant}, asked for by {request_id}" if request_id else f"tenant {tenant}"

@@ -160,6 +160,7 @@ class Volumes:
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             metadata=wanted.metadata,
+            request_id=caller.request_id,
         )
         added = volume_rows.add(db, volume)
         if image is not None:

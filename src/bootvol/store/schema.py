@@ -91,7 +91,7 @@ def clean(value: Any) -> Any:
 
 
 #: The newest of the migrations, after which the tables are as they are here.
-REVISION: Final = "0010"
+REVISION: Final = "0011"
 
 METADATA = MetaData(
     naming_convention={
@@ -114,6 +114,8 @@ def _life() -> list[Column[Any]]:
         # Who works on it, and until when (seconds since 1970) it may be trusted to.
         Column("worker", CleanString(64)),
         Column("lease_until", Float),
+        # The request that asked for it, for the log.
+        Column("request_id", CleanString(64)),
     ]
 
 

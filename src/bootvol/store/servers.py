@@ -120,4 +120,5 @@ def of_row(row: Row[Any]) -> Server:
         key=PublicKey(row.key_name, row.public_key) if row.key_name is not None else None,
         user_data=row.user_data,
         config_drive=bool(row.config_drive),
+        request_id=row.request_id or "",
     )

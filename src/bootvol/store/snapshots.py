@@ -66,4 +66,5 @@ def of_row(row: Row[Any]) -> Snapshot:
         error=error_of(row),
         uuid=row.uuid,
         volume_uuid=row.volume_uuid,
+        request_id=row.request_id or "",
     )

@@ -56,6 +56,13 @@ def listed(
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
 
 
+def askers(connection: Connection, numbers: Sequence[int]) -> Sequence[tuple[int, str, str]]:
+    """Return id, tenant and request of each of some volumes, for the log."""
+    query = select(volumes.c.id, volumes.c.tenant, volumes.c.request_id)
+    found = connection.execute(query.where(volumes.c.id.in_(numbers)).order_by(volumes.c.id))
+    return [(row.id, row.tenant, row.request_id or "") for row in found]
+
+
 def usage(connection: Connection, tenant: str) -> Usage:
     """Count what a tenant has, whatever its status, so that it can be held against the quota.
 
@@ -112,6 +119,7 @@ def of_row(row: Row[Any]) -> Volume:
         error=error_of(row),
         uuid=row.uuid,
         snapshot_uuid=row.snapshot_uuid,
+        request_id=row.request_id or "",
     )
 
 
