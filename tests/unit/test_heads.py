@@ -14,6 +14,7 @@ from bootvol_plugins.http.heads import (
     HeadTooLong,
     as_parsed,
     end_of,
+    has_chunks,
     is_interim,
 )
 
@@ -53,6 +54,11 @@ def test_heads_too_long(head: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nETag : a\r\n\r\n", [b"HTTP/1.1 200 OK", b"ETag: a"]),
         (b"HTTP/1.1 200 OK\r\nA:\r\n b\r\n\tc\r\n\r\n", [b"HTTP/1.1 200 OK", b"A: b c"]),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\n\r\n", [b"HTTP/1.1 200 OK"]),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n", [b"HTTP/1.1 200 OK"]),
+        (
+            b"HTTP/1.1   200  OK\r\nTransfer-Encoding: identity,, Chunked\r\n\r\n",
+            [b"HTTP/1.1 200  OK", b"Transfer-Encoding: Chunked"],
+        ),
         (
             b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20_000 + b"\r\nB: c\r\n\r\n",
             [b"HTTP/1.1 200 OK", b"B: c"],
@@ -62,6 +68,11 @@ def test_heads_too_long(head: bytes) -> None:
 )
 def test_what_the_parser_is_given(head: bytes, parsed: list[bytes]) -> None:
     assert as_parsed(head) == [*(line + b"\r\n" for line in parsed), b"\r\n"]
+
+
+def test_whether_chunks_follow() -> None:
+    assert has_chunks([b"HTTP/1.1 200 OK\r\n", b"transfer-encoding:  Chunked\r\n", b"\r\n"])
+    assert not has_chunks([b"HTTP/1.1 200 OK\r\n", b"X: chunked\r\n", b"\r\n"])
 
 
 def test_other_heads_follow() -> None:

@@ -38,7 +38,15 @@ from twisted.web.iweb import (
 from zope.interface import Interface, implementer
 
 from bootvol.errors import SourceFailed
-from bootvol_plugins.http.heads import LONGEST, HeadTooLong, as_parsed, end_of, is_interim
+from bootvol_plugins.http.chunks import Chunks
+from bootvol_plugins.http.heads import (
+    LONGEST,
+    HeadTooLong,
+    as_parsed,
+    end_of,
+    has_chunks,
+    is_interim,
+)
 
 #: The most bytes that are received at a time: others of the reactor wait meanwhile.
 _AT_A_TIME: Final = 1024 * 1024
@@ -193,6 +201,7 @@ class _Connection(ProtocolWrapper):
     _head: bytearray | None = None
     _before_body = 0
     _too_long = False
+    _chunks: Chunks | None = None
 
     def connectionMade(self) -> None:
         """The connection is there."""
@@ -208,7 +217,7 @@ class _Connection(ProtocolWrapper):
     def dataReceived(self, data: bytes) -> None:
         """Something has come."""
         if self._head is None:
-            super().dataReceived(data)
+            self._pass_body_on(data)
             return
         self._head += data
         self._before_body += len(data)
@@ -226,14 +235,22 @@ class _Connection(ProtocolWrapper):
         while come and (end := end_of(come)) is not None:
             head = bytes(come[:end])
             del come[:end]
+            lines = as_parsed(head) if head else []
             if not is_interim(head):
                 self._head = None
-            for line in as_parsed(head) if head else ():
+                self._chunks = Chunks() if has_chunks(lines) else None
+            for line in lines:
                 super().dataReceived(line)
             if self._head is None:
                 if come:
-                    super().dataReceived(bytes(come))
+                    self._pass_body_on(bytes(come))
                 return
+
+    def _pass_body_on(self, data: bytes) -> None:
+        """Give the parser what follows a head."""
+        plain = data if self._chunks is None else self._chunks.plain(data)
+        if plain:
+            super().dataReceived(plain)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection has ended."""

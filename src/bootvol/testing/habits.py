@@ -157,23 +157,26 @@ _always(
 _always("more-than-stated", lambda asked: answer(asked.content + b"?", length=len(asked.content)))
 
 
-def _chunks(content: bytes, extension: str = "", trailer: str = "") -> bytes:
+def _chunks(content: bytes, extension: str = "", trailer: str = "", line: str = "\r\n") -> bytes:
     pieces = [content[at : at + 50_000] for at in range(0, len(content), 50_000)]
-    chunks = [b"%x%b\r\n%b\r\n" % (len(each), extension.encode(), each) for each in pieces]
-    return b"".join(chunks) + f"0\r\n{trailer}\r\n".encode()
+    sizes = [f"{len(each):x}{extension}{line}".encode() for each in pieces]
+    ends = f"{line}0{line}{trailer}{line}".encode()
+    return line.encode().join(map(bytes.__add__, sizes, pieces)) + ends
 
 
-@_habit("chunked")
-def _chunked(asked: Asked) -> bytes:
-    """Send chunks."""
-    return answer(_chunks(asked.content), "Transfer-Encoding: chunked", length=NO_LENGTH)
+def _chunked(name: str, *headers: str, **how: str) -> None:
+    """Register a habit: send chunks."""
+    said = headers or ("Transfer-Encoding: chunked",)
+    _always(name, lambda asked: answer(_chunks(asked.content, **how), *said, length=NO_LENGTH))
 
 
-@_habit("chunked-with-more")
-def _chunked_with_more(asked: Asked) -> bytes:
-    """Send chunks with extensions, and a trailer."""
-    body = _chunks(asked.content, ";a=b", "X-Digest: x\r\n")
-    return answer(body, "transfer-encoding: Chunked", length=NO_LENGTH)
+_chunked("chunked")
+_chunked("chunked-with-more", "transfer-encoding: Chunked", extension=";a=b", trailer="X-D: x\r\n")
+_chunked("chunk-spaces", extension="  ")
+_chunked("chunk-spaces-and-more", extension="\t; a = b")
+_chunked("chunk-line-feeds", line="\n", trailer="X-D: x\n")
+_chunked("chunked-in-list", "Transfer-Encoding: identity, chunked,")
+_chunked("chunked-in-two", "Transfer-Encoding: identity", "Transfer-Encoding: chunked")
 
 
 @_habit("chunked-and-length")
@@ -276,8 +279,10 @@ _always(
     "space-before-colon", lambda asked: _head(asked, lambda head: head.replace(b"ETag:", b"ETag :"))
 )
 _always("http-2-said", lambda asked: right(asked, version="HTTP/2"))
+_always("te-nothing", lambda asked: right(asked, "Transfer-Encoding:"))
 _always("te-identity", lambda asked: right(asked, "Transfer-Encoding: identity"))
 _always("status-extra", lambda asked: right(asked, status="200  OK"))
+_always("status-spaces", lambda asked: right(asked).replace(b"HTTP/1.1 ", b"HTTP/1.1   ", 1))
 _always("206-of-all", lambda asked: answer(asked.content, status="206 Partial Content"))
 _always("created", lambda asked: answer(asked.content, status="201 Created"))
 _always("odd-success", lambda asked: answer(asked.content, status="299 Odd"))
