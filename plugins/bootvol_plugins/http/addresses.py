@@ -16,7 +16,7 @@ import attrs
 from hyperlink import DecodedURL
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
@@ -24,7 +24,6 @@ from twisted.internet.interfaces import (
     IHostResolution,
     IProtocol,
     IProtocolFactory,
-    IReactorPluggableNameResolver,
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
@@ -36,6 +35,7 @@ from zope.interface import implementer
 
 from bootvol.errors import SourceFailed, SourceRefused
 from bootvol.names import IReasonedReceiver, silent
+from bootvol_plugins.http.hosts import HostEndpoint, Resolving
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -181,23 +181,6 @@ class _Receiver:
         self._receiver.resolutionComplete()
 
 
-@implementer(IReactorPluggableNameResolver)
-class _Reactor:
-    """The reactor, but for the way it resolves names."""
-
-    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
-        self._reactor = reactor
-        self.nameResolver = resolver
-
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        """See :class:`twisted.internet.interfaces.IReactorPluggableNameResolver`."""
-        before, self.nameResolver = self.nameResolver, resolver
-        return before
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
 @implementer(IStreamClientEndpoint)
 class CheckedEndpoint:
     """Connects to a host at such of its addresses as a policy allows.
@@ -224,8 +207,8 @@ class CheckedEndpoint:
             cancelled.
         """
         resolver = FilteringResolver(self._reactor.nameResolver, self._policy, self._source)
-        reactor = _Reactor(self._reactor, resolver)
-        endpoint = HostnameEndpoint(reactor, self._host, self._port, self._timeout)
+        reactor = Resolving(self._reactor, resolver)
+        endpoint = HostEndpoint(reactor, self._host, self._port, self._timeout)
 
         def explain(failure: Failure) -> Failure:
             # A resolver has no word for it: what is left looks like a name without addresses.

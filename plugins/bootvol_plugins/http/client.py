@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from OpenSSL.SSL import Error as SSLError
+from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
@@ -26,6 +27,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from bootvol.errors import ConfigurationError, SourceFailed
+from bootvol_plugins.http.hosts import AnyHost
 from bootvol_plugins.http.ranges import may_pass, retry_after
 from bootvol_plugins.http.stream import Unwanted
 
@@ -119,10 +121,8 @@ def trusting(authorities: Path | None) -> IPolicyForHTTPS:
     :param authorities: a PEM file of them; None is the system's.
     :raises ConfigurationError: there are none in it.
     """
-    policy: IPolicyForHTTPS = BrowserLikePolicyForHTTPS(
-        None if authorities is None else _authorities(authorities)
-    )
-    return policy
+    trusted = None if authorities is None else _authorities(authorities)
+    return AnyHost(BrowserLikePolicyForHTTPS(trusted))
 
 
 def is_unanswered(error: SourceFailed) -> bool:
@@ -218,4 +218,6 @@ def _why(error: Exception) -> str:
     if reasons and reasons[0].check(KeyError):
         # Twisted looks up what decodes a body.
         return f"it sends a transfer encoding that is not known, {reasons[0].value}"
+    if reasons and reasons[0].check(VerificationError):
+        return "its certificate is for other names"
     return str(reasons[0].value) if reasons else str(error) or type(error).__name__

@@ -6,7 +6,7 @@ import re
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
@@ -30,6 +30,7 @@ from zope.interface import implementer
 from bootvol.errors import SourceFailed, SourceRefused
 from bootvol_plugins.http.addresses import AddressPolicy, refusal
 from bootvol_plugins.http.direct import DirectAgent
+from bootvol_plugins.http.hosts import HostEndpoint
 from bootvol_plugins.http.ranges import may_pass
 from bootvol_plugins.http.stream import Unwanted
 from bootvol_plugins.http.urls import parse_proxy
@@ -61,7 +62,7 @@ class ProxiedAgent:
         host, port = parse_proxy(proxy)
         self._policy = policy
         self._tls = tls
-        self._proxy = _ProxyEndpoint(HostnameEndpoint(reactor, host, port, timeout))
+        self._proxy = _ProxyEndpoint(HostEndpoint(reactor, host, port, timeout))
         self._plain = DirectAgent(reactor, self, by_proxy=True)
         self._tunnelled = DirectAgent(reactor, self)
 

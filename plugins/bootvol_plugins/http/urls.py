@@ -14,6 +14,8 @@ _SUSPECT: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 #: A URL of the web without its fragment: scheme, authority, path, query (RFC 3986, appendix B).
 _URL: Final = re.compile(r"(https?)://([^/?]+)([^?]*)(\?.*)?", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@%\s]+?)\.?(:[0-9]*)?")
+#: A name of a host in ASCII, in lower case (RFC 1034, section 3.1).
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 #: Characters that stay as they are written after the authority: those of RFC 3986, and those that
 #: servers read alike whether they are encoded or not.
 _KEPT: Final = "!$%&'()*+,-./:;=?@[]_~|"
@@ -145,8 +147,16 @@ def _encoded(text: str) -> str:
 
 
 def _idna(url: EncodedURL) -> EncodedURL:
-    """Return ``url`` with its host as name servers know it."""
+    """Return ``url`` with its host as name servers know it.
+
+    :raises UnicodeError: there is no such name.
+    """
     if ":" in url.host:
+        return url
+    if url.host.isascii():
+        # IDNA is not asked: name servers know more names, such as those with underscores.
+        if _NAME.fullmatch(url.host) is None:
+            raise UnicodeError("no name of a host")
         return url
     return url.replace(host=URL(url.scheme, url.host).to_uri().host)
 

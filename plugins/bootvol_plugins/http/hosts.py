@@ -1,0 +1,139 @@
+"""Hosts whose names name servers know, but IDNA does not: ``my_mirror``, ``r3---sn-a``.
+
+Twisted encodes each name by IDNA 2008 (RFC 5891, section 4.2.3), which has no underscores, and no
+hyphens at the third and fourth place.  curl asks for such names as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import idna
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+from twisted.web.client import BrowserLikePolicyForHTTPS
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
+
+#: A name that IDNA knows, for Twisted; nobody is asked for it.
+_STANDIN: Final = "host"
+
+
+@implementer(IStreamClientEndpoint)
+class HostEndpoint:
+    """Connects to a host at any of its addresses.
+
+    :param reactor: its ``nameResolver`` is asked for the name.
+    :param timeout: seconds that each address may take.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int, timeout: float) -> None:
+        self._host = host
+        resolved = host
+        if not _is_known(host):
+            resolved = _STANDIN
+            reactor = Resolving(reactor, _Renaming(reactor.nameResolver, host))
+        self._endpoint = HostnameEndpoint(reactor, resolved, port, timeout)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`.
+
+        :raises DNSLookupError: the host has no address.
+        """
+        connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        return connecting.addErrback(self._explain)
+
+    def _explain(self, failure: Failure) -> Failure:
+        if failure.check(DNSLookupError):
+            # Twisted names the stand-in.
+            raise DNSLookupError(f"no results for hostname lookup: {self._host}")
+        return failure
+
+
+@implementer(IReactorPluggableNameResolver)
+class Resolving:
+    """The reactor, but for the way it resolves names."""
+
+    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
+        self._reactor = reactor
+        self.nameResolver = resolver
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """See :class:`twisted.internet.interfaces.IReactorPluggableNameResolver`."""
+        before, self.nameResolver = self.nameResolver, resolver
+        return before
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+@implementer(IPolicyForHTTPS)
+class AnyHost:
+    """Trusts the certificate of each server that the policy trusts, whatever the host's name.
+
+    :param policy: takes only names that IDNA knows.
+    """
+
+    def __init__(self, policy: BrowserLikePolicyForHTTPS) -> None:
+        self._policy = policy
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
+        """See :meth:`twisted.web.iweb.IPolicyForHTTPS.creatorForNetloc`."""
+        host = hostname.decode("ascii")
+        if _is_known(host):
+            return self._policy.creatorForNetloc(hostname, port)
+        creator: Any = self._policy.creatorForNetloc(_STANDIN.encode("ascii"), port)
+        # Should Twisted ever call these otherwise, certificates are held against the stand-in: no
+        # server is trusted then.
+        creator._hostnameBytes = hostname
+        creator._hostnameASCII = host
+        named: IOpenSSLClientConnectionCreator = creator
+        return named
+
+
+@implementer(IHostnameResolver)
+class _Renaming:
+    """Asks for one name, whichever it is asked for."""
+
+    def __init__(self, resolver: IHostnameResolver, host: str) -> None:
+        self._resolver = resolver
+        self._host = host
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
+        return self._resolver.resolveHostName(
+            resolutionReceiver, self._host, portNumber, addressTypes, transportSemantics
+        )
+
+
+def _is_known(host: str) -> bool:
+    """Tell whether IDNA knows a name, or it is an address."""
+    if isIPAddress(host) or isIPv6Address(host):
+        return True
+    try:
+        idna.encode(host)
+    except idna.IDNAError:
+        return False
+    return True
