@@ -47,7 +47,7 @@ class Files(Resource):
     def render_GET(self, request: Request) -> bytes:
         """Answer."""
         name = request.path.decode().rpartition("/")[2]
-        if not name.endswith((".img", ".qcow2")):
+        if not name.endswith((".img", ".qcow2", ".iso", ".xz")):
             self.asked.append(name)
         if name in self.codes or name not in self.files:
             request.setResponseCode(self.codes.get(name, 404))
@@ -148,6 +148,27 @@ async def stated(web: HttpSource, server: Server, name: str = "a.img") -> str | 
             f"SHA256 (Fedora-Cloud-Base-Generic-41-1.4.x86_64.qcow2) = {RIGHT}\n".encode(),
         ),
         ("Fedora-Cloud-40-1.14-x86_64-CHECKSUM", "Fedora-Cloud-Base.x86_64-40-1.14.qcow2", b""),
+        ("CHECKSUM.SHA256-FreeBSD-14.1-RELEASE-amd64", "FreeBSD-14.1-RELEASE-amd64-disc1.iso", b""),
+        (
+            "CHECKSUM.SHA256-FreeBSD-14.1-RELEASE-arm64-aarch64",
+            "FreeBSD-14.1-RELEASE-arm64-aarch64-mini-memstick.img.xz",
+            b"",
+        ),
+        ("CHECKSUM.SHA256", "FreeBSD-14.1-RELEASE-amd64-BASIC-CLOUDINIT.ufs.qcow2.xz", b""),
+        ("SHA256", "install76.img", b""),
+        ("SHA512", "NetBSD-10.0-amd64.iso", b""),
+        ("sha256sums.txt", "archlinux-2026.01.01-x86_64.iso", b""),
+        (
+            "CentOS-Stream-GenericCloud-9-latest.x86_64.qcow2.SHA256SUM",
+            "CentOS-Stream-GenericCloud-9-latest.x86_64.qcow2",
+            f"SHA256 (CentOS-Stream-GenericCloud-9-2026.x86_64.qcow2) = {RIGHT}\n".encode(),
+        ),
+        (
+            "flatcar_production_openstack_image.img.DIGESTS",
+            "flatcar_production_openstack_image.img",
+            b"",
+        ),
+        ("Cloud.qcow2.sha256", "Cloud.qcow2", f"{RIGHT}  Cloud-Build13.5.qcow2\n".encode()),
     ],
 )
 @ensureDeferred
@@ -167,10 +188,25 @@ async def test_the_usual_names(
 
 
 @ensureDeferred
+async def test_the_lists_of_another_image(files: Files, server: Server, threads: Threads) -> None:
+    """It is the form of the name that is known of a directory."""
+    files.files |= {"b.img": CONTENT, "a.img.sha256": LINE, "b.img.sha256": LINE}
+    web = source(server, threads)
+    assert await stated(web, server) == RIGHT
+    files.asked.clear()
+    assert await stated(web, server, "b.img") == RIGHT
+    assert files.asked == ["b.img.sha256"]
+
+
+@ensureDeferred
 async def test_no_list_at_all(files: Files, server: Server, threads: Threads) -> None:
-    assert await stated(source(server, threads), server) is None
+    web = source(server, threads)
+    assert await stated(web, server) is None
     assert len(files.asked) == len(set(files.asked)) <= 13
     files.asked.clear()
+    # For a while that is known.
+    assert await stated(web, server) is None
+    assert files.asked == []
     assert await stated(source(server, threads, checksums="none"), server) is None
     assert files.asked == []
 
@@ -293,6 +329,21 @@ async def test_a_list_that_cannot_be_trusted(
     web = source(server, threads, checksums=checksums, keyring=keys.public("keys.gpg"))
     with pytest.raises(SourceRefused, match=message):
         await stated(web, server)
+
+
+@ensureDeferred
+async def test_what_is_signed_must_name_the_image(
+    files: Files, server: Server, threads: Threads, keys: Keys
+) -> None:
+    """Otherwise a list could be another image's, under this one's name."""
+    signed = keys.gpg("--clearsign", given=f"{RIGHT}  b.img\n".encode())
+    files.files["a.img.sha256"] = signed
+    web = source(server, threads, keyring=keys.public("keys.gpg"))
+    with pytest.raises(SourceRefused, match=r"lists a\.img"):
+        await stated(web, server)
+    # What is missing is asked for again: it may come.
+    files.files["SHA256SUMS"] = keys.gpg("--clearsign", given=LINE)
+    assert await stated(web, server) == RIGHT
 
 
 @ensureDeferred

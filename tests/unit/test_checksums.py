@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootvol.model import Digest
-from bootvol_plugins.http.checksums import Ambiguous, find_digest
+from bootvol_plugins.http.checksums import Ambiguous, find_digest, text_of
 
 WEAK, GOOD, BEST = (hashlib.new(each, b"x").hexdigest() for each in ("md5", "sha256", "sha512"))
+WORST = hashlib.blake2b(b"x").hexdigest()
 OTHER = hashlib.sha256(b"y").hexdigest()
 PATH = "pub/41/images/a.img"
 
@@ -55,6 +56,7 @@ SHA256 (a.img) = {GOOD}
         SIGNED,
         SIGNED.replace("\n", "\r\n"),
         f"{GOOD}  a.img\n{GOOD}  a.img\n",
+        f"# SHA256 HASH\n{GOOD}  a.img\n# SHA512 HASH\n{BEST}  b.img\n",
     ],
 )
 def test_forms(text: str) -> None:
@@ -67,6 +69,10 @@ def test_forms(text: str) -> None:
         (f"{GOOD}  a.img\n{BEST}  a.img\n", Digest("sha512", BEST)),
         (f"{WEAK}  a.img\n", Digest("md5", WEAK)),
         (f"SHA3-256 (a.img) = {OTHER}\nMD5 (a.img) = {WEAK}\n", Digest("md5", WEAK)),
+        (
+            f"# BLAKE2B HASH\n{WORST}  a.img\n# SHA512 HASH\n{BEST}  a.img\n",
+            Digest("sha512", BEST),
+        ),
     ],
 )
 def test_the_strongest(text: str, digest: Digest) -> None:
@@ -85,6 +91,7 @@ def test_the_strongest(text: str, digest: Digest) -> None:
         f"{GOOD[:-1]}  a.img\n",
         f"SHA512 (a.img) = {GOOD}\n",
         f"SHA3-256 (a.img) = {GOOD}\n",
+        f"# BLAKE2B HASH\n{WORST}  a.img\n",
         f"-----BEGIN PGP SIGNED MESSAGE-----\n{GOOD}  a.img\n",
     ],
 )
@@ -95,6 +102,28 @@ def test_it_is_not_listed(text: str) -> None:
 def test_lists_of_other_algorithms() -> None:
     assert find_digest(f"{BEST}  a.img\n", PATH, "B2SUMS") is None
     assert find_digest(f"{BEST}  a.img\n", PATH, "SHA512SUMS") is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "digest"),
+    [
+        (f"{GOOD}  a-Build1.img\n", Digest("sha256", GOOD)),
+        (f"MD5 (b.img) = {WEAK}\nSHA256 (b.img) = {GOOD}\n", Digest("sha256", GOOD)),
+        (f"{GOOD}  a.img\n{OTHER}  b.img\n", Digest("sha256", GOOD)),
+        (f"{GOOD}  b.img\n{OTHER}  c.img\n", None),
+        (f"{GOOD}\n", Digest("sha256", GOOD)),
+        ("", None),
+    ],
+)
+def test_the_list_is_named_for_the_file(text: str, digest: Digest | None) -> None:
+    assert find_digest(text, PATH, "a.img.sha256", by_list=True) == digest
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_encodings(encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    data = f"{mark}{GOOD}  \u00e4.img\r\n".encode(encoding)
+    assert find_digest(text_of(data), "\u00e4.img") == Digest("sha256", GOOD)
 
 
 def test_two_digests_for_one_name() -> None:

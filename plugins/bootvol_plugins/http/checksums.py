@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from typing import Final
@@ -27,6 +28,8 @@ _TAGS: Final = re.compile(r"(?:SHA-?2?-?)(1|224|256|384|512)|(MD5)", re.IGNORECA
 _ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 #: Lists of algorithms whose digests look like those of another.
 _OTHER: Final = re.compile(r"b2|blake|sha3|b3", re.IGNORECASE)
+#: A comment that says of which algorithm the lines below it are (Gentoo, Flatcar).
+_HEADING: Final = re.compile(r"#\s*(?P<tag>[A-Za-z0-9-]+) HASH", re.IGNORECASE)
 
 _SIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
@@ -48,7 +51,15 @@ class _Entry:
     digest: Digest
 
 
-def find_digest(text: str, path: str, listed_in: str = "") -> Digest | None:
+def text_of(data: bytes) -> str:
+    """Return the text of a list: in UTF-8, or in what its byte order mark says (PowerShell)."""
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf_16 else "utf-8", "replace")
+
+
+def find_digest(
+    text: str, path: str, listed_in: str = "", *, by_list: bool = False
+) -> Digest | None:
     """Return the strongest digest that a list states for a file.
 
     Where the list names paths, the one that agrees with the file's for longest counts.
@@ -56,6 +67,8 @@ def find_digest(text: str, path: str, listed_in: str = "") -> Digest | None:
     :param path: where the file is, decoded; its last part is its name.
     :param listed_in: the name of the list: that of another algorithm than the lengths of digests
         tell is no list that can be used.
+    :param by_list: whether the list is named for the file.  If it has one file only, it is of that,
+        whatever that is called there (openSUSE's links to the newest build).
     :returns: None if it states none.
     :raises Ambiguous: there are several of one algorithm, equally good.
     """
@@ -65,7 +78,8 @@ def find_digest(text: str, path: str, listed_in: str = "") -> Digest | None:
     bare = [each for each in entries if each.name is None]
     if len(entries) == len(bare) == 1:
         return bare[0].digest
-    parts = _parts(path)
+    named = {each.name or "" for each in entries}
+    parts = _parts(named.pop() if by_list and len(named) == 1 else path)
     found = [(_agreement(each.name, parts), each) for each in entries if each.name is not None]
     found = [(agreed, each) for agreed, each in found if agreed[1]]
     best = max((agreed for agreed, _ in found), default=None)
@@ -81,7 +95,15 @@ def find_digest(text: str, path: str, listed_in: str = "") -> Digest | None:
 
 def _entries(text: str) -> list[_Entry]:
     lines = _signed_part(text.lstrip("\ufeff").split("\n"))
-    return [entry for line in lines if (entry := _entry(line.strip())) is not None]
+    entries = []
+    tag: str | None = None
+    for line in map(str.strip, lines):
+        heading = _HEADING.fullmatch(line)
+        tag = tag if heading is None else heading["tag"]
+        entry = _entry(line, tag)
+        if entry is not None:
+            entries.append(entry)
+    return entries
 
 
 def _signed_part(lines: list[str]) -> list[str]:
@@ -94,15 +116,19 @@ def _signed_part(lines: list[str]) -> list[str]:
     return [line.removeprefix("- ") for line in lines[begin:end]]
 
 
-def _entry(line: str) -> _Entry | None:
+def _entry(line: str, heading: str | None) -> _Entry | None:
+    """Return what a line states; None if that is no digest.
+
+    :param heading: the algorithm that a line says which stands above.
+    """
     if not line or line[0] in "#;":
         return None
     found = _BSD.fullmatch(line) or _GNU.fullmatch(line)
     if found is None:
         found = _BARE.fullmatch(line)
-        digest = None if found is None else _digest(None, found["digest"])
+        digest = None if found is None else _digest(heading, found["digest"])
         return None if digest is None else _Entry(None, digest)
-    digest = _digest(found["tag"], found["digest"])
+    digest = _digest(found["tag"] or heading, found["digest"])
     if digest is None:
         return None
     name = found["name"]

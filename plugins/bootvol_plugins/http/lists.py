@@ -15,7 +15,7 @@ from bootvol.errors import ImageNotFound, ImageTruncated, SourceFailed, SourceRe
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Threads
-from bootvol_plugins.http.checksums import LONGEST, Ambiguous, find_digest
+from bootvol_plugins.http.checksums import LONGEST, Ambiguous, find_digest, text_of
 from bootvol_plugins.http.signatures import CLEARSIGNED, ENDINGS, Keyring, NotSigned
 from bootvol_plugins.http.urls import name_of
 
@@ -33,7 +33,7 @@ _USUAL: Final = (
     "CHECKSUM",  # AlmaLinux, Rocky Linux, CentOS Stream
     "{image}.CHECKSUM",  # Rocky Linux
     "{image}-CHECKSUM",
-    "sha256sum.txt",  # CentOS
+    "sha256sum.txt",  # CentOS, Void Linux
     "{image}.SHA256",  # Arch Linux
     "{image}.sha512",  # Alpine Linux
     "CHECKSUM.SHA256",  # FreeBSD
@@ -41,13 +41,33 @@ _USUAL: Final = (
     "{image}.md5",  # Cirros
     "MD5SUMS",
 )
-#: Fedora-Cloud-Base-Generic-41-1.4.x86_64.qcow2 is listed in Fedora-Cloud-41-1.4-x86_64-CHECKSUM.
-_FEDORA: Final = re.compile(
-    r"(Fedora-[A-Za-z]+)-(?=.*[-.](\d+(?:_[A-Za-z]+)?-[\d.n]*\d)[-.])"
-    r"(?=.*[-.](x86_64|aarch64|ppc64le|s390x)[-.]).*"
+#: Names that some projects give to their lists, by the names of their images; before all others.
+_OF_PROJECTS: Final = (
+    # Fedora-Cloud-Base-Generic-41-1.4.x86_64.qcow2: Fedora-Cloud-41-1.4-x86_64-CHECKSUM
+    (
+        r"(Fedora-[A-Za-z]+)-(?=.*[-.](\d+(?:_[A-Za-z]+)?-[\d.n]*\d)[-.])"
+        r"(?=.*[-.](x86_64|aarch64|ppc64le|s390x)[-.]).*",
+        r"\1-\2-\3-CHECKSUM",
+    ),
+    # FreeBSD-14.1-RELEASE-amd64-disc1.iso: CHECKSUM.SHA256-FreeBSD-14.1-RELEASE-amd64
+    (
+        r"(FreeBSD-.+?)-(?:disc1|dvd1|bootonly|(?:mini-)?memstick)\.(?:iso|img)(?:\.xz)?",
+        r"CHECKSUM.SHA256-\1",
+    ),
+    (r"FreeBSD-.*", "CHECKSUM.SHA256"),
+    # OpenBSD's install76.img
+    (r"(?:install|miniroot|cd)\d\d\.(?:img|iso)", "SHA256"),
+    (r"NetBSD-.*", "SHA512"),
+    (r"archlinux-.*", "sha256sums.txt"),
+    (r"CentOS-Stream-.*", "{image}.SHA256SUM"),
+    (r"flatcar_.*", "{image}.DIGESTS"),
+    (r"openwrt-.*", "sha256sums"),
 )
-#: How many directories' lists are remembered by name.
+#: How many directories' lists are remembered by name, and how many names that are of no list.
 _REMEMBERED: Final = 256
+_MISSES: Final = 4096
+#: Seconds for which a list that was missing is not asked for again.
+_MISSED: Final = 300.0
 
 
 class Lists:
@@ -83,7 +103,10 @@ class Lists:
         self._threads = threads
         self._stall = stall
         self._patience = patience
+        #: For each directory the name that was found last, as the tables have it.
         self._found_last: dict[str, str] = {}
+        #: When the lists at these URLs were missing.
+        self._missing: dict[str, float] = {}
 
     async def digest_of(self, url: DecodedURL) -> Digest | None:
         """Return the digest that is stated for the image at ``url``; None where none need be.
@@ -95,15 +118,16 @@ class Lists:
         if self._names == NONE:
             return None
         if self._names != AUTO:
-            return await self._stated(url, _named(self._names, url))
+            return await self._stated(url, self._names)
         return await self._looked_for(url)
 
-    async def _stated(self, url: DecodedURL, name: str) -> Digest:
+    async def _stated(self, url: DecodedURL, pattern: str) -> Digest:
         """Return the digest that a list states which has to be there."""
+        name = _named(pattern, url)
         if not self._allowed(_beside(url, name)):
             raise SourceRefused(f"{name} beside the image is not allowed to be read.")
         try:
-            found = await self._read(url, name)
+            found = await self._read(url, pattern)
         except ImageNotFound:
             raise SourceRefused(
                 f"The list of digests {name} is missing beside the image on {url.host}."
@@ -116,25 +140,29 @@ class Lists:
         folder = _beside(url, "").to_text()
         refused: SourceRefused | None = None
         late = self._reactor.seconds() + self._patience
-        for name in self._candidates(url, folder):
-            if not self._allowed(_beside(url, name)):
+        for pattern in self._candidates(url, folder):
+            there = _beside(url, _named(pattern, url))
+            if not self._allowed(there) or self._is_missing(there):
                 continue
             if self._reactor.seconds() > late:
                 break
             try:
-                found = await self._read(url, name)
+                found = await self._read(url, pattern)
             except SourceFailed as error:
                 if self._keyring is not None:
                     raise
-                self._log.info("{name} is not asked for: {error}", name=name, error=error.message)
+                self._log.info(
+                    "{list} is not asked for: {error}", list=there.to_text(), error=error.message
+                )
                 break
             except ImageNotFound:
+                self._note_missing(there)
                 continue
             except SourceRefused as error:
                 refused = refused or error
                 continue
             if found is not None:
-                self._remember(folder, name)
+                self._remember(folder, pattern)
                 return found
         if self._keyring is not None:
             raise refused or SourceRefused(
@@ -143,30 +171,48 @@ class Lists:
         return None
 
     def _candidates(self, url: DecodedURL, folder: str) -> Sequence[str]:
-        names = [_named(each, url) for each in _USUAL]
-        fedora = _FEDORA.fullmatch(name_of(url))
-        if fedora is not None:
-            names.insert(0, f"{fedora[1]}-{fedora[2]}-{fedora[3]}-CHECKSUM")
+        """Return the names to ask for, each once, as the tables have them."""
+        image = name_of(url)
+        matches = ((re.fullmatch(images, image), name) for images, name in _OF_PROJECTS)
+        projects = [match.expand(name) for match, name in matches if match is not None]
         last = self._found_last.get(folder)
-        return list(dict.fromkeys([*([last] if last else []), *names]))
+        return list(dict.fromkeys([*([last] if last else []), *projects, *_USUAL]))
 
-    def _remember(self, folder: str, name: str) -> None:
+    def _is_missing(self, there: DecodedURL) -> bool:
+        """Tell whether a list was missing a moment ago."""
+        missed = self._missing.get(there.to_text())
+        return missed is not None and self._reactor.seconds() - missed < _MISSED
+
+    def _note_missing(self, there: DecodedURL) -> None:
+        if self._keyring is not None:
+            # The image is refused without it: whoever puts it there wants that to end.
+            return
+        self._missing.pop(there.to_text(), None)
+        self._missing[there.to_text()] = self._reactor.seconds()
+        if len(self._missing) > _MISSES:
+            del self._missing[next(iter(self._missing))]
+
+    def _remember(self, folder: str, pattern: str) -> None:
         self._found_last.pop(folder, None)
-        self._found_last[folder] = name
+        self._found_last[folder] = pattern
         if len(self._found_last) > _REMEMBERED:
             del self._found_last[next(iter(self._found_last))]
 
-    async def _read(self, url: DecodedURL, name: str) -> Digest | None:
+    async def _read(self, url: DecodedURL, pattern: str) -> Digest | None:
         """Return the digest that a list states for an image, if it lists that.
 
+        :param pattern: the name of the list; :data:`_IMAGE` stands for the image's in it.
         :raises bootvol.errors.ImageNotFound: there is no such list.
         """
+        name = _named(pattern, url)
         text = await self._text(_beside(url, name))
         if self._keyring is not None:
             text = await self._verified(self._keyring, url, name, text)
         path = unquote("/".join(url.encoded_url.path), errors="replace")
         try:
-            return find_digest(text.decode("utf-8", "replace"), path, name)
+            # What is signed says nothing of the list's own name.
+            by_list = _IMAGE in pattern and self._keyring is None
+            return find_digest(text_of(text), path, name, by_list=by_list)
         except Ambiguous:
             raise SourceRefused(
                 f"{name} on {url.host} states several digests for the image."
