@@ -44,10 +44,12 @@ from bootvol.interfaces import (
     SourcePlugin,
 )
 from bootvol.model import Caller, Digest, Extent, Image
-from bootvol.options import ConfigPath, Options
+from bootvol.options import ConfigPath, Options, Text
 from bootvol.threads import Threads
 
 INDEX: Final = "index.toml"
+#: What an entry of the index may state.
+_FORMATS: Final = frozenset({"raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 #: Seconds for which the last good index serves in the place of one that is not valid.
 _STALE: Final = 3600.0
 
@@ -62,11 +64,11 @@ class DirectoryOptions(Options):
 class Entry(Options):
     """One ``[[images]]`` of the index."""
 
-    id: str = Field(min_length=1, max_length=255)
+    id: Text
     file: str = Field(pattern=r"^[^/.][^/]*$")
     name: str | None = None
     format: str | None = None
-    min_disk: int = Field(default=0, ge=0)
+    min_disk: int = Field(default=0, ge=0, le=2**31 - 1)
     sha512: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{128}$")
 
 
@@ -361,9 +363,16 @@ def _check(options: DirectoryOptions) -> Iterator[Mistake]:
         yield Mistake("directory", index, fault, "Correct the index.", fatal=False)
         return
     for entry in entries:
-        if _meant(entry.file, os.listdir(options.directory)) is None:
+        name = _meant(entry.file, os.listdir(options.directory))
+        if name is None:
             fault = f"the index names {entry.file!r}, which is not in the folder"
-            yield Mistake("directory", index, fault, "Correct the index.", fatal=False)
+        elif not (options.directory / name).is_file():
+            fault = f"the index names {entry.file!r}, which is no file"
+        elif entry.format is not None and entry.format not in _FORMATS:
+            fault = f"image {entry.id!r} has the format {entry.format!r}, which nothing reads"
+        else:
+            continue
+        yield Mistake("directory", index, fault, "Correct the index.", fatal=False)
 
 
 PLUGIN = SourcePlugin(DirectoryOptions, _make, _check)

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from bootvol.errors import Unauthorized
 from bootvol.interfaces import IdentityPlugin, IIdentity, IReloadable, PluginContext
 from bootvol.model import Caller
-from bootvol.options import Options
+from bootvol.options import Options, Secret, Text
 
 #: What a token is good for that names no roles: so it was before there were policies.
 _ROLES: Final = ("member",)
@@ -23,9 +23,10 @@ _SENT: Final = re.compile(r"[!-~]+")
 class Token(Options):
     """One ``[[identity.tokens]]``."""
 
-    token: SecretStr
-    tenant: str = Field(pattern=r"^[A-Za-z0-9._-]{1,255}$")
-    user: str = Field(min_length=1, max_length=255)
+    token: Secret
+    # Is a part of paths, where dots alone would mean another folder (RFC 3986, section 5.2.4).
+    tenant: str = Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=255)
+    user: Text
     roles: list[str] = Field(default=[])
 
     @field_validator("token")

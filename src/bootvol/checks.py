@@ -11,6 +11,7 @@ import shutil
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
@@ -47,6 +48,9 @@ def folder(key: str, path: Path) -> Iterator[Mistake]:
         found = found.parent
     if not found.is_dir():
         yield Mistake(key, path, f"{found} is not a folder", "Name another folder.")
+    elif (most := os.statvfs(found).f_namemax) < max(len(os.fsencode(part)) for part in path.parts):
+        fault = f"a name in the path is longer than {most} bytes"
+        yield Mistake(key, path, fault, "Name another folder.")
     elif not os.access(found, os.W_OK | os.X_OK, effective_ids=True):
         doing = "be written" if found == path else f"be made: {found} cannot be written"
         yield Mistake(
@@ -94,6 +98,54 @@ def authorities(key: str, path: Path) -> Iterator[Mistake]:
     except OSError as error:
         fault = f"no certificate can be read from the file: {error.strerror or error}"
         yield Mistake(key, path, fault, "Name a PEM file with certificates.")
+
+
+def credentials(
+    key: str, folder: Path, role: Literal["server", "client"], host: str = ""
+) -> Iterator[Mistake]:
+    """Check whether the other side of a TLS connection will trust what lies in a folder.
+
+    The files are named as QEMU wants them: ``ca-cert.pem``, and for a server ``server-cert.pem``
+    and ``server-key.pem``, likewise for a client.  They can be loaded.
+
+    :param key: see :attr:`Mistake.key`.
+    :param host: the name or address by which clients know a server.
+    """
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    theirs.check_hostname = role == "server"
+    judge = theirs if role == "server" else ours
+    # A client that is judged by our side needs a server with some certificate: its own will do.
+    theirs.verify_mode = ssl.CERT_REQUIRED if role == "server" else ssl.CERT_NONE
+    judge.verify_mode = ssl.CERT_REQUIRED
+    judge.load_verify_locations(folder / "ca-cert.pem")
+    for each in (ours, theirs):
+        each.load_cert_chain(folder / f"{role}-cert.pem", folder / f"{role}-key.pem")
+    try:
+        _shake_hands(ours, theirs, host or None)
+    except ssl.SSLError as error:
+        why = str(getattr(error, "verify_message", "") or error.reason).rstrip(".")
+        fault = f"the other side will not trust {role}-cert.pem: {why}"
+        yield Mistake(key, folder, fault, "Have ca-cert.pem's authority issue another.", False)
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, host: str | None) -> None:
+    """Let two sides of TLS shake hands in memory.
+
+    :raises ssl.SSLError: if one does not trust the other.
+    """
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=host),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(8):
+        for side in list(sides):
+            try:
+                side.do_handshake()
+                sides.remove(side)
+            except ssl.SSLWantReadError:
+                pass
 
 
 def program(key: str, name: str, package: str, *, fatal: bool = True) -> Iterator[Mistake]:

@@ -39,6 +39,22 @@ def of_folders(
             )
 
 
+def of_files(files: Mapping[str, Path], sources: Mapping[str, Path]) -> Iterator[str]:
+    """Find files with secrets in the folder of an image source, where they would be images.
+
+    :param files: the files, each by a name for the operator; absolute.
+    :param sources: folders that sources read images from, by key.
+    :returns: each mistake as one line, without the file's name.
+    """
+    for key, path in sources.items():
+        for name, file in files.items():
+            if _same(file.parent) == _same(path):
+                yield (
+                    f"{key}: '{path}': {name} lies in this folder, so tenants could use that file"
+                    " as an image. Give the images a folder of their own."
+                )
+
+
 def of_endpoints(endpoints: list[str]) -> Iterator[str]:
     """Find endpoint descriptions that stand in the list twice.
 

@@ -96,9 +96,8 @@ class Daemon(Service):
         self._warnings = warnings
         self._plugins: dict[str, Any] = {}
         self._pools: list[Threads] = []
-        self._connections, short = descriptors.connections(config)
-        if short is not None:
-            self._warnings = [*warnings, short]
+        # Whether these are fewer than configured, the checks of the machine have told.
+        self._connections, _ = descriptors.connections(config)
         lock, self._worker_id = locks.take_directory(config.state.directory)
         self._locks = [lock]
         self._threads = self._pool("data")

@@ -31,8 +31,8 @@ def connections(config: Settings) -> tuple[int, str | None]:
     remedy = "Raise the limit (LimitNOFILE of systemd, ulimit -n), or lower"
     if left < min(wanted, _FEWEST):
         raise ConfigurationError(
-            f"the daemon may have {limit} files open, and needs {others + min(wanted, _FEWEST)}."
-            f" {remedy} imports.concurrent."
+            f"imports.concurrent: {config.imports.concurrent}: the daemon may have {limit} files"
+            f" open, and needs {others + min(wanted, _FEWEST)}. {remedy} the value."
         )
     if left >= wanted:
         return wanted, None

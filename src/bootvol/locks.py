@@ -1,13 +1,26 @@
-"""What a daemon has to itself while it runs: its state directory, and a database in a file."""
+"""What a daemon has to itself while it runs: its state directory, and a database in a file.
+
+The system lets go of a lock however the process ends.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
+from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
+
+_NAME: Final = "daemon.lock"
+_LONGEST: Final = 128
+#: The daemon's id, and the number of the very file.
+_CONTENT: Final = re.compile(r"(?:([!-~]+)(?: ([0-9]+))?)?\s*")
 
 
 def take_directory(directory: Path) -> tuple[int, str]:
@@ -21,24 +34,20 @@ def take_directory(directory: Path) -> tuple[int, str]:
 
     :raises ConfigurationError: another daemon has it, it is a copy, or it cannot be written.
     """
-    path = directory / "daemon.lock"
+    path = directory / _NAME
     lock = _lock(
         "state.directory",
         path,
         f"another daemon is using {directory}. Stop it, or give each its own.",
     )
-    worker_id, _, number = os.read(lock, 128).decode("ascii", "replace").partition(" ")
-    here = str(os.fstat(lock).st_ino)
-    if number not in ("", here):
+    content = os.read(lock, _LONGEST)
+    if (mistake := _fault(path, content, lock)) is not None:
         os.close(lock)
-        raise ConfigurationError(
-            f"state.directory: {directory} is a copy of another daemon's, which may still run."
-            f" Delete {path} to have a daemon of its own. If the directory was moved here for good:"
-            f" write only {worker_id} to that file."
-        )
+        raise ConfigurationError(f"{mistake.key}: {mistake.fault}. {mistake.remedy}")
+    worker_id, number = _parts(content) or ("", "")
     if not number:
         worker_id = worker_id or f"worker-{uuid4()}"
-        os.pwrite(lock, f"{worker_id} {here}".encode("ascii"), 0)
+        os.pwrite(lock, f"{worker_id} {os.fstat(lock).st_ino}".encode("ascii"), 0)
     return lock, worker_id
 
 
@@ -47,12 +56,93 @@ def take_database(file: Path) -> int:
 
     :raises ConfigurationError: another daemon has it, or a file beside it cannot be written.
     """
-    real = file.resolve()
     return _lock(
         "state.url",
-        real.with_name(f"{real.name}.lock"),
+        _beside(file),
         f"another daemon is using {file}. Stop it, or let both use PostgreSQL.",
     )
+
+
+def is_taken(directory: Path) -> bool:
+    """Tell whether a daemon runs with the state directory.  Blocks; changes nothing."""
+    return _is_locked(directory / _NAME)
+
+
+def check_directory(directory: Path) -> Iterator[Mistake]:
+    """Check whether a state directory that no daemon uses now can be locked; change nothing."""
+    path = directory / _NAME
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        yield from _not_opened("state.directory", path, error)
+        return
+    try:
+        mistake = _fault(path, os.read(lock, _LONGEST), lock)
+    finally:
+        os.close(lock)
+    if mistake is not None:
+        yield mistake
+
+
+def check_database(file: Path) -> Iterator[Mistake]:
+    """Check whether the file of SQLite can be locked; change nothing."""
+    path = _beside(file)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        yield from _not_opened("state.url", path, error)
+        return
+    if _is_locked(path):
+        remedy = "Stop that daemon, or let both use PostgreSQL."
+        yield Mistake("state.url", file, "another daemon is using the file", remedy)
+
+
+def _beside(file: Path) -> Path:
+    real = file.resolve()
+    return real.with_name(f"{real.name}.lock")
+
+
+def _not_opened(key: str, path: Path, error: OSError) -> Iterator[Mistake]:
+    # What is not there yet the start makes; whether it can, other checks tell.
+    if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
+        fault = f"the file cannot be written: {error.strerror}"
+        yield Mistake(key, path, fault, "Give the file to the daemon's user, or delete it.")
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _parts(content: bytes) -> tuple[str, str] | None:
+    """Return the id and the number that a lock holds; None if the content is something else."""
+    found = _CONTENT.fullmatch(content.decode("latin-1"))
+    return None if found is None else (found[1] or "", found[2] or "")
+
+
+def _fault(path: Path, content: bytes, lock: int) -> Mistake | None:
+    """Return what is wrong with the content of a state directory's lock."""
+    parts = _parts(content)
+    if parts is None:
+        fault, remedy = f"{path} was not written by a daemon", f"Delete {path}."
+    elif parts[1] not in ("", str(os.fstat(lock).st_ino)):
+        fault = f"{path.parent} is a copy of another daemon's, which may still run"
+        remedy = (
+            f"Delete {path} to have a daemon of its own. If the directory was moved here for good:"
+            f" write only {parts[0]} to that file."
+        )
+    else:
+        return None
+    return Mistake("state.directory", path.parent, fault, remedy)
 
 
 def _lock(key: str, path: Path, taken: str) -> int:

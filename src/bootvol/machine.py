@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 from sqlalchemy import URL
 
-from bootvol import checks
+from bootvol import checks, descriptors, locks
 from bootvol.api import tls
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
@@ -29,6 +29,7 @@ from bootvol.model import GIB
 from bootvol.settings import Settings
 from bootvol.store import schema
 from bootvol.store.database import Database
+from bootvol.tables import TlsExports
 
 #: How an SQLite database begins (https://www.sqlite.org/fileformat.html, section 1.3).
 _SQLITE: Final = b"SQLite format 3\0"
@@ -75,8 +76,7 @@ def examine(config: Settings, reactor: Any) -> list[Finding]:
 
 
 def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
-    running = _is_locked(config.state.directory)
-    if running:
+    if locks.is_taken(config.state.directory):
         yield Mistake(
             "state.directory",
             config.state.directory,
@@ -85,7 +85,9 @@ def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
         )
     else:
         yield from _endpoints(config.api.listen)
+        yield from locks.check_directory(config.state.directory)
     yield from checks.folder("state.directory", config.state.directory)
+    yield from _descriptors(config)
     yield from _database(config.database, reactor)
     yield from _imports(config)
     yield from _exports(config)
@@ -96,71 +98,147 @@ def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
             yield attrs.evolve(mistake, key=f"{place}.{mistake.key}")
 
 
-def _is_locked(directory: Path) -> bool:
-    """Tell whether a daemon runs with the state directory."""
+def _descriptors(config: Settings) -> Iterator[Mistake | str]:
     try:
-        lock = os.open(directory / "daemon.lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+        _, short = descriptors.connections(config)
+    except ConfigurationError as error:
+        yield str(error)
+        return
+    if short is not None:
+        yield short
 
 
 def _endpoints(listen: list[str]) -> Iterator[Mistake]:
-    for n, endpoint in enumerate(listen):
-        key = f"api.listen[{n}]"
-        try:
-            planned = tls.plan(endpoint)
-        except Exception as error:
-            remedy = "Correct the endpoint, or the files that it names."
-            yield Mistake(key, endpoint, f"this cannot listen: {error}", remedy)
-            continue
-        for each in planned:
-            yield from _bindable(key, endpoint, each)
+    with contextlib.ExitStack() as held:
+        # The sockets of all endpoints are held at once: two may want the same place.
+        paths: set[str] = set()
+        for n, endpoint in enumerate(listen):
+            key = f"api.listen[{n}]"
+            try:
+                planned = tls.plan(endpoint)
+            except Exception as error:
+                why = str(error) or "endpoints of this kind are no servers"
+                remedy = "Correct the endpoint, or the files that it names."
+                yield Mistake(key, endpoint, f"this cannot listen: {why}", remedy)
+                continue
+            for each in planned:
+                if each.path is not None:
+                    yield from _unix(key, endpoint, each.path, paths)
+                else:
+                    yield from _tcp(key, endpoint, each, held)
+                yield from _in_time(key, endpoint, each)
 
 
-def _bindable(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistake]:
-    if listener.path is not None:
-        yield from _unix(key, endpoint, listener.path)
-        return
+def _tcp(
+    key: str, endpoint: str, listener: tls.Listener, held: contextlib.ExitStack
+) -> Iterator[Mistake]:
+    """Try a port.
+
+    :param held: has the sockets of the endpoints before this one, and gets the port's.
+    """
     if not 0 <= listener.port <= _LAST_PORT:
         yield Mistake(key, endpoint, "there is no such port", f"Name one up to {_LAST_PORT}.")
         return
     try:
-        found = socket.getaddrinfo(
-            listener.interface or None,
-            listener.port,
-            type=socket.SOCK_STREAM,
-            family=socket.AF_UNSPEC if listener.interface else socket.AF_INET,
-            flags=socket.AI_PASSIVE,
-        )
-        family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
-            tried.listen(1)
+        held.enter_context(_bound(listener))
+    except OverflowError:
+        yield Mistake(key, endpoint, "the backlog is no number of connections", "Lower it.")
     except OSError as error:
         unknown = ("nothing can listen there", "Name an address and a port of this machine.")
         fault, remedy = _NOT_BOUND.get(error.errno or 0, unknown)
+        if error.errno == errno.EADDRINUSE and _is_free_without(listener, held):
+            fault = "an endpoint before this one listens there"
+            remedy = "Remove one of them, or name another port; tcp6 serves IPv4, too."
         yield Mistake(key, endpoint, f"{fault} ({error.strerror})", remedy)
 
 
-def _unix(key: str, endpoint: str, path: str) -> Iterator[Mistake]:
+def _bound(listener: tls.Listener) -> socket.socket:
+    """Return a socket that listens as an endpoint asks for.
+
+    :raises OSError: if nothing can listen there.
+    :raises OverflowError: if the backlog is larger than the system's numbers.
+    """
+    found = socket.getaddrinfo(
+        listener.interface or None,
+        listener.port,
+        type=socket.SOCK_STREAM,
+        family=socket.AF_UNSPEC if listener.interface else socket.AF_INET,
+        flags=socket.AI_PASSIVE,
+    )
+    family, kind, protocol, _, address = found[0]
+    with contextlib.ExitStack() as stack:
+        tried = stack.enter_context(socket.socket(family, kind, protocol))
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tried.bind(address)
+        tried.listen(listener.backlog)
+        stack.pop_all()
+    return tried
+
+
+def _is_free_without(listener: tls.Listener, held: contextlib.ExitStack) -> bool:
+    """Tell whether a port is free when the endpoints before do not listen any more."""
+    held.close()
+    try:
+        _bound(listener).close()
+    except OSError:
+        return False
+    return True
+
+
+def _unix(key: str, endpoint: str, path: str, paths: set[str]) -> Iterator[Mistake]:
+    """Check the path of a socket.
+
+    :param paths: those of the endpoints before this one; gets this one's.
+    """
     length = len(os.fsencode(path))
     if not 0 < length <= _LONGEST_SOCKET:
         fault = f"the path of the socket has {length} bytes"
         yield Mistake(key, endpoint, fault, f"Name a path of 1 to {_LONGEST_SOCKET} bytes.")
         return
-    yield from checks.folder(key, Path(path).absolute().parent)
-    with socket.socket(socket.AF_UNIX) as tried, contextlib.suppress(OSError):
-        tried.connect(path)
+    place = Path(path).absolute()
+    if not place.parent.exists():
+        yield Mistake(key, endpoint, f"there is no folder {place.parent}", "Make the folder.")
+        return
+    yield from checks.folder(key, place.parent)
+    real = os.path.realpath(path)
+    if real in paths:
+        fault = "an endpoint before this one listens there"
+        yield Mistake(key, endpoint, fault, "Remove one of them, or name another path.")
+    elif _answers(path):
         fault, remedy = _NOT_BOUND[errno.EADDRINUSE]
         yield Mistake(key, endpoint, fault, remedy.replace("port", "path"))
+    elif os.path.lexists(path) and not _is_left_over(place):
+        yield Mistake(key, endpoint, "the path is taken", f"Delete {path}, or name another path.")
+    paths.add(real)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as tried, contextlib.suppress(OSError):
+        tried.connect(path)
+        return True
+    return False
+
+
+def _is_left_over(path: Path) -> bool:
+    """Tell whether Twisted takes a socket's path over: its lock names a process that has ended."""
+    try:
+        owner = int(os.readlink(f"{path}.lock"))
+    except (OSError, ValueError):
+        return False
+    return path.is_socket() and not Path(f"/proc/{owner}").exists()
+
+
+def _in_time(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistake]:
+    certificate = listener.certificate()
+    if certificate is None:
+        return
+    now = datetime.now(UTC)
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        fault = (
+            f"the certificate is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to"
+            f" {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, which is not now"
+        )
+        yield Mistake(key, endpoint, fault, "Put a valid one there; SIGHUP loads it.", fatal=False)
 
 
 def _database(url: URL, reactor: Any) -> Iterator[Mistake | str]:
@@ -178,6 +256,7 @@ def _database(url: URL, reactor: Any) -> Iterator[Mistake | str]:
 
 def _sqlite(file: Path) -> Iterator[Mistake]:
     key = "state.url"
+    yield from locks.check_database(file)
     if not file.exists():
         yield from checks.folder(key, file.parent)
         return
@@ -191,27 +270,34 @@ def _sqlite(file: Path) -> Iterator[Mistake]:
     if begin not in {b"", _SQLITE}:
         yield Mistake(key, file, "the file is not an SQLite database", "Name another file.")
         return
-    if begin and (revision := _revision(file)) is not None and revision > schema.REVISION:
-        yield Mistake(
-            key,
-            file,
-            f"a later bootvol made the database (schema {revision}; {schema.REVISION} is known)",
-            "Install that version of bootvol, or name another file.",
-        )
+    if begin:
+        yield from _content(key, file)
 
 
-def _revision(file: Path) -> str | None:
+def _content(key: str, file: Path) -> Iterator[Mistake]:
+    """Check whether the tables in a file of SQLite are bootvol's, and not of a later one."""
     try:
         # "immutable" makes no files beside the database.
         uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
-        connection = sqlite3.connect(uri, uri=True)
-        try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error:
-        return None
-    return str(row[0]) if row else None
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+            names = {row[0] for row in database.execute("SELECT name FROM sqlite_schema")}
+            if "alembic_version" not in names:
+                if names:
+                    fault = "the database holds the tables of another program"
+                    yield Mistake(key, file, fault, "Name another file.")
+                return
+            row = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error as error:
+        remedy = "Restore the file from a backup, or name another file."
+        yield Mistake(key, file, f"the database cannot be read: {error}", remedy)
+        return
+    if row is not None and str(row[0]) > schema.REVISION:
+        yield Mistake(
+            key,
+            file,
+            f"a later bootvol made the database (schema {row[0]}; {schema.REVISION} is known)",
+            "Install that version of bootvol, or name another file.",
+        )
 
 
 def _imports(config: Settings) -> Iterator[Mistake]:
@@ -243,6 +329,11 @@ def _exports(config: Settings) -> Iterator[Mistake | str]:
         places.make(config.exports)
     except ConfigurationError as error:
         yield str(error)
+        return
+    if isinstance(config.exports, TlsExports):
+        yield from checks.credentials(
+            "exports.credentials", config.exports.credentials, "server", config.exports.host
+        )
 
 
 def _memory(config: Settings) -> Iterator[Mistake]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -41,6 +43,16 @@ def _absolute(value: object, info: ValidationInfo) -> object:
     base: Path = (info.context or {}).get(BASE, Path.cwd())
     return base / value
 
+
+def _without_control(value: str) -> str:
+    # No database takes all of them, and they break the lines of logs and terminals.
+    if any(unicodedata.category(each) in ("Cc", "Cs") for each in value):
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+#: A name or the like, as people read it, without control characters.
+Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_without_control)]
 
 #: A path; a relative one is meant from the configuration file's folder.
 ConfigPath = Annotated[Path, BeforeValidator(_absolute)]

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from bootvol import contradictions, plugins
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, HypervisorPlugin, IdentityPlugin, SourcePlugin
-from bootvol.options import Options
+from bootvol.options import Options, Text
 from bootvol.policy import Policy
 from bootvol.tables import (
     FLAVORS,
@@ -81,7 +81,7 @@ _TABLES: Final[Mapping[type, type[_Table]]] = {
 class _Root(Options):
     """The file as a whole; the plugins' tables are read in a second step."""
 
-    availability_zone: str = Field(default="nova", min_length=1, max_length=255)
+    availability_zone: Text = "nova"
     stop_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
     api: Api = Api()
     state: State
@@ -164,7 +164,8 @@ def load(path: Path) -> Settings:
         tables = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Beside what is no TOML: integers of thousands of digits, and arrays in arrays without end.
         raise ConfigurationError(f"{path}: is not TOML: {error}") from error
     return _read(path, tables)
 
@@ -219,7 +220,12 @@ def _contradictions(found: Settings) -> Iterator[str]:
             else:
                 where = others if isinstance(configured.descriptor, IdentityPlugin) else stores
             where[f"{place}.directory"] = directory
+    files = {"the configuration file": found.file.absolute()}
+    key_file = getattr(found.identity.options, "key_file", None)
+    if isinstance(key_file, Path):
+        files["identity.key_file"] = key_file
     yield from contradictions.of_folders(stores, others, sources)
+    yield from contradictions.of_files(files, sources)
     yield from contradictions.of_endpoints(found.api.listen)
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from bootvol.options import ConfigPath, Options
+from bootvol.options import ConfigPath, Options, Text
 
-_PUBLIC_URL: Final = re.compile(r"https?://[!-~]*[!-.0-~]")
-Limit = Annotated[int, Field(ge=-1)]
+#: A name or address, a port, and a path: no user, no query, no fragment.
+_PUBLIC_URL: Final = re.compile(r"https?://[^/?#@]+(?:/[^?#]*[^/?#])?")
+_VISIBLE: Final = re.compile(r"[!-~]+")
+#: As large as the API takes one.
+Limit = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 #: At least one at once.
 Concurrent = Annotated[int, Field(ge=1, strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -32,8 +36,21 @@ class Api(Options):
     @field_validator("public_url")
     @classmethod
     def _is_a_root(cls, value: str | None) -> str | None:
-        if value is not None and not _PUBLIC_URL.fullmatch(value):
-            raise ValueError("this is not an http or https URL without a slash at its end")
+        if value is None:
+            return None
+        if not (_PUBLIC_URL.fullmatch(value) and _VISIBLE.fullmatch(value)):
+            raise ValueError(
+                "this is not an http or https URL without a slash at its end, and without user,"
+                " query and fragment"
+            )
+        try:
+            parsed = urlsplit(value)
+            # The attribute is read for the error that a wrong port raises.
+            named = parsed.hostname is not None and parsed.port != 0
+        except ValueError as error:
+            raise ValueError(f"this is not a URL: {error}") from None
+        if not named:
+            raise ValueError("this URL names no host, or no port that there is")
         return value
 
     @field_validator("listen")
@@ -41,12 +58,13 @@ class Api(Options):
     def _parses(cls, value: list[str]) -> list[str]:
         # Late: most readers of a configuration want no reactor.
         from twisted.internet import reactor
-        from twisted.internet.endpoints import serverFromString
+
+        from bootvol import endpoints
 
         for description in value:
             try:
-                serverFromString(reactor, description)
-            except Exception as error:
+                endpoints.parse(reactor, description)
+            except ValueError as error:
                 raise ValueError(
                     f"{description!r} is no Twisted server endpoint: {error}"
                 ) from None
@@ -64,8 +82,10 @@ class State(Options):
     def _known(cls, value: str) -> str:
         try:
             backend = make_url(value).get_backend_name()
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise ValueError("this is not a database URL") from None
+        if "\0" in value:
+            raise ValueError("this is not a database URL")
         url = make_url(value)
         if backend not in {"sqlite", "postgresql"} or not url.database:
             raise ValueError("the database is either sqlite:///PATH or postgresql://HOST/NAME")
@@ -89,7 +109,7 @@ class RateLimitTable(Options):
     """``[[rate_limits]]``: how often a tenant may call, in Nova's form."""
 
     verb: Literal["GET", "POST", "PUT", "DELETE"]
-    uri: str = Field(default="*", min_length=1, max_length=255)
+    uri: Text = "*"
     regex: str = ".*"
     value: int = Field(ge=1, le=2**31 - 1)
     unit: Literal["SECOND", "MINUTE", "HOUR", "DAY"]
@@ -108,7 +128,7 @@ class FlavorTable(Options):
     """``[[flavors]]``: how large a server may be."""
 
     id: Name
-    name: str = Field(min_length=1, max_length=255)
+    name: Text
     ram: int = Field(ge=16, le=2**20)
     cpus: int = Field(default=1, ge=1, le=64)
 

@@ -6,12 +6,22 @@ import fcntl
 import os
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from twisted.internet import reactor
 
 from bootvol import machine, settings
@@ -114,6 +124,41 @@ def second_port_in_use(world: World) -> Path:
     return world.spoil_listen(f"tcp:{world.port}:{here}", f"tcp:{other}:{here}")
 
 
+def two_endpoints_at_one_port(world: World) -> Path:
+    here = "interface=127.0.0.1"
+    return world.spoil_listen(f"tcp:{world.port}:{here}", f"tcp:port={world.port}:{here}")
+
+
+def ipv4_behind_ipv6(world: World) -> Path:
+    return world.spoil_listen(f"tcp6:{world.port}", f"tcp:{world.port}")
+
+
+def two_endpoints_at_one_path(world: World) -> Path:
+    return world.spoil_listen(f"unix:{world.folder}/s", f"unix:{world.folder}/./s")
+
+
+def socket_that_nobody_has(world: World) -> Path:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(world.folder / "s"))
+    return world.spoil_listen(f"unix:{world.folder}/s")
+
+
+def socket_is_a_file(world: World) -> Path:
+    return world.spoil_listen(f"unix:{world.file('s')}")
+
+
+def socket_in_a_folder_that_is_missing(world: World) -> Path:
+    return world.spoil_listen(f"unix:{world.folder}/none/s")
+
+
+def backlog_beyond_all_numbers(world: World) -> Path:
+    return world.spoil_listen(f"tcp:{world.port}:backlog=99999999999999")
+
+
+def endpoint_that_is_no_server(world: World) -> Path:
+    return world.spoil_listen("stdio:")
+
+
 def socket_in_no_folder(world: World) -> Path:
     return world.spoil_listen(f"unix:{world.file('f')}/socket")
 
@@ -126,6 +171,42 @@ def state_is_a_file(world: World) -> Path:
 def state_in_a_file(world: World) -> Path:
     world.file("state")
     return world.write('directory = "."', 'directory = "state/deeper"')
+
+
+def state_with_a_long_name(world: World) -> Path:
+    return world.write('directory = "."', f'directory = "{"x" * 300}"')
+
+
+def state_of_another_daemon(world: World) -> Path:
+    world.file("daemon.lock", b"worker-1 1")
+    return world.write()
+
+
+def state_with_a_lock_of_something_else(world: World) -> Path:
+    world.file("daemon.lock", b"\xff\xfe")
+    return world.write()
+
+
+def state_with_a_lock_that_is_a_folder(world: World) -> Path:
+    (world.folder / "daemon.lock").mkdir()
+    return world.write()
+
+
+def database_with_a_lock_that_is_a_folder(world: World) -> Path:
+    (world.folder / "bootvol.db.lock").mkdir()
+    return world.write()
+
+
+def database_is_damaged(world: World) -> Path:
+    world.file("bootvol.db", b"SQLite format 3\0" + b"garbage" * 1000)
+    return world.write()
+
+
+def database_of_another_program(world: World) -> Path:
+    with sqlite3.connect(world.folder / "bootvol.db") as db:
+        db.execute("CREATE TABLE volumes (x)")
+    db.close()
+    return world.write()
 
 
 def database_in_a_file(world: World) -> Path:
@@ -194,9 +275,9 @@ def exports_without_certificates(world: World) -> Path:
     return world.write(more='[exports]\nby = "tls"\nhost = "127.0.0.1"\ncredentials = "pki"')
 
 
-def pki(world: World) -> None:
+def pki(world: World, host: str = "127.0.0.1", **more: Any) -> None:
     authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
+    issued = authority.issue_cert(host, **more)
     folder = world.folder / "pki"
     folder.mkdir()
     authority.cert_pem.write_to_path(folder / "ca-cert.pem")
@@ -212,6 +293,27 @@ def hypervisor_without_program(world: World) -> Path:
 def hypervisor_in_a_file(world: World) -> Path:
     world.file("servers")
     return world.write(more='[hypervisor]\nplugin = "qemu"\ndirectory = "servers"')
+
+
+def hypervisor_in_a_folder_of_everybody(world: World) -> Path:
+    (world.folder / "servers").mkdir()
+    (world.folder / "servers").chmod(0o777)
+    return world.write(more='[hypervisor]\nplugin = "qemu"\ndirectory = "servers"')
+
+
+def hypervisor_without_a_key(world: World) -> Path:
+    pki(world)
+    return world.write(more='[hypervisor]\nplugin = "qemu"\ndirectory = "s"\ntls = "pki"')
+
+
+def keyring_that_is_missing(world: World) -> Path:
+    more = '[[sources]]\nname = "web"\nplugin = "http"\nallow = ["https://x/"]\n'
+    return world.write(more=more + 'keyring = "none.gpg"')
+
+
+def identity_key_that_is_short(world: World) -> Path:
+    world.file("key", b"short").chmod(0o600)
+    return world.write(STATIC, EMBEDDED_IDENTITY + 'key_file = "key"\n' + PEOPLE)
 
 
 def hypervisor_without_certificates(world: World) -> Path:
@@ -273,6 +375,7 @@ name = "ann"
 password_hash = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$ZGlnZXN0ZGlnZXN0ZGlnZXN0"
 roles = { demo = ["admin"] }
 """
+KEY_AMONG_IMAGES = EMBEDDED_IDENTITY + 'key_file = "images/key"\n' + PEOPLE
 
 
 @pytest.mark.parametrize(
@@ -285,6 +388,25 @@ roles = { demo = ["admin"] }
         (socket_with_a_long_path, "api.listen[0]", "bytes"),
         (socket_without_a_path, "api.listen[0]", "0 bytes"),
         (port_that_is_none, "api.listen[0]", "no such port"),
+        (two_endpoints_at_one_port, "api.listen[1]", "an endpoint before this one"),
+        (ipv4_behind_ipv6, "api.listen[1]", "tcp6 serves IPv4"),
+        (two_endpoints_at_one_path, "api.listen[1]", "an endpoint before this one"),
+        (socket_that_nobody_has, "api.listen[0]", "the path is taken"),
+        (socket_is_a_file, "api.listen[0]", "the path is taken"),
+        (socket_in_a_folder_that_is_missing, "api.listen[0]", "there is no folder"),
+        (backlog_beyond_all_numbers, "api.listen[0]", "the backlog is no number"),
+        (endpoint_that_is_no_server, "api.listen[0]", "are no servers"),
+        (state_with_a_long_name, "state.directory", "longer than 255 bytes"),
+        (state_of_another_daemon, "state.directory", "is a copy of another daemon's"),
+        (state_with_a_lock_of_something_else, "state.directory", "not written by a daemon"),
+        (state_with_a_lock_that_is_a_folder, "state.directory", "cannot be written"),
+        (database_with_a_lock_that_is_a_folder, "state.url", "cannot be written"),
+        (database_is_damaged, "state.url", "cannot be read"),
+        (database_of_another_program, "state.url", "another program"),
+        (hypervisor_in_a_folder_of_everybody, "hypervisor.directory", "open to other users"),
+        (hypervisor_without_a_key, "hypervisor.tls", "client-key.pem cannot be used"),
+        (keyring_that_is_missing, "sources[1].keyring", "cannot be read"),
+        (identity_key_that_is_short, "identity.key_file", "at least 32 are needed"),
         (socket_in_no_folder, "api.listen[0]", "is not a folder"),
         (state_is_a_file, "state.directory", "is not a folder"),
         (state_in_a_file, "state.directory", "is not a folder"),
@@ -352,14 +474,109 @@ def test_a_warning(world: World, old: str, new: str, more: str, words: str) -> N
         ("nonsense [", "the index is not valid"),
         ("[[images]]\nid = 'x'\nfile = 'x'\nsha512 = 'short'", "sha512"),
         ("[[images]]\nid = 'x'\nfile = 'none.raw'", "'none.raw', which is not in the folder"),
+        ("[[images]]\nid = 'x'\nfile = 'folder'", "'folder', which is no file"),
+        (
+            "[[images]]\nid = 'x'\nfile = 'a.raw'\nformat = 'floppy'",
+            "'floppy', which nothing reads",
+        ),
+        ('[[images]]\nid = "a\\u0000b"\nfile = "a.raw"', "control characters"),
+        ("[[images]]\nid = 'x'\nfile = 'a.raw'\nmin_disk = 9999999999999", "min_disk"),
     ],
 )
 def test_an_index_of_images(world: World, index: str, words: str) -> None:
+    (world.folder / "images" / "folder").mkdir()
+    (world.folder / "images" / "a.raw").touch()
     (world.folder / "images" / "index.toml").write_text(index)
     (found,) = examine(world.write())
     assert words in found.line
     assert "\n" not in found.line
     assert not found.fatal
+
+
+@pytest.mark.parametrize(
+    ("host", "valid", "words"),
+    [
+        ("other.example", {}, "is not valid for '127.0.0.1'"),
+        (
+            "127.0.0.1",
+            {"not_before": datetime(2019, 1, 1), "not_after": datetime(2020, 1, 1)},
+            "has expired",
+        ),
+    ],
+)
+def test_certificates_that_clients_of_exports_refuse(
+    world: World, host: str, valid: dict[str, Any], words: str
+) -> None:
+    pki(world, host, **valid)
+    more = '[exports]\nby = "tls"\nhost = "127.0.0.1"\ncredentials = "pki"'
+    (found,) = examine(world.write(more=more))
+    assert "exports.credentials: " in found.line
+    assert words in found.line
+    assert not found.fatal
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_certificate_of_a_hypervisor(world: World, right: bool) -> None:
+    pki(world)
+    folder = world.folder / "pki"
+    for kind in ("cert", "key"):
+        (folder / f"server-{kind}.pem").rename(folder / f"client-{kind}.pem")
+    if not right:
+        trustme.CA().cert_pem.write_to_path(folder / "ca-cert.pem")
+    more = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\ntls = "pki"'
+    found = examine(world.write(more=more))
+    assert ["will not trust client-cert.pem" in each.line for each in found] == [True] * (not right)
+
+
+def listen_with_tls(world: World) -> Path:
+    folder = world.folder / "pki"
+    return world.spoil_listen(
+        f"ssl:{world.port}:privateKey={folder}/server-key.pem:certKey={folder}/server-cert.pem"
+    )
+
+
+def test_a_certificate_of_the_api_that_is_not_valid_any_more(world: World) -> None:
+    pki(world, not_before=datetime(2019, 1, 1), not_after=datetime(2020, 1, 1))
+    (found,) = examine(listen_with_tls(world))
+    assert "from 2019-01-01 00:00 to 2020-01-01 00:00 UTC, which is not now" in found.line
+    assert not found.fatal
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_nobody_is_asked_for_the_passphrase_of_a_key(world: World, form: PrivateFormat) -> None:
+    pki(world)
+    path = world.folder / "pki" / "server-key.pem"
+    key = load_pem_private_key(path.read_bytes(), None)
+    path.write_bytes(key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"secret")))
+    with pytest.raises(ConfigurationError, match="is encrypted, and nobody could give"):
+        settings.load(listen_with_tls(world))
+
+
+def test_a_key_that_others_may_read(world: World) -> None:
+    world.file("key", os.urandom(32)).chmod(0o644)
+    identity = EMBEDDED_IDENTITY + 'key_file = "key"\n' + PEOPLE
+    (found,) = examine(world.write(STATIC, identity))
+    assert "identity.key_file: " in found.line
+    assert "other users may read the key" in found.line
+    assert not found.fatal
+
+
+def test_a_socket_that_a_killed_daemon_has_left(world: World) -> None:
+    socket_that_nobody_has(world)
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    (world.folder / "s.lock").symlink_to(str(ended.pid))
+    assert examine(world.spoil_listen(f"unix:{world.folder}/s")) == []
+
+
+def test_files_that_may_be_open(world: World) -> None:
+    file = world.write()
+    lowered = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64));"
+    run = "from bootvol.cli import main; sys.argv = ['bootvol', *sys.argv[1:]]; main()"
+    code = [sys.executable, "-c", lowered + run, "check-config", "--machine", str(file)]
+    ended = subprocess.run(code, capture_output=True, text=True, timeout=180, check=False)
+    assert ended.returncode == 1
+    assert "imports.concurrent: 4: the daemon may have 64 files open, and needs" in ended.stderr
 
 
 def test_a_user_without_roles(world: World) -> None:
@@ -397,6 +614,24 @@ def test_the_ports_of_a_running_daemon_are_left_alone(world: World) -> None:
         (lambda text: text + SAME_FLAVORS, "the name 'x' is given twice"),
         (lambda text: text.replace('"bob"', '"bo b"', 1), "no space"),
         (lambda text: text.replace('"bob"', '"böb"', 1), "visible ASCII"),
+        (lambda text: text.replace('"bob"', '"file:none"', 1), "the file none cannot be read"),
+        (lambda text: text.replace('"bob"', '"env:NO_SUCH"', 1), "the environment has no NO_SUCH"),
+        (lambda text: text.replace("22222222222222", ".."), "identity.tokens[2].tenant"),
+        (lambda text: text.replace('user = "bob"', 'user = "b\\u0000b"'), "control characters"),
+        (lambda text: 'availability_zone = "a\\nb"\n' + text, "control characters"),
+        (lambda text: text + "[quota]\nvolumes = 99999999999999999999", "less than or equal to"),
+        (
+            lambda text: (
+                text.replace('directory = "."', 'directory = "s"')
+                .replace("///", "///s/")
+                .replace('directory = "images"', 'directory = "."')
+            ),
+            "the configuration file lies",
+        ),
+        (lambda text: text.replace("bootvol.db", "boot\\u0000vol.db"), "not a database URL"),
+        (lambda text: "x = " + "[" * 3000 + "]" * 3000 + text, "is not TOML"),
+        (lambda text: "x = " + "9" * 5000 + "\n" + text, "is not TOML"),
+        (lambda text: text.replace(STATIC, KEY_AMONG_IMAGES), "identity.key_file lies in this"),
     ],
 )
 def test_a_mistake_in_the_file(world: World, change: Callable[[str], str], words: str) -> None:

@@ -180,6 +180,17 @@ def test_databases(tmp_path: Path) -> None:
             '[api]\npublic_url = "http://x/"\n' + LEAST,
             "'http://x/': this is not an http",
         ),
+        *(
+            (f'[api]\npublic_url = "{url}"\n' + LEAST, f"api.public_url: '{url}': this ")
+            for url in (
+                "http://me:secret@x",
+                "http://x?a=b",
+                "http://x#b",
+                "http://x:99999",
+                "http://:80",
+                "http://[::1",
+            )
+        ),
         ("[api]\nlisten = []\n" + LEAST, "api.listen: []: List should have at least 1 item"),
         ('[state]\nurl = "mysql://x"\n' + LEAST, "state.url: (hidden): the database is either"),
         ('[state]\nurl = "x"\n' + LEAST, "state.url: (hidden): this is not a database URL"),

@@ -5,6 +5,7 @@ People and programs log in through bootvol's own identity API; what they get is 
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 
 from bootvol import checks
@@ -21,12 +22,32 @@ def _make(options: EmbeddedOptions, context: PluginContext) -> IIdentity:
 
 def _check(options: EmbeddedOptions) -> Iterator[Mistake]:
     yield from checks.folder("directory", options.directory)
-    if options.key_file is not None:
-        yield from checks.file("key_file", options.key_file)
+    yield from _key(options)
     for n, user in enumerate(options.users):
         if not user.roles:
             fault = "the user has no role in any project, and can do nothing"
             yield Mistake(f"users[{n}].roles", user.name, fault, "Name projects.", fatal=False)
+
+
+def _key(options: EmbeddedOptions) -> Iterator[Mistake]:
+    from bootvol_plugins.embedded.files import KEY_BYTES, key_path
+
+    key = "directory" if options.key_file is None else "key_file"
+    path = key_path(options.directory, options.key_file)
+    if options.key_file is None and not path.exists():
+        return
+    found = list(checks.file(key, path))
+    yield from found
+    if found:
+        return
+    status = path.stat()
+    if status.st_size < KEY_BYTES:
+        fault = f"the key has {status.st_size} bytes; at least {KEY_BYTES} are needed"
+        remedy = f"Make one: head -c {KEY_BYTES} /dev/urandom, with an umask of 077."
+        yield Mistake(key, path, fault, remedy)
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        fault = "other users may read the key, and make tokens of anybody by it"
+        yield Mistake(key, path, fault, "Take that right away (chmod 600).", fatal=False)
 
 
 PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check)

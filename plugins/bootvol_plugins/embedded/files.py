@@ -12,7 +12,7 @@ from typing import Final
 from bootvol.errors import ConfigurationError
 
 #: Bytes of a key.
-_KEY: Final = 32
+KEY_BYTES: Final = 32
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -23,6 +23,11 @@ def replace(path: Path, content: bytes) -> None:
     _write(path, content, os.replace)
 
 
+def key_path(directory: Path, file: Path | None) -> Path:
+    """Return where the key lies that tokens are signed with; see :func:`signing_key`."""
+    return file or directory / "key"
+
+
 def signing_key(directory: Path, file: Path | None) -> bytes:
     """Return the key that tokens are signed with.
 
@@ -31,18 +36,18 @@ def signing_key(directory: Path, file: Path | None) -> bytes:
     :param file: where another one lies.
     :raises ConfigurationError: it cannot be read or made, or is too short.
     """
-    path = file or directory / "key"
+    path = key_path(directory, file)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if file is None and not path.exists():
             # Another daemon may make one at the same time: the first is everybody's.
             with suppress(FileExistsError):
-                _write(path, secrets.token_bytes(_KEY), os.link)
+                _write(path, secrets.token_bytes(KEY_BYTES), os.link)
         key = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"identity: {path}: {error.strerror}") from error
-    if len(key) < _KEY:
-        raise ConfigurationError(f"identity: {path}: a key has at least {_KEY} bytes")
+    if len(key) < KEY_BYTES:
+        raise ConfigurationError(f"identity: {path}: a key has at least {KEY_BYTES} bytes")
     return key
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from bootvol import passwords
-from bootvol.options import ConfigPath, Options, indirect
+from bootvol.options import ConfigPath, Options, Text, indirect
 
 
 def _read(value: object, info: ValidationInfo) -> object:
@@ -24,7 +24,6 @@ def _read(value: object, info: ValidationInfo) -> object:
 Hash = Annotated[str, BeforeValidator(_read)]
 #: Is part of tokens and, a project's, of paths.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@+-]{1,64}$")]
-Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 def _name(data: dict[str, Any]) -> Any:
@@ -34,8 +33,9 @@ def _name(data: dict[str, Any]) -> Any:
 class ProjectTable(Options):
     """One ``[[identity.projects]]``."""
 
-    name: Name
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
+    name: Text
+    # Dots alone would mean another folder in paths (RFC 3986, section 5.2.4).
+    id: Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=64)] = Field(
         default_factory=_name, validate_default=True
     )
 
@@ -50,11 +50,11 @@ class AccessKeyTable(Options):
 class UserTable(Options):
     """One ``[[identity.users]]``; ``roles`` are by the projects' names."""
 
-    name: Name
+    name: Text
     id: Id = Field(default_factory=_name, validate_default=True)
     password_hash: Hash | None = None
     access_keys: list[AccessKeyTable] = Field(default=[])
-    roles: dict[str, Annotated[list[Name], Field(min_length=1)]] = Field(default={})
+    roles: dict[str, Annotated[list[Text], Field(min_length=1)]] = Field(default={})
 
     @model_validator(mode="after")
     def _can_log_in(self) -> Self:

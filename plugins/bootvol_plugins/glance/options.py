@@ -13,7 +13,7 @@ class GlanceOptions(Options):
     """``[[sources]]`` of this plugin."""
 
     endpoints: list[str] = Field(min_length=1)
-    """URLs of Glance's API, without the version; the next is asked when one fails."""
+    """URLs of Glance's API, with or without ``/v2``; the next is asked when one fails."""
     keystone: Access
     """Where bootvol's own user logs in, who may read every image."""
     ca: ConfigPath | None = None
@@ -37,4 +37,4 @@ def _root(text: str) -> str:
         raise ValueError(f"{text!r} {error}") from None
     if url.query:
         raise ValueError(f"{text!r} has a query")
-    return text.rstrip("/")
+    return text.rstrip("/").removesuffix("/v2")

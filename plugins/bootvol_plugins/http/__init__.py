@@ -20,6 +20,9 @@ def _make(options: Any, context: PluginContext) -> IImageSource:
 def _check(options: HttpOptions) -> Iterator[Mistake]:
     if options.ca is not None:
         yield from checks.authorities("ca", options.ca)
+    if options.keyring is not None:
+        yield from checks.program("keyring", "gpgv", "gpgv")
+        yield from checks.file("keyring", options.keyring)
 
 
 PLUGIN = SourcePlugin(HttpOptions, _make, _check)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
+from cryptography.x509 import Certificate
 from OpenSSL import SSL
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
+
+from bootvol import endpoints
 
 #: For TLS 1.2; all ciphers of 1.3 are fine.
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
@@ -81,12 +83,21 @@ class Listener:
     :ivar path: the path of a unix socket; None for TCP.
     :ivar interface: an address of this machine; empty for all.
     :ivar tls: the context factory of a TLS endpoint; None without TLS.
+    :ivar backlog: connections that may wait to be accepted.
     """
 
     port: int = 0
     interface: str = ""
     path: str | None = None
     tls: Any = None
+    backlog: int = 50
+
+    def certificate(self) -> Certificate | None:
+        """Return the certificate that clients are shown; None without TLS."""
+        if self.tls is None:
+            return None
+        shown = SSL.Connection(_modern(self.tls), None).get_certificate()
+        return None if shown is None else shown.to_cryptography()
 
 
 def plan(endpoint: str) -> list[Listener]:
@@ -99,7 +110,7 @@ def plan(endpoint: str) -> list[Listener]:
     :raises Exception: if the description is wrong, or a file that it names.
     """
     planned = _Plan()
-    listening = serverFromString(planned, endpoint).listen(Factory())
+    listening = endpoints.parse(planned, endpoint).listen(Factory())
     failures: list[Any] = []
     listening.addErrback(failures.append)
     if failures:
@@ -117,7 +128,7 @@ class _Plan:
         self.listeners: list[Listener] = []
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
-        self.listeners.append(Listener(port, interface))
+        self.listeners.append(Listener(port, interface, backlog=backlog))
 
     def listenSSL(
         self,
@@ -127,7 +138,7 @@ class _Plan:
         backlog: int = 50,
         interface: str = "",
     ) -> None:
-        self.listeners.append(Listener(port, interface, tls=contextFactory))
+        self.listeners.append(Listener(port, interface, None, contextFactory, backlog))
 
     def listenUNIX(self, address: str, factory: Any, *_args: Any, **_more: Any) -> None:
         self.listeners.append(Listener(path=address))

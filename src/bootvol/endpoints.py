@@ -1,0 +1,56 @@
+"""Twisted server endpoint descriptions of the configuration, and what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from OpenSSL import SSL, crypto
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+_SEPARATOR: Final = re.compile(r"(?<!\\):")
+#: What a PEM file has whose key is encrypted (RFC 1421, section 4.6.1.1; RFC 7468, section 11).
+_ENCRYPTED: Final = (b"4,ENCRYPTED", b"BEGIN ENCRYPTED PRIVATE KEY")
+
+
+def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """Return the endpoint that a description stands for.
+
+    Blocks on the disk where the description names a key and certificates, and never asks anybody
+    for the passphrase of a key.
+
+    :raises ValueError: if the description is wrong, or a file that it names; the text says why.
+    """
+    for file in _files(description):
+        if any(sign in file.read_bytes() for sign in _ENCRYPTED):
+            raise ValueError(
+                f"the key in {file} is encrypted, and nobody could give the daemon its passphrase;"
+                " take that away with `openssl pkey`"
+            )
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except (SSL.Error, crypto.Error) as error:
+        raise ValueError(_reasons(error)) from error
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}") from error
+    except Exception as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    return endpoint
+
+
+def _files(description: str) -> list[Path]:
+    """Return the files that a description names and that are there."""
+    if not description.startswith("ssl:"):
+        return []
+    parts = [each.replace("\\", "") for each in _SEPARATOR.split(description)]
+    paths = [Path(each.partition("=")[2] or each) for each in parts]
+    return [each for each in paths if each.is_file()]
+
+
+def _reasons(error: Exception) -> str:
+    """Return what OpenSSL says, without the names of its routines."""
+    found = error.args[0] if error.args else ()
+    told = [each[-1] for each in found if isinstance(each, tuple)] if found else []
+    return "; ".join(dict.fromkeys(told)) or str(error) or type(error).__name__
