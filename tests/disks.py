@@ -29,6 +29,9 @@ _SET_STATUS: Final = 0x4C04
 _GET_STATUS: Final = 0x4C05
 _STATUS_BYTES: Final = 232
 _SIZE_LIMIT: Final = 32
+# From linux/fs.h.
+_FREEZE: Final = 0xC0045877
+_THAW: Final = 0xC0045878
 
 
 class Device:
@@ -77,6 +80,19 @@ class Disk:
         any case, as the system does by itself where it finds the file system broken.
         """
         _run("mount", "-o", f"remount,{options}", str(self.folder))
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let whoever writes to it wait until the block ends (fsfreeze(8)); nothing ends that."""
+        opened = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(opened, _FREEZE, 0)
+            try:
+                yield
+            finally:
+                fcntl.ioctl(opened, _THAW, 0)
+        finally:
+            os.close(opened)
 
     def fill(self, others: Path, free: int) -> None:
         """Take up space, as others do who use the same disk, until so many bytes are free.

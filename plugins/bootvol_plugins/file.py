@@ -305,7 +305,7 @@ class FileBackend:
     def _folder(self) -> Iterator[int]:
         """Open the directory anew, so that a disk may go and come back, but for one call only.
 
-        :raises BackendFailed: it is not what the operator meant by it, as the module says.
+        :raises WrongStore: it is not what the operator meant by it, as the module says.
         """
         with self._open_folder() as folder:
             if self._expected is not None and identity_of(folder) != self._expected:
@@ -319,10 +319,10 @@ class FileBackend:
         try:
             folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise BackendFailed(f"The directory of backend {self.name} is gone.") from None
+            raise WrongStore(f"The directory of backend {self.name} is gone.") from None
         try:
             if self._mounted and not _is_mount(folder):
-                raise BackendFailed(f"Nothing is mounted on the directory of backend {self.name}.")
+                raise WrongStore(f"Nothing is mounted on the directory of backend {self.name}.")
             yield folder
         finally:
             os.close(folder)

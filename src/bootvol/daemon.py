@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
@@ -36,12 +37,18 @@ from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.buffers import Memory
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.interfaces import IClosable, IHypervisor, PluginContext
+from bootvol.interfaces import (
+    BackendPlugin,
+    IBlockBackend,
+    IClosable,
+    IHypervisor,
+    PluginContext,
+)
 from bootvol.login import ILogin
 from bootvol.model import GIB, Flavor
 from bootvol.reload import Reloader
 from bootvol.service.attachments import Attachments
-from bootvol.service.backends import Backends
+from bootvol.service.backends import Absent, Backends
 from bootvol.service.goldens import Goldens
 from bootvol.service.ids import Ids
 from bootvol.service.images import Images
@@ -60,9 +67,9 @@ from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.service.worker import Concurrency, Worker
 from bootvol.settings import PluginSettings, Settings
-from bootvol.store import claims
+from bootvol.store import claims, stores
 from bootvol.store.database import Database
-from bootvol.threads import StillRunning, Threads, at_most
+from bootvol.threads import Shared, StillRunning, Threads, at_most, within
 
 #: Threads for the blocking calls of one plugin, and as many for hashing and unpacking: some in any
 #: case, and more for each import, which seldom reads, writes and flushes all at once.
@@ -95,6 +102,8 @@ class Daemon(Service):
         self._reactor = reactor
         self._warnings = warnings
         self._plugins: dict[str, Any] = {}
+        #: What makes backends that have not answered yet, by their names.
+        self._late: dict[str, Callable[[], Awaitable[IBlockBackend]]] = {}
         self._pools: list[Threads] = []
         # Whether these are fewer than configured, the checks of the machine have told.
         self._connections, _ = descriptors.connections(config)
@@ -129,8 +138,14 @@ class Daemon(Service):
 
     def _put_together(self) -> tuple[Worker, ApiSite]:
         config = self._config
+        remembered = self._database.alone(stores.remembered)
         for place, configured in config.plugins():
-            self._plugins[place] = self._plugin(configured)
+            descriptor = configured.descriptor
+            if isinstance(descriptor, BackendPlugin):
+                identity = remembered.get(configured.name)
+                self._plugins[place] = self._backend(place, descriptor, configured, identity)
+            else:
+                self._plugins[place] = self._plugin(configured)
         identity = self._plugins["identity"]
         hypervisor = self._plugins.get("hypervisor")
         images = Images(
@@ -149,8 +164,9 @@ class Daemon(Service):
         worker = Worker(concurrency, tools)
         database = self._database
         self._sweeper = Sweeper(database, backends, self._reactor, claims.shared_time)
-        self._stores = Stores(database, backends, self._reactor, worker.wake)
-        self._stores.recall()
+        self._stores = Stores(
+            database, backends, remembered, self._late, self._reactor, worker.wake
+        )
         self._skew = SkewWatch(database, self._reactor, time.time)
         quotas = Quotas(database, Quota(**config.quota.model_dump()))
         types = VolumeTypes(database, backends)
@@ -251,6 +267,32 @@ class Daemon(Service):
         # Calls that never return keep their threads: of this plugin alone.
         context = PluginContext(self._reactor, self._pool(configured.name), configured.name)
         return plugins.build(configured.descriptor, configured.options, context)
+
+    def _backend(
+        self,
+        place: str,
+        descriptor: BackendPlugin,
+        configured: PluginSettings,
+        identity: str | None,
+    ) -> IBlockBackend:
+        """Return a backend; where that does not answer in time, what stands for the backend.
+
+        :param identity: of the store with its volumes, if one is known.
+        """
+        context = PluginContext(self._reactor, self._pool(configured.name), configured.name)
+        make = partial(plugins.build_backend, descriptor, configured.options, context, identity)
+
+        async def make_late() -> IBlockBackend:
+            # Nothing is to be undone, so that the end of the daemon need not wait for that.
+            making = Shared(Deferred.fromCoroutine(context.threads.run(make)))
+            self._plugins[place] = made = await making.wait()
+            return made
+
+        try:
+            return within(plugins.PATIENCE, make)
+        except StillRunning:
+            self._late[configured.name] = make_late
+            return Absent(configured.name)
 
     def reload(self) -> Deferred[None]:
         """Apply what the configuration file says now (:class:`bootvol.reload.Reloader`)."""

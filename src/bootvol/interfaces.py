@@ -4,6 +4,8 @@ A plugin is found by entry point (``bootvol.sources``, ``bootvol.backends``,
 ``bootvol.identities``, ``bootvol.hypervisors``).  The entry point loads a small descriptor
 (:class:`SourcePlugin`, :class:`BackendPlugin`, :class:`IdentityPlugin`, :class:`HypervisorPlugin`);
 its factory is called once when the daemon starts, and may import the driver's library only then.
+A backend's factory is called in a thread of its own: where the factory hangs, the daemon works with
+the other backends, calls it again while the reactor runs, and takes the backend when it returns.
 
 Rules that hold for every method here:
 
@@ -349,8 +351,9 @@ class IIdentifiedBackend(Interface):
     async def identity() -> str:
         """Return what tells the store from every other one; a store without it is given one.
 
-        The same from every host and after every restart.  The core asks only while it remembers
-        none for the backend.
+        The same from every host and after every restart.  The core asks when the daemon starts, and
+        every few seconds while a call has raised :class:`bootvol.errors.WrongStore`: once this
+        method answers, what waits for the store goes on.
 
         :returns: 1 to 255 printable characters of ASCII.
         :raises bootvol.errors.BackendFailed: the store is not there.
@@ -362,8 +365,8 @@ class IIdentifiedBackend(Interface):
         Every later call of any method raises :class:`bootvol.errors.WrongStore` while the store is
         another one or has no identity, and reads, writes and deletes nothing there.
 
-        Called before all else if the core remembers an identity, when the reactor does not run yet;
-        else after :meth:`identity`.  It may look at the store, but not for long.
+        Called right after the factory, in the same thread, if the core remembers an identity; else
+        in the reactor's thread after :meth:`identity`.  It may look at the store, but not for long.
 
         :raises bootvol.errors.ConfigurationError: the store is another one already; says so to the
             operator, with the place, both identities and the remedy.

@@ -25,11 +25,14 @@ from bootvol.api import tls
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.exports import places
+from bootvol.interfaces import BackendPlugin, SourcePlugin
 from bootvol.model import GIB
-from bootvol.settings import Settings
+from bootvol.plugins import PATIENCE
+from bootvol.settings import PluginSettings, Settings
 from bootvol.store import schema
 from bootvol.store.database import Database
 from bootvol.tables import TlsExports
+from bootvol.threads import StillRunning, within
 
 #: How an SQLite database begins (https://www.sqlite.org/fileformat.html, section 1.3).
 _SQLITE: Final = b"SQLite format 3\0"
@@ -93,9 +96,22 @@ def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
     yield from _exports(config)
     yield from _memory(config)
     for place, configured in config.plugins():
-        check = configured.descriptor.check
-        for mistake in check(configured.options) if check is not None else ():
+        for mistake in _of_plugin(configured):
             yield attrs.evolve(mistake, key=f"{place}.{mistake.key}")
+
+
+def _of_plugin(configured: PluginSettings) -> list[Mistake]:
+    check = configured.descriptor.check
+    if check is None:
+        return []
+    try:
+        return within(PATIENCE, lambda: list(check(configured.options)))
+    except StillRunning:
+        # The daemon does without a backend or a source until that answers.
+        spared = isinstance(configured.descriptor, (BackendPlugin, SourcePlugin))
+        fault = f"the check has not ended after {PATIENCE:.0f} s: a disk or a service hangs"
+        remedy = "Look at the disk, the mount or the service that the plugin uses."
+        return [Mistake("name", configured.name, fault, remedy, fatal=not spared)]
 
 
 def _descriptors(config: Settings) -> Iterator[Mistake | str]:

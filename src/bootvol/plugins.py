@@ -18,6 +18,7 @@ from bootvol.interfaces import (
     IBlockBackend,
     IdentityPlugin,
     IHypervisor,
+    IIdentifiedBackend,
     IIdentity,
     IImageSource,
     PluginContext,
@@ -71,6 +72,10 @@ def load(kind: type[Descriptor], name: str) -> Descriptor:
     return descriptor
 
 
+#: Seconds that a backend, or the check of any plugin, may take at the start of the daemon.
+PATIENCE: Final = 10.0
+
+
 def build(
     descriptor: SourcePlugin | BackendPlugin | IdentityPlugin | HypervisorPlugin,
     settings: BaseModel,
@@ -85,4 +90,19 @@ def build(
         verifyObject(_INTERFACES[type(descriptor)], made)
     except Invalid as error:
         raise DefectivePlugin(f"plugin {context.name!r} is not complete: {error}") from error
+    return made
+
+
+def build_backend(
+    descriptor: BackendPlugin, settings: BaseModel, context: PluginContext, identity: str | None
+) -> IBlockBackend:
+    """Make a backend's object, and have it use the store of its volumes alone.  Blocks.
+
+    :param identity: of the store, where the core remembers one: see
+        :class:`bootvol.interfaces.IIdentifiedBackend`.
+    :raises ConfigurationError: the backend cannot be used, or has another store.
+    """
+    made: IBlockBackend = build(descriptor, settings, context)
+    if identity is not None and IIdentifiedBackend.providedBy(made):
+        IIdentifiedBackend(made).expect(identity)
     return made

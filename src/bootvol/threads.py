@@ -98,6 +98,33 @@ async def at_most(clock: IReactorTime, seconds: float, running: Deferred[T]) -> 
             timer.cancel()
 
 
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Make a blocking call in a thread of its own, and wait for so many seconds at most.
+
+    Blocks: for what is done before the reactor runs.
+
+    :returns: what the call returns; what the call raises is raised.
+    :raises StillRunning: the call has not returned by then.  It goes on, and its result is dropped.
+    """
+    results: list[T | Failure] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException:
+            results.append(Failure())
+
+    # A call that never returns must not keep the process alive.
+    thread = Thread(target=work, name="bootvol-within", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not results:
+        raise StillRunning
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return results[0]
+
+
 class Shared(Generic[T]):
     """The end of something under way, which several may await, each as often as they like.
 

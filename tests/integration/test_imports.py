@@ -278,12 +278,15 @@ async def test_deletion_is_refused_while_it_goes_on(running: Running) -> None:
 
 
 @ensureDeferred
-async def test_a_volume_that_cannot_be_made_says_why(running: Running) -> None:
+async def test_a_volume_that_cannot_be_made_now_says_why(running: Running) -> None:
     await running.until(await running.create(), "available")
     running.volumes.rename(running.folder / "elsewhere")
     running.volumes.write_text("a file is where the folder should be")
     number = await running.create()
-    assert await running.until(number, "available", "error") == "error"
-    error = (await running.call("GET", f"os-volumes/{number}/error")).json["error"]
-    assert error["code"] == "backend-failed"
+    while (
+        error := (await running.call("GET", f"os-volumes/{number}/error")).json["error"]
+    ) is None:
+        await pause(0.05)
+    assert error["code"] == "wrong-store"
     assert error["message"] == "The directory of backend local is gone."
+    assert await running.status(number) == "creating", "an operator can bring it back"

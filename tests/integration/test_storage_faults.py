@@ -65,6 +65,12 @@ class Halves(Resource):
         self.waiting[request.path.rsplit(b"/")[-1].decode()] = request
         return NOT_DONE_YET
 
+    async def goes_on(self, name: str) -> None:
+        """Wait until an image is asked for again, and send all of it."""
+        while name not in self.waiting:
+            await pause(0.05)
+        self.finish(name)
+
     def finish(self, name: str, content: bytes = CONTENT) -> None:
         """Send the rest."""
         request = self.waiting.pop(name)
@@ -123,6 +129,17 @@ checksums = "none"
         error = (await self.call("GET", f"os-volumes/{number}/error")).json["error"]
         assert error["remedy"]
         return dict(error)
+
+    async def why_waiting(self, number: int) -> dict[str, Any]:
+        """Wait until it shows why nothing goes on with a volume, and return that."""
+        for _ in range(600):
+            answer = await self.call("GET", f"os-volumes/{number}/error")
+            if answer.status == 200 and (error := answer.json["error"]) is not None:
+                assert await self.status(number) != "error"
+                assert error["remedy"]
+                return dict(error)
+            await pause(0.05)
+        raise AssertionError(answer)
 
     async def delete(self, number: int) -> None:
         """Ask for a volume's deletion."""
@@ -311,18 +328,22 @@ async def test_a_disk_that_is_read_only(mounted: Disk, on_disk: Faulty) -> None:
 @pytest.mark.parametrize("mounted", ["ext4"], indirect=True)
 @ensureDeferred
 async def test_a_disk_that_is_unmounted(mounted: Disk, on_disk: Faulty, halves: Halves) -> None:
-    number = await on_disk.halfway()
+    number, unwanted = await on_disk.halfway(), await on_disk.halfway("unwanted")
     await deferToThread(mounted.unmount, lazily=True)
     halves.finish("disk")
-    assert (await on_disk.reason(number))["message"] == UNMOUNTED
+    assert (await on_disk.why_waiting(number))["message"] == UNMOUNTED
     created = await on_disk.create("whole")
-    assert (await on_disk.reason(created))["message"] == UNMOUNTED
+    assert (await on_disk.why_waiting(created))["message"] == UNMOUNTED
     # Nothing must be taken for deleted that will be there again.
-    await on_disk.delete(number)
-    assert (await on_disk.reason(number))["message"] == UNMOUNTED
+    await on_disk.delete(unwanted)
+    assert (await on_disk.why_waiting(unwanted))["message"] == UNMOUNTED
     assert on_disk.files() == [], "nothing is written beneath the disk"
     await deferToThread(mounted.mount)
-    assert len(on_disk.raw()) == 1
+    await halves.goes_on("disk")
+    for made in (number, created):
+        assert await on_disk.until(made, "available", "error") == "available"
+    assert await on_disk.until(unwanted, "gone", "error") == "gone"
+    assert len(on_disk.raw()) == 2
     await on_disk.is_well(number, created)
 
 
@@ -331,15 +352,16 @@ async def test_a_folder_that_is_moved_away(in_folder: Faulty, halves: Halves) ->
     number = await in_folder.halfway()
     elsewhere = in_folder.volumes.rename(in_folder.folder / "elsewhere")
     halves.finish("disk")
-    assert (await in_folder.reason(number))["message"] == GONE
+    assert (await in_folder.why_waiting(number))["message"] == GONE
     created = await in_folder.create("whole")
-    assert (await in_folder.reason(created))["message"] == GONE
+    assert (await in_folder.why_waiting(created))["message"] == GONE
     await in_folder.delete(number)
-    assert (await in_folder.reason(number))["message"] == GONE
+    assert (await in_folder.why_waiting(number))["message"] == GONE
     assert not in_folder.volumes.exists(), "it is not made again"
     elsewhere.rename(in_folder.volumes)
-    assert len(in_folder.raw()) == 1
-    await in_folder.is_well(number, created)
+    assert await in_folder.until(number, "gone", "error") == "gone"
+    assert await in_folder.until(created, "available", "error") == "available"
+    await in_folder.is_well(created)
 
 
 @ensureDeferred
@@ -348,9 +370,12 @@ async def test_a_folder_that_is_another_by_now(in_folder: Faulty, halves: Halves
     in_folder.volumes.rename(in_folder.folder / "elsewhere")
     in_folder.volumes.mkdir()
     halves.finish("disk")
-    error = await in_folder.reason(number)
+    error = await in_folder.why_waiting(number)
     assert error["code"] == "wrong-store"
     assert "Backend local has another directory" in error["message"]
     in_folder.volumes.rmdir()
     (in_folder.folder / "elsewhere").rename(in_folder.volumes)
+    await halves.goes_on("disk")
+    assert await in_folder.until(number, "available", "error") == "available"
+    check(*in_folder.raw())
     await in_folder.is_well(number)

@@ -11,29 +11,53 @@ import pytest
 from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, capturedLogs
 
+from bootvol import plugins
 from bootvol.errors import ConfigurationError
+from bootvol.service import stores
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
 from bootvol_plugins.file_store import STORE
-from tests.daemons import Running, reactor, volumes_in
+from tests.daemons import Running, pause, reactor, volumes_in
 from tests.disks import disk
 from tests.processes import cli
 
 MIB = 1024 * 1024
 CONTENT = noise(2 * MIB)
+SECOND = """
+[[backends]]
+name = "second"
+plugin = "file"
+directory = "second"
+"""
 
 
 async def reason(daemon: Running, number: int) -> str:
-    """Wait until a volume has failed; return the code of the reason."""
-    assert await daemon.until(number, "error") == "error"
-    shown = await daemon.call("GET", f"os-volumes/{number}/error")
-    code: str = shown.json["error"]["code"]
+    """Wait until a volume waits for its backend; return the code of the reason."""
+    while True:
+        shown = await daemon.call("GET", f"os-volumes/{number}/error")
+        if (error := shown.json["error"]) is not None:
+            break
+        await pause(0.05)
+    assert await daemon.status(number) != "error"
+    code: str = error["code"]
     return code
 
 
 @ensureDeferred
-async def test_another_directory_is_not_touched_while_the_daemon_runs(running: Running) -> None:
+async def test_another_directory_is_not_touched_while_the_daemon_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    running = Running(tmp_path)
+    try:
+        await _is_not_touched(running)
+    finally:
+        await running.stop()
+
+
+async def _is_not_touched(running: Running) -> None:
     (running.images / "disk").write_bytes(CONTENT)
     kept, gone = await running.create("disk"), await running.create()
     for number in (kept, gone):
@@ -43,21 +67,27 @@ async def test_another_directory_is_not_touched_while_the_daemon_runs(running: R
     before = volumes_in(right)
     running.volumes.mkdir()
     (running.volumes / before[0].name).write_bytes(b"another's")
-    assert await reason(running, await running.create("disk")) == "wrong-store"
-    for number in (kept, gone):
-        await running.call("DELETE", f"os-volumes/{number}")
-        assert await reason(running, number) == "wrong-store"
+    with capturedLogs() as logged:
+        asked = [await running.create("disk")]
+        assert await reason(running, asked[0]) == "wrong-store"
+        await running.call("DELETE", f"os-volumes/{gone}")
+        assert await reason(running, gone) == "wrong-store"
+        # Another one that is bootvol's as well.
+        (running.volumes / STORE).write_text("another\n")
+        asked.append(await running.create("disk"))
+        assert await reason(running, asked[1]) == "wrong-store"
+        await pause(3 * stores.POLL)
+    told = [each for each in logged if each["log_level"] is LogLevel.error]
+    assert [each["name"] for each in told] == ["local"], "it is told once"
+    (running.volumes / STORE).unlink()
     assert [each.read_bytes() for each in running.volumes.iterdir()] == [b"another's"]
     assert volumes_in(right) == before
-    # Another one that is bootvol's as well.
-    (running.volumes / STORE).write_text("another\n")
-    assert await reason(running, await running.create("disk")) == "wrong-store"
     shutil.rmtree(running.volumes)
     right.rename(running.volumes)
-    made = await running.create("disk")
-    assert await running.until(made, "available", "error") == "available"
-    await running.call("DELETE", f"os-volumes/{gone}")
-    await running.until(gone, "gone")
+    for number in asked:
+        assert await running.until(number, "available", "error") == "available"
+    assert await running.until(gone, "gone", "error") == "gone"
+    assert await running.status(kept) == "available"
 
 
 @ensureDeferred
@@ -79,6 +109,68 @@ async def test_a_disk_that_is_not_mounted_any_more(tmp_path: Path) -> None:
         made = await again.create("disk")
         assert await again.until(made, "available", "error") == "available"
         await again.stop()
+
+
+@ensureDeferred
+async def test_a_backend_that_hangs_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "PATIENCE", 0.5)
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    with disk(tmp_path / "volumes", 2048 * MIB, "ext4") as mounted:
+        first = Running(tmp_path, SECOND)
+        (first.images / "disk").write_bytes(CONTENT)
+        kind = {"volume_type": {"name": "fast", "extra_specs": {"volume_backend_name": "second"}}}
+        assert (await first.call("POST", "os-volume-types", kind, "root")).status == 200
+        old = await first.create()
+        await first.until(old, "available")
+        await first.stop()
+        with mounted.frozen():
+            with capturedLogs() as logged:
+                daemon = Running(tmp_path, SECOND)
+            told = [each["name"] for each in logged if each["log_level"] is LogLevel.error]
+            assert told == ["local"]
+            made = await daemon.create("disk")
+            assert await reason(daemon, made) == "backend-silent"
+            await daemon.call("DELETE", f"os-volumes/{old}")
+            assert await reason(daemon, old) == "backend-silent"
+            wanted = {"size": 1, "imageRef": "disk", "volume_type": "fast"}
+            fast = await daemon.call("POST", "os-volumes", {"volume": wanted})
+            assert await daemon.until(fast.json["volume"]["id"], "available", "error") != "error"
+            # It can end meanwhile, and start again.
+            await daemon.stop()
+            daemon = Running(tmp_path, SECOND)
+        assert await daemon.until(made, "available", "error") == "available"
+        assert await daemon.until(old, "gone", "error") == "gone"
+        (file,) = daemon.files()[-1:]
+        with file.open("rb") as volume:
+            assert volume.read(len(CONTENT)) == CONTENT
+        await daemon.stop()
+
+
+@ensureDeferred
+async def test_a_backend_that_hung_at_the_start_and_has_another_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "PATIENCE", 0.5)
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    with disk(tmp_path / "volumes", 2048 * MIB, "ext4") as mounted:
+        first = Running(tmp_path)
+        await first.until(await first.create(), "available")
+        await first.stop()
+        right = (first.volumes / STORE).read_text()
+        (first.volumes / STORE).write_text("another")
+        with mounted.frozen():
+            daemon = Running(tmp_path)
+        made = await daemon.create()
+        while await reason(daemon, made) == "backend-silent":
+            await pause(0.05)
+        assert await reason(daemon, made) == "wrong-store"
+        shown = await daemon.call("GET", f"os-volumes/{made}/error")
+        assert str(tmp_path) not in shown.body.decode(), "that is the operator's"
+        (first.volumes / STORE).write_text(right)
+        assert await daemon.until(made, "available", "error") == "available"
+        await daemon.stop()
 
 
 @ensureDeferred

@@ -7,7 +7,6 @@ serves (FUSE) whoever reads it: the system lets nothing end that, not even SIGKI
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import signal
 import socket
@@ -29,8 +28,6 @@ from tests.processes import Process
 
 MIB = 1024 * 1024
 CONTENT = noise(8 * MIB)
-#: From linux/fs.h.
-_FREEZE, _THAW = 0xC0045877, 0xC0045878
 #: From linux/sched.h: a flag of a process that ends.
 _EXITING = 0x4
 SECOND = """
@@ -53,20 +50,6 @@ bandwidth_mib = 1.0
 concurrent = 1
 buffer_kib = 256
 """
-
-
-@contextmanager
-def frozen(folder: Path) -> Iterator[None]:
-    """Freeze the file system that is mounted on a folder until the block ends."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.ioctl(opened, _FREEZE, 0)
-        try:
-            yield
-        finally:
-            fcntl.ioctl(opened, _THAW, 0)
-    finally:
-        os.close(opened)
 
 
 @contextmanager
@@ -157,7 +140,7 @@ def _a_backend_that_hangs(folder: Path, stack: ExitStack) -> None:
     old = [create(daemon, None) for _ in range(5)]
     for number in old:
         until(daemon, number, "available")
-    with frozen(mounted.folder):
+    with mounted.frozen():
         # More of each kind than there are places in its lane.
         hanging = [create(daemon, f"{number}") for number in range(3)]
         for number in old:

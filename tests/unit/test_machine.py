@@ -651,3 +651,28 @@ def test_a_check_of_a_plugin_is_optional(world: World, monkeypatch: pytest.Monke
     plain = attrs.evolve(file.PLUGIN, check=None)
     monkeypatch.setattr(file, "PLUGIN", plain)
     assert examine(volumes_is_a_file(world)) == []
+
+
+HYPERVISOR = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\ntls = "tls"\n'
+
+
+@pytest.mark.parametrize(
+    ("table", "file", "more"),
+    [("sources[0]", "images/index.toml", ""), ("hypervisor", "tls/ca-cert.pem", HYPERVISOR)],
+)
+def test_a_check_that_hangs(
+    world: World, monkeypatch: pytest.MonkeyPatch, table: str, file: str, more: str
+) -> None:
+    monkeypatch.setattr(machine, "PATIENCE", 0.2)
+    hangs = world.folder / file
+    hangs.parent.mkdir(exist_ok=True)
+    os.mkfifo(hangs)
+    try:
+        (found,) = examine(world.write(more=more))
+    finally:
+        # Whoever reads it waits for a writer.
+        os.close(os.open(hangs, os.O_WRONLY))
+    assert f"{table}.name: " in found.line
+    assert "the check has not ended" in found.line
+    # A daemon can do without a source for a while.
+    assert found.fatal == (table == "hypervisor")

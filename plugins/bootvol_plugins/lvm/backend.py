@@ -68,6 +68,7 @@ class LvmBackend:
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""
+        await self._check_store(())
         return self._store
 
     def expect(self, identity: str) -> None:

@@ -5,12 +5,60 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
 
-from bootvol.errors import BackendGone, BackendSilent, ErrorReport
-from bootvol.interfaces import IBlockBackend, IGuardedBackend
+from bootvol.errors import (
+    BackendGone,
+    BackendSilent,
+    BootvolError,
+    ConfigurationError,
+    ErrorReport,
+    WrongStore,
+)
+from bootvol.interfaces import (
+    Capabilities,
+    IBlockBackend,
+    IGuardedBackend,
+    IVolumeReader,
+    IVolumeWriter,
+)
 from bootvol.model import Connection, Volume
 from bootvol.service.questions import Questions
 from bootvol.threads import StillRunning
+
+
+@implementer(IBlockBackend)
+class Absent:
+    """Stands for a backend that has not answered since the daemon started; fails whatever is asked.
+
+    Nothing is known of it, so it promises nothing.
+    """
+
+    capabilities = Capabilities(reads_zero_when_new=False)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def allocate(self, volume: str, size: int) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
+        raise BackendSilent(self.name)
+
+    async def open_writer(self, volume: str) -> IVolumeWriter:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
+        raise BackendSilent(self.name)
+
+    async def open_reader(self, volume: str) -> IVolumeReader:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
+        raise BackendSilent(self.name)
+
+    async def delete(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
+        raise BackendSilent(self.name)
+
+    async def connection(self, volume: str) -> Connection:
+        """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
+        raise BackendSilent(self.name)
 
 
 class Backends:
@@ -18,14 +66,15 @@ class Backends:
 
     :param backends: at least one, in the order in which the operator named them.
     :param clock: the reactor.
-    :ivar unknown: names of those that may do no work yet: see :mod:`bootvol.service.stores`.
     """
+
+    _log = Logger()
 
     def __init__(self, backends: Sequence[IBlockBackend], clock: IReactorTime) -> None:
         self._questions = Questions(clock)
         self._backends = {backend.name: backend for backend in backends}
-        self.default = backends[0]
-        self.unknown: set[str] = set()
+        self.default = backends[0].name
+        self._suspended: dict[str, BootvolError | None] = {}
 
     @property
     def names(self) -> Collection[str]:
@@ -35,7 +84,33 @@ class Backends:
     @property
     def usable(self) -> Collection[str]:
         """The names of the backends that may do work."""
-        return self._backends.keys() - self.unknown
+        return self._backends.keys() - self._suspended.keys()
+
+    @property
+    def suspended(self) -> Collection[str]:
+        """The names of the backends that may do no work for now."""
+        return self._suspended.keys()
+
+    def suspend(self, name: str, error: BootvolError | None = None) -> None:
+        """Let a backend do no work until :mod:`bootvol.service.stores` finds that it can.
+
+        What is to be done on it waits, as in an outage of the database.
+
+        :param error: why: for the log, once, and for whoever asks what something waits for; None if
+            there is nothing to tell yet.
+        """
+        if error is not None and str(self._suspended.get(name)) != str(error):
+            self._log.error("backend {name} does no work for now: {error}", name=name, error=error)
+        self._suspended[name] = error
+
+    def resume(self, name: str) -> None:
+        """Let a backend do its work."""
+        if self._suspended.pop(name, None) is not None:
+            self._log.info("backend {name} does its work again", name=name)
+
+    def replace(self, backend: IBlockBackend) -> None:
+        """Put a backend in the place of an :class:`Absent` one of its name."""
+        self._backends[backend.name] = backend
 
     def named(self, name: str) -> IBlockBackend:
         """Return the backend that a volume lies on.
@@ -48,8 +123,12 @@ class Backends:
             raise BackendGone(name) from None
 
     def missing(self, name: str) -> ErrorReport | None:
-        """Return what to say of what lies on a backend if that is not configured."""
-        return None if name in self._backends else BackendGone(name).report()
+        """Return what to say of what lies on a backend that does no work now, if there is more."""
+        error = self._suspended.get(name) if name in self._backends else BackendGone(name)
+        if isinstance(error, ConfigurationError):
+            # The operator's words are not for tenants.
+            error = WrongStore()
+        return None if error is None else error.report()
 
     async def check_unused(self, backend: str, volume: str) -> None:
         """See that nobody has a volume open, as far as its backend can tell.

@@ -24,6 +24,7 @@ from bootvol.errors import (
     NoSpace,
     SpoolFull,
     UnsupportedFormat,
+    WrongStore,
 )
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, too_large
@@ -305,7 +306,7 @@ class Importer:
         except PrefixChanged:
             return None
         except BackendFailed as error:
-            if short_of(error):
+            if short_of(error) or isinstance(error, WrongStore):
                 raise
             return None
         return copy

@@ -1,12 +1,14 @@
 """Sees to it that each backend uses the store on which its volumes lie.
 
-The database remembers what tells a backend's store from every other one.  A backend whose store is
-not remembered does no work until its store has said what that is.
+The database remembers what tells a backend's store from every other one.  A backend does no work
+while its store is not known to be the right one: before a store that is not remembered has said
+what it is, and from the moment that another store is found in the place of the right one.  Nor
+does a backend that has not answered since the daemon started.  Work on such a backend waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from twisted.application.service import Service
@@ -15,8 +17,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, ConfigurationError, DatabaseUnavailable
-from bootvol.interfaces import IIdentifiedBackend
+from bootvol.errors import (
+    BackendFailed,
+    BackendSilent,
+    ConfigurationError,
+    DatabaseUnavailable,
+    WrongStore,
+)
+from bootvol.interfaces import IBlockBackend, IIdentifiedBackend
 from bootvol.service.backends import Backends
 from bootvol.store import stores
 from bootvol.store.database import Database
@@ -28,6 +36,10 @@ POLL: Final = 5.0
 class Stores(Service):
     """The stores of all backends.
 
+    :param remembered: the identities that the database remembers, by the names of the backends.
+    :param late: for each :class:`bootvol.service.backends.Absent` backend, by its name, what
+        returns the backend itself as soon as that answers.  It raises ConfigurationError where the
+        backend cannot be used.
     :param wake: called when a backend may do work that could not before.
     """
 
@@ -37,35 +49,31 @@ class Stores(Service):
         self,
         database: Database,
         backends: Backends,
+        remembered: Mapping[str, str],
+        late: Mapping[str, Callable[[], Awaitable[IBlockBackend]]],
         clock: IReactorTime,
         wake: Callable[[], None],
     ) -> None:
         self._database = database
         self._backends = backends
+        self._remembered = dict(remembered)
+        self._late = dict(late)
         self._wake = wake
         self._asking: dict[str, Deferred[None]] = {}
-        #: Why a backend does no work, as the log has it: once is enough.
-        self._told: dict[str, str] = {}
         self._polling = LoopingCall(self._ask_all)
         self._polling.clock = clock
-
-    def recall(self) -> None:
-        """Tell each backend which store it has.  Blocks: the reactor does not run yet.
-
-        :raises ConfigurationError: a backend has another store now.
-        """
-        remembered = self._database.alone(stores.remembered)
-        for name in self._backends.names:
-            backend = self._backends.named(name)
-            if not IIdentifiedBackend.providedBy(backend):
-                continue
-            if name in remembered:
-                IIdentifiedBackend(backend).expect(remembered[name])
-            else:
-                self._backends.unknown.add(name)
+        #: Those whose store has not been looked at since the daemon started.
+        self._unseen: set[str] = set()
+        for name in backends.names:
+            if name in late:
+                backends.suspend(name, BackendSilent(name))
+            elif IIdentifiedBackend.providedBy(backends.named(name)):
+                self._unseen.add(name)
+                if name not in remembered:
+                    backends.suspend(name)
 
     def startService(self) -> None:
-        """Ask the stores that are not known yet, until each has answered."""
+        """Ask the stores that are not known to be the right ones, until each has answered."""
         super().startService()
         self._polling.start(POLL)
 
@@ -83,31 +91,49 @@ class Stores(Service):
         await gatherResults(under_way)
 
     def _ask_all(self) -> None:
-        for name in self._backends.unknown.difference(self._asking):
+        for name in self._unseen.union(self._backends.suspended).difference(self._asking):
             asked = Deferred.fromCoroutine(self._ask(name))
             if not asked.called:
                 self._asking[name] = asked
-        if not self._backends.unknown:
-            self._polling.stop()
 
     async def _ask(self, name: str) -> None:
-        backend = IIdentifiedBackend(self._backends.named(name))
         try:
-            identity = await backend.identity()
-            # Another daemon may have been first.
-            identity = await self._database.write_unseen(stores.remember, name, identity)
-            backend.expect(identity)
+            await self._identify(name)
         except (CancelledError, DatabaseUnavailable):
             # The database has told the log.
             return
-        except (BackendFailed, ConfigurationError) as error:
-            if self._told.get(name) != str(error):
-                self._told[name] = str(error)
-                self._log.error("backend {name} does no work yet: {error}", name=name, error=error)
+        except (WrongStore, ConfigurationError) as error:
+            self._backends.suspend(name, error)
+        except BackendFailed as error:
+            # Where the store is remembered, each operation looks at it.
+            if name in self._backends.suspended:
+                self._backends.suspend(name, error)
         except Exception:
-            self._log.failure("backend {name} does no work yet", name=name)
+            self._log.failure("backend {name} does no work for now", name=name)
         else:
-            self._backends.unknown.discard(name)
-            self._wake()
+            self._unseen.discard(name)
+            if name in self._backends.suspended:
+                self._backends.resume(name)
+                self._wake()
         finally:
             self._asking.pop(name, None)
+
+    async def _identify(self, name: str) -> None:
+        """Find the backend's store to be the right one.
+
+        :raises WrongStore: it is another one.
+        :raises BackendFailed: the store does not answer.
+        :raises ConfigurationError: the backend cannot be used as it is configured.
+        """
+        if name in self._late:
+            self._backends.replace(await self._late[name]())
+            del self._late[name]
+        if not IIdentifiedBackend.providedBy(self._backends.named(name)):
+            return
+        backend = IIdentifiedBackend(self._backends.named(name))
+        identity = await backend.identity()
+        if name not in self._remembered:
+            # Another daemon may have been first.
+            remembered = await self._database.write_unseen(stores.remember, name, identity)
+            backend.expect(remembered)
+            self._remembered[name] = remembered

@@ -42,7 +42,7 @@ class VolumeTypes:
         :raises UnknownBackend: its backend is not configured any more.
         """
         found = await self._database.read(type_rows.named, name)
-        backend = found.extra_specs.get(BACKEND, self._backends.default.name)
+        backend = found.extra_specs.get(BACKEND, self._backends.default)
         if backend not in self._backends.names:
             raise UnknownBackend(
                 f"The {BACKEND} of {name}, {backend}, is not configured. Ask for another type."

@@ -152,7 +152,7 @@ class Volumes:
             status=Status.CREATING,
             created_at=self._now(),
             availability_zone=self.zone,
-            backend=backend or self._backends.default.name,
+            backend=backend or self._backends.default,
             image_id=image.id if image else None,
             snapshot_id=snapshot.id if snapshot else None,
             snapshot_uuid=snapshot.uuid if snapshot else None,

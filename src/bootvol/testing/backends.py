@@ -435,6 +435,7 @@ class BlockBackendContract(LostClaims, VolumesInUse, Contract):
         with suppress(ConfigurationError):
             store.expect("another")
         refused = [
+            store.identity(),
             backend.allocate(_OTHER, SIZE),
             backend.allocate(_NAME, SIZE),
             backend.open_writer(_NAME),
