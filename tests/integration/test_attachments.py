@@ -95,6 +95,8 @@ async def test_what_is_in_use_is_not_free(running: Running) -> None:
         ("/dev/sdf", None),
         ("vdz", None),
         ("/dev/xvdb1", None),
+        ("auto", None),
+        ("", None),
         ("/dev/../etc", "The supplied device path (/dev/../etc) is invalid."),
         ("/dev/vd", "The supplied device path (/dev/vd) is invalid."),
         ("vdb\n", "The supplied device path (vdb\n) is invalid."),

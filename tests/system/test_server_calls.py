@@ -135,7 +135,8 @@ TO_VOLUME = {**ROOT, "destination_type": "volume"}
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"imageRef": "disk.raw"}, "imageRef cannot be used here"),
+        ({"imageRef": "other.raw"}, "imageRef cannot be used here"),
+        ({"imageRef": "disk.raw", "block_device_mapping_v2": []}, "imageRef cannot be used here"),
         ({"block_device_mapping_v2": [ROOT]}, "destination_type local cannot be used"),
         (
             {"block_device_mapping_v2": [{**ROOT, "destination_type": "local"}]},
@@ -181,6 +182,11 @@ def test_what_cannot_be_heeded_is_refused_by_name(
     assert status == 400, answer
     assert told in answer["badRequest"]["message"]
     assert ask(daemon, "GET", "os-volumes") == before
+
+
+def test_the_image_to_boot_from_may_be_named_twice(daemon: Process) -> None:
+    server = booted(daemon, imageRef="disk.raw")
+    assert (server["image"], len(server["os-extended-volumes:volumes_attached"])) == ("", 1)
 
 
 @pytest.mark.parametrize("key", ["source_volid", "backup_id"])

@@ -65,6 +65,11 @@ def refused(value: object, info: ValidationInfo) -> None:
         raise ValueError(f"Invalid input received: {info.field_name} cannot be used here")
 
 
+def _device(value: object) -> object:
+    """Read the name of a device; Libcloud sends ``auto`` for the next that is free."""
+    return None if value in ("", "auto") else value
+
+
 def count(value: object) -> object:
     """Read a number that may come as digits; nothing is none."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
@@ -166,7 +171,7 @@ class Attach(BaseModel):
     model_config = Body
 
     as_sent: Annotated[int | str, Field(alias="volumeId", union_mode="left_to_right")]
-    device: Text | None = None
+    device: Annotated[Text | None, BeforeValidator(_device)] = None
 
     @property
     def volume_id(self) -> int | str:

@@ -254,7 +254,7 @@ class CreateServer(BaseModel):
             raise BadMapping(
                 "Using different block_device_mapping syntaxes is not allowed in the same request."
             )
-        if self.image_ref is not None:
+        if self.image_ref is not None and not self._is_root(self.image_ref):
             raise BadMapping(
                 "imageRef cannot be used here, servers run from volumes: leave imageRef out, and"
                 " name the image in block_device_mapping_v2, with source_type image and"
@@ -276,6 +276,14 @@ class CreateServer(BaseModel):
             self.key_name,
             self.user_data,
             self.availability_zone,
+        )
+
+
+    def _is_root(self, image_ref: str) -> bool:
+        """Tell whether the disk to boot from is made of an image: a client may name it twice."""
+        return any(
+            each.boot_index == 0 and each.source_type == "image" and each.uuid == image_ref
+            for each in self.block_device_mapping_v2 or ()
         )
 
 

@@ -236,12 +236,22 @@ def status(value: Server, running: bool) -> ServerStatus:
         Status.REBOOTING: "REBOOT",
         Status.RESETTING: "HARD_REBOOT",
     }
-    return found.get(value.status, "ACTIVE" if running else "SHUTOFF")
+    return found.get(value.status, "ACTIVE" if _is_on(value.status, running) else "SHUTOFF")
 
 
 def _vm_state(status: Status, running: bool) -> VmState:
     found: dict[Status, VmState] = {Status.CREATING: "building", Status.ERROR: "error"}
-    return found.get(status, "active" if running else "stopped")
+    return found.get(status, "active" if _is_on(status, running) else "stopped")
+
+
+def _is_on(status: Status, running: bool) -> bool:
+    """Tell whether a server counts as turned on.
+
+    As in Nova, the state changes when the task has ended, not earlier: a client that waits for
+    the new state may ask for the next change at once.
+    """
+    was = {Status.STOPPING: True, Status.STARTING: False, Status.REBOOTING: True}
+    return was.get(status, running)
 
 
 def flavor(value: Flavor, place: Place) -> FlavorShown:

@@ -1,0 +1,54 @@
+"""What the API shows of servers: Nova's status of what a server does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+
+from bootvol.api.nova import server_views
+from bootvol.api.nova.links import Place
+from bootvol.lifecycle import Status
+from bootvol.model import Server
+
+PLACE = Place("http://host", "v1.1", "t")
+SERVER = Server(
+    id=1,
+    name="server-x",
+    uuid="u",
+    tenant="t",
+    user="u",
+    status=Status.AVAILABLE,
+    created_at=datetime(2012, 10, 11, 13, 37, 44, tzinfo=UTC),
+    display_name="web",
+    flavor_id="100",
+    memory_mib=64,
+    cpus=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "shown", "state", "task"),
+    [
+        (Status.CREATING, False, "BUILD", "building", "spawning"),
+        (Status.AVAILABLE, True, "ACTIVE", "active", None),
+        (Status.AVAILABLE, False, "SHUTOFF", "stopped", None),
+        # Until the task has ended the server counts as what it was: who waits for the new status
+        # may ask for the next change at once.
+        (Status.STOPPING, True, "ACTIVE", "active", "powering-off"),
+        (Status.STOPPING, False, "ACTIVE", "active", "powering-off"),
+        (Status.STARTING, False, "SHUTOFF", "stopped", "powering-on"),
+        (Status.STARTING, True, "SHUTOFF", "stopped", "powering-on"),
+        (Status.REBOOTING, False, "REBOOT", "active", "rebooting"),
+        (Status.RESETTING, True, "HARD_REBOOT", "active", "rebooting_hard"),
+        (Status.ERROR, False, "ERROR", "error", None),
+    ],
+)
+def test_a_status_changes_when_the_task_has_ended(
+    status: Status, running: bool, shown: str, state: str, task: str | None
+) -> None:
+    server = attrs.evolve(SERVER, status=status)
+    view = server_views.server(server, running, PLACE, "nova")
+    found = (view["status"], view["OS-EXT-STS:vm_state"], view["OS-EXT-STS:task_state"])
+    assert found == (shown, state, task)
