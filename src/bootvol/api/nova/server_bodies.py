@@ -278,7 +278,6 @@ class CreateServer(BaseModel):
             self.availability_zone,
         )
 
-
     def _is_root(self, image_ref: str) -> bool:
         """Tell whether the disk to boot from is made of an image: a client may name it twice."""
         return any(
