@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
@@ -388,6 +389,29 @@ async def test_a_server_that_became_a_standby_passes(served: Database) -> None:
 
     with pytest.raises(DatabaseUnavailable):
         await served.write(read_only)
+
+
+@ensureDeferred
+async def test_what_fails_in_turns_with_what_does_not_floods_no_log(served: Database) -> None:
+    clock = Clock()
+    for outage in (served._read, served._written):
+        outage._clock = clock
+
+    def read_only(db: Connection) -> None:
+        db.execute(text("SET LOCAL transaction_read_only = on"))
+        add(db)
+
+    with capturedLogs() as logged:
+        for _ in range(5):
+            with pytest.raises(DatabaseUnavailable):
+                await served.write(read_only)
+            # Nothing is to be done: that works on a standby as well.
+            await served.write(lambda _: None)
+        again = [LogLevel.error, LogLevel.info]
+        assert [each["log_level"] for each in logged] == [*again, LogLevel.error]
+        clock.advance(databases._CALM)
+        await served.write(lambda _: None)
+        assert [each["log_level"] for each in logged] == [*again, *again]
 
 
 @ensureDeferred

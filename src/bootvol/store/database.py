@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -36,9 +37,47 @@ _KEEPERS = 2
 #: Seconds that a call may last when the daemon is to end, and that its threads are waited for.
 _LAST = 4.0
 _PATIENCE = 1.0
+#: Seconds without a failure after which an outage is over that seemed to be over before.
+_CALM = 60.0
 
 #: Where alembic keeps the schema's revision.
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+
+
+class _Outage:
+    """Tells the log when the database begins to fail, and when it answers again.
+
+    Where only a part of it fails (a table that is locked, a server that has become read-only),
+    calls fail and succeed in turns.  So what fails again soon counts as failing until nothing has
+    failed for :data:`_CALM` seconds.
+
+    :param done: what cannot be done to the database then.
+    """
+
+    def __init__(self, clock: IReactorTime, done: str, log: Logger) -> None:
+        self._clock = clock
+        self._done = done
+        self._log = log
+        self._fails = False
+        self._last = -math.inf
+        self._calm = 0.0
+
+    def failed(self, reason: str) -> None:
+        """A call has failed."""
+        now = self._clock.seconds()
+        if not self._fails:
+            self._fails = True
+            self._calm = _CALM if now - self._last < _CALM else 0.0
+            self._log.error(
+                "the database cannot be {done}: {failure}", done=self._done, failure=reason
+            )
+        self._last = now
+
+    def succeeded(self) -> None:
+        """A call has not failed."""
+        if self._fails and self._clock.seconds() - self._last >= self._calm:
+            self._fails = False
+            self._log.info("the database can be {done} again", done=self._done)
 
 
 class Database:
@@ -73,7 +112,9 @@ class Database:
         self._keeping = self._writing if embedded else Lane(reactor, "bootvol-keep", _KEEPERS)
         self._lanes = {self._reading, self._writing, self._keeping}
         self._calls: set[Call[Any]] = set()
-        self._failing = {"read": "", "written": ""}
+        self._read, self._written = (
+            _Outage(reactor, done, self._log) for done in ("read", "written")
+        )
         self.ending = False
 
     def start(self) -> None:
@@ -166,7 +207,7 @@ class Database:
         try:
             result: T = await outlast(call.answer.wait())
         except DatabaseUnavailable as error:
-            self._note("written" if writes else "read", _reason(error))
+            (self._written if writes else self._read).failed(_reason(error))
             raise
         except DatabaseRefused:
             self._log.failure("the database refuses what was to be written")
@@ -175,17 +216,9 @@ class Database:
             self._calls.discard(call)
             call.end()
         # What can be written can be read.
-        for done in ("written", "read") if writes else ("read",):
-            self._note(done, "")
+        for outage in (self._written, self._read) if writes else (self._read,):
+            outage.succeeded()
         return result
-
-    def _note(self, done: str, failure: str) -> None:
-        """Tell the log when the database begins to fail, and when it answers again."""
-        if failure and not self._failing[done]:
-            self._log.error("the database cannot be {done}: {failure}", done=done, failure=failure)
-        elif self._failing[done] and not failure:
-            self._log.info("the database can be {done} again", done=done)
-        self._failing[done] = failure
 
     # --- before the reactor runs: these block, and leave no connection that a fork would share ----
 
