@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, capturedLogs
 
 from bootvol.model import GIB
 from bootvol.testing.backends import noise
 from tests.ceph import Cluster
-from tests.daemons import Running
+from tests.daemons import Running, pause
+from tests.processes import cli
 
 MIB = 1024 * 1024
 #: With a hole, and an end that is no whole block.
@@ -156,3 +160,34 @@ async def test_volumes_outlive_the_daemon(
     finally:
         await last.stop()
     assert await deferToThread(ceph_cluster.left) == []
+
+
+@ensureDeferred
+async def test_another_pool_is_told_at_the_start_and_not_touched(
+    on_ceph: Running, tmp_path: Path, ceph_cluster: Cluster
+) -> None:
+    volume = await create(on_ceph, size=1)
+    name = await name_of(on_ceph, volume)
+    await on_ceph.stop()
+    remembered = "SELECT backend, identity FROM stores WHERE identity LIKE '%/%'"
+    with closing(sqlite3.connect(tmp_path / "bootvol.db")) as db, db:
+        ((backend, identity),) = db.execute(remembered).fetchall()
+        db.execute("UPDATE stores SET identity = 'lost' WHERE backend = ?", [backend])
+    with capturedLogs() as logged:
+        again = Running(tmp_path, first=ceph_cluster.table())
+        while not (told := [each for each in logged if each["log_level"] is LogLevel.error]):
+            await pause(0.05)
+    assert [each["name"] for each in told] == [backend]
+    assert identity in str(told[0]["error"])
+    await again.call("DELETE", f"os-volumes/{volume}")
+    error = (await again.call("GET", f"os-volumes/{volume}/error")).json["error"]
+    assert error["code"] == "wrong-store"
+    await again.stop()
+    assert await deferToThread(ceph_cluster.images) == [name]
+    forgotten = await deferToThread(
+        cli, "db", "forget-store", "--config", str(again.config), backend
+    )
+    assert forgotten.returncode == 0, forgotten.stderr
+    accepted = Running(tmp_path, first=ceph_cluster.table())
+    assert await accepted.until(volume, "gone", "error") == "gone"
+    await accepted.stop()
