@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, textFileLogObserver
+from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python.logfile import LogFile
 
 
@@ -53,6 +53,8 @@ class TwistdLog:
     and on SIGUSR1; to standard output with ``--nodaemon``; or as ``--syslog`` or ``--logger`` say.
     """
 
+    _log = Logger()
+
     def __init__(self) -> None:
         self._file: LogFile | None = None
 
@@ -77,6 +79,21 @@ class TwistdLog:
         return observer
 
     def reopen(self) -> None:
-        """Open the file again, under its name: another program may have moved the old one."""
-        if self._file is not None:
+        """Open the file again, under its name: another program may have moved the old one.
+
+        Where that cannot be, as when the folder has gone, the daemon goes on with the old file.
+        """
+        if self._file is None:
+            return
+        try:
+            # First: a log that is closed and cannot be opened would be lost.
+            with open(self._file.path, "ab"):
+                pass
+        except OSError as error:
+            self._log.error(
+                "{path} cannot be opened, so the log stays where it was: {why}",
+                path=self._file.path,
+                why=error.strerror,
+            )
+        else:
             self._file.reopen()

@@ -167,6 +167,29 @@ async def test_lists_ascend_and_are_paged(running: Running) -> None:
     ):
         listed = (await running.call("GET", f"os-volumes?{query}")).json["volumes"]
         assert [each["id"] for each in listed] == expected, query
+    # What asks for another list is refused, also where the list is in the cache by now.
+    for path in ("os-volumes", "os-snapshots", "hp-bootable-volumes"):
+        for query in ("marker=1", "all_tenants=1", "sort_key=size"):
+            assert (await running.call("GET", f"{path}?{query}")).status == 400, query
+        assert (await running.call("GET", f"{path}?all_tenants=0")).status == 200
+
+
+@ensureDeferred
+async def test_lists_of_cinders_are_filtered_or_refused(running: Running) -> None:
+    for name in ("one", "two"):
+        wanted = {"volume": {"size": 1, "display_name": name}}
+        assert (await running.call("POST", "os-volumes", wanted)).status == 200
+    for query, names in (
+        ("name=one", ["one"]),
+        ("display_name=two", ["two"]),
+        ("name=three", []),
+        ("status=error", []),
+        ("all_tenants=0", ["one", "two"]),
+    ):
+        listed = (await running.call("GET", f"volumes?{query}")).json["volumes"]
+        assert [each["display_name"] for each in listed] == names, query
+    for query in ("all_tenants=1", "sort=name:asc", "bootable=true", "host=x", "marker=none"):
+        assert (await running.call("GET", f"volumes?{query}")).status == 400, query
 
 
 @ensureDeferred

@@ -146,12 +146,24 @@ def test_a_terminal_that_knows_few_letters(daemon: Process) -> None:
     assert volume["displayName"] == "gr\u00fcn \u20ac"
 
 
+@pytest.mark.parametrize("command", [["volume", "list"], ["limits"]])
+def test_what_cannot_be_printed(daemon: Process, command: list[str]) -> None:
+    env = {"BOOTVOL_ENDPOINT": daemon.base, "BOOTVOL_TOKEN": "root"}
+    words = " ".join([str(BIN / "bootvol"), *command])
+    full = run(["sh", "-c", f"{words} >/dev/full"], env)
+    assert full.returncode == 1
+    assert full.stderr == "bootvol: standard output: No space left on device\n"
+    closed = run(["sh", "-c", f"{words} >&-"], env)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_exit_codes(daemon: Process) -> None:
     assert daemon.cli("volume", "show", "7").returncode == 4
     assert daemon.cli("volume", "delete", "../7").returncode == 4
     assert daemon.cli("volume", "list", token="wrong").returncode == 3
     assert daemon.cli("volume", "create").returncode == 2
     assert daemon.cli("volume", "create", "--size", "0").returncode == 2
+    assert daemon.cli("volume", "create", "--size", "1", "--image", "").returncode == 2
     assert daemon.cli("volume", "create", "--size", "5000").returncode == 1
     assert daemon.cli("volume", "create", "--size", "1", "--image", "no").returncode == 4
     daemon.cli("volume", "create", "--size", "1", "--wait")

@@ -22,7 +22,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_daemon_that_is_sent_sighup(tmp_path: Path) -> None:
-    """The log goes on in a new file once the old one was moved, and a new token is known."""
+    """The log goes on in a new file once the old one was moved, and a new token is known.
+
+    Where the log's folder has gone, the old file serves, and new tokens are known all the same.
+    """
     port = free_port()
     (tmp_path / "images").mkdir()
     config = tmp_path / "twistd.conf"
@@ -32,22 +35,31 @@ def test_a_daemon_that_is_sent_sighup(tmp_path: Path) -> None:
     def code(token: str) -> int:
         return cli("--token", token, "volume", "list", env=env).returncode
 
-    log = tmp_path / "bootvol.log"
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = folder / "bootvol.log"
     started = run([BIN / "twistd", "--logfile", log, "bootvol"], cwd=tmp_path)
     assert started.returncode == 0, started.stderr
     pid = int((tmp_path / "twistd.pid").read_text())
     try:
         until(lambda: code("ann") == 0)
-        log.rename(tmp_path / "bootvol.log.1")
+        log.rename(folder / "bootvol.log.1")
         config.write_text(config.read_text().replace('token = "ann"', 'token = "carol"'))
         assert code("carol") == 3
         os.kill(pid, signal.SIGHUP)
         until(lambda: log.exists() and "applied: identity" in log.read_text())
-        assert "applied" not in (tmp_path / "bootvol.log.1").read_text()
+        assert "applied" not in (folder / "bootvol.log.1").read_text()
         assert (code("carol"), code("ann")) == (0, 3)
         # Twisted's own way to rotate works as ever.
         os.kill(pid, signal.SIGUSR1)
         until(lambda: "applied" not in log.read_text())
+        away = folder.rename(tmp_path / "away")
+        config.write_text(config.read_text().replace('token = "carol"', 'token = "dora"'))
+        os.kill(pid, signal.SIGHUP)
+        until(lambda: "applied: identity" in (away / "bootvol.log").read_text())
+        assert "so the log stays where it was" in (away / "bootvol.log").read_text()
+        assert (code("dora"), code("carol")) == (0, 3)
+        away.rename(folder)
     finally:
         os.kill(pid, signal.SIGTERM)
         until(lambda: not (tmp_path / "twistd.pid").exists())

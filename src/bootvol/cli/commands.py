@@ -232,6 +232,11 @@ def create_volume(
     wait: bool,
 ) -> None:
     """Create a volume, and print its JSON."""
+    if image == "":
+        # A script whose variable is not set does not want a blank volume.
+        raise click.BadParameter(
+            "is empty; without the option the volume is blank", param_hint="--image"
+        )
     wanted = {
         "size": size,
         "display_name": name,

@@ -20,6 +20,7 @@ from twisted.web.iweb import IRequest
 
 from bootvol.api.http import read_json
 from bootvol.api.nova import bodies
+from bootvol.api.nova.filters import refuse
 from bootvol.api.nova.links import Place
 from bootvol.api.nova.paging import Page, page
 from bootvol.errors import (
@@ -63,6 +64,8 @@ _HIDDEN: Final = (
     AttachmentNotFound,
     VolumeTypeNotFound,
 )
+#: A client that pages by marker would get the first page again and again.
+_NO_SUCH_LIST: Final = ("marker", "all_tenants", "sort_key", "sort_dir", "sort")
 #: What is known by uuids, too.
 _KINDS: Final = {"volume_id": Kind.VOLUME, "snapshot_id": Kind.SNAPSHOT}
 
@@ -114,8 +117,10 @@ class Ask:
     def page(self) -> Page:
         """The part of a list that is asked for.
 
-        :raises bootvol.errors.InvalidRequest: its limit or offset is not a number, or negative.
+        :raises bootvol.errors.InvalidRequest: its limit or offset is not a number, or negative; or
+            the query asks for another list, which Nova's clients take for the one that they get.
         """
+        refuse(self.request, _NO_SUCH_LIST)
         return page(self.request)
 
 

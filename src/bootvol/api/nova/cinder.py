@@ -22,7 +22,10 @@ from bootvol.service.ids import NONE
 #: Its own version, and those whose catalog's endpoint is the volume service's too.
 _BASES: Final = ("v1", "v2", "v1.1")
 _CREATED: Final = "%Y-%m-%dT%H:%M:%S.000000"
-_REFUSED: Final = ("all_tenants", "metadata", "sort_key", "sort_dir")
+_REFUSED: Final = (
+    *("all_tenants", "metadata", "sort_key", "sort_dir", "sort", "changes-since"),
+    *("availability_zone", "bootable", "host", "project_id", "user_id", "volume_type"),
+)
 
 _Uuid = Annotated[str, Field(pattern="^[0-9a-f-]{36}$")]
 
@@ -103,10 +106,14 @@ class OneCinderType(TypedDict):
 
 _VOLUME_FITS: Final[Mapping[str, Filter[Volume]]] = {
     "display_name": lambda each, text: each.display_name == text,
+    # So clients of Cinder v2 call it.
+    "name": lambda each, text: each.display_name == text,
     "status": lambda each, text: each.status == text,
 }
 _SNAPSHOT_FITS: Final[Mapping[str, Filter[Snapshot]]] = {
     "display_name": lambda each, text: each.display_name == text,
+    # So clients of Cinder v2 call it.
+    "name": lambda each, text: each.display_name == text,
     "status": lambda each, text: each.status == text,
     "volume_id": lambda each, text: text in (each.volume_uuid, str(each.volume_id)),
 }

@@ -36,15 +36,23 @@ def filtered(
         a no they ask for nothing.
     :raises InvalidRequest: a filter cannot be heeded.
     """
-    for name in refused:
-        value = text(request, name.encode("ascii"))
-        if value is not None and value.strip().lower() not in _NO:
-            raise InvalidRequest(f"This service cannot filter a list by {name}.")
+    refuse(request, refused)
     for name, fits in filters.items():
         for given in (request.args or {}).get(name.encode("ascii"), ()):
             value = given.decode("utf-8", "replace")
             found = [each for each in found if fits(each, value)]
     return found
+
+
+def refuse(request: IRequest, names: Collection[str]) -> None:
+    """Refuse a query that has one of some names, unless the value is a no.
+
+    :raises InvalidRequest: it has.
+    """
+    for name in names:
+        value = text(request, name.encode("ascii"))
+        if value is not None and value.strip().lower() not in _NO:
+            raise InvalidRequest(f"This list takes no {name}.")
 
 
 def paged(
