@@ -49,6 +49,7 @@ from bootvol.model import GIB, Flavor
 from bootvol.reload import Reloader
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Absent, Backends
+from bootvol.service.exporting import restore_on
 from bootvol.service.goldens import Goldens
 from bootvol.service.ids import Ids
 from bootvol.service.images import Images
@@ -165,7 +166,13 @@ class Daemon(Service):
         database = self._database
         self._sweeper = Sweeper(database, backends, self._reactor, claims.shared_time)
         self._stores = Stores(
-            database, backends, remembered, self._late, self._reactor, worker.wake
+            database,
+            backends,
+            remembered,
+            self._late,
+            partial(restore_on, tools),
+            self._reactor,
+            worker.wake,
         )
         self._skew = SkewWatch(database, self._reactor, time.time)
         quotas = Quotas(database, Quota(**config.quota.model_dump()))

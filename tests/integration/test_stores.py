@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from bootvol.testing.backends import noise
 from bootvol_plugins.file_store import STORE
 from tests.daemons import Running, pause, reactor, volumes_in
 from tests.disks import disk
+from tests.exports import server
 from tests.processes import cli
 
 MIB = 1024 * 1024
@@ -145,6 +147,39 @@ async def test_a_backend_that_hangs_at_the_start(
         (file,) = daemon.files()[-1:]
         with file.open("rb") as volume:
             assert volume.read(len(CONTENT)) == CONTENT
+        await daemon.stop()
+
+
+@ensureDeferred
+async def test_what_is_attached_is_served_when_its_backend_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "PATIENCE", 0.5)
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    with (
+        tempfile.TemporaryDirectory() as short,
+        disk(tmp_path / "volumes", 2048 * MIB, "ext4") as mounted,
+    ):
+        exports = f'[exports]\nby = "unix"\ndirectory = "{short}/e"\n'
+        first = Running(tmp_path, exports)
+        number = await first.create()
+        await first.until(number, "available")
+        place = "servers/1/os-volume_attachments"
+        wanted = {"volumeAttachment": {"volumeId": number, "device": "/dev/vdb"}}
+        await first.call("POST", place, wanted)
+        await first.until(number, "in-use")
+        (name,) = [each.stem for each in first.files() if each.suffix == ".raw"]
+        await first.stop()
+        # As when the machine starts again.
+        await server(Path(short), name).end(reactor, 30)
+        with mounted.frozen():
+            daemon = Running(tmp_path, exports)
+            assert not server(Path(short), name).runs()
+        while not server(Path(short), name).runs():
+            await pause(0.05)
+        assert (await daemon.call("DELETE", f"{place}/{number}")).status == 202
+        assert await daemon.until(number, "available", "error") == "available"
+        assert not list((Path(short) / "e").glob(f"{name}*"))
         await daemon.stop()
 
 

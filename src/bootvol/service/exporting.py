@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from bootvol.errors import BootvolError, DatabaseUnavailable
+from bootvol.errors import BackendSilent, BootvolError, DatabaseUnavailable, WrongStore
+from bootvol.exports.exports import Exports
 from bootvol.lifecycle import Status
+from bootvol.model import Volume
 from bootvol.service.attaching import EXPORTABLE
 from bootvol.service.tasks import Tools
 from bootvol.store import attachments as attachment_rows
@@ -17,26 +21,50 @@ _log = Logger()
 async def restore(tools: Tools) -> None:
     """Serve what is attached, and nothing else; while no task attaches or detaches anything.
 
-    What is on its way to or from a server is left to the task that moves it.  A failure concerns
-    one volume only.
+    What is on its way to or from a server is left to the task that moves it.  What lies on a
+    backend that may do no work yet is left to :func:`restore_on`.  A failure concerns one volume
+    only.
     """
     if tools.exports is None:
         return
     attached = await tools.database.read(attachment_rows.served, tools.daemon)
-    for volume in attached:
-        if volume.status is Status.IN_USE:
-            try:
-                lies = await tools.backends.connection(volume)
-                if lies.kind in EXPORTABLE:
-                    served = await tools.exports.open(volume.name, lies)
-                    # Another address than it was, if nothing was known of it any more.
-                    await tools.database.write(attachment_rows.reached, volume.id, served)
-            except (CancelledError, DatabaseUnavailable):
-                raise
-            except Exception:
-                _log.failure("volume {id} cannot be served again", id=volume.id)
+    for backend in tools.backends.usable:
+        try:
+            await _restore(tools, tools.exports, backend, attached)
+        except (BackendSilent, WrongStore) as error:
+            # That of one volume is that of all.  They are served when the backend is resumed.
+            tools.backends.suspend(backend, error)
     for name in set(await tools.exports.names()).difference(volume.name for volume in attached):
         try:
             await tools.exports.close(name)
         except BootvolError:
             _log.failure("{name} is served still", name=name)
+
+
+async def restore_on(tools: Tools, backend: str) -> None:
+    """Serve what is attached of a backend; while no task attaches or detaches that.
+
+    :raises BackendSilent: the backend does not answer in time.
+    :raises WrongStore: the backend's store is another one.
+    """
+    if tools.exports is not None:
+        attached = await tools.database.read(attachment_rows.served, tools.daemon)
+        await _restore(tools, tools.exports, backend, attached)
+
+
+async def _restore(
+    tools: Tools, exports: Exports, backend: str, attached: Sequence[Volume]
+) -> None:
+    for volume in attached:
+        if volume.backend != backend or volume.status is not Status.IN_USE:
+            continue
+        try:
+            lies = await tools.backends.connection(volume)
+            if lies.kind in EXPORTABLE:
+                served = await exports.open(volume.name, lies)
+                # Another address than it was, if nothing was known of it any more.
+                await tools.database.write(attachment_rows.reached, volume.id, served)
+        except (CancelledError, DatabaseUnavailable, BackendSilent, WrongStore):
+            raise
+        except Exception:
+            _log.failure("volume {id} cannot be served again", id=volume.id)

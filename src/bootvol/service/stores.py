@@ -40,6 +40,7 @@ class Stores(Service):
     :param late: for each :class:`bootvol.service.backends.Absent` backend, by its name, what
         returns the backend itself as soon as that answers.  It raises ConfigurationError where the
         backend cannot be used.
+    :param restore: serves what is attached of a backend, by its name, before other work begins.
     :param wake: called when a backend may do work that could not before.
     """
 
@@ -51,6 +52,7 @@ class Stores(Service):
         backends: Backends,
         remembered: Mapping[str, str],
         late: Mapping[str, Callable[[], Awaitable[IBlockBackend]]],
+        restore: Callable[[str], Awaitable[None]],
         clock: IReactorTime,
         wake: Callable[[], None],
     ) -> None:
@@ -58,6 +60,7 @@ class Stores(Service):
         self._backends = backends
         self._remembered = dict(remembered)
         self._late = dict(late)
+        self._restore = restore
         self._wake = wake
         self._asking: dict[str, Deferred[None]] = {}
         self._polling = LoopingCall(self._ask_all)
@@ -99,6 +102,8 @@ class Stores(Service):
     async def _ask(self, name: str) -> None:
         try:
             await self._identify(name)
+            if name in self._backends.suspended:
+                await self._restore(name)
         except (CancelledError, DatabaseUnavailable):
             # The database has told the log.
             return
