@@ -34,6 +34,7 @@ FORMS = [
     "--format=gnu",
     "--format=posix",
     "--format=posix -S",
+    "--format=posix -S --sparse-version=0.0",
     "--format=posix -S --sparse-version=0.1",
     "--format=ustar",
     "--format=v7",
@@ -44,8 +45,8 @@ def tar(folder: Path, form: str, *names: str) -> bytes:
     """Return an archive of files, each of which is the disk if its name does not end in ovf."""
     for name in names:
         file = folder / name
-        file.write_bytes(b"<Envelope/>" if name.endswith("ovf") else DISK)
-        if not name.endswith("ovf"):
+        file.write_bytes(b"<Envelope/>" if name.lower().endswith("ovf") else DISK)
+        if not name.lower().endswith("ovf"):
             subprocess.run(["fallocate", "--dig-holes", file], check=True)
     command = ["tar", *form.split(), "-cf", "archive", *names]
     subprocess.run(command, cwd=folder, check=True)
@@ -66,6 +67,8 @@ async def test_the_one_disk(tmp_path: Path, threads: Threads, form: str, packing
     [
         (["a.ovf"], UnsupportedFormat),
         (["disk.raw", "b.vmdk"], ImageAmbiguous),
+        (["disk.raw", "b.iso"], ImageAmbiguous),
+        (["a.ovf", "b.iso"], UnsupportedFormat),
     ],
 )
 @ensureDeferred
@@ -76,6 +79,14 @@ async def test_no_disk_or_several(
         await contents(Stream(tar(tmp_path, "--format=gnu", *names)), threads)
 
 
+@pytest.mark.parametrize(
+    "names", [["a.ovf", "disk.vmdk", "b.iso"], ["a.OVF", "b.iso", "disk.vmdk"]]
+)
+@ensureDeferred
+async def test_the_disk_beside_a_cdrom(tmp_path: Path, threads: Threads, names: list[str]) -> None:
+    assert await contents(Stream(tar(tmp_path, "--format=ustar", *names)), threads) == DISK
+
+
 @pytest.mark.parametrize("kept", [700, 50_000, -10240])
 @ensureDeferred
 async def test_an_archive_that_is_cut_off(tmp_path: Path, threads: Threads, kept: int) -> None:
@@ -83,6 +94,28 @@ async def test_an_archive_that_is_cut_off(tmp_path: Path, threads: Threads, kept
     end = len(packed.rstrip(b"\0")) if kept < 0 else kept
     with pytest.raises(ImageCorrupt):
         await contents(Stream(packed[:end]), threads)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("packing", ["", "gzip"])
+@ensureDeferred
+async def test_an_archive_without_its_last_blocks(
+    tmp_path: Path, threads: Threads, form: str, packing: str
+) -> None:
+    """tar(1) takes it: it has all of its members."""
+    whole = tar(tmp_path, form, "disk.raw", "a.ovf")
+    bare = whole[: len(whole.rstrip(b"\0")) + 511 & -512]
+    assert len(bare) < len(whole)
+    stream, _ = await unpacked(
+        Stream(PACKERS[packing](bare) if packing else bare), None, MOST, threads
+    )
+    assert isinstance(stream, Unpacked)
+    got = bytearray()
+    assert not await read_on(stream, got)
+    assert got == DISK
+    # The source's end alone would be no proof that the archive is whole.
+    assert stream.ended_by_itself is bool(packing)
+    await stream.close()
 
 
 @pytest.mark.parametrize("stops", [[512], [700], [513, 1024, 1025], [50_000, 50_100, 100_000]])
@@ -160,6 +193,11 @@ def sparse(numbers: str, size: str) -> bytes:
     return pax(*records) + member(size=1024) + b"d" * 1024
 
 
+def zeros(key: str, value: str) -> bytes:
+    """Return a record of a disk with holes in GNU's format 0.0."""
+    return record("GNU.sparse.size", "4096") + record(f"GNU.sparse.{key}", value)
+
+
 def sparse_in_data(told: bytes) -> bytes:
     """Return a disk that tells where its holes are before its first byte."""
     said = {"major": "1", "minor": "0", "name": "disk.raw", "realsize": "4096"}
@@ -170,6 +208,7 @@ def sparse_in_data(told: bytes) -> bytes:
 
 END = bytes(1024)
 RIGHT = b"d" * 1024
+RIGHT_ONE = member(size=1024) + RIGHT
 HOSTILE = {
     "a size that is more than comes": (member(size=4096) + RIGHT + END, ImageCorrupt),
     "a size beyond all disks": (member(size=2**62) + RIGHT + END, ImageCorrupt),
@@ -193,6 +232,12 @@ HOSTILE = {
     "too many parts": (sparse_in_data(b"9999999\n" + b"0\n1\n") + END, ImageCorrupt),
     "more parts than are told": (sparse_in_data(b"700\n0\n512\n") + END, ImageCorrupt),
     "no count of parts": (sparse_in_data(b"7" * 600) + END, ImageCorrupt),
+    "a part without a length": (pax(zeros("offset", "0")) + RIGHT_ONE, ImageCorrupt),
+    "two places of a part": (
+        pax(zeros("offset", "0"), zeros("offset", "512")) + RIGHT_ONE,
+        ImageCorrupt,
+    ),
+    "a header of nothing": (RIGHT_ONE + pax(record("path", "x")), ImageCorrupt),
     "a hard link": (member(kind=tarfile.LNKTYPE) + END, UnsupportedFormat),
     "a symbolic link": (member(kind=tarfile.SYMTYPE) + END, UnsupportedFormat),
     "a device": (member(kind=tarfile.BLKTYPE) + END, UnsupportedFormat),

@@ -1,8 +1,8 @@
 """Takes the one disk out of a tar archive as the archive streams by.
 
 Google's images are a ``disk.raw`` in tar.gz, often with holes; an OVA (DMTF DSP0243) is a tar
-archive with a description and one vmdk or several.  Nothing is unpacked to files: of all members
-but the disk only the headers are read.
+archive with a description, one vmdk or several, and perhaps an ISO image for its drive.  Nothing is
+unpacked to files: of all members but the disk only the headers are read.
 
 The format: POSIX, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU tar's manual,
 "Basic Tar Format" and "Storing Sparse Files".
@@ -19,6 +19,9 @@ from bootvol.errors import ImageAmbiguous, ImageBomb, ImageCorrupt, UnsupportedF
 
 #: How the names of disks end.  What else is in an archive is passed over.
 _DISKS: Final = ("raw", "img", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi")
+#: How the first member's name ends in an OVA, in which an ISO image is no disk (DMTF DSP0243, "OVF
+#: Package").
+_OVF: Final = ".ovf"
 _BLOCK: Final = 512
 #: What an archive may have: headers, bytes of a member that describes the next one, and parts of a
 #: file with holes.
@@ -34,6 +37,9 @@ _KEYS: Final = (
     "size",
     *(f"GNU.sparse.{each}" for each in ("major", "name", "map", "realsize", "size", "numblocks")),
 )
+#: In GNU's format 0.0 these alternate, for each part; together they are the map of format 0.1.
+_PARTS: Final = ("GNU.sparse.offset", "GNU.sparse.numbytes")
+_MAP: Final = "GNU.sparse.map"
 
 _REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 #: Members that tell of the next one.
@@ -59,11 +65,14 @@ class _Do(Enum):
     """What is to be done with the next bytes."""
 
     TAKE = auto()
+    #: Take it; where nothing follows, the archive has ended without the block that ends it.
+    TAKE_IF_ANY = auto()
     SKIP = auto()
     COPY = auto()
     ZERO = auto()
 
 
+_TAKING: Final = (_Do.TAKE, _Do.TAKE_IF_ANY)
 _Steps = Generator[tuple[_Do, int], bytes, None]
 
 
@@ -76,6 +85,11 @@ class Tar:
         self._bytes = bytearray()
         self._steps = _archive()
         self._do, self._left = next(self._steps)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the archive may end here, as tar(1) takes it: with a block of zeros, or none."""
+        return self.eof or (self._do is _Do.TAKE_IF_ANY and not self._bytes)
 
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
         """Return no more than ``max_length`` bytes of the disk.
@@ -96,11 +110,11 @@ class Tar:
             else:
                 if self._do is _Do.COPY:
                     out += self._bytes[:size]
-                taken = bytes(self._bytes[:size]) if self._do is _Do.TAKE else b""
+                taken = bytes(self._bytes[:size]) if self._do in _TAKING else b""
                 del self._bytes[:size]
             self._left -= size
             if not self._left:
-                self._next(taken if self._do is _Do.TAKE else b"")
+                self._next(taken if self._do in _TAKING else b"")
         return bytes(out)
 
     def _now(self, room: int) -> int:
@@ -123,12 +137,12 @@ class Tar:
 
 
 def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie in the archive
-    """Read an archive to its end, a block of zeros."""
-    disk = ""
+    """Read an archive to its end, a block of zeros or nothing."""
+    disk, of_ova = "", False
     described: dict[str, str] = {}
     everywhere: dict[str, str] = {}
     for _ in range(_MOST_HEADERS):
-        block = yield _Do.TAKE, _BLOCK
+        block = yield _Do.TAKE_IF_ANY if disk and not described else _Do.TAKE, _BLOCK
         if not any(block):
             if not disk:
                 raise UnsupportedFormat(
@@ -164,7 +178,8 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
             if kind not in _EMPTY:
                 yield _Do.SKIP, size + -size % _BLOCK
             continue
-        if not _is_disk(name):
+        of_ova = of_ova or name.lower().endswith(_OVF)
+        if not _is_disk(name) or (of_ova and name.lower().endswith(".iso")):
             yield _Do.SKIP, size + -size % _BLOCK
             continue
         if disk:
@@ -175,11 +190,10 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
             if says.get("GNU.sparse.major") == "1":
                 parts, length = yield from _map_in_data(size)
                 yield from _sparse(parts, size - length, whole)
-            elif "GNU.sparse.map" in says:
-                numbers = [_number(each) for each in says["GNU.sparse.map"].split(",")]
-                yield from _sparse(_pairs(numbers), size, whole)
             else:
-                raise UnsupportedFormat("The tar archive has holes in GNU's format 0.0.")
+                told = says.get(_MAP)
+                numbers = [_number(each) for each in told.split(",")] if told else []
+                yield from _sparse(_pairs(numbers), size, whole)
         elif kind == tarfile.GNUTYPE_SPARSE:
             yield from _sparse(parts, size, whole)
         else:
@@ -279,6 +293,7 @@ def _number(text: str) -> int:
 def _pax(data: bytes) -> dict[str, str]:
     """Return what a pax header says: records of a length, a space, a key, "=", a value, newline."""
     found: dict[str, str] = {}
+    parts: list[str] = []
     at, end = 0, len(data.rstrip(b"\0"))
     while at < end:
         length, space, _ = data[at : at + 20].partition(b" ")
@@ -289,8 +304,14 @@ def _pax(data: bytes) -> dict[str, str]:
             raise ImageCorrupt("The tar archive is broken: a pax header is none.")
         at += size
         name = key.decode("utf-8", "replace")
-        if name in _KEYS:
+        if name in _PARTS:
+            if name != _PARTS[len(parts) % 2]:
+                raise ImageCorrupt("The tar archive is broken: parts of its disk do not fit.")
+            parts.append(value[:-1].decode("utf-8", "replace"))
+        elif name in _KEYS:
             found[name] = value[:-1].decode("utf-8", "replace")
+    if parts:
+        found[_MAP] = ",".join(parts)
     return found
 
 

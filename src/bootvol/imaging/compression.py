@@ -11,7 +11,8 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable
-from typing import Final, Protocol
+from operator import attrgetter
+from typing import Any, Final, Protocol
 
 import attrs
 from backports import zstd
@@ -73,6 +74,7 @@ class Compression:
     :ivar first: how the first member of an image begins; the short magics of some formats begin
         raw disks too, by chance.
     :ivar padding: zeros may follow a member in multiples of so many bytes.
+    :ivar is_whole: tells of a decoder whether the image may end after what it was given.
     :ivar passes_over: whether the format's own tool takes a file with foreign bytes behind its last
         member, with a warning.
     """
@@ -82,6 +84,7 @@ class Compression:
     magics: tuple[bytes, ...]
     first: re.Pattern[bytes] | None = None
     padding: int = 1
+    is_whole: Callable[[Any], bool] = attrgetter("eof")
     passes_over: bool = False
 
     @property
@@ -135,7 +138,7 @@ FORMATS: Final = (
 )
 
 #: Not a compression, but decoded as one: to the one disk in it.  Zeros fill its last record.
-TAR: Final = Compression("tar", Tar, ())
+TAR: Final = Compression("tar", Tar, (), is_whole=attrgetter("whole"))
 
 #: How many first bytes of an image tell its compression, or an archive.
 HEAD: Final = 512

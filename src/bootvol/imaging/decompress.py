@@ -115,6 +115,11 @@ class Unpacked:
         """Whether something that is not compressed follows the image's end."""
         return self._packed.foreign
 
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether its format shows that it has ended, be it the source's end or not."""
+        return self._packed.ended_by_itself
+
     def go_on(self, packed: IImageStream) -> None:
         """Read on, from a stream of the source's that begins after what has been taken."""
         self._packed.go_on(packed)
@@ -180,6 +185,11 @@ class _Decoded:
         self._filling = self._spare = memoryview(b"")
         self._coming: Shared[int] | None = None
 
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether the decoder found the end."""
+        return self._decoder.eof
+
     async def archived(self) -> _Decoded | None:
         """Return a reader of the disk in an archive if this, at its start, is one.
 
@@ -213,7 +223,7 @@ class _Decoded:
         except ImportFailed:
             self._kept = bytes(target[:filled])
             raise
-        if not self._decoder.eof:
+        if not self.compression.is_whole(self._decoder):
             # The source sent all that it has: trying again would not help.
             raise ImageCorrupt(f"The {self.compression.called} ends before its end.")
         self._digester.verify()

@@ -229,8 +229,8 @@ class Copy:
     @property
     def ends_by_itself(self) -> bool:
         """Whether what has been copied shows that it is whole: its digest, or its format's end."""
-        proof = self._image.digest or self._container or self._unpacking
-        return bool(proof)
+        unpacked = self._unpacking is not None and self._unpacking.ended_by_itself
+        return bool(self._image.digest or self._container or unpacked)
 
     @property
     def warnings(self) -> tuple[Caution, ...]:
