@@ -136,6 +136,20 @@ async def test_a_name_in_another_form(images: Running) -> None:
             assert await images.until(number, "available", "error") == "available"
 
 
+@pytest.mark.parametrize("name", ["a\u00a0b.raw", "\u200bx\u2003y", "\ue000.raw", "\u0378"])
+@ensureDeferred
+async def test_characters_that_cannot_be_printed(images: Running, name: str) -> None:
+    """Spaces of other kinds and what no alphabet has: all that the folder serves has an id."""
+    (images.images / name).write_bytes(b"\1" * 4096)
+    assert name in await ids(images)
+    for path in (f"{LIST}/{quote(name)}", f"{LIST}/{quote(quote(name))}"):
+        assert (await images.request("GET", path)).json["id"] == name
+    assert (await images.call("GET", f"images/{quote(name)}")).json["image"]["id"] == name
+    for reference in (name, quote(name), f"http://127.0.0.1:1/images/{quote(name)}"):
+        number = await images.create(reference)
+        assert await images.until(number, "available", "error") == "available"
+
+
 @ensureDeferred
 async def test_a_name_that_looks_encoded(images: Running) -> None:
     """The image whose name is just what was written is the one that is meant."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
+from unicodedata import category
 from urllib.parse import unquote
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -18,6 +19,9 @@ from bootvol.threads import StillRunning, at_most
 #: Seconds that a source may take to list its images, and to find one: a caller waits.
 _LISTING: Final = 10.0
 _FINDING: Final = 30.0
+
+#: Categories of characters that no id has: control characters, and halves of others.
+_CONTROL: Final = frozenset({"Cc", "Cs"})
 
 T = TypeVar("T")
 
@@ -92,7 +96,7 @@ class Images:
         if "://" in reference:
             candidates.append(reference.rstrip("/").rpartition("/")[2])
         decoded = unquote(candidates[-1])
-        if decoded != candidates[-1] and decoded.isprintable():
+        if decoded != candidates[-1] and not _CONTROL & set(map(category, decoded)):
             candidates.append(decoded)
         failed: SourceFailed | None = None
         for candidate in candidates:
