@@ -117,6 +117,18 @@ def qcow2(folder: Path) -> bytes:
     return convert(folder, "qcow2")
 
 
+def _streamed(folder: Path) -> bytes:
+    """Return a vmdk image as VMware streams it: where its tables are stands at its end.
+
+    The structures are those of QEMU's block/vmdk.c, which writes no such image, but reads them.
+    """
+    content = convert(folder, "vmdk", ["-o", "subformat=streamOptimized"])
+    content += bytes(-len(content) % 512)
+    marker = struct.pack("<QII", 1, 0, 3)
+    footer = marker + bytes(512 - len(marker)) + content[:512] + bytes(512)
+    return patched(content, 56, b"\xff" * 8) + footer
+
+
 #: Kinds of good images, by the format to state: each holds :data:`DISK`.
 GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2": (None, qcow2),
@@ -132,6 +144,7 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2-gz": (None, lambda folder: gzip.compress(qcow2(folder), 1)),
     "vmdk": (None, lambda folder: convert(folder, "vmdk")),
     "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
+    "vmdk-stream-end": (None, _streamed),
     "vhd": (None, lambda folder: convert(folder, "vpc", ["-o", "force_size"])),
     "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", FIXED)),
     # VirtualBox writes another creator, and a geometry that gives another size.
@@ -377,7 +390,14 @@ HOSTILE = {
     ),
     "snapshots": Hostile("image-corrupt", _with_snapshots(5000)),
     "encrypted": Hostile("unsupported-format", _encrypted),
-    "head-only": Hostile("image-corrupt", lambda at: qcow2(at)[:300]),
+    "head-only": Hostile("container-truncated", lambda at: qcow2(at)[:300]),
+    "head-only-vhdx": Hostile("container-truncated", lambda at: convert(at, "vhdx")[:100_000]),
+    "vhd-fixed-sum": Hostile(
+        "image-corrupt", lambda at: patched(convert(at, "vpc", FIXED), 64 - 512, b"wron")
+    ),
+    "vhd-without-head": Hostile(
+        "image-corrupt", lambda at: patched(convert(at, "vpc"), 0, noise(512, 3))
+    ),
     "cut-qcow2": Hostile("container-truncated", _cut("qcow2", 100)),
     "cut-qcow2-far": Hostile("container-truncated", _cut("qcow2", 2 * MIB)),
     "cut-qcow2-packed": Hostile("container-truncated", _cut("qcow2", MIB, "-c")),
@@ -389,6 +409,8 @@ HOSTILE = {
     "cut-vmdk-stream": Hostile(
         "image-corrupt", _cut("vmdk", 1000, "-o", "subformat=streamOptimized")
     ),
+    "cut-vmdk-stream-end": Hostile("container-truncated", lambda at: _streamed(at)[:-1000]),
+    "cut-vmdk-stream-far": Hostile("container-truncated", lambda at: _streamed(at)[:-MIB]),
     "cut-vhd": Hostile("container-truncated", _cut("vpc", 100)),
     "cut-vhd-far": Hostile("container-truncated", _cut("vpc", MIB)),
     "cut-vhdx": Hostile("container-truncated", _cut("vhdx", 100)),

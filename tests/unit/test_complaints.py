@@ -21,7 +21,11 @@ STALE = [
         (f"qemu-img: Could not open {PATH}: L1 size too big\n", "L1 size too big"),
         (
             f"qemu-img: Could not open {PATH}: Could not open {PATH}: Invalid argument",
-            "Invalid argument",
+            "it is broken, or was cut off (QEMU says: Invalid argument)",
+        ),
+        (
+            f"qemu-img: {PATH}: it is odd\nqemu-img: Could not open {PATH}: Invalid argument",
+            "the image: it is odd",
         ),
         (
             f"qemu-nbd: Failed to blk_new_open {PATH}: The file {PATH} is odd\n"
@@ -36,7 +40,7 @@ STALE = [
         (
             "qemu-nbd: Disconnect client, due to: Failed to send reply: reading from file failed:"
             " Input/output error",
-            "Input/output error",
+            "it is broken, or was cut off (QEMU says: Input/output error)",
         ),
         ("ERROR cluster 0 refcount=1 reference=2", "cluster 0 refcount=1 reference=2"),
         ("", "exit code 1"),
@@ -49,6 +53,8 @@ def test_a_complaint_names_neither_programs_nor_paths(said: str, told: str) -> N
 def test_an_image_that_was_cut_off_is_told_by_any_complaint() -> None:
     said = "qemu-img: Could not open '/proc/self/fd/4': File truncated, expecting at least 9 bytes"
     assert isinstance(broken(said, 1), ContainerTruncated)
+    said = "qemu-img: region exceeding the end of the file\nqemu-img: Invalid argument"
+    assert broken(said, 1).message.endswith("region exceeding the end of the file.")
     complaints = Complaints(unclosed=True)
     for line in (
         *STALE,

@@ -55,10 +55,13 @@ class ImageLengthUnknown(ImportFailed):
 
 
 class ImageCorrupt(ImportFailed):
-    """The image's compression is broken, or asks for more than may be given."""
+    """The image, or its compression, is broken, or asks for more than may be given."""
 
     code = "image-corrupt"
-    remedy = "Have the image put right, or stored uncompressed."
+    remedy = (
+        "Have the image stored anew. Where it is kept, `qemu-img check`, or a test of its"
+        " compression (`gzip -t`, `xz -t`), shows whether it is broken there as well."
+    )
 
 
 class ImageNeedsRepair(ImageCorrupt):

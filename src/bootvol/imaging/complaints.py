@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from typing import Final
 
@@ -29,6 +31,10 @@ _PREFIXES: Final = re.compile(
     r"|(?:Could not open|Failed to blk_new_open) '[^']*/proc/self/fd/\d+[^']*': "
     r"|Disconnect client, due to: |Failed to send reply: |reading from file failed: "
 )
+
+
+#: What the system calls errors: nobody learns from these what is wrong with an image.
+_ERRORS: Final = frozenset(os.strerror(code) for code in errno.errorcode)
 
 
 class Complaints:
@@ -68,7 +74,13 @@ def broken(said: str, code: int) -> ImageCorrupt:
     """
     lines = said.strip().splitlines() or [f"exit code {code}"]
     complaints = [line for line in lines if _COMPLAINT.match(line)] or lines
-    what = re.sub(_NAME, "the image", _PREFIXES.sub("", complaints[-1])).rstrip(".")
+    plain = [re.sub(_NAME, "the image", _PREFIXES.sub("", each)).rstrip(".") for each in complaints]
+    telling = [each for each in plain if each not in _ERRORS]
     if _BEYOND.search(said):
-        return ContainerTruncated(f"Parts of the image lie beyond its end: {what}.")
-    return ImageCorrupt(f"The image cannot be read: {what}.")
+        beyond = next(filter(_BEYOND.search, reversed(plain)), plain[-1])
+        return ContainerTruncated(f"Parts of the image lie beyond its end: {beyond}.")
+    if not telling:
+        return ImageCorrupt(
+            f"The image cannot be read: it is broken, or was cut off (QEMU says: {plain[-1]})."
+        )
+    return ImageCorrupt(f"The image cannot be read: {telling[-1]}.")

@@ -11,6 +11,7 @@ from typing import Final
 from oslo_utils.imageutils import format_inspector as oslo
 
 from bootvol.errors import (
+    ContainerTruncated,
     FormatMismatch,
     ImageAmbiguous,
     ImageCorrupt,
@@ -44,8 +45,10 @@ CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]
 READABLE: Final = PLAIN | CONTAINERS.keys()
 
 #: What a vhd of a fixed size ends with, after its disk as it is (Virtual Hard Disk Image Format
-#: Specification, "Hard Disk Footer"): its bytes, and where in it its kind and checksum are.
+#: Specification, "Hard Disk Footer"): its bytes, how it begins, and where in it its kind and
+#: checksum are.
 FOOTER: Final = 512
+_FOOTER_COOKIE: Final = b"conectix"
 _FOOTER_KIND, _FOOTER_SUM = slice(60, 64), slice(64, 68)
 _FIXED: Final = 2
 
@@ -84,6 +87,9 @@ _ZEROS: Final = memoryview(bytes(HEAD))
 
 #: Checks of oslo's that find an image which would have other files read in its place.
 _ELSEWHERE: Final = frozenset({"backing_file", "data_file", "descriptor"})
+#: What oslo says of a vmdk whose tables are told by its last bytes (a stream-optimized one), but
+#: are not.
+_CUT_OFF: Final = "Header and footer signature do not match"
 #: The one that finds a version, or a part of the format, that is not read.
 _UNKNOWN: Final = "unknown_features"
 
@@ -187,12 +193,18 @@ class Inspection:
         What was taken for the bytes of a disk may turn out to be a container only now.
 
         :raises ImageRefersElsewhere: it says that some of the disk lies in other files.
-        :raises ImageCorrupt: it lacks what every image of its format has.
+        :raises ImageCorrupt: it lacks what every image of its format has, or ends as only a broken
+            one does.
         """
         if self._inspector is not None:
             self._inspector.finish()
+            if not self._inspector.complete:
+                raise ContainerTruncated(f"The {self.container} image ends within its first parts.")
             self._check_safe()
-        elif self._stated is None and _is_footer(self._last):
+        elif self._stated is None and self._last.startswith(_FOOTER_COOKIE):
+            if not _is_footer_of_fixed(self._last):
+                # QEMU does not take it either; as a raw disk it would have the footer in it.
+                raise ImageCorrupt("The image ends as a vhd image does, but its footer is broken.")
             self.container = "vhd"
         elif magics.is_footer_of_dmg(self._last):
             raise UnsupportedFormat("The image is an Apple disk image (dmg), which is not read.")
@@ -225,6 +237,10 @@ class Inspection:
         except oslo.SafetyCheckFailed as error:
             what = "; ".join(str(each) for each in error.failures.values())
             kind: type[ImportFailed] = ImageCorrupt
+            if _CUT_OFF in what:
+                raise ContainerTruncated(
+                    f"The {self.container} image was cut off: it does not end with its footer."
+                ) from error
             if _ELSEWHERE & error.failures.keys():
                 kind = ImageRefersElsewhere
             elif _UNKNOWN in error.failures:
@@ -304,10 +320,8 @@ def _is_text(head: bytes, encoding: str) -> bool:
     return not _NOT_TEXT.intersection(text)
 
 
-def _is_footer(last: bytes) -> bool:
+def _is_footer_of_fixed(last: bytes) -> bool:
     """Tell whether an image's last bytes are the footer of a vhd of a fixed size, a right one."""
-    if not last.startswith(b"conectix") or len(last) < FOOTER:
-        return False
     stated = int.from_bytes(last[_FOOTER_SUM], "big")
     counted = ~(sum(last) - sum(last[_FOOTER_SUM])) & 0xFFFFFFFF
     return stated == counted and int.from_bytes(last[_FOOTER_KIND], "big") == _FIXED
