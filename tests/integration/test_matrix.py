@@ -27,6 +27,8 @@ TABLE = """
 GET    /                                                200 200 200 200 200 200 200
 GET    /v1.1                                            200 200 200 200 200 200 200
 GET    /v1.1/                                           200 200 200 200 200 200 200
+GET    /v1                                              200 200 200 200 200 200 200
+GET    /v1/                                             200 200 200 200 200 200 200
 GET    /v2                                              200 200 200 200 200 200 200
 GET    /v2/                                             200 200 200 200 200 200 200
 GET    /openapi.json                                    200 200 200 200 200 200 200
@@ -100,6 +102,8 @@ POST   volumes                                          401 401 400 403 403 422 
 POST   /v1/{tenant}/volumes                             401 401 400 403 403 422 422
 GET    volumes/9                                        401 401 400 403 404 404 404
 GET    /v1/{tenant}/volumes/9                           401 401 400 403 404 404 404
+PUT    volumes/9                                        401 401 400 403 403 422 422
+PUT    /v1/{tenant}/volumes/9                           401 401 400 403 403 422 422
 DELETE volumes/9                                        401 401 400 403 403 404 404
 DELETE /v1/{tenant}/volumes/9                           401 401 400 403 403 404 404
 GET    snapshots                                        401 401 400 403 200 200 200
@@ -110,6 +114,8 @@ POST   snapshots                                        401 401 400 403 403 422 
 POST   /v1/{tenant}/snapshots                           401 401 400 403 403 422 422
 GET    snapshots/9                                      401 401 400 403 404 404 404
 GET    /v1/{tenant}/snapshots/9                         401 401 400 403 404 404 404
+PUT    snapshots/9                                      401 401 400 403 403 422 422
+PUT    /v1/{tenant}/snapshots/9                         401 401 400 403 403 422 422
 DELETE snapshots/9                                      401 401 400 403 403 404 404
 DELETE /v1/{tenant}/snapshots/9                         401 401 400 403 403 404 404
 GET    types                                            401 401 400 403 200 200 200

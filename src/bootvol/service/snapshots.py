@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
@@ -94,6 +95,20 @@ class Snapshots:
         :raises SnapshotNotFound: there is none, or it is another tenant's.
         """
         return await self._database.read(snapshot_rows.get, caller.tenant, snapshot_id)
+
+    async def change(self, caller: Caller, snapshot_id: int, values: Mapping[str, Any]) -> Snapshot:
+        """Change a snapshot, whatever goes on with it; return the snapshot.
+
+        :param values: of ``display_name`` and ``display_description``; what is not named stays.
+        :raises SnapshotNotFound: there is none, or it is another tenant's.
+        """
+
+        def write(db: Db) -> Snapshot:
+            snapshot_rows.get(db, caller.tenant, snapshot_id, lock=True)
+            snapshot_rows.change(db, snapshot_id, values)
+            return snapshot_rows.get(db, caller.tenant, snapshot_id)
+
+        return await self._database.write(write)
 
     async def error(self, caller: Caller, snapshot_id: int) -> ErrorReport | None:
         """Return why a snapshot is in ``error`` or has to wait; None if all is well.

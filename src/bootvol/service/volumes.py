@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import attrs
@@ -185,6 +185,21 @@ class Volumes:
         if bootable and volume.image_id is None:
             raise VolumeNotFound(volume_id)
         return volume
+
+    async def change(self, caller: Caller, volume_id: int, values: Mapping[str, Any]) -> Volume:
+        """Change a volume, whatever goes on with it; return the volume.
+
+        :param values: of ``display_name``, ``display_description`` and ``metadata``, which is
+            replaced whole; what is not named stays.
+        :raises VolumeNotFound: there is none, or it is another tenant's.
+        """
+
+        def write(db: Db) -> Volume:
+            volume_rows.get(db, caller.tenant, volume_id, lock=True)
+            volume_rows.change(db, volume_id, values)
+            return volume_rows.get(db, caller.tenant, volume_id)
+
+        return await self._database.write(write)
 
     async def error(self, caller: Caller, volume_id: int) -> ErrorReport | None:
         """Return why a volume failed, was not attached, or has to wait; None if all is well.

@@ -1,12 +1,12 @@
-"""Rows of snapshots: add, look up, count."""
+"""Rows of snapshots: add, look up, change, count."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from bootvol.errors import SnapshotNotFound
 from bootvol.lifecycle import Status
@@ -41,6 +41,16 @@ def listed(
     """Return a tenant's snapshots, ascending by id."""
     query = select(snapshots).where(snapshots.c.tenant == tenant).order_by(snapshots.c.id)
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+
+def change(connection: Connection, snapshot_id: int, values: Mapping[str, Any]) -> None:
+    """Change what callers may change of a snapshot.
+
+    :param values: by the names of columns.
+    """
+    if values:
+        changed = update(snapshots).where(snapshots.c.id == snapshot_id)
+        connection.execute(changed.values(dict(values)))
 
 
 def count(connection: Connection, tenant: str) -> int:

@@ -1,12 +1,12 @@
-"""Rows of volumes: add, look up, count."""
+"""Rows of volumes: add, look up, change, count."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import Connection, Row, Select, func, insert, select, text
+from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
 
 from bootvol.errors import VolumeNotFound
 from bootvol.lifecycle import Status
@@ -54,6 +54,15 @@ def listed(
     if bootable:
         query = query.where(volumes.c.image_id.is_not(None))
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+
+def change(connection: Connection, volume_id: int, values: Mapping[str, Any]) -> None:
+    """Change what callers may change of a volume.
+
+    :param values: by the names of columns.
+    """
+    if values:
+        connection.execute(update(volumes).where(volumes.c.id == volume_id).values(dict(values)))
 
 
 def askers(connection: Connection, numbers: Sequence[int]) -> Sequence[tuple[int, str, str]]:

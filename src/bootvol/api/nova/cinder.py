@@ -1,20 +1,29 @@
 """volumes, snapshots and types as Cinder v1 has them: for clients that look for a volume service.
 
-These are views of the same use cases as ``os-volumes``.  Ids are uuids below every version.
+These are views of the same use cases as ``os-volumes``.  Ids are uuids below every version.  Below
+``/v2`` names have the keys of Cinder v2 as well, and lists have links, for clients that look for
+Cinder v2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from bootvol.api.nova import bodies
 from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.cinder_bodies import (
+    ChangeSnapshot,
+    ChangeVolume,
+    CreateCinderSnapshot,
+    CreateCinderVolume,
+)
 from bootvol.api.nova.filters import Filter, filtered, paged
+from bootvol.api.nova.links import Link, Place
 from bootvol.api.nova.views import Size, VolumeStatus
+from bootvol.api.nova.volume_types import LIST_QUERY, listed
 from bootvol.lifecycle import Kind
 from bootvol.model import Snapshot, Volume, VolumeType
 from bootvol.service.ids import NONE
@@ -22,6 +31,8 @@ from bootvol.service.ids import NONE
 #: Its own version, and those whose catalog's endpoint is the volume service's too.
 _BASES: Final = ("v1", "v2", "v1.1")
 _CREATED: Final = "%Y-%m-%dT%H:%M:%S.000000"
+#: The version below which Cinder v2 is looked for.
+_SECOND: Final = "v2"
 _REFUSED: Final = (
     *("all_tenants", "metadata", "sort_key", "sort_dir", "sort", "changes-since"),
     *("availability_zone", "bootable", "host", "project_id", "user_id", "volume_type"),
@@ -43,6 +54,8 @@ class VolumeShown(TypedDict):
     """A volume."""
 
     id: _Uuid
+    name: NotRequired[str | None]
+    description: NotRequired[str | None]
     display_name: str | None
     display_description: str | None
     status: VolumeStatus
@@ -63,6 +76,8 @@ class SnapshotShown(TypedDict):
     """A snapshot."""
 
     id: _Uuid
+    name: NotRequired[str | None]
+    description: NotRequired[str | None]
     display_name: str | None
     display_description: str | None
     volume_id: _Uuid
@@ -82,6 +97,7 @@ class TypeShown(TypedDict):
 
 class CinderVolumes(TypedDict):
     volumes: list[VolumeShown]
+    volumes_links: NotRequired[list[Link]]
 
 
 class OneCinderVolume(TypedDict):
@@ -90,6 +106,7 @@ class OneCinderVolume(TypedDict):
 
 class CinderSnapshots(TypedDict):
     snapshots: list[SnapshotShown]
+    snapshots_links: NotRequired[list[Link]]
 
 
 class OneCinderSnapshot(TypedDict):
@@ -124,21 +141,31 @@ _PAGE: Final = ("limit", "marker", "offset")
 async def list_volumes(ask: Ask) -> CinderVolumes:
     """List the tenant's volumes as Cinder v1 does."""
     found = filtered(ask.request, await ask.core.volumes.listed(ask.caller), _VOLUME_FITS, _REFUSED)
-    page, _ = paged(ask.request, found, lambda each: each.uuid)
-    return {"volumes": [_volume(each) for each in page]}
+    page, links = paged(ask.request, found, lambda each: each.uuid)
+    shown: CinderVolumes = {"volumes": [_volume(each, ask.place) for each in page]}
+    if links and ask.place.version == _SECOND:
+        shown["volumes_links"] = links
+    return shown
 
 
 @call("POST", "volumes", entity="volume", refusals=(404, 413, 503), bases=_BASES)
-async def create_volume(ask: Ask, asked: bodies.CreateVolume) -> OneCinderVolume:
+async def create_volume(ask: Ask, asked: CreateCinderVolume) -> OneCinderVolume:
     """Create a volume, with ``imageRef`` a bootable one."""
     wanted = asked.wanted(await ask.number(Kind.SNAPSHOT, asked.snapshot_id))
-    return {"volume": _volume(await ask.core.volumes.create(ask.caller, wanted))}
+    return {"volume": _volume(await ask.core.volumes.create(ask.caller, wanted), ask.place)}
 
 
 @call("GET", "volumes/<volume_id>", bases=_BASES)
 async def show_volume(ask: Ask, volume_id: int) -> OneCinderVolume:
     """Show a volume as Cinder v1 does."""
-    return {"volume": _volume(await ask.core.volumes.get(ask.caller, volume_id))}
+    return {"volume": _volume(await ask.core.volumes.get(ask.caller, volume_id), ask.place)}
+
+
+@call("PUT", "volumes/<volume_id>", entity="volume", bases=_BASES)
+async def change_volume(ask: Ask, volume_id: int, asked: ChangeVolume) -> OneCinderVolume:
+    """Change what a volume is called, what is said of it, or its metadata as a whole."""
+    changed = await ask.core.volumes.change(ask.caller, volume_id, asked.values)
+    return {"volume": _volume(changed, ask.place)}
 
 
 @call("DELETE", "volumes/<volume_id>", status=202, bases=_BASES)
@@ -153,22 +180,33 @@ async def list_snapshots(ask: Ask) -> CinderSnapshots:
     found = filtered(
         ask.request, await ask.core.snapshots.listed(ask.caller), _SNAPSHOT_FITS, _REFUSED
     )
-    page, _ = paged(ask.request, found, lambda each: each.uuid)
-    return {"snapshots": [_snapshot(each) for each in page]}
+    page, links = paged(ask.request, found, lambda each: each.uuid)
+    shown: CinderSnapshots = {"snapshots": [_snapshot(each, ask.place) for each in page]}
+    if links and ask.place.version == _SECOND:
+        shown["snapshots_links"] = links
+    return shown
 
 
 @call("POST", "snapshots", entity="snapshot", named=True, refusals=(404, 413), bases=_BASES)
-async def create_snapshot(ask: Ask, asked: bodies.CreateSnapshot) -> OneCinderSnapshot:
+async def create_snapshot(ask: Ask, asked: CreateCinderSnapshot) -> OneCinderSnapshot:
     """Make a snapshot of a volume."""
     volume_id = await ask.number(Kind.VOLUME, asked.volume_id)
     made = await ask.core.snapshots.create(ask.caller, asked.wanted(volume_id or NONE))
-    return {"snapshot": _snapshot(made)}
+    return {"snapshot": _snapshot(made, ask.place)}
 
 
 @call("GET", "snapshots/<snapshot_id>", bases=_BASES)
 async def show_snapshot(ask: Ask, snapshot_id: int) -> OneCinderSnapshot:
     """Show a snapshot as Cinder v1 does."""
-    return {"snapshot": _snapshot(await ask.core.snapshots.get(ask.caller, snapshot_id))}
+    found = await ask.core.snapshots.get(ask.caller, snapshot_id)
+    return {"snapshot": _snapshot(found, ask.place)}
+
+
+@call("PUT", "snapshots/<snapshot_id>", entity="snapshot", bases=_BASES)
+async def change_snapshot(ask: Ask, snapshot_id: int, asked: ChangeSnapshot) -> OneCinderSnapshot:
+    """Change what a snapshot is called, or what is said of it."""
+    changed = await ask.core.snapshots.change(ask.caller, snapshot_id, asked.values)
+    return {"snapshot": _snapshot(changed, ask.place)}
 
 
 @call("DELETE", "snapshots/<snapshot_id>", status=202, bases=_BASES)
@@ -177,10 +215,10 @@ async def delete_snapshot(ask: Ask, snapshot_id: int) -> None:
     await ask.core.snapshots.delete(ask.caller, snapshot_id)
 
 
-@call("GET", "types", bases=_BASES)
+@call("GET", "types", query=LIST_QUERY, bases=_BASES)
 async def list_types(ask: Ask) -> CinderTypes:
     """List the types that volumes can be created as."""
-    return {"volume_types": [_type(each) for each in await ask.core.types.listed()]}
+    return {"volume_types": [_type(each) for each in await listed(ask)]}
 
 
 @call("GET", "types/<type_id>", bases=_BASES)
@@ -189,8 +227,8 @@ async def show_type(ask: Ask, type_id: int) -> OneCinderType:
     return {"volume_type": _type(await ask.core.types.get(type_id))}
 
 
-def _volume(value: Volume) -> VolumeShown:
-    return {
+def _volume(value: Volume, place: Place) -> VolumeShown:
+    shown: VolumeShown = {
         "id": value.uuid,
         "display_name": value.display_name,
         "display_description": value.display_description,
@@ -216,10 +254,13 @@ def _volume(value: Volume) -> VolumeShown:
         "encrypted": False,
         "multiattach": "false",
     }
+    if place.version == _SECOND:
+        shown |= {"name": value.display_name, "description": value.display_description}
+    return shown
 
 
-def _snapshot(value: Snapshot) -> SnapshotShown:
-    return {
+def _snapshot(value: Snapshot, place: Place) -> SnapshotShown:
+    shown: SnapshotShown = {
         "id": value.uuid,
         "display_name": value.display_name,
         "display_description": value.display_description,
@@ -229,6 +270,9 @@ def _snapshot(value: Snapshot) -> SnapshotShown:
         "created_at": value.created_at.strftime(_CREATED),
         "metadata": {},
     }
+    if place.version == _SECOND:
+        shown |= {"name": value.display_name, "description": value.display_description}
+    return shown
 
 
 def _type(value: VolumeType) -> TypeShown:

@@ -71,6 +71,18 @@ def show_v2(request: IRequest) -> OneVersion:
     return {"version": {**_version(request, "v2"), "media-types": _MEDIA["v2"]}}
 
 
+@document("/v1/", "/v1")
+def show_volume_service(request: IRequest) -> OneVersion:
+    """Show version 1.0 of the volume service, as Cinder has it; ``GET /`` lists Nova's alone."""
+    shown: VersionShown = {
+        "id": "v1.0",
+        "status": "CURRENT",
+        "updated": "2012-01-04T11:33:21Z",
+        "links": [_link(request, "v1/")],
+    }
+    return {"version": {**shown, "media-types": _MEDIA["v1"]}}
+
+
 def is_version(segment: bytes) -> bool:
     """Return whether a path's first segment names a version."""
     return segment.decode("utf-8", "replace") in (*BASES, "v1")
@@ -95,6 +107,7 @@ def choices(request: IRequest) -> Choices:
 _IDS: Final = {"v1.1": "v1.1", "v2": "v2.0"}
 _STATUSES: Final = {"v1.1": "CURRENT", "v2": "SUPPORTED"}
 _MEDIA: Final[dict[str, list[Media]]] = {
+    "v1": [{"base": "application/json", "type": "application/vnd.openstack.volume+json;version=1"}],
     "v1.1": [{"base": "application/json", "type": "application/vnd.openstack.compute-v1.1+json"}],
     "v2": [
         {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from bootvol.api.nova.bodies import Body, Text
 from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.filters import Filter, filtered, paged
 from bootvol.api.nova.views import Id
 from bootvol.errors import InvalidRequest, MissingEntity, NotFound
 from bootvol.model import VolumeType
@@ -52,10 +54,29 @@ class SpecsShown(TypedDict):
     extra_specs: dict[str, str]
 
 
-@call("GET", "os-volume-types")
+#: What may stand in the query of a list of types, here and below Cinder's paths.
+LIST_QUERY: Final = ("name", "limit", "marker", "offset")
+_REFUSED: Final = ("extra_specs", "sort", "sort_key", "sort_dir")
+_FITS: Final[Mapping[str, Filter[VolumeType]]] = {
+    "name": lambda each, text: each.name == text,
+    # All types are everybody's.
+    "is_public": lambda _, text: text.strip().lower() in {"1", "t", "true", "yes", "none", ""},
+}
+
+
+async def listed(ask: Ask) -> Sequence[VolumeType]:
+    """Return the page of types that a request asks for.
+
+    :raises InvalidRequest: a filter cannot be heeded, or the page cannot be.
+    """
+    found = filtered(ask.request, await ask.core.types.listed(), _FITS, _REFUSED)
+    return paged(ask.request, found, lambda each: each.id)[0]
+
+
+@call("GET", "os-volume-types", query=LIST_QUERY)
 async def list_types(ask: Ask) -> Types:
     """List the types that volumes can be created as."""
-    return {"volume_types": [_shown(each) for each in await ask.core.types.listed()]}
+    return {"volume_types": [_shown(each) for each in await listed(ask)]}
 
 
 @call("POST", "os-volume-types", entity="volume_type", right=Right.VOLUME_TYPES, refusals=(409,))

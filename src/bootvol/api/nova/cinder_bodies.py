@@ -1,0 +1,55 @@
+"""What clients of a volume service send, as Cinder v1 and v2 spell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, Field
+
+from bootvol.api.nova import bodies
+from bootvol.api.nova.bodies import Body, Text
+
+
+def _called(name: str) -> Any:
+    """Return the field of a name or description, which Cinder v2 spells otherwise than v1."""
+    return Field(default=None, validation_alias=AliasChoices(f"display_{name}", name))
+
+
+class CreateCinderVolume(bodies.CreateVolume):
+    """The object ``volume`` of a create request."""
+
+    display_name: Text | None = _called("name")
+    display_description: Text | None = _called("description")
+
+
+class CreateCinderSnapshot(bodies.CreateSnapshot):
+    """The object ``snapshot`` of a create request."""
+
+    display_name: Text | None = _called("name")
+    display_description: Text | None = _called("description")
+
+
+class ChangeSnapshot(BaseModel):
+    """The object ``snapshot`` of an update: null takes a name away; what is absent stays."""
+
+    model_config = Body
+
+    display_name: Text | None = _called("name")
+    display_description: Text | None = _called("description")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What is to change, by its name in the core."""
+        return self.model_dump(include=self.model_fields_set)
+
+
+class ChangeVolume(ChangeSnapshot):
+    """The object ``volume`` of an update; null leaves the metadata as they are, as in Cinder."""
+
+    metadata: dict[Text, Text] | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What is to change, by its name in the core."""
+        ignored = {"metadata"} if self.metadata is None else set()
+        return self.model_dump(include=self.model_fields_set - ignored)
