@@ -29,8 +29,8 @@ from bootvol.errors import (
 from bootvol.imaging.blocks import PIECE, runs
 from bootvol.imaging.buffers import Memory
 from bootvol.imaging.digest import Digester
-from bootvol.imaging.inspect import Inspection
-from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
+from bootvol.imaging.inspect import Inspection, Packed
+from bootvol.imaging.pipeline import Copy, PrefixChanged
 from bootvol.imaging.tasks import together
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest, Image

@@ -94,6 +94,19 @@ _CUT_OFF: Final = "Header and footer signature do not match"
 _UNKNOWN: Final = "unknown_features"
 
 
+class Packed(Exception):
+    """The image's bytes are not those of its disk: it has to be copied to another place first.
+
+    :ivar container: its format.
+    :ivar disk_size: what it says that its disk has, in bytes; 0 where that is not known yet.
+    """
+
+    def __init__(self, container: str, disk_size: int) -> None:
+        super().__init__(container)
+        self.container = container
+        self.disk_size = disk_size
+
+
 class Inspection:
     """What is found out about one image while it streams by.
 
@@ -209,6 +222,15 @@ class Inspection:
         elif magics.is_footer_of_dmg(self._last):
             raise UnsupportedFormat("The image is an Apple disk image (dmg), which is not read.")
         self._look(b"", whole=True)
+
+    def check_packed(self, container: str | None) -> None:
+        """Check whether the image is packed as it is known to be.
+
+        :param container: the format that the image is known to be packed in; None is none.
+        :raises Packed: it is not.
+        """
+        if self.container != container:
+            raise Packed(str(self.container), self.disk_size)
 
     def _look(self, data: bytes, *, whole: bool = False) -> None:
         """Look at the image's first bytes as they come, until it is known what they tell."""

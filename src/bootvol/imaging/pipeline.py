@@ -22,8 +22,6 @@ from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import (
-    BackendFailed,
-    DigestMismatch,
     ImageTooLarge,
     ImageTruncated,
     ImageUnidentified,
@@ -50,19 +48,6 @@ from bootvol.threads import Threads
 
 class PrefixChanged(Exception):
     """What is on the volume is not what was put there: start over."""
-
-
-class Packed(Exception):
-    """The image's bytes are not those of its disk: it has to be copied to another place first.
-
-    :ivar container: its format.
-    :ivar disk_size: what it says that its disk has, in bytes; 0 where that is not known yet.
-    """
-
-    def __init__(self, container: str, disk_size: int) -> None:
-        super().__init__(container)
-        self.container = container
-        self.disk_size = disk_size
 
 
 class Copy:
@@ -145,12 +130,7 @@ class Copy:
         :param length: how much of the volume the digest is of, in bytes.
         :raises bootvol.errors.BackendFailed: the volume gives back something else, or nothing.
         """
-        found = Digester(digest)
-        await self._read_back.run(reader, length, lambda _, data: found.update(data), found.skip)
-        try:
-            found.verify()
-        except DigestMismatch:
-            raise BackendFailed("The volume does not give back what was written to it.") from None
+        await self._read_back.verify(reader, digest, length)
 
     async def run(
         self, stream: IImageStream, writer: IVolumeWriter, *, plain: bool = False
@@ -213,7 +193,7 @@ class Copy:
             raise self._broken_off
         digest = self._digester.verify()
         await self._threads.run(self._inspection.finish)
-        self._check_container()
+        self._inspection.check_packed(self._container)
         self._check_told()
         self._check_fits(self._total)
         if not self._capabilities.reads_zero_when_new:
@@ -326,7 +306,7 @@ class Copy:
             self._inspection.more(data)
         else:
             self._inspection.begin(data)
-        self._check_container()
+        self._inspection.check_packed(self._container)
         if not offset and self.size is not None:
             # Before it is written; not earlier, since a container may be larger than its disk.
             self._check_may_fit(self.size)
@@ -391,10 +371,6 @@ class Copy:
     def _check_told(self) -> None:
         if self._strict and self._inspection.tells_nothing:
             raise ImageUnidentified
-
-    def _check_container(self) -> None:
-        if self._inspection.container != self._container:
-            raise Packed(str(self._inspection.container), self._inspection.disk_size)
 
     def _check_may_fit(self, length: int) -> None:
         """See whether an image fits, of which ``length`` bytes are known.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bootvol.errors import BackendFailed, DigestMismatch
 from bootvol.imaging.blocks import up_to_block
 from bootvol.imaging.buffers import Memory
+from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import STEP, Ahead
 from bootvol.interfaces import IVolumeReader
+from bootvol.model import Digest
 from bootvol.threads import Threads
 
 
@@ -53,3 +56,16 @@ class ReadBack:
                     await self._threads.run(take, offset, buffer[:length])
                 offset += length
                 self.done = offset
+
+    async def verify(self, reader: IVolumeReader, digest: Digest, length: int) -> None:
+        """Read what is on a volume, and hold it against a digest.
+
+        :param length: how much of the volume the digest is of, in bytes.
+        :raises bootvol.errors.BackendFailed: the volume gives back something else, or nothing.
+        """
+        found = Digester(digest)
+        await self.run(reader, length, lambda _, data: found.update(data), found.skip)
+        try:
+            found.verify()
+        except DigestMismatch:
+            raise BackendFailed("The volume does not give back what was written to it.") from None

@@ -28,8 +28,8 @@ from bootvol.errors import (
 )
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, too_large
-from bootvol.imaging.inspect import CONTAINERS, largest_container
-from bootvol.imaging.pipeline import Copy, Packed, PrefixChanged
+from bootvol.imaging.inspect import CONTAINERS, Packed, largest_container
+from bootvol.imaging.pipeline import Copy, PrefixChanged
 from bootvol.imaging.spool import Room, Spool
 from bootvol.imaging.volumes import Ends, Nowhere, VolumeStream
 from bootvol.interfaces import (

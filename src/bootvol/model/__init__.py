@@ -1,0 +1,69 @@
+"""The values that everything else speaks of: frozen, without behaviour of their own.
+
+Sizes are in bytes where a field says ``bytes`` and in GiB where it says ``gib``; times are
+aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from bootvol.model.callers import Caller, KeyPair, PublicKey
+from bootvol.model.images import Digest, Extent, Image
+from bootvol.model.imports import (
+    FOREIGN_BYTES,
+    STARTED_OVER,
+    UNIDENTIFIED,
+    Caution,
+    Checkpoint,
+    Golden,
+    Import,
+    Phase,
+)
+from bootvol.model.servers import ROOT, Disk, Flavor, Machine, NewDisk, NewServer, Server
+from bootvol.model.volumes import (
+    GIB,
+    LARGEST_ID,
+    Attachment,
+    Connection,
+    NewSnapshot,
+    NewVolume,
+    Snapshot,
+    Usage,
+    Volume,
+    VolumeType,
+    new_uuid,
+)
+
+__all__ = [
+    "FOREIGN_BYTES",
+    "GIB",
+    "LARGEST_ID",
+    "ROOT",
+    "STARTED_OVER",
+    "UNIDENTIFIED",
+    "Attachment",
+    "Caller",
+    "Caution",
+    "Checkpoint",
+    "Connection",
+    "Digest",
+    "Disk",
+    "Extent",
+    "Flavor",
+    "Golden",
+    "Image",
+    "Import",
+    "KeyPair",
+    "Machine",
+    "NewDisk",
+    "NewServer",
+    "NewSnapshot",
+    "NewVolume",
+    "Phase",
+    "PublicKey",
+    "Server",
+    "Snapshot",
+    "Usage",
+    "Volume",
+    "VolumeType",
+    "new_uuid",
+]
