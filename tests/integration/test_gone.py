@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from bootvol.service import stores
 from bootvol.testing.backends import noise
 from tests.daemons import Running, pause
 from tests.servers import Server, serve
@@ -110,6 +112,49 @@ async def test_a_backend_that_is_gone_and_comes_back(tmp_path: Path) -> None:
         assert await reason(daemon, kept) is None
     finally:
         await daemon.stop()
+
+
+@ensureDeferred
+async def test_a_volume_waits_for_the_backend_of_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A type may lead the new volume to another backend than that of the snapshot."""
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    daemon = Running(tmp_path, first=SECOND)
+    volume = await daemon.create()
+    await daemon.until(volume, "available")
+    snapshot = await daemon.snapshot(volume)
+    await daemon.until(snapshot, "available", kind="snapshot")
+    kind = {"volume_type": {"name": "here", "extra_specs": {"volume_backend_name": "local"}}}
+    assert (await daemon.call("POST", "os-volume-types", kind, "root")).status == 200
+    await daemon.stop()
+    daemon = Running(tmp_path)
+    wanted = {"size": 1, "snapshot_id": snapshot, "volume_type": "here"}
+    answer = await daemon.call("POST", "os-volumes", {"volume": wanted})
+    made = answer.json["volume"]["id"]
+    own = await daemon.create()
+    await daemon.until(own, "available")
+    assert await daemon.status(made) == "creating"
+    assert (await reason(daemon, made))["code"] == "backend-gone"
+    await daemon.stop()
+    daemon = Running(tmp_path, first=SECOND)
+    assert await daemon.until(made, "available", "error") == "available"
+    assert await reason(daemon, made) is None
+    # The snapshot's store is another one now, and the new volume's is not.
+    shutil.move(tmp_path / "second", tmp_path / "away")
+    (tmp_path / "second").mkdir()
+    answer = await daemon.call("POST", "os-volumes", {"volume": wanted})
+    made = answer.json["volume"]["id"]
+    while (why := await reason(daemon, made)) is None:
+        await pause(0.05)
+    assert why["code"] == "wrong-store"
+    other = await daemon.call("POST", "os-volumes", {"volume": {"size": 1, "volume_type": "here"}})
+    assert await daemon.until(other.json["volume"]["id"], "available", "error") == "available"
+    assert (await reason(daemon, made))["code"] == "wrong-store"
+    (tmp_path / "second").rmdir()
+    shutil.move(tmp_path / "away", tmp_path / "second")
+    assert await daemon.until(made, "available", "error") == "available"
+    await daemon.stop()
 
 
 @ensureDeferred

@@ -32,13 +32,16 @@ from bootvol.threads import StillRunning
 class Absent:
     """Stands for a backend that has not answered since the daemon started; fails whatever is asked.
 
-    Nothing is known of it, so it promises nothing.
+    Nothing is known of the backend, not even what it promises.
     """
-
-    capabilities = Capabilities(reads_zero_when_new=False)
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See :attr:`bootvol.interfaces.IBlockBackend.capabilities`."""
+        raise BackendSilent(self.name)
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""

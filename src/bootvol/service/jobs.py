@@ -159,9 +159,11 @@ class Job:
             # A plugin may raise CancelledError for reasons of its own, or something else for ours.
             if self._cancelled:
                 raise CancelledError from error
-            if isinstance(error, WrongStore) and self.task.backend is not None:
-                # Nothing was changed there: the work goes on when the right store is back.
-                self.task.tools.backends.suspend(self.task.backend, error)
+            if isinstance(error, WrongStore) and self.task.stores:
+                # Nothing was changed there: the work goes on when the right store is back.  Which
+                # one is wrong is not said; the others are resumed at once.
+                for name in self.task.stores:
+                    self.task.tools.backends.suspend(name, error)
                 raise Unwanted from error
             if isinstance(error, DatabaseUnavailable) and self._failures < MOST_FAILURES:
                 # It says nothing of the task: the work is tried again.

@@ -7,7 +7,7 @@ section 5.7).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -229,10 +229,17 @@ class MakeFromSnapshot(Making):
     def __init__(self, volume: Volume, tools: Tools) -> None:
         super().__init__(volume, tools)
         self._snapshot_id = volume.snapshot_id or 0
+        self._origin = volume.backend
+
+    @property
+    def stores(self) -> Collection[str]:
+        """See :attr:`Task.stores`."""
+        return {self._backend, self._origin}
 
     async def work(self, claim: Held) -> Event:
         """Clone or copy it; the snapshot is not removed meanwhile."""
         found = await self.tools.database.read(snapshot_rows.get, self.tenant, self._snapshot_id)
+        self._origin = found.backend
         await self.duplicate(found.backend, found.name, found.size_bytes)
         return Event.COMPLETE
 

@@ -59,8 +59,8 @@ class Snapshots:
         free = volume.status is Status.AVAILABLE
         promised = free and attachment_rows.is_promised(db, volume.id)
         # What is being written to has a state of one moment only where a backend clones.
-        clones = self._backends.named(volume.backend).capabilities.clones
-        forced = wanted.force and volume.status is Status.IN_USE and clones
+        backend = self._backends.named(volume.backend)
+        forced = wanted.force and volume.status is Status.IN_USE and backend.capabilities.clones
         if promised or not (free or forced):
             raise VolumeBusy("Volume status must be available")
         self._quotas.of(db, caller.tenant).check_snapshots(snapshot_rows.count(db, caller.tenant))

@@ -77,6 +77,11 @@ class Task:
         """The backend whose volumes it works on, if it is that of one."""
         return None
 
+    @property
+    def stores(self) -> Collection[str]:
+        """The backends whose volumes it reads or writes, as far as they are known."""
+        return [] if self.backend is None else [self.backend]
+
     def mark(self) -> object:
         """Return something that changes as the work goes on; None where that cannot be told."""
         return None

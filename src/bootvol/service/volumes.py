@@ -209,7 +209,12 @@ class Volumes:
 
         def query(db: Db) -> ErrorReport | None:
             volume = volume_rows.get(db, caller.tenant, volume_id)
-            return self._reason(volume, import_rows.find(db, volume_id))
+            reason = self._reason(volume, import_rows.find(db, volume_id))
+            if reason is None and volume.status in MAKING and volume.snapshot_id is not None:
+                # What it is made of may lie elsewhere.
+                origin = snapshot_rows.get(db, caller.tenant, volume.snapshot_id)
+                reason = self._backends.missing(origin.backend)
+            return reason
 
         return await self._database.read(query)
 

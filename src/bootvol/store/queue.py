@@ -36,6 +36,11 @@ def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
         volumes.c.backend.in_(holder.backends),
         volumes.c.status.in_(MAKING),
         volumes.c.snapshot_id.is_not(None),
+        # It may lie on another backend.
+        ~exists().where(
+            snapshots.c.id == volumes.c.snapshot_id,
+            snapshots.c.backend.not_in(holder.backends),
+        ),
     )
     return _first(connection, holder, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
 
