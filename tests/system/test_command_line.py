@@ -168,6 +168,8 @@ def test_exit_codes(daemon: Process) -> None:
     assert daemon.cli("volume", "create", "--size", "1", "--image", "no").returncode == 4
     daemon.cli("volume", "create", "--size", "1", "--wait")
     assert daemon.cli("volume", "boot", "1", token="ann").returncode == 3
+    wrong = daemon.cli("--endpoint", "http://[::1", "volume", "list")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1)
     daemon.stop()
     gone = daemon.cli("volume", "list")
     assert gone.returncode == 5

@@ -39,7 +39,10 @@ def exchange(
     headers = {**headers, "Accept": "application/json"}
     if sent is not None:
         headers["Content-Type"] = "application/json"
-    request = urllib.request.Request(url, sent, headers, method=method)  # noqa: S310
+    try:
+        request = urllib.request.Request(url, sent, headers, method=method)  # noqa: S310
+    except ValueError as error:
+        raise CommandFailed(f"{shown(url)} is not a URL: {error}") from None
     try:
         handlers: list[urllib.request.BaseHandler] = [_Stay()]
         if url.startswith("https://"):
