@@ -47,7 +47,11 @@ def take_directory(directory: Path) -> tuple[int, str]:
     worker_id, number = _parts(content) or ("", "")
     if not number:
         worker_id = worker_id or f"worker-{uuid4()}"
-        os.pwrite(lock, f"{worker_id} {os.fstat(lock).st_ino}".encode("ascii"), 0)
+        try:
+            os.pwrite(lock, f"{worker_id} {os.fstat(lock).st_ino}".encode("ascii"), 0)
+        except OSError as error:
+            os.close(lock)
+            raise ConfigurationError(f"state.directory: {path}: {error.strerror}") from error
     return lock, worker_id
 
 

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,18 @@ async def test_a_copy_of_a_daemons_state_is_refused(tmp_path: Path) -> None:
     await daemon.stop()
     assert lock.read_text().split()[0] == name
     assert lock.read_text().split()[1] != number
+
+
+@ensureDeferred
+async def test_a_state_directory_on_a_full_disk_is_refused(tmp_path: Path) -> None:
+    with disk(tmp_path / "state", 64 * MIB, "ext4") as mounted:
+        (mounted.folder / "daemon.lock").touch()
+        with (mounted.folder / "others").open("wb", buffering=0) as others, suppress(OSError):
+            while True:
+                others.write(bytes(4096))
+        state = f'url = "sqlite:///{tmp_path}/bootvol.db"\ndirectory = "state"'
+        with pytest.raises(ConfigurationError, match=r"daemon\.lock: No space left on device"):
+            Running(tmp_path, state=state)
+        (mounted.folder / "others").unlink()
+        daemon = Running(tmp_path, state=state)
+        await daemon.stop()
