@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.errors import BackendFailed
 from bootvol.model import GIB
+from bootvol.service import stores
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
 from bootvol_plugins.file import FileBackend
@@ -161,16 +162,22 @@ checksums = "none"
 
 
 @pytest_twisted.async_yield_fixture
-async def on_disk(mounted: Disk, tmp_path: Path, server: Server) -> AsyncIterator[Faulty]:
+async def on_disk(
+    mounted: Disk, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Faulty]:
     """A daemon with its volumes on that disk."""
+    monkeypatch.setattr(stores, "POLL", 0.3)
     daemon = Faulty(tmp_path, server)
     yield daemon
     await daemon.stop()
 
 
 @pytest_twisted.async_yield_fixture
-async def in_folder(tmp_path: Path, server: Server) -> AsyncIterator[Faulty]:
+async def in_folder(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Faulty]:
     """A daemon with its volumes in a folder of a disk that others use as well."""
+    monkeypatch.setattr(stores, "POLL", 0.3)
     daemon = Faulty(tmp_path, server)
     yield daemon
     await daemon.stop()
