@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
+from zope.interface import implementer
 
 from bootvol import tables
 from bootvol.errors import (
@@ -24,14 +25,26 @@ from bootvol.errors import (
     ExportFailed,
     HypervisorFailed,
     HypervisorSilent,
+    NotForGuests,
     QuotaExceeded,
     ServerBusy,
     ServerNotFound,
     VolumeBusy,
 )
 from bootvol.exports.exports import Exports
+from bootvol.interfaces import IPoweringHypervisor
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Caller, Connection, Flavor, NewDisk, NewServer, NewVolume, Server, Volume
+from bootvol.model import (
+    Caller,
+    Connection,
+    Flavor,
+    Machine,
+    NewDisk,
+    NewServer,
+    NewVolume,
+    Server,
+    Volume,
+)
 from bootvol.service import questions
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Backends
@@ -46,6 +59,7 @@ from bootvol.store import servers as server_rows
 from bootvol.store import states
 from bootvol.store.database import Database
 from bootvol.testing.machines import READY, MemoryHypervisor
+from bootvol.testing.machines import Server as MemoryServer
 from bootvol.threads import Shared, Threads
 from bootvol_plugins.file import FileBackend
 from tests.unit.test_worker import NoGoldens
@@ -664,3 +678,91 @@ async def test_nobody_waits_for_ever_for_a_hypervisor(world: World) -> None:
     await deferLater(loop, 0.01, lambda: None)
     assert [found.id for found, _ in await world.servers.listed(ANN)] == [server.id]
     assert await world.servers.console(ANN, server.uuid, None) == READY.decode()
+
+
+@implementer(IPoweringHypervisor)
+class Plain:
+    """A hypervisor in memory that gives guests no config drive, and may fall silent.
+
+    :ivar asked: when something of its power has been asked for.
+    :ivar is_silent: whether that is done, but never answered.
+    """
+
+    def __init__(self, servers: dict[str, MemoryServer]) -> None:
+        self._within = MemoryHypervisor("h", loop, servers)
+        self.asked = False
+        self.is_silent = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._within, name)
+
+    async def power_off(self, server: str, ask: bool) -> None:
+        """See :meth:`bootvol.interfaces.IPoweringHypervisor.power_off`."""
+        await self._within.power_off(server, ask)
+        await self._answer()
+
+    async def start(self, server: str, machine: Machine) -> None:
+        """See :meth:`bootvol.interfaces.IHypervisor.start`."""
+        await self._within.start(server, machine)
+        await self._answer()
+
+    async def _answer(self) -> None:
+        if self.is_silent:
+            self.asked = True
+            await Deferred()
+
+
+@pytest.mark.parametrize(
+    "more", [{"key_name": "mine"}, {"user_data": "eA=="}, {"user_data": ""}, {"config_drive": True}]
+)
+@ensureDeferred
+async def test_what_guests_cannot_be_given_is_refused(world: World, more: dict[str, Any]) -> None:
+    volume = await world.volume()
+    await world.worker.stopService()
+    world.hypervisor = Plain(world.hypervisor.servers)
+    world.restart()
+    wanted = NewServer("x", "1", (NewDisk("vda", volume),), **more)
+    with pytest.raises(NotForGuests):
+        await world.servers.create(ANN, wanted)
+    assert (await world.volumes.get(ANN, volume)).status is Status.AVAILABLE
+    made = await world.boot(volume)
+    assert not (await world.server(made.id, Status.AVAILABLE)).config_drive
+
+
+@pytest.mark.parametrize(
+    ("action", "meanwhile", "runs"),
+    [
+        (Event.STOP, Status.STOPPING, False),
+        (Event.START, Status.STARTING, True),
+        (Event.REBOOT, Status.REBOOTING, True),
+        (Event.RESET, Status.RESETTING, True),
+    ],
+)
+@ensureDeferred
+async def test_the_next_daemon_ends_what_was_asked_of_a_servers_power(
+    world: World, action: Event, meanwhile: Status, runs: bool
+) -> None:
+    """The daemon ends when the hypervisor has begun, and nobody has heard of that."""
+    await world.worker.stopService()
+    silent = world.hypervisor = Plain(world.hypervisor.servers)
+    world.restart()
+    server, volume = await world.started()
+    number = str(server.id)
+    if action is Event.START:
+        await world.servers.power(ANN, number, Event.STOP)
+        await world.server(server.id, Status.AVAILABLE)
+    silent.is_silent = True
+    await world.servers.power(ANN, number, action)
+    for _ in range(400):
+        if silent.asked:
+            break
+        await deferLater(loop, 0.005, lambda: None)
+    assert silent.asked
+    await world.worker.stopService()
+    assert (await world.servers.get(ANN, number))[0].status is meanwhile
+    world.hypervisor = Plain(silent.servers)
+    world.restart()
+    found = await world.server(server.id, Status.AVAILABLE)
+    assert found.error is None
+    assert (await world.servers.get(ANN, number))[1] is runs
+    assert (await world.volumes.get(ANN, volume)).status is Status.IN_USE

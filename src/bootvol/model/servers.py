@@ -90,7 +90,10 @@ class NewDisk:
 
 @attrs.frozen
 class NewServer:
-    """What a caller asks for."""
+    """What a caller asks for.
+
+    :ivar config_drive: whether the guest must have a config drive; where one can be, it has.
+    """
 
     display_name: str
     flavor_id: str
@@ -99,6 +102,7 @@ class NewServer:
     key_name: str | None = None
     user_data: str | None = None
     availability_zone: str | None = None
+    config_drive: bool = False
 
 
 @attrs.frozen

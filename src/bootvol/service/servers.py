@@ -133,7 +133,8 @@ class Servers:
 
         :raises NotForGuests: they cannot.
         """
-        if not self.configures and (wanted.key_name or wanted.user_data is not None):
+        asked = wanted.key_name or wanted.user_data is not None or wanted.config_drive
+        if asked and not self.configures:
             raise NotForGuests
 
     def _add(

@@ -276,6 +276,7 @@ class CreateServer(BaseModel):
             self.key_name,
             self.user_data,
             self.availability_zone,
+            self.config_drive,
         )
 
     def _is_root(self, image_ref: str) -> bool:
