@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,43 @@ snapshots = 100
 instances = 100
 key_pairs = 3
 """
-#: The keys that Nova's API reference gives a server of v2.0 and v2.1 without a microversion, in its
-#: response of ``GET /servers/{{id}}``, but for what only admins see.
+_TEXT, _MAYBE = (str,), (str, type(None))
+#: The keys, and the types of their values, that Nova's API reference gives in responses of v2.0 and
+#: v2.1 without a microversion, but for what only admins see.  An id of a server is ours.
 NOVA_SERVER = {
-    *("OS-DCF:diskConfig", "OS-EXT-AZ:availability_zone", "OS-EXT-STS:power_state"),
-    *("OS-EXT-STS:task_state", "OS-EXT-STS:vm_state", "OS-SRV-USG:launched_at"),
-    *("OS-SRV-USG:terminated_at", "accessIPv4", "accessIPv6", "addresses", "config_drive"),
-    *("created", "flavor", "hostId", "id", "image", "key_name", "links", "metadata", "name"),
-    *("os-extended-volumes:volumes_attached", "progress", "security_groups", "status"),
-    *("tenant_id", "updated", "user_id"),
+    **dict.fromkeys(("OS-DCF:diskConfig", "OS-EXT-AZ:availability_zone", "status"), _TEXT),
+    **dict.fromkeys(("OS-EXT-STS:vm_state", "accessIPv4", "accessIPv6", "created"), _TEXT),
+    **dict.fromkeys(("config_drive", "hostId", "image", "name", "updated"), _TEXT),
+    **dict.fromkeys(("tenant_id", "user_id"), _TEXT),
+    **dict.fromkeys(("OS-EXT-STS:power_state", "progress"), (int,)),
+    **dict.fromkeys(("OS-EXT-STS:task_state", "key_name", "OS-SRV-USG:launched_at"), _MAYBE),
+    "OS-SRV-USG:terminated_at": _MAYBE,
+    **dict.fromkeys(("addresses", "flavor", "metadata"), (dict,)),
+    **dict.fromkeys(("links", "os-extended-volumes:volumes_attached", "security_groups"), (list,)),
 }
+NOVA_FLAVOR = {
+    **dict.fromkeys(("id", "name", "swap"), _TEXT),
+    **dict.fromkeys(("ram", "vcpus", "disk", "OS-FLV-EXT-DATA:ephemeral"), (int,)),
+    **dict.fromkeys(("OS-FLV-DISABLED:disabled", "os-flavor-access:is_public"), (bool,)),
+    "rxtx_factor": (float,),
+    "links": (list,),
+}
+NOVA_IMAGE = {
+    **dict.fromkeys(("id", "name", "status"), _TEXT),
+    **dict.fromkeys(("created", "updated"), _MAYBE),
+    **dict.fromkeys(("progress", "minDisk", "minRam"), (int,)),
+    "OS-EXT-IMG-SIZE:size": (int, type(None)),
+    "metadata": (dict,),
+    "links": (list,),
+}
+BRIEF = {"id": _TEXT, "name": _TEXT, "links": (list,)}
+
+
+def is_of(shown: dict[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    """Tell whether what is shown has exactly these keys, with values of these types."""
+    return shown.keys() == types.keys() and all(
+        type(value) in types[key] for key, value in shown.items()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +117,14 @@ def until(daemon: Process, server: Any, wanted: str, base: str = "v1.1") -> Any:
 @pytest.mark.parametrize("base", ["v1.1", "v2"])
 def test_a_server_is_shown_with_novas_keys(daemon: Process, base: str) -> None:
     server = booted(daemon, base)
-    assert server.keys() == NOVA_SERVER | ({"uuid"} if base == "v1.1" else set())
-    assert isinstance(server["id"], int if base == "v1.1" else str)
+    own = {"id": (int,), "uuid": _TEXT} if base == "v1.1" else {"id": _TEXT}
+    assert is_of(server, {**NOVA_SERVER, **own}), server
+    (brief,) = (
+        each
+        for each in ask(daemon, "GET", "servers", None, base)[1]["servers"]
+        if each["id"] == server["id"]
+    )
+    assert is_of(brief, {**BRIEF, "id": own["id"]}), brief
     (volume,) = server["os-extended-volumes:volumes_attached"]
     status, shown = ask(daemon, "GET", f"os-volumes/{volume['id']}", None, base)
     assert status == 200
@@ -103,6 +136,22 @@ def test_a_server_is_shown_with_novas_keys(daemon: Process, base: str) -> None:
     assert server["image"] == ""
     # What was made for it of an image is a bootable volume.
     assert ask(daemon, "GET", f"hp-bootable-volumes/{volume['id']}", None, base)[0] == 200
+
+
+@pytest.mark.parametrize("base", ["v1.1", "v2"])
+@pytest.mark.parametrize(
+    ("kind", "types"), [("flavor", NOVA_FLAVOR), ("image", NOVA_IMAGE)], ids=["flavor", "image"]
+)
+def test_flavors_and_images_are_shown_with_novas_keys(
+    daemon: Process, kind: str, types: Mapping[str, tuple[type, ...]], base: str
+) -> None:
+    brief, *_ = ask(daemon, "GET", f"{kind}s", None, base)[1][f"{kind}s"]
+    shown, *_ = ask(daemon, "GET", f"{kind}s/detail", None, base)[1][f"{kind}s"]
+    assert is_of(brief, BRIEF), brief
+    assert is_of(shown, types), shown
+    assert ask(daemon, "GET", f"{kind}s/{shown['id']}", None, base) == (200, {kind: shown})
+    assert brief == {key: shown[key] for key in BRIEF}
+    assert [each["rel"] for each in shown["links"]] == ["self", "bookmark"]
 
 
 def test_blank_and_snapshot_disks(daemon: Process) -> None:

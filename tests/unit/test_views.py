@@ -131,3 +131,11 @@ def test_the_time_left_is_said_when_it_is_known(
         )
     )
     assert shown["etaSeconds"] == eta
+
+
+@pytest.mark.parametrize(("changed_at", "shown"), [(None, None), (0.0, "1970-01-01T00:00:00Z")])
+def test_an_image_shows_its_times_whatever_is_known(
+    changed_at: float | None, shown: str | None
+) -> None:
+    view = views.image(Image("i", "s", "n", changed_at=changed_at), PLACE)
+    assert (view["created"], view["updated"]) == (shown, shown)

@@ -135,8 +135,8 @@ ImageShown = TypedDict(
         "minRam": Count,
         "OS-EXT-IMG-SIZE:size": Count | None,
         "metadata": dict[str, str],
-        "created": NotRequired[Moment],
-        "updated": NotRequired[Moment],
+        "created": Moment | None,
+        "updated": Moment | None,
         "links": list[Link],
     },
 )
@@ -340,7 +340,10 @@ def connection(value: Connection) -> ConnectionShown:
 
 def image(value: Image, place: Place) -> ImageShown:
     """Show an image as ``images/detail`` does, as far as bootvol knows it."""
-    shown: ImageShown = {
+    changed = None
+    if value.changed_at is not None:
+        changed = datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
+    return {
         "id": value.id,
         "name": value.name,
         "status": "ACTIVE",
@@ -349,12 +352,11 @@ def image(value: Image, place: Place) -> ImageShown:
         "minRam": 0,
         "OS-EXT-IMG-SIZE:size": value.size_bytes,
         "metadata": {},
+        # As in Nova the keys are there, whatever is known: Libcloud demands them.
+        "created": changed,
+        "updated": changed,
         "links": place.links("images", value.id),
     }
-    if value.changed_at is not None:
-        moment = datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
-        shown |= {"created": moment, "updated": moment}
-    return shown
 
 
 def brief_image(value: Image, place: Place) -> ImageBrief:
