@@ -243,3 +243,44 @@ def test_the_access_log_goes_by_the_calendar(served: Served) -> None:
     (line,) = [text for each in logged if "GET / HTTP/1.1" in (text := formatEvent(each))]
     # The site's clock began in 1970.
     assert datetime.now(UTC).strftime("/%Y:") in line
+
+
+GET = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def turn(clock: Clock) -> None:
+    """Run what is due now; what that schedules has to wait, as with a real reactor."""
+    due = [each for each in clock.calls if each.getTime() <= clock.seconds()]
+    for each in due:
+        clock.calls.remove(each)
+        each.called = 1
+        each.func(*each.args, **each.kw)
+
+
+def test_requests_sent_ahead_are_answered_one_a_turn(served: Served) -> None:
+    connection, other = served.connect(), served.connect()
+    assert connection.send(GET * 3 + body(10) + GET[:-2]).count(b"200 OK") == 1
+    assert connection.transport.producerState == "paused"
+    for answered in (2, 3, 4, 4):
+        turn(served.clock)
+        assert connection.transport.value().count(b"200 OK") == answered
+        assert other.send(GET).count(b"200 OK") > 0
+    assert connection.transport.producerState == "producing"
+    assert connection.send(b"\r\n").count(b"200 OK") == 5
+
+
+def test_nothing_is_answered_to_a_client_that_does_not_read(served: Served) -> None:
+    connection = served.connect()
+    connection.channel.pauseProducing()
+    assert connection.send(GET).count(b"200 OK") == 1
+    for _ in range(3):
+        turn(served.clock)
+        assert connection.send(GET).count(b"200 OK") == 1
+        assert connection.transport.producerState == "paused"
+    connection.channel.resumeProducing()
+    for answered in (2, 3, 4):
+        turn(served.clock)
+        assert connection.transport.value().count(b"200 OK") == answered
+    assert connection.transport.producerState == "producing"
+    served.clock.advance(IDLE)
+    assert connection.ended

@@ -5,7 +5,9 @@ that is being answered to as much, a connection on which nothing happens to a mi
 
 * a request has to have come whole within :data:`WHOLE` seconds of its first byte;
 * what is too large is answered at once, in the fault form of what was asked, and not awaited;
-* a connection too many takes the place of the one that is without a request the longest.
+* a connection too many takes the place of the one that is without a request the longest;
+* requests that a client sends ahead (pipelining, RFC 9112, section 9.3.2) wait as bytes: the next one is
+  parsed in a later turn of the reactor, and only while the connection takes what is written to it.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ class ApiChannel(HTTPChannel):
         self._asked_for = b"/"
         #: Calls when a request must have come, or a refusal must have been read.
         self._ending: Any = None
+        #: Calls when the next request may be parsed.
+        self._next: Any = None
 
     def connectionMade(self) -> None:
         """Take the connection, or the place of another."""
@@ -57,6 +61,9 @@ class ApiChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the connection."""
         self._cancel()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         self.site.gone(self)
         super().connectionLost(reason)
 
@@ -109,9 +116,38 @@ class ApiChannel(HTTPChannel):
             super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        """The answer has been written."""
+        """Go on to the next request: in a later turn of the reactor, if the client sent one ahead.
+
+        Twisted would answer all requests that have come in one turn, whether the client reads or not.
+        """
         self.site.waiting(self)
+        ahead = any(self._dataBuffer) or bool(self._buffer)
+        # While `paused`, LineReceiver keeps what comes and parses nothing.
+        self.paused = bool(self.persistent) and (ahead or self._waitingForTransport)
         super().requestDone(request)
+        if self.paused:
+            self._wait()
+
+    def resumeProducing(self) -> None:
+        """Go on: the client has read most of what was written."""
+        super().resumeProducing()
+        if self.paused:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Read nothing until a later turn of the reactor, nor while the client does not read."""
+        self._networkProducer.pauseProducing()
+        if self._next is None and not self._waitingForTransport:
+            self._next = self.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._next = None
+        if self._waitingForTransport:
+            return
+        self.paused = False
+        self._networkProducer.resumeProducing()
+        if self._buffer:
+            self.dataReceived(b"")
 
     def timeoutConnection(self) -> None:
         """End the connection, once: what it has to say may take some seconds."""
