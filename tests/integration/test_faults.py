@@ -232,6 +232,29 @@ async def test_no_body_gives_a_server_error(running: Running, body: Any) -> None
         assert fault(answer)[0] in {400, 404, 413, 422}
 
 
+NESTED = [
+    *(("os-volumes", f'"volume":{{"size":1,"{key}":%s}}') for key in ("size", "metadata", "x")),
+    *((path, '"volume":%s') for path in ("os-volumes", "os-volumes_boot")),
+    ("servers", '"server":{"block_device_mapping":[{"volume_id":1,"delete_on_termination":%s}]}'),
+    ("servers/1/os-volume_attachments", '"volumeAttachment":{"volumeId":%s}'),
+    ("servers/1/action", '"os-getConsoleOutput":{"length":%s}'),
+    ("os-snapshots", '"snapshot":{"volume_id":1,"force":%s}'),
+    ("os-keypairs", '"keypair":{"name":%s}'),
+    ("os-volume-types", '"volume_type":{"name":"x","extra_specs":%s}'),
+]
+
+
+@pytest.mark.parametrize("depth", [40, 200, 950, 5000])
+@ensureDeferred
+async def test_nested_bodies_are_refused(running: Running, depth: int) -> None:
+    for path, text in NESTED:
+        for opening, closing in (("[", "]"), ('{"a":', "}")):
+            inside = opening * depth + "1" + closing * depth
+            body = f"{{{text % inside}}}".encode()
+            answer = await running.request("POST", f"/v1.1/{TENANT}/{path}", body, token="root")
+            assert fault(answer)[0] in {400, 404, 422}, (path, answer)
+
+
 CHANGES = [
     ("POST", "os-volume-types", "volume_type"),
     ("POST", "os-volume-types/1/extra_specs", "extra_specs"),

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
+from bootvol.api import access
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
 from bootvol.api.embedded import v3
 from bootvol.api.http import ApiRoot, Dialect
 from bootvol.api.nova import faults
 
 MOST = 3
+GET = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n\r\n"
 HEAD = b"POST /v1.1/x HTTP/1.1\r\nHost: h\r\n"
 
 
@@ -31,6 +35,8 @@ class Served:
 
     def __init__(self) -> None:
         self.clock = Clock()
+        #: Whose token each request carries.
+        self.known: str | None = None
         self.bodies: list[bytes] = []
         self.slow: list[Deferred[bytes]] = []
         app = Klein()
@@ -38,6 +44,7 @@ class Served:
         @app.route("/", branch=True)
         def answer(request: IRequest) -> bytes | Deferred[bytes]:
             self.bodies.append(request.content.read())
+            request.tenant = self.known  # type: ignore[attr-defined]
             if request.path == b"/slow":
                 self.slow.append(Deferred())
                 return self.slow[-1]
@@ -237,15 +244,63 @@ def test_only_http_1_1_is_offered_in_tls(served: Served) -> None:
     assert served.site.acceptableProtocols() == [b"http/1.1"]
 
 
-def test_the_access_log_goes_by_the_calendar(served: Served) -> None:
+def lines(served: Served, requests: Iterable[bytes]) -> list[str]:
+    """Return the lines of the access log for requests, each on a connection of its own."""
     with capturedLogs() as logged:
-        served.connect().send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-    (line,) = [text for each in logged if "GET / HTTP/1.1" in (text := formatEvent(each))]
-    # The site's clock began in 1970.
-    assert datetime.now(UTC).strftime("/%Y:") in line
+        for each in requests:
+            connection = served.connect()
+            connection.send(each)
+            connection.close()
+        served.clock.advance(access.PERIOD)
+    return [formatEvent(each) for each in logged if each["log_namespace"] == "bootvol.api.access"]
 
 
-GET = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n\r\n"
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /?" + b"x" * 10000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /" + b"\x1b[2J" * 2000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"\x1b" * 9000 + b" / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: " + b"\1" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nReferer: \xff" + b"%s" * 900 + b"\r\n\r\n",
+        b"\x1b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 17000 + b"\r\n\r\n",
+    ],
+)
+def test_a_line_of_the_access_log_is_short_whatever_is_sent(
+    served: Served, request_: bytes
+) -> None:
+    (line,) = lines(served, [request_])
+    assert len(line) < 500
+    assert line.isprintable()
+
+
+def test_strangers_have_few_lines_in_the_access_log(served: Served) -> None:
+    *told, last = lines(served, [GET, b"\0\r\n\r\n"] * access.MOST)
+    assert len(told) == access.MOST
+    assert last.startswith(f"{access.MOST} more requests without a valid token")
+    served.known = "tenant"
+    assert len(lines(served, [GET] * 2 * access.MOST)) == 2 * access.MOST
+
+
+@pytest.mark.parametrize("digits", [15, 4000, 4301, 16000])
+def test_a_length_of_many_digits(served: Served, digits: int) -> None:
+    connection = served.connect()
+    answer = connection.send(HEAD + b"Content-Length: " + b"9" * digits + b"\r\n\r\n")
+    assert refused(answer, b"400", "badRequest")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\0\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\n:\r\nx\r\n\r\n",
+        HEAD + b"Content-Length: x\r\n\r\n",
+    ],
+)
+def test_a_request_that_is_not_http(served: Served, request_: bytes) -> None:
+    assert refused(served.connect().send(request_), b"400", "badRequest")
 
 
 def turn(clock: Clock) -> None:
@@ -284,3 +339,44 @@ def test_nothing_is_answered_to_a_client_that_does_not_read(served: Served) -> N
     assert connection.transport.producerState == "producing"
     served.clock.advance(IDLE)
     assert connection.ended
+
+
+#: What heads are made of, right and wrong.
+PIECES = [
+    *(b"GET ", b"POST ", b"/", b"/v1.1/x", b"?", b"%00", b"//[", b" ", b" HTTP/1.1", b" HTTP/1.0"),
+    *(
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff",
+        b"\t",
+        b":",
+        b",",
+        b";",
+        b"=",
+        b"9" * 5000,
+    ),
+    *(b"Host: h", b"Host: [", b"Host: \xff", b"Host: xn--a", b"Cookie: a=\xff; =", b"Cookie"),
+    *(b"Content-Length: ", b"Content-Length: 5", b"Transfer-Encoding: chunked", b"-1", b"0"),
+    *(b"Content-Type: multipart/form-data; boundary=\xff", b"Expect: 100-continue", b"0\r\n\r\n"),
+    *(b"Authorization: Basic \xff", b"Connection: close", b"X-Auth-Token: \xff", b"5\r\nhello\r\n"),
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(sent=st.lists(st.sampled_from(PIECES) | st.binary(max_size=9), max_size=30))
+def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
+    served = Served()
+    connection = served.connect()
+    with capturedLogs() as logged:
+        for each in sent:
+            connection.send(each)
+        for _ in sent:
+            turn(served.clock)
+    answers = re.findall(rb"HTTP/1\.1 (\d+)", connection.transport.value())
+    assert all(int(each) < 500 for each in answers)
+    assert not any(each["log_level"] is LogLevel.critical for each in logged)
+    connection.close()
+    served.site.stopFactory()

@@ -6,8 +6,8 @@ that is being answered to as much, a connection on which nothing happens to a mi
 * a request has to have come whole within :data:`WHOLE` seconds of its first byte;
 * what is too large is answered at once, in the fault form of what was asked, and not awaited;
 * a connection too many takes the place of the one that is without a request the longest;
-* requests that a client sends ahead (pipelining, RFC 9112, section 9.3.2) wait as bytes: the next one is
-  parsed in a later turn of the reactor, and only while the connection takes what is written to it.
+* requests that a client sends ahead (pipelining, RFC 9112, section 9.3.2) wait as bytes: the next
+  one is parsed in a later turn of the reactor, and only for a client that reads its answers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, Final
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, combinedLogFormatter, datetimeToLogString
-from twisted.web.iweb import IRequest
+from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
+from bootvol.api.access import AccessLog
 from bootvol.api.http import ApiRequest, ApiRoot
-from bootvol.errors import BodyTooLarge, BootvolError, HeadersTooLarge
+from bootvol.errors import BodyTooLarge, BootvolError, HeadersTooLarge, MalformedRequest
 
 #: The largest body that is read, in bytes; Nova's own limit (reference, section 2.1).
 LARGEST_BODY: Final = 114688
@@ -34,6 +34,8 @@ WHOLE: Final = 60
 #: Seconds that a client who is refused may take to read why: what it sends meanwhile is dropped.
 #: (A connection that is closed while something comes in is reset, and the answer lost.)
 LINGER: Final = 5
+#: The most digits of a body's length that are read.
+_DIGITS: Final = 20
 
 
 class ApiChannel(HTTPChannel):
@@ -94,6 +96,10 @@ class ApiChannel(HTTPChannel):
         """Take a header."""
         if self._receivedHeaderCount >= self.maxHeaders:
             self.refuse(HeadersTooLarge())
+        name, _, value = line.partition(b":")
+        # Python refuses to read a number of more than 4,300 digits.
+        if name.lower() == b"content-length" and len(value.strip()) > _DIGITS:
+            self.refuse(BodyTooLarge())
         return not self._refused and bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
@@ -118,7 +124,7 @@ class ApiChannel(HTTPChannel):
     def requestDone(self, request: Request) -> None:
         """Go on to the next request: in a later turn of the reactor, if the client sent one ahead.
 
-        Twisted would answer all requests that have come in one turn, whether the client reads or not.
+        Twisted would answer all of them in one turn, whether the client reads or not.
         """
         self.site.waiting(self)
         ahead = any(self._dataBuffer) or bool(self._buffer)
@@ -163,8 +169,12 @@ class ApiChannel(HTTPChannel):
         self._cancel()
         self._ending = self.callLater(LINGER, self._ended)
         self.setTimeout(None)
-        self._log.info("{peer}: {error}", peer=str(self.transport.getPeer()), error=error)
+        self.site.access.refused(self.transport.getPeer(), error)
         self.transport.write(self.site.resource.refusal(self._asked_for, error))
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Refuse what is not HTTP/1.1; Twisted's own answer has no body."""
+        self.refuse(MalformedRequest())
 
     def end(self) -> None:
         """End the connection at once."""
@@ -197,12 +207,6 @@ class BoundedRequest(ApiRequest):
             super().handleContentChunk(data)
 
 
-def _access(_timestamp: str, request: IRequest) -> str:
-    """Return a line of the access log; what Twisted takes for the time is the reactor's seconds."""
-    line: str = combinedLogFormatter(datetimeToLogString(), request)
-    return line
-
-
 class ApiSite(Site):
     """Makes the API's connections.
 
@@ -218,14 +222,23 @@ class ApiSite(Site):
             root,
             requestFactory=BoundedRequest,
             timeout=IDLE,
-            logFormatter=_access,
             parsePOSTFormSubmission=False,
             reactor=reactor,
         )
+        self.access = AccessLog(reactor)
         self._most = connections
         self._working: set[ApiChannel] = set()
         #: Without a request that is being answered; the longest so first.
         self._waiting: OrderedDict[ApiChannel, None] = OrderedDict()
+
+    def log(self, request: Any) -> None:
+        """Write a line of the access log."""
+        self.access.answered(request)
+
+    def stopFactory(self) -> None:
+        """Listen no more."""
+        self.access.stop()
+        super().stopFactory()
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return what TLS offers: HTTP/2 is not bounded by any of this."""

@@ -43,6 +43,8 @@ from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.shortage import short_of
 
+#: The most levels of objects and lists in a body; no call needs a third of that.
+DEEPEST: Final = 32
 _JSON: Final = b"application/json; charset=UTF-8"
 #: The most of a path that the log shows.
 _SHOWN: Final = 200
@@ -84,7 +86,7 @@ def read_json(request: IRequest) -> Any:
 
     :raises UnsupportedContentType: it is stated to be something else than JSON.
     :raises MalformedBody: it is not JSON.
-    :raises InvalidRequest: there is text in it that no database keeps.
+    :raises InvalidRequest: the body is nested too deeply, or has text that no database keeps.
     """
     content_type = (request.getHeader(b"content-type") or b"application/json").split(b";")[0]
     if content_type.strip().lower() != b"application/json":
@@ -94,23 +96,28 @@ def read_json(request: IRequest) -> Any:
         body = orjson.loads(request.content.read())
     except orjson.JSONDecodeError as error:
         raise MalformedBody from error
-    if _holds_zero(body):
-        raise InvalidRequest("Invalid input received: text must not hold a zero character")
+    _check(body)
     return body
 
 
-def _holds_zero(value: object) -> bool:
-    """Tell whether there is a zero character in some text of a value that was read from JSON."""
-    left = [value]
-    while left:
-        each = left.pop()
-        if isinstance(each, str) and "\0" in each:
-            return True
-        if isinstance(each, dict):
-            left += [*each, *each.values()]
-        elif isinstance(each, list):
-            left += each
-    return False
+def _check(body: object) -> None:
+    """Refuse what no call takes, before code that recurses gets the body.
+
+    :raises InvalidRequest: the body is nested too deeply, or a text in it has a zero character.
+    """
+    level = [body]
+    for _ in range(DEEPEST + 1):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, str) and "\0" in each:
+                raise InvalidRequest("Invalid input received: text must not hold a zero character")
+            if isinstance(each, dict):
+                below += [*each, *each.values()]
+            elif isinstance(each, list):
+                below += each
+        level = below
+    if level:
+        raise InvalidRequest("Invalid input received: the body is nested too deeply")
 
 
 def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
@@ -151,14 +158,16 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     error = _known(request, failure)
     if isinstance(error, _PASSING):
         request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    # The access log has a line of each request, and bounds those of strangers.
+    known = getattr(request, "tenant", None)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and known is not None:
         _log.warn(
             "{request_id} {method} {path} (tenant {tenant}): {status} {code}: {message}{what}",
             request_id=getattr(request, "request_id", "a request"),
-            method=_printable(request.method),
+            method=printable(request.method),
             # What follows the path may be a secret, and paths have the tenant in them.
-            path=_printable(request.path),
-            tenant=getattr(request, "tenant", None) or "not known",
+            path=printable(request.path),
+            tenant=known,
             status=error.status,
             code=error.code,
             message=error.message,
@@ -167,7 +176,7 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     return write(request, Reply(fault(error), error.status))
 
 
-def _printable(sent: bytes) -> str:
+def printable(sent: bytes) -> str:
     """Return what a client sent so that it can do nothing to a terminal that shows it."""
     return repr(sent[:_SHOWN])[2:-1]
 
@@ -235,6 +244,8 @@ class ApiRequest(Request):
 
     #: See :func:`public_url`.
     public_url = ""
+    #: The tenant of a valid token.
+    tenant: str | None = None
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)

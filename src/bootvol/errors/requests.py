@@ -22,6 +22,13 @@ class MalformedBody(InvalidRequest):
     default_message = "Malformed request body"
 
 
+class MalformedRequest(InvalidRequest):
+    """The request is not HTTP/1.1 (RFC 9112)."""
+
+    code = "malformed-request"
+    default_message = "Malformed request"
+
+
 class UnsupportedContentType(InvalidRequest):
     """The body is of a type that the API does not read."""
 

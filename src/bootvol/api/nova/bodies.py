@@ -25,7 +25,8 @@ def _size(value: object) -> object:
     number = int(str(value)) if digits else value
     if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= LARGEST_ID:
         raise ValueError(
-            f"Invalid input received: Volume size '{value}' must be an integer and greater than 0"
+            f"Invalid input received: Volume size '{shown(value)}'"
+            " must be an integer and greater than 0"
         )
     return number
 
@@ -144,7 +145,7 @@ def _force(value: object) -> object:
         return True
     if value in (False, None, "false", "False"):
         return False
-    raise ValueError(f"Invalid value '{value}' for force. ")
+    raise ValueError(f"Invalid value '{shown(value)}' for force. ")
 
 
 class CreateSnapshot(BaseModel):
@@ -205,8 +206,19 @@ def read_part(part: object, model: type[Model]) -> Model:
         raise InvalidRequest(_told(error.errors()[0])) from error
 
 
+#: The most characters of a part of a body that a message repeats.
+_LONGEST_SHOWN: Final = 100
+
 #: An action without parameters is one all the same, and so is a change of nothing.
 _MAY_BE_EMPTY: Final = frozenset({"quota_set", "extra_specs", "metadata", None})
+
+
+def shown(value: object) -> str:
+    """Return a part of a body for a message: short, whatever the client sent."""
+    if not isinstance(value, str | int | float | None):
+        return "[...]"
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _told(detail: ErrorDetails) -> str:
@@ -214,5 +226,5 @@ def _told(detail: ErrorDetails) -> str:
         return f"Invalid input received: {detail['loc'][-1]} is required"
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
-    place = ".".join(map(str, detail["loc"])) or "the body"
+    place = ".".join(map(shown, detail["loc"])) or "the body"
     return f"Invalid input received for {place}: {detail['msg']}"

@@ -18,6 +18,7 @@ from bootvol.api.nova.bodies import (
     Text,
     absent_if_empty,
     count,
+    shown,
 )
 from bootvol.errors import BadMapping
 from bootvol.lifecycle import Kind
@@ -46,7 +47,7 @@ def _flag(value: object) -> object:
     said = str(value).lower() if isinstance(value, str | int | None) else "?"
     if said in _YES or said in _NO | {"none"}:
         return said in _YES
-    raise ValueError(f"Invalid value '{value}' for delete_on_termination.")
+    raise ValueError(f"Invalid value '{shown(value)}' for delete_on_termination.")
 
 
 def _order(value: object) -> object:
