@@ -137,7 +137,7 @@ BAD_REQUESTS: list[tuple[str, str, dict[str, Any], tuple[int, str, str]]] = [
         (400, "badRequest", "Malformed request url"),
     ),
     ("GET", "/v1.1/%ff/os-volumes", {}, (400, "badRequest", "Malformed request url")),
-    ("GET", "/v1.1//os-volumes", {}, NOT_FOUND),
+    ("GET", "/v1.1//os-volumes", {}, (400, "badRequest", "Empty path segment")),
     ("GET", f"{BASE}/nothing", {}, NOT_FOUND),
     ("GET", f"{VOLUMES}/1", {}, NOT_FOUND),
     ("GET", f"{VOLUMES}/x", {}, NOT_FOUND),

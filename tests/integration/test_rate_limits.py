@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
@@ -66,6 +67,31 @@ async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -
     assert (await daemon.call("GET", "os-volumes/detail")).status == 200
     other = await daemon.request("GET", f"/v1.1/{OTHER_TENANT}/os-volumes", token="bob")
     assert other.status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1.1/{}/os-volumes?x",
+        "/v1.1/{}/os-volumes?",
+        "//v1.1/{}/os-volumes",
+        "/v1.1/{}//os-volumes",
+        "/v1.1/{}/os-volumes/",
+        "/v1.1/{}/os-volumes.json?limit=1",
+        "/v1.1/{}/os-volumes%3F",
+        "/v1.1/{}/%2Fos-volumes",
+        "/v1.1/{}/os-volumes%23",
+        "/v1.1%2F{}/os-volumes",
+        "/v2/{}/volumes",
+        "/v1/{}/volumes?limit=5",
+        "/v1.1/{}/./os-volumes",
+        "/v2/{}/os%2dvolumes.json",
+    ],
+)
+@ensureDeferred
+async def test_no_spelling_leads_around_a_limit(daemon: Running, path: str) -> None:
+    statuses = [(await daemon.request("GET", path.format(TENANT))).status for _ in range(5)]
+    assert 200 not in statuses[2:]
 
 
 @ensureDeferred

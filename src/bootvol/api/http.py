@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
+from urllib.parse import unquote
 from uuid import uuid4
 
 import attrs
@@ -140,6 +141,11 @@ async def caller(request: IRequest, identity: IIdentity) -> Caller:
     called: Any = request
     called.tenant = found.tenant
     return attrs.evolve(found, request_id=getattr(request, "request_id", ""))
+
+
+def query(request: IRequest) -> str:
+    """Return the text behind a request's path, decoded; empty where there is none."""
+    return unquote(request.uri.decode("ascii", "replace").partition("?")[2])
 
 
 def address(request: IRequest) -> str:
@@ -346,5 +352,8 @@ def _take_suffix(request: Request) -> None:
         b"/".join(path).decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedUrl from None
+    # Routing would take `a//b` for `a/b`: another spelling of the same call.
+    if not all(path[:-1]):
+        raise MalformedUrl("Empty path segment")
     if path and path[-1].endswith(b".json"):
         path[-1] = path[-1].removesuffix(b".json")

@@ -27,7 +27,7 @@ class RateLimit:
 
     :ivar uri: what the limit is shown for.
     :ivar regex: which calls it is for: matched, as ``re.match`` does, with the path below the
-        tenant's base URI and the query (``/os-volumes?limit=1``).
+        tenant's base URI, alone and with the query (``/os-volumes``, ``/os-volumes?limit=1``).
     :ivar unit: one of :data:`UNITS`.
     """
 
@@ -104,16 +104,19 @@ class RateLimits:
         self._clock = clock
         self._tenants: OrderedDict[str, list[_Bucket]] = OrderedDict()
 
-    def count(self, tenant: str, verb: str, target: str) -> None:
+    def count(self, tenant: str, verb: str, query: str, *paths: str) -> None:
         """Count a call, or refuse it; one that is refused is not counted.
 
-        :param target: the path below the tenant's base URI, with the query.
+        :param query: behind the path, without its mark; may be empty.
+        :param paths: below the tenant's base URI; where a call has several, a limit for any of
+            them counts the call.
         :raises RateLimited: the tenant has called too often.
         """
+        targets = [*paths, *(f"{path}?{query}" for path in paths)]
         meant = [
             bucket
             for bucket in self._buckets(tenant)
-            if bucket.limit.verb == verb and bucket.limit.regex.match(target)
+            if bucket.limit.verb == verb and any(map(bucket.limit.regex.match, targets))
         ]
         longest = max(meant, key=lambda bucket: bucket.wait, default=None)
         if longest is not None and longest.wait:

@@ -65,7 +65,7 @@ class ImageApi:
         return Reply(_versions(request))
 
     async def _list(self, request: IRequest) -> Reply:
-        found = await self._images.listed(await self._caller(request))
+        found = await self._images.listed(await self._caller(request, "/images"))
         fitting = views.wanted(request, [views.image(each) for each in found])
         page = after(request, fitting, lambda each: str(each["id"]), _MOST)
         shown = {"images": page, "first": _link(request), "schema": "/v2/schemas/images"}
@@ -74,26 +74,28 @@ class ImageApi:
         return Reply(shown)
 
     async def _show(self, request: IRequest, image_id: str) -> Reply:
-        found = await self._images.find(await self._caller(request), image_id)
+        found = await self._images.find(
+            await self._caller(request, f"/images/{image_id}"), image_id
+        )
         return Reply(views.image(found))
 
     async def _schema(self, request: IRequest, name: str) -> Reply:
-        await self._caller(request)
+        await self._caller(request, f"/schemas/{name}")
         schemas = {"image": views.IMAGE, "images": views.IMAGES}
         if name not in schemas:
             raise NotFound
         return Reply(schemas[name])
 
-    async def _caller(self, request: IRequest) -> Caller:
+    async def _caller(self, request: IRequest, path: str) -> Caller:
         """Return who asks; that counts as a call of their tenant.
 
+        :param path: as limits of rates know the call.
         :raises Unauthorized: nobody that is known.
         :raises RateLimited: the tenant has called too often.
         :raises Forbidden: the caller may read nothing.
         """
         caller = await http.caller(request, self._identity)
-        target = request.uri.decode("ascii", "replace").removeprefix("/image/v2")
-        self._rates.count(caller.tenant, "GET", target)
+        self._rates.count(caller.tenant, "GET", http.query(request), path)
         self._policy.check(caller.roles, Right.READ)
         return caller
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -13,7 +12,7 @@ from twisted.web.http import MULTIPLE_CHOICE
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import NotFound as UnknownPath
 
-from bootvol.api.http import Reply, answer, caller, told, write
+from bootvol.api.http import Reply, answer, caller, query, told, write
 
 # Each declares its calls.
 from bootvol.api.nova import (  # noqa: F401
@@ -35,7 +34,7 @@ from bootvol.api.nova import (  # noqa: F401
     volumes,
 )
 from bootvol.api.nova.cache import Answers
-from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document
+from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document, counted
 from bootvol.api.nova.faults import fault
 from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
@@ -66,34 +65,35 @@ class NovaApi:
                 self.app.route(path, methods=["GET"], endpoint=path)(_showing(document))
         for call in CALLS:
             for base in call.bases:
-                answering = self._answering(call, base)
                 for path in call.paths:
                     self.app.route(
                         f"/{base}/<tenant>/{path}",
                         methods=[call.method],
                         endpoint=f"{call.method} {base} {path}",
-                    )(answering)
+                    )(self._answering(call, base, path))
         self.app.handle_errors(Exception)(self._failed)
 
-    def _answering(self, call: Call, base: str) -> Any:
+    def _answering(self, call: Call, base: str, path: str) -> Any:
         """Return what answers a call: to its end, even if the client leaves."""
 
-        async def answered(request: IRequest, tenant: str, path: dict[str, str]) -> Reply:
+        async def answered(request: IRequest, tenant: str, segments: dict[str, str]) -> Reply:
             caller = await self._caller(request, tenant)
-            self._core.rates.count(tenant, call.method, _target(request))
+            self._core.rates.count(tenant, call.method, query(request), *counted(path, segments))
             self._policy.check(caller.roles, call.right)
             where = place(request, base, tenant)
             ask = Ask(self._core, self._policy, caller, request, where)
             if not call.of_rows:
-                body = await call.run(ask, **path)
+                body = await call.run(ask, **segments)
                 bare = body is None and call.empty is not None
                 return Reply(body, call.empty if bare and call.empty else call.status)
             page = tuple(ask.page.values()) if call.paged else ()
-            key = (where, call.answer, *path.values(), *page)
-            return Reply(await self._answers.get(key, lambda: call.run(ask, **path)), call.status)
+            key = (where, call.answer, *segments.values(), *page)
+            return Reply(
+                await self._answers.get(key, lambda: call.run(ask, **segments)), call.status
+            )
 
-        def route(request: IRequest, tenant: str, **path: str) -> Deferred[bytes]:
-            return answer(request, answered(request, tenant, path))
+        def route(request: IRequest, tenant: str, **segments: str) -> Deferred[bytes]:
+            return answer(request, answered(request, tenant, segments))
 
         return route
 
@@ -113,12 +113,6 @@ class NovaApi:
         if failure.check(UnknownPath) and not versions.is_version(request.postpath[0]):
             return write(request, Reply(versions.choices(request), MULTIPLE_CHOICE))
         return told(request, failure, fault)
-
-
-def _target(request: IRequest) -> str:
-    """Return what a call is for: the path below the tenant's base URI, and the query."""
-    path, mark, query = unquote(request.uri.decode("ascii", "replace")).partition("?")
-    return "/" + path.split("/", 3)[3].removesuffix(".json") + mark + query
 
 
 def _showing(document: Document) -> Callable[[IRequest], bytes]:

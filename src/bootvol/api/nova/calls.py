@@ -9,7 +9,7 @@ its return type, a TypedDict, is what the API's description shows.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from types import NoneType
 from typing import Any, Final, TypeVar, get_args, get_type_hints
@@ -68,6 +68,15 @@ _HIDDEN: Final = (
 _NO_SUCH_LIST: Final = ("marker", "all_tenants", "sort_key", "sort_dir", "sort")
 #: What is known by uuids, too.
 _KINDS: Final = {"volume_id": Kind.VOLUME, "snapshot_id": Kind.SNAPSHOT}
+
+_SEGMENT: Final = re.compile("<([a-z_]+)>")
+#: Calls of other names that do the same: a limit for the second is for the first, too.
+_SAME: Final = (
+    ("volumes", "os-volumes"),
+    ("snapshots", "os-snapshots"),
+    ("types", "os-volume-types"),
+    ("os-volumes_boot", "servers"),
+)
 
 #: The versions below which Nova's calls lie: HP's, and the one that later clients look for.
 NOVA: Final = ("v1.1", "v2")
@@ -285,6 +294,18 @@ def _text(name: str, text: str) -> str:
     if "\0" in text:
         raise NotFound
     return text
+
+
+def counted(path: str, segments: Mapping[str, str]) -> list[str]:
+    """Return the paths by which limits of rates know a call.
+
+    They come from the declaration, not from the request: no spelling leads around a limit.
+
+    :param path: as declared.
+    :param segments: those that the request names.
+    """
+    same = [new + path[len(old) :] for old, new in _SAME if f"{path}/".startswith(f"{old}/")]
+    return ["/" + _SEGMENT.sub(lambda found: segments[found[1]], each) for each in (path, *same)]
 
 
 async def _number(ask: Ask, name: str, text: str) -> int:
