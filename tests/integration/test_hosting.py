@@ -37,6 +37,7 @@ from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import (
     Caller,
     Connection,
+    Disk,
     Flavor,
     Machine,
     NewDisk,
@@ -288,10 +289,40 @@ async def test_what_is_exported_stays_in_use_without_exports(world: World, hosts
 
 
 @ensureDeferred
-async def test_what_cannot_be_attached_is_free_again(world: World) -> None:
+async def test_a_server_that_is_turned_off_gets_a_disk_when_it_is_turned_on(world: World) -> None:
+    server, _ = await world.started()
+    number, volume = str(server.id), await world.volume()
+    await world.servers.power(ANN, number, Event.STOP)
+    await world.server(server.id, Status.AVAILABLE)
+    await world.attachments.create(ANN, number, volume, None)
+    found = await world.until(volume, Status.IN_USE)
+    assert found.error is None
+    with pytest.raises(VolumeBusy):
+        await world.volumes.delete(ANN, volume)
+    await world.servers.power(ANN, number, Event.START)
+    await world.server(server.id, Status.AVAILABLE)
+    assert world.hypervisor.servers[server.name].disks.keys() == {"vda", "vdb"}
+    # And detached while the server is off, the disk is free at once.
+    await world.servers.power(ANN, number, Event.STOP)
+    await world.server(server.id, Status.AVAILABLE)
+    await world.attachments.delete(ANN, number, volume)
+    await world.until(volume, Status.AVAILABLE)
+    await world.servers.power(ANN, number, Event.START)
+    await world.server(server.id, Status.AVAILABLE)
+    assert world.hypervisor.servers[server.name].disks.keys() == {"vda"}
+
+
+@ensureDeferred
+async def test_what_cannot_be_attached_is_free_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, _ = await world.started()
     volume = await world.volume()
-    world.hypervisor.servers[server.name].runs = False
+
+    async def refuse(_server: str, _disk: Disk) -> None:
+        raise HypervisorFailed("no")
+
+    monkeypatch.setattr(world.hypervisor, "attach", refuse)
     await world.attachments.create(ANN, str(server.id), volume, None)
     for _ in range(400):
         found = await world.volumes.get(ANN, volume)

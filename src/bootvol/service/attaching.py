@@ -117,9 +117,10 @@ class Attach(_Moving):
             # Where a hypervisor is configured, that opens no volume twice.
             await self.tools.backends.check_unused(self.volume.backend, self.volume.name)
         connection = await reach(self.tools, claim, self.volume)
-        if server is not None:
+        if server is not None and server.name in await hypervisor(self.tools).running():
             disk = Disk(attachment.disk, connection)
             await hypervisor(self.tools).attach(server.name, disk)
+        # A server that is turned off gets the disk when the server is turned on.
         return Event.ATTACHED
 
     async def _is_served(self) -> bool:
