@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 OPENSTACK := .venv-openstack
 CLIENTS := .venv-clients
 CEPH := ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados
+LIBRARIES := ruby-fog-openstack golang-go golang-github-gophercloud-gophercloud-dev
 LVM := user-mode-linux gcc libc6-dev kmod iproute2 lvm2 thin-provisioning-tools
 export IMAGE
 
@@ -36,7 +37,7 @@ bench: $(VENV)/.installed-dev
 # a client of Nova in Ruby, a Ceph cluster, LVM and a kernel to run it in.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
-	  mount grub-common grub-pc-bin openssh-client qemu-block-extra curl gnupg gpgv ruby-fog-openstack $(CEPH) $(LVM)
+	  mount grub-common grub-pc-bin openssh-client qemu-block-extra curl gnupg gpgv $(LIBRARIES) $(CEPH) $(LVM)
 	sh tests/guest/fetch.sh
 
 $(VENV)/bin/python:
