@@ -34,7 +34,7 @@ bench: $(VENV)/.installed-dev
 
 # What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
 # PostgreSQL, file systems to break, what a guest of our own is made of, curl and GnuPG to compare with,
-# a client of Nova in Ruby, a Ceph cluster, LVM and a kernel to run it in.
+# libraries for Nova in Ruby and Go, a Ceph cluster, LVM and a kernel to run it in.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
 	  mount grub-common grub-pc-bin openssh-client qemu-block-extra curl gnupg gpgv $(LIBRARIES) $(CEPH) $(LVM)

@@ -146,6 +146,21 @@ def ask(daemon: Process, chance: random.Random) -> None:
     assert refused in {400, 404}, asked
 
 
+async def killed_until_resumed(daemon: Process, web: BadWeb, volume: int) -> None:
+    """Kill a daemon when some of an import is durable, until the next one asks for the rest."""
+    progress = f"hp-bootable-volumes/{volume}/import"
+    while not any(web.requests["slow"]):
+        asked = len(web.requests["slow"])
+        while (await deferToThread(daemon.get, progress))["import"]["bytesDone"] <= 2**22:
+            await pause(0.1)
+        await deferToThread(daemon.stop, signal.SIGKILL)
+        await deferToThread(daemon.start)
+        # The row still has the progress of the former daemon.
+        while len(web.requests["slow"]) == asked:
+            assert (await deferToThread(daemon.get, progress))["import"]["phase"] != "done"
+            await pause(0.1)
+
+
 @ensureDeferred
 async def test_a_machine_boots_from_what_was_resumed(
     tmp_path: Path, web: BadWeb, server: Server
@@ -153,13 +168,7 @@ async def test_a_machine_boots_from_what_was_resumed(
     daemon = await deferToThread(Process, tmp_path, CONFIG.format(url=server.url))
     try:
         volume = await deferToThread(daemon.create, f"{server.url}images/slow")
-        progress = f"hp-bootable-volumes/{volume}/import"
-        while not any(web.requests["slow"]):
-            # Until one asks for the rest: killed when some of it was durable.
-            if (await deferToThread(daemon.get, progress))["import"]["bytesDone"] > 2**22:
-                await deferToThread(daemon.stop, signal.SIGKILL)
-                await deferToThread(daemon.start)
-            await pause(0.1)
+        await killed_until_resumed(daemon, web, volume)
         assert await deferToThread(daemon.until_settled) == ["available"]
         (file,) = daemon.files()
         with file.open("rb") as held:

@@ -17,10 +17,10 @@ from twisted.internet.threads import deferToThread
 from bootvol.testing.web import BadWeb
 from tests import guest
 from tests.ceph import Cluster, until
-from tests.daemons import Running, pause, reactor
+from tests.daemons import Running, reactor
 from tests.processes import Process
 from tests.servers import Server, serve
-from tests.system.test_kill import CONFIG, CONTENT, RATE, ask
+from tests.system.test_kill import CONFIG, CONTENT, RATE, ask, killed_until_resumed
 from tests.system.test_servers import HOSTING, boot, end, says
 
 
@@ -41,19 +41,13 @@ def server(web: BadWeb) -> Iterator[Server]:
 async def test_a_machine_boots_from_what_was_resumed(
     tmp_path: Path, web: BadWeb, server: Server, ceph_cluster: Cluster
 ) -> None:
-    """Killed in the middle, twice at least; QEMU then reads and writes the image itself."""
+    """Killed in the middle; QEMU then reads and writes the image itself."""
     daemon = await deferToThread(
         Process, tmp_path, CONFIG.format(url=server.url), first=ceph_cluster.table()
     )
     try:
         volume = await deferToThread(daemon.create, f"{server.url}images/slow")
-        progress = f"hp-bootable-volumes/{volume}/import"
-        while not any(web.requests["slow"]):
-            # Until one asks for the rest: killed when some of it was durable.
-            if (await deferToThread(daemon.get, progress))["import"]["bytesDone"] > 2**22:
-                await deferToThread(daemon.stop, signal.SIGKILL)
-                await deferToThread(daemon.start)
-            await pause(0.1)
+        await killed_until_resumed(daemon, web, volume)
         assert await deferToThread(daemon.until_settled) == ["available"]
         for count in ("01", "02"):
             booted = await deferToThread(
