@@ -86,7 +86,8 @@ class ILogin(Interface):
         :param credentials: as a client sent them: hostile until proven otherwise.
         :param project: what the token is to be for; None gives one that is for no project, and
             serves only to list the projects and to log in to one of them.
-        :param address: the client's, by which too many failures are slowed down.
+        :param address: the client's, by which too many failures are slowed down: an IPv4 address,
+            a network of IPv6 (``2001:db8::/64``), or empty (a unix socket).
         :raises bootvol.errors.LoginFailed: they are wrong, or give no access to the project.
         :raises bootvol.errors.TooManyLogins: try again later.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from argon2 import PasswordHasher
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
 
 from bootvol.errors import IdentityFailed
@@ -28,6 +28,22 @@ def hash_password(password: str) -> str:
 def is_hash(text: str) -> bool:
     """Tell whether a text has the form of what :func:`hash_password` returns."""
     return _HASH.fullmatch(text) is not None
+
+
+def cost(kept: str) -> int:
+    """Return what the verification of a hash costs, to compare with others.
+
+    :raises IdentityFailed: ``kept`` is no hash after all.
+    """
+    try:
+        used = extract_parameters(kept)
+    except InvalidHashError as error:
+        raise IdentityFailed(f"A hash cannot be read: {error}") from error
+    return used.memory_cost * used.time_cost
+
+
+#: The cost of what :func:`hash_password` returns.
+COST: Final = _HASHER.memory_cost * _HASHER.time_cost
 
 
 def verify(kept: str, password: str) -> bool:

@@ -22,7 +22,7 @@ from twisted.web.iweb import IRequest
 from bootvol.api import access
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
 from bootvol.api.embedded import v3
-from bootvol.api.http import ApiRoot, Dialect
+from bootvol.api.http import ApiRoot, Dialect, network
 from bootvol.api.nova import faults
 
 MOST = 3
@@ -380,3 +380,26 @@ def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
     assert not any(each["log_level"] is LogLevel.critical for each in logged)
     connection.close()
     served.site.stopFactory()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8:0:0:ffff::1", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_a_client_has_one_address(host: str, expected: str) -> None:
+    assert network(host) == expected
+
+
+def test_no_answer_names_a_version_or_is_cached(served: Served) -> None:
+    answer = served.connect().send(GET).lower()
+    assert b"server: bootvol\r\n" in answer
+    assert b"cache-control: no-store\r\n" in answer

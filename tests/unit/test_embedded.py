@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import attrs
 import pytest
+from argon2 import PasswordHasher
 from pydantic import ValidationError
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol import passwords
 from bootvol.errors import (
@@ -29,6 +32,7 @@ from bootvol.threads import Threads
 from bootvol_plugins.embedded import files, revoked, throttle
 from bootvol_plugins.embedded.identity import EmbeddedIdentity
 from bootvol_plugins.embedded.throttle import Throttle
+from bootvol_plugins.embedded.turns import Turns
 from tests.daemons import TENANT
 from tests.people import BOBS, PASSWORD, PASSWORD_HASH, PEOPLE, identity, options
 
@@ -340,16 +344,19 @@ async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> No
 
 
 @ensureDeferred
-async def test_addresses_of_one_network_are_one(make: Make) -> None:
+async def test_guesses_from_everywhere_are_slowed_down(make: Make) -> None:
     service = make()
+    await service.login(ANN, DEMO, "198.51.100.1")
     wrong = Password(Which(name="ann"), "wrong")
-    for number in range(throttle.FREE):
+    for number in range(100):
         with pytest.raises(LoginFailed):
-            await service.login(wrong, None, f"2001:db8::{number:x}")
+            await service.login(wrong, None, f"192.0.2.{number}")
     with pytest.raises(TooManyLogins):
-        await service.login(wrong, None, "2001:db8::ffff")
+        await service.login(wrong, None, "203.0.113.1")
+    # Other users, and the user from where the user logged in before, are not held up.
     with pytest.raises(LoginFailed):
-        await service.login(wrong, None, "2001:db8:0:1::1")
+        await service.login(Password(Which(name="bob"), "wrong"), None, "203.0.113.1")
+    await service.login(ANN, DEMO, "198.51.100.1")
 
 
 # --- what it costs -------------------------------------------------------------------------------
@@ -396,6 +403,46 @@ async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> No
 
 
 @ensureDeferred
+async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) -> None:
+    """One user logs in as often as there are places; another user has the next turn."""
+    held = Held()
+    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    many = [Deferred.fromCoroutine(service.login(ANN, DEMO, "192.0.2.1")) for _ in range(1 + 32)]
+    assert len(held.calls) == 1, "one user of one network logs in once at a time"
+    with pytest.raises(TooManyLogins):
+        await service.login(ANN, DEMO, "192.0.2.1")
+    bob = Password(Which(name="bob"), BOBS)
+    other = Deferred.fromCoroutine(service.login(bob, OTHER, "198.51.100.1"))
+    assert len(held.calls) == 2
+    held.end()
+    held.end()
+    assert (await other).user.name == "bob"
+    while held.calls:
+        held.end()
+    ended = await DeferredList(many, consumeErrors=True)
+    assert sum(good for good, _ in ended) == 32, "the last one gave its place up"
+
+
+@ensureDeferred
+async def test_networks_and_users_take_turns(clock: Clock) -> None:
+    turns = Turns(1, 32)
+    order: list[bytes] = []
+
+    async def log_in(network: bytes, user: bytes) -> None:
+        async with turns.turn(network, user):
+            order.append(network + user)
+            await deferLater(clock, 1, lambda: None)
+
+    wanted = [b"a1", b"a1", b"a1", b"a2", b"b1", b"b1", b"c1"]
+    logins = [Deferred.fromCoroutine(log_in(each[:1], each[1:])) for each in wanted]
+    for _ in wanted:
+        clock.advance(1)
+    for each in logins:
+        await each
+    assert order == [b"a1", b"b1", b"c1", b"a2", b"b1", b"a1", b"a1"]
+
+
+@ensureDeferred
 async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: Path) -> None:
     held = Held()
     service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
@@ -409,6 +456,16 @@ async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: P
     for each in logins:
         with pytest.raises((LoginFailed, TooManyLogins)):
             await each
+
+
+def test_the_decoy_costs_as_the_dearest_hash(make: Make) -> None:
+    dear = PasswordHasher(time_cost=3, memory_cost=32768, parallelism=1).hash("x")
+    kept = re.findall(r'"(\$argon2id[^"]+)"', PEOPLE)
+    with capturedLogs() as logged:
+        service = make(PEOPLE.replace(kept[-1], dear))
+    assert service._decoy == dear
+    told = [text for each in logged if "costs another" in (text := str(formatEvent(each)))]
+    assert any("user bob" in each for each in told)
 
 
 @ensureDeferred

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
-from ipaddress import ip_address, ip_network
 from typing import Final
 
 import attrs
-from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol import passwords
-from bootvol.errors import LoginFailed, TooManyLogins, Unauthorized
+from bootvol.errors import LoginFailed, Unauthorized
 from bootvol.interfaces import IIdentity, IReloadable, PluginContext
 from bootvol.login import (
     AccessKey,
@@ -33,6 +32,7 @@ from bootvol_plugins.embedded.options import EmbeddedOptions, UserTable
 from bootvol_plugins.embedded.revoked import Revoked
 from bootvol_plugins.embedded.throttle import Throttle
 from bootvol_plugins.embedded.tokens import Claims, Tokens
+from bootvol_plugins.embedded.turns import Turns
 
 #: Passwords that are verified at once: each takes a processor and its hash's memory meanwhile.
 _AT_ONCE: Final = 2
@@ -40,6 +40,10 @@ _AT_ONCE: Final = 2
 _WAITING: Final = 32
 #: How many tokens may be got by one another; a token names all before it.
 _GENERATIONS: Final = 16
+#: So many failures of one user cost nothing, from whatever addresses they come.
+_GUESSES: Final = 100
+#: How many pairs of a user and a network are remembered for a log-in that succeeded.
+_KNOWN: Final = 10_000
 
 
 @attrs.frozen
@@ -63,6 +67,23 @@ class _Secret:
     kept: str
 
 
+@attrs.frozen
+class _Guess:
+    """A password or secret key that is not verified yet.
+
+    :ivar network: where it comes from; empty for a unix socket.
+    :ivar user: a digest of the claimed user or access key.
+    """
+
+    network: bytes
+    user: bytes
+
+    @property
+    def both(self) -> bytes:
+        """The key of this user from this network."""
+        return _digest(self.network, self.user)
+
+
 @implementer(IIdentity, ILogin, IReloadable)
 class EmbeddedIdentity:
     """Users, projects and access keys as the configuration says."""
@@ -84,7 +105,10 @@ class EmbeddedIdentity:
             if options.address_failures
             else None
         )
-        self._verifying = DeferredSemaphore(_AT_ONCE)
+        self._guesses = Throttle(context.reactor.seconds, _GUESSES)
+        #: Users and networks from which they logged in: guesses from elsewhere do not delay these.
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._turns = Turns(_AT_ONCE, _WAITING)
         self._use(options)
 
     def _use(self, options: EmbeddedOptions) -> None:
@@ -95,8 +119,16 @@ class EmbeddedIdentity:
         self._keys: dict[str, _Secret] = {}
         for each in options.users:
             self._add(each)
-        # What is verified where there is nothing to verify: it must take as long.
-        self._decoy = next(iter([*self._passwords.values(), *self._keys.values()])).kept
+        secrets_kept = [*self._passwords.values(), *self._keys.values()]
+        # What is verified where there is nothing to verify: it must take as long as any other.
+        self._decoy = max((each.kept for each in secrets_kept), key=passwords.cost)
+        for secret in secrets_kept:
+            if passwords.cost(secret.kept) != passwords.COST:
+                self._log.warn(
+                    "a hash of user {user} costs another time than new ones: make it anew with"
+                    " `bootvol hash-password`, so that no answer's time tells who there is",
+                    user=secret.user.named.name,
+                )
 
     async def reload(self, settings: EmbeddedOptions) -> None:
         """See :meth:`bootvol.interfaces.IReloadable.reload`.
@@ -176,52 +208,56 @@ class EmbeddedIdentity:
         else:
             secret = self._keys.get(credentials.key)
             given, claimed = credentials.secret, credentials.key
-        # A digest is small, whatever was sent.
-        network = _network(address).encode("utf-8", "surrogatepass")
-        key = sha256(repr((claimed, network)).encode("utf-8", "surrogatepass")).digest()
-        if not await self._is_right(key, network, secret, given) or secret is None:
+        guess = _Guess(address.encode("utf-8", "surrogatepass"), _digest(claimed))
+        if not await self._is_right(guess, secret, given) or secret is None:
             who = secret.user.named.id if secret else "somebody unknown"
             self._log.warn("{who} failed to log in from {address}", who=who, address=address)
             raise LoginFailed
         return secret
 
-    async def _is_right(
-        self, key: bytes, network: bytes, secret: _Secret | None, given: str
-    ) -> bool:
+    async def _is_right(self, guess: _Guess, secret: _Secret | None, given: str) -> bool:
         """Verify what was given, when it is its turn.
 
-        :param key: under which failures of one user from one network are counted.
         :raises TooManyLogins: it was not looked at.
         """
-        self._check(key, network)
-        if len(self._verifying.waiting) >= _WAITING:
-            raise TooManyLogins(1.0)
-        await self._verifying.acquire()
-        try:
+        self._check(guess)
+        async with self._turns.turn(guess.network, guess.user):
             # Others like it may have failed meanwhile.
-            self._check(key, network)
+            self._check(guess)
             kept = secret.kept if secret else self._decoy
             right = await self._threads.run(passwords.verify, kept, given) and secret is not None
             # Before it is anybody else's turn.
             if right:
-                self._throttle.succeeded(key)
+                self._succeeded(guess)
             else:
-                self._throttle.failed(key)
-                # Whoever comes by a unix socket has no address.
-                if network and self._addresses:
-                    self._addresses.failed(network)
+                self._failed(guess)
             return right
-        finally:
-            self._verifying.release()
 
-    def _check(self, key: bytes, network: bytes) -> None:
+    def _check(self, guess: _Guess) -> None:
         """Return if a try is allowed by now.
 
         :raises TooManyLogins: not yet.
         """
-        self._throttle.check(key)
+        self._throttle.check(guess.both)
         if self._addresses:
-            self._addresses.check(network)
+            self._addresses.check(guess.network)
+        if guess.both not in self._known:
+            self._guesses.check(guess.user)
+
+    def _failed(self, guess: _Guess) -> None:
+        self._throttle.failed(guess.both)
+        # Whoever comes by a unix socket has no address.
+        if guess.network and self._addresses:
+            self._addresses.failed(guess.network)
+        if guess.both not in self._known:
+            self._guesses.failed(guess.user)
+
+    def _succeeded(self, guess: _Guess) -> None:
+        self._throttle.succeeded(guess.both)
+        self._known[guess.both] = None
+        self._known.move_to_end(guess.both)
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
 
     def _project(self, user: _User, asked: Which) -> str:
         """Return the id of a project that a user may log in to."""
@@ -260,13 +296,9 @@ class EmbeddedIdentity:
         )
 
 
-def _network(address: str) -> str:
-    """Return an address, or of IPv6 the network that one host may have all addresses of."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    return str(ip_network((found, 64), strict=False)) if found.version == 6 else address
+def _digest(*values: object) -> bytes:
+    """Return a digest, which is small whatever a client sent."""
+    return sha256(repr(values).encode("utf-8", "surrogatepass")).digest()
 
 
 def _find(asked: Which, among: Iterable[Named]) -> Named | None:

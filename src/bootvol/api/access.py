@@ -7,7 +7,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bootvol.api.http import ApiRequest, address, printable
+from bootvol.api.http import ApiRequest, address, network, printable
 from bootvol.errors import BootvolError
 
 #: The most lines for requests without a valid token in :data:`PERIOD`; the log counts the others.
@@ -54,7 +54,8 @@ class AccessLog:
         :param peer: the client's address.
         """
         if self._admit():
-            _log.info("{address}: {error}", address=getattr(peer, "host", None) or "-", error=error)
+            found = network(str(getattr(peer, "host", "")))
+            _log.info("{address}: {error}", address=found or "-", error=error)
 
     def stop(self) -> None:
         """End the period."""

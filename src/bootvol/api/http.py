@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from typing import Any, Final
 from urllib.parse import unquote
@@ -149,8 +150,26 @@ def query(request: IRequest) -> str:
 
 
 def address(request: IRequest) -> str:
-    """Return the address that a request comes from; empty where there is none (a unix socket)."""
-    return str(getattr(request.getClientAddress(), "host", ""))
+    """Return where a request comes from: see :func:`network`."""
+    return network(str(getattr(request.getClientAddress(), "host", "")))
+
+
+def network(host: str) -> str:
+    """Return the one form of a client's address that limits, delays and the log go by.
+
+    An IPv4 address is itself, also where IPv6 maps it (RFC 4291, section 2.5.5.2).  One host may
+    have all IPv6 addresses of a network of 64 bits (RFC 6177), so that network stands for them.
+
+    :param host: as a transport tells it; empty for a unix socket.
+    """
+    try:
+        found = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(found, IPv6Address):
+        mapped = found.ipv4_mapped
+        return str(mapped or ip_network((found, 64), strict=False))
+    return str(found)
 
 
 def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[bytes]:
@@ -290,6 +309,11 @@ class ApiRoot(Resource):
         """Answer, or hand the request on to the application."""
         request_id = getattr(request, "request_id", "")
         request.setHeader(_REQUEST_ID, request_id.encode("ascii"))
+        # Twisted's own names a version, which tells a stranger what to try.
+        request.setHeader(b"Server", b"bootvol")
+        # Answers depend on X-Auth-Token, which no cache knows of (RFC 9111, section 3.5), and some
+        # hold tokens and keys.
+        request.setHeader(b"Cache-Control", b"no-store")
         path = request.postpath or []
         dialect = self._dialect(path)
         try:

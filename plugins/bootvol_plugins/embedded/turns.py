@@ -1,0 +1,99 @@
+"""The line of log-ins that wait: networks take turns in it, and users within a network."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from bootvol.errors import TooManyLogins
+
+
+@attrs.frozen(eq=False)
+class _Waiting:
+    """A log-in that waits.
+
+    :ivar user: of this network: two log-ins of one user from one network never run at once.
+    """
+
+    network: bytes
+    user: tuple[bytes, bytes]
+    turn: Deferred[None]
+
+
+class Turns:
+    """The line.
+
+    :param at_once: how many log-ins run.
+    :param most: how many may wait.
+    """
+
+    def __init__(self, at_once: int, most: int) -> None:
+        self._free = at_once
+        self._most = most
+        self._waiting: list[_Waiting] = []
+        self._running: set[tuple[bytes, bytes]] = set()
+        #: When each network, and each user of a network, last had a turn; counted in turns.
+        self._last: dict[object, int] = {}
+        self._turns = 0
+
+    @asynccontextmanager
+    async def turn(self, network: bytes, name: bytes) -> AsyncIterator[None]:
+        """Wait for a turn; the turn ends with the block.
+
+        :param name: of the user, as claimed.
+        :raises TooManyLogins: too many others wait.
+        """
+        self._make_room(network)
+        own = _Waiting(network, (network, name), Deferred())
+        self._waiting.append(own)
+        self._give()
+        try:
+            await own.turn
+        except BaseException:
+            if own in self._waiting:
+                self._waiting.remove(own)
+            raise
+        try:
+            yield
+        finally:
+            self._running.remove(own.user)
+            self._free += 1
+            self._give()
+
+    def _make_room(self, network: bytes) -> None:
+        """Leave a place free: the network with the most log-ins in the line gives up its last one.
+
+        :raises TooManyLogins: that is the network of the newcomer.
+        """
+        if len(self._waiting) < self._most:
+            return
+        networks = [each.network for each in self._waiting]
+        greediest = max(networks, key=networks.count)
+        if networks.count(network) + 1 >= networks.count(greediest):
+            raise TooManyLogins(1.0)
+        last = next(each for each in reversed(self._waiting) if each.network == greediest)
+        self._waiting.remove(last)
+        last.turn.errback(TooManyLogins(1.0))
+
+    def _give(self) -> None:
+        """Give turns to those who have waited for one the longest, by network and by user."""
+        while self._free and (
+            ready := [each for each in self._waiting if each.user not in self._running]
+        ):
+            chosen = min(ready, key=self._had)
+            self._waiting.remove(chosen)
+            self._running.add(chosen.user)
+            self._free -= 1
+            self._turns += 1
+            self._last |= {chosen.network: self._turns, chosen.user: self._turns}
+            chosen.turn.callback(None)
+        there = [*(each.user for each in self._waiting), *self._running]
+        kept: set[object] = {*there, *(network for network, _ in there)}
+        self._last = {key: turn for key, turn in self._last.items() if key in kept}
+
+    def _had(self, waiting: _Waiting) -> tuple[int, int]:
+        """Return when the network, and when the user, last had a turn; 0 for a newcomer."""
+        return self._last.get(waiting.network, 0), self._last.get(waiting.user, 0)
