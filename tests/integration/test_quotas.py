@@ -191,3 +191,17 @@ async def test_it_is_exact_and_given_back(daemon: Running) -> None:
     assert len(await made()) == 4
     absolute = (await daemon.call("GET", "limits")).json["limits"]["absolute"]
     assert (absolute["maxTotalVolumes"], absolute["totalVolumesUsed"]) == (10, 10)
+
+
+@ensureDeferred
+async def test_a_volume_has_so_many_items_of_metadata(running: Running) -> None:
+    many = {str(number): "x" for number in range(129)}
+    answer = await running.call("POST", "os-volumes", {"volume": {"size": 1, "metadata": many}})
+    assert answer.status == 413
+    assert "128" in answer.json["overLimit"]["message"]
+    many.popitem()
+    made = await running.call("POST", "os-volumes", {"volume": {"size": 1, "metadata": many}})
+    assert made.status == 200
+    path = f"/v2/{TENANT}/volumes/{made.json['volume']['id']}"
+    more = {"volume": {"metadata": {**many, "one": "more"}}}
+    assert (await running.request("PUT", path, more)).status == 413

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
 from sqlalchemy import Connection as Db
@@ -14,6 +15,9 @@ from bootvol.store import servers as server_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
+
+#: How many items of metadata a volume or a server may have: the default of Cinder and Nova.
+MOST_METADATA: Final = 128
 
 
 @attrs.frozen
@@ -122,3 +126,12 @@ class Quotas:
             snapshot_rows.count(db, tenant),
             server_rows.count(db, tenant),
         )
+
+
+def check_metadata(items: Mapping[str, str]) -> None:
+    """See whether a volume or a server may have these items of metadata.
+
+    :raises QuotaExceeded: they are too many.
+    """
+    if len(items) > MOST_METADATA:
+        raise QuotaExceeded(f"Maximum number of metadata items exceeds {MOST_METADATA}")

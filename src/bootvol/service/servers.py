@@ -22,7 +22,6 @@ from bootvol.errors import (
     NoHypervisor,
     NotForGuests,
     NotFound,
-    QuotaExceeded,
     ServerBusy,
     ServerConflict,
     VolumeBusy,
@@ -42,7 +41,7 @@ from bootvol.model import (
     Volume,
 )
 from bootvol.service.questions import Hypervisors
-from bootvol.service.quotas import Quotas
+from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.volumes import Prepared, Volumes, Work
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import keypairs as keypair_rows
@@ -53,8 +52,6 @@ from bootvol.store.database import Database
 
 #: The most that is shown of a console, in bytes.
 LONGEST_CONSOLE: Final = 100_000
-#: How many items of metadata a server may have; as many as Nova's by default.
-MOST_METADATA: Final = 128
 
 
 class Servers:
@@ -336,15 +333,6 @@ class Servers:
         if self._hypervisor is None:
             raise NoHypervisor
         return self._hypervisor
-
-
-def check_metadata(items: Mapping[str, str]) -> None:
-    """See that a server may have these items of metadata.
-
-    :raises QuotaExceeded: they are too many.
-    """
-    if len(items) > MOST_METADATA:
-        raise QuotaExceeded(f"Maximum number of metadata items exceeds {MOST_METADATA}")
 
 
 def _new_volume(disk: NewDisk) -> NewVolume:

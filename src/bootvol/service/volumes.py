@@ -25,7 +25,7 @@ from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Sna
 from bootvol.service.backends import Backends
 from bootvol.service.goldens import content_of
 from bootvol.service.images import Images
-from bootvol.service.quotas import Quotas
+from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import imports as import_rows
@@ -104,8 +104,9 @@ class Volumes:
     async def prepare(self, caller: Caller, wanted: NewVolume) -> Prepared:
         """See that a volume can be had; return what :meth:`add` needs to know beside ``wanted``.
 
-        :raises bootvol.errors.BootvolError: as :meth:`create`, but for the quota.
+        :raises bootvol.errors.BootvolError: as :meth:`create`, but for the quota of volumes.
         """
+        check_metadata(wanted.metadata)
         backend = await self._types.backend_of(wanted.volume_type) if wanted.volume_type else None
         if wanted.snapshot_id is not None and wanted.image_ref is not None:
             raise InvalidRequest("Snapshot and image cannot be specified together.")
@@ -192,7 +193,9 @@ class Volumes:
         :param values: of ``display_name``, ``display_description`` and ``metadata``, which is
             replaced whole; what is not named stays.
         :raises VolumeNotFound: there is none, or it is another tenant's.
+        :raises QuotaExceeded: the metadata has too many items.
         """
+        check_metadata(values.get("metadata") or {})
 
         def write(db: Db) -> Volume:
             volume_rows.get(db, caller.tenant, volume_id, lock=True)

@@ -9,9 +9,8 @@ from typing_extensions import TypedDict
 
 from bootvol.api.nova.calls import Ask, call
 from bootvol.api.nova.views import Count, Moment
-from bootvol.service.quotas import Account
+from bootvol.service.quotas import MOST_METADATA, Account
 from bootvol.service.rates import Rate
-from bootvol.service.servers import MOST_METADATA
 
 #: How often something may be called.
 RateShown = TypedDict(
