@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python.logfile import LogFile
+
+#: The size in bytes at which a log file is rotated: ``twistd``'s own default.
+LARGEST: Final = 1_000_000
+#: How many rotated log files are kept.
+KEPT: Final = 100
 
 
 class Hangup(Service):
@@ -49,8 +54,9 @@ class Hangup(Service):
 class TwistdLog:
     """The log file of ``twistd``, which can be opened again after another program moved the file.
 
-    Where ``twistd`` logs to stays as its options say: to a file, which ``twistd`` rotates at 1 MB
-    and on SIGUSR1; to standard output with ``--nodaemon``; or as ``--syslog`` or ``--logger`` say.
+    Where ``twistd`` logs to stays as its options say: to a file, which is rotated at
+    :data:`LARGEST` bytes and on SIGUSR1, and of which :data:`KEPT` old ones are kept; to standard
+    output with ``--nodaemon``; or as ``--syslog`` or ``--logger`` say.
     """
 
     _log = Logger()
@@ -67,7 +73,9 @@ class TwistdLog:
         name = options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log")
         if name == "-" or options.get("syslog") or options.get("logger"):
             return None
-        file = self._file = LogFile.fromFullPath(os.path.abspath(name))
+        file = self._file = LogFile.fromFullPath(
+            os.path.abspath(name), rotateLength=LARGEST, maxRotatedFiles=KEPT
+        )
 
         def rotate(_number: int, _frame: object) -> None:
             from twisted.internet import reactor
