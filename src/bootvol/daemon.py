@@ -175,7 +175,11 @@ class Daemon(Service):
             worker.wake,
         )
         self._skew = SkewWatch(database, self._reactor, time.time)
-        quotas = Quotas(database, Quota(**config.quota.model_dump()))
+        quotas = Quotas(
+            database,
+            Quota(**config.quota.model_dump(exclude={"snapshots_in_gigabytes"})),
+            snapshots_in_gigabytes=config.quota.snapshots_in_gigabytes,
+        )
         types = VolumeTypes(database, backends)
         volumes = Volumes(
             database, images, backends, quotas, types, config.availability_zone, worker, _now

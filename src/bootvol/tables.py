@@ -103,6 +103,8 @@ class Quota(Options):
     instances: Limit = 10
     key_pairs: Limit = 100
     """For each of its users."""
+    snapshots_in_gigabytes: bool = True
+    """Whether snapshots take of ``gigabytes``, as in Cinder."""
 
 
 class RateLimitTable(Options):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
@@ -205,3 +206,27 @@ async def test_a_volume_has_so_many_items_of_metadata(running: Running) -> None:
     path = f"/v2/{TENANT}/volumes/{made.json['volume']['id']}"
     more = {"volume": {"metadata": {**many, "one": "more"}}}
     assert (await running.request("PUT", path, more)).status == 413
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@ensureDeferred
+async def test_snapshots_take_of_gigabytes(tmp_path: Path, counted: bool) -> None:
+    table = f"[quota]\ngigabytes = 5\nsnapshots_in_gigabytes = {str(counted).lower()}\n"
+    daemon = Running(tmp_path, table)
+    try:
+        volume = await daemon.create(size=2)
+        await daemon.until(volume, "available")
+        await a_snapshot(daemon, volume)
+        limits = (await daemon.call("GET", "limits")).json["limits"]["absolute"]
+        assert limits["totalVolumeGigabytesUsed"] == (4 if counted else 2)
+        body = {"snapshot": {"volume_id": volume}}
+        answer = await daemon.call("POST", "os-snapshots", body)
+        assert answer.status == (413 if counted else 200)
+        new = await daemon.call("POST", "os-volumes", {"volume": {"size": 2}})
+        assert new.status == (413 if counted else 200)
+        if not counted:
+            # What takes nothing is had, even where nothing is left.
+            assert (await put(daemon, gigabytes=0)).status == 200
+            assert (await daemon.call("POST", "os-snapshots", body)).status == 200
+    finally:
+        await daemon.stop()

@@ -13,6 +13,7 @@ from bootvol.service.quotas import Quota
 
 UNBOUND = Quota(-1, -1, -1, -1)
 VOLUME = "Volume quota exceeded. You cannot create a volume of size 3G"
+TOO_LARGE = "Volume quota exceeded. You cannot create a snapshot of this size"
 SNAPSHOT = "Snapshot quota exceeded. You cannot create another snapshot"
 INSTANCE = "Instance quota exceeded. You cannot run any more instances of this type."
 
@@ -23,6 +24,7 @@ INSTANCE = "Instance quota exceeded. You cannot run any more instances of this t
         ("volumes", 5, lambda quota: quota.check(Usage(4, 10), 3), VOLUME),
         ("gigabytes", 13, lambda quota: quota.check(Usage(4, 10), 3), VOLUME),
         ("snapshots", 5, lambda quota: quota.check_snapshots(4), SNAPSHOT),
+        ("gigabytes", 13, lambda quota: quota.check_snapshots(4, 13), TOO_LARGE),
         ("instances", 5, lambda quota: quota.check_instances(4), INSTANCE),
     ],
 )

@@ -43,13 +43,16 @@ class Quota:
                 f"Volume quota exceeded. You cannot create a volume of size {size_gib}G"
             )
 
-    def check_snapshots(self, used: int) -> None:
+    def check_snapshots(self, used: int, gigabytes: int = 0) -> None:
         """See whether a tenant that has ``used`` snapshots may have one more.
 
+        :param gigabytes: how many GiB the tenant would have then.
         :raises QuotaExceeded: it may not.
         """
         if 0 <= self.snapshots < used + 1:
             raise QuotaExceeded("Snapshot quota exceeded. You cannot create another snapshot")
+        if 0 <= self.gigabytes < gigabytes:
+            raise QuotaExceeded("Volume quota exceeded. You cannot create a snapshot of this size")
 
     def check_key_pairs(self, used: int) -> None:
         """See whether a user that has ``used`` key pairs may have one more.
@@ -85,10 +88,15 @@ class Quotas:
     """What tenants may have: the default, but for what was set for a single one.
 
     :param default: what the operator has configured.
+    :param snapshots_in_gigabytes: whether snapshots take of ``gigabytes``, as in Cinder: a snapshot
+        may be a copy as large as its volume.
     """
 
-    def __init__(self, database: Database, default: Quota) -> None:
+    def __init__(
+        self, database: Database, default: Quota, *, snapshots_in_gigabytes: bool = True
+    ) -> None:
         self.default = default
+        self._snapshots_in_gigabytes = snapshots_in_gigabytes
         self._database = database
 
     def of(self, db: Db, tenant: str) -> Quota:
@@ -98,6 +106,26 @@ class Quotas:
         :func:`bootvol.store.volumes.take_turns`: then it is exact.
         """
         return attrs.evolve(self.default, **quota_rows.of(db, tenant))
+
+    def used(self, db: Db, tenant: str) -> Usage:
+        """Count a tenant's volumes and gigabytes, in the same transaction as :meth:`of`."""
+        used = volume_rows.usage(db, tenant)
+        if not self._snapshots_in_gigabytes:
+            return used
+        return attrs.evolve(used, gigabytes=used.gigabytes + snapshot_rows.gigabytes(db, tenant))
+
+    def check_snapshot(self, db: Db, tenant: str, size_gib: int) -> None:
+        """See whether a tenant may have one more snapshot; as for :meth:`of`.
+
+        :param size_gib: of the snapshot.
+        :raises QuotaExceeded: the tenant may not.
+        """
+        takes = size_gib if self._snapshots_in_gigabytes else 0
+        self.of(db, tenant).check_snapshots(
+            snapshot_rows.count(db, tenant),
+            # What takes nothing is not refused for what there is.
+            self.used(db, tenant).gigabytes + takes if takes else 0,
+        )
 
     async def get(self, tenant: str) -> Quota:
         """Return what a tenant may have."""
@@ -122,7 +150,7 @@ class Quotas:
     def _account(self, db: Db, tenant: str) -> Account:
         return Account(
             self.of(db, tenant),
-            volume_rows.usage(db, tenant),
+            self.used(db, tenant),
             snapshot_rows.count(db, tenant),
             server_rows.count(db, tenant),
         )

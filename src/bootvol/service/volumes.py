@@ -143,7 +143,7 @@ class Volumes:
         if wanted.snapshot_id is not None:
             snapshot = snapshot_rows.get(db, caller.tenant, wanted.snapshot_id, lock=True)
             size, backend = _of_snapshot(snapshot, wanted.size_gib), backend or snapshot.backend
-        self._quotas.of(db, caller.tenant).check(volume_rows.usage(db, caller.tenant), size)
+        self._quotas.of(db, caller.tenant).check(self._quotas.used(db, caller.tenant), size)
         volume = Volume(
             id=0,
             name=f"volume-{uuid4()}",

@@ -59,6 +59,12 @@ def count(connection: Connection, tenant: str) -> int:
     return connection.execute(query).scalar_one()
 
 
+def gigabytes(connection: Connection, tenant: str) -> int:
+    """Add up the sizes of a tenant's snapshots in GiB, whatever their status."""
+    query = select(func.coalesce(func.sum(snapshots.c.size_gib), 0))
+    return int(connection.execute(query.where(snapshots.c.tenant == tenant)).scalar_one())
+
+
 def of_row(row: Row[Any]) -> Snapshot:
     """Return the snapshot that a row stands for."""
     return Snapshot(
