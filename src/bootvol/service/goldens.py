@@ -19,7 +19,7 @@ import attrs
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace
+from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace, WrongStore
 from bootvol.imaging.containers import too_large
 from bootvol.interfaces import IBlockBackend
 from bootvol.model import (
@@ -135,7 +135,8 @@ class Goldens:
                 await duplicate(self._copier, origin, place, progress)
                 if self._copier.limits.read_back and golden.digest is not None:
                     await self._copier.verify(place, golden.digest, golden.size)
-            except NoSpace:
+            except (NoSpace, WrongStore):
+                # The work waits for the right store, and so does the golden volume.
                 raise
             except (BackendFailed, DigestMismatch) as error:
                 if short_of(error):
