@@ -23,7 +23,7 @@ CONFIG = """
 [imports]
 buffer_kib = 64
 checkpoint_mib = 1
-retries = 2
+retries = 4
 
 [[sources]]
 name = "web"
@@ -112,7 +112,7 @@ async def imported(running: Running, server: Server) -> None:
     """Import the image, and see that the volume is the disk in it."""
     number = await running.create(f"{server.url}image")
     status = await running.until(number, "available", "error")
-    assert status == "available", await running.progress(number)
+    assert status == "available", repr(await running.progress(number))
     (file,) = running.files()
     with file.open("rb") as volume:
         assert volume.read(len(DISK) + MIB) == DISK + bytes(MIB)
