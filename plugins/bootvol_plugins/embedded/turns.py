@@ -47,11 +47,12 @@ class Turns:
         :raises TooManyLogins: too many others wait.
         """
         self._make_room(network)
-        own = _Waiting(network, (network, name), Deferred())
+        turn: Deferred[None] = Deferred()
+        own = _Waiting(network, (network, name), turn)
         self._waiting.append(own)
         self._give()
         try:
-            await own.turn
+            await turn
         except BaseException:
             if own in self._waiting:
                 self._waiting.remove(own)
