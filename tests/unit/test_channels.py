@@ -22,8 +22,9 @@ from twisted.web.iweb import IRequest
 from bootvol.api import access
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
 from bootvol.api.embedded import v3
-from bootvol.api.http import ApiRoot, Dialect, network
+from bootvol.api.http import ApiRoot, Dialect, network, tell_errors
 from bootvol.api.nova import faults
+from bootvol.errors import IdentityUnavailable
 
 MOST = 3
 GET = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -45,11 +46,14 @@ class Served:
         def answer(request: IRequest) -> bytes | Deferred[bytes]:
             self.bodies.append(request.content.read())
             request.tenant = self.known  # type: ignore[attr-defined]
+            if request.path == b"/fails":
+                raise IdentityUnavailable(1)
             if request.path == b"/slow":
                 self.slow.append(Deferred())
                 return self.slow[-1]
             return b"done"
 
+        tell_errors(app, faults.fault)
         root = ApiRoot(Dialect((b"identity",), app, v3.fault), Dialect((), app, faults.fault))
         self.site = ApiSite(root, self.clock, MOST)
         self.site.startFactory()
@@ -273,6 +277,11 @@ def test_a_line_of_the_access_log_is_short_whatever_is_sent(
     (line,) = lines(served, [request_])
     assert len(line) < 500
     assert line.isprintable()
+
+
+def test_the_access_log_has_the_reason_why_a_stranger_was_not_served(served: Served) -> None:
+    (line,) = lines(served, [GET.replace(b"/v1.1/x", b"/fails")])
+    assert ": 503 (identity-unavailable: " in line
 
 
 def test_strangers_have_few_lines_in_the_access_log(served: Served) -> None:

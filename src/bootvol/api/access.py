@@ -38,13 +38,14 @@ class AccessLog:
         if request.tenant is None and not self._admit():
             return
         _log.info(
-            "{address} {request_id} {tenant} {method} {path}: {status}, {length} bytes",
+            "{address} {request_id} {tenant} {method} {path}: {status}{reason}, {length} bytes",
             address=address(request) or "-",
             request_id=request.request_id,
             tenant=request.tenant or "-",
             method=printable(request.method),
             path=printable(request.path),
             status=request.code,
+            reason=request.reason,
             length=request.sentLength,
         )
 

@@ -183,9 +183,12 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     error = _known(request, failure)
     if isinstance(error, _PASSING):
         request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
-    # The access log has a line of each request, and bounds those of strangers.
     known = getattr(request, "tenant", None)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and known is not None:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and known is None:
+        # Strangers have few lines, which the access log counts.
+        asked: Any = request
+        asked.reason = f" ({error.code}: {error.message})"
+    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warn(
             "{request_id} {method} {path} (tenant {tenant}): {status} {code}: {message}{what}",
             request_id=getattr(request, "request_id", "a request"),
@@ -271,6 +274,8 @@ class ApiRequest(Request):
     public_url = ""
     #: The tenant of a valid token.
     tenant: str | None = None
+    #: For the access log: why a request without a valid token failed by no fault of the client.
+    reason = ""
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
