@@ -1,32 +1,31 @@
-"""docs/security.md names, for each threat, the tests that there really are."""
+"""docs/security.md names tests for each claim; each test notices when its claim is made false."""
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-#: What comes before the first threat is about all of them.
-_, *THREATS = re.split(r"^## ", (ROOT / "docs" / "security.md").read_text(), flags=re.MULTILINE)
+from tests import breaks
+
+_, *THREATS = re.split(
+    r"^## ", (breaks.ROOT / "docs" / "security.md").read_text(), flags=re.MULTILINE
+)
+TESTS = breaks.named("\n".join(THREATS))
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=lambda text: text.partition("\n")[0])
-def test_each_threat_has_tests(threat: str) -> None:
-    listed = [line for line in threat.splitlines() if line.startswith("- ")]
-    assert listed
-    for line in listed:
-        found = re.fullmatch(r"- `([a-z_/]+\.py)::(test_\w+)`", line)
-        assert found, line
-        assert found[2] in named_in(ROOT / found[1]), line
+def test_each_claim_names_tests(threat: str) -> None:
+    """A threat has the attack in italics, then claims, each of which names tests, and no more."""
+    _, attack, *claims = re.split(r"\n\n(?:- )?|\n- ", threat.strip())
+    assert attack.startswith("*")
+    assert claims
+    for claim in claims:
+        assert breaks.named(claim), claim
 
 
-def named_in(path: Path) -> set[str]:
-    """Return the names of a module's tests."""
-    return {
-        node.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: f"{test.path}::{test.name}")
+def test_breaks_fit_the_code(test: breaks.Test) -> None:
+    assert test.docstring() is not None, "no such test"
+    for change in test.breaks():
+        assert change.broken()
