@@ -29,6 +29,7 @@ _CONFIG = """\
 {top}
 [api]
 listen = ["tcp:{port}:interface=127.0.0.1"]
+{api}
 
 [state]
 {state}
@@ -86,6 +87,7 @@ def configuration(
     first: str = "",
     identity: str = STATIC,
     top: str = "",
+    api: str = "",
 ) -> str:
     """Return a daemon's configuration.
 
@@ -95,9 +97,17 @@ def configuration(
     :param first: TOML of another backend, which new volumes are made on then.
     :param identity: TOML of the table ``[identity]``.
     :param top: TOML that goes before all tables.
+    :param api: TOML that is added to the table ``[api]``.
     """
     return _CONFIG.format(
-        port=port, more=more, state=state, backend=backend, first=first, identity=identity, top=top
+        port=port,
+        more=more,
+        state=state,
+        backend=backend,
+        first=first,
+        identity=identity,
+        top=top,
+        api=api,
     )
 
 
@@ -125,6 +135,7 @@ class Running:
     :param backend: TOML that is added to the table of its backend.
     :param first: TOML of another backend, which new volumes are made on then.
     :param identity: TOML of the table ``[identity]``.
+    :param api: TOML that is added to the table ``[api]``.
     """
 
     def __init__(
@@ -135,6 +146,7 @@ class Running:
         backend: str = "",
         first: str = "",
         identity: str = STATIC,
+        api: str = "",
     ) -> None:
         self.folder = folder
         self.images = folder / "images"
@@ -142,7 +154,9 @@ class Running:
         self.images.mkdir(exist_ok=True)
         self.port = free_port()
         self.config = folder / f"{self.port}.conf"
-        self.config.write_text(configuration(self.port, more, state, backend, first, identity))
+        self.config.write_text(
+            configuration(self.port, more, state, backend, first, identity, api=api)
+        )
         self._stopped = False
         self._daemon = Daemon(settings.load(self.config), reactor)
         self._daemon.startService()
@@ -169,8 +183,12 @@ class Running:
         body: Any = None,
         token: str | None = "ann",
         headers: dict[str, str] | None = None,
+        address: str = "127.0.0.1",
     ) -> Answer:
-        """Send a request; ``path`` is absolute, a body that is not bytes becomes JSON."""
+        """Send a request; ``path`` is absolute, a body that is not bytes becomes JSON.
+
+        :param address: the client's own, on loopback.
+        """
         sent = Headers({k: [v] for k, v in (headers or {}).items()})
         if token is not None:
             sent.setRawHeaders("X-Auth-Token", [token])
@@ -178,7 +196,7 @@ class Running:
             body = orjson.dumps(body)
         if body is not None and not sent.hasHeader("Content-Type"):
             sent.setRawHeaders("Content-Type", ["application/json"])
-        response = await HTTPClient(Agent(reactor)).request(
+        response = await HTTPClient(Agent(reactor, bindAddress=(address, 0))).request(
             method, f"http://127.0.0.1:{self.port}{path}", data=body, headers=sent
         )
         content = await response.content()

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 
 from bootvol import descriptors, locks, plugins
 from bootvol.api.channels import ApiSite
+from bootvol.api.door import Door
 from bootvol.api.embedded.identity import dialects
 from bootvol.api.embedded.images import ImageApi
 from bootvol.api.http import ApiRoot, Dialect
@@ -54,6 +55,7 @@ from bootvol.service.goldens import Goldens
 from bootvol.service.ids import Ids
 from bootvol.service.images import Images
 from bootvol.service.imports import Importer
+from bootvol.service.inflight import Bounds
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.places import Copier, Limits
 from bootvol.service.quotas import Quota, Quotas
@@ -148,10 +150,13 @@ class Daemon(Service):
             else:
                 self._plugins[place] = self._plugin(configured)
         identity = self._plugins["identity"]
+        bounds = Bounds.of(self._connections)
+        door = Door(identity, bounds)
         hypervisor = self._plugins.get("hypervisor")
         images = Images(
             {each.name: self._plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)},
             self._reactor,
+            bounds.dependency,
         )
         backends = Backends(
             [self._plugins[f"backends[{n}]"] for n in range(len(config.backends))], self._reactor
@@ -198,6 +203,7 @@ class Daemon(Service):
                 quotas,
                 worker,
                 self._reactor,
+                bounds.dependency,
                 _now,
             ),
             images,
@@ -208,14 +214,14 @@ class Daemon(Service):
             KeyPairs(database, quotas, self._threads, _now),
             Ids(database),
         )
-        nova = NovaApi(identity, config.policy, core, Answers(lambda: database.version))
+        nova = NovaApi(door, config.policy, core, Answers(lambda: database.version))
         root = ApiRoot(
             *dialects(ILogin(identity, None), config.policy, config.availability_zone),
-            ImageApi(identity, config.policy, images, core.rates).dialect,
+            ImageApi(door, config.policy, images, core.rates).dialect,
             Dialect((), nova.app, fault),
             public_url=config.api.public_url,
         )
-        return worker, ApiSite(root, self._reactor, self._connections)
+        return worker, ApiSite(root, self._reactor, self._connections, descriptors.SPARE)
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
         """Return what tasks work with."""

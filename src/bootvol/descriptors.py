@@ -8,9 +8,11 @@ from typing import Final
 from bootvol.errors import ConfigurationError
 from bootvol.settings import Settings
 
+#: Connections beyond the configured number that are told that all others are being answered.
+SPARE: Final = 16
 #: Descriptors that the daemon needs in any case, and for each import, copy or removal that runs;
 #: how many of the last two a backend has at once, and the fewest connections that are of any use.
-_ANYWAY: Final = 64
+_ANYWAY: Final = 80
 _OF_A_JOB: Final = 16
 _JOBS_OF_A_BACKEND: Final = 4
 _FEWEST: Final = 16

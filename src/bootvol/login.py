@@ -83,6 +83,8 @@ class ILogin(Interface):
     async def login(credentials: Credentials, project: Which | None, address: str) -> Session:
         """Give out a token; one that is for a project is known to ``IIdentity.authenticate``.
 
+        An implementation bounds how many log-ins wait, and lets addresses take turns.
+
         :param credentials: as a client sent them: hostile until proven otherwise.
         :param project: what the token is to be for; None gives one that is for no project, and
             serves only to list the projects and to log in to one of them.

@@ -145,6 +145,7 @@ class World:
             self.quotas,
             self.worker,
             self.clock,
+            9,
             now,
         )
         self.worker.startService()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from tests.daemons import Answer, Running
 from tests.openstack.identity import Keystone
@@ -36,7 +36,7 @@ async def remembering(people: People, tmp_path: Path) -> AsyncIterator[Running]:
     """A daemon that remembers what Keystone has said."""
     folder = tmp_path / "remembering"
     folder.mkdir()
-    daemon = Running(folder, identity=people.table(timeout=3.0))
+    daemon = Running(folder, identity=people.table(timeout=3.0), api="connections = 40")
     yield daemon
     await daemon.stop()
 
@@ -134,4 +134,35 @@ async def test_a_keystone_that_is_gone(
     finally:
         people.keystone.start()
     assert await status(daemon, people, token) == 200
+    assert await status(remembering, people, other) == 200
+
+
+@ensureDeferred
+async def test_made_up_tokens_and_a_keystone_that_hangs(
+    remembering: Running, people: People
+) -> None:
+    """Who is known goes on, even from the address of the made-up tokens; nobody waits in vain.
+
+    Seen to fail without ``InFlight.through`` in the door: all made-up tokens wait, so that the
+    places of the keystone plugin are theirs; and with a place for each call, known or not: then
+    nobody is let in.
+    """
+    token, other = people.token("ann"), people.token("bob")
+    path = f"/v1.1/{people.projects['demo']}/os-volumes"
+    assert await status(remembering, people, token) == 200
+    with people.keystone.stopped():
+        made_up = [
+            Deferred.fromCoroutine(remembering.request("GET", path, token=f"made-up-{number}"))
+            for number in range(30)
+        ]
+        await DeferredList(made_up[-1:])
+        waiting = [each for each in made_up if not each.called]
+        assert 1 <= len(waiting) <= 3
+        assert await status(remembering, people, token) == 200
+        elsewhere = await remembering.request("GET", path, token=other, address="127.0.0.2")
+        answers = await gatherResults(made_up)
+    told = [each.json["serviceUnavailable"]["message"] for each in answers]
+    assert "verified" in elsewhere.json["serviceUnavailable"]["message"], "that one had a place"
+    assert sum("verified" in each for each in told) == len(waiting)
+    assert sum("Too many calls" in each for each in told) == 30 - len(waiting)
     assert await status(remembering, people, other) == 200

@@ -26,7 +26,7 @@ from bootvol.api.http import ApiRoot, Dialect, network, tell_errors
 from bootvol.api.nova import faults
 from bootvol.errors import IdentityUnavailable
 
-MOST = 3
+MOST, SPARE = 3, 2
 GET = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n\r\n"
 HEAD = b"POST /v1.1/x HTTP/1.1\r\nHost: h\r\n"
 
@@ -55,7 +55,7 @@ class Served:
 
         tell_errors(app, faults.fault)
         root = ApiRoot(Dialect((b"identity",), app, v3.fault), Dialect((), app, faults.fault))
-        self.site = ApiSite(root, self.clock, MOST)
+        self.site = ApiSite(root, self.clock, MOST, SPARE)
         self.site.startFactory()
 
     def connect(self) -> Connection:
@@ -237,11 +237,16 @@ def test_connections_at_work_keep_their_places(served: Served) -> None:
     working = [served.connect() for _ in range(MOST)]
     for each in working:
         each.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert served.site.buildProtocol(None) is None
+    told = [served.connect() for _ in range(SPARE + 1)]
+    assert [each.ended for each in told] == [True, False, False]
+    assert refused(told[1].send(GET), b"503", "serviceUnavailable")
+    assert b"\r\nRetry-After: 5\r\n" in told[1].transport.value()
+    assert len(served.slow) == MOST
+    assert not any(each.ended for each in working)
     served.slow[1].callback(b"")
-    served.connect()
-    assert [each.ended for each in working] == [False, True, False]
-    working[1].close()
+    assert b"200 OK" in told[2].send(GET)
+    for each in (*working, *told):
+        each.close()
 
 
 def test_only_http_1_1_is_offered_in_tls(served: Served) -> None:

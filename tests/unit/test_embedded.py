@@ -14,7 +14,7 @@ import pytest
 from argon2 import PasswordHasher
 from pydantic import ValidationError
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 
@@ -440,6 +440,29 @@ async def test_networks_and_users_take_turns(clock: Clock) -> None:
     for each in logins:
         await each
     assert order == [b"a1", b"b1", b"c1", b"a2", b"b1", b"a1", b"a1"]
+
+
+@ensureDeferred
+async def test_a_user_leaves_the_line_to_others_of_the_same_network(clock: Clock) -> None:
+    """All come from one proxy, say, and one of them logs in without a pause."""
+    turns = Turns(1, 4)
+    order: list[bytes] = []
+
+    async def log_in(user: bytes) -> None:
+        async with turns.turn(b"n", user):
+            order.append(user)
+            await deferLater(clock, 1, lambda: None)
+
+    many = [Deferred.fromCoroutine(log_in(b"greedy")) for _ in range(5)]
+    others = [Deferred.fromCoroutine(log_in(user)) for user in (b"a", b"b")]
+    with pytest.raises(TooManyLogins):
+        await log_in(b"greedy")
+    for _ in range(5):
+        clock.advance(1)
+    await gatherResults(others)
+    assert order == [b"greedy", b"a", b"b", b"greedy", b"greedy"]
+    ended = await DeferredList(many, consumeErrors=True)
+    assert [good for good, _ in ended] == [True, True, True, False, False]
 
 
 @ensureDeferred

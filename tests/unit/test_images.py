@@ -21,6 +21,8 @@ from bootvol.model import Caller, Image
 from bootvol.service.images import Images
 from bootvol.testing.sources import CALLER
 
+#: How many callers may wait for a source.
+MOST = 9
 BROKEN = SourceFailed("the disk is broken")
 
 
@@ -71,7 +73,7 @@ class Bench:
         self.clock = Clock()
         sources: Any = {"first": self.first, "second": self.second}
         clock: Any = self.clock
-        self.images = Images(sources, clock)
+        self.images = Images(sources, clock, MOST)
 
     def listed(self) -> list[tuple[str, str]] | BootvolError | None:
         """List the images; return ids and sources, the failure, or None while that is unknown."""

@@ -15,6 +15,7 @@ from treq.testing import RequestTraversalAgent
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
+from bootvol.api.door import Door
 from bootvol.api.http import ApiRoot, Dialect
 from bootvol.api.nova import views
 from bootvol.api.nova.app import NovaApi
@@ -25,6 +26,7 @@ from bootvol.api.nova.links import Place
 from bootvol.lifecycle import Status
 from bootvol.model import Attachment, Caller, Image, Import, Phase, Volume
 from bootvol.policy import Policy
+from bootvol.service.inflight import Bounds
 from bootvol.service.rates import RateLimits
 from bootvol.service.volumes import Volumes
 
@@ -79,7 +81,8 @@ async def test_the_server_error_of_the_specification() -> None:
     other: Any = None  # the call has no use for it
     no_limits = RateLimits([], Clock())
     core = Core(Broken(), other, other, other, other, other, other, other, no_limits, other, other)
-    api = NovaApi(Anybody(), Policy(), core, Answers(lambda: None))  # type: ignore[arg-type]
+    door = Door(Anybody(), Bounds.of(9))  # type: ignore[arg-type]
+    api = NovaApi(door, Policy(), core, Answers(lambda: None))
     agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app, fault)))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -46,13 +47,12 @@ class Turns:
         :param name: of the user, as claimed.
         :raises TooManyLogins: too many others wait.
         """
-        self._make_room(network)
-        turn: Deferred[None] = Deferred()
-        own = _Waiting(network, (network, name), turn)
+        own = _Waiting(network, (network, name), Deferred())
+        self._make_room(own)
         self._waiting.append(own)
         self._give()
         try:
-            await turn
+            await own.turn
         except BaseException:
             if own in self._waiting:
                 self._waiting.remove(own)
@@ -64,18 +64,25 @@ class Turns:
             self._free += 1
             self._give()
 
-    def _make_room(self, network: bytes) -> None:
-        """Leave a place free: the network with the most log-ins in the line gives up its last one.
+    def _make_room(self, newcomer: _Waiting) -> None:
+        """Leave a place free: the last log-in of the network with the most of them goes.
 
-        :raises TooManyLogins: that is the network of the newcomer.
+        Of that network it is a log-in of the user with the most.
+
+        :raises TooManyLogins: that is the newcomer.
         """
         if len(self._waiting) < self._most:
             return
-        networks = [each.network for each in self._waiting]
-        greediest = max(networks, key=networks.count)
-        if networks.count(network) + 1 >= networks.count(greediest):
+        networks = Counter(each.network for each in self._waiting)
+        greediest = max(networks, key=lambda each: (networks[each], each == newcomer.network))
+        is_own = greediest == newcomer.network
+        if not is_own and networks[newcomer.network] + 1 >= networks[greediest]:
             raise TooManyLogins(1.0)
-        last = next(each for each in reversed(self._waiting) if each.network == greediest)
+        users = Counter(each.user for each in self._waiting if each.network == greediest)
+        user = max(users, key=lambda each: users[each])
+        if is_own and users[newcomer.user] + 1 >= users[user]:
+            raise TooManyLogins(1.0)
+        last = next(each for each in reversed(self._waiting) if each.user == user)
         self._waiting.remove(last)
         last.turn.errback(TooManyLogins(1.0))
 

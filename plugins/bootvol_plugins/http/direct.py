@@ -26,7 +26,13 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ProxyAgent
+from twisted.web.client import (
+    URI,
+    Agent,
+    HTTPConnectionPool,
+    ProxyAgent,
+    _HTTP11ClientFactory,  # it has no public name
+)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import (
     UNKNOWN_LENGTH,
@@ -131,6 +137,16 @@ class SocketReader:
         self._to.connectionLost(reason)
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    noisy = False
+
+
+class QuietPool(HTTPConnectionPool):
+    """Connections for an agent; the log does not tell of each one that is made."""
+
+    _factory = _QuietFactory
+
+
 @implementer(IAgent)
 class DirectAgent:
     """An agent that keeps no connections, reads no endless heads, and whose answers know what they
@@ -156,10 +172,11 @@ class DirectAgent:
     ) -> Deferred[IResponse]:
         """See :meth:`twisted.web.iweb.IAgent.request`."""
         noting = _Noting(self._endpoints.endpointForURI(URI.fromBytes(uri)))
+        pool = QuietPool(self._reactor, persistent=False)
         agent: IAgent = (
-            ProxyAgent(noting, self._reactor)
+            ProxyAgent(noting, self._reactor, pool)
             if self._by_proxy
-            else Agent.usingEndpointFactory(self._reactor, noting)
+            else Agent.usingEndpointFactory(self._reactor, noting, pool)
         )
         asked: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
         return asked.addCallback(lambda answer: _Answer(answer, noting.connection))

@@ -8,12 +8,13 @@ from typing import Any, Final
 import attrs
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol_plugins.http.client import Client, stop, trusting
+from bootvol_plugins.http.direct import QuietPool
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import parse, to_ask
 from bootvol_plugins.keystone.flights import Flights
@@ -77,7 +78,7 @@ class Keystone:
         self._options = options
         self._reactor = reactor
         self._url = parse(options.url)
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool = QuietPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = _CONNECTIONS
         agent = Agent(reactor, trusting(options.ca), options.timeout, pool=self._pool)
         self._client = Client(agent, reactor, options.timeout)

@@ -5,7 +5,8 @@ that is being answered to as much, a connection on which nothing happens to a mi
 
 * a request has to have come whole within :data:`WHOLE` seconds of its first byte;
 * what is too large is answered at once, in the fault form of what was asked, and not awaited;
-* a connection too many takes the place of the one that is without a request the longest;
+* a connection too many takes the place of the one that is without a request the longest; where
+  all others are being answered, a few more are told that;
 * requests that a client sends ahead (pipelining, RFC 9112, section 9.3.2) wait as bytes: the next
   one is parsed in a later turn of the reactor, and only for a client that reads its answers.
 """
@@ -23,7 +24,13 @@ from twisted.web.server import Request, Site
 
 from bootvol.api.access import AccessLog
 from bootvol.api.http import ApiRequest, ApiRoot
-from bootvol.errors import BodyTooLarge, BootvolError, HeadersTooLarge, MalformedRequest
+from bootvol.errors import (
+    BodyTooLarge,
+    BootvolError,
+    HeadersTooLarge,
+    MalformedRequest,
+    TooManyCalls,
+)
 
 #: The largest body that is read, in bytes; Nova's own limit (reference, section 2.1).
 LARGEST_BODY: Final = 114688
@@ -116,6 +123,8 @@ class ApiChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         """The request has come: it may take its time by now."""
+        if not self._refused and self.site.is_full:
+            self.refuse(TooManyCalls())
         if not self._refused:
             self._cancel()
             self.site.working(self)
@@ -211,12 +220,14 @@ class ApiSite(Site):
     """Makes the API's connections.
 
     :param connections: how many there may be at once.
+    :param spare: how many more there may be while all of these are being answered; they are told
+        that.  They are at most as many again.
     """
 
     # Twisted's own would choose between HTTP/1.1 and 2.
     protocol = ApiChannel  # type: ignore[assignment]
 
-    def __init__(self, root: ApiRoot, reactor: IReactorTime, connections: int) -> None:
+    def __init__(self, root: ApiRoot, reactor: IReactorTime, connections: int, spare: int) -> None:
         # No call takes a form, so none is parsed.
         super().__init__(
             root,
@@ -227,6 +238,7 @@ class ApiSite(Site):
         )
         self.access = AccessLog(reactor)
         self._most = connections
+        self._spare = min(spare, connections)
         self._working: set[ApiChannel] = set()
         #: Without a request that is being answered; the longest so first.
         self._waiting: OrderedDict[ApiChannel, None] = OrderedDict()
@@ -245,13 +257,21 @@ class ApiSite(Site):
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a new connection, or None, which closes it, if all others are at work."""
-        if len(self._working) >= self._most:
-            return None
-        while len(self._working) + len(self._waiting) >= self._most:
+        """Return a new connection, in the place of one that waits if there are too many."""
+        while len(self._waiting) >= max(self._most - self.at_work, self._spare):
             oldest, _ = self._waiting.popitem(last=False)
             oldest.end()
         return super().buildProtocol(addr)
+
+    @property
+    def at_work(self) -> int:
+        """How many connections have a request that is being answered."""
+        return len(self._working)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many requests are being answered as may be."""
+        return self.at_work >= self._most
 
     def waiting(self, channel: ApiChannel) -> None:
         """A connection waits for a request."""

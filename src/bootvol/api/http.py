@@ -37,12 +37,11 @@ from bootvol.errors import (
     NotFound,
     RateLimited,
     ServiceShort,
+    TooManyCalls,
     TooManyLogins,
     Unauthorized,
     UnsupportedContentType,
 )
-from bootvol.interfaces import IIdentity
-from bootvol.model import Caller
 from bootvol.shortage import short_of
 
 #: The most levels of objects and lists in a body; no call needs a third of that.
@@ -55,8 +54,13 @@ _REQUEST_ID: Final = b"X-Compute-Request-Id"
 _log = Logger()
 
 #: What passes by itself, after a while that the error knows.
-_PASSING: Final = (
-    RateLimited | TooManyLogins | IdentityUnavailable | DatabaseUnavailable | ServiceShort
+_Passing = (
+    RateLimited
+    | TooManyLogins
+    | TooManyCalls
+    | IdentityUnavailable
+    | DatabaseUnavailable
+    | ServiceShort
 )
 
 #: Turns an error into the object that a dialect shows.
@@ -133,17 +137,6 @@ def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
     return found.decode("utf-8", "surrogateescape")
 
 
-async def caller(request: IRequest, identity: IIdentity) -> Caller:
-    """Return who asks.
-
-    :raises Unauthorized: nobody that is known.
-    """
-    found = await identity.authenticate(token(request))
-    called: Any = request
-    called.tenant = found.tenant
-    return attrs.evolve(found, request_id=getattr(request, "request_id", ""))
-
-
 def query(request: IRequest) -> str:
     """Return the text behind a request's path, decoded; empty where there is none."""
     return unquote(request.uri.decode("ascii", "replace").partition("?")[2])
@@ -181,11 +174,13 @@ def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[byte
 def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     """Set status and headers for what a handler raised, and return the fault that tells of it."""
     error = _known(request, failure)
-    if isinstance(error, _PASSING):
-        request.setHeader(b"Retry-After", str(ceil(error.retry_after)).encode("ascii"))
+    if isinstance(error, _Passing):
+        request.setHeader(b"Retry-After", _retry_after(error))
     known = getattr(request, "tenant", None)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and known is None:
-        # Strangers have few lines, which the access log counts.
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (
+        known is None or isinstance(error, TooManyCalls)
+    ):
+        # A flood has no lines but those of the access log, which has few for strangers.
         asked: Any = request
         asked.reason = f" ({error.code}: {error.message})"
     elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -202,6 +197,10 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
             what=f" The daemon is short of {what}." if (what := short_of(failure.value)) else "",
         )
     return write(request, Reply(fault(error), error.status))
+
+
+def _retry_after(error: _Passing) -> bytes:
+    return str(ceil(error.retry_after)).encode("ascii")
 
 
 def printable(sent: bytes) -> str:
@@ -274,7 +273,7 @@ class ApiRequest(Request):
     public_url = ""
     #: The tenant of a valid token.
     tenant: str | None = None
-    #: For the access log: why a request without a valid token failed by no fault of the client.
+    #: For the access log: why a request was not served, by no fault of what it asks.
     reason = ""
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
@@ -347,6 +346,8 @@ class ApiRoot(Resource):
             b"Content-Type: " + _JSON,
             b"Content-Length: %d" % len(body),
         ]
+        if isinstance(error, _Passing):
+            head.append(b"Retry-After: " + _retry_after(error))
         return b"\r\n".join([*head, b"", body])
 
     def _dialect(self, path: Sequence[bytes]) -> Dialect:

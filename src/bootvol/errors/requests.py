@@ -280,6 +280,18 @@ class ServiceShort(BootvolError):
     retry_after = 5.0
 
 
+class TooManyCalls(BootvolError):
+    """Too many calls of one tenant or address, or for one slow service, are in flight."""
+
+    code = "too-many-calls"
+    status = 503
+    retryable = True
+    remedy = "Wait as long as Retry-After says, then send the request again; send fewer at once."
+    default_message = "Too many calls are under way; try again later."
+    #: Seconds, as an answer says.
+    retry_after = 5.0
+
+
 class Forbidden(BootvolError):
     """The caller lacks the right."""
 

@@ -11,9 +11,17 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bootvol.errors import BootvolError, ErrorReport, ImageNotFound, SourceFailed, SourceGone
+from bootvol.errors import (
+    BootvolError,
+    ErrorReport,
+    ImageNotFound,
+    SourceFailed,
+    SourceGone,
+    TooManyCalls,
+)
 from bootvol.interfaces import IImageSource
 from bootvol.model import Caller, Image
+from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
 
 #: Seconds that a source may take to list its images, and to find one: a caller waits.
@@ -31,13 +39,16 @@ class Images:
 
     :param sources: by name.
     :param clock: the reactor.
+    :param most: how many callers may wait for one source.
     """
 
     _log = Logger()
 
-    def __init__(self, sources: Mapping[str, IImageSource], clock: IReactorTime) -> None:
+    def __init__(self, sources: Mapping[str, IImageSource], clock: IReactorTime, most: int) -> None:
         self._sources = sources
         self._clock = clock
+        #: Who waits for each, by tenant.
+        self._in_flight = {name: InFlight(most) for name in sources}
         #: Those that have not answered in time, and have not answered since.
         self._silent: set[str] = set()
         #: Those whose failure has been logged.
@@ -65,6 +76,7 @@ class Images:
         A source that fails is left out, and the log says so.
 
         :raises SourceFailed: no source lists any image, and one of them fails.
+        :raises TooManyCalls: too many calls of the tenant wait for one of them.
         """
         asked = [Deferred.fromCoroutine(self._list(name, caller)) for name in self._sources]
         found: dict[str, Image] = {}
@@ -91,6 +103,7 @@ class Images:
         :raises ImageNotFound: no source knows it, or may read it.
         :raises InvalidImageRef: it has the form of a URL, but one that serves to deceive.
         :raises SourceFailed: a source that may know it does not answer, and no other knows it.
+        :raises TooManyCalls: too many calls of the tenant wait for such a source.
         """
         candidates = [reference]
         if "://" in reference:
@@ -98,23 +111,24 @@ class Images:
         decoded = unquote(candidates[-1])
         if decoded != candidates[-1] and not _CONTROL & set(map(category, decoded)):
             candidates.append(decoded)
-        failed: SourceFailed | None = None
+        failed: SourceFailed | TooManyCalls | None = None
         for candidate in candidates:
             for name in self._sources:
                 try:
                     return await self._find(name, caller, candidate)
                 except ImageNotFound:
                     continue
-                except SourceFailed as error:
+                except (SourceFailed, TooManyCalls) as error:
                     if candidate in self._known.get(name, ()):
                         # Another source may have another image of the same id.
                         raise
-                    failed = failed or error
+                    # A failure tells more than that there was no place to wait.
+                    failed = failed if isinstance(failed, SourceFailed) else error
         raise failed or ImageNotFound(reference)
 
     async def _list(self, name: str, caller: Caller) -> Sequence[Image]:
         source = self._sources[name]
-        found = await self._ask(name, _LISTING, lambda: source.images(caller))
+        found = await self._ask(name, caller, _LISTING, lambda: source.images(caller))
         self._known[name] = frozenset(image.id for image in found)
         return found
 
@@ -123,6 +137,7 @@ class Images:
         return await self._ask(
             # How long a URL takes says nothing of other URLs.
             name,
+            caller,
             _FINDING,
             lambda: source.find(caller, candidate),
             apart="://" in candidate,
@@ -131,6 +146,7 @@ class Images:
     async def _ask(
         self,
         name: str,
+        caller: Caller,
         seconds: float,
         question: Callable[[], Coroutine[Any, Any, T]],
         *,
@@ -140,11 +156,12 @@ class Images:
 
         :param apart: whether its silence says nothing of what it answers to others.
         :raises SourceFailed: it fails, does not answer in time, or has not answered another yet.
+        :raises TooManyCalls: too many calls of the tenant wait for it.
         """
         silence = f"Source {name} does not answer."
         if name in self._silent:
             raise SourceFailed(silence)
-        running = Deferred.fromCoroutine(question())
+        running = self._in_flight[name].hold(caller.tenant, question)
         try:
             answer = await at_most(self._clock, seconds, running)
         except StillRunning:

@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import HypervisorSilent
 from bootvol.interfaces import IHypervisor
+from bootvol.model import Caller
+from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
 
 #: Seconds that a plugin may take for an answer.
@@ -54,31 +56,39 @@ class Hypervisors:
     """What callers may ask of a hypervisor.
 
     :param clock: the reactor.
+    :param most: how many callers may wait.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, most: int) -> None:
         self._questions = Questions(clock)
+        self._in_flight = InFlight(most)
 
-    async def running(self, hypervisor: IHypervisor) -> Collection[str]:
+    async def running(self, caller: Caller, hypervisor: IHypervisor) -> Collection[str]:
         """Return the names of the servers that run.
 
         :raises HypervisorSilent: the hypervisor does not answer in time.
+        :raises bootvol.errors.TooManyCalls: too many calls of the tenant wait for the hypervisor.
         :raises bootvol.errors.HypervisorFailed: it cannot be told.
         """
         try:
-            return frozenset(await self._questions.ask(None, hypervisor.running))
+            with self._in_flight.place(caller.tenant):
+                return frozenset(await self._questions.ask(None, hypervisor.running))
         except StillRunning:
             raise HypervisorSilent from None
 
-    async def console(self, hypervisor: IHypervisor, server: str, length: int) -> bytes:
+    async def console(
+        self, caller: Caller, hypervisor: IHypervisor, server: str, length: int
+    ) -> bytes:
         """Return the last bytes of what a server has written to its serial console.
 
         :param server: its name.
         :param length: at most so many bytes.
         :raises HypervisorSilent: the hypervisor does not answer in time.
+        :raises bootvol.errors.TooManyCalls: too many calls of the tenant wait for the hypervisor.
         :raises bootvol.errors.HypervisorFailed: the console cannot be read.
         """
         try:
-            return await self._questions.ask(server, lambda: hypervisor.console(server, length))
+            with self._in_flight.place(caller.tenant):
+                return await self._questions.ask(server, lambda: hypervisor.console(server, length))
         except StillRunning:
             raise HypervisorSilent from None

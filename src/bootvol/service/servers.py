@@ -61,6 +61,7 @@ class Servers:
     :param hypervisor: what runs them; None where nothing does.
     :param flavors: how large they may be, by id.
     :param clock: the reactor.
+    :param most: how many callers may wait for the hypervisor.
     :param now: the time, as an aware UTC datetime.
     :ivar zone: the availability zone of all of them.
     :ivar configures: whether guests get config drives, with key pairs and user data.
@@ -76,6 +77,7 @@ class Servers:
         quotas: Quotas,
         work: Work,
         clock: IReactorTime,
+        most: int,
         now: Callable[[], datetime],
     ) -> None:
         self.flavors: Mapping[str, Flavor] = {each.id: each for each in flavors}
@@ -87,7 +89,7 @@ class Servers:
         self._hypervisor = hypervisor
         self._quotas = quotas
         self._work = work
-        self._asked = Hypervisors(clock)
+        self._asked = Hypervisors(clock, most)
         self._now = now
 
     async def create(self, caller: Caller, wanted: NewServer) -> Server:
@@ -198,7 +200,7 @@ class Servers:
         hypervisor = self._runs_servers()
         found = await self._database.read(server_rows.listed, caller.tenant)
         # Asked last: one that comes up meanwhile is not taken for turned off.
-        running = await self._asked.running(hypervisor)
+        running = await self._asked.running(caller, hypervisor)
         return [(server, self._runs(server, running)) for server in found]
 
     async def get(self, caller: Caller, server_id: str) -> tuple[Server, bool]:
@@ -210,7 +212,7 @@ class Servers:
         """
         hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
-        return server, self._runs(server, await self._asked.running(hypervisor))
+        return server, self._runs(server, await self._asked.running(caller, hypervisor))
 
     async def delete(self, caller: Caller, server_id: str) -> None:
         """Let a server be terminated; its volumes stay unless they were to go with it.
@@ -290,7 +292,7 @@ class Servers:
         hypervisor = self._runs_servers()
         if not IPoweringHypervisor.providedBy(hypervisor):
             raise NoHypervisor("This service's hypervisor turns no servers off or on.")
-        running = await self._asked.running(hypervisor)
+        running = await self._asked.running(caller, hypervisor)
 
         def write(db: Db) -> None:
             server = server_rows.get(db, caller.tenant, server_id, lock=True)
@@ -318,7 +320,7 @@ class Servers:
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
         if self._is_elsewhere(server):
             raise HypervisorFailed("Another daemon runs the server, and has its console.")
-        written = await self._asked.console(hypervisor, server.name, LONGEST_CONSOLE)
+        written = await self._asked.console(caller, hypervisor, server.name, LONGEST_CONSOLE)
         lines = written.decode("utf-8", "replace").splitlines(keepends=True)
         return "".join(lines[-length:] if length else lines)
 

@@ -6,19 +6,20 @@ those of the identity API: Glance itself sends HTML, and what its clients read o
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from klein import Klein
 from twisted.web.iweb import IRequest
 
-from bootvol.api import http
+from bootvol.api.door import Door
 from bootvol.api.embedded import image_views as views
 from bootvol.api.embedded.v3 import fault
-from bootvol.api.http import Dialect, Reply, public_url, route, tell_errors
+from bootvol.api.http import Dialect, Reply, public_url, query, route, tell_errors
 from bootvol.api.lists import after
 from bootvol.errors import NotFound
-from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.policy import Policy, Right
 from bootvol.service.images import Images
@@ -31,14 +32,12 @@ _MOST: Final = 1000
 class ImageApi:
     """Answers below ``/image``.
 
-    :param identity: says whom a token speaks for.
+    :param door: says who asks.
     :param policy: says who may read.
     """
 
-    def __init__(
-        self, identity: IIdentity, policy: Policy, images: Images, rates: RateLimits
-    ) -> None:
-        self._identity = identity
+    def __init__(self, door: Door, policy: Policy, images: Images, rates: RateLimits) -> None:
+        self._door = door
         self._policy = policy
         self._images = images
         self._rates = rates
@@ -65,7 +64,8 @@ class ImageApi:
         return Reply(_versions(request))
 
     async def _list(self, request: IRequest) -> Reply:
-        found = await self._images.listed(await self._caller(request, "/images"))
+        async with self._caller(request, "/images") as caller:
+            found = await self._images.listed(caller)
         fitting = views.wanted(request, [views.image(each) for each in found])
         page = after(request, fitting, lambda each: str(each["id"]), _MOST)
         shown = {"images": page, "first": _link(request), "schema": "/v2/schemas/images"}
@@ -74,30 +74,30 @@ class ImageApi:
         return Reply(shown)
 
     async def _show(self, request: IRequest, image_id: str) -> Reply:
-        found = await self._images.find(
-            await self._caller(request, f"/images/{image_id}"), image_id
-        )
-        return Reply(views.image(found))
+        async with self._caller(request, f"/images/{image_id}") as caller:
+            return Reply(views.image(await self._images.find(caller, image_id)))
 
     async def _schema(self, request: IRequest, name: str) -> Reply:
-        await self._caller(request, f"/schemas/{name}")
-        schemas = {"image": views.IMAGE, "images": views.IMAGES}
-        if name not in schemas:
-            raise NotFound
-        return Reply(schemas[name])
+        async with self._caller(request, f"/schemas/{name}"):
+            schemas = {"image": views.IMAGE, "images": views.IMAGES}
+            if name not in schemas:
+                raise NotFound
+            return Reply(schemas[name])
 
-    async def _caller(self, request: IRequest, path: str) -> Caller:
-        """Return who asks; that counts as a call of their tenant.
+    @asynccontextmanager
+    async def _caller(self, request: IRequest, path: str) -> AsyncIterator[Caller]:
+        """Give the block who asks; that counts as a call of their tenant.
 
         :param path: as limits of rates know the call.
         :raises Unauthorized: nobody that is known.
+        :raises TooManyCalls: too many calls of that address or tenant are in flight.
         :raises RateLimited: the tenant has called too often.
         :raises Forbidden: the caller may read nothing.
         """
-        caller = await http.caller(request, self._identity)
-        self._rates.count(caller.tenant, "GET", http.query(request), path)
-        self._policy.check(caller.roles, Right.READ)
-        return caller
+        async with self._door.caller(request) as caller:
+            self._rates.count(caller.tenant, "GET", query(request), path)
+            self._policy.check(caller.roles, Right.READ)
+            yield caller
 
 
 def _versions(request: IRequest) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _versions(request: IRequest) -> dict[str, Any]:
 def _link(request: IRequest, marker: str | None = None) -> str:
     """Return the path of what a request lists: of its beginning, or of what follows a marker."""
     pairs = [(n, value) for n, given in (request.args or {}).items() for value in given]
-    query: list[tuple[bytes, bytes]] = [pair for pair in pairs if pair[0] != b"marker"]
+    kept: list[tuple[bytes, bytes]] = [pair for pair in pairs if pair[0] != b"marker"]
     if marker is not None:
-        query.append((b"marker", marker.encode("utf-8")))
-    return "/v2/images" + (f"?{urlencode(query)}" if query else "")
+        kept.append((b"marker", marker.encode("utf-8")))
+    return "/v2/images" + (f"?{urlencode(kept)}" if kept else "")

@@ -12,7 +12,8 @@ from twisted.web.http import MULTIPLE_CHOICE
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import NotFound as UnknownPath
 
-from bootvol.api.http import Reply, answer, caller, query, told, write
+from bootvol.api.door import Door
+from bootvol.api.http import Reply, answer, query, told, write
 
 # Each declares its calls.
 from bootvol.api.nova import (  # noqa: F401
@@ -38,22 +39,20 @@ from bootvol.api.nova.calls import CALLS, DOCUMENTS, Ask, Call, Core, Document, 
 from bootvol.api.nova.faults import fault
 from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
-from bootvol.interfaces import IIdentity
-from bootvol.model import Caller
 from bootvol.policy import Policy
 
 
 class NovaApi:
     """Nova's dialect.
 
-    :param identity: says whom a token speaks for.
+    :param door: says who asks.
     :param policy: says what the caller may do.
     :param answers: keeps those that are of rows.
     """
 
-    def __init__(self, identity: IIdentity, policy: Policy, core: Core, answers: Answers) -> None:
+    def __init__(self, door: Door, policy: Policy, core: Core, answers: Answers) -> None:
         self.app = Klein()
-        self._identity = identity
+        self._door = door
         self._policy = policy
         self._core = core
         self._answers = answers
@@ -77,36 +76,29 @@ class NovaApi:
         """Return what answers a call: to its end, even if the client leaves."""
 
         async def answered(request: IRequest, tenant: str, segments: dict[str, str]) -> Reply:
-            caller = await self._caller(request, tenant)
-            self._core.rates.count(tenant, call.method, query(request), *counted(path, segments))
-            self._policy.check(caller.roles, call.right)
-            where = place(request, base, tenant)
-            ask = Ask(self._core, self._policy, caller, request, where)
-            if not call.of_rows:
-                body = await call.run(ask, **segments)
-                bare = body is None and call.empty is not None
-                return Reply(body, call.empty if bare and call.empty else call.status)
-            page = tuple(ask.page.values()) if call.paged else ()
-            key = (where, call.answer, *segments.values(), *page)
-            return Reply(
-                await self._answers.get(key, lambda: call.run(ask, **segments)), call.status
-            )
+            async with self._door.caller(request) as caller:
+                if caller.tenant != tenant:
+                    raise MalformedUrl
+                names = counted(path, segments)
+                self._core.rates.count(tenant, call.method, query(request), *names)
+                self._policy.check(caller.roles, call.right)
+                where = place(request, base, tenant)
+                ask = Ask(self._core, self._policy, caller, request, where)
+                return await self._run(call, ask, segments)
 
         def route(request: IRequest, tenant: str, **segments: str) -> Deferred[bytes]:
             return answer(request, answered(request, tenant, segments))
 
         return route
 
-    async def _caller(self, request: IRequest, tenant: str) -> Caller:
-        """Return who asks.
-
-        :raises Unauthorized: nobody that is known.
-        :raises MalformedUrl: somebody, but of another tenant.
-        """
-        found = await caller(request, self._identity)
-        if found.tenant != tenant:
-            raise MalformedUrl
-        return found
+    async def _run(self, call: Call, ask: Ask, segments: dict[str, str]) -> Reply:
+        if not call.of_rows:
+            body = await call.run(ask, **segments)
+            bare = body is None and call.empty is not None
+            return Reply(body, call.empty if bare and call.empty else call.status)
+        page = tuple(ask.page.values()) if call.paged else ()
+        key = (ask.place, call.answer, *segments.values(), *page)
+        return Reply(await self._answers.get(key, lambda: call.run(ask, **segments)), call.status)
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Answer with the fault that belongs to what was raised."""

@@ -1,0 +1,145 @@
+"""Calls that wait for something slow: they hold nobody else up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+
+from bootvol.testing.backends import noise
+from tests.daemons import OTHER_TENANT, TENANT, Answer, Running, pause, reactor
+
+#: Of so many connections a quarter may wait for a source, and a tenant has half of that.
+CONNECTIONS = 40
+OF_A_TENANT = CONNECTIONS // 4 // 2
+
+
+class Silent(Factory):
+    """A server that takes connections and says nothing.
+
+    :ivar connections: those that are open.
+    :ivar ended: it takes no more connections.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.connections: list[Protocol] = []
+        self.ended = False
+        self.url = ""
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """See IProtocolFactory."""
+        if self.ended:
+            return None
+        self.connections.append(Protocol())
+        return self.connections[-1]
+
+    async def has(self, count: int) -> None:
+        """Wait until so many connections are open."""
+        for _ in range(400):
+            if len(self.connections) == count:
+                return
+            await pause(0.02)
+        raise AssertionError(len(self.connections))
+
+    def end(self) -> None:
+        """End all connections, without an answer, and take no more."""
+        self.ended = True
+        while self.connections:
+            transport = self.connections.pop().transport
+            assert transport is not None
+            transport.abortConnection()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    """A silent server on loopback."""
+    server = Silent()
+    port = reactor.listenTCP(0, server, interface="127.0.0.1")
+    server.url = f"http://127.0.0.1:{port.getHost().port}/"
+    yield server
+    server.end()
+    pytest_twisted.blockon(port.stopListening())
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, silent: Silent) -> Iterator[Running]:
+    """A daemon with few connections, one of whose sources is silent."""
+    web = f"""
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{silent.url}"]
+networks = ["127.0.0.0/8"]
+"""
+    running = Running(tmp_path, web, api=f"connections = {CONNECTIONS}")
+    (running.images / "here").write_bytes(noise(1000))
+    yield running
+    pytest_twisted.blockon(Deferred.fromCoroutine(running.stop()))
+
+
+def post(daemon: Running, image: str, token: str = "ann") -> Deferred[Answer]:
+    """Ask for a volume."""
+    tenant = TENANT if token == "ann" else OTHER_TENANT
+    wanted = {"volume": {"size": 1, "imageRef": image}}
+    path = f"/v1.1/{tenant}/os-volumes"
+    return Deferred.fromCoroutine(daemon.request("POST", path, wanted, token))
+
+
+def refused(answer: Answer) -> bool:
+    """Return whether a call was one too many; if so, having seen that the answer says all."""
+    if answer.status != 503 or "Too many calls" not in answer.json["serviceUnavailable"]["message"]:
+        return False
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json["serviceUnavailable"]["code"] == 503
+    return True
+
+
+@ensureDeferred
+async def test_a_silent_image_server_locks_nobody_out(daemon: Running, silent: Silent) -> None:
+    """Seen to fail where the calls of a source hold no places, and where no key is bounded."""
+    asked = [post(daemon, f"{silent.url}{number}") for number in range(CONNECTIONS - 4)]
+    await silent.has(OF_A_TENANT)
+    told = [each for each in asked if each.called]
+    while len(told) < len(asked) - OF_A_TENANT:
+        await DeferredList([each for each in asked if not each.called], fireOnOneCallback=True)
+        told = [each for each in asked if each.called]
+    assert all(map(refused, await gatherResults(told)))
+    # Neither the other tenant nor, for what is not slow, the same one.
+    for token in ("bob", "ann"):
+        assert (await post(daemon, "here", token)).status == 200
+    other = post(daemon, f"{silent.url}bob", "bob")
+    await silent.has(OF_A_TENANT + 1)
+    assert not other.called
+    silent.end()
+    waited = await gatherResults([other, *(each for each in asked if each not in told)])
+    assert not any(map(refused, waited))
+    # All places are free again.
+    silent.ended = False
+    again = [post(daemon, f"{silent.url}again") for _ in range(OF_A_TENANT)]
+    await silent.has(OF_A_TENANT)
+    silent.end()
+    await gatherResults(again)
+
+
+@ensureDeferred
+async def test_who_leaves_keeps_the_place_until_the_call_has_ended(
+    daemon: Running, silent: Silent
+) -> None:
+    """Seen to fail with places that are given back when a connection ends."""
+    asked = [post(daemon, f"{silent.url}{number}") for number in range(OF_A_TENANT)]
+    await silent.has(OF_A_TENANT)
+    for each in asked:
+        each.addErrback(lambda _cancelled: None)
+        each.cancel()
+    while daemon.site.at_work:
+        await pause(0.02)
+    assert refused(await post(daemon, f"{silent.url}more"))
+    assert len(silent.connections) == OF_A_TENANT
