@@ -104,7 +104,10 @@ def refused(answer: Answer) -> bool:
 
 @ensureDeferred
 async def test_a_silent_image_server_locks_nobody_out(daemon: Running, silent: Silent) -> None:
-    """Seen to fail where the calls of a source hold no places, and where no key is bounded."""
+    """Other tenants are answered, and so is the same tenant in calls that are not slow.
+
+    Break: `src/bootvol/service/images.py`: `self._in_flight[name].hold(caller.tenant, question)` -> `Deferred.fromCoroutine(question())`
+    """  # noqa: E501
     asked = [post(daemon, f"{silent.url}{number}") for number in range(CONNECTIONS - 4)]
     await silent.has(OF_A_TENANT)
     told = [each for each in asked if each.called]
@@ -133,7 +136,10 @@ async def test_a_silent_image_server_locks_nobody_out(daemon: Running, silent: S
 async def test_who_leaves_keeps_the_place_until_the_call_has_ended(
     daemon: Running, silent: Silent
 ) -> None:
-    """Seen to fail with places that are given back when a connection ends."""
+    """A client that closes its connections gets no more places.
+
+    Break: `src/bootvol/api/http.py`: `to_the_end(Deferred.fromCoroutine(call))` -> `Deferred.fromCoroutine(call)`
+    """  # noqa: E501
     asked = [post(daemon, f"{silent.url}{number}") for number in range(OF_A_TENANT)]
     await silent.has(OF_A_TENANT)
     for each in asked:

@@ -234,6 +234,10 @@ def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -
 
 
 def test_connections_at_work_keep_their_places(served: Served) -> None:
+    """A new client is told 503 while all others are being answered, and is not cut off.
+
+    Break: `src/bootvol/api/channels.py`: `and self.site.is_full` -> `and False`
+    """
     working = [served.connect() for _ in range(MOST)]
     for each in working:
         each.send(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")

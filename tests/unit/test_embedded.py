@@ -444,7 +444,10 @@ async def test_networks_and_users_take_turns(clock: Clock) -> None:
 
 @ensureDeferred
 async def test_a_user_leaves_the_line_to_others_of_the_same_network(clock: Clock) -> None:
-    """All come from one proxy, say, and one of them logs in without a pause."""
+    """All users come from one proxy, and one of them logs in without a pause.
+
+    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if is_own and users[newcomer.user] + 1 >= users[user]:` -> `if is_own:`
+    """  # noqa: E501
     turns = Turns(1, 4)
     order: list[bytes] = []
 
