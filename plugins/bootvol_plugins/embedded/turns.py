@@ -47,12 +47,13 @@ class Turns:
         :param name: of the user, as claimed.
         :raises TooManyLogins: too many others wait.
         """
-        own = _Waiting(network, (network, name), Deferred())
+        turn: Deferred[None] = Deferred()
+        own = _Waiting(network, (network, name), turn)
         self._make_room(own)
         self._waiting.append(own)
         self._give()
         try:
-            await own.turn
+            await turn
         except BaseException:
             if own in self._waiting:
                 self._waiting.remove(own)
