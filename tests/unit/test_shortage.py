@@ -123,7 +123,7 @@ def test_the_soft_limit_is_raised(tmp_path: Path, limited: Callable[[int], None]
     assert soft == hard
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(692, 500), (691, 499), (208, 16), (207, None)])
+@pytest.mark.parametrize(("limit", "expected"), [(708, 500), (707, 499), (224, 16), (223, None)])
 def test_connections_are_held_against_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: int | None
 ) -> None:
