@@ -223,6 +223,11 @@ KEYS = st.sampled_from(
 @given(body=st.dictionaries(KEYS, JSON).map(lambda volume: {"volume": volume}) | JSON)
 @ensureDeferred
 async def test_no_body_gives_a_server_error(running: Running, body: Any) -> None:
+    """No body, right or wrong, gives a status of 5xx.
+
+    Break: `src/bootvol/api/nova/bodies.py`: `except ValidationError as error:` ->
+    `except KeyError as error:`.
+    """
     try:
         content = orjson.dumps(body)
     except (TypeError, ValueError):
@@ -298,6 +303,10 @@ async def test_no_change_by_an_admin_gives_a_server_error(
 )
 @ensureDeferred
 async def test_no_path_gives_a_server_error(running: Running, method: str, path: list[str]) -> None:
+    """No path gives a status of 5xx.
+
+    Break: `src/bootvol/service/ids.py`: `except ValueError:` -> `except KeyError:`.
+    """
     url = "/".join([BASE, *(quote(part, safe="") for part in path)])
     answer = await running.request(method, url)
     assert answer.status < 500

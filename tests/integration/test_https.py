@@ -120,6 +120,11 @@ async def test_modern_tls(https: Https, version: ssl.TLSVersion) -> None:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @ensureDeferred
 async def test_old_tls_is_refused(https: Https, version: ssl.TLSVersion) -> None:
+    """Versions of TLS before 1.2 are refused.
+
+    Break: `src/bootvol/api/tls.py`: `context.set_min_proto_version(SSL.TLS1_2_VERSION)` ->
+    `context.set_min_proto_version(SSL.TLS1_VERSION)`.
+    """
     context = https.context()
     context.minimum_version = context.maximum_version = version
     with pytest.raises(ssl.SSLError, match=r"(?i)alert.protocol.version"):
@@ -129,7 +134,10 @@ async def test_old_tls_is_refused(https: Https, version: ssl.TLSVersion) -> None
 @pytest.mark.parametrize("cipher", ["AES128-SHA", "AES256-GCM-SHA384", "ECDHE-RSA-AES128-SHA"])
 @ensureDeferred
 async def test_old_ciphers_are_refused(https: Https, cipher: str) -> None:
-    """Those whose traffic is read by whoever gets the key later, and those that are broken."""
+    """Those whose traffic is read by whoever gets the key later, and those that are broken.
+
+    Break: `src/bootvol/api/tls.py`: `b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"` -> `b"ALL:!aNULL"`.
+    """
     context = https.context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(f"{cipher}:@SECLEVEL=0")
@@ -145,6 +153,12 @@ async def test_who_does_not_know_the_authority_does_not_connect(https: Https) ->
 
 @ensureDeferred
 async def test_nothing_is_served_in_clear(https: Https) -> None:
+    """A plain request to an endpoint of TLS gets no answer.
+
+    Break: `src/bootvol/api/tls.py`: `self._reactor.listenSSL(port, factory, self._served, **more)`
+    -> `self._reactor.listenTCP(port, factory, **more)`.
+    """
+
     def call() -> None:
         requests.get(f"http://127.0.0.1:{https.port}/", timeout=30)
 

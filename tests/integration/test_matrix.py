@@ -250,6 +250,11 @@ def route(daemon: Running, method: str, path: str) -> Route:
 
 @ensureDeferred
 async def test_every_route_has_a_row(daemon: Running) -> None:
+    """Each route of each dialect has a row in the table.
+
+    Break: `src/bootvol/api/embedded/v3.py`: `("/auth/projects", "/projects",` ->
+    `("/auth/projects", "/projects", "/all",`.
+    """
     known = {route(daemon, row.method, path) for row in ROWS for path in row.paths}
     assert len(routes(daemon)) > 100
     assert routes(daemon) - known == set()
@@ -258,6 +263,12 @@ async def test_every_route_has_a_row(daemon: Running) -> None:
 
 @ensureDeferred
 async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
+    """Each caller gets the status that the table tells, on each route.
+
+    Break: `src/bootvol/api/nova/app.py`: `if found.tenant != tenant:` -> `if not tenant:`.
+    Break: `src/bootvol/api/nova/app.py`: `self._policy.check(caller.roles, call.right)` -> `_ =
+    call.right`.
+    """
     tokens = {name: await token(daemon, name) for name in CALLERS[2:]}
     tokens["expired"] = expired(daemon, tokens["member"])
     wrong = []

@@ -113,6 +113,10 @@ HARD_NAMES = [
 
 
 def test_names_leave_the_terminal_alone(daemon: Process) -> None:
+    """The command line shows hostile names escaped.
+
+    Break: `src/bootvol/cli/text.py`: `if text.isprintable():` -> `if text:`.
+    """
     wanted = [{"size": 1, "display_name": name, "display_description": name} for name in HARD_NAMES]
     for volume in wanted:
         daemon.call("POST", "os-volumes", {"volume": volume})

@@ -137,6 +137,12 @@ def test_requests_within_all_bounds(served: Served) -> None:
     ],
 )
 def test_a_body_too_large_is_refused_before_it_has_come(served: Served, request_: bytes) -> None:
+    """A body over the limit is refused by its stated length, or at the first byte too many.
+
+    Break: `src/bootvol/api/channels.py`: `self.length > LARGEST_BODY:` -> `self.length < 0:`.
+    Break: `src/bootvol/api/channels.py`: `if self.content.tell() + len(data) > LARGEST_BODY:` ->
+    `if len(data) > LARGEST_BODY:`.
+    """
     connection = served.connect()
     assert refused(connection.send(request_), b"400", "badRequest")
     assert not served.bodies
@@ -156,6 +162,12 @@ def test_a_body_too_large_is_refused_before_it_has_come(served: Served, request_
     ],
 )
 def test_headers_too_many_or_too_long_are_refused(served: Served, request_: bytes) -> None:
+    """More than 100 headers, or 16 KiB of them, are refused.
+
+    Break: `src/bootvol/api/channels.py`: `maxHeaders = 100` -> `maxHeaders = 1000`.
+    Break: `src/bootvol/api/channels.py`: `if self._receivedHeaderSize + len(line) >
+    self.totalHeadersSize:` -> `if not line and self._receivedHeaderSize > 1 << 20:`.
+    """
     connection = served.connect()
     assert refused(connection.send(request_ + b"\r\n"), b"431", "cloudServersFault")
     assert not served.bodies
@@ -183,7 +195,11 @@ def test_a_refusal_is_in_the_form_of_what_was_asked(served: Served) -> None:
     "begin", [b"", b"GET /", HEAD, HEAD + b"X", HEAD + b"Content-Length: 1000\r\n\r\n"]
 )
 def test_a_request_that_comes_too_slowly(served: Served, begin: bytes) -> None:
-    """One byte now and then, as slow-loris attacks do, keeps no connection."""
+    """One byte now and then, as slow-loris attacks do, keeps no connection.
+
+    Break: `src/bootvol/api/channels.py`: `self._ending = self.callLater(WHOLE, self._ended)` ->
+    `self._ending = None`.
+    """
     connection = served.connect()
     connection.send(begin)
     for _ in range(WHOLE - 1):
@@ -220,6 +236,12 @@ def test_an_answer_may_take_its_time(served: Served) -> None:
 
 
 def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -> None:
+    """A newcomer ends the connection that has waited longest for a request.
+
+    Break: `src/bootvol/api/channels.py`: `self._waiting.popitem(last=False)` ->
+    `self._waiting.popitem(last=True)`.
+    Break: `src/bootvol/api/channels.py`: `self._waiting.move_to_end(channel)` -> `pass`.
+    """
     first, second, third = served.connect(), served.connect(), served.connect()
     first.send(body(1))
     assert not second.ended
@@ -236,7 +258,8 @@ def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -
 def test_connections_at_work_keep_their_places(served: Served) -> None:
     """A new client is told 503 while all others are being answered, and is not cut off.
 
-    Break: `src/bootvol/api/channels.py`: `and self.site.is_full` -> `and False`
+    Break: `src/bootvol/api/channels.py`: `and self.site.is_full` -> `and False`.
+    Break: `src/bootvol/api/channels.py`: `self.site.working(self)` -> `self.site.waiting(self)`.
     """
     working = [served.connect() for _ in range(MOST)]
     for each in working:
@@ -283,6 +306,13 @@ def lines(served: Served, requests: Iterable[bytes]) -> list[str]:
 def test_a_line_of_the_access_log_is_short_whatever_is_sent(
     served: Served, request_: bytes
 ) -> None:
+    """A line of the log is short and printable, whatever a stranger sends.
+
+    Break: `src/bootvol/api/http.py`: `return repr(sent[:_SHOWN])[2:-1]` -> `return
+    repr(sent)[2:-1]`.
+    Break: `src/bootvol/api/http.py`: `return repr(sent[:_SHOWN])[2:-1]` -> `return
+    sent[:_SHOWN].decode("latin-1")`.
+    """
     (line,) = lines(served, [request_])
     assert len(line) < 500
     assert line.isprintable()
@@ -294,6 +324,12 @@ def test_the_access_log_has_the_reason_why_a_stranger_was_not_served(served: Ser
 
 
 def test_strangers_have_few_lines_in_the_access_log(served: Served) -> None:
+    """Requests without a valid token beyond the limit are counted, not logged.
+
+    Break: `src/bootvol/api/access.py`: `if request.tenant is None and not self._admit():` -> `if
+    not request:`.
+    Break: `src/bootvol/api/access.py`: `self._left -= 1` -> `self._left -= 0`.
+    """
     *told, last = lines(served, [GET, b"\0\r\n\r\n"] * access.MOST)
     assert len(told) == access.MOST
     assert last.startswith(f"{access.MOST} more requests without a valid token")
@@ -331,6 +367,11 @@ def turn(clock: Clock) -> None:
 
 
 def test_requests_sent_ahead_are_answered_one_a_turn(served: Served) -> None:
+    """A pipelined request is parsed in a turn of the reactor of its own.
+
+    Break: `src/bootvol/api/channels.py`: `self.paused = bool(self.persistent) and (ahead or
+    self._waitingForTransport)` -> `self.paused = False`.
+    """
     connection, other = served.connect(), served.connect()
     assert connection.send(GET * 3 + body(10) + GET[:-2]).count(b"200 OK") == 1
     assert connection.transport.producerState == "paused"
@@ -343,6 +384,12 @@ def test_requests_sent_ahead_are_answered_one_a_turn(served: Served) -> None:
 
 
 def test_nothing_is_answered_to_a_client_that_does_not_read(served: Served) -> None:
+    """A client that does not read gets one answer, and no further request is parsed.
+
+    Break: `src/bootvol/api/channels.py`: `(ahead or self._waitingForTransport)` -> `ahead`.
+    Break: `src/bootvol/api/channels.py`: `if self._next is None and not self._waitingForTransport:`
+    -> `if self._next is None:`.
+    """
     connection = served.connect()
     connection.channel.pauseProducing()
     assert connection.send(GET).count(b"200 OK") == 1
@@ -386,6 +433,11 @@ PIECES = [
 @settings(max_examples=500, deadline=None)
 @given(sent=st.lists(st.sampled_from(PIECES) | st.binary(max_size=9), max_size=30))
 def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
+    """No bytes that a stranger sends give a status of 5xx or a traceback.
+
+    Break: `src/bootvol/api/channels.py`: `len(value.strip()) > _DIGITS:` -> `not value:`.
+    Break: `src/bootvol/api/http.py`: `except UnicodeError:` -> `except KeyError:`.
+    """
     served = Served()
     connection = served.connect()
     with capturedLogs() as logged:
@@ -414,6 +466,12 @@ def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
     ],
 )
 def test_a_client_has_one_address(host: str, expected: str) -> None:
+    """A client has one address, however a transport writes the address.
+
+    Break: `src/bootvol/api/http.py`: `mapped = found.ipv4_mapped` -> `mapped = None`.
+    Break: `src/bootvol/api/http.py`: `ip_network((found, 64), strict=False)` -> `ip_network((found,
+    128), strict=False)`.
+    """
     assert network(host) == expected
 
 

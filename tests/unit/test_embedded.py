@@ -68,6 +68,13 @@ async def log_in(service: EmbeddedIdentity, project: Which | None = DEMO) -> Ses
 
 @ensureDeferred
 async def test_a_token_ends(make: Make, clock: Clock) -> None:
+    """A token, and a token made with the token, end at the first token's time.
+
+    Break: `plugins/bootvol_plugins/embedded/tokens.py`: `if now >= claims.expires:` -> `if not
+    claims.expires:`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `expires = earlier.expires` -> `expires =
+    now + self._lifetime`.
+    """
     service = make()
     session = await log_in(service)
     assert (session.expires_at - session.issued_at).total_seconds() == 12 * 3600
@@ -105,6 +112,13 @@ async def test_a_restart_changes_nothing(make: Make) -> None:
 )
 @ensureDeferred
 async def test_what_is_taken_away_counts_at_once(make: Make, was: str, becomes: str) -> None:
+    """A token whose user, project or credential is gone is refused.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `if user is None or claims.credential not
+    in user.methods or claims` -> `if user is None or claims`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `if claims.project is not None and
+    claims.project not in user.roles:` -> `if claims.user is None:`.
+    """
     assert was in PEOPLE
     token = (await log_in(make())).token
     changed = make(PEOPLE.replace(was, becomes))
@@ -176,7 +190,13 @@ async def test_what_has_expired_is_forgotten(make: Make, clock: Clock, tmp_path:
 async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
     make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Who ends too many tokens of a user ends all; the next logins go well."""
+    """Who ends too many tokens of a user ends all; the next logins go well.
+
+    Break: `plugins/bootvol_plugins/embedded/revoked.py`: `if len(ended.tokens) > MOST:` -> `if not
+    ended:`.
+    Break: `plugins/bootvol_plugins/embedded/revoked.py`: `return claims.issued <= ended.until or
+    any(` -> `return any(`.
+    """
     monkeypatch.setattr(revoked, "MOST", 2)
     service = make()
     stolen = (await log_in(service)).token
@@ -208,6 +228,11 @@ async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
 
 @ensureDeferred
 async def test_with_a_token_end_those_that_were_got_by_it(make: Make) -> None:
+    """The end of a token ends the tokens that were made with it.
+
+    Break: `plugins/bootvol_plugins/embedded/revoked.py`: `nonce in known for nonce in
+    (claims.nonce, *claims.ancestors)` -> `nonce in known for nonce in (claims.nonce,)`.
+    """
     service = make()
     first = (await log_in(service, None)).token
 
@@ -280,6 +305,11 @@ def test_a_broken_list_is_not_taken_for_an_empty_one(
 
 
 def test_the_delays(clock: Clock) -> None:
+    """Each failure beyond the free ones doubles the delay.
+
+    Break: `plugins/bootvol_plugins/embedded/throttle.py`: `if wait > 0:` -> `if wait > 300:`.
+    Break: `plugins/bootvol_plugins/embedded/throttle.py`: `2.0 ** min(beyond, 16)` -> `2.0`.
+    """
     delays = []
     guesses = Throttle(clock.seconds)
     for _ in range(throttle.FREE + 12):
@@ -323,6 +353,13 @@ def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @ensureDeferred
 async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> None:
+    """Failures of one address count together, whatever user they name.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._addresses.failed(guess.network)`
+    -> `pass`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._addresses.check(guess.network)` ->
+    `pass`.
+    """
     service = make(PEOPLE.replace('"embedded"', '"embedded"\naddress_failures = 3'))
     for name in ("bob", "eve", "mallory"):
         with pytest.raises(LoginFailed):
@@ -345,6 +382,13 @@ async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> No
 
 @ensureDeferred
 async def test_guesses_from_everywhere_are_slowed_down(make: Make) -> None:
+    """Failures of one user count together, whatever address they come from.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._guesses.failed(guess.user)` ->
+    `pass`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._known[guess.both] = None` ->
+    `self._known[b''] = None`.
+    """
     service = make()
     await service.login(ANN, DEMO, "198.51.100.1")
     wrong = Password(Which(name="ann"), "wrong")
@@ -385,6 +429,11 @@ class Held:
 
 @ensureDeferred
 async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> None:
+    """Two log-ins are verified at once, 32 more wait, and others are refused.
+
+    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if len(self._waiting) < self._most:` -> `if
+    self._most:`.
+    """
     held = Held()
     service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     logins = [
@@ -404,7 +453,13 @@ async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> No
 
 @ensureDeferred
 async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) -> None:
-    """One user logs in as often as there are places; another user has the next turn."""
+    """One user logs in as often as there are places; another user has the next turn.
+
+    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if each.user not in self._running` -> `if
+    each.user`.
+    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if networks.count(network) + 1 >=
+    networks.count(greediest):` -> `if greediest:`.
+    """
     held = Held()
     service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     many = [Deferred.fromCoroutine(service.login(ANN, DEMO, "192.0.2.1")) for _ in range(1 + 32)]
@@ -425,6 +480,11 @@ async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) ->
 
 @ensureDeferred
 async def test_networks_and_users_take_turns(clock: Clock) -> None:
+    """The network, then the user, whose last turn is the longest ago is next.
+
+    Break: `plugins/bootvol_plugins/embedded/turns.py`: `chosen = min(ready, key=self._had)` ->
+    `chosen = ready[0]`.
+    """
     turns = Turns(1, 32)
     order: list[bytes] = []
 
@@ -485,6 +545,11 @@ async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: P
 
 
 def test_the_decoy_costs_as_the_dearest_hash(make: Make) -> None:
+    """The decoy is the hash that costs most.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._decoy = max(` -> `self._decoy =
+    min(`.
+    """
     dear = PasswordHasher(time_cost=3, memory_cost=32768, parallelism=1).hash("x")
     kept = re.findall(r'"(\$argon2id[^"]+)"', PEOPLE)
     with capturedLogs() as logged:
@@ -496,6 +561,11 @@ def test_the_decoy_costs_as_the_dearest_hash(make: Make) -> None:
 
 @ensureDeferred
 async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> None:
+    """A hash of the same cost is verified for an unknown user.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `kept = secret.kept if secret else
+    self._decoy` -> `kept = secret.kept if secret else ''`.
+    """
     held = Held()
     service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     cost = []
@@ -511,7 +581,11 @@ async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> 
 
 @ensureDeferred
 async def test_the_decoys_password_opens_nothing(make: Make) -> None:
-    """What is verified for somebody unknown is somebody's hash: it must not let in."""
+    """What is verified for somebody unknown is somebody's hash: it must not let in.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `kept, given) and secret is not None` ->
+    `kept, given)`.
+    """
     with pytest.raises(LoginFailed):
         await make().login(Password(Which(name="nobody"), PASSWORD), None, "192.0.2.1")
 

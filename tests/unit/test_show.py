@@ -33,6 +33,10 @@ class Terminal(io.StringIO):
 @settings(deadline=None)
 @given(TEXT)
 def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
+    """Every text is shown with its control characters escaped.
+
+    Break: `src/bootvol/cli/text.py`: `if text.isprintable():` -> `if text:`.
+    """
     assert shown(text).isprintable()
     assert all(line.isprintable() for line in lines(text).split("\n"))
     if text.isprintable():
@@ -42,6 +46,11 @@ def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
 @settings(deadline=None)
 @given(st.dictionaries(TEXT, TEXT, max_size=3))
 def test_json_says_the_same(value: dict[str, str]) -> None:
+    """JSON is shown without control characters, and means the same.
+
+    Break: `src/bootvol/cli/text.py`: `"\\u007f" if character == "\x7f" else
+    json.dumps(character)[1:-1]` -> `json.dumps(character)[1:-1]`.
+    """
     text = show.as_json(value)
     assert all(line.isprintable() for line in text.split("\n"))
     assert json.loads(text) == json.loads(json.dumps(value))
@@ -51,6 +60,11 @@ def test_json_says_the_same(value: dict[str, str]) -> None:
 @settings(deadline=None)
 @given(st.lists(TEXT, max_size=5))
 def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
+    """A row of a table makes one line where the output is piped.
+
+    Break: `src/bootvol/cli/show.py`: `width=None if sys.stdout.isatty() else _UNFOLDED` ->
+    `width=80`.
+    """
     sent = io.StringIO()
     with redirect_stdout(sent):
         show.table([{"name": name, "size": 1} for name in names], HEADINGS)
@@ -64,6 +78,10 @@ def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
 @settings(deadline=None)
 @given(st.lists(TEXT, max_size=3))
 def test_a_terminal_is_sent_no_control_characters(names: list[str]) -> None:
+    """A terminal gets no control characters in a table.
+
+    Break: `src/bootvol/cli/show.py`: `Text(shown(cell)) for cell` -> `Text(cell) for cell`.
+    """
     sent = Terminal()
     with redirect_stdout(sent):
         show.table([{"name": name, "size": None} for name in names], HEADINGS)

@@ -42,6 +42,11 @@ def test_what_was_written_comes_back(said: Claims) -> None:
 
 @given(claims, st.binary(min_size=32, max_size=64))
 def test_another_key_does_not_do(said: Claims, key: bytes) -> None:
+    """A token of another key is refused.
+
+    Break: `plugins/bootvol_plugins/embedded/tokens.py`: `hmac.digest(self._key, purpose` ->
+    `hmac.digest(b"", purpose`.
+    """
     assume(key != KEY)
     with pytest.raises(Unauthorized):
         Tokens(key).read(TOKENS.write(said), 0)
@@ -49,6 +54,11 @@ def test_another_key_does_not_do(said: Claims, key: bytes) -> None:
 
 @given(st.data())
 def test_no_changed_token_is_valid(data: st.DataObject) -> None:
+    """A token with any change is refused.
+
+    Break: `plugins/bootvol_plugins/embedded/tokens.py`: `if not hmac.compare_digest(signature,
+    self._signature(signed)):` -> `if not signature:`.
+    """
     token = TOKENS.write(CLAIMS)
     start = data.draw(st.integers(0, len(token)))
     end = data.draw(st.integers(start, len(token)))
