@@ -145,6 +145,11 @@ async def test_an_address_of_ipv6_that_the_operator_names(tmp_path: Path) -> Non
 async def test_a_redirect_to_a_name_that_leads_inside(
     tmp_path: Path, root: Redirecting, outside: Server, inside: Server
 ) -> None:
+    """A redirect to a name that leads inside is refused without a connection.
+
+    Break: `plugins/bootvol_plugins/http/addresses.py`: `if self._policy.allows(text, host):` -> `if
+    text:`.
+    """
     port = outside.port
     root.target = f"http://inside.test:{port}/good"
     allow = [f"http://{name}.test:{port}/" for name in ("outside", "inside")]
@@ -163,7 +168,11 @@ async def test_a_redirect_to_a_name_that_leads_inside(
 
 @ensureDeferred
 async def test_a_name_that_turns_inside(tmp_path: Path, outside: Server, inside: Server) -> None:
-    """The image was found outside; by the time of its opening the name means another host."""
+    """The image was found outside; by the time of its opening the name means another host.
+
+    Break: `plugins/bootvol_plugins/http/addresses.py`: `if self._policy.allows(text, host):` -> `if
+    text:`.
+    """
     url = f"http://turns.test:{outside.port}/"
     with known(reactor, {"turns.test": [[OUTSIDE], [INSIDE]]}):
         running = Running(tmp_path, config([url], f'networks = ["{OUTSIDE}/32"]'))

@@ -239,6 +239,11 @@ async def test_a_source_that_fails_is_left_alone_for_a_while(
 async def test_a_byte_now_and_then_is_not_enough(
     tmp_path: Path, web: BadWeb, server: Server
 ) -> None:
+    """A server that sends a byte now and then fails the import and the list.
+
+    Break: `plugins/bootvol_plugins/http/stream.py`: `if self._reactor.seconds() >= self._deadline:`
+    -> `if not self._deadline:`.
+    """
     config = CONFIG + 'checksums = "SHA256SUMS"\n'
     web.lists["SHA256SUMS"] = f"{hashlib.sha256(CONTENT).hexdigest()}  drip\n".encode()
     running = Running(tmp_path, config.format(url=server.url))

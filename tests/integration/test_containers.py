@@ -107,6 +107,12 @@ async def test_a_vhd_whose_disk_has_the_size_of_the_volume(
 @pytest.mark.parametrize("name", HOSTILE)
 @ensureDeferred
 async def test_hostile_images_are_refused(running: Running, tmp_path: Path, name: str) -> None:
+    """Each hostile image ends in its own error, and takes no space.
+
+    Break: `src/bootvol/imaging/inspect.py`: `self._inspector.safety_check()` -> `pass`.
+    Break: `src/bootvol/imaging/inspect.py`: `if len(found) + len(others) > 1:` -> `if len(found) >
+    9:`.
+    """
     hostile = HOSTILE[name]
     (running.images / name).write_bytes(hostile.make(tmp_path))
     state(running, name, hostile.stated)

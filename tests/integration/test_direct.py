@@ -205,7 +205,11 @@ async def test_a_body_comes_without_a_descriptor_of_its_own(
 @pytest.mark.parametrize("line", [b" \r\n", b"x:\n", b"\nHTTP/1.1 100 \nx:\n", b" " * 9999 + b"\n"])
 @ensureDeferred
 async def test_a_head_without_an_end(line: bytes) -> None:
-    """Neither memory nor time of the daemon is a server's to take."""
+    """Neither memory nor time of the daemon is a server's to take.
+
+    Break: `plugins/bootvol_plugins/http/direct.py`: `if self._before_body > LONGEST:` -> `if not
+    self._before_body:`.
+    """
     endless = _Endless(b"HTTP/1.1 100 Continue\r\nX: x\r\n", line)
     async with listening(endless) as port:
         with pytest.raises(SourceFailed, match="the head of its answer is too long"):

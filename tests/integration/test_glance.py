@@ -84,6 +84,15 @@ async def test_what_others_may_have(
     finds: bool,
     lists: bool,
 ) -> None:
+    """A caller finds only images that Glance shows to the caller.
+
+    Break: `plugins/bootvol_plugins/glance/source.py`: `code, answer = await
+    self._glance.get_json(token, ["images", reference])` -> `code, answer = await
+    self._with_own_token(lambda own: self._glance.get_json(own, ["images", reference]))`.
+    Break: `plugins/bootvol_plugins/glance/source.py`: `code, answer = await
+    self._glance.get_json(token, ["images"], query)` -> `code, answer = await
+    self._with_own_token(lambda own: self._glance.get_json(own, ["images"], query))`.
+    """
     owner = await blocking(cloud.token, "admin" if visibility == "public" else "ann")
     bob = await blocking(cloud.caller, "bob")
     number = await blocking(cloud.glance.image, owner, CONTENT, visibility=visibility)
@@ -100,6 +109,11 @@ async def test_what_others_may_have(
 
 @ensureDeferred
 async def test_whoever_may_only_look_may_not_have(cloud: Cloud, source: GlanceSource) -> None:
+    """A caller who may see an image in Glance, but not read its data, gets no volume.
+
+    Break: `plugins/bootvol_plugins/glance/source.py`: `elif code not in _WITHOUT:` -> `elif code
+    not in {403, *_WITHOUT}:`.
+    """
     number = await blocking(cloud.glance.image, await blocking(cloud.token, "ann"), CONTENT)
     eve = await blocking(cloud.caller, "eve")
     assert number in [each.id for each in await source.images(eve)]
@@ -351,6 +365,11 @@ async def test_whatever_answers(
 async def test_no_token_goes_where_a_redirect_leads(
     cloud: Cloud, answering: Answering, other: Server
 ) -> None:
+    """A redirect of Glance is not followed.
+
+    Break: `plugins/bootvol_plugins/http/client.py`: `allow_redirects=False` ->
+    `allow_redirects=True`.
+    """
     answering.code, answering.sent = 302, {"location": f"{other.url}elsewhere"}
     source = make("glance", cloud.options(endpoints=[other.url]), reactor)
     with pytest.raises(SourceFailed, match="answers 302"):

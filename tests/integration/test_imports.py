@@ -52,6 +52,11 @@ async def test_what_is_no_disk_is_refused(
 
 @ensureDeferred
 async def test_a_digest_that_does_not_match(running: Running) -> None:
+    """An image with another digest than the stated one ends in error, without a volume.
+
+    Break: `src/bootvol/imaging/pipeline.py`: `digest = self._digester.verify()` ->
+    `self._digester.stated = None; digest = self._digester.verify()`.
+    """
     (running.images / "disk.raw").write_bytes(CONTENT)
     for stated, expected in (
         (hashlib.sha512(CONTENT).hexdigest(), "available"),

@@ -115,6 +115,10 @@ async def test_a_wrong_token_is_asked_about_again_soon(
 async def test_a_revoked_token_ends_within_the_stated_time(
     people: People, identity: KeystoneIdentity, clock: Later
 ) -> None:
+    """Keystone is asked about a token again after a minute.
+
+    Break: `plugins/bootvol_plugins/keystone/identity.py`: `min(left, self._lifetime)` -> `left`.
+    """
     token = people.token("ann")
     await identity.authenticate(token)
     people.keystone.revoke(token)
@@ -127,6 +131,10 @@ async def test_a_revoked_token_ends_within_the_stated_time(
 async def test_who_is_disabled_goes_on_no_longer(
     keystone: Keystone, clock: Later, what: str
 ) -> None:
+    """A token of a disabled user or project ends within a minute.
+
+    Break: `plugins/bootvol_plugins/keystone/identity.py`: `min(left, self._lifetime)` -> `left`.
+    """
     people = People.of(keystone)
     identity = people.identity(clock)
     token = people.token("bob")

@@ -142,6 +142,11 @@ async def test_goes_on_where_it_broke_off(
 async def test_the_list_of_allowed_urls_holds_at_every_hop(
     tmp_path: Path, origin: Server, proxy: ForwardProxy
 ) -> None:
+    """A redirect to a URL that is not allowed is not followed.
+
+    Break: `plugins/bootvol_plugins/http/source.py`: `if not lies_under(target, self._allow):` ->
+    `if target is None:`.
+    """
     running = daemon(tmp_path, origin, proxy.url)
     try:
         code, message = await outcome(running, url(origin, "elsewhere"))

@@ -50,6 +50,11 @@ async def rates(daemon: Running) -> Any:
 @ensureDeferred
 async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -> None:
     # However it is spelt.
+    """A call beyond a limit is refused, for one tenant, with the time to wait.
+
+    Break: `src/bootvol/service/rates.py`: `if longest is not None and longest.wait:` -> `if longest
+    is None:`.
+    """
     for path in ("v1.1/{}/os%2Dvolumes.json", "v2/{}/os-volumes"):
         assert (await daemon.request("GET", f"/{path.format(TENANT)}")).status == 200
     answer = await daemon.call("GET", "os-volumes")
@@ -90,6 +95,10 @@ async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -
 )
 @ensureDeferred
 async def test_no_spelling_leads_around_a_limit(daemon: Running, path: str) -> None:
+    """No spelling of a path gets more calls than the limit.
+
+    Break: `src/bootvol/api/http.py`: `if not all(path[:-1]):` -> `if not path:`.
+    """
     statuses = [(await daemon.request("GET", path.format(TENANT))).status for _ in range(5)]
     assert 200 not in statuses[2:]
 

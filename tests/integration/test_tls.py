@@ -64,6 +64,11 @@ async def test_a_private_authority(tmp_path: Path, server: Server) -> None:
 
 @ensureDeferred
 async def test_an_authority_that_is_not_trusted(tmp_path: Path, server: Server) -> None:
+    """No image comes from a server whose authority is not trusted.
+
+    Break: `plugins/bootvol_plugins/http/client.py`: `trusted = None if authorities is None else
+    _authorities(authorities)` -> `trusted = _authorities(authorities.with_name('right.pem'))`.
+    """
     running = daemon(tmp_path, server, "wrong.pem")
     try:
         wanted = {"volume": {"size": 1, "imageRef": f"{server.url}good"}}

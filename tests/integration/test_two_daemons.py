@@ -52,6 +52,11 @@ async def test_both_show_and_do_the_same(daemons: tuple[Running, Running]) -> No
 
 @ensureDeferred
 async def test_quota_is_exact_across_daemons(daemons: tuple[Running, Running]) -> None:
+    """The quota is exact while two daemons take creates.
+
+    Break: `src/bootvol/store/volumes.py`: `if connection.dialect.name == "postgresql":` -> `if
+    connection.dialect.name == "other":`.
+    """
     wanted = {"volume": {"size": 1}}
     asked = [each.call("POST", "os-volumes", wanted) for each in daemons * 20]
     answers = await gatherResults([Deferred.fromCoroutine(each) for each in asked])

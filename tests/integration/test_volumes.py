@@ -218,6 +218,13 @@ async def test_an_image_url_may_end_in_the_id(running: Running) -> None:
 
 @ensureDeferred
 async def test_a_tenant_sees_only_its_own(running: Running) -> None:
+    """No call shows or deletes another tenant's volume.
+
+    Break: `src/bootvol/store/volumes.py`: `_shown().where(volumes.c.id == volume_id,
+    volumes.c.tenant == tenant)` -> `_shown().where(volumes.c.id == volume_id)`.
+    Break: `src/bootvol/store/volumes.py`: `_shown().where(volumes.c.tenant == tenant).order_by` ->
+    `_shown().order_by`.
+    """
     (running.images / "disk.raw").write_bytes(noise(1000))
     number = await running.create("disk.raw")
     other = f"/v1.1/{OTHER_TENANT}"
@@ -237,6 +244,11 @@ async def test_a_tenant_sees_only_its_own(running: Running) -> None:
 
 @ensureDeferred
 async def test_quota_is_exact_when_many_ask_at_once(running: Running) -> None:
+    """Of many creates at once, exactly as many succeed as the quota allows.
+
+    Break: `src/bootvol/service/quotas.py`: `too_many = 0 <= self.volumes < used.volumes + 1` ->
+    `too_many = 0 <= self.volumes < used.volumes`.
+    """
     wanted = {"volume": {"size": 1}}
     asked = [running.call("POST", "os-volumes", wanted) for _ in range(40)]
     from twisted.internet.defer import Deferred, gatherResults
@@ -284,6 +296,11 @@ async def test_images_are_listed(running: Running) -> None:
 
 @ensureDeferred
 async def test_only_admins_learn_where_a_volume_lives(running: Running) -> None:
+    """Only admins see where a volume lies.
+
+    Break: `src/bootvol/policy.py`: `connection: _Roles = Field(default=_OPERATORS)` -> `connection:
+    _Roles = Field(default=_WRITERS)`.
+    """
     number = await running.create()
     await running.until(number, "available")
     path = f"os-volumes/{number}/connection"

@@ -164,6 +164,11 @@ async def test_what_is_in_use_stays(
 
 @ensureDeferred
 async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
+    """Neither bootvol nor others read on a volume what the blocks held before.
+
+    Break: `plugins/bootvol_plugins/lvm/backend.py`: `await self._zero(volume, 0, found.size)` ->
+    `pass`.
+    """
     lvm("lvcreate", "-y", "-L", "64m", "-n", "others", "thick")
     fill("/dev/thick/others", MARK)
     lvm("lvremove", "-y", "thick/others")
@@ -182,6 +187,11 @@ async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
 
 @ensureDeferred
 async def test_a_wipe_that_was_cancelled(thick: IBlockBackend) -> None:
+    """A volume whose wipe was cut off stays until it is wiped.
+
+    Break: `plugins/bootvol_plugins/lvm/backend.py`: `await self._zero(volume, 0, found.size)` ->
+    `pass`.
+    """
     await thick.allocate(NAME, SIZE)
     fill(device("thick"), MARK)
     task = Deferred.fromCoroutine(thick.delete(NAME))
@@ -212,6 +222,11 @@ async def test_snapshots_that_others_made_stay(either: tuple[IBlockBackend, str]
 
 @ensureDeferred
 async def test_what_lies_at_the_path_is_another(either: tuple[IBlockBackend, str]) -> None:
+    """A device at a volume's path that is another volume is not opened.
+
+    Break: `plugins/bootvol_plugins/lvm/volumes.py`: `if not self._is_this(descriptor):` -> `if not
+    descriptor:`.
+    """
     backend, group = either
     for name in NAME, OTHER:
         await backend.allocate(name, SIZE)

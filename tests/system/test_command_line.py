@@ -182,7 +182,10 @@ def test_exit_codes(daemon: Process) -> None:
 
 
 def test_a_token_goes_nowhere_else(tmp_path: Path) -> None:
-    """Whoever answers in the service's place cannot send a client on with its token."""
+    """Whoever answers in the service's place cannot send a client on with its token.
+
+    Break: `src/bootvol/cli/http.py`: `def redirect_request(self` -> `def redirected_request(self`.
+    """
     asked: list[str] = []
 
     class Away(BaseHTTPRequestHandler):

@@ -60,7 +60,11 @@ def test_keystoneauth(daemon: Process) -> None:
 
 
 def test_no_secret_is_in_the_log(daemon: Process) -> None:
-    """Neither of logins that go well nor of those that fail, in whatever way."""
+    """Neither of logins that go well nor of those that fail, in whatever way.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `who=who, address=address)` ->
+    `who=given, address=address)`.
+    """
     url = f"{daemon.url}/identity/v3"
     session = Session(
         v3.Password(url, project_name="demo", username="ann", password=PASSWORD, **DEFAULT)
@@ -92,6 +96,11 @@ def test_no_secret_is_in_the_log(daemon: Process) -> None:
 
 
 def test_a_token_outlives_the_daemon_and_a_revocation_too(daemon: Process) -> None:
+    """A restart neither ends a token nor forgets a revocation.
+
+    Break: `plugins/bootvol_plugins/embedded/revoked.py`: `await self._threads.run(files.replace,
+    self._path, content)` -> `pass`.
+    """
     url = f"{daemon.url}/identity/v3"
     auth = v3.Password(url, project_name="demo", username="ann", password=PASSWORD, **DEFAULT)
     session = Session(auth)

@@ -84,6 +84,11 @@ def holding(folder: Path, secrets: set[str]) -> list[tuple[str, str]]:
 
 
 def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
+    """No answer, log or database has a secret of a conversation in it.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `who=who, address=address)` ->
+    `who=given, address=address)`.
+    """
     said = []
 
     def post(path: str, body: Any, **more: Any) -> requests.Response:
@@ -133,6 +138,12 @@ def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
 
 
 def test_nobody_else_may_read_what_the_daemon_keeps(daemon: Process) -> None:
+    """No file of the daemon can be read by the machine's other users.
+
+    Break: `src/bootvol/store/database.py`: `file.touch(mode=0o600)` -> `file.touch(mode=0o644)`.
+    Break: `plugins/bootvol_plugins/embedded/files.py`: `os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+    0o600)` -> `os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)`.
+    """
     number = daemon_volume(daemon)
     kept = [
         *daemon.folder.glob("bootvol.db*"),
@@ -158,7 +169,11 @@ def daemon_volume(daemon: Process) -> int:
 
 
 def test_the_command_line(daemon: Process) -> None:
-    """It repeats no password and no token, and takes none that others would see in a list."""
+    """It repeats no password and no token, and takes none that others would see in a list.
+
+    Break: `src/bootvol/cli/http.py`: `raise CommandFailed(_told(error), code, error.code, after)`
+    -> `raise CommandFailed(f"{_told(error)}{headers}{sent!r}", code, error.code, after)`.
+    """
     env = {"OS_AUTH_URL": f"{daemon.url}/identity", "OS_USERNAME": "ann", "OS_PROJECT_NAME": "demo"}
     for more in (
         {"OS_PASSWORD": GUESS},
@@ -184,6 +199,11 @@ def test_the_command_line(daemon: Process) -> None:
     ],
 )
 def test_what_is_said_of_a_configuration(tmp_path: Path, change: tuple[str, str]) -> None:
+    """A mistake in a secret of the configuration is told without the secret.
+
+    Break: `src/bootvol/validation.py`: `"(hidden)" if secret or tables else repr(value)` ->
+    `repr(value)`.
+    """
     begin, line = change
     (tmp_path / "images").mkdir()
     wrong = [line if each.startswith(begin) else each for each in PEOPLE.splitlines()]

@@ -122,6 +122,12 @@ def test_public(address: str) -> None:
     ],
 )
 def test_not_public(address: str) -> None:
+    """No address inside is allowed, however the address is written.
+
+    Break: `plugins/bootvol_plugins/http/addresses.py`: `if address.is_multicast or any(address in
+    each for each in _INTERNAL):` -> `if address.is_multicast:`.
+    Break: `plugins/bootvol_plugins/http/addresses.py`: `return address.is_global` -> `return True`.
+    """
     assert not policy().allows(address, "images.example")
     assert not policy(allow=["http://127.0.0.1/", "http://images.example"]).allows(
         address, "images.example"
@@ -249,7 +255,11 @@ def test_a_name_without_addresses_is_not_refused() -> None:
 
 
 def test_an_answer_that_changes() -> None:
-    """Rebinding: each connection is made to what its own question was answered, or not at all."""
+    """Rebinding: each connection is made to what its own question was answered, or not at all.
+
+    Break: `plugins/bootvol_plugins/http/addresses.py`: `if self._chooser.passes(address,
+    self._host):` -> `if address:`.
+    """
     net = Net({"turns.example": [[PUBLIC], [INSIDE], [ANOTHER]]})
     connect(net, "turns.example")
     assert net.called == [PUBLIC]

@@ -131,6 +131,11 @@ async def test_the_stated_digest_is_of_what_comes(
 async def test_a_bomb_is_unpacked_no_further_than_is_wanted(
     threads: Threads, pack: Callable[[bytes], bytes]
 ) -> None:
+    """Of a bomb no more is read and unpacked than the reader asked for.
+
+    Break: `src/bootvol/imaging/decompress.py`: `most = min(len(target) - done, _PIECE_OUT)` ->
+    `most = 1 << 30`.
+    """
     bomb = pack(bytes(256 * 1024 * 1024))
     source = Stream(bomb)
     stream, _ = await unpacked(source, None, MOST, threads)
@@ -152,7 +157,10 @@ async def test_many_small_members(threads: Threads, pack: Callable[[bytes], byte
 @packers
 @ensureDeferred
 async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
-    """They cost time, and the volume's size bounds nothing of it."""
+    """They cost time, and the volume's size bounds nothing of it.
+
+    Break: `src/bootvol/imaging/decompress.py`: `if self._credit < 0:` -> `if not kind:`.
+    """
     with pytest.raises(ImageBomb):
         await contents(Stream(pack(b"x") + pack(b"") * 1001), threads)
 
@@ -160,6 +168,11 @@ async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes
 @packers
 @ensureDeferred
 async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
+    """Padding behind an image is read no further than the volume is large.
+
+    Break: `src/bootvol/imaging/decompress.py`: `if self.taken > self._most:` -> `if not
+    self.taken:`.
+    """
     source = Stream(pack(CONTENT) + bytes(2 * MOST))
     with pytest.raises(ImageTooLarge):
         await contents(source, threads)
@@ -168,6 +181,10 @@ async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]
 
 @ensureDeferred
 async def test_memory_that_a_stream_may_not_ask_for(threads: Threads) -> None:
+    """A stream that asks for more memory than a reader may take is refused.
+
+    Break: `src/bootvol/imaging/compression.py`: `memlimit=_MEMORY)` -> `memlimit=None)`.
+    """
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 512 * 1024 * 1024}]
     packed = lzma.compress(noise(1000), filters=filters)
     with pytest.raises(ImageBomb):

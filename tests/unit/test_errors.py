@@ -59,6 +59,11 @@ def test_nova_names_faults_by_their_status(
 
 
 def test_a_reason_tells_tenants_of_known_errors_only() -> None:
+    """A defect's text is not told to tenants.
+
+    Break: `src/bootvol/errors/work.py`: `else UnexpectedFailure()` -> `else
+    UnexpectedFailure(str(error))`.
+    """
     assert reason(NoSpace("full")).message == "full"
     assert reason(VolumeNotFound(3)).code == "volume-not-found"
     assert reason(RuntimeError("secret")) == UnexpectedFailure().report()

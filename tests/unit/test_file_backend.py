@@ -55,6 +55,12 @@ async def _refused(backend: FileBackend, reason: str) -> None:
 async def test_a_directory_that_has_gone_is_not_made_again(
     tmp_path: Path, threads: Threads
 ) -> None:
+    """A volumes directory that has gone is not made again.
+
+    Break: `plugins/bootvol_plugins/file.py`: `os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY
+    | os.O_CLOEXEC)` -> `os.open(self._directory.mkdir(exist_ok=True) or self._directory,
+    os.O_RDONLY)`.
+    """
     directory = tmp_path / "volumes"
     backend = make(directory, threads)
     await backend.allocate(NAME, 4096)
@@ -87,6 +93,11 @@ async def test_what_was_allocated_needs_no_space_again(
 
 @ensureDeferred
 async def test_a_link_in_its_place_leads_nowhere(tmp_path: Path, threads: Threads) -> None:
+    """A link in a volume's place is neither read nor written through.
+
+    Break: `plugins/bootvol_plugins/file.py`: `_OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC` ->
+    `_OURS: Final = os.O_CLOEXEC`.
+    """
     backend = make(tmp_path / "volumes", threads)
     (tmp_path / "secret").write_bytes(bytes(4096))
     link = tmp_path / "volumes" / f"{NAME}.raw"

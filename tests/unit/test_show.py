@@ -48,8 +48,7 @@ def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
 def test_json_says_the_same(value: dict[str, str]) -> None:
     """JSON is shown without control characters, and means the same.
 
-    Break: `src/bootvol/cli/text.py`: `"\\u007f" if character == "\x7f" else
-    json.dumps(character)[1:-1]` -> `json.dumps(character)[1:-1]`.
+    Break: `src/bootvol/cli/text.py`: `"".join(map(_in_json, line))` -> `line`.
     """
     text = show.as_json(value)
     assert all(line.isprintable() for line in text.split("\n"))

@@ -44,6 +44,13 @@ def test_allowed(url: str) -> None:
     ],
 )
 def test_elsewhere(url: str) -> None:
+    """No URL outside the allowed ones counts as below them.
+
+    Break: `plugins/bootvol_plugins/http/urls.py`: `_origin(url) == _origin(each) and _below(url,
+    each)` -> `_below(url, each)`.
+    Break: `plugins/bootvol_plugins/http/urls.py`: `_origin(url) == _origin(each) and _below(url,
+    each)` -> `_origin(url) == _origin(each)`.
+    """
     assert not lies_under(parse(url), ALLOWED)
 
 
@@ -69,6 +76,11 @@ def test_elsewhere(url: str) -> None:
     ],
 )
 def test_refused(url: str) -> None:
+    """A URL with credentials, or in a form that deceives, is refused.
+
+    Break: `plugins/bootvol_plugins/http/urls.py`: `host = _HOST.fullmatch(authority)` -> `host =
+    _HOST.fullmatch(authority.rpartition("@")[2])`.
+    """
     with pytest.raises(Refused):
         parse(url)
 

@@ -52,6 +52,11 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 @ensureDeferred
 async def test_a_blank_volume_is_blank(bench: Bench) -> None:
+    """A blank volume reads as zeros on a backend that keeps old bytes.
+
+    Break: `src/bootvol/service/making.py`: `await writer.zero(0, self._size)` -> `await
+    writer.zero(0, 4096)`.
+    """
     number = await bench.add(image=None)
     bench.worker.wake()
     await bench.status(number, Status.AVAILABLE)

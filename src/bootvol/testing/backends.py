@@ -115,6 +115,11 @@ class BlockBackendContract(LostClaims, VolumesInUse, Contract):
 
     @ensureDeferred
     async def test_new_volume_reads_zero_if_declared(self, backend: IBlockBackend) -> None:
+        """A new volume reads as zeros, where the backend declares so.
+
+        Break: `plugins/bootvol_plugins/file.py`:
+        `# Only a file can be open as a volume; anything else goes by its name alone.` -> `return`.
+        """
         if not backend.capabilities.reads_zero_when_new:
             return  # nothing is promised: the core zeroes
         # Through the same space twice: what a deleted volume held must not be seen again.

@@ -107,6 +107,11 @@ class LoginContract(Contract):
 
     @ensureDeferred
     async def test_logs_in_to_each_project(self, subject: LoginSubject) -> None:
+        """A log-in gives a token of one project, with the roles in that project.
+
+        Break: `plugins/bootvol_plugins/embedded/identity.py`: `user.roles.get(claims.project or "",
+        frozenset())` -> `frozenset().union(*user.roles.values())`.
+        """
         service = subject.make()
         for project, roles in subject.projects.items():
             for credentials in subject.credentials:
