@@ -240,7 +240,6 @@ def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -
 
     Break: `src/bootvol/api/channels.py`: `self._waiting.popitem(last=False)` ->
     `self._waiting.popitem(last=True)`.
-    Break: `src/bootvol/api/channels.py`: `self._waiting.move_to_end(channel)` -> `pass`.
     """
     first, second, third = served.connect(), served.connect(), served.connect()
     first.send(body(1))
@@ -294,7 +293,9 @@ def lines(served: Served, requests: Iterable[bytes]) -> list[str]:
 @pytest.mark.parametrize(
     "request_",
     [
+        b"GET /" + b"x" * 10000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET /?" + b"x" * 10000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /\x9b2J HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET /" + b"\x1b[2J" * 2000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
         b"\x1b" * 9000 + b" / HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: " + b"\1" * 9000 + b"\r\n\r\n",
@@ -387,8 +388,6 @@ def test_nothing_is_answered_to_a_client_that_does_not_read(served: Served) -> N
     """A client that does not read gets one answer, and no further request is parsed.
 
     Break: `src/bootvol/api/channels.py`: `(ahead or self._waitingForTransport)` -> `ahead`.
-    Break: `src/bootvol/api/channels.py`: `if self._next is None and not self._waitingForTransport:`
-    -> `if self._next is None:`.
     """
     connection = served.connect()
     connection.channel.pauseProducing()
