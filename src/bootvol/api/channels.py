@@ -277,7 +277,6 @@ class ApiSite(Site):
         """A connection waits for a request."""
         self._working.discard(channel)
         self._waiting[channel] = None
-        self._waiting.move_to_end(channel)
 
     def working(self, channel: ApiChannel) -> None:
         """A connection's request is being answered."""
