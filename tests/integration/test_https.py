@@ -125,8 +125,9 @@ async def test_old_tls_is_refused(https: Https, version: ssl.TLSVersion) -> None
     Twisted and OpenSSL refuse old versions, too; so the break takes that away.
 
     Break: `src/bootvol/api/tls.py`: `context.set_min_proto_version(SSL.TLS1_2_VERSION)` ->
-    `context.set_cipher_list(b"ALL:@SECLEVEL=0"); context.set_min_proto_version(SSL.TLS1_VERSION);
-    SSL._lib.SSL_CTX_clear_options(context._context, SSL.OP_NO_TLSv1 | SSL.OP_NO_TLSv1_1)`.
+    `context = SSL.Context(SSL.TLS_METHOD); context.use_privatekey(factory.privateKey);
+    context.use_certificate(factory.certificate); context.set_cipher_list(b"ALL:@SECLEVEL=0");
+    context.set_min_proto_version(SSL.TLS1_VERSION)`.
     """
     context = https.context()
     context.minimum_version = context.maximum_version = version
