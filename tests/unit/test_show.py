@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bootvol.cli import show, waiting
@@ -58,6 +58,7 @@ def test_json_says_the_same(value: dict[str, str]) -> None:
 # No time limit: the first table imports rich.
 @settings(deadline=None)
 @given(st.lists(TEXT, max_size=5))
+@example(["x" * 200])
 def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
     """A row of a table makes one line where the output is piped.
 
