@@ -265,7 +265,7 @@ async def test_every_route_has_a_row(daemon: Running) -> None:
 async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
     """Each caller gets the status that the table tells, on each route.
 
-    Break: `src/bootvol/api/nova/app.py`: `if found.tenant != tenant:` -> `if not tenant:`.
+    Break: `src/bootvol/api/nova/app.py`: `if caller.tenant != tenant:` -> `if not tenant:`.
     Break: `src/bootvol/api/nova/app.py`: `self._policy.check(caller.roles, call.right)` -> `_ =
     call.right`.
     """

@@ -457,8 +457,8 @@ async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) ->
 
     Break: `plugins/bootvol_plugins/embedded/turns.py`: `if each.user not in self._running` -> `if
     each.user`.
-    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if networks.count(network) + 1 >=
-    networks.count(greediest):` -> `if greediest:`.
+    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if len(self._waiting) < self._most:` ->
+    `if self._most:`.
     """
     held = Held()
     service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
