@@ -583,8 +583,8 @@ async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> 
 async def test_the_decoys_password_opens_nothing(make: Make) -> None:
     """What is verified for somebody unknown is somebody's hash: it must not let in.
 
-    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._passwords.get(user.id) if user else
-    None` -> `self._passwords.get(user.id) if user else next(iter(self._passwords.values()))`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._passwords.get(user.id) if user
+    else None` -> `self._passwords.get(user.id) if user else next(iter(self._passwords.values()))`.
     """
     with pytest.raises(LoginFailed):
         await make().login(Password(Which(name="nobody"), PASSWORD), None, "192.0.2.1")
