@@ -21,6 +21,8 @@ import attrs
 
 ROOT = Path(__file__).parents[1]
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+#: Seconds that a test may take; a test that hangs does not tell what is wrong.
+PATIENCE = 900
 BREAK = re.compile(r"Break: `([^`]+)`: `([^`]+)` -> `([^`]+)`")
 
 
@@ -88,7 +90,9 @@ def is_noticed(test: Test, change: Break) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", *test.arguments()]
     change.path.write_text(broken)
     try:
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return False
     finally:
         change.path.write_text(whole)
     return re.search(rf"^FAILED .*{test.name}\b", ended.stdout, re.MULTILINE) is not None

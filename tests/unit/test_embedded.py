@@ -431,8 +431,8 @@ class Held:
 async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> None:
     """Two log-ins are verified at once, 32 more wait, and others are refused.
 
-    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if len(self._waiting) < self._most:` -> `if
-    self._most:`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `_AT_ONCE: Final = 2` ->
+    `_AT_ONCE: Final = 3`.
     """
     held = Held()
     service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
@@ -457,8 +457,6 @@ async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) ->
 
     Break: `plugins/bootvol_plugins/embedded/turns.py`: `if each.user not in self._running` -> `if
     each.user`.
-    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if len(self._waiting) < self._most:` ->
-    `if self._most:`.
     """
     held = Held()
     service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
