@@ -60,6 +60,7 @@ class Process:
         self.url = f"http://127.0.0.1:{self.port}"
         self.base = f"{self.url}/v1.1/{TENANT}"
         self.config = folder / f"twistd{name}.conf"
+        self.config.touch(mode=0o600)
         self.config.write_text(configuration(self.port, more, state, backend, first, identity, top))
         self.log = folder / f"log{name}"
         self.start()

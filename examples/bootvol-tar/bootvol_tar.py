@@ -12,14 +12,14 @@ from zope.interface import implementer
 from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import IImageSource, IImageStream, PluginContext, SourcePlugin
 from bootvol.model import Caller, Image
-from bootvol.options import ConfigPath, Options
+from bootvol.options import Options, TrustedFile
 from bootvol.threads import Threads
 
 
 class TarOptions(Options):
     """What the operator writes in the plugin's ``[[sources]]``."""
 
-    archive: ConfigPath
+    archive: TrustedFile
 
 
 @implementer(IImageSource)

@@ -44,7 +44,7 @@ from bootvol.interfaces import (
     SourcePlugin,
 )
 from bootvol.model import Caller, Digest, Extent, Image
-from bootvol.options import ConfigPath, Options, Text
+from bootvol.options import Options, SharedFolder, Text
 from bootvol.threads import Threads
 
 INDEX: Final = "index.toml"
@@ -57,7 +57,7 @@ _STALE: Final = 3600.0
 class DirectoryOptions(Options):
     """``[[sources]]`` of this plugin."""
 
-    directory: ConfigPath
+    directory: SharedFolder
     """Where the images lie, and what its index.toml says of them."""
 
 

@@ -25,7 +25,7 @@ from typing import Final
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from bootvol import checks
+from bootvol import checks, private
 from bootvol.checks import Mistake
 from bootvol.devices import OpenDevice, check_unused, failures
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, WrongStore
@@ -42,7 +42,7 @@ from bootvol.interfaces import (
     PluginContext,
 )
 from bootvol.model import Connection
-from bootvol.options import ConfigPath, Options
+from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
 from bootvol_plugins.file_store import identify, identity_of
 
@@ -63,7 +63,7 @@ _LIBC: Final = ctypes.CDLL(None)
 class FileOptions(Options):
     """``[[backends]]`` of this plugin."""
 
-    directory: ConfigPath
+    directory: OwnFolder
     """Where the volumes lie, sparse files; is made when the daemon starts."""
     mounted: bool = False
     """The directory is nothing but the place where a disk is to be mounted."""
@@ -368,11 +368,12 @@ def can_clone(directory: Path) -> bool:
 def _make(options: FileOptions, context: PluginContext) -> FileBackend:
     """Blocks on the disk: the reactor does not run yet.
 
-    :raises ConfigurationError: there is no such directory, and it cannot be made.
+    :raises ConfigurationError: there is no such directory, and it cannot be made, or others may
+        write to it.
     """
     directory = options.directory
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make(f"backend {context.name!r}: directory", directory)
         # What is a mount point now is one for good.
         mounted = options.mounted or directory.is_mount()
         clones = can_clone(directory)

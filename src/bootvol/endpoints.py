@@ -23,7 +23,7 @@ def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
 
     :raises ValueError: if the description is wrong, or a file that it names; the text says why.
     """
-    for file in _files(description):
+    for file in files(description):
         if any(sign in file.read_bytes() for sign in _ENCRYPTED):
             raise ValueError(
                 f"the key in {file} is encrypted, and nobody could give the daemon its passphrase;"
@@ -40,13 +40,15 @@ def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
     return endpoint
 
 
-def _files(description: str) -> list[Path]:
-    """Return the files that a description names and that are there."""
+def files(description: str) -> list[Path]:
+    """Return the files of a TLS endpoint's key and certificates that are there.  Blocks."""
     if not description.startswith("ssl:"):
         return []
     parts = [each.replace("\\", "") for each in _SEPARATOR.split(description)]
     paths = [Path(each.partition("=")[2] or each) for each in parts]
-    return [each for each in paths if each.is_file()]
+    # Without a file's name Twisted takes this one.
+    named = [each for each in paths if each.is_file()] or [Path("server.pem")]
+    return [each for each in named if each.is_file()]
 
 
 def _reasons(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from bootvol import private
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 
@@ -157,7 +158,7 @@ def _lock(key: str, path: Path, taken: str) -> int:
     :raises ConfigurationError: another process has it, or it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private.make(key, path.parent)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigurationError(f"{key}: {path}: {error.strerror}") from error

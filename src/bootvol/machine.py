@@ -20,7 +20,7 @@ from typing import Any, Final
 import attrs
 from sqlalchemy import URL
 
-from bootvol import checks, descriptors, locks
+from bootvol import checks, descriptors, locks, private, secrecy
 from bootvol.api import tls
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
@@ -90,6 +90,8 @@ def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
         yield from _endpoints(config.api.listen)
         yield from locks.check_directory(config.state.directory)
     yield from checks.folder("state.directory", config.state.directory)
+    yield from secrecy.of_files(config)
+    yield from secrecy.of_folders(config)
     yield from _descriptors(config)
     yield from _database(config.database, reactor)
     yield from _imports(config)
@@ -101,11 +103,10 @@ def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
 
 
 def _of_plugin(configured: PluginSettings) -> list[Mistake]:
-    check = configured.descriptor.check
-    if check is None:
-        return []
+    check = configured.descriptor.check or (lambda _options: ())
+    options = configured.options
     try:
-        return within(PATIENCE, lambda: list(check(configured.options)))
+        return within(PATIENCE, lambda: [*private.check_options(options), *check(options)])
     except StillRunning:
         # The daemon does without a backend or a source until that answers.
         spared = isinstance(configured.descriptor, (BackendPlugin, SourcePlugin))

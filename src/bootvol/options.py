@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Annotated, Final
 
+import attrs
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,8 +19,24 @@ from pydantic import (
     ValidationInfo,
 )
 
+from bootvol.private import Kept
+
 #: The key of the validation context under which the configuration file's folder is found.
 BASE: Final = "base"
+#: The same for where its secrets come from, a :class:`Secrets`.
+SECRETS: Final = "secrets"
+
+
+@attrs.define
+class Secrets:
+    """Where the secrets of a configuration come from.
+
+    :ivar files: what was read.
+    :ivar written: whether any is written in the configuration file itself.
+    """
+
+    files: set[Path] = attrs.field(factory=set)
+    written: bool = False
 
 
 class Options(BaseModel):
@@ -57,6 +74,21 @@ Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_witho
 #: A path; a relative one is meant from the configuration file's folder.
 ConfigPath = Annotated[Path, BeforeValidator(_absolute)]
 
+# The same, kept from other users: the daemon refuses to start where they may do more. See
+# :class:`bootvol.private.Kept`.
+#: A file that holds a secret.
+SecretFile = Annotated[ConfigPath, Kept.SECRET]
+#: A file that the daemon relies on.
+TrustedFile = Annotated[ConfigPath, Kept.TRUSTED]
+#: A folder that the daemon writes to.
+OwnFolder = Annotated[ConfigPath, Kept.FOLDER]
+#: A folder that others may not even enter.
+ClosedFolder = Annotated[ConfigPath, Kept.CLOSED]
+#: A folder of certificates and their keys, in PEM.
+CredentialsFolder = Annotated[ConfigPath, Kept.CREDENTIALS]
+#: A folder that the operator may let others write to.
+SharedFolder = Annotated[ConfigPath, Kept.SHARED]
+
 
 def indirect(value: object, info: ValidationInfo) -> object:
     """Return a text that is given as itself, as ``file:PATH`` or as ``env:NAME``.
@@ -65,18 +97,22 @@ def indirect(value: object, info: ValidationInfo) -> object:
     """
     if not isinstance(value, str):
         return value
+    secrets: Secrets = (info.context or {}).get(SECRETS) or Secrets()
     kind, _, rest = value.partition(":")
     if kind == "file":
         path = TypeAdapter(ConfigPath).validate_python(rest, context=info.context)
         try:
-            return path.read_text().strip()
+            text = path.read_text().strip()
         except (OSError, UnicodeDecodeError):
             raise ValueError(f"the file {rest} cannot be read") from None
+        secrets.files.add(path)
+        return text
     if kind == "env":
         found = os.environ.get(rest, "").strip()
         if not found:
             raise ValueError(f"the environment has no {rest}")
         return found
+    secrets.written = True
     return value
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from bootvol import settings
-from bootvol.errors import BootvolError
+from bootvol import private, secrecy, settings
+from bootvol.errors import BootvolError, ConfigurationError
 from bootvol.interfaces import IReloadable
 from bootvol.settings import PluginSettings, Settings
 from bootvol.threads import Threads
 
 #: Tables of plugins: compared one by one, and not as a whole.
-_PLUGINS: Final = frozenset({"file", "identity", "hypervisor", "backends", "sources"})
+_PLUGINS: Final = frozenset({"identity", "hypervisor", "backends", "sources"})
+#: What is about the file, and no table in it.
+_OF_THE_FILE: Final = frozenset({"file", "secret_files", "holds_secrets"})
 
 
 class Reloader:
@@ -66,7 +69,7 @@ class Reloader:
                     error=error,
                 )
         try:
-            config = await self._threads.run(settings.load, self._config.file)
+            config = await self._threads.run(_load, self._config.file)
         except BootvolError as error:
             self._log.error("the settings stay as they were: {error}", error=error)
         else:
@@ -98,9 +101,22 @@ class Reloader:
         return applied
 
 
+def _load(file: Path) -> Settings:
+    """Read the configuration file again.  Blocks.
+
+    :raises ConfigurationError: if the file has a mistake, or others may read a secret.
+    """
+    config = settings.load(file)
+    found = [*secrecy.of_files(config), *private.check_options(config.identity.options)]
+    if fatal := [f"{file}: {each}" for each in found if each.fatal]:
+        raise ConfigurationError("\n".join(fatal))
+    return config
+
+
 def _differing(before: Settings, after: Settings) -> list[str]:
     """Return the names of the tables, but the plugins' own, that differ."""
-    names = [each.name for each in attrs.fields(Settings) if each.name not in _PLUGINS]
+    left_out = _PLUGINS | _OF_THE_FILE
+    names = [each.name for each in attrs.fields(Settings) if each.name not in left_out]
     return [name for name in names if getattr(before, name) != getattr(after, name)]
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import attrs
 from pydantic import BaseModel, Field, field_validator
@@ -17,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from bootvol import contradictions, plugins
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, HypervisorPlugin, IdentityPlugin, SourcePlugin
-from bootvol.options import Options, Text
+from bootvol.options import Options, Secrets, Text
 from bootvol.policy import Policy
 from bootvol.tables import (
     FLAVORS,
@@ -33,7 +34,7 @@ from bootvol.tables import (
     State,
     TlsExports,
 )
-from bootvol.validation import validate
+from bootvol.validation import Model, validate
 
 
 @attrs.frozen
@@ -124,6 +125,8 @@ class Settings:
     :ivar file: the configuration file.
     :ivar hypervisor: what runs servers; None where nothing does.
     :ivar exports: None where hypervisors open volumes where they lie.
+    :ivar secret_files: what ``file:`` settings name, each by its place in the file.
+    :ivar holds_secrets: whether secrets are written in the file itself.
     """
 
     file: Path
@@ -142,6 +145,8 @@ class Settings:
     backends: tuple[PluginSettings, ...]
     sources: tuple[PluginSettings, ...]
     database: URL
+    secret_files: tuple[tuple[str, Path], ...]
+    holds_secrets: bool
 
     def plugins(self) -> Iterator[tuple[str, PluginSettings]]:
         """Yield each configured plugin, and the place of its table in the file."""
@@ -172,8 +177,11 @@ def load(path: Path) -> Settings:
 
 def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
     base = path.absolute().parent
+    secrets = Secrets()
+    read = partial(validate, path, base=base, secrets=secrets)
     # An absent table is an empty one: its default paths still have to be made absolute.
-    root = validate(path, "", _Root, {"state": {}, "imports": {}, **tables}, base)
+    root = read("", _Root, {"state": {}, "imports": {}, **tables})
+    database = _database(root.state.url, base)
     identity = {"name": "identity", "plugin": "static", **root.identity}
     found = Settings(
         file=path,
@@ -183,21 +191,26 @@ def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
         state=root.state,
         quota=root.quota,
         imports=root.imports,
-        identity=_plugin(path, "identity", IdentityPlugin, identity, base),
-        policy=validate(path, "policy", Policy, root.policy, base),
-        hypervisor=_hypervisor(path, root.hypervisor, base),
-        exports=_exports(path, root.exports, base),
+        identity=_plugin(path, "identity", IdentityPlugin, identity, read),
+        policy=read("policy", Policy, root.policy),
+        hypervisor=_hypervisor(path, root.hypervisor, read),
+        exports=_exports(root.exports, read),
         rate_limits=tuple(root.rate_limits),
         flavors=tuple(root.flavors),
         backends=tuple(
-            _plugin(path, f"backends[{n}]", BackendPlugin, table, base)
+            _plugin(path, f"backends[{n}]", BackendPlugin, table, read)
             for n, table in enumerate(root.backends)
         ),
         sources=tuple(
-            _plugin(path, f"sources[{n}]", SourcePlugin, table, base)
+            _plugin(path, f"sources[{n}]", SourcePlugin, table, read)
             for n, table in enumerate(root.sources)
         ),
-        database=_database(root.state.url, base),
+        database=database,
+        # Filled by now: arguments are evaluated in turn.
+        secret_files=tuple(
+            (key, base / file) for key, file in _files("", tables) if base / file in secrets.files
+        ),
+        holds_secrets=secrets.written or database.password is not None,
     )
     if mistakes := list(_contradictions(found)):
         raise ConfigurationError("\n".join(f"{path}: {each}" for each in mistakes))
@@ -229,6 +242,18 @@ def _contradictions(found: Settings) -> Iterator[str]:
     yield from contradictions.of_endpoints(found.api.listen)
 
 
+def _files(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the place and the file of each value of the form ``file:FILE``."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _files(f"{place}.{key}".lstrip("."), each)
+    elif isinstance(value, list):
+        for n, each in enumerate(value):
+            yield from _files(f"{place}[{n}]", each)
+    elif isinstance(value, str) and value.startswith("file:"):
+        yield place, value.removeprefix("file:")
+
+
 def _database(url: str, base: Path) -> URL:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -236,29 +261,34 @@ def _database(url: str, base: Path) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _hypervisor(path: Path, table: Mapping[str, Any] | None, base: Path) -> PluginSettings | None:
-    if table is None:
-        return None
-    return _plugin(path, "hypervisor", HypervisorPlugin, {"name": "hypervisor", **table}, base)
+class _Read(Protocol):
+    """:func:`bootvol.validation.validate` for one configuration file."""
+
+    def __call__(self, place: str, model: type[Model], table: Mapping[str, Any]) -> Model: ...
 
 
-def _exports(path: Path, table: Mapping[str, Any] | None, base: Path) -> Exports | None:
+def _hypervisor(path: Path, table: Mapping[str, Any] | None, read: _Read) -> PluginSettings | None:
     if table is None:
         return None
-    model = TlsExports if table.get("by") == "tls" else Exports
-    return validate(path, "exports", model, table, base)
+    return _plugin(path, "hypervisor", HypervisorPlugin, {"name": "hypervisor", **table}, read)
+
+
+def _exports(table: Mapping[str, Any] | None, read: _Read) -> Exports | None:
+    if table is None:
+        return None
+    return read("exports", TlsExports if table.get("by") == "tls" else Exports, table)
 
 
 def _plugin(
-    path: Path, place: str, kind: type[plugins.Descriptor], table: Mapping[str, Any], base: Path
+    path: Path, place: str, kind: type[plugins.Descriptor], table: Mapping[str, Any], read: _Read
 ) -> PluginSettings:
-    head = validate(path, place, _TABLES[kind], table, base)
+    head = read(place, _TABLES[kind], table)
     try:
         descriptor = plugins.load(kind, head.plugin)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {place}.plugin: {head.plugin!r}: {error}") from error
     core = head.model_dump()
     own = {key: value for key, value in table.items() if key not in core}
-    options = validate(path, place, descriptor.settings, own, base)
+    options = read(place, descriptor.settings, own)
     del core["plugin"]
     return PluginSettings(descriptor=descriptor, options=options, **core)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from bootvol.options import ConfigPath, Options, Text
+from bootvol.options import ClosedFolder, CredentialsFolder, Options, OwnFolder, Text
 
 #: A name or address, a port, and a path: no user, no query, no fragment.
 _PUBLIC_URL: Final = re.compile(r"https?://[^/?#@]+(?:/[^?#]*[^/?#])?")
@@ -75,7 +75,7 @@ class State(Options):
     """``[state]``: the database, and the folder for what else the daemon must remember."""
 
     url: str = "sqlite:///var/bootvol.db"
-    directory: ConfigPath = Field(default=Path("var"), validate_default=True)
+    directory: OwnFolder = Field(default=Path("var"), validate_default=True)
 
     @field_validator("url")
     @classmethod
@@ -154,7 +154,7 @@ class Imports(Options):
     retries: int = Field(default=8, ge=0, le=1000)
     strict_images: bool = False
     verify: Literal["stream", "read-back"] = "stream"
-    spool: ConfigPath = Field(default=Path("var/spool"), validate_default=True)
+    spool: OwnFolder = Field(default=Path("var/spool"), validate_default=True)
     spool_gib: Annotated[float, Field(gt=0, le=2**20, strict=True)] | None = None
     converter_mib: int = Field(default=1024, ge=256, le=65536)
 
@@ -167,7 +167,7 @@ class Exports(Options):
     """
 
     by: Literal["unix", "tls"]
-    directory: ConfigPath = Field(default=Path("var/exports"), validate_default=True)
+    directory: ClosedFolder = Field(default=Path("var/exports"), validate_default=True)
 
 
 class TlsExports(Exports):
@@ -179,7 +179,7 @@ class TlsExports(Exports):
 
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
     ports: list[Port] = Field(default=[10809, 11808], min_length=2, max_length=2)
-    credentials: ConfigPath
+    credentials: CredentialsFolder
 
     @field_validator("host")
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bootvol.errors import ConfigurationError
-from bootvol.options import BASE
+from bootvol.options import BASE, SECRETS, Secrets
 
 Model = TypeVar("Model", bound=BaseModel)
 #: Keys whose values are secrets: a mistake in one is told without its value.
@@ -22,17 +22,23 @@ _SECRET: Final = frozenset(
 
 
 def validate(
-    path: Path, place: str, model: type[Model], table: Mapping[str, Any], base: Path
+    path: Path,
+    place: str,
+    model: type[Model],
+    table: Mapping[str, Any],
+    base: Path,
+    secrets: Secrets | None = None,
 ) -> Model:
     """Read a table of the configuration as a model.
 
     :param path: the configuration file, for messages.
     :param place: the table, for messages; empty for the file's root.
     :param base: the folder that relative paths start from.
+    :param secrets: is told where the table's secrets come from.
     :raises ConfigurationError: if the table has mistakes; each mistake is a line.
     """
     try:
-        return model.model_validate(table, context={BASE: base})
+        return model.model_validate(table, context={BASE: base, SECRETS: secrets})
     except ValidationError as error:
         lines = (_mistake(path, place, detail, model) for detail in error.errors())
         raise ConfigurationError("\n".join(lines)) from error

@@ -739,7 +739,7 @@ async def test_the_longest_path(folder: Path, threads: Threads, volume: Connecti
 
 def test_a_folder_that_is_open_to_others(folder: Path, make: Make) -> None:
     (folder / "e").mkdir(mode=0o750)
-    with pytest.raises(ConfigurationError, match=r"is open to other users\. .*chmod 700"):
+    with pytest.raises(ConfigurationError, match=r"is open to other users\. Run: chmod 700"):
         make(unix(folder))
 
 

@@ -159,6 +159,9 @@ async def test_a_key_from_a_file(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"mine: No such file"):
         make(text)
     (tmp_path / "mine").write_bytes(b"short")
+    with pytest.raises(ConfigurationError, match=r"identity\.key_file: .*chmod 600"):
+        make(text)
+    (tmp_path / "mine").chmod(0o600)
     with pytest.raises(ConfigurationError, match=r"mine: a key has at least 32 bytes"):
         make(text)
     (tmp_path / "mine").write_bytes(os.urandom(32))

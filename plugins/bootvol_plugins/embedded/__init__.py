@@ -5,12 +5,12 @@ People and programs log in through bootvol's own identity API; what they get is 
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 
-from bootvol import checks
+from bootvol import checks, private
 from bootvol.checks import Mistake
 from bootvol.interfaces import IdentityPlugin, IIdentity, PluginContext
+from bootvol.private import Kept
 from bootvol_plugins.embedded.options import EmbeddedOptions
 
 
@@ -45,9 +45,8 @@ def _key(options: EmbeddedOptions) -> Iterator[Mistake]:
         fault = f"the key has {status.st_size} bytes; at least {KEY_BYTES} are needed"
         remedy = f"Make one: head -c {KEY_BYTES} /dev/urandom, with an umask of 077."
         yield Mistake(key, path, fault, remedy)
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        fault = "other users may read the key, and make tokens of anybody by it"
-        yield Mistake(key, path, fault, "Take that right away (chmod 600).", fatal=False)
+    if options.key_file is None:
+        yield from private.check(key, path, Kept.SECRET)
 
 
 PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check)

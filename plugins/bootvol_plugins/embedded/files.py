@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from bootvol import private
 from bootvol.errors import ConfigurationError
+from bootvol.private import Kept
 
 #: Bytes of a key.
 KEY_BYTES: Final = 32
@@ -34,15 +36,18 @@ def signing_key(directory: Path, file: Path | None) -> bytes:
     :param directory: is made when there is none; the key lies in it and is made, too, if ``file``
         is None.
     :param file: where another one lies.
-    :raises ConfigurationError: it cannot be read or made, or is too short.
+    :raises ConfigurationError: it cannot be read or made, or is too short, or others may read it.
     """
     path = key_path(directory, file)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make("identity.directory", directory)
         if file is None and not path.exists():
             # Another daemon may make one at the same time: the first is everybody's.
             with suppress(FileExistsError):
                 _write(path, secrets.token_bytes(KEY_BYTES), os.link)
+        named = "identity.directory" if file is None else "identity.key_file"
+        for mistake in private.check(named, path, Kept.SECRET):
+            raise ConfigurationError(str(mistake))
         key = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"identity: {path}: {error.strerror}") from error

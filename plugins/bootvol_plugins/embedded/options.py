@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from bootvol import passwords
-from bootvol.options import ConfigPath, Options, Text, indirect
+from bootvol.options import Options, OwnFolder, SecretFile, Text, indirect
 
 
 def _read(value: object, info: ValidationInfo) -> object:
@@ -66,9 +66,9 @@ class UserTable(Options):
 class EmbeddedOptions(Options):
     """``[identity]`` of this plugin."""
 
-    directory: ConfigPath = Field(default=Path("var/identity"), validate_default=True)
+    directory: OwnFolder = Field(default=Path("var/identity"), validate_default=True)
     """Where the key that tokens are signed with is made, once, and what was revoked is kept."""
-    key_file: ConfigPath | None = None
+    key_file: SecretFile | None = None
     """A file of at least 32 random bytes that is the key instead."""
     address_failures: Annotated[int, Field(ge=0)] = 50
     """How many logins from one address may fail before the next ones are delayed; 0: any number."""

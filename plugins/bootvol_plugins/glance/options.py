@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from bootvol.options import ConfigPath, Options
+from bootvol.options import Options, TrustedFile
 from bootvol_plugins.http.urls import Refused, parse
 from bootvol_plugins.keystone.options import Access
 
@@ -16,7 +16,7 @@ class GlanceOptions(Options):
     """URLs of Glance's API, with or without ``/v2``; the next is asked when one fails."""
     keystone: Access
     """Where bootvol's own user logs in, who may read every image."""
-    ca: ConfigPath | None = None
+    ca: TrustedFile | None = None
     """A PEM file of the authorities that Glance is trusted by; without one, the system's."""
     timeout: float = Field(default=10.0, gt=0, le=600)
     """Seconds that Glance may take to begin its answer."""

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bootvol.options import ConfigPath, Options
+from bootvol.options import Options, TrustedFile
 from bootvol_plugins.http.lists import AUTO, NONE
 from bootvol_plugins.http.urls import Refused, parse, parse_proxy
 
@@ -31,7 +31,7 @@ class HttpOptions(Options):
     """Seconds that it may then send nothing, while something is wanted; it may take ten times as
     long for each few MiB.
     """
-    ca: ConfigPath | None = None
+    ca: TrustedFile | None = None
     """A PEM file of the authorities that https servers are trusted by; without one, the
     system's.
     """
@@ -39,7 +39,7 @@ class HttpOptions(Options):
     """The list beside each image that states its digest, which has to be there; ``{image}`` in the
     name stands for the image's.  ``auto`` looks for the usual names, ``none`` for none.
     """
-    keyring: ConfigPath | None = None
+    keyring: TrustedFile | None = None
     """A file of OpenPGP keys, one of which must have signed the list of digests: an image without a
     list that is signed so is refused.
     """

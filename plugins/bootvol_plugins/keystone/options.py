@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from bootvol.options import ConfigPath, Options, Secret
+from bootvol.options import Options, Secret, TrustedFile
 from bootvol_plugins.http.urls import Refused, parse
 
 _VERSION: Final = "v3"
@@ -33,7 +33,7 @@ class Access(Options):
     """A credential of that user, in place of name, password and project."""
     application_credential_secret: Secret | None = None
     """The secret of that credential."""
-    ca: ConfigPath | None = None
+    ca: TrustedFile | None = None
     """A PEM file of the authorities that Keystone is trusted by; without one, the system's."""
     timeout: float = Field(default=10.0, gt=0, le=600)
     """Seconds that Keystone may take for an answer."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from bootvol import checks
+from bootvol import checks, private
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import HypervisorPlugin, IHypervisor, PluginContext
@@ -24,30 +23,17 @@ def _make(options: QemuOptions, context: PluginContext) -> IHypervisor:
     from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 
     try:
-        options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = options.directory.stat()
+        # Whoever may put a server's folder there tells its QEMU what to do.
+        private.make("hypervisor.directory", options.directory)
     except OSError as error:
         raise ConfigurationError(
             f"hypervisor: directory {options.directory} cannot be used: {error.strerror}"
         ) from error
-    if _is_open_to_others(found):
-        raise ConfigurationError(
-            f"hypervisor: directory {options.directory} is open to other users. Give it to the"
-            " daemon's, let nobody else write to it (chown, chmod 700), or name another one."
-        )
     return QemuHypervisor(context.name, options, context)
-
-
-def _is_open_to_others(found: os.stat_result) -> bool:
-    """Tell whether others may put a server's folder there, and so tell its QEMU what to do."""
-    return found.st_uid != os.geteuid() or bool(stat.S_IMODE(found.st_mode) & 0o022)
 
 
 def _check(options: QemuOptions) -> Iterator[Mistake]:
     yield from checks.folder("directory", options.directory)
-    if options.directory.is_dir() and _is_open_to_others(options.directory.stat()):
-        remedy = "Give the folder to the daemon's user alone (chown, chmod 700)."
-        yield Mistake("directory", options.directory, "the folder is open to other users", remedy)
     yield from checks.program("binary", options.binary, "qemu-system-x86")
     if options.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         fault = "the daemon's user cannot open /dev/kvm"

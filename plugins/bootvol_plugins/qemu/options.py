@@ -6,19 +6,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from bootvol.options import ConfigPath, Options
+from bootvol.options import CredentialsFolder, Options, OwnFolder
 
 
 class QemuOptions(Options):
     """``[hypervisor]`` of this plugin."""
 
-    directory: ConfigPath
+    directory: OwnFolder
     """Holds a folder for each server; on a disk of this machine."""
     binary: str = Field(default="qemu-system-x86_64", min_length=1)
     """QEMU for PCs: a name that is looked for in PATH, or a path."""
     accel: Literal["tcg", "kvm"] = "tcg"
     """``kvm`` where the machine has it; ``tcg`` emulates, anywhere."""
-    tls: ConfigPath | None = None
+    tls: CredentialsFolder | None = None
     """The folder with ``ca-cert.pem``, and ``client-cert.pem`` and ``client-key.pem`` where servers
     of disks ask for these: see the manual of QEMU, "TLS setup".
     """

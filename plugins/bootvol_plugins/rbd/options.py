@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from bootvol.options import ConfigPath, Options
+from bootvol.options import Options, SecretFile, TrustedFile
 
 #: Of pools, namespaces and users: what needs no quoting anywhere.
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -19,7 +19,7 @@ class RbdOptions(Options):
     """Where the volumes lie, as images."""
     namespace: _Name | None = None
     """Of the pool, where the volumes lie in one."""
-    conf: ConfigPath | None = None
+    conf: TrustedFile | None = None
     """The cluster's ceph.conf; None where ``monitors`` stands for it."""
     monitors: list[Annotated[str, Field(pattern=r"^[\]\[A-Za-z0-9_.:]+$")]] = Field(
         default_factory=list
@@ -27,7 +27,7 @@ class RbdOptions(Options):
     """Addresses, as ``mon_host`` of a ceph.conf takes them."""
     user: _Name = "bootvol"
     """The user of cephx, without ``client.``."""
-    keyring: ConfigPath | None = None
+    keyring: SecretFile | None = None
     """The file with the user's key; None if ceph.conf or Ceph's defaults lead to it."""
     image_pools: list[_Name] = Field(default_factory=list)
     """Pools of the same cluster whose images may be cloned where a source says that they lie

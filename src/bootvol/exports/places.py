@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -15,8 +14,9 @@ from urllib.parse import quote
 
 import attrs
 
-from bootvol import tables
+from bootvol import private, tables
 from bootvol.errors import ConfigurationError, ExportFailed
+from bootvol.private import Kept
 
 #: The longest path of a socket in bytes (unix(7), without its last zero), and of a volume's name.
 _LONGEST_PATH, _LONGEST_NAME = 107, 64
@@ -172,17 +172,11 @@ def _listening(family: int, where: Any, address: str, port: int | None) -> Liste
 
 def _make_private(directory: Path) -> None:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat()
+        private.make("exports.directory", directory, Kept.CLOSED)
     except OSError as error:
         raise ConfigurationError(
             f"exports.directory: {directory} cannot be used: {error.strerror}. Name another one."
         ) from error
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise ConfigurationError(
-            f"exports.directory: {directory} is open to other users. Give it to the daemon's and"
-            " to nobody else (chown, chmod 700), or name another one."
-        )
 
 
 def _check_credentials(folder: Path) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from bootvol import private
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.store import schema
 from bootvol.store.calls import Call, Lane
@@ -246,7 +247,7 @@ class Database:
         try:
             if self.embedded and self._engine.url.database:
                 file = Path(self._engine.url.database)
-                file.parent.mkdir(parents=True, exist_ok=True)
+                private.make("state.url", file.parent)
                 # Nobody else's to read; SQLite gives the files beside it the same mode.
                 file.touch(mode=0o600)
             with self._connections.alone() as connection:

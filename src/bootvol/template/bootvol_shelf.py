@@ -11,6 +11,7 @@ from typing import Final
 
 from zope.interface import implementer
 
+from bootvol import private
 from bootvol.devices import OpenDevice, check_unused, failures
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import (
@@ -23,7 +24,7 @@ from bootvol.interfaces import (
     PluginContext,
 )
 from bootvol.model import Connection
-from bootvol.options import ConfigPath, Options
+from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
 
 #: Never through a link that somebody else has put there, and in no child process.
@@ -33,7 +34,7 @@ _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 class ShelfOptions(Options):
     """``[[backends]]`` of this plugin."""
 
-    directory: ConfigPath
+    directory: OwnFolder
     """Where the volumes lie; is made when the daemon starts."""
 
 
@@ -139,7 +140,7 @@ class ShelfBackend:
 def _make(options: ShelfOptions, context: PluginContext) -> ShelfBackend:
     # Called once, before the daemon runs.  A driver's library is imported here, not above, so that
     # it is missed only where the backend is used.
-    options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.make("directory", options.directory)
     return ShelfBackend(context.name, options.directory, context.threads)
 
 

@@ -1,0 +1,243 @@
+"""Checks that nobody else reads or replaces the files and folders that hold secrets.
+
+*Others* are all users but root and the user of this process.  A group is this user's own only where
+the process is in the group and the system knows no other member.
+
+A file with a secret keeps to the rule of PostgreSQL for the key of a server (its manual, "Secure
+TCP/IP Connections with SSL"): the file is this user's with at most mode 0600, or root's with at
+most mode 0640.  As sshd does with StrictModes, each folder on the way to a path is looked at, too:
+a user who may write to one of them may put another file in the place of the right one.  In a folder
+with the sticky bit, such as /tmp, only the owner of an entry may do so.
+
+Functions here block on the disk and change nothing, but for :func:`make`.
+"""
+
+from __future__ import annotations
+
+import enum
+import grp
+import os
+import pwd
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel
+
+from bootvol.checks import Mistake
+from bootvol.errors import ConfigurationError
+
+#: Links that a path may lead over (path_resolution(7)).
+_MOST_LINKS: Final = 40
+
+
+class Kept(enum.Enum):
+    """How a path of the settings is kept from others; marks the type of the setting."""
+
+    #: A file: others neither read nor write it.
+    SECRET = enum.auto()
+    #: A file or folder that the daemon relies on: others may read it, and never write it.
+    TRUSTED = enum.auto()
+    #: A folder that the daemon writes to: others may enter, and never write there.
+    FOLDER = enum.auto()
+    #: A folder that others may not even enter.
+    CLOSED = enum.auto()
+    #: A folder of PEM files: those named ``*-key.pem`` are secrets, the others are trusted.
+    CREDENTIALS = enum.auto()
+    #: A path that nobody may put something else in place of; the operator says who may use it.
+    PLACE = enum.auto()
+    #: A path that others may do with what the operator lets them.
+    SHARED = enum.auto()
+
+
+def check(key: str, path: Path, kept: Kept) -> Iterator[Mistake]:
+    """Check a path, and all folders that lead to it.  A path that is missing is none of our faults.
+
+    :param key: see :attr:`bootvol.checks.Mistake.key`.
+    """
+    if kept is Kept.SHARED:
+        return
+    found = _way(key, path)
+    if found is None and kept is not Kept.PLACE:
+        found = _itself(key, path, kept)
+    if found is not None:
+        yield found
+    elif kept is Kept.CREDENTIALS and path.is_dir():
+        for each in sorted(path.glob("*.pem")):
+            inside = Kept.SECRET if each.name.endswith("-key.pem") else Kept.TRUSTED
+            yield from check(key, each, inside)
+
+
+def check_options(options: BaseModel) -> Iterator[Mistake]:
+    """Check every path of settings whose type says how the path is kept; see :class:`Kept`."""
+    for name, field in type(options).model_fields.items():
+        kept = kept_as(field.metadata) or kept_as(field.annotation)
+        yield from _check_value(name, getattr(options, name), kept)
+
+
+def kept_as(annotation: Any) -> Kept | None:
+    """Return how a setting's type says that its paths are kept; None if it does not say."""
+    if isinstance(annotation, Kept):
+        return annotation
+    parts = annotation if isinstance(annotation, list) else get_args(annotation)
+    return next((kept for kept in map(kept_as, parts) if kept is not None), None)
+
+
+def make(key: str, path: Path, kept: Kept = Kept.FOLDER) -> None:
+    """Make a folder for the daemon alone where there is none, and check it.
+
+    :param key: see :attr:`bootvol.checks.Mistake.key`.
+    :raises OSError: if the folder cannot be made.
+    :raises ConfigurationError: if others may use the folder.
+    """
+    missing = [path]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+    for mistake in check(key, path, kept):
+        raise ConfigurationError(str(mistake))
+
+
+def _check_value(key: str, value: Any, kept: Kept | None) -> Iterator[Mistake]:
+    if isinstance(value, BaseModel):
+        for mistake in check_options(value):
+            yield _below(key, mistake)
+    elif isinstance(value, list | tuple):
+        for n, each in enumerate(value):
+            yield from _check_value(f"{key}[{n}]", each, kept)
+    elif isinstance(value, Path) and kept is not None:
+        yield from check(key, value, kept)
+
+
+def _below(place: str, mistake: Mistake) -> Mistake:
+    return Mistake(
+        f"{place}.{mistake.key}", mistake.value, mistake.fault, mistake.remedy, mistake.fatal
+    )
+
+
+def _way(key: str, path: Path) -> Mistake | None:
+    """Return what lets others replace a path, of the folders and links that lead to it."""
+    for folder, entry in _steps(path):
+        above = folder.lstat()
+        if not _is_trusted(above.st_uid):
+            return _of_another(key, path, folder, above)
+        if _others_write(above):
+            found = _status(entry)
+            if not above.st_mode & stat.S_ISVTX:
+                fault = f"other users may write to the folder {folder}, and so replace the path"
+                return Mistake(key, path, fault, f"Run: {_command('chmod go-w', folder)}")
+            if found is not None and not _is_trusted(found.st_uid):
+                return _of_another(key, path, entry, found)
+    return None
+
+
+def _steps(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each folder in which something is looked up on the way to a path, and that entry."""
+    here = Path("/")
+    left = list(reversed(path.absolute().parts[1:]))
+    links = 0
+    while left and links <= _MOST_LINKS:
+        part = left.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        entry = here / part
+        yield here, entry
+        found = _status(entry)
+        if found is None:
+            return
+        if stat.S_ISDIR(found.st_mode):
+            here = entry
+            continue
+        if not stat.S_ISLNK(found.st_mode):
+            return
+        links += 1
+        target = Path(os.readlink(entry))
+        if target.is_absolute():
+            here = Path("/")
+        left += [each for each in reversed(target.parts) if each != "/"]
+
+
+def _itself(key: str, path: Path, kept: Kept) -> Mistake | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not _is_trusted(found.st_uid):
+        return _of_another(key, path, path, found)
+    mode = stat.S_IMODE(found.st_mode)
+    if kept is Kept.SECRET and stat.S_ISREG(found.st_mode):
+        return _of_secret(key, path, found)
+    what = "folder" if stat.S_ISDIR(found.st_mode) else "file"
+    if kept is Kept.CLOSED and (found.st_uid != os.geteuid() or mode & 0o077):
+        fault = f"the {what} is open to other users"
+        owned = f"{_command('chown', _name(os.geteuid()), path)} && "
+        run = ("" if found.st_uid == os.geteuid() else owned) + _command("chmod 700", path)
+        return Mistake(key, path, fault, f"Run: {run}")
+    if _others_write(found):
+        fault = f"other users may write to the {what}"
+        return Mistake(key, path, fault, f"Run: {_command('chmod go-w', path)}")
+    return None
+
+
+def _of_secret(key: str, path: Path, found: os.stat_result) -> Mistake | None:
+    mode = stat.S_IMODE(found.st_mode)
+    of_root = found.st_uid == 0
+    if not mode & (0o037 if of_root else 0o077):
+        return None
+    doing = "write to" if mode & 0o022 else "read"
+    fault = f"other users may {doing} the file, which holds a secret"
+    if of_root and os.geteuid() != 0:
+        group = _command("chgrp", str(os.getegid()), path)
+        return Mistake(key, path, fault, f"Run: {group} && {_command('chmod 640', path)}")
+    return Mistake(key, path, fault, f"Run: {_command('chmod 600', path)}")
+
+
+def _of_another(key: str, path: Path, found: Path, status: os.stat_result) -> Mistake:
+    fault = f"{found} belongs to the user {_name(status.st_uid)}, who may change and replace it"
+    return Mistake(key, path, fault, f"Run: {_command('chown -h', _name(os.geteuid()), found)}")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except OSError:
+        return None
+
+
+def _is_trusted(uid: int) -> bool:
+    return uid in (0, os.geteuid())
+
+
+def _others_write(status: os.stat_result) -> bool:
+    mode = stat.S_IMODE(status.st_mode)
+    return bool(mode & 0o002 or (mode & 0o020 and not _is_own_group(status.st_gid)))
+
+
+def _is_own_group(gid: int) -> bool:
+    """Tell whether this process is in a group that has no other member."""
+    if gid not in (os.getegid(), *os.getgroups()):
+        return False
+    try:
+        members = grp.getgrgid(gid).gr_mem
+    except KeyError:
+        # Container platforms number groups that no system knows by name.
+        members = []
+    ours = {_name(0), _name(os.geteuid())}
+    return ours.issuperset(members) and all(
+        _is_trusted(user.pw_uid) for user in pwd.getpwall() if user.pw_gid == gid
+    )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _command(command: str, *words: str | Path) -> str:
+    return " ".join([command, *(shlex.quote(str(word)) for word in words)])

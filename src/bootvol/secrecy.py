@@ -1,0 +1,55 @@
+"""Checks that nobody else reads or replaces what the whole configuration names; see ``private.py``.
+
+The start of the daemon refuses what is fatal, and so does SIGHUP for the files that are read again.
+Paths in the tables of plugins are checked with the rest of each plugin's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from bootvol import endpoints, private
+from bootvol.checks import Mistake
+from bootvol.private import Kept
+from bootvol.settings import Settings
+
+#: What a PEM file with a key has (RFC 7468, sections 10 and 11, and OpenSSL's older forms).
+_KEY: Final = b"PRIVATE KEY-----"
+
+
+def of_files(config: Settings) -> Iterator[Mistake]:
+    """Check the configuration file, and the files with secrets that are read with it.  Blocks."""
+    yield from _configuration(config)
+    for key, path in config.secret_files:
+        yield from private.check(key, path, Kept.SECRET)
+    for n, endpoint in enumerate(config.api.listen):
+        for path in endpoints.files(endpoint):
+            kept = Kept.SECRET if _KEY in path.read_bytes() else Kept.TRUSTED
+            yield from private.check(f"api.listen[{n}]", path, kept)
+
+
+def of_folders(config: Settings) -> Iterator[Mistake]:
+    """Check the database and the folders of the daemon itself.  Blocks."""
+    if config.database.get_backend_name() == "sqlite":
+        file = Path(config.database.database or "")
+        yield from private.check("state.url", file.parent, Kept.FOLDER)
+        yield from private.check("state.url", file, Kept.SECRET)
+    for place in ("state", "imports", "exports"):
+        table = getattr(config, place)
+        if table is not None:
+            for mistake in private.check_options(table):
+                yield attrs.evolve(mistake, key=f"{place}.{mistake.key}")
+
+
+def _configuration(config: Settings) -> Iterator[Mistake]:
+    key, path = "the configuration file", config.file.absolute()
+    found = list(private.check(key, path, Kept.TRUSTED))
+    yield from found
+    if config.holds_secrets and not found:
+        # Many a file that is in use is open to be read: nobody is locked out by an update.
+        for mistake in private.check(key, path, Kept.SECRET):
+            yield attrs.evolve(mistake, fatal=False)

@@ -1,0 +1,302 @@
+"""What others may read or replace is refused: each mode, each owner, each setting that there is."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, get_args
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as bounds
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from bootvol import plugins, private, tables
+from bootvol.errors import ConfigurationError
+from bootvol.options import BASE, SECRETS, Options, Secrets
+from bootvol.private import Kept
+
+HASH: Final = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$ZGlnZXN0ZGlnZXN0ZGlnZXN0"
+#: A user and groups of a test that the machine does not know.
+ME, STRANGER, OUR_GROUP, OTHER_GROUP = 54321, 54322, 54323, 54324
+
+
+@pytest.fixture
+def as_me(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process be a user that is not root, in one group."""
+    monkeypatch.setattr(os, "geteuid", lambda: ME)
+    monkeypatch.setattr(os, "getegid", lambda: OUR_GROUP)
+    monkeypatch.setattr(os, "getgroups", lambda: [OUR_GROUP])
+
+
+def faults(path: Path, kept: Kept) -> list[str]:
+    """Return what is wrong with a path; each line has a remedy."""
+    found = [str(each) for each in private.check("key", path, kept)]
+    assert all(re.search(r"Run: (chmod|chown|chgrp) ", each) for each in found), found
+    return found
+
+
+@pytest.mark.usefixtures("as_me")
+@bounds(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    mode=st.integers(0, 0o777),
+    owner=st.sampled_from([0, ME, STRANGER]),
+    group=st.sampled_from([OUR_GROUP, OTHER_GROUP]),
+)
+@example(0o640, 0, OTHER_GROUP)
+@example(0o640, ME, OUR_GROUP)
+@example(0o600, STRANGER, OUR_GROUP)
+def test_secrets_are_kept_as_postgresql_keeps_its_key(
+    tmp_path: Path, mode: int, owner: int, group: int
+) -> None:
+    """The rule in words: the manual of PostgreSQL, "Secure TCP/IP Connections with SSL"."""
+    file = tmp_path / "secret"
+    file.touch()
+    os.chown(file, owner, group)
+    file.chmod(mode)
+    most = {0: 0o740, ME: 0o700}.get(owner)
+    right = most is not None and mode & ~most == 0
+    assert bool(faults(file, Kept.SECRET)) == (not right)
+
+
+@pytest.mark.usefixtures("as_me")
+@bounds(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    mode=st.integers(0, 0o7777),
+    owner=st.sampled_from([0, ME, STRANGER]),
+    group=st.sampled_from([OUR_GROUP, OTHER_GROUP]),
+    place=st.sampled_from(["itself", "above"]),
+)
+def test_nobody_else_writes_to_a_folder(
+    tmp_path: Path, mode: int, owner: int, group: int, place: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(exist_ok=True)
+    path = folder if place == "itself" else folder / "within"
+    path.mkdir(exist_ok=True)
+    os.chown(folder, owner, group)
+    folder.chmod(mode)
+    writers = mode & 0o002 or (mode & 0o020 and group == OTHER_GROUP)
+    # Within a folder with the sticky bit others may not replace what is ours.
+    right = owner != STRANGER and not (writers and not (mode & 0o1000 and place == "above"))
+    assert bool(faults(path, Kept.FOLDER)) == (not right)
+    closed = right and not mode & 0o077 and owner == ME
+    if place == "itself":
+        assert bool(faults(path, Kept.CLOSED)) == (not closed)
+
+
+@pytest.mark.parametrize("depth", range(4))
+def test_no_parent_lets_others_replace_a_path(tmp_path: Path, depth: int) -> None:
+    folders = [tmp_path.joinpath(*"abcd"[: n + 1]) for n in range(4)]
+    folders[-1].mkdir(parents=True)
+    file = folders[-1] / "secret"
+    file.touch(mode=0o600)
+    assert not faults(file, Kept.SECRET)
+    folders[depth].chmod(0o777)
+    (fault,) = faults(file, Kept.SECRET)
+    assert f"Run: chmod go-w {folders[depth]}" in fault
+
+
+def test_links_are_followed_as_the_system_does(tmp_path: Path) -> None:
+    """A link lies in a folder as well, and so does each that the link leads over."""
+    for name in ("safe", "open"):
+        (tmp_path / name).mkdir(mode=0o700)
+    (tmp_path / "open").chmod(0o777)
+    secret = tmp_path / "safe" / "secret"
+    secret.touch(mode=0o600)
+    middle = tmp_path / "open" / "middle"
+    middle.symlink_to("../safe/secret")
+    first = tmp_path / "safe" / "first"
+    first.symlink_to(middle)
+    assert not faults(secret, Kept.SECRET)
+    assert "open, and so replace the path" in faults(first, Kept.SECRET)[0]
+    # Others cannot replace what is ours where the sticky bit is set, and what is theirs they can.
+    (tmp_path / "open").chmod(0o1777)
+    assert not faults(first, Kept.SECRET)
+    os.chown(middle, STRANGER, -1, follow_symlinks=False)
+    assert f"{middle} belongs to the user {STRANGER}" in faults(first, Kept.SECRET)[0]
+
+
+def test_links_without_an_end(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    assert faults(tmp_path / "a" / "b", Kept.FOLDER) == []
+
+
+@pytest.mark.usefixtures("as_me")
+@pytest.mark.parametrize(
+    ("members", "primary", "fine"),
+    [([], None, True), (["me"], None, True), (["ann"], None, False), ([], STRANGER, False)],
+)
+def test_a_group_is_ours_if_nobody_else_is_in_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    members: list[str],
+    primary: int | None,
+    fine: bool,
+) -> None:
+    names = {0: "root", ME: "me", STRANGER: "ann"}
+    people = [SimpleNamespace(pw_uid=uid, pw_gid=OUR_GROUP) for uid in (ME, primary) if uid]
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name=names[uid]))
+    monkeypatch.setattr(pwd, "getpwall", lambda: people)
+    monkeypatch.setattr(grp, "getgrgid", lambda _gid: SimpleNamespace(gr_mem=members))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.chown(folder, ME, OUR_GROUP)
+    folder.chmod(0o770)
+    assert bool(faults(folder, Kept.FOLDER)) == (not fine)
+
+
+def test_a_folder_is_made_for_the_daemon_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        private.make("key", tmp_path / "a" / "b")
+    finally:
+        os.umask(before)
+    for each in (tmp_path / "a", tmp_path / "a" / "b"):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o700
+    (tmp_path / "a").chmod(0o777)
+    with pytest.raises(ConfigurationError, match="chmod go-w"):
+        private.make("key", tmp_path / "a" / "b")
+
+
+# --- every setting that there is ------------------------------------------------------------------
+
+
+@attrs.frozen
+class Setting:
+    """A setting of some model.
+
+    :ivar models: from the table's model to the one that has the setting, by the field's name.
+    """
+
+    table: str
+    models: tuple[tuple[str, type[BaseModel]], ...]
+    annotation: Any
+
+    def __str__(self) -> str:
+        return ".".join([self.table, *(name for name, _ in self.models)])
+
+    def options(self, value: object) -> BaseModel:
+        """Return settings with this one alone."""
+        for name, model in reversed(self.models):
+            fields: dict[str, Any] = {**dict.fromkeys(model.model_fields), name: value}
+            value = model.model_construct(None, **fields)
+        assert isinstance(value, BaseModel)
+        return value
+
+
+def settings_of(table: str, model: type[BaseModel], above: tuple[Any, ...] = ()) -> Iterator[Any]:
+    """Yield every setting of a model, and of those within."""
+    for name, field in model.model_fields.items():
+        here = (*above, (name, model))
+        annotation = (field.annotation, *field.metadata)
+        yield Setting(table, here, annotation)
+        for part in parts_of(field.annotation):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from settings_of(table, part, here)
+
+
+def parts_of(annotation: Any) -> Iterator[Any]:
+    """Yield all that a type is made of."""
+    yield annotation
+    for part in annotation if isinstance(annotation, tuple) else get_args(annotation):
+        yield from parts_of(part)
+
+
+CORE: Final = [
+    each
+    for each in vars(tables).values()
+    if isinstance(each, type) and issubclass(each, Options) and each is not Options
+]
+SETTINGS: Final = [
+    *(each for model in CORE for each in settings_of(model.__name__, model)),
+    *(
+        each
+        for _, point in plugins.found()
+        for each in settings_of(point.name, point.load().settings)
+        # Those that only a test has installed beside bootvol's own keep to rules of their own.
+        if point.value.startswith("bootvol_plugins.")
+    ),
+]
+PATHS: Final = [each for each in SETTINGS if Path in parts_of(each.annotation)]
+
+
+def test_every_path_says_how_it_is_kept() -> None:
+    """A new setting that is a path has to say what others may do with it."""
+    assert len(PATHS) > 10
+    assert [str(each) for each in PATHS if private.kept_as(list(each.annotation)) is None] == []
+    shared = [str(each) for each in PATHS if Kept.SHARED in parts_of(each.annotation)]
+    # Operators may let a team put images there: what they are is judged when they are read.
+    assert shared == ["directory.directory"]
+
+
+@pytest.mark.parametrize("setting", PATHS, ids=str)
+def test_no_path_of_the_settings_is_open(setting: Setting, tmp_path: Path) -> None:
+    """Break: give a setting of a key the type ``TrustedFile``, or leave `check_options` out."""
+    kept = private.kept_as(list(setting.annotation))
+    path = tmp_path / "path"
+    if kept is Kept.SHARED:
+        return
+    if kept in (Kept.FOLDER, Kept.CLOSED, Kept.CREDENTIALS):
+        path.mkdir(mode=0o700)
+    else:
+        path.touch(mode=0o600)
+    options = setting.options(path)
+    assert list(private.check_options(options)) == []
+    spoilt = {Kept.SECRET: 0o644, Kept.CLOSED: 0o711}.get(kept or Kept.SHARED, 0o702)
+    path.chmod(spoilt)
+    (found,) = private.check_options(options)
+    assert found.fatal
+    assert found.key == ".".join(name for name, _ in setting.models)
+
+
+def test_keys_among_certificates(tmp_path: Path) -> None:
+    for name in ("ca-cert.pem", "server-cert.pem", "server-key.pem"):
+        (tmp_path / name).touch(mode=0o644)
+    (fault,) = faults(tmp_path, Kept.CREDENTIALS)
+    assert f"Run: chmod 600 {tmp_path}/server-key.pem" in fault
+    (tmp_path / "server-key.pem").chmod(0o600)
+    (tmp_path / "ca-cert.pem").chmod(0o646)
+    assert "may write to the file" in faults(tmp_path, Kept.CREDENTIALS)[0]
+
+
+#: What a secret's name has.
+SECRET: Final = re.compile("token|password|secret|hash|passphrase")
+#: Settings that are a secret's text.
+TEXTS: Final = [
+    each
+    for each in SETTINGS
+    if SECRET.search(each.models[-1][0])
+    and {str, SecretStr}.intersection(parts_of(each.annotation))
+    and not any(isinstance(p, type) and issubclass(p, BaseModel) for p in parts_of(each.annotation))
+]
+
+
+def test_there_are_secrets() -> None:
+    assert len(TEXTS) > 4
+
+
+@pytest.mark.parametrize("setting", TEXTS, ids=str)
+def test_where_a_secret_comes_from_is_known(setting: Setting, tmp_path: Path) -> None:
+    """A secret is read by `indirect`, which tells what was read, and never by a plugin itself."""
+    (name, model), secrets = setting.models[-1], Secrets()
+    file = tmp_path / "secret"
+    file.write_text(HASH)
+    context = {BASE: tmp_path, SECRETS: secrets}
+    table = {**dict.fromkeys(model.model_fields, 0), name: "file:secret"}
+    # The other keys of the table are wrong.
+    with contextlib.suppress(ValidationError):
+        model.model_validate(table, context=context)
+    assert secrets == Secrets({file}, written=False)
+    with contextlib.suppress(ValidationError):
+        model.model_validate({**table, name: HASH}, context=context)
+    assert secrets.written
