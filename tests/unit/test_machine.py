@@ -553,6 +553,103 @@ def test_nobody_is_asked_for_the_passphrase_of_a_key(world: World, form: Private
         settings.load(listen_with_tls(world))
 
 
+#: A configuration that names every kind of file and folder that others must leave alone.
+WHOLE = (
+    EMBEDDED_IDENTITY
+    + """
+directory = "identity"
+[[identity.projects]]
+name = "demo"
+[[identity.users]]
+name = "ann"
+password_hash = "file:hash"
+roles = { demo = ["admin"] }
+"""
+)
+MORE = """
+[imports]
+spool = "spool"
+[exports]
+by = "tls"
+host = "127.0.0.1"
+credentials = "pki"
+directory = "exports"
+[hypervisor]
+plugin = "qemu"
+directory = "servers"
+"""
+
+
+@pytest.fixture
+def whole(world: World) -> Path:
+    """A right configuration with every kind of file and folder, all of which are there."""
+    pki(world)
+    for folder in ("state", "identity", "spool", "exports", "servers", "volumes"):
+        (world.folder / folder).mkdir(mode=0o700)
+    world.file("hash", PEOPLE.partition('password_hash = "')[2].partition('"')[0].encode())
+    world.file("state/bootvol.db", b"")
+    world.file("identity/key", os.urandom(32))
+    text = listen_with_tls(world).read_text().replace(STATIC, WHOLE)
+    text = text.replace("///bootvol.db", "///state/bootvol.db")
+    text = text.replace('directory = "."', 'directory = "state"')
+    return world.file("twistd.conf", (text + MORE).encode())
+
+
+SECRETS = {
+    "state/bootvol.db": "state.url",
+    "hash": "identity.users[0].password_hash",
+    "identity/key": "identity.directory",
+    "pki/server-key.pem": "exports.credentials",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_others_may_read(world: World, whole: Path, name: str) -> None:
+    """Break: `src/bootvol/secrecy.py`: `in config.secret_files:` -> `in ():`
+
+    Break: `src/bootvol/private.py`: `if not mode & (0o037 if of_root else 0o077):` -> `if True:`
+    """
+    assert examine(whole) == []
+    (world.folder / name).chmod(0o644)
+    found = examine(whole)
+    assert all(each.fatal for each in found)
+    assert all(f"Run: chmod 600 {world.folder / name}" in each.line for each in found)
+    assert f"{whole}: {SECRETS[name]}: " in "\n".join(each.line for each in found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".", "state", "identity", "spool", "exports", "servers", "volumes", "pki", "twistd.conf"],
+)
+def test_a_path_that_others_may_write_to(world: World, whole: Path, name: str) -> None:
+    """Break: `src/bootvol/private.py`: `if _others_write(above):` -> `if False:`
+
+    Break: `src/bootvol/private.py`: `if _others_write(found):` -> `if False:`
+    """
+    path = world.folder / name
+    path.chmod(path.stat().st_mode | 0o002)
+    found = examine(whole)
+    assert found
+    for each in found:
+        assert each.fatal
+        assert re.search(rf"Run: chmod (go-w|700) {re.escape(str(path))}", each.line), each.line
+
+
+@pytest.mark.parametrize("secret", [True, False])
+def test_a_configuration_file_that_others_may_read(world: World, whole: Path, secret: bool) -> None:
+    """The daemon starts, and its log has a warning, where the file itself has a secret in it.
+
+    Break: `src/bootvol/secrecy.py`: `if config.holds_secrets and not found:` -> `if False:`
+    """
+    if secret:
+        hashed = (world.folder / "hash").read_text()
+        whole.write_text(whole.read_text().replace("file:hash", hashed))
+    whole.chmod(0o644)
+    found = examine(whole)
+    assert [each.fatal for each in found] == [False] * secret
+    assert all(f"Run: chmod 600 {whole}" in each.line for each in found)
+
+
 def test_a_socket_that_a_killed_daemon_has_left(world: World) -> None:
     socket_that_nobody_has(world)
     with subprocess.Popen(["true"]) as ended:

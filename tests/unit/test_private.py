@@ -58,7 +58,10 @@ def faults(path: Path, kept: Kept) -> list[str]:
 def test_secrets_are_kept_as_postgresql_keeps_its_key(
     tmp_path: Path, mode: int, owner: int, group: int
 ) -> None:
-    """The rule in words: the manual of PostgreSQL, "Secure TCP/IP Connections with SSL"."""
+    """The rule in words: the manual of PostgreSQL, "Secure TCP/IP Connections with SSL".
+
+    Break: `src/bootvol/private.py`: `0o037 if of_root else 0o077` -> `0o037`
+    """
     file = tmp_path / "secret"
     file.touch()
     os.chown(file, owner, group)
@@ -79,6 +82,7 @@ def test_secrets_are_kept_as_postgresql_keeps_its_key(
 def test_nobody_else_writes_to_a_folder(
     tmp_path: Path, mode: int, owner: int, group: int, place: str
 ) -> None:
+    """Break: `src/bootvol/private.py`: `if not _is_trusted(above.st_uid):` -> `if False:`"""
     folder = tmp_path / "folder"
     folder.mkdir(exist_ok=True)
     path = folder if place == "itself" else folder / "within"
@@ -96,6 +100,7 @@ def test_nobody_else_writes_to_a_folder(
 
 @pytest.mark.parametrize("depth", range(4))
 def test_no_parent_lets_others_replace_a_path(tmp_path: Path, depth: int) -> None:
+    """Break: `src/bootvol/private.py`: `found = _way(key, path)` -> `found = None`"""
     folders = [tmp_path.joinpath(*"abcd"[: n + 1]) for n in range(4)]
     folders[-1].mkdir(parents=True)
     file = folders[-1] / "secret"
@@ -107,7 +112,10 @@ def test_no_parent_lets_others_replace_a_path(tmp_path: Path, depth: int) -> Non
 
 
 def test_links_are_followed_as_the_system_does(tmp_path: Path) -> None:
-    """A link lies in a folder as well, and so does each that the link leads over."""
+    """A link lies in a folder as well, and so does each that the link leads over.
+
+    Break: `src/bootvol/private.py`: `if not stat.S_ISLNK(found.st_mode):` -> `if True:`
+    """
     for name in ("safe", "open"):
         (tmp_path / name).mkdir(mode=0o700)
     (tmp_path / "open").chmod(0o777)
@@ -231,7 +239,10 @@ PATHS: Final = [each for each in SETTINGS if Path in parts_of(each.annotation)]
 
 
 def test_every_path_says_how_it_is_kept() -> None:
-    """A new setting that is a path has to say what others may do with it."""
+    """A new setting that is a path has to say what others may do with it.
+
+    Break: `plugins/bootvol_plugins/embedded/options.py`: `key_file: SecretFile` -> `key_file: Path`
+    """
     assert len(PATHS) > 10
     assert [str(each) for each in PATHS if private.kept_as(list(each.annotation)) is None] == []
     shared = [str(each) for each in PATHS if Kept.SHARED in parts_of(each.annotation)]
@@ -241,7 +252,10 @@ def test_every_path_says_how_it_is_kept() -> None:
 
 @pytest.mark.parametrize("setting", PATHS, ids=str)
 def test_no_path_of_the_settings_is_open(setting: Setting, tmp_path: Path) -> None:
-    """Break: give a setting of a key the type ``TrustedFile``, or leave `check_options` out."""
+    """Break: `src/bootvol/private.py`: `if isinstance(value, BaseModel):` -> `if False:`
+
+    Break: `src/bootvol/private.py`: `isinstance(value, Path)` -> `False`
+    """
     kept = private.kept_as(list(setting.annotation))
     path = tmp_path / "path"
     if kept is Kept.SHARED:
@@ -287,7 +301,10 @@ def test_there_are_secrets() -> None:
 
 @pytest.mark.parametrize("setting", TEXTS, ids=str)
 def test_where_a_secret_comes_from_is_known(setting: Setting, tmp_path: Path) -> None:
-    """A secret is read by `indirect`, which tells what was read, and never by a plugin itself."""
+    """A secret is read by `indirect`, which tells what was read, and never by a plugin itself.
+
+    Break: `src/bootvol/options.py`: `secrets.files.add(path)` -> `pass`
+    """
     (name, model), secrets = setting.models[-1], Secrets()
     file = tmp_path / "secret"
     file.write_text(HASH)
