@@ -178,7 +178,8 @@ class Cluster:
         for name in ("mon", "osd.0", "mgr.x", "modules"):
             (folder / name).mkdir()
         (folder / "keyring").write_text(admin)
-        (folder / "user").write_text(user)
+        self.keyring.write_text(user)
+        self.keyring.chmod(0o600)
         (folder / "osd.0/keyring").write_text(osd)
         (folder / "mgr.x/keyring").write_text(manager)
         everyone = _entry("mon.", {"mon": "allow *"}) + admin + user + osd + manager

@@ -46,6 +46,7 @@ def credentials(folder: Path) -> None:
         issued = authority.issue_cert(HOST, common_name=whose)
         issued.cert_chain_pems[0].write_to_path(folder / f"{whose}-cert.pem")
         issued.private_key_pem.write_to_path(folder / f"{whose}-key.pem")
+        (folder / f"{whose}-key.pem").chmod(0o600)
 
 
 def server(folder: Path, name: str) -> Process:

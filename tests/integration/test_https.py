@@ -70,6 +70,7 @@ async def https(tmp_path: Path) -> AsyncIterator[Https]:
     authority.cert_pem.write_to_path(tmp_path / "ca")
     issued = authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)
     issued.private_key_pem.write_to_path(tmp_path / "key")
+    (tmp_path / "key").chmod(0o600)
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
     port = free_port()
     daemon = Daemon(settings.load(listening(tmp_path, port)), reactor)
@@ -174,6 +175,7 @@ async def test_nothing_is_served_in_clear(https: Https) -> None:
 def test_a_missing_file_is_said_before_anything_is_started(tmp_path: Path, missing: str) -> None:
     issued = trustme.CA().issue_cert("localhost")
     issued.private_key_pem.write_to_path(tmp_path / "key")
+    (tmp_path / "key").chmod(0o600)
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
     (tmp_path / missing).unlink()
     with pytest.raises(ConfigurationError, match=r"api\.listen.*No such file"):
@@ -188,6 +190,7 @@ async def test_a_renewed_certificate_is_served_without_a_restart(tmp_path: Path)
     def issue() -> bytes:
         issued = authority.issue_cert("localhost")
         issued.private_key_pem.write_to_path(tmp_path / "key")
+        (tmp_path / "key").chmod(0o600)
         issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
         return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
