@@ -18,6 +18,7 @@ from tests.processes import process
 
 def test_keystoneauth(keystone: Keystone, tmp_path: Path) -> None:
     people = People.of(keystone)
+    (tmp_path / "password").touch(mode=0o600)
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
     with process(tmp_path, identity=people.table(password="file:password")) as daemon:
         # A type of its own: the catalog is everybody's.

@@ -61,6 +61,7 @@ WRONG: list[tuple[str, Any]] = [
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Process]:
     """A daemon whose secrets come from a file and from the environment."""
+    (tmp_path / "ann.hash").touch(mode=0o600)
     (tmp_path / "ann.hash").write_text(QUICK.hash(PASSWORD))
     config = "\n".join(
         'secret_hash = "env:ANNS_SECRET_HASH"' if line.startswith("secret_hash") else line
