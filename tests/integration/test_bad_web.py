@@ -117,6 +117,44 @@ async def test_what_has_come_is_not_fetched_again(
 
 
 @ensureDeferred
+async def test_a_wrong_digest_is_told_however_often_connections_break(
+    tmp_path: Path, web: BadWeb, server: Server
+) -> None:
+    web.lists["SHA256SUMS"] = b"0" * 64 + b"  drop\n"
+    running, number, status = await run(tmp_path, server, "drop")
+    try:
+        assert status == "error"
+        assert (await running.progress(number))["error"]["code"] == "digest-mismatch"
+        # Once more from the first byte, and no more than once.
+        assert [each is None for each in web.requests["drop"]].count(True) == 2
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_an_image_that_is_replaced_late_while_connections_break(
+    tmp_path: Path, web: BadWeb, server: Server
+) -> None:
+    """The other one may take as many connections as the first: each brings something."""
+    fetched = web.render_GET
+
+    def render(request: Request) -> bytes | int:
+        if len(web.requests["drop"]) == 3:
+            web.replace()
+        return fetched(request)
+
+    web.render_GET = render  # type: ignore[method-assign]
+    running, number, status = await run(tmp_path, server, "drop")
+    try:
+        assert status == "available", await running.progress(number)
+        (file,) = running.files()
+        with file.open("rb") as volume:
+            assert volume.read(len(CONTENT)) == web.content != CONTENT
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
 async def test_a_volume_that_reads_otherwise_than_it_was_written(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

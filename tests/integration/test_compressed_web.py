@@ -144,13 +144,13 @@ async def test_connections_that_all_break(
     """Unpacking goes on where it was: however often, as long as each brings something."""
     content = convert(tmp_path, "qcow2", disk=DISK) if inside == "qcow2" else DISK
     web.content = PACKERS[kind](content)
-    web.stops = [5 * MIB // 4] * 9
+    web.stops = [3 * MIB // 4] * 20
     running = Running(tmp_path, CONFIG.format(url=server.url).replace("= 2", "= 0"))
     try:
         await imported(running, server)
-        # One MiB of each connection's is kept, the rest had not been taken in.
-        told = 1 if inside == "qcow2" else 0
-        assert web.starts[told:] == [n * MIB for n in range(len(web.starts) - told)]
+        # Of each connection all is kept.
+        told = 2 if inside == "qcow2" else 0
+        assert web.starts[told:] == [n * 3 * MIB // 4 for n in range(len(web.starts) - told)]
         assert len(web.starts) > 3
     finally:
         await running.stop()
@@ -176,6 +176,6 @@ async def test_an_image_that_changes_while_it_is_unpacked(
     web.render_GET = render  # type: ignore[method-assign]
     try:
         await imported(running, server)
-        assert web.starts == [0, 2 * MIB, 0]
+        assert web.starts == [0, 5 * MIB // 2, 0]
     finally:
         await running.stop()

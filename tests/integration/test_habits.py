@@ -131,6 +131,7 @@ async def test_whether_the_end_is_known(habit: str, root: str, threads: Threads)
         "right",
         "range-ignored",
         "range-star",
+        "range-200",
         "range-early",
         "range-multipart",
         "range-unless-if",
@@ -232,6 +233,13 @@ async def imported(folder: Path, root: str, path: str) -> tuple[bytes | None, An
         ("names-its-gzip/disk.raw.gz", False),
         ("breaks-until-close/disk.raw", True),
         ("breaks-until-close-gz/disk.raw.gz", False),
+        ("until-close-but-parts/disk.raw", False),
+        ("breaks-until-close-but-parts/disk.raw", False),
+        ("breaks-soon/disk.raw", False),
+        ("breaks-soon-gz/disk.raw.gz", False),
+        ("breaks-then-small-parts/disk.raw", False),
+        ("breaks-then-small-parts-gz/disk.raw.gz", False),
+        ("breaks-then-until-close/disk.raw", False),
     ],
 )
 @ensureDeferred

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from bootvol.errors import SourceFailed
 from bootvol_plugins.http.stream import Body
@@ -23,11 +25,12 @@ def connected() -> tuple[Clock, StringTransport, Body]:
 
 
 async def breaks_off(
-    waiting: Deferred[int], why: str, clock: Clock, transport: StringTransport
+    waiting: Deferred[int], why: str, clock: Clock, transport: StringTransport, came: int
 ) -> None:
     """See that a body was broken off, and its connection ended."""
-    with pytest.raises(SourceFailed, match=f"The server sent {why} seconds"):
+    with pytest.raises(SourceFailed, match=f"The server sent {why} seconds") as caught:
         await waiting
+    assert caught.value.came == came
     assert transport.producerState == "stopped"
     assert not clock.getDelayedCalls()
 
@@ -42,7 +45,7 @@ async def test_silence_breaks_it_off() -> None:
     assert not waiting.called
     # Once more round the reactor, for what has come meanwhile.
     clock.pump([0.1, 0])
-    await breaks_off(waiting, "nothing within 1", clock, transport)
+    await breaks_off(waiting, "nothing within 1", clock, transport, 1)
 
 
 @ensureDeferred
@@ -54,7 +57,19 @@ async def test_a_byte_now_and_then_is_not_enough() -> None:
         body.dataReceived(b"x")
     assert not waiting.called
     clock.pump([0.5, 0])
-    await breaks_off(waiting, "19 bytes within 10", clock, transport)
+    await breaks_off(waiting, "19 bytes within 10", clock, transport, 19)
+
+
+@ensureDeferred
+async def test_a_break_says_how_much_had_come() -> None:
+    _, _, body = connected()
+    memory = bytearray(8)
+    waiting = body.fill(memoryview(memory))
+    body.dataReceived(b"abc")
+    body.connectionLost(Failure(ConnectionLost()))
+    with pytest.raises(SourceFailed, match="broke off") as caught:
+        await waiting
+    assert memory[: caught.value.came] == b"abc"
 
 
 @ensureDeferred

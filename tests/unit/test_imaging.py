@@ -259,6 +259,33 @@ async def test_a_copy_that_broke_off_goes_on(threads: Threads, kind: dict[str, A
 
 
 @ensureDeferred
+async def test_what_had_come_before_a_break_is_kept(threads: Threads) -> None:
+    """It is on the volume as far as it makes whole blocks."""
+    backend = MemoryBackend("m", reactor, fill=0xAA, block_size=4096)
+    content = noise(2 * PIECE + 5)
+    await backend.allocate("v", SIZE)
+    writer = await backend.open_writer("v")
+    task = a_copy(threads, backend)
+    part = Stream(content, SIZE)
+    usual = part.read_into
+
+    async def read_into(target: memoryview) -> int:
+        count = await usual(target)
+        if count < len(target):
+            error = SourceFailed("The connection broke off.")
+            error.came = count
+            raise error
+        return count
+
+    part.read_into = read_into  # type: ignore[method-assign]
+    with pytest.raises(SourceFailed):
+        await task.run(part, writer)
+    await task.flush(writer)
+    assert task.reached == (2 * PIECE, "one")
+    assert await read(backend, "v", 0, 3 * PIECE) == content[: 2 * PIECE] + b"\xaa" * PIECE
+
+
+@ensureDeferred
 async def test_checkpoints_are_flushed_and_without_gaps(threads: Threads) -> None:
     backend = MemoryBackend("m", reactor, parallel_writes=3)
     await backend.allocate("v", SIZE)

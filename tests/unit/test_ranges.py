@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH
 
 from bootvol_plugins.http.ranges import (
     Part,
@@ -21,8 +22,9 @@ from bootvol_plugins.http.ranges import (
 class Response:
     """The head of an answer."""
 
-    def __init__(self, code: int = 200, **headers: str) -> None:
+    def __init__(self, code: int = 200, length: Any = UNKNOWN_LENGTH, **headers: str) -> None:
         self.code = code
+        self.length = length
         self.headers = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
 
 
@@ -67,11 +69,18 @@ def test_validators(headers: dict[str, str], expected: str | None) -> None:
         (206, "bytes 10-100/100", None),
         (206, "bytes */100", None),
         (206, "", None),
-        (200, "bytes 10-99/100", None),
+        (200, "bytes 10-99/100", Part(10, 100, 100)),
+        (416, "bytes 10-99/100", None),
     ],
 )
 def test_parts(code: int, content_range: str, expected: Part | None) -> None:
     assert part_of(response(code, content_range=content_range)) == expected
+
+
+@pytest.mark.parametrize(("length", "fits"), [(90, True), (89, False), (100, False)])
+def test_a_part_of_another_length_than_its_answer_is_none(length: int, fits: bool) -> None:
+    said = Response(206, length, content_range="bytes 10-99/100")
+    assert (part_of(said) is not None) is fits  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

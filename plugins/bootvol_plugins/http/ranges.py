@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 _CONTENT_RANGE: Final = re.compile(
     r"bytes[ =]\s*(\d{1,18})\s*-\s*(\d{1,18})\s*/\s*(\d{1,18}|\*)", re.IGNORECASE
@@ -56,6 +56,11 @@ class Part:
     end: int
     size: int | None
 
+    @property
+    def is_all(self) -> bool:
+        """Whether it is known to be the whole image."""
+        return self.start == 0 and self.end == self.size
+
 
 def rest(offset: int, validator: str | None = None) -> Headers:
     """Return the headers that ask for what follows ``offset``.
@@ -71,14 +76,17 @@ def rest(offset: int, validator: str | None = None) -> Headers:
 def part_of(response: IResponse) -> Part | None:
     """Return which part of an image an answer has; None if it is no answer with one part.
 
-    What is not possible (a part that ends before it begins, or after the image) is no part.
+    What is not possible is no part: one that ends before it begins, or after the image, or of
+    another length than the answer.  As for curl, the header counts with any code of success.
     """
     found = _CONTENT_RANGE.fullmatch(_header(response, b"content-range").strip())
-    if response.code != 206 or found is None:
+    if not 200 <= response.code < 300 or found is None:
         return None
     start, end = int(found[1]), int(found[2]) + 1
     size = None if found[3] == "*" else int(found[3])
-    return Part(start, end, size) if start < end and (size is None or end <= size) else None
+    possible = start < end and (size is None or end <= size)
+    fits = response.length in (UNKNOWN_LENGTH, end - start)
+    return Part(start, end, size) if possible and fits else None
 
 
 def is_at_end(response: IResponse, offset: int) -> bool:

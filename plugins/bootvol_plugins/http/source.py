@@ -152,7 +152,7 @@ class HttpSource:
             return BodyStream(
                 response, self._reactor, self._stall, part.size, offset, validator, skip
             )
-        if response.code == 206:
+        if response.code == 206 or part_of(response) is not None:
             stop(response)
             response = await self._ask(url)
         return await self._opened(response, url, image)
@@ -194,12 +194,22 @@ class HttpSource:
 
     async def _opened(self, response: IResponse, url: DecodedURL, image: Image) -> IImageStream:
         """Return what an answer has of an image: all of it."""
-        return await self._whole(response, url, _proof(image.digest) or validator_of(response))
+        validator = _proof(image.digest) or validator_of(response)
+        # A body without a length ends with the connection: that the size is right shows its end.
+        expected = image.size_bytes if validator == image.validator else None
+        return await self._whole(response, url, validator, expected)
 
     async def _whole(
-        self, response: IResponse, url: DecodedURL, validator: str | None
+        self,
+        response: IResponse,
+        url: DecodedURL,
+        validator: str | None,
+        expected: int | None = None,
     ) -> IImageStream:
-        """Return what an answer has of a file, decoded if need be."""
+        """Return what an answer has of a file, decoded if need be.
+
+        :param expected: the size of the file in bytes, if it is still the one that was found.
+        """
         try:
             self._check_whole(response, url)
             encoding = encoding_of(response)
@@ -207,7 +217,11 @@ class HttpSource:
             stop(response)
             raise
         size = _length(response)
-        stream = BodyStream(response, self._reactor, self._stall, size, 0, validator)
+        # Of what is encoded nothing tells the size.
+        expected = expected if encoding is None else None
+        stream = BodyStream(
+            response, self._reactor, self._stall, size, 0, validator, expected=expected
+        )
         if encoding is None:
             return stream
         try:
@@ -221,11 +235,8 @@ class HttpSource:
         if response.code in _MISSING:
             raise ImageNotFound(url.to_text())
         self._client.check_passing(response, url.host)
-        part = part_of(response)
         if response.code == 206 and not response.headers.hasHeader(b"content-range"):
             # Nobody asked for a part.
-            return
-        if part is not None and part.start == 0 and part.end == part.size:
             return
         if not _is_whole(response):
             raise SourceRefused(f"{url.host} answers {response.code}.")
@@ -272,6 +283,9 @@ def _agent(
 
 def _is_whole(response: IResponse) -> bool:
     """Tell whether an answer has a file as a whole, as curl takes it."""
+    part = part_of(response)
+    if part is not None:
+        return part.is_all
     return 200 <= response.code < 300 and response.code not in _NOT_WHOLE
 
 

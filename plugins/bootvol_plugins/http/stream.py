@@ -16,7 +16,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol.errors import ImageTruncated, ImportFailed, SourceFailed
 from bootvol.interfaces import IOpenEndedStream
 from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
 
@@ -37,6 +37,7 @@ class BodyStream:
     :param offset: where in the image the stream begins.
     :param validator: of the image, or None.
     :param skip: bytes at the body's beginning that lie before ``offset``: they are passed over.
+    :param expected: the size in bytes that the image had when it was found, if it is still that.
     """
 
     def __init__(
@@ -48,28 +49,46 @@ class BodyStream:
         offset: int,
         validator: str | None,
         skip: int = 0,
+        expected: int | None = None,
     ) -> None:
         self.size = size
         self.offset = offset
         self.validator = validator
         self._skip = skip
+        self._expected = expected if size is None else size
+        self._at = offset
         self._body = Body(reactor, stall)
         response.deliverBody(self._body)
 
     @property
     def proven(self) -> bool:
         """See :class:`bootvol.interfaces.IOpenEndedStream`."""
-        return not self._body.open_ended
+        return not self._body.open_ended or self._at == self._expected
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         while self._skip:
             most = min(self._skip, len(target))
-            count = await self._body.fill(target[:most])
+            try:
+                count = await self._body.fill(target[:most])
+            except ImportFailed as error:
+                error.came = 0
+                raise
             self._skip -= count
             if count < most:
                 raise ImageTruncated("The image ended before what had come of it earlier.")
-        return await self._body.fill(target)
+        count = await self._body.fill(target)
+        self._at += count
+        if count < len(target) and self._is_short():
+            short = ImageTruncated(f"The server sent {self._at} of {self._expected} bytes.")
+            short.came = count
+            raise short
+        return count
+
+    def _is_short(self) -> bool:
+        """Tell whether a body that has ended was only a part of the image, or broke off."""
+        counts = self.size is not None or self._body.open_ended
+        return counts and self._at < (self._expected or 0)
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
@@ -219,7 +238,7 @@ class Body(Protocol):
         if full or self._ended is None or self._ended.check(ResponseDone):
             waiting.callback(self._filled)
         else:
-            waiting.errback(_failure(self._ended))
+            waiting.errback(_failure(self._ended, self._filled))
 
     def _cancelled(self, _waiting: Deferred[int]) -> None:
         self._flow("pauseProducing")
@@ -239,7 +258,9 @@ class Body(Protocol):
         waiting, self._waiting, self._target = self._waiting, None, None
         self.stop()
         if waiting is not None:
-            waiting.errback(SourceFailed(f"The server sent {what} within {seconds:g} seconds."))
+            error = SourceFailed(f"The server sent {what} within {seconds:g} seconds.")
+            error.came = self._filled
+            waiting.errback(error)
 
     def _progressed(self) -> None:
         self._late = False
@@ -258,10 +279,17 @@ class Body(Protocol):
             getattr(self._reader or self.transport, verb)()
 
 
-def _failure(reason: Failure) -> Exception:
-    """Say in the contract's words why a body broke off."""
+def _failure(reason: Failure, came: int) -> ImportFailed:
+    """Say in the contract's words why a body broke off.
+
+    :param came: bytes that had been read by then of what was wanted.
+    """
     reasons = getattr(reason.value, "reasons", [])
+    error: ImportFailed
     if reason.check(ConnectionDone) or any(each.check(ConnectionDone) for each in reasons):
-        return ImageTruncated("The server closed the connection before the image's end.")
-    cause = reasons[0].value if reasons else reason.value
-    return SourceFailed(f"The connection broke off: {cause}.")
+        error = ImageTruncated("The server closed the connection before the image's end.")
+    else:
+        cause = reasons[0].value if reasons else reason.value
+        error = SourceFailed(f"The connection broke off: {cause}.")
+    error.came = came
+    return error

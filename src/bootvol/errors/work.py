@@ -11,9 +11,12 @@ class ImportFailed(BootvolError):
     """An import ended without a volume that can boot.
 
     :cvar of_image: others that wait for the same image would fail of the same.
+    :ivar came: bytes that the read which failed had put into its target by then, if another try may
+        help: they are the image's, and need not be sent again.
     """
 
     of_image: ClassVar[bool] = True
+    came: int = 0
     code = "import-failed"
     status = 400
     retryable = False

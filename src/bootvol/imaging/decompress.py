@@ -76,7 +76,11 @@ class _Peeked:
             return await self._stream.read_into(target)
         head, self._head = self._head[: len(target)], self._head[len(target) :]
         target[: len(head)] = head
-        return len(head) + await self._stream.read_into(target[len(head) :])
+        try:
+            return len(head) + await self._stream.read_into(target[len(head) :])
+        except ImportFailed as error:
+            error.came += len(head)
+            raise
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
@@ -244,14 +248,19 @@ class _Decoded:
         """Take what has come meanwhile, and let more come while that is unpacked."""
         if self._coming is None:
             self._coming = self._ask()
-        length = await self._coming.wait()
+        broken: ImportFailed | None = None
+        try:
+            length = await self._coming.wait()
+        except ImportFailed as error:
+            # What had come by then is unpacked; whoever reads this stream is not given any of it.
+            broken, length, error.came = error, error.came, 0
         self.taken += length
         if self.taken > self._most:
             raise ImageTooLarge(
                 f"The {self.compression.called} has more than {self._most} bytes;"
                 " the volume takes no more."
             )
-        self._ended = length < len(self._filling) - _ROOM
+        self._ended = broken is None and length < len(self._filling) - _ROOM
         # What may be the beginning of a member goes before what follows it.
         rest = self._input[self._given :]
         start = _ROOM - len(rest)
@@ -259,6 +268,9 @@ class _Decoded:
         self._input, self._given = self._filling[start : _ROOM + length], 0
         self._filling, self._spare = self._spare, self._filling
         self._fresh = len(rest)
+        if broken is not None:
+            self._coming = None
+            raise broken
         self._coming = None if self._ended else self._ask()
 
     def _ask(self) -> Shared[int]:

@@ -27,7 +27,7 @@ from bootvol.errors import (
     ImageUnidentified,
     ImportFailed,
 )
-from bootvol.imaging.blocks import END, Chunk, Run, runs, up_to_block
+from bootvol.imaging.blocks import END, PIECE, Chunk, Run, runs, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import Unpacked, unpacked
 from bootvol.imaging.digest import Digester
@@ -274,23 +274,32 @@ class Copy:
                 length = extent.length
                 ISparseStream(stream).skip(length)
             else:
-                length = await stream.read_into(buffer[: extent.length])
+                try:
+                    length = await stream.read_into(buffer[: extent.length])
+                except ImportFailed as error:
+                    # What is no whole block is the image's end, or nothing.
+                    if whole := error.came // PIECE * PIECE:
+                        self._pass_on(Chunk(buffer, self._total, whole))
+                    raise
             if not length:
                 break
             end = self._total + length
-            self._check_may_fit(end)
             if length < extent.length and stream.size not in (None, end):
-                # Before it is written: what is no whole block is the image's end, or nothing.
+                # Before it is written, for the same reason.
                 raise ImageTruncated(f"The image ended after {end} of {stream.size} bytes.")
-            chunk = Chunk(buffer, self._total, length, hole=extent.zero)
-            self._writing.put(self._scanner.begin(self._look_through, chunk))
-            self._total += length
+            self._pass_on(Chunk(buffer, self._total, length, hole=extent.zero))
             if length < extent.length:
                 break
         if not self._total:
             self._inspection.begin(END.buffer)
         if stream.size not in (None, self._total):
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
+
+    def _pass_on(self, chunk: Chunk) -> None:
+        """Have what has come looked through, and written."""
+        self._check_may_fit(chunk.offset + chunk.length)
+        self._writing.put(self._scanner.begin(self._look_through, chunk))
+        self._total += chunk.length
 
     def _look_through(self, chunk: Chunk) -> Chunk:
         if chunk.hole:

@@ -28,7 +28,8 @@ class IImageStream(Interface):
         :returns: the number of bytes, which is ``len(target)`` but at the end of the image;
             0 when there are no more.
         :raises bootvol.errors.ImageTruncated: the image ended before its stated size.
-        :raises bootvol.errors.SourceFailed: the source broke off.
+        :raises bootvol.errors.SourceFailed: the source broke off.  Both errors may say in ``came``
+            how many bytes had been put into ``target`` by then: these are not asked for again.
         """
 
     async def close() -> None:

@@ -69,6 +69,32 @@ class _Fetch:
     container: str | None = None
 
 
+class _Tries:
+    """Tells whether another try is worth its while.
+
+    :param most: how many may bring nothing, one after the other, and how many may start over.
+    :ivar fruitless: how many have brought nothing since one did.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._furthest = self._over = self.fruitless = 0
+
+    def go_on(self, start: int, reached: int) -> bool:
+        """Take in how far a try has come.
+
+        :param start: what had come before it, in bytes.
+        :param reached: what has come by now: less if it started over, as for another image.
+        """
+        if reached < start:
+            # What follows is measured by this one: it need not come as far as the other at once.
+            self._over += 1
+            self._furthest = 0
+        self.fruitless = 0 if reached > self._furthest else self.fruitless + 1
+        self._furthest = max(self._furthest, reached)
+        return max(self.fruitless, self._over) <= self._most
+
+
 class Importer:
     """Runs imports.
 
@@ -172,29 +198,29 @@ class Importer:
     async def _fetch(self, fetch: _Fetch) -> Digest | None:
         """Copy an image to its place, however often its source breaks off; return its digest."""
         progress = fetch.progress
-        fruitless = furthest = 0
+        tries = _Tries(self._limits.retries)
+        doubted = False
         while True:
             start = progress.reached
             try:
                 return await self._attempt(fetch)
             except (DigestMismatch, ImageCorrupt):
-                if start is None:
+                if start is None or doubted:
                     raise
                 # Perhaps it was the earlier part that was wrong: once more, from the first byte.
+                doubted = True
+                tries = _Tries(self._limits.retries)
                 progress.start_over()
                 await progress.forget(fetch.keep)
             except ImportFailed as error:
                 if progress.stopping or not error.retryable or short_of(error):
                     raise
-                reached, _ = progress.reached or (0, "")
-                fruitless = 0 if reached > furthest else fruitless + 1
-                furthest = max(furthest, reached)
-                if fruitless > self._limits.retries:
+                if not tries.go_on((start or (0, ""))[0], (progress.reached or (0, ""))[0]):
                     raise
                 # Its frames hold the buffers, which nobody counts meanwhile.
                 error.with_traceback(None)
                 progress.phase = Phase.RETRYING
-                pause = max(_pause(fruitless), getattr(error, "retry_after", 0.0))
+                pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
                 await deferLater(self._clock, pause, lambda: None)
 
     async def _attempt(self, fetch: _Fetch) -> Digest | None:

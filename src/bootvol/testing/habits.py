@@ -77,6 +77,9 @@ _always("range-star", lambda asked: right(asked).replace(b"/%d\r" % len(asked.co
 _always("whole-as-206", lambda asked: right(attrs.evolve(asked, headers={"range": "bytes=0-"})))
 
 
+_always("range-200", lambda asked: right(asked).replace(b"206 Partial Content", b"200 OK"))
+
+
 @_habit("range-early")
 def _range_early(asked: Asked) -> bytes:
     """Send parts from where a block begins."""
@@ -133,6 +136,36 @@ _always(
 )
 
 
+@_habit("until-close-but-parts")
+def _until_close_but_parts(asked: Asked) -> bytes:
+    """State no length of the whole, but one of each part."""
+    return right(asked) if asked.range else right(asked, length=NO_LENGTH)
+
+
+def _breaks_soon(asked: Asked) -> bytes:
+    """End each connection after 100,000 bytes."""
+    head, end, body = right(asked).partition(b"\r\n\r\n")
+    return head + end + body[:100_000]
+
+
+def _breaks_then_small_parts(asked: Asked) -> bytes:
+    """End the connection half way; of the rest, send 100,000 bytes at a time."""
+    if asked.range is None:
+        said = right(asked)
+        return said[: len(said) // 2]
+    start, end = asked.range
+    last = min(end, start + 100_000) - 1
+    return right(attrs.evolve(asked, headers={"range": f"bytes={start}-{last}"}))
+
+
+def _breaks_then_until_close(asked: Asked) -> bytes:
+    """End the connection half way; send the rest without a length."""
+    if asked.range is None:
+        said = right(asked)
+        return said[: len(said) // 2]
+    return right(asked, length=NO_LENGTH)
+
+
 def _breaking(times: int, make: Habit) -> Habit:
     """Return a habit: end the connection half way, for the first so many times."""
 
@@ -148,7 +181,15 @@ def _breaking(times: int, make: Habit) -> Habit:
 BROKEN: Final[dict[str, Habit]] = {
     "breaks-until-close": _breaking(1, HABITS["until-close"]),
     "breaks-until-close-gz": _breaking(1, HABITS["until-close-gz"]),
+    "breaks-until-close-but-parts": _breaking(1, HABITS["until-close-but-parts"]),
     "always-breaks": _breaking(10**9, HABITS["until-close"]),
+    "breaks-soon": _breaks_soon,
+    "breaks-soon-gz": lambda asked: _breaks_soon(attrs.evolve(asked, content=_gzip(asked.content))),
+    "breaks-then-small-parts": _breaks_then_small_parts,
+    "breaks-then-small-parts-gz": lambda asked: _breaks_then_small_parts(
+        attrs.evolve(asked, content=_gzip(asked.content))
+    ),
+    "breaks-then-until-close": _breaks_then_until_close,
 }
 _always(
     "same-length-twice",

@@ -129,6 +129,11 @@ class BadWeb(Resource):
         request.setHeader(b"content-length", b"1")
         return self.content[:1]
 
+    def replace(self) -> None:
+        """Put another image in this one's place."""
+        self._etag = b'"second"'
+        self.content = bytes(255 - byte for byte in self.content[:65536]) + self.content[65536:]
+
     # --- the ways --------------------------------------------------------------------------------
 
     def _send(
@@ -178,8 +183,7 @@ class BadWeb(Resource):
     def _changed(self, request: Request) -> int:
         if self._first(request):
             return self._send(request, stop=len(self.content) // 2)
-        self._etag = b'"second"'
-        self.content = bytes(255 - byte for byte in self.content[:65536]) + self.content[65536:]
+        self.replace()
         return self._send(request)
 
     def _wrong_range(self, request: Request) -> int:
