@@ -25,6 +25,8 @@ from bootvol.private import Kept
 BASE: Final = "base"
 #: The same for where its secrets come from, a :class:`Secrets`.
 SECRETS: Final = "secrets"
+#: The key under which endpoint descriptions are found that are taken as they are.
+LISTENING: Final = "listening"
 
 
 @attrs.define

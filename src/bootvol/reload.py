@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +69,7 @@ class Reloader:
                     error=error,
                 )
         try:
-            config = await self._threads.run(_load, self._config.file)
+            config = await self._threads.run(_load, self._config.file, self._config.api.listen)
         except BootvolError as error:
             self._log.error("the settings stay as they were: {error}", error=error)
         else:
@@ -101,12 +101,14 @@ class Reloader:
         return applied
 
 
-def _load(file: Path) -> Settings:
+def _load(file: Path, listening: Collection[str]) -> Settings:
     """Read the configuration file again.  Blocks.
 
+    :param listening: where the daemon listens.  What is wrong with a certificate there has been
+        told, and must not keep a token valid.
     :raises ConfigurationError: if the file has a mistake, or others may read a secret.
     """
-    config = settings.load(file)
+    config = settings.load(file, listening)
     found = [*secrecy.of_files(config), *private.check_options(config.identity.options)]
     if fatal := [f"{file}: {each}" for each in found if each.fatal]:
         raise ConfigurationError("\n".join(fatal))

@@ -6,7 +6,7 @@ A mistake names the file, the table and key, the value, and what to do about it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol
@@ -159,9 +159,11 @@ class Settings:
             yield f"sources[{n}]", each
 
 
-def load(path: Path) -> Settings:
+def load(path: Path, listening: Collection[str] = ()) -> Settings:
     """Read a configuration file; blocks on the disk.
 
+    :param listening: endpoint descriptions that are taken as they are.  A running daemon listens
+        at its own whatever becomes of the keys and certificates that these name.
     :raises ConfigurationError: a mistake in it, worded for the operator; each on a line.
     """
     try:
@@ -172,13 +174,13 @@ def load(path: Path) -> Settings:
     except (ValueError, RecursionError) as error:
         # Beside what is no TOML: integers of thousands of digits, and arrays in arrays without end.
         raise ConfigurationError(f"{path}: is not TOML: {error}") from error
-    return _read(path, tables)
+    return _read(path, tables, listening)
 
 
-def _read(path: Path, tables: Mapping[str, Any]) -> Settings:
+def _read(path: Path, tables: Mapping[str, Any], listening: Collection[str]) -> Settings:
     base = path.absolute().parent
     secrets = Secrets()
-    read = partial(validate, path, base=base, secrets=secrets)
+    read = partial(validate, path, base=base, secrets=secrets, listening=listening)
     # An absent table is an empty one: its default paths still have to be made absolute.
     root = read("", _Root, {"state": {}, "imports": {}, **tables})
     database = _database(root.state.url, base)

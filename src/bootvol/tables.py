@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from bootvol.options import ClosedFolder, CredentialsFolder, Options, OwnFolder, Text
+from bootvol.options import (
+    LISTENING,
+    ClosedFolder,
+    CredentialsFolder,
+    Options,
+    OwnFolder,
+    Text,
+)
 
 #: A name or address, a port, and a path: no user, no query, no fragment.
 _PUBLIC_URL: Final = re.compile(r"https?://[^/?#@]+(?:/[^?#]*[^/?#])?")
@@ -55,13 +62,16 @@ class Api(Options):
 
     @field_validator("listen")
     @classmethod
-    def _parses(cls, value: list[str]) -> list[str]:
+    def _parses(cls, value: list[str], info: ValidationInfo) -> list[str]:
         # Late: most readers of a configuration want no reactor.
         from twisted.internet import reactor
 
         from bootvol import endpoints
 
+        known = (info.context or {}).get(LISTENING, ())
         for description in value:
+            if description in known:
+                continue
             try:
                 endpoints.parse(reactor, description)
             except ValueError as error:

@@ -5,14 +5,14 @@ A line names the file, the table and key, the value unless the value is a secret
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from bootvol.errors import ConfigurationError
-from bootvol.options import BASE, SECRETS, Secrets
+from bootvol.options import BASE, LISTENING, SECRETS, Secrets
 
 Model = TypeVar("Model", bound=BaseModel)
 #: Keys whose values are secrets: a mistake in one is told without its value.
@@ -28,6 +28,7 @@ def validate(
     table: Mapping[str, Any],
     base: Path,
     secrets: Secrets | None = None,
+    listening: Collection[str] = (),
 ) -> Model:
     """Read a table of the configuration as a model.
 
@@ -35,10 +36,13 @@ def validate(
     :param place: the table, for messages; empty for the file's root.
     :param base: the folder that relative paths start from.
     :param secrets: is told where the table's secrets come from.
+    :param listening: endpoint descriptions that are taken as they are.
     :raises ConfigurationError: if the table has mistakes; each mistake is a line.
     """
     try:
-        return model.model_validate(table, context={BASE: base, SECRETS: secrets})
+        return model.model_validate(
+            table, context={BASE: base, SECRETS: secrets, LISTENING: listening}
+        )
     except ValidationError as error:
         lines = (_mistake(path, place, detail, model) for detail in error.errors())
         raise ConfigurationError("\n".join(lines)) from error

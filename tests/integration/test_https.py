@@ -207,6 +207,14 @@ async def test_a_renewed_certificate_is_served_without_a_restart(tmp_path: Path)
         ):
             return encrypted.getpeercert(binary_form=True) or b""
 
+    def asked(token: str) -> int:
+        return requests.get(
+            f"https://localhost:{port}/v1.1/{TENANT}/os-volumes",
+            headers={"X-Auth-Token": token},
+            verify=str(tmp_path / "ca"),
+            timeout=30,
+        ).status_code
+
     try:
         assert await deferToThread(served) == first
         second = issue()
@@ -216,5 +224,11 @@ async def test_a_renewed_certificate_is_served_without_a_restart(tmp_path: Path)
         (tmp_path / "cert").write_text("half a certificate")
         await daemon.reload()
         assert await deferToThread(served) == second
+        # Nor does such a certificate keep tokens valid that the operator has taken away.
+        config = tmp_path / "twistd.conf"
+        config.write_text(config.read_text().replace('token = "ann"', 'token = "carol"'))
+        await daemon.reload()
+        answers = [await deferToThread(asked, token) for token in ("carol", "ann")]
+        assert answers == [200, 401]
     finally:
         await daemon.stopService()
