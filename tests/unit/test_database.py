@@ -233,6 +233,21 @@ async def test_a_file_that_is_not_there_any_more_takes_nothing(
     await embedded.write(add, "more")
 
 
+@ensureDeferred
+async def test_a_log_of_sqlite_that_is_removed_loses_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "x.db-wal"
+    with working(in_file(tmp_path)) as database:
+        await database.write(add)
+        log.unlink()
+        for ask in (database.write(add, "more"), database.write_unseen(add), database.read(count)):
+            with pytest.raises(DatabaseUnavailable) as caught:
+                await ask
+            assert "x.db-wal is gone. End the daemon" in str(caught.value.__cause__)
+        assert not log.exists(), "none is begun that would hide the one that is still open"
+    with working(in_file(tmp_path)) as database:
+        assert await database.read(count) == 1
+
+
 def test_a_start_that_a_lock_hinders_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,9 @@ class Connections:
         self.embedded = url.get_backend_name() == "sqlite"
         self._path = Path(url.database) if self.embedded and url.database else None
         self._file: tuple[int, int] | None = None
+        #: SQLite's write-ahead log beside the file, which lies there while there are connections.
+        self._log: tuple[int, int] | None = None
+        self._open: set[int] = set()
         self._here = local()
         try:
             self.engine = create_engine(
@@ -123,6 +126,7 @@ class Connections:
             ) from error
         if self.embedded:
             _tune_sqlite(self.engine)
+            self._count()
         else:
             self._tune_server()
 
@@ -180,21 +184,44 @@ class Connections:
             self.engine.connect().execution_options(bootvol_writes=writes) as connection,
             connection.begin(),
         ):
-            return query(connection)
+            result = query(connection)
+            if self._path is not None and self._log is None:
+                self._log = _identity(_log_of(self._path))
+            return result
 
     def _check_file(self) -> None:
-        """See that SQLite's file is still there: what is written to one that is not is lost.
+        """See that SQLite's files are still there: what is written to one that is not is lost.
 
-        :raises DatabaseUnavailable: it is gone, or another one.
+        :raises DatabaseUnavailable: one is gone, or another one.
         """
         if self._path is None or self._file is None:
             return
-        if (now := _identity(self._path)) != self._file:
-            what = "is gone" if now is None else "is another one by now"
-            raise DatabaseUnavailable from FileNotFoundError(
-                f"{self._path} {what}. Put back the file that was there, or stop the daemon, put"
-                " the right file there, and start it again"
+        _check(
+            self._path,
+            self._file,
+            "Put back the file that was there, or stop the daemon, put the right file there, and"
+            " start it again",
+        )
+        if self._log is not None:
+            _check(
+                _log_of(self._path),
+                self._log,
+                "End the daemon with SIGTERM, which writes down what was in that file, and start"
+                " the daemon again",
             )
+
+    def _count(self) -> None:
+        """Know when SQLite removes its log: when the last connection is closed."""
+
+        @event.listens_for(self.engine, "connect")
+        def connected(connection: Any, _record: Any) -> None:
+            self._open.add(id(connection))
+
+        @event.listens_for(self.engine, "close")
+        def closed(connection: Any, _record: Any) -> None:
+            self._open.discard(id(connection))
+            if not self._open:
+                self._log = None
 
     def _tune_server(self) -> None:
         """Bound what waits at the server, and know by what socket each transaction waits."""
@@ -278,6 +305,22 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _log_of(path: Path) -> Path:
+    """Return where SQLite's write-ahead log lies (https://www.sqlite.org/wal.html)."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def _check(path: Path, known: tuple[int, int], remedy: str) -> None:
+    """See that a file is the one that it was.
+
+    :param known: what told it from all others.
+    :raises DatabaseUnavailable: it is gone, or another one.
+    """
+    if (now := _identity(path)) != known:
+        what = "is gone" if now is None else "is another one by now"
+        raise DatabaseUnavailable from FileNotFoundError(f"{path} {what}. {remedy}")
 
 
 def _tune_sqlite(engine: Engine) -> None:
