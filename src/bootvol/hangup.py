@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
+from twisted.python import threadable
 from twisted.python.logfile import LogFile
 
 #: The size in bytes at which a log file is rotated: ``twistd``'s own default.
@@ -62,7 +64,7 @@ class TwistdLog:
     _log = Logger()
 
     def __init__(self) -> None:
-        self._file: LogFile | None = None
+        self._file: _File | None = None
 
     def observer(self, options: Mapping[str, Any]) -> ILogObserver | None:
         """Open the log file.  Blocks.
@@ -73,7 +75,7 @@ class TwistdLog:
         name = options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log")
         if name == "-" or options.get("syslog") or options.get("logger"):
             return None
-        file = self._file = LogFile.fromFullPath(
+        file = self._file = _File.fromFullPath(
             os.path.abspath(name), rotateLength=LARGEST, maxRotatedFiles=KEPT
         )
 
@@ -94,14 +96,52 @@ class TwistdLog:
         if self._file is None:
             return
         try:
-            # First: a log that is closed and cannot be opened would be lost.
-            with open(self._file.path, "ab"):
-                pass
+            self._file.reopen()
         except OSError as error:
             self._log.error(
                 "{path} cannot be opened, so the log stays where it was: {why}",
                 path=self._file.path,
                 why=error.strerror,
             )
-        else:
-            self._file.reopen()
+
+
+class _File(LogFile):
+    """A log file that is closed when the next one is open, and not before.
+
+    ``LogFile`` closes it first.  Where the next one cannot be opened (the disk is full, or too many
+    files are open), that log would have ended for good.
+    """
+
+    synchronized: ClassVar[list[str]] = ["rotate", "reopen"]
+
+    def rotate(self) -> None:
+        """Go on in a new file; in the old one where no new file can be made."""
+        if not (os.access(self.directory, os.W_OK) and os.access(self.path, os.W_OK)):
+            return
+        fresh = f"{self.path}.new"
+        try:
+            new = open(fresh, "wb+", 0)  # noqa: SIM115 - stays open
+        except OSError:
+            return
+        os.chmod(fresh, stat.S_IMODE(os.fstat(self._file.fileno()).st_mode))
+        for number in reversed(self.listLogs()):
+            if number >= self.maxRotatedFiles:
+                os.remove(f"{self.path}.{number}")
+            else:
+                os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+        os.rename(self.path, f"{self.path}.1")
+        os.rename(fresh, self.path)
+        self._file.close()
+        self._file, self.size = new, 0
+
+    def reopen(self) -> None:
+        """Open the file again, under its name.
+
+        :raises OSError: it cannot be opened; the old one stays open.
+        """
+        old = self._file
+        self._openFile()
+        old.close()
+
+
+threadable.synchronize(_File)
