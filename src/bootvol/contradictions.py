@@ -8,6 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
+
+from bootvol.threads import StillRunning, within
+
+#: Seconds to wait for a disk that is asked for links.
+_PATIENCE: Final = 2.0
 
 
 def of_folders(
@@ -66,5 +72,11 @@ def of_endpoints(endpoints: list[str]) -> Iterator[str]:
 
 
 def _same(path: Path) -> str:
-    """Return the path without links and dots, so that equal folders have equal names."""
-    return os.path.realpath(path)
+    """Return the path without links and dots, so that equal folders have equal names.
+
+    Where a disk hangs, what is a link there is not known, and the path is taken as it is.
+    """
+    try:
+        return within(_PATIENCE, lambda: os.path.realpath(path))
+    except StillRunning:
+        return os.path.abspath(path)

@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -112,7 +112,7 @@ class _File(LogFile):
     files are open), that log would have ended for good.
     """
 
-    synchronized: ClassVar[list[str]] = ["rotate", "reopen"]
+    synchronized: list[str] = ["rotate", "reopen"]  # noqa: RUF012 - as in the base class
 
     def rotate(self) -> None:
         """Go on in a new file; in the old one where no new file can be made."""

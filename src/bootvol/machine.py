@@ -27,12 +27,11 @@ from bootvol.errors import ConfigurationError
 from bootvol.exports import places
 from bootvol.interfaces import BackendPlugin, SourcePlugin
 from bootvol.model import GIB
-from bootvol.plugins import PATIENCE
+from bootvol.patience import found_in_time, in_time
 from bootvol.settings import PluginSettings, Settings
 from bootvol.store import schema
 from bootvol.store.database import Database
-from bootvol.tables import TlsExports
-from bootvol.threads import StillRunning, within
+from bootvol.tables import Exports, TlsExports
 
 #: How an SQLite database begins (https://www.sqlite.org/fileformat.html, section 1.3).
 _SQLITE: Final = b"SQLite format 3\0"
@@ -79,40 +78,54 @@ def examine(config: Settings, reactor: Any) -> list[Finding]:
 
 
 def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
-    if locks.is_taken(config.state.directory):
-        yield Mistake(
-            "state.directory",
-            config.state.directory,
-            f"another daemon is using {config.state.directory}",
-            "Stop that daemon, or give each its own folder.",
-        )
+    directory = config.state.directory
+    try:
+        taken = in_time("state.directory", directory, lambda: locks.is_taken(directory))
+    except ConfigurationError as error:
+        yield str(error)
     else:
-        yield from _endpoints(config.api.listen)
-        yield from locks.check_directory(config.state.directory)
-    yield from checks.folder("state.directory", config.state.directory)
-    yield from secrecy.of_files(config)
-    yield from secrecy.of_folders(config)
+        yield from found_in_time("state.directory", directory, lambda: _state(directory, taken))
+        if not taken:
+            yield from _endpoints(config.api.listen)
+    yield from found_in_time("secrets", config.file, lambda: _secrecy(config))
     yield from _descriptors(config)
     yield from _database(config.database, reactor)
-    yield from _imports(config)
-    yield from _exports(config)
+    spool = config.imports.spool
+    yield from found_in_time("imports.spool", spool, lambda: _imports(config), fatal=False)
+    if (exports := config.exports) is not None:
+        yield from found_in_time("exports", exports.directory, lambda: _exports(exports))
     yield from _memory(config)
     for place, configured in config.plugins():
         for mistake in _of_plugin(configured):
             yield attrs.evolve(mistake, key=f"{place}.{mistake.key}")
 
 
+def _state(directory: Path, taken: bool) -> Iterator[Mistake]:
+    key = "state.directory"
+    if taken:
+        fault = f"another daemon is using {directory}"
+        yield Mistake(key, directory, fault, "Stop that daemon, or give each its own folder.")
+    else:
+        yield from locks.check_directory(directory)
+    yield from checks.folder(key, directory)
+
+
+def _secrecy(config: Settings) -> Iterator[Mistake]:
+    yield from secrecy.of_files(config)
+    yield from secrecy.of_folders(config)
+
+
 def _of_plugin(configured: PluginSettings) -> list[Mistake]:
     check = configured.descriptor.check or (lambda _options: ())
     options = configured.options
-    try:
-        return within(PATIENCE, lambda: [*private.check_options(options), *check(options)])
-    except StillRunning:
-        # The daemon does without a backend or a source until that answers.
-        spared = isinstance(configured.descriptor, (BackendPlugin, SourcePlugin))
-        fault = f"the check has not ended after {PATIENCE:.0f} s: a disk or a service hangs"
-        remedy = "Look at the disk, the mount or the service that the plugin uses."
-        return [Mistake("name", configured.name, fault, remedy, fatal=not spared)]
+    # The daemon does without a backend or a source until that answers.
+    spared = isinstance(configured.descriptor, (BackendPlugin, SourcePlugin))
+    return found_in_time(
+        "name",
+        configured.name,
+        lambda: [*private.check_options(options), *check(options)],
+        fatal=not spared,
+    )
 
 
 def _descriptors(config: Settings) -> Iterator[Mistake | str]:
@@ -260,7 +273,8 @@ def _in_time(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistak
 
 def _database(url: URL, reactor: Any) -> Iterator[Mistake | str]:
     if url.get_backend_name() == "sqlite":
-        yield from _sqlite(Path(url.database or ""))
+        file = Path(url.database or "")
+        yield from found_in_time("state.url", file, lambda: _sqlite(file))
         return
     try:
         Database(url, reactor).check()
@@ -337,19 +351,17 @@ def _imports(config: Settings) -> Iterator[Mistake]:
             yield attrs.evolve(mistake, fault=fault)
 
 
-def _exports(config: Settings) -> Iterator[Mistake | str]:
-    if config.exports is None:
-        return
-    yield from checks.folder("exports.directory", config.exports.directory)
+def _exports(exports: Exports) -> Iterator[Mistake | str]:
+    yield from checks.folder("exports.directory", exports.directory)
     yield from checks.program("exports", "qemu-nbd", "qemu-utils")
     try:
-        places.make(config.exports)
+        places.make(exports)
     except ConfigurationError as error:
         yield str(error)
         return
-    if isinstance(config.exports, TlsExports):
+    if isinstance(exports, TlsExports):
         yield from checks.credentials(
-            "exports.credentials", config.exports.credentials, "server", config.exports.host
+            "exports.credentials", exports.credentials, "server", exports.host
         )
 
 

@@ -290,3 +290,21 @@ async def test_a_state_directory_on_a_full_disk_is_refused(tmp_path: Path) -> No
         (mounted.folder / "others").unlink()
         daemon = Running(tmp_path, state=state)
         await daemon.stop()
+
+
+@pytest.mark.parametrize(
+    ("state", "key"),
+    [
+        ('url = "sqlite:///bootvol.db"\ndirectory = "state"', "state.directory"),
+        ('url = "sqlite:///state/bootvol.db"\ndirectory = "."', "state.url"),
+    ],
+)
+@ensureDeferred
+async def test_a_start_ends_where_the_disk_of_the_state_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, key: str
+) -> None:
+    monkeypatch.setattr(plugins, "PATIENCE", 0.5)
+    with disk(tmp_path / "state", 64 * MIB, "ext4") as mounted:
+        with mounted.frozen(), pytest.raises(ConfigurationError, match=key) as caught:
+            Running(tmp_path, state=state)
+        assert "a disk or a service hangs. Look at the disk" in str(caught.value)

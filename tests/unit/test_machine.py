@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet import reactor
 
-from bootvol import machine, settings
+from bootvol import machine, plugins, settings
 from bootvol.errors import ConfigurationError
 from tests.daemons import STATIC, configuration
 from tests.servers import free_port
@@ -746,13 +746,16 @@ HYPERVISOR = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\ntls = "tls"\
 
 
 @pytest.mark.parametrize(
-    ("table", "file", "more"),
-    [("sources[0]", "images/index.toml", ""), ("hypervisor", "tls/ca-cert.pem", HYPERVISOR)],
+    ("key", "file", "more"),
+    [
+        ("sources[0].name", "images/index.toml", ""),
+        ("hypervisor.name", "tls/ca-cert.pem", HYPERVISOR),
+    ],
 )
 def test_a_check_that_hangs(
-    world: World, monkeypatch: pytest.MonkeyPatch, table: str, file: str, more: str
+    world: World, monkeypatch: pytest.MonkeyPatch, key: str, file: str, more: str
 ) -> None:
-    monkeypatch.setattr(machine, "PATIENCE", 0.2)
+    monkeypatch.setattr(plugins, "PATIENCE", 0.2)
     hangs = world.folder / file
     hangs.parent.mkdir(exist_ok=True)
     os.mkfifo(hangs)
@@ -761,7 +764,7 @@ def test_a_check_that_hangs(
     finally:
         # Whoever reads it waits for a writer.
         os.close(os.open(hangs, os.O_WRONLY))
-    assert f"{table}.name: " in found.line
-    assert "the check has not ended" in found.line
+    assert f"{key}: " in found.line
+    assert "there is no answer after" in found.line
     # A daemon can do without a source for a while.
-    assert found.fatal == (table == "hypervisor")
+    assert found.fatal == (key != "sources[0].name")
