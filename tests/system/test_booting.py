@@ -126,6 +126,20 @@ def test_the_daemon_may_be_away_when_the_machine_ends(daemon: Process) -> None:
     assert set(daemon.until_settled()) == {"available"}
 
 
+def test_a_token_that_has_ended_when_the_machine_ends(daemon: Process) -> None:
+    """The command does not ask for minutes what nobody will allow."""
+    machine = begun(daemon)
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace('token = "root"', 'token = "new"'))
+    daemon.process.send_signal(signal.SIGHUP)
+    while daemon.cli("volume", "list").returncode == 0:
+        time.sleep(0.1)
+    machine.send_signal(signal.SIGTERM)
+    _, told = machine.communicate(timeout=120)
+    assert "with a token that is valid, free it with `bootvol volume detach 1`" in told
+    assert daemon.cli("volume", "detach", "1", "--wait", token="new").returncode == 0
+
+
 def test_a_volume_that_is_somebody_elses(daemon: Process) -> None:
     wanted = {"volumeAttachment": {"volumeId": 1, "device": "/dev/vdb"}}
     daemon.call("POST", "servers/web-7/os-volume_attachments", wanted)

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from bootvol.cli import show
 from bootvol.cli.client import Client, segment
-from bootvol.cli.failures import NOT_FOUND, CommandFailed
+from bootvol.cli.failures import NOT_ALLOWED, NOT_FOUND, CommandFailed
 from bootvol.cli.signals import exit_code
 from bootvol.cli.waiting import PATIENCE, patiently
 
@@ -108,10 +108,12 @@ class Reservation:
                     return
                 # While it is being attached or detached, too, the service says no.
                 failure = error
-            if time.monotonic() > until or len(self._stop) > 1:
+            refused = failure is not None and failure.exit_code == NOT_ALLOWED
+            if refused or time.monotonic() > until or len(self._stop) > 1:
                 why = f": {failure}" if failure is not None else ""
+                when = "with a token that is valid" if refused else "when the service is well"
                 show.tell(
-                    f"volume {self._id} is attached still{why}; when the service is well, free it"
+                    f"volume {self._id} is attached still{why}; {when}, free it"
                     f" with `bootvol volume detach {self._id}`"
                 )
                 return
