@@ -17,7 +17,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from bootvol import plugins
 from bootvol.errors import ConfigurationError
-from bootvol.service import stores
+from bootvol.service import stores, tasks
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
 from bootvol_plugins.file_store import STORE
@@ -181,6 +181,42 @@ async def test_what_is_attached_is_served_when_its_backend_answers(
         assert (await daemon.call("DELETE", f"{place}/{number}")).status == 202
         assert await daemon.until(number, "available", "error") == "available"
         assert not list((Path(short) / "e").glob(f"{name}*"))
+        await daemon.stop()
+
+
+@ensureDeferred
+async def test_work_begins_where_a_volume_cannot_be_served_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk hangs while what is attached is served again: other backends do not wait for that."""
+    monkeypatch.setattr(tasks, "SERVING", 0.5)
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    with (
+        tempfile.TemporaryDirectory() as short,
+        disk(Path(short) / "d", 64 * MIB, "ext4") as mounted,
+    ):
+        more = f'[exports]\nby = "unix"\ndirectory = "{short}/d/e"\n{SECOND}'
+        first = Running(tmp_path, more)
+        kind = {"volume_type": {"name": "fast", "extra_specs": {"volume_backend_name": "second"}}}
+        assert (await first.call("POST", "os-volume-types", kind, "root")).status == 200
+        number = await first.create()
+        await first.until(number, "available")
+        wanted = {"volumeAttachment": {"volumeId": number, "device": "/dev/vdb"}}
+        await first.call("POST", "servers/1/os-volume_attachments", wanted)
+        await first.until(number, "in-use")
+        (name,) = [each.stem for each in first.files() if each.suffix == ".raw"]
+        await first.stop()
+        await server(mounted.folder, name).end(reactor, 30)
+        daemon = Running(tmp_path, more)
+        with mounted.frozen():
+            fast = await daemon.call(
+                "POST", "os-volumes", {"volume": {"size": 1, "volume_type": "fast"}}
+            )
+            assert await daemon.until(fast.json["volume"]["id"], "available", "error") != "error"
+        while not server(mounted.folder, name).runs():
+            await pause(0.05)
+        await daemon.call("DELETE", f"servers/1/os-volume_attachments/{number}")
+        assert await daemon.until(number, "available", "error") == "available"
         await daemon.stop()
 
 

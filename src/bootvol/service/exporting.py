@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -14,6 +15,7 @@ from bootvol.model import Volume
 from bootvol.service.attaching import EXPORTABLE
 from bootvol.service.tasks import Tools
 from bootvol.store import attachments as attachment_rows
+from bootvol.threads import StillRunning
 
 _log = Logger()
 
@@ -61,9 +63,13 @@ async def _restore(
         try:
             lies = await tools.backends.connection(volume)
             if lies.kind in EXPORTABLE:
-                served = await exports.open(volume.name, lies)
+                opening = partial(exports.open, volume.name, lies)
+                served = await tools.serving.ask(volume.name, opening)
                 # Another address than it was, if nothing was known of it any more.
                 await tools.database.write(attachment_rows.reached, volume.id, served)
+        except StillRunning:
+            # Nothing else waits for that.  It is not begun again before it has ended.
+            raise BackendSilent(backend) from None
         except (CancelledError, DatabaseUnavailable, BackendSilent, WrongStore):
             raise
         except Exception:

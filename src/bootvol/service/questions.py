@@ -1,4 +1,4 @@
-"""Questions to plugins on behalf of callers, who wait for an answer: but not for ever."""
+"""Questions to plugins and the like for those who wait for an answer: but not for ever."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ T = TypeVar("T")
 
 
 class Questions:
-    """Asks a plugin, and waits no longer than :data:`PATIENCE`.
+    """Asks a plugin, and waits for so many seconds at most.
 
     A question that was not answered in time is not put again until its answer has come.  Each
     would keep one more thread, or one more place in line for a thread, for as long as the plugin
     hangs.
 
     :param clock: the reactor.
+    :param patience: seconds.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, patience: float = PATIENCE) -> None:
         self._clock = clock
+        self._patience = patience
         self._unanswered: set[Hashable] = set()
 
     async def ask(self, topic: Hashable, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -45,7 +47,7 @@ class Questions:
             raise StillRunning
         asked = Deferred.fromCoroutine(question())
         try:
-            return await at_most(self._clock, PATIENCE, asked)
+            return await at_most(self._clock, self._patience, asked)
         except StillRunning:
             self._unanswered.add(topic)
             asked.addBoth(lambda _: self._unanswered.discard(topic))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from sqlalchemy import Connection as Db
@@ -18,9 +18,14 @@ from bootvol.service.goldens import Goldens
 from bootvol.service.held import Held
 from bootvol.service.imports import Importer
 from bootvol.service.places import Copier
+from bootvol.service.questions import Questions
 from bootvol.shortage import Shortage
 from bootvol.store import states
 from bootvol.store.database import Database
+
+#: Seconds after which a volume that is to be served after a restart is no longer waited for: longer
+#: than two servers may take, one that ends and one that begins.
+SERVING: Final = 90.0
 
 
 @attrs.frozen
@@ -32,6 +37,7 @@ class Tools:
     :ivar hypervisor: None where servers are run elsewhere.
     :ivar zone: the availability zone of everything here.
     :ivar exports: None where hypervisors open volumes where they lie.
+    :ivar serving: bounds the wait for exports after a restart.
     """
 
     daemon: str
@@ -45,6 +51,9 @@ class Tools:
     exports: Exports | None
     clock: IReactorTime
     zone: str = "nova"
+    serving: Questions = attrs.Factory(
+        lambda tools: Questions(tools.clock, SERVING), takes_self=True
+    )
     shortage: Shortage = attrs.Factory(lambda tools: Shortage(tools.clock), takes_self=True)
 
 
