@@ -47,7 +47,6 @@ from bootvol.interfaces import (
 )
 from bootvol.login import ILogin
 from bootvol.model import GIB, Flavor
-from bootvol.patience import in_time
 from bootvol.reload import Reloader
 from bootvol.service.attachments import Attachments
 from bootvol.service.backends import Absent, Backends
@@ -111,10 +110,7 @@ class Daemon(Service):
         self._pools: list[Threads] = []
         # Whether these are fewer than configured, the checks of the machine have told.
         self._connections, _ = descriptors.connections(config)
-        directory = config.state.directory
-        lock, self._worker_id = in_time(
-            "state.directory", directory, lambda: locks.take_directory(directory)
-        )
+        lock, self._worker_id = locks.take_directory(config.state.directory)
         self._locks = [lock]
         self._threads = self._pool("data")
         self._database = Database(config.database, reactor)
@@ -134,8 +130,7 @@ class Daemon(Service):
 
     def _prepare_database(self) -> None:
         if self._database.embedded:
-            file = Path(self._config.database.database or "")
-            self._locks.append(in_time("state.url", file, lambda: locks.take_database(file)))
+            self._locks.append(locks.take_database(Path(self._config.database.database or "")))
             self._database.upgrade()
         else:
             self._database.check()
@@ -256,7 +251,6 @@ class Daemon(Service):
         sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB)
         containers = Containers(sandbox, self._threads)
         importer = Importer(images, backends, goldens, containers, bandwidth, copier)
-        exports = config.exports
         return Tools(
             self._worker_id,
             self._database,
@@ -266,7 +260,7 @@ class Daemon(Service):
             goldens,
             [each.name for each in config.sources],
             hypervisor,
-            exports and Exports(exports, self._pool("exports"), self._reactor),
+            Exports(config.exports, self._pool("nbd"), self._reactor) if config.exports else None,
             self._reactor,
             config.availability_zone,
         )

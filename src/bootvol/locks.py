@@ -17,6 +17,7 @@ from uuid import uuid4
 from bootvol import private
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
+from bootvol.patience import in_time
 
 _NAME: Final = "daemon.lock"
 _LONGEST: Final = 128
@@ -33,8 +34,13 @@ def take_directory(directory: Path) -> tuple[int, str]:
     Beside the id stands the number of the very file: in a copy of the directory that is another
     one, and two daemons of one id would take each other's claims for their own.
 
-    :raises ConfigurationError: another daemon has it, it is a copy, or it cannot be written.
+    :raises ConfigurationError: another daemon has it, it is a copy, it cannot be written, or its
+        disk hangs.
     """
+    return in_time("state.directory", directory, lambda: _take_directory(directory))
+
+
+def _take_directory(directory: Path) -> tuple[int, str]:
     path = directory / _NAME
     lock = _lock(
         "state.directory",
@@ -59,13 +65,11 @@ def take_directory(directory: Path) -> tuple[int, str]:
 def take_database(file: Path) -> int:
     """Lock SQLite's file for this process: it holds what may be shown without being read again.
 
-    :raises ConfigurationError: another daemon has it, or a file beside it cannot be written.
+    :raises ConfigurationError: another daemon has it, a file beside it cannot be written, or the
+        disk hangs.
     """
-    return _lock(
-        "state.url",
-        _beside(file),
-        f"another daemon is using {file}. Stop it, or let both use PostgreSQL.",
-    )
+    taken = f"another daemon is using {file}. Stop it, or let both use PostgreSQL."
+    return in_time("state.url", file, lambda: _lock("state.url", _beside(file), taken))
 
 
 def is_taken(directory: Path) -> bool:
