@@ -1,4 +1,4 @@
-"""Compressed images from web servers whose connections break: an import gets over that."""
+"""Compressed images from sources that break off, or change them: an import gets over that."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.testing.backends import noise
+from bootvol_plugins import directory
 from tests.daemons import Running, reactor
 from tests.images import PACKERS, convert
 from tests.servers import Server, serve
@@ -177,5 +178,35 @@ async def test_an_image_that_changes_while_it_is_unpacked(
     try:
         await imported(running, server)
         assert web.starts == [0, 5 * MIB // 2, 0]
+    finally:
+        await running.stop()
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@ensureDeferred
+async def test_a_file_that_is_overwritten_while_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What was unpacked of two images is no broken image: the newer one is imported."""
+    running = Running(tmp_path, "[imports]\nbuffer_kib = 64\n")
+    image = running.images / f"disk.{kind}"
+    image.write_bytes(PACKERS[kind](DISK[::-1]))
+    read = directory._read
+    reads: list[int] = []
+
+    def reading(descriptor: int, offset: int, target: memoryview) -> int:
+        count = read(descriptor, offset, target)
+        reads.append(offset)
+        if len(reads) == 3:
+            image.write_bytes(PACKERS[kind](DISK))
+        return count
+
+    monkeypatch.setattr(directory, "_read", reading)
+    try:
+        number = await running.create(image.name)
+        assert await running.until(number, "available", "error") == "available"
+        (file,) = running.files()
+        with file.open("rb") as volume:
+            assert volume.read(len(DISK) + MIB) == DISK + bytes(MIB)
     finally:
         await running.stop()

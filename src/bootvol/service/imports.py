@@ -248,7 +248,11 @@ class Importer:
                 digest = await copy.run(stream, writer)
             except ImportFailed as error:
                 await copy.flush(writer)
-                if isinstance(error, (DigestMismatch, ImageCorrupt)) and not _has_ended(sent):
+                doubtful = isinstance(error, (DigestMismatch, ImageCorrupt))
+                if doubtful and IFileStream.providedBy(sent):
+                    # It may be of two images: the file was written to meanwhile.
+                    await IFileStream(sent).check()
+                if doubtful and not _has_ended(sent):
                     raise ImageTruncated(
                         f"The connection ended, perhaps too soon: {error}"
                     ) from error
