@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +13,7 @@ from twisted.internet import reactor
 
 from bootvol.store.database import Database
 from bootvol.store.schema import LIVING
+from bootvol.store.waiting import Waiting
 
 #: When a lease ended that has run out, on databases of both kinds.
 ENDED = -1.0
@@ -48,6 +49,18 @@ def db(database: Database) -> Iterator[Connection]:
     """A connection to it."""
     with database._engine.begin() as connection:
         yield connection
+
+
+class Anybody:
+    """An order in which all that waits may begin."""
+
+    def admitted(self, waiting: Collection[Waiting]) -> Sequence[Waiting]:
+        """See :class:`bootvol.store.waiting.Order`."""
+        return list(waiting)
+
+    def places(self, waiting: Waiting) -> int:
+        """See :class:`bootvol.store.waiting.Order`."""
+        return 0
 
 
 def end_leases(db: Connection) -> None:

@@ -14,7 +14,7 @@ from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Server, Snapshot, Volume
 from bootvol.store import attachments, claims, queue, servers, snapshots, states, volumes
 from bootvol.store.schema import LIVING
-from tests.unit.conftest import end_leases
+from tests.unit.conftest import Anybody, end_leases
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -63,7 +63,13 @@ def free(db: Connection, kind: Kind, number: int) -> None:
 
 def claim(db: Connection, who: claims.Holder) -> queue.Subject | None:
     """Claim what is no copy."""
-    return queue.claim_quick(db, who) or queue.claim_hosting(db, who)
+    quick, _ = queue.claim_quick(db, who, Anybody())
+    return quick or queue.claim_hosting(db, who, Anybody())[0]
+
+
+def copy(db: Connection, who: claims.Holder) -> queue.Subject | None:
+    """Claim a copy."""
+    return queue.claim_copy(db, who, Anybody())[0]
 
 
 def quick(db: Connection, **more: Any) -> int | None:
@@ -77,7 +83,7 @@ def test_a_volume_stays_while_a_snapshot_of_it_is_made(db: Connection) -> None:
     snapshot = a_snapshot(db, volume)
     states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
     assert quick(db) is None
-    copied = queue.claim_copy(db, holder())
+    copied = copy(db, holder())
     assert isinstance(copied, Snapshot)
     assert copied.id == snapshot.id
     assert quick(db) is None
@@ -90,10 +96,10 @@ def test_a_snapshot_stays_while_a_volume_is_made_of_it(db: Connection) -> None:
     volume = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
     states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     assert quick(db) is None
-    copied = queue.claim_copy(db, holder())
+    copied = copy(db, holder())
     assert isinstance(copied, Volume)
     assert copied.id == volume.id
-    assert queue.claim_copy(db, holder()) is None
+    assert copy(db, holder()) is None
     states.happen(db, Kind.VOLUME, volume.id, Event.COMPLETE)
     assert quick(db) == snapshot.id
 
@@ -101,7 +107,7 @@ def test_a_snapshot_stays_while_a_volume_is_made_of_it(db: Connection) -> None:
 def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Connection) -> None:
     volume = a_volume(db)
     snapshot = a_snapshot(db, volume)
-    copied = queue.claim_copy(db, holder("other"))
+    copied = copy(db, holder("other"))
     assert isinstance(copied, Snapshot)
     states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
@@ -114,7 +120,7 @@ def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Con
 def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:
     snapshot = a_snapshot(db, a_volume(db), Status.AVAILABLE)
     made = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
-    assert isinstance(queue.claim_copy(db, holder("other")), Volume)
+    assert isinstance(copy(db, holder("other")), Volume)
     states.happen(db, Kind.VOLUME, made.id, Event.DELETE)
     states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     assert quick(db) is None
@@ -227,7 +233,7 @@ def test_what_is_settled_is_no_work(db: Connection, kind: Kind) -> None:
     for status in Status.AVAILABLE, Status.ERROR, Status.IN_USE:
         become(db, kind, number, status)
         assert quick(db) is None
-        assert queue.claim_copy(db, holder()) is None
+        assert copy(db, holder()) is None
     become(db, kind, number, Status.DELETING)
     assert quick(db) == number
     assert quick(db) is None, "it is claimed"

@@ -29,7 +29,7 @@ from bootvol.model import Digest, Golden, Image, Usage, Volume
 from bootvol.store import claims, goldens, imports, line, queue, schema, snapshots, states, volumes
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
-from tests.unit.conftest import ENDED, end_leases, on_server
+from tests.unit.conftest import ENDED, Anybody, end_leases, on_server
 
 REPORT = ErrorReport("code", "message", True, "remedy")
 
@@ -69,7 +69,9 @@ def a_claim(db: Connection, holder: str, *, bootable: bool, **more: Any) -> Any:
     mine = {"backends": ["b"], "zeroed": [], "busy": {kind: [] for kind in Kind}, **more}
     sources = mine.pop("sources", ["s", "another"])
     claimer = claims.Holder(holder, daemon=holder.split("/")[0], serves=True, **mine)
-    return line.claim(db, claimer, sources) if bootable else queue.claim_quick(db, claimer)
+    if bootable:
+        return line.claim(db, claimer, sources, Anybody())[0]
+    return queue.claim_quick(db, claimer, Anybody())[0]
 
 
 def described(database: Database) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 import attrs
 
 from bootvol.imaging.volumes import VolumeStream
-from bootvol.interfaces import IBlockBackend, ICloningBackend
+from bootvol.interfaces import IBlockBackend, ICloningBackend, IImageStream
 from bootvol.model import Digest, Image, Phase
 from bootvol.service.places import Copier, OnBackend
 from bootvol.service.progress import Progress
+from bootvol.service.turns import InTurn
 
 
 @attrs.frozen
@@ -55,5 +56,7 @@ async def duplicate(
         await place.renew()
         writer = await place.open_writer()
         stack.push_async_callback(writer.close)
-        stream = VolumeStream(reader, origin.size, backend.capabilities.block_size)
+        stream: IImageStream = VolumeStream(reader, origin.size, backend.capabilities.block_size)
+        if progress is not None:
+            stream = InTurn(stream, progress.turn, copier.clock)
         await copy.run(stream, writer, plain=True)

@@ -47,6 +47,7 @@ from bootvol.service.images import Images
 from bootvol.service.inheriting import inherit
 from bootvol.service.places import Copier, OnBackend, Place
 from bootvol.service.progress import Keep, Progress
+from bootvol.service.turns import InTurn
 from bootvol.shortage import short_of
 
 #: Seconds to the first try again, and at most; each is twice the last, more or less.
@@ -193,7 +194,7 @@ class Importer:
             disk = attrs.evolve(fetch.image, format="raw", digest=None)
             copy = self._copier.copy(disk, place)
             progress.begin(copy, Phase.CONVERTING, self._clock.seconds())
-            return await copy.run(stream, writer, plain=True)
+            return await copy.run(InTurn(stream, progress.turn, self._clock), writer, plain=True)
 
     async def _fetch(self, fetch: _Fetch) -> Digest | None:
         """Copy an image to its place, however often its source breaks off; return its digest."""
@@ -221,7 +222,7 @@ class Importer:
                 error.with_traceback(None)
                 progress.phase = Phase.RETRYING
                 pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
-                await deferLater(self._clock, pause, lambda: None)
+                await progress.turn.rest(deferLater(self._clock, pause, lambda: None))
 
     async def _attempt(self, fetch: _Fetch) -> Digest | None:
         """Copy until the image has come, or something breaks off: what came by then is kept."""
@@ -241,6 +242,7 @@ class Importer:
                 copy = await self._afresh(fetch)
             sent = stream
             stream = self._bandwidth.limited(fetch.image.source, stream)
+            stream = InTurn(stream, fetch.progress.turn, self._clock)
             writer = await fetch.place.open_writer()
             stack.push_async_callback(writer.close)
             fetch.progress.begin(copy, Phase.DOWNLOADING, self._clock.seconds())

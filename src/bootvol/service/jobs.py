@@ -95,6 +95,7 @@ class Job:
             self.failed = True
         except Exception:
             self._log.failure("could not settle {task}", task=self)
+            self.task.turn.leave()
             with suppress(CancelledError):
                 # At once it would most likely fail again.
                 await self._pause(LEASE)
@@ -184,7 +185,7 @@ class Job:
                 what = None if self._cancelled else short_of(error)
                 if what is None:
                     raise
-            await self.task.tools.shortage.wait(what)
+            await self.task.turn.rest(self.task.tools.shortage.wait(what))
 
     async def _fail(self, error: Exception) -> None:
         """Put right what can be, and keep the reason."""

@@ -73,7 +73,7 @@ class Making(_OnBackend):
     def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
         super().__init__(subject, tools)
         self.request_id = subject.request_id
-        self._progress = Progress(tools.clock.seconds())
+        self._progress = Progress(tools.clock.seconds(), turn=self.turn)
 
     def mark(self) -> object:
         """See :meth:`Task.mark`."""
@@ -160,6 +160,10 @@ class MakeFromImage(Making):
     def source(self) -> str | None:
         """The image's source."""
         return self._source
+
+    def done(self) -> int:
+        """See :meth:`Task.done`."""
+        return self._progress.bytes_done
 
     async def work(self, claim: Held) -> Event:
         """Copy the image."""

@@ -9,6 +9,7 @@ import attrs
 
 from bootvol.imaging.pipeline import Copy
 from bootvol.model import STARTED_OVER, Caution, Checkpoint, Import, Phase
+from bootvol.service.turns import Turn
 
 Keep = Callable[[], Awaitable[object]]
 
@@ -29,6 +30,7 @@ class Progress:
     :ivar cloned: bytes that came at once, without a copy.
     :ivar warned: what people should know of what has been done so far, by the codes.
     :ivar staged: what has come is not on the volume yet, and lost when the daemon ends.
+    :ivar turn: the place in its lane, which is given back at a pause.
     :ivar started: until then the row of the import knows more of it, its checkpoint for one.
     """
 
@@ -46,6 +48,7 @@ class Progress:
     cloned: int | None = None
     started: bool = False
     warned: dict[str, Caution] = attrs.Factory(dict)
+    turn: Turn = attrs.Factory(Turn)
 
     def mark(self) -> object:
         """Return something that changes whenever the import comes further."""
@@ -132,13 +135,14 @@ class Progress:
         if not self.started:
             return {"phase": self.phase}
         arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
+        phase = Phase.FINISHING if arrived else self.phase
         # Zeros that were passed over, and what came at once, say nothing about the rest.
         copy = self.copy
         moved = copy.offset - copy.skipped - self.began_at if copy is not None else 0
         rate = moved / (now - self.since) if now > self.since else 0
         checkpoint = None if self.staged else self.checkpoint
         return {
-            "phase": Phase.FINISHING if arrived else self.phase,
+            "phase": Phase.QUEUED if self.turn.wanted else phase,
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
             "bytes_per_second": max(0, int(rate)),

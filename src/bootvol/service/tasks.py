@@ -19,6 +19,7 @@ from bootvol.service.held import Held
 from bootvol.service.imports import Importer
 from bootvol.service.places import Copier
 from bootvol.service.questions import Questions
+from bootvol.service.turns import Turn
 from bootvol.shortage import Shortage
 from bootvol.store import states
 from bootvol.store.database import Database
@@ -65,6 +66,7 @@ class Task:
     :ivar tenant: whose it is.
     :ivar statuses: those in which this is what is wanted of it; the claim ends with any other.
     :ivar request_id: the id of the request that asked for this; empty where no row has that.
+    :ivar turn: its place in its lane.
     """
 
     kind: Kind
@@ -75,6 +77,7 @@ class Task:
         self.id = number
         self.tools = tools
         self.tenant = tenant
+        self.turn = Turn()
 
     @property
     def source(self) -> str | None:
@@ -94,6 +97,10 @@ class Task:
     def mark(self) -> object:
         """Return something that changes as the work goes on; None where that cannot be told."""
         return None
+
+    def done(self) -> int:
+        """Return how many bytes a slow source has brought; 0 where none can be slow."""
+        return 0
 
     async def work(self, claim: Held) -> Event:
         """Do it; return what has happened by that.

@@ -7,14 +7,16 @@ removal never waits for a download.
 
 A backend or a source may hang: a call to it may never return, and neither does the job that waits
 for the call.  So each lane counts the jobs of each backend apart, and counts no job that has made
-no progress for :data:`STALL` seconds: other backends and sources get their turn.
+no progress for some seconds: other backends and sources get their turn.
+
+Tenants share the places of a lane by :mod:`bootvol.service.shares`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 from uuid import uuid4
 
 import attrs
@@ -33,16 +35,17 @@ from bootvol.service.exporting import restore
 from bootvol.service.hosting import BuildServer, EndServer, PowerServer
 from bootvol.service.jobs import Job
 from bootvol.service.keeper import Keeper
+from bootvol.service.lanes import Claim, Lane
+from bootvol.service.shares import Limit, Rules, Shares
 from bootvol.service.tasks import Task, Tools
 from bootvol.store import claims, line, queue
 from bootvol.store import imports as import_rows
 from bootvol.store import volumes as volume_rows
+from bootvol.store.waiting import Order, Waiting
 from bootvol.threads import Shared
 
 #: Seconds between looks for work that nobody told of (another daemon that ended).
 POLL: Final = 5.0
-#: Seconds without progress after which an import or a copy does not count as running any more.
-STALL: Final = 10.0
 #: How many quick jobs run at once on a backend, how many copies of volumes, how many volumes are
 #: zeroed, and how many have a disk plugged in or out.  The last is the limit of servers that are
 #: started or ended, too: that is waiting mostly.
@@ -50,8 +53,6 @@ _QUICK: Final = 4
 _COPIES: Final = 2
 _ZEROINGS: Final = 2
 _HOSTING: Final = 16
-#: A backend has at most so many times the limit of a lane, counting what makes no progress.
-_STALLED: Final = 4
 
 
 @attrs.frozen
@@ -62,11 +63,25 @@ class Concurrency:
         backend.
     :ivar backends: onto a backend, by its name; one that is not there has no limit of its own.
     :ivar sources: from a source, likewise.
+    :ivar least: bytes per second; an import that brings less over minutes does not count in
+        ``total``.
     """
 
     total: int
     backends: Mapping[str, int] = attrs.Factory(dict)
     sources: Mapping[str, int] = attrs.Factory(dict)
+    least: float = 0.0
+
+    def limits(self, what: Waiting) -> Sequence[Limit]:
+        """Return the limits that an import needs places of."""
+        found = [Limit(("all",), self.total)]
+        for kind, name, limits in (
+            ("backend", what.backend, self.backends),
+            ("source", what.source, self.sources),
+        ):
+            if name is not None and name in limits:
+                found.append(Limit((kind, name), limits[name], strict=True))
+        return found
 
 
 class Worker(Service):
@@ -79,15 +94,13 @@ class Worker(Service):
 
     def __init__(self, imports: Concurrency, tools: Tools) -> None:
         self._tools = tools
-        self._limits = imports
         self._jobs: set[Job] = set()
-        self._marks: dict[Job, tuple[object, float]] = {}
         self._lanes = [
-            _Lane(self._claim_import, self.wake),
-            _Lane(self._claiming(queue.claim_copy, _COPIES), self.wake),
-            _Lane(self._claiming(queue.claim_zeroing, _ZEROINGS), self.wake),
-            _Lane(self._claiming(queue.claim_hosting, _HOSTING), self.wake),
-            _Lane(self._claiming(queue.claim_quick, _QUICK), self.wake),
+            self._lane(Rules(imports.limits, gives_way=True), self._claim_import, imports.least),
+            self._lane(_rules(_COPIES, gives_way=True), self._claiming(queue.claim_copy)),
+            self._lane(_rules(_ZEROINGS), self._claiming(queue.claim_zeroing)),
+            self._lane(_rules(_HOSTING), self._claiming(queue.claim_hosting)),
+            self._lane(_rules(_QUICK), self._claiming(queue.claim_quick)),
         ]
         self._begun = Shared(succeed(None))
         self._ready = False
@@ -179,61 +192,38 @@ class Worker(Service):
         """Return what the jobs that have not ended are called, for people."""
         return sorted(str(job) for job in self._jobs)
 
-    async def _claim_import(self, running: Collection[Job]) -> Job | None:
-        """Claim the next import and start it; None if there is none, or no more may run."""
-        limits, tasks = self._limits, [job.task for job in running]
-        if len(self._lively(running)) >= limits.total:
-            return None
-        holder = self._holder(_full(limits.backends, [task.backend for task in tasks]))
-        pairs = Counter((task.backend or "", task.source or "") for task in tasks)
-        full = [pair for pair, count in pairs.items() if count >= limits.total]
-        sources = set(self._tools.sources) - _full(limits.sources, [task.source for task in tasks])
-        asked = self._tools.clock.seconds()
-        found = await self._tools.database.write_unseen(_claimed_import, holder, sources, full)
+    def _lane(self, rules: Rules, claim: Claim, least: float = 0.0) -> Lane:
+        return Lane(rules, claim, self.wake, self._tools.clock, least)
+
+    async def _claim_import(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
+        """Claim the next import and start it, if there is one that may run; see :data:`.Claim`."""
+        holder, asked = self._holder(), self._tools.clock.seconds()
+        found, waiting = await self._tools.database.write_unseen(
+            _claimed_import, holder, set(self._tools.sources), shares
+        )
         if found is None:
-            return None
-        return self._start(holder, making.MakeFromImage(*found, self._tools), asked)
+            return None, waiting
+        return self._start(holder, making.MakeFromImage(*found, self._tools), asked), waiting
 
     def _claiming(
-        self, query: Callable[[Db, claims.Holder], queue.Subject | None], limit: int
-    ) -> Callable[[Collection[Job]], Coroutine[Any, Any, Job | None]]:
-        """Return what claims one kind of work and starts on it.
+        self,
+        query: Callable[
+            [Db, claims.Holder, Order], tuple[queue.Subject | None, Collection[Waiting]]
+        ],
+    ) -> Claim:
+        """Return what claims one kind of work and starts on it."""
 
-        :param limit: how many jobs there may be on each backend at once.
-        """
-
-        async def claim(running: Collection[Job]) -> Job | None:
-            often = Counter(job.task.backend for job in self._lively(running))
-            # However many of them make no progress, there is an end.
-            often |= Counter(
-                {
-                    name: count // _STALLED
-                    for name, count in Counter(job.task.backend for job in running).items()
-                }
-            )
-            holder = self._holder({name for name, count in often.items() if count >= limit})
-            asked = self._tools.clock.seconds()
-            found = await self._tools.database.write_unseen(query, holder)
-            return None if found is None else self._start(holder, _task(found, self._tools), asked)
+        async def claim(shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
+            holder, asked = self._holder(), self._tools.clock.seconds()
+            found, waiting = await self._tools.database.write_unseen(query, holder, shares)
+            if found is None:
+                return None, waiting
+            return self._start(holder, _task(found, self._tools), asked), waiting
 
         return claim
 
-    def _lively(self, jobs: Collection[Job]) -> Collection[Job]:
-        """Return the jobs that have made progress of late, and those that cannot tell."""
-        now = self._tools.clock.seconds()
-        for job in jobs:
-            mark = job.task.mark()
-            if job not in self._marks or self._marks[job][0] != mark:
-                self._marks[job] = mark, now
-        return [
-            job for job in jobs if self._marks[job][0] is None or now - self._marks[job][1] < STALL
-        ]
-
-    def _holder(self, full: Collection[str | None] = ()) -> claims.Holder:
-        """Return a new holder.
-
-        :param full: the backends that no more work may be done on; None stands for servers.
-        """
+    def _holder(self) -> claims.Holder:
+        """Return a new holder."""
         backends = self._tools.backends
         busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for job in self._jobs:
@@ -241,14 +231,14 @@ class Worker(Service):
         return claims.Holder(
             name=f"{self._tools.daemon}/{uuid4().hex[:12]}",
             daemon=self._tools.daemon,
-            backends=set(backends.usable).difference(full),
+            backends=set(backends.usable),
             zeroed=[
                 name
                 for name in backends.usable
-                if name not in full and not backends.named(name).capabilities.reads_zero_when_new
+                if not backends.named(name).capabilities.reads_zero_when_new
             ],
             busy=busy,
-            serves=self._tools.hypervisor is not None and None not in full,
+            serves=self._tools.hypervisor is not None,
         )
 
     def _start(self, holder: claims.Holder, task: Task, asked: float) -> Job:
@@ -262,7 +252,6 @@ class Worker(Service):
             else:
                 del self._failures[what]
             self._jobs.discard(job)
-            self._marks.pop(job, None)
 
         job.ended.wait().addBoth(ended)
         if not self.running:
@@ -271,13 +260,26 @@ class Worker(Service):
         return job
 
 
+def _rules(limit: int, *, gives_way: bool = False) -> Rules:
+    """Return the rules of a lane that has so many places on each backend.
+
+    Where a job cannot give way in the middle, a place is kept free for a tenant that has none.
+    """
+    return Rules(
+        lambda what: [Limit(("backend", what.backend), limit)],
+        spare=0 if gives_way else 1,
+        gives_way=gives_way,
+    )
+
+
 def _claimed_import(
-    db: Db, holder: claims.Holder, sources: Collection[str], full: Collection[tuple[str, str]]
-) -> tuple[Volume, str] | None:
-    """Claim the next import; return its volume and its source; None if there is none."""
-    row = line.claim(db, holder, sources, full)
+    db: Db, holder: claims.Holder, sources: Collection[str], order: Order
+) -> tuple[tuple[Volume, str] | None, Collection[Waiting]]:
+    """Claim the next import; return its volume and source, if there is one, and all that wait."""
+    row, waiting = line.claim(db, holder, sources, order)
     task = import_rows.find(db, row.id) if row is not None else None
-    return (volume_rows.of_row(row), task.image.source) if row is not None and task else None
+    found = (volume_rows.of_row(row), task.image.source) if row is not None and task else None
+    return found, waiting
 
 
 def _task(subject: queue.Subject, tools: Tools) -> Task:
@@ -298,63 +300,3 @@ def _task(subject: queue.Subject, tools: Tools) -> Task:
     if subject.snapshot_id is not None:
         return making.MakeFromSnapshot(subject, tools)
     return making.MakeBlank(subject, tools)
-
-
-def _full(limits: Mapping[str, int], running: Collection[str | None]) -> set[str]:
-    """Return the names that run as often as they may."""
-    often = Counter(running)
-    return {name for name, limit in limits.items() if often[name] >= limit}
-
-
-class _Lane:
-    """Claims one kind of work while there is some and its limits allow more.
-
-    :param claim: gets the lane's jobs that run; starts one more if there is work for it.
-    :param wake_all: called when a job has ended: even its own volume may be work again, for
-        another lane (an import that was cancelled is to be removed).
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        claim: Callable[[Collection[Job]], Coroutine[Any, Any, Job | None]],
-        wake_all: Callable[[], None],
-    ) -> None:
-        self._claim = claim
-        self._running: set[Job] = set()
-        self._wake_all = wake_all
-        self._looking = False
-        self._look_ended = Shared(succeed(None))
-        self._again = False
-
-    def wake(self) -> None:
-        """Look for work now, or once more if a look is under way."""
-        self._again = True
-        if not self._looking:
-            self._looking = True
-            self._look_ended = Shared(Deferred.fromCoroutine(self._look()))
-
-    def idle(self) -> Deferred[None]:
-        """Return a Deferred that fires when no look is under way."""
-        return self._look_ended.wait()
-
-    async def _look(self) -> None:
-        try:
-            while self._again:
-                self._again = False
-                job = await self._claim(self._running)
-                if job is not None:
-                    self._again = True
-                    self._running.add(job)
-                    job.ended.wait().addBoth(self._job_ended, job)
-        except DatabaseUnavailable:
-            pass  # The database has told the log; there will be another look.
-        except Exception:
-            self._log.failure("cannot look for work")
-        finally:
-            self._looking = False
-
-    def _job_ended(self, _result: None, job: Job) -> None:
-        self._running.discard(job)
-        self._wake_all()

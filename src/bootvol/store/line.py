@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -24,6 +24,7 @@ from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.store import claims
 from bootvol.store import goldens as golden_rows
 from bootvol.store.schema import imports, turns, volumes
+from bootvol.store.waiting import Order, Waiting
 
 #: The same tables once more, for what one import has to do with another.
 _OTHERS: Final = volumes.alias("others")
@@ -31,40 +32,45 @@ _OTHER_IMPORTS: Final = imports.alias("other_imports")
 
 
 def claim(
-    connection: Connection,
-    holder: claims.Holder,
-    sources: Collection[str],
-    full: Collection[tuple[str, str]] = (),
-) -> Row[Any] | None:
-    """Claim the first import in line that may be claimed; return its volume's row, or None.
+    connection: Connection, holder: claims.Holder, sources: Collection[str], order: Order
+) -> tuple[Row[Any] | None, Collection[Waiting]]:
+    """Claim the first import in line that may be claimed.
+
+    A tenant that has fewer places on this daemon comes first, as ``order`` tells; of equals the one
+    that is first in line.
 
     :param sources: names of the sources whose imports may be claimed.
-    :param full: names of a backend and a source, of which no more imports may run from the one onto
-        the other.
+    :returns: its volume's row, or None; and all that waits, whether the order admits it or not.
     """
     line = _line()
-    waiting = (
-        select(line.c.id)
+    # One after the other: PostgreSQL locks no rows of a query with window functions, and joined to
+    # one it looks through the whole line again for each volume.
+    rows = connection.execute(
+        select(line)
         .where(
             line.c.backend.in_(holder.backends),
             line.c.source.in_(sources),
-            *(~and_(line.c.backend == one, line.c.source == two) for one, two in full),
             line.c.id.not_in(holder.busy[Kind.VOLUME]),
         )
         .order_by(line.c.position)
-    )
-    # One after the other: PostgreSQL locks no rows of a query with window functions, and joined to
-    # one it looks through the whole line again for each volume.
-    numbers: Iterable[int] = connection.scalars(waiting).all()
-    for number in numbers:
+    ).all()
+    found = [(Waiting(Kind.VOLUME, row.tenant, row.backend, row.source), row.id) for row in rows]
+    waiting = list(dict.fromkeys(what for what, _ in found))
+    places = {what: order.places(what) for what in order.admitted(waiting)}
+    mine = [each for each in found if each[0] in places]
+    for _, number in sorted(mine, key=lambda each: places[each[0]]):
         if not _is_the_only_one(connection, number):
             continue
-        mine = and_(volumes.c.id == number, volumes.c.status.in_(MAKING))
-        row = claims.claim(connection, Kind.VOLUME, holder, mine)
+        row = claims.claim(
+            connection,
+            Kind.VOLUME,
+            holder,
+            and_(volumes.c.id == number, volumes.c.status.in_(MAKING)),
+        )
         if row is not None:
             _note_turn(connection, row.tenant)
-            return row
-    return None
+            return row, waiting
+    return None, waiting
 
 
 def _is_the_only_one(connection: Connection, volume_id: int) -> bool:
@@ -168,7 +174,7 @@ def _content() -> ColumnElement[Any]:
 
 
 def _line() -> Subquery:
-    """Return the line of waiting imports: ``id``, ``backend``, ``source``, ``position`` from 1.
+    """Return the waiting imports: ``id``, ``tenant``, ``backend``, ``source``, ``position`` from 1.
 
     One that waits for another import of the same image is not in line.
 
@@ -186,6 +192,7 @@ def _line() -> Subquery:
     unsettled = (
         select(
             volumes.c.id,
+            volumes.c.tenant,
             volumes.c.backend,
             imports.c.source,
             waits.label("waits"),
@@ -200,8 +207,8 @@ def _line() -> Subquery:
         .subquery()
     )
     place = func.row_number().over(order_by=[unsettled.c.turn, unsettled.c.last, unsettled.c.id])
-    columns = (unsettled.c.id, unsettled.c.backend, unsettled.c.source, place.label("position"))
-    return select(*columns).where(unsettled.c.waits).subquery("line")
+    said = unsettled.c.id, unsettled.c.tenant, unsettled.c.backend, unsettled.c.source
+    return select(*said, place.label("position")).where(unsettled.c.waits).subquery("line")
 
 
 def _note_turn(connection: Connection, tenant: str) -> None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Table, and_, exists, or_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Table,
+    and_,
+    exists,
+    func,
+    null,
+    or_,
+    select,
+)
 
 from bootvol.lifecycle import MAKING, MOVING, POWERING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
@@ -13,10 +25,13 @@ from bootvol.store import claims
 from bootvol.store import servers as server_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
-from bootvol.store.schema import attachments, servers, snapshots, volumes
+from bootvol.store.schema import LIVING, attachments, servers, snapshots, volumes
+from bootvol.store.waiting import Order, Waiting
 
 #: What a worker works on.
 Subject = Volume | Snapshot | Server
+#: What was claimed, if anything was, and all that waits, whether an order admits it or not.
+Found = tuple[Subject | None, Collection[Waiting]]
 
 _VALUES: Final[Mapping[Kind, Callable[[Row[Any]], Subject]]] = {
     Kind.VOLUME: volume_rows.of_row,
@@ -29,7 +44,7 @@ _OTHERS: Final = volumes.alias("others")
 _THEIRS: Final = attachments.alias("theirs")
 
 
-def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
+def claim_copy(connection: Connection, holder: claims.Holder, order: Order) -> Found:
     """Claim what may take long: a snapshot to make, or a volume to make from one."""
     snapshot = and_(snapshots.c.backend.in_(holder.backends), snapshots.c.status == Status.CREATING)
     volume = and_(
@@ -42,38 +57,66 @@ def claim_copy(connection: Connection, holder: claims.Holder) -> Subject | None:
             snapshots.c.backend.not_in(holder.backends),
         ),
     )
-    return _first(connection, holder, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
+    return _first(connection, holder, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
 
 
-def claim_zeroing(connection: Connection, holder: claims.Holder) -> Subject | None:
+def claim_zeroing(connection: Connection, holder: claims.Holder, order: Order) -> Found:
     """Claim a removal or a blank volume where all of it is zeroed, which may take long, too."""
-    return _first(connection, holder, _small(holder, holder.zeroed))
+    return _first(connection, holder, order, _small(holder, holder.zeroed))
 
 
-def claim_quick(connection: Connection, holder: claims.Holder) -> Subject | None:
+def claim_quick(connection: Connection, holder: claims.Holder, order: Order) -> Found:
     """Claim a removal or a blank volume where that is quick."""
     quick = set(holder.backends).difference(holder.zeroed)
-    return _first(connection, holder, _small(holder, quick))
+    return _first(connection, holder, order, _small(holder, quick))
 
 
-def claim_hosting(connection: Connection, holder: claims.Holder) -> Subject | None:
+def claim_hosting(connection: Connection, holder: claims.Holder, order: Order) -> Found:
     """Claim what hypervisors and guests have a say in: volumes to attach or detach, servers."""
     wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), _move(holder))}
     if holder.serves:
         wanted[Kind.SERVER] = and_(
             _is(servers.c.daemon, holder), or_(_build(holder), _end(holder), _power(holder))
         )
-    return _first(connection, holder, wanted)
+    return _first(connection, holder, order, wanted)
 
 
 def _first(
-    connection: Connection, holder: claims.Holder, wanted: Mapping[Kind, ColumnElement[bool]]
-) -> Subject | None:
-    for kind, condition in wanted.items():
-        row = claims.claim(connection, kind, holder, condition)
+    connection: Connection,
+    holder: claims.Holder,
+    order: Order,
+    wanted: Mapping[Kind, ColumnElement[bool]],
+) -> Found:
+    """Claim the oldest of what an order has for the next one, of what there is."""
+    waiting = [
+        each
+        for kind, condition in wanted.items()
+        for each in _waiting(connection, holder, kind, condition)
+    ]
+    for each in order.admitted(waiting):
+        table = LIVING[each.kind]
+        mine = and_(wanted[each.kind], table.c.tenant == each.tenant)
+        if each.backend is not None:
+            mine = and_(mine, table.c.backend == each.backend)
+        row = claims.claim(connection, each.kind, holder, mine)
         if row is not None:
-            return _VALUES[kind](row)
-    return None
+            return _VALUES[each.kind](row), waiting
+    return None, waiting
+
+
+def _waiting(
+    connection: Connection, holder: claims.Holder, kind: Kind, condition: ColumnElement[bool]
+) -> Collection[Waiting]:
+    """Return what waits of one kind, the oldest first."""
+    table = LIVING[kind]
+    backend = null() if kind is Kind.SERVER else table.c.backend
+    rows = connection.execute(
+        select(table.c.tenant, backend.label("backend"))
+        .where(claims.free(table), table.c.id.not_in(holder.busy[kind]), condition)
+        .group_by(table.c.tenant, *([] if kind is Kind.SERVER else [backend]))
+        .order_by(func.min(table.c.id))
+    )
+    return [Waiting(kind, row.tenant, row.backend) for row in rows]
 
 
 def _small(holder: claims.Holder, backends: Collection[str]) -> Mapping[Kind, ColumnElement[bool]]:

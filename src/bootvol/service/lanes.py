@@ -1,0 +1,191 @@
+"""A lane: one kind of work, of which so much is done at once, in turns among tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from itertools import count
+from typing import Final
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from bootvol.errors import DatabaseUnavailable
+from bootvol.service.jobs import Job
+from bootvol.service.shares import Rules, Shares, Standing
+from bootvol.store.waiting import Waiting
+from bootvol.threads import Shared
+
+#: Seconds without progress after which a job does not count as running any more.
+STALL: Final = 10.0
+#: Seconds that a job has its place, if one of another tenant waits that has none; and over which
+#: it is told whether a job is slow.
+TURN: Final = 300.0
+#: Seconds in which a job that was asked to give way should have.
+_ANSWER: Final = 5.0
+#: So many tenants are known to have had a turn.
+_REMEMBERED: Final = 1000
+
+#: Claims what a lane's shares admit, and starts it; returns the job, if any, and all that waits.
+Claim = Callable[[Shares], Awaitable[tuple[Job | None, Collection[Waiting]]]]
+
+
+@attrs.define(eq=False)
+class _Entry:
+    """A job of a lane.
+
+    :ivar mark: what changes as the work goes on, and since when it is as it is.
+    :ivar done: the bytes that had come when that was last looked at, and when that was.
+    """
+
+    number: int
+    job: Job
+    what: Waiting
+    since: float
+    mark: tuple[object, float]
+    done: tuple[int, float]
+    slow: bool = False
+    asked_at: float = 0.0
+    state: tuple[bool, bool] = (True, False)
+
+    def standing(self, now: float, least: float) -> Standing:
+        """Return how it stands with the job by now.
+
+        :param least: bytes per second that it should make.
+        """
+        turn, mark, done = self.job.task.turn, self.job.task.mark(), self.job.task.done()
+        state = turn.held, turn.wanted
+        if state != self.state:
+            self.state, self.since, self.done = state, now, (done, now)
+            self.slow = turn.wanted and self.slow
+        if mark != self.mark[0]:
+            self.mark = mark, now
+        if turn.held and now - self.done[1] >= TURN:
+            before, then = self.done
+            self.slow = done - before < least * (now - then)
+            self.done = done, now
+        return Standing(
+            self.number,
+            self.what,
+            turn.held,
+            turn.wanted,
+            mark is None or now - self.mark[1] < STALL,
+            self.slow,
+            turn.asked and now - self.asked_at < _ANSWER,
+            self.since,
+        )
+
+
+class Lane:
+    """Claims one kind of work while there is some and its limits allow more.
+
+    :param rules: its limits.
+    :param claim: begins one more job if there is work for one.
+    :param wake_all: called when a job has ended: even its own volume may be work again, for
+        another lane (an import that was cancelled is to be removed).
+    :param clock: the reactor.
+    :param least: bytes per second below which a job is slow.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        rules: Rules,
+        claim: Claim,
+        wake_all: Callable[[], None],
+        clock: IReactorTime,
+        least: float = 0.0,
+    ) -> None:
+        self._rules = rules
+        self._claim = claim
+        self._wake_all = wake_all
+        self._clock = clock
+        self._least = least
+        self._entries: dict[int, _Entry] = {}
+        self._numbers = count(1)
+        self._last: dict[str, int] = {}
+        self._looking = False
+        self._look_ended = Shared(succeed(None))
+        self._again = False
+
+    def wake(self) -> None:
+        """Look for work now, or once more if a look is under way."""
+        self._again = True
+        if not self._looking:
+            self._looking = True
+            self._look_ended = Shared(Deferred.fromCoroutine(self._look()))
+
+    def idle(self) -> Deferred[None]:
+        """Return a Deferred that fires when no look is under way."""
+        return self._look_ended.wait()
+
+    def shares(self) -> Shares:
+        """Return how tenants share the lane by now."""
+        now = self._clock.seconds()
+        jobs = [each.standing(now, self._least) for each in self._entries.values()]
+        return Shares(self._rules, jobs, dict(self._last))
+
+    async def _look(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                await self._go_on()
+        except DatabaseUnavailable:
+            pass  # The database has told the log; there will be another look.
+        except Exception:
+            self._log.failure("cannot look for work")
+        finally:
+            self._looking = False
+
+    async def _go_on(self) -> None:
+        """Begin a job, let one have its place again, or ask one to give way."""
+        shares = self.shares()
+        first = shares.returning()
+        job, waiting = await self._claim(shares)
+        if job is not None:
+            self._add(job)
+            self._again = True
+        elif first is not None:
+            self._let_return(first)
+            self._again = True
+        else:
+            self._make_room(waiting)
+
+    def _let_return(self, first: Standing) -> None:
+        entry = self._entries.get(first.number)
+        # It may have ended since it was looked at.
+        if entry is not None and entry.job.task.turn.wanted:
+            self._note_turn(first.what.tenant)
+            entry.job.task.turn.give()
+
+    def _make_room(self, waiting: Collection[Waiting]) -> None:
+        """Have another job make way for what waits, if that is fair."""
+        now = self._clock.seconds()
+        if (found := self.shares().in_the_way(waiting, now, TURN)) is not None:
+            entry = self._entries[found.number]
+            entry.asked_at = now
+            entry.job.task.turn.asked = True
+        if (surplus := self.shares().surplus(waiting)) is not None:
+            self._entries[surplus.number].job.cancel()
+
+    def _add(self, job: Job) -> None:
+        now, number, task = self._clock.seconds(), next(self._numbers), job.task
+        what = Waiting(task.kind, task.tenant, task.backend, task.source)
+        self._entries[number] = _Entry(
+            number, job, what, now, (task.mark(), now), (task.done(), now)
+        )
+        self._note_turn(task.tenant)
+        task.turn.enter(self.wake)
+        job.ended.wait().addBoth(self._job_ended, number)
+
+    def _note_turn(self, tenant: str) -> None:
+        self._last.pop(tenant, None)
+        self._last[tenant] = next(self._numbers)
+        if len(self._last) > _REMEMBERED:
+            del self._last[next(iter(self._last))]
+
+    def _job_ended(self, _result: None, number: int) -> None:
+        del self._entries[number]
+        self._wake_all()

@@ -1,0 +1,123 @@
+"""The turn of one job: a place in a lane, which the job gives back while it cannot use it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from bootvol.imaging.blocks import PIECE
+from bootvol.imaging.extents import tell_of
+from bootvol.interfaces import IImageStream
+
+#: The seconds that one read should last at most: only between two reads a job gives way.
+_SPAN: Final = 1.0
+
+
+class Turn:
+    """A job's place in its lane.  Outside a lane the place is always there.
+
+    All methods belong to the reactor's thread.
+
+    :ivar held: whether the job has a place.
+    :ivar wanted: whether the job waits for a place.
+    :ivar asked: whether the job is to give its place to another tenant's job.
+    """
+
+    def __init__(self) -> None:
+        self.held = True
+        self.wanted = False
+        self.asked = False
+        self._tell: Callable[[], None] | None = None
+        self._waiting: Deferred[None] | None = None
+
+    def enter(self, tell: Callable[[], None]) -> None:
+        """Belong to a lane, which gives places by :meth:`give`.
+
+        :param tell: called when a place is free again, and when the job wants one.
+        """
+        self._tell = tell
+
+    def give(self) -> None:
+        """Let the job that waits for a place have one."""
+        waiting, self._waiting = self._waiting, None
+        self.held, self.wanted = True, False
+        if waiting is not None:
+            waiting.callback(None)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.held = self.asked = False
+        if self._tell is not None:
+            self._tell()
+
+    async def rest(self, pause: Awaitable[object]) -> None:
+        """Give the place back, wait for ``pause``, and then until there is a place again."""
+        self.leave()
+        await pause
+        await self._enter_again()
+
+    async def give_way(self) -> None:
+        """If another tenant needs the place, give it back, and wait until there is one again."""
+        if self.asked:
+            self.leave()
+            await self._enter_again()
+
+    async def _enter_again(self) -> None:
+        if self._tell is None:
+            self.held = True
+            return
+        waiting: Deferred[None] = Deferred()
+        self._waiting, self.wanted = waiting, True
+        self._tell()
+        try:
+            await waiting
+        finally:
+            self._waiting, self.wanted = None, False
+
+
+@implementer(IImageStream)
+class InTurn:
+    """A stream that is read only while its job has a place.
+
+    A read from a slow source is done in pieces, so that the job soon gives way.
+
+    :param stream: closed with this.
+    """
+
+    def __init__(self, stream: IImageStream, turn: Turn, clock: IReactorTime) -> None:
+        self.size = stream.size
+        self.offset = stream.offset
+        self.validator = stream.validator
+        self._stream = stream
+        self._turn = turn
+        self._clock = clock
+        self._most = PIECE
+        tell_of(stream, self)
+
+    async def read_into(self, target: memoryview) -> int:
+        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
+        filled = 0
+        while filled < len(target):
+            await self._turn.give_way()
+            piece = target[filled : filled + self._most]
+            began = self._clock.seconds()
+            length = await self._stream.read_into(piece)
+            filled += length
+            if length < len(piece):
+                break
+            self._adapt(len(piece), self._clock.seconds() - began)
+        return filled
+
+    def _adapt(self, length: int, seconds: float) -> None:
+        if seconds > _SPAN:
+            self._most = max(PIECE, self._most // 2)
+        elif seconds < _SPAN / 2 and length == self._most:
+            self._most *= 2
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IImageStream.close`."""
+        await self._stream.close()
