@@ -166,6 +166,7 @@ class Daemon(Service):
             config.imports.concurrent,
             {each.name: each.concurrent for each in config.backends if each.concurrent},
             {each.name: each.concurrent for each in config.sources if each.concurrent},
+            config.imports.least_kib * 1024,
         )
         worker = Worker(concurrency, tools)
         database = self._database

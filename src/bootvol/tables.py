@@ -157,6 +157,7 @@ class Imports(Options):
     """``[imports]``: how much is done at once, and with how much memory."""
 
     concurrent: int = Field(default=4, ge=1, le=64)
+    least_kib: int = Field(default=64, ge=0, le=2**20)
     bandwidth_mib: Bandwidth | None = None
     buffers: int = Field(default=4, ge=2, le=64)
     buffer_kib: int = Field(default=2048, ge=64, le=32768, multiple_of=64)

@@ -1,0 +1,275 @@
+"""Tenants share a lane: nobody keeps others out, whatever the jobs do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from bootvol.lifecycle import Kind
+from bootvol.service.lanes import STALL, TURN, Lane
+from bootvol.service.shares import Limit, Rules, Shares
+from bootvol.service.turns import Turn
+from bootvol.store.waiting import Waiting
+from bootvol.threads import Shared
+
+TENANTS = "abcd"
+LEAST = 1000.0
+SOURCES = "xy"
+
+
+class Task:
+    """Stands for what a job does: it makes progress when the test says so."""
+
+    kind = Kind.VOLUME
+
+    def __init__(self, what: Waiting) -> None:
+        self.tenant, self.backend, self.source = what.tenant, what.backend, what.source
+        self.turn = Turn()
+        self.bytes = 0
+
+    def mark(self) -> object:
+        """See bootvol.service.tasks.Task."""
+        return self.bytes
+
+    def done(self) -> int:
+        """See bootvol.service.tasks.Task."""
+        return self.bytes
+
+
+class Job:
+    """Stands for a job.
+
+    :ivar pause: what the job waits for, if it gave its place back for a pause.
+    """
+
+    def __init__(self, what: Waiting) -> None:
+        self.what = what
+        self.task = Task(what)
+        self.ended: Shared[None] = Shared()
+        self.pause: Deferred[None] | None = None
+        self.cancelled = False
+        self._doing: Deferred[Any] | None = None
+
+    def read(self, count: int) -> None:
+        """Come further, if there is a place; between two reads a job gives way."""
+        if self.task.turn.held:
+            self.task.bytes += count
+            self._doing = Deferred.fromCoroutine(self.task.turn.give_way())
+
+    def rest(self) -> None:
+        """Begin a pause."""
+        self.pause = Deferred()
+        self._doing = Deferred.fromCoroutine(self.task.turn.rest(self.pause))
+
+    def wake(self) -> None:
+        """End the pause."""
+        pause, self.pause = self.pause, None
+        assert pause is not None
+        pause.callback(None)
+
+    def cancel(self) -> None:
+        """See bootvol.service.jobs.Job."""
+        self.cancelled = True
+
+
+class World:
+    """A lane, what waits for it, and its jobs.
+
+    :ivar unfair: what began before another tenant's that had fewer places.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self.clock = Clock()
+        self.rules = rules
+        self.waiting: list[Waiting] = []
+        self.jobs: list[Job] = []
+        self.unfair: list[tuple[Waiting, Waiting]] = []
+        claim: Any = self._claim
+        self.lane = Lane(rules, claim, self.wake, self.clock, LEAST)
+
+    def wake(self) -> None:
+        """See bootvol.service.worker.Worker."""
+        self.lane.wake()
+
+    async def _claim(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
+        """Stand for the database: what it has is what waits."""
+        waiting = list(dict.fromkeys(self.waiting))
+        admitted = shares.admitted(waiting)
+        if not admitted:
+            return None, waiting
+        first = self.rules.limits(admitted[0])[0]
+        taken = self.taken(first)
+        begun = Counter(job.what.tenant for job in self.jobs)
+        self.unfair += [
+            (admitted[0], other)
+            for other in waiting
+            if other.source == admitted[0].source
+            and taken[other.tenant] < taken[admitted[0].tenant]
+            and begun[other.tenant] < first.most
+        ]
+        self.waiting.remove(admitted[0])
+        job = Job(admitted[0])
+        self.jobs.append(job)
+        return job, waiting
+
+    def add(self, tenant: str, source: str = "x") -> None:
+        """Let a tenant ask for something."""
+        self.waiting.append(Waiting(Kind.VOLUME, tenant, "b", source))
+        self.wake()
+
+    def end(self, job: Job) -> None:
+        """Let a job end."""
+        self.jobs.remove(job)
+        job.ended.finish(None)
+
+    def holders(self, tenant: str | None = None) -> list[Job]:
+        """Return the jobs that have a place."""
+        held = [job for job in self.jobs if job.task.turn.held]
+        return held if tenant is None else [job for job in held if job.what.tenant == tenant]
+
+    def go_on(self, seconds: float, count: int = 100_000_000) -> None:
+        """Let time pass in which all jobs that have a place come further."""
+        for _ in range(int(seconds / 5)):
+            self.clock.advance(5)
+            for job in list(self.jobs):
+                job.read(count)
+                if job.cancelled:
+                    self.end(job)
+            self.wake()
+
+    def taken(self, limit: Limit) -> Counter[str]:
+        """Return the places that each tenant has of something."""
+        return Counter(
+            each.what.tenant
+            for each in self.lane.shares().jobs
+            if limit in self.rules.limits(each.what) and (each.held if limit.strict else each.runs)
+        )
+
+    def wishes(self) -> set[Waiting]:
+        """Return what waits, begun or not."""
+        return {job.what for job in self.jobs if job.task.turn.wanted} | set(self.waiting)
+
+
+def imports(total: int, **sources: int) -> Rules:
+    """Return the rules of a lane whose jobs give way, and some sources with limits of their own."""
+
+    def limits(what: Waiting) -> list[Limit]:
+        own = sources.get(what.source or "")
+        more = [] if own is None else [Limit(("source", what.source), own, strict=True)]
+        return [Limit(("all",), total), *more]
+
+    return Rules(limits, gives_way=True)
+
+
+def others(limit: int) -> Rules:
+    """Return the rules of a lane whose jobs keep their places until they end."""
+    return Rules(lambda what: [Limit(("backend", what.backend), limit)], spare=1)
+
+
+class Lanes(RuleBasedStateMachine):
+    """Tenants ask, jobs go on, pause, hang and end, in any order."""
+
+    @initialize(most=st.integers(1, 4), own=st.integers(1, 3), gives_way=st.booleans())
+    def begin(self, most: int, own: int, gives_way: bool) -> None:
+        """Have a lane."""
+        self.most, self.gives_way = most, gives_way
+        self.world = World(imports(most, y=own) if gives_way else others(most))
+
+    @rule(tenant=st.sampled_from(TENANTS), source=st.sampled_from(SOURCES), often=st.integers(1, 6))
+    def ask(self, tenant: str, source: str, often: int) -> None:
+        """Let a tenant ask for more."""
+        for _ in range(often):
+            self.world.add(tenant, source)
+
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        """Let a job end: the next place is that of a tenant with the fewest."""
+        if not self.world.holders():
+            return
+        job = data.draw(st.sampled_from(self.world.holders()))
+        self.world.end(job)
+
+    @rule(data=st.data())
+    def rest(self, data: st.DataObject) -> None:
+        """Let a job pause."""
+        if self.world.holders():
+            data.draw(st.sampled_from(self.world.holders())).rest()
+
+    @rule(data=st.data())
+    def wake(self, data: st.DataObject) -> None:
+        """Let a pause end."""
+        if resting := [job for job in self.world.jobs if job.pause is not None]:
+            data.draw(st.sampled_from(resting)).wake()
+
+    @precondition(lambda self: self.gives_way)
+    @rule()
+    def hang(self) -> None:
+        """Let time pass in which nothing comes further."""
+        self.world.clock.advance(STALL + 1)
+        self.world.wake()
+
+    @rule(count=st.sampled_from([1, 100_000_000]))
+    def go_on(self, count: int) -> None:
+        """Let all come further."""
+        self.world.go_on(2 * STALL, count)
+
+    @rule()
+    def have_patience(self) -> None:
+        """Let minutes pass: whoever waits has had a place, if some job may have one."""
+        for job in self.world.jobs:
+            if job.pause is not None:
+                job.wake()
+        before = {what.tenant for what in self.world.wishes()}
+        had: set[str] = set()
+        for _ in range(int(len(TENANTS) * (TURN + 4 * STALL) / 5)):
+            self.world.go_on(5)
+            had |= {job.what.tenant for job in self.world.holders()}
+        if self.gives_way:
+            assert before <= had
+
+    @invariant()
+    def nobody_has_the_last_place(self) -> None:
+        """Whoever waits does so for places that nobody has two more of."""
+        if not hasattr(self, "world"):
+            return
+        assert not self.world.unfair
+        self.world.go_on(2 * STALL)
+        for what in self.world.wishes():
+            found = [self.world.taken(limit) for limit in self.world.rules.limits(what)]
+            most = [limit.most for limit in self.world.rules.limits(what)]
+            if self.gives_way:
+                assert any(
+                    taken.total() >= limit and max(taken.values()) < taken[what.tenant] + 2
+                    for taken, limit in zip(found, most, strict=True)
+                )
+            else:
+                assert max(found[0].values()) <= self.most
+                assert found[0].total() == self.most + 1 or found[0][what.tenant]
+
+
+def test_no_tenant_keeps_another_out() -> None:
+    """No tenant holds the last place of a lane while another waits.
+
+    Seen to fail with ``more >= 2`` gone from ``Shares._victim``, with ``spare`` 0 in the rules of
+    lanes that do not give way, and with ``job.held`` left out of what counts.
+    """
+    run_state_machine_as_test(
+        Lanes,
+        settings=settings(
+            max_examples=40, stateful_step_count=15, deadline=None, phases=[Phase.generate]
+        ),
+    )
