@@ -165,6 +165,11 @@ CALLERS = ("nobody", "expired", "other", "guest", "reader", "member", "admin")
 
 _PASSWORD = "the password of all"
 _HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(_PASSWORD)
+#: What an admin logs in with, by identity API v2.0.
+ADMIN = {
+    "passwordCredentials": {"username": "admin", "password": _PASSWORD},
+    "tenantName": "demo",
+}
 IDENTITY = f"""\
 [identity]
 plugin = "embedded"

@@ -17,10 +17,11 @@ from twisted.web.http_headers import Headers
 
 from bootvol.api.door import Door
 from bootvol.api.http import ApiRoot, Dialect
+from bootvol.api.nova import app as nova
 from bootvol.api.nova import views
 from bootvol.api.nova.app import NovaApi
 from bootvol.api.nova.cache import Answers
-from bootvol.api.nova.calls import Core
+from bootvol.api.nova.calls import Core, Document
 from bootvol.api.nova.faults import fault
 from bootvol.api.nova.links import Place
 from bootvol.lifecycle import Status
@@ -105,6 +106,32 @@ async def test_links_begin_with_the_public_url() -> None:
         agent.flush()
         version = json.loads(await (await asked).content())["version"]
         assert version["links"] == [{"rel": "self", "href": f"{shown}/v1.1/"}]
+
+
+@ensureDeferred
+async def test_documents_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each URL of the API's root, if the document has links.
+
+    Break: `src/bootvol/api/nova/app.py`: `@lru_cache(_URLS)` -> `@lru_cache(0)`
+    """
+    rendered: list[str] = []
+
+    def show(url: str) -> str:
+        rendered.append(url)
+        return url
+
+    declared = [Document(("/a",), show), Document(("/b",), show, of_url=False)]
+    monkeypatch.setattr(nova, "DOCUMENTS", declared)
+    other: Any = None  # no document has a use for it
+    agent = RequestTraversalAgent(
+        ApiRoot(Dialect((), NovaApi(other, other, other, other).app, fault))
+    )
+    for path in ("a", "b"):
+        for host in ("h", "i", "h", "i"):
+            asked = HTTPClient(agent).get(f"http://{host}/{path}")
+            agent.flush()
+            assert await (await asked).json() == ("" if path == "b" else f"http://{host}")
+    assert rendered == ["http://h", "http://i", ""]
 
 
 IMPORT = Import(1, Image("4", "s", "n"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
+import orjson
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -13,7 +15,7 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import NotFound as UnknownPath
 
 from bootvol.api.door import Door
-from bootvol.api.http import Reply, answer, query, told, write
+from bootvol.api.http import Reply, answer, public_url, query, told, write
 
 # Each declares its calls.
 from bootvol.api.nova import (  # noqa: F401
@@ -40,6 +42,9 @@ from bootvol.api.nova.faults import fault
 from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
 from bootvol.policy import Policy
+
+#: For so many URLs of the API's root each document is kept; clients state any URL as Host.
+_URLS: Final = 16
 
 
 class NovaApi:
@@ -108,5 +113,12 @@ class NovaApi:
 
 
 def _showing(document: Document) -> Callable[[IRequest], bytes]:
-    """Return what shows a document."""
-    return lambda request: write(request, Reply(document.answer(request)))
+    """Return what shows a document; each is rendered once, and kept."""
+
+    @lru_cache(_URLS)
+    def rendered(url: str) -> bytes:
+        return orjson.dumps(document.answer(url))
+
+    return lambda request: write(
+        request, Reply(rendered(public_url(request) if document.of_url else ""))
+    )

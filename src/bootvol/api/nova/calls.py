@@ -48,7 +48,7 @@ from bootvol.service.volumes import Volumes
 
 Answer = Callable[..., Coroutine[Any, Any, Any]]
 Declared = TypeVar("Declared", bound=Answer)
-Shown = TypeVar("Shown", bound=Callable[[IRequest], Any])
+Shown = TypeVar("Shown", bound=Callable[[str], Any])
 
 #: What is missing where a path's id can be none, and what Nova's own calls hide the id of
 #: (reference, section 2.5).
@@ -138,10 +138,13 @@ class Document:
     """Something that everybody may read, without a token.
 
     :ivar paths: from the root; they lead to the same.
+    :ivar answer: of a document, it is called with the URL of the API's root, for links.
+    :ivar of_url: whether a document depends on that URL.
     """
 
     paths: tuple[str, ...]
     answer: Callable[..., Any]
+    of_url: bool = attrs.field(default=True, kw_only=True)
 
     @property
     def summary(self) -> str:
@@ -276,11 +279,14 @@ def call(
     return declare
 
 
-def document(*paths: str) -> Callable[[Shown], Shown]:
-    """Declare that a function of the request returns a document."""
+def document(*paths: str, of_url: bool = True) -> Callable[[Shown], Shown]:
+    """Declare that a function of the URL of the API's root returns a document.
+
+    :param of_url: whether the document depends on that URL.
+    """
 
     def declare(answer: Shown) -> Shown:
-        DOCUMENTS.append(Document(paths, answer))
+        DOCUMENTS.append(Document(paths, answer, of_url=of_url))
         return answer
 
     return declare

@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TypedDictSchema
-from twisted.web.iweb import IRequest
 
 from bootvol.api.nova import views
 from bootvol.api.nova.calls import CALLS, DOCUMENTS, Call, Document, document
@@ -31,8 +30,8 @@ _COUNT: Final = {"type": "integer", "minimum": 0}
 _TOKEN: Final = {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}
 
 
-@document("/openapi")
-def show_description(request: IRequest) -> dict[str, Any]:
+@document("/openapi", of_url=False)
+def show_description(_url: str) -> dict[str, Any]:
     """Describe the API in OpenAPI 3.1."""
     return description()
 

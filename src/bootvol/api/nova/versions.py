@@ -54,31 +54,31 @@ class Choices(TypedDict):
 
 
 @document("/")
-def list_versions(request: IRequest) -> Versions:
+def list_versions(url: str) -> Versions:
     """List the versions of the API."""
-    return {"versions": [_version(request, base) for base in BASES]}
+    return {"versions": [_version(url, base) for base in BASES]}
 
 
 @document("/v1.1/", "/v1.1")
-def show_v1(request: IRequest) -> OneVersion:
+def show_v1(url: str) -> OneVersion:
     """Show version 1.1 of the API."""
-    return {"version": {**_version(request, "v1.1"), "media-types": _MEDIA["v1.1"]}}
+    return {"version": {**_version(url, "v1.1"), "media-types": _MEDIA["v1.1"]}}
 
 
 @document("/v2/", "/v2")
-def show_v2(request: IRequest) -> OneVersion:
+def show_v2(url: str) -> OneVersion:
     """Show version 2.0 of the API, which is 1.1 by another name."""
-    return {"version": {**_version(request, "v2"), "media-types": _MEDIA["v2"]}}
+    return {"version": {**_version(url, "v2"), "media-types": _MEDIA["v2"]}}
 
 
 @document("/v1/", "/v1")
-def show_volume_service(request: IRequest) -> OneVersion:
+def show_volume_service(url: str) -> OneVersion:
     """Show version 1.0 of the volume service, as Cinder has it; ``GET /`` lists Nova's alone."""
     shown: VersionShown = {
         "id": "v1.0",
         "status": "CURRENT",
         "updated": "2012-01-04T11:33:21Z",
-        "links": [_link(request, "v1/")],
+        "links": [_link(url, "v1/")],
     }
     return {"version": {**shown, "media-types": _MEDIA["v1"]}}
 
@@ -90,13 +90,14 @@ def is_version(segment: bytes) -> bool:
 
 def choices(request: IRequest) -> Choices:
     """Return what a path that belongs to no version may have meant."""
+    url = public_url(request)
     path = request.path.decode("utf-8", "replace").lstrip("/")
     return {
         "choices": [
             {
                 "id": _IDS[base],
                 "status": _STATUSES[base],
-                "links": [_link(request, f"{base}/{path}")],
+                "links": [_link(url, f"{base}/{path}")],
                 "media-types": _MEDIA[base],
             }
             for base in BASES
@@ -115,14 +116,14 @@ _MEDIA: Final[dict[str, list[Media]]] = {
 }
 
 
-def _version(request: IRequest, base: str) -> VersionShown:
+def _version(url: str, base: str) -> VersionShown:
     return {
         "id": _IDS[base],
         "status": _STATUSES[base],
         "updated": _UPDATED,
-        "links": [_link(request, f"{base}/")],
+        "links": [_link(url, f"{base}/")],
     }
 
 
-def _link(request: IRequest, path: str) -> Link:
-    return {"rel": "self", "href": f"{public_url(request)}/{path}"}
+def _link(url: str, path: str) -> Link:
+    return {"rel": "self", "href": f"{url}/{path}"}

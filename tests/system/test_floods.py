@@ -1,0 +1,159 @@
+"""Floods of requests that clients send ahead, at every route: memory and other clients' waits."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.integration.test_matrix import ADMIN, IDENTITY, ROWS
+from tests.processes import Process, process
+
+MIB = 1024 * 1024
+#: What a flood may take of memory, in bytes; without bounds one connection takes hundreds of MiB.
+MOST_MEMORY = 128 * MIB
+#: Seconds that another client may wait for an answer meanwhile; without bounds it waits for longer.
+PATIENCE = 15.0
+#: How many bytes of requests each client has on their way, and how many flood at once.
+AHEAD = 64 * 1024
+AT_ONCE = 12
+#: Seconds that each dozen floods, and after which nobody waits for an answer any more.
+LENGTH, HOPELESS = 0.15, 60.0
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A daemon that knows an admin."""
+    with process(tmp_path_factory.mktemp("daemon"), identity=IDENTITY) as daemon:
+        yield daemon
+
+
+def token(daemon: Process) -> bytes:
+    """Log the admin in."""
+    asked = json.dumps({"auth": ADMIN}).encode()
+    head = b"POST /v2.0/tokens HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(asked)
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=60) as client:
+        client.sendall(head + asked)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    found: str = json.loads(answer.partition(b"\r\n\r\n")[2])["access"]["token"]["id"]
+    return found.encode()
+
+
+def requests(admin: bytes) -> list[bytes]:
+    """Return a request for every route."""
+    made = []
+    for row in ROWS:
+        body = b"{}" if row.method in {"POST", "PUT"} else b""
+        head = b"Host: h\r\nX-Auth-Token: %s\r\nContent-Length: %d\r\n\r\n" % (admin, len(body))
+        made += [
+            b"%s %s HTTP/1.1\r\n" % (row.method.encode(), path.encode()) + head + body
+            for path in row.paths
+        ]
+    return made
+
+
+class Flood:
+    """A client that sends a request again and again, and never waits for an answer."""
+
+    def __init__(self, daemon: Process, request: bytes) -> None:
+        self._requests = request * (AHEAD // len(request) + 1)
+        self._left = memoryview(self._requests)
+        self.socket = socket.socket()
+        # What is not read soon fills the daemon's buffers, not the system's.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect(("127.0.0.1", daemon.port))
+        self.socket.setblocking(False)
+        self.read = 0
+
+    def send(self) -> None:
+        """Send what the system takes now."""
+        try:
+            sent = self.socket.send(self._left)
+        except BlockingIOError:
+            return
+        self._left = self._left[sent:] or memoryview(self._requests)
+
+    def receive(self) -> None:
+        """Read what there is."""
+        try:
+            self.read += len(self.socket.recv(MIB))
+        except BlockingIOError:
+            return
+
+
+def wait_of_another(daemon: Process, meanwhile: Callable[[], None] = lambda: None) -> float:
+    """Return how long another client waits for an answer, in seconds.
+
+    :param meanwhile: what goes on until the answer has come.
+    """
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", daemon.port)) as client:
+        client.sendall(b"GET /v1.1/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        client.setblocking(False)
+        while True:
+            meanwhile()
+            try:
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+                return time.monotonic() - begun
+            except BlockingIOError:
+                assert time.monotonic() - begun < HOPELESS
+                time.sleep(0.001)
+
+
+def test_answers_that_nobody_reads_take_little_memory(daemon: Process) -> None:
+    """Every route is asked for again and again by a client that never reads.
+
+    Break: `src/bootvol/api/channels.py`: `(ahead or self._waitingForTransport)` -> `False`
+    """
+    asked = requests(token(daemon))
+    before = daemon.peak_memory()
+    with ExitStack() as open_ones:
+        for request in asked:
+            flood = Flood(daemon, request)
+            open_ones.enter_context(flood.socket)
+            flood.send()
+        for _ in range(3):
+            assert wait_of_another(daemon) < PATIENCE
+        assert daemon.peak_memory() - before < MOST_MEMORY
+
+
+def test_requests_sent_ahead_hold_up_nobody_else(daemon: Process) -> None:
+    """Every route is asked for again and again by a client that reads all answers.
+
+    Break: `src/bootvol/api/channels.py`: `(ahead or self._waitingForTransport)` -> `False`
+    """
+    asked = requests(token(daemon))
+    before = daemon.peak_memory()
+    for first in range(0, len(asked), AT_ONCE):
+        with ExitStack() as open_ones, selectors.DefaultSelector() as ready:
+            for request in asked[first : first + AT_ONCE]:
+                flood = Flood(daemon, request)
+                open_ones.enter_context(flood.socket)
+                ready.register(flood.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, flood)
+            end = time.monotonic() + LENGTH
+            floods = [each.data for each in ready.get_map().values()]
+            while time.monotonic() < end or not all(each.read for each in floods):
+                pump(ready)
+                assert time.monotonic() < end + HOPELESS
+            assert wait_of_another(daemon, lambda: pump(ready)) < PATIENCE
+    print(
+        max(waits),
+        sorted(waits)[len(waits) // 2],
+        len(waits),
+        (daemon.peak_memory() - before) / MIB,
+    )
+    assert daemon.peak_memory() - before < MOST_MEMORY
+
+
+def pump(ready: selectors.BaseSelector) -> None:
+    """Let floods flow, once."""
+    for key, events in ready.select(0.01):
+        if events & selectors.EVENT_WRITE:
+            key.data.send()
+        if events & selectors.EVENT_READ:
+            key.data.receive()
