@@ -141,12 +141,6 @@ def test_requests_sent_ahead_hold_up_nobody_else(daemon: Process) -> None:
                 pump(ready)
                 assert time.monotonic() < end + HOPELESS
             assert wait_of_another(daemon, lambda: pump(ready)) < PATIENCE
-    print(
-        max(waits),
-        sorted(waits)[len(waits) // 2],
-        len(waits),
-        (daemon.peak_memory() - before) / MIB,
-    )
     assert daemon.peak_memory() - before < MOST_MEMORY
 
 
