@@ -59,6 +59,8 @@ class _Entry:
         if state != self.state:
             self.state, self.since, self.done = state, now, (done, now)
             self.slow = turn.wanted and self.slow
+            # Who has just been given a place has had no time to make progress.
+            self.mark = mark, now
         if mark != self.mark[0]:
             self.mark = mark, now
         if turn.held and now - self.done[1] >= TURN:
