@@ -173,8 +173,12 @@ def run(
     cwd: Path | None = None,
     stdin: str = "",
     seconds: float = 180,
+    files: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; bounded, captured."""
+    """Run a command to its end; bounded, captured.
+
+    :param files: descriptors that it inherits.
+    """
     return subprocess.run(
         command,
         env={**os.environ, **(env or {})},
@@ -184,6 +188,7 @@ def run(
         text=True,
         timeout=seconds,
         check=False,
+        pass_fds=files,
     )
 
 

@@ -113,6 +113,7 @@ class Daemon(Service):
         lock, self._worker_id = locks.take_directory(config.state.directory)
         self._locks = [lock]
         self._threads = self._pool("data")
+        self._jail = config.sandbox.jail
         self._database = Database(config.database, reactor)
         try:
             self._prepare_database()
@@ -249,7 +250,7 @@ class Daemon(Service):
             copier,
             {name: gib for name, gib in caches.items() if gib is not None},
         )
-        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB)
+        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, self._jail)
         containers = Containers(sandbox, self._threads)
         importer = Importer(images, backends, goldens, containers, bandwidth, copier)
         return Tools(

@@ -26,6 +26,7 @@ from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.exports import places
 from bootvol.interfaces import BackendPlugin, SourcePlugin
+from bootvol.jail import trial
 from bootvol.model import GIB
 from bootvol.patience import found_in_time, in_time
 from bootvol.settings import PluginSettings, Settings
@@ -92,6 +93,8 @@ def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
     yield from _database(config.database, reactor)
     spool = config.imports.spool
     yield from found_in_time("imports.spool", spool, lambda: _imports(config), fatal=False)
+    runs = config.exports is not None or config.hypervisor is not None
+    yield from trial.check(config.sandbox.jail, needed=runs)
     if (exports := config.exports) is not None:
         yield from found_in_time("exports", exports.directory, lambda: _exports(exports))
     yield from _memory(config)

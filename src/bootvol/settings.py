@@ -31,6 +31,7 @@ from bootvol.tables import (
     Name,
     Quota,
     RateLimitTable,
+    SandboxTable,
     State,
     TlsExports,
 )
@@ -88,6 +89,7 @@ class _Root(Options):
     state: State
     quota: Quota = Quota()
     imports: Imports
+    sandbox: SandboxTable = SandboxTable()
     identity: dict[str, Any]
     policy: dict[str, Any] = Field(default={})
     hypervisor: dict[str, Any] | None = None
@@ -136,6 +138,7 @@ class Settings:
     state: State
     quota: Quota
     imports: Imports
+    sandbox: SandboxTable
     identity: PluginSettings
     policy: Policy
     hypervisor: PluginSettings | None
@@ -193,6 +196,7 @@ def _read(path: Path, tables: Mapping[str, Any], listening: Collection[str]) -> 
         state=root.state,
         quota=root.quota,
         imports=root.imports,
+        sandbox=root.sandbox,
         identity=_plugin(path, "identity", IdentityPlugin, identity, read),
         policy=read("policy", Policy, root.policy),
         hypervisor=_hypervisor(path, root.hypervisor, read),

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bootvol.jail import FIRST_USER, USERS, Jail
 from bootvol.options import (
     LISTENING,
     ClosedFolder,
@@ -168,6 +169,24 @@ class Imports(Options):
     spool: OwnFolder = Field(default=Path("var/spool"), validate_default=True)
     spool_gib: Annotated[float, Field(gt=0, le=2**20, strict=True)] | None = None
     converter_mib: int = Field(default=1024, ge=256, le=65536)
+
+
+class SandboxTable(Options):
+    """``[sandbox]``: how QEMU and its tools are kept from all but their disks.
+
+    :ivar required: nothing runs that cannot be confined.
+    :ivar first_user: see :data:`bootvol.jail.FIRST_USER`.
+    :ivar programs: folders, beside the system's own, where QEMU lies.
+    """
+
+    required: bool = True
+    first_user: int = Field(default=FIRST_USER, ge=1, le=2**32 - 2 - USERS, strict=True)
+    programs: list[OwnFolder] = Field(default_factory=list)
+
+    @property
+    def jail(self) -> Jail:
+        """What keeps them so."""
+        return Jail(self.required, self.first_user, tuple(self.programs))
 
 
 class Exports(Options):

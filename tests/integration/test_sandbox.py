@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,21 +16,25 @@ from bootvol.errors import BackendFailed, BootvolError, ConverterMissing, ImageB
 from bootvol.imaging import containers
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
+from bootvol.jail import FIRST_USER, Jail
+from bootvol.jail.program import Lacking
 from bootvol.model import GIB
 from bootvol.threads import Threads
+from tests import probe
 from tests.daemons import pause, reactor
 from tests.images import HOSTILE, qcow2
+from tests.jails import OTHER, PYTHON, ROOT, attacks
 
 
 @pytest.fixture
 def sandbox() -> Sandbox:
     """A sandbox with memory enough."""
-    return Sandbox(reactor, 2**30)
+    return Sandbox(reactor, 2**30, Jail())
 
 
 @ensureDeferred
 async def test_a_program_that_is_cancelled_has_ended(sandbox: Sandbox) -> None:
-    running = Deferred.fromCoroutine(sandbox.run(["sleep", "60"], {}, 10))
+    running = Deferred.fromCoroutine(sandbox.run(["sleep", "60"], 10))
     await pause(0.5)
     running.cancel()
     with pytest.raises(CancelledError):
@@ -40,11 +43,11 @@ async def test_a_program_that_is_cancelled_has_ended(sandbox: Sandbox) -> None:
 
 @ensureDeferred
 async def test_a_program_has_so_long_to_end(sandbox: Sandbox) -> None:
-    program = await sandbox.start(["sh", "-c", "echo well; exit 3"], {}, 10)
+    program = sandbox.start(["sh", "-c", "echo well; exit 3"], 10)
     ended = await program.end_within(60)
     assert ended is not None
     assert (ended.code, ended.out) == (3, "well\n")
-    program = await sandbox.start(["sleep", "60"], {}, 10)
+    program = sandbox.start(["sleep", "60"], 10)
     assert await program.end_within(0.1) is None
     assert (await program.end()).code == -9
 
@@ -55,50 +58,106 @@ async def test_a_program_whose_daemon_has_died_does_not_run(
 ) -> None:
     """As when the daemon dies before the program could ask to be told of that."""
     command = ["sh", "-c", f"echo ran; : {tmp_path}"]
-    assert (await sandbox.run(command, {}, 10)).out == "ran\n"
+    assert (await sandbox.run(command, 10)).out == "ran\n"
     another = os.getppid()
     with monkeypatch.context() as patch:
-        patch.setattr("bootvol.imaging.sandbox.os.getpid", lambda: another)
-        program = await sandbox.start(command, {}, 10)
+        patch.setattr("bootvol.jail.os.getpid", lambda: another)
+        program = sandbox.start(command, 10)
     ended = await program.end()
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.out) == (126, "")
+    assert "daemon has ended" in ended.reason
 
 
 @ensureDeferred
-async def test_limits(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_limits(sandbox: Sandbox) -> None:
+    """Memory and time are bounded, and what the daemon writes to is only read.
+
+    Break: `src/bootvol/imaging/sandbox.py`: `{"AS": self._memory, "CPU": seconds,` -> `{`
+    """
     with pytest.raises(ImageBomb):
-        await sandbox.run(["sh", "-c", "while :; do :; done"], {}, 1)
-    with pytest.raises(ConverterMissing):
-        await sandbox.run(["no-such-program"], {}, 10)
-    with (tmp_path / "file").open("wb") as file:
-        ended = await sandbox.run(["sh", "-c", "echo more >&7"], {7: file.fileno()}, 10)
-    assert ended.code
-    assert not (tmp_path / "file").read_bytes(), "nothing can be written"
+        await sandbox.run(["sh", "-c", "while :; do :; done"], 1)
+    with pytest.raises(ConverterMissing, match="there is no program no-such-program"):
+        await sandbox.run(["no-such-program"], 10)
+    with tempfile.TemporaryFile() as file:
+        ended = await sandbox.run(["sh", "-c", "echo more >&7"], 10, {7: file.fileno()})
+        assert ended.code
+        assert not file.seek(0, os.SEEK_END), "nothing can be written"
 
 
 @ensureDeferred
 async def test_what_it_is_given(sandbox: Sandbox) -> None:
-    command = "ulimit -v; id -u; grep -c : /proc/net/dev; grep -E 'CapBnd|NoNew' /proc/self/status"
-    said = (await sandbox.run(["sh", "-c", command], {}, 10)).out
-    memory, user, networks, bound, barred = said.splitlines()
-    assert int(memory) == 2**20, "KiB"
-    assert int(networks) == 1, "loopback"
-    assert barred.split()[1] == "1"
+    """A program has no rights, and under root a user that nobody else has.
+
+    Break: `src/bootvol/jail/program.py`: `os.setresuid(uid, uid, uid)` -> `os.setresuid(1, 1, 1)`
+    Break: `src/bootvol/jail/program.py`: `for capability in range(_CAPABILITIES):` -> `if not
+    (capability := 0):`
+    """
+    said = "ulimit -v; echo $$; id -u; id -g; id -G; exec sleep 60"
+    programs = [sandbox.start(["sh", "-c", said], 10) for _ in range(2)]
+    shown = []
+    for program in programs:
+        while program.said.count("\n") < 5:
+            await pause(0.05)
+        memory, pid, user, group, groups = program.said.split()
+        assert int(memory) == 2**20, "KiB"
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+        for kind in "Inh", "Prm", "Eff", "Amb":
+            assert f"Cap{kind}:\t{0:016x}" in status
+        if os.geteuid() == 0:
+            assert f"CapBnd:\t{0:016x}" in status
+            assert int(user) == int(group) == int(groups) == FIRST_USER + int(pid)
+        shown.append(user)
+        program.kill()
+        await program.end()
+    assert len(set(shown)) == (2 if os.geteuid() == 0 else 1)
+
+
+@pytest.mark.parametrize("user", [ROOT, OTHER])
+def test_nothing_is_reached_from_inside(user: int) -> None:
+    """The daemon's files, other volumes, other processes and the network: also under another user.
+
+    Break: `src/bootvol/jail/program.py`: `restrict_files(reads,
+    said.get("write", []), families)` -> `pass`
+    Break: `src/bootvol/jail/program.py`: `restrict_calls(families)` -> `pass`
+    Break: `src/bootvol/imaging/sandbox.py`: `os.O_RDONLY` -> `os.O_RDWR`
+    """
+    assert attacks("container", user) == []
+
+
+def test_the_attacks_are_some() -> None:
+    """Those that are tried come to something where a program is not confined."""
     if os.geteuid() == 0:
-        assert int(user) == 65534
-        assert int(bound.split()[1], 16) == 0
+        assert set(attacks("free", OTHER)) == {each.__name__ for each in probe.ATTACKS}
+
+
+@ensureDeferred
+async def test_where_the_kernel_cannot_confine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No container is read there, unless the operator says so.
+
+    Break: `src/bootvol/jail/__init__.py`: `if lacking is not None:` -> `if False:`
+    """
+
+    def landlock() -> int:
+        raise Lacking("the kernel has no Landlock")
+
+    monkeypatch.setattr("bootvol.jail.program.landlock", landlock)
+    with pytest.raises(ConverterMissing, match=r"confined here: the kernel has no Landlock\.$"):
+        await Sandbox(reactor, 2**30, Jail()).run(["true"], 10)
+    assert (await Sandbox(reactor, 2**30, Jail(required=False)).run(["true"], 10)).code == 0
 
 
 @ensureDeferred
 async def test_threads_do_not_take_the_memory_of_the_image(tmp_path: Path) -> None:
     """With the least memory that can be configured: reading this has many threads wait."""
-    sandbox = Sandbox(reactor, 2**28)
+    sandbox = Sandbox(reactor, 2**28, Jail())
     image = tmp_path / "image"
     image.write_bytes(HOSTILE["snapshots"].make(tmp_path))
     with image.open("rb") as file:
         command = ["qemu-img", "info", "--format=qcow2", "/proc/self/fd/4"]
         for _ in range(5):
-            assert (await sandbox.run(command, {4: file.fileno()}, 10)).code == 0
+            assert (await sandbox.run(command, 10, {4: file.fileno()})).code == 0
 
 
 async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolError:
@@ -116,15 +175,15 @@ async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolErr
 async def test_servers_that_fail(
     sandbox: Sandbox, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    # They lie where only this user may look.
-    monkeypatch.setattr("bootvol.imaging.sandbox._NOBODY", ())
+    # Not where only this user may look.
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(containers, "_GRACE", 0.2)
     monkeypatch.setattr(containers, "_SILENCE", 1)
-    server = tmp_path / "qemu-nbd"
-    python = shutil.which("python3")
+    server = folder / "qemu-nbd"
     speaking = (
-        f"exec {python} -c 'import socket, time\n"
+        f"exec {PYTHON} -c 'import socket, time\n"
         'client = socket.socket(fileno=3).accept()[0]; client.sendall(b"x" * 100); time.sleep(60)\''
     )
     for does, kind, text in (
@@ -133,10 +192,11 @@ async def test_servers_that_fail(
         ("exec sleep 60", ImageBomb, "more time"),
     ):
         server.write_text(f"#!/bin/sh\n{does}\n")
-        server.chmod(stat.S_IRWXU)
+        server.chmod(0o755)
         error = await opened(tmp_path, sandbox, threads)
         assert type(error) is kind
         assert text in error.message
+    shutil.rmtree(folder)
 
 
 @ensureDeferred

@@ -27,9 +27,13 @@ from twisted.internet import reactor
 
 from bootvol import machine, plugins, settings
 from bootvol.errors import ConfigurationError
+from bootvol.jail import Jail, trial
+from bootvol.jail.program import Lacking
 from tests.daemons import STATIC, configuration
 from tests.servers import free_port
 
+#: Confines a real program; most tests do without.
+FAILURE = trial._failure
 LISTEN = 'listen = ["tcp:{port}:interface=127.0.0.1"]'
 
 
@@ -76,6 +80,11 @@ def world(tmp_path: Path) -> Iterator[World]:
 def examine(file: Path) -> list[machine.Finding]:
     """Check the machine for a configuration file."""
     return machine.examine(settings.load(file), reactor)
+
+
+@pytest.fixture(autouse=True)
+def _no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_failure", lambda _: None)
 
 
 def test_a_right_configuration(world: World) -> None:
@@ -732,6 +741,32 @@ def test_a_mistake_in_the_file(world: World, change: Callable[[str], str], words
     for line in str(refused.value).splitlines():
         assert line.startswith(f"{file}: ")
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "fatal"),
+    [
+        ("", "the kernel has no Landlock, so no qcow2", False),
+        ('[exports]\nby = "unix"', "no volume is exported", True),
+        ("[sandbox]\nrequired = false", "not confined as they should be: the kernel", False),
+    ],
+)
+def test_a_machine_that_cannot_confine_programs(
+    world: World, monkeypatch: pytest.MonkeyPatch, more: str, words: str, fatal: bool
+) -> None:
+    def landlock() -> int:
+        raise Lacking("the kernel has no Landlock")
+
+    monkeypatch.setattr("bootvol.jail.program.landlock", landlock)
+    found = next(each for each in examine(world.write(more=more)) if "sandbox." in each.line)
+    assert words in found.line
+    assert found.fatal is fatal
+
+
+def test_a_program_that_does_nothing_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FAILURE(Jail()) is None
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert FAILURE(Jail()) == "a confined program ends with 1"
 
 
 def test_a_check_of_a_plugin_is_optional(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,12 +129,12 @@ class UnsupportedFormat(ImportFailed):
 
 
 class ConverterMissing(ImportFailed):
-    """The program that reads containers is not there, or may not be locked up as it must be."""
+    """The program that reads containers is not there, or cannot be confined as it must be."""
 
     of_image = False
     code = "converter-missing"
     status = 503
-    remedy = "Have the operator install qemu-utils and util-linux, or use a raw image."
+    remedy = "Have the operator run `bootvol check-config --machine`, or use a raw image."
 
 
 class NotADisk(ImportFailed):

@@ -37,8 +37,8 @@ from bootvol.threads import Threads
 
 #: What qemu calls the formats that it calls otherwise.
 _DRIVERS: Final = {"vhd": "vpc"}
-#: The descriptors that the image and the listening socket are in the sandbox.
-_IMAGE, _LISTENER = 4, 3
+#: The descriptor that the image is in the sandbox.
+_IMAGE: Final = 4
 _PATH: Final = f"/proc/self/fd/{_IMAGE}"
 #: CPU time that reading may take: in any case, and for each GiB of the volume; in seconds.
 _SECONDS, _SECONDS_OF_A_GIB = 60, 30
@@ -110,7 +110,7 @@ class Containers:
     async def _examine(self, driver: str, descriptor: int, volume_size: int, seconds: int) -> None:
         files = {_IMAGE: descriptor}
         info = await self._sandbox.run(
-            ["qemu-img", "info", "--output=json", *_opened(driver)], files, seconds
+            ["qemu-img", "info", "--output=json", *_opened(driver)], seconds, files
         )
         if LOG in info.err:
             raise ImageNeedsRepair(
@@ -127,15 +127,15 @@ class Containers:
         check = await self._sandbox.run(
             # All that it has to say may be much: a line for each cluster.
             ["sh", "-c", 'exec "$@" 2>&1', "sh", "qemu-img", "check", *_opened(driver)],
-            files,
             seconds,
+            files,
             complaints.take,
         )
         ends = _Ends()
         mapped = await self._sandbox.run(
             ["qemu-img", "map", "--output=json", *_opened(driver)],
-            files,
             seconds,
+            files,
             ends.take,
         )
         size = os.fstat(descriptor).st_size
@@ -152,22 +152,17 @@ class Containers:
         """Have the disk served on a socket, and connect to it."""
         listener, client = await self._threads.run(_sockets)
         try:
-            # The server takes the listening socket as systemd would give it one, and is told so by
-            # its own pid: sd_listen_fds(3).
-            program = await self._sandbox.start(
+            program = self._sandbox.start(
                 [
-                    "sh",
-                    "-c",
-                    'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"',
-                    "sh",
                     "qemu-nbd",
                     "--read-only",
                     # What was written around the page cache is read so, too, where that can be.
                     f"--cache={'none' if can_go_around_cache(descriptor) else 'writeback'}",
                     *_opened(driver),
                 ],
-                {_IMAGE: descriptor, _LISTENER: listener.fileno()},
                 seconds,
+                {_IMAGE: descriptor},
+                listener.fileno(),
             )
         except BaseException:
             client.close()

@@ -1,8 +1,7 @@
 """Runs programs that read hostile images: locked up, and no longer than they are wanted.
 
-Such a program gets a bounded address space and CPU time, no network and no rights beyond those of
-its user, and may not write a single byte to any file; it dies with the daemon.  Where the daemon
-is root, it is nobody.  The tools that see to this are util-linux's.
+Such a program is confined (:mod:`bootvol.jail`), gets a bounded address space and CPU time, and may
+not write a single byte to any file; it dies with the daemon.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import attrs
@@ -22,23 +22,18 @@ from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors
 from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
+from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
+from bootvol.jail.program import NOT_RUN
 from bootvol.threads import Shared, outlast
 
 #: The most that is kept of what a program says, in bytes; what goes beyond is dropped.
 _KEPT: Final = 1024 * 1024
-#: Ways to have no network: the second one needs no privilege, but not every system allows it.
-_NETLESS: Final = (("unshare", "--net"), ("unshare", "--user", "--net"))
-#: Of no rights: what it is given it has open; and of no user either, if the daemon is root.
-_POWERLESS: Final = ("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--inh-caps=-all")
-_NOBODY: Final = ("--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups")
 #: Where the disk is slow, qemu-img has 64 threads, of which each would take a stack (in bytes) and
 #: an arena of the usual size from the address space that is there for the image.
 _STACK: Final = 1024 * 1024
 _LEAN: Final = {"MALLOC_ARENA_MAX": "1"}
 #: How a program ends that has used up what it was allowed.
 _SPENT: Final = frozenset({-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
-#: How those end that are to run a program, when they cannot.
-_NOT_RUN: Final = frozenset({126, 127})
 _NO_MEMORY: Final = "allocate memory"
 
 
@@ -65,8 +60,8 @@ class Ended:
         :raises ImageBomb: it did.
         :raises ConverterMissing: it never ran.
         """
-        if self.code in _NOT_RUN:
-            raise ConverterMissing("The program that reads containers cannot be run.")
+        if self.code == NOT_RUN:
+            raise ConverterMissing(f"The program that reads containers cannot run: {self.reason}.")
         if self.code in _SPENT or _NO_MEMORY in self.err:
             raise ImageBomb("Reading the image takes more memory or time than it may.")
 
@@ -99,6 +94,11 @@ class Program(ProcessProtocol):
     def errReceived(self, data: bytes) -> None:
         """It complained."""
         self._err += data[: _KEPT - len(self._err)]
+
+    @property
+    def said(self) -> str:
+        """What it has written so far."""
+        return self._out.decode("utf-8", "replace")
 
     def processEnded(self, reason: Failure) -> None:
         """It has ended, and all that it said has come."""
@@ -139,72 +139,47 @@ class Sandbox:
 
     :param reactor: provides IReactorProcess and IReactorTime.
     :param memory: the address space of each, in bytes.
+    :param jail: confines them.
     """
 
-    def __init__(self, reactor: Any, memory: int) -> None:
+    def __init__(self, reactor: Any, memory: int, jail: Jail) -> None:
         self._reactor = reactor
         self._memory = memory
-        self._netless: Sequence[str] | None = None
+        self._jail = jail
 
-    async def start(
+    def start(
         self,
         command: Sequence[str],
-        files: Mapping[int, int],
         seconds: int,
+        reads: Mapping[int, int] = {},
+        listener: int | None = None,
         on_line: Callable[[bytes], None] | None = None,
     ) -> Program:
         """Start a program.
 
-        :param files: its descriptors beyond the usual ones, each with the one here that it is.
         :param seconds: of CPU time.
-        :raises ConverterMissing: the system has no such program, or does not let it be locked up.
+        :param reads: the descriptors of files that it reads, each with the one here that it is;
+            whatever that one was opened for, the program cannot write.
+        :param listener: a listening socket here that it serves, at :data:`bootvol.jail.LISTENER`.
+        :raises ConverterMissing: the system does not let programs be confined.
         :raises BackendFailed: the system has no room for another program.
         """
-        if self._netless is None:
-            self._netless = await self._find_netless()
-        return self._spawn(self._netless, command, files, seconds, on_line)
-
-    async def run(
-        self,
-        command: Sequence[str],
-        files: Mapping[int, int],
-        seconds: int,
-        on_line: Callable[[bytes], None] | None = None,
-    ) -> Ended:
-        """Run a program to its end; cancelled, it is killed.  The parameters are as above.
-
-        :raises ImageBomb: it needs more than it may have.
-        :raises ConverterMissing: as :meth:`start`.
-        """
-        program = await self.start(command, files, seconds, on_line)
-        ended = await program.end()
-        ended.check_spent()
-        return ended
-
-    async def _find_netless(self) -> Sequence[str]:
-        for way in _NETLESS:
-            ended = await self._spawn(way, ["qemu-img", "--version"], {}, 10, None).end()
-            if ended.code == 0:
-                return way
-        raise ConverterMissing(f"The program that reads containers cannot run: {ended.reason}.")
-
-    def _spawn(
-        self,
-        netless: Sequence[str],
-        command: Sequence[str],
-        files: Mapping[int, int],
-        seconds: int,
-        on_line: Callable[[bytes], None] | None,
-    ) -> Program:
-        limits = [f"--as={self._memory}", f"--cpu={seconds}", f"--stack={_STACK}"]
-        whole = ["prlimit", *limits, "--fsize=0", "--core=0", *netless, *_POWERLESS]
-        whole += _NOBODY if os.geteuid() == 0 else ()
-        # It would not hear of a parent that died before it asked to be told.
-        whole += ["sh", "-c", '[ "$PPID" = "$0" ] || exit 1; exec "$@"', str(os.getpid()), *command]
+        limits = {"AS": self._memory, "CPU": seconds, "STACK": _STACK, "FSIZE": 0, "CORE": 0}
+        bounds = Bounds(
+            reads=list(reads), limits=limits, dies_with_us=True, listens=listener is not None
+        )
+        try:
+            whole = self._jail.command(command, bounds)
+        except NotConfined as error:
+            raise ConverterMissing(f"No program may read containers. {error}") from error
         program = Program(self._reactor, on_line)
         try:
             check_descriptors()
-            with open(os.devnull, "rb") as nothing:
+            with ExitStack() as stack:
+                nothing = stack.enter_context(open(os.devnull, "rb"))
+                files = {each: stack.enter_context(_to_read(reads[each])) for each in reads}
+                if listener is not None:
+                    files[LISTENER] = listener
                 self._reactor.spawnProcess(
                     program,
                     whole[0],
@@ -216,3 +191,29 @@ class Sandbox:
         except OSError as error:
             raise BackendFailed(f"No program can be started to read the image: {error}.") from error
         return program
+
+    async def run(
+        self,
+        command: Sequence[str],
+        seconds: int,
+        reads: Mapping[int, int] = {},
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> Ended:
+        """Run a program to its end; cancelled, it is killed.  The parameters are as above.
+
+        :raises ImageBomb: it needs more than it may have.
+        :raises ConverterMissing: as :meth:`start`, or the system has no such program.
+        """
+        ended = await self.start(command, seconds, reads, on_line=on_line).end()
+        ended.check_spent()
+        return ended
+
+
+@contextmanager
+def _to_read(descriptor: int) -> Iterator[int]:
+    """Open a file once more, for reading only."""
+    opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield opened
+    finally:
+        os.close(opened)

@@ -1,0 +1,366 @@
+"""The program that confines itself, and then becomes another program.
+
+:class:`bootvol.jail.Jail` runs :func:`main` in a Python of its own, and makes the arguments.
+Nothing of bootvol is imported here, and little else: this runs before each program that reads what
+strangers wrote, so it has to start fast.
+
+Landlock (https://docs.kernel.org/userspace-api/landlock.html) lets the program open nothing but the
+files that are named.  What Landlock leaves out is refused by seccomp(2), by way of libseccomp:
+sockets, signals to others, changes of owners and modes, and calls that no reader of disks needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import resource
+import stat
+import sys
+
+# Neither typing nor signal nor shutil: each takes longer to import than all that is done here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NoReturn
+
+#: How this ends where the command is not run: a shell's code for that.
+NOT_RUN: Final = 126
+#: From linux/prctl.h.
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
+_SIGKILL: Final = 9
+#: More capabilities than there are; the kernel refuses the first one that it does not know.
+_CAPABILITIES: Final = 64
+
+# --- Landlock: linux/landlock.h -------------------------------------------------------------------
+
+#: The numbers of the system calls, the same on all machines (asm-generic/unistd.h).
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION, _PATH_BENEATH = 1, 1
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
+#: The rights to files that there are, by the version that brings the last of them.
+_RIGHTS: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+_OF_FILES: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+#: To bind and to connect by TCP; and scopes: of abstract sockets, and of signals.
+_BIND_TCP, _CONNECT_TCP, _TCP_SINCE = 0b01, 0b10, 4
+_SCOPES, _SCOPES_SINCE = 0b11, 6
+
+#: What every program needs: its code, its libraries and their data.
+_SYSTEM: Final = """
+    /bin /sbin /lib /lib32 /lib64
+    /usr/bin /usr/sbin /usr/lib /usr/lib32 /usr/lib64 /usr/libexec /usr/share
+    /usr/local/bin /usr/local/lib /usr/local/lib64 /usr/local/share
+    /etc/ld.so.cache /etc/ld.so.preload /etc/localtime /etc/gnutls /etc/crypto-policies
+    /dev/urandom /dev/random /dev/zero /sys/devices/system/cpu
+""".split()  # noqa: SIM905 - names, not words to be quoted one by one
+#: What finding a host by its name needs.
+_NAMES: Final = """
+    /etc/hosts /etc/resolv.conf /etc/nsswitch.conf /etc/host.conf /etc/gai.conf /etc/services
+""".split()  # noqa: SIM905 - names, not words to be quoted one by one
+
+# --- seccomp: seccomp.h of libseccomp -------------------------------------------------------------
+
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_NE, _EQ, _GT, _MASKED_EQ = 1, 4, 6, 7
+_OPTIMIZE, _TREE = 8, 2
+#: The flags of new namespaces, from linux/sched.h; and the requests that type into somebody's
+#: terminal (ioctl_tty(2)).
+_CLONE_NEW: Final = (1 << 17, *(1 << bit for bit in range(25, 31)))
+_TYPING: Final = (0x5412, 0x541C)
+#: Families of sockets from linux/socket.h, and the last one that is refused by its number.
+_UNIX, _INET, _INET6, _LAST = 1, 2, 10, 64
+FAMILIES: Final = {"none": (), "internet": (_INET, _INET6), "all": (_UNIX, _INET, _INET6)}
+
+#: Calls that no program here needs: changes of what the user of the program owns, wherever that
+#: lies, which Landlock does not see; locks by which the daemon tells that the program lives; calls
+#: for other processes, for what processes share, and for the machine; new addresses of sockets.
+_REFUSED: Final = """
+    chmod fchmod fchmodat chown fchown fchownat lchown chown32 fchown32 lchown32
+    truncate truncate64 utime utimes utimensat utimensat_time64 futimesat
+    setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr
+    inotify_add_watch fanotify_init fanotify_mark name_to_handle_at open_by_handle_at
+    quotactl quotactl_fd acct swapon swapoff
+    flock
+    tkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_getfd pidfd_send_signal
+    ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp
+    setpriority ioprio_set sched_setparam sched_setscheduler sched_setattr sched_setaffinity
+    migrate_pages move_pages perf_event_open
+    shmget shmat shmctl semget semop semctl semtimedop semtimedop_time64
+    msgget msgsnd msgrcv msgctl ipc mq_open mq_unlink add_key request_key keyctl
+    mount umount umount2 pivot_root chroot unshare setns open_tree move_mount
+    fsopen fsconfig fsmount fspick mount_setattr bpf userfaultfd
+    init_module finit_module delete_module kexec_load kexec_file_load reboot
+    iopl ioperm syslog sethostname setdomainname vhangup
+    settimeofday clock_settime clock_adjtime adjtimex personality lookup_dcookie nfsservctl
+    bind listen
+""".split()  # noqa: SIM905 - names, not words to be quoted one by one
+#: Likewise, newer than libseccomp may be: fchmodat2, setxattrat, removexattrat, file_setattr.
+_REFUSED_NUMBERS: Final = (452, 463, 466, 469)
+#: Those of them that no program needs that may make no sockets.
+_CONNECTING: Final = ("connect", "socketcall")
+#: Calls without which libraries know another way.
+_MISSING: Final = ("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register")
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class Lacking(Exception):
+    """What it takes to run a program, confined, is not there."""
+
+
+class _Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp."""
+
+    _fields_ = (
+        ("arg", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("a", ctypes.c_uint64),
+        ("b", ctypes.c_uint64),
+    )
+
+
+def landlock() -> int:
+    """Return the version of Landlock that the kernel has.
+
+    :raises Lacking: the kernel has none, or the system does not let programs use it.
+    """
+    version = _libc.syscall(_CREATE_RULESET, None, 0, _VERSION)
+    if version < 1:
+        raise Lacking(f"the kernel has no Landlock ({os.strerror(ctypes.get_errno())})")
+    return int(version)
+
+
+def seccomp() -> ctypes.CDLL:
+    """Return the library that makes filters of system calls.
+
+    :raises Lacking: it is not installed.
+    """
+    try:
+        found = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        raise Lacking("libseccomp.so.2 is not installed") from None
+    found.seccomp_init.restype = ctypes.c_void_p
+    return found
+
+
+def restrict_files(reads: list[str], writes: list[str], families: tuple[int, ...]) -> None:
+    """Let this process open nothing but these from now on, below folders too.
+
+    :param reads: paths; what is missing is passed over.
+    :param writes: paths of files that may be written as well.
+    :param families: of sockets that it may make.
+    :raises Lacking: see :func:`landlock`.
+    """
+    version = landlock()
+    handled = max(rights for since, rights in _RIGHTS.items() if since <= version)
+    # struct landlock_ruleset_attr is as long as the version knows it.
+    words = [handled]
+    if version >= _TCP_SINCE:
+        words.append(_BIND_TCP if families else _BIND_TCP | _CONNECT_TCP)
+    if version >= _SCOPES_SINCE:
+        words.append(_SCOPES)
+    attributes = (ctypes.c_uint64 * len(words))(*words)
+    ruleset = _libc.syscall(_CREATE_RULESET, attributes, ctypes.sizeof(attributes), 0)
+    if ruleset < 0:
+        raise Lacking(f"the kernel makes no Landlock rules ({os.strerror(ctypes.get_errno())})")
+    reading = _READ_FILE | _READ_DIR | _EXECUTE
+    writing = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
+    for path in (*_SYSTEM, *(_NAMES if families else ()), *reads):
+        _allow(ruleset, path, reading & handled)
+    for path in ("/dev/null", *writes):
+        _allow(ruleset, path, writing & handled)
+    if _libc.syscall(_RESTRICT_SELF, ruleset, 0):
+        raise Lacking(f"Landlock cannot be used ({os.strerror(ctypes.get_errno())})")
+    os.close(ruleset)
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            rights &= _OF_FILES
+        # struct landlock_path_beneath_attr is packed.
+        rule = ctypes.create_string_buffer(
+            rights.to_bytes(8, sys.byteorder) + descriptor.to_bytes(4, sys.byteorder)
+        )
+        if _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0):
+            raise OSError(ctypes.get_errno(), "Landlock takes no rule", path)
+    finally:
+        os.close(descriptor)
+
+
+class _Filter:
+    """A filter of system calls, which lets pass what is not refused.
+
+    :raises Lacking: see :func:`seccomp`.
+    """
+
+    def __init__(self) -> None:
+        self._library = seccomp()
+        self._filter = ctypes.c_void_p(self._library.seccomp_init(_ALLOW))
+        # Searched as a tree, where the library knows how.
+        self._library.seccomp_attr_set(self._filter, _OPTIMIZE, _TREE)
+
+    def refuse(
+        self, call: str | int, *arguments: tuple[int, int, int, int], error: int = errno.EPERM
+    ) -> None:
+        """Refuse a call, if its arguments are such.
+
+        :param call: its name or its number.
+        :param arguments: which, the comparison, and what with, as struct scmp_arg_cmp has them.
+        """
+        number = call
+        if isinstance(call, str):
+            number = self._library.seccomp_syscall_resolve_name(call.encode())
+            if int(number) < 0:
+                # There is no call of that name on this kind of machine.
+                return
+        compared = (_Comparison * len(arguments))(*(_Comparison(*each) for each in arguments))
+        action = ctypes.c_uint32(_ERRNO | error)
+        said = self._library.seccomp_rule_add_array(
+            self._filter, action, number, len(compared), compared
+        )
+        if said:
+            raise Lacking(f"libseccomp takes no rule for the system call {call}")
+
+    def load(self) -> None:
+        """Let the filter hold for this process, and for what it becomes."""
+        if self._library.seccomp_load(self._filter):
+            raise Lacking("the kernel takes no filter of system calls")
+        self._library.seccomp_release(self._filter)
+
+
+def restrict_calls(families: tuple[int, ...]) -> None:
+    """Let this process make no system calls but harmless ones from now on.
+
+    :param families: of sockets that it may make.
+    :raises Lacking: the machine has no seccomp, or no libseccomp.
+    """
+    calls = _Filter()
+    for call in (*_REFUSED, *_REFUSED_NUMBERS, *(() if families else _CONNECTING)):
+        calls.refuse(call)
+    for call in _MISSING:
+        calls.refuse(call, error=errno.ENOSYS)
+    # The number of this process stays when it becomes another program.
+    me = os.getpid()
+    for call in ("kill", "tgkill"):
+        calls.refuse(call, (0, _NE, me, 0))
+    calls.refuse("prlimit64", (0, _NE, 0, 0))
+    for flag in _CLONE_NEW:
+        calls.refuse("clone", (0, _MASKED_EQ, flag, flag))
+    for request in _TYPING:
+        calls.refuse("ioctl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
+    for family in set(range(_LAST + 1)) - set(families):
+        calls.refuse("socket", (0, _EQ, family, 0))
+    calls.refuse("socket", (0, _GT, _LAST, 0))
+    calls.load()
+
+
+def drop_rights(uid: int | None, groups: list[int]) -> None:
+    """Give up what root may, and become a user that owns nothing.
+
+    :param uid: of that user and its group; None stays the user that this is.
+    :param groups: to which the user belongs besides.
+    """
+    if uid is not None:
+        for capability in range(_CAPABILITIES):
+            if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
+                break
+        os.setgroups(groups)
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise Lacking("the kernel knows no process without new privileges")
+
+
+def _found(name: str) -> str | None:
+    """Return the path of a program, as a shell finds it."""
+    folders = [""] if "/" in name else os.get_exec_path()
+    paths = (os.path.join(folder, name) for folder in folders)
+    return next((path for path in paths if os.access(path, os.X_OK)), None)
+
+
+def _die_with(parent: int) -> None:
+    """Ask to be killed when the parent ends, and see that it has not ended before that."""
+    _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise Lacking("its daemon has ended")
+
+
+def _wait() -> None:
+    """Wait for a line on the standard input: the end of the pipe is that of the daemon."""
+    while (byte := os.read(0, 1)) != b"\n":
+        if not byte:
+            raise Lacking("its daemon has ended")
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Become a command that is confined; end with :data:`NOT_RUN` where that cannot be.
+
+    :param arguments: of :meth:`bootvol.jail.Jail.command`, then ``--``, then the command.
+    """
+    try:
+        _become(arguments)
+    except (OSError, Lacking) as error:
+        os.write(2, f"bootvol: the program is not run: {error}\n".encode())
+        os._exit(NOT_RUN)
+
+
+def _become(arguments: list[str]) -> NoReturn:
+    end = arguments.index("--")
+    command = arguments[end + 1 :]
+    said: dict[str, list[str]] = {}
+    for word in arguments[:end]:
+        key, _, value = word.partition("=")
+        said.setdefault(key, []).append(value)
+    program = _found(command[0])
+    if program is None:
+        raise Lacking(f"there is no program {command[0]}")
+    _begin(said)
+    uid = int(said["users"][0]) + os.getpid() if "users" in said else None
+    if uid is not None:
+        for path in said.get("own", []):
+            os.chown(path, uid, -1)
+    drop_rights(uid, [int(group) for group in said.get("group", [])])
+    if "parent" in said:
+        # Not before: a change of the user ends it.
+        _die_with(int(said["parent"][0]))
+    for word in said.get("limit", []):
+        name, value = word.split(":")
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(value), int(value)))
+    _confine(said, program)
+    os.execv(program, command)  # noqa: S606 - no shell, and the words are the daemon's
+
+
+def _begin(said: dict[str, list[str]]) -> None:
+    """Do what takes the daemon's rights, or what the program is told of."""
+    if "session" in said:
+        os.setsid()
+    if "wait" in said:
+        _wait()
+    for descriptor in said.get("lock", []):
+        fcntl.lockf(int(descriptor), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if "listen" in said:
+        # How a program finds the listening socket that it is given: sd_listen_fds(3).
+        os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+
+
+def _confine(said: dict[str, list[str]], program: str) -> None:
+    families: tuple[int, ...] = FAMILIES[said["sockets"][0]]
+    # A link to the program may be all that there is in its folder.
+    reads = [program, os.path.realpath(program), *said.get("read", [])]
+    lax = "lax" in said
+    try:
+        restrict_files(reads, said.get("write", []), families)
+    except Lacking:
+        if not lax:
+            raise
+    try:
+        restrict_calls(families)
+    except Lacking:
+        if not lax:
+            raise

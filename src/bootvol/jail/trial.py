@@ -1,0 +1,52 @@
+"""Tries whether programs can be confined on this machine: for the start and ``check-config``."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from bootvol.checks import Mistake
+from bootvol.jail import Bounds, Jail
+
+_KEY: Final = "sandbox.required"
+_REMEDY: Final = (
+    "Use Linux 5.13 or newer with Landlock, install libseccomp2, and let the daemon's container, if"
+    " there is one, use both."
+)
+#: Seconds that a program which does nothing may take.
+_PATIENCE: Final = 30.0
+
+
+def check(jail: Jail, *, needed: bool) -> Iterator[Mistake]:
+    """Confine a program that does nothing.  Blocks.
+
+    :param needed: the daemon is of no use where no program can be confined.
+    """
+    lacking = jail.lacks() or _failure(attrs.evolve(jail, required=True))
+    if lacking is None:
+        return
+    if not jail.required:
+        fault = f"programs are not confined as they should be: {lacking}"
+        yield Mistake(_KEY, False, fault, _REMEDY, fatal=False)
+        return
+    fault = f"{lacking}, so no qcow2, vmdk, vhd, vhdx and vdi images are read"
+    if needed:
+        fault += ", no volume is exported, and no server starts"
+    yield Mistake(_KEY, True, fault, _REMEDY, fatal=needed)
+
+
+def _failure(jail: Jail) -> str | None:
+    """Return why a program cannot be confined; None if it can."""
+    try:
+        ran = subprocess.run(  # noqa: S603 - the words are the daemon's own
+            jail.command(["true"], Bounds()), capture_output=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no program can be started ({error})"
+    if not ran.returncode:
+        return None
+    said = ran.stderr.decode("utf-8", "replace").strip().splitlines()
+    return said[-1] if said else f"a confined program ends with {ran.returncode}"

@@ -1,0 +1,147 @@
+"""Daemons of root and of another user, whose confined programs are tried by :mod:`tests.probe`.
+
+Run as ``python -m tests.jails KIND FOLDER UID``, this is such a daemon's process: it has something
+for an attacker to find, runs the probe in the place of a program, and prints what the probe says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet import task
+from twisted.internet.defer import Deferred
+
+from bootvol.imaging.sandbox import Sandbox
+from bootvol.jail import Jail, program
+from tests import probe
+from tests.processes import run
+
+ROOT, OTHER = 0, 54321
+#: An interpreter that every user may run.
+PYTHON: Final = "/usr/bin/python3"
+_SAID: Final = re.compile(r"probe: done=(\{.*?\})")
+#: From linux/prctl.h.
+_PR_SET_DUMPABLE: Final = 4
+_MIB: Final = 1024 * 1024
+
+
+def attacks(kind: str, user: int) -> list[str]:
+    """Have a daemon run the probe in the place of a program; return the attacks that worked.
+
+    :param kind: of program, one of :data:`KINDS`.
+    :param user: the daemon's.
+    """
+    with tempfile.TemporaryDirectory(prefix="bootvol", dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        ran = run([sys.executable, "-m", "tests.jails", kind, folder, str(user)])
+    found = _SAID.search(ran.stdout)
+    assert found is not None, ran
+    said = json.loads(found[1].replace("\\", ""))
+    assert said["of"] > 30
+    done: list[str] = said["done"]
+    return done
+
+
+# --- the daemon's process -------------------------------------------------------------------------
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[dict[str, Any]]:
+    """Make what an attacker would like to have, as the user that this process has by now."""
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    for name in ("identity.key", "bootvol.sqlite", "twistd.conf", "volume", "spare", "spare.old"):
+        (private / name).write_bytes(b"secret" * 1000)
+        (private / name).chmod(0o600)
+    with ExitStack() as stack:
+        path, abstract = private / "qmp", f"bootvol-{os.getpid()}"
+        for address in (str(path), f"\0{abstract}"):
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(address)
+            listening.listen()
+        port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        yield {
+            "pid": os.getpid(),
+            "folder": str(private),
+            "secrets": [
+                str(private / each) for each in ("identity.key", "bootvol.sqlite", "twistd.conf")
+            ],
+            "volume": str(private / "volume"),
+            "spare": str(private / "spare"),
+            "socket": str(path),
+            "abstract": abstract,
+            "port": port,
+        }
+
+
+def script(path: Path, found: dict[str, Any]) -> None:
+    """Make the probe a program, which everybody may run."""
+    text = Path(probe.__file__).read_text()
+    line = "WORLD: dict[str, Any] = {}"
+    assert line in text
+    text = text.replace(line, f"WORLD = json.loads({json.dumps(found)!r})")
+    path.write_text(f"#!{PYTHON} -IS\n{text}\n\nmain()\n")
+    path.chmod(0o755)
+
+
+async def _free(reactor: Any, folder: Path) -> str:
+    """Run it as a program that is not confined at all, with a file open for writing."""
+    with (folder / "private" / "image").open("w+b") as file:
+        file.truncate(_MIB)
+        return run(["probe"], files=[file.fileno()]).stderr
+
+
+async def _container(reactor: Any, folder: Path) -> str:
+    """Run it as what reads an image; the daemon has that open for writing."""
+    with (folder / "private" / "image").open("w+b") as file:
+        file.truncate(_MIB)
+        os.fchmod(file.fileno(), 0o644)
+        ended = await Sandbox(reactor, 2**30, Jail()).run(["probe"], 60, {4: file.fileno()})
+    return ended.err
+
+
+KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
+    "free": _free,
+    "container": _container,
+}
+
+
+def main(kind: str, folder: Path, user: int) -> None:
+    """Be the daemon."""
+    bin_ = folder / "bin"
+    shutil.copytree(Path(program.__file__).parent, folder / "jail")
+    program.__file__ = str(folder / "jail" / "program.py")
+    sys.executable = PYTHON
+    bin_.mkdir()
+    (folder / "home").mkdir()
+    for each in (bin_, folder / "home"):
+        os.chown(each, user, user)
+    os.chown(folder, user, user)
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    # The system hides a process that became another user from that user; no daemon's is.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    os.environ["PATH"] = f"{bin_}:{os.environ['PATH']}"
+
+    async def work(reactor: Any) -> None:
+        with world(folder) as found:
+            script(bin_ / "probe", found)
+            print(await KINDS[kind](reactor, folder), flush=True)
+
+    task.react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,269 @@
+"""What somebody tries who has broken into a program; a program for the system's Python.
+
+``WORLD`` says where there is something to have.  Each function before the means at the end is an
+attack, and returns whether it worked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+#: Told by :func:`tests.jails.script`.
+WORLD: dict[str, Any] = {}
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def reads_secrets() -> bool:
+    return any(Path(each).read_bytes() for each in present(WORLD["secrets"]))
+
+
+def reads_through_folders() -> bool:
+    return bool(os.listdir(WORLD["folder"]))
+
+
+def reads_what_all_may_read() -> bool:
+    return bool(Path("/etc/passwd").read_bytes())
+
+
+def writes_a_volume() -> bool:
+    with open(WORLD["volume"], "r+b") as file:
+        return file.write(b"MINE") > 0
+
+
+def writes_a_volume_by_mmap() -> bool:
+    with open(WORLD["volume"], "r+b") as file:
+        return maps(file.fileno())
+
+
+def writes_what_it_has_open() -> bool:
+    return any(attempt(maps, each) or attempt(os.pwrite, each, b"MINE", 0) for each in held())
+
+
+def writes_what_it_opens_again() -> bool:
+    return any(opens(f"/proc/self/fd/{each}") for each in held())
+
+
+def cuts_a_volume() -> bool:
+    os.truncate(WORLD["volume"], 0)
+    return True
+
+
+def opens_a_volume_to_others() -> bool:
+    os.chmod(WORLD["volume"], 0o666)
+    return True
+
+
+def changes_the_time_of_a_volume() -> bool:
+    os.utime(WORLD["volume"], (1, 1))
+    return True
+
+
+def marks_a_volume() -> bool:
+    os.setxattr(WORLD["volume"], "user.mine", b"1")
+    return True
+
+
+def deletes_a_file() -> bool:
+    os.unlink(WORLD["spare"] + ".old")
+    return True
+
+
+def renames_a_file() -> bool:
+    os.rename(WORLD["spare"], WORLD["spare"] + ".mine")
+    return True
+
+
+def makes_a_file() -> bool:
+    return any(
+        attempt(tempfile.mkstemp, dir=folder)
+        for folder in (WORLD["folder"], "/tmp", "/dev/shm", ".")
+    )
+
+
+def makes_links() -> bool:
+    os.symlink("/etc/passwd", WORLD["folder"] + "/link")
+    return True
+
+
+def watches_a_folder() -> bool:
+    inotify = libc.inotify_init()
+    return int(libc.inotify_add_watch(inotify, WORLD["folder"].encode(), 0xFFF)) >= 0
+
+
+def reads_of_the_daemon() -> bool:
+    names = ("environ", "cmdline", "maps", "status", "mem", "root/etc/passwd")
+    return any(attempt(os.open, f"/proc/{WORLD['pid']}/{name}", os.O_RDONLY) for name in names)
+
+
+def reads_files_of_the_daemon() -> bool:
+    folder = f"/proc/{WORLD['pid']}/fd"
+    return bool(attempt(os.listdir, folder)) or bool(attempt(os.readlink, f"{folder}/0"))
+
+
+def reads_of_others() -> bool:
+    return bool(Path("/proc/1/status").read_bytes())
+
+
+def signals_the_daemon() -> bool:
+    os.kill(WORLD["pid"], 0)
+    return True
+
+
+def signals_its_threads() -> bool:
+    tgkill, tkill, queue = 234, 200, 129
+    calls = ((tgkill, WORLD["pid"], WORLD["pid"], 0), (tkill, WORLD["pid"], 0))
+    info = ctypes.create_string_buffer(128)
+    return any(not libc.syscall(*call) for call in calls) or not libc.syscall(
+        queue, WORLD["pid"], 0, info
+    )
+
+
+def signals_all() -> bool:
+    os.kill(-1, 0)
+    return True
+
+
+def holds_the_daemon() -> bool:
+    return os.pidfd_open(WORLD["pid"]) >= 0
+
+
+def traces_the_daemon() -> bool:
+    # PTRACE_SEIZE does not stop the process.
+    return bool(libc.ptrace(0x4206, WORLD["pid"], None, None) == 0)
+
+
+def limits_the_daemon() -> bool:
+    resource.prlimit(WORLD["pid"], resource.RLIMIT_CORE)
+    return True
+
+
+def slows_the_daemon() -> bool:
+    os.setpriority(os.PRIO_PROCESS, WORLD["pid"], os.getpriority(os.PRIO_PROCESS, WORLD["pid"]))
+    return True
+
+
+def connects_by_path() -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(WORLD["socket"])
+    return True
+
+
+def connects_by_abstract_name() -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect("\0" + WORLD["abstract"])
+    return True
+
+
+def connects_by_tcp() -> bool:
+    socket.create_connection(("127.0.0.1", WORLD["port"]), 5).close()
+    return True
+
+
+def sends_by_udp() -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return sock.sendto(b"x", ("127.0.0.1", WORLD["port"])) > 0
+
+
+def listens() -> bool:
+    socket.create_server(("127.0.0.1", 0)).close()
+    return True
+
+
+def asks_the_kernel() -> bool:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW):
+        return True
+
+
+def makes_a_namespace() -> bool:
+    # CLONE_NEWUSER
+    return bool(libc.unshare(0x10000000) == 0)
+
+
+def shares_memory() -> bool:
+    return int(libc.shmget(0x626F6F74, 4096, 0o1666)) >= 0
+
+
+def keeps_a_key() -> bool:
+    # add_key, to the keyring of the user
+    return int(libc.syscall(248, b"user", b"mine", b"1", 1, -4)) >= 0
+
+
+def lets_go_of_the_daemons_locks() -> bool:
+    return any(attempt(flocks, each) for each in held())
+
+
+def a_child_reads_secrets() -> bool:
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(Exception):
+            os._exit(int(reads_secrets()))
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+# --- means ----------------------------------------------------------------------------------------
+
+
+def present(paths: list[str]) -> list[str]:
+    return [path for path in paths if attempt(os.open, path, os.O_RDONLY)]
+
+
+def held() -> list[int]:
+    """Return the files that it was given, beyond the usual three."""
+    return [each for each in range(3, 64) if attempt(os.fstat, each)]
+
+
+def maps(descriptor: int) -> bool:
+    with mmap.mmap(descriptor, 4) as mapped:
+        mapped[:4] = b"MINE"
+    return True
+
+
+def opens(path: str) -> bool:
+    return bool(attempt(os.open, path, os.O_RDWR))
+
+
+def flocks(descriptor: int) -> bool:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
+
+
+def attempt(call: Any, *arguments: Any, **more: Any) -> Any:
+    """Return what a call returns, or None."""
+    with contextlib.suppress(OSError, ValueError):
+        return call(*arguments, **more)
+    return None
+
+
+ATTACKS = [
+    value
+    for name, value in list(globals().items())
+    if callable(value)
+    and getattr(value, "__module__", "") == __name__
+    and name not in {"present", "held", "maps", "opens", "flocks", "attempt"}
+]
+
+
+def main() -> None:
+    """Try everything; say what came to something."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    done = []
+    for attack in ATTACKS:
+        with contextlib.suppress(OSError, ValueError):
+            if attack():
+                done.append(attack.__name__)
+    print("probe: done=" + json.dumps({"of": len(ATTACKS), "done": done}), file=sys.stderr)
+    sys.exit(1)
