@@ -87,9 +87,6 @@ async def test_what_others_may_have(
     """A caller finds only images that Glance shows to the caller.
 
     Break: `plugins/bootvol_plugins/glance/source.py`: `code, answer = await
-    self._glance.get_json(token, ["images", reference])` -> `code, answer = await
-    self._with_own_token(lambda own: self._glance.get_json(own, ["images", reference]))`.
-    Break: `plugins/bootvol_plugins/glance/source.py`: `code, answer = await
     self._glance.get_json(token, ["images"], query)` -> `code, answer = await
     self._with_own_token(lambda own: self._glance.get_json(own, ["images"], query))`.
     """
