@@ -30,6 +30,7 @@ from bootvol.errors import (
     UnsupportedFormat,
 )
 from bootvol.imaging.complaints import LOG, Complaints, broken
+from bootvol.imaging.lines import MOST, Lines
 from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdSilent, NbdStream
 from bootvol.imaging.sandbox import Program, Sandbox
 from bootvol.model import GIB, Extent
@@ -129,20 +130,20 @@ class Containers:
             ["sh", "-c", 'exec "$@" 2>&1', "sh", "qemu-img", "check", *_opened(driver)],
             seconds,
             files,
-            complaints.take,
+            Lines(self._threads, complaints.take, "QEMU finds too many faults in the image.").read,
         )
+        if check.code in _NOT_RIGHT and not (check.code == _DAMAGED and complaints.only_refcounts):
+            raise broken(complaints.said, check.code)
         ends = _Ends()
         mapped = await self._sandbox.run(
             ["qemu-img", "map", "--output=json", *_opened(driver)],
             seconds,
             files,
-            ends.take,
+            Lines(self._threads, ends.take, f"The disk is in more than {MOST} pieces.").read,
         )
         size = os.fstat(descriptor).st_size
         if ends.last > size:
             raise ContainerTruncated(f"The image has {size} bytes, but parts of it lie beyond.")
-        if check.code in _NOT_RIGHT and not (check.code == _DAMAGED and complaints.only_refcounts):
-            raise broken(complaints.said, check.code)
         if mapped.code:
             raise broken(mapped.err, mapped.code)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
@@ -35,6 +35,10 @@ _LEAN: Final = {"MALLOC_ARENA_MAX": "1"}
 #: How a program ends that has used up what it was allowed.
 _SPENT: Final = frozenset({-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
 _NO_MEMORY: Final = "allocate memory"
+
+
+#: Takes in a block of what a program writes; until that is done, no more is read of the program.
+Reader = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
 @attrs.frozen
@@ -70,26 +74,33 @@ class Program(ProcessProtocol):
     """A program that runs.
 
     :param clock: the reactor.
-    :param on_line: is given each line that it writes, which is then not kept.
+    :param reader: takes in what the program writes, which is then not kept.  Where that fails, the
+        program is killed.
     """
 
-    def __init__(self, clock: IReactorTime, on_line: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, clock: IReactorTime, reader: Reader | None = None) -> None:
         self._clock = clock
-        self._on_line = on_line
-        self._rest = b""
+        self._reader = reader
+        self._failure: Failure | None = None
         self._out = b""
         self._err = b""
         self._ended: Shared[Ended] = Shared()
 
     def outReceived(self, data: bytes) -> None:
         """It wrote something."""
-        if self._on_line is None:
+        if self._reader is None:
             self._out += data[: _KEPT - len(self._out)]
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._on_line(line)
-        self._rest = self._rest[-_KEPT:]
+        elif self._failure is None:
+            transport: Any = self.transport
+            pipe = transport.pipes[1]
+            pipe.pauseProducing()
+            reading = ensureDeferred(self._reader(data))
+            reading.addErrback(self._give_up)
+            reading.addCallback(lambda _: pipe.resumeProducing())
+
+    def _give_up(self, failure: Failure) -> None:
+        self._failure = failure
+        self.kill()
 
     def errReceived(self, data: bytes) -> None:
         """It complained."""
@@ -105,10 +116,13 @@ class Program(ProcessProtocol):
         ended: Any = reason.value
         code = ended.exitCode if ended.signal is None else -ended.signal
         out, err = (each.decode("utf-8", "replace") for each in (self._out, self._err))
-        self._ended.finish(Ended(code, out, err))
+        self._ended.finish(self._failure or Ended(code, out, err))
 
     async def end(self) -> Ended:
-        """Wait until it has ended by itself; cancelled, it is killed, and has ended too."""
+        """Wait until it has ended by itself; cancelled, it is killed, and has ended too.
+
+        :raises Exception: what the reader raised.
+        """
         try:
             return await self._ended.wait()
         except CancelledError:
@@ -153,7 +167,7 @@ class Sandbox:
         seconds: int,
         reads: Mapping[int, int] = {},
         listener: int | None = None,
-        on_line: Callable[[bytes], None] | None = None,
+        reader: Reader | None = None,
     ) -> Program:
         """Start a program.
 
@@ -172,7 +186,7 @@ class Sandbox:
             whole = self._jail.command(command, bounds)
         except NotConfined as error:
             raise ConverterMissing(f"No program may read containers. {error}") from error
-        program = Program(self._reactor, on_line)
+        program = Program(self._reactor, reader)
         try:
             check_descriptors()
             with ExitStack() as stack:
@@ -197,14 +211,14 @@ class Sandbox:
         command: Sequence[str],
         seconds: int,
         reads: Mapping[int, int] = {},
-        on_line: Callable[[bytes], None] | None = None,
+        reader: Reader | None = None,
     ) -> Ended:
         """Run a program to its end; cancelled, it is killed.  The parameters are as above.
 
         :raises ImageBomb: it needs more than it may have.
         :raises ConverterMissing: as :meth:`start`, or the system has no such program.
         """
-        ended = await self.start(command, seconds, reads, on_line=on_line).end()
+        ended = await self.start(command, seconds, reads, reader=reader).end()
         ended.check_spent()
         return ended
 
