@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -24,7 +25,7 @@ from bootvol.model import GIB
 from bootvol.store import goldens as rows
 from bootvol.testing.backends import noise
 from bootvol_plugins.file import FileBackend
-from tests.daemons import Running, pause
+from tests.daemons import OTHER_TENANT, Running, pause
 from tests.disks import Disk, disk
 from tests.servers import Server, only_looks, serve
 
@@ -167,7 +168,9 @@ async def test_the_second_volume_needs_no_copy(
         for number in (first, second):
             await running.call("DELETE", f"os-volumes/{number}")
             await running.until(number, "gone")
-        await made(running, url, cached=True)
+        # It shows only beside an older volume of the same tenant.
+        await made(running, url, cached=False)
+        assert web.asked["disk"] == 1
 
 
 @pytest.mark.parametrize("name", ["other", "disk"])
@@ -201,6 +204,50 @@ async def test_a_volume_too_small_for_the_disk_is_refused(
         assert await running.until(number, "available", "error") == "error"
         assert (await running.progress(number))["error"]["code"] == "image-too-large"
         assert len(running.files()) == 2
+
+
+@ensureDeferred
+async def test_nothing_shows_of_another_tenants_images(
+    tmp_path: Path, web: Web, server: Server
+) -> None:
+    """An image that another tenant copies, or has copied, is not downloaded again, and seems to be.
+
+    Break: `src/bootvol/store/imports.py`: `line.leader(connection, volume_id, tenant)` ->
+    `line.leader(connection, volume_id)`
+
+    Break: `src/bootvol/store/imports.py`: `if found.cached and not` -> `if False and not`
+    """
+    async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
+        base, url = f"/v1.1/{OTHER_TENANT}", f"{server.url}slow"
+
+        async def theirs() -> int:
+            wanted = {"volume": {"size": 1, "imageRef": url}}
+            made = await running.request("POST", f"{base}/os-volumes", wanted, token="bob")
+            number: int = made.json["volume"]["id"]
+            return number
+
+        async def shown(number: int) -> Any:
+            path = f"{base}/hp-bootable-volumes/{number}/import"
+            return (await running.request("GET", path, token="bob")).json["import"]
+
+        mine = await running.create(url)
+        while (await running.progress(mine))["bytesDone"] < MIB:
+            await pause(0.05)
+        first, second = await theirs(), await theirs()
+        seen = [await shown(first)]
+        assert (seen[0]["phase"], seen[0]["position"], seen[0]["bytesDone"]) == ("queued", 1, 0)
+        assert (await shown(second))["position"] == 2
+        web.release()
+        while seen[-1]["phase"] not in {"done", "failed"}:
+            seen.append(await shown(first))
+            await pause(0.01)
+        assert seen[-1]["phase"] == "done"
+        assert {each["phase"] for each in seen}.isdisjoint({"waiting", "cloning"})
+        assert {each["cached"] for each in seen} <= {None, False}
+        while (await shown(second))["phase"] != "done":
+            await pause(0.05)
+        assert (await shown(second))["cached"], "by an older volume of their own"
+        assert web.asked["slow"] == 1
 
 
 @ensureDeferred

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
-from bootvol.model import STARTED_OVER, Caution, Checkpoint, Digest, Image, Import, Phase
+from bootvol.model import STARTED_OVER, Caution, Checkpoint, Digest, Image, Import, Phase, Volume
 from bootvol.store import line
 from bootvol.store import volumes as volume_rows
-from bootvol.store.schema import imports
+from bootvol.store.schema import imports, volumes
 
 
 def add(connection: Connection, volume_id: int, image: Image, content: str | None = None) -> None:
@@ -35,7 +35,10 @@ def add(connection: Connection, volume_id: int, image: Image, content: str | Non
 
 
 def get(connection: Connection, tenant: str, volume_id: int) -> Import:
-    """Return how a tenant's volume is being, or was, filled.
+    """Return how a tenant's volume is being, or was, filled, as the tenant may see it.
+
+    Nothing shows of other tenants: neither that their imports wait in the same line, nor that one
+    of them copies or has copied the same image.
 
     :raises VolumeNotFound: the tenant has no such volume, or it was made without an image.
     """
@@ -43,7 +46,7 @@ def get(connection: Connection, tenant: str, volume_id: int) -> Import:
     found = find(connection, volume_id)
     if found is None:
         raise VolumeNotFound(volume_id)
-    leader = line.leader(connection, volume_id)
+    leader = line.leader(connection, volume_id, tenant)
     if leader is not None and (led := find(connection, leader)) is not None:
         # What it waits for is how far the other one has come.
         return attrs.evolve(led, volume_id=volume_id, phase=Phase.WAITING, attempt=found.attempt)
@@ -51,7 +54,24 @@ def get(connection: Connection, tenant: str, volume_id: int) -> Import:
     if place is not None:
         # The rate that was written down last is of an attempt that has ended.
         found = attrs.evolve(found, bytes_per_second=0)
+    if found.cached and not _has_made(connection, volume, found.content):
+        # Whether another tenant has had the same image is nobody else's business.
+        phase = Phase.DOWNLOADING if found.phase is Phase.CLONING else found.phase
+        found = attrs.evolve(found, cached=False, phase=phase)
     return attrs.evolve(found, error=volume.error, position=place)
+
+
+def _has_made(connection: Connection, volume: Volume, content: str | None) -> bool:
+    """Tell whether a volume's tenant has an older volume of the same content beside it."""
+    older = (
+        imports.c.content == content,
+        imports.c.phase == Phase.DONE,
+        volumes.c.tenant == volume.tenant,
+        volumes.c.backend == volume.backend,
+        volumes.c.id < volume.id,
+    )
+    query = select(exists().where(*older).select_from(imports.join(volumes)))
+    return bool(connection.scalar(query))
 
 
 def find(connection: Connection, volume_id: int) -> Import | None:

@@ -96,16 +96,36 @@ def _is_the_only_one(connection: Connection, volume_id: int) -> bool:
 
 
 def position(connection: Connection, volume_id: int) -> int | None:
-    """Return an import's place in line, from 1; None if it does not wait."""
-    line = _line()
-    return connection.execute(
-        select(line.c.position).where(line.c.id == volume_id)
-    ).scalar_one_or_none()
+    """Return an import's place among those of its tenant that wait, from 1; None if it does not.
+
+    Other tenants do not show in it: an import that waits for another tenant's import of the same
+    image counts like all that wait.
+    """
+    tenant = select(volumes.c.tenant).where(volumes.c.id == volume_id).scalar_subquery()
+    running = _running().where(_OTHERS.c.tenant == tenant).subquery()
+    # Within a tenant the line goes by age.
+    query = (
+        select(func.count(), func.max(volumes.c.id))
+        .select_from(volumes.join(imports))
+        .where(
+            volumes.c.tenant == tenant,
+            volumes.c.status.in_(MAKING),
+            volumes.c.id <= volume_id,
+            _waits(running),
+        )
+    )
+    place, last = connection.execute(query).one()
+    return place if last == volume_id else None
 
 
-def leader(connection: Connection, volume_id: int) -> int | None:
-    """Return the volume whose import an import waits for, since both copy the same; or None."""
-    running = _running().subquery()
+def leader(connection: Connection, volume_id: int, tenant: str | None = None) -> int | None:
+    """Return the volume whose import an import waits for, since both copy the same; or None.
+
+    :param tenant: only this one's imports count.
+    """
+    running = (
+        _running() if tenant is None else _running().where(_OTHERS.c.tenant == tenant)
+    ).subquery()
     query = (
         select(running.c.id)
         .select_from(volumes.join(imports))
@@ -168,6 +188,13 @@ def _running() -> Select[tuple[int, str, str]]:
     )
 
 
+def _waits(running: Subquery) -> ColumnElement[bool]:
+    """Return what tells the imports that may be claimed, and wait for none of ``running``."""
+    led = select(running.c.backend, running.c.content)
+    unled = or_(_content().not_in(led), _content().in_(golden_rows.ready()))
+    return and_(claims.free(volumes), unled)
+
+
 def _content() -> ColumnElement[Any]:
     """Return what an import copies, and where to; one that cannot be told is like no other."""
     return tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
@@ -186,9 +213,7 @@ def _line() -> Subquery:
     """
     tenant, free = volumes.c.tenant, claims.free(volumes)
     # From the few that run, not from each that waits: there may be thousands.
-    running = _running().subquery()
-    led = select(running.c.backend, running.c.content)
-    waits = and_(free, or_(_content().not_in(led), _content().in_(golden_rows.ready())))
+    waits = _waits(_running().subquery())
     unsettled = (
         select(
             volumes.c.id,
