@@ -46,6 +46,8 @@ from tests.exports import (
     unix,
     waits,
 )
+from tests.images import qcow2
+from tests.processes import run
 from tests.servers import free_port
 
 NAME = "volume-0d7c1dc4-51f3-4a3c-8b2b-0f3c1f6f3f0a"
@@ -276,6 +278,25 @@ async def test_closing_cuts_off_the_guest(
             connect(served.address)
     await exports.close(NAME)
     await exports.close("volume-that-never-was")
+
+
+@ensureDeferred
+async def test_what_a_guest_wrote_is_never_probed(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    """A volume with the header of a qcow2 image on it is served byte for byte.
+
+    Break: `src/bootvol/exports/exports.py`: `"--format=raw",` -> `"--persistent",`
+    """
+    written = qcow2(folder)
+    with open(volume.address, "r+b") as file:
+        file.write(written)
+    served = await make(unix(folder)).open(NAME, volume)
+    copy = folder / "copy"
+    fetched = run(["qemu-img", "convert", "-f", "raw", "-O", "raw", served.address, copy])
+    assert fetched.returncode == 0, fetched
+    assert copy.read_bytes()[: len(written)] == written
+    assert copy.stat().st_size == 8 * MIB
 
 
 @ensureDeferred

@@ -306,7 +306,9 @@ async def test_only_admins_learn_where_a_volume_lives(running: Running) -> None:
     path = f"os-volumes/{number}/connection"
     assert (await running.call("GET", path)).status == 403
     answer = await running.call("GET", path, token="root")
-    assert answer.json == {"connection": {"kind": "file", "address": str(running.files()[0])}}
+    assert answer.json == {
+        "connection": {"kind": "file", "address": str(running.files()[0]), "format": "raw"}
+    }
 
 
 def _insert(running: Running, number: int, name: str, size: int, created: datetime) -> None:

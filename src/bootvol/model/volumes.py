@@ -175,6 +175,10 @@ class Usage:
 class Connection:
     """How a hypervisor on the backend's side reaches a volume.
 
+    A volume's bytes are its disk's, from the first on.  A guest may write there what looks like the
+    header of another format: a program that opens a volume states the format ``raw``, and never
+    has the bytes probed.
+
     :ivar kind: ``file`` or ``block`` (``address`` is an absolute path); ``nbd`` (``address`` is a
         URI: ``nbd+unix:///NAME?socket=PATH`` or ``nbds://HOST:PORT/NAME``); ``rbd`` (``address`` is
         what QEMU takes for a file name: ``rbd:POOL/NAMESPACE/IMAGE:id=USER:conf=PATH``).

@@ -118,10 +118,11 @@ class ImportShown(TypedDict):
 
 
 class ConnectionShown(TypedDict):
-    """How a hypervisor reaches a volume."""
+    """How a hypervisor reaches a volume, and the format to open it as, which is never another."""
 
     kind: str
     address: str
+    format: Literal["raw"]
 
 
 ImageShown = TypedDict(
@@ -335,7 +336,7 @@ def error(value: ErrorReport | None) -> ErrorShown | None:
 
 def connection(value: Connection) -> ConnectionShown:
     """Show how a hypervisor reaches a volume."""
-    return {"kind": value.kind, "address": value.address}
+    return {"kind": value.kind, "address": value.address, "format": "raw"}
 
 
 def image(value: Image, place: Place) -> ImageShown:
