@@ -19,6 +19,7 @@ from bootvol.imaging import containers, lines
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.lines import Lines
 from bootvol.imaging.sandbox import Sandbox
+from bootvol.jail import Jail
 from bootvol.model import GIB
 from bootvol.threads import Threads
 from tests.daemons import reactor
@@ -43,7 +44,13 @@ async def test_blocks_end_anywhere(threads: Threads, text: bytes, cuts: list[int
 async def test_a_program_that_writes_without_end(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program waits for its reader, a thread, and is killed when it has said too much."""
+    """The program waits for its reader, a thread, and is killed when it has said too much.
+
+    Break: `src/bootvol/imaging/sandbox.py`: `pipe.pauseProducing()` -> `pass`
+
+    Break: `src/bootvol/imaging/lines.py`: `await self._threads.run(self._read, block)` ->
+    `self._read(block)`
+    """
     monkeypatch.setattr(lines, "MOST", 1_000_000)
     at_once, reading, where = [], 0, set()
     reader = Lines(threads, lambda _: where.add(threading.get_ident()), "too many")
@@ -57,7 +64,7 @@ async def test_a_program_that_writes_without_end(
         finally:
             reading -= 1
 
-    program = await Sandbox(reactor, 2**30).start(["yes"], {}, 60, read)
+    program = Sandbox(reactor, 2**30, Jail()).start(["yes"], 60, reader=read)
     with pytest.raises(ImageBomb, match="too many"):
         await program.end()
     assert set(at_once) == {1}
@@ -99,7 +106,7 @@ async def test_an_image_in_more_pieces_than_are_read(
     monkeypatch.setattr(containers, "_NOT_RIGHT", frozenset())
     image = tmp_path / "many.qcow2"
     many_extents(image, 2048)
-    opened = Containers(Sandbox(reactor, 2**30), threads)
+    opened = Containers(Sandbox(reactor, 2**30, Jail()), threads)
     async with AsyncExitStack() as stack:
         with image.open("rb") as file:
             opening = opened.open("qcow2", file.fileno(), GIB, stack)

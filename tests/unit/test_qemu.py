@@ -41,6 +41,9 @@ def test_a_directory_that_others_may_write_to(tmp_path: Path, threads: Threads) 
 
 
 def test_disks_that_are_opened_here_are_numbered(tmp_path: Path) -> None:
+    """Break: `plugins/bootvol_plugins/qemu/disks.py`: `return {"driver": "raw", "node-name"` ->
+    `return {"driver": "qcow2", "node-name"`
+    """
     served = Connection("nbd", "nbd+unix:///a?socket=/run/nbd")
     words = command(
         options(tmp_path), "/usr/bin/qemu", "server-1", machine(FILE, served, FILE, FILE)
