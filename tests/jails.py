@@ -19,11 +19,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
+from bootvol.errors import ExportFailed
+from bootvol.exports.exports import Exports
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.jail import Jail, program
+from bootvol.model import Connection
+from bootvol.tables import Exports as Table
+from bootvol.threads import Threads
 from tests import probe
 from tests.processes import run
 
@@ -111,9 +117,27 @@ async def _container(reactor: Any, folder: Path) -> str:
     return ended.err
 
 
+async def _export(reactor: Any, folder: Path) -> str:
+    """Run it as what serves a volume."""
+    volume = folder / "private" / "served"
+    volume.write_bytes(bytes(_MIB))
+    volume.chmod(0o600)
+    (folder / "bin" / "probe").rename(folder / "bin" / "qemu-nbd")
+    threads = Threads(reactor, "test", 2)
+    threads.start()
+    table = Table(by="unix", directory=folder / "e")
+    with pytest.raises(ExportFailed) as failed:
+        await Exports(table, threads, reactor, Jail()).open(
+            "volume-1", Connection("file", str(volume))
+        )
+    threads.stop()
+    return failed.value.message
+
+
 KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
     "free": _free,
     "container": _container,
+    "export": _export,
 }
 
 

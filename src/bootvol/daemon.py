@@ -113,7 +113,6 @@ class Daemon(Service):
         lock, self._worker_id = locks.take_directory(config.state.directory)
         self._locks = [lock]
         self._threads = self._pool("data")
-        self._jail = config.sandbox.jail
         self._database = Database(config.database, reactor)
         try:
             self._prepare_database()
@@ -250,7 +249,8 @@ class Daemon(Service):
             copier,
             {name: gib for name, gib in caches.items() if gib is not None},
         )
-        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, self._jail)
+        jail, table = config.sandbox.jail, config.exports
+        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, jail)
         containers = Containers(sandbox, self._threads)
         importer = Importer(images, backends, goldens, containers, bandwidth, copier)
         return Tools(
@@ -262,7 +262,7 @@ class Daemon(Service):
             goldens,
             [each.name for each in config.sources],
             hypervisor,
-            Exports(config.exports, self._pool("nbd"), self._reactor) if config.exports else None,
+            Exports(table, self._pool("nbd"), self._reactor, jail) if table else None,
             self._reactor,
             config.availability_zone,
         )

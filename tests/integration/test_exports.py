@@ -26,6 +26,8 @@ from bootvol.errors import ConfigurationError, ExportFailed
 from bootvol.exports.exports import Exports
 from bootvol.exports.processes import Process
 from bootvol.exports.records import Records
+from bootvol.jail import FIRST_USER, Jail
+from bootvol.jail.program import Lacking
 from bootvol.model import Connection
 from bootvol.tables import Exports as ExportsTable
 from bootvol.threads import Threads
@@ -47,6 +49,7 @@ from tests.exports import (
     waits,
 )
 from tests.images import qcow2
+from tests.jails import OTHER, ROOT, attacks
 from tests.processes import run
 from tests.servers import free_port
 
@@ -60,6 +63,8 @@ Make = Callable[[ExportsTable], Exports]
 def folder() -> Iterator[Path]:
     """A folder whose path leaves room for sockets."""
     with tempfile.TemporaryDirectory(prefix="bootvol", dir="/tmp") as path:
+        # Other users run programs that lie here.
+        os.chmod(path, 0o755)
         yield Path(path)
 
 
@@ -69,7 +74,7 @@ def make(folder: Path, threads: Threads) -> Iterator[Make]:
     made: list[Exports] = []
 
     def one(options: ExportsTable) -> Exports:
-        made.append(Exports(options, threads, reactor))
+        made.append(Exports(options, threads, reactor, Jail()))
         return made[-1]
 
     yield one
@@ -186,15 +191,36 @@ async def test_one_client_at_a_time(folder: Path, make: Make, volume: Connection
 
 @ensureDeferred
 async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connection) -> None:
+    """It has a user of its own under root, to whom the volume belongs no longer than it has to.
+
+    Break: `src/bootvol/jail/program.py`: `os.setresuid(uid, uid, uid)` -> `os.setresuid(1, 1, 1)`
+    Break: `src/bootvol/exports/exports.py`: `os.fchown(source.descriptor, record.owner, -1)` ->
+    `pass`
+    """
     await make(unix(folder)).open(NAME, volume)
     proc = Path(f"/proc/{server(folder, NAME).pid}")
     status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines())
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    owner = Path(volume.address).stat().st_uid
+    users = {int(each) for each in status["Uid"].split()}
+    assert users == {FIRST_USER + int(proc.name) if os.geteuid() == 0 else os.geteuid()}
+    assert owner == os.geteuid(), "the volume was given back"
     opened = {os.readlink(each) for each in (proc / "fd").iterdir()}
     kinds = ("pipe:", "socket:", "anon_inode:")
     assert {each for each in opened if not each.startswith(kinds)} == {volume.address}
     assert os.getsid(int(proc.name)) == int(proc.name) != os.getsid(0)
+
+
+@pytest.mark.parametrize("user", [ROOT, OTHER])
+def test_nothing_but_the_volume_is_reached_from_inside(user: int) -> None:
+    """The daemon's files, other volumes, other processes and the network: also under another user.
+
+    Break: `src/bootvol/exports/processes.py`: `writes=[FILE],` -> `writes=[FILE, Path("/")],`
+    Break: `src/bootvol/jail/program.py`: `restrict_calls(families)` -> `pass`
+    """
+    assert attacks("export", user) == ["writes_what_it_opens_again"]
 
 
 @pytest.mark.parametrize(
@@ -357,6 +383,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from bootvol.exports import processes
 from bootvol.exports.exports import Exports
+from bootvol.jail import Jail
 from bootvol.model import Connection
 from bootvol.tables import Exports as Table
 from bootvol.threads import Threads
@@ -371,7 +398,7 @@ async def main():
     threads.start()
     if when == "starting":
         processes.Server.let_go_on = die
-    exports = Exports(Table(by="unix", directory=Path(folder) / "e"), threads, reactor)
+    exports = Exports(Table(by="unix", directory=Path(folder) / "e"), threads, reactor, Jail())
     await exports.open(name, Connection("file", file))
     sys.stdin.read()
     die()
@@ -645,11 +672,10 @@ async def test_credentials_that_went_bad(folder: Path, make: Make, volume: Conne
 
 
 def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, qemu_nbd: str | None) -> None:
-    """Let there be no programs but a few, and this qemu-nbd."""
+    """Let there be no programs but one, and this qemu-nbd."""
     path = folder / "bin"
     path.mkdir()
-    for name in ("setsid", "prlimit", "setpriv", "sh", "sleep"):
-        (path / name).symlink_to(str(shutil.which(name)))
+    (path / "sleep").symlink_to(str(shutil.which("sleep")))
     if qemu_nbd is not None:
         (path / "qemu-nbd").write_text(qemu_nbd)
         (path / "qemu-nbd").chmod(0o755)
@@ -662,41 +688,74 @@ async def test_qemu_nbd_is_missing(
 ) -> None:
     exports = make(unix(folder))
     programs(folder, monkeypatch, None)
-    with pytest.raises(ExportFailed, match="qemu-nbd: not found") as caught:
+    with pytest.raises(ExportFailed, match="there is no program qemu-nbd") as caught:
         await exports.open(NAME, volume)
     assert "qemu-nbd" in caught.value.remedy
     assert left(folder) == []
 
 
-@pytest.mark.parametrize("tool", ["setsid", "sh"])
 @ensureDeferred
-async def test_a_tool_is_missing(
-    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch, tool: str
+async def test_a_machine_that_cannot_confine_servers(
+    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exports = make(unix(folder))
-    programs(folder, monkeypatch, None)
-    (folder / "bin" / tool).unlink()
-    with pytest.raises(ExportFailed, match=tool):
-        await exports.open(NAME, volume)
+    def landlock() -> int:
+        raise Lacking("the kernel has no Landlock")
+
+    monkeypatch.setattr("bootvol.jail.program.landlock", landlock)
+    with pytest.raises(ExportFailed, match="the kernel has no Landlock"):
+        await make(unix(folder)).open(NAME, volume)
     assert left(folder) == []
 
 
-def hanging(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let qemu-nbd do nothing; return the file that it writes its number to."""
-    programs(folder, monkeypatch, f"#!/bin/sh\necho $$ >{folder}/pid\nexec sleep 600\n")
-    return folder / "pid"
+@ensureDeferred
+async def test_a_volume_is_given_back_that_a_killed_daemon_left(
+    folder: Path, make: Make, volume: Connection
+) -> None:
+    """Its server had become its owner, and had not begun to serve.
+
+    Break: `src/bootvol/exports/exports.py`: `if not record.ready:` -> `if False:`
+    """
+    exports = make(unix(folder))
+    await exports.open(NAME, volume)
+    path = folder / "e" / f"{NAME}.json"
+    path.write_text(path.read_text().replace('"ready": true', '"ready": false'))
+    user = Jail().user(server(folder, NAME).pid)
+    os.chown(volume.address, user, -1)
+    for step in "opened", "closed":
+        if step == "opened":
+            await exports.open(NAME, volume)
+        else:
+            path.write_text(path.read_text().replace('"ready": true', '"ready": false'))
+            os.chown(volume.address, Jail().user(server(folder, NAME).pid), -1)
+            await exports.close(NAME)
+        assert Path(volume.address).stat().st_uid == os.geteuid(), step
+
+
+def hanging(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Process]]:
+    """Let qemu-nbd do nothing; return what finds those that run."""
+    programs(folder, monkeypatch, "#!/bin/sh\nexec sleep 600.25\n")
+
+    def running() -> list[Process]:
+        pids = (int(each.name) for each in Path("/proc").glob("[0-9]*") if says(each))
+        return [process for process in map(Process.of, pids) if process is not None]
+
+    def says(proc: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return (proc / "cmdline").read_bytes() == b"sleep\x00600.25\x00"
+        return False
+
+    return running
 
 
 @ensureDeferred
 async def test_a_server_that_does_not_begin(
     folder: Path, threads: Threads, volume: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pid = hanging(folder, monkeypatch)
-    exports = Exports(unix(folder), threads, reactor, 1)
+    running = hanging(folder, monkeypatch)
+    exports = Exports(unix(folder), threads, reactor, Jail(), 1)
     with pytest.raises(ExportFailed, match="qemu-nbd does not begin"):
         await exports.open(NAME, volume)
-    process = Process.of(int(pid.read_text()))
-    assert process is None or not process.runs()
+    assert running() == []
     assert left(folder) == []
 
 
@@ -704,13 +763,12 @@ async def test_a_server_that_does_not_begin(
 async def test_cancelling(
     folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pid = hanging(folder, monkeypatch)
+    running = hanging(folder, monkeypatch)
     exports = make(unix(folder))
     opening = Deferred.fromCoroutine(exports.open(NAME, volume))
-    while not (pid.exists() and pid.read_text()):
+    while not running():
         await pause(0.05)
-    process = Process.of(int(pid.read_text()))
-    assert process is not None
+    (process,) = running()
     assert process.runs()
     opening.cancel()
     with pytest.raises(CancelledError):
@@ -750,8 +808,8 @@ async def test_the_longest_path(folder: Path, threads: Threads, volume: Connecti
     directory = folder / ("x" * (37 - len(str(folder)) - 1))
     longer = directory.with_name(f"{directory.name}x")
     with pytest.raises(ConfigurationError, match="has 38 bytes; at most 37"):
-        Exports(ExportsTable(by="unix", directory=longer), threads, reactor)
-    exports = Exports(ExportsTable(by="unix", directory=directory), threads, reactor)
+        Exports(ExportsTable(by="unix", directory=longer), threads, reactor, Jail())
+    exports = Exports(ExportsTable(by="unix", directory=directory), threads, reactor, Jail())
     name = "v" * 64
     served = await exports.open(name, volume)
     qemu_io(image(served.address), "read -P 1 0 4k")

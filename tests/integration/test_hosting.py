@@ -33,6 +33,7 @@ from bootvol.errors import (
 )
 from bootvol.exports.exports import Exports
 from bootvol.interfaces import IPoweringHypervisor
+from bootvol.jail import Jail
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import (
     Caller,
@@ -104,7 +105,7 @@ class World:
         # Sockets have short names.
         self.short = tempfile.TemporaryDirectory()
         options = tables.Exports(by="unix", directory=Path(self.short.name))
-        self.exports: Any = BreakingExports(options, self.threads, loop)
+        self.exports: Any = BreakingExports(options, self.threads, loop, Jail())
         self.volumes_in = folder / "volumes"
         self.volumes_in.mkdir()
         self.backend = FileBackend("b", self.volumes_in, self.threads)

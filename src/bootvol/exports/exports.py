@@ -28,8 +28,10 @@ from bootvol import tables
 from bootvol.devices import can_go_around_cache
 from bootvol.errors import ExportFailed
 from bootvol.exports import places
-from bootvol.exports.processes import FILE, Process, Server, readable, start
+from bootvol.exports.processes import CREDENTIALS, FILE, Process, Server, readable, start
 from bootvol.exports.records import Record, Records
+from bootvol.jail import LISTENER, Jail
+from bootvol.jail.handing import Handed
 from bootvol.model import Connection
 from bootvol.threads import Threads, outlast
 
@@ -62,12 +64,14 @@ class _Source:
     :ivar lies: its kind and path.
     :ivar identity: tells it from every other file that is there at the same time.
     :ivar direct: it can be read and written around the page cache.
+    :ivar owner: its user.
     """
 
     descriptor: int
     lies: str
     identity: str
     direct: bool
+    owner: int
 
     def lock(self) -> None:
         """Let it be served only once.  The lock is also its server's, which has this descriptor.
@@ -89,6 +93,7 @@ class Exports:
     """The exports of one daemon.  The caller sees to it that two calls are never for one name.
 
     :param options: the folder must be this daemon's alone.
+    :param jail: confines the servers.
     :param patience: see ``_PATIENCE``.
     :raises bootvol.errors.ConfigurationError: the machine is not as the configuration says.  To
         make this blocks: the reactor does not run yet.
@@ -99,6 +104,7 @@ class Exports:
         options: tables.Exports,
         threads: Threads,
         reactor: Any,
+        jail: Jail,
         patience: float = _PATIENCE,
     ) -> None:
         self._place = places.make(options)
@@ -106,6 +112,7 @@ class Exports:
         self._records = Records(options.directory)
         self._threads = threads
         self._reactor = reactor
+        self._jail = jail
         self._patience = patience
 
     async def open(self, name: str, source: Connection) -> Connection:
@@ -140,6 +147,8 @@ class Exports:
             record = await self._threads.run(self._records.read, name)
             if record is not None:
                 await record.process.end(self._reactor, self._patience)
+                if not record.ready:
+                    await self._threads.run(self._take_back, record)
             await self._threads.run(self._records.remove, name)
 
     async def names(self) -> Collection[str]:
@@ -168,7 +177,8 @@ class Exports:
             port = None if before is None else before.port
             listening = await self._threads.obtain(places.Listening.close, self._listen, name, port)
             try:
-                return await self._start(name, source, listening)
+                owner = self._owner(source, before)
+                return await self._start(name, source, listening, owner)
             finally:
                 listening.close()
         except BaseException:
@@ -176,16 +186,33 @@ class Exports:
                 await outlast(Deferred.fromCoroutine(self.close(name)))
             raise
 
-    async def _start(self, name: str, source: _Source, listening: places.Listening) -> Record:
+    async def _start(
+        self, name: str, source: _Source, listening: places.Listening, owner: int
+    ) -> Record:
         command = ["qemu-nbd", *_SERVING, f"--export-name={name}", *_cache(source)]
         command += [*self._place.options, f"/proc/self/fd/{FILE}"]
-        listener = listening.listener.fileno()
-        server = start(self._reactor, name, command, listener, source.descriptor)
-        process = Process.of(server.pid)
-        if process is None:
-            raise ExportFailed(await _complaint(server))
-        address, port = listening.address, listening.port
-        record = Record(source.lies, source.identity, address, port, process)
+        handed = await self._threads.obtain(
+            Handed.close, lambda: Handed(self._place.files(), CREDENTIALS)
+        )
+        files = {LISTENER: listening.listener.fileno(), FILE: source.descriptor}
+        try:
+            server = start(
+                self._reactor, name, command, {**files, **handed.descriptors}, self._jail
+            )
+            process = Process.of(server.pid)
+            if process is None:
+                raise ExportFailed(await _complaint(server))
+            address, port = listening.address, listening.port
+            record = Record(source.lies, source.identity, address, port, process, owner=owner)
+            await self._see_it_serve(name, server, listening, record)
+        finally:
+            await self._threads.run(handed.close)
+        return attrs.evolve(record, ready=True)
+
+    async def _see_it_serve(
+        self, name: str, server: Server, listening: places.Listening, record: Record
+    ) -> None:
+        process = record.process
         try:
             await self._threads.run(self._records.write, name, record)
             server.let_go_on()
@@ -193,13 +220,38 @@ class Exports:
                 # Should it have ended by itself, it has said why before its socket went.
                 await process.end(self._reactor, self._patience)
                 raise ExportFailed(await _complaint(server))
-            record = attrs.evolve(record, ready=True)
-            await self._threads.run(self._records.write, name, record)
+            await self._threads.run(self._take_back, record)
+            ready = attrs.evolve(record, ready=True)
+            await self._threads.run(self._records.write, name, ready)
             server.leave()
         except BaseException:
             await outlast(Deferred.fromCoroutine(process.end(self._reactor, self._patience)))
+            await outlast(Deferred.fromCoroutine(self._threads.run(self._take_back, record)))
             raise
-        return record
+
+    def _owner(self, source: _Source, before: Record | None) -> int:
+        """Return the user to whom a volume belongs, or will when a former server gave it back."""
+        if before is None or before.owner is None:
+            return source.owner
+        is_lent = source.owner == self._jail.user(before.process.pid)
+        return before.owner if is_lent else source.owner
+
+    def _take_back(self, record: Record) -> None:
+        """Give a volume back to its owner: the server has it open, and needs no more than that."""
+        user = self._jail.user(record.process.pid)
+        if record.owner in (None, user):
+            return
+        kind, _, address = record.lies.partition(":")
+        try:
+            source = _open(Connection(kind, address))
+        except (OSError, ExportFailed):
+            # Then it is not there any more.
+            return
+        try:
+            if (source.identity, source.owner) == (record.identity, user):
+                os.fchown(source.descriptor, record.owner, -1)
+        finally:
+            source.close()
 
     async def _greets(self, listening: places.Listening) -> bool:
         """Wait until a server serves, and tell whether it does."""
@@ -235,6 +287,7 @@ def _open(source: Connection) -> _Source:
         f"{source.kind}:{source.address}",
         f"{found.st_dev}:{found.st_ino}:{found.st_rdev}",
         can_go_around_cache(descriptor),
+        found.st_uid,
     )
 
 

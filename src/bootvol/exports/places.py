@@ -16,10 +16,20 @@ import attrs
 
 from bootvol import private, tables
 from bootvol.errors import ConfigurationError, ExportFailed
+from bootvol.exports.processes import CREDENTIALS
+from bootvol.jail.handing import contents
 from bootvol.private import Kept
 
 #: The longest path of a socket in bytes (unix(7), without its last zero), and of a volume's name.
 _LONGEST_PATH, _LONGEST_NAME = 107, 64
+#: What QEMU looks for in a folder of credentials (the manual of qemu-system, "TLS setup").
+_CREDENTIALS: Final = (
+    "ca-cert.pem",
+    "ca-crl.pem",
+    "dh-params.pem",
+    "server-cert.pem",
+    "server-key.pem",
+)
 #: Connections that wait to be served.  Each export serves one at a time.
 _BACKLOG: Final = 16
 #: An idle client that does not answer is taken for gone after 30 + 3 x 10 seconds: until then
@@ -56,6 +66,12 @@ class Place(Protocol):
 
     options: Sequence[str]
 
+    def files(self) -> dict[str, bytes]:
+        """Return the files of the folder ``bootvol.exports.processes.CREDENTIALS``.  Blocks.
+
+        :raises OSError: it cannot be read.
+        """
+
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
         """Listen for an export.  Blocks.
 
@@ -84,6 +100,10 @@ class Unix:
                 " room for sockets in it. Name another one, /run/bootvol say."
             )
 
+    def files(self) -> dict[str, bytes]:
+        """See :meth:`Place.files`."""
+        return {}
+
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
         """See :meth:`Place.listen`."""
         path = socket_of(self._directory, name)
@@ -102,11 +122,10 @@ class Tls:
     def __init__(self, host: str, ports: Sequence[int], credentials: Path) -> None:
         self._host = host
         self._ports = ports
+        self._credentials = credentials
         self.options: Sequence[str] = [
             "--object",
-            "tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,"
-            # A comma ends a value, but two of them do not.
-            f"dir={str(credentials).replace(',', ',,')}",
+            f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir=/proc/self/fd/{CREDENTIALS}",
             "--tls-creds=tls",
         ]
         _check_credentials(credentials)
@@ -117,6 +136,10 @@ class Tls:
                 f"exports.host: nothing can listen at {host!r}: {error.strerror}. Name an address"
                 " of this machine, or a name that leads to one."
             ) from error
+
+    def files(self) -> dict[str, bytes]:
+        """See :meth:`Place.files`."""
+        return contents(self._credentials, _CREDENTIALS)
 
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
         """See :meth:`Place.listen`."""

@@ -10,7 +10,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,16 +25,13 @@ from zope.interface import implementer
 
 from bootvol.devices import check_descriptors
 from bootvol.errors import ExportFailed
+from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
 from bootvol.threads import Shared
 
 #: The most that is kept of what a process complains of, in bytes; what goes beyond is dropped.
 _KEPT: Final = 4096
-#: Waits for a line on its standard input, so that nothing runs that nobody has written down: when
-#: the daemon dies before that, this reads the end of the pipe.  The rest is how a process finds the
-#: listening socket that it is given: sd_listen_fds(3).
-_WAIT: Final = 'read -r go && LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
-#: The descriptors that the listening socket and the file are in the process.
-_LISTENER, FILE = 3, 4
+#: The descriptors that the file and a folder of credentials are in the process.
+FILE, CREDENTIALS = 4, 5
 
 
 @attrs.frozen
@@ -150,17 +147,37 @@ class Server(ProcessProtocol):
         self.ended.finish(first)
 
 
-def start(reactor: Any, name: str, command: Sequence[str], listener: int, file: int) -> Server:
-    """Start a process that outlives the daemon, and has no more rights than its user.
+def start(
+    reactor: Any,
+    name: str,
+    command: Sequence[str],
+    files: Mapping[int, int],
+    jail: Jail,
+) -> Server:
+    """Start a process that outlives the daemon, and reaches its file alone.
 
-    :param command: waits for :meth:`Server.let_go_on`; the descriptor :data:`FILE` is its file.
+    It waits for :meth:`Server.let_go_on`, so that nothing runs that nobody has written down: when
+    the daemon dies before that, it reads the end of the pipe.  Where the daemon is root, the file
+    belongs to its user from then on.
+
+    :param files: its descriptors: :data:`bootvol.jail.LISTENER`, :data:`FILE`, and those of
+        credentials, each with the one here that it is.
+    :raises ExportFailed: it cannot be confined.
     """
-    server = Server(name)
     # Of its own session, so that no terminal ends it; no memory of it (a guest's data) on the disk.
-    whole = ["setsid", "prlimit", "--core=0", "setpriv", "--no-new-privs", "--inh-caps=-all"]
-    if os.geteuid() == 0:
-        whole += ["--bounding-set=-all"]
-    whole += ["sh", "-c", _WAIT, "sh", *command]
+    bounds = Bounds(
+        reads=[each for each in files if each not in (LISTENER, FILE)],
+        writes=[FILE],
+        owns=[FILE],
+        limits={"CORE": 0},
+        waits=True,
+        listens=True,
+    )
+    try:
+        whole = jail.command(command, bounds)
+    except NotConfined as error:
+        raise ExportFailed(f"The volume cannot be exported. {error}") from error
+    server = Server(name)
     check_descriptors()
     reactor.spawnProcess(
         server,
@@ -168,7 +185,7 @@ def start(reactor: Any, name: str, command: Sequence[str], listener: int, file: 
         whole,
         env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
         path="/",
-        childFDs={0: "w", 1: "r", 2: "r", _LISTENER: listener, FILE: file},
+        childFDs={0: "w", 1: "r", 2: "r", **files},
     )
     return server
 

@@ -27,6 +27,7 @@ class Record:
     :ivar port: None where there is none.
     :ivar process: the server's.
     :ivar ready: the server was seen to serve.
+    :ivar owner: of the volume, before the server's user became that; None if it did not.
     """
 
     lies: str
@@ -35,6 +36,7 @@ class Record:
     port: int | None
     process: Process
     ready: bool = False
+    owner: int | None = None
 
 
 class Records:

@@ -188,7 +188,10 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
             rights.to_bytes(8, sys.byteorder) + descriptor.to_bytes(4, sys.byteorder)
         )
         if _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0):
-            raise OSError(ctypes.get_errno(), "Landlock takes no rule", path)
+            error = ctypes.get_errno()
+            # Of files in memory, which are opened without a rule.
+            if error != errno.EBADFD:
+                raise OSError(error, "Landlock takes no rule", path)
     finally:
         os.close(descriptor)
 

@@ -1,0 +1,66 @@
+"""Hands files over to confined programs that find them by name in a folder: keys, for one.
+
+The contents are in memory, and the program gets their descriptors.  The folder holds links to these
+by name; nothing else leads to the contents, and no copy of a secret is on a disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+@contextmanager
+def in_memory(content: bytes) -> Iterator[int]:
+    """Yield the descriptor of a file that nobody can change."""
+    descriptor = os.memfd_create("bootvol", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.write(descriptor, content)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Handed:
+    """A folder ``/proc/self/fd/FIRST`` in a program, with files.  To make and to close it blocks.
+
+    :param files: their contents by name, at most some KiB each; without any there is no folder.
+    :param first: the descriptor of the folder in the program; those of the files follow.
+    :ivar descriptors: those of the program, each with the one here that it is.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], first: int) -> None:
+        self.descriptors: dict[int, int] = {}
+        with ExitStack() as stack:
+            if files:
+                self._make(files, first, stack)
+            self._stack = stack.pop_all()
+
+    def _make(self, files: Mapping[str, bytes], first: int, stack: ExitStack) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bootvol")))
+        folder.chmod(0o755)
+        for number, (name, content) in enumerate(files.items(), first + 1):
+            self.descriptors[number] = stack.enter_context(in_memory(content))
+            (folder / name).symlink_to(f"/proc/self/fd/{number}")
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, opened)
+        self.descriptors[first] = opened
+
+    def close(self) -> None:
+        """Delete the folder; the program has found what it needs."""
+        self._stack.close()
+
+
+def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the contents of those files in a folder that are there.  Blocks.
+
+    :raises OSError: one cannot be read.
+    """
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
