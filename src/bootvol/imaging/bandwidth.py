@@ -9,8 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from bootvol.errors import ImportFailed
 from bootvol.imaging.extents import tell_of
+from bootvol.imaging.partial import after
 from bootvol.interfaces import IImageStream
 
 _MIB: Final = 1024 * 1024
@@ -89,11 +89,8 @@ class Limited:
         filled = 0
         while filled < len(target):
             piece = target[filled : filled + self._piece]
-            try:
+            with after(filled):
                 length = await self._stream.read_into(piece)
-            except ImportFailed as error:
-                error.came += filled
-                raise
             filled += length
             wait = max(bucket.take(length) for bucket in self._buckets)
             if wait > 0:

@@ -16,6 +16,7 @@ from bootvol.imaging.compression import FAILURES, HEAD, TAR, Compression, compre
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import tell_of
 from bootvol.imaging.magics import is_tar
+from bootvol.imaging.partial import after
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Shared, Threads, outlast
@@ -76,11 +77,8 @@ class _Peeked:
             return await self._stream.read_into(target)
         head, self._head = self._head[: len(target)], self._head[len(target) :]
         target[: len(head)] = head
-        try:
+        with after(len(head)):
             return len(head) + await self._stream.read_into(target[len(head) :])
-        except ImportFailed as error:
-            error.came += len(head)
-            raise
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from bootvol.imaging.blocks import PIECE
 from bootvol.imaging.extents import tell_of
+from bootvol.imaging.partial import after
 from bootvol.interfaces import IImageStream
 
 #: The seconds that one read should last at most: only between two reads a job gives way.
@@ -105,7 +106,8 @@ class InTurn:
             await self._turn.give_way()
             piece = target[filled : filled + self._most]
             began = self._clock.seconds()
-            length = await self._stream.read_into(piece)
+            with after(filled):
+                length = await self._stream.read_into(piece)
             filled += length
             if length < len(piece):
                 break
