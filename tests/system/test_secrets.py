@@ -142,8 +142,8 @@ def test_nobody_else_may_read_what_the_daemon_keeps(daemon: Process) -> None:
     """No file of the daemon can be read by the machine's other users.
 
     Break: `src/bootvol/store/database.py`: `file.touch(mode=0o600)` -> `file.touch(mode=0o644)`.
-    Break: `plugins/bootvol_plugins/embedded/files.py`: `os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-    0o600)` -> `os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)`.
+    Break: `plugins/bootvol_plugins/file.py`: `os.close(os.open(path, flags, 0o600, dir_fd=folder))`
+    -> `os.close(os.open(path, flags, 0o644, dir_fd=folder))`.
     """
     number = daemon_volume(daemon)
     kept = [
