@@ -146,6 +146,10 @@ async def test_what_a_guest_flushes_is_flushed(make: Make, folder: Path) -> None
 
 @ensureDeferred
 async def test_by_tls(folder: Path, make: Make, volume: Connection) -> None:
+    """A client without a certificate of the authority gets nothing of a disk.
+
+    Break: `src/bootvol/exports/places.py`: `verify-peer=yes,` -> `verify-peer=no,`.
+    """
     port = free_port()
     exports = make(tls(folder, [port, port]))
     served = await exports.open(NAME, volume)
@@ -287,6 +291,11 @@ async def test_what_is_served_takes_nothing_of_the_daemons(
 async def test_closing_cuts_off_the_guest(
     folder: Path, make: Make, volume: Connection, by: str
 ) -> None:
+    """A closed export has no process, no socket and no client left.
+
+    Break: `src/bootvol/exports/exports.py`: `await record.process.end(self._reactor,
+    self._patience)` -> `pass`.
+    """
     port = free_port()
     options = unix(folder) if by == "unix" else tls(folder, [port, port])
     exports = make(options)

@@ -43,6 +43,11 @@ async def test_a_program_that_is_cancelled_has_ended(sandbox: Sandbox) -> None:
 
 @ensureDeferred
 async def test_a_program_has_so_long_to_end(sandbox: Sandbox) -> None:
+    """A program that takes too long is killed.
+
+    Break: `src/bootvol/imaging/sandbox.py`: `self._clock.callLater(seconds, self.kill)` ->
+    `self._clock.callLater(seconds, str)`.
+    """
     program = sandbox.start(["sh", "-c", "echo well; exit 3"], 10)
     ended = await program.end_within(60)
     assert ended is not None

@@ -85,6 +85,10 @@ def test_disks_that_are_served(address: str, server: object, export: str, tmp_pa
 
 
 def test_no_disk_is_fetched_in_the_clear(tmp_path: Path) -> None:
+    """A disk on another machine is fetched by TLS or not at all.
+
+    Break: `plugins/bootvol_plugins/qemu/disks.py`: `if tls is None:` -> `if tls is False:`.
+    """
     with pytest.raises(HypervisorFailed, match="names no credentials"):
         disks.block(Disk("vdb", Connection("nbd", "nbds://host/a")), None, None)
     with pytest.raises(HypervisorFailed, match="no disks by nbd"):
