@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ class Mirror(Resource):
     """A server that sends each image when the test says so.
 
     :ivar waiting: requests by the names that they ask for.
+    :ivar busy: names that are answered by "come again later".
+    :ivar sent: how many bytes of an image were sent, by its name.
     """
 
     isLeaf = True
@@ -30,6 +33,8 @@ class Mirror(Resource):
         super().__init__()
         self.url = ""
         self.waiting: dict[str, Request] = {}
+        self.busy: set[str] = set()
+        self.sent: Counter[str] = Counter()
 
     def render_HEAD(self, request: Request) -> bytes:
         """Say that the image is there."""
@@ -39,14 +44,26 @@ class Mirror(Resource):
         """Let it wait."""
         if only_looks(request):
             return self.render_HEAD(request)
-        self.waiting[request.path.decode().rpartition("/")[2]] = request
+        name = request.path.decode().rpartition("/")[2]
+        if name in self.busy:
+            request.setResponseCode(503)
+            request.setHeader("Retry-After", "300")
+            return b""
+        self.waiting[name] = request
         return NOT_DONE_YET
 
     def send(self, name: str) -> None:
-        """Answer the request for an image."""
+        """Answer the request for an image, with all that was not sent yet."""
         request = self.waiting.pop(name)
-        request.write(CONTENT)
+        request.write(CONTENT[self.sent.pop(name, 0) :])
         request.finish()
+
+    def drip(self, name: str) -> None:
+        """Send some more of an image, but never the end."""
+        first = self.sent[name]
+        last = min(first + 16384, len(CONTENT) - 1)
+        self.waiting[name].write(CONTENT[first:last])
+        self.sent[name] = last
 
     async def asked(self, *names: str) -> None:
         """Wait until it is asked for images; there must be no others."""
@@ -135,6 +152,68 @@ async def test_tenants_take_turns(tmp_path: Path, mirror: Mirror) -> None:
         for name, following in (("1", "other"), ("other", "2"), ("2", "3")):
             mirror.send(name)
             await mirror.asked(following)
+
+
+async def create_for_another(running: Running, image: str) -> int:
+    """Create a volume of another tenant; return its id."""
+    wanted = {"volume": {"size": 1, "imageRef": image}}
+    path = f"/v1.1/{OTHER_TENANT}/os-volumes"
+    made = await running.request("POST", path, wanted, token="bob")
+    assert made.status == 200, made
+    number: int = made.json["volume"]["id"]
+    return number
+
+
+@ensureDeferred
+async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -> None:
+    """An import that waits for its source to be less busy keeps neither its own tenant nor others
+    waiting.
+
+    Break: `src/bootvol/service/imports.py`: `await progress.turn.rest(deferLater(self._clock, pause, lambda: None))` -> `await deferLater(self._clock, pause, lambda: None)`
+    """  # noqa: E501
+    mirror.busy.add("busy")
+    async with daemon(tmp_path, mirror, "concurrent = 4", "concurrent = 1") as running:
+        busy = await running.create(f"{mirror.url}busy")
+        await create_for_another(running, f"{mirror.url}other")
+        await mirror.asked("other")
+        assert (await running.progress(busy))["phase"] == "retrying"
+        mirror.send("other")
+        own = await running.create(f"{mirror.url}own")
+        await mirror.asked("own")
+        mirror.send("own")
+        assert await running.until(own, "available", "error") == "available"
+        # The pause is of five minutes.
+        assert (await running.progress(busy))["attempt"] == 1
+
+
+@ensureDeferred
+async def test_slow_images_of_one_tenant_keep_no_other_out(tmp_path: Path, mirror: Mirror) -> None:
+    """One of the imports makes way, and later goes on where it was.
+
+    Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
+    """
+    async with daemon(tmp_path, mirror, "concurrent = 2") as running:
+        mine = [await running.create(f"{mirror.url}{n}") for n in (1, 2)]
+        await mirror.asked("1", "2")
+        await create_for_another(running, f"{mirror.url}other")
+        for _ in range(400):
+            if "other" in mirror.waiting:
+                break
+            for name in "12":
+                mirror.drip(name)
+            await pause(0.05)
+        await mirror.asked("1", "2", "other")
+        for _ in range(200):
+            phases = [(await running.progress(number))["phase"] for number in mine]
+            if "queued" in phases:
+                break
+            await pause(0.05)
+        assert sorted(phases) == ["downloading", "queued"]
+        for name in ("other", "1", "2"):
+            mirror.send(name)
+        for number in mine:
+            assert await running.until(number, "available", "error") == "available"
+            assert (await running.progress(number))["attempt"] == 1
 
 
 @ensureDeferred

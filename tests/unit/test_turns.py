@@ -99,7 +99,7 @@ class World:
         self.jobs: list[Job] = []
         self.unfair: list[tuple[Waiting, Waiting]] = []
         claim: Any = self._claim
-        self.lane = Lane(rules, claim, self.wake, self.clock, LEAST)
+        self.lane = Lane(rules, claim, self.wake, lambda: True, self.clock, LEAST)
 
     def wake(self) -> None:
         """See bootvol.service.worker.Worker."""
@@ -279,3 +279,19 @@ def test_no_tenant_keeps_another_out() -> None:
             phases=[Phase.reuse, Phase.generate],
         ),
     )
+
+
+def test_a_lane_that_is_stopped_looks_no_further() -> None:
+    """What is claimed by then is let go of at once, so there would always be more."""
+    claimed: list[Job] = []
+
+    async def claim(_shares: Shares) -> tuple[Any, Collection[Waiting]]:
+        what = Waiting(Kind.VOLUME, "a", "b", "x")
+        if len(claimed) == 10:
+            return None, [what]
+        claimed.append(Job(what))
+        claimed[-1].ended.finish(None)
+        return claimed[-1], [what]
+
+    Lane(others(4), claim, lambda: None, lambda: not claimed, Clock()).wake()
+    assert len(claimed) == 1

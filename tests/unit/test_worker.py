@@ -109,6 +109,7 @@ class Bench:
         self.imports = Imports()
         self.goldens = NoGoldens()
         self.exports: NoExports | None = None
+        self.copier: Any = None
         self.worker = self.another("w")
         self.worker.startService()
 
@@ -120,12 +121,11 @@ class Bench:
         goldens: Any = self.goldens
         exports: Any = self.exports
         backends = Backends([backend] if backend else [self.backend, self.spare], loop)
-        no_copier: Any = None
         tools = Tools(
             name,
             self.database,
             backends,
-            no_copier,
+            self.copier,
             importer,
             goldens,
             ["s", "another"],
@@ -141,11 +141,16 @@ class Bench:
         self.worker = self.another("w", limits=Concurrency(**limits))
 
     async def add(
-        self, image: str | None = "i", name: str = "v", backend: str = "b", source: str = "s"
+        self,
+        image: str | None = "i",
+        name: str = "v",
+        backend: str = "b",
+        source: str = "s",
+        tenant: str = "t",
     ) -> int:
         """Add a volume."""
         now = datetime(2026, 1, 1, tzinfo=UTC)
-        volume = Volume(0, name, "t", "u", 1, Status.CREATING, now, "nova", backend, image)
+        volume = Volume(0, name, tenant, "u", 1, Status.CREATING, now, "nova", backend, image)
         return await self.database.write(_add, volume, source)
 
     async def importing(self) -> int:
@@ -167,10 +172,10 @@ class Bench:
             await deferLater(loop, 0.005, lambda: None)
         raise AssertionError("it never came to be")
 
-    async def status(self, number: int, wanted: Status) -> Volume | None:
+    async def status(self, number: int, wanted: Status, tenant: str = "t") -> Volume | None:
         """Wait until a volume has a status."""
         for _ in range(400):
-            found = {each.id: each for each in await self.database.read(volumes.listed, "t")}
+            found = {each.id: each for each in await self.database.read(volumes.listed, tenant)}
             if number not in found and wanted is Status.GONE:
                 return None
             if number in found and found[number].status is wanted:

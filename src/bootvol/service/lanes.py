@@ -86,6 +86,7 @@ class Lane:
     :param claim: begins one more job if there is work for one.
     :param wake_all: called when a job has ended: even its own volume may be work again, for
         another lane (an import that was cancelled is to be removed).
+    :param runs: tells whether work may begin.
     :param clock: the reactor.
     :param least: bytes per second below which a job is slow.
     """
@@ -97,12 +98,14 @@ class Lane:
         rules: Rules,
         claim: Claim,
         wake_all: Callable[[], None],
+        runs: Callable[[], bool],
         clock: IReactorTime,
         least: float = 0.0,
     ) -> None:
         self._rules = rules
         self._claim = claim
         self._wake_all = wake_all
+        self._runs = runs
         self._clock = clock
         self._least = least
         self._entries: dict[int, _Entry] = {}
@@ -115,7 +118,7 @@ class Lane:
     def wake(self) -> None:
         """Look for work now, or once more if a look is under way."""
         self._again = True
-        if not self._looking:
+        if not self._looking and self._runs():
             self._looking = True
             self._look_ended = Shared(Deferred.fromCoroutine(self._look()))
 
@@ -131,7 +134,8 @@ class Lane:
 
     async def _look(self) -> None:
         try:
-            while self._again:
+            # What is claimed once no work may begin is let go of at once: there is always more.
+            while self._again and self._runs():
                 self._again = False
                 await self._go_on()
         except DatabaseUnavailable:

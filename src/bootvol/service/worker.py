@@ -177,7 +177,7 @@ class Worker(Service):
 
     def wake(self) -> None:
         """See whether there is work."""
-        if self.running and self._ready:
+        if self._may_begin():
             for lane in self._lanes:
                 lane.wake()
 
@@ -193,7 +193,10 @@ class Worker(Service):
         return sorted(str(job) for job in self._jobs)
 
     def _lane(self, rules: Rules, claim: Claim, least: float = 0.0) -> Lane:
-        return Lane(rules, claim, self.wake, self._tools.clock, least)
+        return Lane(rules, claim, self.wake, self._may_begin, self._tools.clock, least)
+
+    def _may_begin(self) -> bool:
+        return bool(self.running) and self._ready
 
     async def _claim_import(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
         """Claim the next import and start it, if there is one that may run; see :data:`.Claim`."""

@@ -1,0 +1,134 @@
+"""What two tenants ask for of one lane, on the database and the real tasks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from bootvol.imaging.buffers import Memory
+from bootvol.interfaces import IVolumeReader
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Snapshot
+from bootvol.service.places import Copier, Limits
+from bootvol.store import snapshots, states
+from bootvol.testing.memory import MemoryBackend
+from bootvol.threads import Threads
+from tests.unit.test_worker import Bench, loop
+from tests.unit.test_zeroing import Old
+
+SIZE = 64 * 1024
+DATE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Slow(MemoryBackend):
+    """A backend of which some volumes are read slowly.
+
+    :ivar reading: the names of the slow volumes that are being read, once for each reader.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, loop)
+        self.slow: set[str] = set()
+        self.reading: list[str] = []
+
+    async def open_reader(self, volume: str) -> IVolumeReader:
+        """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
+        reader = await super().open_reader(volume)
+        return SlowReader(self, volume, reader) if volume in self.slow else reader
+
+
+@implementer(IVolumeReader)
+class SlowReader:
+    """Reads a volume so slowly that the end never comes."""
+
+    def __init__(self, backend: Slow, volume: str, reader: IVolumeReader) -> None:
+        self._backend, self._volume, self._reader = backend, volume, reader
+        backend.reading.append(volume)
+
+    async def read_into(self, offset: int, target: memoryview) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
+        await deferLater(loop, 0.01, lambda: None)
+        await self._reader.read_into(offset, target)
+
+    async def close(self) -> None:
+        """See :meth:`bootvol.interfaces.IVolumeReader.close`."""
+        self._backend.reading.remove(self._volume)
+        await self._reader.close()
+
+
+@pytest_twisted.async_yield_fixture
+async def bench(tmp_path: Path, threads: Threads) -> AsyncIterator[Bench]:
+    """A worker that runs, with a backend that wipes and one that copies slowly."""
+    bench = Bench(tmp_path)
+    await bench.worker.stopService()
+    bench.backend, bench.spare = Old("b"), Slow("c")
+    bench.copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
+    bench.worker = bench.another("w")
+    bench.worker.startService()
+    yield bench
+    await bench.worker.stopService()
+    bench.database.stop()
+
+
+async def blank(bench: Bench, tenant: str, backend: str, *names: str) -> list[int]:
+    """Make volumes of zeros."""
+    made = [await bench.add(None, name, backend, tenant=tenant) for name in names]
+    bench.worker.wake()
+    for number in made:
+        await bench.status(number, Status.AVAILABLE, tenant)
+    return made
+
+
+async def snapshot(bench: Bench, tenant: str, volume: int, name: str) -> None:
+    """Ask for a snapshot of a volume."""
+    wanted = Snapshot(0, name, tenant, "u", volume, 1, Status.CREATING, DATE, "c")
+    await bench.database.write(snapshots.add, wanted)
+    bench.worker.wake()
+
+
+@ensureDeferred
+async def test_wiping_for_one_tenant_keeps_no_other_waiting(bench: Bench) -> None:
+    """A wipe cannot give way, so a place is kept for a tenant that has none.
+
+    Break: `src/bootvol/service/worker.py`: `spare=0 if gives_way else 1` -> `spare=0`
+    """
+    assert isinstance(bench.backend, Old)
+    for tenant, names in (("t", ["1", "2", "3", "4"]), ("other", ["5", "6"])):
+        for number in await blank(bench, tenant, "b", *names):
+            await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    bench.worker.wake()
+    wiping = bench.backend.deleting
+    await bench.until(lambda: len(wiping) == 3)
+    # Of the first tenant two, as if there were no other, and one of the other tenant.
+    assert sorted(job.task.tenant for job in bench.worker._jobs) == ["other", "t", "t"]
+
+
+@ensureDeferred
+async def test_slow_copies_of_one_tenant_keep_no_other_waiting(bench: Bench) -> None:
+    """A copy gives way in the middle.
+
+    Break: `src/bootvol/service/duplicates.py`: `stream = InTurn(stream, progress.turn, copier.clock)` -> `pass`
+    """  # noqa: E501
+    slow_ones = bench.spare
+    assert isinstance(slow_ones, Slow)
+    slow = await blank(bench, "t", "c", "1", "2", "3")
+    (quick,) = await blank(bench, "other", "c", "4")
+    slow_ones.slow |= {"1", "2", "3"}
+    for number in slow:
+        await snapshot(bench, "t", number, f"of {number}")
+    await bench.until(lambda: len(slow_ones.reading) == 2)
+    await snapshot(bench, "other", quick, "of the other")
+    await bench.until(lambda: "other" in [job.task.tenant for job in bench.worker._jobs])
+    turns: dict[str, list[tuple[bool, bool]]] = {"t": [], "other": []}
+    for job in bench.worker._jobs:
+        turns[job.task.tenant].append((job.task.turn.held, job.task.turn.wanted))
+    assert turns["other"] == [(True, False)]
+    # One waits in the middle of its work, and the third has not begun.
+    assert sorted(turns["t"]) == [(False, True), (True, False)]
+    assert sorted(slow_ones.reading) == ["1", "2"]
