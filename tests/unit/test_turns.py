@@ -264,11 +264,14 @@ class Lanes(RuleBasedStateMachine):
 def test_no_tenant_keeps_another_out() -> None:
     """No tenant holds the last place of a lane while another waits.
 
-    Seen to fail with each of these breaks: in ``Shares._victim`` no ``more >= 2``, or no
-    ``more == 1``; in ``Shares._full`` no spare place, or one for everybody; ``Shares.admitted`` not
-    sorted; and where ``_Entry.standing`` takes who has just been given a place for one without
-    progress.
-    """
+    Whoever has the fewest places is next; who waits with two places fewer gets one at once, and with
+    one place fewer within a turn; where no job can give way, a place is left for who has none.
+
+    Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
+    Break: `src/bootvol/service/shares.py`: `(more == 1 or own) and` -> `own and`
+    Break: `src/bootvol/service/shares.py`: `spare = 0 if taken[what.tenant] else self.rules.spare` -> `spare = 0`
+    Break: `src/bootvol/service/shares.py`: `return sorted(ready, key=self._rank)` -> `return ready`
+    """  # noqa: E501
     run_state_machine_as_test(
         Lanes,
         settings=settings(
