@@ -11,7 +11,7 @@ LIBRARIES := ruby-fog-openstack golang-go golang-github-gophercloud-gophercloud-
 LVM := user-mode-linux gcc libc6-dev kmod iproute2 lvm2 thin-provisioning-tools
 export IMAGE
 
-.PHONY: demo run test breaks bench packages clean
+.PHONY: demo run test fuzz breaks bench packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m demo.demo
@@ -26,6 +26,12 @@ test: packages $(VENV)/.installed-dev $(OPENSTACK)/.installed $(CLIENTS)/.instal
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# Feeds the parsers with FUZZ times as many inputs as `make test` does; see tests/fuzz.py.
+FUZZ ?= 50
+fuzz: $(VENV)/.installed-dev
+	sh tests/packages.sh qemu-utils
+	FUZZ=$(FUZZ) $(BIN)/pytest -m fuzz --numprocesses 2 tests/unit tests/integration
 
 # Makes each claim of docs/security.md false in turn, and sees its test fail; takes about an hour.
 breaks: $(VENV)/.installed-dev

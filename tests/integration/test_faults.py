@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
 from bootvol.testing.backends import noise
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running
+from tests.fuzz import fuzz
 
 BASE = f"/v1.1/{TENANT}"
 VOLUMES = f"{BASE}/os-volumes"
@@ -219,7 +220,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@fuzz(150)
 @given(body=st.dictionaries(KEYS, JSON).map(lambda volume: {"volume": volume}) | JSON)
 @ensureDeferred
 async def test_no_body_gives_a_server_error(running: Running, body: Any) -> None:
@@ -269,7 +270,7 @@ CHANGES = [
 NAMES = st.sampled_from(["name", "extra_specs", "volumes", "gigabytes", "volume_backend_name"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@fuzz(150)
 @given(change=st.sampled_from(CHANGES), content=st.dictionaries(NAMES, JSON) | JSON)
 @ensureDeferred
 async def test_no_change_by_an_admin_gives_a_server_error(
@@ -287,7 +288,7 @@ async def test_no_change_by_an_admin_gives_a_server_error(
         assert fault(answer)[0] in {400, 409, 422}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@fuzz(150)
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),
     path=st.lists(

@@ -24,6 +24,7 @@ from bootvol.imaging.archive import Tar
 from bootvol.imaging.decompress import Unpacked, unpacked
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
+from tests.fuzz import fuzz
 from tests.images import MIB, PACKERS
 from tests.unit.test_decompress import MOST, contents
 from tests.unit.test_imaging import Stream
@@ -290,6 +291,7 @@ def test_parts_that_never_end_are_not_kept() -> None:
         Tar().decompress(pax(*records) + member(size=2**40) + told, 512)
 
 
+@fuzz(100)
 @given(st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=20)), max_size=6), st.data())
 def test_broken_archives_end_in_named_errors(
     changes: list[tuple[int, bytes]], data: st.DataObject

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -25,6 +25,7 @@ from bootvol.api.embedded import v3
 from bootvol.api.http import ApiRoot, Dialect, network, tell_errors
 from bootvol.api.nova import faults
 from bootvol.errors import IdentityUnavailable
+from tests.fuzz import fuzz
 
 MOST, SPARE = 3, 2
 GET = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -429,7 +430,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@fuzz(500)
 @given(sent=st.lists(st.sampled_from(PIECES) | st.binary(max_size=9), max_size=30))
 def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
     """No bytes that a stranger sends give a status of 5xx or a traceback.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bootvol.model import Digest
 from bootvol_plugins.http.checksums import Ambiguous, find_digest, text_of
+from tests.fuzz import fuzz
 
 WEAK, GOOD, BEST = (hashlib.new(each, b"x").hexdigest() for each in ("md5", "sha256", "sha512"))
 WORST = hashlib.blake2b(b"x").hexdigest()
@@ -144,6 +145,7 @@ _NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1
 )
 
 
+@fuzz(100)
 @given(_NAMES, st.binary(), st.sampled_from(["md5", "sha1", "sha256", "sha384", "sha512"]))
 def test_what_the_tools_write_is_read(name: str, content: bytes, algorithm: str) -> None:
     value = hashlib.new(algorithm, content).hexdigest()
@@ -151,6 +153,7 @@ def test_what_the_tools_write_is_read(name: str, content: bytes, algorithm: str)
         assert find_digest(f"{line}\n", f"dir/{name}") == Digest(algorithm, value)
 
 
+@fuzz(100)
 @given(st.text(), st.text())
 def test_any_text_is_read(text: str, path: str) -> None:
     with suppress(Ambiguous):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootvol_plugins.http.chunks import Chunks
+from tests.fuzz import fuzz
 
 PLAIN = b"3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
 
@@ -45,6 +46,7 @@ def test_trailers_without_end() -> None:
     assert b"".join(given).startswith(trailer)
 
 
+@fuzz(100)
 @given(st.lists(st.binary(max_size=40)))
 def test_any_bytes(pieces: list[bytes]) -> None:
     chunks = Chunks()
@@ -53,6 +55,7 @@ def test_any_bytes(pieces: list[bytes]) -> None:
     assert given == Chunks().plain(b"".join(pieces))
 
 
+@fuzz(100)
 @given(st.lists(st.binary(min_size=1)), st.sampled_from([b"\r\n", b"\n", b" \r\n", b";x=1\r\n"]))
 def test_content_stays(pieces: list[bytes], end: bytes) -> None:
     sent = b"".join(b"%X%b%b\r\n" % (len(each), end, each) for each in pieces) + b"0\r\n\r\n"

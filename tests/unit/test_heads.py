@@ -17,6 +17,7 @@ from bootvol_plugins.http.heads import (
     has_chunks,
     is_interim,
 )
+from tests.fuzz import fuzz
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,7 @@ def test_other_heads_follow() -> None:
     assert not is_interim(b"HTTP/1.1 200 100\r\n\r\n")
 
 
+@fuzz(100)
 @given(st.binary(), st.integers(0, 300))
 def test_any_bytes_end_the_same_however_they_come(tail: bytes, cut: int) -> None:
     come = b"HTTP/1.1 200 OK\r\n" + tail

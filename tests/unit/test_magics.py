@@ -21,6 +21,7 @@ from bootvol.errors import ImportFailed, NotADisk, UnsupportedFormat
 from bootvol.imaging import magics
 from bootvol.imaging.inspect import HEAD, Inspection
 from bootvol.testing.backends import noise
+from tests.fuzz import fuzz
 from tests.images import MIB
 
 _TABLES = [(magics._UNREAD, UnsupportedFormat), (magics._OTHERS, NotADisk)]
@@ -173,6 +174,7 @@ def test_zeros_that_nobody_reads_count() -> None:
     assert inspection.tells_nothing
 
 
+@fuzz(100)
 @given(st.binary(max_size=1024))
 def test_whatever_comes_is_judged(content: bytes) -> None:
     refused = magics.refusal(content)

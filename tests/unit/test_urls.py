@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootvol_plugins.http.urls import Refused, joined, lies_under, parse, to_ask
+from tests.fuzz import fuzz
 
 ALLOWED = [parse("http://images.example/public/"), parse("https://host:8443")]
 
@@ -128,6 +129,7 @@ def test_redirects_to_what_is_refused(reference: str) -> None:
         joined(parse("http://host/x/a"), reference)
 
 
+@fuzz(100)
 @given(st.text())
 def test_whatever_is_taken_stays_as_it_is(path: str) -> None:
     try:

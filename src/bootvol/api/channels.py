@@ -149,6 +149,11 @@ class ApiChannel(HTTPChannel):
         if self.paused:
             self._wait()
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a request that the client sent ahead waits for its turn."""
+        return self._next is not None
+
     def _wait(self) -> None:
         """Read nothing until a later turn of the reactor, nor while the client does not read."""
         self._networkProducer.pauseProducing()

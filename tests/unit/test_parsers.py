@@ -1,0 +1,192 @@
+"""What strangers send, changed at random: every parser of it gives a result or a named error."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_twisted import ensureDeferred
+
+from bootvol.errors import ImportFailed, SourceFailed
+from bootvol.imaging.inspect import CONTAINERS, FOOTER, HEAD, Inspection, Packed
+from bootvol.testing.backends import noise
+from bootvol.threads import Threads
+from bootvol_plugins.http.checksums import Ambiguous, find_digest, text_of
+from bootvol_plugins.http.urls import Refused, joined, lies_under, name_of, parse, to_ask
+from tests.fuzz import fuzz
+from tests.images import PACKERS, convert
+from tests.unit.test_decompress import contents
+from tests.unit.test_imaging import Stream
+
+KINDS = {"qcow2": "qcow2", "vmdk": "vmdk", "vpc": "vhd", "vhdx": "vhdx", "vdi": "vdi"}
+#: Numbers that parsers stumble over: sizes, offsets and counts of all widths, from either end.
+NUMBERS = st.sampled_from([0, 1, 2, 255, 512, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
+PATCHES = st.binary(min_size=1, max_size=8) | st.tuples(
+    NUMBERS, st.sampled_from([">Q", "<Q", ">I", "<I"])
+).map(lambda pair: struct.pack(pair[1], pair[0] % 2 ** (8 * struct.calcsize(pair[1]))))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """An image in each container."""
+    folder: Path = tmp_path_factory.mktemp("images")
+    return [convert(folder, kind, disk=noise(1024 * 1024)) for kind in KINDS]
+
+
+def changed(data: st.DataObject, content: bytes, places: int) -> bytes:
+    """Return content with changes in its first bytes, and in its last ones, and cut off or not.
+
+    :param places: how many bytes the first ones are.
+    """
+    made = bytearray(content)
+    first = st.integers(0, min(places, len(content)))
+    last = st.integers(max(0, len(content) - FOOTER), len(content))
+    for place, patch in data.draw(st.lists(st.tuples(first | last, PATCHES), max_size=4)):
+        made[place : place + len(patch)] = patch
+    return bytes(made[: data.draw(st.sampled_from([len(made), len(made), HEAD, 1000]) | first)])
+
+
+@fuzz(150)
+@given(data=st.data())
+def test_broken_containers_end_in_named_errors(images: list[bytes], data: st.DataObject) -> None:
+    """Break: `src/bootvol/imaging/inspect.py`: `except (oslo.ImageFormatError, struct.error) as error:` -> `except KeyError as error:`"""  # noqa: E501
+    content = changed(data, data.draw(st.sampled_from(images)), 2048)
+    stated = data.draw(st.sampled_from([None, "raw", *CONTAINERS]))
+    cuts = data.draw(st.lists(st.integers(HEAD, max(HEAD, len(content))), max_size=3).map(sorted))
+    inspection = Inspection(stated)
+    with suppress(ImportFailed, Packed):
+        inspection.begin(memoryview(content[:HEAD]))
+        for begin, end in pairwise([HEAD, *cuts, max(HEAD, len(content))]):
+            if data.draw(st.booleans()):
+                inspection.more(memoryview(content[begin:end]))
+            else:
+                inspection.skip(end - begin)
+            assert inspection.disk_size >= 0
+        inspection.finish()
+        inspection.check_packed(None)
+
+
+@fuzz(60)
+@given(data=st.data())
+@ensureDeferred
+async def test_broken_compression_ends_in_named_errors(
+    threads: Threads, data: st.DataObject
+) -> None:
+    content = data.draw(st.sampled_from([b"", noise(100), noise(5000) + bytes(9000)]))
+    packed = data.draw(st.sampled_from([pack(content) for pack in PACKERS.values()]))
+    more = data.draw(st.sampled_from([b"", bytes(100), packed, noise(20)]))
+    with suppress(ImportFailed, SourceFailed):
+        await contents(Stream(changed(data, packed, 64) + more), threads)
+
+
+#: Lines of lists of digests, right and wrong.
+DIGESTS = st.sampled_from(["0" * 32, "a" * 40, "B" * 64, "c" * 96, "d" * 128, "e" * 63, "x" * 64])
+LINES = st.lists(
+    DIGESTS
+    | st.text(max_size=8)
+    | st.sampled_from(
+        [
+            *(
+                "  ",
+                " *",
+                "\\",
+                "\t",
+                "\r",
+                "\n",
+                "\n",
+                "\n\n",
+                "a.img",
+                "x/a.img",
+                "./",
+                "(",
+                ") = ",
+            ),
+            *("SHA256", "MD5", "# ", "-----BEGIN PGP SIGNED MESSAGE-----\n", "Hash: SHA256\n\n"),
+            *("-----BEGIN PGP SIGNATURE-----\n", "- ", "\ufeff", "\0"),
+        ]
+    ),
+    max_size=14,
+).map("".join)
+
+
+@fuzz(100)
+@given(text=LINES, by_list=st.booleans(), coding=st.sampled_from(["utf-8", "utf-16", "latin-1"]))
+def test_any_list_of_digests_is_read(text: str, by_list: bool, coding: str) -> None:
+    with suppress(Ambiguous):
+        found = find_digest(text_of(text.encode(coding, "replace")), "x/a.img", by_list=by_list)
+        assert found is None or len(found.value) in {32, 40, 64, 96, 128}
+
+
+#: What URLs are made of, right and wrong.
+URLS = st.lists(
+    st.text(max_size=4)
+    | st.sampled_from(
+        [
+            *(
+                "http://",
+                "https://",
+                "HTTP:",
+                "//",
+                "/",
+                ":",
+                "@",
+                "?",
+                "#",
+                "..",
+                ".",
+                "%2e",
+                "%00",
+            ),
+            *(
+                "host",
+                "h",
+                "xn--a",
+                "xn--",
+                "\u00e9",
+                "\u3002",
+                "\uff0f",
+                "[::1]",
+                "[",
+                "]",
+                "[v1.a]",
+            ),
+            *(
+                "127.0.0.1",
+                "0x7f.1",
+                ":80",
+                ":0",
+                ":99999",
+                ":\u0661",
+                "%",
+                "%zz",
+                "\\",
+                " ",
+                "\t",
+                "user",
+            ),
+        ]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@fuzz(200)
+@given(text=URLS, reference=URLS)
+def test_any_url_is_refused_or_stays_as_it_is(text: str, reference: str) -> None:
+    """Break: `plugins/bootvol_plugins/http/urls.py`: `except (URLParseError, ValueError, UnicodeError) as error:` -> `except KeyError as error:`"""  # noqa: E501
+    for begin in ("", "http://host/"):
+        try:
+            url = parse(begin + text)
+        except Refused:
+            continue
+        assert parse(url.to_text()).to_text() == url.to_text()
+        assert to_ask(url).to_text().isascii()
+        assert isinstance(name_of(url), str)
+        assert lies_under(url, [url])
+        with suppress(Refused):
+            assert joined(url, reference).to_text().isascii()
