@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from klein import Klein
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -59,18 +60,17 @@ class Served:
         self.site = ApiSite(root, self.clock, MOST, SPARE)
         self.site.startFactory()
 
-    def connect(self) -> Connection:
-        """Open a connection."""
-        return Connection(self.site.buildProtocol(None))
+    def connect(self, address: str = "192.0.2.1") -> Connection:
+        """Open a connection from an address."""
+        return Connection(self.site.buildProtocol(None), address)
 
 
 class Connection:
     """A client's end."""
 
-    def __init__(self, channel: Any) -> None:
-        assert channel is not None
+    def __init__(self, channel: Any, address: str) -> None:
         self.channel = channel
-        self.transport = StringTransport()
+        self.transport = StringTransport(peerAddress=IPv4Address("TCP", address, 54321))
         channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> bytes:
@@ -239,8 +239,8 @@ def test_an_answer_may_take_its_time(served: Served) -> None:
 def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -> None:
     """A newcomer ends the connection that has waited longest for a request.
 
-    Break: `src/bootvol/api/channels.py`: `self._waiting.popitem(last=False)` ->
-    `self._waiting.popitem(last=True)`.
+    Break: `src/bootvol/api/channels.py`: `for each in self._waiting if` ->
+    `for each in reversed(self._waiting) if`
     """
     first, second, third = served.connect(), served.connect(), served.connect()
     first.send(body(1))
@@ -253,6 +253,15 @@ def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -
     third.close()
     served.connect()
     assert not first.ended
+
+
+def test_many_connections_of_one_address_push_out_their_own(served: Served) -> None:
+    """Break: `src/bootvol/api/channels.py`: `if counts[each.address] == most` -> `if True`"""
+    other = served.connect("198.51.100.1")
+    many = [served.connect() for _ in range(2 * MOST)]
+    assert not other.ended
+    assert [each.ended for each in many].count(False) == MOST - 1
+    assert b"200 OK" in other.send(GET)
 
 
 def test_connections_at_work_keep_their_places(served: Served) -> None:

@@ -5,15 +5,15 @@ that is being answered to as much, a connection on which nothing happens to a mi
 
 * a request has to have come whole within :data:`WHOLE` seconds of its first byte;
 * what is too large is answered at once, in the fault form of what was asked, and not awaited;
-* a connection too many takes the place of the one that is without a request the longest; where
-  all others are being answered, a few more are told that;
+* a connection too many takes the place of the one that is without a request the longest, of those
+  of the address with the most; where all others are being answered, a few more are told that;
 * requests that a client sends ahead (pipelining, RFC 9112, section 9.3.2) wait as bytes: the next
   one is parsed in a later turn of the reactor, and only for a client that reads its answers.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -23,7 +23,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from bootvol.api.access import AccessLog
-from bootvol.api.http import ApiRequest, ApiRoot
+from bootvol.api.http import ApiRequest, ApiRoot, network
 from bootvol.errors import (
     BodyTooLarge,
     BootvolError,
@@ -57,6 +57,8 @@ class ApiChannel(HTTPChannel):
         super().__init__()
         self._refused = False
         self._asked_for = b"/"
+        #: The client's address: see :func:`bootvol.api.http.network`.
+        self.address = ""
         #: Calls when a request must have come, or a refusal must have been read.
         self._ending: Any = None
         #: Calls when the next request may be parsed.
@@ -65,6 +67,7 @@ class ApiChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Take the connection, or the place of another."""
         super().connectionMade()
+        self.address = network(str(getattr(self.transport.getPeer(), "host", "")))
         self.site.waiting(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -264,9 +267,16 @@ class ApiSite(Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return a new connection, in the place of one that waits if there are too many."""
         while len(self._waiting) >= max(self._most - self.at_work, self._spare):
-            oldest, _ = self._waiting.popitem(last=False)
-            oldest.end()
+            self._make_room()
         return super().buildProtocol(addr)
+
+    def _make_room(self) -> None:
+        """End the connection that waits the longest, of those of the address with the most."""
+        counts = Counter(each.address for each in self._waiting)
+        most = max(counts.values())
+        longest = next(each for each in self._waiting if counts[each.address] == most)
+        del self._waiting[longest]
+        longest.end()
 
     @property
     def at_work(self) -> int:

@@ -154,7 +154,7 @@ class Images:
     ) -> T:
         """Ask a source, and log the first of its failures in a row.
 
-        :param apart: whether its silence says nothing of what it answers to others.
+        :param apart: whether its silence or failure says nothing of what it answers to others.
         :raises SourceFailed: it fails, does not answer in time, or has not answered another yet.
         :raises TooManyCalls: too many calls of the tenant wait for it.
         """
@@ -168,10 +168,11 @@ class Images:
             if not apart:
                 self._silent.add(name)
                 running.addBoth(lambda _: self._silent.discard(name))
-            self._note(name, silence)
+                self._note(name, silence)
             raise SourceFailed(silence) from None
         except SourceFailed as error:
-            self._note(name, error.message)
+            if not apart:
+                self._note(name, error.message)
             raise
         except BootvolError:
             self._answers(name)
