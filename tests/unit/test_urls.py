@@ -129,6 +129,25 @@ def test_redirects_to_what_is_refused(reference: str) -> None:
         joined(parse("http://host/x/a"), reference)
 
 
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("http://\u246027.0.0.\u00b2/", "127.0.0.2"),
+        ("http://127\u30020\u30020\u30021/", "127.0.0.1"),
+        ("http://\uff45xample.org/", "example.org"),
+        ("http://\u00fc.example/", "xn--tda.example"),
+    ],
+)
+def test_a_host_has_one_form(text: str, host: str) -> None:
+    """A host is compared and judged in the form in which it is asked for (RFC 5891, section 5).
+
+    Break: `plugins/bootvol_plugins/http/urls.py`: `return url.replace(host=URL(url.scheme, url.host).to_uri().host)` -> `return url`
+    """  # noqa: E501
+    url = parse(text)
+    assert url.encoded_url.host == to_ask(url).host == host
+    assert lies_under(url, [parse(f"http://{host}/")])
+
+
 @fuzz(100)
 @given(st.text())
 def test_whatever_is_taken_stays_as_it_is(path: str) -> None:

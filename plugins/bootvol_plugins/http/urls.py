@@ -48,8 +48,8 @@ def parse(text: str) -> DecodedURL:
     name, port = host[1].lower(), host[2] or ""
     try:
         path, query = _encoded(_without_dots(path)), _encoded(query)
-        url = URL.from_text(f"{scheme.lower()}://{name}{port.rstrip(':')}{path}{query}")
-        _idna(url)
+        # One name has one form: what is compared and judged is what is asked for.
+        url = _idna(URL.from_text(f"{scheme.lower()}://{name}{port.rstrip(':')}{path}{query}"))
     except (URLParseError, ValueError, UnicodeError) as error:
         raise Refused("is not a URL") from error
     if not 0 < (url.port or 0) < 65536:
@@ -68,9 +68,7 @@ def to_ask(url: DecodedURL) -> EncodedURL:
     Of its own it would ask for ``url.to_uri()``, which takes an IPv6 address for a name, and writes
     a query otherwise than a signature in it may be of.
     """
-    encoded = url.encoded_url
-    ready = _idna(encoded) if ":" not in encoded.host else encoded
-    scheme, _, rest = ready.to_text().partition("://")
+    scheme, _, rest = url.encoded_url.to_text().partition("://")
     return _Ready.from_text(f"{scheme}://{_encoded(rest)}")
 
 
