@@ -29,6 +29,8 @@ from zope.interface import implementer
 _MOST: Final = 64
 #: Seconds that an answer is waited for, unless whoever asked gives up earlier.
 _PATIENCE: Final = 30.0
+#: Seconds after which a name in line is asked for again that got no thread.
+_AGAIN: Final = 0.5
 
 _FAMILIES: Final = {
     frozenset([IPv4Address]): socket.AF_INET,
@@ -45,10 +47,11 @@ _Found: TypeAlias = list[tuple[Any, ...]] | OSError | UnicodeError
 class IReasonedReceiver(IResolutionReceiver):
     """A receiver of addresses that is also told why there are none."""
 
-    def resolutionFailed(reason: str) -> None:
+    def resolutionFailed(reason: str, cause: Exception | None) -> None:
         """No address will come; called before ``resolutionComplete``.
 
         :param reason: a sentence.
+        :param cause: what the system's resolver raised; None where no answer came.
         """
 
 
@@ -80,7 +83,7 @@ class _Waiting:
         if self.over:
             return
         if isinstance(found, OSError | UnicodeError):
-            self.fail(_reason(self.name, found))
+            self.fail(_reason(self.name, found), found)
             return
         self.cancel()
         for family, _kind, _protocol, _name, address in found:
@@ -92,13 +95,13 @@ class _Waiting:
                 )
         self.receiver.resolutionComplete()
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, cause: Exception | None = None) -> None:
         """Tell that there is no address."""
         if self.over:
             return
         self.cancel()
         if IReasonedReceiver.providedBy(self.receiver):
-            IReasonedReceiver(self.receiver).resolutionFailed(reason)
+            IReasonedReceiver(self.receiver).resolutionFailed(reason, cause)
         self.receiver.resolutionComplete()
 
 
@@ -137,7 +140,10 @@ class Resolver:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`."""
+        """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`.
+
+        :raises RuntimeError: the system lets the daemon start no thread.
+        """
         family = _FAMILIES.get(frozenset(addressTypes or ()), socket.AF_UNSPEC)
         key = (hostName, int(family), int(_KINDS[transportSemantics]))
         waiting = _Waiting(hostName, resolutionReceiver, portNumber, transportSemantics)
@@ -148,9 +154,26 @@ class Resolver:
             self._asked[key].append(waiting)
             return waiting
         self._asked[key] = [waiting]
-        self._line.append(key)
-        self._work()
+        if self._line or self._running >= self._most:
+            self._line.append(key)
+            return waiting
+        try:
+            self._begin(key)
+        except RuntimeError:
+            # Who asked waits until there are threads again, and asks again then.
+            del self._asked[key]
+            waiting.cancel()
+            raise
         return waiting
+
+    def _begin(self, key: _Key) -> None:
+        """Ask for a name.
+
+        :raises RuntimeError: there is no thread for that.
+        """
+        # A daemon thread: the process may end before this does.
+        Thread(target=self._ask, args=(key,), name=f"name {key[0]}", daemon=True).start()
+        self._running += 1
 
     def _work(self) -> None:
         """Ask for what is in line, as far as that may be."""
@@ -159,9 +182,12 @@ class Resolver:
             if all(each.over for each in self._asked[key]):
                 del self._asked[key]
                 continue
-            self._running += 1
-            # A daemon thread: the process may end before this does.
-            Thread(target=self._ask, args=(key,), name=f"name {key[0]}", daemon=True).start()
+            try:
+                self._begin(key)
+            except RuntimeError:
+                self._line.appendleft(key)
+                self._reactor.callLater(_AGAIN, self._work)
+                return
 
     def _answered(self, key: _Key, found: _Found) -> None:
         self._running -= 1
@@ -185,7 +211,7 @@ class Resolver:
 
 def _reason(host: str, error: OSError | UnicodeError) -> str:
     """Say why a name has no addresses."""
-    if not isinstance(error, socket.gaierror):
+    if isinstance(error, UnicodeError):
         return f"{host} is no name of a host."
     if error.errno == socket.EAI_AGAIN:
         return silent(host)

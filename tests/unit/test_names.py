@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -14,11 +15,13 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHostResolution
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from bootvol.errors import SourceFailed
 from bootvol.names import IReasonedReceiver, Resolver
+from bootvol.shortage import short_of
 from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoint
 
 reactor: Any = _reactor
@@ -31,6 +34,7 @@ class Receiver:
     def __init__(self) -> None:
         self.addresses: list[IAddress] = []
         self.reasons: list[str] = []
+        self.causes: list[Exception | None] = []
         self.told: Deferred[None] = Deferred()
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
@@ -40,9 +44,10 @@ class Receiver:
         """There is an address."""
         self.addresses.append(address)
 
-    def resolutionFailed(self, reason: str) -> None:
+    def resolutionFailed(self, reason: str, cause: Exception | None) -> None:
         """There is none."""
         self.reasons.append(reason)
+        self.causes.append(cause)
 
     def resolutionComplete(self) -> None:
         """That was all."""
@@ -180,3 +185,53 @@ reactor.run()
 
 def test_the_process_ends_while_names_are_asked_for() -> None:
     subprocess.run([sys.executable, "-c", _ENDS], check=True, timeout=60)
+
+
+@ensureDeferred
+async def test_a_name_is_asked_for_again_that_got_no_thread(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Loop()
+    resolver = Resolver(clock, most=1, look_up=names)
+    first, in_line, refused = Receiver(), Receiver(), Receiver()
+    resolver.resolveHostName(first, "silent")
+    resolver.resolveHostName(in_line, "well")
+    start, short = Thread.start, True
+
+    def failing(thread: Thread) -> None:
+        if short and thread.name.startswith("name "):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(Thread, "start", failing)
+    names.go.set()
+    await first.told
+    alone = Resolver(clock, look_up=names)
+    with pytest.raises(RuntimeError) as raised:
+        alone.resolveHostName(refused, "well")
+    assert short_of(raised.value)
+    short = False
+    clock.advance(1)
+    await in_line.told
+    assert in_line.addresses
+    again = Receiver()
+    alone.resolveHostName(again, "well")
+    await again.told
+    assert again.addresses
+    clock.advance(60)
+    assert not refused.told.called
+
+
+@ensureDeferred
+async def test_a_name_that_got_no_descriptor_is_not_taken_for_wrong() -> None:
+    def look_up(*_: object) -> list[tuple[Any, ...]]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = reactor.installNameResolver(Resolver(reactor, look_up=look_up))
+    try:
+        endpoint = CheckedEndpoint(reactor, "well", 80, 5, ANYWHERE, "web")
+        with pytest.raises(SourceFailed, match="well cannot be resolved: Too many") as raised:
+            await endpoint.connect(Factory.forProtocol(Protocol))
+    finally:
+        reactor.installNameResolver(before)
+    assert short_of(raised.value)

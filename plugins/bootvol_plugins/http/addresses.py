@@ -113,6 +113,7 @@ class FilteringResolver:
     :param source: what the operator calls the source, for the log.
     :ivar refused: the addresses that were not passed on.
     :ivar reason: why there is no address, as far as that is known; None once all has been told.
+    :ivar cause: what was raised for that reason, if anything was.
     """
 
     _log = Logger()
@@ -120,6 +121,7 @@ class FilteringResolver:
     def __init__(self, resolver: IHostnameResolver, policy: AddressPolicy, source: str) -> None:
         self.refused: list[str] = []
         self.reason: str | None = None
+        self.cause: Exception | None = None
         self._resolver = resolver
         self._policy = policy
         self._source = source
@@ -173,8 +175,9 @@ class _Receiver:
         if self._chooser.passes(address, self._host):
             self._receiver.addressResolved(address)
 
-    def resolutionFailed(self, reason: str) -> None:
+    def resolutionFailed(self, reason: str, cause: Exception | None) -> None:
         self._failed = reason
+        self._chooser.cause = cause
 
     def resolutionComplete(self) -> None:
         self._chooser.reason = self._failed
@@ -215,7 +218,7 @@ class CheckedEndpoint:
             if resolver.refused and failure.check(DNSLookupError):
                 raise refusal(self._host)
             if resolver.reason is not None and failure.check(DNSLookupError):
-                raise SourceFailed(resolver.reason)
+                raise SourceFailed(resolver.reason) from resolver.cause
             return failure
 
         return endpoint.connect(protocolFactory).addErrback(explain)
