@@ -22,10 +22,13 @@ from zope.interface import alsoProvides, implementer
 from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
 from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
+from bootvol.shortage import NoThread
 from bootvol.threads import Threads
 
 #: Descriptors that the start of a process takes: both ends of its pipes, and one to see the others.
 _OF_A_PROCESS: Final = 16
+#: How QEMU complains of that (util/qemu-thread-posix.c).
+_NO_THREAD: Final = "qemu_thread_create: Resource temporarily unavailable"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The most zeros that are written at once; bytes.
 _BLANK: Final = 1024 * 1024
@@ -78,6 +81,16 @@ def check_descriptors() -> None:
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def shortage_in(said: str) -> NoThread | None:
+    """Return an error to raise from, if a program of QEMU's says that the system gave it no thread.
+
+    The work that the program was for is done again then, instead of failing.
+
+    :param said: the program's complaint.
+    """
+    return NoThread(said) if _NO_THREAD in said else None
 
 
 @implementer(IVolumeWriter, IVolumeReader)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from socket import EAI_MEMORY, gaierror
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +30,10 @@ _FORKS: Final = frozenset({"_fork", "_execute_child", "_fork_exec"})
 #: as over.
 _PAUSE: Final = 2.0
 _OVER: Final = 15.0
+
+
+class NoThread(Exception):
+    """A program that the daemon started has got no thread of the system."""
 
 
 def short_of(error: BaseException | None) -> str | None:
@@ -55,8 +60,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _what(error: BaseException) -> str | None:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, gaierror) and error.errno == EAI_MEMORY
+    ):
         return "memory"
+    if isinstance(error, NoThread):
+        return _THREADS
     if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
         return _THREADS
     # ConnectError of Twisted keeps the system's number so.

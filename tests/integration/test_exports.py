@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,7 @@ from bootvol.exports.records import Records
 from bootvol.jail import FIRST_USER, Jail
 from bootvol.jail.program import Lacking
 from bootvol.model import Connection
+from bootvol.shortage import short_of
 from bootvol.tables import Exports as ExportsTable
 from bootvol.threads import Threads
 from tests import disks
@@ -129,6 +131,39 @@ async def test_by_unix(folder: Path, make: Make, volume: Connection) -> None:
     wrong = image(served.address.replace(NAME, "volume-other", 1))
     qemu_io(wrong, "read 0 4k", good=False)
     assert (folder / "e").stat().st_mode & 0o777 == 0o700
+
+
+@ensureDeferred
+async def test_a_server_that_is_not_known_keeps_no_volume(
+    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports, of = make(unix(folder)), Process.of
+
+    def failing(_pid: int) -> Process | None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Process, "of", failing)
+    with pytest.raises(ExportFailed) as raised:
+        await exports.open(NAME, volume)
+    assert short_of(raised.value)
+    monkeypatch.setattr(Process, "of", of)
+    served = await exports.open(NAME, volume)
+    qemu_io(image(served.address), "read -P 1 0 8M")
+
+
+@ensureDeferred
+async def test_a_server_without_threads_is_no_failure_of_the_volume(
+    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = folder / "qemu-nbd"
+    said = "qemu: qemu_thread_create: Resource temporarily unavailable"
+    program.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 134\n")
+    program.chmod(0o755)
+    exports = make(unix(folder))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    with pytest.raises(ExportFailed) as raised:
+        await exports.open(NAME, volume)
+    assert short_of(raised.value)
 
 
 @ensureDeferred

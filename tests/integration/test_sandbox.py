@@ -19,6 +19,7 @@ from bootvol.imaging.sandbox import Sandbox
 from bootvol.jail import FIRST_USER, Jail
 from bootvol.jail.program import Lacking
 from bootvol.model import GIB
+from bootvol.shortage import short_of
 from bootvol.threads import Threads
 from tests import probe
 from tests.daemons import pause, reactor
@@ -165,6 +166,21 @@ async def test_threads_do_not_take_the_memory_of_the_image(tmp_path: Path) -> No
         command = ["qemu-img", "info", "--format=qcow2", "/proc/self/fd/4"]
         for _ in range(5):
             assert (await sandbox.run(command, 10, {4: file.fileno()})).code == 0
+
+
+@pytest.mark.parametrize(("few", "expected"), [(True, BackendFailed), (False, ImageBomb)])
+@ensureDeferred
+async def test_a_program_without_threads_says_nothing_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: bool, expected: type[BootvolError]
+) -> None:
+    monkeypatch.setattr("bootvol.imaging.sandbox.few_threads", lambda: few)
+    image = tmp_path / "image"
+    image.write_bytes(qcow2(tmp_path))
+    # Of the limits of its user the program alone takes part.
+    limited = ["prlimit", "--nproc=1", "qemu-img", "info", "/proc/self/fd/4"]
+    with image.open("rb") as file, pytest.raises(expected) as raised:
+        await Sandbox(reactor, 2**30, Jail()).run(limited, 10, {4: file.fileno()})
+    assert bool(short_of(raised.value)) == few
 
 
 async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -19,8 +21,15 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from bootvol import descriptors, settings
-from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, SourceFailed
+from bootvol import descriptors, headroom, settings
+from bootvol.devices import shortage_in
+from bootvol.errors import (
+    BackendFailed,
+    ConfigurationError,
+    ExportFailed,
+    NoSpace,
+    SourceFailed,
+)
 from bootvol.shortage import Shortage, short_of
 from bootvol.threads import Threads
 from tests.daemons import configuration
@@ -53,6 +62,10 @@ SHORT = [
     OSError(errno.ENOMEM, "no memory"),
     MemoryError(),
     RuntimeError("can't start new thread"),
+    socket.gaierror(socket.EAI_MEMORY, "no memory"),
+    raised(
+        ExportFailed(), shortage_in("qemu: qemu_thread_create: Resource temporarily unavailable")
+    ),
     raised(BackendFailed("Opening failed"), OSError(errno.EMFILE, "too many")),
     raised(SourceFailed(), ConnectError(errno.EMFILE, "too many")),
     raised(SourceFailed(), ResponseNeverReceived([Failure(OSError(errno.EMFILE, "too many"))])),
@@ -63,6 +76,7 @@ OTHERS = [
     BlockingIOError(errno.EAGAIN, "locked"),
     raised(NoSpace(), OSError(errno.ENOSPC, "full")),
     RuntimeError("defect"),
+    raised(ExportFailed(), shortage_in("qemu-nbd: Resource temporarily unavailable")),
     BackendFailed("too many open files"),
 ]
 
@@ -145,3 +159,38 @@ def test_a_real_one(limited: Callable[[int], None]) -> None:
     with pytest.raises(OSError, match="Too many open files") as failed:
         socket.socket()
     assert short_of(failed.value)
+
+
+_HEADROOM = """
+import os, resource, sys
+from bootvol.headroom import few_threads
+if not os.geteuid():
+    os.seteuid(61234)
+_, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+resource.setrlimit(resource.RLIMIT_NPROC, (int(sys.argv[1]), hard))
+print(few_threads())
+"""
+
+
+@pytest.mark.parametrize(("most", "few"), [("1", "True"), ("60000", "False")])
+def test_few_threads_of_a_user(most: str, few: str) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", _HEADROOM, most], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == few
+
+
+@pytest.mark.parametrize(("most", "few"), [("100", True), ("500", False), ("max", False)])
+def test_few_threads_of_a_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, few: bool
+) -> None:
+    """The bound may be that of a group further up."""
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self/cgroup").write_text("0::/system.slice/bootvol.service\n")
+    (groups / "system.slice/bootvol.service").mkdir(parents=True)
+    (groups / "system.slice/pids.current").write_text("90\n")
+    (groups / "system.slice/pids.max").write_text(f"{most}\n")
+    monkeypatch.setattr(headroom, "_PROC", proc)
+    monkeypatch.setattr(headroom, "_GROUPS", groups)
+    assert headroom.few_threads() == few

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.devices import shortage_in
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, PluginContext
 from bootvol.model import Disk, Machine
@@ -91,7 +92,9 @@ class QemuHypervisor:
         try:
             # A guest may have turned it off by the time it is looked at.
             if not await self._up(server, folder, process.has_ended) and process.failed:
-                raise HypervisorFailed(f"Server {server} does not start: {process.complaint}.")
+                raise HypervisorFailed(
+                    f"Server {server} does not start: {process.complaint}."
+                ) from shortage_in(process.complaint)
         except BaseException:
             process.kill()
             await outlast(process.ended.wait())
@@ -103,13 +106,18 @@ class QemuHypervisor:
     ) -> bool:
         """Wait until QEMU has plugged its machine together; return False if it ended instead."""
         end = self._reactor.seconds() + _START
+        failed: QmpFailed | None = None
         while not await has_ended():
             left = end - self._reactor.seconds()
             if left <= 0:
-                raise HypervisorFailed(f"Server {server} does not start: QEMU does not answer.")
-            with suppress(QmpFailed):
+                raise HypervisorFailed(
+                    f"Server {server} does not start: QEMU does not answer."
+                ) from failed
+            try:
                 async with connected(self._reactor, folder.socket, left):
                     return True
+            except QmpFailed as error:
+                failed = error
             await self._pause()
         return False
 

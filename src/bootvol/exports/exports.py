@@ -25,7 +25,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from bootvol import tables
-from bootvol.devices import can_go_around_cache
+from bootvol.devices import can_go_around_cache, shortage_in
 from bootvol.errors import ExportFailed
 from bootvol.exports import places
 from bootvol.exports.processes import CREDENTIALS, FILE, Process, Server, readable, start
@@ -199,9 +199,7 @@ class Exports:
             server = start(
                 self._reactor, name, command, {**files, **handed.descriptors}, self._jail
             )
-            process = Process.of(server.pid)
-            if process is None:
-                raise ExportFailed(await _complaint(server))
+            process = await _process(server)
             address, port = listening.address, listening.port
             record = Record(source.lies, source.identity, address, port, process, owner=owner)
             await self._see_it_serve(name, server, listening, record)
@@ -219,7 +217,7 @@ class Exports:
             if not await self._greets(listening):
                 # Should it have ended by itself, it has said why before its socket went.
                 await process.end(self._reactor, self._patience)
-                raise ExportFailed(await _complaint(server))
+                raise await _refusal(server)
             await self._threads.run(self._take_back, record)
             ready = attrs.evolve(record, ready=True)
             await self._threads.run(self._records.write, name, ready)
@@ -303,10 +301,30 @@ def _cache(source: _Source) -> Sequence[str]:
     return ("--cache=none", f"--aio={'native' if native else 'threads'}")
 
 
-async def _complaint(server: Server) -> str:
-    """Return what a server that could not begin says of that."""
+async def _process(server: Server) -> Process:
+    """Return what tells a server's process from every other one.
+
+    :raises ExportFailed: the process has ended.
+    :raises OSError: the process cannot be looked at; then it has ended as well.
+    """
+    try:
+        process = Process.of(server.pid)
+    except OSError:
+        # The process holds the lock on the volume, so nobody else could serve that.
+        server.kill()
+        await outlast(server.ended.wait())
+        raise
+    if process is None:
+        raise await _refusal(server)
+    return process
+
+
+async def _refusal(server: Server) -> ExportFailed:
+    """Return the error for a server that could not begin, in the server's own words."""
     said = await server.ended.wait()
-    return f"The volume cannot be exported: {_PREFIXES.sub('', said).rstrip('.')}."
+    error = ExportFailed(f"The volume cannot be exported: {_PREFIXES.sub('', said).rstrip('.')}.")
+    error.__cause__ = shortage_in(said)
+    return error
 
 
 @contextmanager

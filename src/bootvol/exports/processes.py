@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
@@ -123,6 +124,11 @@ class Server(ProcessProtocol):
         """Let it do what it is there for."""
         self._transport.write(b"\n")
         self._transport.closeStdin()
+
+    def kill(self) -> None:
+        """End it now."""
+        with contextlib.suppress(ProcessExitedAlready):
+            self._transport.signalProcess("KILL")
 
     def leave(self) -> None:
         """Hear no more of it than its end.

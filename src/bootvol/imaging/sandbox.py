@@ -22,8 +22,10 @@ from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors
 from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
+from bootvol.headroom import few_threads
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
 from bootvol.jail.program import NOT_RUN
+from bootvol.shortage import NoThread
 from bootvol.threads import Shared, outlast
 
 #: The most that is kept of what a program says, in bytes; what goes beyond is dropped.
@@ -34,6 +36,8 @@ _STACK: Final = 1024 * 1024
 _LEAN: Final = {"MALLOC_ARENA_MAX": "1"}
 #: How a program ends that has used up what it was allowed.
 _SPENT: Final = frozenset({-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
+#: How QEMU's programs end that get no thread.
+_NO_THREAD: Final = -signal.SIGABRT
 _NO_MEMORY: Final = "allocate memory"
 
 
@@ -63,9 +67,12 @@ class Ended:
 
         :raises ImageBomb: it did.
         :raises ConverterMissing: it never ran.
+        :raises BackendFailed: the system may have given it no thread.
         """
         if self.code == NOT_RUN:
             raise ConverterMissing(f"The program that reads containers cannot run: {self.reason}.")
+        if self.code == _NO_THREAD and few_threads():
+            raise BackendFailed("The program that reads the image got no thread.") from NoThread()
         if self.code in _SPENT or _NO_MEMORY in self.err:
             raise ImageBomb("Reading the image takes more memory or time than it may.")
 
