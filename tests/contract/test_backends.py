@@ -15,6 +15,7 @@ from bootvol_plugins import rbd
 from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.ceph import Cluster
+from tests.copies import EDGE, AnyBytes
 from tests.disks import disk
 
 _SETTINGS = "settings.json"
@@ -31,7 +32,10 @@ def rbd_backend(context: PluginContext, folder: Path) -> IBlockBackend:
     return rbd.PLUGIN.factory(RbdOptions.model_validate(settings, strict=False), context)
 
 
-TestFile = make_block_backend_tests(file_backend)
+class TestFile(AnyBytes, make_block_backend_tests(file_backend)):  # type: ignore[misc]
+    examples, size = 0, 4 * EDGE
+
+
 TestMemory = make_block_backend_tests(
     lambda context, _folder: MemoryBackend(context.name, context.reactor)
 )
@@ -42,7 +46,7 @@ TestMemoryFullOfOldBytes = make_block_backend_tests(
 )
 
 
-class OnDisk(BlockBackendContract):
+class OnDisk(AnyBytes, BlockBackendContract):
     """The file backend on a file system whose files share blocks.
 
     :cvar kind: of file system.
@@ -75,7 +79,7 @@ class TestFileOnBtrfs(OnDisk):
     kind = "btrfs"
 
 
-class TestRbd(BlockBackendContract):
+class TestRbd(AnyBytes, BlockBackendContract):
     """In a namespace of its own, so that names may be used again."""
 
     @pytest.fixture

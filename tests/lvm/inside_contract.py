@@ -12,6 +12,7 @@ from bootvol.testing.backends import BlockBackendContract
 from bootvol.testing.elsewhere import Elsewhere
 from bootvol_plugins.lvm import PLUGIN
 from bootvol_plugins.lvm.options import LvmOptions
+from tests.copies import AnyBytes
 from tests.lvm.groups import DISKS, empty, group
 
 _GROUP = "suite"
@@ -27,7 +28,7 @@ def thin(context: PluginContext, _folder: Path) -> IBlockBackend:
     return PLUGIN.factory(LvmOptions(group=_GROUP, pool="pool"), context)
 
 
-class OnGroup(BlockBackendContract):
+class OnGroup(AnyBytes, BlockBackendContract):
     """Volumes in a group, where other tests have left what they wrote."""
 
     pool: str | None = None

@@ -1,0 +1,113 @@
+"""Copies of what guests wrote: a test for the suite of any backend."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import struct
+import tarfile
+from itertools import pairwise
+from typing import Any, ClassVar, Final, cast
+
+from pytest_twisted import ensureDeferred
+
+from bootvol.imaging import magics
+from bootvol.imaging.buffers import Memory
+from bootvol.interfaces import IBlockBackend, PluginContext
+from bootvol.service.duplicates import Origin, duplicate
+from bootvol.service.places import Copier, Limits, OnBackend
+from bootvol.testing.backends import SIZE, noise, read, write
+from tests.daemons import reactor
+
+#: How much of a volume's beginning and end is any bytes; the size of copies' buffers, too.
+EDGE: Final = 128 * 1024
+_NAMES: Final = ("volume-1", "snapshot-1", "volume-2")
+
+
+def _placed(magic: bytes, offset: int = 0, filled: bytes = b"") -> bytes:
+    """Return an edge with some bytes at a place, and zeros or a filling around them."""
+    edge = bytearray(filled.ljust(EDGE, b"\0"))
+    assert offset + len(magic) <= EDGE
+    edge[offset : offset + len(magic)] = magic
+    return bytes(edge)
+
+
+def _archive() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("etc/passwd"))
+    return packed.getvalue()
+
+
+def _vhd_footer() -> bytes:
+    """Return the footer of a vhd image of a fixed size, with its checksum."""
+    footer = bytearray(512)
+    footer[:8], footer[60:64] = b"conectix", struct.pack(">I", 2)
+    footer[64:68] = struct.pack(">I", ~sum(footer) & 0xFFFFFFFF)
+    return bytes(footer)
+
+
+#: What begins like an image, an encrypted disk, an archive, a document, ...: whatever is told by a
+#: first byte somewhere, and whole headers that lead elsewhere.
+HEADS: Final = [
+    *(_placed(magic, offset, noise(EDGE)) for offset, magic in magics._UNREAD),
+    *(_placed(magic, offset, noise(EDGE)) for offset, magic in magics._OTHERS),
+    *(_placed(magic, offset) for offset, magic in magics._DISKS),
+    _placed(b"LUKS\xba\xbe\0\2"),
+    _placed(b"QFI\xfb" + struct.pack(">IQI", 3, 512, 11) + b"\0" * 488 + b"/etc/shadow"),
+    _placed(b"QFI\xfb\0\0\0\3" + b"\0" * 502 + b"\x55\xaa"),
+    _placed(b"KDMV" + struct.pack("<I", 1)),
+    _placed(b'# Disk DescriptorFile\nversion=1\nRW 8 FLAT "/etc/shadow" 0\n'),
+    _placed(b"vhdxfile"),
+    _placed(b"\x7f\x10\xda\xbe", 64),
+    _placed(_vhd_footer()),
+    _placed(_archive()),
+    _placed(gzip.compress(noise(1000))),
+    _placed(b"\xfd7zXZ\0"),
+    _placed(b"(\xb5/\xfd"),
+    _placed(b"BZh9"),
+    _placed(b'{"a": 1}\n'),
+    _placed(b"<!DOCTYPE html><html>"),
+    bytes(EDGE),
+]
+TAILS: Final = [bytes(EDGE), _placed(_vhd_footer(), EDGE - 512), _placed(b"EFI PART", EDGE - 512)]
+
+
+class AnyBytes:
+    """Beside the suite of :class:`bootvol.testing.backends.BlockBackendContract`.
+
+    :cvar examples: how many volumes are copied, and copied back; 0 are all that there are.
+    :cvar size: of each volume in bytes.
+    """
+
+    examples: ClassVar[int] = 5
+    size: ClassVar[int] = SIZE
+
+    @ensureDeferred
+    async def test_whatever_a_guest_wrote_is_copied(
+        self, backend: IBlockBackend, context: PluginContext
+    ) -> None:
+        """From a volume to a snapshot, and from that to another volume, byte for byte.
+
+        Break: `src/bootvol/service/duplicates.py`: `inspected=False` -> `inspected=True`
+        """
+        size = self.size
+        limits = Limits(size, 0, cast("Any", None))
+        copier = Copier(limits, Memory(2, EDGE), context.threads, reactor)
+        chance = random.Random(self.examples)
+        edges = [
+            *((head, chance.choice(TAILS)) for head in HEADS),
+            *((chance.choice(HEADS), tail) for tail in TAILS),
+            *((chance.randbytes(EDGE), chance.randbytes(EDGE)) for _ in range(5)),
+        ]
+        for head, tail in chance.sample(edges, self.examples) if self.examples else edges:
+            written = head + bytes(size - 2 * EDGE) + tail
+            await backend.allocate(_NAMES[0], size)
+            await write(backend, _NAMES[0], 0, written)
+            for one, other in pairwise(_NAMES):
+                origin = Origin(backend, one, size)
+                await duplicate(copier, origin, OnBackend(backend, other, size))
+                assert await read(backend, other, 0, size) == written, (head[:16], tail[-16:])
+            for name in reversed(_NAMES):
+                await backend.delete(name)
