@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RELEASE := .venv-release
 OPENSTACK := .venv-openstack
 CLIENTS := .venv-clients
 CEPH := ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados
@@ -11,7 +12,7 @@ LIBRARIES := ruby-fog-openstack golang-go golang-github-gophercloud-gophercloud-
 LVM := user-mode-linux gcc libc6-dev kmod iproute2 lvm2 thin-provisioning-tools
 export IMAGE
 
-.PHONY: demo run test fuzz breaks bench packages clean
+.PHONY: demo run test fuzz breaks bench lock audit release packages clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m demo.demo
@@ -38,6 +39,22 @@ breaks: $(VENV)/.installed-dev
 	git diff --quiet HEAD -- src plugins
 	$(BIN)/python -m tests.breaks
 
+# Pins what a release runs with, by hashes, in requirements.lock: on any system and Python.
+lock: $(RELEASE)/.installed
+	$(RELEASE)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" --extra postgresql --output-file requirements.lock pyproject.toml
+
+# Asks for known vulnerabilities of what is pinned; fails, and says so, where no data can be had.
+audit: $(RELEASE)/.installed
+	$(RELEASE)/bin/python -m release.audit
+
+# Makes the packages in dist, and beside them the bill of materials (CycloneDX) of what is pinned.
+release: $(RELEASE)/.installed $(VENV)/.installed-dev
+	$(BIN)/pytest --quiet tests/unit/test_lock.py
+	$(RELEASE)/bin/uv build --quiet --out-dir dist
+	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file dist/bootvol.cdx.json requirements.lock
+
 # Writes benchmarks/RESULTS.md; takes 20 to 45 minutes, 25 GiB of disk and root (it mounts one).
 bench: $(VENV)/.installed-dev
 	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount $(CEPH) $(LVM)
@@ -63,6 +80,12 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
+# The tools of releases: apart, since neither users nor tests need them.
+$(RELEASE)/.installed: $(VENV)/bin/python release/requirements.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install --quiet --disable-pip-version-check --requirement release/requirements.txt
+	touch $@
+
 # Keystone and Glance, which the tests run: apart, since they need much that bootvol does not.
 $(OPENSTACK)/.installed: $(VENV)/bin/python tests/openstack/requirements.txt tests/openstack/constraints.txt
 	$(PYTHON) -m venv $(OPENSTACK)
@@ -84,4 +107,4 @@ $(CLIENTS)-old/.installed: $(VENV)/bin/python tests/clients/requirements-old.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OPENSTACK) $(CLIENTS) $(CLIENTS)-old var
+	rm -rf $(VENV) $(RELEASE) $(OPENSTACK) $(CLIENTS) $(CLIENTS)-old var

@@ -1,0 +1,1 @@
+"""What makes a release: see `make lock`, `make audit` and `make release`."""
