@@ -1,0 +1,274 @@
+"""Sections of the contract suite of backends: what a backend may leave out, and keeps to if not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface.verify import verifyObject
+
+from bootvol.errors import BackendFailed, ConfigurationError, WrongStore
+from bootvol.interfaces import (
+    IBlockBackend,
+    ICloningBackend,
+    IIdentifiedBackend,
+    IImageCloningBackend,
+    ISharingBackend,
+    ISparse,
+)
+from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, read_from, write
+
+_NAME, _OTHER = VOLUMES
+
+
+async def check_extents(backend: IBlockBackend, volume: str, size: int) -> bool:
+    """Hold what a volume's reader tells of zeros against the volume's bytes.
+
+    :param size: of the volume in bytes.
+    :returns: whether the reader tells anything.
+    """
+    reader = await backend.open_reader(volume)
+    try:
+        if not ISparse.providedBy(reader):
+            return False
+        verifyObject(ISparse, reader)
+        content = await read_from(reader, 0, size)
+        block = backend.capabilities.block_size
+        for begin, end in ((0, size), (block, size // 2), (size - block, size), (0, block)):
+            at = begin
+            while at < end:
+                found = await ISparse(reader).extents(at, end - at)
+                assert found, "at least one extent is told of"
+                for extent in found:
+                    assert extent.length > 0
+                    assert not (extent.zero and any(content[at : at + extent.length]))
+                    at += extent.length
+    finally:
+        await reader.close()
+    with pytest.raises(BackendFailed):
+        await ISparse(reader).extents(0, size)
+    return True
+
+
+class Declared:
+    """What a backend promises by its capabilities and its optional interfaces."""
+
+    @pytest.fixture
+    def neighbours(self, tmp_path: Path) -> Path:
+        """A folder of files whose blocks a backend can share, if it shares any."""
+        return tmp_path
+
+    @pytest.fixture
+    def put_image(self) -> Callable[[bytes], str]:
+        """What puts an image where the backend can clone it, if it clones any.
+
+        It takes the image's bytes, and returns their location, another one each time.
+        """
+
+        def put(content: bytes) -> str:
+            raise AssertionError("override the fixture put_image")
+
+        return put
+
+    @ensureDeferred
+    async def test_clones_if_declared(self, backend: IBlockBackend) -> None:
+        if not backend.capabilities.clones:
+            return  # nothing is promised: the core copies
+        verifyObject(ICloningBackend, backend)
+        cloning = ICloningBackend(backend)
+        block = backend.capabilities.block_size
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        for size in (SIZE, SIZE // 2, 2 * SIZE):
+            await cloning.clone(_NAME, _OTHER, size)
+            whole = noise(SIZE)[:size].ljust(size, b"\0")
+            assert await read(backend, _OTHER, 0, size) == whole
+            await check_extents(backend, _OTHER, size)
+            with pytest.raises(BackendFailed):
+                await cloning.clone(_NAME, _OTHER, size)
+            # Neither sees what is written to the other.
+            await write(backend, _OTHER, 0, noise(block, 1))
+            await write(backend, _NAME, block, noise(block, 2))
+            assert await read(backend, _NAME, 0, block) == noise(SIZE)[:block]
+            assert await read(backend, _OTHER, block, block) == whole[block : 2 * block]
+            await write(backend, _NAME, block, noise(SIZE)[block : 2 * block])
+            await backend.delete(_OTHER)
+        # A clone outlives what it was made from.
+        await cloning.clone(_NAME, _OTHER, SIZE)
+        await backend.delete(_NAME)
+        assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE)
+        with pytest.raises(BackendFailed):
+            await cloning.clone(_NAME, _NAME, SIZE)
+        # What is cut off must not come back.
+        await backend.delete(_OTHER)
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        await cloning.clone(_NAME, _OTHER, block)
+        await backend.delete(_NAME)
+        await cloning.clone(_OTHER, _NAME, SIZE)
+        assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)[:block].ljust(SIZE, b"\0")
+
+    @ensureDeferred
+    async def test_shares_if_declared(self, backend: IBlockBackend, neighbours: Path) -> None:
+        if not backend.capabilities.shares:
+            return  # nothing is promised: the core copies
+        verifyObject(ISharingBackend, backend)
+        sharing = ISharingBackend(backend)
+        block = backend.capabilities.block_size
+        for content in (noise(SIZE), noise(block + 1), noise(1), b""):
+            (neighbours / "file").write_bytes(content)
+            with (neighbours / "file").open("r+b") as file:
+                assert await sharing.share(file.fileno(), _NAME, SIZE) == len(content)
+                whole = content.ljust(SIZE, b"\0")
+                assert await read(backend, _NAME, 0, SIZE) == whole
+                with pytest.raises(BackendFailed):
+                    await sharing.share(file.fileno(), _NAME, SIZE)
+                # Neither sees what is written to the other.
+                await write(backend, _NAME, 0, noise(block, 1))
+                file.write(b"\xee" * SIZE)
+                file.flush()
+                assert await read(backend, _NAME, 0, SIZE) == noise(block, 1) + whole[block:]
+                await backend.delete(_NAME)
+                file.seek(0)
+                assert file.read() == b"\xee" * SIZE
+
+    @ensureDeferred
+    async def test_what_cannot_be_shared_leaves_nothing(
+        self, backend: IBlockBackend, neighbours: Path
+    ) -> None:
+        if not backend.capabilities.shares:
+            return
+        sharing = ISharingBackend(backend)
+        (neighbours / "large").write_bytes(noise(SIZE + 1))
+        for elsewhere in (Path("/proc/self/maps"), neighbours / "large"):
+            with elsewhere.open("rb") as file:
+                assert await sharing.share(file.fileno(), _NAME, SIZE) is None
+            with pytest.raises(BackendFailed):
+                await backend.open_reader(_NAME)
+        (neighbours / "file").write_bytes(noise(SIZE))
+        with (neighbours / "file").open("rb") as file:
+            task = Deferred.fromCoroutine(sharing.share(file.fileno(), _NAME, SIZE))
+            task.cancel()
+            with pytest.raises(CancelledError):
+                await task
+        await backend.delete(_NAME)
+        with pytest.raises(BackendFailed):
+            await backend.open_reader(_NAME)
+
+    @ensureDeferred
+    async def test_clones_images_if_declared(
+        self, backend: IBlockBackend, put_image: Callable[[bytes], str]
+    ) -> None:
+        if not backend.capabilities.clones_images:
+            return  # nothing is promised: the core copies
+        verifyObject(IImageCloningBackend, backend)
+        cloning = IImageCloningBackend(backend)
+        block = backend.capabilities.block_size
+        for content in (noise(SIZE), noise(block + 1)):
+            location = put_image(content)
+            assert await cloning.clone_image(location, _NAME, SIZE) == len(content)
+            whole = content.ljust(SIZE, b"\0")
+            assert await read(backend, _NAME, 0, SIZE) == whole
+            with pytest.raises(BackendFailed):
+                await cloning.clone_image(location, _NAME, SIZE)
+            # The image does not see what is written to the volume.
+            await write(backend, _NAME, 0, noise(block, 1))
+            assert await cloning.clone_image(location, _OTHER, 2 * SIZE) == len(content)
+            assert await read(backend, _OTHER, 0, 2 * SIZE) == whole.ljust(2 * SIZE, b"\0")
+            await backend.delete(_NAME)
+            await backend.delete(_OTHER)
+
+    @ensureDeferred
+    async def test_an_image_that_cannot_be_cloned_leaves_nothing(
+        self, backend: IBlockBackend, put_image: Callable[[bytes], str]
+    ) -> None:
+        if not backend.capabilities.clones_images:
+            return
+        cloning = IImageCloningBackend(backend)
+        large, fits = put_image(noise(SIZE + 1)), put_image(noise(SIZE))
+        elsewhere = ("", "file:///etc/passwd", "rbd://", "rbd:///" * 4, f"{fits}/x", f"{fits}x")
+        for location in (large, *elsewhere):
+            assert await cloning.clone_image(location, _NAME, SIZE) is None
+            with pytest.raises(BackendFailed):
+                await backend.open_reader(_NAME)
+        task = Deferred.fromCoroutine(cloning.clone_image(fits, _NAME, SIZE))
+        task.cancel()
+        with pytest.raises(CancelledError):
+            await task
+        await backend.delete(_NAME)
+        with pytest.raises(BackendFailed):
+            await backend.open_reader(_NAME)
+
+    @ensureDeferred
+    async def test_tells_of_zeros_if_provided(self, backend: IBlockBackend) -> None:
+        """Never of what is not zero: at first, with holes, over data, at the end, on a clone."""
+        await backend.allocate(_NAME, SIZE)
+        if not await check_extents(backend, _NAME, SIZE):
+            return  # nothing is promised: the core reads all
+        block = backend.capabilities.block_size
+        quarter = SIZE // 4
+        for offset, length in ((quarter + block, block), (SIZE - block, block), (0, quarter)):
+            await write(backend, _NAME, offset, noise(length))
+            await check_extents(backend, _NAME, SIZE)
+        reader, writer = await backend.open_reader(_NAME), await backend.open_writer(_NAME)
+        await writer.zero(block, quarter)
+        await check_extents(backend, _NAME, SIZE)
+        # What is written is no hole any more, also for whoever has looked before.
+        await ISparse(reader).extents(0, SIZE)
+        await writer.write(2 * quarter, memoryview(bytearray(noise(block))))
+        await writer.flush()
+        at = 0
+        for extent in await ISparse(reader).extents(0, SIZE):
+            assert not (extent.zero and at <= 2 * quarter < at + extent.length)
+            at += extent.length
+        asking = Deferred.fromCoroutine(ISparse(reader).extents(0, SIZE))
+        asking.addErrback(lambda failure: failure.trap(CancelledError))
+        asking.cancel()
+        await asking
+        await writer.close()
+        await reader.close()
+        if backend.capabilities.clones:
+            await ICloningBackend(backend).clone(_NAME, _OTHER, 2 * SIZE)
+            await write(backend, _OTHER, SIZE, noise(block))
+            await check_extents(backend, _OTHER, 2 * SIZE)
+
+    @ensureDeferred
+    async def test_uses_no_other_store_if_it_can_tell(self, backend: IBlockBackend) -> None:
+        if not IIdentifiedBackend.providedBy(backend):
+            return  # nothing is promised: the core uses what it finds
+        verifyObject(IIdentifiedBackend, backend)
+        store = IIdentifiedBackend(backend)
+        identity = await store.identity()
+        assert 1 <= len(identity) <= 255
+        assert identity.isascii()
+        assert identity.isprintable()
+        assert await store.identity() == identity
+        store.expect(identity)
+        await backend.allocate(_NAME, SIZE)
+        await write(backend, _NAME, 0, noise(SIZE))
+        with suppress(ConfigurationError):
+            store.expect("another")
+        refused = [
+            store.identity(),
+            backend.allocate(_OTHER, SIZE),
+            backend.allocate(_NAME, SIZE),
+            backend.open_writer(_NAME),
+            backend.open_reader(_NAME),
+            backend.connection(_NAME),
+            backend.delete(_NAME),
+            backend.delete(_OTHER),
+        ]
+        if backend.capabilities.clones:
+            refused.append(ICloningBackend(backend).clone(_NAME, _OTHER, SIZE))
+        for call in refused:
+            with pytest.raises(WrongStore):
+                await call
+        # The right one is back: nothing was changed.
+        store.expect(identity)
+        assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)
+        with pytest.raises(BackendFailed):
+            await backend.open_reader(_OTHER)
