@@ -148,7 +148,7 @@ BAD_REQUESTS: list[tuple[str, str, dict[str, Any], tuple[int, str, str]]] = [
     ("GET", f"{VOLUMES}/{'0' * 20}{'9' * 5000}", {}, NOT_FOUND),
     *(
         ("GET", VOLUMES, {"headers": {"Host": host}}, (400, "badRequest", "Malformed Host header"))
-        for host in ("a..b", "a" * 70, "ÿ")
+        for host in ("a..b", "a" * 70, "ÿ", "a:" + "1" * 300, "a." * 200)
     ),
     *(
         (method, path, {}, (405, "badMethod", "The method is not allowed for the requested URL."))

@@ -20,7 +20,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from bootvol.api import access
+from bootvol.api import access, channels
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
 from bootvol.api.embedded import v3
 from bootvol.api.http import ApiRoot, Dialect, network, tell_errors
@@ -29,6 +29,8 @@ from bootvol.errors import IdentityUnavailable
 from tests.fuzz import fuzz
 
 MOST, SPARE = 3, 2
+#: Bytes of a large answer.
+LARGE = 400_000
 GET = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\n\r\n"
 HEAD = b"POST /v1.1/x HTTP/1.1\r\nHost: h\r\n"
 
@@ -48,6 +50,8 @@ class Served:
         def answer(request: IRequest) -> bytes | Deferred[bytes]:
             self.bodies.append(request.content.read())
             request.tenant = self.known  # type: ignore[attr-defined]
+            if request.path == b"/large":
+                return bytes(LARGE)
             if request.path == b"/fails":
                 raise IdentityUnavailable(1)
             if request.path == b"/slow":
@@ -239,8 +243,7 @@ def test_an_answer_may_take_its_time(served: Served) -> None:
 def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -> None:
     """A newcomer ends the connection that has waited longest for a request.
 
-    Break: `src/bootvol/api/channels.py`: `for each in self._waiting if` ->
-    `for each in reversed(self._waiting) if`
+    Break: `src/bootvol/api/channels.py`: `for each in taken if` -> `for each in reversed(taken) if`
     """
     first, second, third = served.connect(), served.connect(), served.connect()
     first.send(body(1))
@@ -256,7 +259,7 @@ def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -
 
 
 def test_many_connections_of_one_address_push_out_their_own(served: Served) -> None:
-    """Break: `src/bootvol/api/channels.py`: `if counts[each.address] == most` -> `if True`"""
+    """Break: `src/bootvol/api/channels.py`: `if addresses[each.address] == most` -> `if True`"""
     other = served.connect("198.51.100.1")
     many = [served.connect() for _ in range(2 * MOST)]
     assert not other.ended
@@ -283,6 +286,44 @@ def test_connections_at_work_keep_their_places(served: Served) -> None:
     assert b"200 OK" in told[2].send(GET)
     for each in (*working, *told):
         each.close()
+
+
+def test_answers_that_nobody_reads_are_bounded_together(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address with the most bytes that it does not read loses its oldest connection.
+
+    Break: `src/bootvol/api/channels.py`: `sum(self._unread.values()) > MOST_UNREAD:` ->
+    `not self._unread:`.
+    Break: `src/bootvol/api/channels.py`: `if addresses[each.address] == most` -> `if True`
+    """
+    monkeypatch.setattr(channels, "MOST_UNREAD", 2 * LARGE + 1)
+
+    def ask(host: str) -> Connection:
+        connection = served.connect(host)
+        # As a transport does whose client does not read.
+        connection.channel.pauseProducing()
+        connection.send(GET.replace(b"/v1.1/x", b"/large"))
+        return connection
+
+    client, first = ask("192.0.2.2"), ask("192.0.2.1")
+    assert not first.ended
+    second = ask("192.0.2.1")
+    assert [each.ended for each in (client, first, second)] == [False, True, False]
+    second.channel.resumeProducing()
+    third = ask("192.0.2.1")
+    assert not any(each.ended for each in (client, second, third))
+
+
+def test_the_last_answer_of_a_connection_is_not_kept_for_ever(served: Served) -> None:
+    connection = served.connect()
+    connection.channel.pauseProducing()
+    asked = GET.replace(b"Host: h", b"Host: h\r\nConnection: close")
+    assert b"200 OK" in connection.send(asked)
+    served.clock.advance(IDLE - 1)
+    assert not connection.transport.disconnected
+    served.clock.advance(1)
+    assert connection.transport.disconnected
 
 
 def test_only_http_1_1_is_offered_in_tls(served: Served) -> None:

@@ -7,6 +7,7 @@ that is being answered to as much, a connection on which nothing happens to a mi
 * what is too large is answered at once, in the fault form of what was asked, and not awaited;
 * a connection too many takes the place of the one that is without a request the longest, of those
   of the address with the most; where all others are being answered, a few more are told that;
+* answers that clients have not read are bounded together;
 * requests that a client sends ahead (pipelining, RFC 9112, section 9.3.2) wait as bytes: the next
   one is parsed in a later turn of the reactor, and only for a client that reads its answers.
 """
@@ -41,6 +42,9 @@ WHOLE: Final = 60
 #: Seconds that a client who is refused may take to read why: what it sends meanwhile is dropped.
 #: (A connection that is closed while something comes in is reset, and the answer lost.)
 LINGER: Final = 5
+#: The most bytes of answers that clients have not read yet, of all connections together; one answer
+#: alone may be larger.
+MOST_UNREAD: Final = 64 * 1024 * 1024
 #: The most digits of a body's length that are read.
 _DIGITS: Final = 20
 
@@ -139,9 +143,14 @@ class ApiChannel(HTTPChannel):
         Twisted would answer all of them in one turn, whether the client reads or not.
         """
         self.site.waiting(self)
+        if self._waitingForTransport:
+            self.site.unread(self, request.sentLength)
         ahead = any(self._dataBuffer) or bool(self._buffer)
         # While `paused`, LineReceiver keeps what comes and parses nothing.
         self.paused = bool(self.persistent) and (ahead or self._waitingForTransport)
+        if not self.persistent and self._ending is None:
+            # Twisted would wait for ever until the client has read the last answer.
+            self._ending = self.callLater(IDLE, self.end)
         super().requestDone(request)
         if self.paused:
             self._wait()
@@ -149,6 +158,7 @@ class ApiChannel(HTTPChannel):
     def resumeProducing(self) -> None:
         """Go on: the client has read most of what was written."""
         super().resumeProducing()
+        self.site.read(self)
         if self.paused:
             self._wait()
 
@@ -250,6 +260,8 @@ class ApiSite(Site):
         self._working: set[ApiChannel] = set()
         #: Without a request that is being answered; the longest so first.
         self._waiting: OrderedDict[ApiChannel, None] = OrderedDict()
+        #: The bytes of the last answer, where a client has not read that; the oldest first.
+        self._unread: dict[ApiChannel, int] = {}
 
     def log(self, request: Any) -> None:
         """Write a line of the access log."""
@@ -272,9 +284,7 @@ class ApiSite(Site):
 
     def _make_room(self) -> None:
         """End the connection that waits the longest, of those of the address with the most."""
-        counts = Counter(each.address for each in self._waiting)
-        most = max(counts.values())
-        longest = next(each for each in self._waiting if counts[each.address] == most)
+        longest = _greediest(dict.fromkeys(self._waiting, 1))
         del self._waiting[longest]
         longest.end()
 
@@ -302,3 +312,31 @@ class ApiSite(Site):
         """A connection has ended."""
         self._waiting.pop(channel, None)
         self._working.discard(channel)
+        self.read(channel)
+
+    def unread(self, channel: ApiChannel, length: int) -> None:
+        """A client has not read an answer yet; where there are too many of those, one is dropped.
+
+        :param length: of the answer, in bytes.
+        """
+        self._unread[channel] = length
+        while len(self._unread) > 1 and sum(self._unread.values()) > MOST_UNREAD:
+            dropped = _greediest(self._unread)
+            self.read(dropped)
+            dropped.end()
+
+    def read(self, channel: ApiChannel) -> None:
+        """A client has read most of the last answer."""
+        self._unread.pop(channel, None)
+
+
+def _greediest(taken: dict[ApiChannel, int]) -> ApiChannel:
+    """Return the first connection of the address that has taken the most.
+
+    :param taken: how much each connection has taken; not empty.
+    """
+    addresses: Counter[str] = Counter()
+    for channel, much in taken.items():
+        addresses[channel.address] += much
+    most = max(addresses.values())
+    return next(each for each in taken if addresses[each.address] == most)

@@ -47,6 +47,8 @@ from bootvol.shortage import short_of
 #: The most levels of objects and lists in a body; no call needs a third of that.
 DEEPEST: Final = 32
 _JSON: Final = b"application/json; charset=UTF-8"
+#: The longest Host, in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
+_LONGEST_HOST: Final = 255 + 6
 #: The most of a path that the log shows.
 _SHOWN: Final = 200
 _REQUEST_ID: Final = b"X-Compute-Request-Id"
@@ -368,8 +370,10 @@ def _asked_at(request: Request) -> str:
 
 
 def _check_host(request: Request) -> None:
-    """Refuse a Host that is no name: routing would stumble over it."""
+    """Refuse a Host that is no name: routing would stumble over it, and every link repeats it."""
     try:
+        if len(request.getHeader(b"host") or b"") > _LONGEST_HOST:
+            raise MalformedUrl("Malformed Host header")
         request.getRequestHostname().decode("ascii").encode("idna")
     except UnicodeError:
         raise MalformedUrl("Malformed Host header") from None
