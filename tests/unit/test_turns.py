@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,7 +22,7 @@ from twisted.internet.task import Clock
 
 from bootvol.lifecycle import Kind
 from bootvol.service.lanes import STALL, TURN, Lane
-from bootvol.service.shares import Limit, Rules, Shares
+from bootvol.service.shares import BEGUN, Limit, Rules, Shares
 from bootvol.service.turns import Turn
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
@@ -268,7 +269,6 @@ def test_no_tenant_keeps_another_out() -> None:
     one place fewer within a turn; where no job can give way, a place is left for who has none.
 
     Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
-    Break: `src/bootvol/service/shares.py`: `(more == 1 or own) and` -> `own and`
     Break: `src/bootvol/service/shares.py`: `spare = 0 if taken[what.tenant] else self.rules.spare` -> `spare = 0`
     Break: `src/bootvol/service/shares.py`: `return sorted(ready, key=self._rank)` -> `return ready`
     """  # noqa: E501
@@ -298,3 +298,83 @@ def test_a_lane_that_is_stopped_looks_no_further() -> None:
 
     Lane(others(4), claim, lambda: None, lambda: not claimed, Clock()).wake()
     assert len(claimed) == 1
+
+
+def test_a_turn_ends() -> None:
+    """Where each tenant has one place at most, a turn is over after some minutes.
+
+    Break: `src/bootvol/service/shares.py`: `(more == 1 or own) and` -> `own and`
+    """
+    world = World(imports(1))
+    for tenant in TENANTS:
+        world.add(tenant)
+    had = []
+    for _ in TENANTS:
+        had += [job.what.tenant for job in world.holders()]
+        world.go_on(TURN + 2 * STALL)
+    assert sorted(had) == list(TENANTS)
+
+
+def test_who_has_begun_the_most_makes_room() -> None:
+    """What has begun takes memory, so there is an end; but one tenant does not reach the end alone.
+
+    Break: `src/bootvol/service/shares.py`: `begun[each.what.tenant] >= begun[what.tenant] + 2` -> `False`
+    """  # noqa: E501
+    world = World(imports(1))
+    for _ in range(BEGUN):
+        world.add("a")
+        world.jobs[-1].rest()
+        world.wake()
+    for job in world.jobs:
+        job.wake()
+    assert len(world.jobs) == BEGUN
+    world.add("b")
+    world.go_on(TURN + 2 * STALL)
+    assert [job.what.tenant for job in world.holders()] == ["b"]
+    assert len(world.jobs) == BEGUN
+
+
+@pytest.mark.parametrize("rules", [imports(2), others(2)])
+def test_a_tenant_alone_has_all_places_but_the_spare_one(rules: Rules) -> None:
+    world = World(rules)
+    for _ in range(6):
+        world.add("a")
+    world.go_on(2 * TURN)
+    assert len(world.holders()) == len(world.jobs) == 2
+
+
+def test_what_hangs_for_one_tenant_leaves_places_to_another() -> None:
+    """Neither do the jobs count that hang, nor does their number keep other tenants out.
+
+    Break: `src/bootvol/service/shares.py`: `mine = [each for each in self.jobs if _alike(each.what, what)]` -> `mine = self.jobs`
+    """  # noqa: E501
+    world = World(imports(2))
+    for _ in range(6):
+        world.add("a")
+    world.clock.advance(STALL + 1)
+    world.wake()
+    assert len(world.jobs) == 2
+    world.add("b")
+    assert [job.what.tenant for job in world.jobs] == ["a", "a", "b"]
+
+
+def test_what_is_slow_does_not_count() -> None:
+    """Beside an import that brings next to nothing over minutes, the next one begins.
+
+    Break: `src/bootvol/service/lanes.py`: `self.slow = done - before < least * (now - then)` -> `self.slow = False`
+    """  # noqa: E501
+    world = World(imports(1))
+    world.add("a")
+    world.go_on(TURN, count=1)
+    world.add("a")
+    world.go_on(STALL, count=1)
+    assert [job.task.turn.held for job in world.jobs] == [True, True]
+
+
+def test_what_is_slow_makes_way_where_it_counts() -> None:
+    """A source that may be read by one import at a time is so."""
+    world = World(imports(4, y=1))
+    for _ in range(2):
+        world.add("a", "y")
+    world.go_on(TURN + 2 * STALL, count=1)
+    assert [job.task.turn.held for job in world.jobs] == [False, True]

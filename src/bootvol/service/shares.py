@@ -183,7 +183,7 @@ class Shares:
         for what in sorted(waiting, key=self._rank):
             first = self.rules.limits(what)[0]
             begun = self._begun[first.key]
-            if self._full(what) or begun.total() < BEGUN * first.most:
+            if begun.total() < BEGUN * first.most:
                 continue
             idle = [
                 each
