@@ -38,6 +38,7 @@ async def told(running: Running) -> str:
 
 @ensureDeferred
 async def test_tokens(tmp_path: Path) -> None:
+    """Break: `src/bootvol/reload.py`: `[*secrecy.of_files(config), ` -> `[`"""
     running = Running(tmp_path)
     try:
         config = running.config
@@ -53,6 +54,11 @@ async def test_tokens(tmp_path: Path) -> None:
         assert await status(running, "carol") == 200
         config.write_text("no TOML")
         assert "is not TOML" in await told(running)
+        # So does a secret that other users may read.
+        (tmp_path / "bobs").write_text("bobby")
+        (tmp_path / "bobs").chmod(0o644)
+        config.write_text(text.replace('token = "bob"', 'token = "file:bobs"'))
+        assert f"Run: chmod 600 {tmp_path / 'bobs'}" in await told(running)
         assert await status(running, "carol") == 200
         # What takes a restart is told, and is not applied.
         config.write_text(text.replace('directory = "images"', 'directory = "pictures"'))
