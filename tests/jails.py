@@ -23,7 +23,7 @@ import pytest
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
-from bootvol.errors import ExportFailed
+from bootvol.errors import ExportFailed, HypervisorFailed
 from bootvol.exports.exports import Exports
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.jail import Jail, program
@@ -31,9 +31,10 @@ from bootvol.model import Connection
 from bootvol.tables import Exports as Table
 from bootvol.threads import Threads
 from tests import probe
+from tests.machines import hypervisor, machine
 from tests.processes import run
 
-ROOT, OTHER = 0, 54321
+ROOT, ANOTHER = 0, 54321
 #: An interpreter that every user may run.
 PYTHON: Final = "/usr/bin/python3"
 _SAID: Final = re.compile(r"probe: done=(\{.*?\})")
@@ -134,10 +135,25 @@ async def _export(reactor: Any, folder: Path) -> str:
     return failed.value.message
 
 
+async def _guest(reactor: Any, folder: Path) -> str:
+    """Run it as a server's QEMU."""
+    disk = folder / "private" / "disk"
+    disk.write_bytes(bytes(_MIB))
+    disk.chmod(0o600)
+    threads = Threads(reactor, "test", 2)
+    threads.start()
+    qemu = hypervisor(folder, threads, binary="probe")
+    with pytest.raises(HypervisorFailed) as failed:
+        await qemu.start("server-1", machine(Connection("file", str(disk))))
+    threads.stop()
+    return failed.value.message
+
+
 KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
     "free": _free,
     "container": _container,
     "export": _export,
+    "guest": _guest,
 }
 
 

@@ -282,9 +282,13 @@ class Daemon(Service):
         ]
         return RateLimits(limits, self._reactor)
 
+    def _context(self, name: str) -> PluginContext:
+        jail = self._config.sandbox.jail
+        return PluginContext(self._reactor, self._pool(name), name, jail=jail)
+
     def _plugin(self, configured: PluginSettings) -> Any:
         # Calls that never return keep their threads: of this plugin alone.
-        context = PluginContext(self._reactor, self._pool(configured.name), configured.name)
+        context = self._context(configured.name)
         return plugins.build(configured.descriptor, configured.options, context)
 
     def _backend(
@@ -298,7 +302,7 @@ class Daemon(Service):
 
         :param identity: of the store with its volumes, if one is known.
         """
-        context = PluginContext(self._reactor, self._pool(configured.name), configured.name)
+        context = self._context(configured.name)
         make = partial(plugins.build_backend, descriptor, configured.options, context, identity)
 
         async def make_late() -> IBlockBackend:

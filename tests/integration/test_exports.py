@@ -51,7 +51,7 @@ from tests.exports import (
     waits,
 )
 from tests.images import qcow2
-from tests.jails import OTHER, ROOT, attacks
+from tests.jails import ANOTHER, ROOT, attacks
 from tests.processes import run
 from tests.servers import free_port
 
@@ -252,7 +252,7 @@ async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connecti
     assert os.getsid(int(proc.name)) == int(proc.name) != os.getsid(0)
 
 
-@pytest.mark.parametrize("user", [ROOT, OTHER])
+@pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_nothing_but_the_volume_is_reached_from_inside(user: int) -> None:
     """The daemon's files, other volumes, other processes and the network: also under another user.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +17,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from bootvol.errors import HypervisorFailed
+from bootvol.jail import FIRST_USER
 from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from tests import guest
 from tests.daemons import pause
+from tests.jails import ANOTHER, ROOT, attacks
 from tests.machines import MIB, disk_file, hypervisor, machine, says
 
 SERVER = "server-1"
@@ -62,8 +64,22 @@ async def test_its_process_is_locked_up(
         assert "Seccomp:\t2" in status
         for kind in "Inh", "Prm", "Eff", "Bnd", "Amb":
             assert f"Cap{kind}:\t{0:016x}" in status
-        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+        uid = os.geteuid()
+        user = FIRST_USER + pid if uid == 0 else uid
+        assert f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in status
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
     assert (tmp_path / "servers").joinpath(SERVER).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("user", [ROOT, ANOTHER])
+def test_nothing_is_reached_from_a_server(user: int) -> None:
+    """The daemon's files, other volumes, other processes and the network: also under another user.
+
+    Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `command = self._jail.command(command,
+    bounds)` -> `pass`
+    """
+    assert attacks("guest", user) == ["writes_what_it_has_open"]
 
 
 @ensureDeferred

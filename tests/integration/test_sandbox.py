@@ -24,7 +24,7 @@ from bootvol.threads import Threads
 from tests import probe
 from tests.daemons import pause, reactor
 from tests.images import HOSTILE, qcow2
-from tests.jails import OTHER, PYTHON, ROOT, attacks
+from tests.jails import ANOTHER, PYTHON, ROOT, attacks
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_what_it_is_given(sandbox: Sandbox) -> None:
     assert len(set(shown)) == (2 if os.geteuid() == 0 else 1)
 
 
-@pytest.mark.parametrize("user", [ROOT, OTHER])
+@pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_nothing_is_reached_from_inside(user: int) -> None:
     """The daemon's files, other volumes, other processes and the network: also under another user.
 
@@ -137,7 +137,7 @@ def test_nothing_is_reached_from_inside(user: int) -> None:
 def test_the_attacks_are_some() -> None:
     """Those that are tried come to something where a program is not confined."""
     if os.geteuid() == 0:
-        assert set(attacks("free", OTHER)) == {each.__name__ for each in probe.ATTACKS}
+        assert set(attacks("free", ANOTHER)) == {each.__name__ for each in probe.ATTACKS}
 
 
 @ensureDeferred

@@ -14,7 +14,7 @@ from bootvol.interfaces import PluginContext
 from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu import PLUGIN, console, disks
-from bootvol_plugins.qemu.machine import Process, command, keeper
+from bootvol_plugins.qemu.machine import DISKS, Process, command, keeper
 from bootvol_plugins.qemu.options import QemuOptions
 from tests.daemons import reactor
 from tests.machines import machine, options
@@ -50,16 +50,14 @@ def test_disks_that_are_opened_here_are_numbered(tmp_path: Path) -> None:
     )
     given = [word for word in words if "opaque=" in word]
     assert [word.split(",")[:2] for word in given] == [
-        ["fd=5", "set=5"],
-        ["fd=6", "set=6"],
-        ["fd=7", "set=7"],
+        [f"fd={DISKS + number}", f"set={DISKS + number}"] for number in range(3)
     ]
     blocks = [json.loads(words[n + 1]) for n, word in enumerate(words) if word == "-blockdev"]
     assert [block["file"].get("filename") for block in blocks] == [
-        "/dev/fdset/5",
+        f"/dev/fdset/{DISKS}",
         None,
-        "/dev/fdset/6",
-        "/dev/fdset/7",
+        f"/dev/fdset/{DISKS + 1}",
+        f"/dev/fdset/{DISKS + 2}",
     ]
     assert all(block["driver"] == "raw" for block in blocks)
     devices = [json.loads(words[n + 1]) for n, word in enumerate(words) if word == "-device"]

@@ -13,16 +13,27 @@ from pycdlib import PyCdlib
 _FILE: Final = "config.iso"
 _NODE: Final = "config-drive"
 
-#: What ``blockdev-add`` takes for the drive; QEMU runs in the server's folder.
-BLOCK: Final[Mapping[str, Any]] = {
-    "driver": "raw",
-    "node-name": _NODE,
-    "read-only": True,
-    "file": {"driver": "file", "filename": _FILE, "read-only": True},
-}
 #: What ``device_add`` takes.  Every guest of a PC knows IDE's CD-ROMs, and the names of its disks
 #: (vda, vdb) stay as they are.
 DEVICE: Final[Mapping[str, Any]] = {"driver": "ide-cd", "id": _NODE, "drive": _NODE}
+
+
+def block(fdset: int) -> dict[str, Any]:
+    """Return what ``blockdev-add`` takes for the drive.
+
+    :param fdset: holds its descriptor.
+    """
+    return {
+        "driver": "raw",
+        "node-name": _NODE,
+        "read-only": True,
+        "file": {"driver": "file", "filename": f"/dev/fdset/{fdset}", "read-only": True},
+    }
+
+
+def opened(folder: Path) -> int:
+    """Open the drive in a server's folder; returns the descriptor.  Blocks."""
+    return os.open(folder / _FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -22,6 +22,9 @@ from bootvol.model import Connection, Disk
 _DRIVERS: Final = {"file": ("file", stat.S_ISREG), "block": ("host_device", stat.S_ISBLK)}
 #: See https://www.iana.org/assignments/service-names-port-numbers: nbd.
 _NBD_PORT: Final = "10809"
+#: Where Ceph's library looks for keys, and the settings that name other places.
+_CEPH: Final = Path("/etc/ceph")
+_KEYS: Final = re.compile(r"^\s*key(?:ring|[ _]?file)\s*=\s*(/[^\s,;#]+)", re.MULTILINE)
 #: Seconds that a guest's reads and writes wait for a server of NBD that has gone to come back;
 #: then they fail.
 _RECONNECT: Final = 60
@@ -44,6 +47,28 @@ def prefix(device: str) -> str:
 def has_descriptor(connection: Connection) -> bool:
     """Tell whether the disk is opened here."""
     return connection.kind in _DRIVERS
+
+
+def is_of_socket(connection: Connection) -> bool:
+    """Tell whether the disk is served at a socket in the file system."""
+    return connection.kind == "nbd" and urlsplit(connection.address).scheme == "nbd+unix"
+
+
+def read_by_qemu(connection: Connection) -> list[Path]:
+    """Return the files and folders that QEMU reads to reach a disk.  Blocks.
+
+    :raises OSError: ceph.conf cannot be read.
+    """
+    if connection.kind != "rbd":
+        return []
+    _, said = _place(connection.address)
+    found = [_CEPH]
+    if "conf" in said:
+        conf = Path(said["conf"])
+        found.append(conf)
+        # Of the file's settings these name files: "keyring = /etc/ceph/$cluster.$name.keyring".
+        found += [Path(each) for each in _KEYS.findall(conf.read_text()) if "$" not in each]
+    return found
 
 
 def opened(connection: Connection) -> int:
@@ -117,10 +142,8 @@ def _rbd(address: str) -> dict[str, Any]:
 
     Not the key: it finds that by ceph.conf, or where Ceph's library looks for it.
     """
-    # In the manual of qemu-system: a backslash takes the meaning of what follows it.
-    _, place, *pairs = (match[0] for match in re.finditer(r"(?:\\.|[^\\:])+", address))
+    place, said = _place(address)
     pool, *namespace, image = place.split("/")
-    said = dict(re.sub(r"\\(.)", r"\1", pair).split("=", 1) for pair in pairs)
     if "conf" not in said:
         raise HypervisorFailed(
             "QEMU reaches a cluster of Ceph by its ceph.conf; name it by `conf`."
@@ -133,6 +156,13 @@ def _rbd(address: str) -> dict[str, Any]:
         "conf": said["conf"],
         "user": said["id"],
     }
+
+
+def _place(address: str) -> tuple[str, dict[str, str]]:
+    """Return where an image lies, and what else an address says."""
+    # In the manual of qemu-system: a backslash takes the meaning of what follows it.
+    _, place, *pairs = (match[0] for match in re.finditer(r"(?:\\.|[^\\:])+", address))
+    return place, dict(re.sub(r"\\(.)", r"\1", pair).split("=", 1) for pair in pairs)
 
 
 def credentials(disk: Disk, tls: Path | None) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
 """The folder of a server, by which its process is known to every daemon to come.
 
 The folder is locked (flock(2)) as long as anything of the server lives: its processes inherit the
-lock, so the system lets go of it however they end, and whatever becomes of the daemon.  QEMU holds
-a lock (fcntl(2)) of its own on the file with its process id, and the system tells who that is: a
-number that somebody else has by now is never taken for the server's.
+lock, so the system lets go of it however they end, and whatever becomes of the daemon.  QEMU's
+process holds a lock (fcntl(2)) of its own on a file, and the system tells who that is: a number
+that somebody else has by now is never taken for the server's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket as sockets
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: Of QEMU: where it keeps its process id, and where it listens for commands.
+#: The file that QEMU's process locks, and where it listens for commands.
 PID: Final = "pid"
 SOCKET: Final = "qmp"
 
@@ -49,6 +50,24 @@ class Folder:
     def socket(self) -> str:
         """The path of the socket that QEMU listens on; short, as those of sockets must be."""
         return f"/proc/self/fd/{self.descriptor}/{SOCKET}"
+
+    def listen(self) -> sockets.socket:
+        """Make that socket, in place of one of before."""
+        listener = sockets.socket(sockets.AF_UNIX)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(SOCKET, dir_fd=self.descriptor)
+            listener.bind(self.socket)
+            listener.listen(1)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def open_pid(self) -> int:
+        """Open the file that the server's process locks; returns the descriptor."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(PID, flags, 0o600, dir_fd=self.descriptor)
 
     def close(self) -> None:
         """Close the folder, and let go of the lock unless a process has inherited it."""

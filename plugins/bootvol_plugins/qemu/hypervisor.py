@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -18,9 +19,10 @@ from zope.interface import implementer
 from bootvol.devices import shortage_in
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, PluginContext
+from bootvol.jail import NotConfined
 from bootvol.model import Disk, Machine
 from bootvol.threads import outlast
-from bootvol_plugins.qemu import config_drive, console, disks, machine
+from bootvol_plugins.qemu import console, disks, machine
 from bootvol_plugins.qemu.folders import Folder, servers
 from bootvol_plugins.qemu.options import QemuOptions
 from bootvol_plugins.qemu.qmp import Qmp, QmpFailed, QmpRefused, connected
@@ -34,6 +36,8 @@ _KILL: Final = 30.0
 #: After so many seconds a guest is asked once more to let go of a disk: one that has only just
 #: started may not have heard of it.
 _ASK_AGAIN: Final = 5.0
+#: What QEMU says of what it is kept from.
+_NOT_LET: Final = re.compile("not permitted|[Pp]ermission denied")
 
 
 @implementer(IPoweringHypervisor, IConfiguringHypervisor)
@@ -45,6 +49,7 @@ class QemuHypervisor:
         self._options = options
         self._reactor = context.reactor
         self._threads = context.threads
+        self._jail = context.jail
         #: QEMU talks to one client at a time.
         self._locks: WeakValueDictionary[str, DeferredLock] = WeakValueDictionary()
 
@@ -65,13 +70,19 @@ class QemuHypervisor:
         binary = await self._threads.run(shutil.which, self._options.binary)
         if binary is None:
             raise HypervisorFailed(f"There is no program {self._options.binary}: install QEMU.")
-        await self._threads.run(config_drive.write, folder.path, wanted.files)
         command = machine.command(self._options, binary, server, wanted)
+        bounds = await self._threads.run(machine.bounds, self._options, wanted)
+        try:
+            command = self._jail.command(command, bounds)
+        except NotConfined as error:
+            raise HypervisorFailed(f"Server {server} does not start. {error}") from error
         async with AsyncExitStack() as stack:
             opened = []
             for disk in wanted.disks:
                 if disks.has_descriptor(disk.connection):
                     opened.append(await stack.enter_async_context(self._opened(disk)))
+            own = await self._threads.obtain(machine.close, machine.open_own, folder, wanted)
+            stack.callback(machine.close, own)
             reading, writing = os.pipe2(os.O_CLOEXEC)
             stack.callback(os.close, reading)
             stack.callback(os.close, writing)
@@ -86,6 +97,7 @@ class QemuHypervisor:
                     2: "r",
                     machine.CONSOLE: writing,
                     **shared,
+                    **own,
                     **dict(enumerate(opened, machine.DISKS)),
                 },
             )
@@ -224,7 +236,15 @@ class QemuHypervisor:
             async with self._opened(disk) as descriptor:
                 opaque = {"opaque": disks.node_name(disk)}
                 fdset = (await qmp.execute("add-fd", opaque, descriptor))["fdset-id"]
-        await qmp.execute("blockdev-add", disks.block(disk, fdset, tls))
+        try:
+            await qmp.execute("blockdev-add", disks.block(disk, fdset, tls))
+        except QmpRefused as error:
+            if fdset is None and _NOT_LET.search(str(error)):
+                raise HypervisorFailed(
+                    f"{error}. The server started without disks of this kind, so it may not reach"
+                    " them. Start it with one, or have the operator set hypervisor.remote_disks."
+                ) from error
+            raise
 
     async def detach(self, server: str, device: str) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.detach`."""

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.error import ProcessExitedAlready
@@ -14,23 +15,24 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors
-from bootvol.model import Machine
+from bootvol.jail import Bounds, Sockets
+from bootvol.model import Connection, Machine
 from bootvol.threads import Shared
 from bootvol_plugins.qemu import config_drive, console, disks
-from bootvol_plugins.qemu.folders import PID, SOCKET
+from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.options import QemuOptions
 
 #: Descriptors of the processes beyond the usual three: the folder, whose lock they hold; the pipe
-#: between them; and from there on the disks.
-FOLDER: Final = 3
-CONSOLE: Final = 4
-DISKS: Final = 5
+#: between them; the file that QEMU's locks; where QEMU listens; the config drive; and from there on
+#: the disks.
+FOLDER, CONSOLE, PROCESS, MONITOR, CONFIG, DISKS = range(3, 9)
+_KVM: Final = Path("/dev/kvm")
 #: The most that is kept of what QEMU complains of, in bytes.
 _KEPT: Final = 64 * 1024
 
 
 def command(options: QemuOptions, binary: str, server: str, machine: Machine) -> list[str]:
-    """Return the command that runs a server, in its folder.
+    """Return the command that runs a server.
 
     Those of its disks that are opened here have the descriptors from :data:`DISKS` on.
 
@@ -38,17 +40,14 @@ def command(options: QemuOptions, binary: str, server: str, machine: Machine) ->
     :raises HypervisorFailed: there is no way to reach a disk.
     """
     words = [
-        # Of its own session; no memory of it (a guest's data) on the disk; no more rights than its
-        # user has: whoever breaks out of a guest is not root with all that root may do.
-        *("setsid", "prlimit", "--core=0", "setpriv", "--no-new-privs", "--inh-caps=-all"),
-        *(("--bounding-set=-all",) if os.geteuid() == 0 else ()),
         *(binary, "-name", server, "-no-user-config", "-nodefaults"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         # graphics=off lets the BIOS and boot loaders speak on the serial console too.
         *("-machine", f"pc,graphics=off,usb=off,accel={options.accel}"),
         *("-cpu", "max", "-m", str(machine.memory_mib), "-smp", str(machine.cpus)),
         *("-boot", "strict=on", "-display", "none", "-vga", "none", "-nic", "none"),
-        *("-pidfile", PID, "-qmp", f"unix:{SOCKET},server=on,wait=off"),
+        *("-chardev", f"socket,id=monitor,fd={MONITOR},server=on,wait=off"),
+        *("-mon", "chardev=monitor,mode=control"),
         *("-add-fd", f"fd={CONSOLE},set={CONSOLE}"),
         *("-chardev", f"file,id=console,path=/dev/fdset/{CONSOLE},append=on"),
         *("-serial", "chardev:console"),
@@ -67,9 +66,64 @@ def command(options: QemuOptions, binary: str, server: str, machine: Machine) ->
             words += ["-add-fd", f"fd={descriptor},set={descriptor},{name}"]
             descriptor += 1
     if machine.files:
-        words += ["-blockdev", json.dumps(config_drive.BLOCK)]
+        words += ["-add-fd", f"fd={CONFIG},set={CONFIG}"]
+        words += ["-blockdev", json.dumps(config_drive.block(CONFIG))]
         words += ["-device", json.dumps(config_drive.DEVICE)]
     return words
+
+
+def bounds(options: QemuOptions, machine: Machine) -> Bounds:
+    """Return what a server may do.  Blocks.
+
+    :raises OSError: a file that says where secrets are cannot be read.
+    """
+    connections = [disk.connection for disk in machine.disks]
+    remote = [each for each in connections if not disks.has_descriptor(each)]
+    reads = [] if options.tls is None else [options.tls]
+    for each in remote:
+        reads += disks.read_by_qemu(each)
+    kvm = [_KVM] if options.accel == "kvm" else []
+    return Bounds(
+        reads=reads if remote or options.remote_disks else [],
+        writes=kvm,
+        # QEMU opens the sockets and the secrets of such disks itself: they are the daemon's.
+        as_us=bool(remote) or options.remote_disks,
+        groups=[each.stat().st_gid for each in kvm],
+        sockets=_sockets(options, remote),
+        # No memory of it (a guest's data) on the disk.
+        limits={"CORE": 0},
+        locks=PROCESS,
+    )
+
+
+def open_own(folder: Folder, machine: Machine) -> dict[int, int]:
+    """Open what is a server's own, beside its disks.  Blocks.
+
+    :returns: its descriptors, each with the one here that it is; :func:`close` closes these.
+    """
+    config_drive.write(folder.path, machine.files)
+    found: dict[int, int] = {}
+    try:
+        found[PROCESS] = folder.open_pid()
+        found[MONITOR] = folder.listen().detach()
+        if machine.files:
+            found[CONFIG] = config_drive.opened(folder.path)
+    except BaseException:
+        close(found)
+        raise
+    return found
+
+
+def close(files: Mapping[int, int]) -> None:
+    """Close descriptors."""
+    for each in files.values():
+        os.close(each)
+
+
+def _sockets(options: QemuOptions, remote: Sequence[Connection]) -> Sockets:
+    if options.remote_disks or any(disks.is_of_socket(each) for each in remote):
+        return Sockets.ALL
+    return Sockets.INTERNET if remote else Sockets.NONE
 
 
 class Process(ProcessProtocol):

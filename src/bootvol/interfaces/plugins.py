@@ -19,6 +19,7 @@ from bootvol.interfaces.identities import IIdentity
 from bootvol.interfaces.sources import (
     IImageSource,
 )
+from bootvol.jail import Jail
 from bootvol.threads import Threads
 
 
@@ -54,6 +55,7 @@ class PluginContext:
     :ivar threads: for blocking calls; this plugin's own, so that a call that never returns keeps
         nobody else waiting.
     :ivar name: what the operator calls this instance.
+    :ivar jail: confines programs that the plugin runs.
     :ivar now: tells the seconds since 1970, by a clock that may be set at any moment.
     """
 
@@ -61,6 +63,7 @@ class PluginContext:
     threads: Threads
     name: str
     now: Callable[[], float] = time.time
+    jail: Jail = attrs.field(factory=Jail)
 
 
 #: Checks the machine for what an instance of the plugin's ``settings`` names: yields each fault.

@@ -56,6 +56,7 @@ class Bounds:
     :ivar reads: descriptors of files that are opened for reading, and paths.
     :ivar writes: descriptors of files that are opened for reading and writing, and paths.
     :ivar owns: paths whose owner the program's user becomes, where the daemon is root.
+    :ivar as_us: its user is the daemon's, where that is root, too.
     :ivar groups: of its user, where the daemon is root.
     :ivar limits: see setrlimit(2): ``{"AS": 2**30}``.
     :ivar dies_with_us: the program is killed when the daemon ends.
@@ -67,6 +68,7 @@ class Bounds:
     reads: Sequence[int | Path] = ()
     writes: Sequence[int | Path] = ()
     owns: Sequence[int | Path] = ()
+    as_us: bool = False
     groups: Sequence[int] = ()
     sockets: Sockets = Sockets.NONE
     limits: Mapping[str, int] = {}
@@ -126,7 +128,7 @@ class Jail:
         """
         self.check()
         words = [f"sockets={bounds.sockets.value}"]
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not bounds.as_us:
             words.append(f"users={self.first_user}")
             words += [f"own={_path(each)}" for each in bounds.owns]
             words += [f"group={each}" for each in bounds.groups]

@@ -29,6 +29,8 @@ NOT_RUN: Final = 126
 #: From linux/prctl.h.
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _SIGKILL: Final = 9
+#: From linux/capability.h.
+_CAPABILITY_VERSION: Final = 0x20080522
 #: More capabilities than there are; the kernel refuses the first one that it does not know.
 _CAPABILITIES: Final = 64
 
@@ -93,7 +95,7 @@ _REFUSED: Final = """
     init_module finit_module delete_module kexec_load kexec_file_load reboot
     iopl ioperm syslog sethostname setdomainname vhangup
     settimeofday clock_settime clock_adjtime adjtimex personality lookup_dcookie nfsservctl
-    bind listen
+    bind
 """.split()  # noqa: SIM905 - names, not words to be quoted one by one
 #: Likewise, newer than libseccomp may be: fchmodat2, setxattrat, removexattrat, file_setattr.
 _REFUSED_NUMBERS: Final = (452, 463, 466, 469)
@@ -269,10 +271,17 @@ def drop_rights(uid: int | None, groups: list[int]) -> None:
     :param uid: of that user and its group; None stays the user that this is.
     :param groups: to which the user belongs besides.
     """
-    if uid is not None:
+    if os.geteuid() == 0:
         for capability in range(_CAPABILITIES):
             if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
                 break
+        # What root inherits, root has: nothing.  Twice effective, permitted and inheritable ones.
+        head, found = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION), (ctypes.c_uint32 * 6)()
+        _libc.capget(head, found)
+        found[2] = found[5] = 0
+        if _libc.capset(head, found):
+            raise Lacking("capabilities cannot be dropped")
+    if uid is not None:
         os.setgroups(groups)
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
