@@ -37,7 +37,7 @@ from tests.processes import run
 ROOT, ANOTHER = 0, 54321
 #: An interpreter that every user may run.
 PYTHON: Final = "/usr/bin/python3"
-_SAID: Final = re.compile(r"probe: done=(\{.*?\})")
+_SAID: Final = re.compile(r"done=(\{.*?\})")
 #: From linux/prctl.h.
 _PR_SET_DUMPABLE: Final = 4
 _MIB: Final = 1024 * 1024

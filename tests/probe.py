@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -233,7 +234,9 @@ def maps(descriptor: int) -> bool:
 
 
 def opens(path: str) -> bool:
-    return bool(attempt(os.open, path, os.O_RDWR))
+    descriptor = attempt(os.open, path, os.O_RDWR)
+    # A pipe that it has open anyway is none of the daemon's files.
+    return descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def flocks(descriptor: int) -> bool:
