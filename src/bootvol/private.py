@@ -53,7 +53,7 @@ class Kept(enum.Enum):
 
 
 def check(key: str, path: Path, kept: Kept) -> Iterator[Mistake]:
-    """Check a path, and all folders that lead to it.  A path that is missing is none of our faults.
+    """Check a path, and all folders that lead to it.  A path that is missing has no fault here.
 
     :param key: see :attr:`bootvol.checks.Mistake.key`.
     """
