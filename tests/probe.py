@@ -137,6 +137,11 @@ def signals_all() -> bool:
     return True
 
 
+def has_the_kernel_signal_the_daemon() -> bool:
+    reading, _writing = os.pipe()
+    return not fcntl.fcntl(reading, fcntl.F_SETOWN, WORLD["pid"])
+
+
 def holds_the_daemon() -> bool:
     return os.pidfd_open(WORLD["pid"]) >= 0
 

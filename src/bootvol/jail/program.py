@@ -70,6 +70,11 @@ _OPTIMIZE, _TREE = 8, 2
 #: terminal (ioctl_tty(2)).
 _CLONE_NEW: Final = (1 << 17, *(1 << bit for bit in range(25, 31)))
 _TYPING: Final = (0x5412, 0x541C)
+#: Requests that have the kernel signal another process when a file is ready, or that hold a file
+#: against writers: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY (fcntl(2)); FIOSETOWN,
+#: SIOCSPGRP (asm-generic/sockios.h).  Landlock sees them since its version 6 only.
+_OWNING: Final = (8, 10, 15, 1024, 1026)
+_OWNING_SOCKETS: Final = (0x8901, 0x8902)
 #: Families of sockets from linux/socket.h, and the last one that is refused by its number.
 _UNIX, _INET, _INET6, _LAST = 1, 2, 10, 64
 FAMILIES: Final = {"none": (), "internet": (_INET, _INET6), "all": (_UNIX, _INET, _INET6)}
@@ -257,8 +262,10 @@ def restrict_calls(families: tuple[int, ...]) -> None:
     calls.refuse("prlimit64", (0, _NE, 0, 0))
     for flag in _CLONE_NEW:
         calls.refuse("clone", (0, _MASKED_EQ, flag, flag))
-    for request in _TYPING:
+    for request in (*_TYPING, *_OWNING_SOCKETS):
         calls.refuse("ioctl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
+    for request in _OWNING:
+        calls.refuse("fcntl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
     for family in set(range(_LAST + 1)) - set(families):
         calls.refuse("socket", (0, _EQ, family, 0))
     calls.refuse("socket", (0, _GT, _LAST, 0))
