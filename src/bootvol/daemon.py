@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -59,7 +58,7 @@ from bootvol.service.inflight import Bounds
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.places import Copier, Limits
 from bootvol.service.quotas import Quota, Quotas
-from bootvol.service.rates import RateLimit, RateLimits
+from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
 from bootvol.service.skew import SkewWatch
 from bootvol.service.snapshots import Snapshots
@@ -211,7 +210,7 @@ class Daemon(Service):
             tools.goldens,
             types,
             quotas,
-            self._rates(),
+            RateLimits.configured(config.rate_limits, self._reactor),
             KeyPairs(database, quotas, self._threads, _now),
             Ids(database),
         )
@@ -273,14 +272,6 @@ class Daemon(Service):
         pool = Threads(self._reactor, f"bootvol-{name}", size)
         self._pools.append(pool)
         return pool
-
-    def _rates(self) -> RateLimits:
-        """Return what bounds how often tenants call."""
-        limits = [
-            RateLimit(each.verb, each.uri, re.compile(each.regex), each.value, each.unit)
-            for each in self._config.rate_limits
-        ]
-        return RateLimits(limits, self._reactor)
 
     def _context(self, name: str) -> PluginContext:
         jail = self._config.sandbox.jail

@@ -12,6 +12,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import RateLimited
+from bootvol.tables import RateLimitTable
 
 #: The units of limits, in seconds.
 UNITS: Final[Mapping[str, int]] = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
@@ -103,6 +104,15 @@ class RateLimits:
         self._limits = limits
         self._clock = clock
         self._tenants: OrderedDict[str, list[_Bucket]] = OrderedDict()
+
+    @classmethod
+    def configured(cls, tables: Sequence[RateLimitTable], clock: IReactorTime) -> RateLimits:
+        """Return the limits that the configuration states."""
+        limits = [
+            RateLimit(each.verb, each.uri, re.compile(each.regex), each.value, each.unit)
+            for each in tables
+        ]
+        return cls(limits, clock)
 
     def count(self, tenant: str, verb: str, query: str, *paths: str) -> None:
         """Count a call, or refuse it; one that is refused is not counted.
