@@ -233,6 +233,8 @@ def _unix(key: str, endpoint: str, path: str, paths: set[str]) -> Iterator[Mista
         yield Mistake(key, endpoint, f"there is no folder {place.parent}", "Make the folder.")
         return
     yield from checks.folder(key, place.parent)
+    # Another socket there would be sent the tokens of clients.
+    yield from private.check(key, place, private.Kept.PLACE)
     real = os.path.realpath(path)
     if real in paths:
         fault = "an endpoint before this one listens there"

@@ -168,6 +168,12 @@ def endpoint_that_is_no_server(world: World) -> Path:
     return world.spoil_listen("stdio:")
 
 
+def socket_in_a_folder_of_everybody(world: World) -> Path:
+    (world.folder / "open").mkdir()
+    (world.folder / "open").chmod(0o777)
+    return world.spoil_listen(f"unix:{world.folder}/open/s")
+
+
 def socket_in_no_folder(world: World) -> Path:
     return world.spoil_listen(f"unix:{world.file('f')}/socket")
 
@@ -418,6 +424,7 @@ KEY_AMONG_IMAGES = EMBEDDED_IDENTITY + 'key_file = "images/key"\n' + PEOPLE
         (keyring_that_is_missing, "sources[1].keyring", "cannot be read"),
         (identity_key_that_is_short, "identity.key_file", "at least 32 are needed"),
         (socket_in_no_folder, "api.listen[0]", "is not a folder"),
+        (socket_in_a_folder_of_everybody, "api.listen[0]", "and so replace the path"),
         (state_is_a_file, "state.directory", "is not a folder"),
         (state_in_a_file, "state.directory", "is not a folder"),
         (database_in_a_file, "state.url", "is not a folder"),
