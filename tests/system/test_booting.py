@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from demo.bootdisk import HELLO, disk
 
+from bootvol.jail import FIRST_USER
 from tests.processes import BIN, Process, process
 
 #: What a machine runs into that finds nothing to boot; it then waits.
@@ -89,13 +90,30 @@ def test_the_terminal_is_closed(daemon: Process) -> None:
     assert set(daemon.until_settled()) == {"available"}
 
 
+def test_its_machine_is_confined(daemon: Process) -> None:
+    """As servers are: see `tests/integration/test_qemu.py`.
+
+    Break: `src/bootvol/cli/boot.py`: `return Jail().command(command, bounds)` -> `return command`
+    """
+    machine = begun(daemon)
+    running = child(machine)
+    status = (running / "status").read_text()
+    user = FIRST_USER + int(running.name) if os.geteuid() == 0 else os.geteuid()
+    assert f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in status
+    assert "NoNewPrivs:\t1" in status
+    assert f"CapBnd:\t{0:016x}" in status or os.geteuid()
+    machine.send_signal(signal.SIGINT)
+    machine.communicate(timeout=600)
+
+
 def test_a_command_that_is_killed(daemon: Process) -> None:
     """Its machine ends with it; its volume stays attached, and can be freed."""
     machine = begun(daemon)
+    running = child(machine)
     machine.kill()
     machine.communicate()
     end = time.monotonic() + 600
-    while str(daemon.volumes) in "".join(qemus()):
+    while running.exists():
         assert time.monotonic() < end, "its machine goes on"
         time.sleep(0.1)
     assert daemon.statuses() == ["in-use"]
@@ -106,15 +124,10 @@ def test_a_command_that_is_killed(daemon: Process) -> None:
     assert (nothing.returncode, "attached to nothing" in nothing.stderr) == (1, True)
 
 
-def qemus() -> Iterator[str]:
-    """Yield the command line of each QEMU that runs."""
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = each.read_text()
-        except OSError:
-            continue
-        if line.startswith("qemu-system"):
-            yield line
+def child(command: subprocess.Popen[str]) -> Path:
+    """Return the folder in /proc of the QEMU that a command runs."""
+    (pid,) = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    return Path("/proc", pid)
 
 
 def test_the_daemon_may_be_away_when_the_machine_ends(daemon: Process) -> None:
