@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -12,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 
+from bootvol.store import volumes
 from bootvol.testing.backends import noise
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running, pause, reactor
 
@@ -149,3 +152,37 @@ async def test_who_leaves_keeps_the_place_until_the_call_has_ended(
         await pause(0.02)
     assert refused(await post(daemon, f"{silent.url}more"))
     assert len(silent.connections) == OF_A_TENANT
+
+
+@ensureDeferred
+async def test_lists_of_one_tenant_keep_no_other_from_the_database(
+    daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a tenant asks for many long lists, another tenant's list waits for none of them.
+
+    Break: `src/bootvol/api/nova/app.py`: `READING: Final = 2` -> `READING: Final = 9`.
+    """
+    plain, may_go_on = volumes.listed, threading.Event()
+
+    def listed(connection: Any, tenant: str, **more: Any) -> Any:
+        if tenant == TENANT:
+            may_go_on.wait(60)
+        return plain(connection, tenant, **more)
+
+    monkeypatch.setattr(volumes, "listed", listed)
+    paths = [f"/v1.1/{TENANT}/os-volumes?limit={limit}" for limit in range(1, 6)]
+    paths += [f"/v2/{TENANT}/volumes?limit={limit}" for limit in range(1, 6)]
+    asked = [Deferred.fromCoroutine(daemon.request("GET", path)) for path in paths]
+    try:
+        await pause(0.2)
+        path = f"/v1.1/{OTHER_TENANT}/os-volumes"
+        other = Deferred.fromCoroutine(daemon.request("GET", path, token="bob"))
+        for _ in range(250):
+            if other.called:
+                break
+            await pause(0.02)
+        assert other.called
+        assert not any(each.called for each in asked)
+    finally:
+        may_go_on.set()
+    assert {answer.status for answer in await gatherResults([other, *asked])} == {200}

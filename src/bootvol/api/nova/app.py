@@ -42,9 +42,12 @@ from bootvol.api.nova.faults import fault
 from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
 from bootvol.policy import Policy
+from bootvol.service.inflight import Lines
 
 #: For so many URLs of the API's root each document is kept; clients state any URL as Host.
 _URLS: Final = 16
+#: Calls of one tenant that read the database at once; the database takes one more, of another.
+READING: Final = 2
 
 
 class NovaApi:
@@ -61,6 +64,7 @@ class NovaApi:
         self._policy = policy
         self._core = core
         self._answers = answers
+        self._reading = Lines(READING)
         self._register()
 
     def _register(self) -> None:
@@ -89,7 +93,10 @@ class NovaApi:
                 self._policy.check(caller.roles, call.right)
                 where = place(request, base, tenant)
                 ask = Ask(self._core, self._policy, caller, request, where)
-                return await self._run(call, ask, segments)
+                if not call.is_reading:
+                    return await self._run(call, ask, segments)
+                async with self._reading.turn(tenant):
+                    return await self._run(call, ask, segments)
 
         def route(request: IRequest, tenant: str, **segments: str) -> Deferred[bytes]:
             return answer(request, answered(request, tenant, segments))
