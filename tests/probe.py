@@ -211,6 +211,14 @@ def lets_go_of_the_daemons_locks() -> bool:
     return any(attempt(flocks, each) for each in held())
 
 
+def leaves_a_child() -> bool:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return True
+
+
 def a_child_reads_secrets() -> bool:
     child = os.fork()
     if not child:

@@ -66,8 +66,9 @@ _NAMES: Final = """
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NE, _EQ, _GT, _MASKED_EQ = 1, 4, 6, 7
 _OPTIMIZE, _TREE = 8, 2
-#: The flags of new namespaces, from linux/sched.h; and the requests that type into somebody's
-#: terminal (ioctl_tty(2)).
+#: The flags of a thread and of new namespaces, from linux/sched.h; and the requests that type into
+#: somebody's terminal (ioctl_tty(2)).
+_CLONE_THREAD: Final = 1 << 16
 _CLONE_NEW: Final = (1 << 17, *(1 << bit for bit in range(25, 31)))
 _TYPING: Final = (0x5412, 0x541C)
 #: Requests that have the kernel signal another process when a file is ready, or that hold a file
@@ -262,6 +263,10 @@ def restrict_calls(families: tuple[int, ...]) -> None:
     calls.refuse("prlimit64", (0, _NE, 0, 0))
     for flag in _CLONE_NEW:
         calls.refuse("clone", (0, _MASKED_EQ, flag, flag))
+    # Threads end with the program, and share its limits; another process would do neither.
+    for call in ("fork", "vfork"):
+        calls.refuse(call)
+    calls.refuse("clone", (0, _MASKED_EQ, _CLONE_THREAD, 0))
     for request in (*_TYPING, *_OWNING_SOCKETS):
         calls.refuse("ioctl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
     for request in _OWNING:
