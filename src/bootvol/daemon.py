@@ -216,7 +216,9 @@ class Daemon(Service):
         )
         nova = NovaApi(door, config.policy, core, Answers(lambda: database.version))
         root = ApiRoot(
-            *dialects(ILogin(identity, None), config.policy, config.availability_zone),
+            *dialects(
+                ILogin(identity, None), config.policy, config.availability_zone, bounds.strangers
+            ),
             ImageApi(door, config.policy, images, core.rates).dialect,
             Dialect((), nova.app, fault),
             public_url=config.api.public_url,

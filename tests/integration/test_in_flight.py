@@ -16,7 +16,9 @@ from twisted.internet.protocol import Factory, Protocol
 
 from bootvol.store import volumes
 from bootvol.testing.backends import noise
+from bootvol_plugins.embedded import files
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running, pause, reactor
+from tests.people import PASSWORD, PEOPLE
 
 #: Of so many connections a quarter may wait for a source, and a tenant has half of that.
 CONNECTIONS = 40
@@ -186,3 +188,59 @@ async def test_lists_of_one_tenant_keep_no_other_from_the_database(
     finally:
         may_go_on.set()
     assert {answer.status for answer in await gatherResults([other, *asked])} == {200}
+
+
+@ensureDeferred
+async def test_a_disk_that_keeps_no_revocation_takes_few_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one user's calls that revoke tokens few wait for a slow disk; the others are told 503.
+
+    Break: `src/bootvol/api/embedded/v3.py`: `with self._revoking.place(session.user.id):` ->
+    `if session:`.
+    """
+    plain, may_go_on = files.replace, threading.Event()
+
+    def replace(path: Path, content: bytes) -> None:
+        may_go_on.wait(60)
+        plain(path, content)
+
+    daemon = Running(tmp_path, identity=PEOPLE, api=f"connections = {CONNECTIONS}")
+    try:
+        tokens = [await log_in(daemon) for _ in range(6)]
+        monkeypatch.setattr(files, "replace", replace)
+        asked = [
+            Deferred.fromCoroutine(
+                daemon.request(
+                    "DELETE",
+                    "/identity/v3/auth/tokens",
+                    token=each,
+                    headers={"X-Subject-Token": each},
+                )
+            )
+            for each in tokens
+        ]
+        for _ in range(250):
+            if sum(each.called for each in asked) == 3:
+                break
+            await pause(0.02)
+        told = [each for each in asked if each.called]
+        assert [answer.status for answer in await gatherResults(told)] == [503] * 3
+        may_go_on.set()
+        rest = [each for each in asked if each not in told]
+        assert [answer.status for answer in await gatherResults(rest)] == [204] * 3
+    finally:
+        may_go_on.set()
+        await daemon.stop()
+
+
+async def log_in(daemon: Running) -> str:
+    """Return a token of ann's."""
+    credentials = {"username": "ann", "password": PASSWORD}
+    answer = await daemon.request(
+        "POST",
+        "/v2.0/tokens",
+        {"auth": {"passwordCredentials": credentials, "tenantName": "demo"}},
+        token=None,
+    )
+    return str(answer.json["access"]["token"]["id"])

@@ -190,6 +190,26 @@ async def test_what_has_expired_is_forgotten(make: Make, clock: Clock, tmp_path:
 
 
 @ensureDeferred
+async def test_revocations_that_wait_share_one_write(clock: Clock, tmp_path: Path) -> None:
+    held = Held()
+    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    logging_in = Deferred.fromCoroutine(log_in(service, None))
+    held.end()
+    first = (await logging_in).token
+    made = [(await service.login(EarlierToken(first), DEMO, "192.0.2.1")).token for _ in range(9)]
+    ended = [Deferred.fromCoroutine(service.revoke(token)) for token in made]
+    writes = 0
+    while held.calls:
+        writes += 1
+        held.end()
+    for token, each in zip(made, ended, strict=True):
+        await each
+        with pytest.raises(Unauthorized):
+            await service.authenticate(token)
+    assert writes == 2
+
+
+@ensureDeferred
 async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
     make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -52,6 +52,8 @@ class Revoked:
         self._seconds = seconds
         self._lock = DeferredLock()
         self._users = _load(path)
+        #: How many changes there have been, and how many of these are in the file.
+        self._changes = self._kept = 0
 
     def __contains__(self, claims: Claims) -> bool:
         ended = self._users.get(claims.user)
@@ -83,11 +85,17 @@ class Revoked:
             now = int(self._seconds())
             last = max(now + lifetime, *ended.tokens.values())
             self._users[claims.user] = _Ended({}, max(now, claims.issued), last)
+        self._changes += 1
+        change = self._changes
         await self._lock.acquire()
         try:
+            if self._kept >= change:
+                return  # One write has kept all that waited for it.
+            change = self._changes
             shown = {user: attrs.asdict(each) for user, each in self._users.items()}
             content = json.dumps(shown).encode("ascii")
             await self._threads.run(files.replace, self._path, content)
+            self._kept = change
         except OSError as error:
             self._log.error("{path}: {error}", path=str(self._path), error=error)
             raise IdentityFailed from error

@@ -12,19 +12,20 @@ from bootvol.login import ILogin
 from bootvol.policy import Policy
 
 
-def dialects(login: ILogin | None, policy: Policy, region: str) -> list[Dialect]:
+def dialects(login: ILogin | None, policy: Policy, region: str, most: int) -> list[Dialect]:
     """Return what answers, first what is deepest.
 
     :param login: knows who may log in; where nobody can, nothing is found below these paths.
     :param policy: says who may see and revoke the tokens of others.
     :param region: what the catalog shows as every endpoint's.
+    :param most: how many tokens may be in the course of being revoked.
     """
     if login is None:
         nothing = Klein()
         tell_errors(nothing, v3.fault)
         return [Dialect((prefix,), nothing, v3.fault) for prefix in (b"identity", b"v2.0")]
     catalog = Catalog(region)
-    third = v3.V3(login, policy, catalog).app
+    third = v3.V3(login, policy, catalog, most).app
     second = v2.V2(login, catalog).app
     return [
         Dialect((b"identity", b"v3"), third, v3.fault),

@@ -16,6 +16,7 @@ from bootvol.api.http import Reply, address, public_url, route, tell_errors, tok
 from bootvol.errors import BootvolError, Forbidden, LoginFailed, NotFound, Unauthorized
 from bootvol.login import Credentials, EarlierToken, ILogin, Named, Password, Session, Which
 from bootvol.policy import Policy, Right
+from bootvol.service.inflight import InFlight
 
 _SUBJECT: Final = b"X-Subject-Token"
 #: The one domain that there is; a client must name one, and this is every client's default.
@@ -128,10 +129,12 @@ class V3:
     """Answers below ``/identity/v3``.
 
     :param policy: says who may see and revoke the tokens of others.
+    :param most: how many tokens may be in the course of being revoked.
     """
 
-    def __init__(self, login: ILogin, policy: Policy, catalog: Catalog) -> None:
+    def __init__(self, login: ILogin, policy: Policy, catalog: Catalog, most: int) -> None:
         self.app = Klein()
+        self._revoking = InFlight(most)
         self._login = login
         self._policy = policy
         self._catalog = catalog
@@ -161,7 +164,10 @@ class V3:
         return Reply(self._shown(request, session))
 
     async def _revoke(self, request: IRequest) -> Reply:
-        await self._login.revoke((await self._subject(request)).token)
+        session = await self._subject(request)
+        # The disk that keeps what was revoked may be slow.
+        with self._revoking.place(session.user.id):
+            await self._login.revoke(session.token)
         return Reply(status=204)
 
     async def _show_catalog(self, request: IRequest) -> Reply:
