@@ -56,6 +56,10 @@ def process(folder: Path, server: str = SERVER) -> Iterator[int]:
 async def test_its_process_is_locked_up(
     qemu: QemuHypervisor, empty: Connection, tmp_path: Path
 ) -> None:
+    """QEMU has no rights, no core files, and calls that are filtered.
+
+    Break: `src/bootvol/jail/program.py`: `_PR_CAPBSET_DROP, capability` -> `_PR_CAPBSET_DROP, 63`.
+    """
     await qemu.start(SERVER, machine(empty))
     with process(tmp_path) as pid:
         assert os.getsid(pid) == pid

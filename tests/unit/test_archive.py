@@ -296,7 +296,11 @@ def test_parts_that_never_end_are_not_kept() -> None:
 def test_broken_archives_end_in_named_errors(
     changes: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
-    """Whatever is changed, and however it is cut: a disk, or an error that people can read."""
+    """Whatever is changed, and however it is cut: a disk, or an error that people can read.
+
+    Break: `src/bootvol/imaging/archive.py`: `except (tarfile.HeaderError, ValueError) as error:` ->
+    `except KeyError as error:`.
+    """
     archive = bytearray(sparse("0,512,1024,0,2048,512", "2560") + member("x") + END)
     for place, change in changes:
         archive[place : place + len(change)] = change

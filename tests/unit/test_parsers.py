@@ -77,6 +77,11 @@ def test_broken_containers_end_in_named_errors(images: list[bytes], data: st.Dat
 async def test_broken_compression_ends_in_named_errors(
     threads: Threads, data: st.DataObject
 ) -> None:
+    """Whatever is changed in a compressed image: its bytes, or an error that people can read.
+
+    Break: `src/bootvol/imaging/decompress.py`: `except FAILURES as error:` -> `except KeyError as
+    error:`.
+    """
     content = data.draw(st.sampled_from([b"", noise(100), noise(5000) + bytes(9000)]))
     packed = data.draw(st.sampled_from([pack(content) for pack in PACKERS.values()]))
     more = data.draw(st.sampled_from([b"", bytes(100), packed, noise(20)]))
@@ -117,6 +122,11 @@ LINES = st.lists(
 @fuzz(100)
 @given(text=LINES, by_list=st.booleans(), coding=st.sampled_from(["utf-8", "utf-16", "latin-1"]))
 def test_any_list_of_digests_is_read(text: str, by_list: bool, coding: str) -> None:
+    """Any bytes are read as a list of digests, which states one, several or none.
+
+    Break: `plugins/bootvol_plugins/http/checksums.py`: `data.decode("utf-16" if utf_16 else
+    "utf-8", "replace")` -> `data.decode()`.
+    """
     with suppress(Ambiguous):
         found = find_digest(text_of(text.encode(coding, "replace")), "x/a.img", by_list=by_list)
         assert found is None or len(found.value) in {32, 40, 64, 96, 128}

@@ -25,7 +25,8 @@ def test_each_claim_names_tests(threat: str) -> None:
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: f"{test.path}::{test.name}")
-def test_breaks_fit_the_code(test: breaks.Test) -> None:
+def test_each_test_lists_breaks_that_fit_the_code(test: breaks.Test) -> None:
     assert test.docstring() is not None, "no such test"
+    assert test.breaks(), "its docstring lists no break: see tests/breaks.py"
     for change in test.breaks():
         assert change.broken()
