@@ -176,7 +176,11 @@ async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -
         busy = await running.create(f"{mirror.url}busy")
         await create_for_another(running, f"{mirror.url}other")
         await mirror.asked("other")
-        assert (await running.progress(busy))["phase"] == "retrying"
+        for _ in range(200):
+            if (phase := (await running.progress(busy))["phase"]) == "retrying":
+                break
+            await pause(0.05)
+        assert phase == "retrying"
         mirror.send("other")
         own = await running.create(f"{mirror.url}own")
         await mirror.asked("own")

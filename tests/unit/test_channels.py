@@ -480,8 +480,26 @@ PIECES = [
 ]
 
 
+#: Headers whose values are hostile.
+HEADERS = [
+    *(b"Content-Length: " + each for each in (b"9" * 5000, b"-1", b"x", b"5, 5", b"\xb2")),
+    *(b"Host: " + each for each in (b"\xff", b"[", b"xn--a", b"a." * 200, b":", b"\xe2\x91\xa0")),
+]
+
+
+#: Requests with a head that is nearly right: few lists of pieces are one.
+REQUESTS = st.builds(
+    lambda first, lines, rest: b"\r\n".join([first, *lines, b"", rest]),
+    st.sampled_from([b"GET /v1.1/x HTTP/1.1", b"POST /identity/v3/auth/tokens HTTP/1.1"]),
+    st.lists(
+        st.sampled_from([each for each in PIECES if each[0:1].isalpha()] + HEADERS), max_size=4
+    ),
+    st.sampled_from([b"", b"5\r\nhello\r\n0\r\n\r\n", b"hello", b"\0"]),
+)
+
+
 @fuzz(500)
-@given(sent=st.lists(st.sampled_from(PIECES) | st.binary(max_size=9), max_size=30))
+@given(sent=st.lists(st.sampled_from(PIECES) | st.binary(max_size=9) | REQUESTS, max_size=30))
 def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
     """No bytes that a stranger sends give a status of 5xx or a traceback.
 

@@ -270,7 +270,6 @@ def test_no_tenant_keeps_another_out() -> None:
 
     Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
     Break: `src/bootvol/service/shares.py`: `spare = 0 if taken[what.tenant] else self.rules.spare` -> `spare = 0`
-    Break: `src/bootvol/service/shares.py`: `return sorted(ready, key=self._rank)` -> `return ready`
     """  # noqa: E501
     run_state_machine_as_test(
         Lanes,
