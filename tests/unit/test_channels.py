@@ -503,7 +503,6 @@ REQUESTS = st.builds(
 def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
     """No bytes that a stranger sends give a status of 5xx or a traceback.
 
-    Break: `src/bootvol/api/channels.py`: `len(value.strip()) > _DIGITS:` -> `not value:`.
     Break: `src/bootvol/api/http.py`: `except UnicodeError:` -> `except KeyError:`.
     """
     served = Served()
