@@ -187,11 +187,7 @@ async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
 
 @ensureDeferred
 async def test_a_wipe_that_was_cancelled(thick: IBlockBackend) -> None:
-    """A volume whose wipe was cut off stays until it is wiped.
-
-    Break: `plugins/bootvol_plugins/lvm/backend.py`: `await self._zero(volume, 0, found.size)` ->
-    `pass`.
-    """
+    """A volume whose wipe was cut off stays until it is wiped."""
     await thick.allocate(NAME, SIZE)
     fill(device("thick"), MARK)
     task = Deferred.fromCoroutine(thick.delete(NAME))
