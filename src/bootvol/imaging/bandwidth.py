@@ -9,8 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from bootvol.imaging.extents import tell_of
-from bootvol.imaging.partial import after
+from bootvol.imaging.wrapping import Wrapping, after
 from bootvol.interfaces import IImageStream
 
 _MIB: Final = 1024 * 1024
@@ -67,22 +66,17 @@ class Bandwidth:
 
 
 @implementer(IImageStream)
-class Limited:
+class Limited(Wrapping):
     """A stream that waits, after each read, until its buckets have let through what it took.
 
     :param buckets: at least one.
     """
 
     def __init__(self, stream: IImageStream, buckets: list[Bucket], clock: IReactorTime) -> None:
-        self.size = stream.size
-        self.offset = stream.offset
-        self.validator = stream.validator
-        self._stream = stream
+        super().__init__(stream)
         self._buckets = buckets
         self._clock = clock
         self._piece = max(1, int(min(bucket.rate for bucket in buckets) * _PIECE))
-        # Zeros that are passed over take nothing from the source.
-        tell_of(stream, self)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -90,7 +84,7 @@ class Limited:
         while filled < len(target):
             piece = target[filled : filled + self._piece]
             with after(filled):
-                length = await self._stream.read_into(piece)
+                length = await self.stream.read_into(piece)
             filled += length
             wait = max(bucket.take(length) for bucket in self._buckets)
             if wait > 0:
@@ -98,7 +92,3 @@ class Limited:
             if length < len(piece):
                 break
         return filled
-
-    async def close(self) -> None:
-        """See :meth:`bootvol.interfaces.IImageStream.close`."""
-        await self._stream.close()

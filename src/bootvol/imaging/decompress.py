@@ -14,9 +14,8 @@ from zope.interface import implementer
 from bootvol.errors import ImageBomb, ImageCorrupt, ImageTooLarge, ImportFailed, UnsupportedFormat
 from bootvol.imaging.compression import FAILURES, HEAD, TAR, Compression, compression_of
 from bootvol.imaging.digest import Digester
-from bootvol.imaging.extents import tell_of
 from bootvol.imaging.magics import is_tar
-from bootvol.imaging.partial import after
+from bootvol.imaging.wrapping import Wrapping, after
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Shared, Threads, outlast
@@ -60,25 +59,21 @@ async def unpacked(
 
 
 @implementer(IImageStream)
-class _Peeked:
+class _Peeked(Wrapping):
     """A stream whose first bytes have been read already."""
 
     def __init__(self, stream: IImageStream, head: bytes) -> None:
-        self.size = stream.size
-        self.offset = stream.offset
-        self.validator = stream.validator
-        self._stream = stream
+        super().__init__(stream)
         self._head = head
-        tell_of(stream, self)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         if not self._head:
-            return await self._stream.read_into(target)
+            return await self.stream.read_into(target)
         head, self._head = self._head[: len(target)], self._head[len(target) :]
         target[: len(head)] = head
         with after(len(head)):
-            return len(head) + await self._stream.read_into(target[len(head) :])
+            return len(head) + await self.stream.read_into(target[len(head) :])
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""

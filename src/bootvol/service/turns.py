@@ -10,8 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from bootvol.imaging.blocks import PIECE
-from bootvol.imaging.extents import tell_of
-from bootvol.imaging.partial import after
+from bootvol.imaging.wrapping import Wrapping, after
 from bootvol.interfaces import IImageStream
 
 #: The seconds that one read should last at most: only between two reads a job gives way.
@@ -81,7 +80,7 @@ class Turn:
 
 
 @implementer(IImageStream)
-class InTurn:
+class InTurn(Wrapping):
     """A stream that is read only while its job has a place.
 
     A read from a slow source is done in pieces, so that the job soon gives way.
@@ -90,14 +89,10 @@ class InTurn:
     """
 
     def __init__(self, stream: IImageStream, turn: Turn, clock: IReactorTime) -> None:
-        self.size = stream.size
-        self.offset = stream.offset
-        self.validator = stream.validator
-        self._stream = stream
+        super().__init__(stream)
         self._turn = turn
         self._clock = clock
         self._most = PIECE
-        tell_of(stream, self)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -107,7 +102,7 @@ class InTurn:
             piece = target[filled : filled + self._most]
             began = self._clock.seconds()
             with after(filled):
-                length = await self._stream.read_into(piece)
+                length = await self.stream.read_into(piece)
             filled += length
             if length < len(piece):
                 break
@@ -119,7 +114,3 @@ class InTurn:
             self._most = max(PIECE, self._most // 2)
         elif seconds < _SPAN / 2 and length == self._most:
             self._most *= 2
-
-    async def close(self) -> None:
-        """See :meth:`bootvol.interfaces.IImageStream.close`."""
-        await self._stream.close()

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
 from bootvol.errors import BackendFailed
@@ -25,7 +25,7 @@ from bootvol.testing.contract import Contract
 from bootvol.testing.declared import Declared, check_extents
 from bootvol.testing.elsewhere import Elsewhere
 from bootvol.testing.shared import LostClaims, VolumesInUse
-from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, read_from, write
+from bootvol.testing.volumes import SIZE, VOLUMES, cancelled, noise, read, read_from, write
 
 __all__ = [
     "SIZE",
@@ -170,15 +170,9 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
         open_before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(10):
             for opening in (backend.open_writer(_NAME), backend.open_reader(_NAME)):
-                opened: Deferred[object] = Deferred.fromCoroutine(opening)
-                opened.cancel()
-                with pytest.raises(CancelledError):
-                    await opened
+                await cancelled(opening)
         assert len(list(Path("/proc/self/fd").iterdir())) == open_before
-        task = Deferred.fromCoroutine(backend.allocate(_OTHER, SIZE))
-        task.cancel()
-        with pytest.raises(CancelledError):
-            await task
+        await cancelled(backend.allocate(_OTHER, SIZE))
         await backend.delete(_OTHER)
         with pytest.raises(BackendFailed):
             await backend.open_writer(_OTHER)
@@ -189,10 +183,7 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
         writer = await backend.open_writer(_NAME)
         await writer.zero(0, SIZE)
         data = bytearray(noise(SIZE))
-        under_way = Deferred.fromCoroutine(writer.write(0, memoryview(data)))
-        under_way.cancel()
-        with pytest.raises(CancelledError):
-            await under_way
+        await cancelled(writer.write(0, memoryview(data)))
         data[:] = b"\xee" * SIZE
         await writer.close()
         found = await read(backend, _NAME, 0, SIZE)

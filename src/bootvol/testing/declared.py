@@ -20,7 +20,7 @@ from bootvol.interfaces import (
     ISharingBackend,
     ISparse,
 )
-from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, read_from, write
+from bootvol.testing.volumes import SIZE, VOLUMES, cancelled, noise, read, read_from, write
 
 _NAME, _OTHER = VOLUMES
 
@@ -151,10 +151,7 @@ class Declared:
                 await backend.open_reader(_NAME)
         (neighbours / "file").write_bytes(noise(SIZE))
         with (neighbours / "file").open("rb") as file:
-            task = Deferred.fromCoroutine(sharing.share(file.fileno(), _NAME, SIZE))
-            task.cancel()
-            with pytest.raises(CancelledError):
-                await task
+            await cancelled(sharing.share(file.fileno(), _NAME, SIZE))
         await backend.delete(_NAME)
         with pytest.raises(BackendFailed):
             await backend.open_reader(_NAME)
@@ -195,10 +192,7 @@ class Declared:
             assert await cloning.clone_image(location, _NAME, SIZE) is None
             with pytest.raises(BackendFailed):
                 await backend.open_reader(_NAME)
-        task = Deferred.fromCoroutine(cloning.clone_image(fits, _NAME, SIZE))
-        task.cancel()
-        with pytest.raises(CancelledError):
-            await task
+        await cancelled(cloning.clone_image(fits, _NAME, SIZE))
         await backend.delete(_NAME)
         with pytest.raises(BackendFailed):
             await backend.open_reader(_NAME)

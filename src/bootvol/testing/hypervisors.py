@@ -24,6 +24,7 @@ from bootvol.interfaces import (
 )
 from bootvol.model import Connection, Disk, Machine
 from bootvol.testing.contract import Contract
+from bootvol.testing.volumes import cancelled
 
 _reactor_: Any = _reactor
 
@@ -223,10 +224,7 @@ class HypervisorContract(Contract):
             await hypervisor.stop(_SERVER)
             assert not await hypervisor.running()
         await subject.up(_SERVER)
-        attaching = Deferred.fromCoroutine(hypervisor.attach(_SERVER, Disk("vdb", subject.spare)))
-        attaching.cancel()
-        with pytest.raises(CancelledError):
-            await attaching
+        await cancelled(hypervisor.attach(_SERVER, Disk("vdb", subject.spare)))
         await hypervisor.detach(_SERVER, "vdb")
         await hypervisor.start(_OTHER, Machine(64, 1, (Disk("vda", subject.spare),)))
 

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
@@ -27,6 +27,7 @@ from bootvol.interfaces import (
 )
 from bootvol.model import Caller, Digest, Image
 from bootvol.testing.contract import Contract
+from bootvol.testing.volumes import cancelled
 
 CALLER: Final = Caller("someone", "tenant", frozenset())
 
@@ -276,10 +277,7 @@ class ImageSourceContract(Contract):
         await (await subject.source.open(image)).close()
         before = await _descriptors(context, 0)
         for _ in range(10):
-            opening = Deferred.fromCoroutine(subject.source.open(image))
-            opening.cancel()
-            with pytest.raises(CancelledError):
-                await opening
+            await cancelled(subject.source.open(image))
         assert await _descriptors(context, before) <= before
 
     @ensureDeferred

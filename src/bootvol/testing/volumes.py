@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 from uuid import uuid4
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
 
 from bootvol.interfaces import IBlockBackend, IVolumeReader
 
@@ -39,6 +43,14 @@ async def write(backend: IBlockBackend, volume: str, offset: int, data: bytes) -
         await writer.flush()
     finally:
         await writer.close()
+
+
+async def cancelled(call: Coroutine[Any, Any, object]) -> None:
+    """Begin a call, cancel it at once, and wait until it has ended in that."""
+    begun = Deferred.fromCoroutine(call)
+    begun.cancel()
+    with pytest.raises(CancelledError):
+        await begun
 
 
 def noise(length: int, seed: int = 0) -> bytes:

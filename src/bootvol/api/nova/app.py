@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, Final
 
@@ -93,9 +94,8 @@ class NovaApi:
                 self._policy.check(caller.roles, call.right)
                 where = place(request, base, tenant)
                 ask = Ask(self._core, self._policy, caller, request, where)
-                if not call.is_reading:
-                    return await self._run(call, ask, segments)
-                async with self._reading.turn(tenant):
+                turn = self._reading.turn(tenant) if call.is_reading else nullcontext()
+                async with turn:
                     return await self._run(call, ask, segments)
 
         def route(request: IRequest, tenant: str, **segments: str) -> Deferred[bytes]:
