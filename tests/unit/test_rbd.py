@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, get_ident
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
@@ -186,49 +185,3 @@ async def test_a_cancelled_call_has_ended() -> None:
     (failure,) = results
     assert isinstance(failure, Failure)
     assert failure.check(CancelledError)
-
-
-@ensureDeferred
-async def test_what_the_library_does_not_end_is_given_up() -> None:
-    clock = Threaded()
-    kept: list[Callable[..., None]] = []
-    begun = Event()
-
-    def start(ended: Callable[..., None]) -> None:
-        kept.append(ended)
-        begun.set()
-
-    waiting = Deferred.fromCoroutine(Calls(clock, 5.0).complete("Writing x failed", start))
-    await happened(begun)
-    clock.advance(5)
-    with pytest.raises(GivenUp, match="Writing x failed: the cluster does not answer"):
-        await waiting
-    (ended,) = kept
-    # And it may end later, in the library's thread, without harm.
-    await deferToThread(ended, Completion(0))
-    await pause(0)
-
-
-@ensureDeferred
-async def test_what_the_library_does_not_begin_has_failed() -> None:
-    clock, reactors = Threaded(), get_ident()
-
-    def start(_: object) -> None:
-        # The library copies what it is to write, which takes a millisecond: not in the reactor.
-        assert get_ident() != reactors
-        raise OSError(errno.ENOSPC, "full")
-
-    with pytest.raises(NoSpace):
-        await Calls(clock, 5.0).complete("Writing x failed", start)
-    assert not clock.getDelayedCalls()
-
-
-class Completion:
-    """As the library's."""
-
-    def __init__(self, value: int) -> None:
-        self._value = value
-
-    def get_return_value(self) -> int:
-        """Return what came of it: an error's number where it is less than zero."""
-        return self._value

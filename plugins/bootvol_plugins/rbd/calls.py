@@ -147,37 +147,6 @@ class Calls:
         self._begin(lambda: call(pending.beat), deliver)
         return await outlast(pending.result.wait(), unwanted)
 
-    async def complete(self, what: str, start: Callable[[Callable[..., None]], object]) -> Any:
-        """Let the library do something in its own threads.
-
-        Cancelled, it raises that only when it has ended, or its time.
-
-        :param what: see :func:`failed`.
-        :param start: begins it, in a thread of its own, since the library copies what it is to
-            write before it returns; gets the function to be called at its end.
-        :returns: what that function is given beyond the completion, if anything.
-        :raises BackendFailed: it failed, or so many calls hang that there is no thread for another.
-        :raises GivenUp: it gave no sign of life for too long.
-        """
-        pending = self._pending(what)
-
-        def ended(completion: Any, *results: object) -> None:
-            # In the library's thread, where what is raised would be seen by nobody.
-            try:
-                code = completion.get_return_value()
-                result = Failure(failed(what, -code)) if code < 0 else next(iter(results), None)
-                self._reactor.callFromThread(pending.end, result)
-            except BaseException:
-                _log.failure("{what}: what came of it is lost", what=what)
-
-        def begun(result: object) -> None:
-            if isinstance(result, Failure):
-                code = getattr(result.value, "errno", None) or errno.EIO
-                pending.end(Failure(failed(what, code)))
-
-        self._begin(lambda: start(ended), begun)
-        return await outlast(pending.result.wait())
-
     def _pending(self, what: str) -> _Pending[Any]:
         """Return what a thread is about to be begun for, if there may be one more."""
         if self._threads >= _MOST_THREADS:

@@ -158,13 +158,6 @@ class Cluster:
         with self._watching(pool):
             return await self._calls.run(what, work, undo)
 
-    async def complete(
-        self, pool: Pool, what: str, start: Callable[[Callable[..., None]], object]
-    ) -> Any:
-        """Do something with an image that was opened on ``pool``; see :meth:`Calls.complete`."""
-        with self._watching(pool):
-            return await self._calls.complete(what, start)
-
     @contextmanager
     def writing(self, pool: Pool) -> Iterator[None]:
         """Write by a connection within the block.

@@ -1,4 +1,9 @@
-"""A volume that is open: its bytes go by the library's own asynchronous calls."""
+"""A volume that is open.
+
+Each read and write is a blocking call of the library in a thread of its own.  The library's
+asynchronous calls would need that thread too, since they copy before they return, and they call
+Python from the library's threads while the reactor may already close the image.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +44,11 @@ class OpenImage:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
         image = self._open_image()
         with self._cluster.writing(self._pool):
-            await self._cluster.complete(
+            await self._cluster.run_on(
                 self._pool,
                 f"Writing {self._name} failed",
                 # The bindings take bytes alone: this copies once.
-                lambda ended: image.aio_write(bytes(data), offset, ended),
+                lambda _: image.write(bytes(data), offset),
             )
 
     async def zero(self, offset: int, length: int) -> None:
@@ -56,28 +61,27 @@ class OpenImage:
         for start in range(offset, end, _PIECE):
             count = min(_PIECE, end - start)
             with self._cluster.writing(self._pool):
-                await self._cluster.complete(
+                await self._cluster.run_on(
                     self._pool,
                     f"Zeroing {self._name} failed",
-                    lambda ended, start=start, count=count: image.aio_write_zeroes(  # type: ignore[misc]
-                        start, count, ended
-                    ),
+                    lambda _, start=start, count=count: image.write_zeroes(start, count),  # type: ignore[misc]
                 )
 
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
         image = self._open_image()
-        await self._cluster.complete(self._pool, f"Flushing {self._name} failed", image.aio_flush)
+        await self._cluster.run_on(
+            self._pool, f"Flushing {self._name} failed", lambda _: image.flush()
+        )
 
     async def read_into(self, offset: int, target: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
         image = self._open_image()
-        found = await self._cluster.complete(
-            self._pool,
-            f"Reading {self._name} failed",
-            lambda ended: image.aio_read(offset, len(target), ended),
+        count = len(target)
+        found = await self._cluster.run_on(
+            self._pool, f"Reading {self._name} failed", lambda _: image.read(offset, count)
         )
-        if len(found) != len(target):
+        if len(found) != count:
             raise BackendFailed(f"Reading {self._name} failed: it ends before what was to be read.")
         target[:] = found
 
