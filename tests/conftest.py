@@ -14,9 +14,12 @@ from bootvol.clocks import use_steady_clock
 from bootvol.store.database import Database
 from bootvol.threads import Threads
 from tests import ceph, guest, postgresql
+from tests.crashes import pytest_configure, pytest_handlecrashitem, pytest_unconfigure
 from tests.daemons import EMBEDDED, Running, reactor
 from tests.openstack import identity, images
 from tests.openstack.cloud import Cloud
+
+__all__ = ["pytest_configure", "pytest_handlecrashitem", "pytest_unconfigure"]
 
 # As the daemon's own process does, of which these tests' daemons have none.
 use_steady_clock(reactor)
