@@ -162,7 +162,7 @@ async def test_lists_of_one_tenant_keep_no_other_from_the_database(
 ) -> None:
     """While a tenant asks for many long lists, another tenant's list waits for none of them.
 
-    Break: `src/bootvol/api/nova/app.py`: `READING: Final = 2` -> `READING: Final = 9`.
+    Break: `src/bootvol/store/turns.py`: `self._held[asker] < self._most` -> `True`
     """
     plain, may_go_on = volumes.listed, threading.Event()
 
@@ -188,6 +188,47 @@ async def test_lists_of_one_tenant_keep_no_other_from_the_database(
     finally:
         may_go_on.set()
     assert {answer.status for answer in await gatherResults([other, *asked])} == {200}
+
+
+@ensureDeferred
+async def test_writes_of_one_tenant_hold_no_other_up(
+    daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a tenant asks for many changes, another tenant's change is among the next two.
+
+    Break: `src/bootvol/api/door.py`: `ASKER.set(found.tenant)` -> `ASKER.set("")`
+    """
+    ids = {
+        token: (await daemon.request("POST", f"/v1.1/{tenant}/os-volumes", blank, token)).json
+        for token, tenant in (("ann", TENANT), ("bob", OTHER_TENANT))
+        for blank in ({"volume": {"size": 1}},)
+    }
+    plain, may_go_on = volumes.change, threading.Event()
+    changed: list[int] = []
+
+    def change(connection: Any, number: int, values: Any) -> None:
+        may_go_on.wait(60)
+        changed.append(number)
+        plain(connection, number, values)
+
+    monkeypatch.setattr(volumes, "change", change)
+
+    def rename(token: str, tenant: str) -> Deferred[Answer]:
+        path = f"/v2/{tenant}/volumes/{ids[token]['volume']['id']}"
+        body = {"volume": {"display_name": "new"}}
+        return Deferred.fromCoroutine(daemon.request("PUT", path, body, token))
+
+    asked = [rename("ann", TENANT) for _ in range(8)]
+    try:
+        while daemon.site.at_work < len(asked):
+            await pause(0.02)
+        asked.append(rename("bob", OTHER_TENANT))
+        while daemon.site.at_work < len(asked):
+            await pause(0.02)
+    finally:
+        may_go_on.set()
+    assert {answer.status for answer in await gatherResults(asked)} == {200}
+    assert changed.index(ids["bob"]["volume"]["id"]) <= 2
 
 
 @ensureDeferred

@@ -18,6 +18,7 @@ from bootvol.api.http import address, token
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.service.inflight import Bounds, InFlight
+from bootvol.store.turns import ASKER
 
 
 class Door:
@@ -44,5 +45,7 @@ class Door:
         found = await self._strangers.through(address(request), asked)
         called: Any = request
         called.tenant = found.tenant
+        # Of this call alone: the coroutine that answers has a context of its own.
+        ASKER.set(found.tenant)
         with self._tenants.place(found.tenant):
             yield attrs.evolve(found, request_id=getattr(request, "request_id", ""))

@@ -7,12 +7,12 @@ number of places, and whoever holds many leaves the rest to others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 
 from bootvol.errors import TooManyCalls
 
@@ -126,33 +126,3 @@ class InFlight:
         self._free += 1
         if not self._held[key]:
             del self._held[key]
-
-
-class Lines:
-    """Lets each key do few things at once; what waits of a key goes in the order in which it came.
-
-    All methods belong to the reactor's thread.
-
-    :param at_once: how many things of one key go on at once.
-    """
-
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
-        self._lines: dict[Hashable, DeferredSemaphore] = {}
-        self._there: Counter[Hashable] = Counter()
-
-    @asynccontextmanager
-    async def turn(self, key: Hashable) -> AsyncIterator[None]:
-        """Wait for the key's turn; the turn ends with the block."""
-        line = self._lines.setdefault(key, DeferredSemaphore(self._at_once))
-        self._there[key] += 1
-        try:
-            await line.acquire()
-            try:
-                yield
-            finally:
-                line.release()
-        finally:
-            self._there[key] -= 1
-            if not self._there[key]:
-                del self._lines[key], self._there[key]

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from bootvol.errors import DatabaseUnavailable
 from bootvol.service.jobs import Job
 from bootvol.service.shares import Rules, Shares, Standing
+from bootvol.store.turns import as_daemon
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
 
@@ -120,7 +121,8 @@ class Lane:
         self._again = True
         if not self._looking and self._runs():
             self._looking = True
-            self._look_ended = Shared(Deferred.fromCoroutine(self._look()))
+            # A tenant's call may have woken it.
+            self._look_ended = Shared(as_daemon(Deferred.fromCoroutine, self._look()))
 
     def idle(self) -> Deferred[None]:
         """Return a Deferred that fires when no look is under way."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
 from bootvol.errors import DatabaseUnavailable
 from bootvol.store.connections import BrokenOff, Transaction
+from bootvol.store.turns import ASKER, Turns
 from bootvol.threads import Shared, Threads
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ class Lane:
 
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
         self.threads = Threads(reactor, name, size)
-        self.turns = DeferredSemaphore(size)
+        self.turns = Turns(size)
 
 
 class Call(Generic[T]):
@@ -38,7 +39,8 @@ class Call(Generic[T]):
         self._clock = clock
         self._transaction = transaction
         self._expiry: IDelayedCall | None = None
-        self._turn = lane.turns.acquire()
+        self._asker = ASKER.get()
+        self._turn = lane.turns.acquire(self._asker)
         self._has_turn = False
         self._turn.addCallbacks(lambda _: self._begin(lane, run), self._answer)
 
@@ -65,7 +67,7 @@ class Call(Generic[T]):
         self._has_turn = True
         running = Deferred.fromCoroutine(lane.threads.run(run))
         running.addBoth(self._answer)
-        running.addBoth(lambda _: lane.turns.release())
+        running.addBoth(lambda _: lane.turns.release(self._asker))
 
     def _answer(self, result: T | Failure) -> None:
         if not self.answer.ended:

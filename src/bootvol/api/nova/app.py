@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, Final
 
@@ -43,12 +42,9 @@ from bootvol.api.nova.faults import fault
 from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
 from bootvol.policy import Policy
-from bootvol.service.inflight import Lines
 
 #: For so many URLs of the API's root each document is kept; clients state any URL as Host.
 _URLS: Final = 16
-#: Calls of one tenant that read the database at once; the database takes one more, of another.
-READING: Final = 2
 
 
 class NovaApi:
@@ -65,7 +61,6 @@ class NovaApi:
         self._policy = policy
         self._core = core
         self._answers = answers
-        self._reading = Lines(READING)
         self._register()
 
     def _register(self) -> None:
@@ -94,9 +89,7 @@ class NovaApi:
                 self._policy.check(caller.roles, call.right)
                 where = place(request, base, tenant)
                 ask = Ask(self._core, self._policy, caller, request, where)
-                turn = self._reading.turn(tenant) if call.is_reading else nullcontext()
-                async with turn:
-                    return await self._run(call, ask, segments)
+                return await self._run(call, ask, segments)
 
         def route(request: IRequest, tenant: str, **segments: str) -> Deferred[bytes]:
             return answer(request, answered(request, tenant, segments))

@@ -206,11 +206,6 @@ class Call(Document):
         )
 
     @property
-    def is_reading(self) -> bool:
-        """Whether the call reads the database, and waits for nothing else."""
-        return self.method == "GET" and not {501, 503}.intersection(self.refusals)
-
-    @property
     def body(self) -> type[BaseModel] | None:
         """The model of the object in the body."""
         return self.hints.get("asked")
