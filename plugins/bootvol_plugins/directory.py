@@ -27,11 +27,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from bootvol import checks
+from bootvol import checks, reading
 from bootvol.checks import Mistake
 from bootvol.devices import extents
 from bootvol.errors import ImageNotFound, SourceFailed
@@ -159,7 +159,7 @@ class DirectorySource:
             entries = _read_index(self._directory).images
         except FileNotFoundError:
             entries = []
-        except (ValidationError, ValueError) as error:
+        except (OSError, ValueError) as error:
             return self._last_entries(error)
         if not self._is_valid:
             self._log.info("source {name}: {index} is valid again", name=self.name, index=INDEX)
@@ -299,7 +299,7 @@ def _composed(name: str) -> str:
 
 
 def _read_index(directory: Path) -> Index:
-    text = (directory / INDEX).read_text("utf-8-sig")
+    text = reading.content(directory / INDEX).decode("utf-8-sig")
     return Index.model_validate(tomllib.loads(text))
 
 

@@ -15,6 +15,8 @@ from typing import Literal
 
 import attrs
 
+from bootvol import reading
+
 
 @attrs.frozen
 class Mistake:
@@ -81,8 +83,7 @@ def file(key: str, path: Path) -> Iterator[Mistake]:
     :param key: see :attr:`Mistake.key`.
     """
     try:
-        with path.open("rb") as opened:
-            opened.read(1)
+        reading.check(path)
     except OSError as error:
         remedy = "Name a file that the daemon's user may read."
         yield Mistake(key, path, f"the file cannot be read: {error.strerror}", remedy)
@@ -94,6 +95,7 @@ def authorities(key: str, path: Path) -> Iterator[Mistake]:
     :param key: see :attr:`Mistake.key`.
     """
     try:
+        reading.check(path)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError as error:
         fault = f"no certificate can be read from the file: {error.strerror or error}"

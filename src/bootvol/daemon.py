@@ -125,7 +125,8 @@ class Daemon(Service):
             serving: Any = ModernTls(reactor, endpoint)
             strports.service(endpoint, self.site, serving).setServiceParent(self._listening)
             certificates[endpoint] = serving.reload
-        self._reloader = Reloader(config, self._plugins, certificates, self._threads)
+        files = self._pool("reload")
+        self._reloader = Reloader(config, self._plugins, certificates, files, reactor)
 
     def _prepare_database(self) -> None:
         if self._database.embedded:

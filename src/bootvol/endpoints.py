@@ -10,6 +10,8 @@ from OpenSSL import SSL, crypto
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from bootvol import reading
+
 _SEPARATOR: Final = re.compile(r"(?<!\\):")
 #: What a PEM file has whose key is encrypted (RFC 1421, section 4.6.1.1; RFC 7468, section 11).
 _ENCRYPTED: Final = (b"4,ENCRYPTED", b"BEGIN ENCRYPTED PRIVATE KEY")
@@ -24,7 +26,12 @@ def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
     :raises ValueError: if the description is wrong, or a file that it names; the text says why.
     """
     for file in files(description):
-        if any(sign in file.read_bytes() for sign in _ENCRYPTED):
+        try:
+            reading.check(file)
+            content = file.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{file}: {error.strerror}") from error
+        if any(sign in content for sign in _ENCRYPTED):
             raise ValueError(
                 f"the key in {file} is encrypted, and nobody could give the daemon its passphrase;"
                 " take that away with `openssl pkey`"
@@ -41,14 +48,21 @@ def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def files(description: str) -> list[Path]:
-    """Return the files of a TLS endpoint's key and certificates that are there.  Blocks."""
+    """Return the files of a TLS endpoint's key and certificates that are there.  Blocks.
+
+    What is there may be something else, such as a pipe.
+    """
     if not description.startswith("ssl:"):
         return []
     parts = [each.replace("\\", "") for each in _SEPARATOR.split(description)]
     paths = [Path(each.partition("=")[2] or each) for each in parts]
     # Without a file's name Twisted takes this one.
-    named = [each for each in paths if each.is_file()] or [Path("server.pem")]
-    return [each for each in named if each.is_file()]
+    named = [each for each in paths if _is_there(each)] or [Path("server.pem")]
+    return [each for each in named if _is_there(each)]
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and not path.is_dir()
 
 
 def _reasons(error: Exception) -> str:

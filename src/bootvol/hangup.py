@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python import threadable
 from twisted.python.logfile import LogFile
@@ -18,39 +19,44 @@ from twisted.python.logfile import LogFile
 LARGEST: Final = 1_000_000
 #: How many rotated log files are kept.
 KEPT: Final = 100
+_NUMBER: Final = re.compile("[1-9][0-9]{0,8}")
 
 
 class Hangup(Service):
     """Answers SIGHUP while the daemon runs.
 
+    The signal belongs to this object from its making on, or it would end a process that starts or
+    ends.  What comes during the start is answered when the daemon runs: the configuration may have
+    been read before it changed.
+
     :param reactor: brings the signal to its own thread.
-    :param reload: applies the configuration that the file has now.
     :param log: what the daemon logs to.
+    :ivar reload: applies the configuration that the file has now.
     """
 
-    def __init__(self, reactor: Any, reload: Callable[[], Deferred[None]], log: TwistdLog) -> None:
+    def __init__(self, reactor: Any, log: TwistdLog) -> None:
+        self.reload: Callable[[], Deferred[None]] = lambda: succeed(None)
         self._reactor = reactor
-        self._reload = reload
         self._log = log
-        self._earlier: Any = None
+        self._waits = False
+        signal.signal(signal.SIGHUP, self._received)
 
     def startService(self) -> None:
-        """Take over the signal."""
+        """Answer from now on."""
         super().startService()
-        self._earlier = signal.signal(signal.SIGHUP, self._received)
-
-    def stopService(self) -> None:
-        """Leave the signal to its former handler."""
-        signal.signal(signal.SIGHUP, self._earlier)
-        super().stopService()
+        if self._waits:
+            self._reactor.callWhenRunning(self._answer)
 
     def _received(self, _number: int, _frame: object) -> None:
-        # A signal handler runs between any two instructions: the reactor calls later.
-        self._reactor.callFromThread(self._answer)
+        self._waits = True
+        if self.running:
+            # A signal handler runs between any two instructions: the reactor calls later.
+            self._reactor.callFromThread(self._answer)
 
     def _answer(self) -> None:
+        self._waits = False
         self._log.reopen()
-        self._reload()
+        self.reload()
 
 
 class TwistdLog:
@@ -120,19 +126,37 @@ class _File(LogFile):
             return
         fresh = f"{self.path}.new"
         try:
+            # Before the last descriptor is taken: nothing may be written over.
+            old = self._numbers()
             new = open(fresh, "wb+", 0)  # noqa: SIM115 - stays open
         except OSError:
             return
-        os.chmod(fresh, stat.S_IMODE(os.fstat(self._file.fileno()).st_mode))
-        for number in reversed(self.listLogs()):
-            if number >= self.maxRotatedFiles:
-                os.remove(f"{self.path}.{number}")
-            else:
-                os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
-        os.rename(self.path, f"{self.path}.1")
-        os.rename(fresh, self.path)
+        try:
+            os.chmod(fresh, stat.S_IMODE(os.fstat(self._file.fileno()).st_mode))
+            for number in old:
+                if number >= self.maxRotatedFiles:
+                    os.remove(f"{self.path}.{number}")
+                else:
+                    os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+            os.rename(self.path, f"{self.path}.1")
+            os.rename(fresh, self.path)
+        except OSError:
+            new.close()
+            return
         self._file.close()
         self._file, self.size = new, 0
+
+    def _numbers(self) -> list[int]:
+        """Return the numbers of the old files, the highest first.
+
+        Unlike ``listLogs``, this does not say that there are none where they cannot be listed.
+
+        :raises OSError: they cannot be listed.
+        """
+        begin = f"{self.name}."
+        names = [each for each in os.listdir(self.directory) if each.startswith(begin)]
+        ends = [each.removeprefix(begin) for each in names]
+        return sorted((int(end) for end in ends if _NUMBER.fullmatch(end)), reverse=True)
 
     def reopen(self) -> None:
         """Open the file again, under its name.

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from bootvol import reading
 from bootvol.private import Kept
 
 #: The key of the validation context under which the configuration file's folder is found.
@@ -104,9 +105,11 @@ def indirect(value: object, info: ValidationInfo) -> object:
     if kind == "file":
         path = TypeAdapter(ConfigPath).validate_python(rest, context=info.context)
         try:
-            text = path.read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            raise ValueError(f"the file {rest} cannot be read") from None
+            text = reading.content(path).decode().strip()
+        except OSError as error:
+            raise ValueError(f"the file {rest} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"the file {rest} is no text in UTF-8") from None
         secrets.files.add(path)
         return text
     if kind == "env":

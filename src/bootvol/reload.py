@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bootvol import private, secrecy, settings
-from bootvol.errors import BootvolError, ConfigurationError
+from bootvol import plugins, private, secrecy, settings
+from bootvol.errors import ConfigurationError
 from bootvol.interfaces import IReloadable
 from bootvol.settings import PluginSettings, Settings
-from bootvol.threads import Threads
+from bootvol.threads import StillRunning, Threads, at_most
+
+T = TypeVar("T")
 
 #: Tables of plugins: compared one by one, and not as a whole.
 _PLUGINS: Final = frozenset({"identity", "hypervisor", "backends", "sources"})
@@ -32,7 +35,8 @@ class Reloader:
     :param plugins: the plugins' objects, by the places of their tables.
     :param certificates: by endpoint description; each call reads the files of that endpoint again,
         blocks, and returns False if the endpoint has no TLS.
-    :param threads: where files are read.
+    :param threads: where files are read, and nothing else is done: a disk that hangs keeps them.
+    :param clock: the reactor.
     """
 
     _log = Logger()
@@ -43,9 +47,11 @@ class Reloader:
         plugins: Mapping[str, Any],
         certificates: Mapping[str, Callable[[], bool]],
         threads: Threads,
+        clock: IReactorTime,
     ) -> None:
         self._config = config
         self._plugins = plugins
+        self._clock = clock
         self._certificates = certificates
         self._threads = threads
         # What the plugins use by now, by the places of their tables.
@@ -60,18 +66,16 @@ class Reloader:
         applied = []
         for endpoint, read in self._certificates.items():
             try:
-                if await self._threads.run(read):
+                if await self._in_time(self._threads.run(read)):
                     applied.append(f"the certificates of {endpoint}")
             except Exception as error:
-                self._log.error(
-                    "the certificates of {endpoint} stay as they were: {error}",
-                    endpoint=endpoint,
-                    error=error,
-                )
+                self._stays(f"the certificates of {endpoint} stay as they were", error)
         try:
-            config = await self._threads.run(_load, self._config.file, self._config.api.listen)
-        except BootvolError as error:
-            self._log.error("the settings stay as they were: {error}", error=error)
+            config = await self._in_time(
+                self._threads.run(_load, self._config.file, self._config.api.listen)
+            )
+        except Exception as error:
+            self._stays("the settings stay as they were", error)
         else:
             applied += await self._apply(config)
         self._log.info("applied: {applied}", applied=", ".join(applied) or "nothing new")
@@ -90,15 +94,36 @@ class Reloader:
                 continue
             assert after is not None  # noqa: S101 - for mypy
             try:
-                await IReloadable(plugin).reload(after.options)
-            except BootvolError as error:
-                self._log.error("{place} stays as it was: {error}", place=place, error=error)
+                await self._in_time(IReloadable(plugin).reload(after.options))
+            except Exception as error:
+                self._stays(f"{place} stays as it was", error)
             else:
                 self._used[place] = after
                 applied.append(place)
         if later:
             self._log.warn("changed, and applied by a restart only: {later}", later=_list(later))
         return applied
+
+    async def _in_time(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        """Return what some work results in.
+
+        :raises ConfigurationError: the work has not ended in time: the next SIGHUP must not wait
+            for a disk that hangs.
+        """
+        try:
+            running = Deferred.fromCoroutine(work)
+            return await at_most(self._clock, plugins.PATIENCE, running)
+        except StillRunning:
+            raise ConfigurationError(
+                f"there is no answer after {plugins.PATIENCE:.0f} s: a disk or a service hangs"
+            ) from None
+
+    def _stays(self, what: str, error: Exception) -> None:
+        """Tell the log what could not be applied.
+
+        :param what: what stays as it was.
+        """
+        self._log.error("{what}: {error}", what=what, error=str(error) or type(error).__name__)
 
 
 def _load(file: Path, listening: Collection[str]) -> Settings:

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from bootvol import endpoints, private
+from bootvol import endpoints, private, reading
 from bootvol.checks import Mistake
 from bootvol.private import Kept
 from bootvol.settings import Settings
@@ -28,7 +28,7 @@ def of_files(config: Settings) -> Iterator[Mistake]:
         yield from private.check(key, path, Kept.SECRET)
     for n, endpoint in enumerate(config.api.listen):
         for path in endpoints.files(endpoint):
-            kept = Kept.SECRET if _KEY in path.read_bytes() else Kept.TRUSTED
+            kept = Kept.SECRET if _KEY in reading.content(path) else Kept.TRUSTED
             yield from private.check(f"api.listen[{n}]", path, kept)
 
 

@@ -15,7 +15,7 @@ import attrs
 from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.engine import URL, make_url
 
-from bootvol import contradictions, plugins
+from bootvol import contradictions, plugins, reading
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, HypervisorPlugin, IdentityPlugin, SourcePlugin
 from bootvol.options import Options, Secrets, Text
@@ -171,7 +171,7 @@ def load(path: Path, listening: Collection[str] = ()) -> Settings:
     """
     try:
         # Some editors begin a file with a byte order mark.
-        tables = tomllib.loads(path.read_text("utf-8-sig"))
+        tables = tomllib.loads(reading.content(path).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

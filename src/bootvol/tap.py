@@ -13,12 +13,7 @@ from twisted.application.service import IService, MultiService
 from twisted.logger import ILogObserver
 from twisted.python import usage
 
-from bootvol import machine, settings
-from bootvol.clocks import use_steady_clock
-from bootvol.daemon import Daemon
-from bootvol.errors import ConfigurationError
 from bootvol.hangup import Hangup, TwistdLog
-from bootvol.names import Resolver
 
 
 class Options(usage.Options):
@@ -33,6 +28,14 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
+        self.log = TwistdLog()
+        self.hangup = Hangup(reactor, self.log)
+        # Late: this takes a second or more, in which SIGHUP would end the process.
+        from bootvol import machine, settings
+        from bootvol.clocks import use_steady_clock
+        from bootvol.daemon import Daemon
+        from bootvol.errors import ConfigurationError
+
         use_steady_clock(reactor)
         try:
             config = settings.load(Path(self["config"]).absolute())
@@ -42,13 +45,14 @@ class Options(usage.Options):
             self.daemon = Daemon(config, reactor, [each.line for each in found])
         except ConfigurationError as error:
             raise usage.UsageError(str(error)) from error
-        self.log = TwistdLog()
-        self.hangup = Hangup(reactor, self.daemon.reload, self.log)
+        self.hangup.reload = self.daemon.reload
 
 
 def makeService(options: Options) -> IService:
     """Return the daemon, not yet started."""
     from twisted.internet import reactor
+
+    from bootvol.names import Resolver
 
     loop: Any = reactor
     loop.installNameResolver(Resolver(loop))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 from pytest_twisted import ensureDeferred
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
+from bootvol import plugins, settings
+from bootvol_plugins.static import StaticIdentity
 from tests.daemons import Running
 from tests.people import PASSWORD, PEOPLE
 
@@ -67,6 +72,47 @@ async def test_tokens(tmp_path: Path) -> None:
         assert "applied: identity" in said
         config.write_text(text + "\n[quota]\nvolumes = 3\n")
         assert "applied by a restart only: quota" in await told(running)
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reading that hangs keeps no later one from being applied."""
+    running = Running(tmp_path)
+    monkeypatch.setattr(plugins, "PATIENCE", 0.2)
+    goes_on = threading.Event()
+
+    def hang(_file: Path, _listening: object = ()) -> NoReturn:
+        goes_on.wait()
+        raise RuntimeError
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(settings, "load", hang)
+            assert "the settings stay as they were: there is no answer" in await told(running)
+        monkeypatch.setattr(plugins, "PATIENCE", 60.0)
+        running.config.write_text(running.config.read_text().replace('"bob"', '"bobby"', 1))
+        assert await told(running) == "applied: identity"
+        assert await status(running, "bob") == 401
+    finally:
+        goes_on.set()
+        await running.stop()
+
+
+@ensureDeferred
+async def test_a_plugin_with_a_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plugin fails of in its own way is told as well."""
+
+    async def fail(_plugin: object, _settings: object) -> None:
+        raise ValueError("no such thing")
+
+    running = Running(tmp_path)
+    monkeypatch.setattr(StaticIdentity, "reload", fail)
+    try:
+        running.config.write_text(running.config.read_text() + NEW_TOKEN)
+        assert "identity stays as it was: no such thing" in await told(running)
+        assert await status(running, "ann") == 200
     finally:
         await running.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -9,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver
 
 from bootvol import hangup
-from bootvol.hangup import TwistdLog
+from bootvol.hangup import Hangup, TwistdLog
+from tests.daemons import pause, reactor
 
 
 @contextmanager
@@ -31,14 +35,46 @@ def observing(path: Path) -> Iterator[tuple[TwistdLog, ILogObserver]]:
 
 
 @contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Let nothing be opened until the end of the block."""
+def descriptors(left: int) -> Iterator[None]:
+    """Let no more than so many files be opened until the end of the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@ensureDeferred
+async def test_a_signal_ends_nothing_that_starts_or_ends() -> None:
+    """What comes during the start is answered once, when the daemon runs."""
+    asked: list[str] = []
+
+    def reload() -> Deferred[None]:
+        asked.append("")
+        return succeed(None)
+
+    earlier = signal.getsignal(signal.SIGHUP)
+    try:
+        answering = Hangup(reactor, TwistdLog())
+        signal.raise_signal(signal.SIGHUP)
+        answering.reload = reload
+        await pause(0)
+        assert len(asked) == 0
+        answering.startService()
+        await pause(0)
+        assert len(asked) == 1
+        signal.raise_signal(signal.SIGHUP)
+        await pause(0)
+        assert len(asked) == 2
+        answering.stopService()
+        signal.raise_signal(signal.SIGHUP)
+        await pause(0)
+        assert len(asked) == 2
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
 
 
 def line(text: str) -> dict[str, object]:
@@ -71,7 +107,7 @@ def test_a_log_that_cannot_be_opened_anew_goes_on(
         for _ in range(2):
             observer(line("x" * 100))
         assert sorted(each.name for each in tmp_path.iterdir()) == ["log", "log.1"]
-        with no_descriptors():
+        with descriptors(0):
             for number in range(5):
                 observer(line(f"rotated {number}"))
             log.reopen()
@@ -82,3 +118,22 @@ def test_a_log_that_cannot_be_opened_anew_goes_on(
         observer(line("later"))
         assert "later" in path.read_text()
         assert sorted(each.name for each in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
+
+
+def test_no_old_file_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither with one descriptor left, nor where an old file cannot be removed."""
+    monkeypatch.setattr(hangup, "LARGEST", 100)
+    with observing(tmp_path / "log") as (_, observer):
+        for number in range(3):
+            observer(line(f"{number}".ljust(100, "x")))
+        with descriptors(1):
+            for number in range(3, 6):
+                observer(line(f"{number}".ljust(100, "x")))
+        assert len(list(tmp_path.iterdir())) == 6
+        (tmp_path / f"log.{hangup.KEPT}").mkdir()
+        for number in range(6, 9):
+            observer(line(f"{number}".ljust(100, "x")))
+        (tmp_path / f"log.{hangup.KEPT}").rmdir()
+        observer(line("9".ljust(100, "x")))
+        told = "".join(each.read_text() for each in tmp_path.iterdir())
+    assert all(f"{number}xx" in told for number in range(10))

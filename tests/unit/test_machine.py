@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet import reactor
 
-from bootvol import machine, plugins, settings
+from bootvol import machine, plugins, reading, settings
 from bootvol.errors import ConfigurationError
 from bootvol.jail import Jail, trial
 from bootvol.jail.program import Lacking
@@ -720,6 +721,8 @@ def test_the_ports_of_a_running_daemon_are_left_alone(world: World) -> None:
         (lambda text: text.replace('"bob"', '"bo b"', 1), "no space"),
         (lambda text: text.replace('"bob"', '"böb"', 1), "visible ASCII"),
         (lambda text: text.replace('"bob"', '"file:none"', 1), "the file none cannot be read"),
+        (lambda text: text.replace('"bob"', '"file:/dev/zero"', 1), "is not a file, but a pipe"),
+        (lambda text: text.replace('"tcp:', '"ssl:/dev/zero:', 1), "is not a file, but a pipe"),
         (lambda text: text.replace('"bob"', '"env:NO_SUCH"', 1), "the environment has no NO_SUCH"),
         (lambda text: text.replace("22222222222222", ".."), "identity.tokens[2].tenant"),
         (lambda text: text.replace('user = "bob"', 'user = "b\\u0000b"'), "control characters"),
@@ -788,24 +791,33 @@ HYPERVISOR = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\ntls = "tls"\
 
 
 @pytest.mark.parametrize(
-    ("key", "file", "more"),
+    ("key", "name", "more"),
     [
         ("sources[0].name", "images/index.toml", ""),
         ("hypervisor.name", "tls/ca-cert.pem", HYPERVISOR),
     ],
 )
 def test_a_check_that_hangs(
-    world: World, monkeypatch: pytest.MonkeyPatch, key: str, file: str, more: str
+    world: World, monkeypatch: pytest.MonkeyPatch, key: str, name: str, more: str
 ) -> None:
     monkeypatch.setattr(plugins, "PATIENCE", 0.2)
-    hangs = world.folder / file
-    hangs.parent.mkdir(exist_ok=True)
-    os.mkfifo(hangs)
+    path = world.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    goes_on = threading.Event()
+
+    def hang(each: Path) -> bytes:
+        if each == path:
+            goes_on.wait()
+        raise FileNotFoundError
+
+    config = settings.load(world.write(more=more))
+    monkeypatch.setattr(reading, "check", hang)
+    monkeypatch.setattr(reading, "content", hang)
     try:
-        (found,) = examine(world.write(more=more))
+        (found,) = machine.examine(config, reactor)
     finally:
-        # Whoever reads it waits for a writer.
-        os.close(os.open(hangs, os.O_WRONLY))
+        goes_on.set()
     assert f"{key}: " in found.line
     assert "there is no answer after" in found.line
     # A daemon can do without a source for a while.

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from bootvol import private
+from bootvol import private, reading
 from bootvol.errors import ConfigurationError
 from bootvol.private import Kept
 
@@ -48,7 +48,7 @@ def signing_key(directory: Path, file: Path | None) -> bytes:
         named = "identity.directory" if file is None else "identity.key_file"
         for mistake in private.check(named, path, Kept.SECRET):
             raise ConfigurationError(str(mistake))
-        key = path.read_bytes()
+        key = reading.content(path)
     except OSError as error:
         raise ConfigurationError(f"identity: {path}: {error.strerror}") from error
     if len(key) < KEY_BYTES:

@@ -26,6 +26,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from bootvol import reading
 from bootvol.errors import ConfigurationError, SourceFailed
 from bootvol_plugins.http.hosts import AnyHost
 from bootvol_plugins.http.ranges import may_pass, retry_after
@@ -165,7 +166,7 @@ class _PlainAgent:
 
 def _authorities(path: Path) -> Any:
     try:
-        parts = _CERTIFICATE.findall(path.read_bytes())
+        parts = _CERTIFICATE.findall(reading.content(path))
         certificates = [Certificate.loadPEM(part) for part in parts]
     except (OSError, SSLError) as error:
         raise ConfigurationError(f"ca: {path}: {error}") from error

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from bootvol import reading
 from bootvol.errors import ConfigurationError
 
 #: What a detached signature of a file is called, after the file's own name.
@@ -43,7 +44,7 @@ class Keyring:
         if program is None:
             raise ConfigurationError("keyring: gpgv is not there; install Debian's package gpgv")
         try:
-            self._keys = _binary(path.read_bytes())
+            self._keys = _binary(reading.content(path))
         except (OSError, binascii.Error) as error:
             raise ConfigurationError(f"keyring: {path}: {error}") from error
         if not self._keys:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from bootvol import checks, private
+from bootvol import checks, private, reading
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import HypervisorPlugin, IHypervisor, PluginContext
@@ -47,6 +47,8 @@ def _check_tls(folder: Path) -> Iterator[Mistake]:
     found = list(checks.authorities("tls", folder / "ca-cert.pem"))
     yield from found
     try:
+        for name in ("client-cert.pem", "client-key.pem"):
+            reading.check(folder / name)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_cert_chain(folder / "client-cert.pem", folder / "client-key.pem")
     except OSError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from bootvol import reading
 from bootvol.errors import HypervisorFailed
 from bootvol.model import Connection, Disk
 
@@ -67,7 +68,9 @@ def read_by_qemu(connection: Connection) -> list[Path]:
         conf = Path(said["conf"])
         found.append(conf)
         # Of the file's settings these name files: "keyring = /etc/ceph/$cluster.$name.keyring".
-        found += [Path(each) for each in _KEYS.findall(conf.read_text()) if "$" not in each]
+        found += [
+            Path(each) for each in _KEYS.findall(reading.content(conf).decode()) if "$" not in each
+        ]
     return found
 
 

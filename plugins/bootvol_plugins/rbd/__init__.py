@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
-from bootvol import checks
+from bootvol import checks, reading
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, IBlockBackend, PluginContext
@@ -23,7 +22,7 @@ def _make(options: RbdOptions, context: PluginContext) -> IBlockBackend:
     for path in (options.conf, options.keyring):
         try:
             if path is not None:
-                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                reading.check(path)
         except OSError as error:
             raise ConfigurationError(
                 f"backend {context.name!r}: {path} cannot be read: {error.strerror}"

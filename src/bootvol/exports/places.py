@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import attrs
 
-from bootvol import private, tables
+from bootvol import private, reading, tables
 from bootvol.errors import ConfigurationError, ExportFailed
 from bootvol.exports.processes import CREDENTIALS
 from bootvol.jail.handing import contents
@@ -208,6 +208,8 @@ def _check_credentials(folder: Path) -> None:
     :raises ConfigurationError: it will not.
     """
     try:
+        for name in ("ca-cert.pem", "server-cert.pem", "server-key.pem"):
+            reading.check(folder / name)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_verify_locations(folder / "ca-cert.pem")
         context.load_cert_chain(folder / "server-cert.pem", folder / "server-key.pem")

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bootvol import reading
+
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -63,4 +65,4 @@ def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
 
     :raises OSError: one cannot be read.
     """
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    return {name: reading.content(folder / name) for name in names if (folder / name).exists()}
