@@ -97,6 +97,25 @@ def _without_refcounts(folder: Path) -> bytes:
     return patched(content, table, struct.pack(">Q", 1 << 40))
 
 
+def _cut_cluster(folder: Path) -> bytes:
+    """Return a qcow2 image that ends within its last cluster, of which the rest was never written.
+
+    That is the cluster behind the disk's first 2 MiB, since the disk's end was written before it.
+    """
+    part, image = folder / "part", folder / "disk.image"
+    options = "extended_l2=on,cluster_size=2M"
+    qemu_img("create", "-f", "qcow2", "-o", options, image, str(len(DISK)))
+    for start, end in ((7 * MIB, 8 * MIB), (0, 3 * MIB)):
+        part.write_bytes(DISK[start:end])
+        written = ("-c", f"write -s {part} {start} {end - start}")
+        subprocess.run(
+            ["qemu-io", "-f", "qcow2", *written, image], check=True, capture_output=True, timeout=60
+        )
+    content = image.read_bytes()
+    assert len(content) % (2 * MIB), "the last cluster must not be whole"
+    return content
+
+
 def _saved(folder: Path) -> bytes:
     """Return a qcow2 image with the memory of a machine that was running."""
     image = folder / "disk.image"
@@ -136,6 +155,7 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2-zstd": (None, lambda at: convert(at, "qcow2", ["-c", "-o", "compression_type=zstd"])),
     "qcow2-2": (None, lambda folder: convert(folder, "qcow2", ["-o", "compat=0.10"])),
     "qcow2-extended": (None, lambda at: convert(at, "qcow2", ["-o", "extended_l2=on"])),
+    "qcow2-cut-cluster": (None, _cut_cluster),
     "qcow2-snapshot": (None, _snapshot),
     "qcow2-dirty": (None, _dirty),
     "qcow2-dirty-right": (None, lambda at: patched(qcow2(at), 72, MARKED_DIRTY)),
