@@ -79,6 +79,12 @@ async def run(folder: Path, server: Server, name: str) -> tuple[Running, int, st
         ("wrong-range", 3),
         ("stall", 2),
         ("busy", 3),
+        ("refuses-rest", 4),
+        ("lacks-rest", 4),
+        ("portal", 3),
+        ("no-tag-portal", 3),
+        ("less", 3),
+        ("less-at-once", 3),
     ],
 )
 @ensureDeferred
@@ -228,6 +234,7 @@ async def test_an_image_that_is_no_container_any_more(
         ("loop", "source-refused", 51),
         ("elsewhere", "source-refused", 1),
         ("page", "not-a-disk", 1),
+        ("portal-always", "source-failed", 4),
     ],
 )
 @ensureDeferred

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
@@ -16,7 +17,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from bootvol.errors import ImageCorrupt, ImageTruncated, SourceFailed, SourceRefused
 from bootvol.interfaces import IOpenEndedStream
 from bootvol.model import Image
-from bootvol.testing.answers import answer
+from bootvol.testing.answers import answer, right
 from bootvol.testing.backends import noise
 from bootvol.testing.habits import HABITS, Habits
 from bootvol.testing.sources import CALLER, read_all
@@ -292,3 +293,19 @@ async def test_encodings_that_are_of_no_use(
     monkeypatch.setitem(HABITS, "encodes-badly", lambda _asked: said)
     with pytest.raises(error, match=message):
         await fetched(source(root, threads), f"{root}encodes-badly/disk.raw")
+
+
+@pytest.mark.parametrize("offset", [0, 5000])
+@ensureDeferred
+async def test_less_of_an_image_than_was_stated(
+    root: str, threads: Threads, monkeypatch: pytest.MonkeyPatch, offset: int
+) -> None:
+    """A proxy that kept a part of the image gives the part out as the whole."""
+    web = source(root, threads)
+    monkeypatch.setitem(HABITS, "keeps-a-part", right)
+    image = await web.find(CALLER, f"{root}keeps-a-part/disk.raw")
+    monkeypatch.setitem(
+        HABITS, "keeps-a-part", lambda asked: right(attrs.evolve(asked, content=CONTENT[:200_000]))
+    )
+    with pytest.raises(SourceFailed, match="states 200000 bytes of the image now, and stated 3000"):
+        await web.open(image, offset, image.validator if offset else None)

@@ -41,6 +41,8 @@ _ALL_ANSWERS: Final = 3
 #: Answers that have no file in them, or a part, though they are of success.
 _NOT_WHOLE: Final = frozenset({204, 205, 206})
 _MISSING: Final = frozenset({404, 410})
+#: The most bytes of a page that is sent in the place of an image.
+_LONGEST_PAGE: Final = 1024 * 1024
 #: The part that is asked for to learn of an image: HEAD is what servers get wrong.
 _FIRST_BYTE: Final = Headers({"Range": ["bytes=0-0"]})
 
@@ -146,12 +148,16 @@ class HttpSource:
                 stop(response)
             response = await self._ask(url)
         same = condition is None or validator_of(response) == condition
+        if _is_page(response, image, same):
+            stop(response)
+            raise SourceFailed(f"{url.host} answers with a page in the place of the image.")
         part = _fitting(response, image, offset) if same else None
         if part is not None:
             skip = offset - part.start
-            return BodyStream(
+            rest_of_it = BodyStream(
                 response, self._reactor, self._stall, part.size, offset, validator, skip
             )
+            return await _not_less(rest_of_it, image)
         if response.code == 206 or part_of(response) is not None:
             stop(response)
             response = await self._ask(url)
@@ -197,7 +203,7 @@ class HttpSource:
         validator = _proof(image.digest) or validator_of(response)
         # A body without a length ends with the connection: that the size is right shows its end.
         expected = image.size_bytes if validator == image.validator else None
-        return await self._whole(response, url, validator, expected)
+        return await _not_less(await self._whole(response, url, validator, expected), image)
 
     async def _whole(
         self,
@@ -303,6 +309,37 @@ def _fitting(response: IResponse, image: Image, offset: int) -> Part | None:
         known = image.size_bytes is not None or image.digest is not None
         part = attrs.evolve(part, size=image.size_bytes) if known else None
     return part if part is not None and not encoded and part.start <= offset else None
+
+
+async def _not_less(stream: IImageStream, image: Image) -> IImageStream:
+    """Return a stream whose server does not state fewer bytes of the same image than before.
+
+    A proxy may have kept only a part of the image, and gives it out with the whole one's validator.
+    More bytes are no fault: a server may have stated the length of the first byte as the image's.
+    With a stated digest the digest decides.
+
+    :raises SourceFailed: it does; the stream is closed.
+    """
+    same = stream.validator is not None and stream.validator == image.validator
+    stated = image.size_bytes if same and image.digest is None else None
+    if stated is not None and stream.size is not None and stream.size < stated:
+        await stream.close()
+        raise SourceFailed(
+            f"The server states {stream.size} bytes of the image now, and stated {stated} before."
+        )
+    return stream
+
+
+def _is_page(response: IResponse, image: Image, same: bool) -> bool:
+    """Tell whether an answer is a page for people, as a proxy or a portal sends one.
+
+    :param same: whether the answer has the image's validator, or needs none. (There are servers
+        that call everything a page.)
+    """
+    kinds = response.headers.getRawHeaders(b"content-type") or [b""]
+    length = _length(response)
+    short = not same if length is None else length < _LONGEST_PAGE and length != image.size_bytes
+    return short and _is_whole(response) and kinds[0].lower().startswith(b"text/html")
 
 
 def _location(response: IResponse) -> str | None:

@@ -52,8 +52,9 @@ _NOT_RIGHT: Final = frozenset({1, 2})
 _DAMAGED: Final = 2
 
 #: What `qemu-img map` writes of a part of the disk that is data: its bytes, and where in the image
-#: they lie. A part that is no data may have a place as well, which need not be in the image: the last
-#: subclusters of a cluster were never written, say (qcow2 specification, "Extended L2 Entries").
+#: they lie. A part that is no data may have a place as well, which need not be in the image: the
+#: last subclusters of a cluster were never written, say (qcow2 specification, "Extended L2
+#: Entries").
 _EXTENT: Final = re.compile(rb'"length": (\d+),.*"data": true,.*"offset": (\d+)')
 
 #: What a vhd image ends with (Virtual Hard Disk Image Format Specification, "Hard Disk Footer").

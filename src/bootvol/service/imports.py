@@ -19,9 +19,13 @@ from bootvol.errors import (
     FormatMismatch,
     ImageCorrupt,
     ImageLengthUnknown,
+    ImageNotFound,
     ImageTruncated,
     ImportFailed,
     NoSpace,
+    NotADisk,
+    SourceFailed,
+    SourceRefused,
     SpoolFull,
     UnsupportedFormat,
     WrongStore,
@@ -53,6 +57,9 @@ from bootvol.shortage import short_of
 #: Seconds to the first try again, and at most; each is twice the last, more or less.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
+#: What a source may say for a while of an image of which it has sent a part: a proxy sends its own
+#: page, one of several mirrors lacks the image, a server refuses a client that asks too often.
+_MAY_PASS: Final = (ImageNotFound, NotADisk, SourceRefused)
 
 
 @attrs.frozen
@@ -200,9 +207,10 @@ class Importer:
         """Copy an image to its place, however often its source breaks off; return its digest."""
         progress = fetch.progress
         tries = _Tries(self._limits.retries)
-        doubted = False
+        begun = doubted = False
         while True:
             start = progress.reached
+            begun = begun or progress.bytes_done > 0
             try:
                 return await self._attempt(fetch)
             except (DigestMismatch, ImageCorrupt):
@@ -213,8 +221,9 @@ class Importer:
                 tries = _Tries(self._limits.retries)
                 progress.start_over()
                 await progress.forget(fetch.keep)
-            except ImportFailed as error:
-                if progress.stopping or not error.retryable or short_of(error):
+            except (ImportFailed, ImageNotFound) as error:
+                may_pass = error.retryable or (begun and isinstance(error, _MAY_PASS))
+                if progress.stopping or not may_pass or short_of(error):
                     raise
                 if not tries.go_on((start or (0, ""))[0], (progress.reached or (0, ""))[0]):
                     raise
@@ -232,6 +241,11 @@ class Importer:
             stream = await fetch.source.open(fetch.image, *(at or ()))
             stack.push_async_callback(stream.close)
             fetch.progress.validator = stream.validator
+            if copy and copy.size and stream.offset and stream.size not in (None, copy.size):
+                raise SourceFailed(
+                    f"The source states {stream.size} bytes of the image now, and stated"
+                    f" {copy.size} before."
+                )
             if copy is None or at is None or stream.offset != at[0]:
                 # From a checkpoint the source may be unable to go on, or the image is another now.
                 size = await self._adopt(fetch, stream)

@@ -21,6 +21,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 _RANGE: Final = re.compile(rb"bytes=(\d+)-")
 #: What a source asks for that only wants to know what there is.
 _FIRST_BYTE: Final = b"bytes=0-0"
+#: What a proxy sends in the place of what was asked for.
+_PAGE: Final = b"<!DOCTYPE html><title>Log in</title>"
 #: Names of lists of digests: there are those that are put there.
 _LIST: Final = re.compile(r"sums|sha\d|md5|checksum", re.IGNORECASE)
 
@@ -39,6 +41,13 @@ class BadWeb(Resource):
     ``moody``          ignores Range, and closes the connection ever sooner
     ``changed``        breaks off once; then it is another content, with another ETag
     ``wrong-range``    breaks off once; then answers a Range with a later one
+    ``refuses-rest``   breaks off once, then answers 403 twice; then good
+    ``lacks-rest``     the same with 404
+    ``portal``         breaks off once, then sends a page once; then good
+    ``portal-always``  breaks off once, then sends nothing but a page
+    ``no-tag-portal``  as ``portal``, without a validator
+    ``less``           breaks off once, then states less of the same image once; then good
+    ``less-at-once``   the same, and sends the whole of that
     ``stall``          sends a part, then nothing; is good the next time
     ``vast``           promises more than any number of a database can say
     ``short``          promises more than it sends, each time
@@ -103,6 +112,13 @@ class BadWeb(Resource):
             "moody": self._moody,
             "changed": self._changed,
             "wrong-range": self._wrong_range,
+            "refuses-rest": lambda _: self._rest(request, lambda: self._code(request, 403), 2),
+            "lacks-rest": lambda _: self._rest(request, lambda: self._code(request, 404), 2),
+            "portal": lambda _: self._rest(request, lambda: _PAGE),
+            "portal-always": lambda _: self._rest(request, lambda: _PAGE, 10**9),
+            "no-tag-portal": lambda _: self._rest(request, lambda: _PAGE, validator=False),
+            "less": lambda _: self._rest(request, lambda: self._less(request)),
+            "less-at-once": lambda _: self._rest(request, lambda: self._less(request, False)),
             "stall": self._stall,
             "vast": lambda _: self._promise(request, 2**63),
             "short": lambda _: self._promise(request, 2 * len(self.content)),
@@ -114,7 +130,7 @@ class BadWeb(Resource):
             "loop": lambda _: self._redirect(request, request.uri),
             "elsewhere": lambda _: self._redirect(request, b"http://127.0.0.1:1/images/good"),
             "nowhere": lambda _: self._redirect(request, b"mailto:nobody"),
-            "page": lambda _: b"<!DOCTYPE html><title>Log in</title>",
+            "page": lambda _: _PAGE,
             "slow": lambda _: self._slowly(request, self._rate // 20),
             "drip": lambda _: self._slowly(request, 1),
         }
@@ -199,6 +215,29 @@ class BadWeb(Resource):
         request.write(part)
         request.finish()
         return NOT_DONE_YET
+
+    def _rest(
+        self,
+        request: Request,
+        odd: Callable[[], bytes | int],
+        times: int = 1,
+        *,
+        validator: bool = True,
+    ) -> bytes | int:
+        """Break off in the middle, answer oddly so many times, then be good."""
+        if self._first(request):
+            return self._send(request, validator=validator, stop=len(self.content) // 2)
+        if len(self.requests[_name(request)]) <= 1 + times:
+            return odd()
+        return self._send(request, validator=validator)
+
+    def _less(self, request: Request, ranges: bool = True) -> int:
+        """Send what is asked for of an image that ends early, with the validator of the whole."""
+        whole, self.content = self.content, self.content[: len(self.content) * 3 // 4]
+        try:
+            return self._send(request, ranges=ranges)
+        finally:
+            self.content = whole
 
     def _stall(self, request: Request) -> int:
         if not self._first(request):
