@@ -20,7 +20,8 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from bootvol.api import access, channels
+from bootvol import sparing
+from bootvol.api import channels
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
 from bootvol.api.embedded import v3
 from bootvol.api.http import ApiRoot, Dialect, network, tell_errors
@@ -337,7 +338,7 @@ def lines(served: Served, requests: Iterable[bytes]) -> list[str]:
             connection = served.connect()
             connection.send(each)
             connection.close()
-        served.clock.advance(access.PERIOD)
+        served.clock.advance(sparing.PERIOD)
     return [formatEvent(each) for each in logged if each["log_namespace"] == "bootvol.api.access"]
 
 
@@ -378,15 +379,15 @@ def test_the_access_log_has_the_reason_why_a_stranger_was_not_served(served: Ser
 def test_strangers_have_few_lines_in_the_access_log(served: Served) -> None:
     """Requests without a valid token beyond the limit are counted, not logged.
 
-    Break: `src/bootvol/api/access.py`: `if request.tenant is None and not self._admit():` -> `if
-    not request:`.
-    Break: `src/bootvol/api/access.py`: `self._left -= 1` -> `self._left -= 0`.
+    Break: `src/bootvol/api/access.py`: `if request.tenant is None and not self._strangers.admit():`
+    -> `if not request:`.
+    Break: `src/bootvol/sparing.py`: `self._left -= 1` -> `self._left -= 0`.
     """
-    *told, last = lines(served, [GET, b"\0\r\n\r\n"] * access.MOST)
-    assert len(told) == access.MOST
-    assert last.startswith(f"{access.MOST} more requests without a valid token")
+    *told, last = lines(served, [GET, b"\0\r\n\r\n"] * sparing.MOST)
+    assert len(told) == sparing.MOST
+    assert last.startswith(f"{sparing.MOST} more requests without a valid token")
     served.known = "tenant"
-    assert len(lines(served, [GET] * 2 * access.MOST)) == 2 * access.MOST
+    assert len(lines(served, [GET] * 2 * sparing.MOST)) == 2 * sparing.MOST
 
 
 @pytest.mark.parametrize("digits", [15, 4000, 4301, 16000])

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from bootvol import passwords
+from bootvol import passwords, sparing
 from bootvol.errors import (
     ConfigurationError,
     IdentityFailed,
@@ -426,6 +426,42 @@ async def test_guesses_from_everywhere_are_slowed_down(make: Make) -> None:
     await service.login(ANN, DEMO, "198.51.100.1")
 
 
+@pytest.mark.parametrize("name", ["bob", "nobody"])
+@ensureDeferred
+async def test_delays_do_not_tell_which_users_there_are(make: Make, name: str) -> None:
+    """An id and a name that are the same text are delayed together, whether there is such a user.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `claimed = "user", credentials.user.id or
+    credentials.user.name` -> `claimed = "user", user or credentials.user`.
+    """
+    service = make()
+    for _ in range(throttle.FREE):
+        with pytest.raises(LoginFailed):
+            await service.login(Password(Which(id=name), "wrong"), None, "192.0.2.1")
+    for which in (Which(name=name), Which(id=name), Which(id=name, name=name)):
+        with pytest.raises(TooManyLogins):
+            await service.login(Password(which, "wrong"), None, "192.0.2.1")
+
+
+@ensureDeferred
+async def test_failures_have_few_lines_in_the_log(make: Make, clock: Clock) -> None:
+    """Failed log-ins beyond the limit are counted, not logged.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `if self._failures.admit():` ->
+    `if guess:`.
+    """
+    service = make()
+    with capturedLogs() as logged:
+        for number in range(2 * sparing.MOST):
+            wrong = Password(Which(name=f"user {number}"), "wrong")
+            with pytest.raises(LoginFailed):
+                await service.login(wrong, None, f"192.0.2.{number}")
+        clock.advance(sparing.PERIOD)
+    *told, last = [text for each in logged if "failed" in (text := str(formatEvent(each)))]
+    assert len(told) == sparing.MOST
+    assert last == f"{sparing.MOST} more failed log-ins in {sparing.PERIOD} seconds"
+
+
 # --- what it costs -------------------------------------------------------------------------------
 
 
@@ -472,6 +508,46 @@ async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> No
         held.end()
     for each in logins:
         assert (await each).user.name == "ann"
+
+
+@ensureDeferred
+async def test_strangers_take_no_place_from_users_who_were_here(
+    clock: Clock, tmp_path: Path
+) -> None:
+    """However many networks strangers come from, users have places where they logged in before.
+
+    Break: `plugins/bootvol_plugins/embedded/turns.py`: `if each.known == newcomer.known` -> `if
+    each`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `guess.user if known else guess.network,`
+    -> `guess.network,`.
+    """
+    held = Held()
+    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+
+    def log_in(name: str, password: str, address: str) -> Deferred[Session]:
+        credentials = Password(Which(name=name), password)
+        return Deferred.fromCoroutine(service.login(credentials, OTHER, address))
+
+    networks = [f"2001:db8:{number}::/64" for number in range(40)]
+    before = [log_in("ann", PASSWORD, "192.0.2.1")]
+    before += [log_in("bob", BOBS, network) for network in networks[:32]]
+    while held.calls:
+        held.end()
+    await gatherResults(before)
+    # Strangers of many networks, and bob of many networks that bob has logged in from.
+    strangers = [log_in("who", "x", network) for network in networks]
+    bobs = [log_in("bob", BOBS, network) for network in networks[:32]]
+    with pytest.raises(TooManyLogins):
+        await log_in("bob", BOBS, "198.51.100.1")
+    ann = log_in("ann", PASSWORD, "192.0.2.1")
+    # Those that came before wait no longer than a second.
+    for _ in range(2 + 32 + 2):
+        held.end()
+    assert ann.called
+    assert (await ann).user.name == "ann"
+    while held.calls:
+        held.end()
+    await DeferredList([*strangers, *bobs], consumeErrors=True)
 
 
 @ensureDeferred

@@ -27,6 +27,7 @@ from bootvol.login import (
     Which,
 )
 from bootvol.model import Caller
+from bootvol.sparing import FewLines
 from bootvol_plugins.embedded import files
 from bootvol_plugins.embedded.options import EmbeddedOptions, UserTable
 from bootvol_plugins.embedded.revoked import Revoked
@@ -36,7 +37,8 @@ from bootvol_plugins.embedded.turns import Turns
 
 #: Passwords that are verified at once: each takes a processor and its hash's memory meanwhile.
 _AT_ONCE: Final = 2
-#: How many more may wait for that; they take about a second.
+#: How many more may wait for that, and as many again of users who logged in before; they take about
+#: a second.
 _WAITING: Final = 32
 #: How many tokens may be got by one another; a token names all before it.
 _GENERATIONS: Final = 16
@@ -72,7 +74,7 @@ class _Guess:
     """A password or secret key that is not verified yet.
 
     :ivar network: where it comes from; empty for a unix socket.
-    :ivar user: a digest of the claimed user or access key.
+    :ivar user: a digest of the claimed user or access key, as it was sent.
     """
 
     network: bytes
@@ -109,6 +111,7 @@ class EmbeddedIdentity:
         #: Users and networks from which they logged in: guesses from elsewhere do not delay these.
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._turns = Turns(_AT_ONCE, _WAITING)
+        self._failures = FewLines(context.reactor, self._log, "failed log-ins")
         self._use(options)
 
     def _use(self, options: EmbeddedOptions) -> None:
@@ -200,18 +203,21 @@ class EmbeddedIdentity:
         :raises LoginFailed: nothing.
         :raises TooManyLogins: it was not looked at.
         """
-        claimed: object
+        # As it was sent: delays by the user that is found would tell which users there are.
+        claimed: tuple[str, object]
         if isinstance(credentials, Password):
             user = _find(credentials.user, [each.named for each in self._users.values()])
             secret = self._passwords.get(user.id) if user else None
-            given, claimed = credentials.password, user or credentials.user
+            given = credentials.password
+            claimed = "user", credentials.user.id or credentials.user.name
         else:
             secret = self._keys.get(credentials.key)
-            given, claimed = credentials.secret, credentials.key
-        guess = _Guess(address.encode("utf-8", "surrogatepass"), _digest(claimed))
+            given, claimed = credentials.secret, ("key", credentials.key)
+        guess = _Guess(address.encode("utf-8", "surrogatepass"), _digest(*claimed))
         if not await self._is_right(guess, secret, given) or secret is None:
-            who = secret.user.named.id if secret else "somebody unknown"
-            self._log.warn("{who} failed to log in from {address}", who=who, address=address)
+            if self._failures.admit():
+                who = secret.user.named.id if secret else "somebody unknown"
+                self._log.warn("{who} failed to log in from {address}", who=who, address=address)
             raise LoginFailed
         return secret
 
@@ -221,7 +227,11 @@ class EmbeddedIdentity:
         :raises TooManyLogins: it was not looked at.
         """
         self._check(guess)
-        async with self._turns.turn(guess.network, guess.user):
+        known = guess.both in self._known
+        # A user who was here before takes turns with other such users, from whatever networks.
+        async with self._turns.turn(
+            guess.user if known else guess.network, guess.user, known=known
+        ):
             # Others like it may have failed meanwhile.
             self._check(guess)
             kept = secret.kept if secret else self._decoy

@@ -17,18 +17,22 @@ class _Waiting:
     """A log-in that waits.
 
     :ivar user: of this network: two log-ins of one user from one network never run at once.
+    :ivar known: whether it is of a user who logged in before.
     """
 
     network: bytes
     user: tuple[bytes, bytes]
     turn: Deferred[None]
+    known: bool
 
 
 class Turns:
     """The line.
 
+    Strangers from however many networks take no place in the line from users who logged in before.
+
     :param at_once: how many log-ins run.
-    :param most: how many may wait.
+    :param most: how many may wait of users who logged in before, and how many of others.
     """
 
     def __init__(self, at_once: int, most: int) -> None:
@@ -41,14 +45,18 @@ class Turns:
         self._turns = 0
 
     @asynccontextmanager
-    async def turn(self, network: bytes, name: bytes) -> AsyncIterator[None]:
+    async def turn(
+        self, network: bytes, name: bytes, *, known: bool = False
+    ) -> AsyncIterator[None]:
         """Wait for a turn; the turn ends with the block.
 
+        :param network: what takes turns with others.
         :param name: of the user, as claimed.
+        :param known: whether the user has logged in before.
         :raises TooManyLogins: too many others wait.
         """
         turn: Deferred[None] = Deferred()
-        own = _Waiting(network, (network, name), turn)
+        own = _Waiting(network, (network, name), turn, known)
         self._make_room(own)
         self._waiting.append(own)
         self._give()
@@ -72,18 +80,19 @@ class Turns:
 
         :raises TooManyLogins: that is the newcomer.
         """
-        if len(self._waiting) < self._most:
+        line = [each for each in self._waiting if each.known == newcomer.known]
+        if len(line) < self._most:
             return
-        networks = Counter(each.network for each in self._waiting)
+        networks = Counter(each.network for each in line)
         greediest = max(networks, key=lambda each: (networks[each], each == newcomer.network))
         is_own = greediest == newcomer.network
         if not is_own and networks[newcomer.network] + 1 >= networks[greediest]:
             raise TooManyLogins(1.0)
-        users = Counter(each.user for each in self._waiting if each.network == greediest)
+        users = Counter(each.user for each in line if each.network == greediest)
         user = max(users, key=lambda each: users[each])
         if is_own and users[newcomer.user] + 1 >= users[user]:
             raise TooManyLogins(1.0)
-        last = next(each for each in reversed(self._waiting) if each.user == user)
+        last = next(each for each in reversed(line) if each.user == user)
         self._waiting.remove(last)
         last.turn.errback(TooManyLogins(1.0))
 
