@@ -62,10 +62,16 @@ def server() -> Iterator[str]:
             process.wait(30)
 
 
-def create_database(url: str, name: str) -> str:
-    """Create an empty database on a server; return its URL."""
+def create_database(url: str, name: str, form: str = "", *settings: str) -> str:
+    """Create an empty database on a server; return its URL.
+
+    :param form: what follows in the statement, such as an encoding.
+    :param settings: what its sessions have set, such as ``DateStyle = 'German'``.
+    """
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        connection.execute(f'CREATE DATABASE "{name}" {form}'.encode())
+        for each in settings:
+            connection.execute(f'ALTER DATABASE "{name}" SET {each}'.encode())
     return url.format(name)
 
 

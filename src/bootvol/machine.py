@@ -287,7 +287,11 @@ def _database(url: URL, reactor: Any) -> Iterator[Mistake | str]:
         # SQLAlchemy and the server say more on further lines.
         fault = str(error).splitlines()[0]
         remedy = "Start the database, or correct the URL."
-        yield Mistake("state.url", url.render_as_string(hide_password=True), fault, remedy)
+        if error.__cause__ is None:
+            # The database has answered, and the text itself says what helps.
+            yield f"state.url: {fault}."
+        else:
+            yield Mistake("state.url", url.render_as_string(hide_password=True), fault, remedy)
 
 
 def _sqlite(file: Path) -> Iterator[Mistake]:

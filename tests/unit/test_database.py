@@ -6,8 +6,10 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -17,6 +19,7 @@ from sqlalchemy import (
     URL,
     Connection,
     String,
+    event,
     func,
     insert,
     make_url,
@@ -31,6 +34,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
+from bootvol import machine
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.store import connections, schema
 from bootvol.store import database as databases
@@ -110,6 +114,52 @@ def told(logged: Any) -> list[str]:
 def start(database: Database, query: Any) -> Deferred[Any]:
     """Begin to write."""
     return Deferred.fromCoroutine(database.write(query))
+
+
+# --- servers of others ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_an_encoding_that_does_not_take_every_name(postgresql_server: str, encoding: str) -> None:
+    form = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    address = postgresql.create_database(postgresql_server, f"test-{uuid4()}", form)
+    database = Database(on_server(address), reactor)
+    for call in database.upgrade, database.check:
+        with pytest.raises(ConfigurationError, match="createdb --encoding=UTF8"):
+            call()
+    (found,) = machine._database(on_server(address), reactor)
+    assert f"has the encoding {encoding}" in str(found)
+    assert "Start the database" not in str(found)
+
+
+@ensureDeferred
+async def test_what_a_database_sets_for_its_sessions(postgresql_server: str) -> None:
+    settings = "DateStyle = 'German'", "client_encoding = 'latin1'", "TimeZone = 'Asia/Kolkata'"
+    address = postgresql.create_database(postgresql_server, f"test-{uuid4()}", "", *settings)
+    with working(on_server(address)) as database:
+        moment = datetime(2026, 2, 1, 23, 59, tzinfo=UTC)
+        values = {"tenant": "t", "user": "€日", "name": "n", "public_key": "", "fingerprint": ""}
+        await database.write(
+            lambda db: db.execute(insert(schema.keypairs).values(**values, created_at=moment))
+        )
+        row = await database.read(lambda db: db.execute(select(schema.keypairs)).one())
+        assert (row.user, row.created_at) == ("€日", moment)
+
+
+@ensureDeferred
+async def test_a_pooler_that_drops_what_was_prepared(served: Database) -> None:
+    """Behind PgBouncer a transaction may get any session, which knows no statement of another.
+
+    Whatever is asked, nobody hears of that.
+    """
+
+    @event.listens_for(served._engine, "checkin")
+    def give_back(connection: Any, _record: Any) -> None:
+        connection.pgconn.exec_(b"DISCARD ALL")
+
+    for number in range(30):
+        await served.write(add, f"{number}")
+        assert await served.read(count) == number + 1
 
 
 # --- text ----------------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ _TRIES: Final = 3
 #: somebody has taken the tables or the rights away.
 _COLLISIONS: Final = frozenset({"40001", "40P01"})
 _OF_THE_SERVER: Final = frozenset({"25006", "42501", "42P01"})
+#: Of PostgreSQL, too: a statement that psycopg has prepared is not known, or is by another session.
+#: So it is behind a pooler that gives each transaction any of its own sessions (PgBouncer, say).
+_NOT_PREPARED: Final = frozenset({"26000", "42P05"})
 #: The class of states that say that a statement is more than PostgreSQL can ever do.
 _TOO_MUCH: Final = "54"
 #: Of SQLite (its C interface): a mistake in a statement.
@@ -115,6 +118,7 @@ class Connections:
         #: SQLite's write-ahead log beside the file, which lies there while there are connections.
         self._log: tuple[int, int] | None = None
         self._open: set[int] = set()
+        self._prepares = True
         self._here = local()
         try:
             self.engine = create_engine(
@@ -165,7 +169,11 @@ class Connections:
                 try:
                     return self._transact(query, writes=writes)
                 except DBAPIError as error:
-                    if not tries or _state(error) not in _COLLISIONS:
+                    if _state(error) in _NOT_PREPARED:
+                        self._prepares = False
+                    elif _state(error) not in _COLLISIONS:
+                        raise
+                    if not tries:
                         raise
         except BrokenOff as error:
             raise DatabaseUnavailable from error
@@ -236,6 +244,8 @@ class Connections:
                 was, connection.autocommit = connection.autocommit, True
                 connection.execute(f"SET statement_timeout = {LIMIT * 1000:.0f}")
                 connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE * 1000}")
+                # psycopg reads no other form of dates.
+                connection.execute("SET DateStyle = 'ISO'")
                 connection.autocommit = was
             except BaseException:
                 own.close()
@@ -246,6 +256,8 @@ class Connections:
         @event.listens_for(engine, "checkout")
         def used(connection: Any, record: Any, _fairy: Any) -> None:
             self._use(record.info["socket"])
+            if not self._prepares:
+                connection.prepare_threshold = None
             if not record.info.pop("fresh", False):
                 try:
                     engine.dialect.do_ping(connection)
@@ -295,7 +307,9 @@ def _server(url: URL) -> dict[str, Any]:
     been committed by then.
     """
     bounds = {key: value for key, value in _TCP.items() if key not in url.query}
-    return {"isolation_level": "READ COMMITTED", "connect_args": bounds}
+    # Whatever the database or the role says: otherwise there are texts that cannot be sent.
+    arguments = {**bounds, "client_encoding": "UTF8"}
+    return {"isolation_level": "READ COMMITTED", "connect_args": arguments}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -251,6 +251,7 @@ class Database:
                 # Nobody else's to read; SQLite gives the files beside it the same mode.
                 file.touch(mode=0o600)
             with self._connections.alone() as connection:
+                _check_encoding(connection)
                 now = _revision(connection)
                 if now is None and revision == schema.REVISION:
                     _make(connection)
@@ -264,6 +265,7 @@ class Database:
 
         :raises ConfigurationError: it is not, or the database does not answer.
         """
+        self.alone(_check_encoding)
         now = self.alone(_revision)
         if now != schema.REVISION:
             raise ConfigurationError(
@@ -276,6 +278,22 @@ def _reason(error: DatabaseUnavailable) -> str:
     """Return in one line why a database failed, without the statement and what it would write."""
     cause = error.__cause__ or error
     return " ".join(str(getattr(cause, "orig", cause)).split())
+
+
+def _check_encoding(connection: Connection) -> None:
+    """See that the database takes every text.
+
+    :raises ConfigurationError: a database on a server has another encoding than UTF-8.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    found = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if found != "UTF8":
+        raise ConfigurationError(
+            f"the database has the encoding {found}, which does not take every name: make another"
+            " one by `createdb --encoding=UTF8 --template=template0 NAME`, and move what is there"
+            " by pg_dump and psql"
+        )
 
 
 def _revision(connection: Connection) -> str | None:
