@@ -315,9 +315,17 @@ def _server(url: URL) -> dict[str, Any]:
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return what tells a file from all others; None if it is not there."""
     try:
-        found = path.stat()
+        return _found(path)
     except OSError:
         return None
+
+
+def _found(path: Path) -> tuple[int, int]:
+    """As :func:`_identity`.
+
+    :raises OSError: the file is not there, or cannot be seen.
+    """
+    found = path.stat()
     return found.st_dev, found.st_ino
 
 
@@ -330,11 +338,16 @@ def _check(path: Path, known: tuple[int, int], remedy: str) -> None:
     """See that a file is the one that it was.
 
     :param known: what told it from all others.
-    :raises DatabaseUnavailable: it is gone, or another one.
+    :raises DatabaseUnavailable: it is gone, or another one, or it cannot be seen.
     """
-    if (now := _identity(path)) != known:
-        what = "is gone" if now is None else "is another one by now"
-        raise DatabaseUnavailable from FileNotFoundError(f"{path} {what}. {remedy}")
+    try:
+        now = _found(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatabaseUnavailable from FileNotFoundError(f"{path} is gone. {remedy}")
+    except OSError as error:
+        raise DatabaseUnavailable from error
+    if now != known:
+        raise DatabaseUnavailable from FileNotFoundError(f"{path} is another one by now. {remedy}")
 
 
 def _tune_sqlite(engine: Engine) -> None:
