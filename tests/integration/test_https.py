@@ -160,8 +160,8 @@ async def test_who_does_not_know_the_authority_does_not_connect(https: Https) ->
 async def test_nothing_is_served_in_clear(https: Https) -> None:
     """A plain request to an endpoint of TLS gets no answer.
 
-    Break: `src/bootvol/api/tls.py`: `self._reactor.listenSSL(port, factory, self._served, **more)`
-    -> `self._reactor.listenTCP(port, factory, **more)`.
+    Break: `src/bootvol/api/tls.py`: `self._reactor.listenTCP(port, encrypting, **more)` ->
+    `self._reactor.listenTCP(port, factory, **more)`.
     """
 
     def call() -> None:

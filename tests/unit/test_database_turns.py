@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 
 from bootvol.service.lanes import Lane
 from bootvol.service.shares import Limit, Rules, Shares
-from bootvol.store.turns import ASKER, Turns
+from bootvol.store.asker import ASKER
+from bootvol.turns import Turns
 from tests.daemons import pause
 
 ASKERS = ("a", "b", "c", None)
@@ -24,7 +25,7 @@ ASKERS = ("a", "b", "c", None)
 def test_a_newcomer_waits_for_one_turn_of_each_other_tenant(size: int, tenants: list[str]) -> None:
     """However many calls of others wait, a newcomer's waits for one of each tenant.
 
-    Break: `src/bootvol/store/turns.py`: `self._lines[asker] = line` ->
+    Break: `src/bootvol/turns.py`: `self._lines[asker] = line` ->
     `self._lines = {asker: line, **self._lines}`
     """
     turns, begun = Turns(size), []
@@ -48,7 +49,7 @@ def test_a_newcomer_waits_for_one_turn_of_each_other_tenant(size: int, tenants: 
 def test_places_are_used_and_no_tenant_holds_the_last(size: int, data: st.DataObject) -> None:
     """Whatever comes, ends or leaves in whatever order: no place is lost, and none stays empty.
 
-    Break: `src/bootvol/store/turns.py`: `self._held[asker] < self._most` -> `True`
+    Break: `src/bootvol/turns.py`: `self._held[asker] < self._most` -> `True`
     """
     turns = Turns(size)
     held: list[str | None] = []

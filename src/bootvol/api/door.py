@@ -18,7 +18,7 @@ from bootvol.api.http import address, token
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.service.inflight import Bounds, InFlight
-from bootvol.store.turns import ASKER
+from bootvol.store.asker import ASKER
 
 
 class Door:

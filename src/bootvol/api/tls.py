@@ -1,5 +1,8 @@
 """TLS as the API serves it: versions 1.2 and 1.3, with ciphers that keep past traffic secret.
 
+A handshake takes a millisecond or two of the reactor.  So one step of one handshake is made in a
+turn of the reactor, and clients' addresses take turns (:class:`bootvol.turns.Turns`).
+
 Twisted's own choice for ``ssl:`` endpoints allows older ciphers, and leaves the version to the
 author of the endpoint.
 """
@@ -11,11 +14,16 @@ from typing import Any, Final
 import attrs
 from cryptography.x509 import Certificate
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bootvol import endpoints
+from bootvol.api.http import network
+from bootvol.turns import Turns
 
 #: For TLS 1.2; all ciphers of 1.3 are fine.
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
@@ -39,7 +47,8 @@ class ModernTls:
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, **more: Any) -> Any:
         """See :meth:`twisted.internet.interfaces.IReactorSSL.listenSSL`."""
         self._served = _Served(_modern(contextFactory))
-        return self._reactor.listenSSL(port, factory, self._served, **more)
+        encrypting = Encrypting(self._served, factory, self._reactor)
+        return self._reactor.listenTCP(port, encrypting, **more)
 
     def reload(self) -> bool:
         """Serve new connections with the key and certificates as the files have them now.
@@ -54,6 +63,59 @@ class ModernTls:
         (wanted,) = plan(self._endpoint)
         self._served.context = _modern(wanted.tls)
         return True
+
+
+class Encrypting(TLSMemoryBIOFactory):
+    """Makes encrypted connections, whose handshakes take turns.
+
+    :param served: makes the TLS connections.
+    :param factory: makes what they carry.
+    :param clock: the reactor.
+    """
+
+    def __init__(self, served: Any, factory: Any, clock: IReactorTime) -> None:
+        super().__init__(served, False, factory)
+        self.protocol = _Encrypted
+        self._clock = clock
+        self._turns = Turns(1)
+
+    def turn(self, address: str) -> Deferred[None]:
+        """Return what fires when a client at an address has its turn of the reactor."""
+
+        def ending(_: None) -> None:
+            self._clock.callLater(0, self._turns.release, address)
+
+        return self._turns.acquire(address).addCallback(ending)
+
+
+class _Encrypted(TLSMemoryBIOProtocol):
+    """A connection that waits for a turn before each step of its handshake."""
+
+    factory: Encrypting
+    #: The connection by TCP.
+    transport: Any
+    _turn: Deferred[None] | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has come: of a handshake, in its turn."""
+        if self._handshakeDone:
+            super().dataReceived(data)
+            return
+        self.transport.pauseProducing()
+        peer = network(str(getattr(self.transport.getPeer(), "host", "")))
+        self._turn = self.factory.turn(peer)
+        self._turn.addCallbacks(self._go_on, lambda left: left.trap(CancelledError), (data,))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Leave the line."""
+        if self._turn is not None:
+            self._turn.cancel()
+        super().connectionLost(reason)
+
+    def _go_on(self, _: None, data: bytes) -> None:
+        # Before what has come is looked at: that may pause the connection again.
+        self.transport.resumeProducing()
+        super().dataReceived(data)
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from bootvol.errors import DatabaseUnavailable
 from bootvol.service.jobs import Job
 from bootvol.service.shares import Rules, Shares, Standing
-from bootvol.store.turns import as_daemon
+from bootvol.store.asker import as_daemon
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
 

@@ -10,9 +10,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReac
 from twisted.python.failure import Failure
 
 from bootvol.errors import DatabaseUnavailable
+from bootvol.store.asker import ASKER
 from bootvol.store.connections import BrokenOff, Transaction
-from bootvol.store.turns import ASKER, Turns
 from bootvol.threads import Shared, Threads
+from bootvol.turns import Turns
 
 T = TypeVar("T")
 

@@ -1,33 +1,17 @@
-"""Turns at the database: tenants take them one after the other, and none keeps the last place."""
+"""Turns at something scarce: those who ask take turns, and nobody keeps the last place."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
-from contextvars import Context, ContextVar
-from typing import Final, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-#: The tenant whose call runs; None is the daemon's own work.  Each coroutine that Twisted runs has
-#: a context of its own, a copy of the one that it was started in (PEP 567).
-ASKER: Final[ContextVar[str | None]] = ContextVar("asker", default=None)
-
-
-def as_daemon(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Make a call as the daemon's own work, whatever tenant's call it is made in."""
-    return Context().run(call, *args, **kwargs)
-
 
 class Turns:
-    """Places at the database, and the line for them.
+    """Places, and the lines for them.
 
-    Each tenant has a line of its own.  The next place goes to the line whose last turn is longest
-    ago.  No tenant holds the last place, where there are several: another tenant's call begins at
-    once, or as soon as one of many places is free.
+    Each asker (a tenant, an address) has a line of its own.  The next place goes to the line whose
+    last turn is longest ago.  No asker holds the last place, where there are several.
 
     All methods belong to the reactor's thread.
 
@@ -44,7 +28,7 @@ class Turns:
     def acquire(self, asker: str | None) -> Deferred[None]:
         """Return what fires when the asker has a place; cancelled, it leaves the line.
 
-        :param asker: a tenant; None is the daemon, which may hold all places.
+        :param asker: None is the daemon itself, which may hold all places.
         """
 
         def leave(turn: Deferred[None]) -> None:

@@ -1,0 +1,145 @@
+"""Handshakes of TLS: they take turns, so that many of them hold up nobody else."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trustme
+from OpenSSL import SSL
+from twisted.internet import ssl
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+
+from bootvol.api.tls import ModernTls
+from tests.unit.test_channels import turn
+
+
+class Listening(Clock):
+    """A reactor that only notes what would be listened with."""
+
+    factory: Any
+
+    def listenTCP(self, port: int, factory: Any) -> None:
+        """See :class:`twisted.internet.interfaces.IReactorTCP`."""
+        self.factory = factory
+
+
+class Talking(Protocol):
+    """Says back what it is told."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has come."""
+        assert self.transport is not None
+        self.transport.write(data)
+
+
+@attrs.define
+class Client:
+    """A client at an address, and the connection that the server has of the client."""
+
+    own: SSL.Connection
+    server: Any
+    transport: StringTransportWithDisconnection
+
+    @property
+    def heard(self) -> bool:
+        """Whether the server has said anything."""
+        return bool(self.transport.value())
+
+    def send(self) -> None:
+        """Send what the client has to say."""
+        self.server.dataReceived(self.own.bio_read(65536))
+
+    def step(self) -> None:
+        """Make a step of the handshake as the client, from what the server has said."""
+        if said := self.transport.value():
+            self.own.bio_write(said)
+        self.transport.clear()
+        with suppress(SSL.WantReadError):
+            self.own.do_handshake()
+
+
+class Server:
+    """What makes the connections of an ``ssl:`` endpoint, without the network."""
+
+    def __init__(self, folder: Path) -> None:
+        issued = trustme.CA().issue_cert("localhost")
+        issued.private_key_pem.write_to_path(folder / "key")
+        issued.cert_chain_pems[0].write_to_path(folder / "cert")
+        context = ssl.DefaultOpenSSLContextFactory(str(folder / "key"), str(folder / "cert"))
+        self.clock = Listening()
+        ModernTls(self.clock, "").listenSSL(0, Factory.forProtocol(Talking), context)
+
+    def connect(self, address: str) -> Client:
+        """Connect from an address; nothing is sent yet."""
+        own = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        own.set_connect_state()
+        server = self.clock.factory.buildProtocol(None)
+        transport = StringTransportWithDisconnection(peerAddress=IPv4Address("TCP", address, 1))
+        transport.protocol = server
+        server.makeConnection(transport)
+        client = Client(own, server, transport)
+        client.step()
+        return client
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    """A server, without the network."""
+    return Server(tmp_path)
+
+
+def test_one_step_of_a_handshake_is_made_a_turn(server: Server) -> None:
+    """Of many clients that begin at once one is answered in each turn of the reactor.
+
+    Break: `src/bootvol/api/tls.py`: `self._clock.callLater(0, self._turns.release, address)` ->
+    `self._turns.release(address)`.
+    """
+    many = [server.connect("192.0.2.1") for _ in range(10)]
+    for each in many:
+        each.send()
+    for number in range(1, 11):
+        assert [each.heard for each in many] == [True] * number + [False] * (10 - number)
+        turn(server.clock)
+
+
+def test_addresses_take_turns_at_handshakes(server: Server) -> None:
+    """However many handshakes an address begins, another address's is the next but one.
+
+    Break: `src/bootvol/api/tls.py`: `self._turn = self.factory.turn(peer)` -> `self._turn =
+    self.factory.turn("")`.
+    """
+    for _ in range(10):
+        server.connect("192.0.2.1").send()
+    other = server.connect("198.51.100.1")
+    other.send()
+    for _ in range(2):
+        turn(server.clock)
+    assert other.heard
+
+
+def test_who_leaves_the_line_of_handshakes_holds_nobody_up(server: Server) -> None:
+    many = [server.connect("192.0.2.1") for _ in range(3)]
+    for each in many:
+        each.send()
+    many[1].transport.loseConnection()
+    turn(server.clock)
+    assert many[2].heard
+
+
+def test_what_comes_with_the_end_of_a_handshake_is_taken(server: Server) -> None:
+    client = server.connect("192.0.2.1")
+    client.send()
+    turn(server.clock)
+    client.step()
+    client.own.send(b"hello")
+    client.send()
+    assert client.transport.producerState == "producing"
+    client.own.bio_write(client.transport.value())
+    assert client.own.recv(100) == b"hello"
