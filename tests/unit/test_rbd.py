@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
 from bootvol_plugins.rbd.bindings import load
-from bootvol_plugins.rbd.calls import Calls, Disconnected, GivenUp, failed
+from bootvol_plugins.rbd.calls import Calls, DetachedThreads, Disconnected, GivenUp, failed
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.daemons import pause, reactor
 
@@ -185,3 +185,19 @@ async def test_a_cancelled_call_has_ended() -> None:
     (failure,) = results
     assert isinstance(failure, Failure)
     assert failure.check(CancelledError)
+
+
+@ensureDeferred
+async def test_a_thread_whose_call_failed_makes_the_next_one() -> None:
+    threads = DetachedThreads()
+    for _ in range(3):
+        failed, made = Event(), Event()
+
+        def refuse(failed: Event = failed) -> None:
+            failed.set()
+            raise BackendFailed("refused")
+
+        threads.start(refuse)
+        await happened(failed)
+        threads.start(made.set)
+        await happened(made)

@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: More than ever work at once, also where 64 imports write; what hangs keeps its thread.
 _MOST_THREADS: Final = 512
+#: So many threads wait for the next call: a new thread for each made writes a sixth slower.
+_MOST_IDLE: Final = 16
 _log = Logger()
 
 
@@ -65,6 +68,38 @@ def failures(errors: tuple[type[Exception], ...], what: str) -> Iterator[None]:
         if code is None:
             raise BackendFailed(f"{what}: {error}.") from error
         raise failed(what, abs(code)) from error
+
+
+class DetachedThreads:
+    """Threads that blocking calls are made in.  The end of the process does not wait for them."""
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Callable[[], object]]] = []
+
+    def start(self, work: Callable[[], object]) -> None:
+        """Make a call in a thread that is idle, or else in a new one.
+
+        :raises RuntimeError: if the system gives no thread.
+        """
+        try:
+            calls = self._idle.pop()
+        except IndexError:
+            calls = SimpleQueue()
+            Thread(target=self._serve, args=(calls,), name="bootvol-rbd", daemon=True).start()
+        calls.put(work)
+
+    def _serve(self, calls: SimpleQueue[Callable[[], object]]) -> None:
+        while True:
+            try:
+                calls.get()()
+            except BaseException:
+                _log.failure("a call of Ceph's library failed that nobody waits for")
+            if len(self._idle) >= _MOST_IDLE:
+                return
+            self._idle.append(calls)
+
+
+_THREADS: Final = DetachedThreads()
 
 
 class _Pending(Generic[T]):
@@ -139,7 +174,7 @@ class Calls:
 
         def deliver(result: T | Failure) -> None:
             if not pending.end(result) and not isinstance(result, Failure):
-                _start(lambda: undo(result))
+                _THREADS.start(lambda: undo(result))
 
         def unwanted(result: T) -> Deferred[object]:
             return Deferred.fromCoroutine(self.run(what, lambda _: undo(result)))
@@ -173,13 +208,8 @@ class Calls:
             deliver(result)
 
         try:
-            _start(work)
+            _THREADS.start(work)
         except RuntimeError:
             # There is no thread.
             self._threads -= 1
             raise
-
-
-def _start(work: Callable[[], object]) -> None:
-    # Nobody has to wait for it at the end of the process either.
-    Thread(target=work, name="bootvol-rbd", daemon=True).start()
