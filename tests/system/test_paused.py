@@ -17,8 +17,10 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet.threads import deferToThread
 
+from bootvol.model import Connection
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
+from bootvol.testing.shared import opened
 from bootvol.testing.web import BadWeb
 from tests.daemons import reactor
 from tests.processes import Process
@@ -173,8 +175,12 @@ async def test_a_volume_that_is_deleted_meanwhile_leaves_nothing(
         (asked,) = pair.ask(f"{server.url}images/slow")
         pair.until(lambda: bool(pair.rows("SELECT 1 FROM imports WHERE durable_bytes > 2000000")))
         pair.take_over()
-        pair.second.delete(asked)
-        pair.until(lambda: pair.second.statuses() == [])
+        (file,) = pair.first.files()
+        # Of a logical volume this is how the stopped daemon has it open.
+        with opened(Connection("file", str(file)), tmp_path):
+            pair.second.delete(asked)
+            pair.until(lambda: pair.second.statuses() == [])
+            assert file.exists()
         pair.first.process.send_signal(signal.SIGCONT)
         pair.until(lambda: pair.files() == set() and not pair.rows("SELECT name FROM strays"))
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection as Db
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, ErrorReport, ImportFailed, NoSpace
+from bootvol.errors import BackendFailed, ErrorReport, ImportFailed, NoSpace, VolumeInUse
 from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Kind, Status
 from bootvol.model import Import, Phase, Snapshot, Volume
@@ -117,7 +117,12 @@ class Removing(_OnBackend):
 
     async def work(self, claim: Held) -> Event:
         """Give the space back."""
-        await self.remove()
+        try:
+            await self.remove()
+        except VolumeInUse:
+            if not await claim.note(strays.may_be_open, self._name):
+                raise
+            # It may be that daemon, and no guest.  What is a stray then is deleted later.
         return Event.VANISH
 
 

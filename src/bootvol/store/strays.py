@@ -119,6 +119,12 @@ def deleted(connection: Connection, number: int, before: float) -> None:
     connection.execute(delete_from(strays).where(strays.c.id == number, over))
 
 
+def may_be_open(connection: Connection, name: str) -> bool:
+    """Tell whether a daemon that lost its claim on a name may have it open still."""
+    known = and_(strays.c.name == name, strays.c.daemon.is_not(None))
+    return bool(connection.execute(select(exists().where(known))).scalar())
+
+
 def is_mine(connection: Connection, name: str, daemon: str) -> bool:
     """Tell whether a daemon may delete a name that it was making: no row has it, or needs it.
 
