@@ -1,4 +1,4 @@
-"""How many more threads the system lets the daemon and its programs have."""
+"""What the system lets the daemon and its programs have: threads, and memory."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ def few_threads() -> bool:
     as none.
     """
     return any(most - used < _FEW for used, most in _limits())
+
+
+def killed_for_memory() -> int:
+    """Return how often the system has killed a process since it lacked memory.  Blocks, briefly.
+
+    That of a control group counts, too, and so does that of any other process.  Where the system
+    does not tell, the answer is always 0.
+    """
+    with suppress(OSError):
+        for line in (_PROC / "vmstat").read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
 
 
 def _limits() -> Iterator[tuple[int, int]]:

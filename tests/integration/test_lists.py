@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -356,6 +357,36 @@ async def test_of_several_signatures_one_is_enough(
     files.files["SHA256SUMS.sign"] = b"".join(both)
     web = source(server, threads, keyring=keys.public("keys.gpg"))
     assert await stated(web, server) == RIGHT
+
+
+@pytest.mark.parametrize("checksums", ["auto", "SHA256SUMS"])
+@pytest.mark.parametrize("how", ["killed", "gone", "no disk"])
+@ensureDeferred
+async def test_what_the_machine_lacks_says_nothing_of_a_signature(
+    files: Files,
+    server: Server,
+    threads: Threads,
+    keys: Keys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checksums: str,
+    how: str,
+) -> None:
+    files.files["SHA256SUMS"] = keys.gpg("--clearsign", given=LINE)
+    gpgv = tmp_path / "gpgv"
+    gpgv.write_text("#!/bin/sh\nkill -9 $$\n")
+    gpgv.chmod(0o755)
+    keyring = keys.public("keys.gpg")
+    with monkeypatch.context() as patch:
+        if how != "no disk":
+            patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        web = source(server, threads, checksums=checksums, keyring=keyring)
+    if how == "gone":
+        gpgv.unlink()
+    elif how == "no disk":
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(SourceFailed, match="cannot be verified for now"):
+        await stated(web, server)
 
 
 def test_a_keyring_that_is_of_no_use(server: Server, threads: Threads, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 
+from bootvol import headroom
 from bootvol.errors import BackendFailed, BootvolError, ConverterMissing, ImageBomb, ImageCorrupt
 from bootvol.imaging import containers
 from bootvol.imaging.containers import Containers
@@ -188,6 +189,25 @@ async def test_a_program_without_threads_says_nothing_of_the_image(
     with image.open("rb") as file, pytest.raises(expected) as raised:
         await Sandbox(reactor, 2**30, Jail()).run(limited, 10, {4: file.fileno()})
     assert bool(short_of(raised.value)) == few
+
+
+@pytest.mark.parametrize(("kills", "expected"), [(4, BackendFailed), (3, ImageBomb)])
+@ensureDeferred
+async def test_a_program_that_the_system_killed_says_nothing_of_the_image(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sandbox: Sandbox,
+    kills: int,
+    expected: type[BootvolError],
+) -> None:
+    """Where the machine lacked memory meanwhile, it was not the image's limit."""
+    monkeypatch.setattr(headroom, "_PROC", tmp_path)
+    (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 3\n")
+    program = sandbox.start(["sleep", "60"], 10)
+    (tmp_path / "vmstat").write_text(f"nr_free_pages 1\noom_kill {kills}\n")
+    program.kill()
+    with pytest.raises(expected):
+        (await program.end()).check_spent()
 
 
 async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bootvol import reading
-from bootvol.errors import ConfigurationError
+from bootvol.errors import ConfigurationError, SourceFailed
 
 #: What a detached signature of a file is called, after the file's own name.
 ENDINGS: Final = (".gpg", ".sign", ".asc", ".sig")
@@ -56,7 +56,16 @@ class Keyring:
 
         :param signature: a detached one; None where the text holds its own.
         :raises NotSigned: there is no valid signature, or one that is wrong.
+        :raises SourceFailed: it cannot be told, since the machine lacks something.
         """
+        try:
+            return self._verify(text, signature)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SourceFailed(
+                "The signature of the list of digests cannot be verified for now."
+            ) from error
+
+    def _verify(self, text: bytes, signature: bytes | None) -> bytes:
         with tempfile.TemporaryDirectory(prefix="bootvol-gpgv-") as folder:
             home = Path(folder)
             keys, given, signed = home / "keys.gpg", home / "text", home / "signed"
@@ -69,16 +78,16 @@ class Keyring:
             options = ["--homedir", folder, "--keyring", str(keys), "--status-fd", "1"]
             if signature is None:
                 options += ["--output", str(signed)]
-            try:
-                ended = subprocess.run(  # noqa: S603 - no shell, and no word of others
-                    [self._program, *options, "--", *files],
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=_LONGEST,
-                    check=False,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise NotSigned(f"gpgv failed: {error}") from error
+            ended = subprocess.run(  # noqa: S603 - no shell, and no word of others
+                [self._program, *options, "--", *files],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_LONGEST,
+                check=False,
+            )
+            if ended.returncode < 0:
+                # A signal, which says nothing of the signature.
+                ended.check_returncode()
             _check(ended.stdout)
             if signature is not None:
                 return text

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors
 from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
-from bootvol.headroom import few_threads
+from bootvol.headroom import few_threads, killed_for_memory
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
 from bootvol.jail.program import NOT_RUN
 from bootvol.shortage import NoThread
@@ -50,11 +50,13 @@ class Ended:
     """How a program ended, and what it said.
 
     :ivar code: its exit code, or the number of a signal, negative.
+    :ivar lacked_memory: whether the system has killed a process for lack of memory meanwhile.
     """
 
     code: int
     out: str
     err: str
+    lacked_memory: bool = False
 
     @property
     def reason(self) -> str:
@@ -67,12 +69,15 @@ class Ended:
 
         :raises ImageBomb: it did.
         :raises ConverterMissing: it never ran.
-        :raises BackendFailed: the system may have given it no thread.
+        :raises BackendFailed: the system may have given it no thread, or have lacked memory.
         """
         if self.code == NOT_RUN:
             raise ConverterMissing(f"The program that reads containers cannot run: {self.reason}.")
         if self.code == _NO_THREAD and few_threads():
             raise BackendFailed("The program that reads the image got no thread.") from NoThread()
+        if self.code == -signal.SIGKILL and self.lacked_memory:
+            # Not tried again by itself: it may be the image that takes so much.
+            raise BackendFailed("The machine lacked memory for the program that reads the image.")
         if self.code in _SPENT or _NO_MEMORY in self.err:
             raise ImageBomb("Reading the image takes more memory or time than it may.")
 
@@ -92,6 +97,7 @@ class Program(ProcessProtocol):
         self._out = b""
         self._err = b""
         self._ended: Shared[Ended] = Shared()
+        self._kills = killed_for_memory()
 
     def outReceived(self, data: bytes) -> None:
         """It wrote something."""
@@ -123,7 +129,8 @@ class Program(ProcessProtocol):
         ended: Any = reason.value
         code = ended.exitCode if ended.signal is None else -ended.signal
         out, err = (each.decode("utf-8", "replace") for each in (self._out, self._err))
-        self._ended.finish(self._failure or Ended(code, out, err))
+        lacked_memory = killed_for_memory() > self._kills
+        self._ended.finish(self._failure or Ended(code, out, err, lacked_memory))
 
     async def end(self) -> Ended:
         """Wait until it has ended by itself; cancelled, it is killed, and has ended too.
