@@ -20,18 +20,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tomllib
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from time import monotonic
-from typing import Final
 
-from pydantic import Field, field_validator
-from twisted.logger import Logger
+import attrs
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from bootvol import checks, reading
+from bootvol import checks
 from bootvol.checks import Mistake
 from bootvol.devices import extents
 from bootvol.errors import ImageNotFound, SourceFailed
@@ -44,14 +40,17 @@ from bootvol.interfaces import (
     SourcePlugin,
 )
 from bootvol.model import Caller, Digest, Extent, Image
-from bootvol.options import Options, SharedFolder, Text
-from bootvol.threads import Threads
-
-INDEX: Final = "index.toml"
-#: What an entry of the index may state.
-_FORMATS: Final = frozenset({"raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
-#: Seconds for which the last good index serves in the place of one that is not valid.
-_STALE: Final = 3600.0
+from bootvol.options import Options, SharedFolder
+from bootvol.threads import Shared, Threads
+from bootvol_plugins.directory_index import (
+    FORMATS,
+    INDEX,
+    Entry,
+    IndexFile,
+    Names,
+    is_shown,
+    read_index,
+)
 
 
 class DirectoryOptions(Options):
@@ -61,51 +60,29 @@ class DirectoryOptions(Options):
     """Where the images lie, and what its index.toml says of them."""
 
 
-class Entry(Options):
-    """One ``[[images]]`` of the index."""
-
-    id: Text
-    file: str = Field(pattern=r"^[^/.][^/]*$")
-    name: str | None = None
-    format: str | None = None
-    min_disk: int = Field(default=0, ge=0, le=2**31 - 1)
-    sha512: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{128}$")
-
-
-class Index(Options):
-    """The index file as a whole."""
-
-    images: list[Entry] = Field(default=[])
-
-    @field_validator("images")
-    @classmethod
-    def _ids_differ(cls, value: list[Entry]) -> list[Entry]:
-        if len({entry.id for entry in value}) < len(value):
-            raise ValueError("an id is given twice")
-        return value
-
-
 @implementer(IImageSource)
 class DirectorySource:
-    """Images in a folder that the operator keeps; links in it are the operator's own.
-
-    While the index is not valid, as when somebody is editing it, the last good one serves for an
-    hour.
-    """
-
-    _log = Logger()
+    """Images in a folder that the operator keeps; links in it are the operator's own."""
 
     def __init__(self, name: str, directory: Path, threads: Threads) -> None:
         self.name = name
         self._directory = directory
         self._threads = threads
-        #: What the last good index said, and when it was last read.
-        self._last: tuple[list[Entry], float] | None = None
-        self._is_valid = True
+        self._index = IndexFile(name, directory)
+        #: The listing under way, and the one that begins when that has ended.
+        self._listing: Shared[list[Image]] | None = None
+        self._next: Shared[list[Image]] | None = None
 
     async def images(self, caller: Caller) -> Sequence[Image]:
-        """See :meth:`bootvol.interfaces.IImageSource.images`."""
-        return await self._threads.run(self._images)
+        """See :meth:`bootvol.interfaces.IImageSource.images`.
+
+        Thousands of files take a while to list: those who ask meanwhile share the next listing.
+        """
+        listing = self._next
+        if listing is None:
+            self._next = listing = Shared()
+            Deferred.fromCoroutine(self._list(listing)).addBoth(listing.finish)
+        return await listing.wait()
 
     async def find(self, caller: Caller, reference: str) -> Image:
         """See :meth:`bootvol.interfaces.IImageSource.find`."""
@@ -120,86 +97,83 @@ class DirectorySource:
             stream.begin_at(offset)
         return stream
 
-    def _images(self) -> list[Image]:
-        found = self._found()
-        return [self._image(*found[image_id]) for image_id in sorted(found)]
+    async def _list(self, listing: Shared[list[Image]]) -> list[Image]:
+        """List the images once the listing under way has ended.
 
-    def _found(self) -> dict[str, tuple[Entry, os.stat_result]]:
-        """Return entries and files by image id, as they are now: the folder changes unasked."""
-        try:
-            entries = self._entries()
+        :param listing: the end of this one.
+        """
+        if self._listing is not None:
+            with contextlib.suppress(Exception):
+                await self._listing.wait()
+        self._listing, self._next = listing, None
+        return await self._threads.run(self._images)
+
+    def _images(self) -> list[Image]:
+        with self._failures():
             files = {
-                entry.name: status
-                for entry in os.scandir(self._directory)
-                if _is_shown(entry.name) and (status := _status(entry)) is not None
+                each.name: status
+                for each in os.scandir(self._directory)
+                if is_shown(each.name) and (status := _status(each)) is not None
             }
+            found = self._by_id(files)
+        return [self._image(*found[each], files[found[each][0]]) for each in sorted(found)]
+
+    def _find(self, reference: str) -> tuple[str, Entry | None, os.stat_result]:
+        """Return the name of an image's file, what the index says of the image, and the status."""
+        with self._failures():
+            found = self._by_id(frozenset(filter(is_shown, os.listdir(self._directory))))
+            image_id = Names(found).meant(reference)
+            if image_id is not None:
+                name, entry = found[image_id]
+                status = _status(self._directory / name)
+                if status is not None:
+                    return name, entry, status
+        raise ImageNotFound(reference)
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Raise what the system says of the folder as a failure of the source."""
+        try:
+            yield
         except OSError as error:
             raise SourceFailed(f"Source {self.name} cannot be read: {error.strerror}") from error
-        indexed = [
-            (entry, name) for entry in entries if (name := _meant(entry.file, files)) is not None
-        ]
-        plain = files.keys() - {name for _, name in indexed}
-        return {
-            **{name: (Entry(id=name, file=name), files[name]) for name in plain},
-            **{
-                entry.id: (entry.model_copy(update={"file": name}), files[name])
-                for entry, name in indexed
-            },
-        }
 
-    def _find(self, reference: str) -> tuple[Entry, os.stat_result]:
-        found = self._found()
-        image_id = _meant(reference, found)
-        if image_id is None:
-            raise ImageNotFound(reference)
-        return found[image_id]
+    def _by_id(self, names: Collection[str]) -> dict[str, tuple[str, Entry | None]]:
+        """Return the file of each image, and what the index says of the image, by image id.
 
-    def _entries(self) -> list[Entry]:
-        try:
-            entries = _read_index(self._directory).images
-        except FileNotFoundError:
-            entries = []
-        except (OSError, ValueError) as error:
-            return self._last_entries(error)
-        if not self._is_valid:
-            self._log.info("source {name}: {index} is valid again", name=self.name, index=INDEX)
-        self._is_valid = True
-        self._last = entries, monotonic()
-        return list(entries)
-
-    def _last_entries(self, error: Exception) -> list[Entry]:
-        """Return what the last good index said; the log says what is wrong with this one.
-
-        :raises SourceFailed: there was none, or it is too old.
+        :param names: of the files in the folder, as they are now: it changes unasked.
         """
-        if self._is_valid:
-            self._is_valid = False
-            self._log.error(
-                "source {name}: {index} is not valid; the last good one serves meanwhile: {error}",
-                name=self.name,
-                index=INDEX,
-                error=error,
-            )
-        if self._last is None or monotonic() - self._last[1] > _STALE:
-            # What is wrong with it is for the operator, who has it in the log.
-            raise SourceFailed(f"Source {self.name}: {INDEX} is not valid.") from None
-        return list(self._last[0])
+        files = Names(names)
+        indexed = {
+            entry.id: (name, entry)
+            for entry in self._index.entries()
+            if (name := files.meant(entry.file)) is not None
+        }
+        plain = set(names).difference(name for name, _ in indexed.values())
+        return {**{name: (name, None) for name in plain}, **indexed}
 
-    def _image(self, entry: Entry, file: os.stat_result) -> Image:
-        return Image(
-            id=entry.id,
+    def _image(self, name: str, entry: Entry | None, file: os.stat_result) -> Image:
+        of_file = Image(
+            id=name,
             source=self.name,
-            name=entry.name or entry.id,
-            format=entry.format,
+            name=name,
             size_bytes=file.st_size,
-            min_disk_gib=entry.min_disk,
-            digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
             validator=_validator(file),
             changed_at=file.st_mtime,
         )
+        if entry is None:
+            return of_file
+        return attrs.evolve(
+            of_file,
+            id=entry.id,
+            name=entry.name or entry.id,
+            format=entry.format,
+            min_disk_gib=entry.min_disk,
+            digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
+        )
 
     def _open(self, image_id: str) -> _FileStream:
-        name = self._find(image_id)[0].file
+        name, _, _ = self._find(image_id)
         try:
             # O_NONBLOCK: a pipe put in an image's place must not hold the thread for ever.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -283,31 +257,11 @@ class _FileStream:
             os.close(descriptor)
 
 
-def _meant(wanted: str, names: Collection[str]) -> str | None:
-    """Return the one of ``names`` that is wanted: it itself, or the only one that reads the same.
-
-    :returns: None if there is none, or if there are several.
-    """
-    if wanted in names:
-        return wanted
-    alike = [name for name in names if _composed(name) == _composed(wanted)]
-    return alike[0] if len(alike) == 1 else None
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _read_index(directory: Path) -> Index:
-    text = reading.content(directory / INDEX).decode("utf-8-sig")
-    return Index.model_validate(tomllib.loads(text))
-
-
 def _validator(file: os.stat_result) -> str:
     return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
 
 
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+def _status(entry: os.DirEntry[str] | Path) -> os.stat_result | None:
     """Return the status of a file, by a link or not; None if the entry is no file.
 
     A link that leads nowhere, and a file that was deleted just now, concern no other image.
@@ -321,16 +275,6 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
             return None
         raise
     return status if stat.S_ISREG(status.st_mode) else None
-
-
-def _is_shown(name: str) -> bool:
-    """Tell whether a file is an image; one whose name is no text cannot be asked for.
-
-    Control characters and bytes that are no UTF-8 are no text; spaces and joiners of any script are
-    (Unicode Standard, section 4.5, "General Category").
-    """
-    is_text = not any(unicodedata.category(each) in ("Cc", "Cs") for each in name)
-    return is_text and name != INDEX and not name.startswith(".")
 
 
 def _read(descriptor: int, offset: int, target: memoryview) -> int:
@@ -355,20 +299,21 @@ def _check(options: DirectoryOptions) -> Iterator[Mistake]:
     yield from checks.readable_folder("directory", options.directory, fatal=False)
     index = options.directory / INDEX
     try:
-        entries = _read_index(options.directory).images
+        entries = read_index(options.directory).images
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError) as error:
         fault = " ".join(f"the index is not valid: {error}".split())
         yield Mistake("directory", index, fault, "Correct the index.", fatal=False)
         return
+    names = Names(frozenset(os.listdir(options.directory)))
     for entry in entries:
-        name = _meant(entry.file, os.listdir(options.directory))
+        name = names.meant(entry.file)
         if name is None:
             fault = f"the index names {entry.file!r}, which is not in the folder"
         elif not (options.directory / name).is_file():
             fault = f"the index names {entry.file!r}, which is no file"
-        elif entry.format is not None and entry.format not in _FORMATS:
+        elif entry.format is not None and entry.format not in FORMATS:
             fault = f"image {entry.id!r} has the format {entry.format!r}, which nothing reads"
         else:
             continue

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import IFileStream, IImageStream, ISparseStream
+from bootvol.model import Image
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import CALLER, read_all
 from bootvol.threads import Threads
+from bootvol_plugins import directory_index
 from bootvol_plugins.directory import DirectorySource
+from tests.daemons import pause
 
 CONTENT = noise(256 * 1024)
 
@@ -118,7 +124,7 @@ async def test_the_last_good_index_serves_for_an_hour(
     tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("bootvol_plugins.directory.monotonic", lambda: now)
+    monkeypatch.setattr("bootvol_plugins.directory_index.monotonic", lambda: now)
     source = DirectorySource("images", tmp_path, threads)
     (tmp_path / "disk").write_bytes(CONTENT)
     index = tmp_path / "index.toml"
@@ -138,6 +144,89 @@ async def test_the_last_good_index_serves_for_an_hour(
     assert failed.value.message == "Source images: index.toml is not valid."
     index.write_text('[[images]]\nid = "5"\nfile = "disk"\n')
     assert [each.id for each in await source.images(CALLER)] == ["5"]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[Any]:
+    """Return a list that gets the arguments of each call of a function."""
+    function, calls = getattr(place, name), []
+
+    def call(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments)
+
+    monkeypatch.setattr(place, name, call)
+    return calls
+
+
+@ensureDeferred
+async def test_files_that_are_missing_cost_no_look_at_all_names_each(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.raw" for number in range(100)]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "index.toml").write_text(
+        "".join(f'[[images]]\nid = "{n}"\nfile = "gone-{n}"\n' for n in range(100))
+    )
+    composed = counted(monkeypatch, directory_index, "_composed")
+    source = DirectorySource("images", tmp_path, threads)
+    assert [each.id for each in await source.images(CALLER)] == sorted(names)
+    # Each name once, be it of a file or in the index.
+    assert len(composed) == 200
+
+
+@ensureDeferred
+async def test_an_index_that_has_not_changed_is_not_read_again(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").touch()
+    index = tmp_path / "index.toml"
+    now = 0.0
+    monkeypatch.setattr("bootvol_plugins.directory_index.time.time", lambda: now)
+    read = counted(monkeypatch, directory_index, "read_index")
+    source = DirectorySource("images", tmp_path, threads)
+    # While the file may change without its times changing, the file is read each time.
+    for number, settled in enumerate((False, False, True, True, True)):
+        if number in (0, 3):
+            index.write_text(f'[[images]]\nid = "{number}"\nfile = "disk"\n')
+        now = index.stat().st_ctime + (3 if settled else 1)
+        (image,) = await source.images(CALLER)
+        assert image.id == str(number // 3 * 3)
+        assert (await source.find(CALLER, image.id)).id == image.id
+    assert len(read) == 2 + 2 + 1 + 1
+    index.unlink()
+    assert [each.id for each in await source.images(CALLER)] == ["disk"]
+
+
+@ensureDeferred
+async def test_who_asks_during_a_listing_shares_the_next_one(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings: list[Event] = []
+    scan = DirectorySource._images
+
+    def slowly(source: DirectorySource) -> list[Image]:
+        found = scan(source)
+        listings.append(Event())
+        assert listings[-1].wait(60)
+        return found
+
+    monkeypatch.setattr(DirectorySource, "_images", slowly)
+    source = DirectorySource("images", tmp_path, threads)
+    first = Deferred.fromCoroutine(source.images(CALLER))
+    while not listings:
+        await pause(0.01)
+    (tmp_path / "disk").touch()
+    others = [Deferred.fromCoroutine(source.images(CALLER)) for _ in range(5)]
+    listings[0].set()
+    assert await first == []
+    others.pop().addErrback(lambda _: None).cancel()
+    while len(listings) < 2:
+        await pause(0.01)
+    listings[1].set()
+    for each in others:
+        assert [image.id for image in await each] == ["disk"]
+    assert len(listings) == 2
 
 
 async def sparse(folder: Path, threads: Threads) -> IImageStream:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -20,6 +21,7 @@ from bootvol.errors import (
 from bootvol.model import Caller, Image
 from bootvol.service.images import Images
 from bootvol.testing.sources import CALLER
+from tests.daemons import pause, reactor
 
 #: How many callers may wait for a source.
 MOST = 9
@@ -188,3 +190,15 @@ def test_a_url_that_takes_long_says_nothing_of_others(bench: Bench) -> None:
 def test_a_source_that_is_gone_is_named(bench: Bench) -> None:
     with pytest.raises(SourceGone, match="third is no longer configured"):
         bench.images.source("third")
+
+
+@ensureDeferred
+async def test_callers_are_shown_many_images_one_in_a_turn() -> None:
+    source: Any = Source("one", *(f"{number:04}" for number in range(1001)))
+    images = Images({"one": source}, reactor, MOST)
+    asked = [Deferred.fromCoroutine(images.listed(CALLER)) for _ in range(3)]
+    shown = 0
+    while shown < len(asked):
+        await pause(0)
+        before, shown = shown, sum(each.called for each in asked)
+        assert shown - before <= 1

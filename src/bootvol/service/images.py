@@ -7,8 +7,9 @@ from typing import Any, Final, TypeVar
 from unicodedata import category
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from bootvol.errors import (
@@ -27,6 +28,10 @@ from bootvol.threads import StillRunning, at_most
 #: Seconds that a source may take to list its images, and to find one: a caller waits.
 _LISTING: Final = 10.0
 _FINDING: Final = 30.0
+
+#: Of more images than these each caller is shown some in another turn of the reactor: to look
+#: through 20,000 takes some 30 ms, and callers may have waited together.
+_MANY: Final = 1000
 
 #: Categories of characters that no id has: control characters, and halves of others.
 _CONTROL: Final = frozenset({"Cc", "Cs"})
@@ -55,6 +60,8 @@ class Images:
         self._failing: set[str] = set()
         #: The ids that each source listed last.
         self._known: dict[str, Collection[str]] = {}
+        #: Held by whoever goes on in the next turn.
+        self._next_turn = DeferredLock()
 
     def source(self, name: str) -> IImageSource:
         """Return a source by its name.
@@ -92,6 +99,8 @@ class Images:
                 result.raiseException()
         if refused is not None and not found:
             raise refused
+        if len(found) > _MANY:
+            await self._next_turn.run(deferLater, self._clock, 0, lambda: None)
         return list(found.values())
 
     async def find(self, caller: Caller, reference: str) -> Image:

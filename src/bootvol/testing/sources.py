@@ -133,8 +133,8 @@ class ImageSourceContract(Contract):
     async def test_unknown_and_hostile_references(self, subject: Subject) -> None:
         """No hostile reference finds an image.
 
-        Break: `plugins/bootvol_plugins/directory.py`: `image_id = _meant(reference, found)` ->
-        `image_id = _meant(reference, found) or next(iter(found))`.
+        Break: `plugins/bootvol_plugins/directory.py`: `image_id = Names(found).meant(reference)` ->
+        `image_id = Names(found).meant(reference) or next(iter(found))`.
         """
         for reference in _HOSTILE:
             with pytest.raises((ImageNotFound, InvalidImageRef)):

@@ -82,73 +82,94 @@ IMAGES: Final[dict[str, Any]] = {
 }
 
 
+def _moment(value: Image) -> str | None:
+    if value.changed_at is None:
+        return None
+    return datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
+
+
+#: What is shown of an image, as far as bootvol knows it.
+_SHOWN: Final[Mapping[str, Callable[[Image], Any]]] = {
+    "id": lambda each: each.id,
+    "name": lambda each: each.name,
+    "status": lambda _: "active",
+    # To whom it is shown at all may use it.
+    "visibility": lambda _: "public",
+    "protected": lambda _: False,
+    "os_hidden": lambda _: False,
+    "owner": lambda _: None,
+    "size": lambda each: each.size_bytes,
+    "virtual_size": lambda each: each.disk_bytes,
+    "disk_format": lambda each: each.format,
+    "container_format": lambda _: "bare",
+    "checksum": lambda each: (
+        each.digest.value if each.digest and each.digest.algorithm == "md5" else None
+    ),
+    "os_hash_algo": lambda each: each.digest.algorithm if each.digest else None,
+    "os_hash_value": lambda each: each.digest.value if each.digest else None,
+    "min_disk": lambda each: each.min_disk_gib,
+    "min_ram": lambda _: 0,
+    "created_at": _moment,
+    "updated_at": _moment,
+    "tags": lambda _: [],
+    "self": lambda each: f"/v2/images/{quote(each.id, safe='')}",
+    "schema": lambda _: "/v2/schemas/image",
+}
+
+
+def _second(value: Image) -> int | None:
+    """Return what sorts as the moment that is shown: to show that of each image takes too long."""
+    return None if value.changed_at is None else int(value.changed_at)
+
+
+_SORTED: Final = {**_SHOWN, "created_at": _second, "updated_at": _second}
+
+
 def image(value: Image) -> dict[str, Any]:
     """Show an image, as far as bootvol knows it."""
-    digest = value.digest
-    changed = None
-    if value.changed_at is not None:
-        changed = datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
-    return {
-        "id": value.id,
-        "name": value.name,
-        "status": "active",
-        # To whom it is shown at all may use it.
-        "visibility": "public",
-        "protected": False,
-        "os_hidden": False,
-        "owner": None,
-        "size": value.size_bytes,
-        "virtual_size": value.disk_bytes,
-        "disk_format": value.format,
-        "container_format": "bare",
-        "checksum": digest.value if digest and digest.algorithm == "md5" else None,
-        "os_hash_algo": digest.algorithm if digest else None,
-        "os_hash_value": digest.value if digest else None,
-        "min_disk": value.min_disk_gib,
-        "min_ram": 0,
-        "created_at": changed,
-        "updated_at": changed,
-        "tags": [],
-        "self": f"/v2/images/{quote(value.id, safe='')}",
-        "schema": "/v2/schemas/image",
-    }
+    return {name: show(value) for name, show in _SHOWN.items()}
 
 
-def wanted(request: IRequest, shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def wanted(request: IRequest, found: Sequence[Image]) -> list[Image]:
     """Return those images that have what a request's query asks for, in the order it asks for.
 
     As in Glance every name in the query is a property, and an image without it is left out.
+
+    There may be thousands of images, so none is rendered here.
 
     :raises InvalidRequest: the order is by nothing that images have, or a size is no number.
     """
     asked = {name.decode("utf-8", "replace") for name in request.args or {}}
     filters = [_filter(request, name) for name in sorted(asked - _NO_PROPERTIES)]
-    found = [each for each in shown if all(fits(each) for fits in filters)]
     # Sorting is stable: what counts most comes last.
-    found.sort(key=lambda each: str(each["id"]))
+    left = [each for each in found if all(fits(each) for fits in filters)]
+    left.sort(key=lambda each: each.id)
     for key, descending in reversed(_order(request)):
-        found.sort(key=lambda each: _place(each[key]), reverse=descending)
-    return found
+        left.sort(key=_place(_SORTED[key]), reverse=descending)
+    return left
 
 
-def _filter(request: IRequest, name: str) -> Callable[[Mapping[str, Any]], bool]:
+def _filter(request: IRequest, name: str) -> Callable[[Image], bool]:
     given = text(request, name.encode("utf-8")) or ""
     if name in ("size_min", "size_max"):
         if not (given.isascii() and given.isdigit()):
             raise InvalidRequest(f"{name} must be a number of bytes")
         bound = int(given[:18])
         if name == "size_min":
-            return lambda each: each["size"] is not None and each["size"] >= bound
-        return lambda each: each["size"] is not None and each["size"] <= bound
+            return lambda each: each.size_bytes is not None and each.size_bytes >= bound
+        return lambda each: each.size_bytes is not None and each.size_bytes <= bound
     if (name, given) == ("visibility", "all"):
         return lambda each: True
     if name == "tag":
-        return lambda each: given in each["tags"]
+        return lambda each: given in _SHOWN["tags"](each)
+    if name not in _SHOWN:
+        return lambda each: False
     values = given.removeprefix("in:").split(",") if given.startswith("in:") else [given]
     if name in ("protected", "os_hidden"):
         values = [value.lower() for value in values]
     values = [composed(value) for value in values]
-    return lambda each: name in each and _as_text(each[name]) in values
+    show = _SHOWN[name]
+    return lambda each: _as_text(show(each)) in values
 
 
 def _as_text(value: object) -> str | None:
@@ -180,6 +201,11 @@ def _order(request: IRequest) -> list[tuple[str, bool]]:
     return [(key, way != "asc") for key, way in dict(pairs).items()]
 
 
-def _place(value: Any) -> tuple[bool, Any]:
-    """Return what to sort a value by: what is not known comes first."""
-    return (value is not None, 0 if value is None else value)
+def _place(value: Callable[[Image], Any]) -> Callable[[Image], tuple[bool, Any]]:
+    """Return what to sort images by that have a value: where it is not known comes first."""
+
+    def place(each: Image) -> tuple[bool, Any]:
+        found = value(each)
+        return (found is not None, 0 if found is None else found)
+
+    return place

@@ -66,11 +66,15 @@ class ImageApi:
     async def _list(self, request: IRequest) -> Reply:
         async with self._caller(request, "/images") as caller:
             found = await self._images.listed(caller)
-        fitting = views.wanted(request, [views.image(each) for each in found])
-        page = after(request, fitting, lambda each: str(each["id"]), _MOST)
-        shown = {"images": page, "first": _link(request), "schema": "/v2/schemas/images"}
+        fitting = views.wanted(request, found)
+        page = after(request, fitting, lambda each: each.id, _MOST)
+        shown: dict[str, Any] = {
+            "images": [views.image(each) for each in page],
+            "first": _link(request),
+            "schema": "/v2/schemas/images",
+        }
         if page and page[-1] is not fitting[-1]:
-            shown["next"] = _link(request, page[-1]["id"])
+            shown["next"] = _link(request, page[-1].id)
         return Reply(shown)
 
     async def _show(self, request: IRequest, image_id: str) -> Reply:
