@@ -108,7 +108,6 @@ class Exports:
         patience: float = _PATIENCE,
     ) -> None:
         self._place = places.make(options)
-        self._directory = options.directory
         self._records = Records(options.directory)
         self._threads = threads
         self._reactor = reactor
@@ -130,7 +129,7 @@ class Exports:
             opened = await self._threads.obtain(_Source.close, _open, source)
             try:
                 record = await self._threads.run(self._records.read, name)
-                if record is None or not self._is_served(name, record, opened):
+                if record is None or not self._is_served(record, opened):
                     record = await self._serve(name, opened, record)
             finally:
                 await self._threads.run(opened.close)
@@ -159,11 +158,10 @@ class Exports:
         with _failures("The exports cannot be listed"):
             return await self._threads.run(self._records.names)
 
-    def _is_served(self, name: str, record: Record, source: _Source) -> bool:
+    def _is_served(self, record: Record, source: _Source) -> bool:
         if (record.lies, record.identity) != (source.lies, source.identity):
             return False
-        reachable = record.port is not None or places.socket_of(self._directory, name).is_socket()
-        return record.ready and reachable and record.process.runs()
+        return record.ready and places.is_there(record.address) and record.process.runs()
 
     async def _serve(self, name: str, source: _Source, before: Record | None) -> Record:
         """Start a server.

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import attrs
 
@@ -85,7 +85,10 @@ class Place(Protocol):
 class Unix:
     """Sockets in a folder that only the daemon's user may enter.
 
-    :raises ConfigurationError: its path is too long.
+    Another user connects to a socket only if the user owns the socket and has a descriptor of the
+    folder of sockets: a confined QEMU gets both.
+
+    :raises ConfigurationError: the path is too long.
     """
 
     options: Sequence[str] = ()
@@ -107,10 +110,16 @@ class Unix:
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
         """See :meth:`Place.listen`."""
         path = socket_of(self._directory, name)
-        path.unlink(missing_ok=True)
-        return _listening(
-            socket.AF_UNIX, str(path), f"nbd+unix:///{name}?socket={quote(str(path))}", None
-        )
+        owner = None
+        with contextlib.suppress(FileNotFoundError):
+            owner = path.lstat().st_uid
+            path.unlink()
+        address = f"nbd+unix:///{name}?socket={quote(str(path))}"
+        listening = _listening(socket.AF_UNIX, str(path), address, None)
+        if owner not in (None, os.geteuid()):
+            # The user of the QEMU that will connect again.
+            os.chown(path, owner, -1)
+        return listening
 
 
 class Tls:
@@ -175,7 +184,21 @@ def make(options: tables.Exports) -> Place:
 
 def socket_of(directory: Path, name: str) -> Path:
     """Return the path of an export's socket."""
-    return directory / f"{name}.sock"
+    return sockets_in(directory) / name
+
+
+def sockets_in(directory: Path) -> Path:
+    """Return the folder of the sockets, in the folder of exports."""
+    return directory / "s"
+
+
+def is_there(address: str) -> bool:
+    """Tell whether clients find an export at its address.  Blocks.
+
+    :returns: False if the export's socket was taken away.
+    """
+    paths = parse_qs(urlsplit(address).query).get("socket", [])
+    return all(Path(path).is_socket() for path in paths)
 
 
 def _listening(family: int, where: Any, address: str, port: int | None) -> Listening:
@@ -185,6 +208,9 @@ def _listening(family: int, where: Any, address: str, port: int | None) -> Liste
             # Connections of the one before, that are closing still, are no hindrance.
             for level, option, value in ((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1), *_KEEPALIVE):
                 listener.setsockopt(level, option, value)
+        if family == socket.AF_UNIX:
+            # The mode of the socket in the file system, before anybody can connect.
+            os.fchmod(listener.fileno(), 0o600)
         listener.bind(where)
         listener.listen(_BACKLOG)
         probe = stack.enter_context(socket.socket(family))
@@ -196,6 +222,9 @@ def _listening(family: int, where: Any, address: str, port: int | None) -> Liste
 def _make_private(directory: Path) -> None:
     try:
         private.make("exports.directory", directory, Kept.CLOSED)
+        sockets = sockets_in(directory)
+        sockets.mkdir(exist_ok=True)
+        sockets.chmod(0o711)
     except OSError as error:
         raise ConfigurationError(
             f"exports.directory: {directory} cannot be used: {error.strerror}. Name another one."

@@ -10,10 +10,11 @@ from typing import Final
 import attrs
 
 from bootvol.errors import ExportFailed
+from bootvol.exports.places import socket_of, sockets_in
 from bootvol.exports.processes import Process
 
-#: What the names of an export's files end with.  Whatever else is in the folder is somebody else's:
-#: it is neither taken for an export nor removed.
+#: What the names of an export's files end with (sockets lay beside the records once).  Whatever
+#: else is in the folder is somebody else's: it is neither taken for an export nor removed.
 _SUFFIXES: Final = (".json", ".new", ".sock")
 
 
@@ -42,7 +43,7 @@ class Record:
 class Records:
     """The records of one daemon.  All methods block.
 
-    :param directory: has room for sockets beside them, ``NAME.sock``.
+    :param directory: of exports; the folder of sockets is there.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -50,7 +51,8 @@ class Records:
 
     def names(self) -> set[str]:
         """Return the names of exports of which there is anything."""
-        return {path.stem for path in self._directory.iterdir() if path.suffix in _SUFFIXES}
+        found = {path.stem for path in self._directory.iterdir() if path.suffix in _SUFFIXES}
+        return found.union(path.name for path in sockets_in(self._directory).iterdir())
 
     def read(self, name: str) -> Record | None:
         """Return what there is of an export.
@@ -78,6 +80,7 @@ class Records:
 
     def remove(self, name: str) -> None:
         """Strike out an export, with its socket."""
+        socket_of(self._directory, name).unlink(missing_ok=True)
         for suffix in _SUFFIXES:
             (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
         self._sync()
