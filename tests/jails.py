@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 
 from bootvol.errors import ExportFailed, HypervisorFailed
 from bootvol.exports.exports import Exports
+from bootvol.exports.places import make
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.jail import Jail, program
 from bootvol.model import Connection
@@ -38,6 +39,8 @@ ROOT, ANOTHER = 0, 54321
 #: An interpreter that every user may run.
 PYTHON: Final = "/usr/bin/python3"
 _SAID: Final = re.compile(r"done=(\{.*?\})")
+#: Another export than that of the probe.
+BESIDE: Final = "beside"
 #: From linux/prctl.h.
 _PR_SET_DUMPABLE: Final = 4
 _MIB: Final = 1024 * 1024
@@ -77,6 +80,10 @@ def world(folder: Path) -> Iterator[dict[str, Any]]:
             listening = stack.enter_context(socket.socket(socket.AF_UNIX))
             listening.bind(address)
             listening.listen()
+        # As /dev/log is.
+        log = folder / "log"
+        stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)).bind(str(log))
+        log.chmod(0o666)
         port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
         yield {
             "pid": os.getpid(),
@@ -87,6 +94,8 @@ def world(folder: Path) -> Iterator[dict[str, Any]]:
             "volume": str(private / "volume"),
             "spare": str(private / "spare"),
             "socket": str(path),
+            "beside": BESIDE,
+            "log": str(log),
             "abstract": abstract,
             "port": port,
         }
@@ -136,15 +145,38 @@ async def _export(reactor: Any, folder: Path) -> str:
 
 
 async def _guest(reactor: Any, folder: Path) -> str:
-    """Run it as a server's QEMU."""
+    """Run it as the QEMU of a server whose disk is a file."""
     disk = folder / "private" / "disk"
     disk.write_bytes(bytes(_MIB))
     disk.chmod(0o600)
+    return await _hosted(reactor, folder, Connection("file", str(disk)))
+
+
+async def _served(reactor: Any, folder: Path) -> str:
+    """Run it as the QEMU of a server whose disk is exported here, beside another one."""
+    place = make(Table(by="unix", directory=folder / "e"))
+    mine, beside = (place.listen(name, None, ()) for name in ("mine", BESIDE))
+    try:
+        return await _hosted(reactor, folder, Connection("nbd", mine.address))
+    finally:
+        mine.close()
+        beside.close()
+
+
+async def _image(reactor: Any, folder: Path) -> str:
+    """Run it as the QEMU of a server whose disk is an image of Ceph."""
+    conf, keyring = (folder / "private" / name for name in ("ceph.conf", "keyring"))
+    conf.write_text("[global]\nmon_host = 127.0.0.1\n")
+    keyring.write_text("[client.ann]\nkey = ANN==\n")
+    address = f"rbd:pool/image:id=ann:conf={conf}:keyring={keyring}"
+    return await _hosted(reactor, folder, Connection("rbd", address))
+
+
+async def _hosted(reactor: Any, folder: Path, disk: Connection) -> str:
     threads = Threads(reactor, "test", 2)
     threads.start()
-    qemu = hypervisor(folder, threads, binary="probe")
     with pytest.raises(HypervisorFailed) as failed:
-        await qemu.start("server-1", machine(Connection("file", str(disk))))
+        await hypervisor(folder, threads, binary="probe").start("server-1", machine(disk))
     threads.stop()
     return failed.value.message
 
@@ -154,6 +186,8 @@ KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
     "container": _container,
     "export": _export,
     "guest": _guest,
+    "served": _served,
+    "image": _image,
 }
 
 

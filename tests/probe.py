@@ -162,9 +162,11 @@ def slows_the_daemon() -> bool:
 
 
 def connects_by_path() -> bool:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(WORLD["socket"])
-    return True
+    return connects(WORLD["socket"])
+
+
+def connects_beside_its_own() -> bool:
+    return any(attempt(connects, f"/proc/self/fd/{each}/{WORLD['beside']}") for each in held())
 
 
 def connects_by_abstract_name() -> bool:
@@ -176,6 +178,11 @@ def connects_by_abstract_name() -> bool:
 def connects_by_tcp() -> bool:
     socket.create_connection(("127.0.0.1", WORLD["port"]), 5).close()
     return True
+
+
+def writes_to_the_systems_log() -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        return sock.sendto(b"x", WORLD["log"]) > 0
 
 
 def sends_by_udp() -> bool:
@@ -252,6 +259,12 @@ def opens(path: str) -> bool:
     return descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
+def connects(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+    return True
+
+
 def flocks(descriptor: int) -> bool:
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
@@ -269,7 +282,7 @@ ATTACKS = [
     for name, value in list(globals().items())
     if callable(value)
     and getattr(value, "__module__", "") == __name__
-    and name not in {"present", "held", "maps", "opens", "flocks", "attempt"}
+    and name not in {"present", "held", "maps", "opens", "connects", "flocks", "attempt"}
 ]
 
 

@@ -86,6 +86,28 @@ def test_nothing_is_reached_from_a_server(user: int) -> None:
     assert attacks("guest", user) == ["writes_what_it_has_open"]
 
 
+@pytest.mark.parametrize("user", [ROOT, ANOTHER])
+def test_little_is_reached_from_a_server_whose_disk_is_exported(user: int) -> None:
+    """Of a root daemon nothing but the export; of another one what its user may connect to.
+
+    Break: `plugins/bootvol_plugins/qemu/machine.py`: `return Sockets.UNIX if here` -> `return
+    Sockets.ALL if here`
+    """
+    connected = ["connects_by_path", "connects_beside_its_own"] if user == ANOTHER else []
+    assert attacks("served", user) == ["writes_what_it_has_open", *connected]
+
+
+@pytest.mark.parametrize("user", [ROOT, ANOTHER])
+def test_little_is_reached_from_a_server_whose_disk_is_an_image_of_ceph(user: int) -> None:
+    """Nothing but the network.
+
+    Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `command = self._jail.command(command,
+    bounds)` -> `pass`
+    """
+    reached = ["writes_what_it_has_open", "connects_by_tcp", "sends_by_udp"]
+    assert attacks("image", user) == reached
+
+
 @ensureDeferred
 async def test_a_server_outlives_a_daemon_that_is_killed(
     qemu: QemuHypervisor, empty: Connection, tmp_path: Path

@@ -8,12 +8,15 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
 from bootvol.errors import HypervisorFailed
+from bootvol.exports.exports import Exports
+from bootvol.jail import FIRST_USER, Jail
 from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu import disks
@@ -23,7 +26,7 @@ from bootvol_plugins.qemu.qmp import Qmp, connected
 from tests import guest
 from tests.daemons import pause, reactor
 from tests.disks import block_device
-from tests.exports import HOST, credentials
+from tests.exports import HOST, credentials, server, unix
 from tests.machines import MIB, disk_file, hypervisor, machine, says
 from tests.servers import free_port
 
@@ -139,7 +142,7 @@ async def test_what_an_attempt_left_is_used_or_taken_away(
 async def _leave(qemu: QemuHypervisor, folder: Path, disk: Disk) -> None:
     """Do half of what plugging a disk in takes."""
     async with _monitor(folder) as qmp:
-        await qemu._add(qmp, disk)
+        await qemu._add(qmp, SERVER, disk)
 
 
 @asynccontextmanager
@@ -180,7 +183,11 @@ async def test_disks_that_are_served(
         *("--object", tls, "--tls-creds", "tls", "--bind", HOST, "--port", str(port)),
         *("--export-name", "a disk"),
     ]
-    socket = tmp_path / "nbd"
+    folder = tmp_path / "sockets"
+    folder.mkdir()
+    # QEMU has a user of its own, where these tests are root's.
+    folder.chmod(0o711)
+    socket = folder / "nbd"
     with _served(linux.address, "--socket", str(socket), "--export-name", "root"):
         with _served(str(remote), *secure):
             boot = Connection("nbd", f"nbd+unix:///root?socket={socket}")
@@ -203,6 +210,46 @@ async def test_disks_that_are_served(
         with _served(str(remote), *secure):
             await qemu.detach(SERVER, "vdb")
     await qemu.stop(SERVER)
+
+
+@ensureDeferred
+async def test_a_disk_that_is_exported_here_is_its_servers_alone(
+    tmp_path: Path, threads: Threads, empty: Connection
+) -> None:
+    """QEMU has a user of its own, and connects again to an export that was started again.
+
+    Break: `plugins/bootvol_plugins/qemu/machine.py`: `locks=PROCESS,` -> `locks=PROCESS,
+    as_us=True,`
+    Break: `src/bootvol/exports/places.py`: `os.chown(path, owner, -1)` -> `pass`
+    """
+    qemu = hypervisor(tmp_path, threads, remote_disks=True)
+    with TemporaryDirectory(prefix="bootvol", dir="/tmp") as short:
+        exports = Exports(unix(Path(short)), threads, reactor, Jail())
+        found = {
+            name: await exports.open(name, disk_file(tmp_path / name, name.encode()))
+            for name in ("one", "two")
+        }
+        one, two = Disk("vdb", found["one"]), Disk("vdc", found["two"])
+        try:
+            await qemu.start(SERVER, machine(empty, one.connection))
+            await qemu.attach(SERVER, two)
+            for name, disk in (("one", one), ("two", two)):
+                await server(Path(short), name).end(reactor, 30)
+                assert await exports.open(name, Connection("file", str(tmp_path / name)))
+                async with _monitor(tmp_path) as qmp:
+                    # Without a connection this takes a minute, which is longer than QMP waits.
+                    read = f'qemu-io {disks.node_name(disk)} "read 0 512"'
+                    await qmp.execute("human-monitor-command", {"command-line": read})
+            folder = Folder(tmp_path / "servers" / SERVER)
+            status = Path(f"/proc/{folder.process()}/status").read_text()
+            user = FIRST_USER + (folder.process() or 0) if os.geteuid() == 0 else os.geteuid()
+            folder.close()
+            assert f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in status
+            assert {path.stat().st_uid for path in Path(short, "e", "s").iterdir()} == {user}
+        finally:
+            await qemu.stop(SERVER)
+            for name in found:
+                await exports.close(name)
 
 
 @contextmanager

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -13,13 +18,13 @@ from bootvol.errors import ConfigurationError, HypervisorFailed
 from bootvol.interfaces import PluginContext
 from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
-from bootvol_plugins.qemu import PLUGIN, console, disks
-from bootvol_plugins.qemu.machine import DISKS, Process, command, keeper
+from bootvol_plugins.qemu import PLUGIN, ceph, console, disks
+from bootvol_plugins.qemu.machine import DISKS, Process, command, keeper, reached
 from bootvol_plugins.qemu.options import QemuOptions
+from bootvol_plugins.qemu.reach import Reaching, Told, reach, step
+from bootvol_plugins.rbd.bindings import load
 from tests.daemons import reactor
-from tests.machines import machine, options
-
-FILE = Connection("file", "/volumes/a.raw")
+from tests.machines import disk_file, machine, options
 
 
 def test_the_directory_is_made_when_the_daemon_starts(tmp_path: Path, threads: Threads) -> None:
@@ -40,57 +45,112 @@ def test_a_directory_that_others_may_write_to(tmp_path: Path, threads: Threads) 
         PLUGIN.factory(QemuOptions(directory=directory), PluginContext(reactor, threads, "local"))
 
 
+def follow(steps: Reaching) -> tuple[Told, dict[int, int]]:
+    """Return what QEMU is told about a disk, and the descriptors that it gets: from 100 on."""
+    given: dict[int, int] = {}
+    found = step(steps)
+    while not isinstance(found, Told):
+        number = 100 + len(given)
+        given[number] = found
+        found = step(steps, number)
+    return found, given
+
+
+def told(kind: str, address: str, tls: Path | None = None) -> Told:
+    """Return what QEMU is told about a disk."""
+    with ExitStack() as stack:
+        return follow(reach(Disk("vdb", Connection(kind, address)), tls, stack))[0]
+
+
 def test_disks_that_are_opened_here_are_numbered(tmp_path: Path) -> None:
-    """Break: `plugins/bootvol_plugins/qemu/disks.py`: `return {"driver": "raw", "node-name"` ->
+    """Break: `plugins/bootvol_plugins/qemu/reach.py`: `return {"driver": "raw", "node-name"` ->
     `return {"driver": "qcow2", "node-name"`
     """
-    served = Connection("nbd", "nbd+unix:///a?socket=/run/nbd")
-    words = command(
-        options(tmp_path), "/usr/bin/qemu", "server-1", machine(FILE, served, FILE, FILE)
-    )
-    given = [word for word in words if "opaque=" in word]
-    assert [word.split(",")[:2] for word in given] == [
-        [f"fd={DISKS + number}", f"set={DISKS + number}"] for number in range(3)
+    files = [disk_file(tmp_path / name) for name in "abc"]
+    with listening(tmp_path / "nbd") as address, ExitStack() as stack:
+        wanted = machine(files[0], Connection("nbd", address), *files[1:])
+        given = reached(options(tmp_path), wanted, stack)
+        words = command(options(tmp_path), "/usr/bin/qemu", "server-1", wanted, given)
+        assert [os.fstat(each).st_ino for each in given.files.values()] == [
+            os.stat(path).st_ino
+            for path in (files[0].address, tmp_path, files[1].address, files[2].address)
+        ]
+    assert list(given.files) == list(range(DISKS, DISKS + 4))
+    added = [word for word in words if "opaque=" in word]
+    assert [word.split(",")[:2] for word in added] == [
+        [f"fd={DISKS + number}", f"set={DISKS + number}"] for number in (0, 2, 3)
     ]
     blocks = [json.loads(words[n + 1]) for n, word in enumerate(words) if word == "-blockdev"]
     assert [block["file"].get("filename") for block in blocks] == [
         f"/dev/fdset/{DISKS}",
         None,
-        f"/dev/fdset/{DISKS + 1}",
         f"/dev/fdset/{DISKS + 2}",
+        f"/dev/fdset/{DISKS + 3}",
     ]
     assert all(block["driver"] == "raw" for block in blocks)
     devices = [json.loads(words[n + 1]) for n, word in enumerate(words) if word == "-device"]
     assert [device.get("bootindex") for device in devices] == [0, None, None, None]
 
 
+@contextmanager
+def listening(path: Path) -> Iterator[str]:
+    """Listen at a socket, and return the address of an export there."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        yield f"nbd+unix:///a%20b?socket={quote(str(path))}"
+
+
+def test_a_disk_at_a_socket(tmp_path: Path) -> None:
+    with listening(tmp_path / "x,y z") as address:
+        found = told("nbd", address)
+        file = found.block["file"]
+        assert file["server"] == {"type": "unix", "path": "/proc/self/fd/100/x,y z"}
+        assert (file["export"], found.socket, found.secret) == ("a b", tmp_path / "x,y z", None)
+    (tmp_path / "file").touch()
+    for name, reason in (("file", "at no socket"), ("none", "cannot be reached: No such file")):
+        with pytest.raises(HypervisorFailed, match=reason):
+            told("nbd", f"nbd+unix:///a?socket={tmp_path}/{name}")
+
+
 @pytest.mark.parametrize(
-    ("address", "server", "export"),
+    ("address", "host", "port", "export"),
     [
-        ("nbd+unix:///a%20b?socket=/run/x%2Cy", {"type": "unix", "path": "/run/x,y"}, "a b"),
-        ("nbd+unix:///?socket=/run/x", {"type": "unix", "path": "/run/x"}, ""),
-        ("nbds://host/a", {"type": "inet", "host": "host", "port": "10809"}, "a"),
-        ("nbds://[fd00::1]:99/a", {"type": "inet", "host": "fd00::1", "port": "99"}, "a"),
+        ("nbds://host/a", "host", "10809", "a"),
+        ("nbds://[fd00::1]:99/a", "fd00::1", "99", "a"),
     ],
 )
-def test_disks_that_are_served(address: str, server: object, export: str, tmp_path: Path) -> None:
-    disk = Disk("vdb", Connection("nbd", address))
-    file = disks.block(disk, None, tmp_path)["file"]
-    assert (file["server"], file["export"]) == (server, export)
-    secret = disks.credentials(disk, tmp_path)
-    assert file.get("tls-creds") == (secret["id"] if secret else None)
-    assert (secret is None) == address.startswith("nbd+unix")
+def test_a_disk_at_a_port(address: str, host: str, port: str, export: str, tmp_path: Path) -> None:
+    """QEMU gets the credentials, and a folder with links to them."""
+    for name in ("ca-cert.pem", "client-cert.pem", "client-key.pem", "server-key.pem"):
+        (tmp_path / name).write_text(name)
+    with ExitStack() as stack:
+        disk = Disk("vdb", Connection("nbd", address))
+        found, given = follow(reach(disk, tmp_path, stack))
+        *files, folder = given.values()
+        links = {name: os.readlink(name, dir_fd=folder) for name in os.listdir(folder)}
+        assert links == {
+            "ca-cert.pem": "/proc/self/fd/100",
+            "client-cert.pem": "/proc/self/fd/101",
+            "client-key.pem": "/proc/self/fd/102",
+        }
+        assert [os.pread(each, 99, 0).decode() for each in files] == sorted(links)
+    file = found.block["file"]
+    assert file["server"] == {"type": "inet", "host": host, "port": port}
+    assert (file["export"], found.socket) == (export, None)
+    assert found.secret is not None
+    assert file["tls-creds"] == found.secret["id"]
+    assert found.secret["dir"] == "/proc/self/fd/103"
 
 
 def test_no_disk_is_fetched_in_the_clear(tmp_path: Path) -> None:
     """A disk on another machine is fetched by TLS or not at all.
 
-    Break: `plugins/bootvol_plugins/qemu/disks.py`: `if tls is None:` -> `if tls is False:`.
+    Break: `plugins/bootvol_plugins/qemu/reach.py`: `if tls is None:` -> `if tls is False:`.
     """
     with pytest.raises(HypervisorFailed, match="names no credentials"):
-        disks.block(Disk("vdb", Connection("nbd", "nbds://host/a")), None, None)
+        told("nbd", "nbds://host/a")
     with pytest.raises(HypervisorFailed, match="no disks by nbd"):
-        disks.block(Disk("vdb", Connection("nbd", "nbd://host/a")), None, tmp_path)
+        told("nbd", "nbd://host/a", tmp_path)
 
 
 def test_a_node_stands_for_one_disk_in_one_place() -> None:
@@ -146,19 +206,76 @@ def test_a_guest_does_not_stop_where_its_console_cannot_be_kept(tmp_path: Path) 
     assert (tmp_path / "console").stat().st_size == 4096
 
 
-def test_images_of_ceph_are_named_as_their_address_says() -> None:
-    address = r"rbd:pool/space/image:id=ann:conf=/a\:b\@c\\d\=e:keyring=/key"
-    assert disks.block(Disk("vdb", Connection("rbd", address)), None, None)["file"] == {
+def test_images_of_ceph_are_named_as_their_address_says(tmp_path: Path) -> None:
+    conf = tmp_path / "a:b@c\\d=e"
+    conf.write_text("[global]\nmon_host = 192.0.2.1\n")
+    written = re.sub(r"([\\:@=])", r"\\\1", str(conf))
+    address = f"rbd:pool/space/image:id=ann:conf={written}"
+    assert told("rbd", address).block["file"] == {
         "driver": "rbd",
         "pool": "pool",
         "namespace": "space",
         "image": "image",
-        "conf": "/a:b@c\\d=e",
+        "conf": "/proc/self/fd/100",
         "user": "ann",
     }
-    address = "rbd:pool/image:id=ann:conf=/c"
-    assert (
-        "namespace" not in disks.block(Disk("vdb", Connection("rbd", address)), None, None)["file"]
-    )
-    with pytest.raises(HypervisorFailed, match=r"reaches a cluster of Ceph by its ceph\.conf"):
-        disks.block(Disk("vdb", Connection("rbd", "rbd:p/i:id=a:mon_host=b")), None, None)
+    assert "namespace" not in told("rbd", r"rbd:pool/image:mon_host=192.0.2.1\:6789").block["file"]
+    with pytest.raises(FileNotFoundError):
+        told("rbd", "rbd:pool/image:id=ann:conf=/no/such/ceph.conf")
+
+
+CONF = """
+[global]
+mon host = 192.0.2.1
+{of_all}
+[client.ann]
+  rbd cache = false
+"""
+KEYRING = """
+[client.admin]
+\tkey = ADMIN==
+[client.ann]
+\tkey = ANN==
+\tcaps mon = "profile rbd"
+"""
+
+
+@pytest.mark.parametrize("where", ["address", "setting", "name", "keyfile", "key", "nowhere"])
+def test_qemu_gets_the_key_of_one_user(where: str, tmp_path: Path) -> None:
+    keyring = tmp_path / "x.client.ann.keyring"
+    keyring.write_text(KEYRING)
+    (tmp_path / "key").write_text("ANN==\n")
+    of_all = {
+        "setting": f"keyring = {tmp_path}/none,{keyring}",
+        "name": f"keyring = {tmp_path}/x.$name.keyring",
+        "keyfile": f"keyfile = {tmp_path}/key",
+        "key": "key = ANN==",
+    }.get(where, f"keyring = {tmp_path}/none")
+    conf = tmp_path / "ceph.conf"
+    conf.write_text(CONF.format(of_all=of_all))
+    said = {"id": "ann", "conf": str(conf)}
+    if where == "address":
+        said["keyring"] = str(keyring)
+    # As Ceph's library in QEMU reads it.
+    handed = tmp_path / "handed"
+    handed.write_bytes(ceph.configuration(said))
+    library = load().rados.Rados(conffile=str(handed), rados_id="ann")
+    settings = ("key", "keyring", "mon_host", "rbd_cache")
+    assert [library.conf_get(each) for each in settings] == [
+        "" if where == "nowhere" else "ANN==",
+        "/dev/null",
+        "192.0.2.1",
+        "false",
+    ]
+    assert b"ADMIN" not in handed.read_bytes()
+
+
+def test_what_is_no_keyring(tmp_path: Path) -> None:
+    said = {"id": "ann", "mon_host": "192.0.2.1", "keyring": str(tmp_path / "key")}
+    assert b"mon_host = 192.0.2.1\n" in ceph.configuration(said)
+    (tmp_path / "key").write_bytes(b"ANN==\xff")
+    with pytest.raises(HypervisorFailed, match="key is no keyring"):
+        ceph.configuration(said)
+    (tmp_path / "conf").write_text("]")
+    with pytest.raises(HypervisorFailed, match="Ceph's library does not take"):
+        ceph.configuration({"id": "ann", "conf": str(tmp_path / "conf")})

@@ -96,6 +96,14 @@ class Folder:
             os.close(descriptor)
         return None if kind == fcntl.F_UNLCK else pid
 
+    def lend(self, socket: Path) -> None:
+        """Let a socket belong to the user of the server's QEMU, if that runs."""
+        process = self.process()
+        if process is not None:
+            user = os.stat(f"/proc/{process}").st_uid
+            if user != os.geteuid():
+                os.chown(socket, user, -1)
+
     def remove(self) -> None:
         """Delete the folder and what is in it."""
         for name in os.listdir(self.descriptor):

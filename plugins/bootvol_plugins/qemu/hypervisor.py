@@ -7,9 +7,16 @@ import re
 import select
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any, Final
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Final
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -22,10 +29,20 @@ from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, Plug
 from bootvol.jail import NotConfined
 from bootvol.model import Disk, Machine
 from bootvol.threads import outlast
-from bootvol_plugins.qemu import console, disks, machine
+from bootvol_plugins.qemu import console, disks, machine, reach
 from bootvol_plugins.qemu.folders import Folder, servers
 from bootvol_plugins.qemu.options import QemuOptions
-from bootvol_plugins.qemu.qmp import Qmp, QmpFailed, QmpRefused, connected
+from bootvol_plugins.qemu.qmp import (
+    Qmp,
+    QmpFailed,
+    QmpRefused,
+    children,
+    connected,
+    devices,
+    drive,
+    failures,
+    nodes,
+)
 
 #: Seconds: from one look to the next; that QEMU may take to start, to end when it is told to, and
 #: to end when it is killed.
@@ -56,7 +73,7 @@ class QemuHypervisor:
     async def start(self, server: str, machine: Machine) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.start`."""
         path = self._options.directory / server
-        with _failures(f"Server {server} cannot be started"):
+        with failures(f"Server {server} cannot be started"):
             folder = await self._threads.obtain(Folder.close, Folder.make, path)
             try:
                 # A daemon that is no more may have started it, and not have seen it come up.
@@ -70,37 +87,39 @@ class QemuHypervisor:
         binary = await self._threads.run(shutil.which, self._options.binary)
         if binary is None:
             raise HypervisorFailed(f"There is no program {self._options.binary}: install QEMU.")
-        command = machine.command(self._options, binary, server, wanted)
-        bounds = await self._threads.run(machine.bounds, self._options, wanted)
-        try:
-            command = self._jail.command(command, bounds)
-        except NotConfined as error:
-            raise HypervisorFailed(f"Server {server} does not start. {error}") from error
-        async with AsyncExitStack() as stack:
-            opened = []
-            for disk in wanted.disks:
-                if disks.has_descriptor(disk.connection):
-                    opened.append(await stack.enter_async_context(self._opened(disk)))
+        async with self._stack() as stack:
+            given = await self._threads.run(machine.reached, self._options, wanted, stack)
+            command = machine.command(self._options, binary, server, wanted, given)
+            bounds = await self._threads.run(machine.bounds, self._options, wanted, given)
+            try:
+                command = self._jail.command(command, bounds)
+            except NotConfined as error:
+                raise HypervisorFailed(f"Server {server} does not start. {error}") from error
             own = await self._threads.obtain(machine.close, machine.open_own, folder, wanted)
-            stack.callback(machine.close, own)
-            reading, writing = os.pipe2(os.O_CLOEXEC)
-            stack.callback(os.close, reading)
-            stack.callback(os.close, writing)
+            try:
+                process = self._spawn(folder, command, {**own, **given.files})
+            finally:
+                # Where QEMU listens is QEMU's alone: it goes when QEMU goes.
+                machine.close(own)
+            await self._begin(server, folder, process)
+
+    def _spawn(
+        self, folder: Folder, command: Sequence[str], files: Mapping[int, int]
+    ) -> machine.Process:
+        """Start QEMU, and what keeps its console."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
             shared = {machine.FOLDER: folder.descriptor}
             home = str(folder.path)
             machine.spawn(self._reactor, machine.keeper(), home, {0: reading, **shared})
-            process = machine.spawn(
-                self._reactor,
-                command,
-                home,
-                {
-                    2: "r",
-                    machine.CONSOLE: writing,
-                    **shared,
-                    **own,
-                    **dict(enumerate(opened, machine.DISKS)),
-                },
-            )
+            files = {machine.CONSOLE: writing, **shared, **files}
+            return machine.spawn(self._reactor, command, home, {2: "r", **files})
+        finally:
+            os.close(reading)
+            os.close(writing)
+
+    async def _begin(self, server: str, folder: Folder, process: machine.Process) -> None:
+        """Wait until a process has become a server that runs, and end it where that fails."""
         try:
             # A guest may have turned it off by the time it is looked at.
             if not await self._up(server, folder, process.has_ended) and process.failed:
@@ -135,7 +154,7 @@ class QemuHypervisor:
 
     async def stop(self, server: str) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.stop`."""
-        with _failures(f"Server {server} may still run"):
+        with failures(f"Server {server} may still run"):
             async with self._folder(server) as folder:
                 if folder is None:
                     return
@@ -144,7 +163,7 @@ class QemuHypervisor:
 
     async def power_off(self, server: str, ask: bool) -> None:
         """See :meth:`bootvol.interfaces.IPoweringHypervisor.power_off`."""
-        with _failures(f"Server {server} may still run"):
+        with failures(f"Server {server} may still run"):
             if ask:
                 await self._shut_down(server)
             async with self._folder(server) as folder:
@@ -205,54 +224,66 @@ class QemuHypervisor:
 
     async def running(self) -> Collection[str]:
         """See :meth:`bootvol.interfaces.IHypervisor.running`."""
-        with _failures("Which servers run cannot be told"):
+        with failures("Which servers run cannot be told"):
             return await self._threads.run(lambda: list(servers(self._options.directory)))
 
     async def attach(self, server: str, disk: Disk) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.attach`."""
-        with _failures(f"Server {server} does not take {disk.device}"):
+        with failures(f"Server {server} does not take {disk.device}"):
             async with self._monitor(server) as qmp:
                 if qmp is None:
                     raise HypervisorFailed(f"Server {server} does not run.")
                 node = disks.node_name(disk)
-                if disk.device in await _devices(qmp):
-                    if await _drive(qmp, disk.device) != node:
+                if disk.device in await devices(qmp):
+                    if await drive(qmp, disk.device) != node:
                         raise HypervisorFailed(
                             f"Server {server} has another disk as {disk.device}."
                         )
                     return
-                if node not in await _nodes(qmp):
-                    await self._add(qmp, disk)
+                if node not in await nodes(qmp):
+                    await self._add(qmp, server, disk)
                 await qmp.execute("device_add", disks.device(disk))
 
-    async def _add(self, qmp: Qmp, disk: Disk) -> None:
+    async def _add(self, qmp: Qmp, server: str, disk: Disk) -> None:
         """Let QEMU open a disk."""
-        tls = self._options.tls
-        secret = disks.credentials(disk, tls)
-        if secret is not None and secret["id"] not in await _children(qmp, "/objects"):
-            await qmp.execute("object-add", secret)
-        fdset = None
-        if disks.has_descriptor(disk.connection):
-            async with self._opened(disk) as descriptor:
-                opaque = {"opaque": disks.node_name(disk)}
-                fdset = (await qmp.execute("add-fd", opaque, descriptor))["fdset-id"]
-        try:
-            await qmp.execute("blockdev-add", disks.block(disk, fdset, tls))
-        except QmpRefused as error:
-            if fdset is None and _NOT_LET.search(str(error)):
-                raise HypervisorFailed(
-                    f"{error}. The server started without disks of this kind, so it may not reach"
-                    " them. Start it with one, or have the operator set hypervisor.remote_disks."
-                ) from error
-            raise
+        async with self._stack() as stack:
+            told = await self._hand_over(qmp, disk, reach.reach(disk, self._options.tls, stack))
+            if told.socket is not None:
+                async with self._folder(server) as folder:
+                    if folder is not None:
+                        await self._threads.run(folder.lend, told.socket)
+            secret = told.secret
+            if secret is not None and secret["id"] not in await children(qmp, "/objects"):
+                await qmp.execute("object-add", secret)
+            try:
+                await qmp.execute("blockdev-add", told.block)
+            except QmpRefused as error:
+                if not reach.has_descriptor(disk.connection) and _NOT_LET.search(str(error)):
+                    raise HypervisorFailed(
+                        f"{error}. The server started without disks of this kind, so it may not"
+                        " reach them. Start it with one, or have the operator set"
+                        " hypervisor.remote_disks."
+                    ) from error
+                raise
+
+    async def _hand_over(self, qmp: Qmp, disk: Disk, steps: reach.Reaching) -> reach.Told:
+        """Give QEMU the descriptors by which it reaches a disk."""
+        # The number of an fdset and that of the descriptor in it are two.
+        number = "fdset-id" if reach.has_descriptor(disk.connection) else "fd"
+        found = await self._threads.run(reach.step, steps)
+        while not isinstance(found, reach.Told):
+            opaque = {"opaque": disks.node_name(disk)}
+            added = await qmp.execute("add-fd", opaque, found)
+            found = await self._threads.run(reach.step, steps, added[number])
+        return found
 
     async def detach(self, server: str, device: str) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.detach`."""
-        with _failures(f"Server {server} may still use {device}"):
+        with failures(f"Server {server} may still use {device}"):
             async with self._monitor(server) as qmp:
                 if qmp is None:
                     return
-                if device in await _devices(qmp):
+                if device in await devices(qmp):
                     await self._unplug(qmp, server, device)
                 await self._drop(qmp, disks.prefix(device))
 
@@ -260,7 +291,7 @@ class QemuHypervisor:
         """Let the guest let go of a device: it has to agree."""
         now = self._reactor.seconds()
         end, ask = now + self._options.detach_timeout, now
-        while device in await _devices(qmp):
+        while device in await devices(qmp):
             now = self._reactor.seconds()
             if now >= end:
                 raise HypervisorFailed(
@@ -276,13 +307,13 @@ class QemuHypervisor:
 
     async def _drop(self, qmp: Qmp, prefix: str) -> None:
         """Let QEMU close what it has opened for a device, also what an attempt has left."""
-        for node in await _nodes(qmp):
+        for node in await nodes(qmp):
             if node.startswith(prefix):
                 await self._delete(qmp, node)
         for fdset in await qmp.execute("query-fdsets"):
             if any(each.get("opaque", "").startswith(prefix) for each in fdset["fds"]):
                 await qmp.execute("remove-fd", {"fdset-id": fdset["fdset-id"]})
-        for name in await _children(qmp, "/objects"):
+        for name in await children(qmp, "/objects"):
             if name.startswith(prefix):
                 await qmp.execute("object-del", {"id": name})
 
@@ -300,7 +331,7 @@ class QemuHypervisor:
 
     async def console(self, server: str, length: int) -> bytes:
         """See :meth:`bootvol.interfaces.IHypervisor.console`."""
-        with _failures(f"The console of server {server} cannot be read"):
+        with failures(f"The console of server {server} cannot be read"):
             async with self._folder(server) as folder:
                 if folder is None:
                     return b""
@@ -350,51 +381,13 @@ class QemuHypervisor:
                 yield qmp
 
     @asynccontextmanager
-    async def _opened(self, disk: Disk) -> AsyncIterator[int]:
-        """Hold a disk open."""
-        descriptor = await self._threads.obtain(os.close, disks.opened, disk.connection)
+    async def _stack(self) -> AsyncIterator[ExitStack]:
+        """Hold open what is opened within the block."""
+        stack = ExitStack()
         try:
-            yield descriptor
+            yield stack
         finally:
-            os.close(descriptor)
+            await self._threads.run(stack.close)
 
     def _pause(self) -> Deferred[None]:
         return deferLater(self._reactor, _LOOK, lambda: None)
-
-
-@contextmanager
-def _failures(what: str) -> Iterator[None]:
-    """Turn what can go wrong into the contract's error.
-
-    :param what: what failed, as the beginning of a sentence.
-    :raises HypervisorFailed: in place of what QEMU or the system says.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise HypervisorFailed(f"{what}: {error.strerror or error}.") from error
-    except (QmpFailed, QmpRefused) as error:
-        raise HypervisorFailed(f"{what}: {str(error).rstrip('.')}.") from error
-
-
-async def _children(qmp: Qmp, path: str) -> list[str]:
-    """Return the names of what there is at a place in QEMU's tree of objects."""
-    found: list[dict[str, Any]] = await qmp.execute("qom-list", {"path": path})
-    return [str(each["name"]) for each in found]
-
-
-async def _devices(qmp: Qmp) -> list[str]:
-    """Return the names of the devices that are plugged in."""
-    return await _children(qmp, "/machine/peripheral")
-
-
-async def _drive(qmp: Qmp, device: str) -> str:
-    """Return the name of the node that a device reads and writes."""
-    path = f"/machine/peripheral/{device}"
-    return str(await qmp.execute("qom-get", {"path": path, "property": "drive"}))
-
-
-async def _nodes(qmp: Qmp) -> list[str]:
-    """Return the names of the blocks that are open."""
-    found = await qmp.execute("query-named-block-nodes", {"flat": True})
-    return [str(each["node-name"]) for each in found]

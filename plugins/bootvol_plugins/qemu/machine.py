@@ -3,41 +3,81 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors
 from bootvol.jail import Bounds, Sockets
-from bootvol.model import Connection, Machine
+from bootvol.model import Disk, Machine
 from bootvol.threads import Shared
-from bootvol_plugins.qemu import config_drive, console, disks
+from bootvol_plugins.qemu import config_drive, console, disks, reach
 from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.options import QemuOptions
 
 #: Descriptors of the processes beyond the usual three: the folder, whose lock they hold; the pipe
 #: between them; the file that QEMU's locks; where QEMU listens; the config drive; and from there on
-#: the disks.
+#: what QEMU needs to reach the disks.
 FOLDER, CONSOLE, PROCESS, MONITOR, CONFIG, DISKS = range(3, 9)
 _KVM: Final = Path("/dev/kvm")
 #: The most that is kept of what QEMU complains of, in bytes.
 _KEPT: Final = 64 * 1024
 
 
-def command(options: QemuOptions, binary: str, server: str, machine: Machine) -> list[str]:
+@attrs.frozen
+class Reached:
+    """What a server is given to reach its disks.
+
+    :ivar files: the descriptors of QEMU, each with the one here that it is.
+    :ivar told: what QEMU is told, by disk.
+    :ivar numbers: of the disks that are opened here, the descriptors in QEMU.
+    """
+
+    files: Mapping[int, int]
+    told: Sequence[reach.Told]
+    numbers: Mapping[Disk, int]
+
+
+def reached(options: QemuOptions, machine: Machine, stack: ExitStack) -> Reached:
+    """Open what a server needs to reach its disks.  Blocks.
+
+    :param stack: closes that; QEMU needs it until QEMU has started.
+    :raises HypervisorFailed: there is no way to reach a disk.
+    :raises OSError: a file cannot be read.
+    """
+    free = itertools.count(DISKS)
+    files: dict[int, int] = {}
+    numbers: dict[Disk, int] = {}
+    told: list[reach.Told] = []
+    for disk in machine.disks:
+        steps = reach.reach(disk, options.tls, stack)
+        found = reach.step(steps)
+        while not isinstance(found, reach.Told):
+            number = next(free)
+            files[number] = found
+            if reach.has_descriptor(disk.connection):
+                numbers[disk] = number
+            found = reach.step(steps, number)
+        told.append(found)
+    return Reached(files, told, numbers)
+
+
+def command(
+    options: QemuOptions, binary: str, server: str, machine: Machine, given: Reached
+) -> list[str]:
     """Return the command that runs a server.
 
-    Those of its disks that are opened here have the descriptors from :data:`DISKS` on.
-
     :param binary: the path of QEMU.
-    :raises HypervisorFailed: there is no way to reach a disk.
     """
     words = [
         *(binary, "-name", server, "-no-user-config", "-nodefaults"),
@@ -48,23 +88,22 @@ def command(options: QemuOptions, binary: str, server: str, machine: Machine) ->
         *("-boot", "strict=on", "-display", "none", "-vga", "none", "-nic", "none"),
         *("-chardev", f"socket,id=monitor,fd={MONITOR},server=on,wait=off"),
         *("-mon", "chardev=monitor,mode=control"),
+        # A monitor that is always connected: when none is, QEMU closes descriptors that it was
+        # given and has no file open by, those of folders.
+        *("-chardev", "ringbuf,id=always,size=4096", "-mon", "chardev=always,mode=control"),
         *("-add-fd", f"fd={CONSOLE},set={CONSOLE}"),
         *("-chardev", f"file,id=console,path=/dev/fdset/{CONSOLE},append=on"),
         *("-serial", "chardev:console"),
     ]
-    descriptor = DISKS
-    for place, disk in enumerate(machine.disks):
-        secret = disks.credentials(disk, options.tls)
-        if secret is not None:
-            words += ["-object", json.dumps(secret)]
-        words += ["-blockdev", json.dumps(disks.block(disk, descriptor, options.tls))]
+    for place, (disk, told) in enumerate(zip(machine.disks, given.told, strict=True)):
+        if told.secret is not None:
+            words += ["-object", json.dumps(told.secret)]
+        words += ["-blockdev", json.dumps(told.block)]
         # Nothing but the first disk is booted from.
         order = {} if place else {"bootindex": 0}
         words += ["-device", json.dumps({**disks.device(disk), **order})]
-        if disks.has_descriptor(disk.connection):
-            name = f"opaque={disks.node_name(disk)}"
-            words += ["-add-fd", f"fd={descriptor},set={descriptor},{name}"]
-            descriptor += 1
+    for disk, number in given.numbers.items():
+        words += ["-add-fd", f"fd={number},set={number},opaque={disks.node_name(disk)}"]
     if machine.files:
         words += ["-add-fd", f"fd={CONFIG},set={CONFIG}"]
         words += ["-blockdev", json.dumps(config_drive.block(CONFIG))]
@@ -72,24 +111,14 @@ def command(options: QemuOptions, binary: str, server: str, machine: Machine) ->
     return words
 
 
-def bounds(options: QemuOptions, machine: Machine) -> Bounds:
-    """Return what a server may do.  Blocks.
-
-    :raises OSError: a file that says where secrets are cannot be read.
-    """
-    connections = [disk.connection for disk in machine.disks]
-    remote = [each for each in connections if not disks.has_descriptor(each)]
-    reads = [] if options.tls is None else [options.tls]
-    for each in remote:
-        reads += disks.read_by_qemu(each)
+def bounds(options: QemuOptions, machine: Machine, given: Reached) -> Bounds:
+    """Return what a server may do.  Blocks."""
     kvm = [_KVM] if options.accel == "kvm" else []
     return Bounds(
-        reads=reads if remote or options.remote_disks else [],
         writes=kvm,
-        # QEMU opens the sockets and the secrets of such disks itself: they are the daemon's.
-        as_us=bool(remote) or options.remote_disks,
+        owns=[told.socket for told in given.told if told.socket is not None],
         groups=[each.stat().st_gid for each in kvm],
-        sockets=_sockets(options, remote),
+        sockets=_sockets(options, machine),
         # No memory of it (a guest's data) on the disk.
         limits={"CORE": 0},
         locks=PROCESS,
@@ -120,10 +149,17 @@ def close(files: Mapping[int, int]) -> None:
         os.close(each)
 
 
-def _sockets(options: QemuOptions, remote: Sequence[Connection]) -> Sockets:
-    if options.remote_disks or any(disks.is_of_socket(each) for each in remote):
+def _sockets(options: QemuOptions, machine: Machine) -> Sockets:
+    """Return what QEMU makes sockets of, to reach the disks of a server."""
+    if options.remote_disks:
         return Sockets.ALL
-    return Sockets.INTERNET if remote else Sockets.NONE
+    served = [
+        each.connection for each in machine.disks if not reach.has_descriptor(each.connection)
+    ]
+    here = [reach.is_of_socket(each) for each in served]
+    if all(here):
+        return Sockets.UNIX if here else Sockets.NONE
+    return Sockets.ALL if any(here) else Sockets.INTERNET
 
 
 class Process(ProcessProtocol):

@@ -5,8 +5,8 @@ Each message is one line of JSON: see "QEMU Machine Protocol Specification" in Q
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
+from bootvol.errors import HypervisorFailed
 from bootvol.threads import Shared
 
 #: The longest message, in bytes: a guest that broke out must not fill the daemon's memory.
@@ -128,3 +129,41 @@ async def connected(reactor: Any, path: str, seconds: float = _ANSWER) -> AsyncI
         yield qmp
     finally:
         await qmp.close()
+
+
+@contextmanager
+def failures(what: str) -> Iterator[None]:
+    """Turn what can go wrong into the contract's error.
+
+    :param what: what failed, as the beginning of a sentence.
+    :raises HypervisorFailed: in place of what QEMU or the system says.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HypervisorFailed(f"{what}: {error.strerror or error}.") from error
+    except (QmpFailed, QmpRefused) as error:
+        raise HypervisorFailed(f"{what}: {str(error).rstrip('.')}.") from error
+
+
+async def children(qmp: Qmp, path: str) -> list[str]:
+    """Return the names of what there is at a place in QEMU's tree of objects."""
+    found: list[dict[str, Any]] = await qmp.execute("qom-list", {"path": path})
+    return [str(each["name"]) for each in found]
+
+
+async def devices(qmp: Qmp) -> list[str]:
+    """Return the names of the devices that are plugged in."""
+    return await children(qmp, "/machine/peripheral")
+
+
+async def drive(qmp: Qmp, device: str) -> str:
+    """Return the name of the node that a device reads and writes."""
+    path = f"/machine/peripheral/{device}"
+    return str(await qmp.execute("qom-get", {"path": path, "property": "drive"}))
+
+
+async def nodes(qmp: Qmp) -> list[str]:
+    """Return the names of the blocks that are open."""
+    found = await qmp.execute("query-named-block-nodes", {"flat": True})
+    return [str(each["node-name"]) for each in found]

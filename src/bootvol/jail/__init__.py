@@ -41,10 +41,12 @@ class Sockets(Enum):
     """What a confined program may make sockets of; those that it is given work in any case."""
 
     NONE = "none"
+    UNIX = "unix"
+    """Streams to sockets in the file system, as far as the program's user may connect to them."""
     INTERNET = "internet"
     """IPv4 and IPv6."""
     ALL = "all"
-    """Those, and sockets in the file system, wherever the permissions of its user let it."""
+    """Both."""
 
 
 @attrs.frozen(kw_only=True)

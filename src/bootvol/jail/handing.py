@@ -7,6 +7,7 @@ by name; nothing else leads to the contents, and no copy of a secret is on a dis
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,9 +26,28 @@ def in_memory(content: bytes) -> Iterator[int]:
     try:
         os.write(descriptor, content)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        os.fchmod(descriptor, 0o444)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def folder_of(links: Mapping[str, int]) -> Iterator[int]:
+    """Yield the descriptor of a folder, which exists until the block ends.
+
+    :param links: descriptors of the program that gets the folder, by the names of its files.
+    """
+    with tempfile.TemporaryDirectory(prefix="bootvol") as made:
+        path = Path(made)
+        path.chmod(0o755)
+        for name, number in links.items():
+            (path / name).symlink_to(f"/proc/self/fd/{number}")
+        opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield opened
+        finally:
+            os.close(opened)
 
 
 class Handed:
@@ -42,18 +62,11 @@ class Handed:
         self.descriptors: dict[int, int] = {}
         with ExitStack() as stack:
             if files:
-                self._make(files, first, stack)
+                links = dict(zip(files, itertools.count(first + 1)))
+                for name, number in links.items():
+                    self.descriptors[number] = stack.enter_context(in_memory(files[name]))
+                self.descriptors[first] = stack.enter_context(folder_of(links))
             self._stack = stack.pop_all()
-
-    def _make(self, files: Mapping[str, bytes], first: int, stack: ExitStack) -> None:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bootvol")))
-        folder.chmod(0o755)
-        for number, (name, content) in enumerate(files.items(), first + 1):
-            self.descriptors[number] = stack.enter_context(in_memory(content))
-            (folder / name).symlink_to(f"/proc/self/fd/{number}")
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        stack.callback(os.close, opened)
-        self.descriptors[first] = opened
 
     def close(self) -> None:
         """Delete the folder; the program has found what it needs."""

@@ -78,7 +78,14 @@ _OWNING: Final = (8, 10, 15, 1024, 1026)
 _OWNING_SOCKETS: Final = (0x8901, 0x8902)
 #: Families of sockets from linux/socket.h, and the last one that is refused by its number.
 _UNIX, _INET, _INET6, _LAST = 1, 2, 10, 64
-FAMILIES: Final = {"none": (), "internet": (_INET, _INET6), "all": (_UNIX, _INET, _INET6)}
+FAMILIES: Final = {
+    "none": (),
+    "unix": (_UNIX,),
+    "internet": (_INET, _INET6),
+    "all": (_UNIX, _INET, _INET6),
+}
+#: The types of sockets, but for the flags beside them, and the type of streams (linux/net.h).
+_TYPES, _STREAM = 0xF, 1
 
 #: Calls that no program here needs: changes of what the user of the program owns, wherever that
 #: lies, which Landlock does not see; locks by which the daemon tells that the program lives; calls
@@ -165,7 +172,7 @@ def restrict_files(reads: list[str], writes: list[str], families: tuple[int, ...
     # struct landlock_ruleset_attr is as long as the version knows it.
     words = [handled]
     if version >= _TCP_SINCE:
-        words.append(_BIND_TCP if families else _BIND_TCP | _CONNECT_TCP)
+        words.append(_BIND_TCP if _INET in families else _BIND_TCP | _CONNECT_TCP)
     if version >= _SCOPES_SINCE:
         words.append(_SCOPES)
     attributes = (ctypes.c_uint64 * len(words))(*words)
@@ -174,7 +181,7 @@ def restrict_files(reads: list[str], writes: list[str], families: tuple[int, ...
         raise Lacking(f"the kernel makes no Landlock rules ({os.strerror(ctypes.get_errno())})")
     reading = _READ_FILE | _READ_DIR | _EXECUTE
     writing = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
-    for path in (*_SYSTEM, *(_NAMES if families else ()), *reads):
+    for path in (*_SYSTEM, *(_NAMES if _INET in families else ()), *reads):
         _allow(ruleset, path, reading & handled)
     for path in ("/dev/null", *writes):
         _allow(ruleset, path, writing & handled)
@@ -274,6 +281,9 @@ def restrict_calls(families: tuple[int, ...]) -> None:
     for family in set(range(_LAST + 1)) - set(families):
         calls.refuse("socket", (0, _EQ, family, 0))
     calls.refuse("socket", (0, _GT, _LAST, 0))
+    for kind in set(range(_TYPES + 1)) - {_STREAM}:
+        # Datagrams reach what everybody may write to, the system's log for one.
+        calls.refuse("socket", (0, _EQ, _UNIX, 0), (1, _MASKED_EQ, _TYPES, kind))
     calls.load()
 
 

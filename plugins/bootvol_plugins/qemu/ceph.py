@@ -1,0 +1,69 @@
+"""How QEMU gets to know a cluster of Ceph: by a ceph.conf that holds the key of one user.
+
+Ceph's library in the daemon says which file has the key, as the library in QEMU would find it:
+:func:`configuration` looks nothing up in a ceph.conf itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as NotAKeyring
+from pathlib import Path
+from typing import Any, Final
+
+from bootvol.errors import HypervisorFailed
+from bootvol_plugins.rbd.bindings import load
+
+#: The settings of an image's address that concern the cluster, and the library takes as they are.
+_SETTINGS: Final = ("mon_host", "keyring")
+
+
+def user(said: Mapping[str, str]) -> str:
+    """Return the user of cephx, without ``client.``, whom an address of an image names."""
+    return said.get("id", "admin")
+
+
+def configuration(said: Mapping[str, str]) -> bytes:
+    """Return a ceph.conf by which QEMU reaches a cluster, without any other file.  Blocks.
+
+    :param said: what the address of an image says besides the place.
+    :raises HypervisorFailed: the library does not take the operator's ceph.conf, or the keyring is
+        none.
+    :raises OSError: a file cannot be read.
+    """
+    name, conf = user(said), said.get("conf")
+    lines = [] if conf is None else [Path(conf).read_text()]
+    if "mon_host" in said:
+        lines += ["[global]", f"mon_host = {said['mon_host']}"]
+    # The key comes before all keyrings; with an empty one the library complains of no file.
+    lines += ["", f"[client.{name}]", "keyring = /dev/null"]
+    key = _key(name, conf, {each: said[each] for each in _SETTINGS if each in said})
+    if key is not None:
+        lines.append(f"key = {key}")
+    return "\n".join([*lines, ""]).encode()
+
+
+def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
+    """Return the key of a user; None if there is none, as in a cluster that asks for no keys."""
+    rados: Any = load().rados
+    try:
+        library = rados.Rados(conffile=conf, rados_id=name, conf=settings)
+        key, file, keyrings = (library.conf_get(each) for each in ("key", "keyfile", "keyring"))
+    except rados.Error as error:
+        raise HypervisorFailed(f"Ceph's library does not take {conf}: {error}.") from error
+    if key:
+        return str(key)
+    if file:
+        return Path(file).read_text().strip()
+    found = next((each for each in keyrings.split(",") if each and Path(each).exists()), None)
+    return None if found is None else _in_keyring(Path(found), name)
+
+
+def _in_keyring(path: Path, name: str) -> str | None:
+    parsed = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    try:
+        parsed.read_string(path.read_text())
+    except (NotAKeyring, UnicodeDecodeError):
+        raise HypervisorFailed(f"{path} is no keyring.") from None
+    return parsed.get(f"client.{name}", "key", fallback=None)

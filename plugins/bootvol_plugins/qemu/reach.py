@@ -1,0 +1,196 @@
+"""What QEMU is given to reach a disk, and what QEMU is told about that.
+
+QEMU opens nothing by name: the daemon opens files, block devices, folders of sockets and secrets,
+and QEMU gets the descriptors.  So a confined QEMU reaches its disks, whatever they are, and nobody
+can put another file in the place of the one that was looked at.  QEMU locks the files that it
+opens, so two servers never use one disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import attrs
+
+from bootvol.errors import HypervisorFailed
+from bootvol.jail.handing import contents, folder_of, in_memory
+from bootvol.model import Connection, Disk
+from bootvol_plugins.qemu import ceph
+from bootvol_plugins.qemu.disks import node_name
+
+#: What QEMU calls connections that have a descriptor, and what must be at their address.
+_DRIVERS: Final = {"file": ("file", stat.S_ISREG), "block": ("host_device", stat.S_ISBLK)}
+#: See https://www.iana.org/assignments/service-names-port-numbers: nbd.
+_NBD_PORT: Final = "10809"
+#: Seconds that a guest's reads and writes wait for a server of NBD that has gone to come back;
+#: then they fail.
+_RECONNECT: Final = 60
+#: What QEMU looks for in a folder of credentials (the manual of qemu-system, "TLS setup").
+_CREDENTIALS: Final = (
+    "ca-cert.pem",
+    "ca-crl.pem",
+    "dh-params.pem",
+    "client-cert.pem",
+    "client-key.pem",
+)
+
+
+@attrs.frozen
+class Told:
+    """What QEMU is told about a disk.
+
+    :ivar block: what ``blockdev-add`` takes.
+    :ivar secret: what ``object-add`` takes before that, where the disk needs a secret.
+    :ivar socket: the path of the socket that serves the disk, where one does: QEMU connects to the
+        socket only if QEMU's user owns it.
+    """
+
+    block: dict[str, Any]
+    secret: dict[str, Any] | None = None
+    socket: Path | None = None
+
+
+#: Yields each descriptor that QEMU has to get, and is sent its number in QEMU.
+Reaching: TypeAlias = Generator[int, int, Told]
+
+
+def step(steps: Reaching, number: int | None = None) -> int | Told:
+    """Return the next descriptor that QEMU has to get, or at last what QEMU is told.
+
+    :param number: of the descriptor before, in QEMU.
+    """
+    try:
+        return next(steps) if number is None else steps.send(number)
+    except StopIteration as end:
+        told: Told = end.value
+        return told
+
+
+def has_descriptor(connection: Connection) -> bool:
+    """Tell whether the disk itself is opened here: the number that is sent is that of an fdset."""
+    return connection.kind in _DRIVERS
+
+
+def is_of_socket(connection: Connection) -> bool:
+    """Tell whether the disk is served at a socket in the file system."""
+    return connection.kind == "nbd" and urlsplit(connection.address).scheme == "nbd+unix"
+
+
+def reach(disk: Disk, tls: Path | None, stack: ExitStack) -> Reaching:
+    """Open what QEMU needs to reach a disk.  Each step blocks.
+
+    :param tls: the folder of credentials; None if there is none.
+    :param stack: keeps open what was opened, until QEMU has it.
+    :raises HypervisorFailed: there is no way to reach the disk, or the disk is something else.
+    :raises OSError: a file cannot be read.
+    """
+    connection = disk.connection
+    if has_descriptor(connection):
+        return _opened(disk, stack)
+    if connection.kind == "rbd":
+        return _rbd(disk, stack)
+    if connection.kind != "nbd":
+        raise HypervisorFailed(f"QEMU reaches no disks of the kind {connection.kind}.")
+    scheme = urlsplit(connection.address).scheme
+    if scheme == "nbd+unix":
+        return _socket(disk, stack)
+    if scheme != "nbds":
+        raise HypervisorFailed(f"QEMU reaches no disks by {scheme}.")
+    if tls is None:
+        raise HypervisorFailed("A disk is served by TLS; `tls` names no credentials for it.")
+    return _tls(disk, tls, stack)
+
+
+def _opened(disk: Disk, stack: ExitStack) -> Reaching:
+    """Reach a file or a block device."""
+    driver, is_right = _DRIVERS[disk.connection.kind]
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
+    if driver == "file":
+        # The names of block devices are links where the system or LVM makes them so.
+        flags |= os.O_NOFOLLOW
+    try:
+        descriptor = os.open(disk.connection.address, flags)
+    except OSError as error:
+        raise HypervisorFailed(f"A disk cannot be opened: {error.strerror}.") from error
+    stack.callback(os.close, descriptor)
+    if not is_right(os.fstat(descriptor).st_mode):
+        raise HypervisorFailed(f"A disk is no {disk.connection.kind}.")
+    os.set_blocking(descriptor, True)
+    number = yield descriptor
+    return Told(_raw(disk, {"driver": driver, "filename": f"/dev/fdset/{number}"}))
+
+
+def _socket(disk: Disk, stack: ExitStack) -> Reaching:
+    """Reach a server of NBD at a socket.
+
+    QEMU gets the folder, not a connection: when the server was started again, QEMU connects again.
+    """
+    uri = urlsplit(disk.connection.address)
+    path = Path(parse_qs(uri.query).get("socket", [""])[0])
+    try:
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, folder)
+        is_socket = stat.S_ISSOCK(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError as error:
+        raise HypervisorFailed(f"A disk cannot be reached: {error.strerror}.") from error
+    if not is_socket:
+        raise HypervisorFailed("A disk is served at no socket.")
+    number = yield folder
+    server = {"type": "unix", "path": f"/proc/self/fd/{number}/{path.name}"}
+    return Told(_nbd(disk, server), socket=path)
+
+
+def _tls(disk: Disk, folder: Path, stack: ExitStack) -> Reaching:
+    """Reach a server of NBD at a port, with the credentials that are in the folder by now."""
+    links: dict[str, int] = {}
+    for name, content in contents(folder, _CREDENTIALS).items():
+        links[name] = yield stack.enter_context(in_memory(content))
+    number = yield stack.enter_context(folder_of(links))
+    secret = {
+        "qom-type": "tls-creds-x509",
+        "id": node_name(disk),
+        "endpoint": "client",
+        "dir": f"/proc/self/fd/{number}",
+        "verify-peer": True,
+    }
+    uri = urlsplit(disk.connection.address)
+    server = {"type": "inet", "host": uri.hostname or "", "port": str(uri.port or _NBD_PORT)}
+    return Told(_nbd(disk, server, {"tls-creds": secret["id"]}), secret)
+
+
+def _rbd(disk: Disk, stack: ExitStack) -> Reaching:
+    """Reach an image of Ceph: QEMU gets a ceph.conf with the key of the user."""
+    # In the manual of qemu-system: a backslash takes the meaning of what follows it.
+    words = [match[0] for match in re.finditer(r"(?:\\.|[^\\:])+", disk.connection.address)]
+    said = dict(re.sub(r"\\(.)", r"\1", pair).split("=", 1) for pair in words[2:])
+    pool, *namespace, image = words[1].split("/")
+    number = yield stack.enter_context(in_memory(ceph.configuration(said)))
+    below = {
+        "driver": "rbd",
+        "pool": pool,
+        **({"namespace": namespace[0]} if namespace else {}),
+        "image": image,
+        "conf": f"/proc/self/fd/{number}",
+        "user": ceph.user(said),
+    }
+    return Told(_raw(disk, below))
+
+
+def _nbd(
+    disk: Disk, server: dict[str, str], secure: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    export = unquote(urlsplit(disk.connection.address).path.removeprefix("/"))
+    below = {"driver": "nbd", "server": server, "export": export, "reconnect-delay": _RECONNECT}
+    return _raw(disk, {**below, **(secure or {})})
+
+
+def _raw(disk: Disk, below: dict[str, Any]) -> dict[str, Any]:
+    """Return a disk whose bytes are taken for no format, whatever its guest writes."""
+    return {"driver": "raw", "node-name": node_name(disk), "file": below}
