@@ -96,14 +96,18 @@ def test_its_machine_is_confined(daemon: Process) -> None:
     Break: `src/bootvol/cli/boot.py`: `return Jail().command(command, bounds)` -> `return command`
     """
     machine = begun(daemon)
-    running = child(machine)
-    status = (running / "status").read_text()
-    user = FIRST_USER + int(running.name) if os.geteuid() == 0 else os.geteuid()
+    confined(child(machine))
+    machine.send_signal(signal.SIGINT)
+    machine.communicate(timeout=600)
+
+
+def confined(machine: Path) -> None:
+    """See that a process, by its folder in /proc, has a user of its own and no rights."""
+    status = (machine / "status").read_text()
+    user = FIRST_USER + int(machine.name) if os.geteuid() == 0 else os.geteuid()
     assert f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in status
     assert "NoNewPrivs:\t1" in status
     assert f"CapBnd:\t{0:016x}" in status or os.geteuid()
-    machine.send_signal(signal.SIGINT)
-    machine.communicate(timeout=600)
 
 
 def test_a_command_that_is_killed(daemon: Process) -> None:
@@ -173,7 +177,10 @@ def test_where_the_service_runs_servers_itself(tmp_path: Path) -> None:
 
 
 def test_an_exported_volume_boots(tmp_path: Path) -> None:
-    """The machine has the volume by its export, as any other would."""
+    """The machine has the volume by its export, as any other would, and is confined.
+
+    Break: `src/bootvol/cli/boot.py`: `return Jail().command(command, bounds)` -> `return command`
+    """
     # The name of a socket has at most 108 bytes: unix(7).
     with TemporaryDirectory() as short, exporting(tmp_path, short) as daemon:
         (daemon.images / "bootdisk.raw").write_bytes(disk())
@@ -183,3 +190,9 @@ def test_an_exported_volume_boots(tmp_path: Path) -> None:
             booted = daemon.cli("volume", "boot", "1", "--seconds", "30")
             assert f"{HELLO}{count}." in booted.stdout, booted.stderr
         assert daemon.statuses() == ["available"]
+        machine = daemon.begin("volume", "boot", "1", "--seconds", "3000")
+        assert machine.stdout is not None
+        assert machine.stdout.readline(), machine.communicate()[1]
+        confined(child(machine))
+        machine.send_signal(signal.SIGINT)
+        machine.communicate(timeout=600)

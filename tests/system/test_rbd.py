@@ -14,7 +14,9 @@ from demo.bootdisk import HELLO
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 
+from bootvol.jail import FIRST_USER
 from bootvol.testing.web import BadWeb
+from bootvol_plugins.qemu.folders import Folder
 from tests import guest
 from tests.ceph import Cluster, until
 from tests.daemons import Running, reactor
@@ -62,7 +64,11 @@ async def test_a_machine_boots_from_what_was_resumed(
 async def test_a_server_runs_on_an_image(
     tmp_path: Path, guest_image: Path, ceph_cluster: Cluster
 ) -> None:
-    """Its guest writes to the disk that it boots from, and lets go of one that is plugged in."""
+    """Its guest writes to the disk that it boots from, and lets go of one that is plugged in.
+
+    Break: `plugins/bootvol_plugins/qemu/machine.py`: `locks=PROCESS,` -> `locks=PROCESS,
+    as_us=True,`
+    """
     daemon = Running(tmp_path, HOSTING, first=ceph_cluster.table("cache_gib = 0"))
     shutil.copy(guest_image, daemon.images / "linux")
     try:
@@ -74,6 +80,8 @@ async def test_a_server_runs_on_an_image(
             server = await boot(daemon, root)
             await says(daemon, server, f"bootvol guest: boot {count};")
             await says(daemon, server, guest.READY)
+            (folder,) = (tmp_path / "servers").iterdir()
+            assert _has_a_user_of_its_own(folder)
             plugged = {"volumeAttachment": {"volumeId": data, "device": "/dev/vdb"}}
             path = f"servers/{server}/os-volume_attachments"
             assert (await daemon.call("POST", path, plugged)).status == 200
@@ -84,6 +92,16 @@ async def test_a_server_runs_on_an_image(
             await end(daemon, server)
     finally:
         await daemon.stop()
+
+
+def _has_a_user_of_its_own(folder: Path) -> bool:
+    """Tell whether the QEMU of a server is confined, and no process of the daemon's user."""
+    opened = Folder(folder)
+    process = opened.process()
+    opened.close()
+    status = Path(f"/proc/{process}/status").read_text()
+    user = FIRST_USER + (process or 0)
+    return f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in status and "Seccomp:\t2" in status
 
 
 @ensureDeferred

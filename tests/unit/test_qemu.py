@@ -271,8 +271,8 @@ def test_qemu_gets_the_key_of_one_user(where: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_keyring(tmp_path: Path) -> None:
-    said = {"id": "ann", "mon_host": "192.0.2.1", "keyring": str(tmp_path / "key")}
-    assert b"mon_host = 192.0.2.1\n" in ceph.configuration(said)
+    said = {"id": "ann", "mon_host": "192.0.2.1;192.0.2.2", "keyring": str(tmp_path / "key")}
+    assert b"mon_host = 192.0.2.1,192.0.2.2\n" in ceph.configuration(said)
     (tmp_path / "key").write_bytes(b"ANN==\xff")
     with pytest.raises(HypervisorFailed, match="key is no keyring"):
         ceph.configuration(said)

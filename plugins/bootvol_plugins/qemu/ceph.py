@@ -35,7 +35,8 @@ def configuration(said: Mapping[str, str]) -> bytes:
     name, conf = user(said), said.get("conf")
     lines = [] if conf is None else [Path(conf).read_text()]
     if "mon_host" in said:
-        lines += ["[global]", f"mon_host = {said['mon_host']}"]
+        # In a file a semicolon begins a comment.
+        lines += ["[global]", f"mon_host = {said['mon_host'].replace(';', ',')}"]
     # The key comes before all keyrings; with an empty one the library complains of no file.
     lines += ["", f"[client.{name}]", "keyring = /dev/null"]
     key = _key(name, conf, {each: said[each] for each in _SETTINGS if each in said})

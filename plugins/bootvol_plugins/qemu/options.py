@@ -23,7 +23,9 @@ class QemuOptions(Options):
     of disks ask for these: see the manual of QEMU, "TLS setup".
     """
     remote_disks: bool = False
-    """Servers may be given disks by NBD and RBD while they run that started without such disks."""
+    """Each QEMU may make sockets, so that servers may be given disks by NBD and RBD while they run
+    that started without such disks.
+    """
     detach_timeout: float = Field(default=30.0, gt=0, le=3600)
     """How many seconds a guest may take to let go of a disk."""
     shutdown_timeout: float = Field(default=60.0, ge=0, le=3600)
