@@ -12,6 +12,7 @@ from configparser import Error as NotAKeyring
 from pathlib import Path
 from typing import Any, Final
 
+from bootvol import reading
 from bootvol.errors import HypervisorFailed
 from bootvol_plugins.rbd.bindings import load
 
@@ -33,7 +34,8 @@ def configuration(said: Mapping[str, str]) -> bytes:
     :raises OSError: a file cannot be read.
     """
     name, conf = user(said), said.get("conf")
-    lines = [] if conf is None else [Path(conf).read_text()]
+    written = b"" if conf is None else reading.content(Path(conf))
+    lines = [""]
     if "mon_host" in said:
         # In a file a semicolon begins a comment.
         lines += ["[global]", f"mon_host = {said['mon_host'].replace(';', ',')}"]
@@ -42,7 +44,7 @@ def configuration(said: Mapping[str, str]) -> bytes:
     key = _key(name, conf, {each: said[each] for each in _SETTINGS if each in said})
     if key is not None:
         lines.append(f"key = {key}")
-    return "\n".join([*lines, ""]).encode()
+    return written + "\n".join([*lines, ""]).encode()
 
 
 def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
@@ -56,7 +58,7 @@ def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
     if key:
         return str(key)
     if file:
-        return Path(file).read_text().strip()
+        return reading.content(Path(file)).decode("ascii", "replace").strip()
     found = next((each for each in keyrings.split(",") if each and Path(each).exists()), None)
     return None if found is None else _in_keyring(Path(found), name)
 
@@ -64,7 +66,7 @@ def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
 def _in_keyring(path: Path, name: str) -> str | None:
     parsed = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     try:
-        parsed.read_string(path.read_text())
+        parsed.read_string(reading.content(path).decode())
     except (NotAKeyring, UnicodeDecodeError):
         raise HypervisorFailed(f"{path} is no keyring.") from None
     return parsed.get(f"client.{name}", "key", fallback=None)
