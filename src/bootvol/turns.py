@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from twisted.internet.defer import Deferred
 
@@ -24,6 +26,15 @@ class Turns:
         self._held: Counter[str | None] = Counter()
         #: By whose they are; first the line that had its last turn the longest ago.
         self._lines: dict[str | None, deque[Deferred[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, asker: str | None) -> AsyncIterator[None]:
+        """Wait for a place, and hold the place until the block ends."""
+        await self.acquire(asker)
+        try:
+            yield
+        finally:
+            self.release(asker)
 
     def acquire(self, asker: str | None) -> Deferred[None]:
         """Return what fires when the asker has a place; cancelled, it leaves the line.

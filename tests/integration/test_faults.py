@@ -181,6 +181,12 @@ BAD_REQUESTS: list[tuple[str, str, dict[str, Any], tuple[int, str, str]]] = [
     ("POST", VOLUMES, {"body": b" " * 200_000}, (400, "badRequest", "Request is too large.")),
     ("GET", f"{VOLUMES}?limit=x", {}, (400, "badRequest", "limit param must be an integer")),
     ("GET", f"{VOLUMES}?limit=-1", {}, (400, "badRequest", "limit param must be positive")),
+    (
+        "GET",
+        f"{BASE}/images?{'&'.join(['minDisk=0'] * 101)}",
+        {},
+        (400, "badRequest", "Too many parameters in the URL"),
+    ),
     ("GET", f"{VOLUMES}?offset=x", {}, (400, "badRequest", "offset param must be an integer")),
     ("GET", f"{VOLUMES}?offset=-1", {}, (400, "badRequest", "offset param must be positive")),
 ]

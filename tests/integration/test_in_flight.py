@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 
+from bootvol.service import keypairs
 from bootvol.store import volumes
 from bootvol.testing.backends import noise
 from bootvol_plugins.embedded import files
@@ -229,6 +230,43 @@ async def test_writes_of_one_tenant_hold_no_other_up(
         may_go_on.set()
     assert {answer.status for answer in await gatherResults(asked)} == {200}
     assert changed.index(ids["bob"]["volume"]["id"]) <= 2
+
+
+@ensureDeferred
+async def test_key_pairs_of_one_tenant_hold_no_other_up(
+    daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tenant's key pairs one is made at once, beside one of another tenant's.
+
+    Break: `src/bootvol/service/keypairs.py`: `_AT_ONCE: Final = 2` -> `_AT_ONCE: Final = 9`.
+    """
+    plain, may_go_on = keypairs._made, threading.Event()
+    making: list[int] = []
+
+    def made() -> tuple[str, str]:
+        making.append(1)
+        may_go_on.wait(60)
+        return plain()
+
+    monkeypatch.setattr(keypairs, "_made", made)
+
+    def make(name: str, token: str, tenant: str) -> Deferred[Answer]:
+        body = {"keypair": {"name": name}}
+        path = f"/v1.1/{tenant}/os-keypairs"
+        return Deferred.fromCoroutine(daemon.request("POST", path, body, token))
+
+    try:
+        asked = [make(f"key {number}", "ann", TENANT) for number in range(4)]
+        while daemon.site.at_work < len(asked):
+            await pause(0.02)
+        await pause(0.1)
+        assert len(making) == 1
+        asked.append(make("key", "bob", OTHER_TENANT))
+        while len(making) < 2:
+            await pause(0.02)
+    finally:
+        may_go_on.set()
+    assert {answer.status for answer in await gatherResults(asked)} == {200}
 
 
 @ensureDeferred

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
@@ -202,3 +203,20 @@ async def test_callers_are_shown_many_images_one_in_a_turn() -> None:
         await pause(0)
         before, shown = shown, sum(each.called for each in asked)
         assert shown - before <= 1
+
+
+@ensureDeferred
+async def test_tenants_take_turns_at_lists_of_images() -> None:
+    """However many callers of a tenant wait for a list, another tenant's is among the next two.
+
+    Break: `src/bootvol/service/images.py`: `async with self._turns.turn(caller.tenant):` -> `async
+    with self._turns.turn(""):`.
+    """
+    source: Any = Source("one", *(f"{number:04}" for number in range(1001)))
+    images = Images({"one": source}, reactor, MOST)
+    asked = [Deferred.fromCoroutine(images.listed(CALLER)) for _ in range(MOST // 2)]
+    other = Deferred.fromCoroutine(images.listed(attrs.evolve(CALLER, tenant="other")))
+    while not other.called:
+        await pause(0)
+    assert sum(each.called for each in asked) <= 2
+    await gatherResults(asked)

@@ -49,6 +49,8 @@ DEEPEST: Final = 32
 _JSON: Final = b"application/json; charset=UTF-8"
 #: The longest Host, in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
 _LONGEST_HOST: Final = 255 + 6
+#: The most parameters of a query: each is held against all of a list.
+MOST_PARAMETERS: Final = 100
 #: The most of a path that the log shows.
 _SHOWN: Final = 200
 _REQUEST_ID: Final = b"X-Compute-Request-Id"
@@ -324,6 +326,7 @@ class ApiRoot(Resource):
         dialect = self._dialect(path)
         try:
             _check_host(request)
+            _check_query(request)
             _take_suffix(request)
             request.public_url = self._public_url or _asked_at(request)
         except BootvolError as error:
@@ -377,6 +380,12 @@ def _check_host(request: Request) -> None:
         request.getRequestHostname().decode("ascii").encode("idna")
     except UnicodeError:
         raise MalformedUrl("Malformed Host header") from None
+
+
+def _check_query(request: Request) -> None:
+    """Refuse a query with more parameters than any call takes."""
+    if sum(map(len, (request.args or {}).values())) > MOST_PARAMETERS:
+        raise MalformedUrl("Too many parameters in the URL")
 
 
 def _take_suffix(request: Request) -> None:

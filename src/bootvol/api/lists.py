@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from twisted.web.iweb import IRequest
@@ -19,6 +20,8 @@ def text(request: IRequest, name: bytes) -> str | None:
     return None if given is None else given[0].decode("utf-8", "replace")
 
 
+# One text is compared with many.  Ordering many marks takes time by their square.
+@lru_cache(64)
 def composed(value: str) -> str:
     """Return a text in the one form in which texts are compared that read the same.
 

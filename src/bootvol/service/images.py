@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from unicodedata import category
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -24,14 +24,15 @@ from bootvol.interfaces import IImageSource
 from bootvol.model import Caller, Image
 from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
+from bootvol.turns import Turns
 
 #: Seconds that a source may take to list its images, and to find one: a caller waits.
 _LISTING: Final = 10.0
 _FINDING: Final = 30.0
 
-#: Of more images than these each caller is shown some in another turn of the reactor: to look
-#: through 20,000 takes some 30 ms, and callers may have waited together.
-_MANY: Final = 1000
+#: Of more images than these each caller is shown some in another turn of the reactor: to show
+#: 1,000 takes some 20 ms, and callers may have waited together.
+_MANY: Final = 50
 
 #: Categories of characters that no id has: control characters, and halves of others.
 _CONTROL: Final = frozenset({"Cc", "Cs"})
@@ -60,8 +61,8 @@ class Images:
         self._failing: set[str] = set()
         #: The ids that each source listed last.
         self._known: dict[str, Collection[str]] = {}
-        #: Held by whoever goes on in the next turn.
-        self._next_turn = DeferredLock()
+        #: Of tenants, whose callers go on in the next turn of the reactor.
+        self._turns = Turns(1)
 
     def source(self, name: str) -> IImageSource:
         """Return a source by its name.
@@ -100,7 +101,8 @@ class Images:
         if refused is not None and not found:
             raise refused
         if len(found) > _MANY:
-            await self._next_turn.run(deferLater, self._clock, 0, lambda: None)
+            async with self._turns.turn(caller.tenant):
+                await deferLater(self._clock, 0, lambda: None)
         return list(found.values())
 
     async def find(self, caller: Caller, reference: str) -> Image:

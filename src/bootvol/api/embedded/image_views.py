@@ -167,9 +167,9 @@ def _filter(request: IRequest, name: str) -> Callable[[Image], bool]:
     values = given.removeprefix("in:").split(",") if given.startswith("in:") else [given]
     if name in ("protected", "os_hidden"):
         values = [value.lower() for value in values]
-    values = [composed(value) for value in values]
     show = _SHOWN[name]
-    return lambda each: _as_text(show(each)) in values
+    fitting = frozenset(map(composed, values))
+    return lambda each: _as_text(show(each)) in fitting
 
 
 def _as_text(value: object) -> str | None:

@@ -38,7 +38,8 @@ def filtered(
     """
     refuse(request, refused)
     for name, fits in filters.items():
-        for given in (request.args or {}).get(name.encode("ascii"), ()):
+        # Each value once: more would only take time.
+        for given in dict.fromkeys((request.args or {}).get(name.encode("ascii"), ())):
             value = given.decode("utf-8", "replace")
             found = [each for each in found if fits(each, value)]
     return found
