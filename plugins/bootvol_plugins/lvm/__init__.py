@@ -1,4 +1,4 @@
-"""Backend ``lvm``: each volume is a logical volume, on its own extents or in a thin pool."""
+"""The ``lvm`` backend: volumes are logical volumes, with their own extents or in a thin pool."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bootvol_plugins.lvm.options import LvmOptions
 
 
 def _make(options: LvmOptions, context: PluginContext) -> IBlockBackend:
-    """Blocks on LVM's commands: the reactor does not run yet.
+    """Make the backend. Blocks on LVM's commands; the reactor does not run yet.
 
-    :raises ConfigurationError: LVM, the volume group or the thin pool is not there or not fit.
+    :raises ConfigurationError: if LVM, the volume group or the thin pool is missing or unsuitable.
     """
     from bootvol_plugins.lvm.backend import ThickBackend, ThinBackend
     from bootvol_plugins.lvm.start import check_group, check_pool, reducing, store

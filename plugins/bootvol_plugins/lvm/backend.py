@@ -1,6 +1,6 @@
-"""Volumes in a volume group: thick ones, wiped when they are deleted, and thin ones, which clone.
+"""Volumes in a volume group: thick volumes, wiped on deletion, and thin volumes, which clone.
 
-Only logical volumes with bootvol's tag are ever touched.
+The backend touches only logical volumes with bootvol's tag.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from bootvol_plugins.lvm.commands import Lvm
 from bootvol_plugins.lvm.pools import Pool, PoolWriter
 from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, TAG, Found
 
-#: Whole blocks of 4 KiB suit direct I/O on any disk.
+#: Blocks of 4 KiB suit direct I/O on any disk.
 _BLOCK: Final = 4096
-#: How often, and after how many seconds each time, it is looked whether a volume still is in use:
-#: udev opens what somebody has just closed.
+#: How many times the backend checks that a volume is closed, and the seconds between two checks.
+#: udev opens a device that another program has just closed.
 _LOOKS: Final = 5
 _LOOK: Final = 1.0
-#: How much is wiped between two looks at the clock, in bytes, and seconds between two reports.
+#: Bytes to wipe between two looks at the clock, and seconds between two progress reports.
 _WIPED: Final = 1024**3
 _REPORT: Final = 10.0
-#: Of each volume group: one command at a time changes it.
+#: One lock for each volume group: one command at a time changes a group.
 _LOCKS: Final[dict[str, DeferredLock]] = {}
 
 
 class LvmBackend:
-    """What thick and thin volumes have in common.
+    """The common part of the thick and the thin backend.
 
     :param binary: the path of LVM's program.
-    :param group: the volume group.
-    :param store: what tells it from every other one: its UUID, and that of the pool.
+    :param group: the name of the volume group.
+    :param store: the identity of the store: the UUID of the group, and of the pool if thin.
     """
 
     _log = Logger()
@@ -94,11 +94,11 @@ class LvmBackend:
         self._newest = volume, found
 
     async def _make(self, volume: str, size: int) -> None:
-        """Make a volume that there is not."""
+        """Make a volume that does not exist yet."""
         raise NotImplementedError
 
     async def _made(self, volume: str, size: int, found: Found) -> None:
-        """Do to a new volume what is still to do; perhaps it has been done."""
+        """Finish a new volume. Idempotent: an earlier call may have finished the volume already."""
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
@@ -116,8 +116,8 @@ class LvmBackend:
         return await self._threads.obtain(OpenDevice.shut, opened)
 
     async def _open_to_write(self, volume: str) -> OpenDevice:
-        # What has just been allocated need not be asked for again: that the device is still that is
-        # seen when it is open.
+        # A volume that was just allocated needs no second lookup: Found.open checks that the
+        # device is still the volume's.
         newest, self._newest = self._newest, None
         if newest is not None and newest[0] == volume:
             found = newest[1]
@@ -125,7 +125,7 @@ class LvmBackend:
             found = await self._active(volume)
 
         def opened() -> OpenDevice:
-            # O_EXCL: of a block device there is one such opener, and no file system is mounted.
+            # With O_EXCL a block device has one such opener only, and no mounted file system.
             with failures(f"Opening {self._called(volume)} failed"):
                 descriptor = found.open(os.O_RDWR | os.O_EXCL)
             return OpenDevice.to_write(self._threads, descriptor, self._called(volume))
@@ -142,12 +142,12 @@ class LvmBackend:
             await self._lvm.run("lvremove", "-y", self._lv(volume))
 
     async def _unmake(self, volume: str) -> None:
-        """Do what is to be done before a volume is removed."""
+        """Prepare a volume for its removal."""
 
     async def check_unused(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`.
 
-        It asks for QEMU's locks, and whether the system uses the device: a file system, say.
+        Check QEMU's locks, and whether the system uses the device, for example by a file system.
         """
         found = await self._active(volume)
 
@@ -172,13 +172,13 @@ class LvmBackend:
         return Connection("block", (await self._active(volume)).path)
 
     async def _active(self, volume: str) -> Found:
-        """Return a volume that has a device.
+        """Return a volume, activated if necessary.
 
-        :raises BackendFailed: there is no such volume.
+        :raises BackendFailed: if the volume does not exist.
         """
         found = await self._find(volume)
         if found is not None and found.number is None:
-            # After the machine has started, or where a command that made it was killed.
+            # The machine was restarted, or the command that made the volume was killed.
             await self._lvm.run("lvchange", "-ay", self._lv(volume))
             found = await self._find(volume)
         if found is None:
@@ -186,10 +186,10 @@ class LvmBackend:
         return found
 
     async def _find(self, volume: str) -> Found | None:
-        """Return what there is of a volume's name.
+        """Return the logical volume of a volume's name; None if there is none.
 
-        :raises BackendFailed: it is not bootvol's.
-        :raises WrongStore: the group is not the one with the backend's volumes.
+        :raises BackendFailed: if the logical volume lacks bootvol's tag.
+        :raises WrongStore: if the group is not the one with the backend's volumes.
         """
         rows = await self._report(f'lv_name="{PREFIX}{volume}"')
         await self._check_store(rows)
@@ -203,7 +203,11 @@ class LvmBackend:
         return found
 
     async def _check_store(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """See by some rows of the group, if there are any, whether it is the right one."""
+        """Check that the group is the expected one.
+
+        :param rows: rows of a report on the group; if empty, LVM is asked for the group's UUID.
+        :raises WrongStore: if the group or the pool is another one.
+        """
         if self._expected is None:
             return
         if not rows:
@@ -215,11 +219,11 @@ class LvmBackend:
             )
 
     async def _report(self, chosen: str) -> list[Mapping[str, str]]:
-        """Return what LVM reports of the volumes in the group that are chosen."""
+        """Return LVM's report of the group's volumes that match a selection (``-S``)."""
         return await self._lvm.report("lvs", FIELDS, "-S", chosen, self._group)
 
     def _lv(self, volume: str) -> str:
-        """Return a volume's name as LVM takes it."""
+        """Return the name of a volume in LVM's form."""
         return f"{self._group}/{PREFIX}{volume}"
 
     def _called(self, volume: str) -> str:
@@ -228,35 +232,35 @@ class LvmBackend:
 
 @implementer(IBlockBackend, IIdentifiedBackend, IGuardedBackend)
 class ThickBackend(LvmBackend):
-    """Volumes with extents of their own: new ones hold what lay there, so none is left behind."""
+    """Volumes with their own extents. New extents hold old data, so deletion wipes a volume."""
 
     capabilities = Capabilities(reads_zero_when_new=False, block_size=_BLOCK)
 
     async def _make(self, volume: str, size: int) -> None:
         words = ("-L", f"{size}b", "-n", f"{PREFIX}{volume}", "--addtag", TAG)
-        # The core zeroes all of it.
+        # The core zeroes the whole volume.
         blank = ("--zero", "n", "--wipesignatures", "n")
         await self._lvm.run("lvcreate", "-y", *words, *blank, self._group)
 
     async def _made(self, volume: str, size: int, found: Found) -> None:
-        # A guest sees whole extents; the core knows nothing of what is beyond the size.
+        # A guest sees whole extents. The core does not know the part beyond the size.
         await self._zero(volume, size, found.size)
 
     async def _unmake(self, volume: str) -> None:
-        """Wipe it.
+        """Wipe a volume.
 
-        Cancelled, or ended with the daemon, that begins anew.
+        After a cancellation or the end of the daemon, the next call wipes from the beginning.
         """
         found = await self._unused(volume)
         if await self._report(f'origin="{PREFIX}{volume}"'):
-            # LVM would remove them along with it.
+            # LVM would remove the snapshots together with the volume.
             raise BackendFailed(f"{self._called(volume)} has snapshots that are not bootvol's.")
         await self._zero(volume, 0, found.size)
 
     async def _unused(self, volume: str) -> Found:
-        """Return a volume that nobody has open.
+        """Return a volume when its device is closed.
 
-        :raises BackendFailed: somebody has.
+        :raises VolumeInUse: if another program still has the volume open after all checks.
         """
         for _ in range(_LOOKS):
             found = await self._active(volume)
@@ -266,7 +270,7 @@ class ThickBackend(LvmBackend):
         raise VolumeInUse(f"A guest or another program has {self._called(volume)} open.")
 
     async def _zero(self, volume: str, start: int, end: int) -> None:
-        """Let a part of a volume read as zeros for good, and say now and then how far it is."""
+        """Make a range of a volume read as zeros durably, and log the progress."""
         if start == end:
             return
         device = await self._open_to_write(volume)
@@ -289,12 +293,12 @@ class ThickBackend(LvmBackend):
 
 @implementer(IBlockBackend, ICloningBackend, IIdentifiedBackend, IGuardedBackend)
 class ThinBackend(LvmBackend):
-    """Volumes in a thin pool: they take space when they are written, and share it with clones.
+    """Volumes in a thin pool. Volumes take space when they are written, and share it with clones.
 
-    :param pool: its name.
+    :param pool: the name of the pool.
     :param chunk: the pool's chunk size in bytes.
-    :param limit: percent of the pool from which on it counts as full.
-    :param reduce: LVM's words to make a volume smaller, up to its size.
+    :param limit: the percentage of used space at which the pool counts as full.
+    :param reduce: LVM's command to shrink a volume, up to the size.
     """
 
     capabilities = Capabilities(reads_zero_when_new=True, block_size=_BLOCK, clones=True)
@@ -332,13 +336,16 @@ class ThinBackend(LvmBackend):
                 raise BackendFailed(f"There is a {self._called(target)} already.")
             await self._active(source)
             await self._pool.check()
-            # Without -kn later activations would pass it over.
+            # Without -kn LVM would skip the snapshot at later activations.
             words = ("-s", "-kn", "-n", f"{PREFIX}{target}", "--addtag", TAG)
             await self._lvm.run("lvcreate", "-y", *words, self._lv(source))
             await self._resize(target, size)
 
     async def _resize(self, volume: str, size: int) -> None:
-        """Give a clone the size that it is to have, in bytes."""
+        """Resize a clone.
+
+        :param size: the new size in bytes.
+        """
         found = await self._active(volume)
         if size < found.size:
             await self._threads.run(self._cut, volume, found, size)
@@ -349,6 +356,6 @@ class ThinBackend(LvmBackend):
             await self._lvm.run("lvextend", "-y", "-L", f"{whole}b", self._lv(volume))
 
     def _cut(self, volume: str, found: Found, size: int) -> None:
-        # What is cut off stays in the pool otherwise, and comes back when the volume grows.
+        # Otherwise the cut-off data would stay in the pool, and return when the volume grows.
         with failures(f"Cloning {self._called(volume)} failed"):
             found.cut(size, self._chunk)

@@ -1,7 +1,7 @@
-"""LVM's commands: how they are run, and what they answer.
+"""Runs LVM's commands and reads their output.
 
-A command that has begun is never abandoned: what it changes is known only when it has ended.  The
-texts are those of LVM 2.03 in the C locale; its exit code says no more than that it failed.
+A started command is never abandoned: its changes are known only after its end. The expected texts
+are those of LVM 2.03 in the C locale. LVM's exit code tells only that a command failed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from bootvol.devices import check_descriptors, failures
 from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
 from bootvol.threads import Shared, outlast
 
-#: Seconds that a command may take until it is asked to end, and from then until it is made to.  LVM
-#: does not hear the first while devices are suspended, and must not be killed then.
+#: Seconds until a command gets SIGTERM, and from then until SIGKILL. LVM ignores SIGTERM while
+#: devices are suspended, and must not be killed then.
 _LIMIT: Final = 60.0
 _GRACE: Final = 30.0
-#: The most that is kept of what a command says, and of its complaint in an error.
+#: Bytes kept of a command's output, and characters shown of its complaint in an error.
 _KEPT: Final = 1024 * 1024
 _SHOWN: Final = 200
-#: Where Debian has it, which is not in every daemon's PATH.
+#: Debian's folders of LVM, which the PATH of a daemon may lack.
 _SYSTEM: Final = "/usr/sbin:/sbin"
 
-#: How LVM says that there is no room.
+#: LVM's texts for a lack of room, in lower case.
 _FULL: Final = (
     "insufficient free space",
     "insufficient suitable",
@@ -44,18 +44,18 @@ _IN_USE: Final = (" in use.", "is used by another device")
 
 
 def find() -> str | None:
-    """Return the path of LVM's program; None if there is none.  Blocks."""
+    """Return the path of LVM's program; None if LVM is not installed. Blocks."""
     return shutil.which("lvm", path=f"{_path()}:{_SYSTEM}")
 
 
 def environment() -> dict[str, str]:
-    """Return what a command is run with."""
+    """Return the environment variables for a command."""
     path = f"{_path()}:{_SYSTEM}"
     return {"PATH": path, "LC_ALL": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 
 
 def report_of(command: str, fields: Sequence[str], *words: str) -> list[str]:
-    """Return the words of a command that reports ``fields``, sizes in bytes."""
+    """Return the command line of a report on ``fields``, with sizes in bytes."""
     form = ("--reportformat", "json", "--units", "b", "--nosuffix")
     return [command, *form, "-o", ",".join(fields), *words]
 
@@ -63,7 +63,7 @@ def report_of(command: str, fields: Sequence[str], *words: str) -> list[str]:
 def rows(out: str) -> list[Mapping[str, str]]:
     """Return the rows of a report.
 
-    :raises ValueError: it is none.
+    :raises ValueError: if ``out`` is not a report.
     """
     (report,) = json.loads(out)["report"]
     (found,) = report.values()
@@ -71,7 +71,7 @@ def rows(out: str) -> list[Mapping[str, str]]:
 
 
 def complaint(err: str) -> str:
-    """Return the first line of what a command complained of that is no warning."""
+    """Return the first line of a command's error output that is not a warning."""
     lines = [line.strip() for line in err.splitlines()]
     errors = [line for line in lines if line and not line.startswith("WARNING")]
     return (errors or ["no reason given"])[0][:_SHOWN].rstrip(".")
@@ -82,7 +82,7 @@ class Lvm:
 
     :param reactor: provides IReactorProcess and IReactorTime.
     :param binary: the path of LVM's program.
-    :param name: of the backend, in errors.
+    :param name: the backend's name, for errors.
     """
 
     _log = Logger()
@@ -95,9 +95,9 @@ class Lvm:
     async def report(
         self, command: str, fields: Sequence[str], *words: str
     ) -> list[Mapping[str, str]]:
-        """Return the rows that ``lvs`` or ``vgs`` reports.
+        """Return the rows of a report of ``lvs`` or ``vgs``.
 
-        :raises BackendFailed: it cannot.
+        :raises BackendFailed: if the command fails, or its report cannot be read.
         """
         out = await self.run(*report_of(command, fields, *words))
         try:
@@ -107,16 +107,17 @@ class Lvm:
             raise BackendFailed(f"Backend {self._name}: LVM's report cannot be read.") from None
 
     async def run(self, *words: str) -> str:
-        """Run a command to its end, also when cancelled; return what it says.
+        """Run a command to its end, even when cancelled; return its output.
 
-        :raises NoSpace: there is no room for what it was to make.
-        :raises BackendFailed: it failed, or did not end in time.
+        :raises NoSpace: if the volume group or pool has no room for the new volume.
+        :raises VolumeInUse: if another program uses the volume.
+        :raises BackendFailed: if the command fails, or does not end in time.
         """
         process = _Process(self._reactor)
         doing = f"Backend {self._name}: running LVM failed"
         with failures(doing), open(os.devnull, "rb") as nothing:
             check_descriptors()
-            # In no folder of its own: for that the daemon, which may be large, would be forked.
+            # No working directory: for one, Twisted would fork the daemon, which may be large.
             self._reactor.spawnProcess(
                 process,
                 self._binary,
@@ -142,10 +143,10 @@ class Lvm:
 
 
 class _Process(ProcessProtocol):
-    """A command that runs.
+    """A running command.
 
-    :ivar ended: fires with its exit code when it has ended, None if a signal ended it.
-    :ivar late: it did not end in time.
+    :ivar ended: fires with the exit code when the command has ended; with None after a signal.
+    :ivar late: True if the command did not end in time.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -157,28 +158,28 @@ class _Process(ProcessProtocol):
 
     @property
     def out(self) -> str:
-        """What it said."""
+        """The command's output."""
         return self._out.decode("utf-8", "replace")
 
     @property
     def err(self) -> str:
-        """What it complained of."""
+        """The command's error output."""
         return self._err.decode("utf-8", "replace")
 
     def connectionMade(self) -> None:
-        """It runs."""
+        """Start the timer of the command."""
         self._timer = self._reactor.callLater(_LIMIT, self._end)
 
     def outReceived(self, data: bytes) -> None:
-        """It said something; what is beyond all measure is dropped."""
+        """Keep output, up to a limit."""
         self._out += data[: _KEPT - len(self._out)]
 
     def errReceived(self, data: bytes) -> None:
-        """It complained."""
+        """Keep error output, up to a limit."""
         self._err += data[: _KEPT - len(self._err)]
 
     def processEnded(self, reason: Failure) -> None:
-        """It has ended, and all that it said has come."""
+        """Report the end of the command. All its output has arrived by now."""
         self._timer.cancel()
         ended: Any = reason.value
         self.ended.finish(ended.exitCode)

@@ -1,4 +1,4 @@
-"""What the operator tells the plugin."""
+"""The settings of the plugin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bootvol.options import Options
 
-#: What LVM takes for a name (lvm(8), "Valid names"); it has more rules for those of its own.
+#: A valid name of LVM (lvm(8), "Valid names"). LVM has more rules for its own names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,126}$")]
 
 

@@ -1,7 +1,7 @@
-"""A thin pool: how full it is, and a writer that stops before it is full.
+"""A thin pool: how full the pool is, and a writer that stops before the pool is full.
 
-Thin volumes promise more than there is.  A pool that is full breaks what writes to it, in the
-guests of others too; so nothing new is let in from a limit on, and what writes watches it.
+Thin volumes promise more space than the pool has. A full pool breaks the writes of all its guests.
+So from a limit on the pool takes no new volumes, and each writer watches the pool.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bootvol.errors import BackendFailed, NoSpace
 from bootvol.interfaces import IVolumeWriter
 from bootvol_plugins.lvm.commands import Lvm
 
-#: Seconds after which it is looked again: guests write, too.
+#: Seconds until the pool is asked again: guests write, too.
 _AGE: Final = 5.0
 _FIELDS: Final = ("lv_size", "data_percent", "metadata_percent")
 
@@ -26,11 +26,11 @@ _log = Logger()
 
 
 class Pool:
-    """A thin pool, as all writers to it know it.
+    """A thin pool, shared by all its writers.
 
     :param clock: provides IReactorTime.
-    :param backend: its name, in errors.
-    :param limit: percent of data or metadata from which on the pool counts as full.
+    :param backend: the backend's name, for errors.
+    :param limit: the percentage of used data or metadata space at which the pool counts as full.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class Pool:
         self._looked = 0.0
 
     async def check(self) -> int:
-        """Return how many bytes may be written until it is full.
+        """Return how many bytes may be written until the pool is full.
 
-        :raises NoSpace: it is full.
-        :raises BackendFailed: it cannot be told.
+        :raises NoSpace: if the pool is full.
+        :raises BackendFailed: if LVM fails, or the pool is gone.
         """
         row = await self._look()
         data, metadata = float(row["data_percent"]), float(row["metadata_percent"])
         fullest = max(data, metadata)
         if fullest >= self._limit:
             what = "data" if data >= metadata else "metadata"
-            # How much is used is nothing for tenants.
+            # Tenants must not learn how much space is used.
             _log.warn(
                 "backend {name} has {fullest:.0f} % of its {what} space used",
                 name=self._backend,
@@ -71,14 +71,14 @@ class Pool:
         return free
 
     async def take(self, device: OpenDevice, length: int) -> None:
-        """See that there is room for ``length`` bytes more, before they are written to a volume.
+        """Reserve room for ``length`` bytes, before they are written to a volume.
 
-        :raises NoSpace: there is not.
-        :raises BackendFailed: it cannot be told.
+        :raises NoSpace: if the pool has no room for them.
+        :raises BackendFailed: if LVM fails, or the pool is gone.
         """
         async with self._looking:
             if length > self._left or self._is_old():
-                # What only memory has takes no space yet.
+                # Unflushed data is in memory only, and takes no space in the pool yet.
                 await device.flush()
                 free = await self.check()
                 if length > free:
@@ -90,13 +90,13 @@ class Pool:
         return bool(self._clock.seconds() - self._looked > _AGE)
 
     def _saw(self, free: int) -> None:
-        # Half of it: others write as well.
+        # Use half of the free space: others write as well.
         self._left, self._looked = free // 2, self._clock.seconds()
 
     async def _look(self) -> Any:
         rows = await self._asked()
         if rows and not rows[0]["data_percent"]:
-            # Nothing of it is in use yet since the machine started.
+            # No volume of the pool has been used since the machine started.
             await self._lvm.run("lvchange", "-ay", f"{self._group}/{self._name}")
             rows = await self._asked()
         if not rows or not rows[0]["data_percent"]:
@@ -111,7 +111,7 @@ class Pool:
 @implementer(IVolumeWriter)
 @attrs.frozen
 class PoolWriter:
-    """A volume in a thin pool, held open for writing."""
+    """An open writer of a volume in a thin pool."""
 
     device: OpenDevice
     pool: Pool
@@ -122,7 +122,7 @@ class PoolWriter:
         await self.device.write(offset, data)
 
     async def zero(self, offset: int, length: int) -> None:
-        """See :meth:`bootvol.interfaces.IVolumeWriter.zero`: zeros take space here, too."""
+        """See :meth:`bootvol.interfaces.IVolumeWriter.zero`: here zeros take space, too."""
         await self.pool.take(self.device, length)
         await self.device.zero(offset, length)
 

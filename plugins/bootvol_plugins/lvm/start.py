@@ -1,4 +1,4 @@
-"""What is looked at when the daemon starts: that there is what the operator has named."""
+"""Checks at the start of the daemon: the volume group and the pool exist and are suitable."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bootvol.errors import ConfigurationError
 from bootvol_plugins.lvm import commands
 from bootvol_plugins.lvm.options import LvmOptions
 
-#: Seconds that a command may take.
+#: Time limit of a command, in seconds.
 _LIMIT: Final = 60
 
 _log = Logger()
 
 
 def check_group(name: str, options: LvmOptions) -> str:
-    """See that LVM and the volume group are there; return the path of LVM's program.  Blocks.
+    """Check LVM and the volume group; return the path of LVM's program. Blocks.
 
-    :param name: of the backend.
-    :raises ConfigurationError: they are not.
+    :param name: the backend's name.
+    :raises ConfigurationError: if LVM or the volume group is missing.
     """
     binary = commands.find()
     if binary is None:
@@ -30,16 +30,16 @@ def check_group(name: str, options: LvmOptions) -> str:
             f"backend {name!r}: there is no program lvm. Install it: apt-get install lvm2"
         )
     group = options.group
-    # A group that is not there is an error of vgs.
+    # If the group does not exist, vgs fails.
     _report(name, binary, commands.report_of("vgs", ["vg_name"], group))
     return binary
 
 
 def store(name: str, binary: str, group: str, pool: str | None) -> str:
-    """Return what tells a volume group, or a thin pool in it, from every other one.  Blocks.
+    """Return the identity of a volume group, or of a thin pool in the group. Blocks.
 
-    :param name: of the backend.
-    :raises ConfigurationError: it cannot be told.
+    :param name: the backend's name.
+    :raises ConfigurationError: if LVM cannot report the identity.
     """
     found = _report(name, binary, commands.report_of("vgs", ["vg_uuid"], group))
     identity = found[0]["vg_uuid"]
@@ -50,10 +50,10 @@ def store(name: str, binary: str, group: str, pool: str | None) -> str:
 
 
 def check_pool(name: str, binary: str, group: str, pool: str) -> int:
-    """See that a thin pool is there, and fit; return its chunk size in bytes.  Blocks.
+    """Check a thin pool; return its chunk size in bytes. Blocks.
 
-    :param name: of the backend.
-    :raises ConfigurationError: it is not.
+    :param name: the backend's name.
+    :raises ConfigurationError: if the pool is missing or unsuitable.
     """
     fields = ["segtype", "zero", "discards", "chunk_size", "lv_when_full"]
     words = commands.report_of("lvs", fields, "-S", f'lv_name="{pool}"', group)
@@ -64,7 +64,7 @@ def check_pool(name: str, binary: str, group: str, pool: str) -> int:
             f" lvcreate --type thin-pool -l 90%FREE -n {pool} {group}"
         )
     if found[0]["zero"] != "zero":
-        # What is written to a part of a chunk would show what the rest of it held before.
+        # After a write to a part of a chunk, the rest of the chunk would show old data.
         raise ConfigurationError(
             f"backend {name!r}: pool {group}/{pool} does not zero new chunks, so volumes would show"
             f" what others held. Let it: lvchange --zero y {group}/{pool}"
@@ -86,12 +86,12 @@ def check_pool(name: str, binary: str, group: str, pool: str) -> int:
 
 
 def reducing(name: str, binary: str) -> tuple[str, ...]:
-    """Return the words that make a volume smaller, whatever a guest has put on it.  Blocks.
+    """Return LVM's command to shrink a volume, whatever data a guest wrote to the volume. Blocks.
 
-    From 2.03.17 on LVM looks for file systems first, unless it is told not to.
+    From 2.03.17 on LVM checks for file systems first, unless ``--fs ignore`` is given.
 
-    :param name: of the backend.
-    :raises ConfigurationError: LVM cannot be used.
+    :param name: the backend's name.
+    :raises ConfigurationError: if LVM cannot be used.
     """
     options = _said(name, binary, ["lvreduce", "--help"])
     return ("lvreduce", "-y", "-f", *(("--fs", "ignore") if "--fs " in options else ()))

@@ -1,4 +1,4 @@
-"""A logical volume as LVM reports it, and the device that it is."""
+"""A logical volume, as LVM reports it, and its device."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import attrs
 
 from bootvol.errors import BackendFailed
 
-#: What bootvol's own volumes are tagged with.
+#: The tag of bootvol's volumes.
 TAG: Final = "bootvol"
-#: What their names begin with: LVM keeps ``snapshot`` and others at the beginning for itself.
+#: The prefix of their names. LVM reserves names that begin with ``snapshot`` and some others.
 PREFIX: Final = "bootvol-"
-#: What is asked of a volume.
+#: The fields of a report on volumes.
 FIELDS: Final = (
     "lv_path",
     "lv_size",
@@ -40,13 +40,13 @@ _BLKZEROOUT: Final = 0x127F
 class Found:
     """A logical volume.
 
-    :ivar path: by which people and hypervisors open it.
-    :ivar size: bytes.
-    :ivar extent: of the group, in bytes.
-    :ivar ours: whether bootvol made it.
-    :ivar number: of its device; None while it is not active.
-    :ivar uuid: of its device.
-    :ivar is_open: whether somebody has the device open.
+    :ivar path: the path by which people and hypervisors open the volume.
+    :ivar size: size in bytes.
+    :ivar extent: the group's extent size in bytes.
+    :ivar ours: True if the volume has bootvol's tag.
+    :ivar number: major and minor number of the device; None while the volume is inactive.
+    :ivar uuid: UUID of the device.
+    :ivar is_open: True if the device is open.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Found:
 
     @classmethod
     def of_row(cls, row: Mapping[str, str]) -> Found:
-        """Read a row of a report."""
+        """Return the volume of a report's row."""
         number = int(row["lv_kernel_major"]), int(row["lv_kernel_minor"])
         return cls(
             row["lv_path"],
@@ -72,16 +72,16 @@ class Found:
         )
 
     def whole(self, size: int) -> int:
-        """Return ``size`` up to a whole extent, in bytes: what LVM makes of it."""
+        """Return ``size`` rounded up to whole extents, in bytes, as LVM rounds."""
         return -(-size // self.extent) * self.extent
 
     def open(self, flags: int) -> int:
-        """Open the device; return its descriptor.  Blocks.
+        """Open the device; return its descriptor. Blocks.
 
-        :raises OSError: it cannot be opened.
-        :raises BackendFailed: what is there is not this volume.
+        :raises OSError: if the device cannot be opened.
+        :raises BackendFailed: if the opened device is not this volume.
         """
-        # Whoever made the links, udev or LVM: what counts is what is open in the end.
+        # The links may come from udev or LVM. The check below tests the opened device itself.
         path = os.path.realpath(self.path)
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -102,14 +102,14 @@ class Found:
         return struct.unpack("=Q", size) == (self.size,) and uuid == self.uuid
 
     def cut(self, size: int, chunk: int) -> None:
-        """Let all beyond ``size`` bytes read as zeros, for a volume in a thin pool.  Blocks.
+        """Make everything beyond ``size`` bytes read as zeros, in a thin pool. Blocks.
 
-        Space of whole chunks goes back to the pool; a part of one that is discarded would stay as
-        it is.
+        Whole chunks return to the pool. Parts of chunks are zeroed instead: a discard would
+        leave them as they are.
 
-        :param chunk: of the pool, in bytes.
-        :raises OSError: the device failed.
-        :raises BackendFailed: as :meth:`open`.
+        :param chunk: the pool's chunk size in bytes.
+        :raises OSError: if the device fails.
+        :raises BackendFailed: if the opened device is not this volume.
         """
         first, last = min(-(-size // chunk) * chunk, self.size), self.size // chunk * chunk
         descriptor = self.open(os.O_RDWR | os.O_EXCL)
