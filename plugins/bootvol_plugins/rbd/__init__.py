@@ -1,4 +1,4 @@
-"""Backend ``rbd``: each volume is an image in a pool of a Ceph cluster."""
+"""The ``rbd`` backend: each volume is an image in a pool of a Ceph cluster."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bootvol_plugins.rbd.options import RbdOptions
 
 
 def _make(options: RbdOptions, context: PluginContext) -> IBlockBackend:
-    """Loads Ceph's library; the cluster is asked for nothing before the backend is used.
+    """Load Ceph's library and make the backend. The first use of the backend connects.
 
-    :raises ConfigurationError: the library is not there, or a file that is named cannot be read.
+    :raises ConfigurationError: if the library is missing, or a named file cannot be read.
     """
     from bootvol_plugins.rbd.backend import RbdBackend
     from bootvol_plugins.rbd.bindings import load

@@ -1,4 +1,4 @@
-"""The backend itself."""
+"""The backend: the plugin contract's calls, made on the images of a pool."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from bootvol_plugins.rbd.options import RbdOptions
 
 T = TypeVar("T")
 
-#: How many of the library's timeouts a call may last in silence: it is made of several operations.
+#: A call consists of several operations. Silence for this many operation timeouts ends the call.
 _OPERATIONS: Final = 5
-#: How often, and after how many seconds each time, it is tried to remove an image that is in use.
-#: A cluster takes a client that has died for a living one for 30 seconds.
+#: Attempts to remove an image that is in use, and the seconds between two attempts. A cluster
+#: counts a dead client as alive for 30 seconds.
 _TRIES: Final = 45
 _PAUSE: Final = 1.0
 
 
 def declared(options: RbdOptions) -> Capabilities:
-    """Return what a backend of these settings promises."""
+    """Return the capabilities of a backend with these settings."""
     return Capabilities(
         reads_zero_when_new=True,
         parallel_writes=4,
@@ -59,7 +59,7 @@ def declared(options: RbdOptions) -> Capabilities:
     IClosable,
 )
 class RbdBackend:
-    """Images in a pool, or in a namespace of one, that take space as they are written.
+    """Images in a pool or in a namespace of the pool. Images take space when they are written.
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     """
@@ -78,8 +78,8 @@ class RbdBackend:
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`.
 
-        It is the cluster's FSID, the pool's number, which no later pool of the name has, and the
-        namespace.
+        The identity consists of the cluster's FSID, the pool's number and the namespace. A later
+        pool of the same name has another number.
         """
         what = f"Backend {self.name} cannot be told from others"
         return await self._cluster.run(what, lambda pool, _: pool.store)
@@ -87,7 +87,7 @@ class RbdBackend:
     def expect(self, identity: str) -> None:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.expect`.
 
-        The store is looked at with each connection to it.
+        Each connection to the cluster checks the identity.
         """
         self._cluster.expect(identity)
 
@@ -98,8 +98,8 @@ class RbdBackend:
     async def clone(self, source: str, target: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
 
-        One that would go through too many images is given all it needs of its own, which takes as
-        long as a copy does.
+        If a clone's reads would go through too many images, the clone gets a full copy of the
+        data. Then the call takes as long as a copy.
         """
         await self._run(
             "Cloning", source, lambda images, beat: images.clone(source, target, size, beat)
@@ -115,7 +115,7 @@ class RbdBackend:
         )
 
     async def delete(self, volume: str) -> None:
-        """See :meth:`bootvol.interfaces.IBlockBackend.delete`; another's image is left alone."""
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`; leave foreign images alone."""
         await self._retry("Deleting", volume, lambda images, beat: images.delete(volume, beat))
         if not self._swept:
             self._swept = True
@@ -130,9 +130,9 @@ class RbdBackend:
         return await self._open(volume, Images.open_reader)
 
     async def check_unused(self, volume: str) -> None:
-        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`: it asks who watches.
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`; check the image's watchers.
 
-        A cluster takes a guest that was killed for a living one for 30 seconds.
+        A cluster counts a killed guest as alive for 30 seconds.
         """
         try:
             await self._run("Finding", volume, lambda images, _: images.check_unused(volume))
@@ -166,7 +166,10 @@ class RbdBackend:
     async def _retry(
         self, doing: str, volume: str, call: Callable[[Images, Callable[..., int]], None]
     ) -> None:
-        """Run a call that removes an image, until nobody has that open any more."""
+        """Run a call that may remove an image; retry while a client has the image open.
+
+        :raises VolumeInUse: if the image is still open after the last attempt.
+        """
         for left in reversed(range(_TRIES)):
             try:
                 await self._run(doing, volume, call)

@@ -1,4 +1,4 @@
-"""Loads Ceph's Python bindings: Debian's, since there are none on PyPI."""
+"""Loads Ceph's Python bindings. PyPI has none, so they come from Debian."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import attrs
 
 from bootvol.errors import ConfigurationError
 
-#: Where Debian and Ubuntu keep them.  Never to be put into ``sys.path``: all else that lies there
-#: would come before, or instead of, what the environment has.
+#: The bindings' folder on Debian and Ubuntu.  Never add the folder to ``sys.path``: its other
+#: modules would come before those of the environment, or replace them.
 _DEBIAN: Final = "/usr/lib/python3/dist-packages"
 
 
 @attrs.frozen
 class Bindings:
-    """The two modules."""
+    """The two modules of the bindings."""
 
     rados: Any
     rbd: Any
 
 
 def load(folder: str = _DEBIAN) -> Bindings:
-    """Return the bindings: those of the environment if it has any, else those of the system.
+    """Return the bindings: the environment's, or else the system's.
 
-    :param folder: where the system's are.
-    :raises ConfigurationError: there are none, or they are for another Python.
+    :param folder: the folder of the system's bindings.
+    :raises ConfigurationError: if the bindings are missing, or are for another Python.
     """
-    # The one imports the other.
+    # rbd imports rados, so rados comes first.
     return Bindings(rados=_module("rados", folder), rbd=_module("rbd", folder))
 
 

@@ -1,8 +1,8 @@
-"""Calls of Ceph's library, each of which ends: with a result, with an error, or with our patience.
+"""Calls of Ceph's library, each with an end: a result, an error or a timeout.
 
-The library's own timeouts bound one operation each; a call is several, and now and then one has
-been seen not to return at all.  So calls have threads of their own, which nobody has to wait for,
-and a limit.
+The library's own timeouts bound one operation each. A call consists of several operations, and
+now and then a call never returned at all. So calls run in threads of their own, which nothing has
+to wait for, and have a time limit.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from bootvol.threads import Shared, outlast
 T = TypeVar("T")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: More than ever work at once, also where 64 imports write; what hangs keeps its thread.
+#: More threads than ever work at once, even while 64 imports write. A hanging call keeps its own.
 _MOST_THREADS: Final = 512
-#: So many threads wait for the next call: a new thread for each made writes a sixth slower.
+#: Threads that wait for the next call. A new thread for each call made writes a sixth slower.
 _MOST_IDLE: Final = 16
 _log = Logger()
 
 
 class Disconnected(Exception):
-    """The cluster has shut this client out, as a daemon does to one that it takes for dead."""
+    """The cluster has shut this client out, as happens to a client that seems dead."""
 
 
 class GivenUp(Exception):
-    """A call has given no sign of life for too long: it may go on, or never end."""
+    """A call has shown no progress for too long. The call may still end, or never end."""
 
 
 def failed(what: str, code: int) -> BackendFailed | Disconnected:
-    """Return what to raise for an error of the library.
+    """Return the exception for an error of the library.
 
-    :param what: what failed and where, as the beginning of a sentence.
-    :param code: the error's number, as :mod:`errno` has it.
+    :param what: the failed action and its object, as the beginning of a sentence.
+    :param code: the error's number in :mod:`errno`.
     """
     if code == errno.ETIMEDOUT:
         return BackendFailed(f"{what}: the cluster does not answer in time, or is full.")
@@ -56,9 +56,9 @@ def failed(what: str, code: int) -> BackendFailed | Disconnected:
 
 @contextmanager
 def failures(errors: tuple[type[Exception], ...], what: str) -> Iterator[None]:
-    """Turn the library's errors into the contract's.
+    """Translate the library's errors into the contract's.
 
-    :param errors: the roots of the library's errors.
+    :param errors: the base classes of the library's errors.
     :param what: see :func:`failed`.
     """
     try:
@@ -71,15 +71,15 @@ def failures(errors: tuple[type[Exception], ...], what: str) -> Iterator[None]:
 
 
 class DetachedThreads:
-    """Threads that blocking calls are made in.  The end of the process does not wait for them."""
+    """Threads for blocking calls. The process exits without waiting for the threads."""
 
     def __init__(self) -> None:
         self._idle: list[SimpleQueue[Callable[[], object]]] = []
 
     def start(self, work: Callable[[], object]) -> None:
-        """Make a call in a thread that is idle, or else in a new one.
+        """Make a call in an idle thread, or else in a new one.
 
-        :raises RuntimeError: if the system gives no thread.
+        :raises RuntimeError: if the system refuses a new thread.
         """
         try:
             calls = self._idle.pop()
@@ -103,9 +103,9 @@ _THREADS: Final = DetachedThreads()
 
 
 class _Pending(Generic[T]):
-    """What is waited for, until it comes or there was no sign of life for too long.
+    """An awaited result with a timeout, which each sign of progress extends.
 
-    :ivar result: fires with it.
+    :ivar result: fires with the result.
     """
 
     def __init__(self, reactor: Any, patience: float, what: str) -> None:
@@ -117,12 +117,12 @@ class _Pending(Generic[T]):
         self._look = reactor.callLater(patience, self._lose_patience)
 
     def beat(self, *_: object) -> int:
-        """Take a sign of life, from any thread.  The library demands a number back."""
+        """Record progress; return 0, as the library demands. Call from any thread."""
         self._heard = self._reactor.seconds()
         return 0
 
     def end(self, result: T | Failure) -> bool:
-        """Take the result, if it is still waited for; return whether it is."""
+        """Set the result; return False if the timeout came first."""
         if not self._look.active():
             return False
         self._look.cancel()
@@ -140,12 +140,12 @@ class _Pending(Generic[T]):
 
 
 class Calls:
-    """Brings what the library does in its threads, and in ours, back to the reactor.
+    """Runs calls of Ceph's library in threads, and returns their results to the reactor.
 
-    All methods belong to the reactor's thread.
+    Call all methods from the reactor thread only.
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
-    :param patience: seconds that a call may give no sign of life.
+    :param patience: seconds that a call may go on without a sign of progress.
     """
 
     def __init__(self, reactor: Any, patience: float) -> None:
@@ -161,14 +161,13 @@ class Calls:
     ) -> T:
         """Run a blocking call in a thread of its own.
 
-        Cancelled, it raises that only when the call has ended, or its time.
+        If cancelled, raise the cancellation only after the call's end or timeout.
 
         :param what: see :func:`failed`.
-        :param call: gets a function to be called as a sign of life: an ``on_progress`` of the
-            library.
-        :param undo: blocks too; takes back a result that nobody waits for any more.
-        :raises GivenUp: there was no sign of life for too long.
-        :raises BackendFailed: so many calls hang that there is no thread for another.
+        :param call: takes a function that records progress, for the library's ``on_progress``.
+        :param undo: takes back a result that nobody awaits any more. May block.
+        :raises GivenUp: if the call shows no progress for too long.
+        :raises BackendFailed: if so many calls hang that no further thread is allowed.
         """
         pending = self._pending(what)
 
@@ -183,7 +182,10 @@ class Calls:
         return await outlast(pending.result.wait(), unwanted)
 
     def _pending(self, what: str) -> _Pending[Any]:
-        """Return what a thread is about to be begun for, if there may be one more."""
+        """Return the result object of a new call.
+
+        :raises BackendFailed: if no further thread is allowed.
+        """
         if self._threads >= _MOST_THREADS:
             raise BackendFailed(f"{what}: {self._threads} calls of Ceph's library are under way.")
         return _Pending(self._reactor, self._patience, what)
@@ -191,7 +193,7 @@ class Calls:
     def _begin(self, call: Callable[[], T], deliver: Callable[[T | Failure], object]) -> None:
         """Make a blocking call in a thread of its own.
 
-        :param deliver: gets what it returns or raises, in the reactor's thread.
+        :param deliver: takes the call's result or failure, in the reactor thread.
         """
         self._threads += 1
 
@@ -210,6 +212,6 @@ class Calls:
         try:
             _THREADS.start(work)
         except RuntimeError:
-            # There is no thread.
+            # The system refused a thread.
             self._threads -= 1
             raise

@@ -1,4 +1,4 @@
-"""The connection to a cluster, made when it is first needed and again after it was lost."""
+"""The connection to a cluster, made on first use and again after a loss."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from bootvol_plugins.rbd.options import RbdOptions
 
 T = TypeVar("T")
 
-#: How many connections may be held that are lost, since something of them hangs.
+#: The most lost connections to keep. A lost connection stays while one of its calls hangs.
 _MOST_LOST: Final = 4
-#: After these nobody knows what becomes of a write.
+#: After these errors the fate of a write is unknown.
 _DOUBTFUL: Final = (BackendFailed, GivenUp, Disconnected)
 
 
 @attrs.define(eq=False)
 class Pool:
-    """A pool, or a namespace in one, by a connection.  All methods block.
+    """A pool or namespace of one cluster connection. All methods block.
 
     :ivar rados: the connection.
-    :ivar ioctx: what the library's calls take.
-    :ivar address: the connection's own, by which the cluster can shut it out.
-    :ivar uses: how many images are open by it, and calls under way; the reactor's thread counts.
-    :ivar store: what tells it from every other one: see :meth:`RbdBackend.identity`.
-    :ivar kept: images that must not be closed before the cluster has shut the connection out.
+    :ivar ioctx: the library's handle of the pool.
+    :ivar address: the connection's own address. The cluster shuts a connection out by its address.
+    :ivar uses: the number of open images and running calls. The reactor thread counts them.
+    :ivar store: the store's identity: see :meth:`RbdBackend.identity`.
+    :ivar kept: images that must stay open until the cluster has shut the connection out.
     """
 
     bindings: Bindings
@@ -48,13 +48,13 @@ class Pool:
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """The roots of the library's errors."""
+        """The base classes of the library's errors."""
         return (self.bindings.rbd.Error, self.bindings.rados.Error)
 
     def free(self) -> int | None:
-        """Return how many bytes may still be written; None where the cluster does not say.
+        """Return the free space in bytes; None if the cluster does not tell.
 
-        It is a manager daemon that counts; the figures are some seconds old.
+        A manager daemon counts the space. The figures are some seconds old.
         """
         command = json.dumps({"prefix": "df", "detail": "detail", "format": "json"})
         code, answer, _ = self.rados.mon_command(command, b"")
@@ -70,10 +70,10 @@ class Pool:
         return None
 
     def of_images(self, fsid: str, name: str) -> Any:
-        """Return what the library's calls take for another pool, to be closed.
+        """Return the library's handle of another pool. The caller closes the handle.
 
-        :param fsid: of the cluster where it is said to be.
-        :returns: None if it is not in this one.
+        :param fsid: the FSID of the pool's cluster.
+        :returns: the handle; None if this cluster has no such pool.
         """
         if fsid != self.rados.get_fsid():
             return None
@@ -83,20 +83,20 @@ class Pool:
             return None
 
     def is_ours(self, address: str) -> bool:
-        """Tell whether an address, of the owner of a lock say, is this connection's."""
+        """Return whether an address, for example of a lock's owner, is this connection's."""
         return address in self.address
 
     def shut_out(self, *others: Pool) -> None:
-        """Have the cluster do nothing more that came by some connections, for an hour.
+        """Make the cluster refuse all later operations of some connections, for an hour.
 
-        What is done by this one from now on is done after that.
+        All later operations of this connection come after the earlier ones of the others.
         """
         for other in others:
             self.rados.blocklist_add(other.address)
         self.rados.wait_for_latest_osdmap()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection, and the kept images."""
         for image in self.kept:
             with suppress(*self.errors):
                 image.close()
@@ -105,9 +105,9 @@ class Pool:
 
 
 class Cluster:
-    """Gives what is done with a pool a connection.  All methods belong to the reactor's thread.
+    """Runs calls on a pool's connection. Call all methods from the reactor thread only.
 
-    :param name: of the backend.
+    :param name: the backend's name.
     """
 
     _log = Logger()
@@ -124,7 +124,7 @@ class Cluster:
         self._expected: str | None = None
 
     def expect(self, store: str) -> None:
-        """Connect to no other store from now on; see :attr:`Pool.store`."""
+        """Connect to no other store from now on. See :attr:`Pool.store`."""
         self._expected = store
         if self._pool is not None and self._pool.store != store:
             self._lose(self._pool)
@@ -137,7 +137,7 @@ class Cluster:
     ) -> T:
         """Run a blocking call with the pool; see :meth:`Calls.run`.
 
-        :raises BackendFailed: it failed, or there is no connection.
+        :raises BackendFailed: if the call fails, or the cluster cannot be reached.
         """
         pool = await self._connected()
         return await self.run_on(pool, what, partial(call, pool), undo)
@@ -149,7 +149,7 @@ class Cluster:
         call: Callable[[Callable[..., int]], T],
         undo: Callable[[T], object] = lambda _: None,
     ) -> T:
-        """As :meth:`run`, with a pool that is connected, or was."""
+        """Do as :meth:`run`, with a pool whose connection may be lost by now."""
 
         def work(beat: Callable[..., int]) -> T:
             with failures(pool.errors, what):
@@ -160,11 +160,11 @@ class Cluster:
 
     @contextmanager
     def writing(self, pool: Pool) -> Iterator[None]:
-        """Write by a connection within the block.
+        """Treat a failed write within the block: give the connection up.
 
-        A write that failed may still be under way to the cluster, and be done at any time.  So
-        nobody is given that connection any more, and nobody another one before the cluster has shut
-        it out: by then the write is done, or never will be.
+        A failed write may still be on its way to the cluster, and take effect at any time. So the
+        connection gets no new users. The next connection first makes the cluster shut the old one
+        out. After that the write is done or never takes effect.
         """
         try:
             yield
@@ -179,12 +179,12 @@ class Cluster:
     async def close_image(self, pool: Pool, what: str, image: Any) -> None:
         """Close an image that was opened on ``pool``.
 
-        :raises BackendFailed: it is still open, or may be.
+        :raises BackendFailed: if the image is still open, or may be.
         """
         try:
             if pool in self._doubted:
-                # As long as it is open it is locked, and whoever writes to it next shuts out who
-                # locked it; once it is closed nobody would.
+                # An open image stays locked. The next writer shuts the lock's owner out. If the
+                # image were closed, nothing would shut the owner out.
                 pool.kept.append(image)
                 await self._shut_out(pool, what)
             else:
@@ -194,7 +194,7 @@ class Cluster:
             await self._let_go(pool)
 
     async def _shut_out(self, pool: Pool, what: str) -> None:
-        """Have the cluster shut out one of its own connections that is in doubt, by that itself."""
+        """Shut a doubtful connection out of the cluster, by a call on the connection itself."""
         await self.run_on(pool, what, lambda _: pool.shut_out(pool))
         self._doubted = [each for each in self._doubted if each is not pool]
 
@@ -206,10 +206,10 @@ class Cluster:
         except (GivenUp, Disconnected, CancelledError) as error:
             failure = _hidden(error)
             if isinstance(failure, GivenUp):
-                # It goes on, and so keeps the connection.
+                # The call goes on, and keeps the connection.
                 pool.uses += 1
             elif isinstance(failure, Disconnected):
-                # It is of no use any more, but there may be images open on it.
+                # The connection is useless now, but images may still be open on it.
                 self._lose(pool)
             if isinstance(error, CancelledError):
                 raise
@@ -223,7 +223,7 @@ class Cluster:
             self._lost.append(pool)
 
     async def _let_go(self, pool: Pool) -> None:
-        """Close a connection that is lost, if nobody uses it and nothing of it is in doubt."""
+        """Close a lost connection that has no users and no doubtful writes."""
         if pool in self._lost and pool not in self._doubted and not pool.uses:
             self._lost.remove(pool)
             await self._disconnect(pool)
@@ -235,7 +235,7 @@ class Cluster:
             self._log.failure("backend {name} does not disconnect", name=self._name)
 
     async def close(self) -> None:
-        """Let go of all connections; the next call makes a new one."""
+        """Close all connections. The next call makes a new one."""
         if self._pool is not None:
             self._lose(self._pool)
         for pool in list(self._lost):
@@ -272,9 +272,9 @@ class Cluster:
         call: Callable[[Callable[..., int]], T],
         undo: Callable[[T], object] = lambda _: None,
     ) -> T:
-        """As :meth:`Calls.run`, without a connection.
+        """Do as :meth:`Calls.run`, without a connection.
 
-        :raises BackendFailed: it was given up, too.
+        :raises BackendFailed: if the call shows no progress for too long.
         """
         try:
             return await self._calls.run(what, call, undo)
@@ -294,8 +294,8 @@ class Cluster:
                 ioctx = connection.open_ioctx(options.pool)
                 if options.namespace is not None:
                     ioctx.set_namespace(options.namespace)
-                # Where it is full, what needs room fails at once, and what makes room is done.
-                # Otherwise both would wait until there is some.
+                # In a full cluster, writes now fail at once, and deletions succeed. Without the
+                # flag both would wait for free space.
                 ioctx.set_osdmap_full_try()
                 store = f"{connection.get_fsid()}/{connection.pool_lookup(options.pool)}"
                 store += f"/{options.namespace or ''}"
@@ -320,5 +320,5 @@ def _close(pool: Pool, _: object) -> None:
 
 
 def _hidden(error: BaseException) -> BaseException | None:
-    """Return how something has ended: a cancellation that came meanwhile hides it."""
+    """Return the outcome that a later cancellation hides; otherwise ``error`` itself."""
     return error.__cause__ if isinstance(error, CancelledError) else error

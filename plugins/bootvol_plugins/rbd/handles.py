@@ -1,8 +1,8 @@
-"""A volume that is open.
+"""An open volume.
 
-Each read and write is a blocking call of the library in a thread of its own.  The library's
-asynchronous calls would need that thread too, since they copy before they return, and they call
-Python from the library's threads while the reactor may already close the image.
+Each read and write is a blocking call of the library in a thread of its own. The library's
+asynchronous calls would need a thread, too, since they copy the data before they return. They
+also call Python from the library's threads, while the reactor may already close the image.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
 from bootvol_plugins.rbd.cluster import Cluster, Pool
 
-#: The most that is zeroed at once, so that each piece can be waited for; bytes.
+#: The most bytes to zero in one call. Each call must end within the time limit.
 _PIECE: Final = 256 * 1024 * 1024
-#: The range whose zeros are looked for at once; bytes.  Without a valid object map the library asks
-#: about each object in it.
+#: The bytes to search for zeros in one call. Without a valid object map the library asks the
+#: cluster about each object of the range.
 _WINDOW: Final = 64 * 1024**3
 
 
@@ -28,9 +28,9 @@ _WINDOW: Final = 64 * 1024**3
 class OpenImage:
     """An image, open for writing or for reading.
 
-    :param pool: by which it was opened.
-    :param image: of the library.
-    :param name: what errors call it.
+    :param pool: the pool that opened the image.
+    :param image: the library's image.
+    :param name: the image's name in errors.
     """
 
     def __init__(self, cluster: Cluster, pool: Pool, image: Any, name: str) -> None:
@@ -47,14 +47,14 @@ class OpenImage:
             await self._cluster.run_on(
                 self._pool,
                 f"Writing {self._name} failed",
-                # The bindings take bytes alone: this copies once.
+                # The bindings accept bytes only, so this copies the data once.
                 lambda _: image.write(bytes(data), offset),
             )
 
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`.
 
-        Not by discarding: that leaves alone what is less than 64 KiB.
+        A discard would not do: the library leaves ranges of less than 64 KiB unchanged.
         """
         image = self._open_image()
         end = offset + length
@@ -88,7 +88,7 @@ class OpenImage:
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         """See :meth:`bootvol.interfaces.ISparse.extents`.
 
-        By the image's object map, in whole objects: what has none reads as zeros.
+        The image's object map tells which whole objects exist. Missing objects read as zeros.
         """
         image = self._open_image()
         end = offset + min(length, _WINDOW)
@@ -111,7 +111,7 @@ class OpenImage:
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.close`.
 
-        One that does not end is left to the library.
+        If the close does not end in time, the library keeps the image.
         """
         image, self._image = self._image, None
         if image is not None:
@@ -124,9 +124,9 @@ class OpenImage:
 
 
 def _around(data: Iterable[tuple[int, int]], offset: int, end: int) -> list[Extent]:
-    """Return the extents of a range; all in bytes.
+    """Return the extents of a range, in bytes.
 
-    :param data: where there is data: from, to.
+    :param data: ranges with data, as pairs of start and end.
     """
     found: list[Extent] = []
     at = offset

@@ -1,8 +1,8 @@
-"""What is done to a pool's images.  Everything here blocks.
+"""Operations on the images of a pool. Everything here blocks.
 
-An image is ours if its metadata says so, by the volume's own name: an image that somebody made of
-ours has the metadata of that, but another name.  Making one takes several steps; before the first,
-a note is left in the pool's metadata, so that what a daemon left half-made is known for ours, too.
+An image is ours if its metadata has a mark with the image's own name. A foreign clone of our image
+inherits the mark, but has another name. Making an image takes several steps. Before the first
+step, the daemon leaves a note in the pool's metadata. The note marks half-made images as ours.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from bootvol.errors import BackendFailed, NoSpace
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
 
-#: The metadata of an image of ours: whose it is, its size, and how many images it was made through.
+#: Metadata keys of our images: the mark, the size, and the number of images that reads go through.
 _MARK: Final = "bootvol"
 _SIZE: Final = "bootvol.size"
 _DEPTH: Final = "bootvol.depth"
-#: Begins a note in the pool's metadata; the volume's name ends it.
+#: Prefix of a note in the pool's metadata; the volume's name follows.
 _NOTE: Final = "bootvol.making."
-#: Begins the name of a snapshot that a clone is being made of; the clone's name ends it.
+#: Prefix of the snapshot that a clone is made from; the clone's name follows.
 _SNAPSHOT: Final = "bootvol-"
-#: Reads that go through more images than these take too long.
+#: The most images that a clone's reads may go through. More would make reads too slow.
 _DEEPEST: Final = 8
-#: Names each image that was deleted while there were clones of it, as ``id_`` and its id.  (The
-#: bindings' own listing of the trash raises IndexError on such an image.)
+#: The object that lists deleted images that still have clones, as ``id_`` and the image's id.
+#: (The bindings' own listing of the trash raises IndexError on such an image.)
 _TRASH: Final = "rbd_trash"
 
 _log = Logger()
@@ -37,14 +37,14 @@ Beat = Callable[..., int]
 
 
 class InUse(Exception):
-    """Somebody has the image open, or has been dead for too short a time."""
+    """A client has the image open, or died too recently."""
 
 
 class Images:
     """The images of a pool that are volumes of a backend.
 
-    :param backend: its name.
-    :ivar pool: where they are.
+    :param backend: the backend's name.
+    :ivar pool: the pool.
     """
 
     def __init__(self, pool: Pool, backend: str) -> None:
@@ -71,7 +71,7 @@ class Images:
                     self.pool.ioctx, volume, size, old_format=False, features=self._features
                 )
             except self._rbd.ImageExists:
-                # Somebody else has just made it: the note must not make it ours.
+                # Another client has just made the image. The note must not claim that image.
                 self._take_note(volume)
                 raise
             self._finish(volume, size)
@@ -79,7 +79,7 @@ class Images:
     def clone(self, source: str, target: str, size: int, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
 
-        The library keeps what clones need of an image that is deleted, until the last of them goes.
+        If the source is deleted later, the library keeps its data until the last clone is gone.
         """
         if self._exists(target):
             raise BackendFailed(f"There is a {self.called(target)} already.")
@@ -94,7 +94,7 @@ class Images:
                 self.pool.ioctx, source, snapshot, self.pool.ioctx, target,
                 features=self._features,
             )  # fmt: skip
-            # From now on only the clone keeps it, and it goes with that.
+            # From now on only the clone needs the snapshot. The snapshot goes with the clone.
             origin.remove_snap(snapshot)
         if depth > _DEEPEST:
             with self._opened(target) as made:
@@ -122,14 +122,14 @@ class Images:
                     features=self._features,
                 )  # fmt: skip
             except self._rbd.ImageNotFound:
-                # Somebody has just deleted it.
+                # Another client has just deleted the image.
                 self._take_note(volume)
                 return None
         self._finish(volume, size, depth=1)
         return held
 
     def _clonable(self, ioctx: Any, location: Location) -> int | None:
-        """Return how many bytes an image has; None if it cannot be cloned."""
+        """Return the size of an image in bytes; None if the image cannot be cloned."""
         try:
             with closing(
                 self._rbd.Image(ioctx, location.image, snapshot=location.snapshot, read_only=True)
@@ -147,9 +147,9 @@ class Images:
             return None
 
     def _finish(self, volume: str, size: int, depth: int | None = None) -> None:
-        """Let an image be a volume.
+        """Turn a new image into a volume.
 
-        :param depth: of a clone, which begins with all that was noted of its source.
+        :param depth: the depth of a clone. A clone begins with all metadata of its source.
         """
         with self._opened(volume) as made:
             if made.size() != size:
@@ -161,9 +161,9 @@ class Images:
         self._take_note(volume)
 
     def delete(self, volume: str, beat: Beat) -> None:
-        """See :meth:`bootvol.interfaces.IBlockBackend.delete`; another's image is left alone.
+        """See :meth:`bootvol.interfaces.IBlockBackend.delete`; leave foreign images alone.
 
-        :raises InUse: somebody has it open.
+        :raises InUse: if a client has the image open.
         """
         if self._note(volume) is None:
             with suppress(self._rbd.ImageNotFound), self._opened(volume, read_only=True) as image:
@@ -172,12 +172,12 @@ class Images:
         self._remove(volume, beat)
 
     def _remove(self, volume: str, beat: Beat) -> None:
-        """Remove an image that is ours, whole or in part, and what was left for making it."""
+        """Remove a whole or half-made image of ours, with its note and its source's snapshot."""
         try:
             with suppress(self._rbd.ImageNotFound), self._opened(volume) as image:
                 self._drop_snapshots(image)
             with suppress(self._rbd.ImageNotFound):
-                # Also where it could not be opened: an earlier call may have ended half-way.
+                # Remove even an image that cannot be opened: an earlier call may have broken off.
                 self._calls.remove(self.pool.ioctx, volume, on_progress=beat)
         except self._rbd.ImageBusy as error:
             raise InUse(f"{self.called(volume)} is in use.") from error
@@ -188,9 +188,9 @@ class Images:
             self._take_note(volume)
 
     def sweep(self) -> None:
-        """Remove what a crash has left of images that were deleted while there were clones of them.
+        """Remove the remains that a crash left of deleted images with clones.
 
-        Otherwise the library does it, when the last clone goes.
+        Without a crash the library removes them together with the last clone.
         """
         ioctx, rados = self.pool.ioctx, self.pool.bindings.rados
         with rados.ReadOpCtx() as operation:
@@ -214,10 +214,10 @@ class Images:
     # --- opening ---------------------------------------------------------------------------------
 
     def open_writer(self, volume: str) -> Any:
-        """Open a volume for its one writer, and shut out whoever else has written to it.
+        """Open a volume for its one writer, and break the locks of other connections.
 
-        The core opens no volume twice: another is a daemon that was killed, whose lock would be
-        waited for, or one that has lost its claim and does not know it yet.
+        The core opens no volume twice. So another lock's owner is a killed daemon, or a daemon
+        that lost its claim and does not know yet. The writer would wait for a killed daemon's lock.
         """
         image = self._open_ours(volume, read_only=False)
         try:
@@ -231,20 +231,20 @@ class Images:
         return image
 
     def open_reader(self, volume: str) -> Any:
-        """Open a volume to read it."""
+        """Open a volume for reading."""
         return self._open_ours(volume, read_only=True)
 
     def check(self, volume: str) -> None:
-        """See that a volume is there.
+        """Check that a volume exists.
 
-        :raises BackendFailed: it is not.
+        :raises BackendFailed: if the volume does not exist.
         """
         self._open_ours(volume, read_only=True).close()
 
     def check_unused(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`.
 
-        :raises InUse: a client of the cluster, other than this one, can write to it.
+        :raises InUse: if another client of the cluster can write to the image.
         """
         with closing(self._open_ours(volume, read_only=True)) as image:
             watchers = [each["addr"] for each in image.watchers_list()]
@@ -252,7 +252,7 @@ class Images:
             raise InUse(f"A guest or another program has {self.called(volume)} open.")
 
     def called(self, volume: str) -> str:
-        """Return what errors call a volume."""
+        """Return a volume's name for errors."""
         return f"{volume} on backend {self._backend}"
 
     @contextmanager
@@ -266,7 +266,7 @@ class Images:
         except self._rbd.ImageNotFound as error:
             raise BackendFailed(f"There is no {self.called(volume)}.") from error
         try:
-            # Images of before it was noted have none.
+            # Old images have no noted size.
             size = int(_metadata(image, _SIZE) or image.size())
             if not _is_marked(image, volume) or image.size() != size:
                 raise BackendFailed(f"{self.called(volume)} is not what was allocated.")
@@ -298,10 +298,10 @@ class Images:
         )
 
     def _check_space(self, size: int) -> None:
-        # Images take space as they are written: what is refused is what could never fit.
+        # Images take space when they are written. Refuse only sizes that could never fit.
         free = self.pool.free()
         if free is not None and size > free:
-            # How much is free is nothing for tenants.
+            # Tenants must not learn how much space is free.
             _log.warn(
                 "backend {name} has {free} bytes free; a volume needs {size}",
                 name=self._backend,
@@ -311,7 +311,7 @@ class Images:
             raise NoSpace(f"Backend {self._backend} has no room for the volume.")
 
     def _drop_snapshots(self, image: Any) -> None:
-        """Remove those snapshots of ours that no clone needs."""
+        """Remove our snapshots that no clone needs."""
         for snapshot in list(image.list_snaps()):
             if snapshot["namespace"] == self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
                 if snapshot["name"].startswith(_SNAPSHOT):
@@ -328,7 +328,10 @@ class Images:
             image.remove_snap(name)
 
     def _note(self, volume: str) -> str | None:
-        """Return of which volume one is being made, "" if of none; None if it is not being made."""
+        """Return the note of a half-made volume: its source's name, or "" if the volume has none.
+
+        Return None if the volume is not half-made.
+        """
         try:
             return str(self._calls.pool_metadata_get(self.pool.ioctx, _NOTE + volume))
         except KeyError:

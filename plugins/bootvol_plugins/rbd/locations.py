@@ -1,4 +1,4 @@
-"""Where Glance says that its images lie in a cluster of Ceph."""
+"""Locations of Glance's images in a Ceph cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SCHEME = "rbd://"
 class Location:
     """A snapshot of an image.
 
-    :ivar fsid: of the cluster.
+    :ivar fsid: the FSID of the cluster.
     """
 
     fsid: str
@@ -24,7 +24,7 @@ class Location:
 
     @classmethod
     def parse(cls, location: str) -> Self | None:
-        """Take a URL apart; None if it is of another kind."""
+        """Parse a URL; return None if the URL is of another kind."""
         if not location.startswith(_SCHEME):
             return None
         try:

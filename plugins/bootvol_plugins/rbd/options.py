@@ -1,4 +1,4 @@
-"""What the operator says of a pool, and how Ceph's library and QEMU are told of it."""
+"""The settings of the plugin, and their forms for Ceph's library and for QEMU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from bootvol.options import Options, SecretFile, TrustedFile
 
-#: Of pools, namespaces and users: what needs no quoting anywhere.
+#: Names of pools, namespaces and users that need no quoting anywhere.
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
@@ -43,17 +43,17 @@ class RbdOptions(Options):
         return self
 
     def client(self) -> dict[str, str]:
-        """Return the configuration of Ceph's library, beyond that in ``conf``."""
-        # The library takes whole seconds only.
+        """Return the settings of Ceph's library that are not in ``conf``."""
+        # The library accepts whole seconds only.
         seconds = str(self.timeout)
         found = {
             "rados_osd_op_timeout": seconds,
             "rados_mon_op_timeout": seconds,
             "client_mount_timeout": seconds,
-            # With a cache writes succeed at once, and what fails shows at the flush alone.
+            # With a cache, writes succeed at once, and errors appear only at the flush.
             "rbd_cache": "false",
-            # Clones need no protected snapshots, and what clones still need of a deleted image is
-            # kept out of sight until the last of them goes.
+            # Clones need no protected snapshots. The library hides the data of a deleted image
+            # until the last clone is gone.
             "rbd_default_clone_format": "2",
             "rbd_move_parent_to_trash_on_remove": "true",
         }
@@ -64,7 +64,7 @@ class RbdOptions(Options):
         return found
 
     def address(self, image: str) -> str:
-        """Return where QEMU finds an image (the manual of qemu-system, "Ceph RBD")."""
+        """Return QEMU's address of an image (the manual of qemu-system, "Ceph RBD")."""
         place = "/".join(part for part in (self.pool, self.namespace, image) if part)
         said = {"id": self.user}
         if self.conf is not None:
