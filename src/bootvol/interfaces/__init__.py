@@ -1,23 +1,27 @@
-"""The plugin contract: what image sources, block backends and identity services provide.
+"""The plugin contract: interfaces of image sources, block backends, identities and hypervisors.
 
-A plugin is found by entry point (``bootvol.sources``, ``bootvol.backends``,
+The daemon finds a plugin by its entry point (``bootvol.sources``, ``bootvol.backends``,
 ``bootvol.identities``, ``bootvol.hypervisors``).  The entry point loads a small descriptor
-(:class:`SourcePlugin`, :class:`BackendPlugin`, :class:`IdentityPlugin`, :class:`HypervisorPlugin`);
-its factory is called once when the daemon starts, and may import the driver's library only then.
-A backend's factory is called in a thread of its own: where the factory hangs, the daemon works with
-the other backends, calls it again while the reactor runs, and takes the backend when it returns.
+(:class:`SourcePlugin`, :class:`BackendPlugin`, :class:`IdentityPlugin`, :class:`HypervisorPlugin`).
+The daemon calls the descriptor's factory once, at its start.  Only the factory may import the
+driver's library.  The factory of a backend runs in a thread of its own.  If the factory hangs, the
+daemon starts with the other backends, and calls the factory again while the reactor runs.  The
+daemon uses the backend when such a call returns.
 
-Rules that hold for every method here:
+Rules for every method in this package:
 
-* it is called in the reactor's thread and must not block it: blocking work goes through
-  :attr:`PluginContext.threads`;
-* it is a coroutine that awaits Deferreds, and it may be cancelled at any await; it then raises
-  CancelledError when nothing of it goes on any more, in a thread or elsewhere
-  (:meth:`bootvol.threads.Threads.run` does so), and what it had opened is closed;
-* it raises what its docstring names; anything else counts as a defect of the plugin;
-* a volume's name is text of letters, digits and ``-``, at most 64 characters, unique for ever.
+* The core calls the method in the reactor thread.  The method must not block: blocking work goes
+  through :attr:`PluginContext.threads`.
+* The method is a coroutine that awaits Deferreds.  The core may cancel the coroutine at any await.
+  The method then raises CancelledError, but only after all of its work has ended, also in threads
+  and elsewhere (:meth:`bootvol.threads.Threads.run` does so).  The method closes everything that
+  the call opened.
+* The method raises the errors that its docstring names.  Any other exception counts as a defect of
+  the plugin.
+* A volume's name consists of letters, digits and ``-``, with at most 64 characters.  No name is
+  ever used again.
 
-``bootvol.testing`` has a contract suite for each interface: a plugin is right when it passes.
+``bootvol.testing`` has a contract suite for each interface.  A plugin is correct when it passes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Block backends, where volumes live."""
+"""Interfaces of block backends, where volumes are stored."""
 
 from __future__ import annotations
 
@@ -9,215 +9,225 @@ from bootvol.model import Connection
 
 
 class IVolumeWriter(Interface):
-    """The one writer of one volume.  Offsets and lengths are multiples of the block size."""
+    """The only writer of a volume.  Offsets and lengths are multiples of the block size."""
 
     async def write(offset: int, data: memoryview) -> None:
         """Write ``data`` (bytes) at ``offset`` (bytes).
 
-        Several writes may be under way at once, never to the same place.
+        Several writes may run at once, but never to overlapping ranges.
 
-        :param data: must not change until the write has ended.
-        :raises bootvol.errors.NoSpace: the backend is full.
-        :raises bootvol.errors.BackendFailed: the device failed.
+        :param data: bytes to write; unchanged until the write has ended.
+        :raises bootvol.errors.NoSpace: if the backend is full.
+        :raises bootvol.errors.BackendFailed: if the device fails.
         """
 
     async def zero(offset: int, length: int) -> None:
-        """Make ``length`` bytes at ``offset`` read as zeros, giving their space back if it can.
+        """Make ``length`` bytes at ``offset`` read as zeros, and free their space if possible.
 
-        :raises bootvol.errors.BackendFailed: the device failed.
+        :raises bootvol.errors.BackendFailed: if the device fails.
         """
 
     async def flush() -> None:
-        """Return when every write that has ended survives loss of power.
+        """Make every write that has ended durable: the bytes survive a loss of power.
 
-        :raises bootvol.errors.BackendFailed: some of them will not.
+        :raises bootvol.errors.BackendFailed: if any of these writes may be lost.
         """
 
     async def close() -> None:
-        """Let go of the device.  Idempotent; nothing else is under way when it is called."""
+        """Release the device.  Idempotent.  No other call runs when the core calls this method."""
 
 
 class IVolumeReader(Interface):
-    """Reads a volume's bytes back."""
+    """A reader of a volume's bytes."""
 
     async def read_into(offset: int, target: memoryview) -> None:
         """Fill all of ``target`` with the bytes at ``offset``.
 
         Offset and length are multiples of the block size.
 
-        :param target: writable memory, which stays the caller's.
-        :raises bootvol.errors.BackendFailed: the device failed.
+        :param target: writable memory, owned by the caller.
+        :raises bootvol.errors.BackendFailed: if the device fails.
         """
 
     async def close() -> None:
-        """Let go of the device.  Idempotent; nothing else is under way when it is called."""
+        """Release the device.  Idempotent.  No other call runs when the core calls this method."""
 
 
 class IBlockBackend(Interface):
-    """Where volumes live.  The core owns bytes, order, digests and retries; this, the device."""
+    """A place where volumes are stored.
+
+    The core handles bytes, order, digests and retries.  The backend handles the device.
+    """
 
     name: str = Attribute("The name that the operator gave this backend.")
     capabilities: Capabilities = Attribute("What this backend promises; the suite tests it.")
 
     async def allocate(volume: str, size: int) -> None:
-        """Make the space for a volume.  Quick, and idempotent for the same name and size.
+        """Reserve the space of a volume.  Quick.  Idempotent for the same name and size.
 
-        Cancelled, it leaves either nothing or what another call completes.
+        After a cancelled call, either nothing exists or another call completes the volume.
 
-        :param size: bytes, a multiple of the block size.
-        :raises bootvol.errors.NoSpace: there is no room.
-        :raises bootvol.errors.BackendFailed: the name is taken by something of another size, or
-            the device failed.
+        :param size: volume size in bytes, a multiple of the block size.
+        :raises bootvol.errors.NoSpace: if the backend has no room.
+        :raises bootvol.errors.BackendFailed: if the name belongs to something of another size, or
+            the device fails.
         """
 
     async def open_writer(volume: str) -> IVolumeWriter:
         """Open an allocated volume for writing.
 
-        :raises bootvol.errors.BackendFailed: it is not there, or not what was allocated.
+        :raises bootvol.errors.BackendFailed: if the volume does not exist, or differs from the
+            allocated one.
         """
 
     async def open_reader(volume: str) -> IVolumeReader:
         """Open an allocated volume for reading.
 
-        :raises bootvol.errors.BackendFailed: it is not there, or not what was allocated.
+        :raises bootvol.errors.BackendFailed: if the volume does not exist, or differs from the
+            allocated one.
         """
 
     async def delete(volume: str) -> None:
-        """Give the volume's space back.  Idempotent: a volume that is not there is deleted.
+        """Delete a volume and free its space.  Idempotent: a missing volume counts as deleted.
 
-        :raises bootvol.errors.VolumeInUse: a guest or another program has it open, as far as the
-            backend can tell.
-        :raises bootvol.errors.BackendFailed: it is still there.
+        :raises bootvol.errors.VolumeInUse: if a guest or another program has the volume open, as
+            far as the backend can tell.
+        :raises bootvol.errors.BackendFailed: if the volume still exists.
         """
 
     async def connection(volume: str) -> Connection:
-        """Tell how a hypervisor reaches an allocated volume.
+        """Return how a hypervisor reaches an allocated volume.
 
-        :raises bootvol.errors.BackendFailed: it is not there.
+        :raises bootvol.errors.BackendFailed: if the volume does not exist.
         """
 
 
 class ICloningBackend(Interface):
-    """What a backend provides, too, that declares :attr:`Capabilities.clones`."""
+    """Optional interface of a backend that clones volumes (:attr:`Capabilities.clones`)."""
 
     async def clone(source: str, target: str, size: int) -> None:
-        """Make a volume that holds what another one does: quickly at any size, without a copy.
+        """Create a volume with the content of another one, quickly at any size and without a copy.
 
-        Neither depends on the other afterwards: each may be written and deleted.  When it returns
-        the new one survives loss of power.  Cancelled or failed, it leaves what
-        :meth:`IBlockBackend.delete` of ``target`` takes away.
+        Afterwards the two volumes are independent: each may be written and deleted.  The new volume
+        survives a loss of power when the call returns.  After a cancelled or failed call,
+        :meth:`IBlockBackend.delete` of ``target`` removes the remains.
 
-        :param source: an allocated volume; nobody writes to it meanwhile.
-        :param target: is not allocated.
-        :param size: of the new volume in bytes, a multiple of the block size: where it is smaller
-            than the source the rest is left out, where it is larger that reads as zeros.
-        :raises bootvol.errors.NoSpace: there is no room.
-        :raises bootvol.errors.BackendFailed: ``source`` is not there, ``target`` is, or the device
-            failed.
+        :param source: an allocated volume.  Nobody writes to the source during the call.
+        :param target: name of the new volume, not allocated yet.
+        :param size: size of the new volume in bytes, a multiple of the block size.  A smaller size
+            cuts the content off.  A larger size adds zeros after the content.
+        :raises bootvol.errors.NoSpace: if the backend has no room.
+        :raises bootvol.errors.BackendFailed: if ``source`` does not exist, ``target`` exists, or
+            the device fails.
         """
 
 
 class ISharingBackend(Interface):
-    """What a backend provides, too, that declares :attr:`Capabilities.shares`."""
+    """Optional interface of a backend that reflinks files (:attr:`Capabilities.shares`)."""
 
     async def share(file: int, volume: str, size: int) -> int | None:
-        """Make a volume that begins with what a file holds: by sharing its blocks, without a copy.
+        """Create a volume that begins with the content of a file, by sharing the file's blocks.
 
-        Neither depends on the other afterwards: each may be written and deleted.  The volume holds
-        the file as it was at one moment of the call, and zeros after that.  When it returns, that
-        survives loss of power.  Cancelled or failed, it leaves what :meth:`IBlockBackend.delete`
-        of ``volume`` takes away.
+        Afterwards the volume and the file are independent: each may be written and deleted.  The
+        volume holds the file's content as of one moment of the call, followed by zeros.  The volume
+        survives a loss of power when the call returns.  After a cancelled or failed call,
+        :meth:`IBlockBackend.delete` of ``volume`` removes the remains.
 
-        :param file: the descriptor of a regular file, open for reading; stays the caller's.
-        :param volume: is not allocated.
-        :param size: of the new volume in bytes, a multiple of the block size.
-        :returns: how many bytes the file had at that moment; None where its blocks cannot be shared
-            (it lies elsewhere, say) or are more than ``size``: then there is no such volume.
-        :raises bootvol.errors.NoSpace: there is no room.
-        :raises bootvol.errors.BackendFailed: ``volume`` is there, or the device failed.
+        :param file: descriptor of a regular file, open for reading; owned by the caller.
+        :param volume: name of the new volume, not allocated yet.
+        :param size: size of the new volume in bytes, a multiple of the block size.
+        :returns: the file's size in bytes at the moment of sharing; None if the backend cannot
+            share the blocks (say, the file is on another file system) or the file is larger than
+            ``size``.  After None the volume does not exist.
+        :raises bootvol.errors.NoSpace: if the backend has no room.
+        :raises bootvol.errors.BackendFailed: if ``volume`` exists, or the device fails.
         """
 
 
 class IImageCloningBackend(Interface):
-    """What a backend provides, too, that declares :attr:`Capabilities.clones_images`."""
+    """Optional interface of a backend that clones images (:attr:`Capabilities.clones_images`)."""
 
     async def clone_image(location: str, volume: str, size: int) -> int | None:
-        """Make a volume that begins with an image that lies beside it: quickly, without a copy.
+        """Create a volume from an image that is stored beside it, quickly and without a copy.
 
-        What is written to the volume does not change the image; it holds zeros after that.  When
-        it returns, the volume survives loss of power.  Cancelled or failed, it leaves what
-        :meth:`IBlockBackend.delete` of ``volume`` takes away.
+        The volume begins with the image, followed by zeros.  Writes to the volume do not change the
+        image.  The volume survives a loss of power when the call returns.  After a cancelled or
+        failed call, :meth:`IBlockBackend.delete` of ``volume`` removes the remains.
 
-        :param location: as in :class:`ILocatedStream`, of any scheme: only what the operator lets
-            volumes be made of is cloned, since a source may have it from a tenant.
-        :param volume: is not allocated.
-        :param size: of the new volume in bytes, a multiple of the block size.
-        :returns: how many bytes the image has; None where it cannot be cloned (it lies elsewhere,
-            say) or has more than ``size``: then there is no such volume.
-        :raises bootvol.errors.NoSpace: there is no room.
-        :raises bootvol.errors.BackendFailed: ``volume`` is there, or the device failed.
+        :param location: URL as in :class:`ILocatedStream`, of any scheme.  A source may have the
+            URL from a tenant.  So the backend clones only from places that the operator allows.
+        :param volume: name of the new volume, not allocated yet.
+        :param size: size of the new volume in bytes, a multiple of the block size.
+        :returns: the image's size in bytes; None if the backend cannot clone the image (say,
+            another cluster stores it) or the image is larger than ``size``.  After None the volume
+            does not exist.
+        :raises bootvol.errors.NoSpace: if the backend has no room.
+        :raises bootvol.errors.BackendFailed: if ``volume`` exists, or the device fails.
         """
 
 
 class IGuardedBackend(Interface):
-    """What a backend provides, too, that can tell whether somebody else has a volume open."""
+    """Optional interface of a backend that knows whether another program has a volume open."""
 
     async def check_unused(volume: str) -> None:
-        """See that no guest and no other program has a volume open.
+        """Check that no guest and no other program has a volume open.
 
-        What the core itself has open, by readers of this backend, does not count.  The core asks
-        before it gives a volume away or makes a snapshot of one that should be at rest.
+        Readers that the core itself opened on this backend do not count.  The core calls this
+        method before it gives a volume away, and before it makes a snapshot of a volume that should
+        be at rest.
 
-        :raises bootvol.errors.VolumeInUse: somebody has it open.
-        :raises bootvol.errors.BackendFailed: the volume is not there, or nothing can be told.
+        :raises bootvol.errors.VolumeInUse: if a guest or another program has the volume open.
+        :raises bootvol.errors.BackendFailed: if the volume does not exist, or the backend cannot
+            tell.
         """
 
 
 class IIdentifiedBackend(Interface):
-    """What a backend provides, too, whose store has an identity of its own.
+    """Optional interface of a backend whose store has an identity of its own.
 
-    A path or a name may lead to another store one day: a disk that is not mounted, a new group of
-    the old name, another host.  The daemon remembers the identity in its database, with the name of
-    the backend.
+    A path or a name may lead to another store one day: the disk is not mounted, a new volume group
+    has the old name, or the host is another one.  So the daemon keeps the identity in its database,
+    with the backend's name.
     """
 
     async def identity() -> str:
-        """Return what tells the store from every other one; a store without it is given one.
+        """Return the unique identity of the store.  Give the store an identity if it has none.
 
-        The same from every host and after every restart.  The core asks when the daemon starts, and
-        every few seconds while a call has raised :class:`bootvol.errors.WrongStore`: once this
-        method answers, what waits for the store goes on.
+        The identity is the same from every host and after every restart.  The core calls this
+        method when the daemon starts.  After a call has raised :class:`bootvol.errors.WrongStore`,
+        the core calls this method every few seconds.  When it succeeds, the jobs that wait for the
+        store continue.
 
-        :returns: 1 to 255 printable characters of ASCII.
-        :raises bootvol.errors.BackendFailed: the store is not there.
+        :returns: 1 to 255 printable ASCII characters.
+        :raises bootvol.errors.BackendFailed: if the store is missing.
         """
 
     def expect(identity: str) -> None:
-        """Use no other store than that one from now on.
+        """Use only the store with this identity from now on.
 
-        Every later call of any method raises :class:`bootvol.errors.WrongStore` while the store is
-        another one or has no identity, and reads, writes and deletes nothing there.
+        While the store has another identity or none, every later call of any method raises
+        :class:`bootvol.errors.WrongStore`, and reads, writes and deletes nothing.
 
-        Called right after the factory, in the same thread, if the core remembers an identity; else
-        in the reactor's thread after :meth:`identity`.  It may look at the store, but not for long.
+        If the core remembers an identity, the core calls this method right after the factory, in
+        the factory's thread.  Otherwise the core calls this method in the reactor thread, after
+        :meth:`identity`.  The method may look at the store, but only briefly.
 
-        :raises bootvol.errors.ConfigurationError: the store is another one already; says so to the
-            operator, with the place, both identities and the remedy.
+        :raises bootvol.errors.ConfigurationError: if the store is already known to be another one.
+            The message tells the operator the place, both identities and the remedy.
         """
 
 
 @attrs.frozen
 class Capabilities:
-    """What a backend declares of itself.
+    """The declared abilities of a backend.
 
-    :ivar reads_zero_when_new: a newly allocated volume reads as zeros, so holes of an image
-        need no writing.  Where it is False the core zeroes every hole and the tail.
-    :ivar block_size: bytes; every offset and length is a multiple of it.  A power of two, at
-        most 64 KiB.
-    :ivar parallel_writes: how many writes under way at once the backend makes use of.
-    :ivar clones: the backend provides :class:`ICloningBackend`.
-    :ivar shares: the backend provides :class:`ISharingBackend`.
-    :ivar clones_images: the backend provides :class:`IImageCloningBackend`.
+    :ivar reads_zero_when_new: whether a newly allocated volume reads as zeros.  If so, the core
+        does not write the holes of an image.  Otherwise the core zeroes every hole and the tail.
+    :ivar block_size: unit of all offsets and lengths in bytes: a power of two, at most 64 KiB.
+    :ivar parallel_writes: number of concurrent writes that the backend benefits from.
+    :ivar clones: whether the backend provides :class:`ICloningBackend`.
+    :ivar shares: whether the backend provides :class:`ISharingBackend`.
+    :ivar clones_images: whether the backend provides :class:`IImageCloningBackend`.
     """
 
     reads_zero_when_new: bool

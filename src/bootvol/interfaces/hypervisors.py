@@ -1,4 +1,4 @@
-"""Hypervisors, which run servers."""
+"""Interfaces of hypervisors.  A hypervisor runs servers."""
 
 from __future__ import annotations
 
@@ -10,84 +10,87 @@ from bootvol.model import Disk, Machine
 
 
 class IHypervisor(Interface):
-    """Runs servers (virtual machines) that outlive the daemon, whatever becomes of that.
+    """A service that runs servers (virtual machines).  Servers survive any end of the daemon.
 
-    A server's name is as a volume's.  The core never lets two calls for one server run at once but
-    for :meth:`console`.
+    The rules for names of volumes apply to names of servers.  The core never runs two calls for one
+    server at once, except :meth:`console`.
     """
 
     name: str = Attribute("The name that the operator gave this hypervisor.")
 
     async def start(server: str, machine: Machine) -> None:
-        """Start a server with its disks plugged in.  Idempotent: one that runs is left as it is.
+        """Start a server with its disks plugged in.  Idempotent: a running server stays as it is.
 
-        Cancelled or failed, it leaves what :meth:`stop` takes away.
+        After a cancelled or failed call, :meth:`stop` removes the remains.
 
-        :raises bootvol.errors.HypervisorFailed: it does not start.
+        :raises bootvol.errors.HypervisorFailed: if the server does not start.
         """
 
     async def stop(server: str) -> None:
-        """End a server at once, as pulling the plug does, and forget it.  Idempotent.
+        """End a server at once, as a loss of power does, and forget the server.  Idempotent.
 
-        When it returns, nothing of the server holds any disk.
+        When the call returns, the server holds no disk any more.
 
-        :raises bootvol.errors.HypervisorFailed: it may still run.
+        :raises bootvol.errors.HypervisorFailed: if the server may still run.
         """
 
     async def running() -> Collection[str]:
-        """Return the names of the servers that run; one whose guest has turned it off does not.
+        """Return the names of all running servers, without those that their guests turned off.
 
-        :raises bootvol.errors.HypervisorFailed: it cannot be told.
+        :raises bootvol.errors.HypervisorFailed: if the hypervisor cannot tell.
         """
 
     async def attach(server: str, disk: Disk) -> None:
         """Plug a disk into a running server.  Idempotent for the same disk.
 
-        Cancelled or failed, it leaves what :meth:`detach` takes away.
+        After a cancelled or failed call, :meth:`detach` removes the remains.
 
-        :raises bootvol.errors.HypervisorFailed: the server does not run, or does not take it.
+        :raises bootvol.errors.HypervisorFailed: if the server does not run, or does not accept the
+            disk.
         """
 
     async def detach(server: str, device: str) -> None:
-        """Unplug a disk.  Idempotent; a server that does not run holds none.
+        """Unplug a disk.  Idempotent.  A stopped server holds no disk.
 
-        When it returns, the server neither reads nor writes the disk any more.
+        When the call returns, the server no longer reads or writes the disk.
 
-        :param device: as in :class:`bootvol.model.Disk`.
-        :raises bootvol.errors.HypervisorFailed: the guest does not let go of it; the disk may still
-            be in use.
+        :param device: device name as in :class:`bootvol.model.Disk`.
+        :raises bootvol.errors.HypervisorFailed: if the guest does not release the disk.  The disk
+            may then still be in use.
         """
 
     async def console(server: str, length: int) -> bytes:
-        """Return the last bytes of what a server has written to its serial console.
+        """Return the last bytes that a server wrote to its serial console.
 
-        Also of one that its guest has turned off; empty for one that never was.
+        A server that its guest has turned off still has a console.  The console of an unknown
+        server is empty.
 
-        :param length: at most so many bytes.
-        :raises bootvol.errors.HypervisorFailed: it cannot be read.
+        :param length: largest number of bytes to return.
+        :raises bootvol.errors.HypervisorFailed: if the console cannot be read.
         """
 
 
 class IPoweringHypervisor(IHypervisor):
-    """A hypervisor that turns servers off and keeps them: for what clients call stop and reboot."""
+    """A hypervisor that turns servers off and keeps them, for the actions stop and reboot."""
 
     async def power_off(server: str, ask: bool) -> None:
-        """Turn a server off; :meth:`start` turns the server on again.  Idempotent.
+        """Turn a server off.  :meth:`start` turns the server on again.  Idempotent.
 
-        When this returns, nothing of the server holds any disk; its console is still there.
+        When the call returns, the server holds no disk any more.  Its console remains.
 
-        Cancelled or failed, it leaves a server that runs or does not; another call ends that.
+        After a cancelled or failed call, the server may or may not run.  Another call turns the
+        server off.
 
-        :param ask: whether the guest is asked first to shut down.  A guest that has not done so in
-            the time that the operator gives guests loses its power.
-        :raises bootvol.errors.HypervisorFailed: it may still run.
+        :param ask: whether to ask the guest first to shut down.  The operator sets the time limit.
+            A guest still running after that time loses its power.
+        :raises bootvol.errors.HypervisorFailed: if the server may still run.
         """
 
 
 class IConfiguringHypervisor(IHypervisor):
     """A hypervisor that gives guests :attr:`bootvol.model.Machine.files`.
 
-    They are on a drive that a guest can only read, in a file system that guests know without more
-    (ISO 9660 or VFAT) with the label ``config-2``, from the moment :meth:`start` begins to boot
-    until the server is stopped.
+    The files are on a drive that is read-only for the guest.  The drive's file system has the label
+    ``config-2`` and needs no extra driver in the guest (ISO 9660 or VFAT).  The drive exists from
+    the moment when :meth:`start` begins to boot, until the server is stopped.
     """

@@ -1,4 +1,4 @@
-"""Identity services, which say whom a token belongs to."""
+"""The interface of identity services.  An identity service finds the caller of a token."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from bootvol.model import Caller
 
 
 class IIdentity(Interface):
-    """Says who a token belongs to.
+    """A service that finds the caller of a token.
 
-    Where people log in through bootvol itself it provides :class:`bootvol.login.ILogin`, too.
+    If people log in through bootvol itself, the service also provides
+    :class:`bootvol.login.ILogin`.
     """
 
     async def authenticate(token: str) -> Caller:
-        """Return whom ``token`` speaks for.
+        """Return the caller of ``token``.
 
-        Whatever is known without waiting is returned without waiting: that takes no place of the
-        few that a client's address has for calls of which nobody knows yet who makes them.  Where
-        too many wait, the call is cancelled, and should leave nothing in any line then.
+        If the service already knows the answer, return without waiting.  Each client address has
+        only a few places for calls of unknown callers, and a waiting call takes one of these
+        places.  If too many calls wait, the core cancels the call.  A cancelled call should leave
+        nothing behind in any queue.
 
-        :param token: as a client sent it: hostile until proven otherwise.
-        :returns: with the token in it, if that is one which image sources may be shown.
-        :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
-        :raises bootvol.errors.IdentityUnavailable: that cannot be told for now.
+        :param token: text from a client: hostile until proven otherwise.
+        :returns: the caller, with the token included if the core may show the token to image
+            sources.
+        :raises bootvol.errors.Unauthorized: if the token is invalid or has expired.
+        :raises bootvol.errors.IdentityUnavailable: if the service cannot tell for now.
         """

@@ -1,4 +1,4 @@
-"""Plugins of any kind: their descriptors, and what each may provide and is lent."""
+"""Descriptors, context and common interfaces of plugins of all kinds."""
 
 from __future__ import annotations
 
@@ -24,39 +24,41 @@ from bootvol.threads import Threads
 
 
 class IClosable(Interface):
-    """What a plugin of any kind provides, too, that holds on to something while the daemon runs."""
+    """Optional interface of a plugin of any kind that holds resources while the daemon runs."""
 
     async def close() -> None:
-        """Let go of everything: called when the daemon ends, and nothing else is under way.
+        """Release all resources.  The core calls this method when the daemon ends.
 
-        It must come to an end whatever the plugin's service does.
+        No other call runs at that time.  The call must end, even if the plugin's service hangs or
+        fails.
         """
 
 
 class IReloadable(Interface):
-    """Optional interface of a plugin of any kind: takes new settings while the daemon runs."""
+    """Optional interface of a plugin of any kind that takes new settings while the daemon runs."""
 
     async def reload(settings: Any) -> None:
-        """Replace the settings.  Runs when the operator sends SIGHUP.
+        """Replace the settings.  The core calls this method when the operator sends SIGHUP.
 
-        Failed or cancelled, the plugin goes on with the settings that it had.
+        After a failed or cancelled call, the plugin keeps its former settings.
 
         :param settings: an instance of the descriptor's ``settings``.
-        :raises bootvol.errors.ConfigurationError: if the new settings cannot be used.
+        :raises bootvol.errors.ConfigurationError: if the plugin cannot use the new settings.
         """
 
 
 @attrs.frozen
 class PluginContext:
-    """What the daemon lends to a plugin.
+    """The daemon's services for one plugin instance.
 
-    :ivar reactor: provides IReactorTime, IReactorTCP and IReactorFromThreads, among others.  Its
-        seconds are for what lasts: nobody can set them, and they are no time of the calendar.
-    :ivar threads: for blocking calls; this plugin's own, so that a call that never returns keeps
-        nobody else waiting.
-    :ivar name: what the operator calls this instance.
-    :ivar jail: confines programs that the plugin runs.
-    :ivar now: tells the seconds since 1970, by a clock that may be set at any moment.
+    :ivar reactor: provides IReactorTime, IReactorTCP and IReactorFromThreads, among others.  Use
+        its ``seconds()`` for durations: nobody can set this clock.  Its seconds are not calendar
+        time.
+    :ivar threads: runs blocking calls, in threads of this plugin alone.  So a call that never
+        returns delays no other plugin.
+    :ivar name: the operator's name for this instance.
+    :ivar jail: confines the programs that the plugin runs.
+    :ivar now: returns the seconds since 1970.  This clock may be set at any moment.
     """
 
     reactor: Any
@@ -66,17 +68,17 @@ class PluginContext:
     jail: Jail = attrs.field(factory=Jail)
 
 
-#: Checks the machine for what an instance of the plugin's ``settings`` names: yields each fault.
-#: Blocks; changes nothing; runs before ``factory``, at the start of the daemon and in
+#: Checks the machine against an instance of the plugin's ``settings``, and yields each fault.
+#: Blocks.  Changes nothing.  Runs before ``factory``: when the daemon starts, and in
 #: ``bootvol check-config --machine``.  See :mod:`bootvol.checks`.
 Check = Callable[[Any], Iterable[Mistake]]
 
 
 @attrs.frozen
 class SourcePlugin:
-    """Describes a kind of image source.  ``factory`` gets an instance of ``settings``.
+    """The descriptor of a kind of image source.  ``factory`` gets an instance of ``settings``.
 
-    ``name``, ``plugin``, ``concurrent`` and ``bandwidth_mib`` of its table are the core's.
+    The core reads the keys ``name``, ``plugin``, ``concurrent`` and ``bandwidth_mib`` of the table.
     """
 
     settings: type[BaseModel]
@@ -86,9 +88,9 @@ class SourcePlugin:
 
 @attrs.frozen
 class BackendPlugin:
-    """Describes a kind of block backend.  ``factory`` gets an instance of ``settings``.
+    """The descriptor of a kind of block backend.  ``factory`` gets an instance of ``settings``.
 
-    ``name``, ``plugin`` and ``concurrent`` of its table are the core's.
+    The core reads the keys ``name``, ``plugin`` and ``concurrent`` of the table.
     """
 
     settings: type[BaseModel]
@@ -98,7 +100,7 @@ class BackendPlugin:
 
 @attrs.frozen
 class IdentityPlugin:
-    """Describes a kind of identity service.  ``factory`` gets an instance of ``settings``."""
+    """The descriptor of a kind of identity.  ``factory`` gets an instance of ``settings``."""
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IIdentity]
@@ -107,7 +109,7 @@ class IdentityPlugin:
 
 @attrs.frozen
 class HypervisorPlugin:
-    """Describes a kind of hypervisor.  ``factory`` gets an instance of ``settings``."""
+    """The descriptor of a kind of hypervisor.  ``factory`` gets an instance of ``settings``."""
 
     settings: type[BaseModel]
     factory: Callable[[Any, PluginContext], IHypervisor]

@@ -1,4 +1,4 @@
-"""Image sources, and the streams of their images."""
+"""Interfaces of image sources and of their image streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bootvol.model import Caller, Image
 
 
 class IImageStream(Interface):
-    """The bytes of one image, pulled in order by one reader."""
+    """The bytes of one image.  One reader pulls them in order."""
 
     size: int | None = Attribute("Bytes from the start of the image to its end; None if unknown.")
     offset: int = Attribute("Where in the image this stream began, in bytes from its start.")
@@ -19,44 +19,46 @@ class IImageStream(Interface):
     )
 
     async def read_into(target: memoryview) -> int:
-        """Fill ``target`` with the bytes that come next.
+        """Fill ``target`` with the next bytes.
 
-        The reader is the backpressure: while nobody awaits this, nothing is fetched beyond a
-        small bounded remainder.  Not to be called twice at once.
+        The reader sets the pace: between calls the stream fetches at most a small, bounded amount.
+        Only one call runs at a time.
 
-        :param target: writable memory, which stays the caller's.
-        :returns: the number of bytes, which is ``len(target)`` but at the end of the image;
-            0 when there are no more.
-        :raises bootvol.errors.ImageTruncated: the image ended before its stated size.
-        :raises bootvol.errors.SourceFailed: the source broke off.  Both errors may say in ``came``
-            how many bytes had been put into ``target`` by then: these are not asked for again.
+        :param target: writable memory, owned by the caller.
+        :returns: the number of bytes: ``len(target)``, or fewer at the end of the image, or 0 after
+            the end.
+        :raises bootvol.errors.ImageTruncated: if the image ends before its stated size.
+        :raises bootvol.errors.SourceFailed: if the source breaks off.  Both errors may state in
+            ``came`` how many bytes ``target`` already holds.  The core does not ask for these bytes
+            again.
         """
 
     async def close() -> None:
-        """Let go of file and connection.  Idempotent."""
+        """Release the file and the connection.  Idempotent."""
 
 
 class IFileStream(Interface):
-    """What a stream provides, too, whose image is one whole file on this machine, as it is."""
+    """Optional interface of a stream whose image is one whole, unchanged file on this machine."""
 
     def fileno() -> int:
         """Return the file's descriptor, open for reading until the stream is closed.
 
-        It stays the stream's: nobody else closes it, moves its position or changes its flags.
+        The descriptor belongs to the stream: no caller closes it, moves its position or changes its
+        flags.
 
-        :raises bootvol.errors.SourceFailed: the stream has been closed.
+        :raises bootvol.errors.SourceFailed: if the stream is closed.
         """
 
     async def check() -> None:
-        """See that the file has not been written to since the stream was opened.
+        """Check that nobody has written to the file since the stream was opened.
 
-        :raises bootvol.errors.SourceFailed: it has, so that what was read of it may be neither what
-            it held before nor what it holds now.
+        :raises bootvol.errors.SourceFailed: if the file has changed.  The bytes that were read may
+            then be neither the old content nor the new one.
         """
 
 
 class ILocatedStream(Interface):
-    """What a stream provides, too, whose image may lie where volumes do."""
+    """Optional interface of a stream whose image may already be stored beside the volumes."""
 
     location: str | None = Attribute(
         "A URL of where exactly these bytes lie, never to change; None if the source does not know."
@@ -65,7 +67,7 @@ class ILocatedStream(Interface):
 
 
 class IOpenEndedStream(IImageStream):
-    """What a stream may provide whose source cannot always tell the image's end from a break."""
+    """Optional interface of a stream that cannot always tell the end from a lost connection."""
 
     proven: bool = Attribute(
         "Whether the end that was reached is known to be the image's; True until it is reached."
@@ -73,43 +75,48 @@ class IOpenEndedStream(IImageStream):
 
 
 class IImageSource(Interface):
-    """Where images come from."""
+    """A place that images come from."""
 
     name: str = Attribute("The name that the operator gave this source.")
 
     async def images(caller: Caller) -> Sequence[Image]:
         """List the images that ``caller`` may use, sorted by id.
 
-        A source that cannot know them all (URLs) lists none.
+        A source that cannot list all of its images (URLs) returns an empty list.
 
-        :raises bootvol.errors.SourceFailed: the source does not answer.
+        :raises bootvol.errors.SourceFailed: if the source does not answer.
         """
 
     async def find(caller: Caller, reference: str) -> Image:
-        """Find the image that ``reference`` means to this source.
+        """Find the image that ``reference`` names in this source.
 
-        :param reference: an id or a URL, as a client sent it: hostile until proven otherwise.
-        :raises bootvol.errors.ImageNotFound: it means nothing here; another source may know it.
-        :raises bootvol.errors.InvalidImageRef: it is meant for this source but is not allowed.
-        :raises bootvol.errors.ImageNotReady: the source does not have all of it yet.
-        :raises bootvol.errors.ImageUnusable: the source does not let anybody use it.
-        :raises bootvol.errors.UnsupportedFormat: it is known to be in a format that is not read.
-        :raises bootvol.errors.Unauthorized: the source has a say of its own about callers, and does
-            not know this one by :attr:`bootvol.model.Caller.token`.
-        :raises bootvol.errors.Forbidden: it does, and the caller may not have the image.
-        :raises bootvol.errors.SourceFailed: the source does not answer.
-        :raises bootvol.errors.SourceRefused: it will not give the image out.
+        :param reference: an id or a URL from a client: hostile until proven otherwise.
+        :raises bootvol.errors.ImageNotFound: if the reference means nothing to this source.
+            Another source may know the image.
+        :raises bootvol.errors.InvalidImageRef: if the reference is meant for this source, but is
+            not allowed.
+        :raises bootvol.errors.ImageNotReady: if the source does not have the whole image yet.
+        :raises bootvol.errors.ImageUnusable: if the source lets nobody use the image.
+        :raises bootvol.errors.UnsupportedFormat: if the image is known to have an unsupported
+            format.
+        :raises bootvol.errors.Unauthorized: if the source checks callers itself, and does not know
+            the caller by :attr:`bootvol.model.Caller.token`.
+        :raises bootvol.errors.Forbidden: if the source checks callers itself, and the caller may
+            not have the image.
+        :raises bootvol.errors.SourceFailed: if the source does not answer.
+        :raises bootvol.errors.SourceRefused: if the source refuses to give the image out.
         """
 
     async def open(image: Image, offset: int = 0, validator: str | None = None) -> IImageStream:
         """Open an image that :meth:`find` returned, perhaps hours or a restart ago.
 
-        There is no caller any more; that one may have the image was settled when it was found.
+        The caller is no longer known.  :meth:`find` has already settled the right to the image.
 
-        :param offset: where the stream should begin, in bytes from the image's start.  A source
-            that cannot begin there, or whose image is not the one of ``validator`` any more,
-            begins at 0, and says so in the stream's ``offset``.
-        :param validator: of the stream that was read up to ``offset``; None goes with offset 0.
-        :raises bootvol.errors.ImageNotFound: it is no longer there.
-        :raises bootvol.errors.SourceFailed: the source does not answer.
+        :param offset: where the stream should begin, in bytes from the start of the image.  The
+            stream begins at 0 if the source cannot begin at ``offset``, or if the image no longer
+            has this ``validator``.  The ``offset`` of the stream states where it begins.
+        :param validator: validator of the stream whose bytes up to ``offset`` were read; None if
+            ``offset`` is 0.
+        :raises bootvol.errors.ImageNotFound: if the image no longer exists.
+        :raises bootvol.errors.SourceFailed: if the source does not answer.
         """

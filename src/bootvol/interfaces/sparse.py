@@ -1,4 +1,4 @@
-"""Where zeros are, for streams and readers that know without reading."""
+"""Interfaces of streams and readers that know without reading where zeros are."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from bootvol.model import Extent
 
 
 class ISparse(Interface):
-    """Optional for a volume's reader, and with :meth:`ISparseStream.skip` for an image's stream.
+    """Optional interface of volume readers and, with :meth:`ISparseStream.skip`, of image streams.
 
-    A provider knows, without reading, where zeros are.  The core neither reads nor writes them.
+    The provider knows without reading where zeros are.  The core does not read or write these
+    zeros.
     """
 
     async def extents(offset: int, length: int) -> Sequence[Extent]:
-        """Tell where zeros are.  Quick at any length, and bounded in memory.
+        """Return where zeros are.  Quick for any length, with bounded memory.
 
-        Extents follow one another from ``offset`` on, in any number, of any length.  They may end
-        before the range does: the core asks again for the rest; the last one may reach beyond.
-        Data may be told of what is zero; zeros are told only of what a read at this moment would
-        give as zeros.
+        The extents follow one another, beginning at ``offset``.  Their number and lengths are free.
+        They may end before the range ends: the core then asks for the rest.  The last extent may
+        extend beyond the range.  An extent of data may contain zeros.  An extent of zeros must read
+        as zeros at the moment of the call.
 
         :param offset: bytes from the start of the volume or image.
-        :param length: bytes, at least 1; the range ends within the volume or image.
+        :param length: bytes, at least 1.  The range lies within the volume or image.
         :returns: at least one extent.
-        :raises bootvol.errors.BackendFailed: the device failed, or the reader is closed.
-        :raises bootvol.errors.SourceFailed: the source failed, or the stream is closed.
+        :raises bootvol.errors.BackendFailed: if the device fails, or the reader is closed.
+        :raises bootvol.errors.SourceFailed: if the source fails, or the stream is closed.
         """
 
 
 class ISparseStream(ISparse):
-    """Optional for an image's stream of known size that knows where zeros are."""
+    """Optional interface of an image stream of known size that knows where zeros are."""
 
     def skip(length: int) -> None:
-        """Pass over bytes that :meth:`ISparse.extents` told to be zeros, without reading them.
+        """Skip bytes that :meth:`ISparse.extents` reported as zeros, without reading them.
 
-        The next read gives the bytes after them.  Does not block.  Not called while a read is
-        under way.
+        The next read returns the bytes after them.  Does not block.  The core does not call this
+        method during a read.
 
-        :param length: bytes; at most those up to the image's end.
+        :param length: number of bytes, at most up to the end of the image.
         """
