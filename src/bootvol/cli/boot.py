@@ -1,4 +1,4 @@
-"""Boots a virtual machine from a volume, to see that it can."""
+"""Boots a virtual machine from a volume, to test that the volume is bootable."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ QEMU: Final = "qemu-system-x86_64"
 
 MISSING: Final = f"{QEMU} is not installed; on Debian and Ubuntu: apt-get install qemu-system-x86"
 
-#: Where Ceph's library looks for keys, and the settings that name other places.
+#: The folder where Ceph's library looks for keys, and the settings that name other key files.
 _CEPH: Final = Path("/etc/ceph")
 _KEYS: Final = re.compile(r"^\s*key(?:ring|[ _]?file)\s*=\s*(/[^\s,;#]+)", re.MULTILINE)
-#: Seconds between two looks at the machine, and that it has to end when asked.
+#: Seconds between two looks at the machine, and seconds that the machine has to end when asked.
 _INTERVAL: Final = 0.1
 _GRACE: Final = 10.0
 
@@ -37,15 +37,15 @@ _GRACE: Final = 10.0
 def boot(
     path: str, memory: int, accelerator: str, seconds: float | None, stop: Sequence[int]
 ) -> int:
-    """Run a machine whose first disk, /dev/vda, is the volume; its serial console is ours.
+    """Run a machine whose first disk, /dev/vda, is the volume. The terminal is its serial console.
 
-    :param path: of the volume: what QEMU takes for a raw file or block device.
-    :param memory: MiB.
-    :param seconds: end it after so long; None lets it run until it powers off.
-    :param stop: gets the number of a signal when the machine is to end.
-    :returns: the exit code of the machine, 0 if its time was over, that of a command which the
-        signal has ended if one came.
-    :raises CommandFailed: QEMU is not installed, or cannot be confined.
+    :param path: the volume's path, as QEMU accepts a raw file or block device.
+    :param memory: memory in MiB.
+    :param seconds: time limit in seconds; None runs the machine until it powers off.
+    :param stop: becomes non-empty when the machine must end: the caller appends signal numbers.
+    :returns: the machine's exit code, 0 after the time limit, or the exit code that shells use
+        for the signal in ``stop``.
+    :raises CommandFailed: if QEMU is not installed, or cannot be confined.
     """
     if shutil.which(QEMU) is None:
         raise CommandFailed(MISSING)
@@ -55,7 +55,7 @@ def boot(
         command = _command(volume, memory, accelerator, interactive)
         sys.stdout.flush()
         until = None if seconds is None else time.monotonic() + seconds
-        # The arguments are a list, and the path is the operator's own service's.
+        # The arguments are a list, and the path comes from the operator's own service.
         machine = subprocess.Popen(  # noqa: S603
             command,
             stdin=None if interactive else subprocess.DEVNULL,
@@ -78,11 +78,11 @@ def boot(
 
 @attrs.frozen
 class _Volume:
-    """How QEMU reaches the volume.
+    """QEMU's access to the volume.
 
-    :ivar drive: what QEMU is told.
-    :ivar bounds: what that takes.
-    :ivar descriptor: what QEMU gets.
+    :ivar drive: QEMU's options for the disk.
+    :ivar bounds: the rights that these options need.
+    :ivar descriptor: the descriptor that QEMU inherits.
     """
 
     drive: Sequence[str]
@@ -91,10 +91,10 @@ class _Volume:
 
 
 def _volume(path: str, stack: ExitStack) -> _Volume:
-    """Open what QEMU needs to reach the volume.
+    """Open the volume for QEMU.
 
-    :param stack: closes that.
-    :raises CommandFailed: the volume cannot be opened.
+    :param stack: closes the descriptors.
+    :raises CommandFailed: if the volume cannot be opened.
     """
     try:
         if os.path.exists(path):
@@ -104,7 +104,7 @@ def _volume(path: str, stack: ExitStack) -> _Volume:
             return _served(uri, stack)
     except OSError as error:
         raise CommandFailed(f"The volume cannot be opened: {error.strerror}") from error
-    # QEMU reads the keys of such a volume itself, so they have to be its user's.
+    # QEMU reads the keys of such a volume itself, so QEMU's user must own the keys.
     reads = _of_ceph(path) if path.startswith("rbd:") else []
     bounds = Bounds(as_us=True, reads=reads, sockets=Sockets.INTERNET)
     drive = f"file={path.replace(',', ',,')},format=raw,if=none,id=root"
@@ -122,7 +122,7 @@ def _opened(path: str, stack: ExitStack) -> _Volume:
 
 
 def _served(uri: SplitResult, stack: ExitStack) -> _Volume:
-    """Open the folder of the socket of an export: QEMU's user connects to that socket alone."""
+    """Open the folder of an export's socket. QEMU's user can connect to that socket only."""
     socket = Path(parse_qs(uri.query).get("socket", [""])[0])
     descriptor = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
@@ -137,10 +137,10 @@ def _blockdev(file: dict[str, Any]) -> list[str]:
 
 
 def _of_ceph(address: str) -> list[Path]:
-    """Return the files and folders by which Ceph's library reaches the cluster of an image.
+    """Return the files and folders that Ceph's library needs to reach an image's cluster.
 
-    :param address: as the manual of qemu-system has it: a backslash takes the meaning of what
-        follows it.
+    :param address: an address in the form of the manual of qemu-system. A backslash escapes the
+        next character.
     """
     words = [match[0] for match in re.finditer(r"(?:\\.|[^\\:])+", address)]
     said = dict(re.sub(r"\\(.)", r"\1", word).partition("=")[::2] for word in words)
@@ -155,14 +155,14 @@ def _of_ceph(address: str) -> list[Path]:
 
 
 def _command(volume: _Volume, memory: int, accelerator: str, interactive: bool) -> list[str]:
-    """Return the command that runs the machine, which has nothing but its volume.
+    """Return the command that runs the machine. The machine has its volume and nothing else.
 
-    :raises CommandFailed: it cannot be confined.
+    :raises CommandFailed: if QEMU cannot be confined.
     """
     command = [
         QEMU,
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        # graphics=off lets the BIOS and boot loaders speak on the serial console too.
+        # With graphics=off the BIOS and boot loaders use the serial console, too.
         *("-machine", f"pc,graphics=off,accel={accelerator}"),
         *("-m", str(memory)),
         *("-nodefaults", "-no-reboot", "-display", "none"),

@@ -11,14 +11,15 @@ from bootvol.cli.failures import NOT_FOUND, UNAUTHORIZED, CommandFailed
 from bootvol.cli.http import exchange
 from bootvol.cli.login import Access
 
-#: The most that one answer of the API lists (docs/api.md).
+#: The most entries of one answer of the API (docs/api.md).
 _PAGE: Final = 1000
 
 
 class Client:
-    """Speaks to one tenant's part of a service.
+    """A client for one tenant's part of a service.
 
-    :param access: is called once, and not before anything is asked of the service.
+    :param access: returns the access data. The client calls the function once, before its first
+        request.
     """
 
     def __init__(self, access: Callable[[], Access]) -> None:
@@ -30,22 +31,22 @@ class Client:
 
     @property
     def tenant(self) -> str:
-        """The tenant that it speaks for."""
+        """The client's tenant."""
         return unquote(self._access.endpoint.rpartition("/")[2])
 
     def get(self, path: str) -> Any:
         """Return the JSON at ``path``, relative to the base URI.
 
-        :raises CommandFailed: the service says no, or nothing.
+        :raises CommandFailed: if the service refuses or does not answer.
         """
         return self._call("GET", path)
 
     def all(self, path: str, key: str) -> list[Any]:
-        """Return what a list holds, of all its pages.
+        """Return all entries of a list, from all its pages.
 
-        :param path: has no query.
-        :param key: under which the list is in the answers.
-        :raises CommandFailed: the service says no, or nothing.
+        :param path: a path without a query.
+        :param key: the list's key in the answers.
+        :raises CommandFailed: if the service refuses or does not answer.
         """
         found: dict[Any, Any] = {}
         query: str | None = ""
@@ -55,7 +56,7 @@ class Client:
             found |= new
             query = _next(page.get(f"{key}_links", ()))
             if query is None and len(new) >= _PAGE:
-                # A service without links; a page of the largest size may not be the last one.
+                # The service sends no links, and a full page may not be the last one.
                 query = urlencode({"limit": _PAGE, "offset": len(found)})
             if not new:
                 break
@@ -64,28 +65,29 @@ class Client:
     def post(self, path: str, body: object) -> Any:
         """Send JSON to ``path``; return the JSON of the answer.
 
-        :raises CommandFailed: the service says no, or nothing.
+        :raises CommandFailed: if the service refuses or does not answer.
         """
         return self._call("POST", path, body)
 
     def put(self, path: str, body: object) -> Any:
         """Put JSON to ``path``; return the JSON of the answer.
 
-        :raises CommandFailed: the service says no, or nothing.
+        :raises CommandFailed: if the service refuses or does not answer.
         """
         return self._call("PUT", path, body)
 
     def delete(self, path: str) -> None:
-        """Delete what is at ``path``.
+        """Delete the object at ``path``.
 
-        :raises CommandFailed: the service says no, or nothing.
+        :raises CommandFailed: if the service refuses or does not answer.
         """
         self._call("DELETE", path)
 
     def image(self, given: str) -> str:
-        """Return what ``imageRef`` is to be for what a user calls an image: its id, name or URL.
+        """Return the ``imageRef`` of an image that a user names by id, name or URL.
 
-        :raises CommandFailed: several images have that name, or the service says no, or nothing.
+        :raises CommandFailed: if several images have the name, or the service refuses or does not
+            answer.
         """
         if "://" in given:
             return given
@@ -99,7 +101,7 @@ class Client:
         if len(named) > 1:
             ids = ", ".join(str(each["id"]) for each in named)
             raise CommandFailed(f"several images are called {given!r}; give the id of one: {ids}")
-        # Where nothing has that name the service says so.
+        # If no image has the name, the service will say so.
         return str(named[0]["id"]) if named else given
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
@@ -108,7 +110,7 @@ class Client:
         except CommandFailed as failure:
             if failure.status != UNAUTHORIZED or not self._access.renewable:
                 raise
-        # The token may have expired since: log in again, once.
+        # The token may have expired: log in again, once.
         del self._access
         return self._send(method, path, body)
 
@@ -120,13 +122,13 @@ class Client:
 
 
 def _next(links: Iterable[Any]) -> str | None:
-    """Return the query of the link to the next page; None if there is none.
+    """Return the query of the link to the next page; None if the links lack one.
 
-    Where else a link leads does not count: the token is for this service alone.
+    The link's host is ignored: the token is for this service only.
     """
     return next((urlsplit(each["href"]).query for each in links if each["rel"] == "next"), None)
 
 
 def segment(text: str) -> str:
-    """Return what a user has typed as one segment of a path."""
+    """Return a user's text as one segment of a path."""
     return quote(text, safe="")

@@ -1,4 +1,4 @@
-"""The commands; each is a few lines over the client or the daemon's parts."""
+"""The commands. Each is a few lines that use the client or parts of the daemon."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _CONFIG = click.Path(dir_okay=False, path_type=Path)
 def bootvol(context: click.Context, endpoint: str, token: str) -> None:
     """Turn operating-system images into persistent, bootable block volumes.
 
-    Without a token it logs in as other clients of OpenStack do: by OS_AUTH_URL, OS_USERNAME,
+    Without a token, bootvol logs in as other clients of OpenStack do: by OS_AUTH_URL, OS_USERNAME,
     OS_PASSWORD, OS_PROJECT_NAME and so on.
     """
     context.obj = Client(lambda: access(endpoint, token, os.environ))
 
 
-# --- the operator's ------------------------------------------------------------------------------
+# --- commands of the operator --------------------------------------------------------------------
 
 
 @bootvol.command()
@@ -90,13 +90,13 @@ def check_config(file: Path, on_machine: bool) -> None:
 
 @bootvol.group()
 def db() -> None:
-    """Look after the database."""
+    """Maintain the database."""
 
 
 @db.command()
 @click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
 def upgrade(config: Path) -> None:
-    """Bring the database's schema up to this version."""
+    """Upgrade the database's schema to this version."""
     from twisted.internet import reactor
 
     from bootvol.errors import ConfigurationError
@@ -115,8 +115,8 @@ def upgrade(config: Path) -> None:
 def forget_store(backend: str, config: Path) -> None:
     """Accept another store for BACKEND: a new disk, volume group or pool.
 
-    The daemon takes what it finds at its next start for the store of the backend.  Volumes that lie
-    on the former store cannot be reached from then on.
+    At its next start the daemon accepts the store that it finds as the backend's. From then on
+    volumes on the former store cannot be reached.
     """
     from twisted.internet import reactor
 
@@ -139,7 +139,7 @@ def forget_store(backend: str, config: Path) -> None:
 def hash_password() -> None:
     """Print the hash of a password or secret key, for the configuration.
 
-    Asks for it; where standard input is no terminal, its first line is taken.
+    The command asks for the password. If standard input is no terminal, its first line is taken.
     """
     import sys
 
@@ -164,7 +164,7 @@ def _settings(file: Path) -> Settings:
         raise CommandFailed(str(error)) from None
 
 
-# --- the client's --------------------------------------------------------------------------------
+# --- commands of the client ----------------------------------------------------------------------
 
 
 @bootvol.group()
@@ -194,7 +194,7 @@ def list_images(client: Client, raw: bool) -> None:
 @click.option("--json", "raw", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_goldens(client: Client, raw: bool) -> None:
-    """List the images that are kept, each on a golden volume, to need no download (admins only)."""
+    """List the cached images (golden volumes), which need no download (admins only)."""
     found = client.get("golden-volumes")
     if raw:
         click.echo(show.as_json(found))
@@ -233,7 +233,7 @@ def create_volume(
 ) -> None:
     """Create a volume, and print its JSON."""
     if image == "":
-        # A script whose variable is not set does not want a blank volume.
+        # A script with an unset variable does not want a blank volume.
         raise click.BadParameter(
             "is empty; without the option the volume is blank", param_hint="--image"
         )
@@ -267,7 +267,7 @@ def list_volumes(client: Client, bootable: bool, raw: bool) -> None:
 @click.argument("volume_id")
 @click.pass_obj
 def show_volume(client: Client, volume_id: str) -> None:
-    """Print a volume's JSON, with the reason if it is in error or has to wait, and warnings."""
+    """Print a volume's JSON, with its warnings, and with the reason of an error or a wait."""
     number = segment(volume_id)
     try:
         shown = client.get(f"hp-bootable-volumes/{number}")["volume"]
@@ -285,7 +285,7 @@ def show_volume(client: Client, volume_id: str) -> None:
 
 
 def _warnings(client: Client, number: str) -> list[dict[str, Any]]:
-    """Return what people should know of a volume's import, if the volume was made by one."""
+    """Return the warnings of a volume's import; none if the volume was not imported."""
     try:
         progress = client.get(f"hp-bootable-volumes/{number}/import")["import"]
     except CommandFailed as failure:
@@ -301,7 +301,7 @@ def _warnings(client: Client, number: str) -> list[dict[str, Any]]:
 @click.option("--wait", is_flag=True, help="Wait until the volume is gone.")
 @click.pass_obj
 def delete_volume(client: Client, volume_id: str, wait: bool) -> None:
-    """Delete a volume; one that is still being made is cancelled."""
+    """Delete a volume. If the volume is still being made, cancel that."""
     client.delete(f"os-volumes/{segment(volume_id)}")
     if wait:
         waiting.deleted(client, volume_id)
@@ -312,9 +312,9 @@ def delete_volume(client: Client, volume_id: str, wait: bool) -> None:
 @click.option("--wait", is_flag=True, help="Wait until the volume is free.")
 @click.pass_obj
 def detach_volume(client: Client, volume_id: str, wait: bool) -> None:
-    """Detach a volume from what it is attached to.
+    """Detach a volume from its server.
 
-    Frees a volume that a killed `bootvol volume boot` has left attached, too.
+    The command also frees a volume that a killed `bootvol volume boot` has left attached.
     """
     reservation.detach(client, volume_id)
     if wait:

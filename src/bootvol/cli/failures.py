@@ -1,4 +1,4 @@
-"""What ends a command early."""
+"""The error that ends a command early."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ NOT_ALLOWED: Final = 3
 NOT_FOUND: Final = 4
 UNREACHABLE: Final = 5
 
-#: HTTP statuses that scripts tell apart; every other one is a plain failure.
+#: HTTP statuses with an exit code of their own. All others are plain failures.
 OF_STATUS: Final = {401: NOT_ALLOWED, 403: NOT_ALLOWED, 404: NOT_FOUND}
-#: The status that says that a token is not valid, or not any more.
+#: The status for an invalid or expired token.
 UNAUTHORIZED: Final = 401
-#: Statuses of a service, or of what stands before one, that is not there for now.
+#: Statuses of a service or a proxy during an outage.
 _PASSING: Final = frozenset({502, 503, 504})
 
 
 class CommandFailed(Exception):
-    """The command cannot be carried out.
+    """The command has failed.
 
     :param message: one line for a person.
-    :param exit_code: one of this module's.
-    :param status: the HTTP status of the service's answer; 0 without one.
-    :param retry_after: seconds after which the service wants to be asked again; 0 if it says none.
+    :param exit_code: one of this module's exit codes.
+    :param status: the HTTP status of the service's answer; 0 without an answer.
+    :param retry_after: seconds that the service asks to wait before a retry; 0 if it does not.
     """
 
     def __init__(
@@ -36,5 +36,5 @@ class CommandFailed(Exception):
 
     @property
     def passing(self) -> bool:
-        """Whether the same call may succeed in a while."""
+        """True if the same call may succeed later."""
         return self.exit_code == UNREACHABLE or self.status in _PASSING or self.retry_after > 0

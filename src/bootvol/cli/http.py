@@ -1,4 +1,4 @@
-"""HTTP with nothing but the standard library: the command line starts in no time."""
+"""HTTP with the standard library alone, so that the command line starts quickly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TIMEOUT = 60.0
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows nobody elsewhere: a token is for where it was sent to."""
+    """Follows no redirects: a token is only for the server that the user named."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -26,12 +26,11 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 def exchange(
     method: str, url: str, headers: dict[str, str], body: object = None, authorities: str = ""
 ) -> tuple[Any, Message]:
-    """Send a request; return the JSON of its answer, None where that is empty, and its headers.
+    """Send a request; return the JSON of its answer, None if the answer is empty, and the headers.
 
-    :param body: becomes JSON; None is none.
-    :param authorities: a PEM file with those that https servers are trusted by; empty is the
-        system's.
-    :raises CommandFailed: the server says no, or nothing.
+    :param body: the value to send as JSON; None sends no body.
+    :param authorities: a PEM file of trusted certificate authorities; empty uses the system's.
+    :raises CommandFailed: if the server refuses or does not answer.
     """
     if not url.startswith(("http://", "https://")):
         raise CommandFailed(f"{url!r} is not an http URL")
@@ -62,12 +61,12 @@ def exchange(
 
 
 def _seconds(text: str) -> float:
-    """Return what a header Retry-After says; 0 where it says no number of seconds."""
+    """Return the seconds of a Retry-After header; 0 if the header has another form."""
     return float(text[:6]) if text.isascii() and text.isdigit() else 0.0
 
 
 def _told(error: urllib.error.HTTPError) -> str:
-    """Return the message of a fault, whatever its name."""
+    """Return the message of a fault of any name."""
     try:
         (fault,) = json.loads(error.read()).values()
         return f"{shown(str(fault['message']))} (HTTP {error.code})"

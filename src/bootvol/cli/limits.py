@@ -1,4 +1,4 @@
-"""The commands for what tenants may have, and how often they may call."""
+"""The commands for tenants' quotas and rate limits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _BOUND = click.IntRange(min=-1)
 
 @click.group()
 def quota() -> None:
-    """Quotas: what a tenant may have; -1 is no limit."""
+    """Quotas: the limits of a tenant's resources; -1 means no limit."""
 
 
 @quota.command("show")
 @click.argument("tenant", required=False)
 @click.pass_obj
 def show_quota(client: Client, tenant: str | None) -> None:
-    """Print a tenant's quotas as JSON; your own if none is named (others: admins only)."""
+    """Print a tenant's quotas as JSON; by default your own (others: admins only)."""
     path = f"os-quota-sets/{segment(tenant or client.tenant)}"
     click.echo(show.as_json(client.get(path)["quota_set"]))
 
@@ -42,5 +42,5 @@ def set_quota(client: Client, /, tenant: str, **bounds: int | None) -> None:
 @click.command()
 @click.pass_obj
 def limits(client: Client) -> None:
-    """Print as JSON what you may have and have, and how often you may call."""
+    """Print your limits, your usage and your rate limits as JSON."""
     click.echo(show.as_json(client.get("limits")["limits"]))

@@ -1,4 +1,4 @@
-"""Where the service is and who asks, as the environment of OpenStack's clients says."""
+"""The service's address and the user's token, from the environment of OpenStack's clients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import attrs
 from bootvol.cli.failures import NOT_ALLOWED, CommandFailed
 from bootvol.cli.http import exchange
 
-#: The base URI where neither the user nor a catalog says another.
+#: The base URI if the user and the catalog name no other.
 ENDPOINT: Final = "http://127.0.0.1:8776/v1.1/demo"
-#: What catalogs call the service.
+#: The type of the service in catalogs.
 _TYPE: Final = "volume"
 
 
 @attrs.frozen
 class Access:
-    """How to speak to one tenant's part of a service.
+    """Access to one tenant's part of a service.
 
     :ivar endpoint: the base URI, ``http://HOST:PORT/v1.1/TENANT``, without a slash at its end.
-    :ivar token: goes into ``X-Auth-Token``.
+    :ivar token: the value for ``X-Auth-Token``.
     :ivar authorities: see :func:`bootvol.cli.http.exchange`.
-    :ivar renewable: whether logging in again gives another token.
+    :ivar renewable: True if a new login gives another token.
     """
 
     endpoint: str
@@ -33,11 +33,11 @@ class Access:
 
 
 def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
-    """Return how to speak to the service; log in if need be.
+    """Return the access to the service; log in if necessary.
 
-    :param endpoint: the base URI; empty is the catalog's, or else the usual one.
-    :param token: empty logs in by ``OS_AUTH_URL`` and what else of ``OS_...`` there is.
-    :raises CommandFailed: the login failed, or ``environment`` lacks what it takes.
+    :param endpoint: the base URI; if empty, the catalog's, or else the default one.
+    :param token: the token; if empty, log in by ``OS_AUTH_URL`` and the other ``OS_...`` variables.
+    :raises CommandFailed: if the login fails, or ``environment`` lacks a variable.
     """
     authorities = environment.get("OS_CACERT", "")
     if token or not environment.get("OS_AUTH_URL"):
@@ -77,7 +77,7 @@ def _body(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _named(environment: Mapping[str, str], prefix: str, *others: str) -> dict[str, Any] | None:
-    """Return the user or project that the environment names: by id, or by name and domain."""
+    """Return the user or project of the environment, by id, or by name and domain."""
     for variable in (f"{prefix}_ID", *others):
         if value := environment.get(variable):
             if variable.endswith("_ID"):

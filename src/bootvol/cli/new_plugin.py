@@ -1,4 +1,4 @@
-"""Begins a plugin: writes a backend that passes, under a name of its own."""
+"""The command that starts a new plugin: writes a working backend under a new name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bootvol.cli.failures import CommandFailed
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-#: Of the plugin that the template is.
+#: The name of the plugin in the template.
 _NAME = "shelf"
 
 
@@ -26,9 +26,9 @@ _NAME = "shelf"
     help="The folder to write; bootvol-NAME by default.",
 )
 def new(name: str, into: Path | None) -> None:
-    """Write a new backend plugin that passes the contract suite, to go on from.
+    """Write a new backend plugin that passes the contract suite, as a start for your own.
 
-    NAME is what configurations call it: small letters, digits and "_".
+    NAME is the plugin's name in configurations: small letters, digits and "_".
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
         raise CommandFailed(f"{name!r} is no name: take small letters, digits and '_'")

@@ -1,4 +1,4 @@
-"""The commands for whoever writes or installs plugins."""
+"""The commands for people who write or install plugins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONFIG = click.Path(dir_okay=False, path_type=Path)
 
 @click.group()
 def plugin() -> None:
-    """Plugins: which there are, and whether they are right."""
+    """List, check and create plugins."""
 
 
 @plugin.command("list")
@@ -79,7 +79,7 @@ def _setting(key: str, field: FieldInfo) -> dict[str, Any]:
 
 
 def _type(annotation: Any) -> str:
-    """Return a type as one would write it, without what pydantic checks beyond it."""
+    """Return a type in Python's notation, without pydantic's constraints."""
     arguments = get_args(annotation)
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -103,11 +103,12 @@ def _type(annotation: Any) -> str:
 def check(
     context: click.Context, name: str, kind: str | None, image: str | None, config: Path
 ) -> None:
-    """Hold a configured backend, source or identity against the contract.
+    """Check that a configured backend, source or identity keeps the contract.
 
-    NAME is what the configuration file calls the backend or the source, or "identity".  A backend
-    is checked on two small volumes, named contract-UUID, which are new ones and deleted again; of
-    a source an image is read; the identity is shown BOOTVOL_TOKEN and wrong tokens.
+    NAME is the name of the backend or the source in the configuration file, or "identity".  For a
+    backend the check makes two small volumes, named contract-UUID, and deletes them again.  For a
+    source the check reads an image.  For the identity the check uses BOOTVOL_TOKEN and wrong
+    tokens.
     """
     try:
         import pytest_twisted  # noqa: F401
@@ -119,7 +120,7 @@ def check(
         raise CommandFailed("a source is checked by an image that it has: --image REF")
     if kind == "identity" and not token:
         raise CommandFailed("the identity is checked by a token that it knows: BOOTVOL_TOKEN")
-    # In a process of its own: the suite brings its own reactor.
+    # Run the suite in a process of its own: the suite needs its own reactor.
     child = [sys.executable, "-m", "bootvol.cli.check", str(config), kind, name, image or ""]
     env = os.environ | {"BOOTVOL_TOKEN": token}
     code = subprocess.run(child, check=False, env=env).returncode  # noqa: S603 - our own module
@@ -131,7 +132,7 @@ def check(
 
 
 def _kind(config: Path, name: str, wanted: str | None) -> str:
-    """Return of which kind is what is called ``name``."""
+    """Return the kind of the plugin that is called ``name``."""
     from bootvol import settings
     from bootvol.cli.check.configured import by_kind
     from bootvol.errors import ConfigurationError

@@ -1,4 +1,4 @@
-"""Attaches a volume for as long as a machine of the command line has it."""
+"""Attaches a volume while a machine of the command line uses the volume."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from bootvol.cli.failures import NOT_ALLOWED, NOT_FOUND, CommandFailed
 from bootvol.cli.signals import exit_code
 from bootvol.cli.waiting import PATIENCE, patiently
 
-#: What the ids begin with under which volumes are attached here.
+#: Prefix of the server ids that this module attaches volumes to.
 _PREFIX: Final = "boot-"
 _DEVICE: Final = "/dev/vda"
-#: Seconds between two looks, and for which the service may be away while it attaches.
+#: Seconds between two looks, and the outage of the service to bear during an attachment.
 _INTERVAL: Final = 0.5
 _AWAY: Final = 60.0
 
 
 class Reservation:
-    """A volume that is attached to a machine here, from entering this to leaving it.
+    """A context manager that keeps a volume attached to a machine on this host.
 
-    While it is attached nobody else can boot, attach or delete it.
+    While the volume is attached, nobody else can boot, attach or delete the volume.
 
-    :param stop: gets the number of a signal when the command is to end.
-    :ivar address: what QEMU opens to reach the volume.
+    :param stop: becomes non-empty when the command must end: the caller appends signal numbers.
+    :ivar address: the volume's address for QEMU.
     """
 
     def __init__(self, client: Client, volume_id: str, stop: Sequence[int]) -> None:
@@ -42,13 +42,14 @@ class Reservation:
     def __enter__(self) -> Self:
         """Attach the volume.
 
-        :raises CommandFailed: it is in use, or may not be reached, or not from here.
+        :raises CommandFailed: if the volume is in use, or the caller or this host may not reach
+            the volume.
         """
         volume = self._shown()
         self._id = volume["id"]
         if volume["status"] != "available":
             raise in_use(volume)
-        # Before anything is changed: who may not know where it lies is told so.
+        # Ask before any change: the service refuses callers who may not know the address.
         self._client.get(f"{self._volume}/connection")
         try:
             self._attach()
@@ -73,7 +74,7 @@ class Reservation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Detach the volume; where that cannot be, say how it can."""
+        """Detach the volume. On failure, say how to detach the volume later."""
         self._free()
 
     def _attach(self) -> None:
@@ -97,7 +98,7 @@ class Reservation:
             raise CommandFailed(f"volume {self._id} could not be attached: {error['message']}")
 
     def _free(self) -> None:
-        """Detach the volume, however often that takes, until patience ends or two signals came."""
+        """Detach the volume; retry until the patience ends or two signals came."""
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -106,7 +107,7 @@ class Reservation:
             except CommandFailed as error:
                 if error.exit_code == NOT_FOUND:
                     return
-                # While it is being attached or detached, too, the service says no.
+                # The service also refuses while the volume is being attached or detached.
                 failure = error
             refused = failure is not None and failure.exit_code == NOT_ALLOWED
             if refused or time.monotonic() > until or len(self._stop) > 1:
@@ -124,7 +125,7 @@ class Reservation:
 
 
 def in_use(volume: dict[str, Any]) -> CommandFailed:
-    """Return why a volume cannot be booted from."""
+    """Return the error for a volume that cannot be booted from."""
     number, status = volume["id"], volume["status"]
     if not volume["attachments"]:
         return CommandFailed(f"volume {number} is {status}: only an available one can be booted")
@@ -139,9 +140,9 @@ def in_use(volume: dict[str, Any]) -> CommandFailed:
 
 
 def detach(client: Client, volume_id: str) -> None:
-    """Have a volume detached from what it is attached to.
+    """Ask the service to detach a volume from its server.
 
-    :raises CommandFailed: it is attached to nothing, or the service says no, or nothing.
+    :raises CommandFailed: if the volume is not attached, or the service refuses or does not answer.
     """
     volume = client.get(f"os-volumes/{segment(volume_id)}")["volume"]
     if not volume["attachments"]:

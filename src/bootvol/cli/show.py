@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""The output of the commands."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import click
 from bootvol.cli.text import as_json as as_json
 from bootvol.cli.text import shown
 
-#: Columns that no row is wider than.
+#: A width in columns that no row exceeds.
 _UNFOLDED: Final = 1_000_000
 
 
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:
-    """Print rows; ``columns`` maps a field to its heading.
+    """Print rows. A terminal folds long rows; other outputs get one line for each row.
 
-    A terminal has long ones folded; anything else gets one line a row.
+    :param columns: maps the fields to show to their headings.
     """
     from rich.console import Console
     from rich.table import Table
@@ -29,7 +29,7 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:
     for heading in columns.values():
         laid.add_column(heading, overflow="fold")
     for row in rows:
-        # A Text is taken as it is: in a string, brackets would be markup.
+        # rich prints a Text unchanged. In a plain string, brackets would be markup.
         cells = ("" if row[field] is None else str(row[field]) for field in columns)
         laid.add_row(*(Text(shown(cell)) for cell in cells))
     Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED).print(laid)
@@ -41,7 +41,7 @@ def line(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Say something beside what is printed: on standard error, where that is still there."""
-    # A terminal that has been closed takes nothing.
+    """Print a message on standard error, if standard error is still open."""
+    # A closed terminal raises OSError.
     with suppress(OSError):
         click.echo(shown(text), err=True)

@@ -1,4 +1,4 @@
-"""What asks a command to end: Ctrl-C, SIGTERM, and the end of its terminal."""
+"""The signals that ask a command to end: Ctrl-C, SIGTERM, and the end of its terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupted(KeyboardInterrupt):
     """A signal came.
 
-    :param number: of the signal.
+    :param number: the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -23,13 +23,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code(number: int) -> int:
-    """Return the exit code of a command that a signal has ended, as shells have it."""
+    """Return the exit code that shells use for a command that a signal ended."""
     return 128 + number
 
 
 @contextmanager
 def handled(by: Callable[[int], None]) -> Iterator[None]:
-    """Have ``by`` called with the number of each signal that comes within the block."""
+    """Call ``by`` with the number of each signal that comes within the block."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         by(number)
@@ -43,5 +43,5 @@ def handled(by: Callable[[int], None]) -> Iterator[None]:
 
 
 def interrupt(number: int) -> None:
-    """Raise what says that a signal came."""
+    """Raise :class:`Interrupted` for a signal."""
     raise Interrupted(number)

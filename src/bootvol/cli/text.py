@@ -1,7 +1,7 @@
-"""Text of others, as a terminal may have it.
+"""Makes foreign text safe for a terminal.
 
-Volumes, snapshots, types and images are named by other members of a tenant, or by sources.  Sent to
-a terminal as they are, such names could move its cursor, set its title, or hide what follows.
+Other members of a tenant, or sources, name volumes, snapshots, types and images.  Sent to a
+terminal unchanged, such names could move its cursor, set its title, or hide later text.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 
 
 def shown(text: str) -> str:
-    r"""Return a text in one line, without any character that a terminal acts upon.
+    r"""Return a text in one line, without any character that controls a terminal.
 
-    Escapes of Python's (``\x1b``, ``\u202e``) stand for control characters (C0, C1, DEL), for those
-    that turn the direction of writing, for surrogates and separators of lines, and for all others
+    Python's escapes (``\x1b``, ``\u202e``) replace control characters (C0, C1, DEL), characters
+    that change the direction of writing, surrogates, line separators, and all other characters
     that Python does not call printable.
     """
     if text.isprintable():
@@ -23,15 +23,15 @@ def shown(text: str) -> str:
 
 
 def lines(text: str) -> str:
-    """Return a text of several lines, each as :func:`shown` has it."""
+    """Return a text of several lines, with each line as :func:`shown` returns it."""
     return "\n".join(map(shown, text.split("\n")))
 
 
 def as_json(value: object) -> str:
-    """Return JSON for people and scripts: what :func:`shown` escapes, as JSON does (RFC 8259)."""
+    """Return JSON, with unprintable characters escaped as JSON does (RFC 8259)."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(value, indent=2, ensure_ascii=not unicode)
-    # Outside its strings all is printable but the ends of lines.
+    # Outside of its strings, JSON has no unprintable characters except line ends.
     return "\n".join("".join(map(_in_json, line)) for line in text.split("\n"))
 
 
@@ -44,5 +44,5 @@ def _escaped(character: str) -> str:
 def _in_json(character: str) -> str:
     if character.isprintable():
         return character
-    # The standard leaves DEL as it is.
+    # The standard library leaves DEL unescaped.
     return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

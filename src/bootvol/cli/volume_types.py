@@ -10,7 +10,7 @@ from bootvol.cli.client import Client, segment
 
 @click.group("type")
 def volume_type() -> None:
-    """Volume types: what volumes can be asked for as."""
+    """Volume types that new volumes can have."""
 
 
 @volume_type.command("list")
@@ -42,5 +42,5 @@ def create_type(client: Client, name: str, backend: str | None) -> None:
 @click.argument("type_id")
 @click.pass_obj
 def delete_type(client: Client, type_id: str) -> None:
-    """Delete a volume type; its volumes stay as they are (admins only)."""
+    """Delete a volume type; its volumes remain unchanged (admins only)."""
     client.delete(f"os-volume-types/{segment(type_id)}")

@@ -1,4 +1,4 @@
-"""Waits for what the service does after it has answered: volumes made, deleted, detached."""
+"""Waits for the service's work after its answer: volumes made, deleted, detached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootvol.cli.text import shown
 
 #: Seconds between two looks.
 _INTERVAL: Final = 0.2
-#: Seconds that a service may be away, and between two tries at most meanwhile.
+#: Seconds of outage to bear, and the most seconds between two attempts.
 PATIENCE: Final = 300.0
 _LONGEST: Final = 5.0
 
@@ -29,11 +29,11 @@ def patiently(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Make a call that may be made again, until the service is there to answer.
+    """Repeat a call until the service answers. The call must be safe to repeat.
 
-    :param patience: seconds after which a service that is not there is given up.
-    :param clock: returns seconds of a clock that nobody sets.
-    :raises CommandFailed: the service says no; or, at the end of patience, nothing.
+    :param patience: seconds of outage after which to give up.
+    :param clock: returns the seconds of a monotonic clock.
+    :raises CommandFailed: if the service refuses, or does not answer before the patience ends.
     """
     begun, pause = clock(), _INTERVAL
     while True:
@@ -50,13 +50,14 @@ def patiently(
 
 
 def created(client: Client, volume: dict[str, Any], bootable: bool) -> dict[str, Any]:
-    """Follow a volume until it is made, showing the progress of its import.
+    """Follow a volume until it is made, and show the progress of its import.
 
-    Its id is told first.  If the wait ends early, the volume is printed as it was asked for, so
-    that a script has its id in any case.
+    Print the id first.  If the wait ends early, print the volume as the service first answered, so
+    that a script gets the id in any case.
 
-    :returns: the volume as it then is.
-    :raises CommandFailed: it is in error, with the reason and the remedy; or the wait ended early.
+    :returns: the finished volume.
+    :raises CommandFailed: if the volume is in error, with reason and remedy; or if the wait ends
+        early.
     """
     number = volume["id"]
     path = f"{'hp-bootable-volumes' if bootable else 'os-volumes'}/{number}"
@@ -78,7 +79,8 @@ def created(client: Client, volume: dict[str, Any], bootable: bool) -> dict[str,
 def deleted(client: Client, volume_id: str) -> None:
     """Wait until a volume is gone.
 
-    :raises CommandFailed: it could not be deleted, with the reason; or the wait ended early.
+    :raises CommandFailed: if the volume cannot be deleted, with the reason; or if the wait ends
+        early.
     """
     path = f"os-volumes/{segment(volume_id)}"
     with _told(volume_id, "is being deleted"):
@@ -92,9 +94,10 @@ def deleted(client: Client, volume_id: str) -> None:
 
 
 def detached(client: Client, volume_id: str) -> None:
-    """Wait until a volume that is being detached is free.
+    """Wait until a volume in ``detaching`` is free.
 
-    :raises CommandFailed: it could not be detached, with the reason; or the wait ended early.
+    :raises CommandFailed: if the volume cannot be detached, with the reason; or if the wait ends
+        early.
     """
     with _told(volume_id, "is being detached"):
         left = _settled(client, f"os-volumes/{segment(volume_id)}", {"detaching"})
@@ -103,7 +106,7 @@ def detached(client: Client, volume_id: str) -> None:
 
 
 def _settled(client: Client, path: str, moving: set[str]) -> dict[str, Any]:
-    """Return a volume when its status is none of ``moving``."""
+    """Return a volume when its status is not in ``moving``."""
     while True:
         volume: dict[str, Any] = patiently(lambda: client.get(path))["volume"]
         if volume["status"] not in moving:
@@ -112,7 +115,7 @@ def _settled(client: Client, path: str, moving: set[str]) -> dict[str, Any]:
 
 
 def _failed(client: Client, volume: dict[str, Any]) -> CommandFailed:
-    """Return why a volume is not what was waited for."""
+    """Return the error for a volume with an unexpected status."""
     number, image = volume["id"], volume.get("sourceImageRef")
     error = patiently(lambda: client.get(f"os-volumes/{number}/error"))["error"]
     if error is None:
@@ -125,7 +128,7 @@ def _failed(client: Client, volume: dict[str, Any]) -> CommandFailed:
 
 @contextmanager
 def _told(volume: object, going_on: str, remedy: str = "") -> Iterator[None]:
-    """Say what goes on without this command, if its wait for a volume ends early."""
+    """If the wait for a volume ends early, say that the service's work goes on."""
     look = f"see it with `bootvol volume show {volume}`{remedy}"
     try:
         with signals.handled(signals.interrupt):
@@ -179,7 +182,7 @@ def _follow(client: Client, path: str) -> None:
                 completed=now["bytesDone"],
                 total=now["bytesTotal"],
             )
-            # A service of another version may tell of none.
+            # A service of another version may send no warnings.
             for warning in now.get("warnings", ()):
                 if warning["code"] not in warned:
                     warned.add(warning["code"])
@@ -190,7 +193,7 @@ def _follow(client: Client, path: str) -> None:
 
 
 def stage(progress: dict[str, Any]) -> str:
-    """Say where an import stands: its phase, and while it waits its place in line."""
-    # A service of another version may tell of none.
+    """Return the phase of an import, or its place in line while the import waits."""
+    # A service of another version may send no position.
     place = progress.get("position")
     return str(progress["phase"]) if place is None else f"waiting ({place} in line)"

@@ -1,1 +1,1 @@
-"""What `bootvol plugin check` runs: the contract suites, on plugins as they are configured."""
+"""The contract suites that `bootvol plugin check` runs on plugins as configured."""

@@ -16,16 +16,16 @@ from bootvol.cli.text import lines
 
 @attrs.define(eq=False)  # pytest wants to hash it
 class _Report:
-    """Says of each promise whether it holds."""
+    """Prints for each promise whether the promise holds."""
 
     failed: bool = False
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Let tracebacks be short: long ones show what functions were called with, tokens too."""
+        """Shorten tracebacks: long ones show the arguments of functions, and so tokens."""
         config.option.tbstyle = "short"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Print a line for a test that has ended, and the reason of one that failed."""
+        """Print a line for each finished test, and the reason of a failure."""
         promise = report.nodeid.rpartition("::test_")[2].replace("_", " ")
         if report.failed:
             self.failed = True
@@ -37,18 +37,18 @@ class _Report:
             _say(f"holds        {promise}")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Print why the suite could not be read."""
+        """Print the reason if the suite could not be read."""
         if report.failed:
             self.failed = True
             _say(report.longreprtext)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Print why the suite was given up."""
+        """Print the reason if the suite was given up."""
         _say(_without_token(str(excinfo.value)))
 
 
 def _without_token(text: str) -> str:
-    """Hide the caller's token, also as the suite has changed it to be wrong."""
+    """Hide the caller's token, and the suite's wrong variants of the token."""
     token = os.environ.get(TOKEN, "")
     return re.sub(re.escape(token[:-1] or token), "(token)", text, flags=re.I) if token else text
 
@@ -59,12 +59,12 @@ def _say(text: str) -> None:
 
 
 def main(config: str, kind: str, name: str, image: str = "") -> int:
-    """Run the suite; return the exit code: 1 if a promise is broken, 2 if it could not be told.
+    """Run the suite; return the exit code: 1 if a promise is broken, 2 if the suite cannot run.
 
     :param config: path of the configuration file.
-    :param kind: as in :func:`bootvol.cli.check.configured.by_kind`.
-    :param name: the plugin's in the file.
-    :param image: what the suite of a source reads.
+    :param kind: see :func:`bootvol.cli.check.configured.by_kind`.
+    :param name: the plugin's name in the file.
+    :param image: the image that the suite of a source reads.
     """
     os.environ |= {CONFIG: str(Path(config).absolute()), KIND: kind, NAME: name, IMAGE: image}
     os.environ.pop("PYTEST_ADDOPTS", None)

@@ -1,4 +1,4 @@
-"""The suite of a configured backend, on volumes of its own."""
+"""The suite of a configured backend, on new volumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootvol.testing.elsewhere import Elsewhere
 
 
 class TestBackend(BlockBackendContract):
-    """The backend as its operator has configured it."""
+    """The backend, as the operator has configured it."""
 
     @pytest_twisted.async_yield_fixture
     async def backend(self, context: PluginContext) -> AsyncIterator[IBlockBackend]:

@@ -1,4 +1,4 @@
-"""Which configured plugins can be checked, and how the suites come by theirs."""
+"""Lists the configured plugins that can be checked, and makes them for the suites."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bootvol import plugins, settings
 from bootvol.interfaces import PluginContext
 from bootvol.settings import PluginSettings, Settings
 
-# By these the suites, which pytest collects, are told what to check.
+# pytest collects the suites, so these variables tell the suites which plugin to check.
 CONFIG: Final = "BOOTVOL_CHECK_CONFIG"
 KIND: Final = "BOOTVOL_CHECK_KIND"
 NAME: Final = "BOOTVOL_CHECK_NAME"
@@ -20,7 +20,7 @@ TOKEN: Final = "BOOTVOL_TOKEN"  # noqa: S105 - a name
 
 
 def by_kind(configured: Settings) -> Mapping[str, Mapping[str, PluginSettings]]:
-    """Return, by kind and name, what can be checked; the one identity is called ``identity``."""
+    """Return the plugins to check, by kind and name. The one identity is called ``identity``."""
     return {
         "backend": {each.name: each for each in configured.backends},
         "source": {each.name: each for each in configured.sources},
@@ -29,12 +29,12 @@ def by_kind(configured: Settings) -> Mapping[str, Mapping[str, PluginSettings]]:
 
 
 def build(context: PluginContext) -> Any:
-    """Make the plugin that the environment names, as its operator has configured it."""
+    """Make the plugin that the environment names, as the operator has configured it."""
     configured = by_kind(settings.load(Path(os.environ[CONFIG])))
     mine = configured[os.environ[KIND]][os.environ[NAME]]
     return plugins.build(mine.descriptor, mine.options, context)
 
 
 def build_again(context: PluginContext, _folder: Path) -> Any:
-    """Make the same in another process."""
+    """Make the same plugin in another process."""
     return build(context)

@@ -1,4 +1,4 @@
-"""The suite of the configured identity service, by one token that it knows."""
+"""The suite of the configured identity service, with one token that the service knows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootvol.testing.identities import IdentityContract, Subject
 
 
 class TestIdentity(IdentityContract):
-    """The identity service as its operator has configured it."""
+    """The identity service, as the operator has configured it."""
 
     @pytest_twisted.async_yield_fixture
     async def subject(self, context: PluginContext) -> AsyncIterator[Subject]:

@@ -1,4 +1,4 @@
-"""The suite of a configured source, on an image that it has; nothing is changed there."""
+"""The suite of a configured source, with one of its images. The suite changes nothing there."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bootvol.model import Caller
 from bootvol.testing.sources import CALLER, ImageSourceContract, Subject
 
 _MIB: Final = 1024 * 1024
-#: It is read about twenty times, and held in memory.
+#: The suite reads the image about twenty times, and holds the image in memory.
 _LARGEST: Final = 64 * _MIB
 
 
 class TestSource(ImageSourceContract):
-    """The source as its operator has configured it."""
+    """The source, as the operator has configured it."""
 
-    #: The image's bytes as they first came: whatever is read later must agree.
+    #: The image's bytes at the first read. All later reads must agree.
     content: ClassVar[bytes] = b""
 
     @pytest_twisted.async_yield_fixture
@@ -35,7 +35,7 @@ class TestSource(ImageSourceContract):
         try:
             try:
                 TestSource.content = self.content or await _read(source, caller, reference)
-                # Which images there are it either tells of all, or not at all.
+                # A source lists all of its images or none.
                 lists = bool(await source.images(caller))
             except BootvolError as error:
                 pytest.exit(f"image {reference!r} cannot be read: {error}")
