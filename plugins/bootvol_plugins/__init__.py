@@ -1,1 +1,1 @@
-"""First-party plugins.  They use nothing that a third-party plugin could not."""
+"""First-party plugins.  They use nothing that a third-party plugin could not use."""

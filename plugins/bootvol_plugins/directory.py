@@ -1,16 +1,16 @@
-"""Source ``directory``: the files of one folder are the images.
+"""The ``directory`` source: the files of one folder are the images.
 
-An image's id is its file name.  Letters with marks (é) may be one character or two in it, as the
-system has them that the file came from: an image is found by either form (Unicode Standard, Annex
-15: NFC and NFD).  Only where there are files of both forms does the form tell which one is meant.
+An image's id is its file name.  In a file name a letter with a mark (é) may be one character or
+two, depending on the system that the file came from.  Either form finds the image (Unicode
+Standard, Annex 15: NFC and NFD).  If the folder has files of both forms, the form must be exact.
 
-A file ``index.toml`` in the folder may say more of some::
+A file ``index.toml`` in the folder may describe some images::
 
     [[images]]
-    id = "4"                     # what imageRef says; the file's name then no longer serves
+    id = "4"                     # the imageRef; the file's name then no longer serves
     file = "debian-12.raw"
     name = "Debian 12"           # default: the id
-    format = "qcow2"             # raw, iso, qcow2, vmdk, vhd, vhdx, vdi; default: as found
+    format = "qcow2"             # raw, iso, qcow2, vmdk, vhd, vhdx, vdi; default: detected
     min_disk = 2                 # GiB; default: 0
     sha512 = "…"                 # of the file; checked on every import
 """
@@ -62,21 +62,21 @@ class DirectoryOptions(Options):
 
 @implementer(IImageSource)
 class DirectorySource:
-    """Images in a folder that the operator keeps; links in it are the operator's own."""
+    """Images in the operator's folder. The source follows links: the operator made them."""
 
     def __init__(self, name: str, directory: Path, threads: Threads) -> None:
         self.name = name
         self._directory = directory
         self._threads = threads
         self._index = IndexFile(name, directory)
-        #: The listing under way, and the one that begins when that has ended.
+        #: The running listing, and the next one, which begins after the running one.
         self._listing: Shared[list[Image]] | None = None
         self._next: Shared[list[Image]] | None = None
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`.
 
-        Thousands of files take a while to list: those who ask meanwhile share the next listing.
+        Listing thousands of files takes a while. Concurrent callers share the next listing.
         """
         listing = self._next
         if listing is None:
@@ -98,9 +98,9 @@ class DirectorySource:
         return stream
 
     async def _list(self, listing: Shared[list[Image]]) -> list[Image]:
-        """List the images once the listing under way has ended.
+        """List the images after the end of the running listing.
 
-        :param listing: the end of this one.
+        :param listing: fires with the result of this listing.
         """
         if self._listing is not None:
             with contextlib.suppress(Exception):
@@ -119,7 +119,7 @@ class DirectorySource:
         return [self._image(*found[each], files[found[each][0]]) for each in sorted(found)]
 
     def _find(self, reference: str) -> tuple[str, Entry | None, os.stat_result]:
-        """Return the name of an image's file, what the index says of the image, and the status."""
+        """Return the name of an image's file, the image's entry in the index, and the status."""
         with self._failures():
             found = self._by_id(frozenset(filter(is_shown, os.listdir(self._directory))))
             image_id = Names(found).meant(reference)
@@ -132,16 +132,16 @@ class DirectorySource:
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
-        """Raise what the system says of the folder as a failure of the source."""
+        """Turn the system's errors about the folder into failures of the source."""
         try:
             yield
         except OSError as error:
             raise SourceFailed(f"Source {self.name} cannot be read: {error.strerror}") from error
 
     def _by_id(self, names: Collection[str]) -> dict[str, tuple[str, Entry | None]]:
-        """Return the file of each image, and what the index says of the image, by image id.
+        """Return each image's file and entry in the index, by image id.
 
-        :param names: of the files in the folder, as they are now: it changes unasked.
+        :param names: the current names in the folder, which others may change at any time.
         """
         files = Names(names)
         indexed = {
@@ -175,7 +175,7 @@ class DirectorySource:
     def _open(self, image_id: str) -> _FileStream:
         name, _, _ = self._find(image_id)
         try:
-            # O_NONBLOCK: a pipe put in an image's place must not hold the thread for ever.
+            # O_NONBLOCK: the open must not hang if a pipe has replaced the image's file.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(self._directory / name, flags)
         except FileNotFoundError:
@@ -203,7 +203,7 @@ class _FileStream:
         self._synced = False
 
     def begin_at(self, offset: int) -> None:
-        """Skip what the reader has already."""
+        """Skip the bytes that the reader has already."""
         self.offset = self._next = offset
 
     async def read_into(self, target: memoryview) -> int:
@@ -220,8 +220,8 @@ class _FileStream:
 
     def _extents(self, descriptor: int, offset: int, length: int) -> Sequence[Extent]:
         if not self._synced:
-            # There have been file systems (ZFS before 2.2.2) that knew nothing yet of what only
-            # memory held.  One that cannot sync has nothing there either.
+            # Some file systems (ZFS before 2.2.2) report data as holes while the data is in memory
+            # only.  A file system that cannot sync has nothing in memory only.
             with contextlib.suppress(OSError):
                 os.fsync(descriptor)
             self._synced = True
@@ -251,7 +251,7 @@ class _FileStream:
         await self._threads.run(self.shut)
 
     def shut(self) -> None:
-        """Close at once; blocks."""
+        """Close the file at once. Blocks."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -262,9 +262,9 @@ def _validator(file: os.stat_result) -> str:
 
 
 def _status(entry: os.DirEntry[str] | Path) -> os.stat_result | None:
-    """Return the status of a file, by a link or not; None if the entry is no file.
+    """Return the status of a file, behind a link or not; None if the entry is not a file.
 
-    A link that leads nowhere, and a file that was deleted just now, concern no other image.
+    A broken link, or a file that was just deleted, does not affect other images.
     """
     try:
         status = entry.stat()
@@ -295,7 +295,7 @@ def _make(options: DirectoryOptions, context: PluginContext) -> DirectorySource:
 
 
 def _check(options: DirectoryOptions) -> Iterator[Mistake]:
-    # The folder may come later: until then the source has no images.
+    # The folder may appear later. Until then the source has no images.
     yield from checks.readable_folder("directory", options.directory, fatal=False)
     index = options.directory / INDEX
     try:

@@ -1,4 +1,4 @@
-"""The file ``index.toml`` in a folder of images, and the names of files there."""
+"""The file ``index.toml`` in a folder of images, and the file names there."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bootvol.errors import SourceFailed
 from bootvol.options import Options, Text
 
 INDEX: Final = "index.toml"
-#: What an entry of the index may state.
+#: The formats that an entry of the index may state.
 FORMATS: Final = frozenset({"raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
-#: Seconds for which the last good index serves in the place of one that is not valid.
+#: Seconds for which the last good index replaces an invalid one.
 _STALE: Final = 3600.0
-#: Seconds after which a file that is written to again has another time of change for certain.
+#: Seconds after which a further write to a file surely gives another time of change.
 _SETTLED: Final = 2.0
 
 
@@ -40,7 +40,7 @@ class Entry(Options):
 
 
 class Index(Options):
-    """The index file as a whole."""
+    """The whole index file."""
 
     images: list[Entry] = Field(default=[])
 
@@ -54,10 +54,10 @@ class Index(Options):
 
 @attrs.frozen
 class _Read:
-    """What an index said.
+    """The content of an index that was read.
 
-    :ivar at: seconds of the clock that nobody sets.
-    :ivar file: what tells the file from others; None if it may change and look the same.
+    :ivar at: the time of reading, in seconds of the monotonic clock.
+    :ivar file: the file's identity; None if a further write might not change the identity.
     """
 
     entries: Sequence[Entry]
@@ -68,12 +68,11 @@ class _Read:
 class IndexFile:
     """The index of one folder.
 
-    While the index is not valid, as when somebody is editing it, the last good one serves for an
-    hour.
+    While the index is invalid, for example during an edit, the last good one serves for an hour.
 
-    Methods block, and may be called in several threads at once.
+    Methods block. Several threads may call them at once.
 
-    :param name: of the source.
+    :param name: the source's name.
     :param directory: the folder.
     """
 
@@ -82,17 +81,16 @@ class IndexFile:
     def __init__(self, name: str, directory: Path) -> None:
         self._name = name
         self._directory = directory
-        #: What the last good index said, when it was last looked at, and which file it was.
+        #: The last good index, with the time of the last look and the file's identity.
         self._last: _Read | None = None
         self._is_valid = True
 
     def entries(self) -> Sequence[Entry]:
-        """Return what the index says; nothing where there is none.
+        """Return the entries of the index; none if the file does not exist.
 
-        An index of thousands of images takes a second to read, so the file is read when it has
-        changed.
+        Reading an index of thousands of images takes a second, so only a changed file is read.
 
-        :raises SourceFailed: the index is not valid, and there is no good one of the last hour.
+        :raises SourceFailed: if the index is invalid, and no index of the last hour was good.
         """
         entries: Sequence[Entry]
         try:
@@ -112,9 +110,9 @@ class IndexFile:
         return entries
 
     def _last_entries(self, error: Exception) -> Sequence[Entry]:
-        """Return what the last good index said; the log says what is wrong with this one.
+        """Return the entries of the last good index, and log the fault of this one.
 
-        :raises SourceFailed: there was none, or it is too old.
+        :raises SourceFailed: if no good index exists, or the last good one is too old.
         """
         if self._is_valid:
             self._is_valid = False
@@ -125,15 +123,15 @@ class IndexFile:
                 error=error,
             )
         if self._last is None or monotonic() - self._last.at > _STALE:
-            # What is wrong with it is for the operator, who has it in the log.
+            # The fault is the operator's matter, and is in the log.
             raise SourceFailed(f"Source {self._name}: {INDEX} is not valid.") from None
         return self._last.entries
 
 
 class Names:
-    """Finds names that read the same, whichever form (NFC or NFD) each of them has.
+    """Finds names that read the same in either Unicode form (NFC or NFD).
 
-    :param names: those that there are.
+    :param names: the existing names.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -141,9 +139,9 @@ class Names:
         self._alike: dict[str, list[str]] | None = None
 
     def meant(self, wanted: str) -> str | None:
-        """Return the name that is wanted: it itself, or the only one that reads the same.
+        """Return the wanted name if it exists, or else the only name that reads the same.
 
-        :returns: None if there is none, or if there are several.
+        :returns: the name; None if no name or several names read the same.
         """
         if wanted in self._names:
             return wanted
@@ -156,24 +154,24 @@ class Names:
 
 
 def read_index(directory: Path) -> Index:
-    """Read the index of a folder; blocks.
+    """Read the index of a folder. Blocks.
 
-    :raises OSError: it cannot be read.
-    :raises ValueError: it is not valid.
+    :raises OSError: if the index cannot be read.
+    :raises ValueError: if the index is invalid.
     """
     text = reading.content(directory / INDEX).decode("utf-8-sig")
     return Index.model_validate(tomllib.loads(text))
 
 
 def is_shown(name: str) -> bool:
-    """Tell whether a file is an image; one whose name is no text cannot be asked for.
+    """Return whether a file is an image. A file whose name is not text cannot be requested.
 
-    Control characters and bytes that are no UTF-8 are no text; spaces and joiners of any script are
-    (Unicode Standard, section 4.5, "General Category").
+    Control characters and bytes that are not UTF-8 are not text. Spaces and joiners of any script
+    are text (Unicode Standard, section 4.5, "General Category").
     """
     if name == INDEX or name.startswith("."):
         return False
-    # Most names are printable, which Python tells a hundred times faster.
+    # Most names are printable, and Python tests that a hundred times faster.
     return name.isprintable() or not any(
         unicodedata.category(each) in ("Cc", "Cs") for each in name
     )
@@ -184,9 +182,9 @@ def _composed(name: str) -> str:
 
 
 def _identity(file: os.stat_result) -> tuple[int, ...] | None:
-    """Return what changes whenever a file does; None if it was written to just now.
+    """Return a value that changes with each change of the file; None after a very recent write.
 
-    Two writes within one tick of the file system's clock leave the same time behind.
+    Two writes within one tick of the file system's clock leave the same time.
     """
     if time.time() - max(file.st_mtime, file.st_ctime) < _SETTLED:
         return None

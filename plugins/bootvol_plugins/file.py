@@ -1,9 +1,9 @@
-"""Backend ``file``: each volume is a sparse raw file in one folder.
+"""The ``file`` backend: each volume is a sparse raw file in one folder.
 
-The folder is made once, when the daemon starts.  One that has gone since, or a mount point with
-nothing mounted on it any more, is a failure until it is back: volumes that were made meanwhile
-would lie on another disk, unseen once the right one is mounted again, and those that were deleted
-would still be there.  For the same reason a file in the folder tells it from every other one.
+The folder is made once, when the daemon starts.  If the folder disappears later, or its disk is
+unmounted, calls fail until the folder is back.  Otherwise new volumes would go to another disk, and
+be invisible when the right disk is mounted again; and deleted volumes would still exist there.  For
+the same reason a file in the folder holds the folder's identity.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
 from bootvol_plugins.file_store import identify, identity_of
 
-#: ioctl_ficlone(2): let a file share all blocks of another.
+#: ioctl_ficlone(2): makes a file share all blocks of another file.
 _FICLONE: Final = 0x40049409
-#: How the system says that a file's blocks cannot be shared with a volume.
+#: The system's errors for blocks that a file and a volume cannot share.
 _NOT_SHARED: Final = frozenset(
     {errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY}
 )
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
-#: How often, and after how many seconds each time, it is looked whether a full disk still is full.
+#: How many times to check again whether the disk is full, and the seconds between two checks.
 _LOOKS: Final = 5
 _LOOK: Final = 0.1
-#: For syncfs(2), which Python lacks.
+#: Provides syncfs(2), which Python lacks.
 _LIBC: Final = ctypes.CDLL(None)
 
 
@@ -71,11 +71,11 @@ class FileOptions(Options):
 
 @implementer(IBlockBackend, ICloningBackend, ISharingBackend, IIdentifiedBackend, IGuardedBackend)
 class FileBackend:
-    """Sparse files.  A new one reads as zeros, and takes no space until it is written.
+    """Sparse files.  A new file reads as zeros, and takes no space until it is written.
 
-    :param directory: exists.
-    :param mounted: whether to use it only while something is mounted on it.
-    :param clones: whether its file system lets files share their blocks.
+    :param directory: an existing folder.
+    :param mounted: True if the folder must be a mount point with a mounted disk.
+    :param clones: True if the file system lets files share their blocks.
     """
 
     _log = Logger()
@@ -88,13 +88,13 @@ class FileBackend:
         mounted: bool = False,
         clones: bool = False,
     ) -> None:
-        # Whole blocks of 4 KiB suit direct I/O on any disk.
+        # Blocks of 4 KiB suit direct I/O on any disk.
         self.capabilities = Capabilities(
             reads_zero_when_new=True,
             block_size=4096,
             clones=clones,
             shares=clones,
-            # The disk has the second one to do while the reactor hears of the first one's end.
+            # The second write keeps the disk busy until the reactor hears of the first one's end.
             parallel_writes=2,
         )
         self.name = name
@@ -144,7 +144,7 @@ class FileBackend:
                 os.close(os.open(path, flags, 0o600, dir_fd=folder))
             descriptor = os.open(path, os.O_RDWR | _OURS, dir_fd=folder)
             try:
-                # What was there already must look like an earlier call's work.
+                # An existing file must look like the work of an earlier call.
                 found = os.fstat(descriptor)
                 ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
                 if not ours or found.st_size not in (0, size):
@@ -158,18 +158,18 @@ class FileBackend:
             os.fsync(folder)
 
     def _check_space(self, folder: int, size: int) -> None:
-        # Sparse files promise more than there is: what is refused is what could never fit.
+        # Sparse files promise more space than the disk has. Refuse only sizes that could never fit.
         free = _free(folder)
         for _ in range(_LOOKS):
             if size <= free:
                 return
-            # Some file systems count what was deleted as free only when that is on the disk for
-            # good (btrfs), or a little later (xfs).
+            # Some file systems count deleted files as free only after the deletion is on the disk
+            # (btrfs), or a little later (xfs).
             _LIBC.syncfs(folder)
             time.sleep(_LOOK)
             free = _free(folder)
         if size > free:
-            # How much is free is nothing for tenants.
+            # Tenants must not learn how much space is free.
             self._log.warn(
                 "backend {name} has {free} bytes free; a volume needs {size}",
                 name=self.name,
@@ -203,9 +203,10 @@ class FileBackend:
         )
 
     def _check_place(self, volume: str, descriptor: int) -> None:
-        """See whether the file that is open is still what the volume's name leads to.
+        """Check that the volume's name still leads to the open file.
 
-        Writing goes on in a directory that was moved away or unmounted; nobody will find it there.
+        After a move or an unmount of the directory, writes would succeed, but nobody would find
+        the data.
         """
         with failures(f"Flushing {self._called(volume)} failed"), self._folder() as folder:
             found = _found(folder, volume)
@@ -243,7 +244,7 @@ class FileBackend:
             return None
 
     def _make_of(self, origin: int, folder: int, volume: str, size: int) -> int:
-        """Make a volume of the blocks of an open file; return how many bytes that had."""
+        """Make a volume from the blocks of an open file; return the file's size in bytes."""
         self._check_space(folder, size)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _OURS
         made = os.open(_file(volume), flags, 0o600, dir_fd=folder)
@@ -265,17 +266,17 @@ class FileBackend:
         with failures(f"Deleting {self._called(volume)} failed"), self._folder() as folder:
             with contextlib.suppress(FileNotFoundError):
                 found = _found(folder, volume)
-                # Only a file can be open as a volume; anything else goes by its name alone.
+                # Only a regular file can be open as a volume. Remove anything else by its name.
                 if found is not None and stat.S_ISREG(found.st_mode):
                     self._check_unused(folder, volume)
                 os.unlink(_file(volume), dir_fd=folder)
-            # Also when it was gone: an earlier call may have ended between the two.  A file system
-            # that has failed tells of it once; then only who changes something hears of it again.
+            # Sync even if the file is gone: an earlier call may have ended before its sync.  A
+            # failed file system reports its failure once; later only a change reports it.
             os.utime(folder)
             os.fsync(folder)
 
     async def check_unused(self, volume: str) -> None:
-        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`: it asks for QEMU's locks."""
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`; check QEMU's locks."""
 
         def check() -> None:
             with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
@@ -303,9 +304,9 @@ class FileBackend:
 
     @contextmanager
     def _folder(self) -> Iterator[int]:
-        """Open the directory anew, so that a disk may go and come back, but for one call only.
+        """Open the directory for one call, so that its disk may go and come back between calls.
 
-        :raises WrongStore: it is not what the operator meant by it, as the module says.
+        :raises WrongStore: if the directory is gone, unmounted, or another store.
         """
         with self._open_folder() as folder:
             if self._expected is not None and identity_of(folder) != self._expected:
@@ -336,13 +337,13 @@ def _file(volume: str) -> str:
 
 
 def _free(folder: int) -> int:
-    """Return how many bytes are free on the disk of the open folder."""
+    """Return the free space on the disk of an open folder, in bytes."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 
 
 def _found(folder: int, volume: str) -> os.stat_result | None:
-    """Return what there is of a volume's name in the open folder."""
+    """Return the status of a volume's file in an open folder; None if the file does not exist."""
     try:
         return os.stat(_file(volume), dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -354,7 +355,7 @@ def _is_mount(folder: int) -> bool:
 
 
 def can_clone(directory: Path) -> bool:
-    """Tell whether files in a directory can share their blocks (xfs, btrfs).  Blocks."""
+    """Return whether files in a directory can share their blocks (xfs, btrfs).  Blocks."""
     with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as two:
         one.write(bytes(4096))
         one.flush()
@@ -366,15 +367,15 @@ def can_clone(directory: Path) -> bool:
 
 
 def _make(options: FileOptions, context: PluginContext) -> FileBackend:
-    """Blocks on the disk: the reactor does not run yet.
+    """Make the backend. Blocks on the disk; the reactor does not run yet.
 
-    :raises ConfigurationError: there is no such directory, and it cannot be made, or others may
-        write to it.
+    :raises ConfigurationError: if the directory cannot be made or used, or others may write to
+        the directory.
     """
     directory = options.directory
     try:
         private.make(f"backend {context.name!r}: directory", directory)
-        # What is a mount point now is one for good.
+        # A mount point at the start must remain one.
         mounted = options.mounted or directory.is_mount()
         clones = can_clone(directory)
     except OSError as error:

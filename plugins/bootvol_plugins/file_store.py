@@ -1,4 +1,4 @@
-"""What tells the folder of a backend ``file`` from every other one: a file in the folder."""
+"""The identity of the folder of a ``file`` backend, kept in a file in the folder."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from typing import Final
 from uuid import uuid4
 
-#: The file's name, and the most that is read of the file; bytes.
+#: The file's name, and the most bytes to read of the file.
 STORE: Final = ".bootvol-store"
 _SIZE: Final = 256
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def identity_of(folder: int) -> str | None:
-    """Return what tells the open folder from every other one; None if nothing does yet."""
+    """Return the identity of an open folder; None if the folder has no identity yet."""
     try:
         descriptor = os.open(STORE, os.O_RDONLY | _OURS, dir_fd=folder)
     except FileNotFoundError:
@@ -26,7 +26,7 @@ def identity_of(folder: int) -> str | None:
 
 
 def identify(folder: int) -> str:
-    """Tell the open folder from every other one for good; return how.
+    """Give an open folder a permanent identity; return the identity.
 
     Another daemon may do the same at the same time: the first link to the name stays.
     """

@@ -1,4 +1,4 @@
-"""Identity ``static``: a fixed list of tokens in the configuration."""
+"""The ``static`` identity: a fixed list of tokens in the configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bootvol.interfaces import IdentityPlugin, IIdentity, IReloadable, PluginCon
 from bootvol.model import Caller
 from bootvol.options import Options, Secret, Text
 
-#: What a token is good for that names no roles: so it was before there were policies.
+#: The roles of a token without roles, as before policies existed.
 _ROLES: Final = ("member",)
 _SENT: Final = re.compile(r"[!-~]+")
 
@@ -24,7 +24,7 @@ class Token(Options):
     """One ``[[identity.tokens]]``."""
 
     token: Secret
-    # Is a part of paths, where dots alone would mean another folder (RFC 3986, section 5.2.4).
+    # The tenant is a part of paths. Dots alone would mean another folder (RFC 3986, section 5.2.4).
     tenant: str = Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=255)
     user: Text
     roles: list[str] = Field(default=[])
@@ -62,7 +62,7 @@ class StaticOptions(Options):
 
 @implementer(IIdentity, IReloadable)
 class StaticIdentity:
-    """Knows tokens by their digest, so that looking one up tells nothing by its time."""
+    """Finds tokens by their digest, so the time of a lookup reveals nothing about other tokens."""
 
     def __init__(self, options: StaticOptions) -> None:
         self._callers = _callers(options)
@@ -77,7 +77,7 @@ class StaticIdentity:
             caller = self._callers[_digest(token)]
         except KeyError:
             raise Unauthorized from None
-        # The operator may have named here what an image source knows its callers by.
+        # The operator may have listed tokens here that an image source knows, too.
         return attrs.evolve(caller, token=token)
 
 
