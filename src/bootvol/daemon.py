@@ -151,7 +151,7 @@ class Daemon(Service):
                 self._plugins[place] = self._plugin(configured)
         identity = self._plugins["identity"]
         bounds = Bounds.of(self._connections)
-        door = Door(identity, bounds)
+        door = Door(identity, bounds, self._reactor)
         hypervisor = self._plugins.get("hypervisor")
         images = Images(
             {each.name: self._plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)},
@@ -218,7 +218,11 @@ class Daemon(Service):
         nova = NovaApi(door, config.policy, core, Answers(lambda: database.version))
         root = ApiRoot(
             *dialects(
-                ILogin(identity, None), config.policy, config.availability_zone, bounds.strangers
+                ILogin(identity, None),
+                config.policy,
+                config.availability_zone,
+                bounds.strangers,
+                self._reactor,
             ),
             ImageApi(door, config.policy, images, core.rates).dialect,
             Dialect((), nova.app, fault),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
 
 class Turns:
@@ -73,3 +74,23 @@ class Turns:
 
     def _may_have(self, asker: str | None) -> bool:
         return asker is None or self._held[asker] < self._most
+
+
+class Paced:
+    """Lets one thing of a kind begin in each turn of the reactor, since it takes some of its time.
+
+    Askers take turns, so that whoever begins many things holds up others for one of them.
+
+    :param clock: the reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._turns = Turns(1)
+
+    def turn(self, asker: str) -> Deferred[None]:
+        """Return what fires when the asker's turn begins; cancelled, it leaves the line."""
+        return self._turns.acquire(asker).addCallback(self._begun, asker)
+
+    def _begun(self, _: None, asker: str) -> None:
+        self._clock.callLater(0, self._turns.release, asker)

@@ -98,8 +98,8 @@ def server(tmp_path: Path) -> Server:
 def test_one_step_of_a_handshake_is_made_a_turn(server: Server) -> None:
     """Of many clients that begin at once one is answered in each turn of the reactor.
 
-    Break: `src/bootvol/api/tls.py`: `self._clock.callLater(0, self._turns.release, address)` ->
-    `self._turns.release(address)`.
+    Break: `src/bootvol/turns.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
+    `self._turns.release(asker)`.
     """
     many = [server.connect("192.0.2.1") for _ in range(10)]
     for each in many:
@@ -112,8 +112,8 @@ def test_one_step_of_a_handshake_is_made_a_turn(server: Server) -> None:
 def test_addresses_take_turns_at_handshakes(server: Server) -> None:
     """However many handshakes an address begins, another address's is the next but one.
 
-    Break: `src/bootvol/api/tls.py`: `self._turn = self.factory.turn(peer)` -> `self._turn =
-    self.factory.turn("")`.
+    Break: `src/bootvol/api/tls.py`: `self._turn = self.factory.steps.turn(peer)` -> `self._turn
+    = self.factory.steps.turn("")`.
     """
     for _ in range(10):
         server.connect("192.0.2.1").send()

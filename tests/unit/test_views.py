@@ -82,7 +82,7 @@ async def test_the_server_error_of_the_specification() -> None:
     other: Any = None  # the call has no use for it
     no_limits = RateLimits([], Clock())
     core = Core(Broken(), other, other, other, other, other, other, other, no_limits, other, other)
-    door = Door(Anybody(), Bounds.of(9))  # type: ignore[arg-type]
+    door = Door(Anybody(), Bounds.of(9), Clock())  # type: ignore[arg-type]
     api = NovaApi(door, Policy(), core, Answers(lambda: None))
     agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app, fault)))
     asked = HTTPClient(agent).get(

@@ -2,6 +2,7 @@
 
 Before it is known who asks, a client's address holds the place of its call; after that, the tenant
 does.  A token that the identity service knows without asking anybody needs no place of an address.
+One call begins in each turn of the reactor, and tenants take turns.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 
 from bootvol.api.http import address, token
@@ -19,6 +21,7 @@ from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.service.inflight import Bounds, InFlight
 from bootvol.store.asker import ASKER
+from bootvol.turns import Paced
 
 
 class Door:
@@ -27,10 +30,12 @@ class Door:
     Log-ins are not its concern: a plugin that takes them bounds them itself.
 
     :param identity: says whom a token speaks for.
+    :param clock: the reactor.
     """
 
-    def __init__(self, identity: IIdentity, bounds: Bounds) -> None:
+    def __init__(self, identity: IIdentity, bounds: Bounds, clock: IReactorTime) -> None:
         self._identity = identity
+        self._pace = Paced(clock)
         self._strangers = InFlight(bounds.strangers)
         self._tenants = InFlight(bounds.tenants)
 
@@ -48,4 +53,6 @@ class Door:
         # Of this call alone: the coroutine that answers has a context of its own.
         ASKER.set(found.tenant)
         with self._tenants.place(found.tenant):
+            # To read a body, and to make an answer, takes the reactor's time.
+            await self._pace.turn(found.tenant)
             yield attrs.evolve(found, request_id=getattr(request, "request_id", ""))

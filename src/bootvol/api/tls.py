@@ -1,7 +1,7 @@
 """TLS as the API serves it: versions 1.2 and 1.3, with ciphers that keep past traffic secret.
 
 A handshake takes a millisecond or two of the reactor.  So one step of one handshake is made in a
-turn of the reactor, and clients' addresses take turns (:class:`bootvol.turns.Turns`).
+turn of the reactor, and clients' addresses take turns (:class:`bootvol.turns.Paced`).
 
 Twisted's own choice for ``ssl:`` endpoints allows older ciphers, and leaves the version to the
 author of the endpoint.
@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from bootvol import endpoints
 from bootvol.api.http import network
-from bootvol.turns import Turns
+from bootvol.turns import Paced
 
 #: For TLS 1.2; all ciphers of 1.3 are fine.
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
@@ -71,21 +71,13 @@ class Encrypting(TLSMemoryBIOFactory):
     :param served: makes the TLS connections.
     :param factory: makes what they carry.
     :param clock: the reactor.
+    :ivar steps: of handshakes, in turns of clients' addresses.
     """
 
     def __init__(self, served: Any, factory: Any, clock: IReactorTime) -> None:
         super().__init__(served, False, factory)
         self.protocol = _Encrypted
-        self._clock = clock
-        self._turns = Turns(1)
-
-    def turn(self, address: str) -> Deferred[None]:
-        """Return what fires when a client at an address has its turn of the reactor."""
-
-        def ending(_: None) -> None:
-            self._clock.callLater(0, self._turns.release, address)
-
-        return self._turns.acquire(address).addCallback(ending)
+        self.steps = Paced(clock)
 
 
 class _Encrypted(TLSMemoryBIOProtocol):
@@ -103,7 +95,7 @@ class _Encrypted(TLSMemoryBIOProtocol):
             return
         self.transport.pauseProducing()
         peer = network(str(getattr(self.transport.getPeer(), "host", "")))
-        self._turn = self.factory.turn(peer)
+        self._turn = self.factory.steps.turn(peer)
         self._turn.addCallbacks(self._go_on, lambda left: left.trap(CancelledError), (data,))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from bootvol.errors import (
@@ -24,13 +23,13 @@ from bootvol.interfaces import IImageSource
 from bootvol.model import Caller, Image
 from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
-from bootvol.turns import Turns
+from bootvol.turns import Paced
 
 #: Seconds that a source may take to list its images, and to find one: a caller waits.
 _LISTING: Final = 10.0
 _FINDING: Final = 30.0
 
-#: Of more images than these each caller is shown some in another turn of the reactor: to show
+#: Of more images than these each caller is shown some in a turn of the reactor: to show
 #: 1,000 takes some 20 ms, and callers may have waited together.
 _MANY: Final = 50
 
@@ -61,8 +60,7 @@ class Images:
         self._failing: set[str] = set()
         #: The ids that each source listed last.
         self._known: dict[str, Collection[str]] = {}
-        #: Of tenants, whose callers go on in the next turn of the reactor.
-        self._turns = Turns(1)
+        self._pace = Paced(clock)
 
     def source(self, name: str) -> IImageSource:
         """Return a source by its name.
@@ -101,8 +99,7 @@ class Images:
         if refused is not None and not found:
             raise refused
         if len(found) > _MANY:
-            async with self._turns.turn(caller.tenant):
-                await deferLater(self._clock, 0, lambda: None)
+            await self._pace.turn(caller.tenant)
         return list(found.values())
 
     async def find(self, caller: Caller, reference: str) -> Image:

@@ -15,6 +15,7 @@ from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Reply, address, public_url, route, tell_errors, token
 from bootvol.errors import BootvolError
 from bootvol.login import AccessKey, Credentials, EarlierToken, ILogin, Password, Session, Which
+from bootvol.turns import Paced
 
 
 def _id(value: object) -> object:
@@ -96,9 +97,13 @@ def version(url: str) -> dict[str, Any]:
 
 
 class V2:
-    """Answers below ``/v2.0``, and below ``/identity/v2.0``."""
+    """Answers below ``/v2.0``, and below ``/identity/v2.0``.
 
-    def __init__(self, login: ILogin, catalog: Catalog) -> None:
+    :param pace: of log-ins, as for :class:`~bootvol.api.embedded.v3.V3`.
+    """
+
+    def __init__(self, login: ILogin, catalog: Catalog, pace: Paced) -> None:
+        self._pace = pace
         self.app = Klein()
         self._login = login
         self._catalog = catalog
@@ -111,6 +116,7 @@ class V2:
         return Reply({"version": version(public_url(request))})
 
     async def _log_in(self, request: IRequest) -> Reply:
+        await self._pace.turn(address(request))
         auth = read(request, _Login).auth
         session = await self._login.login(auth.credentials(), auth.project(), address(request))
         return Reply({"access": self._shown(public_url(request), session)})

@@ -17,6 +17,7 @@ from bootvol.errors import BootvolError, Forbidden, LoginFailed, NotFound, Unaut
 from bootvol.login import Credentials, EarlierToken, ILogin, Named, Password, Session, Which
 from bootvol.policy import Policy, Right
 from bootvol.service.inflight import InFlight
+from bootvol.turns import Paced
 
 _SUBJECT: Final = b"X-Subject-Token"
 #: The one domain that there is; a client must name one, and this is every client's default.
@@ -130,9 +131,13 @@ class V3:
 
     :param policy: says who may see and revoke the tokens of others.
     :param most: how many tokens may be in the course of being revoked.
+    :param pace: of log-ins, in turns of addresses: to read a body takes the reactor's time.
     """
 
-    def __init__(self, login: ILogin, policy: Policy, catalog: Catalog, most: int) -> None:
+    def __init__(
+        self, login: ILogin, policy: Policy, catalog: Catalog, most: int, pace: Paced
+    ) -> None:
+        self._pace = pace
         self.app = Klein()
         self._revoking = InFlight(most)
         self._login = login
@@ -151,6 +156,7 @@ class V3:
         return Reply({"version": version(public_url(request))})
 
     async def _log_in(self, request: IRequest) -> Reply:
+        await self._pace.turn(address(request))
         auth = read(request, _Login).auth
         session = await self._login.login(
             auth.identity.credentials(), auth.project(), address(request)
