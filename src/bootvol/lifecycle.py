@@ -1,15 +1,15 @@
-"""The life of volumes, snapshots and servers as data: which status may follow which.
+"""The table of statuses and events of volumes, snapshots and servers.
 
-The source of the table is section 4.4.1 of the HP Bootable Volume API: "creating" =>
-"downloading" => "available" after creation, "available" => "deleting" during delete, and "in the
-event of an error, during any operation, status is set to 'error'".  A volume without an image
-goes from creating to available.  A volume may also be deleted while it is still being made; that
-is how an import is cancelled.  ``attaching`` and ``detaching`` are those of Nova's later releases
-(reference, section 3.3).
+The table follows section 4.4.1 of the HP Bootable Volume API: "creating" => "downloading" =>
+"available" after creation, "available" => "deleting" during delete, and "in the event of an error,
+during any operation, status is set to 'error'".  A volume without an image goes from creating to
+available.  Clients may also delete a volume during its creation; this cancels the import.
+``attaching`` and ``detaching`` come from Nova's later releases (reference, section 3.3).
 
-Snapshots and servers live the same life without downloading and attaching.  What a server shows of
-it is Nova's ``BUILD`` for creating, and ``ACTIVE`` or ``SHUTOFF`` for available: whether it runs.
-A server that is available may be stopped, started and rebooted, and is available again after that.
+Snapshots and servers use the same table, without downloading and attaching.  Nova's ``BUILD``
+stands for a server in creating.  Nova's ``ACTIVE`` or ``SHUTOFF`` stands for a server in available,
+depending on whether the server runs.  An available server may be stopped, started and rebooted, and
+then becomes available again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """What has a life."""
+    """The kinds of objects that have a status."""
 
     VOLUME = "volume"
     SNAPSHOT = "snapshot"
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 class Status(StrEnum):
-    """What the API shows as a volume's ``status``.  ``GONE`` is never shown: the row is no more."""
+    """The ``status`` of a volume in the API. ``GONE`` is never shown: the row no longer exists."""
 
     CREATING = "creating"
     DOWNLOADING = "downloading"
@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a volume."""
+    """An event in the life of a volume, snapshot or server."""
 
     DOWNLOAD = "download"
     COMPLETE = "complete"
@@ -72,7 +72,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.FAIL: Status.ERROR,
     },
     Status.DOWNLOADING: {
-        # An import that starts again after its daemon ended is downloading already.
+        # An import that resumes after the end of its daemon is downloading already.
         Event.DOWNLOAD: Status.DOWNLOADING,
         Event.COMPLETE: Status.AVAILABLE,
         Event.DELETE: Status.DELETING,
@@ -87,19 +87,19 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.REBOOT: Status.REBOOTING,
         Event.RESET: Status.RESETTING,
     },
-    # Attached to nothing, a volume is as it was: what failed is kept with it as the reason.
+    # After a failed attach the volume is available again, and stores the reason.
     Status.ATTACHING: {
         Event.ATTACHED: Status.IN_USE,
         Event.DETACHED: Status.AVAILABLE,
     },
     Status.IN_USE: {
         Event.DETACH: Status.DETACHING,
-        # With its server.
+        # The server was deleted.
         Event.DETACHED: Status.AVAILABLE,
     },
     Status.DETACHING: {
         Event.DETACHED: Status.AVAILABLE,
-        # The server did not let go.
+        # The server did not release the volume.
         Event.ATTACHED: Status.IN_USE,
     },
     Status.DELETING: {
@@ -111,7 +111,7 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
         Event.FAIL: Status.ERROR,
     },
     **{
-        # Whether the server runs after that is asked of its hypervisor, never remembered.
+        # Whether the server runs is never stored: its hypervisor knows.
         status: {
             Event.POWERED: Status.AVAILABLE,
             Event.DELETE: Status.DELETING,
@@ -122,21 +122,21 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Event, Status]]] = {
     Status.GONE: {},
 }
 
-#: What is in one of these is being made.
+#: The statuses of an object during its creation.
 MAKING: Final = frozenset({Status.CREATING, Status.DOWNLOADING})
 
-#: A server in one of these is being turned off, or on, or both.
+#: The statuses of a server that is being turned off, on, or both.
 POWERING: Final = frozenset({Status.STOPPING, Status.STARTING, Status.REBOOTING, Status.RESETTING})
 
-#: A volume in one of these is on its way to a server, or from it.
+#: The statuses of a volume during attach and detach.
 MOVING: Final = frozenset({Status.ATTACHING, Status.DETACHING})
 
-#: A volume in one of these is a server's, or may be.
+#: The statuses of a volume that a server uses or may use.
 HELD: Final = MOVING | {Status.IN_USE}
 
 
 class IllegalTransition(Exception):
-    """The event cannot happen to a volume of that status."""
+    """The event cannot happen in this status."""
 
     def __init__(self, status: Status, event: Event) -> None:
         super().__init__(f"a volume that is {status} cannot {event}")
@@ -147,7 +147,7 @@ class IllegalTransition(Exception):
 def after(status: Status, event: Event) -> Status:
     """Return the status that follows ``status`` when ``event`` happens.
 
-    :raises IllegalTransition: the table has no such transition.
+    :raises IllegalTransition: if the table has no such transition.
     """
     try:
         return TRANSITIONS[status][event]

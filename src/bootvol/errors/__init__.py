@@ -1,9 +1,9 @@
-"""The one tree of errors: what went wrong, in a form for machines and for people.
+"""The tree of all errors, for machines and for people.
 
-Every class has a stable ``code`` (never reused, never renamed), the HTTP ``status`` that a
-dialect of the API answers with, whether trying again unchanged can help (``retryable``), and a
-``remedy``: what a person can do.  A dialect turns an error into its own fault form; the reason
-kept with a volume in ``error`` is the same error as an :class:`ErrorReport`.
+Every class has a stable ``code`` (never reused, never renamed) and the HTTP ``status`` of an API
+answer.  ``retryable`` tells whether the same request may succeed later.  ``remedy`` tells a person
+how to proceed.  Each dialect of the API turns an error into its own fault format.  A volume in
+``error`` stores the same error as an :class:`ErrorReport`.
 """
 
 from bootvol.errors.base import *

@@ -1,4 +1,4 @@
-"""The root of the tree, and how an error is kept."""
+"""The root of the error tree, and the stored form of an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 @attrs.frozen
 class ErrorReport:
-    """An error as it is stored and shown; the fields mean what :class:`BootvolError` says."""
+    """An error as stored and shown.  See :class:`BootvolError` for the fields."""
 
     code: str
     message: str
@@ -18,9 +18,9 @@ class ErrorReport:
 
 
 class BootvolError(Exception):
-    """The root: whatever bootvol itself knows to have gone wrong.
+    """The root of all errors that bootvol raises on purpose.
 
-    :param message: one sentence for the person who asked; without it, the class's own.
+    :param message: one sentence for the caller; the default is the message of the class.
     """
 
     code: ClassVar[str] = "internal"
@@ -34,5 +34,5 @@ class BootvolError(Exception):
         super().__init__(self.message)
 
     def report(self) -> ErrorReport:
-        """Return this error as the value that is stored with a volume."""
+        """Return the stored form of this error."""
         return ErrorReport(self.code, self.message, self.retryable, self.remedy)

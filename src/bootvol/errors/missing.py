@@ -1,4 +1,4 @@
-"""What is not there, as far as a caller may know."""
+"""Errors about objects that do not exist for the caller."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bootvol.errors.base import BootvolError
 
 
 class NotFound(BootvolError):
-    """Nothing is there, or nothing that this caller may know of."""
+    """The object does not exist, or the caller may not know of it."""
 
     code = "not-found"
     status = 404
@@ -18,7 +18,7 @@ class NotFound(BootvolError):
 class VolumeNotFound(NotFound):
     """The caller's tenant has no such volume.
 
-    :param volume_id: the id as the caller gave it.
+    :param volume_id: the id from the caller.
     """
 
     code = "volume-not-found"
@@ -30,7 +30,7 @@ class VolumeNotFound(NotFound):
 class SnapshotNotFound(NotFound):
     """The caller's tenant has no such snapshot.
 
-    :param snapshot_id: the id as the caller gave it.
+    :param snapshot_id: the id from the caller.
     """
 
     code = "snapshot-not-found"
@@ -42,7 +42,7 @@ class SnapshotNotFound(NotFound):
 class ServerNotFound(NotFound):
     """The caller's tenant has no such server.
 
-    :param server_id: the id as the caller gave it.
+    :param server_id: the id from the caller.
     """
 
     code = "server-not-found"
@@ -52,9 +52,9 @@ class ServerNotFound(NotFound):
 
 
 class FlavorNotFound(NotFound):
-    """There is no such flavor.
+    """The flavor does not exist.
 
-    :param flavor_id: the id as the caller gave it.
+    :param flavor_id: the id from the caller.
     """
 
     code = "flavor-not-found"
@@ -64,7 +64,7 @@ class FlavorNotFound(NotFound):
 
 
 class AttachmentNotFound(NotFound):
-    """The volume is not attached to that server."""
+    """The volume is not attached to this server."""
 
     code = "attachment-not-found"
 
@@ -72,7 +72,7 @@ class AttachmentNotFound(NotFound):
 class ImageNotFound(NotFound):
     """No source has such an image, as far as the caller may know.
 
-    :param reference: the image reference as the caller gave it.
+    :param reference: the image reference from the caller.
     """
 
     code = "image-not-found"
@@ -82,9 +82,9 @@ class ImageNotFound(NotFound):
 
 
 class VolumeTypeNotFound(NotFound):
-    """There is no such volume type.
+    """The volume type does not exist.
 
-    :param which: the id or name as the caller gave it.
+    :param which: the id or name from the caller.
     """
 
     code = "volume-type-not-found"
@@ -94,7 +94,7 @@ class VolumeTypeNotFound(NotFound):
 
 
 class KeyPairNotFound(NotFound):
-    """There is no such key pair, or it is another user's."""
+    """The key pair does not exist, or belongs to another user."""
 
     code = "key-pair-not-found"
 
@@ -103,7 +103,7 @@ class KeyPairNotFound(NotFound):
 
 
 class MetadataNotFound(NotFound):
-    """The server has no metadata item of that name."""
+    """The server has no metadata item with this name."""
 
     code = "metadata-not-found"
     default_message = "Metadata item was not found"

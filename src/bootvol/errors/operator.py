@@ -1,4 +1,4 @@
-"""What the operator got wrong."""
+"""Errors of the configuration and of installed plugins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bootvol.errors.base import BootvolError
 
 
 class ConfigurationError(BootvolError):
-    """The configuration, or the machine under it, does not let the daemon run."""
+    """The configuration, or the machine under it, prevents the daemon from running."""
 
     code = "configuration"
     retryable = False
@@ -14,7 +14,7 @@ class ConfigurationError(BootvolError):
 
 
 class DefectivePlugin(ConfigurationError):
-    """A plugin does not provide the interface that it is named for."""
+    """A plugin does not provide the interface of its entry point group."""
 
     code = "defective-plugin"
     remedy = "Install another version of the plugin, or tell its author."

@@ -1,4 +1,4 @@
-"""What a request got wrong, or may not have."""
+"""Errors in requests, and refused or deferred requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bootvol.errors.base import BootvolError
 
 
 class InvalidRequest(BootvolError):
-    """The request cannot be carried out as it is."""
+    """The request cannot be carried out in its current form."""
 
     code = "invalid-request"
     status = 400
@@ -16,7 +16,7 @@ class InvalidRequest(BootvolError):
 
 
 class MalformedBody(InvalidRequest):
-    """The body is not what its content type says."""
+    """The body does not match its content type."""
 
     code = "malformed-body"
     default_message = "Malformed request body"
@@ -30,7 +30,7 @@ class MalformedRequest(InvalidRequest):
 
 
 class UnsupportedContentType(InvalidRequest):
-    """The body is of a type that the API does not read."""
+    """The API does not read this content type."""
 
     code = "unsupported-content-type"
     remedy = "Send JSON, with Content-Type: application/json."
@@ -38,7 +38,7 @@ class UnsupportedContentType(InvalidRequest):
 
 
 class BodyTooLarge(InvalidRequest):
-    """The body is larger than any request of the API can need."""
+    """The body is larger than any valid request of the API."""
 
     code = "body-too-large"
     remedy = "Send a smaller request."
@@ -46,7 +46,7 @@ class BodyTooLarge(InvalidRequest):
 
 
 class HeadersTooLarge(BootvolError):
-    """The request line and the headers are more than any request of the API can need."""
+    """The request line and the headers are larger than in any valid request of the API."""
 
     code = "headers-too-large"
     status = 431
@@ -64,7 +64,7 @@ class MalformedUrl(InvalidRequest):
 
 
 class MissingEntity(InvalidRequest):
-    """The body lacks the object that the call is about."""
+    """The body lacks the main object of the call."""
 
     code = "missing-entity"
     status = 422
@@ -73,7 +73,7 @@ class MissingEntity(InvalidRequest):
 
 
 class InvalidImageRef(InvalidRequest):
-    """The image reference has a form that no source reads, or names a place not allowed."""
+    """The image reference has a form that no source reads, or names a forbidden place."""
 
     code = "invalid-image-ref"
     remedy = "Use an image id that the service lists, or a URL that the operator allows."
@@ -81,7 +81,7 @@ class InvalidImageRef(InvalidRequest):
 
 
 class ImageNotReady(InvalidRequest):
-    """The image is known, but its source does not have it whole yet."""
+    """The image is known, but its source does not have the whole image yet."""
 
     code = "image-not-ready"
     retryable = True
@@ -90,7 +90,7 @@ class ImageNotReady(InvalidRequest):
 
 
 class ImageUnusable(InvalidRequest):
-    """The image is known, but its source does not let it be used."""
+    """The image is known, but its source allows nobody to use it."""
 
     code = "image-unusable"
     remedy = "Have the image activated, or use another one."
@@ -109,7 +109,7 @@ class ImageLargerThanVolume(InvalidRequest):
 
 
 class VolumeBusy(InvalidRequest):
-    """The volume's status does not allow what was asked."""
+    """The volume's status does not allow the request."""
 
     code = "volume-busy"
     remedy = "Wait until the volume has the status that the call needs."
@@ -117,7 +117,7 @@ class VolumeBusy(InvalidRequest):
 
 
 class SnapshotBusy(InvalidRequest):
-    """The snapshot's status does not allow what was asked."""
+    """The snapshot's status does not allow the request."""
 
     code = "snapshot-busy"
     remedy = "Wait until the snapshot has the status that the call needs."
@@ -125,7 +125,7 @@ class SnapshotBusy(InvalidRequest):
 
 
 class ServerBusy(InvalidRequest):
-    """The server's status does not allow what was asked."""
+    """The server's status does not allow the request."""
 
     code = "server-busy"
     remedy = "Wait until the server is active."
@@ -133,16 +133,16 @@ class ServerBusy(InvalidRequest):
 
 
 class BadMapping(InvalidRequest):
-    """A server cannot be made of the volumes that were named."""
+    """A server cannot be created from the named volumes."""
 
     code = "bad-mapping"
     remedy = "Map vda to a volume that is available, or to a snapshot."
 
 
 class InvalidDevice(InvalidRequest):
-    """The name is not one of a disk.
+    """The name is not a disk's device name.
 
-    :param device: as the caller gave it.
+    :param device: the name from the caller.
     """
 
     code = "invalid-device"
@@ -153,9 +153,9 @@ class InvalidDevice(InvalidRequest):
 
 
 class DeviceInUse(BootvolError):
-    """The server has another disk of that name.
+    """The server has another disk with this device name.
 
-    :param device: as the caller gave it.
+    :param device: the name from the caller.
     """
 
     code = "device-in-use"
@@ -168,7 +168,7 @@ class DeviceInUse(BootvolError):
 
 
 class NoHypervisor(BootvolError):
-    """The operator has configured nothing that could run servers."""
+    """The operator has configured no hypervisor."""
 
     code = "no-hypervisor"
     status = 501
@@ -185,7 +185,7 @@ class UnknownBackend(InvalidRequest):
 
 
 class Unauthorized(BootvolError):
-    """There is no token, or it is not valid."""
+    """The token is missing or invalid."""
 
     code = "unauthorized"
     status = 401
@@ -195,7 +195,7 @@ class Unauthorized(BootvolError):
 
 
 class LoginFailed(Unauthorized):
-    """The credentials are wrong, or do not give access to the project that was asked for."""
+    """The credentials are wrong, or give no access to the requested project."""
 
     code = "login-failed"
     remedy = "Check the name, the password or key, and the project; then log in again."
@@ -203,9 +203,9 @@ class LoginFailed(Unauthorized):
 
 
 class TooManyLogins(BootvolError):
-    """Too many logins have failed, or are under way at once.
+    """Too many logins have failed, or are running at once.
 
-    :param retry_after: seconds, more than 0, after which to try again.
+    :param retry_after: seconds until the next try, more than 0.
     """
 
     code = "too-many-logins"
@@ -219,7 +219,7 @@ class TooManyLogins(BootvolError):
 
 
 class IdentityFailed(BootvolError):
-    """The identity service cannot verify what it is given, or keep what it must remember."""
+    """The identity service cannot verify its input, or cannot store its state."""
 
     code = "identity-failed"
     status = 503
@@ -228,7 +228,7 @@ class IdentityFailed(BootvolError):
 
 
 class TokenWithoutProject(Unauthorized):
-    """The token is valid, but for no project: for a domain, say, or for nothing."""
+    """The token is valid, but not for a project: for a domain, say, or unscoped."""
 
     code = "token-without-project"
     remedy = "Log in for a project, and send the token that you get."
@@ -236,9 +236,9 @@ class TokenWithoutProject(Unauthorized):
 
 
 class IdentityUnavailable(BootvolError):
-    """Whoever gives out the tokens does not say whom one speaks for.
+    """The service that issued a token cannot be asked about the token for now.
 
-    :param retry_after: seconds, more than 0, after which to try again.
+    :param retry_after: seconds until the next try, more than 0.
     """
 
     code = "identity-unavailable"
@@ -253,11 +253,11 @@ class IdentityUnavailable(BootvolError):
 
 
 class DatabaseUnavailable(BootvolError):
-    """The database does not answer, or takes nothing for now: it is down, silent, locked or full.
+    """The database does not answer or accepts no writes for now: down, silent, locked or full.
 
-    What was to be written may have been written all the same.
+    The write may have succeeded all the same.
 
-    :ivar retry_after: seconds, more than 0, after which to try again.
+    :ivar retry_after: seconds until the next try, more than 0.
     """
 
     code = "database-unavailable"
@@ -269,14 +269,14 @@ class DatabaseUnavailable(BootvolError):
 
 
 class ServiceShort(BootvolError):
-    """The daemon has too little of something to answer: open files, memory or threads."""
+    """The daemon lacks open files, memory or threads for an answer."""
 
     code = "service-short"
     status = 503
     retryable = True
     remedy = "Try again in a while; if it goes on, ask the operator to read the log."
     default_message = "The service is short of resources; try again later."
-    #: Seconds, as an answer says.
+    #: Seconds until the next try.
     retry_after = 5.0
 
 
@@ -288,12 +288,12 @@ class TooManyCalls(BootvolError):
     retryable = True
     remedy = "Wait as long as Retry-After says, then send the request again; send fewer at once."
     default_message = "Too many calls are under way; try again later."
-    #: Seconds, as an answer says.
+    #: Seconds until the next try.
     retry_after = 5.0
 
 
 class Forbidden(BootvolError):
-    """The caller lacks the right."""
+    """The caller lacks the right for the call."""
 
     code = "forbidden"
     status = 403
@@ -303,7 +303,7 @@ class Forbidden(BootvolError):
 
 
 class VolumeTypeExists(BootvolError):
-    """Another volume type has that name."""
+    """Another volume type has this name."""
 
     code = "volume-type-exists"
     status = 409
@@ -315,7 +315,7 @@ class VolumeTypeExists(BootvolError):
 
 
 class MethodNotAllowed(BootvolError):
-    """The path is there, but not for this method."""
+    """The path exists, but not for this method."""
 
     code = "method-not-allowed"
     status = 405
@@ -325,7 +325,7 @@ class MethodNotAllowed(BootvolError):
 
 
 class QuotaExceeded(BootvolError):
-    """The tenant has used what it is allowed."""
+    """The tenant has used up its quota."""
 
     code = "quota-exceeded"
     status = 413
@@ -334,10 +334,10 @@ class QuotaExceeded(BootvolError):
 
 
 class RateLimited(BootvolError):
-    """The tenant has asked too often.
+    """The tenant has sent too many requests.
 
-    :param details: which limit it was.
-    :param retry_after: whole seconds after which it may ask again.
+    :param details: the exceeded limit.
+    :param retry_after: whole seconds until the next allowed request.
     """
 
     code = "rate-limited"
@@ -353,7 +353,7 @@ class RateLimited(BootvolError):
 
 
 class InvalidKeyPair(InvalidRequest):
-    """The name of a key pair, or its public key, is none."""
+    """The name of a key pair, or its public key, is invalid."""
 
     code = "invalid-key-pair"
     remedy = (
@@ -364,7 +364,7 @@ class InvalidKeyPair(InvalidRequest):
 
 
 class KeyPairExists(BootvolError):
-    """The user has a key pair of that name."""
+    """The user has another key pair with this name."""
 
     code = "key-pair-exists"
     status = 409
@@ -376,7 +376,7 @@ class KeyPairExists(BootvolError):
 
 
 class ServerConflict(BootvolError):
-    """What is asked of a server cannot be done while it is as it is."""
+    """The server's current state does not allow the action."""
 
     code = "server-conflict"
     status = 409
@@ -389,7 +389,7 @@ class ServerConflict(BootvolError):
 
 
 class NotForGuests(InvalidRequest):
-    """The hypervisor cannot give guests what was asked for."""
+    """The hypervisor cannot provide the requested guest configuration."""
 
     code = "not-for-guests"
     remedy = "Leave key_name, user_data and config_drive out."

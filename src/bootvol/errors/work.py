@@ -1,4 +1,4 @@
-"""What became of an import, of the space under a volume, or of a server."""
+"""Errors of imports, of the storage under volumes, and of servers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from bootvol.errors.base import BootvolError, ErrorReport
 
 
 class ImportFailed(BootvolError):
-    """An import ended without a volume that can boot.
+    """An import ended without a bootable volume.
 
-    :cvar of_image: others that wait for the same image would fail of the same.
-    :ivar came: bytes that the read which failed had put into its target by then, if another try may
-        help: they are the image's, and need not be sent again.
+    :cvar of_image: whether every other import of the same image would fail with the same error.
+    :ivar came: bytes in the target of the failed read, if a retry may help.  These bytes belong to
+        the image and need not be sent again.
     """
 
     of_image: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class ImageTooLarge(ImportFailed):
 
 
 class ImageTruncated(ImportFailed):
-    """The source ended before the image did."""
+    """The source ended before the end of the image."""
 
     code = "image-truncated"
     retryable = True
@@ -44,7 +44,7 @@ class ImageTruncated(ImportFailed):
 
 
 class ImageLengthUnknown(ImportFailed):
-    """The server states no length, and nothing else shows that all of the image has come."""
+    """The server states no length, and nothing else shows that the image is complete."""
 
     code = "image-length-unknown"
     remedy = (
@@ -58,7 +58,7 @@ class ImageLengthUnknown(ImportFailed):
 
 
 class ImageCorrupt(ImportFailed):
-    """The image, or its compression, is broken, or asks for more than may be given."""
+    """The image or its compression is broken, or needs more than the limits allow."""
 
     code = "image-corrupt"
     remedy = (
@@ -68,7 +68,7 @@ class ImageCorrupt(ImportFailed):
 
 
 class ImageNeedsRepair(ImageCorrupt):
-    """The image says of itself that it was not closed, or that it is damaged."""
+    """The image is marked as damaged or as not closed."""
 
     code = "image-needs-repair"
     remedy = (
@@ -78,58 +78,58 @@ class ImageNeedsRepair(ImageCorrupt):
 
 
 class DigestMismatch(ImportFailed):
-    """The bytes that came are not the ones that the source promised."""
+    """The received bytes differ from the bytes that the source promised."""
 
     code = "digest-mismatch"
     remedy = "Have the image or its stated digest put right, then create the volume again."
 
 
 class ContainerTruncated(ImageCorrupt):
-    """All of the image came, but it lacks a part that its own tables speak of."""
+    """The whole image came, but lacks a part that its own tables refer to."""
 
     code = "container-truncated"
     remedy = "Have the image stored anew: it was cut off before it came here."
 
 
 class ImageBomb(ImportFailed):
-    """The image asks for more memory or time than reading one may take."""
+    """The image needs more memory or time than the limits for reading allow."""
 
-    # A larger volume gives it more.
+    # The limits are higher for a larger volume.
     of_image = False
     code = "image-bomb"
     remedy = "Have the image made anew with the usual settings, or stored as a raw disk."
 
 
 class ImageRefersElsewhere(ImportFailed):
-    """The image is not whole in itself: it would have other files read in its place."""
+    """The image is not self-contained: it refers to other files for its content."""
 
     code = "image-refers-elsewhere"
     remedy = "Have the image stored in one file, without a backing or data file."
 
 
 class ImageAmbiguous(ImportFailed):
-    """The image is of several formats, or has several disks: nothing tells which is meant."""
+    """The image has several formats or several disks, and nothing shows the right one."""
 
     code = "image-ambiguous"
     remedy = "Have the image made anew, in one format, with one disk in it."
 
 
 class FormatMismatch(ImportFailed):
-    """The image is not in the format that its source states."""
+    """The image does not have the format that its source states."""
 
     code = "format-mismatch"
     remedy = "Have the image's stated format put right, then create the volume again."
 
 
 class UnsupportedFormat(ImportFailed):
-    """The image is in a format that is not read."""
+    """The image has an unsupported format."""
 
     code = "unsupported-format"
     remedy = "Convert the image to a raw disk or to qcow2, and use that."
 
 
 class ConverterMissing(ImportFailed):
-    """The program that reads containers is not there, or cannot be confined as it must be."""
+    """The program that reads containers is missing, or cannot be confined."""
 
     of_image = False
     code = "converter-missing"
@@ -138,14 +138,14 @@ class ConverterMissing(ImportFailed):
 
 
 class NotADisk(ImportFailed):
-    """What the source sent is no disk image at all."""
+    """The source sent something other than a disk image."""
 
     code = "not-a-disk"
     remedy = "Check what the image reference leads to."
 
 
 class ImageUnidentified(NotADisk):
-    """Nothing tells that the image is a disk, and the operator wants to be sure."""
+    """Nothing shows that the image is a disk, and the operator requires proof."""
 
     code = "image-unidentified"
     remedy = (
@@ -161,7 +161,7 @@ class ImageUnidentified(NotADisk):
 class SourceFailed(ImportFailed):
     """The image's source cannot be reached, or broke off.
 
-    :param retry_after: seconds that the source asks to be left alone for.
+    :param retry_after: seconds that the source asks clients to wait.
     """
 
     code = "source-failed"
@@ -176,9 +176,9 @@ class SourceFailed(ImportFailed):
 
 
 class SourceGone(SourceFailed):
-    """The operator has taken the image's source out of the configuration.
+    """The operator has removed the image's source from the configuration.
 
-    :param name: of the source.
+    :param name: the source's name.
     """
 
     code = "source-gone"
@@ -193,14 +193,14 @@ class SourceGone(SourceFailed):
 
 
 class SourceRefused(ImportFailed):
-    """The image's source will not give it out."""
+    """The image's source refuses to give the image out."""
 
     code = "source-refused"
     remedy = "Ask whoever keeps the image, or the operator, to allow it."
 
 
 class BackendFailed(BootvolError):
-    """The place where volumes live refused or failed."""
+    """The storage backend refused or failed."""
 
     code = "backend-failed"
     status = 503
@@ -209,9 +209,9 @@ class BackendFailed(BootvolError):
 
 
 class BackendSilent(BackendFailed):
-    """The place where volumes live does not answer in time.
+    """The storage backend does not answer in time.
 
-    :param name: of the backend.
+    :param name: the backend's name.
     """
 
     code = "backend-silent"
@@ -222,9 +222,9 @@ class BackendSilent(BackendFailed):
 
 
 class BackendGone(BackendFailed):
-    """The operator has taken the backend out of the configuration, or renamed it.
+    """The operator has removed the backend from the configuration, or renamed it.
 
-    :param name: of the backend.
+    :param name: the backend's name.
     """
 
     code = "backend-gone"
@@ -247,9 +247,9 @@ class NoSpace(BackendFailed):
 
 
 class WrongStore(BackendFailed):
-    """Where the backend's store should be there is another one, or none.
+    """The backend's store is missing, or is another one.
 
-    Nothing is read, written or deleted there.
+    bootvol reads, writes and deletes nothing there.
     """
 
     code = "wrong-store"
@@ -261,7 +261,7 @@ class WrongStore(BackendFailed):
 
 
 class VolumeInUse(BackendFailed):
-    """Something has the volume open that bootvol does not know of, or no longer."""
+    """A program that bootvol does not know, or no longer knows, has the volume open."""
 
     code = "volume-in-use"
     status = 409
@@ -273,7 +273,7 @@ class VolumeInUse(BackendFailed):
 
 
 class SpoolFull(BackendFailed):
-    """There is no room for a container while the disk in it is read."""
+    """The spool has no room for a container during its conversion."""
 
     code = "spool-full"
     remedy = (
@@ -301,7 +301,7 @@ class HypervisorSilent(HypervisorFailed):
 
 
 class ExportFailed(BootvolError):
-    """A volume cannot be served to where its server runs."""
+    """The daemon cannot export a volume to the host of its server."""
 
     code = "export-failed"
     status = 503
@@ -310,7 +310,7 @@ class ExportFailed(BootvolError):
 
 
 class UnexpectedFailure(BootvolError):
-    """A defect of bootvol itself; the log has it in full."""
+    """A defect of bootvol itself.  The log has the details."""
 
     code = "unexpected-failure"
     remedy = "Ask the operator to report the traceback in the log; delete and create again."
@@ -318,7 +318,7 @@ class UnexpectedFailure(BootvolError):
 
 
 class DatabaseRefused(BootvolError):
-    """The database will never take what was to be written, however often it is tried."""
+    """The database will never accept the write, at any retry."""
 
     code = "database-refused"
     retryable = False
@@ -327,9 +327,9 @@ class DatabaseRefused(BootvolError):
 
 
 def reason(error: BaseException) -> ErrorReport:
-    """Return what to store with a volume that ``error`` stopped.
+    """Return the report to store with a volume after ``error`` stopped its work.
 
-    An error that is not bootvol's own is a defect: its text is for the log, not for tenants.
+    An error that is not bootvol's own is a defect.  Its text is for the log, not for tenants.
     """
     known = error if isinstance(error, BootvolError) else UnexpectedFailure()
     return known.report()
