@@ -1,7 +1,7 @@
-"""The values that everything else speaks of: frozen, without behaviour of their own.
+"""Frozen values without behaviour, used by all other packages.
 
-Sizes are in bytes where a field says ``bytes`` and in GiB where it says ``gib``; times are
-aware UTC datetimes.
+Fields with ``bytes`` in their name are in bytes, fields with ``gib`` in GiB. Times are aware UTC
+datetimes.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ import attrs
 
 @attrs.frozen
 class Caller:
-    """Who asks, as the identity plugin says.
+    """The sender of a request, as the identity plugin reports it.
 
-    :ivar token: what the caller has shown, for sources that have their own say about who may have
-        an image; None where it is for bootvol's eyes only.  It is kept nowhere.
-    :ivar request_id: the id of the request that the caller asks by, for the log; identity plugins
-        leave it out.
+    :ivar token: the caller's token, for sources that decide themselves who may have an image; None
+        if no source may see the token.  The token is never stored.
+    :ivar request_id: the id of the caller's request, for the log.  Identity plugins leave this
+        field empty.
     """
 
     user: str
@@ -26,7 +26,7 @@ class Caller:
 
 @attrs.frozen
 class PublicKey:
-    """The public half of a key pair, in the form of OpenSSH."""
+    """The public half of a key pair, in OpenSSH's format."""
 
     name: str
     text: str
@@ -34,9 +34,9 @@ class PublicKey:
 
 @attrs.frozen
 class KeyPair:
-    """A key pair of a user in a tenant; bootvol keeps its public half alone.
+    """A user's key pair in a tenant. bootvol stores only the public half.
 
-    :ivar fingerprint: MD5 of the key, in hex with colons, as Nova shows it.
+    :ivar fingerprint: MD5 of the key, in hex with colons, as in Nova.
     """
 
     tenant: str

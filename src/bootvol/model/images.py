@@ -1,4 +1,4 @@
-"""Images of sources, and what is known of their bytes."""
+"""Images of sources, with their digests and extents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import attrs
 
 @attrs.frozen
 class Digest:
-    """A digest: what a source states is of an algorithm of :mod:`hashlib`; in lower-case hex."""
+    """A digest in lower-case hex.
+
+    :ivar algorithm: name of the algorithm.  A digest from a source uses an algorithm of
+        :mod:`hashlib`.
+    :ivar value: the digest in lower-case hex.
+    """
 
     algorithm: str
     value: str
@@ -15,10 +20,10 @@ class Digest:
 
 @attrs.frozen
 class Extent:
-    """Consecutive bytes of a volume or an image.
+    """A run of consecutive bytes of a volume or an image.
 
     :ivar length: bytes, at least 1.
-    :ivar zero: all of them read as zeros; where it is False they may hold anything.
+    :ivar zero: whether all of the bytes read as zeros.  If False, the bytes may have any value.
     """
 
     length: int
@@ -27,16 +32,18 @@ class Extent:
 
 @attrs.frozen
 class Image:
-    """One image of one source, as the source described it when it was asked.
+    """An image of a source, as the source described it when the core asked.
 
-    :ivar format: ``raw``, ``qcow2`` and so on; None where the source does not state it, and the
-        image's own bytes tell.
-    :ivar size_bytes: length of what the source sends; None where it does not know.
-    :ivar min_disk_gib: the smallest volume that the image's maker allows.
-    :ivar digest: of what the source sends, if it states one.
-    :ivar validator: as of a stream of the image, where the source knows it without opening one.
-    :ivar disk_bytes: length of the disk in it, where it is in a container and the source knows.
-    :ivar changed_at: seconds since 1970 when its bytes became what they are; None if unknown.
+    :ivar format: ``raw``, ``qcow2`` and so on; None if the source does not state the format.  The
+        image's own bytes then show the format.
+    :ivar size_bytes: number of bytes that the source sends; None if the source does not know.
+    :ivar min_disk_gib: the smallest volume that the maker of the image allows.
+    :ivar digest: digest of the bytes that the source sends, if the source states one.
+    :ivar validator: validator of the image's stream, if the source knows it without opening a
+        stream.
+    :ivar disk_bytes: length of the disk inside a container, if the source knows it.
+    :ivar changed_at: time of the last change of the image's bytes, in seconds since 1970; None if
+        unknown.
     """
 
     id: str

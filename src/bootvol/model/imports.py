@@ -1,4 +1,4 @@
-"""Imports, from the first byte to the volume, and golden volumes."""
+"""Imports, from the first byte to the finished volume, and cached images (golden volumes)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bootvol.model.volumes import (
 
 @attrs.frozen
 class Checkpoint:
-    """A prefix of an image that is on the volume, and survives loss of power.
+    """A prefix of an image that is on the volume and survives a loss of power.
 
-    :ivar offset: its length in bytes.
-    :ivar digest: of its bytes, by the import's algorithm, in hex.
-    :ivar validator: of the image that it is a prefix of, in the source's own words.
+    :ivar offset: length of the prefix in bytes.
+    :ivar digest: digest of the prefix by the import's algorithm, in hex.
+    :ivar validator: the image's validator, in the source's own format.
     """
 
     offset: int
@@ -29,7 +29,7 @@ class Checkpoint:
 
 
 class Phase(StrEnum):
-    """Where an import stands, as its progress shows it."""
+    """The current step of an import, as its progress shows."""
 
     QUEUED = "queued"
     WAITING = "waiting"
@@ -46,16 +46,16 @@ class Phase(StrEnum):
 
 @attrs.frozen
 class Caution:
-    """Something about an import that people should know, though it did not fail.
+    """A warning about an import that did not fail.
 
-    :ivar code: stands for this kind of warning, and never changes.
+    :ivar code: stable code of this kind of warning.
     """
 
     code: str
     message: str
 
 
-#: Nothing in the image's first bytes is what disks begin with.
+#: The image does not begin as a disk does.
 UNIDENTIFIED: Final = Caution(
     "unidentified-image",
     "Nothing tells that the image is a disk: no partition table, boot sector or file system is in"
@@ -63,7 +63,7 @@ UNIDENTIFIED: Final = Caution(
 )
 
 
-#: As OpenWrt's images have it: gunzip warns of "trailing garbage" and ignores that.
+#: OpenWrt's images are an example.  gunzip warns of "trailing garbage" and ignores these bytes.
 FOREIGN_BYTES: Final = Caution(
     "foreign-bytes",
     "Bytes that are not compressed follow the compressed image. They are no part of the volume.",
@@ -78,19 +78,20 @@ STARTED_OVER: Final = Caution(
 
 @attrs.frozen
 class Import:
-    """The filling of one volume from one image.
+    """The import of one image into one volume.
 
-    :ivar attempt: how often it was started; 0 while it has not been.
+    :ivar attempt: number of attempts so far; 0 before the first one.
     :ivar bytes_done: bytes of the image that are on the volume.
     :ivar bytes_per_second: mean rate of this attempt.
-    :ivar content: stands for the image's bytes, if anything does: another import of the same needs
-        no download of its own.
-    :ivar cached: whether it is made from a golden volume; None until that is known.
-    :ivar checkpoint: where another attempt may go on.
-    :ivar durable_name: under which name on its backend the checkpoint's prefix lies, where that is
-        not the volume's: another daemon, which may be stopped, had begun it.
-    :ivar position: its place in line while it waits for a worker, from 1; None when it does not.
-    :ivar warnings: what people should know of it.
+    :ivar content: key of the image's bytes, if they have one.  An import with the same key needs no
+        download of its own.
+    :ivar cached: whether the volume is made from a cached image; None until the worker has decided.
+    :ivar checkpoint: the point where another attempt may resume.
+    :ivar durable_name: name of the checkpoint's prefix on the backend, if this name differs from
+        the volume's name.  The names differ if another daemon, which may be suspended, began the
+        import.
+    :ivar position: place in the queue, from 1; None if the import does not wait for a worker.
+    :ivar warnings: warnings for people.
     """
 
     volume_id: int
@@ -111,14 +112,14 @@ class Import:
 
 @attrs.frozen
 class Golden:
-    """A hidden volume that holds one image, to make others from.
+    """A cached image (golden volume): a hidden volume with one image, the origin of other volumes.
 
-    :ivar content: stands for the image's bytes: see :func:`bootvol.service.goldens.content_of`.
-    :ivar size: of the disk in bytes; the volume is as many whole GiB as that needs.
-    :ivar digest: of the disk, where one is known.
-    :ivar hits: how many volumes were made from it.
-    :ivar used_at: seconds since 1970 when it was last used.
-    :ivar warnings: what people should know of the image.
+    :ivar content: key of the image's bytes: see :func:`bootvol.service.goldens.content_of`.
+    :ivar size: size of the disk in bytes.  The volume's size is rounded up to whole GiB.
+    :ivar digest: digest of the disk, if known.
+    :ivar hits: number of volumes made from the cached image.
+    :ivar used_at: time of the last use, in seconds since 1970.
+    :ivar warnings: warnings about the image, for people.
     """
 
     name: str

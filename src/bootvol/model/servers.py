@@ -1,4 +1,4 @@
-"""Servers, and what they are made of."""
+"""Servers, their flavors and their disks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bootvol.model.volumes import (
     Connection,
 )
 
-#: The disk that a server boots from (HP Bootable Volume API, section 2.2: "/dev/vda").
+#: The boot disk of a server (HP Bootable Volume API, section 2.2: "/dev/vda").
 ROOT: Final = "vda"
 
 
 @attrs.frozen
 class Flavor:
-    """How large a server may be asked for."""
+    """A size of servers that callers may ask for."""
 
     id: str
     name: str
@@ -31,19 +31,21 @@ class Flavor:
 
 @attrs.frozen
 class Server:
-    """A virtual machine that bootvol runs.
+    """A virtual machine run by bootvol.
 
-    :ivar name: what the hypervisor knows it by; unique for ever.
-    :ivar uuid: another id, by which it may be addressed as well.
-    :ivar flavor_id: the flavor's that was asked for; what it meant then follows.
-    :ivar daemon: the one whose hypervisor runs it; None until one does.
-    :ivar error: why the status is ``error``, or why the last stop, start or reboot failed.
-    :ivar updated_at: when a caller last changed it; None if never.
-    :ivar key: the key pair that its guest is given.
-    :ivar user_data: what its guest is given, in base64.
-    :ivar config_drive: whether the guest finds these, and more, on a config drive.
-    :ivar volumes: the id and uuid of each of its volumes, where it was read from the database.
-    :ivar request_id: the id of the request that asked for the server; empty if unknown.
+    :ivar name: the server's name in the hypervisor, never used again for another server.
+    :ivar uuid: a second id.  Clients may address the server by either id.
+    :ivar flavor_id: id of the requested flavor.  ``memory_mib`` and ``cpus`` keep the flavor's
+        values at the time of the request.
+    :ivar daemon: the daemon whose hypervisor runs the server; None until one does.
+    :ivar error: reason for the status ``error``, or for the last failed stop, start or reboot.
+    :ivar updated_at: time of the last change by a caller; None if no caller has changed the server.
+    :ivar key: the key pair for the guest.
+    :ivar user_data: the user data for the guest, in base64.
+    :ivar config_drive: whether the guest has a config drive with the key pair, the user data and
+        more.
+    :ivar volumes: the id and uuid of each volume, if the server was read from the database.
+    :ivar request_id: the id of the request that created the server; empty if unknown.
     """
 
     id: int
@@ -70,13 +72,13 @@ class Server:
 
 @attrs.frozen
 class NewDisk:
-    """A volume that a new server should have: one that there is, or a new one.
+    """A requested disk of a new server: an existing volume, or a new one.
 
-    A new one is made of a snapshot, of an image, or of neither: then it is blank.
+    A new volume is made from a snapshot or from an image.  Without either, the new volume is blank.
 
-    :ivar device: empty is the next free name.
-    :ivar size_gib: of the new one; None is the snapshot's.
-    :ivar volume_type: of the new one; None is the default.
+    :ivar device: device name; empty for the next free name.
+    :ivar size_gib: size of the new volume; None for the snapshot's size.
+    :ivar volume_type: type of the new volume; None for the default type.
     """
 
     device: str
@@ -90,9 +92,10 @@ class NewDisk:
 
 @attrs.frozen
 class NewServer:
-    """What a caller asks for.
+    """A caller's request for a server.
 
-    :ivar config_drive: whether the guest must have a config drive; where one can be, it has.
+    :ivar config_drive: whether the caller requires a config drive.  A hypervisor that can provide
+        one always does.
     """
 
     display_name: str
@@ -109,7 +112,7 @@ class NewServer:
 class Disk:
     """A volume as a server sees it.
 
-    :ivar device: the disk's name without ``/dev/``: ``vda`` is the one that a server boots from.
+    :ivar device: device name without ``/dev/``.  The server boots from ``vda``.
     """
 
     device: str
@@ -118,10 +121,10 @@ class Disk:
 
 @attrs.frozen
 class Machine:
-    """What a server is made of.
+    """The parts of a server.
 
-    :ivar disks: the one that it boots from comes first.
-    :ivar files: what its guest finds on a config drive, by path; without any there is no drive.
+    :ivar disks: the server's disks, with the boot disk first.
+    :ivar files: content of the config drive by path.  An empty mapping means no drive.
     """
 
     memory_mib: int

@@ -1,4 +1,4 @@
-"""Volumes and snapshots, and what callers ask for of them."""
+"""Volumes, snapshots and attachments, and the requests for them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from bootvol.lifecycle import Status
 GIB: Final = 1024**3
 
 
-#: The largest id that a database may ever have given.
+#: The largest id that any database may have assigned.
 LARGEST_ID: Final = 2**31 - 1
 
 
 def new_uuid() -> str:
-    """Return a uuid that nothing else has."""
+    """Return a new unique UUID."""
     return str(uuid4())
 
 
 @attrs.frozen
 class Attachment:
-    """A volume's place in a server (a virtual machine).
+    """The place of a volume in a server (a virtual machine).
 
-    :ivar server_id: the server's; digits where bootvol runs it itself.
-    :ivar device: as the caller named it, with or without ``/dev/``.
-    :ivar delete_on_termination: whether the volume goes with the server.
-    :ivar volume_uuid: the volume's uuid, where the attachment was read from the database.
-    :ivar server_uuid: the server's uuid; None where others run the server.
+    :ivar server_id: the server's id; digits if bootvol itself runs the server.
+    :ivar device: device name from the caller, with or without ``/dev/``.
+    :ivar delete_on_termination: whether bootvol deletes the volume with the server.
+    :ivar volume_uuid: the volume's uuid, if the attachment was read from the database.
+    :ivar server_uuid: the server's uuid; None if bootvol does not run the server.
     """
 
     volume_id: int
@@ -44,23 +44,25 @@ class Attachment:
 
     @property
     def disk(self) -> str:
-        """The device's name without ``/dev/``."""
+        """The device name without ``/dev/``."""
         return self.device.removeprefix("/dev/")
 
 
 @attrs.frozen
 class Volume:
-    """A volume as its row says.
+    """A volume as stored in the database.
 
-    :ivar name: what backends know it by; unique for ever, so never the id (an id may come
-        again with a new database).
-    :ivar image_id: the image it was created from; a volume is bootable if and only if it has one.
-    :ivar snapshot_id: the snapshot it was made from, which may be gone by now.
-    :ivar volume_type: the name of the type it was made as, which may be gone by now.
-    :ivar error: why the status is ``error``, or why the last attaching or detaching failed.
-    :ivar uuid: another id, by which later versions of the API know the volume.
-    :ivar snapshot_uuid: the uuid of the snapshot it was made from.
-    :ivar request_id: the id of the request that asked for the volume; empty if unknown.
+    :ivar name: the volume's name on its backend, never used again.  An id would not do: a new
+        database starts its ids anew.
+    :ivar image_id: the image that the volume was created from.  A volume is bootable if and only if
+        this field is set.
+    :ivar snapshot_id: the snapshot that the volume was made from.  The snapshot may be deleted by
+        now.
+    :ivar volume_type: name of the volume's type.  The type may be deleted by now.
+    :ivar error: reason for the status ``error``, or for the last failed attach or detach.
+    :ivar uuid: a second id, used by later versions of the API.
+    :ivar snapshot_uuid: uuid of the snapshot that the volume was made from.
+    :ivar request_id: id of the request that created the volume; empty if unknown.
     """
 
     id: int
@@ -92,13 +94,13 @@ class Volume:
 
 @attrs.frozen
 class Snapshot:
-    """What a volume held at one moment.
+    """The content of a volume at one moment.
 
-    :ivar name: of the hidden volume on the backend that holds it.
-    :ivar volume_id: the volume it was made of, which may be gone by now.
-    :ivar uuid: another id, by which later versions of the API know the snapshot.
-    :ivar volume_uuid: the uuid of the volume.
-    :ivar request_id: the id of the request that asked for the snapshot; empty if unknown.
+    :ivar name: name of the hidden volume on the backend that holds the content.
+    :ivar volume_id: id of the original volume.  The volume may be deleted by now.
+    :ivar uuid: a second id, used by later versions of the API.
+    :ivar volume_uuid: uuid of the original volume.
+    :ivar request_id: id of the request that created the snapshot; empty if unknown.
     """
 
     id: int
@@ -125,7 +127,7 @@ class Snapshot:
 
 @attrs.frozen
 class NewSnapshot:
-    """What a caller asks for."""
+    """A caller's request for a snapshot."""
 
     volume_id: int
     display_name: str | None = None
@@ -135,10 +137,10 @@ class NewSnapshot:
 
 @attrs.frozen
 class NewVolume:
-    """What a caller asks for; everything else of a volume is the service's to say.
+    """A caller's request for a volume.  The service decides everything else.
 
-    :ivar size_gib: may be left out where there is a snapshot.
-    :ivar volume_type: the name of a type; None leaves the backend to the service.
+    :ivar size_gib: size in GiB; optional if the request names a snapshot.
+    :ivar volume_type: name of a volume type.  With None the service chooses the backend.
     """
 
     size_gib: int | None
@@ -153,9 +155,9 @@ class NewVolume:
 
 @attrs.frozen
 class VolumeType:
-    """A kind of volume that callers ask for by its name.
+    """A kind of volume that callers choose by name.
 
-    :ivar extra_specs: what operators say of it; ``volume_backend_name`` names its backend.
+    :ivar extra_specs: settings by the operator.  ``volume_backend_name`` names the type's backend.
     """
 
     id: int
@@ -165,7 +167,7 @@ class VolumeType:
 
 @attrs.frozen
 class Usage:
-    """What a tenant has of that which quotas limit."""
+    """A tenant's usage of the resources under quota."""
 
     volumes: int
     gigabytes: int
@@ -173,15 +175,14 @@ class Usage:
 
 @attrs.frozen
 class Connection:
-    """How a hypervisor on the backend's side reaches a volume.
+    """How a hypervisor on the backend's host reaches a volume.
 
-    A volume's bytes are its disk's, from the first on.  A guest may write there what looks like the
-    header of another format: a program that opens a volume states the format ``raw``, and never
-    has the bytes probed.
+    A volume holds exactly the bytes of its disk.  A guest may write bytes that look like the header
+    of another format.  So a program that opens a volume states the format ``raw`` and never probes.
 
     :ivar kind: ``file`` or ``block`` (``address`` is an absolute path); ``nbd`` (``address`` is a
         URI: ``nbd+unix:///NAME?socket=PATH`` or ``nbds://HOST:PORT/NAME``); ``rbd`` (``address`` is
-        what QEMU takes for a file name: ``rbd:POOL/NAMESPACE/IMAGE:id=USER:conf=PATH``).
+        a file name for QEMU: ``rbd:POOL/NAMESPACE/IMAGE:id=USER:conf=PATH``).
     """
 
     kind: str
