@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import trustme
 
-from bootvol.exports.processes import Process
 from bootvol.exports.records import Records
+from bootvol.processes import Process
 from bootvol.tables import Exports as ExportsTable
 from bootvol.tables import TlsExports
 from tests.processes import run

@@ -25,11 +25,11 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from bootvol.errors import ConfigurationError, ExportFailed
 from bootvol.exports.exports import Exports
-from bootvol.exports.processes import Process
 from bootvol.exports.records import Records
 from bootvol.jail import FIRST_USER, Jail
 from bootvol.jail.program import Lacking
 from bootvol.model import Connection
+from bootvol.processes import Process
 from bootvol.shortage import short_of
 from bootvol.tables import Exports as ExportsTable
 from bootvol.threads import Threads

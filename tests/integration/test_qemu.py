@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -22,9 +23,10 @@ from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
+from bootvol_plugins.qemu.machine import MONITOR
 from tests import guest
 from tests.daemons import pause
-from tests.jails import ANOTHER, ROOT, attacks
+from tests.jails import ANOTHER, PYTHON, ROOT, attacks
 from tests.machines import MIB, disk_file, hypervisor, machine, says
 
 SERVER = "server-1"
@@ -190,6 +192,48 @@ async def test_a_server_that_hangs_is_ended_all_the_same(
         await qemu.attach(SERVER, Disk("vdb", empty))
     await qemu.stop(SERVER)
     assert not Path(f"/proc/{pid}").exists()
+
+
+#: What a guest does that has broken into QEMU, and wants to outlive its server.
+ESCAPED = f"""\
+#!{PYTHON} -IS
+import os, socket, time
+qmp, _ = socket.socket(fileno={MONITOR}).accept()
+qmp.sendall(b'{{"QMP": {{}}}}\\n')
+while qmp.recv(4096):
+    qmp.sendall(b'{{"return": {{}}}}\\n')
+os.closerange(0, 64)
+time.sleep(600)
+"""
+
+
+@ensureDeferred
+async def test_a_server_that_lets_go_of_its_locks_is_ended(
+    tmp_path: Path, threads: Threads, empty: Connection
+) -> None:
+    """A guest that has broken into QEMU does not live on, nor keep its disks.
+
+    Break: `plugins/bootvol_plugins/qemu/folders.py`: `return self._locker() if noted is None else
+    noted.pid` -> `return self._locker()`
+    """
+    with TemporaryDirectory(prefix="bootvol", dir="/tmp") as public:
+        binary = Path(public, "qemu")
+        binary.write_text(ESCAPED)
+        for path in (Path(public), binary):
+            path.chmod(0o755)
+        qemu = hypervisor(tmp_path, threads, binary=str(binary))
+        await qemu.start(SERVER, machine(empty))
+        folder = Folder(tmp_path / "servers" / SERVER)
+        try:
+            pid = folder.process()
+            while folder._locker() is not None or not folder.take():
+                await pause(0.05)
+        finally:
+            folder.close()
+        assert Path(f"/proc/{pid}").exists()
+        assert list(await qemu.running()) == [SERVER]
+        await qemu.stop(SERVER)
+        assert not Path(f"/proc/{pid}").exists()
 
 
 @ensureDeferred

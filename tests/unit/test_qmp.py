@@ -75,6 +75,7 @@ async def test_a_refusal(tmp_path: Path) -> None:
         [GREETING],
         [GREETING, DONE],
         [GREETING, DONE, b"what?\n"],
+        [GREETING, DONE, b'{"event": "X"}\n' * 300_000],
     ],
 )
 @ensureDeferred

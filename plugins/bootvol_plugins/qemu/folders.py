@@ -4,12 +4,16 @@ The folder is locked (flock(2)) as long as anything of the server lives: its pro
 lock, so the system lets go of it however they end, and whatever becomes of the daemon.  QEMU's
 process holds a lock (fcntl(2)) of its own on a file, and the system tells who that is: a number
 that somebody else has by now is never taken for the server's.
+
+A guest that has broken into QEMU can let go of both locks, and live on.  So the daemon also notes
+the process, as soon as there is one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import socket as sockets
 import struct
@@ -17,9 +21,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-#: The file that QEMU's process locks, and where it listens for commands.
+import attrs
+
+from bootvol.processes import Process
+
+#: The file that QEMU's process locks, where it listens for commands, and where the daemon notes the
+#: process.
 PID: Final = "pid"
 SOCKET: Final = "qmp"
+NOTE: Final = "process"
 
 #: struct flock: kind, from where, offset, length, process id.
 _FLOCK: Final = "hhqqi4x"
@@ -81,8 +91,37 @@ class Folder:
             return False
         return True
 
+    def note(self, pid: int | None) -> None:
+        """Note the process of the server's QEMU, unless one that runs is noted.
+
+        :param pid: its number; None if it has ended already.
+        """
+        process = None if pid is None else Process.of(pid)
+        if process is not None and self._noted() is None:
+            new = f"{NOTE}.new"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(new, flags, 0o600, dir_fd=self.descriptor), "w") as file:
+                json.dump(attrs.asdict(process), file)
+            os.rename(new, NOTE, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    def _noted(self) -> Process | None:
+        """Return the process that is noted, if it runs."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(NOTE, flags, dir_fd=self.descriptor)) as file:
+                process = Process(**json.load(file))
+        except (FileNotFoundError, ValueError, TypeError):
+            # A note that the disk lost is none.
+            return None
+        return process if process.runs() else None
+
     def process(self) -> int | None:
         """Return the process id of the server's QEMU, None if it does not run."""
+        noted = self._noted()
+        return self._locker() if noted is None else noted.pid
+
+    def _locker(self) -> int | None:
+        """Return the id of the process that holds the lock of QEMU."""
         try:
             descriptor = os.open(PID, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.descriptor)
         except FileNotFoundError:
@@ -94,7 +133,8 @@ class Folder:
             )
         finally:
             os.close(descriptor)
-        return None if kind == fcntl.F_UNLCK else pid
+        # Another kind of lock has no process, and is none of QEMU's before a guest broke in.
+        return None if kind == fcntl.F_UNLCK or pid <= 0 else pid
 
     def lend(self, socket: Path) -> None:
         """Let a socket belong to the user of the server's QEMU, if that runs."""

@@ -77,7 +77,9 @@ class QemuHypervisor:
             folder = await self._threads.obtain(Folder.close, Folder.make, path)
             try:
                 # A daemon that is no more may have started it, and not have seen it come up.
-                if not await self._up(server, folder, lambda: self._is_free(server, folder)):
+                if await self._up(server, folder, lambda: self._is_free(server, folder)):
+                    await self._threads.run(lambda: folder.note(folder.process()))
+                else:
                     await self._run(server, folder, machine)
             finally:
                 folder.close()
@@ -121,6 +123,7 @@ class QemuHypervisor:
     async def _begin(self, server: str, folder: Folder, process: machine.Process) -> None:
         """Wait until a process has become a server that runs, and end it where that fails."""
         try:
+            await self._threads.run(folder.note, process.pid)
             # A guest may have turned it off by the time it is looked at.
             if not await self._up(server, folder, process.has_ended) and process.failed:
                 raise HypervisorFailed(

@@ -183,6 +183,13 @@ class Process(ProcessProtocol):
         self.failed = ended.exitCode != 0
         self.ended.finish(None)
 
+    @property
+    def pid(self) -> int | None:
+        """Its number; None if it has ended."""
+        transport: Any = self.transport
+        number: int | None = transport.pid
+        return number
+
     async def has_ended(self) -> bool:
         """Tell whether it has ended."""
         return self.ended.ended

@@ -22,6 +22,9 @@ from bootvol.threads import Shared
 
 #: The longest message, in bytes: a guest that broke out must not fill the daemon's memory.
 _LONGEST: Final = 1024 * 1024
+#: The most bytes that may come until an answer has: a guest that broke out must not keep the daemon
+#: busy with events.
+_MOST: Final = 4 * _LONGEST
 #: Seconds that the answer to a command may take.
 _ANSWER: Final = 10.0
 
@@ -47,6 +50,7 @@ class Qmp(LineReceiver):
         self._clock = clock
         self._awaited: Deferred[dict[str, Any]] = Deferred()
         self._lost: Shared[None] = Shared()
+        self._come = 0
 
     async def execute(
         self,
@@ -62,6 +66,7 @@ class Qmp(LineReceiver):
         :raises QmpFailed: there is no answer; whether it is carried out is not known.
         """
         self._awaited = Deferred()
+        self._come = 0
         transport: Any = self.transport
         if descriptor is not None:
             transport.sendFileDescriptor(descriptor)
@@ -88,6 +93,15 @@ class Qmp(LineReceiver):
         transport: Any = self.transport
         transport.abortConnection()
         await self._lost.wait()
+
+    def dataReceived(self, data: bytes) -> Any:
+        """Take some bytes, but not without end."""
+        self._come += len(data)
+        if self._come <= _MOST:
+            return super().dataReceived(data)
+        transport: Any = self.transport
+        transport.abortConnection()
+        return None
 
     def lineReceived(self, line: bytes) -> None:
         """Take a message; events are passed over, what there is can be asked for."""

@@ -28,11 +28,12 @@ from bootvol import tables
 from bootvol.devices import can_go_around_cache, shortage_in
 from bootvol.errors import ExportFailed
 from bootvol.exports import places
-from bootvol.exports.processes import CREDENTIALS, FILE, Process, Server, readable, start
+from bootvol.exports.processes import CREDENTIALS, FILE, Server, start
 from bootvol.exports.records import Record, Records
 from bootvol.jail import LISTENER, Jail
 from bootvol.jail.handing import Handed
 from bootvol.model import Connection
+from bootvol.processes import Process, readable
 from bootvol.threads import Threads, outlast
 
 #: Seconds that a server may take until it serves, and until it is gone when it was killed.

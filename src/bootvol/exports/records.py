@@ -11,7 +11,7 @@ import attrs
 
 from bootvol.errors import ExportFailed
 from bootvol.exports.places import socket_of, sockets_in
-from bootvol.exports.processes import Process
+from bootvol.processes import Process
 
 #: What the names of an export's files end with (sockets lay beside the records once).  Whatever
 #: else is in the folder is somebody else's: it is neither taken for an export nor removed.
