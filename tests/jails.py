@@ -112,10 +112,16 @@ def script(path: Path, found: dict[str, Any]) -> None:
 
 
 async def _free(reactor: Any, folder: Path) -> str:
-    """Run it as a program that is not confined at all, with a file open for writing."""
-    with (folder / "private" / "image").open("w+b") as file:
-        file.truncate(_MIB)
-        return run(["probe"], files=[file.fileno()]).stderr
+    """Run it as a program that is not confined, with a file and a folder of sockets open."""
+    beside = make(Table(by="unix", directory=folder / "e")).listen(BESIDE, None, ())
+    sockets = os.open(folder / "e" / "s", os.O_PATH)
+    try:
+        with (folder / "private" / "image").open("w+b") as file:
+            file.truncate(_MIB)
+            return run(["probe"], files=[file.fileno(), sockets]).stderr
+    finally:
+        os.close(sockets)
+        beside.close()
 
 
 async def _container(reactor: Any, folder: Path) -> str:
