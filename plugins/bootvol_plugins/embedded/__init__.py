@@ -1,6 +1,6 @@
 """Identity ``embedded``: users, projects and access keys in the configuration.
 
-People and programs log in through bootvol's own identity API; what they get is a signed token.
+People and programs log in through bootvol's own identity API, and get a signed token.
 """
 
 from __future__ import annotations

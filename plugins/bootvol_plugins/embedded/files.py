@@ -1,4 +1,4 @@
-"""What the plugin remembers: files that are whole or not there, and nobody else's to read."""
+"""The plugin's private files.  Each file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from bootvol import private, reading
 from bootvol.errors import ConfigurationError
 from bootvol.private import Kept
 
-#: Bytes of a key.
+#: Length of a key in bytes.
 KEY_BYTES: Final = 32
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file, in place of what was there; it survives loss of power.
+    """Write a file in place of the former one.  The new content survives a loss of power.
 
-    :raises OSError: it cannot be written; what was there is there still.
+    :raises OSError: if the file cannot be written.  The former file then remains.
     """
     _write(path, content, os.replace)
 
 
 def key_path(directory: Path, file: Path | None) -> Path:
-    """Return where the key lies that tokens are signed with; see :func:`signing_key`."""
+    """Return the path of the signing key; see :func:`signing_key`."""
     return file or directory / "key"
 
 
 def signing_key(directory: Path, file: Path | None) -> bytes:
-    """Return the key that tokens are signed with.
+    """Return the key that signs the tokens.
 
-    :param directory: is made when there is none; the key lies in it and is made, too, if ``file``
-        is None.
-    :param file: where another one lies.
-    :raises ConfigurationError: it cannot be read or made, or is too short, or others may read it.
+    :param directory: folder of the plugin, created if missing.  If ``file`` is None, the key is a
+        file in this folder, also created if missing.
+    :param file: path of another key.
+    :raises ConfigurationError: if the key cannot be read or created, is too short, or is readable
+        for others.
     """
     path = key_path(directory, file)
     try:
         private.make("identity.directory", directory)
         if file is None and not path.exists():
-            # Another daemon may make one at the same time: the first is everybody's.
+            # If two daemons create the key at the same time, both use the first one.
             with suppress(FileExistsError):
                 _write(path, secrets.token_bytes(KEY_BYTES), os.link)
         named = "identity.directory" if file is None else "identity.key_file"

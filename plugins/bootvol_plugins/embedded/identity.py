@@ -1,4 +1,4 @@
-"""Logs people in, and knows them again by the tokens that it gave them."""
+"""The identity service: logs users in, and finds the caller of each token."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ from bootvol_plugins.embedded.throttle import Throttle
 from bootvol_plugins.embedded.tokens import Claims, Tokens
 from bootvol_plugins.embedded.turns import Turns
 
-#: Passwords that are verified at once: each takes a processor and its hash's memory meanwhile.
+#: Number of concurrent password verifications.  Each uses a processor, and memory for the hash.
 _AT_ONCE: Final = 2
-#: How many more may wait for that, and as many again of users who logged in before; they take about
-#: a second.
+#: Number of logins that may wait for a verification, with as many again of users who logged in
+#: before.  The wait takes about a second.
 _WAITING: Final = 32
-#: How many tokens may be got by one another; a token names all before it.
+#: Longest chain of tokens that were obtained from each other.  A token names all tokens before it.
 _GENERATIONS: Final = 16
-#: So many failures of one user cost nothing, from whatever addresses they come.
+#: Number of failures of one user, from all addresses together, that cause no delay.
 _GUESSES: Final = 100
-#: How many pairs of a user and a network are remembered for a log-in that succeeded.
+#: Number of pairs of user and network that are remembered after a successful login.
 _KNOWN: Final = 10_000
 
 
 @attrs.frozen
 class _User:
-    """A user.
+    """A user of the configuration.
 
-    :ivar roles: by the projects' ids.
-    :ivar methods: how the user may log in, by the fingerprints of the credentials.
+    :ivar roles: the user's roles by project id.
+    :ivar methods: the user's login methods by fingerprint of the credentials.
     """
 
     named: Named
@@ -63,7 +63,7 @@ class _User:
 
 @attrs.frozen
 class _Secret:
-    """What is kept of a password or a secret key, and whose it is."""
+    """The stored hash of a password or a secret key, with its user."""
 
     user: _User
     kept: str
@@ -71,10 +71,10 @@ class _Secret:
 
 @attrs.frozen
 class _Guess:
-    """A password or secret key that is not verified yet.
+    """An unverified password or secret key.
 
-    :ivar network: where it comes from; empty for a unix socket.
-    :ivar user: a digest of the claimed user or access key, as it was sent.
+    :ivar network: the client's network; empty for a unix socket.
+    :ivar user: digest of the claimed user or access key, as the client sent it.
     """
 
     network: bytes
@@ -88,14 +88,14 @@ class _Guess:
 
 @implementer(IIdentity, ILogin, IReloadable)
 class EmbeddedIdentity:
-    """Users, projects and access keys as the configuration says."""
+    """The users, projects and access keys of the configuration."""
 
     _log = Logger()
 
     def __init__(self, options: EmbeddedOptions, context: PluginContext) -> None:
-        """Blocks on the disk.
+        """Load the signing key and the revoked tokens.  Blocks on the disk.
 
-        :raises bootvol.errors.ConfigurationError: what it must remember cannot be read or kept.
+        :raises bootvol.errors.ConfigurationError: if the plugin cannot read or store its state.
         """
         self._now = context.now
         self._threads = context.threads
@@ -108,7 +108,7 @@ class EmbeddedIdentity:
             else None
         )
         self._guesses = Throttle(context.reactor.seconds, _GUESSES)
-        #: Users and networks from which they logged in: guesses from elsewhere do not delay these.
+        #: Users and networks of successful logins.  Guesses from elsewhere do not delay these.
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._turns = Turns(_AT_ONCE, _WAITING)
         self._failures = FewLines(context.reactor, self._log, "failed log-ins")
@@ -123,7 +123,7 @@ class EmbeddedIdentity:
         for each in options.users:
             self._add(each)
         secrets_kept = [*self._passwords.values(), *self._keys.values()]
-        # What is verified where there is nothing to verify: it must take as long as any other.
+        # The hash to verify for an unknown user.  The answer must take as long as for a known user.
         self._decoy = max((each.kept for each in secrets_kept), key=passwords.cost)
         for secret in secrets_kept:
             if passwords.cost(secret.kept) != passwords.COST:
@@ -136,8 +136,8 @@ class EmbeddedIdentity:
     async def reload(self, settings: EmbeddedOptions) -> None:
         """See :meth:`bootvol.interfaces.IReloadable.reload`.
 
-        Users, projects and ``token_hours`` change; what was revoked stays so, and failed log-ins
-        still count.  Tokens end whose user, project or credential is gone.
+        Users, projects and ``token_hours`` change.  Revoked tokens stay revoked, and failed logins
+        still count.  A token ends if its user, project or credential was removed.
         """
         self._use(settings)
 
@@ -198,12 +198,12 @@ class EmbeddedIdentity:
         return self._session(self._tokens.write(claims), claims)
 
     async def _prove(self, credentials: Password | AccessKey, address: str) -> _Secret:
-        """Return what the credentials are right for.
+        """Return the secret that the credentials match.
 
-        :raises LoginFailed: nothing.
-        :raises TooManyLogins: it was not looked at.
+        :raises LoginFailed: if the credentials match nothing.
+        :raises TooManyLogins: if the credentials were not verified.
         """
-        # As it was sent: delays by the user that is found would tell which users there are.
+        # Count by the name that the client sent.  Delays of known users alone would reveal them.
         claimed: tuple[str, object]
         if isinstance(credentials, Password):
             user = _find(credentials.user, [each.named for each in self._users.values()])
@@ -222,21 +222,21 @@ class EmbeddedIdentity:
         return secret
 
     async def _is_right(self, guess: _Guess, secret: _Secret | None, given: str) -> bool:
-        """Verify what was given, when it is its turn.
+        """Wait for a turn, then verify the given secret.
 
-        :raises TooManyLogins: it was not looked at.
+        :raises TooManyLogins: if the secret was not verified.
         """
         self._check(guess)
         known = guess.both in self._known
-        # A user who was here before takes turns with other such users, from whatever networks.
+        # Fair shares are by user for users who logged in before, and by network for all others.
         async with self._turns.turn(
             guess.user if known else guess.network, guess.user, known=known
         ):
-            # Others like it may have failed meanwhile.
+            # Similar logins may have failed while this one waited.
             self._check(guess)
             kept = secret.kept if secret else self._decoy
             right = await self._threads.run(passwords.verify, kept, given) and secret is not None
-            # Before it is anybody else's turn.
+            # Count the result before the next login gets its turn.
             if right:
                 self._succeeded(guess)
             else:
@@ -244,9 +244,9 @@ class EmbeddedIdentity:
             return right
 
     def _check(self, guess: _Guess) -> None:
-        """Return if a try is allowed by now.
+        """Return if the next try is allowed now.
 
-        :raises TooManyLogins: not yet.
+        :raises TooManyLogins: if the next try must wait.
         """
         self._throttle.check(guess.both)
         if self._addresses:
@@ -256,7 +256,7 @@ class EmbeddedIdentity:
 
     def _failed(self, guess: _Guess) -> None:
         self._throttle.failed(guess.both)
-        # Whoever comes by a unix socket has no address.
+        # A client on a unix socket has no address.
         if guess.network and self._addresses:
             self._addresses.failed(guess.network)
         if guess.both not in self._known:
@@ -270,7 +270,7 @@ class EmbeddedIdentity:
             self._known.popitem(last=False)
 
     def _project(self, user: _User, asked: Which) -> str:
-        """Return the id of a project that a user may log in to."""
+        """Return the id of a project that the user may log in to."""
         found = _find(asked, self._open_to(user))
         if found is None:
             raise LoginFailed
@@ -280,9 +280,9 @@ class EmbeddedIdentity:
         return tuple(each for each in self._projects.values() if each.id in user.roles)
 
     def _claims(self, token: str) -> Claims:
-        """Return what a token says, if all of that still holds.
+        """Return the claims of a token, if all of them still hold.
 
-        :raises Unauthorized: it does not.
+        :raises Unauthorized: if any claim no longer holds.
         """
         claims = self._tokens.read(token, self._now())
         user = self._users.get(claims.user)
@@ -307,12 +307,12 @@ class EmbeddedIdentity:
 
 
 def _digest(*values: object) -> bytes:
-    """Return a digest, which is small whatever a client sent."""
+    """Return a digest of values from a client.  The digest is small for values of any size."""
     return sha256(repr(values).encode("utf-8", "surrogatepass")).digest()
 
 
 def _find(asked: Which, among: Iterable[Named]) -> Named | None:
-    """Return what is meant by id or by name, or by both."""
+    """Return the entry with the given id, name, or both."""
     if asked.id is None and asked.name is None:
         return None
     for each in among:

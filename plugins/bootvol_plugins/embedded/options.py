@@ -1,4 +1,4 @@
-"""The plugin's settings: who there is, and what each may do where."""
+"""The plugin's settings: the users, and their roles in each project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _read(value: object, info: ValidationInfo) -> object:
 
 #: An argon2id hash.
 Hash = Annotated[str, BeforeValidator(_read)]
-#: Is part of tokens and, a project's, of paths.
+#: An id is part of tokens.  A project's id is part of paths as well.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@+-]{1,64}$")]
 
 
@@ -31,24 +31,24 @@ def _name(data: dict[str, Any]) -> Any:
 
 
 class ProjectTable(Options):
-    """One ``[[identity.projects]]``."""
+    """A table ``[[identity.projects]]``."""
 
     name: Text
-    # Dots alone would mean another folder in paths (RFC 3986, section 5.2.4).
+    # In a path, an id of dots alone would name another folder (RFC 3986, section 5.2.4).
     id: Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=64)] = Field(
         default_factory=_name, validate_default=True
     )
 
 
 class AccessKeyTable(Options):
-    """One ``[[identity.users.access_keys]]``."""
+    """A table ``[[identity.users.access_keys]]``."""
 
     key: str = Field(pattern=r"^[!-~]{1,255}$")
     secret_hash: Hash
 
 
 class UserTable(Options):
-    """One ``[[identity.users]]``; ``roles`` are by the projects' names."""
+    """A table ``[[identity.users]]``.  The keys of ``roles`` are names of projects."""
 
     name: Text
     id: Id = Field(default_factory=_name, validate_default=True)
@@ -64,7 +64,7 @@ class UserTable(Options):
 
 
 class EmbeddedOptions(Options):
-    """``[identity]`` of this plugin."""
+    """The table ``[identity]`` of this plugin."""
 
     directory: OwnFolder = Field(default=Path("var/identity"), validate_default=True)
     """Where the key that tokens are signed with is made, once, and what was revoked is kept."""

@@ -1,4 +1,4 @@
-"""Tokens that were ended before their time: in memory, and in a file for the next start."""
+"""Revoked tokens, kept in memory, and in a file for the next start."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bootvol.threads import Threads
 from bootvol_plugins.embedded import files
 from bootvol_plugins.embedded.tokens import Claims
 
-#: How many of a user's tokens are remembered one by one, so that nobody can fill memory and disk.
+#: Number of revoked tokens remembered singly per user.  The limit bounds memory and disk.
 MOST: Final = 1000
 
 
 @attrs.define
 class _Ended:
-    """What was ended of one user's.
+    """The revoked tokens of a user.
 
-    :ivar tokens: when each expires, by nonce.
-    :ivar until: all that were given out up to then are ended; seconds since the epoch.
-    :ivar kept: until when that must be known: then they have expired.
+    :ivar tokens: time of expiry of each revoked token, by nonce.
+    :ivar until: time in seconds since the epoch.  All tokens issued up to this time are revoked.
+    :ivar kept: time when all of these tokens have expired, and the entry may be dropped.
     """
 
     tokens: dict[str, int] = attrs.Factory(dict)
@@ -35,24 +35,24 @@ class _Ended:
 
 
 class Revoked:
-    """Remembers each until it would have expired anyhow.
+    """A store of revoked tokens.  Each token is remembered until its time of expiry.
 
-    :param seconds: tells the time, in seconds since the epoch.
+    :param seconds: returns the time in seconds since the epoch.
     """
 
     _log = Logger()
 
     def __init__(self, path: Path, threads: Threads, seconds: Callable[[], float]) -> None:
-        """Blocks on the disk.
+        """Load the file.  Blocks on the disk.
 
-        :raises ConfigurationError: the file is there, but is not what was written.
+        :raises ConfigurationError: if the file exists, but has invalid content.
         """
         self._path = path
         self._threads = threads
         self._seconds = seconds
         self._lock = DeferredLock()
         self._users = _load(path)
-        #: How many changes there have been, and how many of these are in the file.
+        #: Number of changes so far, and number of changes that the file contains.
         self._changes = self._kept = 0
 
     def __contains__(self, claims: Claims) -> bool:
@@ -65,18 +65,19 @@ class Revoked:
         )
 
     def earliest(self, user: str) -> int:
-        """Return what a new token of a user has to say it was issued at, at the least."""
+        """Return the earliest time of issue that a new token of a user may state."""
         ended = self._users.get(user)
         return ended.until + 1 if ended and ended.until else 0
 
     async def add(self, claims: Claims, lifetime: int) -> None:
-        """End a token, and those that were got by it; when this returns, that survives a restart.
+        """Revoke a token, and all tokens obtained from it.  The revocation survives a restart.
 
-        Of a user who ends too many, all that were given out so far end: whoever stole one must
-        not keep its owner from ending it by ending others.
+        If a user revokes too many tokens, all tokens of the user so far are revoked.  Otherwise a
+        thief could keep the owner from revoking a stolen token, by revoking others.
 
-        :param lifetime: seconds that any token is valid.
-        :raises IdentityFailed: the disk failed; it is ended until the daemon restarts.
+        :param lifetime: validity of any token in seconds.
+        :raises IdentityFailed: if the disk fails.  The token is then revoked until the daemon
+            restarts.
         """
         self._forget_expired()
         ended = self._users.setdefault(claims.user, _Ended())
@@ -90,7 +91,7 @@ class Revoked:
         await self._lock.acquire()
         try:
             if self._kept >= change:
-                return  # One write has kept all that waited for it.
+                return  # One write has stored all waiting changes.
             change = self._changes
             shown = {user: attrs.asdict(each) for user, each in self._users.items()}
             content = json.dumps(shown).encode("ascii")

@@ -1,4 +1,4 @@
-"""Slows down who guesses: at first not at all, then each time for twice as long."""
+"""A throttle of failed logins.  After some free failures the delay doubles each time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import attrs
 
 from bootvol.errors import TooManyLogins
 
-#: So many failures of one user from one address cost nothing.
+#: Number of failures of one user from one address that cause no delay.
 FREE: Final = 5
-#: Seconds of the longest delay.
+#: Longest delay in seconds.
 LONGEST: Final = 300.0
-#: Seconds without a failure after which nothing is held against anybody.
+#: Seconds without a failure until earlier failures are forgotten.
 FORGIVEN: Final = 900.0
-#: How many keys are remembered; of more, the one whose last failure is the longest ago is not.
+#: Number of remembered keys.  Beyond this number, the key with the oldest failure is dropped.
 MOST: Final = 10_000
 
 
@@ -26,16 +26,16 @@ class _Failures:
     last: float
 
     def until(self, free: int) -> float:
-        """Return when the next try is allowed."""
+        """Return the time from which the next try is allowed."""
         beyond = self.count - free
         return self.last + (min(LONGEST, 2.0 ** min(beyond, 16)) if beyond >= 0 else 0.0)
 
 
 class Throttle:
-    """Counts failures by key.
+    """A counter of failures by key.
 
-    :param seconds: tells the time, in seconds.
-    :param free: so many failures cost nothing.
+    :param seconds: returns the time in seconds.
+    :param free: number of failures that cause no delay.
     """
 
     def __init__(self, seconds: Callable[[], float], free: int = FREE) -> None:
@@ -44,9 +44,9 @@ class Throttle:
         self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
 
     def check(self, key: bytes) -> None:
-        """Return if a try is allowed by now.
+        """Return if the next try is allowed now.
 
-        :raises TooManyLogins: not yet.
+        :raises TooManyLogins: if the next try must wait.
         """
         failures = self._failures.get(key)
         wait = failures.until(self._free) - self._seconds() if failures else 0.0
@@ -63,5 +63,5 @@ class Throttle:
             self._failures.popitem(last=False)
 
     def succeeded(self, key: bytes) -> None:
-        """Hold nothing against it any more."""
+        """Forget all failures of a key."""
         self._failures.pop(key, None)

@@ -1,7 +1,7 @@
-"""Tokens: who somebody is, for which project and how long, under a signature.
+"""Signed tokens.  A token names its user, its project and its time of expiry.
 
-A token holds nothing secret and grants nothing by itself: what its user may do is looked up
-whenever it is used.
+A token contains no secret, and grants nothing by itself.  The user's rights are looked up at each
+use.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import attrs
 
 from bootvol.errors import Unauthorized
 
-#: What HP's tokens begin with (reference, section 1.2).
+#: The prefix of HP's tokens (reference, section 1.2).
 _PREFIX: Final = "HPAuth_"
-#: Characters; none that was given out is as long.
+#: Length limit in characters.  Every issued token is shorter.
 _LONGEST: Final = 1024
 
 
 @attrs.frozen
 class Claims:
-    """What a token says.
+    """The content of a token.
 
-    :ivar user: the id.
-    :ivar project: the id; None is none.
-    :ivar issued: seconds since the epoch; ``expires`` too.
-    :ivar credential: the fingerprint of what its user logged in with.
-    :ivar nonce: no other token's.
-    :ivar ancestors: the nonces of the tokens that it was got by.
+    :ivar user: id of the user.
+    :ivar project: id of the project; None for a token without a project.
+    :ivar issued: time of issue in seconds since the epoch.  ``expires`` has the same unit.
+    :ivar credential: fingerprint of the credential that the user logged in with.
+    :ivar nonce: unique value of this token.
+    :ivar ancestors: nonces of the tokens that this one was obtained from.
     """
 
     user: str
@@ -43,35 +43,35 @@ class Claims:
 
 
 class Tokens:
-    """Writes and reads tokens.
+    """Writer and reader of tokens.
 
-    :param key: whoever knows it can be anybody.
+    :param key: the signing key.  Anybody with the key can act as any user.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def fingerprint(self, kept: str) -> str:
-        """Return what tells one hash of a password from another, and nothing else of it."""
+        """Return a short digest of a password's hash, to tell one hash from another."""
         return _text(self._digest(b"credential", kept.encode("ascii"))[:9])
 
     def write(self, claims: Claims) -> str:
-        """Return the token that says ``claims``."""
+        """Return the token with the given claims."""
         *said, ancestors = attrs.astuple(claims, recurse=False)
         content = json.dumps([*said, *ancestors], separators=(",", ":")).encode("ascii")
         signed = _PREFIX + _text(content)
         return f"{signed}.{self._signature(signed)}"
 
     def read(self, token: str, now: float) -> Claims:
-        """Return what a token says; it is hostile until its signature is found right.
+        """Return the claims of a token.  The text is hostile until its signature is verified.
 
-        :param now: seconds since the epoch.
-        :raises Unauthorized: nobody with this key wrote it, or it has expired.
+        :param now: current time in seconds since the epoch.
+        :raises Unauthorized: if the token was not signed with this key, or has expired.
         """
         if len(token) > _LONGEST or not token.isascii():
             raise Unauthorized
         signed, _, signature = token.rpartition(".")
-        # The texts are compared, not what they decode to: a token has one form only.
+        # Compare the texts, not the decoded bytes: each token has only one valid form.
         if not hmac.compare_digest(signature, self._signature(signed)):
             raise Unauthorized
         content = base64.urlsafe_b64decode(signed.removeprefix(_PREFIX) + "==")

@@ -1,4 +1,4 @@
-"""The line of log-ins that wait: networks take turns in it, and users within a network."""
+"""The queue of waiting logins, with fair shares for networks, and for users within a network."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from bootvol.errors import TooManyLogins
 
 @attrs.frozen(eq=False)
 class _Waiting:
-    """A log-in that waits.
+    """A waiting login.
 
-    :ivar user: of this network: two log-ins of one user from one network never run at once.
-    :ivar known: whether it is of a user who logged in before.
+    :ivar user: the network and the user.  Two logins of one user from one network never run at
+        once.
+    :ivar known: whether the user has logged in before.
     """
 
     network: bytes
@@ -27,12 +28,13 @@ class _Waiting:
 
 
 class Turns:
-    """The line.
+    """The queue of logins.
 
-    Strangers from however many networks take no place in the line from users who logged in before.
+    Users who logged in before have places of their own.  Strangers take none of these places, from
+    however many networks.
 
-    :param at_once: how many log-ins run.
-    :param most: how many may wait of users who logged in before, and how many of others.
+    :param at_once: number of concurrent logins.
+    :param most: number of waiting logins of users who logged in before, and of other users.
     """
 
     def __init__(self, at_once: int, most: int) -> None:
@@ -40,7 +42,7 @@ class Turns:
         self._most = most
         self._waiting: list[_Waiting] = []
         self._running: set[tuple[bytes, bytes]] = set()
-        #: When each network, and each user of a network, last had a turn; counted in turns.
+        #: The number of the last turn of each network, and of each user of a network.
         self._last: dict[object, int] = {}
         self._turns = 0
 
@@ -48,12 +50,12 @@ class Turns:
     async def turn(
         self, network: bytes, name: bytes, *, known: bool = False
     ) -> AsyncIterator[None]:
-        """Wait for a turn; the turn ends with the block.
+        """Wait for a turn.  The turn ends with the block.
 
-        :param network: what takes turns with others.
-        :param name: of the user, as claimed.
+        :param network: the unit of fair shares.
+        :param name: the claimed user.
         :param known: whether the user has logged in before.
-        :raises TooManyLogins: too many others wait.
+        :raises TooManyLogins: if too many other logins wait.
         """
         turn: Deferred[None] = Deferred()
         own = _Waiting(network, (network, name), turn, known)
@@ -74,11 +76,11 @@ class Turns:
             self._give()
 
     def _make_room(self, newcomer: _Waiting) -> None:
-        """Leave a place free: the last log-in of the network with the most of them goes.
+        """Free a place in the queue: remove the last login of the network with the most logins.
 
-        Of that network it is a log-in of the user with the most.
+        Within this network, remove a login of the user with the most logins.
 
-        :raises TooManyLogins: that is the newcomer.
+        :raises TooManyLogins: if the newcomer itself would be removed.
         """
         line = [each for each in self._waiting if each.known == newcomer.known]
         if len(line) < self._most:
@@ -97,7 +99,7 @@ class Turns:
         last.turn.errback(TooManyLogins(1.0))
 
     def _give(self) -> None:
-        """Give turns to those who have waited for one the longest, by network and by user."""
+        """Give each free turn to the login whose network, then user, had the oldest last turn."""
         while self._free and (
             ready := [each for each in self._waiting if each.user not in self._running]
         ):
@@ -113,5 +115,5 @@ class Turns:
         self._last = {key: turn for key, turn in self._last.items() if key in kept}
 
     def _had(self, waiting: _Waiting) -> tuple[int, int]:
-        """Return when the network, and when the user, last had a turn; 0 for a newcomer."""
+        """Return the last turns of the network and of the user; 0 for a newcomer."""
         return self._last.get(waiting.network, 0), self._last.get(waiting.user, 0)

@@ -1,4 +1,4 @@
-"""Identity ``keystone``: OpenStack's identity service says whom a token speaks for."""
+"""Identity ``keystone``: OpenStack's identity service finds the caller of a token."""
 
 from __future__ import annotations
 

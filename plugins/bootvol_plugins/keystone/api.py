@@ -1,4 +1,4 @@
-"""Asks Keystone by its API v3, as bootvol's own user."""
+"""A client of Keystone's API v3, with a user of bootvol's own."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from bootvol_plugins.http.urls import parse, to_ask
 from bootvol_plugins.keystone.flights import Flights
 from bootvol_plugins.keystone.options import Access
 
-#: The most bytes that are read of an answer; without the catalog it has one or two thousand.
+#: Largest answer in bytes.  Without the catalog an answer has one or two thousand bytes.
 _LARGEST: Final = 256 * 1024
-#: The part of its life after which bootvol's own token is no longer used.
+#: Fraction of its life after which bootvol's own token is replaced.
 _OLD: Final = 0.9
-#: How many connections are kept open.
+#: Size of the connection pool.
 _CONNECTIONS: Final = 8
 
 
@@ -41,7 +41,7 @@ class _Role(_Read):
 
 
 class Described(_Read):
-    """A token, as far as bootvol has a use for what Keystone says of it."""
+    """The fields that bootvol uses of Keystone's description of a token."""
 
     expires_at: AwareDatetime
     user: _Id
@@ -57,7 +57,7 @@ class _Shown(_Read):
 class _OwnToken:
     """A token of bootvol's own user.
 
-    :ivar old_at: when another one is to be got, in the reactor's seconds.
+    :ivar old_at: time to get another token, in the reactor's seconds.
     """
 
     text: str = attrs.field(repr=False)
@@ -65,15 +65,15 @@ class _OwnToken:
 
 
 class Keystone:
-    """Keystone, as bootvol's own user sees it.
+    """A connection pool to Keystone, with a user of bootvol's own.
 
-    What it raises names the server: it is for the log.
+    The messages of errors name the server: they are for the log.
     """
 
     def __init__(self, options: Access, reactor: Any) -> None:
-        """Blocks on the disk.
+        """Load the authorities.  Blocks on the disk.
 
-        :raises bootvol.errors.ConfigurationError: the authorities cannot be read.
+        :raises bootvol.errors.ConfigurationError: if the authorities cannot be read.
         """
         self._options = options
         self._reactor = reactor
@@ -86,15 +86,15 @@ class Keystone:
         self._logins: Flights[_OwnToken] = Flights()
 
     async def describe(self, token: str) -> Described | None:
-        """Return what Keystone says of a token; None if it is not, or no longer, valid.
+        """Return Keystone's description of a token; None if the token is invalid or has expired.
 
         :param token: printable ASCII.
-        :raises SourceFailed: Keystone does not say.
+        :raises SourceFailed: if Keystone does not tell.
         """
         own = await self._own_token()
         response = await self._ask_about(token, own)
         if response.code == 401:
-            # Our own has been revoked, say; perhaps another question has found out already.
+            # Our own token may have been revoked.  Another call may have replaced it already.
             stop(response)
             if self._own is own:
                 self._own = None
@@ -106,19 +106,19 @@ class Keystone:
         return await self._read(response)
 
     async def own_token(self) -> str:
-        """Return a token of bootvol's own user that is valid for a while yet.
+        """Return a token of bootvol's own user that is still valid for a while.
 
-        :raises SourceFailed: Keystone does not give one out.
+        :raises SourceFailed: if Keystone issues no token.
         """
         return (await self._own_token()).text
 
     def forget(self, token: str) -> None:
-        """Use a token of bootvol's own no more: somebody has not taken it."""
+        """Stop using a token of bootvol's own, because a service rejected the token."""
         if self._own is not None and self._own.text == token:
             self._own = None
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._pool.closeCachedConnections()
 
     async def _ask_about(self, token: str, own: _OwnToken) -> IResponse:
@@ -142,10 +142,10 @@ class Keystone:
         return _OwnToken(text, self._reactor.seconds() + (ends - time.time()) * _OLD)
 
     def _check(self, response: IResponse, wanted: int, what: str) -> None:
-        """See that Keystone answers as it does when all is well.
+        """Check that Keystone's answer has the expected status.
 
-        :param what: what bootvol had come with.
-        :raises SourceFailed: it does not.
+        :param what: the subject of bootvol's request, for the message.
+        :raises SourceFailed: if the answer has another status.
         """
         if response.code == wanted:
             return
@@ -154,9 +154,9 @@ class Keystone:
         raise SourceFailed(f"{self._url.host} answers {response.code} to {what}.")
 
     async def _read(self, response: IResponse) -> Described:
-        """Read an answer, of bounded size.
+        """Read an answer of bounded size.
 
-        :raises SourceFailed: it breaks off, or is something else.
+        :raises SourceFailed: if the answer breaks off, or is not a token.
         """
         stream = BodyStream(response, self._reactor, self._options.timeout, None, 0, None)
         text = memoryview(bytearray(_LARGEST))

@@ -1,4 +1,4 @@
-"""One errand for everybody who wants the same at the same time."""
+"""One shared call for all who want the same result at the same time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ _T = TypeVar("_T")
 
 @attrs.define(eq=False)
 class _Flight(Generic[_T]):
-    """An errand under way, and who waits for its end."""
+    """A running call, and the Deferreds that wait for its end."""
 
     errand: Deferred[_T]
     waiting: list[Deferred[_T]]
 
 
 class Flights(Generic[_T]):
-    """Errands under way, each by what it is for."""
+    """Running calls, by key."""
 
     def __init__(self) -> None:
         self._flights: dict[bytes, _Flight[_T]] = {}
 
     async def join(self, key: bytes, begin: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Return what an errand brings, or raise what it raises; begin it if none is under way.
+        """Return or raise the result of the call with this key.  Begin the call if none runs.
 
-        Cancelled, it leaves the errand to the others who wait, and cancels it for the last one.
+        If a waiter is cancelled, the call goes on for the other waiters.  If the last waiter is
+        cancelled, the call is cancelled, too.
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -52,6 +53,6 @@ class Flights(Generic[_T]):
 
     def _ended(self, result: _T | Failure, key: bytes) -> None:
         waiting = self._flights.pop(key).waiting
-        # One by one: whoever is told may cancel another, which then leaves the list.
+        # One by one: a waiter's callback may cancel another waiter, which then leaves the list.
         while waiting:
             waiting.pop(0).callback(result)

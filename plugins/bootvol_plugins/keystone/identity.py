@@ -1,4 +1,4 @@
-"""Says whom a token speaks for, by what Keystone says or said a moment ago."""
+"""The identity service: finds the caller of a token, from Keystone or from a cache."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from bootvol_plugins.keystone.api import Described, Keystone
 from bootvol_plugins.keystone.flights import Flights
 from bootvol_plugins.keystone.options import KeystoneOptions
 
-#: What any token of Keystone's looks like; nothing else is sent there, as part of a header.
+#: The form of Keystone's tokens.  No other text is sent to Keystone in a header.
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}")
-#: Tokens that Keystone is asked about at once; the others wait.
+#: Number of concurrent calls to Keystone.  Further calls wait.
 _AT_ONCE: Final = 16
-#: Seconds after which to try again where Keystone does not say.
+#: Seconds until the next try, if Keystone states no time.
 _RETRY: Final = 5.0
-#: How long, in seconds, and for how many tokens, it is remembered that they are not valid.
+#: Lifetime in seconds, and number, of cached answers about invalid tokens.
 _WRONG_SECONDS: Final = 5.0
 _WRONG_TOKENS: Final = 1000
 
-#: Whom a token speaks for, or why for nobody.
+#: The caller of a token, or the error of an invalid one.
 _Answer = Caller | type[Unauthorized]
 
 
@@ -41,7 +41,7 @@ class _Kept:
 
 
 class _Cache:
-    """Answers by their tokens' digests, no more than so many: the first to come goes first."""
+    """A bounded cache of answers by digest of the token.  The oldest answer is dropped first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -60,14 +60,14 @@ class _Cache:
 
 @implementer(IIdentity, IClosable, IReloadable)
 class KeystoneIdentity:
-    """Tokens that Keystone gave out."""
+    """The tokens that Keystone has issued."""
 
     _log = Logger()
 
     def __init__(self, options: KeystoneOptions, reactor: Any) -> None:
-        """Blocks on the disk.
+        """Load the authorities.  Blocks on the disk.
 
-        :raises bootvol.errors.ConfigurationError: the authorities cannot be read.
+        :raises bootvol.errors.ConfigurationError: if the authorities cannot be read.
         """
         self._reactor = reactor
         self._use(options)
@@ -80,13 +80,13 @@ class KeystoneIdentity:
         self._timeout = options.timeout
         self._lifetime = options.cache_seconds
         self._right = _Cache(options.cache_tokens)
-        # Apart: whoever guesses drives out nobody who is known.
+        # Two caches: guessed tokens must not drive valid ones out.
         self._wrong = _Cache(_WRONG_TOKENS)
 
     async def reload(self, settings: KeystoneOptions) -> None:
         """See :meth:`bootvol.interfaces.IReloadable.reload`.
 
-        Keystone is asked about every token again.
+        The caches start empty: Keystone validates every token again.
         """
         earlier = self._keystone
         self._use(settings)
@@ -128,7 +128,7 @@ class KeystoneIdentity:
             self._at_once.release()
 
     def _keep(self, digest: bytes, described: Described | None) -> _Answer:
-        """Return the answer, and remember it."""
+        """Cache an answer, and return it."""
         now = self._reactor.seconds()
         if described is None or described.project is None:
             wrong = Unauthorized if described is None else TokenWithoutProject
@@ -141,7 +141,7 @@ class KeystoneIdentity:
         return caller
 
     def _note(self, failure: str) -> None:
-        """Log what is wrong with Keystone when that changes: there may be many who ask."""
+        """Log a change in Keystone's state, once for all callers."""
         if failure and failure != self._failure:
             self._log.warn("no token can be validated: {failure}", failure=failure)
         elif self._failure and not failure:

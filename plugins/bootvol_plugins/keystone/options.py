@@ -1,4 +1,4 @@
-"""The plugin's settings: where Keystone is, and as whom it is asked."""
+"""The plugin's settings: Keystone's URL, and the credentials of bootvol's own user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class Access(Options):
-    """How Keystone is reached by a user of bootvol's own."""
+    """Access to Keystone with a user of bootvol's own."""
 
     url: str
     """Keystone's, with or without ``/v3``."""
@@ -78,13 +78,13 @@ class Access(Options):
             "id": self.application_credential_id,
             "secret": "" if secret is None else secret.get_secret_value(),
         }
-        # It is for one project: none may be asked for.
+        # The credential is bound to one project, so the request must not name a project.
         method = "application_credential"
         return {"auth": {"identity": {"methods": [method], method: credential}}}
 
 
 class KeystoneOptions(Access):
-    """``[identity]`` of this plugin: its user may validate tokens, within ``timeout``."""
+    """The table ``[identity]`` of this plugin: its user may validate tokens within ``timeout``."""
 
     cache_seconds: float = Field(default=60.0, ge=0, le=3600)
     """How long an answer is good for, so that a token that was revoked, or a role that was taken
