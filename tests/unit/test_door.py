@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.web.server import Request
@@ -62,15 +63,17 @@ def test_calls_begin_one_a_turn_and_tenants_take_turns(clock: Clock) -> None:
 def test_log_ins_begin_one_a_turn(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
-    """The body of one log-in is read in each turn of the reactor.
+    """The body of one log-in is read in each turn of the reactor, and addresses take turns.
 
+    Break: `src/bootvol/api/embedded/v3.py`: `await self._pace.turn(address(request))` -> `await
+    self._pace.turn("")`.
     Break: `src/bootvol/turns.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
     `self._turns.release(asker)`.
     """
-    read: list[object] = []
+    read: list[str] = []
 
-    def refuse(request: Request, _model: object) -> None:
-        read.append(request)
+    def refuse(request: Any, _model: object) -> None:
+        read.append(request.client.host)
         raise LoginFailed
 
     monkeypatch.setattr(module, "read", refuse)
@@ -78,11 +81,13 @@ def test_log_ins_begin_one_a_turn(
     prefix = b"v2.0" if module is v2 else b"v3"
     dialects = identity.dialects(Everybody(), Policy(), "region", 9, clock)  # type: ignore[arg-type]
     app = next(each.app for each in dialects if each.prefix[-1] == prefix)
-    for _ in range(5):
+    for host in ["192.0.2.1"] * 5 + ["198.51.100.1"]:
         request: Any = Request(DummyChannel())
+        request.client = IPv4Address("TCP", host, 1)
         request.method, request.prepath = b"POST", []
         request.postpath = path.split(b"/")[1:]
         app.resource().render(request)
-    for count in range(1, 6):
+    for count in range(1, 7):
         assert len(read) == count
         turn(clock)
+    assert read.index("198.51.100.1") <= 2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from bootvol.api.nova.calls import counted
 from bootvol.errors import RateLimited
 from bootvol.service import rates
 from bootvol.service.rates import UNITS, RateLimit, RateLimits
@@ -149,3 +151,30 @@ def test_without_limits_nothing_is_remembered_of_calls() -> None:
     limited, _ = limits()
     assert let_through(limited, 1000) == 1000
     assert limited.of("t") == []
+
+
+@pytest.mark.parametrize(
+    "regex", ["^/os-volumes/[0-9]+$", r"^/volumes/\d+$", "^/os-volumes/[0-9a-f]{8}(-[0-9a-f]+){4}$"]
+)
+@pytest.mark.parametrize("text", ["7", str(UUID(int=7)), UUID(int=7).hex, "none"])
+def test_a_limit_of_numbers_counts_uuids_too(regex: str, text: str) -> None:
+    """A limit whose pattern has one form of an id counts calls with the other form.
+
+    Break: `src/bootvol/api/nova/calls.py`: `(text, *_EITHER) if name in _OF_TWO_FORMS else (text,)`
+    -> `(text,)`.
+    """
+    limits = RateLimits([RateLimit("GET", "*", re.compile(regex), 1, "DAY")], Clock())
+    names = counted("volumes/<volume_id>", {"volume_id": text})
+    limits.count("t", "GET", "", *names)
+    with pytest.raises(RateLimited):
+        limits.count("t", "GET", "", *names)
+
+
+def test_paths_of_two_ids_count_in_all_forms() -> None:
+    names = counted(
+        "servers/<server_id>/os-volume_attachments/<volume_id>",
+        {"server_id": "1", "volume_id": str(UUID(int=2))},
+    )
+    pattern = re.compile("/servers/[0-9a-f-]{36}/os-volume_attachments/[0-9]+$")
+    assert any(map(pattern.match, names))
+    assert all(name.startswith("/servers/") for name in names)

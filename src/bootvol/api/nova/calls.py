@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
+from itertools import product
 from types import NoneType
 from typing import Any, Final, TypeVar, get_args, get_type_hints
+from uuid import UUID
 
 import attrs
 from pydantic import BaseModel
@@ -77,6 +79,10 @@ _SAME: Final = (
     ("types", "os-volume-types"),
     ("os-volumes_boot", "servers"),
 )
+
+#: What is known by a number and by a uuid, and what stands for both in limits.
+_OF_TWO_FORMS: Final = frozenset({"volume_id", "snapshot_id", "server_id"})
+_EITHER: Final = ("0", str(UUID(int=0)))
 
 #: The versions below which Nova's calls lie: HP's, and the one that later clients look for.
 NOVA: Final = ("v1.1", "v2")
@@ -305,13 +311,22 @@ def _text(name: str, text: str) -> str:
 def counted(path: str, segments: Mapping[str, str]) -> list[str]:
     """Return the paths by which limits of rates know a call.
 
-    They come from the declaration, not from the request: no spelling leads around a limit.
+    They come from the declaration, not from the request: no spelling leads around a limit.  What is
+    known by a number and by a uuid counts as any number and as any uuid, too.
 
     :param path: as declared.
     :param segments: those that the request names.
     """
     same = [new + path[len(old) :] for old, new in _SAME if f"{path}/".startswith(f"{old}/")]
-    return ["/" + _SEGMENT.sub(lambda found: segments[found[1]], each) for each in (path, *same)]
+    forms = [
+        (text, *_EITHER) if name in _OF_TWO_FORMS else (text,) for name, text in segments.items()
+    ]
+    spelt = [dict(zip(segments, each, strict=True)) for each in product(*forms)]
+    return [
+        "/" + _SEGMENT.sub(lambda found, texts=texts: texts[found[1]], each)  # type: ignore[misc]
+        for each in (path, *same)
+        for texts in spelt
+    ]
 
 
 async def _number(ask: Ask, name: str, text: str) -> int:
