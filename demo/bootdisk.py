@@ -1,11 +1,12 @@
-"""Makes a small disk that boots by itself: a boot sector of our own, and some data behind it.
+"""Makes a small bootable disk: a boot sector of our own, and some data behind it.
 
-The boot sector is 16-bit code that a PC's BIOS loads to address 0x7C00 and runs.  It
+A PC's BIOS loads the boot sector, which is 16-bit code, to address 0x7C00 and runs the code.  The
+code
 
-1. says on the first serial port that it runs;
-2. reads the disk's second sector, counts one up the two digits that it finds there, and writes
-   the sector back: a volume that is booted again remembers, since it outlives the machine;
-3. says how often the disk has booted, and turns the machine off.
+1. prints on the first serial port that the machine runs;
+2. reads the disk's second sector, increments the two-digit number in the sector, and writes the
+   sector back: the number survives, since the volume outlives the machine;
+3. prints how often the disk has booted, and turns the machine off.
 
 Run it as ``python -m demo.bootdisk FILE``.
 """
@@ -23,12 +24,13 @@ HELLO: Final = "bootvol: this machine runs from its volume; boot number "
 _ORIGIN: Final = 0x7C00
 _COUNTER: Final = 0x8000
 _SECTOR: Final = 512
-#: Not zeros, so that there is something to copy; the same each time.
+#: Length of the data in bytes. The data are the same each time, and are not zeros: an import has to
+#: copy them.
 _DATA: Final = 32 * 1024 * 1024
 
 
 class _Code:
-    """Machine code with labels: a jump or an address may be named before its place is known."""
+    """Machine code with labels. A jump or an address may name a label before the label is set."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -41,17 +43,17 @@ class _Code:
         self._bytes += bytes.fromhex(code) + value
 
     def label(self, name: str) -> None:
-        """Name this place."""
+        """Name the current position."""
         self._labels[name] = len(self._bytes)
 
     def jump(self, opcode: str, name: str) -> None:
-        """Append a jump or call whose 8 or 16 bits of distance lead to a label."""
+        """Append a jump or call to a label, with a distance of 8 or 16 bits."""
         self.put(opcode)
         self._near.append((len(self._bytes), name))
         self._bytes += bytes(2 if opcode == "e8" else 1)
 
     def address(self, opcode: str, name: str) -> None:
-        """Append an instruction whose 16-bit operand is a label's address."""
+        """Append an instruction with a label's address as its 16-bit operand."""
         self.put(opcode)
         self._absolute.append((len(self._bytes), name))
         self._bytes += bytes(2)
@@ -70,7 +72,7 @@ class _Code:
 def boot_sector() -> bytes:
     """Return the 512 bytes of the boot sector."""
     code = _Code()
-    # Segments and stack; the BIOS says in DL which disk this is.
+    # Set segments and stack. The BIOS passes the number of the disk in DL.
     code.put("fa")  # cli
     code.put("31c0")  # xor ax, ax
     code.put("8ed8")  # mov ds, ax
@@ -79,7 +81,7 @@ def boot_sector() -> bytes:
     code.put("bc", struct.pack("<H", _ORIGIN))  # mov sp, 0x7c00
     code.put("fb")  # sti
     code.address("8816", "drive")  # mov [drive], dl
-    # The BIOS may still have text of its own to send: leave it two ticks of the clock.
+    # The BIOS may still be printing: wait for two ticks of the clock.
     code.put("f4")  # hlt
     code.put("f4")  # hlt
 
@@ -157,7 +159,7 @@ def boot_sector() -> bytes:
 
 
 def disk() -> bytes:
-    """Return the whole disk: boot sector, counter at 00, data."""
+    """Return the whole disk: the boot sector, the counter (00), and the data."""
     counter = b"00".ljust(_SECTOR, b"\0")
     return boot_sector() + counter + random.Random(0).randbytes(_DATA)
 

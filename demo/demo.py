@@ -1,7 +1,7 @@
-"""What bootvol does, from an image to a machine that boots from a volume: run by ``make demo``.
+"""The demo of ``make demo``: from an image to a machine that boots from a volume.
 
-It logs in with a password, as people do.  Everything lies below var/demo, and stays there.  The
-environment's IMAGE, a path or a URL, takes the place of the image that is made here.
+The demo logs in with a password, as people do.  All its files lie below var/demo, and stay there.
+The environment variable IMAGE, a path or a URL, replaces the image that the demo makes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ROOT: Final = Path(__file__).resolve().parent.parent
 _HOME: Final = _ROOT / "var" / "demo"
 _BIN: Final = Path(sys.executable).parent
 _GIB: Final = 1024**3
-#: Seconds that a guest which does not turn itself off is watched for.
+#: Seconds to watch a guest that does not turn itself off.
 _WATCH: Final = 20
 
 _CONFIG: Final = """\
@@ -86,7 +86,7 @@ networks = ["0.0.0.0/0", "::/0"]
 
 
 def main() -> None:
-    """Start a daemon, make a bootable volume, boot it, and leave it behind."""
+    """Start a daemon, make a bootable volume, boot from the volume, and keep the volume."""
     image, size = _image()
     port = _free_port()
     config = _CONFIG.format(port=port)
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def _image() -> tuple[str, int]:
-    """Put the image where the daemon finds it; return its name or URL, and a volume's GiB."""
+    """Put the image where the daemon finds it; return its name or URL, and the volume's GiB."""
     images = _HOME / "images"
     images.mkdir(parents=True, exist_ok=True)
     wanted = os.environ.get("IMAGE", "")
@@ -158,7 +158,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _daemon(port: int) -> Iterator[None]:
-    """Run the daemon, from when it answers until the end of the block."""
+    """Start the daemon, run the block when the daemon answers, and stop the daemon."""
     command = [str(_BIN / "twistd"), "--nodaemon", "--pidfile=", "bootvol", "--config"]
     log = _HOME / "twistd.log"
     with log.open("ab") as output:
