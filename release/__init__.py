@@ -1,1 +1,1 @@
-"""What makes a release: see `make lock`, `make audit` and `make release`."""
+"""Tools for a release: see `make lock`, `make audit` and `make release`."""

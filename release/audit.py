@@ -1,7 +1,7 @@
-"""Asks `pip-audit` whether a pinned package has a known vulnerability; silence is no answer.
+"""Asks `pip-audit` whether a pinned package has a known vulnerability, and fails without an answer.
 
-`pip-audit` succeeds where it finds no data about a package.  Here that fails, and is told apart
-from a vulnerability: exit code 1 is a vulnerability, 2 says that packages could not be audited.
+`pip-audit` succeeds even if it finds no data about a package.  In that case this module fails.
+Exit code 1 means a vulnerability; 2 means that packages could not be audited.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AUDIT: Final = (
 def judge(found: Mapping[str, Any]) -> tuple[int, list[str]]:
     """Return the exit code, and the lines to print.
 
-    :param found: what `pip-audit --format json` says.
+    :param found: the output of `pip-audit --format json`.
     """
     packages = found.get("dependencies", [])
     known = [
@@ -45,8 +45,8 @@ def judge(found: Mapping[str, Any]) -> tuple[int, list[str]]:
 
 
 def main() -> int:
-    """Run the audit, print what comes of it, and return the exit code."""
-    # The program beside this Python: both are of the environment for releases.
+    """Run the audit, print the result, and return the exit code."""
+    # Use the program beside this Python: both belong to the environment for releases.
     program = Path(sys.executable).parent / _AUDIT[0]
     ran = subprocess.run(  # noqa: S603 - the arguments are fixed
         [str(program), *_AUDIT[1:]], stdout=subprocess.PIPE, text=True, check=False
@@ -54,7 +54,7 @@ def main() -> int:
     try:
         code, lines = judge(json.loads(ran.stdout))
     except ValueError:
-        # It broke off, and said why to standard error.
+        # pip-audit failed, and printed the reason to standard error.
         code, lines = 2, ["NOT AUDITED: pip-audit could not do its work; see above"]
     print("\n".join(lines))
     return code

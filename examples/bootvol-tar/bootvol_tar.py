@@ -1,4 +1,4 @@
-"""Source ``tar``: the regular members of an uncompressed tar archive are the images."""
+"""The ``tar`` source: the regular members of an uncompressed tar archive are the images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bootvol.threads import Threads
 
 
 class TarOptions(Options):
-    """What the operator writes in the plugin's ``[[sources]]``."""
+    """The settings of the plugin's ``[[sources]]``."""
 
     archive: TrustedFile
 
 
 @implementer(IImageSource)
 class TarSource:
-    """An image's id is its member's name."""
+    """The images of an archive. An image's id is its member's name."""
 
     def __init__(self, name: str, archive: Path, threads: Threads) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class TarSource:
         self._threads = threads
 
     async def images(self, caller: Caller) -> Sequence[Image]:
-        """List the members; reading their headers blocks, so a thread does it."""
+        """List the members in a thread, since reading their headers blocks."""
         members = await self._threads.run(self._members)
         return [self._image(each) for each in sorted(members.values(), key=lambda m: m.name)]
 
@@ -43,7 +43,7 @@ class TarSource:
     async def open(
         self, image: Image, offset: int = 0, validator: str | None = None
     ) -> IImageStream:
-        """Open the archive where the member's bytes begin; going on from further is not offered."""
+        """Open the archive at the member's first byte. This source cannot resume."""
         return await self._threads.obtain(_Member.shut, self._open, image.id)
 
     def _image(self, member: tarfile.TarInfo) -> Image:
@@ -54,7 +54,7 @@ class TarSource:
             with tarfile.open(self._archive, "r:") as archive:
                 return {each.name: each for each in archive.getmembers() if each.isreg()}
         except (OSError, tarfile.TarError) as error:
-            # The reason names a path of this machine, which is nothing for tenants.
+            # Tenants must not learn the reason: it names a path of this machine.
             raise SourceFailed(f"Source {self.name} cannot be read.") from error
 
     def _member(self, name: str) -> tarfile.TarInfo:
@@ -83,7 +83,7 @@ class _Member:
         self._done = 0
 
     async def read_into(self, target: memoryview) -> int:
-        """Fill ``target``, or as much of it as there are bytes left."""
+        """Fill ``target``, or a part of it if fewer bytes are left."""
         if self._descriptor is None:
             raise SourceFailed("the image has been closed")
         wanted = target[: (self.size or 0) - self._done]
@@ -96,7 +96,7 @@ class _Member:
         await self._threads.run(self.shut)
 
     def shut(self) -> None:
-        """Close at once: also for a stream that nobody wants any more when it has been opened."""
+        """Close the archive at once, even for a caller that was cancelled during the open."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

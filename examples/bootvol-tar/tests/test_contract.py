@@ -1,4 +1,4 @@
-"""The plugin is right when it passes bootvol's contract suite."""
+"""The plugin passes bootvol's contract suite."""
 
 import tarfile
 from pathlib import Path
