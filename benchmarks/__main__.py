@@ -1,7 +1,7 @@
-"""Measures bootvol beside its peers, in turn, and writes benchmarks/RESULTS.md: ``make bench``.
+"""Measures bootvol beside its peers, alternately, and writes benchmarks/RESULTS.md: ``make bench``.
 
-Each figure is a ratio of medians over pairs that ran one after the other; absolute times on a
-shared machine are noise.  BENCH_GIB and BENCH_RUNS change the image's size and the pairs.
+Each figure is a ratio of medians over pairs of consecutive runs. Absolute times on a shared machine
+are noise.  BENCH_GIB sets the image's size, and BENCH_RUNS the number of pairs.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ ABOUT: Final = (
 
 
 def latency(bench: Bench) -> float:
-    """Return the p99 of GET of one volume, in milliseconds, while two imports run flat out."""
+    """Return the p99 of GET of one volume in milliseconds, while two imports run at full speed."""
     stop = threading.Event()
 
     def load(number: int) -> None:
-        # By another name each: of the same image there would be one download only.
+        # Each URL has another query: for equal images the daemon would download only once.
         run = bench.imported(f"{bench.url}sha256/full?{number}")
         while not stop.is_set():
             run()
@@ -71,7 +71,10 @@ def latency(bench: Bench) -> float:
 
 
 def memory(folder: Path, url: str, image: str, imports: int) -> float:
-    """Return the daemon's peak resident memory in MiB over so many imports at once."""
+    """Return the daemon's peak resident memory in MiB during concurrent imports.
+
+    :param imports: the number of imports.
+    """
     with process(folder, CONFIG.format(url=url), backend=NO_CACHE) as daemon:
         for number in range(imports):
             daemon.create(f"{url}{image}?{number}", -(-SIZE // GIB))
@@ -85,7 +88,7 @@ def memory(folder: Path, url: str, image: str, imports: int) -> float:
 
 
 def allocated(bench: Bench) -> float:
-    """Return the blocks that a volume from the half-zero image takes, beside its other half."""
+    """Return the blocks of a volume from the half-zero image, divided by the image's data."""
     volume = bench.daemon.create(f"{bench.url}sha256/half", -(-SIZE // GIB))
     bench.daemon.until_settled()
     (file,) = bench.daemon.files()
@@ -96,7 +99,7 @@ def allocated(bench: Bench) -> float:
 
 
 def main() -> None:
-    """Measure everything, and write it down."""
+    """Measure everything, and write the results."""
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
         home = folder / "home"
@@ -139,7 +142,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def hashing() -> Taken:
-    """Hash as many bytes as an image has, from memory."""
+    """Hash as many bytes as an image has, from memory; return the cost."""
     piece = os.urandom(4 * MIB)
     watch = Watch()
     digest = hashlib.sha256()
@@ -166,7 +169,7 @@ def measure(bench: Bench) -> list[Row]:
             bench.shell("curl -s -o $OUT ${URL}full; sync $OUT"),
             "-",
         ),
-        # No import can take less; what only fills the page cache may, where memory is fast.
+        # No import can be faster than this. A write to the page cache alone may be, on fast memory.
         compare("HTTP, sha256", sha256, "hashing alone, one core", hashing, "-"),
         compare(
             "HTTP, sha512",
@@ -224,7 +227,7 @@ def measure(bench: Bench) -> list[Row]:
             ),
             "1.3",
         ),
-        # What only fills the page cache does not wait for the disk, which takes longer than zstd.
+        # A write to the page cache alone does not wait for the disk, which is slower than zstd.
         compare(
             "HTTP, zstd",
             bench.imported(f"{bench.url}plain/text.zst"),
@@ -262,7 +265,7 @@ def second(folder: Path, url: str) -> float:
 
 
 def shared(folder: Path, images: Path, url: str) -> Row:
-    """Compare imports of an image on the volumes' own xfs with a copy of it that shares blocks."""
+    """Compare imports of an image on the volumes' own xfs with a copy that shares its blocks."""
     with disk(folder / "xfs", 4 * SIZE, "xfs") as mounted:
         shutil.copytree(images, mounted.folder / "images")
         with process(mounted.folder, CONFIG.format(url=url), backend=NO_CACHE) as daemon:
@@ -277,9 +280,9 @@ def shared(folder: Path, images: Path, url: str) -> Row:
 
 
 def on_ceph(folder: Path, url: str) -> tuple[list[Row], float]:
-    """Compare imports into a cluster of Ceph on this machine with what Ceph itself has for that.
+    """Compare imports into a local Ceph cluster with Ceph's own tool.
 
-    :returns: that, and the seconds from POST to available of an image's second volume.
+    :returns: the rows, and the seconds from POST to available of an image's second volume.
     """
     stated, unstated = f"{url}sha256/half", f"{url}raw/half"
     with ceph.cluster(4 * SIZE) as cluster:
@@ -293,7 +296,7 @@ def on_ceph(folder: Path, url: str) -> tuple[list[Row], float]:
                     rbd_import(cluster, image, through),
                     target,
                 )
-                # Who verifies beside who does, and who does not beside who does not.
+                # Compare verified imports with verified ones, and unverified with unverified.
                 for what, image, verified, through, target in (
                     ("nothing stated", unstated, "", "", "0.8"),
                     ("sha256", stated, " tee, sha256sum,", "| tee >(sha256sum >/dev/null)", "0.8"),

@@ -1,4 +1,4 @@
-"""The daemon as it is measured, and what it is measured beside."""
+"""The measured daemon, and its peers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.images import GIB, SIZE
 from benchmarks.report import Row
 
 RUNS: Final = int(os.environ.get("BENCH_RUNS", "5"))
-#: Seconds between two looks at a volume: each takes from the daemon some of the processors' time.
+#: Seconds between two looks at a volume. Each look costs the daemon processor time.
 POLL: Final = 0.05
 
 CONFIG: Final = """
@@ -53,17 +53,17 @@ allow = ["{url}sha256/"]
 checksums = "SHA256SUMS"
 """
 
-#: Where the file system clones, the second import of an image would be none.
+#: Disables the cache. Where the file system clones, the second import would copy nothing.
 NO_CACHE: Final = "cache_gib = 0"
 
 
 @attrs.frozen
 class Taken:
-    """What one run took.
+    """The cost of one run.
 
-    :ivar seconds: of the clock.
-    :ivar machine: of all processors, for whatever ran meanwhile: servers, too.
-    :ivar cpu: of all processors, for the daemon and what it ran.
+    :ivar seconds: elapsed seconds.
+    :ivar machine: busy seconds of all processors, for all programs, servers included.
+    :ivar cpu: processor seconds of the daemon and its child processes.
     """
 
     seconds: float
@@ -72,7 +72,7 @@ class Taken:
 
 
 def _busy() -> float:
-    """Return the seconds that the machine's processors have been busy since it was started."""
+    """Return the busy seconds of the machine's processors since the machine started."""
     user, nice, system, _, _, *interrupts = map(
         int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:8]
     )
@@ -81,18 +81,18 @@ def _busy() -> float:
 
 @attrs.frozen
 class Watch:
-    """Begins to measure when it is made."""
+    """A measurement that begins when the object is made."""
 
     _began: float = attrs.field(factory=time.monotonic, init=False)
     _busy: float = attrs.field(factory=_busy, init=False)
 
     def taken(self, cpu: float = 0.0) -> Taken:
-        """Return what has been taken since."""
+        """Return the cost since the beginning."""
         return Taken(time.monotonic() - self._began, _busy() - self._busy, cpu)
 
 
 def shell(command: str, **env: str) -> Taken:
-    """Run a command of bash, with so much more in its environment; return what it took."""
+    """Run a command in bash, with more environment variables; return its cost."""
     watch = Watch()
     subprocess.run(
         ["bash", "-o", "pipefail", "-ec", command], env={**os.environ, **env}, check=True
@@ -101,7 +101,7 @@ def shell(command: str, **env: str) -> Taken:
 
 
 class Bench:
-    """The daemon, the server, the images, and a place for the peers' files."""
+    """The daemon, the server, the images, and a folder for the peers' files."""
 
     def __init__(self, folder: Path, daemon: Process, url: str) -> None:
         self.folder = folder
@@ -110,7 +110,7 @@ class Bench:
         self.out = folder / "out"
 
     def imported(self, image: str) -> Callable[[], Taken]:
-        """Return what measures one import, from POST to available."""
+        """Return a function that measures one import, from POST to available."""
 
         def run() -> Taken:
             cpu = self._cpu()
@@ -128,7 +128,7 @@ class Bench:
         return run
 
     def shell(self, command: str) -> Callable[[], Taken]:
-        """Return what measures a peer's command; it writes $OUT."""
+        """Return a function that measures a peer's command. The command writes $OUT."""
 
         def run() -> Taken:
             taken = shell(command, OUT=str(self.out), URL=self.url, DIR=str(self.folder))
@@ -145,7 +145,7 @@ class Bench:
         fields = (
             Path(f"/proc/{self.daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
         )
-        # Its own, and that of what it ran: user and system.
+        # User and system time, of the daemon and of its children.
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -157,7 +157,10 @@ def compare(
     target: str,
     size: int = SIZE,
 ) -> Row:
-    """Run both in turn, after one uncounted turn each; ``size`` of the disk in bytes."""
+    """Run both alternately, after one uncounted run each; return the row of the results.
+
+    :param size: size of the disk in bytes.
+    """
     ours()
     theirs()
     pairs = [(ours(), theirs()) for _ in range(RUNS)]

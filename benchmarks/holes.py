@@ -1,4 +1,4 @@
-"""Disks that are nearly all holes, beside smaller disks of the same data, and beside the peers."""
+"""Disks that are nearly all holes, beside smaller disks with the same data, and beside peers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from benchmarks.bench import CONFIG, NO_CACHE, POLL, Taken, Watch, compare, shel
 from benchmarks.images import GIB, MIB, SIZE
 from benchmarks.report import Row
 
-#: The data of the large disk and of the one that it is beside, and those disks, in bytes.
+#: Bytes of data on the large and on the plain disk; and the sizes of these disks in bytes.
 _DATA: Final = SIZE // 2
 _LARGE, _PLAIN = 1024 * GIB, SIZE
-#: A disk with next to nothing on it: in bytes.
+#: Size of a nearly empty disk, and its data, in bytes.
 _EMPTY, _LITTLE = 16 * GIB, 8 * MIB
 
 
 def on_holes(folder: Path, url: str) -> list[Row]:
-    """Compare imports, snapshots and volumes of snapshots, on ext4."""
+    """Compare imports, snapshots, and volumes from snapshots, on ext4."""
     with disk(folder / "ext4", 8 * _LARGE, "ext4") as mounted:
         images = mounted.folder / "images"
         images.mkdir()
@@ -41,7 +41,7 @@ def on_holes(folder: Path, url: str) -> list[Row]:
 
 
 def _make_image(path: Path, data: int, size: int) -> None:
-    """Make an image whose data lies in sixteen places."""
+    """Make an image with data in sixteen places."""
     piece = data // 16
     with path.open("xb") as file:
         for number in range(16):
@@ -87,15 +87,15 @@ def _peer(folder: Path, command: str) -> Callable[[], Taken]:
 
 
 class _Steps:
-    """What is done with a daemon, measured from POST to available."""
+    """Actions on a daemon, each measured from POST to available."""
 
     def __init__(self, daemon: Process) -> None:
         self._daemon = daemon
 
     def of(self, image: str, size: int) -> list[Callable[[], Taken]]:
-        """Return what measures an import of an image, a snapshot of that, and a volume of this.
+        """Return functions that measure an import, a snapshot, and a volume from a snapshot.
 
-        :param size: of the volumes in bytes.
+        :param size: size of the volumes in bytes.
         """
         gib = -(-size // GIB)
 
@@ -121,7 +121,7 @@ class _Steps:
         return [imported, snapshot, volume]
 
     def _made(self, kind: str, wanted: dict[str, Any]) -> tuple[Taken, int]:
-        """Make something; return what that took, and its id."""
+        """Make a volume or snapshot; return the time taken, and the id."""
         watch = Watch()
         number = int(self._daemon.call("POST", f"os-{kind}s", {kind: wanted})[kind]["id"])
         path = f"os-{kind}s/{number}"

@@ -1,4 +1,4 @@
-"""The images that are imported, and the lists of their digests."""
+"""The images to import, and the lists of their digests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 GIB: Final = 1024**3
 MIB: Final = 1024**2
 SIZE: Final = int(float(os.environ.get("BENCH_GIB", "2")) * GIB)
-#: Of the image that comes as xz: unpacking that takes its time.
+#: Size of the xz image in bytes: smaller, since decompressing xz is slow.
 XZ_SIZE: Final = SIZE // 4
 
 
@@ -44,7 +44,7 @@ def make_images(www: Path, images: Path) -> None:
 
 
 def make_packed(raw: Path, folder: Path) -> None:
-    """Make both images as qcow2, and one that compresses to about a half, packed."""
+    """Make both images as qcow2, and compress an image that shrinks to about a half."""
     folder.mkdir()
     with (folder / "text").open("wb") as text, (folder / "part").open("wb") as part:
         for number in range(SIZE // MIB):
@@ -57,7 +57,7 @@ def make_packed(raw: Path, folder: Path) -> None:
         ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw / "half"), "half.qcow2"],
         ["gzip", "--keep", "--fast", "text"],
         ["zstd", "--quiet", "-1", "text", "-o", "text.zst"],
-        # Quick to pack, and unpacked with as much memory as what the usual level packs.
+        # A quick preset, with as large a dictionary as the usual level's.
         ["xz", "--lzma2=preset=1,dict=8MiB", "part"],
     ):
         subprocess.run(command, cwd=folder, check=True)

@@ -1,7 +1,7 @@
 """Imports onto logical volumes, in the machine of :mod:`tests.lvm`: not every host maps devices.
 
-The daemon, its peer and the server of the image all run in there, with one processor, and each
-system call takes several times as long as outside: the ratio counts.
+The daemon, its peer and the server of the image all run in that machine, which has one processor.
+Each system call takes several times as long as outside. So only the ratio counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.images import MIB
 from benchmarks.nginx import nginx
 from benchmarks.report import Row
 
-#: Of the image; it lies in the machine's memory.
+#: Size of the image in bytes. The image lies in the machine's memory.
 SIZE: Final = 512 * MIB
 _SECONDS: Final = 1800
 _GROUP: Final = "bench"
@@ -38,9 +38,9 @@ cache_gib = 0
 
 
 def on_lvm(folder: Path, runs: int) -> Row:
-    """Boot the machine, and compare in it; return what came of that.
+    """Boot the machine, run the comparison inside, and return its row.
 
-    :param folder: an empty one.
+    :param folder: an empty folder.
     """
     settings = [f"BENCH_GIB={SIZE / 1024 / MIB}", f"BENCH_RUNS={runs}"]
     command = ["env", *settings, sys.executable, "-m", "benchmarks.lvm", str(folder)]
@@ -51,7 +51,7 @@ def on_lvm(folder: Path, runs: int) -> Row:
 
 
 def _thin_dd(image: str) -> Taken:
-    """Make a volume of the image at a URL as people do by hand; return what that took."""
+    """Make a volume from the image at a URL, as people do by hand; return the time taken."""
     place = f"/dev/{_GROUP}/peer"
     taken = _shell(
         f"lvcreate -y -qq -V 1g -T {_GROUP}/pool -n peer;"
@@ -67,7 +67,7 @@ def _shell(command: str) -> Taken:
 
 
 def _inside(folder: Path) -> None:
-    """Compare, in the machine."""
+    """Run the comparison inside the machine."""
     home = Path("/dev/shm/bench")
     listed = home / "www" / "sha256"
     listed.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""nginx from Debian, on loopback and a free port, for as long as a block runs."""
+"""nginx from Debian, on loopback and a free port, while a block runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ http {{
 
 @contextmanager
 def nginx(root: Path) -> Iterator[str]:
-    """Serve a folder; the block gets the URL, with a slash at its end."""
+    """Serve a folder; yield the URL, with a slash at its end."""
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
         config = Path(home) / "nginx.conf"

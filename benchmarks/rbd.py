@@ -1,7 +1,7 @@
 """The peer of imports onto RBD: Ceph's own tool.
 
-Both keep two cores busy, so it is these that bound them: what each takes of them, nginx and the
-OSD included, is what the ratio tells.
+Both bootvol and the tool keep two cores busy, so the cores bound them. The ratio therefore compares
+the processor time of each, nginx and the OSD included.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _PEER: Final = f"{POOL}/peer"
 
 
 def rbd_import(cluster: Cluster, image: str, through: str = "") -> Callable[[], Taken]:
-    """Return what measures one import of the image at a URL.
+    """Return a function that measures one import of the image at a URL.
 
-    :param through: what the image goes through on its way, ``| COMMAND``.
+    :param through: commands that filter the image on its way, ``| COMMAND``.
     """
     rbd = f"rbd -c {cluster.configuration} --id {USER} -k {cluster.keyring} --no-progress"
 

@@ -1,4 +1,4 @@
-"""Measures what clients ask most: lists of volumes, and one volume."""
+"""Measures the most frequent requests: lists of volumes, and single volumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.servers import free_port
 
 from bootvol.store.schema import volumes
 
-#: Requests in a row to one server before it is the other's turn; and how many turns.
+#: Requests in a row to one server before the other server's turn; and the number of turns.
 _BATCH: Final = 50
 _TURNS: Final = 8
 _MANY: Final = 10_000
@@ -32,7 +32,7 @@ volumes = -1
 gigabytes = -1
 """
 
-#: The least that an answer takes of what the daemon is built on.
+#: A plain Klein handler: the least time that an answer of Klein takes.
 _KLEIN: Final = """\
 import sys
 from klein import Klein
@@ -48,7 +48,7 @@ def shown(request, tenant, rest):
 app.run("127.0.0.1", int(sys.argv[1]), open("/dev/null", "w"))
 """
 
-#: Lists everything, page by page, until it is ended.
+#: Lists all volumes, page by page, until the process is killed.
 _LISTER: Final = """\
 import http.client, itertools, sys
 
@@ -61,14 +61,14 @@ for page in itertools.cycle(range(pages)):
 
 
 def figures(folder: Path) -> list[tuple[str, float, str]]:
-    """Return what was measured, each with its name and target."""
+    """Return the figures, each with its name and target."""
     with process(folder, _CONFIG) as daemon:
         _insert(daemon, 1000)
         several = _beside_klein(daemon, "os-volumes/detail")
         one = _beside_klein(daemon, "os-volumes/1")
         _insert(daemon, _MANY - 1000)
         quiet = _latency(daemon, lambda number: None)
-        # Each tenth request comes with a write: what was kept is of no use then.
+        # A write comes with each tenth request, and makes the response cache useless.
         busy = _latency(
             daemon,
             lambda number: (
@@ -84,7 +84,7 @@ def figures(folder: Path) -> list[tuple[str, float, str]]:
 
 
 def _insert(daemon: Process, count: int) -> None:
-    """Put volumes into the database of a daemon that does not run meanwhile."""
+    """Insert volumes into a daemon's database. The daemon is stopped meanwhile."""
     daemon.stop()
     row = {
         "tenant": TENANT,
@@ -107,7 +107,7 @@ def _insert(daemon: Process, count: int) -> None:
 
 
 class _Client:
-    """A connection that is kept, and asks for one path."""
+    """A persistent connection that requests one path."""
 
     def __init__(self, port: int, path: str) -> None:
         self._path = f"/v1.1/{TENANT}/{path}"
@@ -119,18 +119,18 @@ class _Client:
         return self._connection.getresponse().read()
 
     def close(self) -> None:
-        """Forget the connection; the next request makes another."""
+        """Close the connection. The next request opens another one."""
         self._connection.close()
 
     def took(self) -> float:
-        """Return the seconds that an answer took."""
+        """Return the seconds that one answer takes."""
         began = time.monotonic()
         self.get()
         return time.monotonic() - began
 
 
 def _beside_klein(daemon: Process, path: str) -> float:
-    """Return how the median of a GET compares to that of the same bytes from plain Klein."""
+    """Return the median time of a GET, divided by plain Klein's for the same bytes."""
     ours = _Client(daemon.port, path)
     file = daemon.folder / "answer"
     file.write_bytes(ours.get())
@@ -145,7 +145,7 @@ def _beside_klein(daemon: Process, path: str) -> float:
 
 
 def _latency(daemon: Process, beside: Callable[[int], object]) -> float:
-    """Return the p99 of GET of one volume, in milliseconds, while another client lists all."""
+    """Return the p99 of GET of one volume in milliseconds, while another client lists all."""
     client = _Client(daemon.port, "os-volumes/1")
     path = f"/v1.1/{TENANT}/os-volumes/detail"
     taken = []

@@ -1,4 +1,4 @@
-"""What was measured, as a page."""
+"""The page of the results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import attrs
 
 @attrs.frozen
 class Row:
-    """One line of the table.
+    """One row of the table.
 
-    :ivar busy: how many processors of the machine were, on average: where that is nearly all, it
-        is they that bound both.
+    :ivar busy: the average number of busy processors. If nearly all are busy, the processors bound
+        both bootvol and the peer.
     """
 
     what: str
@@ -30,7 +30,7 @@ class Row:
 def report(about: str, rows: list[Row], more: list[tuple[str, float, str]]) -> str:
     """Return the figures as a page.
 
-    :param about: how they came to be; the machine follows.
+    :param about: how the figures were measured. The machine's description follows.
     """
     model = next(
         line.partition(":")[2].strip()
