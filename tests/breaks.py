@@ -4,9 +4,9 @@ docs/security.md names tests for each claim.  The docstring of such a test lists
 
     Break: `src/bootvol/api/http.py`: `if depth > DEEPEST:` -> `if False:`
 
-A break makes the claim false in the code: the path of a file, text that the file has once, and the
-text that takes its place.  ``make breaks`` makes each break in turn, and sees the test fail.
-``tests/unit/test_security.py`` sees that the breaks still fit the code.
+A break makes the claim false in the code. A break consists of a file's path, a text that occurs in
+the file once, and the replacement text.  ``make breaks`` makes each break in turn, and checks that
+the test fails.  ``tests/unit/test_security.py`` checks that the breaks still fit the code.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import attrs
 
 ROOT = Path(__file__).parents[1]
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
-#: Seconds that a test may take; a test that hangs does not tell what is wrong.
+#: Time limit of a test in seconds. A hanging test does not show the fault, and counts as unnoticed.
 PATIENCE = 900
 BREAK = re.compile(r"Break: `([^`]+)`: `([^`]+)` -> `([^`]+)`")
 
 
 @attrs.frozen
 class Break:
-    """Text of one file, and the text that takes its place."""
+    """A text of one file, and its replacement."""
 
     path: Path
     old: str
@@ -59,7 +59,7 @@ class Test:
     name: str
 
     def docstring(self) -> str | None:
-        """Return the docstring of the test, or None where no such test exists."""
+        """Return the docstring of the test; None if the test does not exist."""
         for node in ast.walk(ast.parse((ROOT / self.path).read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == self.name:
                 return ast.get_docstring(node) or ""
@@ -71,7 +71,7 @@ class Test:
         return [Break(ROOT / path, old, new) for path, old, new in BREAK.findall(text)]
 
     def arguments(self) -> list[str]:
-        """Return what pytest needs to run the test."""
+        """Return pytest's arguments to run the test."""
         if self.path.startswith("src/") or self.path == "tests/copies.py":
             return ["tests/contract", "-k", self.name]
         if self.path.startswith("tests/lvm/"):

@@ -1,4 +1,4 @@
-"""What backends declare, as docs/backends.md shows it: made by ``python -m tests.capabilities``."""
+"""The table of capabilities in docs/backends.md: made by ``python -m tests.capabilities``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _END: Final = "<!-- end -->\n"
 
 
 def declared() -> dict[str, Capabilities]:
-    """Return what every first-party backend declares, by what its settings and its disk make it."""
+    """Return the capabilities of each first-party backend, by its settings and its disk."""
     threads = Threads(reactor, "none", 1)  # type: ignore[arg-type]
     nowhere = Path("/nowhere")
     return {
@@ -37,7 +37,7 @@ def declared() -> dict[str, Capabilities]:
 
 
 def table() -> str:
-    """Return the table in Markdown; it has a row for every field of ``Capabilities``."""
+    """Return the table in Markdown, with a row for each field of ``Capabilities``."""
     columns = declared()
     lines = [["", *columns], ["---"] * (1 + len(columns))]
     for field in attrs.fields(Capabilities):
@@ -47,7 +47,7 @@ def table() -> str:
 
 
 def rewritten(document: str) -> str:
-    """Return the document with the table as the code has it now."""
+    """Return the document with the table that the code now gives."""
     before, _, rest = document.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     assert end, "the document has no place for the table"

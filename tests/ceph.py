@@ -1,7 +1,7 @@
-"""Clusters of Ceph for tests: one daemon of each kind on loopback, in a folder that goes with them.
+"""Ceph clusters for tests: one daemon of each kind on loopback, in a folder that is deleted later.
 
-Needs root, and the packages that ``make packages`` names; without them a test fails, and says so.
-A cluster is there in a second or two, and takes up to 700 MiB of memory.
+The tests need root, and the packages that ``make packages`` names. Without them a test fails with a
+message. A cluster starts in a second or two, and takes up to 700 MiB of memory.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from uuid import uuid4
 from bootvol_plugins.rbd.bindings import Bindings, load
 from tests.servers import free_port
 
-#: The pool of the tests, and the user who may use it.
+#: The pool of the tests, and the pool's user.
 POOL: Final = "volumes"
 USER: Final = "bootvol"
-#: The pool of images, as Glance has one.
+#: The pool of Glance's images.
 IMAGES: Final = "images"
-#: The rights that the plugin's documentation asks for.
+#: The rights that the plugin's documentation requires.
 RIGHTS: Final = {
     "mon": "profile rbd",
     "osd": f"profile rbd pool={POOL}, profile rbd-read-only pool={IMAGES}",
 }
-#: Bytes of the OSD's disk: with less than 2 GiB it gives up when it is full.
+#: Bytes of the OSD's disk. An OSD with less than 2 GiB gives up when it is full.
 _DISK: Final = 4 * 1024**3
 _PROGRAMS: Final = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": "ceph-mgr"}
 
@@ -111,14 +111,14 @@ keyring = {folder}/user
 
 
 class Cluster:
-    """A cluster that runs.  All methods block.
+    """A running cluster.  All methods block.
 
     :param disk: bytes of the OSD's disk, a sparse file.
-    :ivar folder: everything of it.
-    :ivar configuration: its ceph.conf.
-    :ivar keyring: of the user whom the tests are.
+    :ivar folder: the folder of all the cluster's files.
+    :ivar configuration: the cluster's ceph.conf.
+    :ivar keyring: the keyring of the tests' user.
     :ivar monitor: the monitor's address.
-    :ivar bindings: the two modules.
+    :ivar bindings: the two modules of Ceph's Python bindings.
     """
 
     def __init__(self, folder: Path, disk: int) -> None:
@@ -145,7 +145,7 @@ class Cluster:
         assert not disk.wait(60), (self.folder / "osd.0.log").read_text()
         self.start_osd()
         until(lambda: bool(self.command("osd stat")["num_up_osds"] == 1))
-        # Without any of its modules, which need more packages: it counts what is free.
+        # The manager counts free space. Its modules need more packages, and are left out.
         self._run("mgr.x", "ceph-mgr", "-i", "x", "--keyring", f"{self.folder}/mgr.x/keyring")
         self._make_pools(POOL, IMAGES)
 
@@ -159,7 +159,7 @@ class Cluster:
                 self.bindings.rbd.RBD().pool_init(pool, True)
 
     def _format(self) -> subprocess.Popen[bytes]:
-        """Write all files; return the process that makes the OSD's disk."""
+        """Write all files; start and return the process that makes the OSD's disk."""
         folder = self.folder
         fsid, osd_fsid = str(uuid4()), str(uuid4())
         self.configuration.write_text(
@@ -199,7 +199,7 @@ class Cluster:
         return disk
 
     def stop(self) -> None:
-        """End all of it at once."""
+        """Kill all daemons."""
         try:
             if self._admin is not None:
                 self._admin.shutdown()
@@ -208,27 +208,27 @@ class Cluster:
                 self.kill(name)
 
     def start_osd(self) -> None:
-        """Start the OSD, or start it again."""
+        """Start the OSD, also after a kill."""
         self._run("osd.0", "ceph-osd", "-i", "0", "--keyring", f"{self.folder}/osd.0/keyring")
 
     def available(self) -> int:
-        """Return how many bytes may still be written, 0 while nobody has counted them."""
+        """Return the free space of the pool in bytes, 0 before the first count."""
         pools = self.command("df", detail="detail")["pools"]
         found = {each["name"]: int(each["stats"]["max_avail"]) for each in pools}
         return found.get(POOL, 0)
 
     def kill(self, name: str) -> None:
-        """Kill a daemon (``mon.a``, ``osd.0``, ``mgr.x``), even one that is stopped."""
+        """Kill a daemon (``mon.a``, ``osd.0``, ``mgr.x``), even a stopped one."""
         process = self._running.pop(name)
         process.kill()
         process.wait()
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to a daemon: SIGSTOP and SIGCONT stop it for a while."""
+        """Send a signal to a daemon. SIGSTOP stops the daemon until SIGCONT."""
         self._running[name].send_signal(number)
 
     def command(self, prefix: str, **arguments: Any) -> Any:
-        """Give the monitor a command, and return its answer."""
+        """Send a command to the monitor, and return its answer."""
         asked = json.dumps({"prefix": prefix, "format": "json", **arguments})
         code, answer, text = self._admin.mon_command(asked, b"", 30)
         assert not code, f"{prefix}: {text}"
@@ -236,7 +236,7 @@ class Cluster:
 
     @contextmanager
     def pool(self, namespace: str = "", name: str = POOL) -> Iterator[Any]:
-        """Lend what the bindings call an ioctx, as the administrator."""
+        """Open a pool as the administrator; yield the bindings' ioctx."""
         ioctx = self._admin.open_ioctx(name)
         try:
             ioctx.set_namespace(namespace)
@@ -251,15 +251,15 @@ class Cluster:
             yield image
 
     def create(self, name: str, size: int, namespace: str = "") -> None:
-        """Make an image, as somebody else does."""
+        """Make an image, as another client would."""
         with self.pool(namespace) as pool:
             self.bindings.rbd.RBD().create(pool, name, size)
 
     def put_image(self, content: bytes, snapshot: str = "snap") -> str:
-        """Put an image where Glance does, in the same way; return the location that it states."""
+        """Write an image to the images pool, as Glance does; return its stated location."""
         name = str(uuid4())
         with self.pool(name=IMAGES) as pool:
-            # Clones of the first format, as most clusters of Glance have them, need "protected".
+            # Clones of the first format, common in Glance's clusters, need protected snapshots.
             self.bindings.rbd.RBD().create(pool, name, len(content), old_format=False)
             with self.bindings.rbd.Image(pool, name) as image:
                 image.write(content, 0)
@@ -269,14 +269,14 @@ class Cluster:
 
     @contextmanager
     def snapshot(self, location: str) -> Iterator[Any]:
-        """Open an image that :meth:`put_image` has put."""
+        """Open an image that :meth:`put_image` has written."""
         _, _, _, _, name, snapshot = location.split("/")
         rbd = self.bindings.rbd
         with self.pool(name=IMAGES) as pool, rbd.Image(pool, name, snapshot) as image:
             yield image
 
     def remove(self, name: str, namespace: str = "") -> None:
-        """Remove an image, as somebody else does."""
+        """Remove an image, as another client would."""
         with self.pool(namespace) as pool:
             self.bindings.rbd.RBD().remove(pool, name)
 
@@ -293,9 +293,9 @@ class Cluster:
             return sorted(self.bindings.rbd.RBD().list(pool))
 
     def left(self, namespace: str = "") -> list[str]:
-        """Return the names of what there is beyond a pool, or namespace, that has no images.
+        """Return the names of all objects and notes that an empty pool or namespace lacks.
 
-        Objects, that is, and notes that images are being made.
+        A note marks an image that is being made.
         """
         known = {"rbd_directory", "rbd_info", "rbd_children", "rbd_trash", "rbd_namespace"}
         with self.pool(namespace) as pool:
@@ -303,14 +303,14 @@ class Cluster:
             return sorted({each.key for each in pool.list_objects()} - known) + notes
 
     def clear(self) -> None:
-        """Make the pool anew if there is anything left in it."""
+        """Make the pool anew if anything is left in the pool."""
         if self.left():
             sure = {"yes_i_really_really_mean_it": True}
             self.command("osd pool delete", pool=POOL, pool2=POOL, **sure)
             self._make_pools(POOL)
 
     def options(self, namespace: str | None = None, timeout: int = 30) -> dict[str, Any]:
-        """Return what configures the plugin for this cluster."""
+        """Return the plugin's settings for this cluster."""
         found = {
             "pool": POOL,
             "namespace": namespace,
@@ -322,9 +322,9 @@ class Cluster:
         return {key: value for key, value in found.items() if value is not None}
 
     def table(self, more: str = "", timeout: int = 30) -> str:
-        """Return a backend in TOML.
+        """Return the TOML of a backend on this cluster.
 
-        :param more: TOML that is added to it.
+        :param more: TOML to add to the backend's table.
         """
         lines = [
             f"{key} = {json.dumps(value)}" for key, value in self.options(None, timeout).items()
@@ -346,7 +346,10 @@ class Cluster:
 
 @contextmanager
 def cluster(disk: int = _DISK) -> Iterator[Cluster]:
-    """Run a cluster until the block ends, with a disk of so many bytes.  Blocks."""
+    """Run a cluster until the block ends.  Blocks.
+
+    :param disk: bytes of the OSD's disk.
+    """
     folder = Path(tempfile.mkdtemp(prefix="bootvol-ceph-", dir="/tmp"))
     made = Cluster(folder, disk)
     try:
@@ -358,7 +361,7 @@ def cluster(disk: int = _DISK) -> Iterator[Cluster]:
 
 
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something is true.  Blocks."""
+    """Wait until a condition is true.  Blocks."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "the cluster does not come so far"
@@ -366,9 +369,10 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def _entry(name: str, rights: dict[str, str]) -> str:
-    """Return the lines of a keyring for somebody, with a new key.
+    """Return a user's entry in a keyring, with a new key.
 
-    A key is: its type (1 is AES), when it was made (seconds, nanoseconds), its length, itself.
+    A key consists of its type (1 is AES), its time of creation (seconds, nanoseconds), its length,
+    and the key itself.
     """
     key = base64.b64encode(struct.pack("<hiih", 1, int(time.time()), 0, 16) + os.urandom(16))
     caps = "".join(f'\tcaps {kind} = "{right}"\n' for kind, right in rights.items())

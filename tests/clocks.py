@@ -1,4 +1,4 @@
-"""A machine's clock that is wrong: for processes that a test starts, and for them alone."""
+"""A wrong system clock, for processes that a test starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SOURCE: Final = Path(__file__).parent / "wrong_clock.c"
 
 
 class WrongClock:
-    """The clock of the calendar, as processes see it that have :attr:`env` in their environment.
+    """A calendar clock for processes that have :attr:`env` in their environment.
 
-    :param folder: an existing one, for what that takes.
+    :param folder: an existing folder for the clock's files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,11 +26,11 @@ class WrongClock:
 
     @property
     def env(self) -> dict[str, str]:
-        """What is to be added to the environment of a process."""
+        """The variables to add to the environment of a process."""
         return {"LD_PRELOAD": str(self._library), "CLOCK_OFFSET_FILE": str(self._offset)}
 
     def set(self, seconds: float) -> None:
-        """Set the clock, from now on, to what the machine's says and so many seconds."""
-        # Processes have the file mapped: it must stay the same one.
+        """Set the clock, from now on, to the machine's clock plus some seconds."""
+        # Processes have the file mapped, so the file must not be replaced.
         with self._offset.open("r+b" if self._offset.exists() else "wb") as file:
             file.write(struct.pack("d", float(seconds)))

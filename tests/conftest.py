@@ -21,14 +21,14 @@ from tests.openstack.cloud import Cloud
 
 __all__ = ["pytest_configure", "pytest_handlecrashitem", "pytest_unconfigure"]
 
-# As the daemon's own process does, of which these tests' daemons have none.
+# The daemon's own process does this. These tests run their daemons in the process of pytest.
 use_steady_clock(reactor)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and let follow what must not run beside it.
+    """Run the slowest tests first, followed by tests that must not run beside them.
 
-    Beside LVM's machine, tests of failing disks have come out otherwise than alone.
+    Beside LVM's machine, tests of failing disks have given other results than alone.
     """
     first = ("test_lvm.py", "test_storage_faults.py")
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else 2)
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def threads() -> Iterator[Threads]:
-    """A small pool of threads that runs."""
+    """A small running pool of threads."""
     threads = Threads(reactor, "test", 2)
     threads.start()
     yield threads
@@ -45,7 +45,7 @@ def threads() -> Iterator[Threads]:
 
 @pytest_twisted.async_yield_fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon on the embedded default, in this process."""
+    """A daemon on SQLite, in this process."""
     daemon = Running(tmp_path)
     yield daemon
     await daemon.stop()
@@ -53,14 +53,14 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """A server that serves the whole run."""
+    """A server for the whole run."""
     with postgresql.server() as url:
         yield url
 
 
 @pytest.fixture
 def new_postgresql(postgresql_server: str) -> Callable[[], str]:
-    """Make an empty database on it, and return its URL."""
+    """Make an empty database on the server, and return its URL."""
     return lambda: postgresql.create_database(postgresql_server, f"test-{uuid4()}")
 
 
@@ -76,37 +76,37 @@ def state(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def lasting_cluster() -> Iterator[ceph.Cluster]:
-    """A cluster of Ceph that serves the whole run: take :func:`ceph_cluster`."""
+    """A Ceph cluster for the whole run. Tests use :func:`ceph_cluster`."""
     with ceph.cluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def ceph_cluster(lasting_cluster: ceph.Cluster) -> Iterator[ceph.Cluster]:
-    """That cluster, without what earlier tests have left: they may have failed."""
+    """The run's cluster, without remains of earlier tests, even of failed ones."""
     yield lasting_cluster
     lasting_cluster.clear()
 
 
 @pytest.fixture(scope="session")
 def keystone() -> Iterator[identity.Keystone]:
-    """A Keystone that serves the whole run: make projects and users of your own."""
+    """A Keystone for the whole run. Each test makes projects and users of its own."""
     with identity.keystone() as service:
         yield service
 
 
 @pytest.fixture(scope="session")
 def cloud(keystone: identity.Keystone) -> Iterator[Cloud]:
-    """That Keystone, and a Glance that serves the whole run."""
+    """The run's Keystone, and a Glance for the whole run."""
     with images.glance(keystone) as service:
         yield Cloud.of(keystone, service)
 
 
 @pytest.fixture(scope="session")
 def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A disk whose guest remembers how often it has booted: see :mod:`tests.guest`.
+    """A disk whose guest counts its boots: see :mod:`tests.guest`.
 
-    It serves the whole run: boot from copies.
+    All tests share the disk, so they boot from copies.
     """
     image = tmp_path_factory.mktemp("guest") / "guest.raw"
     guest.make(image)

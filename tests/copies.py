@@ -1,4 +1,4 @@
-"""Copies of what guests wrote: a test for the suite of any backend."""
+"""Copies of guests' data: a test for the suite of any backend."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bootvol.service.places import Copier, Limits, OnBackend
 from bootvol.testing.backends import SIZE, noise, read, write
 from tests.daemons import reactor
 
-#: How much of a volume's beginning and end is any bytes; the size of copies' buffers, too.
+#: Bytes of arbitrary data at a volume's beginning and end. Also the size of the copies' buffers.
 EDGE: Final = 128 * 1024
 _NAMES: Final = ("volume-1", "snapshot-1", "volume-2")
 
 
 def _placed(magic: bytes, offset: int = 0, filled: bytes = b"") -> bytes:
-    """Return an edge with some bytes at a place, and zeros or a filling around them."""
+    """Return an edge with some bytes at an offset, surrounded by zeros or a filling."""
     edge = bytearray(filled.ljust(EDGE, b"\0"))
     assert offset + len(magic) <= EDGE
     edge[offset : offset + len(magic)] = magic
@@ -48,8 +48,8 @@ def _vhd_footer() -> bytes:
     return bytes(footer)
 
 
-#: What begins like an image, an encrypted disk, an archive, a document, ...: whatever is told by a
-#: first byte somewhere, and whole headers that lead elsewhere.
+#: Beginnings that look like an image, an encrypted disk, an archive, a document and so on: all
+#: formats that a first byte reveals, and whole headers that refer to other files.
 HEADS: Final = [
     *(_placed(magic, offset, noise(EDGE)) for offset, magic in magics._UNREAD),
     *(_placed(magic, offset, noise(EDGE)) for offset, magic in magics._OTHERS),
@@ -75,10 +75,10 @@ TAILS: Final = [bytes(EDGE), _placed(_vhd_footer(), EDGE - 512), _placed(b"EFI P
 
 
 class AnyBytes:
-    """Beside the suite of :class:`bootvol.testing.backends.BlockBackendContract`.
+    """A test that runs with the suite of :class:`bootvol.testing.backends.BlockBackendContract`.
 
-    :cvar examples: how many volumes are copied, and copied back; 0 are all that there are.
-    :cvar size: of each volume in bytes.
+    :cvar examples: the number of volumes to copy, and to copy back; 0 takes all examples.
+    :cvar size: size of each volume in bytes.
     """
 
     examples: ClassVar[int] = 5
@@ -88,7 +88,7 @@ class AnyBytes:
     async def test_whatever_a_guest_wrote_is_copied(
         self, backend: IBlockBackend, context: PluginContext
     ) -> None:
-        """From a volume to a snapshot, and from that to another volume, byte for byte.
+        """A volume's snapshot, and a volume made from the snapshot, equal the volume byte for byte.
 
         Break: `src/bootvol/service/duplicates.py`: `inspected=False` -> `inspected=True`
         """

@@ -1,7 +1,7 @@
-"""Hooks of pytest: the report of a test whose process crashed tells how, at the end of the output.
+"""Hooks of pytest: the report of a crashed test process shows the cause at the end of the output.
 
-Without these hooks a crash of native code, as of Ceph's library, leaves its signal and its stacks
-only among the dots of the tests, far above the summary.
+Without these hooks a crash of native code, for example of Ceph's library, shows its signal and its
+stacks only among the dots of the tests, far above the summary.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _stacks(worker: str, controller: int) -> Path:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Have a worker write its stacks to a file; pytest's own plugin writes them to stderr."""
+    """Make a worker write its stacks to a file. pytest's own plugin writes them to stderr."""
     if (given := getattr(config, "workerinput", None)) is not None:
         path = _stacks(given["workerid"], os.getppid())
         _kept.append(path.open("w"))

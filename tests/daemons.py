@@ -53,7 +53,7 @@ directory = "images"
 """
 
 
-#: Who may call: by tokens that never change.
+#: The callers, by tokens that never change.
 STATIC = """\
 [[identity.tokens]]
 token = "ann"
@@ -72,10 +72,10 @@ tenant = "22222222222222"
 user = "bob"
 """
 
-#: Where each kind is found.
+#: The path of each kind of object.
 _PATHS = {"volume": "os-volumes", "snapshot": "os-snapshots", "server": "servers"}
 
-#: The state of a daemon that is alone.
+#: The state of a single daemon.
 EMBEDDED = 'url = "sqlite:///bootvol.db"\ndirectory = "."'
 
 
@@ -91,13 +91,13 @@ def configuration(
 ) -> str:
     """Return a daemon's configuration.
 
-    :param more: TOML that follows the basic configuration.
-    :param state: TOML of its table ``[state]``.
-    :param backend: TOML that is added to the table of its backend.
-    :param first: TOML of another backend, which new volumes are made on then.
+    :param more: TOML after the basic configuration.
+    :param state: TOML of the table ``[state]``.
+    :param backend: TOML to add to the table of the daemon's backend.
+    :param first: TOML of another backend, which becomes the default for new volumes.
     :param identity: TOML of the table ``[identity]``.
-    :param top: TOML that goes before all tables.
-    :param api: TOML that is added to the table ``[api]``.
+    :param top: TOML before all tables.
+    :param api: TOML to add to the table ``[api]``.
     """
     return _CONFIG.format(
         port=port,
@@ -113,7 +113,7 @@ def configuration(
 
 @attrs.frozen
 class Answer:
-    """What came back of a request."""
+    """The answer to a request."""
 
     status: int
     headers: dict[str, str]
@@ -127,15 +127,15 @@ class Answer:
 
 
 class Running:
-    """A daemon in this process, and a client of it.
+    """A daemon in this process, and a client of the daemon.
 
-    :param folder: where its state, volumes and images lie.
-    :param more: TOML that follows the basic configuration.
-    :param state: TOML of its table ``[state]``.
-    :param backend: TOML that is added to the table of its backend.
-    :param first: TOML of another backend, which new volumes are made on then.
+    :param folder: the folder of its state, volumes and images.
+    :param more: TOML after the basic configuration.
+    :param state: TOML of the table ``[state]``.
+    :param backend: TOML to add to the table of the daemon's backend.
+    :param first: TOML of another backend, which becomes the default for new volumes.
     :param identity: TOML of the table ``[identity]``.
-    :param api: TOML that is added to the table ``[api]``.
+    :param api: TOML to add to the table ``[api]``.
     """
 
     def __init__(
@@ -163,17 +163,17 @@ class Running:
 
     @property
     def site(self) -> ApiSite:
-        """What makes the connections of its API."""
+        """The site that makes the API's connections."""
         return self._daemon.site
 
     async def stop(self) -> None:
-        """Stop as SIGTERM does; once."""
+        """Stop the daemon as SIGTERM does. Later calls do nothing."""
         if not self._stopped:
             self._stopped = True
             await self._daemon.stopService()
 
     async def reload(self) -> None:
-        """Reload as SIGHUP does."""
+        """Reload the configuration as SIGHUP does."""
         await self._daemon.reload()
 
     async def request(
@@ -185,9 +185,11 @@ class Running:
         headers: dict[str, str] | None = None,
         address: str = "127.0.0.1",
     ) -> Answer:
-        """Send a request; ``path`` is absolute, a body that is not bytes becomes JSON.
+        """Send a request.
 
-        :param address: the client's own, on loopback.
+        :param path: an absolute path.
+        :param body: bytes to send as they are; any other body is sent as JSON.
+        :param address: the client's address, on loopback.
         """
         sent = Headers({k: [v] for k, v in (headers or {}).items()})
         if token is not None:
@@ -207,7 +209,7 @@ class Running:
         return Answer(response.code, shown, content)
 
     async def call(self, method: str, path: str, body: Any = None, token: str = "ann") -> Answer:
-        """As :meth:`request`, with ``path`` relative to the tenant's base URI."""
+        """Do as :meth:`request`, with ``path`` relative to the tenant's base URI."""
         return await self.request(method, f"/v1.1/{TENANT}/{path}", body, token)
 
     async def create(self, image: str | None = None, size: int = 1) -> int:
@@ -228,7 +230,7 @@ class Running:
         return number
 
     async def status(self, number: int, kind: str = "volume") -> str:
-        """Return the status of a volume or of another ``kind``, "gone" if there is none."""
+        """Return the status of a volume or another ``kind``; "gone" if the object is missing."""
         answer = await self.call("GET", f"{_PATHS[kind]}/{number}")
         return "gone" if answer.status == 404 else str(answer.json[kind]["status"])
 
@@ -237,7 +239,7 @@ class Running:
         return (await self.call("GET", f"hp-bootable-volumes/{volume}/import")).json["import"]
 
     async def until(self, number: int, *wanted: str, kind: str = "volume") -> str:
-        """Wait until a volume, or another ``kind``, has one of the statuses, and return it."""
+        """Wait until a volume or another ``kind`` has one of the statuses; return the status."""
         for _ in range(600):
             status = await self.status(number, kind)
             if status in wanted:
@@ -246,16 +248,16 @@ class Running:
         raise AssertionError(f"{kind} {number} is {status}, not {wanted}")
 
     def files(self) -> list[Path]:
-        """Return the volumes that lie in their folder."""
+        """Return the files of all volumes."""
         return volumes_in(self.volumes)
 
 
 def volumes_in(folder: Path) -> list[Path]:
-    """Return the volumes that lie in a folder of a backend."""
+    """Return the files of all volumes in a backend's folder."""
     found = sorted(folder.iterdir()) if folder.exists() else []
     return [each for each in found if each.name != STORE]
 
 
 def pause(seconds: float) -> Deferred[None]:
-    """Return a Deferred that fires after a while."""
+    """Return a Deferred that fires after some seconds."""
     return deferLater(reactor, seconds, lambda: None)

@@ -1,6 +1,7 @@
-"""Disks of the tests' own, whose faults are real: file systems on loop devices.
+"""Disks for tests, with real faults: file systems on loop devices.
 
-Needs root, and the packages that ``make packages`` names; without them a test fails, and says so.
+The tests need root, and the packages that ``make packages`` names. Without them a test fails with a
+message.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-#: How each kind of file system is made, and the Debian package with the tool.  That of ext4 keeps
-#: what it knows of files at the disk's beginning, and nothing but their bytes after that.
+#: The command that makes each kind of file system, and the Debian package of its tool.  This ext4
+#: keeps its metadata at the disk's beginning, and only the files' data after that.
 _MAKE: Final = {
     "ext4": ("mkfs.ext4 -q -F -m 0 -N 256 -J size=4 -E packed_meta_blocks=1", "e2fsprogs"),
     "xfs": ("mkfs.xfs -q -f", "xfsprogs"),
@@ -35,13 +36,16 @@ _THAW: Final = 0xC0045878
 
 
 class Device:
-    """A loop device over a file: a block device.  All methods block."""
+    """A loop device over a file.  All methods block."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def break_after(self, size: int) -> None:
-        """Let all access beyond the first ``size`` bytes fail (a multiple of 512); 0 mends it."""
+        """Make all access beyond the first ``size`` bytes fail; 0 repairs the device.
+
+        :param size: bytes, a multiple of 512.
+        """
         with self.path.open("rb") as device:
             status = bytearray(_STATUS_BYTES)
             fcntl.ioctl(device, _GET_STATUS, status)
@@ -50,10 +54,10 @@ class Device:
 
 
 class Disk:
-    """A file system that is mounted.  All methods block.
+    """A file system that can be mounted.  All methods block.
 
-    :ivar device: what it lies on.
-    :ivar folder: where it is mounted.
+    :ivar device: the device of the file system.
+    :ivar folder: the mount point.
     """
 
     def __init__(self, device: Device, folder: Path) -> None:
@@ -61,29 +65,29 @@ class Disk:
         self.folder = folder
 
     def mount(self) -> None:
-        """Mount it; it must not be mounted."""
+        """Mount the file system, which must be unmounted."""
         _run("mount", str(self.device.path), str(self.folder))
 
     def unmount(self, *, lazily: bool = False) -> None:
-        """Take it away from its folder; lazily, even while files on it are open."""
+        """Unmount the file system; with ``lazily`` even while files on it are open."""
         _run("umount", *(["--lazy"] if lazily else []), str(self.folder))
 
     def is_mounted(self) -> bool:
-        """Tell whether something is mounted on the folder, which itself may answer no more."""
+        """Return whether the folder is a mount point, even if the folder itself does not answer."""
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         return str(self.folder) in (line.split()[4] for line in mounts)
 
     def remount(self, options: str) -> None:
-        """Change the options that it is mounted with.
+        """Change the mount options.
 
-        ``ro`` makes it read-only, if no file is open to be written; ``abort`` (ext4) makes it so in
-        any case, as the system does by itself where it finds the file system broken.
+        ``ro`` makes the file system read-only, if no file is open for writing. ``abort`` (ext4)
+        does so in any case, as the system does when the file system turns out to be broken.
         """
         _run("mount", "-o", f"remount,{options}", str(self.folder))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let whoever writes to it wait until the block ends (fsfreeze(8)); nothing ends that."""
+        """Make all writes wait until the block ends (fsfreeze(8)). Nothing else ends a wait."""
         opened = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.ioctl(opened, _FREEZE, 0)
@@ -95,16 +99,16 @@ class Disk:
             os.close(opened)
 
     def fill(self, others: Path, free: int) -> None:
-        """Take up space, as others do who use the same disk, until so many bytes are free.
+        """Take up space, as other users of the disk do, until ``free`` bytes are free.
 
-        :param others: the file that takes it; is made.
+        :param others: the file that takes the space. The method makes the file.
         """
         with others.open("xb") as opened:
             os.posix_fallocate(opened.fileno(), 0, self.free() - free)
         assert abs(self.free() - free) < 2**20
 
     def free(self) -> int:
-        """Return how many bytes are free, once what was deleted is."""
+        """Return the free bytes, counting deleted files as free."""
         _run("sync", "--file-system", str(self.folder))
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize
@@ -112,10 +116,10 @@ class Disk:
 
 @contextmanager
 def block_device(file: Path, size: int) -> Iterator[Device]:
-    """Make a block device of zeros until the block ends.  Blocks.
+    """Provide a block device of zeros until the block ends.  Blocks.
 
-    :param file: what it lies on, sparsely; is made, and removed.
-    :param size: bytes.
+    :param file: the sparse file under the device. The function makes and removes the file.
+    :param size: size in bytes.
     """
     _check(_TOOLS)
     with ExitStack() as stack:
@@ -129,10 +133,10 @@ def block_device(file: Path, size: int) -> Iterator[Device]:
 
 @contextmanager
 def disk(folder: Path, size: int, kind: str) -> Iterator[Disk]:
-    """Make a file system and mount it until the block ends.  Blocks.
+    """Make a file system and keep it mounted until the block ends.  Blocks.
 
-    :param folder: where to mount it; is made.  Its file is made beside it.
-    :param size: bytes.
+    :param folder: the mount point. The function makes the folder, and a file beside it.
+    :param size: size in bytes.
     :param kind: ``ext4``, ``xfs`` or ``btrfs``.
     """
     make, package = _MAKE[kind]
@@ -145,7 +149,7 @@ def disk(folder: Path, size: int, kind: str) -> Iterator[Disk]:
         try:
             yield mounted
         finally:
-            # A test may have unmounted it, or failed with files open on it.
+            # A test may have unmounted the disk, or failed with open files on the disk.
             while mounted.is_mounted():
                 mounted.unmount(lazily=True)
 
@@ -159,9 +163,9 @@ def _check(tools: dict[str, str]) -> None:
 
 
 def _run(*command: str) -> str:
-    """Run a command and return what it says.
+    """Run a command and return its output.
 
-    :raises AssertionError: it failed, with its reason.
+    :raises AssertionError: if the command fails, with its reason.
     """
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if ended.returncode:

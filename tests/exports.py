@@ -1,4 +1,4 @@
-"""Exports for tests: their folders, their clients, their certificates."""
+"""Exports for tests: folders, clients and certificates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ GREETING: Final = b"NBDMAGICIHAVEOPT"
 
 
 def unix(folder: Path) -> ExportsTable:
-    """Return the settings of exports by sockets."""
+    """Return the settings of exports by Unix sockets."""
     return ExportsTable(by="unix", directory=folder / "e")
 
 
 def tls(folder: Path, ports: Sequence[int]) -> TlsExports:
-    """Return the settings of exports by TLS, with certificates for it and its clients."""
+    """Return the settings of exports by TLS, with certificates for the server and its clients."""
     if not (folder / "pki").exists():
         credentials(folder / "pki")
     return TlsExports(
@@ -38,7 +38,7 @@ def tls(folder: Path, ports: Sequence[int]) -> TlsExports:
 
 
 def credentials(folder: Path) -> None:
-    """Make the certificates of an authority, by the names that qemu's programs look for."""
+    """Make an authority and its certificates, under the names that QEMU's programs look for."""
     folder.mkdir()
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca-cert.pem")
@@ -57,9 +57,9 @@ def server(folder: Path, name: str) -> Process:
 
 
 def image(address: str, pki: Path | None = None) -> list[str]:
-    """Return the arguments by which qemu-io reaches an export.
+    """Return qemu-io's arguments to reach an export.
 
-    :param pki: what it shows a client's certificate of.
+    :param pki: the folder with the client's certificate.
     """
     parts = urlsplit(address)
     if parts.scheme == "nbd+unix":
@@ -74,9 +74,9 @@ def image(address: str, pki: Path | None = None) -> list[str]:
 def qemu_io(
     where: Sequence[str], *commands: str, good: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run qemu-io on what the arguments ``where`` say.
+    """Run qemu-io on the target that the arguments ``where`` name.
 
-    :param good: whether all has to go well.
+    :param good: True if all commands must succeed; False if at least one must fail.
     """
     ran = run(["qemu-io", *where, *(part for each in commands for part in ("-c", each))])
     wrong = ran.returncode or "failed" in ran.stdout or "error" in ran.stdout
@@ -85,7 +85,7 @@ def qemu_io(
 
 
 class Guest:
-    """A client that stays connected: qemu-io."""
+    """A client that stays connected: a running qemu-io."""
 
     def __init__(self, where: Sequence[str]) -> None:
         self._process = subprocess.Popen(
@@ -108,7 +108,7 @@ class Guest:
         return line + (stdout.readline() if line.startswith("read ") and "bytes" in line else "")
 
     def leave(self) -> None:
-        """End it."""
+        """Kill the client."""
         self._process.kill()
         self._process.communicate()
 
@@ -124,7 +124,7 @@ def guest(where: Sequence[str]) -> Iterator[Guest]:
 
 
 def connect(address: str) -> socket.socket:
-    """Connect to an export; nothing is read or said yet."""
+    """Connect to an export, without reading or writing."""
     parts = urlsplit(address)
     with ExitStack() as stack:
         if parts.scheme == "nbd+unix":
@@ -138,15 +138,15 @@ def connect(address: str) -> socket.socket:
 
 
 def waits(sock: socket.socket) -> bool:
-    """Tell whether a connection has nothing to read."""
+    """Return whether a connection has nothing to read."""
     return not select.select([sock], [], [], 0)[0]
 
 
 @contextmanager
 def machine(path: str) -> Iterator[None]:
-    """Keep a machine that has a volume for its disk until the block ends; it stands still.
+    """Keep a stopped machine with a volume as its disk until the block ends.
 
-    :raises AssertionError: it does not start, with what it says to that.
+    :raises AssertionError: if the machine does not start, with its output.
     """
     process = subprocess.Popen(
         [
@@ -158,7 +158,7 @@ def machine(path: str) -> Iterator[None]:
         stderr=subprocess.STDOUT,
     )
     try:
-        # It greets early; commands are for when all is open.
+        # QEMU greets early. It answers a command only when the disk is open.
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b'{"execute": "qmp_capabilities"}\n')
@@ -172,7 +172,7 @@ def machine(path: str) -> Iterator[None]:
 
 
 def holders(path: Path) -> list[str]:
-    """Return the descriptors of all processes that are the file."""
+    """Return all descriptors, of all processes, that refer to the file."""
     found = []
     for each in Path("/proc").glob("[0-9]*/fd/*"):
         try:

@@ -1,11 +1,11 @@
-"""A hypervisor that starts nothing, as a plugin for one daemon alone."""
+"""A hypervisor without real machines, as a plugin for a single daemon."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
 
-#: What the configuration says, to have it.
+#: The configuration that selects the plugin.
 MEMORY: Final = """
 [hypervisor]
 plugin = "memory"
@@ -20,7 +20,7 @@ PLUGIN = HypervisorPlugin(Options, lambda _, own: MemoryHypervisor(own.name, own
 
 
 def installed(folder: Path) -> dict[str, str]:
-    """Install it below a folder; return the environment of a daemon that should find it."""
+    """Install the plugin below a folder; return the environment of a daemon that should use it."""
     about = folder / "installed" / "memory_machines-1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: memory-machines\nVersion: 1\n")

@@ -1,4 +1,4 @@
-"""Makes images of every format that is read, and hostile ones, with qemu-img and by hand."""
+"""Makes images of every readable format, and hostile images, with qemu-img and by hand."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from backports import zstd
 from bootvol.testing.backends import noise
 
 MIB = 1024 * 1024
-#: What the disk in every good image holds.
+#: The content of the disk in every good image.
 DISK = noise(3 * MIB) + bytes(4 * MIB) + noise(MIB, 2)
-#: A disk's size that is no whole number of sectors.
+#: A disk size that is not a multiple of the sector size.
 ODD = len(DISK) - 100
 
 
-#: The first features of a qcow2 image that its readers must know: that it was not closed; that it
-#: is damaged (qcow2 specification, "incompatible_features").
+#: The first incompatible features of a qcow2 image: "not closed" and "corrupt" (qcow2
+#: specification, "incompatible_features").
 MARKED_DIRTY, MARKED_CORRUPT = struct.pack(">Q", 1), struct.pack(">Q", 2)
 
 
@@ -43,17 +43,17 @@ def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = 
     return content
 
 
-#: Compresses an image, by the name of the format.
+#: Functions that compress an image, by the name of the format.
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, 6),
     "xz": lambda data: lzma.compress(data, preset=0),
-    # As the tool does: without its checksum zstd finds no fault with changed noise.
+    # As the tool does. Without its checksum, zstd would not detect changed noise.
     "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
     "bzip2": bz2.compress,
 }
 
 FIXED = ["-o", "subformat=fixed,force_size"]
-#: In a vhd footer: VirtualBox and its version as the creator, and a geometry of 2 MiB.
+#: Bytes in a vhd footer: VirtualBox and its version as the creator, and a geometry of 2 MiB.
 VBOX = {28: b"vbox\0\6\0\1Wi2k", 56: struct.pack(">HBB", 60, 4, 17)}
 
 
@@ -63,7 +63,7 @@ def patched(content: bytes, offset: int, data: bytes) -> bytes:
 
 
 def _snapshot(folder: Path) -> bytes:
-    """Return an image with snapshots, whose disk was written to after them."""
+    """Return an image with snapshots. Its disk was written to after the snapshots."""
     image = folder / "snapshots.image"
     image.write_bytes(convert(folder, "qcow2", disk=DISK[::-1]))
     for name in ("one", "two"):
@@ -84,23 +84,23 @@ def _unclosed(folder: Path, *options: str, kind: str = "qcow2") -> bytes:
 
 
 def _dirty(folder: Path) -> bytes:
-    """Return a qcow2 image that was not closed, and whose refcounts are wrong for that."""
+    """Return a qcow2 image that was not closed, so its refcounts are wrong."""
     content = _unclosed(folder, "-o", "lazy_refcounts=on")
     assert struct.unpack_from(">Q", content, 72)[0] & 1, "it has to be marked as dirty"
     return content
 
 
 def _without_refcounts(folder: Path) -> bytes:
-    """Return a qcow2 image that is marked as dirty, and of whose refcounts none can be found."""
+    """Return a qcow2 image that is marked as dirty, and whose refcounts cannot be found."""
     content = patched(convert(folder, "qcow2", ["-o", "lazy_refcounts=on"]), 72, MARKED_DIRTY)
     (table,) = struct.unpack_from(">Q", content, 48)
     return patched(content, table, struct.pack(">Q", 1 << 40))
 
 
 def _cut_cluster(folder: Path) -> bytes:
-    """Return a qcow2 image that ends within its last cluster, of which the rest was never written.
+    """Return a qcow2 image that ends within its last cluster. The cluster's rest was never written.
 
-    That is the cluster behind the disk's first 2 MiB, since the disk's end was written before it.
+    The last cluster holds the data behind the disk's first 2 MiB: the disk's end was written first.
     """
     part, image = folder / "part", folder / "disk.image"
     options = "extended_l2=on,cluster_size=2M"
@@ -117,7 +117,7 @@ def _cut_cluster(folder: Path) -> bytes:
 
 
 def _saved(folder: Path) -> bytes:
-    """Return a qcow2 image with the memory of a machine that was running."""
+    """Return a qcow2 image with the memory of a running machine."""
     image = folder / "disk.image"
     image.write_bytes(qcow2(folder))
     machine = ["qemu-system-x86_64", "-S", "-m", "32", "-nodefaults", "-display", "none"]
@@ -137,9 +137,10 @@ def qcow2(folder: Path) -> bytes:
 
 
 def _streamed(folder: Path) -> bytes:
-    """Return a vmdk image as VMware streams it: where its tables are stands at its end.
+    """Return a vmdk image in VMware's streamed form, with the place of its tables at its end.
 
-    The structures are those of QEMU's block/vmdk.c, which writes no such image, but reads them.
+    The structures are those of QEMU's block/vmdk.c, which reads such images, but does not write
+    them.
     """
     content = convert(folder, "vmdk", ["-o", "subformat=streamOptimized"])
     content += bytes(-len(content) % 512)
@@ -148,7 +149,7 @@ def _streamed(folder: Path) -> bytes:
     return patched(content, 56, b"\xff" * 8) + footer
 
 
-#: Kinds of good images, by the format to state: each holds :data:`DISK`.
+#: Kinds of good images, each with the format to state. Each image holds :data:`DISK`.
 GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2": (None, qcow2),
     "qcow2-packed": ("qcow2", lambda folder: convert(folder, "qcow2", ["-c"])),
@@ -167,10 +168,10 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "vmdk-stream-end": (None, _streamed),
     "vhd": (None, lambda folder: convert(folder, "vpc", ["-o", "force_size"])),
     "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", FIXED)),
-    # VirtualBox writes another creator, and a geometry that gives another size.
+    # VirtualBox writes another creator, and a geometry with another size.
     "vhd-vbox": (None, lambda at: vhd(at, VBOX)),
     "vhd-fixed-vbox": ("vhd", lambda at: vhd(at, VBOX, "subformat=fixed")),
-    # Hyper-V's, and one whose disk was made larger after it was made.
+    # Hyper-V's image, and an image whose disk was extended later.
     "vhd-win": (None, lambda at: vhd(at, {28: b"win \0\6\0\1Wi2k"})),
     "vhd-grown": (None, lambda at: vhd(at, {40: struct.pack(">Q", MIB)})),
     "vhd-fixed-unstated": (None, lambda at: convert(at, "vpc", FIXED)),
@@ -183,9 +184,9 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
 class Hostile:
     """An image that must be refused.
 
-    :ivar code: of the error.
-    :ivar make: makes it, in an empty folder.
-    :ivar stated: its format as its source states it.
+    :ivar code: the code of the error.
+    :ivar make: makes the image in an empty folder.
+    :ivar stated: the format that the source states.
     """
 
     code: str
@@ -206,7 +207,7 @@ def _data_file(folder: Path) -> bytes:
 
 
 def _flat(folder: Path) -> bytes:
-    """Return a sparse vmdk whose descriptor speaks of another file."""
+    """Return a sparse vmdk whose descriptor names another file."""
     content = convert(folder, "vmdk")
     start = content.index(b"RW ")
     end = content.index(b"\n", start)
@@ -223,17 +224,17 @@ def _encrypted(folder: Path) -> bytes:
     image = folder / "disk.image"
     qemu_img(
         *("create", "-f", "qcow2", "--object", "secret,id=s,data=x"),
-        # Not luks: to make its key qemu-img measures time, which fails on a busy machine.
+        # Not luks: qemu-img measures time to make its key, and fails at that on a busy machine.
         *("-o", "encrypt.format=aes,encrypt.key-secret=s", image, "1M"),
     )
     return image.read_bytes()
 
 
 def vhd(folder: Path, changes: Mapping[int, bytes], *options: str) -> bytes:
-    """Return a vhd image with other bytes in its footer, and in the copy of that at its start.
+    """Return a vhd image with changed bytes in its footer, and in the footer's copy at the start.
 
-    :param changes: bytes by where in the footer they go; its checksum is made right.
-    :param options: of qemu-img.
+    :param changes: bytes by their offset in the footer. The checksum is corrected.
+    :param options: options of qemu-img.
     """
     content = convert(folder, "vpc", ["-o", ",".join(["force_size", *options])])
     footer = content[-512:]
@@ -250,7 +251,7 @@ def _odd_qcow2(folder: Path) -> bytes:
 
 
 def _with_snapshots(count: int) -> Callable[[Path], bytes]:
-    """Return what makes an image with one snapshot that is in its table many times."""
+    """Return a function that makes an image with one snapshot, listed many times in its table."""
 
     def make(folder: Path) -> bytes:
         image = folder / "snapshots.image"
@@ -269,17 +270,17 @@ def _with_snapshots(count: int) -> Callable[[Path], bytes]:
 
 
 def _l1(content: bytes) -> int:
-    """Return where a qcow2 image's first table of levels lies."""
+    """Return the offset of a qcow2 image's L1 table."""
     return int(struct.unpack_from(">Q", content, 40)[0])
 
 
 def _l2(content: bytes) -> int:
-    """Return where its first table of clusters lies."""
+    """Return the offset of a qcow2 image's first L2 table."""
     return int(struct.unpack_from(">Q", content, _l1(content))[0]) & ~(1 << 63)
 
 
 def _lying(entry: int) -> Callable[[Path], bytes]:
-    """Return what makes an image whose first cluster's entry is ``entry``."""
+    """Return a function that makes an image whose first cluster's entry is ``entry``."""
 
     def make(folder: Path) -> bytes:
         content = qcow2(folder)
@@ -289,12 +290,12 @@ def _lying(entry: int) -> Callable[[Path], bytes]:
 
 
 def _cut(kind: str, count: int, *options: str) -> Callable[[Path], bytes]:
-    """Return what makes an image that lacks its last bytes."""
+    """Return a function that makes an image without its last ``count`` bytes."""
     return lambda folder: convert(folder, kind, options)[:-count]
 
 
 def _cut_at_l1(more: int) -> Callable[[Path], bytes]:
-    """Return what makes an image that ends so many bytes behind the beginning of its L1 table."""
+    """Return a function that makes an image cut off ``more`` bytes behind its L1 table's start."""
 
     def make(folder: Path) -> bytes:
         content = qcow2(folder)
@@ -304,10 +305,10 @@ def _cut_at_l1(more: int) -> Callable[[Path], bytes]:
 
 
 def _cut_in_l2(folder: Path) -> bytes:
-    """Return an image that ends in the middle of its L2 table, which lies last.
+    """Return an image that ends in the middle of its L2 table, which comes last.
 
-    The image is marked as dirty: its refcounts, which know nothing of the table's new place, are
-    not believed.
+    The image is marked as dirty: its refcounts do not count the table's new place, and are not
+    trusted.
     """
     content = qcow2(folder)
     content += bytes(-len(content) % 65536)
@@ -317,11 +318,11 @@ def _cut_in_l2(folder: Path) -> bytes:
 
 
 def _logged(folder: Path) -> bytes:
-    """Return a vhdx image whose log has not been replayed: its headers speak of it again."""
+    """Return a vhdx image with a log to replay: its headers name the log again."""
     content = _unclosed(folder, kind="vhdx")
     log = content.index(b"loge", MIB)
     for at in (0x10000, 0x20000):
-        # MS-VHDX, section 2.2.2: checksum, then behind three fields the log's GUID.
+        # MS-VHDX, section 2.2.2: the checksum, then behind three fields the log's GUID.
         header = patched(content[at : at + 4096], 48, content[log + 32 : log + 48])
         header = patched(header, 4, bytes(4))
         content = patched(content, at, patched(header, 4, struct.pack("<I", _crc32c(header))))
@@ -329,7 +330,7 @@ def _logged(folder: Path) -> bytes:
 
 
 def _crc32c(data: bytes) -> int:
-    """Return a CRC-32C (RFC 3385, Castagnoli's polynomial, its bits reversed)."""
+    """Return a CRC-32C (RFC 3385, Castagnoli's polynomial, with reversed bits)."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -339,13 +340,13 @@ def _crc32c(data: bytes) -> int:
 
 
 def _partitioned(folder: Path) -> bytes:
-    """Return a qcow2 image that is a partitioned disk as well."""
+    """Return a qcow2 image that is also a partitioned disk."""
     entry = bytes([0x80, 0, 2, 0, 0x83, 0, 0, 0]) + struct.pack("<II", 1, 100)
     return patched(qcow2(folder), 446, entry + bytes(48) + b"\x55\xaa")
 
 
 def _greedy_xz(_folder: Path) -> bytes:
-    """Return an image that asks for a gigabyte to unpack a few bytes."""
+    """Return an image that needs a gigabyte of memory to decompress a few bytes."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 20}]
     content = bytearray(lzma.compress(DISK, check=lzma.CHECK_NONE, filters=filters))
     # The block's header: size, flags, filter id, size of properties, then the dictionary's size.

@@ -1,7 +1,7 @@
-"""Daemons of root and of another user, whose confined programs are tried by :mod:`tests.probe`.
+"""Daemons of root and of another user. :mod:`tests.probe` attacks from their confined programs.
 
-Run as ``python -m tests.jails KIND FOLDER UID``, this is such a daemon's process: it has something
-for an attacker to find, runs the probe in the place of a program, and prints what the probe says.
+``python -m tests.jails KIND FOLDER UID`` runs such a daemon's process. The process has targets for
+an attacker, runs the probe instead of a program, and prints the probe's report.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ROOT, ANOTHER = 0, 54321
 #: An interpreter that every user may run.
 PYTHON: Final = "/usr/bin/python3"
 _SAID: Final = re.compile(r"done=(\{.*?\})")
-#: Another export than that of the probe.
+#: The name of an export that is not the probe's.
 BESIDE: Final = "beside"
 #: From linux/prctl.h.
 _PR_SET_DUMPABLE: Final = 4
@@ -47,10 +47,10 @@ _MIB: Final = 1024 * 1024
 
 
 def attacks(kind: str, user: int) -> list[str]:
-    """Have a daemon run the probe in the place of a program; return the attacks that worked.
+    """Make a daemon run the probe instead of a program; return the successful attacks.
 
-    :param kind: of program, one of :data:`KINDS`.
-    :param user: the daemon's.
+    :param kind: the kind of the program, a key of :data:`KINDS`.
+    :param user: the daemon's user id.
     """
     with tempfile.TemporaryDirectory(prefix="bootvol", dir="/tmp") as folder:
         os.chmod(folder, 0o755)
@@ -68,7 +68,7 @@ def attacks(kind: str, user: int) -> list[str]:
 
 @contextmanager
 def world(folder: Path) -> Iterator[dict[str, Any]]:
-    """Make what an attacker would like to have, as the user that this process has by now."""
+    """Make the targets of an attacker, owned by the current user of this process."""
     private = folder / "private"
     private.mkdir(mode=0o700)
     for name in ("identity.key", "bootvol.sqlite", "twistd.conf", "volume", "spare", "spare.old"):
@@ -80,7 +80,7 @@ def world(folder: Path) -> Iterator[dict[str, Any]]:
             listening = stack.enter_context(socket.socket(socket.AF_UNIX))
             listening.bind(address)
             listening.listen()
-        # As /dev/log is.
+        # As open to all as /dev/log.
         log = folder / "log"
         stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)).bind(str(log))
         log.chmod(0o666)
@@ -102,7 +102,7 @@ def world(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def script(path: Path, found: dict[str, Any]) -> None:
-    """Make the probe a program, which everybody may run."""
+    """Write the probe as a program that everybody may run."""
     text = Path(probe.__file__).read_text()
     line = "WORLD: dict[str, Any] = {}"
     assert line in text
@@ -112,7 +112,7 @@ def script(path: Path, found: dict[str, Any]) -> None:
 
 
 async def _free(reactor: Any, folder: Path) -> str:
-    """Run it as a program that is not confined, with a file and a folder of sockets open."""
+    """Run the probe without confinement, with a file and a folder of sockets open."""
     beside = make(Table(by="unix", directory=folder / "e")).listen(BESIDE, None, ())
     sockets = os.open(folder / "e" / "s", os.O_PATH)
     try:
@@ -125,7 +125,7 @@ async def _free(reactor: Any, folder: Path) -> str:
 
 
 async def _container(reactor: Any, folder: Path) -> str:
-    """Run it as what reads an image; the daemon has that open for writing."""
+    """Run the probe as a reader of an image that the daemon has open for writing."""
     with (folder / "private" / "image").open("w+b") as file:
         file.truncate(_MIB)
         os.fchmod(file.fileno(), 0o644)
@@ -134,7 +134,7 @@ async def _container(reactor: Any, folder: Path) -> str:
 
 
 async def _export(reactor: Any, folder: Path) -> str:
-    """Run it as what serves a volume."""
+    """Run the probe as the server of a volume."""
     volume = folder / "private" / "served"
     volume.write_bytes(bytes(_MIB))
     volume.chmod(0o600)
@@ -151,7 +151,7 @@ async def _export(reactor: Any, folder: Path) -> str:
 
 
 async def _guest(reactor: Any, folder: Path) -> str:
-    """Run it as the QEMU of a server whose disk is a file."""
+    """Run the probe as the QEMU of a server whose disk is a file."""
     disk = folder / "private" / "disk"
     disk.write_bytes(bytes(_MIB))
     disk.chmod(0o600)
@@ -159,7 +159,7 @@ async def _guest(reactor: Any, folder: Path) -> str:
 
 
 async def _served(reactor: Any, folder: Path) -> str:
-    """Run it as the QEMU of a server whose disk is exported here, beside another one."""
+    """Run the probe as the QEMU of a server with an exported disk, beside another export."""
     place = make(Table(by="unix", directory=folder / "e"))
     mine, beside = (place.listen(name, None, ()) for name in ("mine", BESIDE))
     try:
@@ -170,7 +170,7 @@ async def _served(reactor: Any, folder: Path) -> str:
 
 
 async def _image(reactor: Any, folder: Path) -> str:
-    """Run it as the QEMU of a server whose disk is an image of Ceph."""
+    """Run the probe as the QEMU of a server whose disk is an image of Ceph."""
     conf, keyring = (folder / "private" / name for name in ("ceph.conf", "keyring"))
     conf.write_text("[global]\nmon_host = 127.0.0.1\n")
     keyring.write_text("[client.ann]\nkey = ANN==\n")
@@ -198,7 +198,7 @@ KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
 
 
 def main(kind: str, folder: Path, user: int) -> None:
-    """Be the daemon."""
+    """Run the daemon."""
     bin_ = folder / "bin"
     shutil.copytree(Path(program.__file__).parent, folder / "jail")
     program.__file__ = str(folder / "jail" / "program.py")
@@ -211,7 +211,7 @@ def main(kind: str, folder: Path, user: int) -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    # The system hides a process that became another user from that user; no daemon's is.
+    # The system hides a process that changed its user from that user. A real daemon is not hidden.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.environ["PATH"] = f"{bin_}:{os.environ['PATH']}"
 

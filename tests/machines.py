@@ -1,7 +1,7 @@
-"""What tests of QEMU share.
+"""Shared helpers of the tests of QEMU.
 
-Run as ``python -m tests.machines FOLDER SERVER DISK`` it is a daemon that starts one server, and
-then stays until it is killed.
+``python -m tests.machines FOLDER SERVER DISK`` runs a daemon that starts one server, and then stays
+until it is killed.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ MIB = 1024 * 1024
 
 
 def options(folder: Path, **more: object) -> QemuOptions:
-    """Return what the plugin is told, with its directory in a folder."""
+    """Return the plugin's settings, with its directory in a folder."""
     directory = folder / "servers"
     directory.mkdir(exist_ok=True)
     return QemuOptions.model_validate({"directory": directory, **more})
 
 
 def hypervisor(folder: Path, threads: Threads, **more: object) -> QemuHypervisor:
-    """Return the plugin as a daemon makes it."""
+    """Return the plugin, made as a daemon makes it."""
     return QemuHypervisor(
         "local", options(folder, **more), PluginContext(reactor, threads, "local")
     )
 
 
 def disk_file(path: Path, first_line: bytes = b"") -> Connection:
-    """Make a disk, and return how it is reached."""
+    """Make a disk, and return its connection."""
     path.write_bytes(first_line.ljust(MIB, b"\0"))
     return Connection("file", str(path))
 
 
 def machine(*disks: Connection) -> Machine:
-    """Return a server with disks: vda, vdb..."""
+    """Return a server with the given disks as vda, vdb and so on."""
     named = (Disk(f"vd{letter}", disk) for letter, disk in zip("abcdef", disks, strict=False))
     return Machine(256, 1, tuple(named))
 
 
 async def says(qemu: QemuHypervisor, server: str, text: str) -> None:
-    """Wait until a server has written something to its console."""
+    """Wait until a server has written a text to its console."""
     for _ in range(600):
         said = await qemu.console(server, MIB)
         if text.encode() in said:
@@ -58,7 +58,7 @@ async def says(qemu: QemuHypervisor, server: str, text: str) -> None:
 
 
 def main(folder: str, server: str, disk: str) -> None:
-    """Start a server, say so, and stay."""
+    """Start a server, report that, and stay."""
     threads = Threads(reactor, "daemon", 2)
     starting = hypervisor(Path(folder), threads).start(server, machine(Connection("file", disk)))
 

@@ -1,4 +1,4 @@
-"""A resolver of names for tests: it knows some itself, and answers as it is told to."""
+"""A resolver for tests, with given answers for some names."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ class _Resolution:
         self.name = name
 
     def cancel(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: the resolution has ended."""
 
 
 @implementer(IHostnameResolver)
 class Names:
-    """Answers at once.
+    """A resolver that answers at once.
 
-    :param answers: for each name what is answered the first time, the second time and so on; the
-        last answer stays.
-    :param others: who answers for other names; without anybody they have no address.
-    :ivar asked: the names of its own that were asked for.
+    :param answers: maps each name to its first answer, second answer and so on; the last one stays.
+    :param others: the resolver for other names; without one, other names have no address.
+    :ivar asked: the requested names, except those that ``others`` answered.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Names:
 
 @contextmanager
 def known(reactor: Any, answers: dict[str, list[list[str]]]) -> Iterator[Names]:
-    """Let the reactor answer so for some names, until the block ends."""
+    """Make the reactor give these answers until the block ends."""
     names = Names(answers, reactor.nameResolver)
     before = reactor.installNameResolver(names)
     try:

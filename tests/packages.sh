@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees to it that the Debian packages named as arguments are installed: installs them where it may,
-# and says which are missing where it may not.
+# Ensures that the Debian packages named as arguments are installed. As root, installs missing
+# packages; otherwise names them and fails.
 set -eu
 missing=
 for package; do

@@ -1,4 +1,4 @@
-"""Users and projects of the identity ``embedded``, for tests."""
+"""Users and projects of the ``embedded`` identity, for tests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bootvol_plugins.embedded.identity import EmbeddedIdentity
 from bootvol_plugins.embedded.options import EmbeddedOptions
 from tests.daemons import OTHER_TENANT, TENANT
 
-#: Hashes that are made in no time.
+#: Makes hashes quickly.
 _QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 PASSWORD = "correct horse battery staple"
 BOBS = "bob's own password"
 ACCESS_KEY = "ABCDEFGHIJKL"
 SECRET_KEY = "secret/key+of=ann"
-# It is in the names of tests, which are to be the same each time.
+# The salt is fixed: the hash is in the names of tests, which must not change between runs.
 PASSWORD_HASH = _QUICK.hash(PASSWORD, salt=b"of the tests")
 
-#: TOML: ann, an admin of one project and a member of another, by password and access key; bob, of
-#: the other only; a third project that is nobody's.
+#: TOML of two users. Ann is an admin of one project and a member of another, with a password and an
+#: access key. Bob is a member of the other project only. The third project has no users.
 PEOPLE = f"""\
 [identity]
 plugin = "embedded"
@@ -59,12 +59,12 @@ roles = {{ other = ["member"] }}
 
 
 def options(folder: Path, text: str = PEOPLE) -> EmbeddedOptions:
-    """Return the plugin's settings as the daemon reads them from a configuration in a folder."""
+    """Return the plugin's settings, as the daemon reads them from a configuration in a folder."""
     table = tomllib.loads(text)["identity"]
     del table["plugin"]
     return EmbeddedOptions.model_validate(table, context={BASE: folder})
 
 
 def identity(context: PluginContext, folder: Path, text: str = PEOPLE) -> EmbeddedIdentity:
-    """Return the identity service as the daemon makes it."""
+    """Return the identity service, made as the daemon makes it."""
     return EmbeddedIdentity(options(folder, text), context)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psycopg
 
-#: Whoever runs it may not be root; Debian's package makes this user.
+#: PostgreSQL refuses to run as root. Debian's package makes this user.
 _USER = "postgres"
 
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Run a server; the block gets the URL of its databases, which ``format(NAME)`` completes."""
+    """Run a server; yield the URL of its databases, which ``format(NAME)`` completes."""
     (binaries,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
     root = os.getuid() == 0
     user = _USER if root else None
@@ -65,8 +65,8 @@ def server() -> Iterator[str]:
 def create_database(url: str, name: str, form: str = "", *settings: str) -> str:
     """Create an empty database on a server; return its URL.
 
-    :param form: what follows in the statement, such as an encoding.
-    :param settings: what its sessions have set, such as ``DateStyle = 'German'``.
+    :param form: the end of the statement, such as an encoding.
+    :param settings: settings of all sessions of the database, such as ``DateStyle = 'German'``.
     """
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" {form}'.encode())
@@ -77,15 +77,15 @@ def create_database(url: str, name: str, form: str = "", *settings: str) -> str:
 
 @contextmanager
 def silent(url: str) -> Iterator[None]:
-    """Have a server say nothing at all until the end of the block, as if its machine hung.
+    """Silence a server until the end of the block, as if its machine hung.
 
-    :param url: of one of its databases.
+    :param url: the URL of one of the server's databases.
     """
     folder = Path(url.partition("host=")[2])
     (first,) = (int(line) for line in (folder / "data/postmaster.pid").read_text().split()[:1])
     stopped = [first]
     try:
-        # The first starts no more of them then.
+        # A stopped first process starts no further processes.
         os.kill(first, signal.SIGSTOP)
         for status in Path("/proc").glob("[0-9]*/status"):
             with suppress(OSError):

@@ -1,7 +1,7 @@
-"""What somebody tries who has broken into a program; a program for the system's Python.
+"""The attacks of an intruder in a confined program. The system's Python runs this file.
 
-``WORLD`` says where there is something to have.  Each function before the means at the end is an
-attack, and returns whether it worked.
+``WORLD`` describes the targets.  Each function above the helpers at the end is an attack, and
+returns whether the attack worked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-#: Told by :func:`tests.jails.script`.
+#: Filled in by :func:`tests.jails.script`.
 WORLD: dict[str, Any] = {}
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -235,7 +235,7 @@ def a_child_reads_secrets() -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
-# --- means ----------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------
 
 
 def present(paths: list[str]) -> list[str]:
@@ -243,7 +243,7 @@ def present(paths: list[str]) -> list[str]:
 
 
 def held() -> list[int]:
-    """Return the files that it was given, beyond the usual three."""
+    """Return the inherited descriptors, except the standard three."""
     return [each for each in range(3, 64) if attempt(os.fstat, each)]
 
 
@@ -255,7 +255,7 @@ def maps(descriptor: int) -> bool:
 
 def opens(path: str) -> bool:
     descriptor = attempt(os.open, path, os.O_RDWR)
-    # A pipe that it has open anyway is none of the daemon's files.
+    # A pipe that the program has open anyway is not one of the daemon's files.
     return descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
@@ -271,7 +271,7 @@ def flocks(descriptor: int) -> bool:
 
 
 def attempt(call: Any, *arguments: Any, **more: Any) -> Any:
-    """Return what a call returns, or None."""
+    """Return the result of a call; None if the call fails."""
     with contextlib.suppress(OSError, ValueError):
         return call(*arguments, **more)
     return None
@@ -287,7 +287,7 @@ ATTACKS = [
 
 
 def main() -> None:
-    """Try everything; say what came to something."""
+    """Run all attacks, and report the successful ones."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     done = []
     for attack in ATTACKS:

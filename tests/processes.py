@@ -21,22 +21,22 @@ BIN = Path(sys.executable).parent
 #: The daemon in the foreground; its options follow.
 TWISTD = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "bootvol"]
 
-#: What is in one of these is on its way.
+#: The statuses of work in progress.
 _UNSETTLED = {"creating", "downloading", "deleting", "attaching", "detaching"}
 
 
 class Process:
     """A daemon that twistd runs in the foreground.
 
-    :param folder: where its state, volumes and images lie.
-    :param more: TOML that follows the basic configuration.
-    :param env: what is added to the environment.
-    :param backend: TOML that is added to the table of its backend.
-    :param first: TOML of another backend, which new volumes are made on then.
+    :param folder: the folder of its state, volumes and images.
+    :param more: TOML after the basic configuration.
+    :param env: additional environment variables.
+    :param backend: TOML to add to the table of the daemon's backend.
+    :param first: TOML of another backend, which becomes the default for new volumes.
     :param identity: TOML of the table ``[identity]``.
-    :param state: TOML of its table ``[state]``.
-    :param name: tells it from others in the same folder.
-    :param top: TOML that goes before all tables.
+    :param state: TOML of the table ``[state]``.
+    :param name: distinguishes the daemon from others in the same folder.
+    :param top: TOML before all tables.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        """Start, or start again."""
+        """Start the daemon, also after a stop."""
         command = [*TWISTD, "--config", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -83,7 +83,7 @@ class Process:
         raise AssertionError("the daemon does not answer")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End the process by a signal; return its exit code."""
+        """End the process with a signal; return its exit code."""
         self.process.send_signal(how)
         return self.process.wait(30)
 
@@ -102,7 +102,7 @@ class Process:
         self.call("DELETE", f"os-volumes/{volume}")
 
     def files(self) -> list[Path]:
-        """Return the volumes that lie in their folder."""
+        """Return the files of all volumes."""
         return volumes_in(self.volumes)
 
     def statuses(self) -> list[str]:
@@ -111,7 +111,7 @@ class Process:
         return [each["status"] for each in volumes + self.get("os-snapshots")["snapshots"]]
 
     def until_settled(self, seconds: float = 120) -> list[str]:
-        """Wait until nothing is on its way any more; return all statuses."""
+        """Wait until no work is in progress; return all statuses."""
         end = time.monotonic() + seconds
         while _UNSETTLED & set(self.statuses()):
             assert time.monotonic() < end, self.statuses()
@@ -123,9 +123,9 @@ class Process:
         return cli(*arguments, env={"BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": token})
 
     def begin(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start the command line against the daemon; nobody waits for its end.
+        """Start the command line against the daemon, without waiting for its end.
 
-        :param env: what is added to the environment; None is the endpoint, and an admin's token.
+        :param env: additional environment variables; None adds the endpoint and an admin's token.
         """
         added = env or {"BOOTVOL_ENDPOINT": self.base, "BOOTVOL_TOKEN": "root"}
         return subprocess.Popen(
@@ -138,7 +138,7 @@ class Process:
         )
 
     def peak_memory(self) -> int:
-        """Return the most memory that was resident, in bytes."""
+        """Return the peak resident memory in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
@@ -175,9 +175,9 @@ def run(
     seconds: float = 180,
     files: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; bounded, captured.
+    """Run a command to its end, with a time limit, and capture its output.
 
-    :param files: descriptors that it inherits.
+    :param files: descriptors for the command to inherit.
     """
     return subprocess.run(
         command,
@@ -201,7 +201,7 @@ def process(
     first: str = "",
     identity: str = STATIC,
 ) -> Iterator[Process]:
-    """Run a daemon until the end of the block; the parameters are :class:`Process`'s."""
+    """Run a daemon until the end of the block. See :class:`Process` for the parameters."""
     daemon = Process(folder, more, env, backend, first, identity)
     try:
         yield daemon

@@ -1,4 +1,4 @@
-"""Proxies for tests, over real sockets: one to ask through, and one that stands before a server."""
+"""Proxies for tests, over real sockets: a forward proxy, and a front proxy before a server."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ reactor: Any = _reactor
 
 
 class ForwardProxy(Factory):
-    """Resolves names itself: it knows just those that it is told.
+    """A proxy that resolves names itself, and knows the given names only.
 
-    :param names: an address for each.
-    :ivar answer: what every request is answered instead of being served: then the connection is
-        closed, but with ``b""``, where it never is; None serves.
+    :param names: maps each name to its address.
+    :ivar answer: the answer to every request, after which the connection is closed; ``b""`` leaves
+        the connection open without an answer; None serves the requests.
     :ivar requests: the first line of each request.
-    :ivar port: where it listens.
+    :ivar port: the port that the proxy listens on.
     """
 
     noisy = False
@@ -37,7 +37,7 @@ class ForwardProxy(Factory):
 
     @property
     def url(self) -> str:
-        """Its URL."""
+        """The proxy's URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
@@ -46,24 +46,24 @@ class ForwardProxy(Factory):
 
 
 class _Side(Protocol):
-    """One of two ends that are tied together."""
+    """One of two connected ends."""
 
     other: _Side | None = None
     transport: Any
 
     def tie(self, other: _Side) -> None:
-        """Tie both ends together, the slower setting the pace."""
+        """Connect both ends, with backpressure: the slower end sets the pace."""
         self.other, other.other = other, self
         for here, there in ((self, other), (other, self)):
             there.transport.registerProducer(here.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on."""
+        """Pass data to the other end."""
         if self.other is not None:
             self.other.transport.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End the other end too."""
+        """Close the other end, too."""
         if self.other is not None:
             self.other.transport.unregisterProducer()
             self.other.transport.loseConnection()
@@ -71,7 +71,7 @@ class _Side(Protocol):
 
 
 class _Client(_Side):
-    """The end that asks."""
+    """The client's end."""
 
     def __init__(self, proxy: ForwardProxy) -> None:
         self._proxy = proxy
@@ -79,7 +79,7 @@ class _Client(_Side):
         self._asked = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Read the request; from then on pass everything on."""
+        """Read the request; from then on pass all data to the server."""
         if self._asked:
             super().dataReceived(data)
             return
@@ -119,7 +119,7 @@ class _Client(_Side):
 
 @contextmanager
 def forward_proxy(names: dict[str, str]) -> Iterator[ForwardProxy]:
-    """Run a proxy until the block ends; sync fixtures only."""
+    """Run a proxy until the block ends. For synchronous fixtures only."""
     proxy = ForwardProxy(names)
     listening = reactor.listenTCP(0, proxy, interface="127.0.0.1")
     proxy.port = listening.getHost().port
@@ -130,14 +130,14 @@ def forward_proxy(names: dict[str, str]) -> Iterator[ForwardProxy]:
 
 
 class Front(Factory):
-    """Passes connections on, and breaks some of those that carry much.
+    """Passes connections on, and breaks some connections that carry much data.
 
-    :param port: where they go, on this machine.
-    :param most: how many bytes of a server's answers one carries, until it breaks.
-    :param times: how many break.
-    :ivar broke: called when one has.
-    :ivar said: what clients sent, piece by piece.
-    :ivar port: where it listens.
+    :param port: the server's port on this machine.
+    :param most: bytes of the server's answers after which a connection breaks.
+    :param times: the number of connections to break.
+    :ivar broke: called for each broken connection.
+    :ivar said: the data from clients, piece by piece.
+    :ivar port: the port that the proxy listens on.
     """
 
     noisy = False
@@ -156,7 +156,7 @@ class Front(Factory):
 
 
 class _Caller(_Side):
-    """The end that asks; what it says is kept until there is another end."""
+    """The client's end. Data are kept until the server's end is connected."""
 
     def __init__(self, proxy: Front, to: TCP4ClientEndpoint) -> None:
         self._proxy = proxy
@@ -169,7 +169,7 @@ class _Caller(_Side):
         made.addCallbacks(self._connected, lambda _failure: self.transport.loseConnection())
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on, as soon as that can be."""
+        """Pass data on as soon as the server is connected."""
         self._proxy.said.append(data)
         if self.other is None:
             self._said += data
@@ -181,14 +181,14 @@ class _Caller(_Side):
 
 
 class _Answerer(_Side):
-    """The end that answers."""
+    """The server's end."""
 
     def __init__(self, proxy: Front) -> None:
         self._proxy = proxy
         self._passed = 0
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on, but for what is too much."""
+        """Pass data on until the limit; then break the connection."""
         self._passed += len(data)
         if self._passed <= self._proxy.most or not self._proxy.times:
             super().dataReceived(data)
@@ -200,9 +200,9 @@ class _Answerer(_Side):
 
 @contextmanager
 def front(port: int, most: int = 0, times: int = 0, tls: Any = None) -> Iterator[Front]:
-    """Stand before a server until the block ends; sync fixtures only.  See :class:`Front`.
+    """Run a :class:`Front` before a server until the block ends. For synchronous fixtures only.
 
-    :param tls: a context factory, to be reached by TLS.
+    :param tls: a context factory, to listen with TLS.
     """
     made = Front(port, most, times)
     if tls is None:

@@ -1,4 +1,4 @@
-"""HTTP servers for tests: on loopback, on a free port, gone with the test."""
+"""HTTP servers for tests: on loopback, on a free port, stopped at the end of the test."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ reactor: Any = _reactor
 
 @attrs.frozen
 class Server:
-    """A server that runs.
+    """A running server.
 
-    :ivar connections: those that clients hold open.
-    :ivar accepted: for each connection that there ever was, the client's address.
+    :ivar connections: the connections that clients hold open.
+    :ivar accepted: the client's address of each connection so far.
     """
 
     scheme: str
@@ -32,7 +32,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Its root, with a slash at the end."""
+        """The root URL, with a slash at the end."""
         return f"{self.scheme}://localhost:{self.port}/"
 
 
@@ -40,11 +40,11 @@ class Server:
 def serve(
     root: IResource, tls: Any = None, interface: str = "127.0.0.1", port: int = 0
 ) -> Iterator[Server]:
-    """Serve a resource until the block ends; sync fixtures only.
+    """Serve a resource until the block ends. For synchronous fixtures only.
 
     :param tls: a context factory, for https.
     :param interface: the address to listen at.
-    :param port: 0 is a free one.
+    :param port: the port; 0 takes a free one.
     """
     site = Site(root)
     connections: set[object] = set()
@@ -77,15 +77,15 @@ def serve(
 
 
 def only_looks(request: Request) -> bool:
-    """Tell whether the http source only wants to know what there is: a GET of the first byte."""
+    """Return whether a request only checks an image: the http source gets the first byte then."""
     return request.getHeader(b"range") == b"bytes=0-0"
 
 
 def free_port() -> int:
     """Return a port that nobody listens on.
 
-    Below those that systems give to whom any is good (32768 and more, on Linux): other tests run
-    beside this one.
+    The port lies below the ephemeral ports (32768 and more, on Linux), which concurrent tests get
+    from the system.
     """
     while True:
         port = random.randrange(10_240, 32_768)

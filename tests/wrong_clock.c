@@ -1,5 +1,5 @@
-/* Preloaded, it has the clock of the calendar differ from the machine's by as many seconds as the
-   file CLOCK_OFFSET_FILE says at any moment: one double.  Steady clocks stay as they are. */
+/* A preloaded library that shifts the calendar clock by a number of seconds: the one double in the
+   file CLOCK_OFFSET_FILE, read at each call.  Steady clocks stay as they are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
