@@ -266,7 +266,7 @@ class FileBackend:
         with failures(f"Deleting {self._called(volume)} failed"), self._folder() as folder:
             with contextlib.suppress(FileNotFoundError):
                 found = _found(folder, volume)
-                # Only a regular file can be open as a volume. Remove anything else by its name.
+                # Only a file can be open as a volume; anything else goes by its name alone.
                 if found is not None and stat.S_ISREG(found.st_mode):
                     self._check_unused(folder, volume)
                 os.unlink(_file(volume), dir_fd=folder)
