@@ -162,14 +162,31 @@ def test_a_source_that_hangs_stops_no_other(bench: Bench) -> None:
     results: list[Any] = []
     listing.addCallback(results.append)
     assert [each.id for each in results[0]] == ["2", "both"]
+    finding = Deferred.fromCoroutine(bench.images.find(CALLER, "2"))
+    bench.clock.advance(31)
+    assert finding.called
     # While it hangs it is not asked again, and nobody waits for it again.
-    assert bench.first.asked == 1
+    assert bench.first.asked == 2
     assert bench.listed() == [("2", "second"), ("both", "second")]
     assert bench.found("2") == "second"
     assert isinstance(bench.found("1"), SourceFailed)
-    assert bench.first.asked == 1
+    assert bench.first.asked == 2
     bench.first.answer = None
     hanging.callback(None)
+    assert bench.listed() == ALL
+
+
+def test_a_list_that_takes_long_says_nothing_of_single_images(bench: Bench) -> None:
+    long: Deferred[None] = Deferred()
+    bench.first.answer = lambda: long
+    listing = Deferred.fromCoroutine(bench.images.listed(CALLER))
+    bench.first.answer = None
+    bench.clock.advance(11)
+    assert listing.called
+    assert bench.found("1") == "first"
+    # A second list would only make the first one take longer.
+    assert bench.listed() == [("2", "second"), ("both", "second")]
+    long.callback(None)
     assert bench.listed() == ALL
 
 

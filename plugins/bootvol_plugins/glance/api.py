@@ -16,8 +16,9 @@ from bootvol_plugins.http.client import Client, stop
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import parse, to_ask
 
-#: The most bytes that are read of an answer in JSON; a page of images stays far below it.
-_LARGEST: Final = 4 * 1024 * 1024
+#: The most bytes that are read of an answer in JSON; a page of 1000 images has one MiB, and more
+#: where they have many properties.
+_LARGEST: Final = 16 * 1024 * 1024
 
 #: The statuses of answers that have an image's data.
 DATA: Final = frozenset({200, 206})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final, TypeVar
 from unicodedata import category
 from urllib.parse import unquote
@@ -39,6 +40,13 @@ _CONTROL: Final = frozenset({"Cc", "Cs"})
 T = TypeVar("T")
 
 
+class _Question(Enum):
+    """What a source is asked; by it, for how many seconds."""
+
+    LIST = _LISTING
+    FIND = _FINDING
+
+
 class Images:
     """The images of all sources, in the order in which the operator named them.
 
@@ -54,8 +62,10 @@ class Images:
         self._clock = clock
         #: Who waits for each, by tenant.
         self._in_flight = {name: InFlight(most) for name in sources}
-        #: Those that have not answered in time, and have not answered since.
-        self._silent: set[str] = set()
+        #: Those that have not answered a list, or the question for one image, in time, and have not
+        #: answered since. To list thousands of images may take a source long which finds each of
+        #: them at once.
+        self._silent: set[tuple[str, _Question]] = set()
         #: Those whose failure has been logged.
         self._failing: set[str] = set()
         #: The ids that each source listed last.
@@ -136,7 +146,7 @@ class Images:
 
     async def _list(self, name: str, caller: Caller) -> Sequence[Image]:
         source = self._sources[name]
-        found = await self._ask(name, caller, _LISTING, lambda: source.images(caller))
+        found = await self._ask(name, caller, _Question.LIST, lambda: source.images(caller))
         self._known[name] = frozenset(image.id for image in found)
         return found
 
@@ -146,7 +156,7 @@ class Images:
             # How long a URL takes says nothing of other URLs.
             name,
             caller,
-            _FINDING,
+            _Question.FIND,
             lambda: source.find(caller, candidate),
             apart="://" in candidate,
         )
@@ -155,7 +165,7 @@ class Images:
         self,
         name: str,
         caller: Caller,
-        seconds: float,
+        kind: _Question,
         question: Callable[[], Coroutine[Any, Any, T]],
         *,
         apart: bool = False,
@@ -163,19 +173,20 @@ class Images:
         """Ask a source, and log the first of its failures in a row.
 
         :param apart: whether its silence or failure says nothing of what it answers to others.
-        :raises SourceFailed: it fails, does not answer in time, or has not answered another yet.
+        :raises SourceFailed: it fails, does not answer in time, or has not answered another
+            question of the kind yet.
         :raises TooManyCalls: too many calls of the tenant wait for it.
         """
         silence = f"Source {name} does not answer."
-        if name in self._silent:
+        if (name, kind) in self._silent:
             raise SourceFailed(silence)
         running = self._in_flight[name].hold(caller.tenant, question)
         try:
-            answer = await at_most(self._clock, seconds, running)
+            answer = await at_most(self._clock, kind.value, running)
         except StillRunning:
             if not apart:
-                self._silent.add(name)
-                running.addBoth(lambda _: self._silent.discard(name))
+                self._silent.add((name, kind))
+                running.addBoth(lambda _: self._silent.discard((name, kind)))
                 self._note(name, silence)
             raise SourceFailed(silence) from None
         except SourceFailed as error:
