@@ -66,8 +66,13 @@ _HIDDEN: Final = (
     AttachmentNotFound,
     VolumeTypeNotFound,
 )
-#: A client that pages by marker would get the first page again and again.
-_NO_SUCH_LIST: Final = ("marker", "all_tenants", "sort_key", "sort_dir", "sort")
+#: What Cinder knows of lists, and these lists do not: a client that pages by marker would get the
+#: first page again and again; one that deletes all volumes of a status would delete all of them.
+_NO_SUCH_LIST: Final = (
+    *("marker", "all_tenants", "sort_key", "sort_dir", "sort", "changes-since"),
+    *("name", "display_name", "status", "metadata", "bootable", "volume_id", "volume_type"),
+    *("availability_zone", "host", "project_id", "user_id"),
+)
 #: What is known by uuids, too.
 _KINDS: Final = {"volume_id": Kind.VOLUME, "snapshot_id": Kind.SNAPSHOT}
 
