@@ -241,6 +241,40 @@ def test_a_service_that_ends_within_its_answer(answer: bytes, status: bytes) -> 
     assert failed.stderr.rstrip("\n").isprintable()
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"{}", "there is no 'volumes' in the answer"),
+        (b'{"volumes": [{}]}', "there is no 'id' in the answer"),
+        (b"[]", "answers with JSON that is no object"),
+        (b"<html>", "answers with what is no JSON"),
+        (b"[" * 100_000, "answers with what is no JSON"),
+        (b"", "the answer of the service is empty"),
+    ],
+)
+def test_another_service_answers(answer: bytes, told: str) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/v1.1/demo"
+            failed = cli("volume", "list", env={"BOOTVOL_ENDPOINT": url, "BOOTVOL_TOKEN": "t"})
+        finally:
+            server.shutdown()
+    assert failed.returncode in {1, 5}
+    assert told in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
 def test_check_config(tmp_path: Path) -> None:
     config = tmp_path / "x.conf"
     config.write_text(configuration(1))

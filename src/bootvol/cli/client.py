@@ -39,7 +39,10 @@ class Client:
 
         :raises CommandFailed: if the service refuses or does not answer.
         """
-        return self._call("GET", path)
+        answer = self._call("GET", path)
+        if answer is None:
+            raise CommandFailed(f"{path}: the answer of the service is empty")
+        return answer
 
     def all(self, path: str, key: str) -> list[Any]:
         """Return all entries of a list, from all its pages.

@@ -8,12 +8,25 @@ import urllib.error
 import urllib.request
 from email.message import Message
 from http.client import HTTPException
-from typing import Any
+from typing import Any, NoReturn
 
 from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
 from bootvol.cli.text import shown
 
 _TIMEOUT = 60.0
+
+
+class Answer(dict[str, Any]):
+    """An object in an answer.  To ask for a key that is not there ends the command.
+
+    :raises CommandFailed: it is not there.
+    """
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise CommandFailed(
+            f"there is no {key!r} in the answer of the service: it is another service, or of"
+            " another version"
+        )
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -49,8 +62,7 @@ def exchange(
             handlers.append(urllib.request.HTTPSHandler(context=trusted))
         opener = urllib.request.build_opener(*handlers)
         with opener.open(request, timeout=_TIMEOUT) as response:
-            content = response.read()
-            return json.loads(content) if content else None, response.headers
+            content, answered = response.read(), response.headers
     except urllib.error.HTTPError as error:
         code = OF_STATUS.get(error.code, FAILED)
         after = _seconds(error.headers.get("Retry-After", ""))
@@ -58,6 +70,20 @@ def exchange(
     except (OSError, ValueError, HTTPException) as error:
         why = shown(str(getattr(error, "reason", error)).strip())
         raise CommandFailed(f"{url} cannot be reached: {why}", UNREACHABLE) from None
+    return _read(url, content), answered
+
+
+def _read(url: str, content: bytes) -> Answer | None:
+    if not content:
+        return None
+    try:
+        found = json.loads(content, object_hook=Answer)
+    except (ValueError, RecursionError):
+        # A proxy's page, say: that may pass.
+        raise CommandFailed(f"{url} answers with what is no JSON", UNREACHABLE) from None
+    if not isinstance(found, Answer):
+        raise CommandFailed(f"{url} answers with JSON that is no object")
+    return found
 
 
 def _seconds(text: str) -> float:
