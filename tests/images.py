@@ -7,6 +7,7 @@ import gzip
 import lzma
 import struct
 import subprocess
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -214,6 +215,29 @@ def _flat(folder: Path) -> bytes:
     return patched(content, start, b'RW 16 FLAT "/etc/passwd" 0'.ljust(end - start))
 
 
+def _vmdk_difference(folder: Path) -> bytes:
+    """Return a vmdk image that has a parent, and does not say where."""
+    content = convert(folder, "vmdk")
+    return patched(content, content.index(b"parentCID=") + len(b"parentCID="), b"12345678")
+
+
+def _vdi_difference(folder: Path) -> bytes:
+    """Return a vdi image with a parent: the id of another image is in its header."""
+    return patched(convert(folder, "vdi"), 0x1A8, b"1" * 16)
+
+
+def _vhdx_4096(folder: Path) -> bytes:
+    """Return a vhdx image of a disk whose sectors have 4096 bytes.
+
+    MS-VHDX, sections 2.6 and 2.6.2.4: the table of metadata, and the item "logical sector size".
+    """
+    content = convert(folder, "vhdx")
+    table = content.index(b"metadata", MIB)
+    item = uuid.UUID("8141bf1d-a96f-4709-ba47-f233a8faab5f").bytes_le
+    (place,) = struct.unpack_from("<I", content, content.index(item, table) + 16)
+    return patched(content, table + place, struct.pack("<I", 4096))
+
+
 def _large(folder: Path) -> bytes:
     image = folder / "disk.image"
     qemu_img("create", "-f", "qcow2", image, "2G")
@@ -409,6 +433,9 @@ HOSTILE = {
     "vhd-difference": Hostile(
         "image-refers-elsewhere", lambda at: vhd(at, {60: struct.pack(">I", 4)})
     ),
+    "vmdk-difference": Hostile("image-refers-elsewhere", _vmdk_difference),
+    "vdi-difference": Hostile("unsupported-format", _vdi_difference),
+    "vhdx-4096": Hostile("unsupported-format", _vhdx_4096),
     "snapshots": Hostile("image-corrupt", _with_snapshots(5000)),
     "encrypted": Hostile("unsupported-format", _encrypted),
     "head-only": Hostile("container-truncated", lambda at: qcow2(at)[:300]),

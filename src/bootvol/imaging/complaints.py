@@ -7,7 +7,7 @@ import os
 import re
 from typing import Final
 
-from bootvol.errors import ContainerTruncated, ImageCorrupt
+from bootvol.errors import ContainerTruncated, ImageCorrupt, ImportFailed, UnsupportedFormat
 
 #: How qemu's tools say that an image was cut off.
 _BEYOND: Final = re.compile(r"truncated|after (?:the )?end of|exceeding the end of|after EOF")
@@ -33,6 +33,10 @@ _PREFIXES: Final = re.compile(
 )
 
 
+#: How they say that a good image is of a kind that they do not read: in words of their own, or by
+#: the system's error alone (of vhdx: block/vhdx.c).
+_UNSUPPORTED: Final = re.compile("not supported|unsupported", re.IGNORECASE)
+_NOT_SUPPORTED: Final = os.strerror(errno.ENOTSUP)
 #: What the system calls errors: nobody learns from these what is wrong with an image.
 _ERRORS: Final = frozenset(os.strerror(code) for code in errno.errorcode)
 
@@ -66,7 +70,7 @@ class Complaints:
             self.said = text
 
 
-def broken(said: str, code: int) -> ImageCorrupt:
+def broken(said: str, code: int) -> ImportFailed:
     """Return what one of qemu's tools complained of as an error.
 
     :param said: all that it wrote to standard error; advice for who runs it may follow.
@@ -79,6 +83,13 @@ def broken(said: str, code: int) -> ImageCorrupt:
     if _BEYOND.search(said):
         beyond = next(filter(_BEYOND.search, reversed(plain)), plain[-1])
         return ContainerTruncated(f"Parts of the image lie beyond its end: {beyond}.")
+    if plain[-1] == _NOT_SUPPORTED:
+        return UnsupportedFormat(
+            "The image is of a kind that QEMU does not read: a difference to another image, say, or"
+            " a disk whose sectors have 4096 bytes."
+        )
+    if telling and _UNSUPPORTED.search(telling[-1]):
+        return UnsupportedFormat(f"The image is of a kind that is not read: {telling[-1]}.")
     if not telling:
         return ImageCorrupt(
             f"The image cannot be read: it is broken, or was cut off (QEMU says: {plain[-1]})."

@@ -57,6 +57,9 @@ _DAMAGED: Final = 2
 #: Entries").
 _EXTENT: Final = re.compile(rb'"length": (\d+),.*"data": true,.*"offset": (\d+)')
 
+#: The parent's content id in a vmdk image that has none (VMware, Virtual Disk Format 1.1, "The
+#: Header").
+_NO_PARENT: Final = 0xFFFF_FFFF
 #: What a vhd image ends with (Virtual Hard Disk Image Format Specification, "Hard Disk Footer").
 _VHD_FOOTER: Final = b"conectix"
 _VHD_WHOLE, _VHD_DIFFERENCE = (2, 3), 4
@@ -246,6 +249,9 @@ def _check_info(info: dict[str, Any], volume_size: int) -> None:
         raise ImageRefersElsewhere("Parts of the image's disk lie in other files.")
     if info.get("backing-filename") or data.get("data-file"):
         raise ImageRefersElsewhere("The image has a backing or data file.")
+    if data.get("parent-cid", _NO_PARENT) != _NO_PARENT:
+        # QEMU looks for the parent by its name only, and reads zeros where there is none.
+        raise ImageRefersElsewhere("The vmdk image is only the difference to another one.")
     if data.get("corrupt"):
         # qcow2 specification, incompatible feature bit 1: any part of it may be wrong.
         raise ImageNeedsRepair("The image is marked as corrupt: QEMU found it so when writing it.")
