@@ -1,15 +1,14 @@
-"""For plugin authors: the contract suites, and a backend and a hypervisor in memory that pass them.
+"""Contract suites for plugin authors, with a backend and a hypervisor in memory that pass them.
 
-Each suite is made by a function and named in a test module, where pytest (with pytest-twisted)
-finds it::
+A function creates each suite.  A test module gives the suite a name, and pytest (with
+pytest-twisted) collects the suite::
 
     from bootvol.testing.backends import make_block_backend_tests
 
     TestMine = make_block_backend_tests(lambda context, folder: MyBackend(context.name, folder))
 
-What uses a plugin is tested with plugins that fail: the wrappers of
-:mod:`bootvol.testing.faults` make any backend and any source do so;
-:mod:`bootvol.testing.web` is a web server that behaves badly.
+To test the users of a plugin, use plugins that fail.  The wrappers of :mod:`bootvol.testing.faults`
+make any backend or source fail.  :mod:`bootvol.testing.web` is a web server with many faults.
 
-Needs the extra ``bootvol[testing]``.
+Requires the extra ``bootvol[testing]``.
 """

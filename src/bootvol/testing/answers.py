@@ -1,4 +1,4 @@
-"""Requests, and the bytes of answers to them, for servers whose every byte is the test's."""
+"""HTTP requests and raw answers, for servers whose every byte the test controls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 _RANGE: Final = re.compile(r"bytes=(\d+)-(\d*)")
-#: The length of an answer that states none.
+#: Stands for an answer without a stated length.
 NO_LENGTH: Final = -1
 
 
@@ -16,11 +16,11 @@ NO_LENGTH: Final = -1
 class Asked:
     """A request.
 
-    :ivar method: GET, say.
-    :ivar path: as it came.
-    :ivar headers: by their names in lower case.
+    :ivar method: HTTP method, such as GET.
+    :ivar path: path as received.
+    :ivar headers: headers by lower-case name.
     :ivar content: bytes of the image that every habit serves.
-    :ivar times: how often this path was asked for, this time included.
+    :ivar times: number of requests for this path so far, including this one.
     """
 
     method: str
@@ -36,7 +36,7 @@ class Asked:
 
     @property
     def range(self) -> tuple[int, int] | None:
-        """The first byte that is asked for, and the one after the last; None for the whole."""
+        """The first requested byte and the one after the last; None for the whole content."""
         found = _RANGE.fullmatch(self.headers.get("range", ""))
         if found is None:
             return None
@@ -52,10 +52,11 @@ def answer(
     length: int | None = None,
     line: str = "\r\n",
 ) -> bytes:
-    """Return an answer.
+    """Return an answer in bytes.
 
-    :param length: that is stated; by default that of the body, and none if negative.
-    :param line: what ends the lines of its head.
+    :param length: the stated length; the default is the body's length, and a negative value omits
+        the header.
+    :param line: line ending of the head.
     """
     stated = len(body) if length is None else length
     lines = [f"{version} {status}", *headers]
@@ -65,7 +66,7 @@ def answer(
 
 
 def right(asked: Asked, *headers: str, content: bytes | None = None, **more: Any) -> bytes:
-    """Return the answer of a server that does all as it should."""
+    """Return the answer of a correct server."""
     content = asked.content if content is None else content
     if asked.range is None or asked.range[0] >= len(content):
         return answer(content, 'ETag: "e"', "Accept-Ranges: bytes", *headers, **more)

@@ -45,7 +45,7 @@ _NAME, _OTHER = VOLUMES
 
 
 class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
-    """What every backend must do.  Subclasses provide the fixture ``backend``."""
+    """The tests for every backend.  Subclasses provide the fixture ``backend``."""
 
     @ensureDeferred
     async def test_provides_what_it_declares(self, backend: IBlockBackend) -> None:
@@ -70,8 +70,8 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
         `# Only a file can be open as a volume; anything else goes by its name alone.` -> `return`.
         """
         if not backend.capabilities.reads_zero_when_new:
-            return  # nothing is promised: the core zeroes
-        # Through the same space twice: what a deleted volume held must not be seen again.
+            return  # The backend promises nothing: the core writes zeros.
+        # Use the same space twice: the content of a deleted volume must not appear again.
         for _ in range(2):
             await backend.allocate(_NAME, SIZE)
             assert await read(backend, _NAME, 0, SIZE) == bytes(SIZE)
@@ -101,7 +101,7 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
 
     @ensureDeferred
     async def test_bytes_are_where_they_were_written(self, backend: IBlockBackend) -> None:
-        """Random writes and zeroings, held against a model in memory."""
+        """Compare random writes and zeroings with a model in memory."""
         await backend.allocate(_NAME, SIZE)
         block = backend.capabilities.block_size
         chance = random.Random(7)  # noqa: S311
@@ -237,7 +237,7 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
                 device.seek(3 * block)
                 assert device.read(block) == noise(block)
         elif found.kind == "rbd":
-            # QEMU reads what it would let a guest have.
+            # QEMU reads the volume as it would for a guest.
             copy = tmp_path / "copy"
             subprocess.run(  # noqa: S603
                 [*_CONVERT, found.address, str(copy)], check=True, timeout=60
@@ -248,10 +248,11 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
 def make_block_backend_tests(
     make: Callable[[PluginContext, Path], IBlockBackend],
 ) -> type[BlockBackendContract]:
-    """Return the suite for one backend, to be named in a test module.
+    """Return the contract suite of one backend, for a test module to name.
 
-    :param make: makes the backend from a context, whose name it must take, and an empty folder;
-        called once a test.  As a function of a module it is called in other processes as well.
+    :param make: creates the backend from a context and an empty folder; called once per test.  The
+        backend must take its name from the context.  A function of a module is called by other
+        processes as well.
     """
 
     class TestBlockBackend(BlockBackendContract):

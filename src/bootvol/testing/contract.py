@@ -1,4 +1,4 @@
-"""What the contract suites share."""
+"""The common parts of the contract suites."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Contract:
 
     @pytest.fixture
     def context(self) -> Iterator[PluginContext]:
-        """What the daemon would lend to the plugin, for one test."""
+        """Provide a context for one test, as the daemon does for a plugin."""
         threads = Threads(reactor, "contract", 4)  # type: ignore[arg-type]
         threads.start()
         yield PluginContext(reactor, threads, "under-test")

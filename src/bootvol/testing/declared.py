@@ -1,4 +1,4 @@
-"""Sections of the contract suite of backends: what a backend may leave out, and keeps to if not."""
+"""Sections of the backend suite about declared abilities and optional interfaces."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _NAME, _OTHER = VOLUMES
 
 
 async def check_extents(backend: IBlockBackend, volume: str, size: int) -> bool:
-    """Hold what a volume's reader tells of zeros against the volume's bytes.
+    """Compare the extents from a volume's reader with the volume's bytes.
 
-    :param size: of the volume in bytes.
-    :returns: whether the reader tells anything.
+    :param size: size of the volume in bytes.
+    :returns: whether the reader reports extents.
     """
     reader = await backend.open_reader(volume)
     try:
@@ -55,18 +55,19 @@ async def check_extents(backend: IBlockBackend, volume: str, size: int) -> bool:
 
 
 class Declared:
-    """What a backend promises by its capabilities and its optional interfaces."""
+    """Tests of a backend's capabilities and optional interfaces."""
 
     @pytest.fixture
     def neighbours(self, tmp_path: Path) -> Path:
-        """A folder of files whose blocks a backend can share, if it shares any."""
+        """Provide a folder with files that the backend can share, if sharing is declared."""
         return tmp_path
 
     @pytest.fixture
     def put_image(self) -> Callable[[bytes], str]:
-        """What puts an image where the backend can clone it, if it clones any.
+        """Provide a function to store images that the backend can clone, if cloning is declared.
 
-        It takes the image's bytes, and returns their location, another one each time.
+        The function takes the image's bytes and returns their location.  Each call returns a new
+        location.
         """
 
         def put(content: bytes) -> str:
@@ -90,20 +91,20 @@ class Declared:
             await check_extents(backend, _OTHER, size)
             with pytest.raises(BackendFailed):
                 await cloning.clone(_NAME, _OTHER, size)
-            # Neither sees what is written to the other.
+            # Writes to one do not show in the other.
             await write(backend, _OTHER, 0, noise(block, 1))
             await write(backend, _NAME, block, noise(block, 2))
             assert await read(backend, _NAME, 0, block) == noise(SIZE)[:block]
             assert await read(backend, _OTHER, block, block) == whole[block : 2 * block]
             await write(backend, _NAME, block, noise(SIZE)[block : 2 * block])
             await backend.delete(_OTHER)
-        # A clone outlives what it was made from.
+        # A clone outlives its source.
         await cloning.clone(_NAME, _OTHER, SIZE)
         await backend.delete(_NAME)
         assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE)
         with pytest.raises(BackendFailed):
             await cloning.clone(_NAME, _NAME, SIZE)
-        # What is cut off must not come back.
+        # Bytes that were cut off must not come back.
         await backend.delete(_OTHER)
         await backend.allocate(_NAME, SIZE)
         await write(backend, _NAME, 0, noise(SIZE))
@@ -127,7 +128,7 @@ class Declared:
                 assert await read(backend, _NAME, 0, SIZE) == whole
                 with pytest.raises(BackendFailed):
                     await sharing.share(file.fileno(), _NAME, SIZE)
-                # Neither sees what is written to the other.
+                # Writes to one do not show in the other.
                 await write(backend, _NAME, 0, noise(block, 1))
                 file.write(b"\xee" * SIZE)
                 file.flush()
@@ -172,7 +173,7 @@ class Declared:
             assert await read(backend, _NAME, 0, SIZE) == whole
             with pytest.raises(BackendFailed):
                 await cloning.clone_image(location, _NAME, SIZE)
-            # The image does not see what is written to the volume.
+            # Writes to the volume do not show in the image.
             await write(backend, _NAME, 0, noise(block, 1))
             assert await cloning.clone_image(location, _OTHER, 2 * SIZE) == len(content)
             assert await read(backend, _OTHER, 0, 2 * SIZE) == whole.ljust(2 * SIZE, b"\0")
@@ -199,10 +200,10 @@ class Declared:
 
     @ensureDeferred
     async def test_tells_of_zeros_if_provided(self, backend: IBlockBackend) -> None:
-        """Never of what is not zero: at first, with holes, over data, at the end, on a clone."""
+        """Reported zeros read as zeros: at first, with holes, over data, at the end, on a clone."""
         await backend.allocate(_NAME, SIZE)
         if not await check_extents(backend, _NAME, SIZE):
-            return  # nothing is promised: the core reads all
+            return  # The backend promises nothing: the core reads everything.
         block = backend.capabilities.block_size
         quarter = SIZE // 4
         for offset, length in ((quarter + block, block), (SIZE - block, block), (0, quarter)):
@@ -211,7 +212,7 @@ class Declared:
         reader, writer = await backend.open_reader(_NAME), await backend.open_writer(_NAME)
         await writer.zero(block, quarter)
         await check_extents(backend, _NAME, SIZE)
-        # What is written is no hole any more, also for whoever has looked before.
+        # Written bytes are no hole any more, even for a reader that asked before.
         await ISparse(reader).extents(0, SIZE)
         await writer.write(2 * quarter, memoryview(bytearray(noise(block))))
         await writer.flush()
@@ -233,7 +234,7 @@ class Declared:
     @ensureDeferred
     async def test_uses_no_other_store_if_it_can_tell(self, backend: IBlockBackend) -> None:
         if not IIdentifiedBackend.providedBy(backend):
-            return  # nothing is promised: the core uses what it finds
+            return  # The backend promises nothing: the core uses the store that it finds.
         verifyObject(IIdentifiedBackend, backend)
         store = IIdentifiedBackend(backend)
         identity = await store.identity()
@@ -261,7 +262,7 @@ class Declared:
         for call in refused:
             with pytest.raises(WrongStore):
                 await call
-        # The right one is back: nothing was changed.
+        # The right store is back: no call has changed it.
         store.expect(identity)
         assert await read(backend, _NAME, 0, SIZE) == noise(SIZE)
         with pytest.raises(BackendFailed):

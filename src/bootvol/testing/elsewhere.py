@@ -1,6 +1,8 @@
-"""Another process that uses a backend: as another daemon does, to be stopped and let go on.
+"""Another process that uses a backend, as another daemon does.
 
-It says a line for each step, and waits for a line before the next one.
+Tests suspend and continue the process.
+
+The process prints a line after each step, and waits for a line before the next step.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from bootvol.interfaces import IBlockBackend, IClosable, PluginContext
 from bootvol.testing.volumes import SIZE, noise, write
 from bootvol.threads import Threads
 
-#: Seconds after which the other process ends in any case.
+#: Seconds until the other process ends in any case.
 _LIMIT: Final = 300
 #: The byte that the other process writes late.
 LATE: Final = b"\xee"
@@ -32,17 +34,17 @@ LATE: Final = b"\xee"
 
 @attrs.frozen
 class Elsewhere:
-    """How another process makes the same backend.
+    """A recipe to create the same backend in another process.
 
     :ivar make: a function of a module.
-    :ivar folder: what that gets.
+    :ivar folder: the folder to pass to ``make``.
     """
 
     make: Callable[[PluginContext, Path], IBlockBackend]
     folder: Path
 
     def start(self, volume: str) -> Other:
-        """Start a process that makes a volume, writes to it, and goes on writing.  Blocks."""
+        """Start a process that creates a volume and writes until told to stop.  Blocks."""
         where = f"{self.make.__module__}:{self.make.__name__}"
         command = [sys.executable, "-m", __name__, where, str(self.folder), volume]
         process = subprocess.Popen(  # noqa: S603 - a list, of this program's own words
@@ -62,25 +64,25 @@ class Other:
         self._process = process
 
     def await_step(self) -> str:
-        """Wait until it has done a step; return what it says."""
+        """Wait for the process to complete a step.  Return its line."""
         assert self._process.stdout is not None
         said = self._process.stdout.readline().strip()
         assert said, "the other process has ended"
         return said
 
     def stop(self) -> None:
-        """Stop it where it is."""
+        """Suspend the process."""
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it go on, and do the next step."""
+        """Continue the process with its next step."""
         self._process.send_signal(signal.SIGCONT)
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -98,10 +100,10 @@ async def _work(backend: IBlockBackend, volume: str) -> None:
     await writer.flush()
     late = memoryview(bytearray(LATE * SIZE))
     more = _next_step("written")
-    # A backend may have shut this process out by then.
+    # The backend may have fenced this process by then.
     with suppress(BackendFailed):
         while not more.called:
-            # The same bytes again: the volume holds the same wherever this is stopped.
+            # Write the same bytes again: the content stays the same at any point of suspension.
             await writer.write(SIZE // 2, memoryview(bytearray(noise(SIZE)))[SIZE // 2 :])
     await more
     with suppress(BackendFailed):

@@ -1,11 +1,11 @@
-"""Backends and sources that fail when they are told to; told nothing, they are what they wrap.
+"""Wrappers that make backends and sources fail on request.  By default they change nothing.
 
 ::
 
     faults = Faults(full_at=8 * 1024 * 1024)
     backend = FaultyBackend(MemoryBackend("mine", reactor), faults, reactor)
 
-Offsets are in bytes of the volume, or of the image from its start.
+Offsets are in bytes, from the start of the volume or image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bootvol.interfaces import (
 )
 from bootvol.model import Caller, Connection, Extent, Image
 
-#: What a backend may provide, too.
+#: The optional interfaces of a backend.
 _OPTIONAL: Final = (
     ICloningBackend,
     ISharingBackend,
@@ -47,16 +47,18 @@ _OPTIONAL: Final = (
 
 @attrs.define
 class Faults:
-    """What is to go wrong; may be changed at any time.
+    """The faults of a wrapper.  A test may change them at any time.
 
-    :ivar delay: seconds, by the clock of the wrapper, that reads, writes and flushes wait first.
-    :ivar errors: raised instead of calling the method of that name, of the backend, a writer, a
-        reader, the source or a stream, until it is taken out again.
-    :ivar full_at: a write that goes beyond it raises NoSpace; what lies before it is written.
-    :ivar breaks_at: a read of a stream that goes beyond it raises SourceFailed; so does what is
-        asked from there on about its extents.
-    :ivar short_writes: writes leave out their last block, and say nothing: a defect to be found.
-    :ivar longest_read: a stream fills no more bytes than that at once: a defect, too.
+    :ivar delay: delay of reads, writes and flushes in seconds, by the clock of the wrapper.
+    :ivar errors: errors by method name of the backend, a writer, a reader, the source or a stream.
+        The method raises the error until the entry is removed.
+    :ivar full_at: offset where the backend is full.  A write beyond raises NoSpace, after writing
+        the bytes before this offset.
+    :ivar breaks_at: offset where the stream breaks.  A read beyond raises SourceFailed, and so does
+        a question about extents from there on.
+    :ivar short_writes: whether writes silently omit their last block.  A test must find this
+        defect.
+    :ivar longest_read: largest number of bytes per read of a stream; also a defect.
     """
 
     delay: float = 0
@@ -67,7 +69,7 @@ class Faults:
     longest_read: int | None = None
 
     async def meet(self, clock: Any, method: str, waits: bool = False) -> None:
-        """Wait and raise, as is due before a method.
+        """Delay and raise as configured for a method.
 
         :param clock: provides IReactorTime.
         """
@@ -135,9 +137,9 @@ class _Reader:
 
 @implementer(IBlockBackend)
 class FaultyBackend:
-    """Wraps a backend.  It clones and shares if that does.
+    """A wrapper of a backend, with the same optional interfaces.
 
-    :param faults: what is to go wrong.
+    :param faults: the faults to show.
     :param clock: provides IReactorTime.
     """
 
@@ -152,7 +154,7 @@ class FaultyBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the backend that is wrapped."""
+        """The capabilities of the wrapped backend."""
         return self._inner.capabilities
 
     async def allocate(self, volume: str, size: int) -> None:
@@ -257,9 +259,9 @@ class _Stream:
 
 @implementer(IImageSource)
 class FaultySource:
-    """Wraps a source; its streams are never files whose blocks could be shared.
+    """A wrapper of a source.  Its streams never provide files for sharing blocks.
 
-    :param faults: what is to go wrong.
+    :param faults: the faults to show.
     :param clock: provides IReactorTime.
     """
 

@@ -1,12 +1,11 @@
-"""A web server with other servers' habits: what is unusual about its answers, curl copes with.
+"""A web server with unusual habits of real servers. curl copes with all of them.
 
-The first part of the path says which habit, so one server serves every test::
+The first part of the path names the habit, so one server serves every test::
 
     listening = reactor.listenTCP(0, Habits(content), interface="127.0.0.1")
     source.open(image of f"http://127.0.0.1:{listening.getHost().port}/folded/disk.raw")
 
-Each name in :data:`HABITS` stands for a function that is given a request and returns the bytes of
-the answer.
+Each value of :data:`HABITS` is a function that takes a request and returns the bytes of the answer.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def _always(name: str, make: Habit) -> None:
 
 
 def _gzip(content: bytes) -> bytes:
-    """Return what is the same at any time."""
+    """Return the content compressed.  The result does not depend on the time."""
     return gzip.compress(content, 1, mtime=0)
 
 
@@ -82,7 +81,7 @@ _always("range-200", lambda asked: right(asked).replace(b"206 Partial Content", 
 
 @_habit("range-early")
 def _range_early(asked: Asked) -> bytes:
-    """Send parts from where a block begins."""
+    """Send parts that begin at the start of a block."""
     if asked.range is None:
         return right(asked)
     start = asked.range[0] // 4096 * 4096
@@ -91,7 +90,7 @@ def _range_early(asked: Asked) -> bytes:
 
 @_habit("range-multipart")
 def _range_multipart(asked: Asked) -> bytes:
-    """Send the one part as one of several."""
+    """Send a single part as multipart."""
     if asked.range is None:
         return right(asked)
     start, end = asked.range
@@ -103,7 +102,7 @@ def _range_multipart(asked: Asked) -> bytes:
 
 @_habit("range-unless-if")
 def _range_unless_if(asked: Asked) -> bytes:
-    """Send parts, but not under a condition."""
+    """Send parts, but not for a conditional request."""
     if "if-range" in asked.headers:
         return answer(asked.content, 'ETag: "e"', "Accept-Ranges: bytes")
     return right(asked)
@@ -111,7 +110,7 @@ def _range_unless_if(asked: Asked) -> bytes:
 
 @_habit("mirrors")
 def _mirrors(asked: Asked) -> bytes:
-    """Be another mirror each time, with ETags of its own."""
+    """Act as another mirror each time, with another ETag."""
     etag = f'"{asked.times}"'
     if asked.headers.get("if-range", etag) != etag:
         return answer(asked.content, f"ETag: {etag}")
@@ -138,7 +137,7 @@ _always(
 
 @_habit("until-close-but-parts")
 def _until_close_but_parts(asked: Asked) -> bytes:
-    """State no length of the whole, but one of each part."""
+    """State a length for parts, but not for the whole content."""
     return right(asked) if asked.range else right(asked, length=NO_LENGTH)
 
 
@@ -149,7 +148,7 @@ def _breaks_soon(asked: Asked) -> bytes:
 
 
 def _breaks_then_small_parts(asked: Asked) -> bytes:
-    """End the connection half way; of the rest, send 100,000 bytes at a time."""
+    """End the first connection half way.  Then send the rest in parts of 100,000 bytes."""
     if asked.range is None:
         said = right(asked)
         return said[: len(said) // 2]
@@ -159,7 +158,7 @@ def _breaks_then_small_parts(asked: Asked) -> bytes:
 
 
 def _breaks_then_until_close(asked: Asked) -> bytes:
-    """End the connection half way; send the rest without a length."""
+    """End the first connection half way.  Then send the rest without a length."""
     if asked.range is None:
         said = right(asked)
         return said[: len(said) // 2]
@@ -167,11 +166,11 @@ def _breaks_then_until_close(asked: Asked) -> bytes:
 
 
 def _breaking(times: int, make: Habit) -> Habit:
-    """Return a habit: end the connection half way, for the first so many times."""
+    """Return a habit that ends the first ``times`` connections half way."""
 
     def habit(asked: Asked) -> bytes:
         said = make(asked)
-        # First of all a source only looks what there is.
+        # The first request of a source only probes the image.
         broken = asked.range != (0, 1) and asked.times <= times + 1
         return said[: len(said) // 2] if broken else said
 
@@ -206,7 +205,7 @@ def _chunks(content: bytes, extension: str = "", trailer: str = "", line: str = 
 
 
 def _chunked(name: str, *headers: str, **how: str) -> None:
-    """Register a habit: send chunks."""
+    """Register a habit that sends chunks."""
     said = headers or ("Transfer-Encoding: chunked",)
     _always(name, lambda asked: answer(_chunks(asked.content, **how), *said, length=NO_LENGTH))
 
@@ -222,7 +221,7 @@ _chunked("chunked-in-two", "Transfer-Encoding: identity", "Transfer-Encoding: ch
 
 @_habit("chunked-and-length")
 def _chunked_and_length(asked: Asked) -> bytes:
-    """State a length beside chunks: it does not count (RFC 9112, section 6.3)."""
+    """State a length beside chunks.  Clients must ignore the length (RFC 9112, section 6.3)."""
     return answer(_chunks(asked.content), "Transfer-Encoding: chunked", length=7)
 
 
@@ -231,25 +230,25 @@ def _chunked_and_length(asked: Asked) -> bytes:
 
 @_habit("names-its-gzip")
 def _names_its_gzip(asked: Asked) -> bytes:
-    """State of a .gz how it is compressed anyway."""
+    """State the compression of a .gz file as Content-Encoding."""
     return right(asked, "Content-Encoding: x-gzip", content=_gzip(asked.content))
 
 
 @_habit("encodes")
 def _encodes(asked: Asked) -> bytes:
-    """Compress what is asked for as it is."""
+    """Compress the answer for an uncompressed file."""
     return answer(_gzip(asked.content), "Content-Encoding: gzip")
 
 
 @_habit("encodes-zstd")
 def _encodes_zstd(asked: Asked) -> bytes:
-    """The same, by zstd."""
+    """Compress the answer for an uncompressed file with zstd."""
     return answer(zstd.compress(asked.content, 1), "Content-Encoding: zstd")
 
 
 @_habit("encodes-gz")
 def _encodes_gz(asked: Asked) -> bytes:
-    """Compress a .gz once more."""
+    """Compress a .gz file once more."""
     once = _gzip(asked.content)
     return answer(_gzip(once), "Content-Encoding: gzip")
 
@@ -261,7 +260,7 @@ _always("encoded-somehow", lambda asked: right(asked, "Content-Encoding: aws-chu
 
 
 def _away(location: str, status: str = "302 Found", *more: str, **kinds: Any) -> Habit:
-    """Return a habit: send each image elsewhere, but for one that has been sent there."""
+    """Return a habit that redirects each image once."""
 
     def habit(asked: Asked) -> bytes:
         if asked.name != "disk.raw":
@@ -288,7 +287,7 @@ _always("redirect-cookie", _away("there.raw", "302 Found", "Set-Cookie: a=b"))
 
 @_habit("redirect-often")
 def _redirect_often(asked: Asked) -> bytes:
-    """Send elsewhere 30 times."""
+    """Redirect 30 times."""
     times = int(asked.path.partition("?")[2] or 0)
     if times == 30:
         return right(asked)
@@ -339,7 +338,7 @@ _always("not-authoritative", lambda asked: answer(asked.content, status="203 Tra
 
 
 def _head(asked: Asked, change: Callable[[bytes], bytes]) -> bytes:
-    """Return a right answer whose headers have been changed; the first line stays."""
+    """Return a correct answer with changed headers.  The status line stays."""
     head, end, body = right(asked).partition(b"\r\n\r\n")
     first, line, rest = head.partition(b"\r\n")
     return first + line + change(rest) + end + body
@@ -347,18 +346,18 @@ def _head(asked: Asked, change: Callable[[bytes], bytes]) -> bytes:
 
 @_habit("wants-user-agent")
 def _wants_user_agent(asked: Asked) -> bytes:
-    """Refuse clients that do not say who they are, or what they take."""
+    """Refuse clients without User-Agent or Accept."""
     if not asked.headers.get("user-agent") or not asked.headers.get("accept"):
         return answer(b"", status="403 Forbidden")
     return right(asked)
 
 
 class Habits(Factory):
-    """Serves one content in all the ways of :data:`HABITS`, and its digests beside it.
+    """A server of one content with all :data:`HABITS`, and of its digests.
 
-    :ivar asked: every request.
-    :ivar lists: whether there is a SHA256SUMS beside each image.
-    :ivar broken_lists: whether there are all lists, but break off.
+    :ivar asked: all requests.
+    :ivar lists: whether each image has a SHA256SUMS beside it.
+    :ivar broken_lists: whether all lists of digests exist, but break off.
     """
 
     noisy = False
@@ -374,7 +373,7 @@ class Habits(Factory):
         return _Connection(self)
 
     def answer(self, method: str, path: str, headers: dict[str, str], port: int) -> bytes:
-        """Return what a request is answered."""
+        """Return the answer to a request."""
         self.times[path] += 1
         asked = Asked(method, path, headers, self.content, self.times[path])
         self.asked.append(asked)
@@ -389,7 +388,7 @@ class Habits(Factory):
 
 
 class _Connection(Protocol):
-    """Reads one request, answers, and ends the connection: but where the answer speaks of more."""
+    """A connection for one request, or for more if the answer announces keep-alive."""
 
     transport: Any
 
@@ -398,7 +397,7 @@ class _Connection(Protocol):
         self._head = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """Some of a request has come."""
+        """Collect a request, and answer it when its head is complete."""
         self._head += data
         head, end, _ = self._head.partition(b"\r\n\r\n")
         if not end:

@@ -30,22 +30,22 @@ _reactor_: Any = _reactor
 
 _SERVER: Final = "server-00000000-0000-4000-8000-000000000001"
 _OTHER: Final = "server-00000000-0000-4000-8000-000000000002"
-#: Seconds that a guest may take to start, to see a disk or to turn itself off.
+#: Seconds that a guest may take to start, to detect a disk or to turn itself off.
 _PATIENCE: Final = 120
 _LOOK: Final = 0.1
 
 
 @attrs.frozen
 class Subject:
-    """A hypervisor, and what the suite is told about it.
+    """A hypervisor under test, with facts for the suite.
 
-    :ivar hypervisor: as a daemon makes it when it starts.
-    :ivar again: makes it as another daemon does, which is started after that one was killed.
-    :ivar boot: of a disk whose guest lets go of other disks when it is asked to.
-    :ivar spare: of another disk.
-    :ivar missing: of a disk that is not there.
-    :ivar ready: what the guest has written to its console when it has started.
-    :ivar turn_off: makes the guest of a running server, which has started, turn it off.
+    :ivar hypervisor: the hypervisor, as created by a starting daemon.
+    :ivar again: creates the hypervisor again, as a new daemon does after the former one was killed.
+    :ivar boot: connection of a boot disk.  Its guest releases other disks on request.
+    :ivar spare: connection of another disk.
+    :ivar missing: connection of a missing disk.
+    :ivar ready: console output of a started guest.
+    :ivar turn_off: makes the started guest of a running server turn the server off.
     """
 
     hypervisor: IHypervisor
@@ -58,7 +58,7 @@ class Subject:
 
     @property
     def machine(self) -> Machine:
-        """A server that boots."""
+        """A bootable machine."""
         return Machine(256, 1, (Disk("vda", self.boot),))
 
     async def up(self, server: str) -> None:
@@ -76,7 +76,7 @@ class Subject:
         raise AssertionError(f"{text!r} is not among {said.decode('utf-8', 'replace')}")
 
     async def is_off(self, server: str) -> None:
-        """Wait until a server does not run any more."""
+        """Wait until a server no longer runs."""
         for _ in range(round(_PATIENCE / _LOOK)):
             if server not in await self.hypervisor.running():
                 return
@@ -85,16 +85,16 @@ class Subject:
 
 
 def pause() -> Deferred[None]:
-    """Return a Deferred that fires when it is time to look again."""
+    """Return a Deferred for the time of the next check."""
     return deferLater(_reactor_, _LOOK, lambda: None)
 
 
 class HypervisorContract(Contract):
-    """What every hypervisor must do.  Subclasses provide the fixture ``made``."""
+    """The tests for every hypervisor.  Subclasses provide the fixture ``made``."""
 
     @pytest_twisted.async_yield_fixture
     async def subject(self, made: Subject) -> AsyncIterator[Subject]:
-        """What is under test; its servers are stopped in the end."""
+        """Provide the hypervisor under test.  Stop all of its servers at the end."""
         yield made
         for server in await made.hypervisor.running():
             await made.hypervisor.stop(server)
@@ -149,7 +149,7 @@ class HypervisorContract(Contract):
                 await hypervisor.attach(_SERVER, disk)
             for _ in range(2):
                 await hypervisor.detach(_SERVER, "vdb")
-        # Nothing holds it any more, although the server runs.
+        # The disk is free, although the server still runs.
         await hypervisor.start(_OTHER, Machine(64, 1, (disk,)))
         assert sorted(await hypervisor.running()) == [_SERVER, _OTHER]
 
@@ -228,7 +228,7 @@ class HypervisorContract(Contract):
         await hypervisor.detach(_SERVER, "vdb")
         await hypervisor.start(_OTHER, Machine(64, 1, (Disk("vda", subject.spare),)))
 
-    # --- what is optional -------------------------------------------------------------------------
+    # --- optional interfaces ----------------------------------------------------------------------
 
     @ensureDeferred
     async def test_what_is_turned_off_keeps_its_console_and_holds_no_disk(
@@ -250,7 +250,7 @@ class HypervisorContract(Contract):
         assert sorted(await hypervisor.running()) == [_SERVER, _OTHER]
         await powering.power_off(_SERVER, True)
         assert list(await hypervisor.running()) == [_OTHER]
-        # Another daemon turns it on, and off.
+        # Another daemon turns the server on, and off.
         again = IPoweringHypervisor(subject.again())
         await again.start(_SERVER, subject.machine)
         await again.power_off(_SERVER, False)
@@ -273,9 +273,9 @@ class HypervisorContract(Contract):
 def make_hypervisor_tests(
     make: Callable[[PluginContext, Path], Subject],
 ) -> type[HypervisorContract]:
-    """Return the suite for one hypervisor, to be named in a test module.
+    """Return the contract suite of one hypervisor, for a test module to name.
 
-    :param make: makes the subject from a context and an empty folder; called once a test.
+    :param make: creates the subject from a context and an empty folder; called once per test.
     """
 
     class TestHypervisor(HypervisorContract):

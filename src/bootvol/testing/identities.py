@@ -1,4 +1,4 @@
-"""The contract suites of identity services, and of those through which people log in."""
+"""The contract suites of identity services with and without logins."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from bootvol.testing.contract import Contract
 
 @attrs.frozen
 class Subject:
-    """An identity service, and what the suite is told about it.
+    """An identity service under test, with facts for the suite.
 
-    :ivar valid: tokens that it knows, and whom they speak for; of at least two tenants.
+    :ivar valid: callers by valid token, of at least two tenants.
     """
 
     identity: IIdentity
@@ -30,7 +30,7 @@ class Subject:
 
 
 class IdentityContract(Contract):
-    """What every identity service must do.  Subclasses provide the fixture ``subject``."""
+    """The tests for every identity service.  Subclasses provide the fixture ``subject``."""
 
     @ensureDeferred
     async def test_provides_the_interface(self, subject: Subject) -> None:
@@ -51,7 +51,7 @@ class IdentityContract(Contract):
         token = next(iter(subject.valid))
         changed = [token[:-1], token + "x", token.swapcase(), f" {token}", f"{token}\0"]
         for wrong in ["", "x", "é", "\ud800", "x" * 100_000, "\r\n", *changed]:
-            if wrong != token:  # one without letters has no other case
+            if wrong != token:  # A token without letters has only one case.
                 with pytest.raises(Unauthorized):
                     await subject.identity.authenticate(wrong)
 
@@ -59,9 +59,9 @@ class IdentityContract(Contract):
 def make_identity_tests(
     make: Callable[[PluginContext, Path], Subject],
 ) -> type[IdentityContract]:
-    """Return the suite for one identity service, to be named in a test module.
+    """Return the contract suite of one identity service, for a test module to name.
 
-    :param make: makes the subject from a context and an empty folder; called once a test.
+    :param make: creates the subject from a context and an empty folder; called once per test.
     """
 
     class TestIdentity(IdentityContract):
@@ -74,12 +74,13 @@ def make_identity_tests(
 
 @attrs.frozen
 class LoginSubject:
-    """A service that people log in through, and what the suite is told about it.
+    """A login service under test, with facts for the suite.
 
-    :ivar make: makes it; called again, as after a restart, it makes it with what it remembers.
-    :ivar user: somebody who may log in, and ``password`` with it; ``projects``, at least two, are
-        those that may be logged in to, each with its roles, and ``closed`` is another one.
-    :ivar others: other ways for the same user to log in.
+    :ivar make: creates the service.  Another call creates the service with its stored state, as
+        after a restart.
+    :ivar user: a user who may log in with ``password``.  ``projects`` are the user's projects, at
+        least two, each with the user's roles.  ``closed`` is another project.
+    :ivar others: other credentials of the same user.
     """
 
     make: Callable[[], Any]
@@ -91,13 +92,13 @@ class LoginSubject:
 
     @property
     def credentials(self) -> Sequence[Credentials]:
-        """Every way for the user to log in."""
+        """All credentials of the user."""
         by_id, by_name = Which(id=self.user.id), Which(name=self.user.name)
         return [Password(by_id, self.password), Password(by_name, self.password), *self.others]
 
 
 class LoginContract(Contract):
-    """What every such service must do.  Subclasses provide the fixture ``subject``."""
+    """The tests for every login service.  Subclasses provide the fixture ``subject``."""
 
     @ensureDeferred
     async def test_provides_the_interfaces(self, subject: LoginSubject) -> None:
@@ -142,7 +143,7 @@ class LoginContract(Contract):
                 )
                 assert again.project == project
                 assert again.token != session.token
-                # Nobody stays for ever by going on and on.
+                # A chain of tokens does not extend a session.
                 assert again.expires_at == session.expires_at
 
     @ensureDeferred
@@ -213,7 +214,7 @@ class LoginContract(Contract):
         with pytest.raises(TooManyLogins) as caught:
             await _guess(service, user)
         assert caught.value.retry_after > 0
-        # Nor does the right password help then; but from elsewhere it does.
+        # The correct password does not help from the same address, but from another one it does.
         with pytest.raises(TooManyLogins):
             await service.login(Password(user, subject.password), None, "192.0.2.1")
         await service.login(Password(user, subject.password), None, "198.51.100.1")
@@ -228,9 +229,9 @@ async def _guess(service: Any, user: Which) -> None:
 def make_login_tests(
     make: Callable[[PluginContext, Path], LoginSubject],
 ) -> type[LoginContract]:
-    """Return the suite for one service, to be named in a test module.
+    """Return the contract suite of one login service, for a test module to name.
 
-    :param make: makes the subject from a context and an empty folder; called once a test.
+    :param make: creates the subject from a context and an empty folder; called once per test.
     """
 
     class TestLogin(LoginContract):

@@ -1,4 +1,7 @@
-"""A hypervisor in memory: passes the contract suite, and so may stand for a real one in tests."""
+"""A hypervisor in memory.
+
+The hypervisor passes the contract suite, and so can replace a real one in tests.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor
 from bootvol.model import Connection, Disk, Machine
 
-#: What every guest has written to its console when it has started.
+#: The console output of every started guest.
 READY: Final = b"The guest is ready.\r\n"
 
 
@@ -23,9 +26,9 @@ READY: Final = b"The guest is ready.\r\n"
 class Server:
     """A server in memory.
 
-    :ivar disks: what is plugged in, by device.
-    :ivar runs: False once its guest has turned it off: set it, and it is.
-    :ivar lets_go: whether its guest lets go of disks.
+    :ivar disks: connections of the attached disks, by device.
+    :ivar runs: whether the server runs.  A test sets False when the guest turns the server off.
+    :ivar lets_go: whether the guest releases disks.
     """
 
     machine: Machine
@@ -37,9 +40,10 @@ class Server:
 
 @implementer(IPoweringHypervisor, IConfiguringHypervisor)
 class MemoryHypervisor:
-    """Servers in memory, whose guests start at once.
+    """A hypervisor with servers in memory.  Their guests start at once.
 
-    :param servers: what there is, by name; it outlives this object as real servers do a daemon.
+    :param servers: servers by name.  The mapping outlives this object, as real servers outlive a
+        daemon.
     """
 
     def __init__(self, name: str, reactor: Any, servers: dict[str, Server] | None = None) -> None:
@@ -107,9 +111,9 @@ class MemoryHypervisor:
         return found.console[-length:] if found is not None and length else b""
 
     def _check(self, disk: Disk) -> None:
-        """See whether a disk can be plugged in: it is there, and in no server that runs.
+        """Check that a disk exists and that no running server has it.
 
-        :raises HypervisorFailed: it cannot.
+        :raises HypervisorFailed: if the disk cannot be attached.
         """
         connection = disk.connection
         if connection.kind in {"file", "block"} and not Path(connection.address).exists():
@@ -120,5 +124,5 @@ class MemoryHypervisor:
             raise HypervisorFailed("another server has the disk")
 
     def _turn(self) -> Deferred[None]:
-        """Give others their turn, as a real hypervisor does."""
+        """Let other coroutines run, as a real hypervisor does."""
         return deferLater(self._reactor, 0, lambda: None)

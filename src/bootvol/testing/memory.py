@@ -1,4 +1,7 @@
-"""A backend in memory: passes the contract suite, and so may stand for a real one in tests."""
+"""A backend in memory.
+
+The backend passes the contract suite, and so can replace a real one in tests.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ _ZEROS: Final = bytes(_PAGE)
 
 
 class Memory:
-    """The bytes of one volume, kept in pages once they are written.
+    """The bytes of one volume.  Only written pages are kept.
 
-    :param size: bytes.
-    :param fill: the byte that fills what was never written.
+    :param size: size in bytes.
+    :param fill: value of all unwritten bytes.
     """
 
     def __init__(self, size: int, fill: int) -> None:
@@ -46,7 +49,7 @@ class Memory:
             kept[start : start + count] = data[done : done + count]
 
     def zero(self, offset: int, length: int) -> None:
-        """Write zeros; whole pages of them are one."""
+        """Write zeros.  All whole pages of zeros share one object."""
         for page, start, _, count in self._pieces(offset, length):
             if count == _PAGE:
                 self.pages[page] = _ZEROS
@@ -62,7 +65,7 @@ class Memory:
         )
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Yield what is known of a range without looking at its bytes."""
+        """Yield the known extents of a range, without reading its bytes."""
         blank = _ZEROS if self._fill == 0 else None
         for page, _, _, count in self._pieces(offset, length):
             yield Extent(count, zero=self.pages.get(page, blank) is _ZEROS)
@@ -80,11 +83,12 @@ class Memory:
 
 @implementer(IBlockBackend, ICloningBackend)
 class MemoryBackend:
-    """Volumes in memory.
+    """A backend with volumes in memory.
 
-    :param fill: the byte that new volumes hold; other than 0 they do not read zero when new.
-    :param clones: whether it declares that it clones.
-    :ivar volumes: what there is, by name.
+    :param fill: byte value of new volumes.  With a value other than 0 they do not read zero when
+        new.
+    :param clones: whether the backend declares clones.
+    :ivar volumes: the volumes by name.
     """
 
     def __init__(
@@ -136,7 +140,10 @@ class MemoryBackend:
         self.volumes.pop(volume, None)
 
     async def connection(self, volume: str) -> Connection:
-        """See :meth:`bootvol.interfaces.IBlockBackend.connection`: it leads to nowhere."""
+        """See :meth:`bootvol.interfaces.IBlockBackend.connection`.
+
+        No program can use the connection.
+        """
         self._found(volume)
         return Connection("memory", volume)
 
@@ -147,13 +154,13 @@ class MemoryBackend:
             raise BackendFailed("there is no such volume") from None
 
     def _turn(self) -> Deferred[None]:
-        """Give others their turn, as a real device does."""
+        """Let other coroutines run, as a real device does."""
         return deferLater(self._reactor, 0, lambda: None)
 
 
 @implementer(IVolumeWriter, IVolumeReader, ISparse)
 class _OpenMemory:
-    """A volume, held open."""
+    """An open volume."""
 
     def __init__(self, memory: Memory, block_size: int, turn: Any) -> None:
         self._memory: Memory | None = memory
@@ -182,7 +189,7 @@ class _OpenMemory:
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         """See :meth:`bootvol.interfaces.ISparse.extents`."""
         await self._turn()
-        # Not more at once than a few, as others do it.
+        # Return only a few extents per call, as other backends do.
         return list(islice(self._checked(0, 0).extents(offset, length), 100))
 
     async def close(self) -> None:

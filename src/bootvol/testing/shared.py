@@ -1,4 +1,4 @@
-"""Sections of the contract suite of backends: others use the same volumes at the same time."""
+"""Sections of the backend suite about concurrent use of the same volumes."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from bootvol.testing.elsewhere import Elsewhere
 from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, write
 
 _NAME, _OTHER = VOLUMES
-#: From Debian's package qemu-utils; what it serves it has open as a guest would.
+#: From Debian's package qemu-utils.  qemu-nbd has a volume open just as a guest has.
 _NBD: Final = "/usr/bin/qemu-nbd"
-#: What it says first, when all is open (the NetworkBlockDevice project's doc/proto.md).
+#: The server's first bytes, after it has opened all (NetworkBlockDevice project, doc/proto.md).
 _GREETING: Final = b"NBDMAGIC"
-#: How many seconds it may take to begin.
+#: Seconds that qemu-nbd may take to start.
 _PATIENCE: Final = 60.0
-#: The kinds of connections that QEMU opens.
+#: The kinds of connections that QEMU can open.
 _OPENED: Final = frozenset({"file", "block", "rbd"})
 
 
 class LostClaims:
-    """A daemon that was stopped and lost its claim does no harm when it goes on.
+    """A suspended daemon does no harm when it continues after the loss of its claim.
 
-    The core takes over what was written under another name; see docs/decisions/0007.
+    The core takes the written bytes over under another name; see docs/decisions/0007.
     """
 
     @pytest.fixture
     def elsewhere(self) -> Elsewhere | None:
-        """How another process makes the same backend; None if it cannot."""
+        """Provide the same backend for another process; None if no other process can have one."""
         return None
 
     @ensureDeferred
@@ -73,12 +73,12 @@ class LostClaims:
             try:
                 await _take_over(backend)
             except BackendFailed:
-                # Then the core starts over.
+                # In this case the core starts over.
                 await backend.delete(_OTHER)
                 await backend.allocate(_OTHER, SIZE)
                 await write(backend, _OTHER, 0, noise(SIZE))
             assert await read(backend, _OTHER, 0, SIZE) == noise(SIZE)
-            # By now a guest has it.
+            # By now a guest uses the volume.
             await write(backend, _OTHER, 0, noise(SIZE, 1))
             other.go_on()
             assert await deferToThread(other.await_step) == "late"
@@ -92,7 +92,7 @@ class LostClaims:
 
 
 async def _take_over(backend: IBlockBackend) -> None:
-    """Make another volume of what somebody writes to, as the core does."""
+    """Copy or clone a volume during writes by another process, as the core does."""
     if backend.capabilities.clones:
         await ICloningBackend(backend).clone(_NAME, _OTHER, SIZE)
         return
@@ -101,7 +101,7 @@ async def _take_over(backend: IBlockBackend) -> None:
 
 
 class VolumesInUse:
-    """What somebody has open is neither deleted nor given away."""
+    """An open volume is neither deleted nor given away."""
 
     @ensureDeferred
     async def test_what_somebody_has_open_is_told_and_not_deleted(
@@ -110,16 +110,16 @@ class VolumesInUse:
         await backend.allocate(_NAME, SIZE)
         await write(backend, _NAME, 0, noise(SIZE))
         if not IGuardedBackend.providedBy(backend):
-            return  # nothing is promised: the core asks nobody
+            return  # The backend promises nothing: the core does not ask.
         verifyObject(IGuardedBackend, backend)
         guarded = IGuardedBackend(backend)
-        # A reader of the core does not count.
+        # A reader of the core itself does not count.
         reader = await backend.open_reader(_NAME)
         await guarded.check_unused(_NAME)
         await reader.close()
         connection = await backend.connection(_NAME)
         if connection.kind not in _OPENED:
-            return  # nobody else can open it
+            return  # No other program can open the volume.
         with opened(connection, tmp_path):
             with pytest.raises(VolumeInUse):
                 await guarded.check_unused(_NAME)
@@ -134,7 +134,7 @@ class VolumesInUse:
 
 @contextmanager
 def opened(connection: Connection, folder: Path) -> Iterator[None]:
-    """Let QEMU have a volume open until the end of the block."""
+    """Have QEMU keep a volume open until the end of the block."""
     path = folder / "nbd"
     command = [_NBD, "--persistent", "--format=raw", f"--socket={path}", connection.address]
     process = subprocess.Popen(command)  # noqa: S603 - a list, of the suite's own words

@@ -54,12 +54,12 @@ _HOSTILE: Final = (
 
 @attrs.frozen
 class Subject:
-    """A source, and what the suite is told about it.
+    """A source under test, with facts for the suite.
 
-    :ivar known: a reference that the source finds, and the bytes that it leads to: at least
-        1 MiB, and no multiple of 4 KiB.
-    :ivar lists: whether :meth:`IImageSource.images` tells of it.
-    :ivar caller: somebody who may have it.
+    :ivar known: a reference that the source finds, and the bytes of its image: at least 1 MiB, and
+        not a multiple of 4 KiB.
+    :ivar lists: whether :meth:`IImageSource.images` lists the image.
+    :ivar caller: a caller who may use the image.
     """
 
     source: IImageSource
@@ -69,7 +69,7 @@ class Subject:
 
 
 async def read_all(stream: IImageStream, size: int) -> bytes:
-    """Read a stream to its end through one buffer of ``size`` bytes, and close it."""
+    """Read a stream to its end through one buffer of ``size`` bytes, and close the stream."""
     found = bytearray()
     buffer = memoryview(bytearray(size))
     try:
@@ -84,7 +84,7 @@ async def read_all(stream: IImageStream, size: int) -> bytes:
 
 
 async def _descriptors(context: PluginContext, wanted: int) -> int:
-    """Count this process's open descriptors, once connections have had time to end."""
+    """Count the open descriptors of this process, after giving connections time to end."""
     for _ in range(20):
         await deferLater(context.reactor, 0.05, lambda: None)
         count = len(list(Path("/proc/self/fd").iterdir()))
@@ -94,7 +94,7 @@ async def _descriptors(context: PluginContext, wanted: int) -> int:
 
 
 class ImageSourceContract(Contract):
-    """What every source must do.  Subclasses provide the fixture ``subject``."""
+    """The tests for every source.  Subclasses provide the fixture ``subject``."""
 
     @ensureDeferred
     async def test_provides_the_interface(self, subject: Subject) -> None:
@@ -151,7 +151,7 @@ class ImageSourceContract(Contract):
 
     @ensureDeferred
     async def test_opens_what_was_stored(self, subject: Subject) -> None:
-        """An image is kept as plain values between its finding and its opening."""
+        """Open an image after storing its description as plain values."""
         reference, content = subject.known
         stored = attrs.asdict(await subject.source.find(subject.caller, reference))
         digest = stored["digest"]
@@ -160,7 +160,7 @@ class ImageSourceContract(Contract):
 
     @ensureDeferred
     async def test_goes_on_where_it_is_asked_to(self, subject: Subject) -> None:
-        """Or begins anew, and says so: a source need not be able to."""
+        """Open at an offset.  A source may begin at 0 instead, and must say so."""
         reference, content = subject.known
         image = await subject.source.find(subject.caller, reference)
         first = await subject.source.open(image)
@@ -229,7 +229,7 @@ class ImageSourceContract(Contract):
                         buffer = memoryview(bytearray(min(length, size)))
                         found += buffer[: await stream.read_into(buffer)]
                         if len(buffer) < length:
-                            break  # the rest of it is asked for again
+                            break  # Ask for the rest of the extent again.
             assert found == content
             assert await stream.read_into(memoryview(bytearray(size))) == 0
             await stream.close()
@@ -299,10 +299,10 @@ class ImageSourceContract(Contract):
 def make_image_source_tests(
     make: Callable[[PluginContext, Path], Subject],
 ) -> type[ImageSourceContract]:
-    """Return the suite for one source, to be named in a test module.
+    """Return the contract suite of one source, for a test module to name.
 
-    :param make: makes the subject from a context, whose name the source must take, and an empty
-        folder; called once a test.
+    :param make: creates the subject from a context and an empty folder; called once per test.  The
+        source must take its name from the context.
     """
 
     class TestImageSource(ImageSourceContract):

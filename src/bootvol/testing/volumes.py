@@ -1,4 +1,4 @@
-"""The volumes of the contract suites, and how they are read and written."""
+"""The volumes of the contract suites, with functions to read and write them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from bootvol.interfaces import IBlockBackend, IVolumeReader
 
-#: Large enough for every case, small enough for any machine; bytes.
+#: Size in bytes: large enough for every case, small enough for any machine.
 SIZE: Final = 4 * 1024 * 1024
-#: The volumes that the suite makes: nobody else has such, so that it can be held against a backend
-#: in use.
+#: The volumes of the suite.  The names are unique, so the suite can test a backend in use.
 VOLUMES: Final = (f"contract-{uuid4()}", f"contract-{uuid4()}")
 
 
 async def read(backend: IBlockBackend, volume: str, offset: int, length: int) -> bytes:
-    """Open a volume, read from it, and close it."""
+    """Read from a volume, with a reader of its own."""
     reader = await backend.open_reader(volume)
     try:
         return await read_from(reader, offset, length)
@@ -36,7 +35,7 @@ async def read_from(reader: IVolumeReader, offset: int, length: int) -> bytes:
 
 
 async def write(backend: IBlockBackend, volume: str, offset: int, data: bytes) -> None:
-    """Open a volume, write to it durably, and close it."""
+    """Write to a volume durably, with a writer of its own."""
     writer = await backend.open_writer(volume)
     try:
         await writer.write(offset, memoryview(bytearray(data)))
@@ -46,7 +45,7 @@ async def write(backend: IBlockBackend, volume: str, offset: int, data: bytes) -
 
 
 async def cancelled(call: Coroutine[Any, Any, object]) -> None:
-    """Begin a call, cancel it at once, and wait until it has ended in that."""
+    """Begin a call, cancel the call at once, and wait until it has ended with CancelledError."""
     begun = Deferred.fromCoroutine(call)
     begun.cancel()
     with pytest.raises(CancelledError):
@@ -54,5 +53,5 @@ async def cancelled(call: Coroutine[Any, Any, object]) -> None:
 
 
 def noise(length: int, seed: int = 0) -> bytes:
-    """Return bytes without a zero among them; the same for the same seed."""
+    """Return random bytes without zeros.  The same seed gives the same bytes."""
     return random.Random(seed).randbytes(length).replace(b"\0", b"\1")  # noqa: S311

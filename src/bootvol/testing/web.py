@@ -1,6 +1,6 @@
-"""A deliberately bad web server: each path fails in its own way, and some get better.
+"""A deliberately bad web server.  Each path fails in its own way, and some paths recover.
 
-The last part of the path says how, so one server serves every test::
+The last part of the path names the fault, so one server serves every test::
 
     with serve(BadWeb(content)) as server:      # any Twisted site
         source.open(image of f"{server.url}drop")
@@ -19,16 +19,16 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 _RANGE: Final = re.compile(rb"bytes=(\d+)-")
-#: What a source asks for that only wants to know what there is.
+#: The Range of a source that only probes the image.
 _FIRST_BYTE: Final = b"bytes=0-0"
-#: What a proxy sends in the place of what was asked for.
+#: The page that a proxy sends in place of the content.
 _PAGE: Final = b"<!DOCTYPE html><title>Log in</title>"
-#: Names of lists of digests: there are those that are put there.
+#: Names of lists of digests.  Only the lists in ``BadWeb.lists`` exist.
 _LIST: Final = re.compile(r"sums|sha\d|md5|checksum", re.IGNORECASE)
 
 
 class BadWeb(Resource):
-    """Serves one content, badly.
+    """A server of one content, with a fault for each path.
 
     =================  ==========================================================================
     ``good``           ranges, an ETag, everything right
@@ -39,18 +39,18 @@ class BadWeb(Resource):
     ``drop``           closes the connection after a quarter of the content, each time
     ``drop-once``      the same, the first time only, and ignores Range
     ``moody``          ignores Range, and closes the connection ever sooner
-    ``changed``        breaks off once; then it is another content, with another ETag
+    ``changed``        breaks off once; then another content, with another ETag
     ``wrong-range``    breaks off once; then answers a Range with a later one
     ``refuses-rest``   breaks off once, then answers 403 twice; then good
     ``lacks-rest``     the same with 404
     ``portal``         breaks off once, then sends a page once; then good
-    ``portal-always``  breaks off once, then sends nothing but a page
+    ``portal-always``  breaks off once, then sends only a page
     ``no-tag-portal``  as ``portal``, without a validator
     ``less``           breaks off once, then states less of the same image once; then good
-    ``less-at-once``   the same, and sends the whole of that
-    ``stall``          sends a part, then nothing; is good the next time
-    ``vast``           promises more than any number of a database can say
-    ``short``          promises more than it sends, each time
+    ``less-at-once``   the same, and sends all of the shorter image
+    ``stall``          sends a part, then nothing; good the next time
+    ``vast``           states a length larger than any integer of a database
+    ``short``          states more than it sends, each time
     ``unfinished``     breaks off a chunked body, each time
     ``busy``           503 with Retry-After, twice; then good
     ``always-busy``    503
@@ -58,18 +58,18 @@ class BadWeb(Resource):
     ``missing``        404
     ``loop``           redirects to itself
     ``elsewhere``      redirects to another origin
-    ``nowhere``        redirects to what is no URL of the web
+    ``nowhere``        redirects to a URL outside the web
     ``page``           an HTML page
     =================  ==========================================================================
 
     :param content: bytes of the image.
-    :param clock: for what takes its time; the reactor.
-    :param rate: of ``slow``, in bytes a second.
-    :ivar lists: what else is there, by the last part of its path: lists of digests, say.
-    :ivar also: what else there is, by the same: a path that it is like.
-    :ivar pause: seconds that ``busy`` asks to be left alone for.
-    :ivar requests: the Range of each GET, by the last part of its path; None without one.  A GET
-        of the first byte alone is answered as HEAD is, and does not count.
+    :param clock: the reactor, for delayed answers.
+    :param rate: rate of ``slow`` in bytes per second.
+    :ivar lists: other files by the last part of their path: lists of digests, say.
+    :ivar also: further paths: the name of a path above, by the new last part of a path.
+    :ivar pause: Retry-After of ``busy`` in seconds.
+    :ivar requests: the Range of each GET, by the last part of its path; None without a Range.  A
+        GET of only the first byte is answered like HEAD and not counted.
     """
 
     isLeaf = True
@@ -86,7 +86,7 @@ class BadWeb(Resource):
         self._etag = b'"first"'
 
     def render_HEAD(self, request: Request) -> bytes:
-        """Promise the image, or fail as GET would at once."""
+        """Promise the image, or fail like a GET that fails at once."""
         name = _name(request)
         if name in {"missing", "forbidden"}:
             request.setResponseCode(404 if name == "missing" else 403)
@@ -95,7 +95,7 @@ class BadWeb(Resource):
         return b""
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Answer as the name says."""
+        """Answer as named by the path."""
         name = _name(request)
         if name in self.lists:
             return self.lists[name]
@@ -146,7 +146,7 @@ class BadWeb(Resource):
         return self.content[:1]
 
     def replace(self) -> None:
-        """Put another image in this one's place."""
+        """Replace the image with another one."""
         self._etag = b'"second"'
         self.content = bytes(255 - byte for byte in self.content[:65536]) + self.content[65536:]
 
@@ -160,7 +160,7 @@ class BadWeb(Resource):
         validator: bool = True,
         stop: int | None = None,
     ) -> int:
-        """Send the content or the part that is asked for; ``stop`` bytes of it at the most."""
+        """Send the content or the requested part, at most ``stop`` bytes."""
         body = self._begin(request, ranges, validator)
         if stop is None or stop >= len(body):
             request.write(body)
@@ -171,7 +171,7 @@ class BadWeb(Resource):
         return NOT_DONE_YET
 
     def _begin(self, request: Request, ranges: bool = True, validator: bool = True) -> bytes:
-        """Set the head of the answer; return the body that belongs to it."""
+        """Set the head of the answer, and return the matching body."""
         start = 0
         if validator:
             request.setHeader(b"etag", self._etag)
@@ -224,7 +224,7 @@ class BadWeb(Resource):
         *,
         validator: bool = True,
     ) -> bytes | int:
-        """Break off in the middle, answer oddly so many times, then be good."""
+        """Break off half way at first, then answer oddly ``times`` times, then be good."""
         if self._first(request):
             return self._send(request, validator=validator, stop=len(self.content) // 2)
         if len(self.requests[_name(request)]) <= 1 + times:
@@ -232,7 +232,7 @@ class BadWeb(Resource):
         return self._send(request, validator=validator)
 
     def _less(self, request: Request, ranges: bool = True) -> int:
-        """Send what is asked for of an image that ends early, with the validator of the whole."""
+        """Send the requested part of a shorter image, with the validator of the whole one."""
         whole, self.content = self.content, self.content[: len(self.content) * 3 // 4]
         try:
             return self._send(request, ranges=ranges)
