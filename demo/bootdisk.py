@@ -1,7 +1,7 @@
 """Makes a small bootable disk: a boot sector of our own, and some data behind it.
 
-A PC's BIOS loads the boot sector, which is 16-bit code, to address 0x7C00 and runs the code.  The
-code
+The boot sector is 16-bit code.  A PC's BIOS loads the sector to address 0x7C00 and runs the code.
+The code
 
 1. prints on the first serial port that the machine runs;
 2. reads the disk's second sector, increments the two-digit number in the sector, and writes the

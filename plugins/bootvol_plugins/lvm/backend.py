@@ -147,7 +147,8 @@ class LvmBackend:
     async def check_unused(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`.
 
-        Check QEMU's locks, and whether the system uses the device, for example by a file system.
+        Check QEMU's locks, and whether the system uses the device, for example for a mounted
+        file system.
         """
         found = await self._active(volume)
 

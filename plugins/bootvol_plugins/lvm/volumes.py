@@ -1,4 +1,4 @@
-"""A logical volume, as LVM reports it, and its device."""
+"""A logical volume from a report of LVM, and the volume's device."""
 
 from __future__ import annotations
 

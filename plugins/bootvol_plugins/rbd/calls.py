@@ -27,7 +27,8 @@ T = TypeVar("T")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: More threads than ever work at once, even while 64 imports write. A hanging call keeps its own.
 _MOST_THREADS: Final = 512
-#: Threads that wait for the next call. A new thread for each call made writes a sixth slower.
+#: The most idle threads to keep for later calls. New threads for each call made writes a sixth
+#: slower.
 _MOST_IDLE: Final = 16
 _log = Logger()
 

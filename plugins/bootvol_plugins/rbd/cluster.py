@@ -160,7 +160,7 @@ class Cluster:
 
     @contextmanager
     def writing(self, pool: Pool) -> Iterator[None]:
-        """Treat a failed write within the block: give the connection up.
+        """Give the connection up if a write within the block fails.
 
         A failed write may still be on its way to the cluster, and take effect at any time. So the
         connection gets no new users. The next connection first makes the cluster shut the old one

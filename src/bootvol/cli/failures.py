@@ -23,7 +23,7 @@ class CommandFailed(Exception):
     :param message: one line for a person.
     :param exit_code: one of this module's exit codes.
     :param status: the HTTP status of the service's answer; 0 without an answer.
-    :param retry_after: seconds that the service asks to wait before a retry; 0 if it does not.
+    :param retry_after: seconds to wait before a retry, as the service asks; 0 without a request.
     """
 
     def __init__(

@@ -13,9 +13,9 @@ import sys
 def shown(text: str) -> str:
     r"""Return a text in one line, without any character that controls a terminal.
 
-    Python's escapes (``\x1b``, ``\u202e``) replace control characters (C0, C1, DEL), characters
-    that change the direction of writing, surrogates, line separators, and all other characters
-    that Python does not call printable.
+    Python's escapes (``\x1b``, ``\u202e``) replace all characters that Python does not call
+    printable.  Among these are control characters (C0, C1, DEL), characters that change the
+    direction of writing, surrogates and line separators.
     """
     if text.isprintable():
         return text
