@@ -1,7 +1,7 @@
-"""The two clocks: one that only goes on, for everything that lasts, and the one of the calendar.
+"""The steady clock for durations, and the calendar clock.
 
-The calendar's clock (``time.time``) may be set back or forward at any moment.  Twisted's reactor
-tells the time by it unless it is told otherwise, so that timers would fire late by as much.
+The calendar clock (``time.time``) may be set back or forward at any moment.  By default Twisted's
+reactor uses the calendar clock.  Timers would then fire late by the same amount.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Any
 
 
 def steady() -> float:
-    """Return the seconds since the machine started; nobody can set this clock.
+    """Return the seconds since the machine started.  Nobody can set this clock.
 
-    The time that the machine is suspended counts (``CLOCK_BOOTTIME``, see clock_gettime(2)): other
-    machines go on meanwhile, and leases of this one run out.
+    The clock counts the time when the machine is suspended (``CLOCK_BOOTTIME``, see
+    clock_gettime(2)).  Other machines go on during that time, and leases of this machine expire.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def use_steady_clock(reactor: Any) -> None:
-    """Have a reactor time its calls by :func:`steady`; calls that wait already keep their delays.
+    """Make a reactor time its calls by :func:`steady`.  Calls that already wait keep their delays.
 
-    ``reactor.seconds()`` tells that time from then on, which is no time of the calendar.
+    From then on ``reactor.seconds()`` returns that time instead of the calendar time.
 
-    :param reactor: one of Twisted's own.
+    :param reactor: a reactor of Twisted's own.
     """
     if reactor.seconds is steady:
         return

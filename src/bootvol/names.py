@@ -1,9 +1,9 @@
-"""Names to addresses, by the system's resolver, in threads that nothing waits for.
+"""Resolution of host names by the system's resolver, in threads that no code waits for.
 
-``getaddrinfo`` alone knows all that names can come from (``/etc/hosts``, nsswitch, search domains),
-but where a name server is silent it blocks for up to a minute, and cannot be cancelled.  In the
-reactor's own threads, as Twisted has it, a few such calls keep all others waiting, and the process
-from ending.
+Only ``getaddrinfo`` knows all sources of names (``/etc/hosts``, nsswitch, search domains).  But
+``getaddrinfo`` blocks for up to a minute if a name server does not answer, and cannot be cancelled.
+By default Twisted runs these calls in the reactor's own threads.  A few such calls would then delay
+all other calls, and the end of the process.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-#: The most names that are asked for at once: a name whose server is silent holds one thread.
+#: Number of concurrent look-ups.  A name whose server does not answer occupies one thread.
 _MOST: Final = 64
-#: Seconds that an answer is waited for, unless whoever asked gives up earlier.
+#: Seconds to wait for an answer, unless the caller gives up earlier.
 _PATIENCE: Final = 30.0
-#: Seconds after which a name in line is asked for again that got no thread.
+#: Seconds until the next try, if no thread could be started for a queued name.
 _AGAIN: Final = 0.5
 
 _FAMILIES: Final = {
@@ -39,30 +39,30 @@ _FAMILIES: Final = {
 _KINDS: Final = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 _UNKNOWN: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
-#: The host, the family of addresses and the kind of socket.
+#: The host, the address family and the socket type.
 _Key: TypeAlias = tuple[str, int, int]
 _Found: TypeAlias = list[tuple[Any, ...]] | OSError | UnicodeError
 
 
 class IReasonedReceiver(IResolutionReceiver):
-    """A receiver of addresses that is also told why there are none."""
+    """A receiver of addresses that is also told the reason for a failure."""
 
     def resolutionFailed(reason: str, cause: Exception | None) -> None:
-        """No address will come; called before ``resolutionComplete``.
+        """Receive the reason for a failed resolution; called before ``resolutionComplete``.
 
         :param reason: a sentence.
-        :param cause: what the system's resolver raised; None where no answer came.
+        :param cause: exception of the system's resolver; None after a timeout.
         """
 
 
 def silent(host: str) -> str:
-    """Return what is said of a host whose name server does not answer."""
+    """Return the message about a host whose name server does not answer."""
     return f"The name server does not answer for {host}."
 
 
 @implementer(IHostResolution)
 class _Waiting:
-    """One receiver that waits for an answer."""
+    """A receiver that waits for an answer."""
 
     def __init__(self, name: str, receiver: IResolutionReceiver, port: int, transport: Any) -> None:
         self.name = name
@@ -73,13 +73,16 @@ class _Waiting:
         self.over = False
 
     def cancel(self) -> None:
-        """See :meth:`twisted.internet.interfaces.IHostResolution.cancel`: nothing more is told."""
+        """See :meth:`twisted.internet.interfaces.IHostResolution.cancel`.
+
+        The receiver gets no further calls.
+        """
         self.over = True
         if self.watch is not None and self.watch.active():
             self.watch.cancel()
 
     def tell(self, found: _Found) -> None:
-        """Pass on an answer."""
+        """Pass an answer on to the receiver."""
         if self.over:
             return
         if isinstance(found, OSError | UnicodeError):
@@ -96,7 +99,7 @@ class _Waiting:
         self.receiver.resolutionComplete()
 
     def fail(self, reason: str, cause: Exception | None = None) -> None:
-        """Tell that there is no address."""
+        """Tell the receiver that the resolution failed."""
         if self.over:
             return
         self.cancel()
@@ -107,14 +110,14 @@ class _Waiting:
 
 @implementer(IHostnameResolver)
 class Resolver:
-    """Asks the system for each name at most once at a time, whoever waits for it.
+    """A resolver with at most one look-up per name at a time, shared by all receivers.
 
-    Its methods belong to the reactor's thread.
+    Call all methods from the reactor thread only.
 
-    :param reactor: its clock, and what brings answers back.
-    :param most: names that are asked for at once; others wait.
-    :param patience: seconds after which a receiver is told that there is no answer.
-    :param look_up: :func:`socket.getaddrinfo`; it may block for as long as it likes.
+    :param reactor: provides the clock, and delivers answers.
+    :param most: number of concurrent look-ups.  Further names wait in a queue.
+    :param patience: seconds until a receiver is told that no answer came.
+    :param look_up: :func:`socket.getaddrinfo`, or a function like it.  May block for any time.
     """
 
     def __init__(
@@ -142,7 +145,7 @@ class Resolver:
     ) -> IHostResolution:
         """See :meth:`twisted.internet.interfaces.IHostnameResolver.resolveHostName`.
 
-        :raises RuntimeError: the system lets the daemon start no thread.
+        :raises RuntimeError: if the system lets the daemon start no thread.
         """
         family = _FAMILIES.get(frozenset(addressTypes or ()), socket.AF_UNSPEC)
         key = (hostName, int(family), int(_KINDS[transportSemantics]))
@@ -160,23 +163,23 @@ class Resolver:
         try:
             self._begin(key)
         except RuntimeError:
-            # Who asked waits until there are threads again, and asks again then.
+            # The caller waits until threads are available, and then tries again.
             del self._asked[key]
             waiting.cancel()
             raise
         return waiting
 
     def _begin(self, key: _Key) -> None:
-        """Ask for a name.
+        """Start a look-up.
 
-        :raises RuntimeError: there is no thread for that.
+        :raises RuntimeError: if no thread can be started.
         """
-        # A daemon thread: the process may end before this does.
+        # A daemon thread, so the process may end before the look-up does.
         Thread(target=self._ask, args=(key,), name=f"name {key[0]}", daemon=True).start()
         self._running += 1
 
     def _work(self) -> None:
-        """Ask for what is in line, as far as that may be."""
+        """Start look-ups for queued names, up to the limit."""
         while self._line and self._running < self._most:
             key = self._line.popleft()
             if all(each.over for each in self._asked[key]):
@@ -204,13 +207,13 @@ class Resolver:
             found = self._look_up(host, None, family, kind)
         except (OSError, UnicodeError) as error:
             found = error
-        # The reactor may have ended meanwhile.
+        # The reactor may have stopped meanwhile.
         with suppress(OSError):
             self._reactor.callFromThread(self._answered, key, found)
 
 
 def _reason(host: str, error: OSError | UnicodeError) -> str:
-    """Say why a name has no addresses."""
+    """Return the reason why a name has no addresses."""
     if isinstance(error, UnicodeError):
         return f"{host} is no name of a host."
     if error.errno == socket.EAI_AGAIN:

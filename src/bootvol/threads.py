@@ -1,8 +1,8 @@
-"""Blocking calls, off the reactor: bounded pools of threads, and calls that are never abandoned.
+"""Blocking calls outside the reactor, in bounded pools of threads, and never abandoned.
 
-A thread cannot be cancelled.  So a coroutine that waits for one hears of its own cancellation only
-when the thread has ended: whoever closes a descriptor or gives a buffer back after that hurts
-nobody.
+A thread cannot be cancelled.  So a coroutine that waits for a thread is told of its own
+cancellation only after the thread has ended.  After that, closing a descriptor or reusing a buffer
+is safe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.python.threadpool import ThreadPool
 
 from bootvol.shortage import short_of
 
-#: Seconds after which it is tried again to start a thread.
+#: Seconds until the next try to start a thread.
 _AGAIN: Final = 0.1
 
 _log = Logger()
@@ -33,10 +33,10 @@ T = TypeVar("T")
 
 
 async def outlast(running: Deferred[T], undo: Callable[[T], Deferred[Any]] | None = None) -> T:
-    """Await ``running`` to its end; a cancellation meanwhile is raised only after that.
+    """Await ``running`` to its end.  A cancellation meanwhile is raised only after that.
 
-    :param undo: what is done with a result that nobody will take because of a cancellation.
-    :returns: what ``running`` results in.
+    :param undo: undoes the result of ``running`` if a cancellation drops the result.
+    :returns: the result of ``running``.
     """
     results: list[T | Failure] = []
     waiting: Deferred[None] = Deferred()
@@ -68,17 +68,17 @@ async def outlast(running: Deferred[T], undo: Callable[[T], Deferred[Any]] | Non
 
 
 class StillRunning(Exception):
-    """What was waited for has not ended in time; nothing waits for its result any more."""
+    """The call has not ended in time.  Its result will be dropped."""
 
 
 async def at_most(clock: IReactorTime, seconds: float, running: Deferred[T]) -> T:
-    """Await ``running``, but no longer than so many seconds.
+    """Await ``running``, but no longer than ``seconds``.
 
-    Unlike a cancellation, which a thread cannot hear, this returns in any case.  What ``running``
-    results in later is dropped.  A cancellation is passed on to ``running`` and raised at once.
+    A thread ignores a cancellation, but this function returns in any case.  Later results of
+    ``running`` are dropped.  A cancellation is passed on to ``running`` and raised at once.
 
-    :returns: what ``running`` results in.
-    :raises StillRunning: ``running`` has not ended by then; it goes on.
+    :returns: the result of ``running``.
+    :raises StillRunning: if ``running`` has not ended in time.  ``running`` goes on.
     """
     waiting: Deferred[T] = Deferred(lambda _: running.cancel())
 
@@ -99,12 +99,13 @@ async def at_most(clock: IReactorTime, seconds: float, running: Deferred[T]) -> 
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """Make a blocking call in a thread of its own, and wait for so many seconds at most.
+    """Make a blocking call in a thread of its own, and wait at most ``seconds``.
 
-    Blocks: for what is done before the reactor runs.
+    Blocks: use this function only before the reactor runs.
 
-    :returns: what the call returns; what the call raises is raised.
-    :raises StillRunning: the call has not returned by then.  It goes on, and its result is dropped.
+    :returns: the result of the call.  An exception of the call is raised.
+    :raises StillRunning: if the call has not returned in time.  The call goes on, and its result is
+        dropped.
     """
     results: list[T | Failure] = []
 
@@ -114,7 +115,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         except BaseException:
             results.append(Failure())
 
-    # A call that never returns must not keep the process alive.
+    # A daemon thread: a call that never returns must not keep the process alive.
     thread = Thread(target=work, name="bootvol-within", daemon=True)
     thread.start()
     thread.join(seconds)
@@ -126,16 +127,16 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 
 class Shared(Generic[T]):
-    """The end of something under way, which several may await, each as often as they like.
+    """The end of a running call, which any number of coroutines may await, any number of times.
 
-    A Deferred serves one coroutine alone: what a second one, or the same one once more, finds in a
-    Deferred is None, or an AssertionError of Twisted's.  So a Deferred that an object keeps is
-    awaited through this class.
+    A Deferred serves only one coroutine.  A second await of the same Deferred gets None, or an
+    AssertionError from Twisted.  So an object that keeps a Deferred wraps the Deferred in this
+    class.
 
-    A failure that nobody waits for is dropped.  All methods belong to the reactor's thread.
+    A failure without a waiter is dropped.  Call all methods from the reactor thread only.
 
-    :param running: what brings the end; this object's own from now on.  Without one,
-        :meth:`finish` brings the end.
+    :param running: Deferred of the running call, owned by this object from now on.  Without a
+        Deferred, a call of :meth:`finish` sets the result.
     """
 
     def __init__(self, running: Deferred[T] | None = None) -> None:
@@ -147,11 +148,11 @@ class Shared(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Whether the end has come."""
+        """Whether the call has ended."""
         return bool(self._results)
 
     def wait(self) -> Deferred[T]:
-        """Return a new Deferred for the end.  Cancelling the new Deferred cancels nothing else."""
+        """Return a new Deferred for the result.  Cancelling this Deferred cancels nothing else."""
         if self._results:
             waiting: Deferred[T] = Deferred()
             waiting.callback(self._results[0])
@@ -161,26 +162,26 @@ class Shared(Generic[T]):
         return waiting
 
     def cancel(self) -> None:
-        """Cancel what is under way; the end comes when that has ended."""
+        """Cancel the running call.  Waiters get the result when the call has ended."""
         if self._running is not None:
             self._running.cancel()
 
     def finish(self, result: T | Failure) -> None:
-        """Bring the end, once: the result that all get, or the failure that is raised."""
+        """Set the result or failure for all waiters.  Call once."""
         self._results.append(result)
-        # One by one: a coroutine that goes on may cancel another one that waits.
+        # One by one: a resumed coroutine may cancel another waiting one.
         while self._waiting:
             self._waiting.pop(0).callback(result)
 
 
 class Threads:
-    """A pool of threads with one purpose and an upper bound.
+    """A bounded pool of threads for one purpose.
 
-    All methods belong to the reactor's thread.
+    Call all methods from the reactor thread only.
 
-    :param reactor: brings results back.
-    :param name: of the threads, for debuggers.
-    :param size: the most threads at once; more calls wait in line.
+    :param reactor: delivers the results.
+    :param name: name of the threads, for debuggers.
+    :param size: maximum number of threads.  Further calls wait in a queue.
     """
 
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
@@ -188,19 +189,19 @@ class Threads:
         self._name = name
         self._short = False
         self._pool = ThreadPool(minthreads=0, maxthreads=size, name=name)
-        # A thread whose call never returns must not keep the process alive.
+        # Daemon threads: a call that never returns must not keep the process alive.
         self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
 
     def start(self) -> None:
-        """Let calls run.  Call it after any fork: threads do not survive one."""
+        """Start the pool.  Call this method after any fork: threads do not survive a fork."""
         self._pool.start()
 
     def stop(self, patience: float | None = None) -> bool:
-        """Wait for the calls under way and end the threads.  Blocks.
+        """Wait for the running calls, and end the threads.  Blocks.
 
-        :param patience: seconds to wait at most; None waits for as long as the calls take.
-        :returns: whether all threads have ended.  Those that have not are left to end with their
-            calls, or with the process.
+        :param patience: longest wait in seconds; None for no limit.
+        :returns: whether all threads have ended.  Other threads end with their calls, or with the
+            process.
         """
         if patience is None:
             self._pool.stop()
@@ -211,25 +212,25 @@ class Threads:
         return not stopping.is_alive()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call in a thread, and return or raise what it does.
+        """Run a blocking call in a thread.  Return or raise the result of the call.
 
-        Cancelled, it raises that only when the call has ended.
+        A cancelled coroutine raises CancelledError only after the call has ended.
         """
         return await outlast(self._defer(call, *args, **kwargs))
 
     async def obtain(
         self, undo: Callable[[T], object], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As :meth:`run`, for a call that opens something.
+        """Run a call that opens something, as :meth:`run` does.
 
-        :param undo: blocks too; closes what was opened, if by then nobody wants it any more.
+        :param undo: closes the opened object if the coroutine was cancelled meanwhile; also blocks.
         """
         return await outlast(
             self._defer(call, *args, **kwargs), lambda opened: self._defer(undo, opened)
         )
 
     def in_order(self) -> InOrder:
-        """Return what makes calls in these threads, never two of its own at once."""
+        """Return an object that runs calls in these threads, one at a time."""
         return InOrder(self._reactor, self)
 
     def _defer(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -238,9 +239,9 @@ class Threads:
         except RuntimeError as error:
             if short_of(error) is None:
                 raise
-            # The pool keeps the thread that was not started, and would wait for its end.
+            # The pool has kept the thread that did not start, and ``stop`` would wait for its end.
             self._pool.threads = [each for each in self._pool.threads if each.ident is not None]
-            # The call may be what gives something back, so it is not given up.
+            # The call may release a resource, so retry and do not give up.
             if not self._short:
                 self._short = True
                 _log.error("no thread can be started for {name}; calls wait", name=self._name)
@@ -254,14 +255,14 @@ class Threads:
 
 
 class InOrder:
-    """Calls in a thread, one after the other, without a look at the reactor in between.
+    """A queue of calls in a thread.  The thread does not wait for the reactor between two calls.
 
-    Were each begun when the reactor has heard of the end of the one before, the thread would idle
-    meanwhile: for a tenth to a third of the time where a call takes a millisecond.
+    If the reactor began each call after the end of the one before, the thread would be idle
+    meanwhile: for a tenth to a third of the time with calls of a millisecond.
 
-    When a call raises, those behind it are not made; their results never come.
+    If a call raises, the calls behind it are not made, and their Deferreds never fire.
 
-    :meth:`begin` and :meth:`stop` belong to the reactor's thread.
+    Call :meth:`begin` and :meth:`stop` from the reactor thread only.
     """
 
     def __init__(self, reactor: IReactorFromThreads, threads: Threads) -> None:
@@ -274,7 +275,7 @@ class InOrder:
         self._failed: Deferred[Any] | None = None
 
     def begin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Make a blocking call when those before it have ended; results in what it does."""
+        """Queue a blocking call.  The Deferred fires with the result of the call."""
         result: Deferred[T] = Deferred()
         with self._lock:
             self._calls.append((partial(call, *args, **kwargs), result))
@@ -284,14 +285,14 @@ class InOrder:
         return result
 
     async def stop(self) -> None:
-        """Make no more calls, and return when the one under way has ended."""
+        """Drop the queued calls, and wait for the running one to end."""
         with self._lock:
             self._busy = True
             self._calls.clear()
         if self._work_ended is not None:
             await outlast(self._work_ended.wait())
         if self._failed is not None:
-            # Who awaits it has heard of it by now; else it is nobody's concern any more.
+            # A waiter has received the failure by now.  Without a waiter, drop the failure.
             self._failed.addErrback(lambda _failure: None)
 
     # --- in the thread ---------------------------------------------------------------------------
@@ -302,7 +303,7 @@ class InOrder:
             try:
                 value = call()
             except Exception:
-                # Still busy, and so for ever: nothing follows.
+                # Stay busy for ever: no further call may run.
                 self._failed = result
                 self._reactor.callFromThread(result.errback, Failure())
                 return
