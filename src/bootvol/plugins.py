@@ -1,4 +1,4 @@
-"""Finds plugins by entry point, and holds what they make against the interface."""
+"""Finds plugins by entry point, and checks their objects against the interfaces."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ def names(kind: type[Descriptor]) -> list[str]:
 
 
 def found() -> Iterator[tuple[type[Any], EntryPoint]]:
-    """Yield the descriptor's class and the entry point of every installed plugin, in order."""
+    """Yield the descriptor class and the entry point of every installed plugin, sorted."""
     for kind, group in _GROUPS.items():
         for point in sorted(entry_points(group=group), key=lambda point: point.name):
             yield kind, point
 
 
 def load(kind: type[Descriptor], name: str) -> Descriptor:
-    """Return the descriptor of the plugin called ``name``; its driver is not loaded.
+    """Return the descriptor of the plugin called ``name``, without loading its driver.
 
-    :raises ConfigurationError: there is no such plugin.
-    :raises DefectivePlugin: it cannot be imported, or is not a descriptor of this kind.
+    :raises ConfigurationError: if no such plugin is installed.
+    :raises DefectivePlugin: if the plugin cannot be imported, or its entry point is not a
+        descriptor of this kind.
     """
     found = list(entry_points(group=_GROUPS[kind], name=name))
     if not found:
@@ -72,7 +73,7 @@ def load(kind: type[Descriptor], name: str) -> Descriptor:
     return descriptor
 
 
-#: Seconds that a backend, or the check of any plugin, may take at the start of the daemon.
+#: Seconds that a backend, or the check of any plugin, may take when the daemon starts.
 PATIENCE: Final = 10.0
 
 
@@ -81,9 +82,9 @@ def build(
     settings: BaseModel,
     context: PluginContext,
 ) -> Any:
-    """Make the plugin's object, and verify it.
+    """Create the plugin's object, and check its interface.
 
-    :raises DefectivePlugin: the object lacks what its interface demands.
+    :raises DefectivePlugin: if the object lacks a part of its interface.
     """
     made: object = descriptor.factory(settings, context)
     try:
@@ -96,11 +97,11 @@ def build(
 def build_backend(
     descriptor: BackendPlugin, settings: BaseModel, context: PluginContext, identity: str | None
 ) -> IBlockBackend:
-    """Make a backend's object, and have it use the store of its volumes alone.  Blocks.
+    """Create a backend's object, bound to the store of its volumes.  Blocks.
 
-    :param identity: of the store, where the core remembers one: see
+    :param identity: identity of the store, if the core remembers one: see
         :class:`bootvol.interfaces.IIdentifiedBackend`.
-    :raises ConfigurationError: the backend cannot be used, or has another store.
+    :raises ConfigurationError: if the backend cannot be used, or has another store.
     """
     made: IBlockBackend = build(descriptor, settings, context)
     if identity is not None and IIdentifiedBackend.providedBy(made):

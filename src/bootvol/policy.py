@@ -1,4 +1,4 @@
-"""Who may do what: the rights that calls ask for, and the roles that give them."""
+"""The rights required by API calls, and the roles that grant them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from bootvol.options import Options
 
 
 class Right(StrEnum):
-    """What a call asks of its caller; the names are keys of ``[policy]``.
+    """A right, required by a call of its caller.  The names are the keys of ``[policy]``.
 
-    Beyond the tenant of the caller's token only those lead that say so.
+    A right covers only the tenant of the caller's token, unless its comment says otherwise.
     """
 
-    #: See what the tenant has, and what there is for everybody.
+    #: Read the tenant's objects, and the objects that are for everybody.
     READ = "read"
-    #: Create, change and delete what the tenant has.
+    #: Create, change and delete the tenant's objects.
     WRITE = "write"
-    #: Learn where a volume lives, as hypervisors must.
+    #: Read where a volume is stored.  Hypervisors need this right.
     CONNECTION = "connection"
-    #: Create, change and delete volume types, which are everybody's.
+    #: Create, change and delete volume types.  These belong to all tenants.
     VOLUME_TYPES = "volume_types"
-    #: See and set what any tenant may have.
+    #: Read and set the quota of any tenant.
     QUOTAS = "quotas"
-    #: See which images are kept, whoever's volumes they were for.
+    #: List the cached images (golden volumes) of all tenants.
     GOLDEN_VOLUMES = "golden_volumes"
-    #: See and revoke anybody's tokens, where bootvol itself gives them out.
+    #: Read and revoke any user's tokens, if bootvol itself issues them.
     TOKENS = "tokens"
 
 
@@ -40,7 +40,10 @@ _OPERATORS = ["admin"]
 
 
 class Policy(Options):
-    """``[policy]``: for each right, the roles any of which gives it; an empty list is nobody's."""
+    """The table ``[policy]``: for each right, the roles with this right.
+
+    An empty list grants nobody.
+    """
 
     read: _Roles = Field(default=["reader", *_WRITERS])
     write: _Roles = Field(default=_WRITERS)
@@ -51,9 +54,9 @@ class Policy(Options):
     tokens: _Roles = Field(default=_OPERATORS)
 
     def check(self, roles: Collection[str], right: Right) -> None:
-        """See whether one of ``roles`` gives a right; upper and lower case are the same.
+        """Check whether one of ``roles`` grants a right.  Upper and lower case are the same.
 
-        :raises Forbidden: none does.
+        :raises Forbidden: if no role grants the right.
         """
         given: _Roles = getattr(self, right)
         if {role.lower() for role in roles}.isdisjoint(role.lower() for role in given):

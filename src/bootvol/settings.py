@@ -1,6 +1,6 @@
-"""The configuration file: TOML in, typed settings out.
+"""The configuration file, read from TOML into typed settings.
 
-A mistake names the file, the table and key, the value, and what to do about it.
+The message of a mistake names the file, the table and key, the value, and a remedy.
 """
 
 from __future__ import annotations
@@ -40,11 +40,15 @@ from bootvol.validation import Model, validate
 
 @attrs.frozen
 class PluginSettings:
-    """One configured plugin: what the operator calls it, its kind, its limits, its own settings.
+    """One configured plugin, with the core's settings and the plugin's own.
 
-    :ivar concurrent: how many imports of it a daemon runs at once; None is no limit of its own.
-    :ivar bandwidth_mib: MiB per second that a daemon takes from it; None as above.
-    :ivar cache_gib: GiB that golden volumes may take of it; None is what suits the backend.
+    :ivar name: the operator's name for the plugin.
+    :ivar concurrent: number of concurrent imports per daemon; None for no limit of the plugin's
+        own.
+    :ivar bandwidth_mib: bandwidth per daemon in MiB per second; None for no limit of the plugin's
+        own.
+    :ivar cache_gib: space for cached images (golden volumes) in GiB; None for the backend's
+        default.
     """
 
     name: str
@@ -56,7 +60,7 @@ class PluginSettings:
 
 
 class _Table(BaseModel):
-    """What the core reads of a plugin's table; the rest is the plugin's own."""
+    """The core's keys in a plugin's table.  All other keys belong to the plugin."""
 
     name: Name
     plugin: str
@@ -81,7 +85,7 @@ _TABLES: Final[Mapping[type, type[_Table]]] = {
 
 
 class _Root(Options):
-    """The file as a whole; the plugins' tables are read in a second step."""
+    """The whole file.  The tables of plugins are read in a second step."""
 
     availability_zone: Text = "nova"
     stop_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
@@ -121,14 +125,14 @@ class _Root(Options):
 
 @attrs.frozen
 class Settings:
-    """Everything the daemon is told; paths are absolute.
+    """All settings of the daemon.  Paths are absolute.
 
-    :ivar stop_seconds: how long the daemon waits at its end for work that hangs.
-    :ivar file: the configuration file.
-    :ivar hypervisor: what runs servers; None where nothing does.
-    :ivar exports: None where hypervisors open volumes where they lie.
-    :ivar secret_files: what ``file:`` settings name, each by its place in the file.
-    :ivar holds_secrets: whether secrets are written in the file itself.
+    :ivar file: path of the configuration file.
+    :ivar stop_seconds: seconds that the daemon waits at its end for work that hangs.
+    :ivar hypervisor: the plugin that runs servers; None for a daemon without servers.
+    :ivar exports: None if hypervisors open volumes in place.
+    :ivar secret_files: files named by ``file:`` settings, each with its place in the configuration.
+    :ivar holds_secrets: whether the configuration file itself contains secrets.
     """
 
     file: Path
@@ -152,7 +156,7 @@ class Settings:
     holds_secrets: bool
 
     def plugins(self) -> Iterator[tuple[str, PluginSettings]]:
-        """Yield each configured plugin, and the place of its table in the file."""
+        """Yield the place of each plugin's table in the file, and its settings."""
         yield "identity", self.identity
         if self.hypervisor is not None:
             yield "hypervisor", self.hypervisor
@@ -163,11 +167,12 @@ class Settings:
 
 
 def load(path: Path, listening: Collection[str] = ()) -> Settings:
-    """Read a configuration file; blocks on the disk.
+    """Read a configuration file.  Blocks on the disk.
 
-    :param listening: endpoint descriptions that are taken as they are.  A running daemon listens
-        at its own whatever becomes of the keys and certificates that these name.
-    :raises ConfigurationError: a mistake in it, worded for the operator; each on a line.
+    :param listening: endpoint descriptions to accept without a check.  A running daemon keeps its
+        endpoints, even if their keys and certificates have changed since.
+    :raises ConfigurationError: if the file has mistakes.  The message is for the operator, with a
+        line for each mistake.
     """
     try:
         # Some editors begin a file with a byte order mark.
@@ -175,7 +180,7 @@ def load(path: Path, listening: Collection[str] = ()) -> Settings:
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        # Beside what is no TOML: integers of thousands of digits, and arrays in arrays without end.
+        # Invalid TOML, integers of thousands of digits, or arrays nested too deeply.
         raise ConfigurationError(f"{path}: is not TOML: {error}") from error
     return _read(path, tables, listening)
 
@@ -184,7 +189,7 @@ def _read(path: Path, tables: Mapping[str, Any], listening: Collection[str]) -> 
     base = path.absolute().parent
     secrets = Secrets()
     read = partial(validate, path, base=base, secrets=secrets, listening=listening)
-    # An absent table is an empty one: its default paths still have to be made absolute.
+    # Read a missing table as an empty one, to make its default paths absolute.
     root = read("", _Root, {"state": {}, "imports": {}, **tables})
     database = _database(root.state.url, base)
     identity = {"name": "identity", "plugin": "static", **root.identity}
@@ -212,7 +217,7 @@ def _read(path: Path, tables: Mapping[str, Any], listening: Collection[str]) -> 
             for n, table in enumerate(root.sources)
         ),
         database=database,
-        # Filled by now: arguments are evaluated in turn.
+        # ``secrets`` is complete here: Python evaluates arguments in order.
         secret_files=tuple(
             (key, base / file) for key, file in _files("", tables) if base / file in secrets.files
         ),
@@ -268,7 +273,7 @@ def _database(url: str, base: Path) -> URL:
 
 
 class _Read(Protocol):
-    """:func:`bootvol.validation.validate` for one configuration file."""
+    """The function :func:`bootvol.validation.validate`, bound to one configuration file."""
 
     def __call__(self, place: str, model: type[Model], table: Mapping[str, Any]) -> Model: ...
 

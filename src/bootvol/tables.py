@@ -1,4 +1,4 @@
-"""The tables of the configuration file that are the core's own, as models."""
+"""Models of the core's own tables in the configuration file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from bootvol.options import (
 #: A name or address, a port, and a path: no user, no query, no fragment.
 _PUBLIC_URL: Final = re.compile(r"https?://[^/?#@]+(?:/[^?#]*[^/?#])?")
 _VISIBLE: Final = re.compile(r"[!-~]+")
-#: As large as the API takes one.
+#: The upper bound is the largest limit that the API accepts.
 Limit = Annotated[int, Field(ge=-1, le=2**31 - 1)]
-#: At least one at once.
+#: A number of concurrent imports, at least 1.
 Concurrent = Annotated[int, Field(ge=1, strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: MiB per second.
@@ -35,7 +35,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Api(Options):
-    """``[api]``: where the API listens (Twisted endpoint descriptions) and is reached."""
+    """The table ``[api]``: Twisted endpoint descriptions to listen at, and the API's public URL."""
 
     listen: list[str] = Field(default=["tcp:8776:interface=127.0.0.1"], min_length=1)
     connections: Annotated[int, Field(ge=1)] = 500
@@ -53,7 +53,7 @@ class Api(Options):
             )
         try:
             parsed = urlsplit(value)
-            # The attribute is read for the error that a wrong port raises.
+            # Read the attribute: a wrong port raises ValueError.
             named = parsed.hostname is not None and parsed.port != 0
         except ValueError as error:
             raise ValueError(f"this is not a URL: {error}") from None
@@ -64,7 +64,7 @@ class Api(Options):
     @field_validator("listen")
     @classmethod
     def _parses(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        # Late: most readers of a configuration want no reactor.
+        # Import late: most users of a configuration need no reactor.
         from twisted.internet import reactor
 
         from bootvol import endpoints
@@ -83,7 +83,7 @@ class Api(Options):
 
 
 class State(Options):
-    """``[state]``: the database, and the folder for what else the daemon must remember."""
+    """The table ``[state]``: the database, and the folder for the daemon's other state."""
 
     url: str = "sqlite:///var/bootvol.db"
     directory: OwnFolder = Field(default=Path("var"), validate_default=True)
@@ -106,7 +106,7 @@ class State(Options):
 
 
 class Quota(Options):
-    """``[quota]``: what one tenant may have; -1 is no limit."""
+    """The table ``[quota]``: the limits of one tenant; -1 for no limit."""
 
     volumes: Limit = 10
     gigabytes: Limit = 1000
@@ -119,7 +119,7 @@ class Quota(Options):
 
 
 class RateLimitTable(Options):
-    """``[[rate_limits]]``: how often a tenant may call, in Nova's form."""
+    """A table ``[[rate_limits]]``: how often a tenant may call, in Nova's form."""
 
     verb: Literal["GET", "POST", "PUT", "DELETE"]
     uri: Text = "*"
@@ -138,7 +138,7 @@ class RateLimitTable(Options):
 
 
 class FlavorTable(Options):
-    """``[[flavors]]``: how large a server may be."""
+    """A table ``[[flavors]]``: a size of servers."""
 
     id: Name
     name: Text
@@ -146,7 +146,7 @@ class FlavorTable(Options):
     cpus: int = Field(default=1, ge=1, le=64)
 
 
-#: Some of HP's own, where the operator names none.
+#: The default flavors, from HP.
 FLAVORS: Final = (
     FlavorTable(id="100", name="standard.xsmall", ram=1024),
     FlavorTable(id="101", name="standard.small", ram=2048, cpus=2),
@@ -155,7 +155,7 @@ FLAVORS: Final = (
 
 
 class Imports(Options):
-    """``[imports]``: how much is done at once, and with how much memory."""
+    """The table ``[imports]``: the limits of concurrent work, and its memory."""
 
     concurrent: int = Field(default=4, ge=1, le=64)
     least_kib: int = Field(default=64, ge=0, le=2**20)
@@ -172,11 +172,11 @@ class Imports(Options):
 
 
 class SandboxTable(Options):
-    """``[sandbox]``: how QEMU and its tools are kept from all but their disks.
+    """The table ``[sandbox]``: how QEMU and its tools are confined to their disks.
 
-    :ivar required: nothing runs that cannot be confined.
+    :ivar required: whether to refuse to run programs that cannot be confined.
     :ivar first_user: see :data:`bootvol.jail.FIRST_USER`.
-    :ivar programs: folders, beside the system's own, where QEMU lies.
+    :ivar programs: further folders of QEMU, in addition to the system's.
     """
 
     required: bool = True
@@ -185,15 +185,15 @@ class SandboxTable(Options):
 
     @property
     def jail(self) -> Jail:
-        """What keeps them so."""
+        """The jail with these settings."""
         return Jail(self.required, self.first_user, tuple(self.programs))
 
 
 class Exports(Options):
-    """``[exports]``: how hypervisors reach volumes that they cannot open where they lie.
+    """The table ``[exports]``: how hypervisors reach volumes that they cannot open in place.
 
-    :ivar by: ``unix`` is by sockets in ``directory``.
-    :ivar directory: what there is of exports is kept there.
+    :ivar by: ``unix`` for sockets in ``directory``.
+    :ivar directory: folder for the state of the exports.
     """
 
     by: Literal["unix", "tls"]
@@ -201,10 +201,10 @@ class Exports(Options):
 
 
 class TlsExports(Exports):
-    """The same where ``by`` is ``tls``.
+    """The table ``[exports]`` with ``by = "tls"``.
 
-    :ivar host: the name or address to listen at, and by which clients know the server.
-    :ivar ports: the first and the last one.
+    :ivar host: name or address to listen at.  Clients verify the server by this name.
+    :ivar ports: the first and the last port.
     """
 
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
