@@ -1,6 +1,6 @@
-"""Logging in through bootvol itself: what an identity plugin may provide beside ``IIdentity``.
+"""The contract of logins through bootvol itself, an optional part of an identity plugin.
 
-The rules of :mod:`bootvol.interfaces` hold here, too.
+The rules of :mod:`bootvol.interfaces` apply here as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Named:
 
 @attrs.frozen
 class Which:
-    """Which user or project a client means: it gives the id or the name."""
+    """A reference to a user or a project by id, by name, or by both."""
 
     id: str | None = None
     name: str | None = None
@@ -29,7 +29,7 @@ class Which:
 
 @attrs.frozen
 class Password:
-    """What people log in with."""
+    """The credentials of a person."""
 
     user: Which
     password: str = attrs.field(repr=False)
@@ -37,7 +37,7 @@ class Password:
 
 @attrs.frozen
 class AccessKey:
-    """What programs log in with: a key that tells whose it is, and its secret."""
+    """The credentials of a program: a key that identifies the user, and its secret."""
 
     key: str
     secret: str = attrs.field(repr=False)
@@ -45,7 +45,7 @@ class AccessKey:
 
 @attrs.frozen
 class EarlierToken:
-    """What somebody who is logged in already goes on to another project with."""
+    """The token of a user who is already logged in, used to log in to another project."""
 
     token: str = attrs.field(repr=False)
 
@@ -55,12 +55,12 @@ Credentials = Password | AccessKey | EarlierToken
 
 @attrs.frozen
 class Session:
-    """What a token stands for.
+    """The session of a token.
 
-    :ivar project: what it is for; None is none.
-    :ivar projects: those that its user may log in to.
-    :ivar roles: the user's in the project.
-    :ivar method: ``password`` or ``access-key``: how its user logged in.
+    :ivar project: the token's project; None for a token without a project.
+    :ivar projects: all projects that the user may log in to.
+    :ivar roles: the user's roles in ``project``.
+    :ivar method: the user's login method: ``password`` or ``access-key``.
     """
 
     token: str = attrs.field(repr=False)
@@ -74,38 +74,40 @@ class Session:
 
 
 class ILogin(Interface):
-    """What an identity service provides, too, where people log in through bootvol itself.
+    """Optional interface of an identity service that logs people in through bootvol itself.
 
-    Nothing that is wrong with credentials tells which part of them it was, neither by the error
-    nor by the time that it takes.
+    A failed login does not reveal which part of the credentials was wrong: errors and response
+    times are the same for all parts.
     """
 
     async def login(credentials: Credentials, project: Which | None, address: str) -> Session:
-        """Give out a token; one that is for a project is known to ``IIdentity.authenticate``.
+        """Issue a token.  ``IIdentity.authenticate`` accepts the token if it is for a project.
 
-        An implementation bounds how many log-ins wait, and lets addresses take turns.
+        An implementation bounds the number of waiting logins, and gives fair shares to addresses.
 
-        :param credentials: as a client sent them: hostile until proven otherwise.
-        :param project: what the token is to be for; None gives one that is for no project, and
-            serves only to list the projects and to log in to one of them.
-        :param address: the client's, by which too many failures are slowed down: an IPv4 address,
-            a network of IPv6 (``2001:db8::/64``), or empty (a unix socket).
-        :raises bootvol.errors.LoginFailed: they are wrong, or give no access to the project.
-        :raises bootvol.errors.TooManyLogins: try again later.
+        :param credentials: data from a client: hostile until proven otherwise.
+        :param project: the project of the token.  None issues a token without a project.  Such a
+            token serves only to list the projects and to log in to one of them.
+        :param address: the client's address.  Too many failures from one address are delayed.  The
+            value is an IPv4 address, an IPv6 network (``2001:db8::/64``), or empty (a unix socket).
+        :raises bootvol.errors.LoginFailed: if the credentials are wrong, or give no access to the
+            project.
+        :raises bootvol.errors.TooManyLogins: if the client should try again later.
         """
 
     async def session(token: str) -> Session:
-        """Return what a token that :meth:`login` gave out stands for by now.
+        """Return the current session of a token from :meth:`login`.
 
         :param token: hostile until proven otherwise.
-        :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
+        :raises bootvol.errors.Unauthorized: if the token is invalid or has expired.
         """
 
     async def revoke(token: str) -> None:
-        """End a token before its time, and those that were got by it.
+        """Revoke a token, and all tokens obtained from it.
 
-        When it returns, that survives a restart.
+        When the call returns, the revocation survives a restart.
 
-        :raises bootvol.errors.Unauthorized: it is not, or no longer, valid.
-        :raises bootvol.errors.IdentityFailed: it counts as ended, but will not after a restart.
+        :raises bootvol.errors.Unauthorized: if the token is invalid or has expired.
+        :raises bootvol.errors.IdentityFailed: if the revocation could not be stored.  The token is
+            revoked until the next restart.
         """

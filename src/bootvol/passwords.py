@@ -1,4 +1,7 @@
-"""Passwords and secrets, of which only a hash is ever kept: argon2id, in its usual text form."""
+"""Hashes of passwords and secrets: argon2id in its usual text form.
+
+Only hashes are ever stored.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
 
 from bootvol.errors import IdentityFailed
 
-#: OWASP's least for argon2id (Password Storage Cheat Sheet), 19 MiB and a few hundredths of a
-#: second: a login at once with others must not take the memory and processors of the imports.
+#: OWASP's minimum for argon2id (Password Storage Cheat Sheet): 19 MiB and a few hundredths of a
+#: second.  Concurrent logins must not take the memory and processors of the imports.
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
 _HASH: Final = re.compile(
@@ -21,19 +24,19 @@ _HASH: Final = re.compile(
 
 
 def hash_password(password: str) -> str:
-    """Return the hash to keep, with a new salt; blocks on the processor."""
+    """Return the hash to store, with a new salt.  Blocks: uses the processor."""
     return _HASHER.hash(_bytes(password))
 
 
 def is_hash(text: str) -> bool:
-    """Tell whether a text has the form of what :func:`hash_password` returns."""
+    """Return whether a text has the form of a hash from :func:`hash_password`."""
     return _HASH.fullmatch(text) is not None
 
 
 def cost(kept: str) -> int:
-    """Return what the verification of a hash costs, to compare with others.
+    """Return the cost of verifying a hash, for comparison with others.
 
-    :raises IdentityFailed: ``kept`` is no hash after all.
+    :raises IdentityFailed: if ``kept`` is not a valid hash.
     """
     try:
         used = extract_parameters(kept)
@@ -42,14 +45,16 @@ def cost(kept: str) -> int:
     return used.memory_cost * used.time_cost
 
 
-#: The cost of what :func:`hash_password` returns.
+#: The cost of a hash from :func:`hash_password`.
 COST: Final = _HASHER.memory_cost * _HASHER.time_cost
 
 
 def verify(kept: str, password: str) -> bool:
-    """Tell whether a hash is of a password; blocks on the processor as long as either way.
+    """Return whether a hash belongs to a password.  Blocks: uses the processor.
 
-    :raises IdentityFailed: ``kept`` is no hash after all, or asks for more memory than there is.
+    The call takes the same time with either result.
+
+    :raises IdentityFailed: if ``kept`` is not a valid hash, or needs more memory than available.
     """
     try:
         return _HASHER.verify(kept, _bytes(password))
