@@ -39,7 +39,10 @@ def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except (SSL.Error, crypto.Error) as error:
-        raise ValueError(_reasons(error)) from error
+        named = ", ".join(map(str, files(description)))
+        raise ValueError(
+            f"{named}: no key with its certificate is there ({_reasons(error)})"
+        ) from error
     except OSError as error:
         raise ValueError(f"{error.filename}: {error.strerror}") from error
     except Exception as error:
@@ -58,7 +61,7 @@ def files(description: str) -> list[Path]:
     paths = [Path(each.partition("=")[2] or each) for each in parts]
     # Without a file's name Twisted takes this one.
     named = [each for each in paths if _is_there(each)] or [Path("server.pem")]
-    return [each for each in named if _is_there(each)]
+    return [each for each in dict.fromkeys(named) if _is_there(each)]
 
 
 def _is_there(path: Path) -> bool:

@@ -115,6 +115,8 @@ def _state(directory: Path, taken: bool) -> Iterator[Mistake]:
 
 def _secrecy(config: Settings) -> Iterator[Mistake]:
     yield from secrecy.of_files(config)
+    for n, endpoint in enumerate(config.api.listen):
+        yield from secrecy.of_endpoint(f"api.listen[{n}]", endpoint)
     yield from secrecy.of_folders(config)
 
 

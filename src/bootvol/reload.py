@@ -65,8 +65,9 @@ class Reloader:
     async def _reload(self) -> None:
         applied = []
         for endpoint, read in self._certificates.items():
+            key = f"api.listen[{self._config.api.listen.index(endpoint)}]"
             try:
-                if await self._in_time(self._threads.run(read)):
+                if await self._in_time(self._threads.run(_read, key, endpoint, read)):
                     applied.append(f"the certificates of {endpoint}")
             except Exception as error:
                 self._stays(f"the certificates of {endpoint} stay as they were", error)
@@ -124,6 +125,17 @@ class Reloader:
         :param what: what stays as it was.
         """
         self._log.error("{what}: {error}", what=what, error=str(error) or type(error).__name__)
+
+
+def _read(key: str, endpoint: str, read: Callable[[], bool]) -> bool:
+    """Read the certificates of an endpoint again.  Blocks.
+
+    :returns: whether the endpoint has any.
+    :raises ConfigurationError: if others may read the key, or replace a file.
+    """
+    for mistake in secrecy.of_endpoint(key, endpoint):
+        raise ConfigurationError(str(mistake))
+    return read()
 
 
 def _load(file: Path, listening: Collection[str]) -> Settings:

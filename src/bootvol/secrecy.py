@@ -7,6 +7,7 @@ Paths in the tables of plugins are checked with the rest of each plugin's table.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +27,19 @@ def of_files(config: Settings) -> Iterator[Mistake]:
     yield from _configuration(config)
     for key, path in config.secret_files:
         yield from private.check(key, path, Kept.SECRET)
-    for n, endpoint in enumerate(config.api.listen):
-        for path in endpoints.files(endpoint):
+
+
+def of_endpoint(key: str, endpoint: str) -> Iterator[Mistake]:
+    """Check the key and the certificates of an endpoint.  Blocks.
+
+    What cannot be read has no mistake here: whatever loads them tells that.
+
+    :param key: see :attr:`bootvol.checks.Mistake.key`.
+    """
+    for path in endpoints.files(endpoint):
+        with suppress(OSError):
             kept = Kept.SECRET if _KEY in reading.content(path) else Kept.TRUSTED
-            yield from private.check(f"api.listen[{n}]", path, kept)
+            yield from private.check(key, path, kept)
 
 
 def of_folders(config: Settings) -> Iterator[Mistake]:

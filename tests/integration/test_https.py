@@ -15,6 +15,7 @@ import requests
 import trustme
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 
 from bootvol import settings
 from bootvol.daemon import Daemon
@@ -30,6 +31,7 @@ class Https:
 
     port: int
     authority: Path
+    daemon: Daemon
 
     async def handshake(self, context: ssl.SSLContext) -> tuple[str, str]:
         """Connect; return the version of TLS and the cipher."""
@@ -75,8 +77,41 @@ async def https(tmp_path: Path) -> AsyncIterator[Https]:
     port = free_port()
     daemon = Daemon(settings.load(listening(tmp_path, port)), reactor)
     daemon.startService()
-    yield Https(port, tmp_path / "ca")
+    yield Https(port, tmp_path / "ca", daemon)
     await daemon.stopService()
+
+
+@ensureDeferred
+async def test_a_key_that_others_may_read(https: Https, tmp_path: Path) -> None:
+    """Such a key is not taken at SIGHUP, and keeps nothing else from being applied.
+
+    Break: `src/bootvol/reload.py`: `raise ConfigurationError(str(mistake))` -> `pass`
+    """
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    (tmp_path / "key").chmod(0o644)
+    config = tmp_path / "twistd.conf"
+    config.write_text(config.read_text().replace('"ann"', '"anna"'))
+    with capturedLogs() as logged:
+        await https.daemon.reload()
+    (told,) = [str(each["error"]) for each in logged if "error" in each]
+    assert f"Run: chmod 600 {tmp_path / 'key'}" in told
+    await https.handshake(https.context())
+    url = f"https://localhost:{https.port}/v1.1/{TENANT}/os-volumes"
+
+    def codes() -> list[int]:
+        told: dict[str, Any] = {"verify": str(https.authority), "timeout": 30}
+        tokens = ("ann", "anna")
+        answers = [requests.get(url, headers={"X-Auth-Token": each}, **told) for each in tokens]
+        return [each.status_code for each in answers]
+
+    assert await deferToThread(codes) == [401, 200]
+    (tmp_path / "key").chmod(0o600)
+    await https.daemon.reload()
+    with pytest.raises(ssl.SSLError, match="certificate verify failed"):
+        await https.handshake(https.context())
 
 
 @ensureDeferred

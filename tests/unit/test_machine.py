@@ -753,6 +753,14 @@ def test_a_mistake_in_the_file(world: World, change: Callable[[str], str], words
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"no key\n", b"-----BEGIN PRIVATE KEY-----\nabc"])
+def test_a_file_without_a_key(world: World, content: bytes) -> None:
+    pem = world.file("server.pem", content)
+    file = world.spoil_listen(f"ssl:{world.port}:privateKey={pem}:certKey={pem}")
+    with pytest.raises(ConfigurationError, match=f"{pem}: no key with its certificate is there"):
+        settings.load(file)
+
+
 @pytest.mark.parametrize(
     ("more", "words", "fatal"),
     [
