@@ -107,7 +107,8 @@ def check_database(file: Path) -> Iterator[Mistake]:
 
 
 def _beside(file: Path) -> Path:
-    real = file.resolve()
+    # Unlike Path.resolve, this takes links that lead nowhere.
+    real = Path(os.path.realpath(file))
     return real.with_name(f"{real.name}.lock")
 
 

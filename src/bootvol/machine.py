@@ -11,16 +11,14 @@ import errno
 import os
 import shutil
 import socket
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import URL
 
-from bootvol import checks, descriptors, locks, private, secrecy
+from bootvol import checks, database_checks, descriptors, locks, private, secrecy
 from bootvol.api import tls
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
@@ -30,12 +28,8 @@ from bootvol.jail import trial
 from bootvol.model import GIB
 from bootvol.patience import found_in_time, in_time
 from bootvol.settings import PluginSettings, Settings
-from bootvol.store import schema
-from bootvol.store.database import Database
 from bootvol.tables import Exports, TlsExports
 
-#: How an SQLite database begins (https://www.sqlite.org/fileformat.html, section 1.3).
-_SQLITE: Final = b"SQLite format 3\0"
 _MIB: Final = 1024 * 1024
 _LAST_PORT: Final = 65535
 #: Bytes of the longest path of a socket (unix(7), without the last zero).
@@ -90,7 +84,7 @@ def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
             yield from _endpoints(config.api.listen)
     yield from found_in_time("secrets", config.file, lambda: _secrecy(config))
     yield from _descriptors(config)
-    yield from _database(config.database, reactor)
+    yield from database_checks.check(config.database, reactor)
     spool = config.imports.spool
     yield from found_in_time("imports.spool", spool, lambda: _imports(config), fatal=False)
     runs = config.exports is not None or config.hypervisor is not None
@@ -276,70 +270,6 @@ def _in_time(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistak
             f" {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, which is not now"
         )
         yield Mistake(key, endpoint, fault, "Put a valid one there; SIGHUP loads it.", fatal=False)
-
-
-def _database(url: URL, reactor: Any) -> Iterator[Mistake | str]:
-    if url.get_backend_name() == "sqlite":
-        file = Path(url.database or "")
-        yield from found_in_time("state.url", file, lambda: _sqlite(file))
-        return
-    try:
-        Database(url, reactor).check()
-    except ConfigurationError as error:
-        # SQLAlchemy and the server say more on further lines.
-        fault = str(error).splitlines()[0]
-        remedy = "Start the database, or correct the URL."
-        if error.__cause__ is None:
-            # The database has answered, and the text itself says what helps.
-            yield f"state.url: {fault}."
-        else:
-            yield Mistake("state.url", url.render_as_string(hide_password=True), fault, remedy)
-
-
-def _sqlite(file: Path) -> Iterator[Mistake]:
-    key = "state.url"
-    yield from locks.check_database(file)
-    if not file.exists():
-        yield from checks.folder(key, file.parent)
-        return
-    try:
-        with file.open("r+b") as opened:
-            begin = opened.read(len(_SQLITE))
-    except OSError as error:
-        remedy = "Give the daemon's user the right to write the file and its folder."
-        yield Mistake(key, file, f"the database cannot be opened: {error.strerror}", remedy)
-        return
-    if begin not in {b"", _SQLITE}:
-        yield Mistake(key, file, "the file is not an SQLite database", "Name another file.")
-        return
-    if begin:
-        yield from _content(key, file)
-
-
-def _content(key: str, file: Path) -> Iterator[Mistake]:
-    """Check whether the tables in a file of SQLite are bootvol's, and not of a later one."""
-    try:
-        # "immutable" makes no files beside the database.
-        uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
-            names = {row[0] for row in database.execute("SELECT name FROM sqlite_schema")}
-            if "alembic_version" not in names:
-                if names:
-                    fault = "the database holds the tables of another program"
-                    yield Mistake(key, file, fault, "Name another file.")
-                return
-            row = database.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error as error:
-        remedy = "Restore the file from a backup, or name another file."
-        yield Mistake(key, file, f"the database cannot be read: {error}", remedy)
-        return
-    if row is not None and str(row[0]) > schema.REVISION:
-        yield Mistake(
-            key,
-            file,
-            f"a later bootvol made the database (schema {row[0]}; {schema.REVISION} is known)",
-            "Install that version of bootvol, or name another file.",
-        )
 
 
 def _imports(config: Settings) -> Iterator[Mistake]:

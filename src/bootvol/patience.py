@@ -33,7 +33,9 @@ def in_time(key: str, value: object, call: Callable[[], T]) -> T:
 def found_in_time(
     key: str, value: object, check: Callable[[], Iterable[T]], *, fatal: bool = True
 ) -> list[T | Mistake]:
-    """Return what a check finds that blocks: that a disk hangs, if the check does not end in time.
+    """Return what a check finds that blocks.
+
+    A disk that hangs, and a path that the system does not take, are found here.
 
     :param key: see :func:`in_time`.
     :param value: see :func:`in_time`.
@@ -43,6 +45,11 @@ def found_in_time(
         return within(plugins.PATIENCE, lambda: list(check()))
     except StillRunning:
         return [_hanging(key, value, fatal=fatal)]
+    except OSError as error:
+        # A name that is too long, say: that much no check has to look for.
+        place = f"{error.filename}: " if error.filename is not None else ""
+        fault = f"this cannot be looked at: {place}{error.strerror or error}"
+        return [Mistake(key, value, fault, "Name another path, or mend the disk.", fatal)]
 
 
 def _hanging(key: str, value: object, *, fatal: bool = True) -> Mistake:

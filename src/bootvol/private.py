@@ -64,7 +64,7 @@ def check(key: str, path: Path, kept: Kept) -> Iterator[Mistake]:
         found = _itself(key, path, kept)
     if found is not None:
         yield found
-    elif kept is Kept.CREDENTIALS and path.is_dir():
+    elif kept is Kept.CREDENTIALS and os.path.isdir(path):
         for each in sorted(path.glob("*.pem")):
             inside = Kept.SECRET if each.name.endswith("-key.pem") else Kept.TRUSTED
             yield from check(key, each, inside)

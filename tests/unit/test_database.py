@@ -34,7 +34,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from bootvol import machine
+from bootvol import database_checks
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.store import connections, schema
 from bootvol.store import database as databases
@@ -127,7 +127,7 @@ def test_an_encoding_that_does_not_take_every_name(postgresql_server: str, encod
     for call in database.upgrade, database.check:
         with pytest.raises(ConfigurationError, match="createdb --encoding=UTF8"):
             call()
-    (found,) = machine._database(on_server(address), reactor)
+    (found,) = database_checks.check(on_server(address), reactor)
     assert f"has the encoding {encoding}" in str(found)
     assert "Start the database" not in str(found)
 

@@ -235,6 +235,25 @@ def database_is_something_else(world: World) -> Path:
     return world.write()
 
 
+def database_is_a_pipe(world: World) -> Path:
+    os.mkfifo(world.folder / "bootvol.db", 0o600)
+    return world.write()
+
+
+def database_is_a_link_to_itself(world: World) -> Path:
+    (world.folder / "bootvol.db").symlink_to("bootvol.db")
+    return world.write()
+
+
+def database_with_a_long_name(world: World) -> Path:
+    return world.write("bootvol.db", "x" * 300)
+
+
+def credentials_with_a_long_name(world: World) -> Path:
+    tables = '[exports]\nby = "tls"\nhost = "127.0.0.1"\ncredentials = "{}"\n'
+    return world.write(more=tables.format("x" * 300))
+
+
 def database_is_a_folder(world: World) -> Path:
     (world.folder / "bootvol.db").mkdir()
     return world.write()
@@ -430,7 +449,11 @@ KEY_AMONG_IMAGES = EMBEDDED_IDENTITY + 'key_file = "images/key"\n' + PEOPLE
         (state_in_a_file, "state.directory", "is not a folder"),
         (database_in_a_file, "state.url", "is not a folder"),
         (database_is_something_else, "state.url", "not an SQLite database"),
-        (database_is_a_folder, "state.url", "cannot be opened"),
+        (database_is_a_folder, "state.url", "is no file"),
+        (database_is_a_pipe, "state.url", "is no file"),
+        (database_is_a_link_to_itself, "state.url", "Too many levels"),
+        (database_with_a_long_name, "state.url", "File name too long"),
+        (credentials_with_a_long_name, "exports.credentials", "File name too long"),
         (database_of_a_later_bootvol, "state.url", "a later bootvol"),
         (no_postgresql, "state.url", "does not answer"),
         (spool_in_a_file, "imports.spool", "is not a folder"),
