@@ -52,6 +52,24 @@ def test_a_volume_by_commands(daemon: Process) -> None:
     assert daemon.until_settled() == ["available"]
 
 
+def test_a_new_configuration_has_a_token_of_its_own(tmp_path: Path) -> None:
+    texts = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        made = cli("init", str(folder))
+        assert made.returncode == 0, made.stderr
+        config = folder / "twistd.conf"
+        assert config.stat().st_mode & 0o777 == 0o600
+        checked = cli("check-config", str(config))
+        assert checked.returncode == 0, checked.stderr
+        texts.append(config.read_text())
+        again = cli("init", str(folder))
+        assert again.returncode == 1
+        assert "is there already" in again.stderr
+        assert config.read_text() == texts[-1]
+    assert texts[0] != texts[1]
+    assert "demo-token" not in "".join(texts)
+
+
 def test_a_failure_is_told_with_its_remedy(daemon: Process) -> None:
     (daemon.images / "page").write_bytes(b"<html>")
     made = daemon.cli("volume", "create", "--image", "page", "--size", "1", "--wait")

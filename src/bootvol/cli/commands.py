@@ -11,6 +11,7 @@ import click
 from bootvol.cli import boot as machine
 from bootvol.cli import (
     limits,
+    new_config,
     new_plugin,
     plugins,
     reservation,
@@ -86,6 +87,9 @@ def check_config(file: Path, on_machine: bool) -> None:
         if any(each.fatal for each in found):
             raise CommandFailed(f"{file}: the daemon would not start on this machine")
     show.line(f"{file}: ok")
+
+
+bootvol.add_command(new_config.init)
 
 
 @bootvol.group()
