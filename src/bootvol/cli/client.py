@@ -55,7 +55,7 @@ class Client:
         query: str | None = ""
         while query is not None:
             page = self.get(f"{path}?{query}" if query else path)
-            new = {each["id"]: each for each in page[key] if each["id"] not in found}
+            new = {each["id"]: each for each in _rows(page[key]) if each["id"] not in found}
             found |= new
             query = _next(page.get(f"{key}_links", ()))
             if query is None and len(new) >= _PAGE:
@@ -122,6 +122,18 @@ class Client:
         headers = {"X-Auth-Token": access.token}
         url = f"{access.endpoint}/{path}"
         return exchange(method, url, headers, body, access.authorities)[0]
+
+
+def _rows(listed: Any) -> list[Any]:
+    """Return the entries of a list in an answer.
+
+    :raises CommandFailed: if it is no list of objects with ids.
+    """
+    if isinstance(listed, list) and all(
+        isinstance(each, dict) and isinstance(each["id"], int | str) for each in listed
+    ):
+        return listed
+    raise CommandFailed("the service answers with a list of another form: it is another service")
 
 
 def _next(links: Iterable[Any]) -> str | None:
