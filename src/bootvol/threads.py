@@ -200,8 +200,8 @@ class Threads:
         """Wait for the running calls, and end the threads.  Blocks.
 
         :param patience: longest wait in seconds; None for no limit.
-        :returns: whether all threads have ended.  Other threads end with their calls, or with the
-            process.
+        :returns: whether all threads have ended.  The remaining threads end with their calls, or
+            with the process.
         """
         if patience is None:
             self._pool.stop()

@@ -40,7 +40,7 @@ _AT_ONCE: Final = 2
 #: Number of logins that may wait for a verification, with as many again of users who logged in
 #: before.  The wait takes about a second.
 _WAITING: Final = 32
-#: Longest chain of tokens that were obtained from each other.  A token names all tokens before it.
+#: Longest chain of tokens, each obtained from the one before.  A token names all tokens before it.
 _GENERATIONS: Final = 16
 #: Number of failures of one user, from all addresses together, that cause no delay.
 _GUESSES: Final = 100

@@ -12,7 +12,7 @@ from bootvol_plugins.keystone.options import KeystoneOptions
 
 
 def _make(options: Any, context: PluginContext) -> IIdentity:
-    from bootvol_plugins.keystone.identity import KeystoneIdentity  # late: treq is slow to import
+    from bootvol_plugins.keystone.identity import KeystoneIdentity  # Late: treq imports slowly.
 
     return KeystoneIdentity(options, context.reactor)
 

@@ -13,13 +13,14 @@ Rules for every method in this package:
 * The core calls the method in the reactor thread.  The method must not block: blocking work goes
   through :attr:`PluginContext.threads`.
 * The method is a coroutine that awaits Deferreds.  The core may cancel the coroutine at any await.
-  The method then raises CancelledError, but only after all of its work has ended, also in threads
-  and elsewhere (:meth:`bootvol.threads.Threads.run` does so).  The method closes everything that
-  the call opened.
-* The method raises the errors that its docstring names.  Any other exception counts as a defect of
-  the plugin.
-* A volume's name consists of letters, digits and ``-``, with at most 64 characters.  No name is
-  ever used again.
+* A cancelled method first waits for the end of its work in threads and elsewhere, and closes
+  everything that the call opened.  Only then does the method raise CancelledError
+  (:meth:`bootvol.threads.Threads.run` works in this way).
+* The method raises the errors in its docstring.  Any other exception counts as a defect of the
+  plugin.
+
+A volume's name consists of letters, digits and ``-``, with at most 64 characters.  No name is ever
+used again.
 
 ``bootvol.testing`` has a contract suite for each interface.  A plugin is correct when it passes.
 """

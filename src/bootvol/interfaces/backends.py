@@ -16,7 +16,7 @@ class IVolumeWriter(Interface):
 
         Several writes may run at once, but never to overlapping ranges.
 
-        :param data: bytes to write; unchanged until the write has ended.
+        :param data: bytes to write.  The core does not change them until the write has ended.
         :raises bootvol.errors.NoSpace: if the backend is full.
         :raises bootvol.errors.BackendFailed: if the device fails.
         """
@@ -65,7 +65,8 @@ class IBlockBackend(Interface):
     async def allocate(volume: str, size: int) -> None:
         """Reserve the space of a volume.  Quick.  Idempotent for the same name and size.
 
-        After a cancelled call, either nothing exists or another call completes the volume.
+        A cancelled call leaves either nothing, or an incomplete volume.  Another call completes the
+        volume.
 
         :param size: volume size in bytes, a multiple of the block size.
         :raises bootvol.errors.NoSpace: if the backend has no room.
@@ -195,8 +196,8 @@ class IIdentifiedBackend(Interface):
 
         The identity is the same from every host and after every restart.  The core calls this
         method when the daemon starts.  After a call has raised :class:`bootvol.errors.WrongStore`,
-        the core calls this method every few seconds.  When it succeeds, the jobs that wait for the
-        store continue.
+        the core calls this method every few seconds.  After the first success, the jobs waiting for
+        the store continue.
 
         :returns: 1 to 255 printable ASCII characters.
         :raises bootvol.errors.BackendFailed: if the store is missing.

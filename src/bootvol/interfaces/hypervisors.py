@@ -10,10 +10,11 @@ from bootvol.model import Disk, Machine
 
 
 class IHypervisor(Interface):
-    """A service that runs servers (virtual machines).  Servers survive any end of the daemon.
+    """A service that runs servers (virtual machines).
 
-    The rules for names of volumes apply to names of servers.  The core never runs two calls for one
-    server at once, except :meth:`console`.
+    The servers keep running after the daemon ends, for any reason.  The rules for names of volumes
+    apply to names of servers.  The core never runs two calls for one server at once, except
+    :meth:`console`.
     """
 
     name: str = Attribute("The name that the operator gave this hypervisor.")
@@ -35,7 +36,9 @@ class IHypervisor(Interface):
         """
 
     async def running() -> Collection[str]:
-        """Return the names of all running servers, without those that their guests turned off.
+        """Return the names of all running servers.
+
+        A server turned off by its guest is not running.
 
         :raises bootvol.errors.HypervisorFailed: if the hypervisor cannot tell.
         """
@@ -62,8 +65,8 @@ class IHypervisor(Interface):
     async def console(server: str, length: int) -> bytes:
         """Return the last bytes that a server wrote to its serial console.
 
-        A server that its guest has turned off still has a console.  The console of an unknown
-        server is empty.
+        A server turned off by its guest still has a console.  The console of an unknown server is
+        empty.
 
         :param length: largest number of bytes to return.
         :raises bootvol.errors.HypervisorFailed: if the console cannot be read.

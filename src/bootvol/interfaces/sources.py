@@ -38,7 +38,7 @@ class IImageStream(Interface):
 
 
 class IFileStream(Interface):
-    """Optional interface of a stream whose image is one whole, unchanged file on this machine."""
+    """Optional interface of a stream whose image is, byte for byte, a file on this machine."""
 
     def fileno() -> int:
         """Return the file's descriptor, open for reading until the stream is closed.

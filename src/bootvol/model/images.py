@@ -32,16 +32,16 @@ class Extent:
 
 @attrs.frozen
 class Image:
-    """An image of a source, as the source described it when the core asked.
+    """An image of a source, as the source described the image when the core asked.
 
     :ivar format: ``raw``, ``qcow2`` and so on; None if the source does not state the format.  The
         image's own bytes then show the format.
     :ivar size_bytes: number of bytes that the source sends; None if the source does not know.
     :ivar min_disk_gib: the smallest volume that the maker of the image allows.
     :ivar digest: digest of the bytes that the source sends, if the source states one.
-    :ivar validator: validator of the image's stream, if the source knows it without opening a
-        stream.
-    :ivar disk_bytes: length of the disk inside a container, if the source knows it.
+    :ivar validator: validator of the image's stream, if the source knows the validator without
+        opening a stream.
+    :ivar disk_bytes: length of the disk inside a container, if the source knows this length.
     :ivar changed_at: time of the last change of the image's bytes, in seconds since 1970; None if
         unknown.
     """

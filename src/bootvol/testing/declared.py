@@ -78,7 +78,7 @@ class Declared:
     @ensureDeferred
     async def test_clones_if_declared(self, backend: IBlockBackend) -> None:
         if not backend.capabilities.clones:
-            return  # nothing is promised: the core copies
+            return  # The backend promises nothing: the core copies.
         verifyObject(ICloningBackend, backend)
         cloning = ICloningBackend(backend)
         block = backend.capabilities.block_size
@@ -116,7 +116,7 @@ class Declared:
     @ensureDeferred
     async def test_shares_if_declared(self, backend: IBlockBackend, neighbours: Path) -> None:
         if not backend.capabilities.shares:
-            return  # nothing is promised: the core copies
+            return  # The backend promises nothing: the core copies.
         verifyObject(ISharingBackend, backend)
         sharing = ISharingBackend(backend)
         block = backend.capabilities.block_size
@@ -162,7 +162,7 @@ class Declared:
         self, backend: IBlockBackend, put_image: Callable[[bytes], str]
     ) -> None:
         if not backend.capabilities.clones_images:
-            return  # nothing is promised: the core copies
+            return  # The backend promises nothing: the core copies.
         verifyObject(IImageCloningBackend, backend)
         cloning = IImageCloningBackend(backend)
         block = backend.capabilities.block_size

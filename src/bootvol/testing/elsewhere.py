@@ -44,7 +44,7 @@ class Elsewhere:
     folder: Path
 
     def start(self, volume: str) -> Other:
-        """Start a process that creates a volume and writes until told to stop.  Blocks."""
+        """Start a process that creates a volume and writes until its next step.  Blocks."""
         where = f"{self.make.__module__}:{self.make.__name__}"
         command = [sys.executable, "-m", __name__, where, str(self.folder), volume]
         process = subprocess.Popen(  # noqa: S603 - a list, of this program's own words
