@@ -707,8 +707,16 @@ async def test_the_port_of_an_export_is_anothers(
 async def test_credentials_that_went_bad(folder: Path, make: Make, volume: Connection) -> None:
     port = free_port()
     exports = make(tls(folder, [port, port]))
-    (folder / "pki" / "server-key.pem").unlink()
+    key = folder / "pki" / "server-key.pem"
+    key.unlink()
     with pytest.raises(ExportFailed, match=r"server-key\.pem|private key|credentials"):
+        await exports.open(NAME, volume)
+    key.write_text("no key")
+    with pytest.raises(ExportFailed, match=r"Cannot load certificate 'server-cert\.pem' & key"):
+        await exports.open(NAME, volume)
+    key.unlink()
+    key.mkdir()
+    with pytest.raises(ExportFailed, match=r"server-key\.pem: Is a directory"):
         await exports.open(NAME, volume)
     assert left(folder) == []
 

@@ -50,8 +50,9 @@ _SERVING: Final = (
     "--discard=unmap",
     "--detect-zeroes=off",
 )
-#: How qemu-nbd begins its complaints, which says nothing to others.
-_PREFIXES: Final = re.compile(r"^qemu-nbd: |Failed to blk_new_open '[^']*': ")
+#: What qemu-nbd's complaints have in them that says nothing to others: how they begin, and the
+#: folder in which qemu-nbd finds its credentials.
+_PREFIXES: Final = re.compile(r"^qemu-nbd: |Failed to blk_new_open '[^']*': |/proc/self/fd/\d+/")
 #: How many requests each server that uses Linux's own asynchronous I/O takes of those that all
 #: processes together may have (QEMU's block/linux-aio.c), and the system's count of them.
 _AIO_REQUESTS: Final = 1024

@@ -76,6 +76,13 @@ class Handed:
 def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """Return the contents of those files in a folder that are there.  Blocks.
 
-    :raises OSError: one cannot be read.
+    :raises OSError: one cannot be read; the text names that one.
     """
-    return {name: reading.content(folder / name) for name in names if (folder / name).exists()}
+    return {name: _content(folder / name) for name in names if (folder / name).exists()}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return reading.content(path)
+    except OSError as error:
+        raise OSError(error.errno, f"{path.name}: {error.strerror}") from error
