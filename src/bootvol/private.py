@@ -77,6 +77,14 @@ def check_options(options: BaseModel) -> Iterator[Mistake]:
         yield from _check_value(name, getattr(options, name), kept)
 
 
+def paths(options: BaseModel, kept: Kept) -> Iterator[Path]:
+    """Yield the paths of settings, but not of tables in them, that are kept in one way."""
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if isinstance(value, Path) and kept in map(kept_as, (field.metadata, field.annotation)):
+            yield value
+
+
 def kept_as(annotation: Any) -> Kept | None:
     """Return how a setting's type says that its paths are kept; None if it does not say."""
     if isinstance(annotation, Kept):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -11,13 +12,17 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bootvol import plugins, private, secrecy, settings
+from bootvol import plugins, private, reading, secrecy, settings
 from bootvol.errors import ConfigurationError
-from bootvol.interfaces import IReloadable
+from bootvol.interfaces import BackendPlugin, IReloadable
+from bootvol.private import Kept
 from bootvol.settings import PluginSettings, Settings
 from bootvol.threads import StillRunning, Threads, at_most
 
 T = TypeVar("T")
+#: Digests of the contents of files, by the places of the tables of plugins that name the files;
+#: None is a file that cannot be read.
+_Contents = dict[str, list[bytes | None]]
 
 #: Tables of plugins: compared one by one, and not as a whole.
 _PLUGINS: Final = frozenset({"identity", "hypervisor", "backends", "sources"})
@@ -56,6 +61,7 @@ class Reloader:
         self._threads = threads
         # What the plugins use by now, by the places of their tables.
         self._used = dict(config.plugins())
+        self._contents = _contents(config)
         self._lock = DeferredLock()
 
     def reload(self) -> Deferred[None]:
@@ -72,22 +78,22 @@ class Reloader:
             except Exception as error:
                 self._stays(f"the certificates of {endpoint} stay as they were", error)
         try:
-            config = await self._in_time(
+            config, contents = await self._in_time(
                 self._threads.run(_load, self._config.file, self._config.api.listen)
             )
         except Exception as error:
             self._stays("the settings stay as they were", error)
         else:
-            applied += await self._apply(config)
+            applied += await self._apply(config, contents)
         self._log.info("applied: {applied}", applied=", ".join(applied) or "nothing new")
 
-    async def _apply(self, config: Settings) -> list[str]:
+    async def _apply(self, config: Settings, contents: _Contents) -> list[str]:
         applied = []
         later = _differing(self._config, config)
         found = dict(config.plugins())
         for place in sorted(self._used.keys() | found.keys()):
             before, after = self._used.get(place), found.get(place)
-            if before == after:
+            if before == after and self._contents.get(place) == contents.get(place):
                 continue
             plugin = self._plugins.get(place)
             if not _only_options_differ(before, after) or not IReloadable.providedBy(plugin):
@@ -99,7 +105,7 @@ class Reloader:
             except Exception as error:
                 self._stays(f"{place} stays as it was", error)
             else:
-                self._used[place] = after
+                self._used[place], self._contents[place] = after, contents.get(place, [])
                 applied.append(place)
         if later:
             self._log.warn("changed, and applied by a restart only: {later}", later=_list(later))
@@ -138,8 +144,27 @@ def _read(key: str, endpoint: str, read: Callable[[], bool]) -> bool:
     return read()
 
 
-def _load(file: Path, listening: Collection[str]) -> Settings:
-    """Read the configuration file again.  Blocks.
+def _contents(config: Settings) -> _Contents:
+    """Return what is in the files that plugins rely on, such as authorities.  Blocks.
+
+    Those of backends are left out: none takes new settings, and the start waits for no disk of one.
+    """
+    return {
+        place: [_digest(path) for path in private.paths(each.options, Kept.TRUSTED)]
+        for place, each in config.plugins()
+        if not isinstance(each.descriptor, BackendPlugin)
+    }
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        return sha256(reading.content(path)).digest()
+    except OSError:
+        return None
+
+
+def _load(file: Path, listening: Collection[str]) -> tuple[Settings, _Contents]:
+    """Read the configuration file again, and the files that plugins rely on.  Blocks.
 
     :param listening: where the daemon listens.  What is wrong with a certificate there has been
         told, and must not keep a token valid.
@@ -149,7 +174,7 @@ def _load(file: Path, listening: Collection[str]) -> Settings:
     found = [*secrecy.of_files(config), *private.check_options(config.identity.options)]
     if fatal := [f"{file}: {each}" for each in found if each.fatal]:
         raise ConfigurationError("\n".join(fatal))
-    return config
+    return config, _contents(config)
 
 
 def _differing(before: Settings, after: Settings) -> list[str]:

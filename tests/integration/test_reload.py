@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import trustme
 from pytest_twisted import ensureDeferred
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
@@ -17,6 +18,22 @@ from tests.daemons import Running
 from tests.people import PASSWORD, PEOPLE
 
 NEW_TOKEN = '[[identity.tokens]]\ntoken = "carol"\ntenant = "11692683195772"\nuser = "carol"\n'
+
+KEYSTONE = """
+[identity]
+plugin = "keystone"
+url = "https://127.0.0.1:1"
+username = "bootvol"
+password = "secret"
+ca = "ca.pem"
+"""
+KEEPING_A_CA = """
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["https://127.0.0.1:1/"]
+ca = "ca.pem"
+"""
 
 
 async def status(running: Running, token: str) -> int:
@@ -113,6 +130,24 @@ async def test_a_plugin_with_a_defect(tmp_path: Path, monkeypatch: pytest.Monkey
         running.config.write_text(running.config.read_text() + NEW_TOKEN)
         assert "identity stays as it was: no such thing" in await told(running)
         assert await status(running, "ann") == 200
+    finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_authorities(tmp_path: Path) -> None:
+    """New ones are applied though the configuration names the same file."""
+    pem = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(pem)
+    running = Running(tmp_path, KEEPING_A_CA, identity=KEYSTONE)
+    try:
+        assert await told(running) == "applied: nothing new"
+        trustme.CA().cert_pem.write_to_path(pem)
+        said = await told(running)
+        assert "applied by a restart only: sources[1]" in said
+        assert "applied: identity" in said
+        pem.write_text("no certificate")
+        assert "identity stays as it was: ca: " in await told(running)
     finally:
         await running.stop()
 
