@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -374,6 +375,34 @@ def test_a_line_of_the_access_log_is_short_whatever_is_sent(
 def test_the_access_log_has_the_reason_why_a_stranger_was_not_served(served: Served) -> None:
     (line,) = lines(served, [GET.replace(b"/v1.1/x", b"/fails")])
     assert ": 503 (identity-unavailable: " in line
+
+
+@pytest.mark.parametrize(
+    "stated", [b"Content-Length: 110000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1ADB0\r\n"]
+)
+def test_a_body_takes_no_descriptor(served: Served, stated: bytes) -> None:
+    """Bodies are kept in memory, so a connection has one open file, its socket.
+
+    Break: `src/bootvol/api/channels.py`: `return BytesIO()` -> `return
+    __import__("tempfile").TemporaryFile()`.
+    """
+    before = len(os.listdir("/proc/self/fd"))
+    connections = [served.connect() for _ in range(MOST)]
+    for each in connections:
+        each.send(HEAD + stated + b"x" * 109_999)
+    assert len(os.listdir("/proc/self/fd")) == before
+    ends = b"" if b"Length" in stated else b"\r\n0\r\n\r\n"
+    for each in connections:
+        each.send(b"x" + ends)
+    assert served.bodies == [b"x" * 110_000] * MOST
+
+
+def test_no_answer_names_a_version(served: Served) -> None:
+    for path in (b"/", b"*", b"/*", b"/none", b"/fails"):
+        for method in (b"GET", b"OPTIONS", b"POST", b"FOO"):
+            answer = served.connect().send(method + b" " + path + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert b"Server: bootvol\r\n" in answer
+            assert b"Twisted" not in answer
 
 
 def test_strangers_have_few_lines_in_the_access_log(served: Served) -> None:

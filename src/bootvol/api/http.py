@@ -284,6 +284,12 @@ class ApiRequest(Request):
         super().__init__(channel, *args, **kwargs)
         self.request_id = new_id()
 
+    def process(self) -> None:
+        """Answer.  For the path ``*`` Twisted has an answer of its own, with its version."""
+        if self.path == b"*":
+            self.path = self.uri = b"/*"
+        super().process()
+
 
 @attrs.frozen
 class Dialect:
