@@ -124,6 +124,9 @@ class _File(LogFile):
         """Go on in a new file; in the old one where no new file can be made."""
         if not (os.access(self.directory, os.W_OK) and os.access(self.path, os.W_OK)):
             return
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            # Of all programs' /dev/null only the name would be left.
+            return
         fresh = f"{self.path}.new"
         try:
             # Before the last descriptor is taken: nothing may be written over.

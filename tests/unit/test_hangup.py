@@ -137,3 +137,18 @@ def test_no_old_file_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
         observer(line("9".ljust(100, "x")))
         told = "".join(each.read_text() for each in tmp_path.iterdir())
     assert all(f"{number}xx" in told for number in range(10))
+
+
+def test_a_device_is_no_log_file_to_be_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hangup, "LARGEST", 100)
+    # By a link, so that a fault would not harm this machine.
+    (tmp_path / "log").symlink_to("/dev/null")
+    with observing(tmp_path / "log") as (log, observer):
+        for number in range(5):
+            observer(line(f"{number}".ljust(100, "x")))
+        log.reopen()
+        observer(line("more".ljust(100, "x")))
+    assert [each.name for each in tmp_path.iterdir()] == ["log"]
+    assert (tmp_path / "log").is_char_device()
