@@ -23,9 +23,10 @@ from twisted.web.iweb import IRequest
 
 from bootvol import sparing
 from bootvol.api import channels
+from bootvol.api.addresses import network
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
 from bootvol.api.embedded import v3
-from bootvol.api.http import ApiRoot, Dialect, network, tell_errors
+from bootvol.api.http import ApiRoot, Dialect, tell_errors
 from bootvol.api.nova import faults
 from bootvol.errors import IdentityUnavailable
 from tests.fuzz import fuzz
@@ -565,9 +566,9 @@ def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
 def test_a_client_has_one_address(host: str, expected: str) -> None:
     """A client has one address, however a transport writes the address.
 
-    Break: `src/bootvol/api/http.py`: `mapped = found.ipv4_mapped` -> `mapped = None`.
-    Break: `src/bootvol/api/http.py`: `ip_network((found, 64), strict=False)` -> `ip_network((found,
-    128), strict=False)`.
+    Break: `src/bootvol/api/addresses.py`: `mapped = found.ipv4_mapped` -> `mapped = None`.
+    Break: `src/bootvol/api/addresses.py`: `ip_network((found, 64), strict=False)` ->
+    `ip_network((found, 128), strict=False)`.
     """
     assert network(host) == expected
 

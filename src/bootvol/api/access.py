@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bootvol.api.http import ApiRequest, address, network, printable
+from bootvol.api.addresses import address, network
+from bootvol.api.http import ApiRequest, printable
 from bootvol.errors import BootvolError
 from bootvol.sparing import FewLines
 

@@ -25,7 +25,8 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from bootvol.api.access import AccessLog
-from bootvol.api.http import ApiRequest, ApiRoot, network
+from bootvol.api.addresses import network
+from bootvol.api.http import ApiRequest, ApiRoot
 from bootvol.errors import (
     BodyTooLarge,
     BootvolError,
@@ -62,7 +63,7 @@ class ApiChannel(HTTPChannel):
         super().__init__()
         self._refused = False
         self._asked_for = b"/"
-        #: The client's address: see :func:`bootvol.api.http.network`.
+        #: The client's address: see :func:`bootvol.api.addresses.network`.
         self.address = ""
         #: Calls when a request must have come, or a refusal must have been read.
         self._ending: Any = None

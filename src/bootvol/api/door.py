@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 
-from bootvol.api.http import address, token
+from bootvol.api.addresses import address
+from bootvol.api.http import token
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.service.inflight import Bounds, InFlight

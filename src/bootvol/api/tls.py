@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bootvol import endpoints
-from bootvol.api.http import network
+from bootvol.api.addresses import network
 from bootvol.turns import Paced
 
 #: For TLS 1.2; all ciphers of 1.3 are fine.

@@ -10,9 +10,10 @@ from pydantic import BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 from twisted.web.iweb import IRequest
 
+from bootvol.api.addresses import address
 from bootvol.api.embedded.bodies import ONE_WAY, Body, Secret, Text, read
 from bootvol.api.embedded.catalog import Catalog
-from bootvol.api.http import Reply, address, public_url, route, tell_errors, token
+from bootvol.api.http import Reply, public_url, route, tell_errors, token
 from bootvol.errors import BootvolError
 from bootvol.login import AccessKey, Credentials, EarlierToken, ILogin, Password, Session, Which
 from bootvol.turns import Paced

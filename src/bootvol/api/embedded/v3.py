@@ -10,9 +10,10 @@ from klein import Klein
 from pydantic import Field, model_validator
 from twisted.web.iweb import IRequest
 
+from bootvol.api.addresses import address
 from bootvol.api.embedded.bodies import ONE_WAY, Body, Secret, Text, read
 from bootvol.api.embedded.catalog import Catalog
-from bootvol.api.http import Reply, address, public_url, route, tell_errors, token
+from bootvol.api.http import Reply, public_url, route, tell_errors, token
 from bootvol.errors import BootvolError, Forbidden, LoginFailed, NotFound, Unauthorized
 from bootvol.login import Credentials, EarlierToken, ILogin, Named, Password, Session, Which
 from bootvol.policy import Policy, Right
