@@ -1,1 +1,1 @@
-"""The use cases: what callers may do with volumes, and the work that follows from it."""
+"""The use cases: operations of callers on volumes and servers, and the resulting work."""

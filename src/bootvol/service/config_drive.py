@@ -1,6 +1,6 @@
-"""What a server's guest finds on its config drive: the layout that OpenStack has, version 2.
+"""The files on the config drive of a server's guest, in version 2 of OpenStack's layout.
 
-cloud-init and cloudbase-init read it: see "Config drives" in Nova's user guide.
+cloud-init and cloudbase-init read them: see "Config drives" in Nova's user guide.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Final
 
 from bootvol.model import Server
 
-#: The versions of the layout that guests look for; each holds the same.
+#: The versions of the layout that guests look for. All versions hold the same files.
 _VERSIONS: Final = ("2012-08-10", "2013-10-17", "latest")
 
 
 def files(server: Server, zone: str) -> Mapping[str, bytes]:
     """Return the files of a server's config drive, by path.
 
-    :param zone: the availability zone that the guest is told.
+    :param zone: the availability zone to report to the guest.
     """
     meta: dict[str, Any] = {
         "uuid": server.uuid,
@@ -45,7 +45,7 @@ def files(server: Server, zone: str) -> Mapping[str, bytes]:
 
 
 def hostname(server: Server) -> str:
-    """Return a server's name as a host may be called (RFC 952, RFC 1123)."""
+    """Convert a server's name to a valid host name (RFC 952, RFC 1123)."""
     words = re.sub(r"[ _]", "-", server.display_name)
     kept = re.sub(r"[^A-Za-z0-9.-]", "", words).lower().strip(".-")
     return kept[:63].rstrip(".-") or f"server-{server.uuid}"

@@ -1,4 +1,4 @@
-"""Lets a new volume hold what another one does: a clone where the backend clones, else a copy."""
+"""Copy an existing volume to a new one: a clone if the backend clones, else a byte copy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bootvol.service.turns import InTurn
 
 @attrs.frozen
 class Origin:
-    """A volume that there is.
+    """An existing volume to copy from.
 
-    :ivar size: what counts of it, in bytes; what a new volume has beyond reads as zeros.
-    :ivar digest: of that, if it is to be held against one.
+    :ivar size: the bytes to copy; a new volume reads as zeros beyond them.
+    :ivar digest: the expected digest of these bytes; None if the copy need not be verified.
     """
 
     backend: IBlockBackend
@@ -31,14 +31,14 @@ class Origin:
 async def duplicate(
     copier: Copier, origin: Origin, place: OnBackend, progress: Progress | None = None
 ) -> None:
-    """Let a volume that there is not yet hold what another one does.
+    """Make a new volume that holds the same bytes as another one.
 
-    Cancelled or failed, it leaves what deleting the new volume takes away.
+    After a failure or a cancellation, deleting the new volume removes all that is left.
 
-    :param progress: is told how far it has come.
-    :raises bootvol.errors.NoSpace: there is no room.
-    :raises bootvol.errors.BackendFailed: a backend failed.
-    :raises bootvol.errors.DigestMismatch: a copy was not of what there should be.
+    :param progress: records how far the copy has come.
+    :raises bootvol.errors.NoSpace: if the backend has no room.
+    :raises bootvol.errors.BackendFailed: if a backend fails.
+    :raises bootvol.errors.DigestMismatch: if a copy's bytes do not match ``origin.digest``.
     """
     backend = origin.backend
     if place.backend is backend and backend.capabilities.clones:

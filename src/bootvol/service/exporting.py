@@ -1,4 +1,4 @@
-"""Exports after a restart of the daemon, or of its machine."""
+"""Exports after a restart of the daemon or of its machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _log = Logger()
 
 
 async def restore(tools: Tools) -> None:
-    """Serve what is attached, and nothing else; while no task attaches or detaches anything.
+    """Serve all attached volumes, and no others. Call while no task attaches or detaches volumes.
 
-    What is on its way to or from a server is left to the task that moves it.  What lies on a
-    backend that may do no work yet is left to :func:`restore_on`.  A failure concerns one volume
+    A volume on its way to or from a server is left to the task that moves the volume. A volume on a
+    backend that may do no work yet is left to :func:`restore_on`. A failure concerns one volume
     only.
     """
     if tools.exports is None:
@@ -34,7 +34,8 @@ async def restore(tools: Tools) -> None:
         try:
             await _restore(tools, tools.exports, backend, attached)
         except (BackendSilent, WrongStore) as error:
-            # That of one volume is that of all.  They are served when the backend is resumed.
+            # An error of one volume concerns all volumes of the backend. They are served when the
+            # backend is resumed.
             tools.backends.suspend(backend, error)
     for name in set(await tools.exports.names()).difference(volume.name for volume in attached):
         try:
@@ -44,10 +45,10 @@ async def restore(tools: Tools) -> None:
 
 
 async def restore_on(tools: Tools, backend: str) -> None:
-    """Serve what is attached of a backend; while no task attaches or detaches that.
+    """Serve a backend's attached volumes. Call while no task attaches or detaches these volumes.
 
-    :raises BackendSilent: the backend does not answer in time.
-    :raises WrongStore: the backend's store is another one.
+    :raises BackendSilent: if the backend does not answer in time.
+    :raises WrongStore: if the backend's store is another one.
     """
     if tools.exports is not None:
         attached = await tools.database.read(attachment_rows.served, tools.daemon)
@@ -65,10 +66,10 @@ async def _restore(
             if lies.kind in EXPORTABLE:
                 opening = partial(exports.open, volume.name, lies)
                 served = await tools.serving.ask(volume.name, opening)
-                # Another address than it was, if nothing was known of it any more.
+                # The address differs from the former one if no record of the export was left.
                 await tools.database.write(attachment_rows.reached, volume.id, served)
         except StillRunning:
-            # Nothing else waits for that.  It is not begun again before it has ended.
+            # Nothing else waits for this call. The call is not begun again before it has ended.
             raise BackendSilent(backend) from None
         except (CancelledError, DatabaseUnavailable, BackendSilent, WrongStore):
             raise

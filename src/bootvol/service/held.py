@@ -1,4 +1,4 @@
-"""The claim under which work is done, as the work sees it."""
+"""The claim under which a task works, as seen by the task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Unwanted(Exception):
-    """The claim was lost, or something else is wanted by now: stop, and change nothing."""
+    """The claim was lost, or the work is no longer wanted: stop, and change nothing."""
 
 
 class Held(Protocol):
@@ -23,11 +23,11 @@ class Held(Protocol):
     ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
 
-        :raises Unwanted: the claim was lost.
+        :raises Unwanted: if the claim was lost.
         """
 
     async def keep(self) -> None:
-        """Renew the claim, and write progress down durably.
+        """Renew the claim, and record the progress durably.
 
-        :raises Unwanted: the claim was lost.
+        :raises Unwanted: if the claim was lost.
         """

@@ -1,4 +1,4 @@
-"""Finds the number that an id stands for: later versions of the API know things by uuids."""
+"""Resolve ids to row numbers: later versions of the API identify resources by UUIDs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from bootvol.model import LARGEST_ID, Caller
 from bootvol.store import ids
 from bootvol.store.database import Database
 
-#: A number that is never given: a look-up by this finds nothing.
+#: A number that no row has: a look-up by this number finds nothing.
 NONE: Final = -1
 
 
 class Ids:
-    """The ids of what all tenants have, seen through the eyes of a caller."""
+    """The ids of all tenants' resources, as seen by a caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def number(self, caller: Caller, kind: Kind, text: str) -> int:
-        """Return the number of what a caller names.
+        """Return the row number of a resource that a caller names.
 
-        :param text: a number in digits, or a uuid, in any case and with hyphens or without.
-        :returns: :data:`NONE` where the text names nothing of the caller's tenant.
+        :param text: a number in digits, or a UUID, in any case, with or without hyphens.
+        :returns: the number; :data:`NONE` if the text names no resource of the caller's tenant.
         """
         if text.isascii() and text.isdigit() and len(text) < 11:
             return int(text) if int(text) <= LARGEST_ID else NONE

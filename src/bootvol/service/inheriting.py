@@ -1,7 +1,8 @@
-"""Takes over what another daemon had written of a volume when it lost its claim.
+"""Take over the bytes of a volume that another daemon had written before it lost its claim.
 
-That daemon may be stopped, and go on writing later.  So nothing is written under its name: what it
-had written is cloned or copied to the new claim's own.
+The other daemon may only be stopped, and may continue to write later. So a claim never writes under
+the name of an earlier claim. The earlier claim's bytes are cloned or copied to the new claim's own
+name.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from bootvol.service.places import OnBackend
 async def inherit(
     place: OnBackend, name: str, read: Callable[[IVolumeReader], Awaitable[None]]
 ) -> None:
-    """Let a volume, made anew, hold what ``read`` reads of another one; durably.
+    """Allocate a volume anew and fill it durably with the bytes that ``read`` reads of another one.
 
-    :param name: of the other one, which somebody may still write to, or delete.
-    :param read: reads it, in order, and raises what it likes if that is not what it should be.
-    :raises bootvol.errors.BackendFailed: the other one is not there any more, or the backend fails.
+    :param name: the other volume's name on the backend. Another daemon may still write to that
+        volume, or delete it.
+    :param read: reads the other volume in order; may raise any error if the bytes are not as
+        expected.
+    :raises bootvol.errors.BackendFailed: if the other volume no longer exists, or if the backend
+        fails.
     """
     async with AsyncExitStack() as stack:
         if place.capabilities.clones:

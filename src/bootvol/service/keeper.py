@@ -1,4 +1,4 @@
-"""Keeps the claims of a daemon, and writes the progress of its jobs down, all at once."""
+"""Renews the claims of a daemon, and records the progress of its jobs, in one transaction."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ RENEWAL: Final = 0.5
 
 @attrs.frozen
 class _Kept:
-    """What became of claims.
+    """The results of a renewal.
 
-    :ivar lost: names of those that hold no more.
-    :ivar renewed: names of those that are renewed.
-    :ivar refused: why the progress of one is not taken, by the name of its claim.
+    :ivar lost: names of the claims that no longer hold.
+    :ivar renewed: names of the renewed claims.
+    :ivar refused: errors of the database about the progress of jobs, by the names of their claims.
     """
 
     lost: Collection[str]
@@ -40,7 +40,7 @@ class _Kept:
 class Keeper:
     """Renews the claims of jobs until it is stopped.
 
-    :param jobs: returns those that have not ended.
+    :param jobs: returns the jobs that have not ended.
     """
 
     _log = Logger()
@@ -55,11 +55,11 @@ class Keeper:
         self._ticking.clock = clock
 
     def start(self) -> None:
-        """Begin to renew."""
+        """Begin to renew claims."""
         self._ticking.start(RENEWAL, now=False)
 
     def stop(self) -> None:
-        """Renew nothing any more."""
+        """Stop renewing claims."""
         if self._ticking.running:
             self._ticking.stop()
 
@@ -67,7 +67,7 @@ class Keeper:
         try:
             await self._keep()
         except DatabaseUnavailable:
-            pass  # The database has told the log.
+            pass  # The database layer has logged the failure.
         except Exception:
             self._log.failure("claims are not renewed")
 
@@ -77,7 +77,7 @@ class Keeper:
             return
         asked = self._clock.seconds()
         held = [job.claim for job in jobs.values()]
-        # What tasks hold must not be read in the database's threads.
+        # Threads of the database must not read the state of tasks.
         progress = {name: (job.task, job.columns()) for name, job in jobs.items()}
         try:
             kept = await self._database.write_unseen(_keep, held, progress)
@@ -95,7 +95,7 @@ _Progress = Mapping[str, tuple[Task, dict[str, Any]]]
 
 
 def _keep(db: Db, held: Collection[claims.Claim], progress: _Progress) -> _Kept:
-    """Renew claims, and write down the progress under those that hold."""
+    """Renew claims, and record the progress of the jobs whose claims hold."""
     lost, renewed = claims.renew_all(db, held)
     for each in renewed:
         _record(db, *progress[each.holder])
@@ -103,7 +103,7 @@ def _keep(db: Db, held: Collection[claims.Claim], progress: _Progress) -> _Kept:
 
 
 def _keep_each(db: Db, held: Collection[claims.Claim], progress: _Progress) -> _Kept:
-    """As :func:`_keep`, where the database does not take something of the progress: see of whom."""
+    """Do as :func:`_keep`, but record each job's progress apart, to find refused values."""
     kept = _keep(db, held, {each.holder: (progress[each.holder][0], {}) for each in held})
     refused = {}
     for name in kept.renewed:

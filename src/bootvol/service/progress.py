@@ -1,4 +1,4 @@
-"""How far a running import has come."""
+"""The progress of a running import."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ Keep = Callable[[], Awaitable[object]]
 
 @attrs.define
 class Progress:
-    """How far a running import has come; its worker writes it down now and then.
+    """The progress of a running import; its worker records the progress periodically.
 
-    :ivar since: seconds since 1970 when this attempt began.
-    :ivar began_at: bytes that were on the volume by then, less those that were passed over.
-    :ivar validator: of the stream that is read, or was last.
-    :ivar resume: the checkpoint to go on from, until there is a copy that has its own.
-    :ivar inherited: under which name on the backend what that is of lies, if it is not the
-        volume's own; until it is copied.
-    :ivar expected: the image's size in bytes as its source gave it, until there is a copy.
-    :ivar stopping: the import has been cancelled: whatever fails now, it is not tried again.
-    :ivar cached: whether it is made from a golden volume; None until that is known.
-    :ivar cloned: bytes that came at once, without a copy.
-    :ivar warned: what people should know of what has been done so far, by the codes.
-    :ivar staged: what has come is not on the volume yet, and lost when the daemon ends.
-    :ivar turn: the place in its lane, which is given back at a pause.
-    :ivar started: until then the row of the import knows more of it, its checkpoint for one.
+    :ivar since: start of this attempt, in seconds since 1970.
+    :ivar began_at: bytes on the volume at the start of this attempt, less the skipped bytes.
+    :ivar validator: validator of the current stream, or of the last one.
+    :ivar resume: the checkpoint to resume from, until a copy with its own checkpoint exists.
+    :ivar inherited: name on the backend of the volume that the checkpoint describes, if that is not
+        the import's own volume. Set until its bytes are copied.
+    :ivar expected: size of the image in bytes as stated by its source, until a copy exists.
+    :ivar stopping: whether the import has been cancelled. Failures are not retried after that.
+    :ivar cached: whether the volume is made from a cached image (golden volume); None while
+        unknown.
+    :ivar cloned: bytes that arrived at once, without a copy.
+    :ivar warned: warnings for users about the work so far, by code.
+    :ivar staged: whether the received bytes are not on the volume yet, and are lost when the daemon
+        ends.
+    :ivar turn: the job's place in its lane; given back during a pause.
+    :ivar started: whether the import has begun. Until then the import's row knows more than this
+        object, for example the checkpoint.
     """
 
     since: float
@@ -51,34 +54,34 @@ class Progress:
     turn: Turn = attrs.Factory(Turn)
 
     def mark(self) -> object:
-        """Return something that changes whenever the import comes further."""
+        """Return a value that changes whenever the import makes progress."""
         return self.phase, self.bytes_done, self.copy and self.copy.read_back
 
     def start(self, task: Import) -> None:
-        """Note that the import begins, or that what failed of it is tried once more."""
+        """Note that the import begins, or that a failed part is tried once more."""
         self.started = True
         if self.staged:
-            # What has come by then was not on the volume.
+            # The bytes received so far were not on the volume.
             self.copy, self.staged = None, False
         self.resume, self.expected = task.checkpoint, task.image.size_bytes
         self.warned = {each.code: each for each in task.warnings if each == STARTED_OVER}
-        # What was on the volume before counts for no rate.
+        # Bytes that were on the volume before do not count in the rate.
         self.began_at = self.bytes_done
 
     def warn(self, *warnings: Caution) -> None:
-        """Keep warnings, whatever else is done."""
+        """Add warnings that outlast the running copy."""
         self.warned.update({each.code: each for each in warnings})
 
     @property
     def warnings(self) -> Sequence[Caution]:
-        """What people should know, of what is being copied, too."""
+        """The warnings for users, including those of the running copy."""
         found = self.copy.warnings if self.copy else ()
         return list({**self.warned, **{each.code: each for each in found}}.values())
 
     def start_over(self) -> None:
-        """Note that a copy begins with the first byte, and warn if that is not the first time.
+        """Note that a copy begins with the first byte; warn if an earlier copy had begun.
 
-        What was known of the image may not be so any more.
+        Earlier knowledge of the image is dropped, since the image may have changed.
         """
         again = STARTED_OVER.code in self.warned or self.bytes_done
         self.warned.clear()
@@ -86,9 +89,9 @@ class Progress:
             self.warn(STARTED_OVER)
 
     async def forget(self, keep: Keep) -> None:
-        """Let go of the checkpoint, durably, before anything that it vouches for is changed.
+        """Drop the checkpoint durably, before the bytes that it describes are changed.
 
-        :param keep: writes this down durably.
+        :param keep: records the progress durably.
         """
         kept = self.checkpoint is not None
         self.copy = self.resume = self.inherited = None
@@ -96,47 +99,47 @@ class Progress:
             await keep()
 
     def arrive(self, size: int) -> None:
-        """Note that all of an image came at once; ``size`` in bytes."""
+        """Note that a whole image of ``size`` bytes arrived at once."""
         self.copy = self.resume = self.inherited = None
         self.cloned = self.expected = size
 
     def begin(self, copy: Copy, phase: Phase, now: float) -> None:
-        """Note that a copy begins, or goes on."""
+        """Note that a copy begins or continues."""
         self.copy, self.inherited = copy, None
         self.began_at = copy.offset - copy.skipped
         self.since, self.phase = now, phase
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """Where another attempt may go on."""
+        """The checkpoint that another attempt may resume from."""
         return self.copy.checkpoint if self.copy else self.resume
 
     @property
     def reached(self) -> tuple[int, str] | None:
-        """How much the source need not send again: see :attr:`.Copy.reached`."""
+        """The length that the source need not send again: see :attr:`.Copy.reached`."""
         if self.copy is not None:
             return self.copy.reached
         return (self.resume.offset, self.resume.validator) if self.resume else None
 
     @property
     def bytes_done(self) -> int:
-        """How much of the image is on the volume."""
+        """The bytes of the image that are on the volume."""
         if self.copy is not None:
             return self.copy.offset
         return self.resume.offset if self.resume else self.cloned or 0
 
     @property
     def bytes_total(self) -> int | None:
-        """How much there is of the image."""
+        """The size of the image in bytes."""
         return self.copy.size if self.copy else self.expected
 
     def columns(self, now: float) -> dict[str, Any]:
-        """Return the columns of the import's row that this fills."""
+        """Return the values for the columns of the import's row."""
         if not self.started:
             return {"phase": self.phase}
         arrived = self.phase is Phase.DOWNLOADING and self.bytes_done == self.bytes_total
         phase = Phase.FINISHING if arrived else self.phase
-        # Zeros that were passed over, and what came at once, say nothing about the rest.
+        # Skipped zeros, and bytes that arrived at once, say nothing about the rate of the rest.
         copy = self.copy
         moved = copy.offset - copy.skipped - self.began_at if copy is not None else 0
         rate = moved / (now - self.since) if now > self.since else 0

@@ -1,4 +1,4 @@
-"""How often tenants may call: Nova's leaky buckets, one for each limit and tenant."""
+"""Rate limits of tenants: Nova's leaky buckets, one for each limit and tenant."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bootvol.tables import RateLimitTable
 
 #: The units of limits, in seconds.
 UNITS: Final[Mapping[str, int]] = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
-#: How many tenants are remembered; beyond that, the one that has not called for longest is not.
+#: Tenants to remember. Beyond that number, the tenant with the oldest last call is forgotten.
 MOST_TENANTS: Final = 10_000
-#: What rounding may make of a part of a unit.
+#: Tolerance for rounding errors, as a part of a unit.
 _ROUNDING: Final = 1e-6
 
 
 @attrs.frozen
 class RateLimit:
-    """So many calls of a kind are let through in a unit of time (reference, section 2.6).
+    """A limit of ``value`` calls of one kind in each unit of time (reference, section 2.6).
 
-    :ivar uri: what the limit is shown for.
-    :ivar regex: which calls it is for: matched, as ``re.match`` does, with the path below the
-        tenant's base URI, alone and with the query (``/os-volumes``, ``/os-volumes?limit=1``).
+    :ivar uri: the URI to show with the limit.
+    :ivar regex: selects the calls. ``re.match`` applies the pattern to the path below the tenant's
+        base URI, alone and with the query (``/os-volumes``, ``/os-volumes?limit=1``).
     :ivar unit: one of :data:`UNITS`.
     """
 
@@ -40,12 +40,12 @@ class RateLimit:
 
     @property
     def seconds(self) -> int:
-        """The unit in seconds: how much a bucket holds, since it leaks a second in a second."""
+        """The unit in seconds: a bucket's capacity, since a bucket leaks one second each second."""
         return UNITS[self.unit]
 
     @property
     def cost(self) -> float:
-        """What a call adds to a bucket, in seconds."""
+        """The amount that a call adds to a bucket, in seconds."""
         return self.seconds / self.value
 
     @property
@@ -59,10 +59,10 @@ class RateLimit:
 
 @attrs.frozen
 class Rate:
-    """Where a tenant stands with a limit.
+    """A tenant's state under one limit.
 
-    :ivar remaining: how many calls would be let through now.
-    :ivar wait: seconds until the next one is.
+    :ivar remaining: how many calls the limit would accept now.
+    :ivar wait: seconds until the limit accepts the next call.
     """
 
     limit: RateLimit
@@ -74,8 +74,8 @@ class Rate:
 class _Bucket:
     """A leaky bucket.
 
-    :ivar level: of how much it is full, in seconds.
-    :ivar seen: when it was that full.
+    :ivar level: content of the bucket at the time ``seen``, in seconds.
+    :ivar seen: time of the last update.
     """
 
     limit: RateLimit
@@ -83,21 +83,21 @@ class _Bucket:
     level: float = 0.0
 
     def leak(self, now: float) -> None:
-        """Let out what has leaked by now; a clock that was set back lets out nothing."""
+        """Update the level for the time since the last update; a clock set back leaks nothing."""
         self.level = max(0.0, self.level - max(0.0, now - self.seen))
         self.seen = now
 
     @property
     def wait(self) -> float:
-        """The seconds until a call fits, 0 if one does."""
+        """The seconds until the bucket can take a call; 0 if it can take one now."""
         over = self.level + self.limit.cost - self.limit.seconds
         return over if over > self.limit.cost * _ROUNDING else 0.0
 
 
 class RateLimits:
-    """The limits of a daemon, with a bucket of each for every tenant.
+    """A daemon's limits, with one bucket for each limit and tenant.
 
-    :param clock: the reactor; what leaks goes by it.
+    :param clock: the reactor; buckets leak by its time.
     """
 
     def __init__(self, limits: Sequence[RateLimit], clock: IReactorTime) -> None:
@@ -115,12 +115,12 @@ class RateLimits:
         return cls(limits, clock)
 
     def count(self, tenant: str, verb: str, query: str, *paths: str) -> None:
-        """Count a call, or refuse it; one that is refused is not counted.
+        """Count a call, or refuse it. A refused call is not counted.
 
-        :param query: behind the path, without its mark; may be empty.
-        :param paths: below the tenant's base URI; where a call has several, a limit for any of
-            them counts the call.
-        :raises RateLimited: the tenant has called too often.
+        :param query: the query behind the path, without the question mark; may be empty.
+        :param paths: the call's paths below the tenant's base URI. A call can have several paths; a
+            limit for any of them counts the call.
+        :raises RateLimited: if the tenant has called too often.
         """
         targets = [*paths, *(f"{path}?{query}" for path in paths)]
         meant = [
@@ -135,7 +135,7 @@ class RateLimits:
             bucket.level += bucket.limit.cost
 
     def of(self, tenant: str) -> Sequence[Rate]:
-        """Return where a tenant stands, in the order of the configuration."""
+        """Return a tenant's state under each limit, in the order of the configuration."""
         return [
             Rate(
                 bucket.limit,
@@ -146,7 +146,7 @@ class RateLimits:
         ]
 
     def _buckets(self, tenant: str) -> Sequence[_Bucket]:
-        """Return a tenant's buckets as they are now."""
+        """Return a tenant's buckets, updated to the current time."""
         now = self._clock.seconds()
         if tenant not in self._tenants:
             self._tenants[tenant] = [_Bucket(limit, now) for limit in self._limits]

@@ -1,7 +1,7 @@
-"""Tells the log when the clock of this machine and that of the database differ.
+"""Logs a difference between the clocks of this machine and of the database.
 
-Nothing depends on that they do not: leases end by the database's clock, timers go by one that
-nobody can set.  But dates that clients see are this machine's.
+Correctness does not depend on equal clocks: leases end by the database's clock, and timers use a
+clock that nobody can set. But clients see dates by this machine's clock.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from bootvol.errors import DatabaseUnavailable
 from bootvol.store.claims import shared_time
 from bootvol.store.database import Database
 
-#: Seconds between two looks.
+#: Seconds between two comparisons.
 LOOK: Final = 300.0
-#: Seconds that clocks may differ by before anything is said of it.
+#: Difference in seconds that is not logged.
 TOLERANCE: Final = 2.0
 
 
 class SkewWatch(Service):
-    """Compares the clocks when it starts, and now and then.
+    """Compares the clocks at its start and periodically.
 
-    :param clock: for the time between two looks.
+    :param clock: times the comparisons.
     :param now: returns seconds since 1970, by this machine's clock.
     """
 
@@ -42,25 +42,28 @@ class SkewWatch(Service):
         self._looking.clock = clock
 
     def startService(self) -> None:
-        """Compare the clocks now, and from now on; SQLite has none of its own."""
+        """Compare the clocks now and periodically.
+
+        SQLite has no clock of its own, so with SQLite nothing is compared.
+        """
         super().startService()
         if not self._database.embedded:
             self._looking.start(LOOK)
 
     def stopService(self) -> None:
-        """Compare them no more."""
+        """Stop comparing the clocks."""
         super().stopService()
         if self._looking.running:
             self._looking.stop()
 
     async def look(self) -> None:
-        """Compare the clocks; tell the log when they begin to differ, and when they do no more."""
+        """Compare the clocks; log when they begin to differ, and when they agree again."""
         before = self._now()
         try:
             theirs = await self._database.read(shared_time)
         except DatabaseUnavailable:
             return
-        # Where within this the database looked at its clock nobody knows.
+        # The database read its clock at an unknown moment between these two times.
         first, last = sorted((before, self._now()))
         apart = theirs - min(max(theirs, first), last)
         if differs := abs(apart) > TOLERANCE:

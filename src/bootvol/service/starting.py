@@ -1,4 +1,4 @@
-"""Says in the log what a daemon finds when it starts: work to go on with, and what it cannot do."""
+"""Log the pending work that a daemon finds at its start, and the work that cannot be done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _log = Logger()
 
 
 async def tell(tools: Tools) -> None:
-    """Log what there is to go on with, and what lies on backends that are not configured."""
+    """Log the pending work, and the rows on backends or of sources that are not configured."""
     database = tools.database
     work = await database.read(unsettled.work)
     found = [f"{_counted(count, kind)} {status}" for (kind, status), count in sorted(work.items())]

@@ -1,4 +1,4 @@
-"""What a job does, and what it works with.  Each kind of work is a :class:`Task` of its own."""
+"""The tasks of jobs, and their tools. Each kind of work is a subclass of :class:`Task`."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from bootvol.shortage import Shortage
 from bootvol.store import states
 from bootvol.store.database import Database
 
-#: Seconds after which a volume that is to be served after a restart is no longer waited for: longer
-#: than two servers may take, one that ends and one that begins.
+#: Seconds to wait for an export after a restart: longer than two servers may take, one that ends
+#: and one that begins.
 SERVING: Final = 90.0
 
 
 @attrs.frozen
 class Tools:
-    """What tasks work with.
+    """The objects that tasks work with.
 
-    :ivar daemon: the name by which servers and exports are this daemon's.
-    :ivar sources: the names of the configured image sources.
-    :ivar hypervisor: None where servers are run elsewhere.
-    :ivar zone: the availability zone of everything here.
-    :ivar exports: None where hypervisors open volumes where they lie.
+    :ivar daemon: the name that marks servers and exports as this daemon's.
+    :ivar sources: names of the configured image sources.
+    :ivar hypervisor: None if servers run elsewhere.
+    :ivar zone: the availability zone of all volumes and servers.
+    :ivar exports: None if hypervisors open volumes directly.
     :ivar serving: bounds the wait for exports after a restart.
     """
 
@@ -59,14 +59,14 @@ class Tools:
 
 
 class Task:
-    """What is to be done with one volume, snapshot or server.
+    """The work on one volume, snapshot or server.
 
-    :ivar kind: what it is.
-    :ivar id: its id.
-    :ivar tenant: whose it is.
-    :ivar statuses: those in which this is what is wanted of it; the claim ends with any other.
-    :ivar request_id: the id of the request that asked for this; empty where no row has that.
-    :ivar turn: its place in its lane.
+    :ivar kind: kind of the resource.
+    :ivar id: the resource's id.
+    :ivar tenant: the owner of the resource.
+    :ivar statuses: statuses in which the resource needs this work; the claim ends with any other.
+    :ivar request_id: id of the request that asked for the work; empty if the row has no request id.
+    :ivar turn: the job's place in its lane.
     """
 
     kind: Kind
@@ -81,65 +81,68 @@ class Task:
 
     @property
     def source(self) -> str | None:
-        """The image source that it takes a place of; None if it is no import."""
+        """The image source that the task takes a place of; None if the task is no import."""
         return None
 
     @property
     def backend(self) -> str | None:
-        """The backend whose volumes it works on, if it is that of one."""
+        """The backend whose volumes the task works on; None if the task has no single backend."""
         return None
 
     @property
     def stores(self) -> Collection[str]:
-        """The backends whose volumes it reads or writes, as far as they are known."""
+        """The backends whose volumes the task reads or writes, as far as they are known."""
         return [] if self.backend is None else [self.backend]
 
     def mark(self) -> object:
-        """Return something that changes as the work goes on; None where that cannot be told."""
+        """Return a value that changes as the work goes on; None if the progress is unknown."""
         return None
 
     def done(self) -> int:
-        """Return how many bytes a slow source has brought; 0 where none can be slow."""
+        """Return the bytes received from a slow source; 0 if no source can be slow."""
         return 0
 
     async def work(self, claim: Held) -> Event:
-        """Do it; return what has happened by that.
+        """Do the work; return the resulting event.
 
-        When it raises or is cancelled, nothing is open and nothing goes on.
+        When the method raises or is cancelled, nothing is left open or running.
         """
         raise NotImplementedError
 
     async def undo(self) -> Event:
-        """After a failure, put right what can be; return what has happened in the end.
+        """After a failure, restore as much as possible; return the final event.
 
-        Whatever it raises is logged, and counts as :attr:`Event.FAIL`.
+        Errors that the method raises are logged, and count as :attr:`Event.FAIL`.
         """
         return Event.FAIL
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
-        """Write down what has happened; in the transaction that ends the claim."""
+        """Record the event, in the transaction that ends the claim."""
         states.happen(db, self.kind, self.id, event, error)
 
     def stop(self) -> None:
-        """It is being cancelled: whatever fails now, do not try it again."""
+        """Note that the task is being cancelled: do not retry failures from now on."""
 
     def ending(self, *, failed: bool) -> None:
-        """It has ended; what :meth:`columns` returns now is the last of it."""
+        """Note that the work has ended: the next result of :meth:`columns` is the last one."""
 
     def columns(self) -> dict[str, Any]:
-        """Return the progress as it is now; what :meth:`record` writes down."""
+        """Return the current progress, for :meth:`record`."""
         return {}
 
     def record(self, db: Db, columns: dict[str, Any]) -> None:
-        """Write progress down, which no volume or snapshot shows; in another thread."""
+        """Write the progress to its columns; no volume or snapshot shows them.
+
+        Runs in a thread of the database.
+        """
 
     async def lost(self) -> None:
-        """The claim was lost: take away what only this one was making, and nobody needs."""
+        """Remove what only this task was making and no other needs: the claim was lost."""
 
     async def after(self) -> None:
-        """Look after what others may have been waiting for; it has been settled already."""
+        """Do follow-up work that others may wait for; the task has been settled already."""
 
 
 def whose(tenant: str, request_id: str) -> str:
-    """Return a tenant, and the request that asked where that is known, for the log."""
+    """Return the tenant, and the request id if known, for the log."""
     return f"tenant {tenant}, asked for by {request_id}" if request_id else f"tenant {tenant}"

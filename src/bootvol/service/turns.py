@@ -1,4 +1,4 @@
-"""The turn of one job: a place in a lane, which the job gives back while it cannot use it."""
+"""A job's turn: its place in a lane, which the job gives back while it cannot use the place."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bootvol.imaging.blocks import PIECE
 from bootvol.imaging.wrapping import Wrapping, after
 from bootvol.interfaces import IImageStream
 
-#: The seconds that one read should last at most: only between two reads a job gives way.
+#: Target for the longest read, in seconds: a job gives way only between two reads.
 _SPAN: Final = 1.0
 
 
 class Turn:
-    """A job's place in its lane.  Outside a lane the place is always there.
+    """A job's place in its lane. Outside a lane a job always has a place.
 
-    All methods belong to the reactor's thread.
+    Call all methods from the reactor thread only.
 
     :ivar held: whether the job has a place.
     :ivar wanted: whether the job waits for a place.
-    :ivar asked: whether the job is to give its place to another tenant's job.
+    :ivar asked: whether the job has been asked to give its place to another tenant's job.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class Turn:
         self._waiting: Deferred[None] | None = None
 
     def enter(self, tell: Callable[[], None]) -> None:
-        """Belong to a lane, which gives places by :meth:`give`.
+        """Join a lane, which grants places by :meth:`give`.
 
-        :param tell: called when a place is free again, and when the job wants one.
+        :param tell: called when the job frees its place, and when the job wants one.
         """
         self._tell = tell
 
     def give(self) -> None:
-        """Let the job that waits for a place have one."""
+        """Grant a place to the waiting job."""
         waiting, self._waiting = self._waiting, None
         self.held, self.wanted = True, False
         if waiting is not None:
@@ -55,13 +55,13 @@ class Turn:
             self._tell()
 
     async def rest(self, pause: Awaitable[object]) -> None:
-        """Give the place back, wait for ``pause``, and then until there is a place again."""
+        """Give the place back, await ``pause``, and then wait for a place again."""
         self.leave()
         await pause
         await self._enter_again()
 
     async def give_way(self) -> None:
-        """If another tenant needs the place, give it back, and wait until there is one again."""
+        """If another tenant needs the place, give it back and wait for a place again."""
         if self.asked:
             self.leave()
             await self._enter_again()
@@ -83,9 +83,9 @@ class Turn:
 class InTurn(Wrapping):
     """A stream that is read only while its job has a place.
 
-    A read from a slow source is done in pieces, so that the job soon gives way.
+    A slow source is read in small pieces, so that the job soon gives way.
 
-    :param stream: closed with this.
+    :param stream: the stream to read; closed with this object.
     """
 
     def __init__(self, stream: IImageStream, turn: Turn, clock: IReactorTime) -> None:
