@@ -1,4 +1,4 @@
-"""A task under a claim: does it, keeps the claim, and writes down what became of it."""
+"""A job: runs a task under a claim, keeps the claim, and records the result."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from bootvol.store import claims
 from bootvol.store.claims import LEASE
 from bootvol.threads import Shared
 
-#: Seconds after which a database that took nothing is asked again.
+#: Seconds before an unavailable database is asked again.
 PAUSE: Final = 1.0
-#: How often a task is begun again that the database always fails of, and nothing else.
+#: Limit of restarts of a task that fails because of the database only.
 MOST_FAILURES: Final = 10
 
 P = ParamSpec("P")
@@ -39,13 +39,14 @@ T = TypeVar("T")
 class Job:
     """The work on one task.
 
-    :param holder: the name of the claim.
-    :param asked: when the claim was asked for, by the clock of ``task``'s tools: what is asked for
-        later ends later, so that the daemon never takes a lease for longer than the database does.
-    :param failures: how often the task has ended for the database's sake, without any result.
-    :ivar holder: the name of the claim.
-    :ivar failed: whether it has done so once more.
-    :ivar ended: fires when the work has ended in whatever way, and the claim with it.
+    :param holder: name of the claim.
+    :param asked: time of the request for the claim, by the clock of ``task``'s tools. The lease
+        counts from this time. A lease that is asked for later ends later, so the daemon never takes
+        a lease for longer than the database does.
+    :param failures: how often the task has ended because of the database, without any result.
+    :ivar holder: name of the claim.
+    :ivar failed: whether the task has ended in this way once more.
+    :ivar ended: fires when the work, and with it the claim, has ended in any way.
     """
 
     _log = Logger()
@@ -62,7 +63,7 @@ class Job:
         self._settling = False
         self._refused: DatabaseRefused | None = None
         self._running: Deferred[None] | None = None
-        # However long the database takes to say so: without a lease there is no right to go on.
+        # Stop when the lease expires, even if the database has not answered yet.
         self._expiry = (
             None
             if self._database.embedded
@@ -70,14 +71,14 @@ class Job:
         )
 
     def start(self) -> None:
-        """Begin."""
+        """Begin the work."""
         self._running = Deferred.fromCoroutine(self._run())
         if self._cancelled:
             self._running.cancel()
         self._running.addBoth(self.ended.finish)
 
     def cancel(self) -> None:
-        """Stop the work, and let go of everything as it is."""
+        """Stop the work, and release everything as it is."""
         if not self._cancelled:
             self._cancelled = True
             self.task.stop()
@@ -97,7 +98,7 @@ class Job:
             self._log.failure("could not settle {task}", task=self)
             self.task.turn.leave()
             with suppress(CancelledError):
-                # At once it would most likely fail again.
+                # An immediate retry would most likely fail again.
                 await self._pause(LEASE)
         if not settled:
             await self._let_go()
@@ -107,18 +108,18 @@ class Job:
             await self._after()
 
     async def _let_go(self) -> None:
-        """End the claim, so that the work can go on; if it is lost, take away what is left."""
+        """End the claim, so that the work can go on; if the claim is lost, remove what is left."""
         self._settling = True
         released = False
         while not released:
-            # It is cancelled no more than once, and has to be done all the same.
+            # The job is cancelled only once, and the claim has to be released all the same.
             with suppress(CancelledError):
                 released = await self._released()
                 if not released:
                     await self._pause(PAUSE)
 
     async def _released(self) -> bool:
-        """End the claim; False if the database takes nothing, and should be asked again."""
+        """Try to end the claim; return False if the database should be asked again."""
         try:
             if not await self._database.write_unseen(
                 claims.release, self.holder, self.task.kind, self.task.id
@@ -136,7 +137,7 @@ class Job:
         await deferLater(self._clock, seconds, lambda: None)
 
     async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write, and write again while the database takes nothing: the end of the lease ends it."""
+        """Call ``write`` until the database takes the write, or until the lease ends."""
         while True:
             try:
                 return await write()
@@ -157,17 +158,19 @@ class Job:
         except Unwanted:
             raise
         except Exception as error:
-            # A plugin may raise CancelledError for reasons of its own, or something else for ours.
+            # A plugin may raise CancelledError for its own reasons, or another error because of the
+            # job's cancellation.
             if self._cancelled:
                 raise CancelledError from error
             if isinstance(error, WrongStore) and self.task.stores:
-                # Nothing was changed there: the work goes on when the right store is back.  Which
-                # one is wrong is not said; the others are resumed at once.
+                # Nothing was changed in that store: the work goes on when the right store is back.
+                # The error does not tell which store is wrong. The backends with a right store are
+                # resumed at once.
                 for name in self.task.stores:
                     self.task.tools.backends.suspend(name, error)
                 raise Unwanted from error
             if isinstance(error, DatabaseUnavailable) and self._failures < MOST_FAILURES:
-                # It says nothing of the task: the work is tried again.
+                # Database errors say nothing about the task, so the work is retried.
                 raise
             await self._fail(self._refused or error)
         else:
@@ -177,7 +180,7 @@ class Job:
                 await self._fail(error)
 
     async def _with_all_it_needs(self, work: Callable[[], Awaitable[Event]]) -> Event:
-        """Do some work, again and again while the daemon is short of what that needs."""
+        """Run ``work``, and retry while the daemon is short of a resource that the work needs."""
         while True:
             try:
                 return await work()
@@ -188,7 +191,7 @@ class Job:
             await self.task.turn.rest(self.task.tools.shortage.wait(what))
 
     async def _fail(self, error: Exception) -> None:
-        """Put right what can be, and keep the reason."""
+        """Undo the task as far as possible, and record the reason."""
         if isinstance(error, DatabaseRefused):
             self._refused = error
         if isinstance(error, BootvolError):
@@ -205,7 +208,7 @@ class Job:
                 task=self,
                 whose=whose(self.task.tenant, self.task.request_id),
             )
-        # Whose claim has run out must not touch what another is making by now.
+        # A job whose claim has run out must not touch a volume that another job is making by now.
         await self.keep()
         event = Event.FAIL
         try:
@@ -217,51 +220,51 @@ class Job:
         await self._settle(event, reason(error))
 
     def renewed(self, asked: float, *, held: bool) -> None:
-        """Take note of what the database says of the claim.
+        """Note the database's answer about the claim.
 
-        :param asked: when it was asked, by the clock of the task's tools.
+        :param asked: time of the request, by the clock of the task's tools.
         :param held: whether the claim holds and the work is wanted; if not, the work stops.
         """
         if not held:
-            # What ends the claim may have come first.
+            # The job itself may have ended the claim first.
             if not self._settling:
                 self.cancel()
         elif self._expiry is not None and self._expiry.active():
-            # The lease began when it was asked for, however late the answer is.
+            # The lease counts from the request, however late the answer is.
             self._expiry.reset(self._left(asked))
 
     def refuse(self, error: DatabaseRefused) -> None:
-        """Have the work fail, since the database does not take its progress."""
+        """Have the work fail, since the database refuses its progress."""
         if not self._settling and self._refused is None:
             self._refused = error
             if self._running is not None:
                 self._running.cancel()
 
     def columns(self) -> dict[str, Any]:
-        """Return the progress as it is now; nothing if the database does not take that."""
+        """Return the current progress; nothing if the database refuses the progress."""
         return {} if self._refused else self.task.columns()
 
     @property
     def claim(self) -> claims.Claim:
-        """What it holds, while it works."""
+        """The claim of the job while it works."""
         return claims.Claim(self.holder, self.task.kind, self.task.id, self.task.statuses)
 
     async def keep(self) -> None:
-        """Renew the lease and write the progress down.
+        """Renew the lease, and record the progress.
 
-        :raises Unwanted: there is no lease any more.
+        :raises Unwanted: if the lease no longer exists.
         """
 
         async def write() -> float:
             asked = self._clock.seconds()
-            # What the task holds must not be read in the database's threads.
+            # Threads of the database must not read the state of the task.
             await self._database.write_unseen(self._renewed, self.columns())
             return asked
 
         self.renewed(await self._insist(write), held=True)
 
     def _left(self, asked: float) -> float:
-        """Return the seconds that are left of a lease that was asked for at some time."""
+        """Return the remaining seconds of a lease that was asked for at the time ``asked``."""
         return max(0.0, asked + LEASE - self._clock.seconds())
 
     async def note(
@@ -269,7 +272,7 @@ class Job:
     ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
 
-        :raises Unwanted: it does not.
+        :raises Unwanted: if the claim does not hold.
         """
 
         def held(db: Db) -> T:
@@ -279,7 +282,7 @@ class Job:
         return await self._insist(lambda: self._database.write(held))
 
     async def _settle(self, event: Event, error: ErrorReport | None = None) -> None:
-        """Write down what happened, and end the claim."""
+        """Record the event, and end the claim."""
 
         def settled(db: Db, columns: dict[str, Any]) -> None:
             self._renewed(db, columns)

@@ -1,4 +1,4 @@
-"""A lane: one kind of work, of which so much is done at once, in turns among tenants."""
+"""A lane: one kind of work, with a limited number of running jobs, shared fairly among tenants."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from bootvol.store.asker import as_daemon
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
 
-#: Seconds without progress after which a job does not count as running any more.
+#: Seconds without progress after which a job no longer counts as running.
 STALL: Final = 10.0
-#: Seconds that a job has its place, if one of another tenant waits that has none; and over which
-#: it is told whether a job is slow.
+#: Seconds that a job keeps its place while another tenant's job waits without a place. The speed of
+#: a job is measured over the same time.
 TURN: Final = 300.0
-#: Seconds in which a job that was asked to give way should have.
+#: Seconds in which a job should give way after it was asked to.
 _ANSWER: Final = 5.0
-#: So many tenants are known to have had a turn.
+#: Number of tenants whose last turn is remembered.
 _REMEMBERED: Final = 1000
 
-#: Claims what a lane's shares admit, and starts it; returns the job, if any, and all that waits.
+#: Claims work that a lane's shares admit, and starts a job; returns the job, if any, and all
+#: waiting work.
 Claim = Callable[[Shares], Awaitable[tuple[Job | None, Collection[Waiting]]]]
 
 
@@ -36,8 +37,8 @@ Claim = Callable[[Shares], Awaitable[tuple[Job | None, Collection[Waiting]]]]
 class _Entry:
     """A job of a lane.
 
-    :ivar mark: what changes as the work goes on, and since when it is as it is.
-    :ivar done: the bytes that had come when that was last looked at, and when that was.
+    :ivar mark: a value that changes as the work goes on, and the time of its last change.
+    :ivar done: the received bytes at the last check of the speed, and the time of that check.
     """
 
     number: int
@@ -51,16 +52,16 @@ class _Entry:
     state: tuple[bool, bool] = (True, False)
 
     def standing(self, now: float, least: float) -> Standing:
-        """Return how it stands with the job by now.
+        """Update and return the state of the job.
 
-        :param least: bytes per second that it should make.
+        :param least: minimum rate of the job in bytes per second.
         """
         turn, mark, done = self.job.task.turn, self.job.task.mark(), self.job.task.done()
         state = turn.held, turn.wanted
         if state != self.state:
             self.state, self.since, self.done = state, now, (done, now)
             self.slow = turn.wanted and self.slow
-            # Who has just been given a place has had no time to make progress.
+            # A job that has just been given a place has had no time to make progress.
             self.mark = mark, now
         if mark != self.mark[0]:
             self.mark = mark, now
@@ -81,15 +82,15 @@ class _Entry:
 
 
 class Lane:
-    """Claims one kind of work while there is some and its limits allow more.
+    """Claims one kind of work while its limits allow more jobs.
 
-    :param rules: its limits.
+    :param rules: the lane's limits.
     :param claim: begins one more job if there is work for one.
-    :param wake_all: called when a job has ended: even its own volume may be work again, for
-        another lane (an import that was cancelled is to be removed).
+    :param wake_all: called when a job has ended. Even the job's own volume may then need work in
+        another lane: for example, a cancelled import has to be removed.
     :param runs: tells whether work may begin.
     :param clock: the reactor.
-    :param least: bytes per second below which a job is slow.
+    :param least: rate in bytes per second below which a job is slow.
     """
 
     _log = Logger()
@@ -117,26 +118,27 @@ class Lane:
         self._again = False
 
     def wake(self) -> None:
-        """Look for work now, or once more if a look is under way."""
+        """Look for work now, or once more if a search is running."""
         self._again = True
         if not self._looking and self._runs():
             self._looking = True
-            # A tenant's call may have woken it.
+            # A tenant's call may have woken the lane.
             self._look_ended = Shared(as_daemon(Deferred.fromCoroutine, self._look()))
 
     def idle(self) -> Deferred[None]:
-        """Return a Deferred that fires when no look is under way."""
+        """Return a Deferred that fires when no search is running."""
         return self._look_ended.wait()
 
     def shares(self) -> Shares:
-        """Return how tenants share the lane by now."""
+        """Return the tenants' current shares of the lane."""
         now = self._clock.seconds()
         jobs = [each.standing(now, self._least) for each in self._entries.values()]
         return Shares(self._rules, jobs, dict(self._last))
 
     async def _look(self) -> None:
         try:
-            # What is claimed once no work may begin is let go of at once: there is always more.
+            # While no work may begin, each new claim is released at once: the search would never
+            # end.
             while self._again and self._runs():
                 self._again = False
                 await self._go_on()
@@ -148,7 +150,7 @@ class Lane:
             self._looking = False
 
     async def _go_on(self) -> None:
-        """Begin a job, let one have its place again, or ask one to give way."""
+        """Begin a job, give a job its place again, or ask a job to give way."""
         shares = self.shares()
         first = shares.returning()
         job, waiting = await self._claim(shares)
@@ -163,13 +165,13 @@ class Lane:
 
     def _let_return(self, first: Standing) -> None:
         entry = self._entries.get(first.number)
-        # It may have ended since it was looked at.
+        # The job may have ended in the meantime.
         if entry is not None and entry.job.task.turn.wanted:
             self._note_turn(first.what.tenant)
             entry.job.task.turn.give()
 
     def _make_room(self, waiting: Collection[Waiting]) -> None:
-        """Have another job make way for what waits, if that is fair."""
+        """Have another job make way for waiting work, if that is fair."""
         now = self._clock.seconds()
         if (found := self.shares().in_the_way(waiting, now, TURN)) is not None:
             entry = self._entries[found.number]

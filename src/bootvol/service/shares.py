@@ -1,6 +1,6 @@
-"""How tenants share the places of a lane: who has the next one, and who makes way for whom.
+"""How tenants share the places of a lane: the next tenant to get a place, and the job to give way.
 
-The rules are about values alone, so that a test can hold them against any course of events.
+The rules work on values alone, so that a test can check them against any sequence of events.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import attrs
 
 from bootvol.store.waiting import Waiting
 
-#: What has a limit: all of a lane, or a backend or source in it.
+#: The key of a limit: the whole lane, or a backend or source in the lane.
 Key = tuple[str | None, ...]
-#: So many times as many as may run at once are begun, counting those that do not count as running.
+#: The limit of begun jobs, as a multiple of the limit of running jobs. A begun job counts even
+#: while it does not count as running.
 BEGUN: Final = 4
 
 
 @attrs.frozen
 class Limit:
-    """How many places there are of something.
+    """The number of places for one key.
 
-    :ivar strict: whether a job without progress counts, too.
+    :ivar strict: whether jobs without progress count, too.
     """
 
     key: Key
@@ -36,9 +37,9 @@ class Limit:
 class Rules:
     """The limits of a lane.
 
-    :ivar limits: returns those that something needs a place of; tenants compete for the places of
-        the first one.
-    :ivar spare: places beyond each limit, for tenants that have none.
+    :ivar limits: returns the limits that apply to some work; tenants compete for the places of the
+        first one.
+    :ivar spare: places beyond each limit, for tenants without a place.
     :ivar gives_way: whether a job of the lane can give its place back before it has ended.
     """
 
@@ -49,16 +50,16 @@ class Rules:
 
 @attrs.frozen
 class Standing:
-    """How it stands with one job of a lane.
+    """The state of one job of a lane.
 
-    :ivar number: which one it is.
-    :ivar what: whose the job is, and what it needs.
+    :ivar number: the number of the job.
+    :ivar what: the job's tenant, and the limits that apply to the job.
     :ivar held: whether the job has a place.
     :ivar wanted: whether the job waits for a place, after it had one.
     :ivar lively: whether the job makes progress.
-    :ivar slow: whether that is less than it should be.
+    :ivar slow: whether the progress is slower than the lane's minimum.
     :ivar asked: whether the job was asked to give way, and is expected to.
-    :ivar since: when the job had its place, or began to want one, in seconds.
+    :ivar since: time in seconds since when the job has had its place, or has waited for one.
     """
 
     number: int
@@ -80,8 +81,8 @@ class Standing:
 class Shares:
     """A lane at one moment.
 
-    :ivar jobs: all of its jobs.
-    :ivar last: when each tenant last had a turn: a number that grows.
+    :ivar jobs: all jobs of the lane.
+    :ivar last: a number for the last turn of each tenant; later turns have larger numbers.
     """
 
     rules: Rules
@@ -91,7 +92,7 @@ class Shares:
     # --- who is next -----------------------------------------------------------------------------
 
     def returning(self) -> Standing | None:
-        """Return the next of the jobs that want a place again, if there is room for one."""
+        """Return the next job that wants its place again; None if no such job has room."""
         ready = [each for each in self.jobs if each.wanted and not self._full(each.what)]
         return min(ready, key=lambda each: (self._rank_of(each), each.since), default=None)
 
@@ -114,7 +115,7 @@ class Shares:
         return self._rank(job.what, slow=job.slow)
 
     def _full(self, what: Waiting) -> Sequence[Limit]:
-        """Return the limits that something has to wait for."""
+        """Return the exhausted limits of some work."""
         full = []
         for limit in self.rules.limits(what):
             taken = self._taken(limit)
@@ -124,9 +125,9 @@ class Shares:
         return full
 
     def _may_begin(self, what: Waiting) -> bool:
-        """Tell whether one more may be begun, whatever counts as running.
+        """Tell whether one more job may begin, by the number of begun jobs alone.
 
-        What hangs takes threads and memory, and what waits in the middle takes memory.
+        A hanging job takes threads and memory; a job that waits in its middle takes memory.
         """
         first = self.rules.limits(what)[0]
         mine = [each for each in self.jobs if _alike(each.what, what)]
@@ -140,13 +141,14 @@ class Shares:
     # --- who makes way ---------------------------------------------------------------------------
 
     def in_the_way(self, waiting: Collection[Waiting], now: float, turn: float) -> Standing | None:
-        """Return the job that is to give its place back, for the first that waits for one.
+        """Return the job that should give its place back, for the first waiting work or job.
 
-        That is a job of a tenant with at least two places more than the one who waits; or with one
-        place more, if the job has had its place for a whole turn; or a slow one of the same tenant.
+        A job gives way if its tenant has at least two places more than the waiting tenant. With one
+        place more, a job gives way after a whole turn. A slow job gives way after a whole turn to
+        its own tenant's work as well.
 
-        :param now: the time, in seconds.
-        :param turn: how long a turn is, in seconds.
+        :param now: the current time in seconds.
+        :param turn: length of a turn in seconds.
         """
         if not self.rules.gives_way:
             return None
@@ -176,9 +178,10 @@ class Shares:
         )
 
     def surplus(self, waiting: Collection[Waiting]) -> Standing | None:
-        """Return the job that is to be put back in line, since nothing else can begin.
+        """Return the job that should go back in line, since nothing else can begin.
 
-        That is one that does not run, of a tenant with at least two more begun than one who waits.
+        Such a job does not run, and its tenant has at least two more begun jobs than a waiting
+        tenant.
         """
         for what in sorted(waiting, key=self._rank):
             first = self.rules.limits(what)[0]
@@ -206,7 +209,7 @@ class Shares:
         return (job.runs or (limit.strict and job.held)) and limit.key in self._keys(job)
 
     def _taken(self, limit: Limit) -> Counter[str]:
-        """Return how many places each tenant has of what a limit is of."""
+        """Return how many places of a limit each tenant takes."""
         return (self._held if limit.strict else self._running)[limit.key]
 
     @cached_property
@@ -222,7 +225,7 @@ class Shares:
         return self._by_key(job for job in self.jobs if job.held or job.wanted)
 
     def _by_key(self, jobs: Iterable[Standing]) -> Mapping[Key, Counter[str]]:
-        """Return how many jobs each tenant has, by what they need places of."""
+        """Count the jobs of each tenant, by the keys of their limits."""
         found: defaultdict[Key, Counter[str]] = defaultdict(Counter)
         for job in jobs:
             for key in self._keys(job):
@@ -231,5 +234,5 @@ class Shares:
 
 
 def _alike(one: Waiting, other: Waiting) -> bool:
-    """Tell whether two are of one tenant, from one source onto one backend."""
+    """Tell whether both are of one tenant, and from one source onto one backend."""
     return (one.tenant, one.backend, one.source) == (other.tenant, other.backend, other.source)

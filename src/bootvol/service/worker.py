@@ -1,15 +1,15 @@
-"""Brings what is unsettled to an end: claims it, and has a job work on each.
+"""Claims unsettled work, and starts a job for each claim.
 
-The status of a volume, snapshot or server is the intent.  Imports may take hours, copies of volumes
-minutes, and so may zeroing the volumes of backends that hand out old blocks; what guests have a say
-in, as long as they like; all else is quick.  Each has a lane with limits of its own, so that a
-removal never waits for a download.
+The status of a volume, snapshot or server is the intent. Imports may take hours. Copies of volumes
+may take minutes, and so may zeroing volumes of backends that hand out old blocks. Work that guests
+influence takes as long as the guests like. All other work is quick. Each kind of work has a lane
+with limits of its own, so a removal never waits for a download.
 
-A backend or a source may hang: a call to it may never return, and neither does the job that waits
-for the call.  So each lane counts the jobs of each backend apart, and counts no job that has made
-no progress for some seconds: other backends and sources get their turn.
+A backend or a source may hang: a call to the plugin, and the job that waits for the call, may never
+return. So each lane counts the jobs of each backend apart. A lane does not count a job that has
+made no progress for some seconds. So work of other backends and sources can begin.
 
-Tenants share the places of a lane by :mod:`bootvol.service.shares`.
+Tenants share the places of a lane by the rules of :mod:`bootvol.service.shares`.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from bootvol.store import volumes as volume_rows
 from bootvol.store.waiting import Order, Waiting
 from bootvol.threads import Shared
 
-#: Seconds between looks for work that nobody told of (another daemon that ended).
+#: Seconds between searches for unannounced work (such as that of another daemon that ended).
 POLL: Final = 5.0
-#: How many quick jobs run at once on a backend, how many copies of volumes, how many volumes are
-#: zeroed, and how many have a disk plugged in or out.  The last is the limit of servers that are
-#: started or ended, too: that is waiting mostly.
+#: Limits of running jobs on each backend: quick jobs, copies of volumes, zeroed volumes, and
+#: volumes that have a disk plugged in or out. The last limit also holds for servers that are
+#: started or ended, which is mostly waiting.
 _QUICK: Final = 4
 _COPIES: Final = 2
 _ZEROINGS: Final = 2
@@ -59,12 +59,13 @@ _HOSTING: Final = 16
 class Concurrency:
     """How many imports a worker runs at once.
 
-    :ivar total: all together that make progress, and in any case those from one source onto one
-        backend.
-    :ivar backends: onto a backend, by its name; one that is not there has no limit of its own.
-    :ivar sources: from a source, likewise.
-    :ivar least: bytes per second; an import that brings less over minutes does not count in
-        ``total``.
+    :ivar total: limit of all imports that make progress; also the limit of a tenant's hanging
+        imports from one source onto one backend.
+    :ivar backends: limits of imports onto a backend, by its name; a backend without an entry has no
+        limit of its own.
+    :ivar sources: limits of imports from a source, likewise.
+    :ivar least: minimum rate in bytes per second; an import that is slower for minutes does not
+        count in ``total``.
     """
 
     total: int
@@ -73,7 +74,7 @@ class Concurrency:
     least: float = 0.0
 
     def limits(self, what: Waiting) -> Sequence[Limit]:
-        """Return the limits that an import needs places of."""
+        """Return the limits that apply to an import."""
         found = [Limit(("all",), self.total)]
         for kind, name, limits in (
             ("backend", what.backend, self.backends),
@@ -85,9 +86,9 @@ class Concurrency:
 
 
 class Worker(Service):
-    """Works on whatever the database says is unsettled, until it is stopped.
+    """Does the unsettled work in the database until the worker is stopped.
 
-    :param imports: how many imports run at once, in this worker.
+    :param imports: how many imports run at once in this worker.
     """
 
     _log = Logger()
@@ -105,7 +106,7 @@ class Worker(Service):
         self._begun = Shared(succeed(None))
         self._ready = False
         self._keeper = Keeper(tools.database, tools.clock, lambda: self._jobs)
-        #: How often what is unsettled has failed for the database's sake, in a row.
+        #: How often in a row the work on a resource has failed because of the database.
         self._failures: Counter[tuple[Kind, int]] = Counter()
         self._polling = LoopingCall(self.wake)
         self._polling.clock = tools.clock
@@ -117,7 +118,7 @@ class Worker(Service):
         self._begun = Shared(Deferred.fromCoroutine(self._begin()))
 
     def stopService(self) -> Deferred[None]:
-        """Stop all work and let go of it, so that it can go on elsewhere or later."""
+        """Stop all jobs and release their claims, so that the work can go on elsewhere or later."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -134,12 +135,12 @@ class Worker(Service):
         self._tools.shortage.stop()
 
     async def _begin(self) -> None:
-        """Put right what another run of the daemon had no time to, and begin to claim work."""
+        """Clean up after an earlier run of the daemon, and begin to claim work."""
         try:
             telling = Deferred.fromCoroutine(self._tell())
             await self._restore()
             self._polling.start(POLL)
-            # At once: one that hangs hinders no other.
+            # All backends at the same time: a hanging backend delays no other.
             names = self._tools.backends.usable
             tidying = [Deferred.fromCoroutine(self._tidy(name)) for name in names]
             await gatherResults([telling, *tidying])
@@ -163,7 +164,7 @@ class Worker(Service):
             self._log.failure("cannot tidy up on backend {name}", name=backend)
 
     async def _restore(self) -> None:
-        """Let exports be as they should: without that no work may begin, so it is tried again."""
+        """Restore the exports; retry until that succeeds, since no work may begin before."""
         while not self._ready:
             try:
                 await restore(self._tools)
@@ -176,20 +177,20 @@ class Worker(Service):
                 await deferLater(self._tools.clock, POLL, lambda: None)
 
     def wake(self) -> None:
-        """See whether there is work."""
+        """Look for work in all lanes."""
         if self._may_begin():
             for lane in self._lanes:
                 lane.wake()
 
     def stop_making(self, kind: Kind, number: int) -> None:
-        """Stop making something if that goes on here; its status then says what is next."""
+        """Stop the job that makes a resource, if one runs here; the status gives the next task."""
         for job in list(self._jobs):
             task = job.task
             if (task.kind, task.id) == (kind, number) and not MAKING.isdisjoint(task.statuses):
                 job.cancel()
 
     def left(self) -> Sequence[str]:
-        """Return what the jobs that have not ended are called, for people."""
+        """Return the names of the jobs that have not ended, for people."""
         return sorted(str(job) for job in self._jobs)
 
     def _lane(self, rules: Rules, claim: Claim, least: float = 0.0) -> Lane:
@@ -199,7 +200,7 @@ class Worker(Service):
         return bool(self.running) and self._ready
 
     async def _claim_import(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
-        """Claim the next import and start it, if there is one that may run; see :data:`.Claim`."""
+        """Claim the next import that may run, if any, and start its job; see :data:`.Claim`."""
         holder, asked = self._holder(), self._tools.clock.seconds()
         found, waiting = await self._tools.database.write_unseen(
             _claimed_import, holder, set(self._tools.sources), shares
@@ -214,7 +215,7 @@ class Worker(Service):
             [Db, claims.Holder, Order], tuple[queue.Subject | None, Collection[Waiting]]
         ],
     ) -> Claim:
-        """Return what claims one kind of work and starts on it."""
+        """Return a function that claims one kind of work and starts its job."""
 
         async def claim(shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
             holder, asked = self._holder(), self._tools.clock.seconds()
@@ -264,9 +265,9 @@ class Worker(Service):
 
 
 def _rules(limit: int, *, gives_way: bool = False) -> Rules:
-    """Return the rules of a lane that has so many places on each backend.
+    """Return the rules of a lane that has ``limit`` places on each backend.
 
-    Where a job cannot give way in the middle, a place is kept free for a tenant that has none.
+    If the jobs of a lane cannot give way, one more place is kept free for a tenant without a place.
     """
     return Rules(
         lambda what: [Limit(("backend", what.backend), limit)],
@@ -278,7 +279,10 @@ def _rules(limit: int, *, gives_way: bool = False) -> Rules:
 def _claimed_import(
     db: Db, holder: claims.Holder, sources: Collection[str], order: Order
 ) -> tuple[tuple[Volume, str] | None, Collection[Waiting]]:
-    """Claim the next import; return its volume and source, if there is one, and all that wait."""
+    """Claim the next import.
+
+    :returns: the import's volume and source, or None; and all waiting work.
+    """
     row, waiting = line.claim(db, holder, sources, order)
     task = import_rows.find(db, row.id) if row is not None else None
     found = (volume_rows.of_row(row), task.image.source) if row is not None and task else None
@@ -286,7 +290,7 @@ def _claimed_import(
 
 
 def _task(subject: queue.Subject, tools: Tools) -> Task:
-    """Return what is to be done with a volume, snapshot or server, by its status."""
+    """Return the task that the status of a volume, snapshot or server asks for."""
     removed = subject.status is Status.DELETING
     if isinstance(subject, Server):
         if subject.status in POWERING:
