@@ -6,6 +6,7 @@ message.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
@@ -25,6 +26,8 @@ _MAKE: Final = {
 }
 _TOOLS: Final = {"losetup": "mount", "mount": "mount", "umount": "mount"}
 
+#: From sys/mount.h.
+_DETACH: Final = 2
 # From linux/loop.h.
 _SET_STATUS: Final = 0x4C04
 _GET_STATUS: Final = 0x4C05
@@ -33,6 +36,25 @@ _SIZE_LIMIT: Final = 32
 # From linux/fs.h.
 _FREEZE: Final = 0xC0045877
 _THAW: Final = 0xC0045878
+
+
+@contextmanager
+def without_a_server(folder: Path) -> Iterator[None]:
+    """Mount a file system over a folder whose server has died, until the end of the block.
+
+    That is how a mount of sshfs or GlusterFS ends.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    words = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    mounted = libc.mount(b"bootvol", os.fsencode(folder), b"fuse", 0, words)
+    failure = os.strerror(ctypes.get_errno())
+    os.close(server)
+    assert mounted == 0, f"This test needs root, and FUSE in the kernel: {failure}"
+    try:
+        yield
+    finally:
+        assert libc.umount2(os.fsencode(folder), _DETACH) == 0
 
 
 class Device:

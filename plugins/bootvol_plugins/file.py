@@ -52,6 +52,9 @@ _FICLONE: Final = 0x40049409
 _NOT_SHARED: Final = frozenset(
     {errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY}
 )
+#: How the system says that a directory is gone, or the file system beneath it: a server of NFS that
+#: has another one by now, a process of FUSE that has ended.
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN})
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 #: How many times to check again whether the disk is full, and the seconds between two checks.
 _LOOKS: Final = 5
@@ -309,7 +312,9 @@ class FileBackend:
         :raises WrongStore: if the directory is gone, unmounted, or another store.
         """
         with self._open_folder() as folder:
-            if self._expected is not None and identity_of(folder) != self._expected:
+            with self._reached():
+                found = None if self._expected is None else identity_of(folder)
+            if found != self._expected:
                 raise WrongStore(
                     f"Backend {self.name} has another directory than the one with its volumes."
                 )
@@ -317,16 +322,23 @@ class FileBackend:
 
     @contextmanager
     def _open_folder(self) -> Iterator[int]:
-        try:
+        with self._reached():
             folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            raise WrongStore(f"The directory of backend {self.name} is gone.") from None
         try:
             if self._mounted and not _is_mount(folder):
                 raise WrongStore(f"Nothing is mounted on the directory of backend {self.name}.")
             yield folder
         finally:
             os.close(folder)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            raise WrongStore(f"The directory of backend {self.name} is gone.") from error
 
     def _called(self, volume: str) -> str:
         return f"{volume} on backend {self.name}"

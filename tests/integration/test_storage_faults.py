@@ -375,8 +375,7 @@ async def test_a_folder_that_is_moved_away(in_folder: Faulty, halves: Halves) ->
 async def test_a_folder_that_is_another_by_now(in_folder: Faulty, halves: Halves) -> None:
     """A directory that is another one by now is not used.
 
-    Break: `plugins/bootvol_plugins/file.py`: `if self._expected is not None and identity_of(folder)
-    != self._expected:` -> `if self._expected is None:`.
+    Break: `plugins/bootvol_plugins/file.py`: `if found != self._expected:` -> `if False:`
     """
     number = await in_folder.halfway()
     in_folder.volumes.rename(in_folder.folder / "elsewhere")

@@ -22,7 +22,7 @@ from bootvol.store.database import Database
 from bootvol.testing.backends import noise
 from bootvol_plugins.file_store import STORE
 from tests.daemons import Running, pause, reactor, volumes_in
-from tests.disks import disk
+from tests.disks import disk, without_a_server
 from tests.exports import server
 from tests.processes import cli
 
@@ -91,6 +91,24 @@ async def _is_not_touched(running: Running) -> None:
         assert await running.until(number, "available", "error") == "available"
     assert await running.until(gone, "gone", "error") == "gone"
     assert await running.status(kept) == "available"
+
+
+@ensureDeferred
+async def test_a_file_system_whose_server_has_died(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work waits until the server is back, as where the directory is gone."""
+    monkeypatch.setattr(stores, "POLL", 0.3)
+    (running.images / "disk").write_bytes(CONTENT)
+    old = await running.create("disk")
+    await running.until(old, "available")
+    with without_a_server(running.volumes):
+        made = await running.create("disk")
+        assert await reason(running, made) == "wrong-store"
+        await running.call("DELETE", f"os-volumes/{old}")
+        assert await reason(running, old) == "wrong-store"
+    assert await running.until(made, "available", "error") == "available"
+    assert await running.until(old, "gone", "error") == "gone"
 
 
 @ensureDeferred
