@@ -1,8 +1,8 @@
-"""Golden volumes: the second volume of an image needs no download, and many at once only one.
+"""The cache of images: one cached image (golden volume) spares later and parallel downloads.
 
-When an import has come to its end, the volume is still nobody's: that is when a golden volume is
-made of it, if it is worth keeping or if other imports wait for the same image.  Those then are
-clones of it, or copies where the backend does not clone.
+When an import has finished, no user has its volume yet. At this moment a golden volume is made from
+the volume, if the cache has room for it or if other imports wait for the same image. These imports
+then clone the golden volume, or copy it if the backend does not clone.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from bootvol.store import goldens as rows
 from bootvol.store import strays
 from bootvol.store.database import Database
 
-#: What golden volumes may take of a backend that clones, unless the operator says otherwise: GiB.
+#: Default limit in GiB of the golden volumes on a backend that clones.
 DEFAULT_GIB: Final = 20
 
 
 def content_of(image: Image) -> str | None:
-    """Return what stands for an image's bytes as its source gives them; None if nothing does.
+    """Return a key for the bytes of an image as its source sends them; None if no key is known.
 
-    Two images are the same only if they are one image of one source: that a source gave it to a
-    tenant is what says that the tenant may have it.  A digest alone would let whoever knows one
-    have the image.
+    Two images are equal only if source and image id are equal: a tenant may have an image because
+    its source gave the image to the tenant. With the digest alone as the key, anyone who knows the
+    digest could get the image.
     """
     known = image.digest.value if image.digest else image.validator
     if known is None:
@@ -63,10 +63,10 @@ def content_of(image: Image) -> str | None:
 
 @attrs.frozen
 class CacheUse:
-    """What golden volumes were good for since the daemon started.
+    """The use of golden volumes since the daemon started.
 
-    :ivar hits: imports that needed no download, by backend.
-    :ivar misses: those that did, though their image is one that can be told from others.
+    :ivar hits: imports without a download, by backend.
+    :ivar misses: imports with a download of an image that has a content key, by backend.
     """
 
     hits: Counter[str] = attrs.Factory(Counter)
@@ -76,9 +76,9 @@ class CacheUse:
 class Goldens:
     """The golden volumes on all backends.
 
-    :param limits: the GiB that they may take of a backend, by its name; of one that is not there
-        :data:`DEFAULT_GIB` if it clones, and nothing if it does not.
-    :ivar use: what they were good for.
+    :param limits: the limits in GiB of each backend's golden volumes, by its name. For a backend
+        without an entry the limit is :data:`DEFAULT_GIB` if the backend clones, else 0.
+    :ivar use: the hits and misses.
     """
 
     _log = Logger()
@@ -93,17 +93,18 @@ class Goldens:
         self._limits = limits
 
     async def fill(self, volume: Volume, content: str, progress: Progress, keep: Keep) -> bool:
-        """Fill a volume from the golden one of some content.
+        """Fill a volume from the golden volume of some content.
 
-        :param keep: writes ``progress`` down durably.
-        :returns: False if there is none that is of use; the volume then has to be filled anew.
-        :raises ImageTooLarge: the image's disk is larger than the volume.
-        :raises NoSpace: there is no room for the volume.
-        :raises BackendFailed: the backend fails in more than reading the golden volume.
+        :param keep: records ``progress`` durably.
+        :returns: False if no usable golden volume exists; the volume then has to be filled anew.
+        :raises ImageTooLarge: if the image's disk is larger than the volume.
+        :raises NoSpace: if the backend has no room for the volume.
+        :raises BackendFailed: if the backend fails in more than reading the golden volume.
         """
         golden = await self._database.write(rows.take, volume.backend, content, self._now())
         if golden is not None and self._copier.limits.strict and UNIDENTIFIED in golden.warnings:
-            # It was made while that was allowed; the image itself is refused.
+            # The golden volume was made while unidentified images were allowed; now the image is
+            # refused.
             golden = None
         progress.cached = golden is not None
         if golden is not None:
@@ -122,11 +123,12 @@ class Goldens:
         return progress.cached
 
     async def _is_filled(self, place: OnBackend, golden: Golden, progress: Progress) -> bool:
-        """Fill a volume from a golden one, and tell whether that can be done.
+        """Try to fill a volume from a golden volume; return whether that succeeded.
 
-        It is tried twice: a backend may fail for a moment, which says nothing of the golden volume.
+        The method tries twice: a backend may fail for a moment, which says nothing about the golden
+        volume.
 
-        :raises BackendFailed: the backend fails in making any volume.
+        :raises BackendFailed: if the backend fails to make any volume.
         """
         origin = Origin(place.backend, golden.name, golden.size, golden.digest)
         for _ in range(2):
@@ -136,13 +138,14 @@ class Goldens:
                 if self._copier.limits.read_back and golden.digest is not None:
                     await self._copier.verify(place, golden.digest, golden.size)
             except (NoSpace, WrongStore):
-                # The work waits for the right store, and so does the golden volume.
+                # The work waits for the right store, and the golden volume stays.
                 raise
             except (BackendFailed, DigestMismatch) as error:
                 if short_of(error):
                     raise
                 self._log.failure("golden volume {name} is of no use", name=golden.name)
-                # What is the backend's own failure most likely fails here as well, and ends this.
+                # If the backend itself fails, this call most likely fails as well, and its error
+                # ends the loop.
                 await place.renew()
             else:
                 return True
@@ -158,14 +161,14 @@ class Goldens:
         warnings: Sequence[Caution],
         claim: Held,
     ) -> None:
-        """Make a golden volume of one that has just been filled, if that is of use.
+        """Make a golden volume from a volume that has just been filled, if that is of use.
 
-        Whatever fails, the volume itself is right.
+        A failure does not affect the volume itself.
 
-        :param size: of the disk in bytes.
-        :param digest: of the disk, where it is known.
-        :param warnings: of the image.
-        :param claim: the one on the volume; without it nothing is begun.
+        :param size: size of the disk in bytes.
+        :param digest: digest of the disk, if known.
+        :param warnings: warnings about the image.
+        :param claim: the claim on the volume; without the claim nothing is begun.
         """
         backend = self._backends.named(volume.backend)
         name = f"golden-{uuid4()}"
@@ -189,7 +192,8 @@ class Goldens:
                 origin = Origin(backend, volume.name, size, digest)
                 await duplicate(self._copier, origin, place)
                 if not await self._database.write(rows.complete, name):
-                    # Whoever let it go may have deleted it before it was whole.
+                    # Another task gave the golden volume up, and may have deleted it before it was
+                    # complete.
                     await backend.delete(name)
                     await self._database.write(strays.forget, name)
         except (CancelledError, Unwanted):
@@ -200,27 +204,27 @@ class Goldens:
             self._log.failure("golden volume {name} is not made", name=name)
 
     async def let_go(self, volume_id: int) -> None:
-        """Give up what was begun from a volume and never completed, if anything."""
+        """Give up the incomplete golden volume that was begun from a volume, if any."""
         await self._database.write(rows.doom_unfinished, volume_id)
 
     async def tidy(self, name: str) -> None:
-        """Remove from a backend what is doomed, what was begun and never completed, and what is
-        more than it should keep.
+        """Remove doomed, incomplete and surplus golden volumes from a backend.
 
-        What fails is tried again next time.
+        Surplus golden volumes exceed the backend's limit. Failed removals are retried the next
+        time.
         """
         await self._remove(name, self._limit(self._backends.named(name)))
 
     async def make_room(self, name: str, but_for: int = 0) -> bool:
-        """Remove all golden volumes from a backend that no import wants.
+        """Remove all golden volumes that no import wants from a backend.
 
-        :param but_for: a volume whose own import does not count.
-        :returns: whether there were any.
+        :param but_for: id of a volume whose own import does not count.
+        :returns: whether any such golden volumes existed.
         """
         return await self._remove(name, 0, but_for)
 
     async def _remove(self, name: str, limit: int, but_for: int = 0) -> bool:
-        """Remove what is doomed from a backend, and what is beyond ``limit`` bytes."""
+        """Remove doomed golden volumes from a backend, and those beyond ``limit`` bytes."""
         doomed = await self._database.write(rows.doom_surplus, name, limit, but_for)
         try:
             for golden in doomed:
@@ -231,11 +235,11 @@ class Goldens:
         return bool(doomed)
 
     async def listed(self) -> Sequence[Golden]:
-        """Return all golden volumes, the last used ones first."""
+        """Return all golden volumes, the most recently used first."""
         return await self._database.read(rows.listed)
 
     def _limit(self, backend: IBlockBackend) -> int:
-        """Return what golden volumes may take of a backend, in bytes."""
+        """Return the limit of a backend's golden volumes, in bytes."""
         default = DEFAULT_GIB if backend.capabilities.clones else 0
         return self._limits.get(backend.name, default) * GIB
 

@@ -1,7 +1,8 @@
-"""Fills one volume from one image: claims nothing, leaves nothing open, and does not give up soon.
+"""The importer: fills one volume from one image under a claim of its caller.
 
-An import goes on from its last checkpoint whenever it can: after the source broke off, and after
-the daemon ended.  After that, what is on the volume up to there is first read back and hashed.
+The importer claims nothing, leaves nothing open, and retries persistently. An import resumes from
+its last checkpoint whenever possible: after the source broke off, and after the daemon ended. After
+the end of a daemon, the bytes before the checkpoint are first read back and hashed.
 """
 
 from __future__ import annotations
@@ -54,19 +55,19 @@ from bootvol.service.progress import Keep, Progress
 from bootvol.service.turns import InTurn
 from bootvol.shortage import short_of
 
-#: Seconds to the first try again, and at most; each is twice the last, more or less.
+#: The first and the longest pause before a retry, in seconds. Pauses roughly double.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
-#: What a source may say for a while of an image of which it has sent a part: a proxy sends its own
-#: page, one of several mirrors lacks the image, a server refuses a client that asks too often.
+#: Errors that may be temporary once a part of the image has been received: a proxy sends its own
+#: page, one of several mirrors lacks the image, or a server refuses a client that asks too often.
 _MAY_PASS: Final = (ImageNotFound, NotADisk, SourceRefused)
 
 
 @attrs.frozen
 class _Fetch:
-    """An image, where it comes from, where it goes, and how far that has come.
+    """An image, its source, its destination, and the progress of the copy.
 
-    :ivar container: the format that it is known to be packed in, if it is fetched as it is.
+    :ivar container: the known container format of an image that is copied as it is; else None.
     """
 
     image: Image
@@ -78,10 +79,10 @@ class _Fetch:
 
 
 class _Tries:
-    """Tells whether another try is worth its while.
+    """Decides whether to try again.
 
-    :param most: how many may bring nothing, one after the other, and how many may start over.
-    :ivar fruitless: how many have brought nothing since one did.
+    :param most: limit of successive tries without new bytes, and limit of tries that start over.
+    :ivar fruitless: number of tries since the last one that brought new bytes.
     """
 
     def __init__(self, most: int) -> None:
@@ -89,13 +90,15 @@ class _Tries:
         self._furthest = self._over = self.fruitless = 0
 
     def go_on(self, start: int, reached: int) -> bool:
-        """Take in how far a try has come.
+        """Record how far a try has come; return whether to try again.
 
-        :param start: what had come before it, in bytes.
-        :param reached: what has come by now: less if it started over, as for another image.
+        :param start: bytes received before the try.
+        :param reached: bytes received by now: fewer than ``start`` if the try started over, as for
+            another image.
         """
         if reached < start:
-            # What follows is measured by this one: it need not come as far as the other at once.
+            # Later tries are compared with this one: they need not come as far as the earlier copy
+            # at once.
             self._over += 1
             self._furthest = 0
         self.fruitless = 0 if reached > self._furthest else self.fruitless + 1
@@ -106,9 +109,9 @@ class _Tries:
 class Importer:
     """Runs imports.
 
-    :param goldens: spare a download where they can.
-    :param containers: reads the disks of images that are not plain.
-    :param bandwidth: what all of them together may take from sources.
+    :param goldens: the golden volumes, which spare downloads.
+    :param containers: reads the disks of images in containers.
+    :param bandwidth: the limit of what all imports together read from sources.
     """
 
     def __init__(
@@ -133,17 +136,18 @@ class Importer:
     async def run(self, volume: Volume, task: Import, progress: Progress, claim: Held) -> None:
         """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
 
-        :param claim: the one on the volume; keeping it writes ``progress`` down durably.
+        :param claim: the claim on the volume; renewing the claim records ``progress`` durably.
 
-        When it returns, the volume is right and durable.  When it raises or is cancelled, the
-        volume is allocated or not, and holds anything; nothing is open.
+        When the method returns, the volume is right and durable. When the method raises or is
+        cancelled, the volume may be allocated, and may hold any bytes; nothing is left open.
 
-        :raises bootvol.errors.BootvolError: why it cannot be done.
+        :raises bootvol.errors.BootvolError: if the import cannot be done; the error tells the
+            reason.
         """
         try:
             await self._run(volume, task, progress, claim)
         except NoSpace:
-            # No volume has to stand back behind what only saves time.
+            # A requested volume has priority over the cache.
             if progress.stopping or not await self._goldens.make_room(volume.backend, volume.id):
                 raise
             await self._run(volume, task, progress, claim)
@@ -164,7 +168,7 @@ class Importer:
         if self._limits.read_back and digest is not None:
             progress.phase = Phase.VERIFYING
             await self._copier.verify(place, digest, progress.bytes_done)
-        # Without a digest it may be another image by now than the one that was asked for.
+        # Without a digest, the source may have sent another image than the requested one.
         if content is not None and (image.digest or progress.validator == image.validator):
             size = progress.bytes_done
             told = progress.warnings
@@ -179,13 +183,13 @@ class Importer:
         spool = Spool(self._limits.spool, most, self._room, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
-            # A vhd of a fixed size is told by its end: by then there may be checkpoints.
+            # A vhd of a fixed size is recognized by its end: checkpoints may exist by then.
             await progress.forget(fetch.keep)
             progress.staged = True
             try:
                 await self._fetch(attrs.evolve(fetch, place=spool, container=packed.container))
             except NoSpace as error:
-                # Of this disk no golden volume takes any room.
+                # Removing golden volumes would not help: they take no room on the spool's disk.
                 raise SpoolFull from error
             except Packed:
                 raise FormatMismatch(
@@ -204,7 +208,7 @@ class Importer:
             return await copy.run(InTurn(stream, progress.turn, self._clock), writer, plain=True)
 
     async def _fetch(self, fetch: _Fetch) -> Digest | None:
-        """Copy an image to its place, however often its source breaks off; return its digest."""
+        """Copy an image to its destination, with retries after failures; return its digest."""
         progress = fetch.progress
         tries = _Tries(self._limits.retries)
         begun = doubted = False
@@ -216,7 +220,7 @@ class Importer:
             except (DigestMismatch, ImageCorrupt):
                 if start is None or doubted:
                     raise
-                # Perhaps it was the earlier part that was wrong: once more, from the first byte.
+                # Perhaps the earlier part was wrong: try once more from the first byte.
                 doubted = True
                 tries = _Tries(self._limits.retries)
                 progress.start_over()
@@ -227,14 +231,14 @@ class Importer:
                     raise
                 if not tries.go_on((start or (0, ""))[0], (progress.reached or (0, ""))[0]):
                     raise
-                # Its frames hold the buffers, which nobody counts meanwhile.
+                # The frames of the traceback hold buffers, which nothing counts during the pause.
                 error.with_traceback(None)
                 progress.phase = Phase.RETRYING
                 pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
                 await progress.turn.rest(deferLater(self._clock, pause, lambda: None))
 
     async def _attempt(self, fetch: _Fetch) -> Digest | None:
-        """Copy until the image has come, or something breaks off: what came by then is kept."""
+        """Copy until the image is complete or the copy breaks off; keep the received bytes."""
         copy = await self._restored(fetch)
         async with AsyncExitStack() as stack:
             at = copy.reached if copy is not None else None
@@ -247,10 +251,12 @@ class Importer:
                     f" {copy.size} before."
                 )
             if copy is None or at is None or stream.offset != at[0]:
-                # From a checkpoint the source may be unable to go on, or the image is another now.
+                # The source may be unable to resume from a checkpoint, or the image may have
+                # changed.
                 size = await self._adopt(fetch, stream)
                 if size is not None:
-                    # What is compressed is told then, and has to be unpacked on its way.
+                    # The examination detects compressed images, which have to be unpacked during a
+                    # copy.
                     with suppress(UnsupportedFormat):
                         return await self._examine(fetch, size)
                 copy = await self._afresh(fetch)
@@ -266,7 +272,7 @@ class Importer:
                 await copy.flush(writer)
                 doubtful = isinstance(error, (DigestMismatch, ImageCorrupt))
                 if doubtful and IFileStream.providedBy(sent):
-                    # It may be of two images: the file was written to meanwhile.
+                    # The bytes may be of two images, if the file was written to during the copy.
                     await IFileStream(sent).check()
                 if doubtful and not _has_ended(sent):
                     raise ImageTruncated(
@@ -279,9 +285,9 @@ class Importer:
             return digest
 
     async def _adopt(self, fetch: _Fetch, stream: IImageStream) -> int | None:
-        """Let the volume begin with the image without a copy, where both sides can.
+        """Make the volume share or clone the image, if source and backend support that.
 
-        :returns: the bytes of the image; None if it has to be copied.
+        :returns: the size of the image in bytes; None if the image has to be copied.
         """
         place = fetch.place
         if not isinstance(place, OnBackend) or fetch.image.format in CONTAINERS:
@@ -291,8 +297,7 @@ class Importer:
             await self._clone_anew(fetch)
             size = await place.share(file.fileno())
             if size is not None:
-                # While it was written to there may have been a moment of neither the old nor the
-                # new.
+                # A file that was being written to may have held neither the old nor the new image.
                 await file.check()
             return size
         if place.capabilities.clones_images and ILocatedStream.providedBy(stream):
@@ -300,7 +305,7 @@ class Importer:
             if location is not None:
                 await self._clone_anew(fetch)
                 size = await place.clone_image(location)
-                # What lies there may be another image than what would come.
+                # The image at that location may differ from the image that the source would send.
                 return size if stream.size in (None, size) else None
         return None
 
@@ -309,12 +314,12 @@ class Importer:
         await fetch.progress.forget(fetch.keep)
 
     async def _examine(self, fetch: _Fetch, size: int) -> Digest | None:
-        """See that what a volume begins with is a disk, and what was stated; return its digest.
+        """Check that the volume begins with a disk that matches what was stated; return its digest.
 
-        Only the volume is read: where it came from there may be something else by now.
+        Only the volume is read: the image at the source may have changed by now.
 
-        :param size: of the image in bytes.
-        :returns: None where nothing had use for a digest.
+        :param size: size of the image in bytes.
+        :returns: the digest; None if no digest was needed.
         """
         reader = await fetch.place.open_reader()
         try:
@@ -331,7 +336,7 @@ class Importer:
         return digest
 
     async def _restored(self, fetch: _Fetch) -> Copy | None:
-        """Return a copy that goes on from the checkpoint, or None if there is none that holds."""
+        """Return a copy that resumes from the checkpoint; None if no valid checkpoint exists."""
         earlier, checkpoint = fetch.progress.copy, fetch.progress.checkpoint
         if earlier is not None and earlier.can_go_on:
             return earlier
@@ -358,7 +363,7 @@ class Importer:
         return copy
 
     async def _afresh(self, fetch: _Fetch) -> Copy:
-        """Return a copy from the image's first byte, onto a place that is as new."""
+        """Return a copy from the image's first byte, and make its destination as good as new."""
         fetch.progress.start_over()
         await fetch.progress.forget(fetch.keep)
         await fetch.place.renew()
@@ -366,11 +371,11 @@ class Importer:
 
 
 def _has_ended(stream: IImageStream) -> bool:
-    """Tell whether the end that was reached of a stream is known to be the image's."""
+    """Tell whether the end of a stream is known to be the end of the image."""
     return not IOpenEndedStream.providedBy(stream) or IOpenEndedStream(stream).proven
 
 
 def _pause(tries: int) -> float:
-    """Return seconds to wait; by chance, so that those who failed together do not return so."""
+    """Return the seconds to wait, with jitter: imports that failed together spread out."""
     longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** max(0, tries - 1))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

@@ -1,8 +1,8 @@
 """Tasks that make volumes and snapshots, and remove them.
 
-A snapshot is a hidden volume that holds what its volume held: a clone where the backend clones,
-else a copy.  Neither needs the other afterwards, so either may be deleted first (reference,
-section 5.7).
+A snapshot is a hidden volume that holds the same bytes as its volume: a clone if the backend
+clones, else a copy. Afterwards volume and snapshot are independent, so either may be deleted first
+(reference, section 5.7).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bootvol.store import volumes as volume_rows
 
 
 class _OnBackend(Task):
-    """A task with what lies on a backend under one name."""
+    """A task on one named volume of a backend."""
 
     def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
         super().__init__(subject.id, tools, subject.tenant)
@@ -47,7 +47,7 @@ class _OnBackend(Task):
     def place(self) -> IBlockBackend:
         """The backend.
 
-        :raises BackendFailed: the operator has taken it out of the configuration.
+        :raises BackendFailed: if the operator has removed the backend from the configuration.
         """
         return self.tools.backends.named(self._backend)
 
@@ -59,14 +59,14 @@ class _OnBackend(Task):
         """See :meth:`Task.lost`."""
         database = self.tools.database
         if await database.write_unseen(strays.is_mine, self._name, self.tools.daemon):
-            # What cannot be deleted now is a stray, which is deleted later.
+            # If the deletion fails now, the name stays a stray, which is deleted later.
             with suppress(BackendFailed):
                 await self.place.delete(self._name)
                 await database.write_unseen(strays.forget, self._name)
 
 
 class Making(_OnBackend):
-    """Makes something; what cannot be made gives its space back."""
+    """Makes a volume or snapshot; gives its space back after a failure."""
 
     statuses = MAKING
 
@@ -85,20 +85,20 @@ class Making(_OnBackend):
         return Event.FAIL
 
     async def with_room(self, make: Callable[[], Awaitable[None]]) -> None:
-        """Do what needs room, and do it again if others stood back for it.
+        """Call ``make``, and call it again if the removal of golden volumes has made room.
 
-        :raises NoSpace: there is none all the same.
+        :raises NoSpace: if the backend has no room all the same.
         """
         try:
             await make()
         except NoSpace:
-            # Nothing that was asked for has to stand back behind what only saves time.
+            # Requested volumes have priority over the cache.
             if not await self.tools.goldens.make_room(self._backend):
                 raise
             await make()
 
     async def duplicate(self, backend: str, source: str, size: int) -> None:
-        """Let it hold what another volume, of ``size`` bytes, does."""
+        """Copy another volume, of ``size`` bytes, to the new one."""
         origin = Origin(self.tools.backends.named(backend), source, size)
         place = OnBackend(self.place, self._name, self._size)
 
@@ -111,7 +111,7 @@ class Making(_OnBackend):
 
 
 class Removing(_OnBackend):
-    """Removes something."""
+    """Removes a volume or snapshot."""
 
     statuses = frozenset({Status.DELETING})
 
@@ -122,7 +122,8 @@ class Removing(_OnBackend):
         except VolumeInUse:
             if not await claim.note(strays.may_be_open, self._name):
                 raise
-            # It may be that daemon, and no guest.  What is a stray then is deleted later.
+            # A daemon that lost its claim may have the volume open, and no guest. The name then is
+            # a stray; strays are deleted later.
         return Event.VANISH
 
 
@@ -132,10 +133,10 @@ class MakeBlank(Making):
     kind = Kind.VOLUME
 
     def mark(self) -> None:
-        """See :meth:`Task.mark`: backends do not tell how far they have zeroed a volume."""
+        """See :meth:`Task.mark`: backends do not report the progress of zeroing."""
 
     async def work(self, claim: Held) -> Event:
-        """Allocate it, and zero what is there already."""
+        """Allocate the volume, and zero its old blocks."""
         await self.with_room(lambda: self.place.allocate(self._name, self._size))
         if not self.place.capabilities.reads_zero_when_new:
             writer = await self.place.open_writer(self._name)
@@ -158,7 +159,7 @@ class MakeFromImage(Making):
         self._volume = volume
         self._source = source
         self._failed_for_all = False
-        #: Id, tenant and request of each volume that was to hold the same image, and failed too.
+        #: Id, tenant and request of each volume that waited for the same image, and failed too.
         self._failed_too: Sequence[tuple[int, str, str]] = ()
 
     @property
@@ -183,7 +184,8 @@ class MakeFromImage(Making):
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """See :meth:`Task.settle`."""
-        # Were each of them to find out by itself, a bad image would be fetched as often.
+        # If each waiting import had to find out by itself, a bad image would be downloaded many
+        # times.
         waiting = line.followers(db, self.id) if self._failed_for_all else ()
         super().settle(db, event, error)
         self._failed_too = volume_rows.askers(db, waiting)
@@ -192,7 +194,7 @@ class MakeFromImage(Making):
             import_rows.record(db, number, phase=Phase.FAILED)
 
     async def remove(self) -> None:
-        """Give all space back, and what was begun from the volume."""
+        """Give all space back, and give up the golden volume that was begun from the volume."""
         await self.tools.goldens.let_go(self.id)
         await super().remove()
 
@@ -213,7 +215,7 @@ class MakeFromImage(Making):
         self._progress.phase = Phase.FAILED if failed else Phase.DONE
 
     async def after(self) -> None:
-        """Remove what other imports waited for, if it is of no use any more."""
+        """Log the failures of waiting imports, and remove golden volumes of no further use."""
         for number, tenant, request_id in self._failed_too:
             self._log.warn(
                 "volume {id} ({whose}) failed as volume {first} did",
@@ -225,13 +227,13 @@ class MakeFromImage(Making):
 
 
 def _begin(db: Db, volume_id: int) -> Import:
-    """Note that an import starts; return it as it stands."""
+    """Note that an import begins; return its current row."""
     states.happen(db, Kind.VOLUME, volume_id, Event.DOWNLOAD)
     return import_rows.begin(db, volume_id)
 
 
 class MakeFromSnapshot(Making):
-    """Makes a volume that holds what a snapshot does."""
+    """Makes a volume that holds the bytes of a snapshot."""
 
     kind = Kind.VOLUME
 
@@ -246,7 +248,7 @@ class MakeFromSnapshot(Making):
         return {self._backend, self._origin}
 
     async def work(self, claim: Held) -> Event:
-        """Clone or copy it; the snapshot is not removed meanwhile."""
+        """Clone or copy the snapshot, which is not removed meanwhile."""
         found = await self.tools.database.read(snapshot_rows.get, self.tenant, self._snapshot_id)
         self._origin = found.backend
         await self.duplicate(found.backend, found.name, found.size_bytes)
@@ -263,12 +265,12 @@ class RemoveVolume(Removing):
         self._bootable = volume.image_id is not None
 
     async def remove(self) -> None:
-        """Give all space back, and what was begun from the volume."""
+        """Give all space back, and give up the golden volume that was begun from the volume."""
         await self.tools.goldens.let_go(self.id)
         await super().remove()
 
     async def after(self) -> None:
-        """Remove what only this volume's import could have wanted."""
+        """Remove the golden volume that only this volume's import could have wanted."""
         if self._bootable:
             await self.tools.goldens.tidy(self._backend)
 
@@ -286,10 +288,10 @@ class MakeSnapshot(Making):
         """Clone or copy the volume."""
         volume = await self.tools.database.read(volume_rows.get, self.tenant, self._volume_id)
         if volume.status is Status.IN_USE and not self.place.capabilities.clones:
-            # It is attached since it was asked for (see Snapshots.create).
+            # The volume has been attached since the snapshot was requested (see Snapshots.create).
             raise BackendFailed("The volume is in use, and its backend cannot copy it so.")
         if volume.status is Status.AVAILABLE:
-            # Nobody has said that somebody may be writing to it.
+            # For an available volume, nobody has declared that writers may exist.
             await self.tools.backends.check_unused(volume.backend, volume.name)
         await self.duplicate(volume.backend, volume.name, volume.size_bytes)
         return Event.COMPLETE

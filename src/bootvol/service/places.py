@@ -1,4 +1,4 @@
-"""Where the bytes of an image go, and how they are copied there."""
+"""The destinations of an image's bytes, and the factory of copies."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from bootvol.threads import Threads
 
 @attrs.frozen
 class Limits:
-    """What one import may use.
+    """The resources that one import may use.
 
     :ivar checkpoint: bytes between two checkpoints.
-    :ivar retries: how often in a row a source may break off before the import has come further, by
-        its checkpoint, than ever before.
-    :ivar spool: the folder where containers are kept while their disks are read.
-    :ivar spool_size: the most that all of them together may take there, in bytes; None is as much
-        as there is.
-    :ivar read_back: whether a volume is read once more, and held against what was written.
-    :ivar strict: whether an image is refused that nothing tells to be a disk.
+    :ivar retries: how often in a row a source may break off before the import's checkpoint gets
+        further than ever before.
+    :ivar spool: the folder that holds containers while their disks are read.
+    :ivar spool_size: limit of all containers in the spool together, in bytes; None for the free
+        space.
+    :ivar read_back: whether to read each volume once more, and compare it with the written bytes.
+    :ivar strict: whether to refuse an image that nothing identifies as a disk.
     """
 
     checkpoint: int
@@ -45,31 +45,31 @@ class Limits:
 
 
 class Place(Protocol):
-    """Where a copy of an image's bytes goes."""
+    """The destination of a copy of an image's bytes."""
 
     @property
     def size(self) -> int:
-        """The most that it holds, in bytes."""
+        """The capacity in bytes."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it promises."""
+        """The declared capabilities."""
 
     async def renew(self) -> None:
-        """Let it be as if nothing had been written to it."""
+        """Reset the destination, as if nothing had been written to it."""
 
     async def open_writer(self) -> IVolumeWriter:
-        """Open it for writing."""
+        """Open the destination for writing."""
 
     async def open_reader(self) -> IVolumeReader:
-        """Open it for reading."""
+        """Open the destination for reading."""
 
 
 class OnBackend:
-    """A volume as a place.
+    """A volume as a destination.
 
-    :param name: of the volume on its backend.
-    :param size: of the volume in bytes.
+    :param name: name of the volume on its backend.
+    :param size: size of the volume in bytes.
     """
 
     def __init__(self, backend: IBlockBackend, name: str, size: int) -> None:
@@ -79,44 +79,45 @@ class OnBackend:
         self.name = name
 
     async def renew(self) -> None:
-        """Allocate the volume anew: what was written earlier may lie where there are holes now."""
+        """Allocate the volume anew: earlier writes may have left bytes in the image's holes."""
         await self.backend.delete(self.name)
         await self.backend.allocate(self.name, self.size)
 
     async def share(self, file: int) -> int | None:
-        """Let the volume, made anew, share the blocks of an open file.
+        """Make the volume anew so that it shares the blocks of an open file.
 
-        :returns: the bytes of the file, which the volume begins with; None if that cannot be: then
-            there is no volume.
+        :param file: the file's descriptor.
+        :returns: the size in bytes of the file, which the volume begins with; None if sharing is
+            impossible: then no volume exists.
         """
         await self.backend.delete(self.name)
         return await ISharingBackend(self.backend).share(file, self.name, self.size)
 
     async def clone_image(self, location: str) -> int | None:
-        """Let the volume, made anew, be a clone of an image.
+        """Make the volume anew as a clone of an image.
 
-        :returns: the bytes of the image, which the volume begins with; None if that cannot be: then
-            there is no volume.
+        :returns: the size in bytes of the image, which the volume begins with; None if cloning is
+            impossible: then no volume exists.
         """
         await self.backend.delete(self.name)
         cloning = IImageCloningBackend(self.backend)
         return await cloning.clone_image(location, self.name, self.size)
 
     async def open_writer(self) -> IVolumeWriter:
-        """Open it for writing."""
+        """Open the volume for writing."""
         return await self.backend.open_writer(self.name)
 
     async def open_reader(self) -> IVolumeReader:
-        """Open it for reading."""
+        """Open the volume for reading."""
         return await self.backend.open_reader(self.name)
 
 
 @attrs.frozen
 class Copier:
-    """Makes copies that have not begun yet.
+    """A factory of copies that have not begun yet.
 
-    :ivar memory: of all of them.
-    :ivar threads: where hashing happens.
+    :ivar memory: the memory of all copies.
+    :ivar threads: the threads that hash.
     :ivar clock: the reactor.
     """
 
@@ -130,9 +131,8 @@ class Copier:
     ) -> Copy:
         """Return a copy of ``image`` to ``place``.
 
-        :param container: the format that the image is known to be packed in, if it is to be copied
-            as it is.
-        :param inspected: false for what a volume holds: that may be anything.
+        :param container: the known container format of an image that is copied as it is; else None.
+        :param inspected: false for the content of a volume, which may be anything.
         """
         return Copy(
             image,
@@ -149,10 +149,10 @@ class Copier:
         )
 
     async def verify(self, place: Place, digest: Digest, length: int) -> None:
-        """Read back what was written to ``place``, and hold it against a digest.
+        """Read back the bytes written to ``place``, and compare them with a digest.
 
-        :param length: how many first bytes the digest is of.
-        :raises bootvol.errors.BackendFailed: it gives back something else, or nothing.
+        :param length: how many of the first bytes the digest covers.
+        :raises bootvol.errors.BackendFailed: if the backend returns other bytes, or none.
         """
         reader = await place.open_reader()
         try:
