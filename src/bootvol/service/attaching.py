@@ -1,7 +1,7 @@
 """Tasks that attach volumes to servers and detach them.
 
-A volume that may still be in use is never taken for a free one: where detaching fails it stays
-``in-use``, with the reason, until detaching has done its work (CVE-2023-2088).
+A volume that may still be in use never counts as free. If detaching fails, the volume stays
+``in-use``, with the reason, until a later detach succeeds (CVE-2023-2088).
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from bootvol.service.tasks import Task, Tools
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 
-#: What can be exported; anything else hypervisors reach from anywhere.
+#: Kinds of connections that can be exported. Hypervisors reach volumes of other kinds from
+#: anywhere.
 EXPORTABLE: Final = frozenset({"file", "block"})
 
 
 async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
-    """Return how hypervisors reach a volume, serving it first if that is the way.
+    """Return how hypervisors reach a volume; export the volume first if so configured.
 
-    :raises bootvol.errors.BackendFailed: the volume is not there.
-    :raises bootvol.errors.ExportFailed: it cannot be served.
+    :raises bootvol.errors.BackendFailed: if the volume does not exist.
+    :raises bootvol.errors.ExportFailed: if the volume cannot be exported.
     """
     lies = await tools.backends.connection(volume)
     if tools.exports is None or lies.kind not in EXPORTABLE:
@@ -40,9 +41,9 @@ async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
 
 
 async def cut_off(tools: Tools, volume: Volume) -> None:
-    """Let nobody reach a volume any more.
+    """Ensure that nobody can reach a volume any more.
 
-    :raises ExportFailed: somebody may.
+    :raises ExportFailed: if the volume may still be reachable.
     """
     if tools.exports is not None:
         await tools.exports.close(volume.name)
@@ -55,7 +56,7 @@ async def cut_off(tools: Tools, volume: Volume) -> None:
 def hypervisor(tools: Tools) -> IHypervisor:
     """Return the hypervisor.
 
-    :raises NoHypervisor: there is none any more.
+    :raises NoHypervisor: if no hypervisor is configured any more.
     """
     if tools.hypervisor is None:
         raise NoHypervisor
@@ -76,29 +77,32 @@ class _Moving(Task):
         return self.volume.backend
 
     async def begin(self, claim: Held) -> tuple[Attachment, Server | None]:
-        """Note whose attachment it is from now on; return it, and its server if it runs here."""
+        """Record which daemon owns the attachment from now on, if any.
+
+        :returns: the attachment; and its server, or None if other systems run the server.
+        """
         ours = self.tools.exports is not None or self.tools.hypervisor is not None
         return await claim.note(_begin, self.id, self.tools.daemon, ours)
 
     async def unplug(self, attachment: Attachment, server: Server | None) -> None:
-        """Take the volume away from its server; idempotent.
+        """Unplug the volume from its server, and end its export; idempotent.
 
-        :raises bootvol.errors.HypervisorFailed: the server may still have it.
-        :raises bootvol.errors.ExportFailed: likewise.
+        :raises bootvol.errors.HypervisorFailed: if the server may still have the volume.
+        :raises bootvol.errors.ExportFailed: if the volume may still be reachable.
         """
         if server is not None:
             await hypervisor(self.tools).detach(server.name, attachment.disk)
         await cut_off(self.tools, self.volume)
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
-        """Where the volume is free again there is no attachment any more."""
+        """Record the event; remove the attachment if the volume is free again."""
         super().settle(db, event, error)
         if event is Event.DETACHED:
             attachment_rows.remove(db, self.id)
 
 
 def _begin(db: Db, volume_id: int, daemon: str, ours: bool) -> tuple[Attachment, Server | None]:
-    # What was exported is ours even if the configuration has no exports any more.
+    # An exported volume is ours even if the configuration has no exports any more.
     ours = ours or attachment_rows.reach(db, volume_id) is not None
     attachment = attachment_rows.take(db, volume_id, daemon if ours else None)
     return attachment, server_rows.having(db, volume_id)
@@ -111,10 +115,10 @@ class Attach(_Moving):
     _begun: tuple[Attachment, Server | None] | None = None
 
     async def work(self, claim: Held) -> Event:
-        """Serve the volume, and plug it in."""
+        """Export the volume, and plug it in."""
         self._begun = attachment, server = await self.begin(claim)
         if server is None and not await self._is_served():
-            # Where a hypervisor is configured, that opens no volume twice.
+            # A configured hypervisor opens no volume twice.
             await self.tools.backends.check_unused(self.volume.backend, self.volume.name)
         connection = await reach(self.tools, claim, self.volume)
         if server is not None and server.name in await hypervisor(self.tools).running():
@@ -124,12 +128,12 @@ class Attach(_Moving):
         return Event.ATTACHED
 
     async def _is_served(self) -> bool:
-        """Tell whether an earlier attempt serves the volume, and so has it open."""
+        """Tell whether an earlier attempt exports the volume, and so has the volume open."""
         exports = self.tools.exports
         return exports is not None and self.volume.name in await exports.names()
 
     async def undo(self) -> Event:
-        """Take it away again: it is free, or, where that fails too, in use."""
+        """Detach the volume: it is free afterwards, or in use if detaching fails, too."""
         try:
             if self._begun is not None:
                 await self.unplug(*self._begun)
@@ -147,10 +151,10 @@ class Detach(_Moving):
     statuses = frozenset({Status.DETACHING})
 
     async def work(self, claim: Held) -> Event:
-        """Unplug the volume, and serve it no more."""
+        """Unplug the volume, and end its export."""
         await self.unplug(*await self.begin(claim))
         return Event.DETACHED
 
     async def undo(self) -> Event:
-        """It is as it was: in use."""
+        """Return the event for an unchanged volume: it is still in use."""
         return Event.ATTACHED

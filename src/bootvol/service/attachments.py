@@ -1,7 +1,8 @@
 """What callers may do with attachments: volumes as disks of servers.
 
-Where a hypervisor is configured the servers are bootvol's own.  Where none is they are somebody
-else's: bootvol then keeps the books, serves the volume if so configured, and believes the ids.
+If a hypervisor is configured, bootvol runs the servers itself. Otherwise other systems run the
+servers: bootvol then keeps the records, exports the volume if so configured, and trusts the server
+ids.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
-#: The longest id that a server of others may have: what the database holds.
+#: Limit of the length of a foreign server's id: the width of the database column.
 _LONGEST_ID: Final = 64
 
 
 class Attachments:
-    """The attachments of all tenants, seen through the eyes of a caller.
+    """The attachments of all tenants, as seen by a caller.
 
     :param hosts: whether bootvol runs the servers itself.
     """
@@ -39,15 +40,15 @@ class Attachments:
     async def create(
         self, caller: Caller, server_id: str, volume_id: int, device: str | None
     ) -> Attachment:
-        """Let a volume be attached; a worker takes it from there.
+        """Request that a volume be attached; a worker does the rest.
 
-        :param device: how the server should call it; None is the next free name.
-        :raises ServerNotFound: there is no such server.
-        :raises ServerBusy: it is not active.
-        :raises VolumeNotFound: there is no such volume.
-        :raises VolumeBusy: it is not available.
-        :raises InvalidDevice: the name is none of a disk.
-        :raises DeviceInUse: the server has a disk of that name.
+        :param device: device name on the server; None for the next free name.
+        :raises ServerNotFound: if the server does not exist.
+        :raises ServerBusy: if the server is not active.
+        :raises VolumeNotFound: if the volume does not exist.
+        :raises VolumeBusy: if the volume is not available.
+        :raises InvalidDevice: if the name is not the name of a disk.
+        :raises DeviceInUse: if the server has a disk of that name.
         """
         added = await self._database.write(self._add, caller, server_id, volume_id, device or "")
         self._work.wake()
@@ -72,9 +73,9 @@ class Attachments:
     async def listed(
         self, caller: Caller, server_id: str, *, limit: int | None = None, offset: int = 0
     ) -> Sequence[Attachment]:
-        """List what a server has attached, ascending by volume.
+        """List the attachments of a server, ascending by volume.
 
-        :raises ServerNotFound: there is no such server.
+        :raises ServerNotFound: if the server does not exist.
         """
 
         def query(db: Db) -> Sequence[Attachment]:
@@ -86,8 +87,8 @@ class Attachments:
     async def get(self, caller: Caller, server_id: str, volume_id: int) -> Attachment:
         """Return an attachment.
 
-        :raises ServerNotFound: there is no such server.
-        :raises AttachmentNotFound: the volume is not attached to it.
+        :raises ServerNotFound: if the server does not exist.
+        :raises AttachmentNotFound: if the volume is not attached to the server.
         """
 
         def query(db: Db) -> Attachment:
@@ -97,13 +98,13 @@ class Attachments:
         return await self._database.read(query)
 
     async def delete(self, caller: Caller, server_id: str, volume_id: int) -> None:
-        """Let a volume be detached; it is in use until it is known not to be.
+        """Request that a volume be detached; it stays in use until it is known to be free.
 
-        :raises ServerNotFound: there is no such server.
-        :raises ServerBusy: it is not active.
-        :raises VolumeNotFound: there is no such volume.
-        :raises AttachmentNotFound: it is not attached to that server.
-        :raises VolumeBusy: it is not in use, or it is what the server runs from.
+        :raises ServerNotFound: if the server does not exist.
+        :raises ServerBusy: if the server is not active.
+        :raises VolumeNotFound: if the volume does not exist.
+        :raises AttachmentNotFound: if the volume is not attached to that server.
+        :raises VolumeBusy: if the volume is not in use, or if the server runs from the volume.
         """
         await self._database.write(self._mark, caller, server_id, volume_id)
         self._work.wake()
@@ -111,7 +112,7 @@ class Attachments:
     def _mark(self, db: Db, caller: Caller, server_id: str, volume_id: int) -> None:
         server = self._server(db, caller, server_id, lock=True)
         _check_active(server)
-        # First: until then it may become another server's.
+        # Lock the volume first: without the lock the volume may become another server's.
         volume_rows.get(db, caller.tenant, volume_id, lock=True)
         known = _called(server, server_id)
         attachment = attachment_rows.get(db, caller.tenant, known, volume_id)
@@ -125,9 +126,9 @@ class Attachments:
     def _server(
         self, db: Db, caller: Caller, server_id: str, *, lock: bool = False
     ) -> Server | None:
-        """Return a server of bootvol's; None where others run it.
+        """Return a server of bootvol's; None if other systems run the servers.
 
-        :raises ServerNotFound: there is none, or none can have that id.
+        :raises ServerNotFound: if the server does not exist, or if no server can have that id.
         """
         if self._hosts:
             return server_rows.get(db, caller.tenant, server_id, lock=lock)
@@ -137,14 +138,16 @@ class Attachments:
 
 
 def _check_active(server: Server | None) -> None:
-    """See that a server's disks may come and go; until it is active, and when it ends, they do not.
+    """Check that a server's disks may change.
 
-    :raises ServerBusy: they do not.
+    The disks do not change until the server is active, nor when the server ends.
+
+    :raises ServerBusy: if the disks may not change now.
     """
     if server is not None and server.status is not Status.AVAILABLE:
         raise ServerBusy
 
 
 def _called(server: Server | None, server_id: str) -> str:
-    """Return what attachments call a server."""
+    """Return the server's id in the rows of attachments."""
     return str(server.id) if server else server_id

@@ -1,4 +1,4 @@
-"""The backends that the operator has configured."""
+"""The configured backends."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from bootvol.threads import StillRunning
 
 @implementer(IBlockBackend)
 class Absent:
-    """Stands for a backend that has not answered since the daemon started; fails whatever is asked.
+    """Stand-in for a backend that has not answered since the daemon started; each call fails.
 
-    Nothing is known of the backend, not even what it promises.
+    Nothing is known about the backend, not even its capabilities.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,9 +65,9 @@ class Absent:
 
 
 class Backends:
-    """Backends by name; new volumes are made on the first.
+    """The backends by name; new volumes are made on the first one.
 
-    :param backends: at least one, in the order in which the operator named them.
+    :param backends: at least one backend, in the order of the configuration.
     :param clock: the reactor.
     """
 
@@ -95,30 +95,30 @@ class Backends:
         return self._suspended.keys()
 
     def suspend(self, name: str, error: BootvolError | None = None) -> None:
-        """Let a backend do no work until :mod:`bootvol.service.stores` finds that it can.
+        """Stop the work of a backend until :mod:`bootvol.service.stores` resumes the backend.
 
-        What is to be done on it waits, as in an outage of the database.
+        Pending work on the backend waits, as in an outage of the database.
 
-        :param error: why: for the log, once, and for whoever asks what something waits for; None if
-            there is nothing to tell yet.
+        :param error: the reason, to log once and to show to callers whose volumes wait; None if the
+            reason is not known yet.
         """
         if error is not None and str(self._suspended.get(name)) != str(error):
             self._log.error("backend {name} does no work for now: {error}", name=name, error=error)
         self._suspended[name] = error
 
     def resume(self, name: str) -> None:
-        """Let a backend do its work."""
+        """Allow the work of a backend again."""
         if self._suspended.pop(name, None) is not None:
             self._log.info("backend {name} does its work again", name=name)
 
     def replace(self, backend: IBlockBackend) -> None:
-        """Put a backend in the place of an :class:`Absent` one of its name."""
+        """Replace the :class:`Absent` backend of the same name."""
         self._backends[backend.name] = backend
 
     def named(self, name: str) -> IBlockBackend:
-        """Return the backend that a volume lies on.
+        """Return a backend by name.
 
-        :raises BackendGone: the operator has taken it out of the configuration.
+        :raises BackendGone: if the operator has removed the backend from the configuration.
         """
         try:
             return self._backends[name]
@@ -126,31 +126,31 @@ class Backends:
             raise BackendGone(name) from None
 
     def missing(self, name: str) -> ErrorReport | None:
-        """Return what to say of what lies on a backend that does no work now, if there is more."""
+        """Return why a backend does no work now; None if it works, or without a known reason."""
         error = self._suspended.get(name) if name in self._backends else BackendGone(name)
         if isinstance(error, ConfigurationError):
-            # The operator's words are not for tenants.
+            # Messages for operators are not for tenants.
             error = WrongStore()
         return None if error is None else error.report()
 
     async def check_unused(self, backend: str, volume: str) -> None:
-        """See that nobody has a volume open, as far as its backend can tell.
+        """Check that nobody has a volume open, as far as the backend can tell.
 
-        :param volume: its name on the backend.
-        :raises BackendGone: its backend is not configured any more.
-        :raises bootvol.errors.VolumeInUse: somebody has it open.
-        :raises bootvol.errors.BackendFailed: it cannot be told.
+        :param volume: name of the volume on the backend.
+        :raises BackendGone: if the backend is not configured any more.
+        :raises bootvol.errors.VolumeInUse: if somebody has the volume open.
+        :raises bootvol.errors.BackendFailed: if the check fails.
         """
         found = self.named(backend)
         if IGuardedBackend.providedBy(found):
             await IGuardedBackend(found).check_unused(volume)
 
     async def connection(self, volume: Volume) -> Connection:
-        """Tell how a hypervisor reaches a volume where it lies.
+        """Return how a hypervisor reaches a volume on its backend.
 
-        :raises BackendGone: its backend is not configured any more.
-        :raises BackendSilent: its backend does not answer in time.
-        :raises bootvol.errors.BackendFailed: the volume is not there.
+        :raises BackendGone: if the backend is not configured any more.
+        :raises BackendSilent: if the backend does not answer in time.
+        :raises bootvol.errors.BackendFailed: if the volume does not exist.
         """
         backend = self.named(volume.backend)
         try:

@@ -1,4 +1,4 @@
-"""Tasks that start servers on their volumes, turn them off and on, and end them."""
+"""Tasks that start servers from their volumes, turn them off and on, and end them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Hosting(Task):
         self.server = server
 
     async def machine(self, claim: Held, found: Disks) -> Machine:
-        """Return what the server is made of, with its volumes served."""
+        """Export the volumes, and return the machine of the server."""
         disks = [
             Disk(attachment.disk, await reach(self.tools, claim, volume))
             for volume, attachment in found
@@ -39,10 +39,10 @@ class _Hosting(Task):
         return Machine(server.memory_mib, server.cpus, tuple(disks), files)
 
     async def end(self, disks: Disks) -> None:
-        """End the server, and let nobody reach its volumes; idempotent.
+        """End the server, and ensure that nobody can reach its volumes; idempotent.
 
-        :raises bootvol.errors.HypervisorFailed: it may still run.
-        :raises bootvol.errors.ExportFailed: somebody may still reach a volume.
+        :raises bootvol.errors.HypervisorFailed: if the server may still run.
+        :raises bootvol.errors.ExportFailed: if a volume may still be reachable.
         """
         await hypervisor(self.tools).stop(self.server.name)
         for volume, _ in disks:
@@ -50,10 +50,10 @@ class _Hosting(Task):
 
 
 class BuildServer(_Hosting):
-    """Starts a server once its volumes are there."""
+    """Starts a server once its volumes exist."""
 
     statuses = frozenset({Status.CREATING})
-    #: Whether it is known that nothing of the server runs, after a failure.
+    #: Whether the server is known not to run after a failure.
     _ended = False
 
     def __init__(self, server: Server, tools: Tools) -> None:
@@ -61,7 +61,7 @@ class BuildServer(_Hosting):
         self.request_id = server.request_id
 
     async def work(self, claim: Held) -> Event:
-        """Serve the volumes, and start it."""
+        """Export the volumes, and start the server."""
         found = await claim.note(_begin, self.id, self.tools.daemon)
         for volume, _ in found:
             if volume.status is not Status.ATTACHING:
@@ -71,14 +71,14 @@ class BuildServer(_Hosting):
         return Event.COMPLETE
 
     async def undo(self) -> Event:
-        """End what may have been started, so that the volumes are free."""
+        """End the server if it may have been started, so that its volumes are free."""
         disks = await self.tools.database.read(attachment_rows.disks, self.id)
         await self.end(disks)
         self._ended = True
         return Event.FAIL
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
-        """The volumes are in use now, or, if the server is known to have ended, free."""
+        """Record the event; mark the volumes as in use, or as free if the server has ended."""
         super().settle(db, event, error)
         for volume, _ in attachment_rows.disks(db, self.id):
             if volume.status is Status.ATTACHING:
@@ -89,28 +89,28 @@ class BuildServer(_Hosting):
 
 
 def _begin(db: Db, server_id: int, daemon: str) -> Disks:
-    """Note whose the server is from now on; return its volumes, as they are by then."""
+    """Record this daemon as the owner of the server; return the server's current volumes."""
     server_rows.take(db, server_id, daemon)
     for volume, _ in attachment_rows.disks(db, server_id):
         attachment_rows.take(db, volume.id, daemon)
         if volume.status is Status.AVAILABLE:
-            # It has been made for this server, and nobody else could have it.
+            # The volume was made for this server, and no other server could get it.
             states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
     return attachment_rows.disks(db, server_id)
 
 
 class EndServer(_Hosting):
-    """Ends a server; its volumes stay, but for those that were to go with it."""
+    """Ends a server; its volumes stay, except those to be deleted on termination."""
 
     statuses = frozenset({Status.DELETING})
 
     async def work(self, claim: Held) -> Event:
-        """End it."""
+        """End the server."""
         await self.end(await self.tools.database.read(attachment_rows.disks, self.id))
         return Event.VANISH
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
-        """The volumes are free when the server has ended."""
+        """Record the event; free the volumes if the server has ended."""
         if event is Event.VANISH:
             for volume, attachment in attachment_rows.disks(db, self.id):
                 attachment_rows.remove(db, volume.id)
@@ -122,12 +122,12 @@ class EndServer(_Hosting):
 
 
 class PowerServer(_Hosting):
-    """Turns a server off, on, or off and on again; its volumes stay its own."""
+    """Turns a server off, on, or off and on again; its volumes stay attached."""
 
     statuses = POWERING
 
     async def work(self, claim: Held) -> Event:
-        """Do it."""
+        """Do the action that the status asks for."""
         server, status = self.server.name, self.server.status
         if status is not Status.STARTING:
             await _powering(self.tools).power_off(server, status is not Status.RESETTING)
@@ -138,14 +138,17 @@ class PowerServer(_Hosting):
         return Event.POWERED
 
     async def undo(self) -> Event:
-        """Whether it runs is asked of the hypervisor; the reason is kept with the server."""
+        """Return the same event as after a success.
+
+        The hypervisor tells whether the server runs. The reason is kept with the server.
+        """
         return Event.POWERED
 
 
 def _powering(tools: Tools) -> IPoweringHypervisor:
-    """Return the hypervisor, which can turn servers off.
+    """Return the hypervisor if it can turn servers off.
 
-    :raises HypervisorFailed: it cannot.
+    :raises HypervisorFailed: if the hypervisor cannot.
     """
     found: IHypervisor = hypervisor(tools)
     if not IPoweringHypervisor.providedBy(found):

@@ -1,7 +1,7 @@
-"""Calls in flight: how many may wait at once for something slow, and who gets the places.
+"""Calls in flight: limits of calls that wait for something slow, shared fairly among callers.
 
-A call that waits holds a connection and memory.  So everything that calls wait for has a bounded
-number of places, and whoever holds many leaves the rest to others.
+A waiting call holds a connection and memory. So each slow resource has a bounded number of places
+for waiting calls. A caller with many places has to leave the other places free.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Bounds:
-    """How many calls may be in flight at once, at least one of each kind.
+    """Limits of calls in flight, at least one of each kind.
 
-    :ivar strangers: calls that wait for what tells who asks.
+    :ivar strangers: calls that wait for the authentication of their caller.
     :ivar tenants: calls of known callers, of all tenants together.
-    :ivar dependency: of these, calls that wait for one source of images, or for the hypervisor.
+    :ivar dependency: the part of these calls that wait for one image source, or for the hypervisor.
     """
 
     strangers: int
@@ -36,7 +36,7 @@ class Bounds:
     def of(cls, connections: int) -> Bounds:
         """Return the bounds that leave an eighth of the connections to new clients.
 
-        :param connections: how many the API may have at once.
+        :param connections: limit of the API's connections.
         """
         return cls(
             strangers=max(1, connections // 8),
@@ -46,17 +46,17 @@ class Bounds:
 
 
 class InFlight:
-    """The places of calls that wait for the same.
+    """The places of calls that wait for the same resource.
 
-    A key (an address, a tenant) takes another place only while it holds fewer places than are
-    free.  So one key alone holds half of all at most, the last free place goes only to a key that
-    holds none, and keys that keep asking come to equal parts, with one such part free (A. K.
+    A key (an address, a tenant) takes another place only while the key holds fewer places than are
+    free. So one key alone holds half of all places at most. The last free place goes only to a key
+    without a place. Keys that keep asking get equal parts, and one such part stays free (A. K.
     Choudhury, E. L. Hahne: Dynamic queue length thresholds for shared-memory packet switches,
     IEEE/ACM Transactions on Networking 6.2, 1998).
 
-    All methods belong to the reactor's thread.
+    Call all methods from the reactor thread only.
 
-    :param most: how many places there are.
+    :param most: number of places.
     """
 
     def __init__(self, most: int) -> None:
@@ -65,7 +65,7 @@ class InFlight:
 
     @property
     def free(self) -> int:
-        """How many places nobody holds."""
+        """The number of free places."""
         return self._free
 
     def held_by(self, key: Hashable) -> int:
@@ -76,7 +76,7 @@ class InFlight:
     def place(self, key: Hashable) -> Iterator[None]:
         """Hold a place until the block ends.
 
-        :raises TooManyCalls: the key has to leave the free places to others.
+        :raises TooManyCalls: if the key has to leave the free places to others.
         """
         self._take(key)
         try:
@@ -85,19 +85,21 @@ class InFlight:
             self._give_back(key)
 
     def hold(self, key: Hashable, call: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
-        """Make a call that holds a place until its end, even if nobody waits for that any more.
+        """Make a call that holds a place until the call ends, even if nobody waits for the result.
 
-        :raises TooManyCalls: as above; the call is not made.
+        :raises TooManyCalls: if the key has to leave the free places to others; the call is not
+            made.
         """
         self._take(key)
         return Deferred.fromCoroutine(call()).addBoth(self._ended, key)
 
     def through(self, key: Hashable, running: Deferred[T]) -> Deferred[T]:
-        """Let something under way hold a place until it has ended; return it.
+        """Have a running call hold a place until the call ends; return its Deferred.
 
-        What has ended already needs no place.
+        A call that has ended already needs no place.
 
-        :raises TooManyCalls: as above; ``running`` is cancelled then.
+        :raises TooManyCalls: if the key has to leave the free places to others; ``running`` is
+            cancelled.
         """
         if running.called:
             return running
@@ -112,7 +114,7 @@ class InFlight:
 
     def _take(self, key: Hashable) -> None:
         if self._held[key] >= self._free:
-            # Looking a key up has made no entry.
+            # The look-up of a missing key in a Counter adds no entry.
             raise TooManyCalls
         self._held[key] += 1
         self._free -= 1
