@@ -1,1 +1,1 @@
-"""Nova v1.1 as HP ran it in 2012, with the extension hp-bootable-volumes."""
+"""Nova v1.1 in HP's version of 2012, with the extension hp-bootable-volumes."""

@@ -1,4 +1,4 @@
-"""Nova's dialect on Klein: registers the calls that are declared, and turns errors into faults."""
+"""Nova's dialect on Klein: registers the declared calls, and answers errors with faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from werkzeug.exceptions import NotFound as UnknownPath
 from bootvol.api.door import Door
 from bootvol.api.http import Reply, answer, public_url, query, told, write
 
-# Each declares its calls.
+# The import of each module declares its calls.
 from bootvol.api.nova import (  # noqa: F401
     attachments,
     bootable,
@@ -43,16 +43,17 @@ from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
 from bootvol.policy import Policy
 
-#: For so many URLs of the API's root each document is kept; clients state any URL as Host.
+#: Most cached answers of one document, one for each URL of the API's root. The bound is needed
+#: because clients may send any Host.
 _URLS: Final = 16
 
 
 class NovaApi:
-    """Nova's dialect.
+    """The Klein application of Nova's dialect.
 
-    :param door: says who asks.
-    :param policy: says what the caller may do.
-    :param answers: keeps those that are of rows.
+    :param door: authenticates requests.
+    :param policy: decides the caller's rights.
+    :param answers: caches the answers that depend on rows alone.
     """
 
     def __init__(self, door: Door, policy: Policy, core: Core, answers: Answers) -> None:
@@ -78,7 +79,7 @@ class NovaApi:
         self.app.handle_errors(Exception)(self._failed)
 
     def _answering(self, call: Call, base: str, path: str) -> Any:
-        """Return what answers a call: to its end, even if the client leaves."""
+        """Return a route that runs a call to its end, even if the client disconnects."""
 
         async def answered(request: IRequest, tenant: str, segments: dict[str, str]) -> Reply:
             async with self._door.caller(request) as caller:
@@ -106,14 +107,14 @@ class NovaApi:
         return Reply(await self._answers.get(key, lambda: call.run(ask, **segments)), call.status)
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
-        """Answer with the fault that belongs to what was raised."""
+        """Answer with the fault of the exception; for unknown versions with the choices (300)."""
         if failure.check(UnknownPath) and not versions.is_version(request.postpath[0]):
             return write(request, Reply(versions.choices(request), MULTIPLE_CHOICE))
         return told(request, failure, fault)
 
 
 def _showing(document: Document) -> Callable[[IRequest], bytes]:
-    """Return what shows a document; each is rendered once, and kept."""
+    """Return a route that shows a document, with a cache of the rendered JSON."""
 
     @lru_cache(_URLS)
     def rendered(url: str) -> bytes:

@@ -1,4 +1,4 @@
-"""servers/{id}/os-volume_attachments (reference, section 5.8)."""
+"""Calls of servers/{id}/os-volume_attachments (reference, section 5.8)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BASE: Final = "servers/<server_id>/os-volume_attachments"
 
 @call("GET", _BASE, paged=True)
 async def list_attachments(ask: Ask, server_id: str) -> views.Attachments:
-    """List the volumes that are attached to a server."""
+    """List the volumes attached to a server."""
     listed = await ask.core.attachments.listed(ask.caller, server_id, **ask.page)
     return {"volumeAttachments": [views.attachment(each, ask.place) for each in listed]}
 
@@ -25,7 +25,7 @@ async def list_attachments(ask: Ask, server_id: str) -> views.Attachments:
 async def attach(
     ask: Ask, server_id: str, asked: bodies.Attach
 ) -> views.OneNewAttachment | views.OneAttachment:
-    """Attach a volume to a server; the answer comes before it is there."""
+    """Attach a volume to a server; the answer does not wait for the attachment."""
     volume_id = await ask.number(Kind.VOLUME, asked.volume_id)
     made = await ask.core.attachments.create(
         ask.caller, server_id, NONE if volume_id is None else volume_id, asked.device
@@ -37,18 +37,18 @@ async def attach(
 
 @call("GET", f"{_BASE}/<volume_id>")
 async def show_attachment(ask: Ask, server_id: str, volume_id: int) -> views.OneAttachment:
-    """Show how a volume is attached to a server."""
+    """Show the attachment of a volume to a server."""
     found = await ask.core.attachments.get(ask.caller, server_id, volume_id)
     return {"volumeAttachment": views.attachment(found, ask.place)}
 
 
 @call("PUT", f"{_BASE}/<volume_id>")
 async def swap(ask: Ask, server_id: str, volume_id: str) -> None:
-    """Refuse to put another volume in this one's place, as in 2012."""
+    """Refuse to swap an attached volume for another one, as in 2012."""
     raise InvalidRequest("Volumes cannot be swapped.")
 
 
 @call("DELETE", f"{_BASE}/<volume_id>", status=202)
 async def detach(ask: Ask, server_id: str, volume_id: int) -> None:
-    """Detach a volume; it stays in use until the server has let go of it."""
+    """Detach a volume; the volume stays in use until the server has released it."""
     await ask.core.attachments.delete(ask.caller, server_id, volume_id)

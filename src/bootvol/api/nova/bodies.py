@@ -1,4 +1,4 @@
-"""What clients send: read strictly where it matters, and as the era's clients really spell it."""
+"""Models of request bodies: strict, but with the spellings of real clients of 2012."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def _text(value: object) -> object:
 
 
 def _reference(value: object) -> object:
-    # Ids come as integers too (reference, section 2.2).
+    # Clients send ids as integers, too (reference, section 2.2).
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number else _text(value)
 
 
 def _named(value: object) -> int | str:
-    """Read an id: a number, digits (reference, section 2.2), or a uuid; what is none becomes -1."""
+    """Return an id from a number, digits (reference, section 2.2) or a uuid; -1 if invalid."""
     if isinstance(value, str):
         if re.fullmatch(_UUID, value):
             return value
@@ -53,26 +53,28 @@ def _named(value: object) -> int | str:
 
 
 def absent_if_empty(value: object) -> object:
-    """Take an empty text for nothing, as clients mean it."""
+    """Return None for an empty text, because clients send an empty text for no value."""
     return None if value == "" else value
 
 
 def refused(value: object, info: ValidationInfo) -> None:
-    """Refuse a key that a client must not take for heeded; null and nothing are no value.
+    """Refuse an unsupported key with a value, because ignoring the key would mislead the client.
 
-    :raises ValueError: it has a value.
+    Null and empty values are accepted.
+
+    :raises ValueError: if the key has a value.
     """
     if value not in (None, "", [], {}):
         raise ValueError(f"Invalid input received: {info.field_name} cannot be used here")
 
 
 def _device(value: object) -> object:
-    """Read the name of a device; Libcloud sends ``auto`` for the next that is free."""
+    """Return a device name; None for ``auto``, Libcloud's word for the next free device."""
     return None if value in ("", "auto") else value
 
 
 def count(value: object) -> object:
-    """Read a number that may come as digits; nothing is none."""
+    """Return a number, also from digits; None for an empty text."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
         return int(value)
     return None if value == "" else value
@@ -81,7 +83,7 @@ def count(value: object) -> object:
 _UUID: Final = "[0-9A-Fa-f]{8}-?([0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}"
 
 
-#: What the description says may be sent.
+#: The accepted input in the OpenAPI document.
 _Counted = Annotated[int, Field(ge=1, le=LARGEST_ID)] | Annotated[str, Field(pattern="^[0-9]+$")]
 
 Named = Annotated[
@@ -94,7 +96,7 @@ _Referred = Annotated[str, Field(min_length=1, max_length=2048)]
 Reference = Annotated[_Referred, BeforeValidator(_reference, _Referred | int)]
 
 
-#: Null means absent for every optional key; keys that are not known are ignored.
+#: Null means absent for every optional key. Unknown keys are ignored.
 Body: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -121,7 +123,7 @@ class CreateVolume(BaseModel):
     availability_zone: Text | None = None
 
     def wanted(self, snapshot_id: int | None) -> NewVolume:
-        """Return it as the core's value.
+        """Return the body as the core's value.
 
         :param snapshot_id: the number of the snapshot.
         """
@@ -159,7 +161,7 @@ class CreateSnapshot(BaseModel):
     force: Annotated[bool, BeforeValidator(_force, _Force)] = False
 
     def wanted(self, volume_id: int) -> NewSnapshot:
-        """Return it as the core's value.
+        """Return the body as the core's value.
 
         :param volume_id: the number of the volume.
         """
@@ -176,16 +178,16 @@ class Attach(BaseModel):
 
     @property
     def volume_id(self) -> int | str:
-        """The volume's number or uuid; -1 where it can be none."""
+        """The volume's number or uuid; -1 if the id is invalid."""
         return _named(self.as_sent)
 
 
 def read(body: object, entity: str | None, model: type[Model]) -> Model:
-    """Read the body of a request.
+    """Validate the body of a request.
 
-    :param entity: the name of the object that it holds; None is the body itself.
-    :raises MissingEntity: it has no such object.
-    :raises InvalidRequest: a part of that is of a wrong type or out of range.
+    :param entity: the name of the object in the body; None for the body itself.
+    :raises MissingEntity: if the body has no such object.
+    :raises InvalidRequest: if a part of the object has a wrong type or is out of range.
     """
     found = body
     if entity is not None:
@@ -196,9 +198,9 @@ def read(body: object, entity: str | None, model: type[Model]) -> Model:
 
 
 def read_part(part: object, model: type[Model]) -> Model:
-    """Read a part of a body.
+    """Validate a part of a body.
 
-    :raises InvalidRequest: something of it is of a wrong type or out of range.
+    :raises InvalidRequest: if a value has a wrong type or is out of range.
     """
     try:
         return model.model_validate(part)
@@ -206,15 +208,16 @@ def read_part(part: object, model: type[Model]) -> Model:
         raise InvalidRequest(_told(error.errors()[0])) from error
 
 
-#: The most characters of a part of a body that a message repeats.
+#: Most characters of a part of a body in a message.
 _LONGEST_SHOWN: Final = 100
 
-#: An action without parameters is one all the same, and so is a change of nothing.
+#: These objects may be empty: an action without parameters and a change of nothing are valid. None
+#: stands for the body itself.
 _MAY_BE_EMPTY: Final = frozenset({"quota_set", "extra_specs", "metadata", None})
 
 
 def shown(value: object) -> str:
-    """Return a part of a body for a message: short, whatever the client sent."""
+    """Return a part of a body for a message, shortened to a bounded length."""
     if not isinstance(value, str | int | float | None):
         return "[...]"
     text = str(value)

@@ -1,4 +1,4 @@
-"""Answers that were given before, while nothing has changed of what they show."""
+"""A cache of answers, valid until the rows change."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import Any, Final
 
 import orjson
 
-#: Bytes that are kept of answers, and what an entry takes beside its answer.
+#: Bytes of the cache, and bytes that each entry takes in addition to its answer.
 _MOST: Final = 16 * 1024 * 1024
 _OVERHEAD: Final = 512
 
 
 class Answers:
-    """Answers as JSON, all of one version of the rows; those not asked for the longest go first.
+    """A cache of answers in JSON, all of one version of the rows.
 
-    :param version: grows, before the answer to a write, with every write that changes what is
-        shown; None where that cannot be known.
-    :param most: bytes that may be kept.
+    The cache drops the least recently used answers first.
+
+    :param version: returns the version of the rows.  Every write that changes shown values
+        increases the version, before the write is answered.  None means an unknown version: then
+        the cache keeps nothing.
+    :param most: size of the cache in bytes.
     """
 
     def __init__(self, version: Callable[[], int | None], most: int = _MOST) -> None:
@@ -29,13 +32,12 @@ class Answers:
         self._size = 0
 
     async def get(self, key: Hashable, answer: Callable[[], Coroutine[Any, Any, object]]) -> bytes:
-        """Return the answer that is kept, or else a new one.
+        """Return the cached answer, or a new one.
 
-        :param key: everything that the answer depends on beside the rows: whose it is, what was
-            asked.
-        :raises bootvol.errors.BootvolError: what ``answer`` raises; that is never kept.
+        :param key: all inputs of the answer beside the rows: the tenant and the request.
+        :raises bootvol.errors.BootvolError: if ``answer`` raises one.  Errors are never cached.
         """
-        # Before the rows are read: what is written meanwhile must make the answer an old one.
+        # Read the version before the rows: a write in the meantime must make the answer outdated.
         version = self._now()
         if version != self._version:
             self._version, self._size = version, 0

@@ -1,9 +1,10 @@
-"""Declares the calls of Nova's dialect: what each is, as data, beside the function that answers it.
+"""Declarations of the calls of Nova's dialect, as data beside the functions that answer them.
 
-A function that answers is a coroutine.  Its first parameter is the :class:`Ask`; those named in the
-path follow by their names, as ``int`` where they are ids; the object that the body holds, read as
-the pydantic model it is annotated with, is called ``asked``.  What it returns is the reply's body;
-its return type, a TypedDict, is what the API's description shows.
+An answering function is a coroutine.  The first parameter is the :class:`Ask`.  The names in the
+path follow as parameters, with the type ``int`` if they are ids.  The parameter ``asked`` is the
+object in the request body; its annotation is the pydantic model of the object.  The function
+returns the body of the reply.  The return type, a TypedDict, becomes the schema in the OpenAPI
+document.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ Answer = Callable[..., Coroutine[Any, Any, Any]]
 Declared = TypeVar("Declared", bound=Answer)
 Shown = TypeVar("Shown", bound=Callable[[str], Any])
 
-#: What is missing where a path's id can be none, and what Nova's own calls hide the id of
+#: The errors of invalid ids in a path, and the errors that Nova's own calls report without the id
 #: (reference, section 2.5).
 _MISSING: Final[dict[str, Callable[[str], NotFound]]] = {
     "volume_id": VolumeNotFound,
@@ -66,18 +67,19 @@ _HIDDEN: Final = (
     AttachmentNotFound,
     VolumeTypeNotFound,
 )
-#: What Cinder knows of lists, and these lists do not: a client that pages by marker would get the
-#: first page again and again; one that deletes all volumes of a status would delete all of them.
+#: Parameters of Cinder's lists that these lists refuse. If they were ignored, a client that pages
+#: by marker would get the first page again and again, and a client that deletes all volumes with
+#: some status would delete all volumes.
 _NO_SUCH_LIST: Final = (
     *("marker", "all_tenants", "sort_key", "sort_dir", "sort", "changes-since"),
     *("name", "display_name", "status", "metadata", "bootable", "volume_id", "volume_type"),
     *("availability_zone", "host", "project_id", "user_id"),
 )
-#: What is known by uuids, too.
+#: Names of path segments that may be uuids, too.
 _KINDS: Final = {"volume_id": Kind.VOLUME, "snapshot_id": Kind.SNAPSHOT}
 
 _SEGMENT: Final = re.compile("<([a-z_]+)>")
-#: Calls of other names that do the same: a limit for the second is for the first, too.
+#: Pairs of equivalent calls. A rate limit for the second applies to the first, too.
 _SAME: Final = (
     ("volumes", "os-volumes"),
     ("snapshots", "os-snapshots"),
@@ -85,17 +87,18 @@ _SAME: Final = (
     ("os-volumes_boot", "servers"),
 )
 
-#: What is known by a number and by a uuid, and what stands for both in limits.
+#: Names of path segments that may be a number or a uuid, and examples of both forms for rate
+#: limits.
 _OF_TWO_FORMS: Final = frozenset({"volume_id", "snapshot_id", "server_id"})
 _EITHER: Final = ("0", str(UUID(int=0)))
 
-#: The versions below which Nova's calls lie: HP's, and the one that later clients look for.
+#: The versions with Nova's calls: HP's version, and the version of later clients.
 NOVA: Final = ("v1.1", "v2")
 
 
 @attrs.frozen
 class Core:
-    """The use cases that calls are answered with."""
+    """The use cases behind the calls."""
 
     volumes: Volumes
     snapshots: Snapshots
@@ -112,10 +115,10 @@ class Core:
 
 @attrs.frozen
 class Ask:
-    """Who asks what of whom.
+    """The context of a request: the use cases, the policy, the caller, the request and its place.
 
-    :ivar policy: for what a call asks beyond its own right.
-    :ivar place: where the request was made.
+    :ivar policy: decides the rights that a call needs in addition to its declared right.
+    :ivar place: the base URI of the request.
     """
 
     core: Core
@@ -125,9 +128,10 @@ class Ask:
     place: Place
 
     async def number(self, kind: Kind, named: int | str | None) -> int | None:
-        """Return the number of what a body names by a number, digits or a uuid; None is None.
+        """Return the number of the object that a body names by a number, digits or a uuid.
 
-        Where it names nothing that the tenant has, this is a number that nothing has.
+        :returns: None if ``named`` is None; a number that no object has if the tenant has no such
+            object.
         """
         if named is None or isinstance(named, int):
             return named
@@ -135,10 +139,11 @@ class Ask:
 
     @property
     def page(self) -> Page:
-        """The part of a list that is asked for.
+        """The requested page of a list.
 
-        :raises bootvol.errors.InvalidRequest: its limit or offset is not a number, or negative; or
-            the query asks for another list, which Nova's clients take for the one that they get.
+        :raises bootvol.errors.InvalidRequest: if the limit or the offset is not a number or is
+            negative, or if the query has a filter or an order that these lists do not support.
+            Nova's clients would take the plain list for the filtered one.
         """
         refuse(self.request, _NO_SUCH_LIST)
         return page(self.request)
@@ -146,11 +151,12 @@ class Ask:
 
 @attrs.frozen(slots=False)
 class Document:
-    """Something that everybody may read, without a token.
+    """A document that everybody may read, without a token.
 
-    :ivar paths: from the root; they lead to the same.
-    :ivar answer: of a document, it is called with the URL of the API's root, for links.
-    :ivar of_url: whether a document depends on that URL.
+    :ivar paths: equivalent paths, from the root.
+    :ivar answer: the answering function.  A document's function takes the URL of the API's root,
+        for links.
+    :ivar of_url: whether the document depends on the URL of the API's root.
     """
 
     paths: tuple[str, ...]
@@ -159,17 +165,17 @@ class Document:
 
     @property
     def summary(self) -> str:
-        """What it does, in a line."""
+        """The first line of the answering function's docstring."""
         return (self.answer.__doc__ or "").partition("\n")[0]
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The types of the answering function's parameters, and of what it returns."""
+        """The types of the answering function's parameters and of its result."""
         return get_type_hints(self.answer)
 
     @property
     def reply(self) -> Any:
-        """The type of the reply's body; ``NoneType`` where that is empty."""
+        """The type of the reply's body; ``NoneType`` if the body is empty."""
         told = self.hints["return"]
         kinds = [kind for kind in get_args(told) if kind is not NoneType]
         return kinds[0] if len(kinds) == 1 and NoneType in get_args(told) else told
@@ -177,19 +183,19 @@ class Document:
 
 @attrs.frozen(slots=False)
 class Call(Document):
-    """One call.
+    """A declared call.
 
-    :ivar paths: below the tenant's base URI; ``<name>`` stands for a segment.
-    :ivar status: of the answer, when all went well.
-    :ivar entity: the name of the object in the body; None where the body itself is that.
-    :ivar paged: it lists, and takes ``limit`` and ``offset``.
-    :ivar query: what else may stand in the query.
-    :ivar right: what a caller needs for it.
-    :ivar named: whether a 404 says what is missing; most of Nova's calls do not.
-    :ivar of_rows: the answer is of nothing but rows, the tenant's, and what was asked.
-    :ivar empty: the status of an answer without a body, where that is another.
-    :ivar bases: the versions below which it lies; the description shows the first.
-    :ivar refusals: statuses of what may go wrong, beside those that follow from the rest.
+    :ivar paths: paths below the tenant's base URI; ``<name>`` stands for a segment.
+    :ivar status: HTTP status of a successful answer.
+    :ivar entity: the name of the object in the request body; None for the body itself.
+    :ivar paged: whether the call is a list with ``limit`` and ``offset``.
+    :ivar query: other parameters of the query.
+    :ivar right: the right that a caller needs.
+    :ivar named: whether a 404 names the missing object; most of Nova's calls do not name it.
+    :ivar of_rows: whether the answer depends only on the tenant's rows and on the request.
+    :ivar empty: the status of an answer without a body, if that status differs from ``status``.
+    :ivar bases: the versions that have the call; the OpenAPI document shows the first.
+    :ivar refusals: statuses of failures, in addition to the statuses that :attr:`faults` derives.
     """
 
     method: str
@@ -206,9 +212,10 @@ class Call(Document):
 
     @property
     def faults(self) -> frozenset[int]:
-        """The statuses of all that may go wrong.
+        """The statuses of all possible failures.
 
-        Any call has a tenant, a token, a right and a rate, and an identity service that may fail.
+        Any call may fail because of the tenant, the token, a missing right, a rate limit, or the
+        identity service.
         """
         return frozenset(
             (400, 401, 403, 413, 500, 503, *self.refusals)
@@ -218,13 +225,13 @@ class Call(Document):
 
     @property
     def body(self) -> type[BaseModel] | None:
-        """The model of the object in the body."""
+        """The model of the object in the request body; None if the call takes no body."""
         return self.hints.get("asked")
 
     async def run(self, ask: Ask, **path: str) -> Any:
-        """Answer; return the reply's body.
+        """Run the answering function, and return the body of the reply.
 
-        :raises bootvol.errors.BootvolError: why not.
+        :raises bootvol.errors.BootvolError: if the request is invalid or the call fails.
         """
         arguments: dict[str, Any] = {}
         try:
@@ -242,7 +249,7 @@ class Call(Document):
             raise NotFound from None
 
 
-#: Every call, and every document, that is declared anywhere.
+#: All declared calls and documents.
 CALLS: Final[list[Call]] = []
 DOCUMENTS: Final[list[Document]] = []
 
@@ -261,9 +268,9 @@ def call(
     empty: int | None = None,
     bases: tuple[str, ...] = NOVA,
 ) -> Callable[[Declared], Declared]:
-    """Declare that a function answers a call; the parameters are :class:`Call`'s.
+    """Declare the answering function of a call; the parameters are those of :class:`Call`.
 
-    :param right: None is that of what the call does by its method: it reads, or writes.
+    :param right: the needed right; None for the right to read (GET) or to write (other methods).
     """
     needed = right or (Right.READ if method == "GET" else Right.WRITE)
 
@@ -291,9 +298,9 @@ def call(
 
 
 def document(*paths: str, of_url: bool = True) -> Callable[[Shown], Shown]:
-    """Declare that a function of the URL of the API's root returns a document.
+    """Declare the function of a document; the function takes the URL of the API's root.
 
-    :param of_url: whether the document depends on that URL.
+    :param of_url: whether the document depends on the URL.
     """
 
     def declare(answer: Shown) -> Shown:
@@ -304,9 +311,9 @@ def document(*paths: str, of_url: bool = True) -> Callable[[Shown], Shown]:
 
 
 def _text(name: str, text: str) -> str:
-    """Return a name, or an id of others, from a path.
+    """Return a name, or an id from another service, from a path.
 
-    :raises NotFound: nothing can have it, since PostgreSQL takes no such text.
+    :raises NotFound: if the text has a zero character, because PostgreSQL stores no such text.
     """
     if "\0" in text:
         raise NotFound
@@ -314,13 +321,13 @@ def _text(name: str, text: str) -> str:
 
 
 def counted(path: str, segments: Mapping[str, str]) -> list[str]:
-    """Return the paths by which limits of rates know a call.
+    """Return the paths of a call that rate limits are matched with.
 
-    They come from the declaration, not from the request: no spelling leads around a limit.  What is
-    known by a number and by a uuid counts as any number and as any uuid, too.
+    The paths come from the declaration, not from the request, so no other spelling avoids a limit.
+    An object with a number and a uuid also counts as any number and as any uuid.
 
-    :param path: as declared.
-    :param segments: those that the request names.
+    :param path: the declared path.
+    :param segments: the values of the path's names in the request.
     """
     same = [new + path[len(old) :] for old, new in _SAME if f"{path}/".startswith(f"{old}/")]
     forms = [
@@ -335,9 +342,10 @@ def counted(path: str, segments: Mapping[str, str]) -> list[str]:
 
 
 async def _number(ask: Ask, name: str, text: str) -> int:
-    """Return the number of what a path names by digits or a uuid.
+    """Return the number of the object that a path names by digits or a uuid.
 
-    :raises NotFound: nothing can have it.
+    :raises NotFound: if no object can have the number, or if the tenant has no object with the
+        uuid.
     """
     if re.fullmatch("[0-9]{1,10}", text) and int(text) <= LARGEST_ID:
         return int(text)

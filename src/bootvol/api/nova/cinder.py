@@ -1,8 +1,7 @@
-"""volumes, snapshots and types as Cinder v1 has them: for clients that look for a volume service.
+"""Calls of volumes, snapshots and types as in Cinder v1, for clients of a volume service.
 
-These are views of the same use cases as ``os-volumes``.  Ids are uuids below every version.  Below
-``/v2`` names have the keys of Cinder v2 as well, and lists have links, for clients that look for
-Cinder v2.
+The calls show the same use cases as ``os-volumes``.  Ids are uuids below every version.  Below
+``/v2``, names also have the keys of Cinder v2, and lists have links, for clients of Cinder v2.
 """
 
 from __future__ import annotations
@@ -28,10 +27,11 @@ from bootvol.lifecycle import Kind
 from bootvol.model import Snapshot, Volume, VolumeType
 from bootvol.service.ids import NONE
 
-#: Its own version, and those whose catalog's endpoint is the volume service's too.
+#: The version of Cinder v1, and the versions whose endpoint in the catalog is also the volume
+#: service's.
 _BASES: Final = ("v1", "v2", "v1.1")
 _CREATED: Final = "%Y-%m-%dT%H:%M:%S.000000"
-#: The version below which Cinder v2 is looked for.
+#: Clients of Cinder v2 use this version.
 _SECOND: Final = "v2"
 _REFUSED: Final = (
     *("all_tenants", "metadata", "sort_key", "sort_dir", "sort", "changes-since"),
@@ -42,7 +42,7 @@ _Uuid = Annotated[str, Field(pattern="^[0-9a-f-]{36}$")]
 
 
 class AttachmentShown(TypedDict):
-    """A volume's place in a server."""
+    """The attachment of a volume to a server."""
 
     id: _Uuid
     volume_id: _Uuid
@@ -123,13 +123,13 @@ class OneCinderType(TypedDict):
 
 _VOLUME_FITS: Final[Mapping[str, Filter[Volume]]] = {
     "display_name": lambda each, text: each.display_name == text,
-    # So clients of Cinder v2 call it.
+    # The same filter, as clients of Cinder v2 spell it.
     "name": lambda each, text: each.display_name == text,
     "status": lambda each, text: each.status == text,
 }
 _SNAPSHOT_FITS: Final[Mapping[str, Filter[Snapshot]]] = {
     "display_name": lambda each, text: each.display_name == text,
-    # So clients of Cinder v2 call it.
+    # The same filter, as clients of Cinder v2 spell it.
     "name": lambda each, text: each.display_name == text,
     "status": lambda each, text: each.status == text,
     "volume_id": lambda each, text: text in (each.volume_uuid, str(each.volume_id)),
@@ -139,7 +139,7 @@ _PAGE: Final = ("limit", "marker", "offset")
 
 @call("GET", "volumes", "volumes/detail", query=(*_VOLUME_FITS, *_PAGE), bases=_BASES)
 async def list_volumes(ask: Ask) -> CinderVolumes:
-    """List the tenant's volumes as Cinder v1 does."""
+    """List the tenant's volumes as in Cinder v1."""
     found = filtered(ask.request, await ask.core.volumes.listed(ask.caller), _VOLUME_FITS, _REFUSED)
     page, links = paged(ask.request, found, lambda each: each.uuid)
     shown: CinderVolumes = {"volumes": [_volume(each, ask.place) for each in page]}
@@ -150,33 +150,33 @@ async def list_volumes(ask: Ask) -> CinderVolumes:
 
 @call("POST", "volumes", entity="volume", refusals=(404, 413, 503), bases=_BASES)
 async def create_volume(ask: Ask, asked: CreateCinderVolume) -> OneCinderVolume:
-    """Create a volume, with ``imageRef`` a bootable one."""
+    """Create a volume; with ``imageRef``, a bootable volume."""
     wanted = asked.wanted(await ask.number(Kind.SNAPSHOT, asked.snapshot_id))
     return {"volume": _volume(await ask.core.volumes.create(ask.caller, wanted), ask.place)}
 
 
 @call("GET", "volumes/<volume_id>", bases=_BASES)
 async def show_volume(ask: Ask, volume_id: int) -> OneCinderVolume:
-    """Show a volume as Cinder v1 does."""
+    """Show a volume as in Cinder v1."""
     return {"volume": _volume(await ask.core.volumes.get(ask.caller, volume_id), ask.place)}
 
 
 @call("PUT", "volumes/<volume_id>", entity="volume", bases=_BASES)
 async def change_volume(ask: Ask, volume_id: int, asked: ChangeVolume) -> OneCinderVolume:
-    """Change what a volume is called, what is said of it, or its metadata as a whole."""
+    """Change a volume's name or description, or replace its metadata."""
     changed = await ask.core.volumes.change(ask.caller, volume_id, asked.values)
     return {"volume": _volume(changed, ask.place)}
 
 
 @call("DELETE", "volumes/<volume_id>", status=202, bases=_BASES)
 async def delete_volume(ask: Ask, volume_id: int) -> None:
-    """Delete a volume; the answer comes before it is gone."""
+    """Delete a volume; the answer does not wait for the deletion."""
     await ask.core.volumes.delete(ask.caller, volume_id)
 
 
 @call("GET", "snapshots", "snapshots/detail", query=(*_SNAPSHOT_FITS, *_PAGE), bases=_BASES)
 async def list_snapshots(ask: Ask) -> CinderSnapshots:
-    """List the tenant's snapshots as Cinder v1 does."""
+    """List the tenant's snapshots as in Cinder v1."""
     found = filtered(
         ask.request, await ask.core.snapshots.listed(ask.caller), _SNAPSHOT_FITS, _REFUSED
     )
@@ -197,27 +197,27 @@ async def create_snapshot(ask: Ask, asked: CreateCinderSnapshot) -> OneCinderSna
 
 @call("GET", "snapshots/<snapshot_id>", bases=_BASES)
 async def show_snapshot(ask: Ask, snapshot_id: int) -> OneCinderSnapshot:
-    """Show a snapshot as Cinder v1 does."""
+    """Show a snapshot as in Cinder v1."""
     found = await ask.core.snapshots.get(ask.caller, snapshot_id)
     return {"snapshot": _snapshot(found, ask.place)}
 
 
 @call("PUT", "snapshots/<snapshot_id>", entity="snapshot", bases=_BASES)
 async def change_snapshot(ask: Ask, snapshot_id: int, asked: ChangeSnapshot) -> OneCinderSnapshot:
-    """Change what a snapshot is called, or what is said of it."""
+    """Change a snapshot's name or description."""
     changed = await ask.core.snapshots.change(ask.caller, snapshot_id, asked.values)
     return {"snapshot": _snapshot(changed, ask.place)}
 
 
 @call("DELETE", "snapshots/<snapshot_id>", status=202, bases=_BASES)
 async def delete_snapshot(ask: Ask, snapshot_id: int) -> None:
-    """Delete a snapshot; the answer comes before it is gone."""
+    """Delete a snapshot; the answer does not wait for the deletion."""
     await ask.core.snapshots.delete(ask.caller, snapshot_id)
 
 
 @call("GET", "types", query=LIST_QUERY, bases=_BASES)
 async def list_types(ask: Ask) -> CinderTypes:
-    """List the types that volumes can be created as."""
+    """List the volume types."""
     return {"volume_types": [_type(each) for each in await listed(ask)]}
 
 
@@ -234,7 +234,7 @@ def _volume(value: Volume, place: Place) -> VolumeShown:
         "display_description": value.display_description,
         "status": value.status,
         "size": value.size_gib,
-        # Cinder v1 shows the word where there is no type.
+        # Cinder v1 shows the word "None" for a volume without a type.
         "volume_type": value.volume_type or "None",
         "snapshot_id": value.snapshot_uuid,
         "source_volid": None,

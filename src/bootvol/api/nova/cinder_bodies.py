@@ -1,4 +1,4 @@
-"""What clients of a volume service send, as Cinder v1 and v2 spell it."""
+"""Models of request bodies in the spelling of Cinder v1 and v2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bootvol.api.nova.bodies import Body, Text
 
 
 def _called(name: str) -> Any:
-    """Return the field of a name or description, which Cinder v2 spells otherwise than v1."""
+    """Return the field of a name or description, in the spellings of Cinder v1 and v2."""
     return Field(default=None, validation_alias=AliasChoices(f"display_{name}", name))
 
 
@@ -30,7 +30,7 @@ class CreateCinderSnapshot(bodies.CreateSnapshot):
 
 
 class ChangeSnapshot(BaseModel):
-    """The object ``snapshot`` of an update: null takes a name away; what is absent stays."""
+    """The object ``snapshot`` of an update: null removes a value; absent keys change nothing."""
 
     model_config = Body
 
@@ -39,17 +39,17 @@ class ChangeSnapshot(BaseModel):
 
     @property
     def values(self) -> dict[str, Any]:
-        """What is to change, by its name in the core."""
+        """The changed values, by their names in the core."""
         return self.model_dump(include=self.model_fields_set)
 
 
 class ChangeVolume(ChangeSnapshot):
-    """The object ``volume`` of an update; null leaves the metadata as they are, as in Cinder."""
+    """The object ``volume`` of an update; null does not change the metadata, as in Cinder."""
 
     metadata: dict[Text, Text] | None = None
 
     @property
     def values(self) -> dict[str, Any]:
-        """What is to change, by its name in the core."""
+        """The changed values, by their names in the core."""
         ignored = {"metadata"} if self.metadata is None else set()
         return self.model_dump(include=self.model_fields_set - ignored)

@@ -1,6 +1,6 @@
-"""extensions (reference, section 5.2): what there is beyond the core of Nova v1.1.
+"""Calls of extensions (reference, section 5.2): the list of extensions of Nova v1.1.
 
-What the reference has no words for is chosen in docs/decisions/0005-parent-api.md.
+docs/decisions/0005-parent-api.md decides the points that the reference leaves open.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _described(
     }
 
 
-#: By alias, which is also their order.
+#: The extensions by alias, in alphabetical order.
 EXTENSIONS: Final[dict[str, ExtensionShown]] = {
     each["alias"]: each
     for each in (

@@ -1,6 +1,6 @@
-"""Errors in Nova's form: one key that names the fault, with message and code.
+"""Errors in Nova's form: one key for the kind of fault, with message and code.
 
-The keys are those of HP's service in 2012 (reference, section 2.5).
+The keys are HP's keys of 2012 (reference, section 2.5).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bootvol.errors import BootvolError, RateLimited
 
-#: The key by status.
+#: The keys by HTTP status.
 FAULTS: Final = {
     400: "badRequest",
     401: "unauthorized",
@@ -27,7 +27,7 @@ FAULTS: Final = {
 
 
 def fault(error: BootvolError) -> dict[str, Any]:
-    """Return the JSON object that tells a client of ``error``."""
+    """Return the JSON object that reports ``error`` to a client."""
     content: dict[str, Any] = {"message": error.message, "code": error.status}
     if isinstance(error, RateLimited):
         content |= {"details": error.details, "retryAfter": error.retry_after}

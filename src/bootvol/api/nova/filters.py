@@ -1,6 +1,6 @@
-"""Filters of lists: each narrows the list, or is refused; none that Nova knows is passed over.
+"""Filters of lists: each of Nova's filters either narrows the list or is refused.
 
-What no version of Nova knows is ignored, as Nova v1.1 and v2 do.
+Names that no version of Nova knows are ignored, as in Nova v1.1 and v2.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from bootvol.errors import InvalidRequest
 
 Listed = TypeVar("Listed")
 
-#: Tells whether what is listed fits a value of the query.
+#: Tells whether an item of a list matches a value of the query.
 Filter = Callable[[Listed, str], bool]
 
-#: What a query says that asks for nothing beyond the plain list.
+#: Values of a refused name that ask for nothing beyond the plain list.
 _NO = frozenset({"", "0", "f", "false", "n", "no", "off", "none"})
 
 
@@ -30,15 +30,15 @@ def filtered(
     filters: Mapping[str, Filter[Listed]],
     refused: Collection[str] = (),
 ) -> Sequence[Listed]:
-    """Return what fits all filters of a request's query.
+    """Return the items that match all filters of a request's query.
 
-    :param refused: names that Nova knows, and that cannot be heeded here; where their value is
-        a no they ask for nothing.
-    :raises InvalidRequest: a filter cannot be heeded.
+    :param refused: names of Nova's filters without support here.  Values that mean "no" are
+        accepted, because they change nothing.
+    :raises InvalidRequest: if a filter is not supported.
     """
     refuse(request, refused)
     for name, fits in filters.items():
-        # Each value once: more would only take time.
+        # Apply each value once: repeated values would only take time.
         for given in dict.fromkeys((request.args or {}).get(name.encode("ascii"), ())):
             value = given.decode("utf-8", "replace")
             found = [each for each in found if fits(each, value)]
@@ -46,9 +46,9 @@ def filtered(
 
 
 def refuse(request: IRequest, names: Collection[str]) -> None:
-    """Refuse a query that has one of some names, unless the value is a no.
+    """Refuse a query with one of the names, unless the value means "no".
 
-    :raises InvalidRequest: it has.
+    :raises InvalidRequest: if the query has such a name.
     """
     for name in names:
         value = text(request, name.encode("ascii"))
@@ -61,9 +61,10 @@ def paged(
 ) -> tuple[Sequence[Listed], list[Link]]:
     """Return a page of a list, after a marker or at an offset, and the link to the next page.
 
-    :param found: all of the list.
-    :param key: returns the id that a marker names.
-    :raises InvalidRequest: limit, offset or marker mean nothing.
+    :param found: the whole list.
+    :param key: returns an item's id, the value of a marker.
+    :raises InvalidRequest: if limit or offset is not a valid number, or if the list has no item
+        with the marker's id.
     """
     part = page(request)
     if text(request, b"marker") is not None:
@@ -85,9 +86,9 @@ def _after(
 
 
 def number(value: str, name: str) -> int:
-    """Return a filter's value that is a number.
+    """Return the value of a numeric filter.
 
-    :raises InvalidRequest: it is none.
+    :raises InvalidRequest: if the value is not a number.
     """
     if not (value.isascii() and value.isdigit() and len(value) < 19):
         raise InvalidRequest(f"{name} param must be an integer")

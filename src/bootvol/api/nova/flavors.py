@@ -1,4 +1,4 @@
-"""flavors, and os-availability-zone: what a client asks before it boots a server."""
+"""Calls of flavors and os-availability-zone, for clients that prepare to boot a server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Zones(TypedDict):
 
 @call("GET", "flavors", query=_QUERY)
 async def list_flavors(ask: Ask) -> server_views.Flavors:
-    """List how large servers may be: ids and names."""
+    """List the flavors (sizes of servers): ids and names."""
     listed, links = _listed(ask)
     shown: server_views.Flavors = {
         "flavors": [server_views.brief_flavor(each, ask.place) for each in listed]
@@ -48,7 +48,7 @@ async def list_flavors(ask: Ask) -> server_views.Flavors:
 
 @call("GET", "flavors/detail", query=_QUERY)
 async def list_flavors_in_detail(ask: Ask) -> server_views.FlavorsInDetail:
-    """List how large servers may be."""
+    """List the flavors (sizes of servers) with details."""
     listed, links = _listed(ask)
     shown: server_views.FlavorsInDetail = {
         "flavors": [server_views.flavor(each, ask.place) for each in listed]
@@ -64,10 +64,10 @@ def _listed(ask: Ask) -> tuple[Sequence[Flavor], list[Link]]:
 
 
 _FITS: Final[Mapping[str, Filter[Flavor]]] = {
-    # Servers have no disks but their volumes.
+    # Servers have no disks other than their volumes.
     "minDisk": lambda _, text: number(text, "minDisk") == 0,
     "minRam": lambda each, text: each.ram_mib >= number(text, "minRam"),
-    # All flavors are everybody's.
+    # All flavors are public.
     "is_public": lambda _, text: text.strip().lower() in {"1", "t", "true", "yes", "none", ""},
 }
 
@@ -80,14 +80,14 @@ async def show_flavor(ask: Ask, flavor_id: str) -> server_views.OneFlavor:
 
 @call("GET", "flavors/<flavor_id>/os-extra_specs")
 async def list_extra_specs(ask: Ask, flavor_id: str) -> server_views.ExtraSpecs:
-    """Show what else operators say of a flavor: nothing."""
+    """Show a flavor's extra specs: always empty."""
     _flavor(ask, flavor_id)
     return {"extra_specs": {}}
 
 
 @call("GET", "flavors/<flavor_id>/os-extra_specs/<key>")
 async def show_extra_spec(ask: Ask, flavor_id: str, key: str) -> dict[str, str]:
-    """Show one of the things that operators say of a flavor: there is none."""
+    """Show one of a flavor's extra specs: always 404, because flavors have none."""
     _flavor(ask, flavor_id)
     raise NotFound
 
@@ -101,7 +101,7 @@ def _flavor(ask: Ask, flavor_id: str) -> Flavor:
 
 @call("GET", "os-availability-zone")
 async def list_zones(ask: Ask) -> Zones:
-    """List the availability zones: there is one."""
+    """List the only availability zone."""
     zone: ZoneShown = {
         "zoneName": ask.core.servers.zone,
         "zoneState": {"available": True},

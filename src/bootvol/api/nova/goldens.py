@@ -1,4 +1,4 @@
-"""Golden volumes, for operators; beyond the reference."""
+"""The call for cached images (golden volumes), for operators; an addition to the reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bootvol.policy import Right
 
 @call("GET", "golden-volumes", right=Right.GOLDEN_VOLUMES)
 async def list_goldens(ask: Ask) -> views.Goldens:
-    """List the images that need no download, and what that was good for."""
+    """List the cached images (golden volumes), with the cache's hits and misses by backend."""
     found = await ask.core.goldens.listed()
     return {
         "goldenVolumes": [views.golden(each) for each in found],

@@ -1,4 +1,4 @@
-"""What clients ask of images around this API (reference, section 5.12), in Nova's form."""
+"""Calls of images that clients of this API use (reference, section 5.12), in Nova's form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _QUERY: Final = ("name", "status", "minDisk", "minRam", "limit", "marker", "offs
 _REFUSED: Final = ("server", "type", "changes-since", "sort_key", "sort_dir")
 _FITS: Final[Mapping[str, Filter[Image]]] = {
     "name": lambda each, text: composed(each.name) == composed(text),
-    # All that are listed can be used.
+    # All listed images are usable.
     "status": lambda _, text: text.upper() == "ACTIVE",
     "minDisk": lambda each, text: each.min_disk_gib >= number(text, "minDisk"),
     "minRam": lambda _, text: number(text, "minRam") == 0,
@@ -25,7 +25,7 @@ _FITS: Final[Mapping[str, Filter[Image]]] = {
 
 @call("GET", "images", query=_QUERY, refusals=(503,))
 async def list_images(ask: Ask) -> views.Images:
-    """List the images that a volume can be created from: their ids and names."""
+    """List the images that a volume can be created from: ids and names."""
     listed, links = await _listed(ask)
     shown: views.Images = {"images": [views.brief_image(each, ask.place) for each in listed]}
     if links:
@@ -35,7 +35,7 @@ async def list_images(ask: Ask) -> views.Images:
 
 @call("GET", "images/detail", query=_QUERY, refusals=(503,))
 async def list_images_in_detail(ask: Ask) -> views.ImagesInDetail:
-    """List the images that a volume can be created from."""
+    """List the images that a volume can be created from, with details."""
     listed, links = await _listed(ask)
     shown: views.ImagesInDetail = {"images": [views.image(each, ask.place) for each in listed]}
     if links:

@@ -1,4 +1,4 @@
-"""os-keypairs: key pairs of a user, as Nova keeps them; guests get them on a config drive."""
+"""Calls of os-keypairs: a user's key pairs, as in Nova.  Guests get them on a config drive."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class KeyPairInList(TypedDict):
 
 
 class NewKeyPairShown(KeyPairShown):
-    """A new key pair, with the private key where that was made here: it is kept nowhere."""
+    """A new key pair, with the private key if bootvol made it.  bootvol does not store that key."""
 
     user_id: str
     private_key: NotRequired[str]
 
 
 class KeyPairInDetail(KeyPairShown):
-    """A key pair, and when it was made."""
+    """A key pair, with the time of its creation."""
 
     id: int
     user_id: str
@@ -82,7 +82,7 @@ async def list_key_pairs(ask: Ask) -> KeyPairs:
 
 @call("POST", "os-keypairs", entity="keypair", refusals=(409, 413))
 async def create_key_pair(ask: Ask, asked: CreateKeyPair) -> NewKeyPair:
-    """Make a key pair, or import a public key."""
+    """Create a key pair, or import a public key."""
     made, private = await ask.core.key_pairs.create(ask.caller, asked.name, asked.public_key)
     shown: NewKeyPairShown = {
         "name": made.name,
@@ -114,7 +114,7 @@ async def show_key_pair(ask: Ask, key_name: str) -> OneKeyPair:
 
 @call("DELETE", "os-keypairs/<key_name>", status=202, named=True)
 async def delete_key_pair(ask: Ask, key_name: str) -> None:
-    """Delete one of the caller's key pairs; servers that have the key keep it."""
+    """Delete one of the caller's key pairs; servers with the key keep it."""
     await ask.core.key_pairs.delete(ask.caller, key_name)
 
 

@@ -1,4 +1,4 @@
-"""limits (reference, section 5.3)."""
+"""The call of limits (reference, section 5.3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bootvol.api.nova.views import Count, Moment
 from bootvol.service.quotas import MOST_METADATA, Account
 from bootvol.service.rates import Rate
 
-#: How often something may be called.
+#: A rate limit.
 RateShown = TypedDict(
     "RateShown",
     {
@@ -26,7 +26,7 @@ RateShown = TypedDict(
 
 
 class RatesShown(TypedDict):
-    """The limits that are for the same calls."""
+    """The rate limits of the same calls."""
 
     uri: str
     regex: str
@@ -34,7 +34,7 @@ class RatesShown(TypedDict):
 
 
 class Used(TypedDict):
-    """What the tenant has."""
+    """The tenant's current usage."""
 
     totalVolumesUsed: Count
     totalVolumeGigabytesUsed: Count
@@ -43,7 +43,7 @@ class Used(TypedDict):
 
 
 class Absolute(Used, total=False):
-    """The same, and what it may have; what is not limited is left out."""
+    """The tenant's usage and limits; a value without a limit is left out."""
 
     maxTotalVolumes: Count
     maxTotalVolumeGigabytes: Count
@@ -66,7 +66,7 @@ class Limits(TypedDict):
 
 @call("GET", "limits")
 async def show_limits(ask: Ask) -> Limits:
-    """Show what the tenant may have and has, and how often it may call."""
+    """Show the tenant's usage, quota and rate limits."""
     account = await ask.core.quotas.account(ask.caller)
     return {
         "limits": {
@@ -99,7 +99,7 @@ def _absolute(account: Account) -> Absolute:
 
 
 def _rates(rates: Iterable[Rate]) -> list[RatesShown]:
-    """Return limits by the calls that they are for, as Nova groups them."""
+    """Return rate limits grouped by their calls, as in Nova."""
     now = datetime.now(UTC)
     groups: dict[tuple[str, str], list[RateShown]] = {}
     for rate in rates:

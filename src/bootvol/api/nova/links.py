@@ -1,4 +1,4 @@
-"""Where a request was made, and so in what form its answer shows ids and links.
+"""The base URI of a request, and with it the form of ids and links in the answer.
 
 Below ``/v1.1`` ids are HP's numbers of 2012, below the later versions uuids (reference, section 8).
 """
@@ -14,12 +14,12 @@ from typing_extensions import TypedDict
 
 from bootvol.api.http import public_url
 
-#: The version whose ids are numbers.
+#: The version with numbers as ids.
 NUMBERED: Final = "v1.1"
 
 
 class Link(TypedDict):
-    """Where something is."""
+    """A link to a resource."""
 
     rel: str
     href: str
@@ -29,8 +29,8 @@ class Link(TypedDict):
 class Place:
     """The base URI of a request.
 
-    :ivar url: of the API's root, without a slash at its end.
-    :ivar version: the path's first segment.
+    :ivar url: URL of the API's root, without a slash at the end.
+    :ivar version: first segment of the path.
     """
 
     url: str
@@ -38,11 +38,11 @@ class Place:
     tenant: str
 
     def id(self, number: int, uuid: str) -> int | str:
-        """Return an id in the form that it has here."""
+        """Return an id in the form of this version."""
         return number if self.version == NUMBERED else uuid
 
     def links(self, *path: object) -> list[Link]:
-        """Return the links of something: to itself in this version, and one that stays for ever."""
+        """Return a resource's links: ``self`` in this version, and the permanent ``bookmark``."""
         below = "/".join((self.tenant, *(quote(str(part), safe="") for part in path)))
         return [
             {"rel": "self", "href": f"{self.url}/{self.version}/{below}"},
@@ -51,14 +51,14 @@ class Place:
 
 
 def place(request: IRequest, version: str, tenant: str) -> Place:
-    """Return where a request was made."""
+    """Return the base URI of a request."""
     return Place(public_url(request), version, tenant)
 
 
 def following(request: IRequest, marker: object) -> list[Link]:
-    """Return the link to what follows a page of a list.
+    """Return the link to the next page of a list.
 
-    :param marker: the id of the last that the page shows.
+    :param marker: the id of the last item of this page.
     """
     given = [(n, value) for n, values in (request.args or {}).items() for value in values]
     query: list[tuple[bytes, bytes]] = [pair for pair in given if pair[0] != b"marker"]

@@ -1,4 +1,4 @@
-"""The API's own description, in OpenAPI 3.1: made of the calls' declarations, so it cannot lag."""
+"""The OpenAPI 3.1 document, made of the declarations of calls, so always up to date."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HP's Bootable Volume API of 2012 and its parent, Nova's volume API v1.1.
 `.json`.
 A path that is not here is a 404, or 300 with choices if it names no version."""
 
-#: What a path's parameters are, where they are no ids of ours.
+#: Schemas of parameters, and the scheme of tokens.
 _TENANT: Final = {"type": "string", "description": "The token's own."}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _TOKEN: Final = {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}
@@ -38,7 +38,10 @@ def show_description(_url: str) -> dict[str, Any]:
 
 @cache
 def description() -> dict[str, Any]:
-    """Return the description of all that is declared; JSON, not to be changed."""
+    """Return the OpenAPI document of all declared calls.
+
+    All callers get the same cached object, so they must not change it.
+    """
     schemas = _Schemas()
     paths: dict[str, dict[str, Any]] = {}
     for each in DOCUMENTS:
@@ -64,7 +67,7 @@ def description() -> dict[str, Any]:
 
 
 class _Terse(GenerateJsonSchema):
-    """What is shown has the declared members and no others; a member's name is title enough."""
+    """A schema generator: replies have only the declared members, and members have no titles."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -74,7 +77,7 @@ class _Terse(GenerateJsonSchema):
 
 
 class _Schemas:
-    """The schemas of bodies, each named part of them once."""
+    """The schemas of all bodies; a schema with a name is defined once."""
 
     def __init__(self) -> None:
         modes: list[tuple[Literal["validation", "serialization"], Any]] = [
@@ -163,7 +166,7 @@ def _fault(status: int) -> dict[str, Any]:
         content["retryAfter"] = _COUNT
     inner = _object(content)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        # Which limit of the rate it was.
+        # The details name the rate limit.
         inner["properties"]["details"] = {"type": "string"}
     told = _object({FAULTS[status]: inner})
     return {
@@ -173,7 +176,7 @@ def _fault(status: int) -> dict[str, Any]:
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object that has all of these members, and no others."""
+    """Return the schema of an object with exactly these members."""
     return {
         "type": "object",
         "properties": properties,

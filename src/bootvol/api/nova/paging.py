@@ -1,4 +1,4 @@
-"""``limit`` and ``offset`` of lists (reference, section 2.4)."""
+"""The parameters ``limit`` and ``offset`` of lists (reference, section 2.4)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from twisted.web.iweb import IRequest
 from bootvol.errors import InvalidRequest
 from bootvol.model import LARGEST_ID
 
-#: The most that one answer lists; also what a missing or zero limit means.
+#: Most items of one answer, and the default for a missing or zero limit.
 MOST: Final = 1000
 
 
 class Page(TypedDict):
-    """A part of a list."""
+    """A page of a list."""
 
     limit: int
     offset: int
 
 
 def page(request: IRequest) -> Page:
-    """Return the part of a list that is asked for.
+    """Return the requested page of a list.
 
-    :raises InvalidRequest: one is not a number, or negative.
+    :raises InvalidRequest: if the limit or the offset is not a number or is negative.
     """
     limit, offset = _number(request, b"limit"), _number(request, b"offset")
     return {"limit": min(limit or MOST, MOST), "offset": offset}

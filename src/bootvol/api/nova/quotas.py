@@ -1,4 +1,4 @@
-"""os-quota-sets (reference, section 5.4); the texts are Folsom's."""
+"""Calls of os-quota-sets (reference, section 5.4); the texts are Folsom's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Bound = Annotated[
 
 
 class ChangeQuota(BaseModel):
-    """The object ``quota_set`` of an update; of other names (Nova has more) nothing is kept."""
+    """The object ``quota_set`` of an update.  Other names are ignored (Nova has more)."""
 
     model_config = Body
 
@@ -49,7 +49,7 @@ class ChangeQuota(BaseModel):
 
 
 class QuotaShown(TypedDict):
-    """What a tenant may have of what is limited; -1 is no limit."""
+    """A tenant's limits; -1 means no limit."""
 
     volumes: BoundShown
     gigabytes: BoundShown
@@ -59,7 +59,7 @@ class QuotaShown(TypedDict):
 
 
 class QuotaOfTenant(QuotaShown):
-    """The same, and whose it is."""
+    """A tenant's limits, with the tenant."""
 
     id: str
 
@@ -74,7 +74,7 @@ class ChangedQuota(TypedDict):
 
 @call("GET", "os-quota-sets/<of_tenant>")
 async def show_quota(ask: Ask, of_tenant: str) -> OneQuota:
-    """Show what a tenant may have; only admins see another tenant's."""
+    """Show a tenant's quota; only admins may see other tenants' quotas."""
     name = _tenant(of_tenant)
     if name != ask.caller.tenant:
         ask.policy.check(ask.caller.roles, Right.QUOTAS)
@@ -83,13 +83,13 @@ async def show_quota(ask: Ask, of_tenant: str) -> OneQuota:
 
 @call("GET", "os-quota-sets/<of_tenant>/defaults")
 async def show_default_quota(ask: Ask, of_tenant: str) -> OneQuota:
-    """Show what a tenant may have of which nothing was set."""
+    """Show the default quota."""
     return {"quota_set": {"id": _tenant(of_tenant), **_shown(ask.core.quotas.default)}}
 
 
 @call("PUT", "os-quota-sets/<of_tenant>", entity="quota_set", right=Right.QUOTAS)
 async def update_quota(ask: Ask, of_tenant: str, asked: ChangeQuota) -> ChangedQuota:
-    """Set what a tenant may have; what is not named stays as it is."""
+    """Set a tenant's quota; limits that the request does not name stay."""
     bounds = asked.model_dump(exclude_none=True)
     return {"quota_set": _shown(await ask.core.quotas.set(_tenant(of_tenant), bounds))}
 
@@ -97,7 +97,7 @@ async def update_quota(ask: Ask, of_tenant: str, asked: ChangeQuota) -> ChangedQ
 def _tenant(text: str) -> str:
     """Return the name of a tenant from a path.
 
-    :raises NotFound: no tenant can have it.
+    :raises NotFound: if the name is longer than any tenant's name.
     """
     if len(text) > 255:
         raise NotFound

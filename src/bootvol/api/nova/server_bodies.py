@@ -1,4 +1,4 @@
-"""What clients send to boot and change servers, as they spell it (reference, section 5.9)."""
+"""Models of request bodies for servers, in the clients' spelling (reference, section 5.9)."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from bootvol.lifecycle import Kind
 from bootvol.model import LARGEST_ID, ROOT, NewDisk, NewServer
 
 _YES, _NO = {"1", "t", "true", "on", "y", "yes"}, {"0", "f", "false", "off", "n", "no", ""}
-#: The longest user data, in characters of base64: as much as Nova's.
+#: Longest user data in base64 characters, the same as Nova's limit.
 _MOST_USER_DATA: Final = 65535
 
-#: Returns the number of what a body names.
+#: Returns the number of the object that a body names.
 Numbered = Callable[[Kind, int | str | None], Awaitable[int | None]]
 
 
 async def _found(number: Numbered, kind: Kind, named: int | str | None) -> int | None:
     """Return the number of a volume or snapshot.
 
-    :raises BadMapping: no uuid of the tenant's.
+    :raises BadMapping: if the tenant has no volume or snapshot with the uuid.
     """
     found = await number(kind, named)
     if found is not None and found < 0:
@@ -51,7 +51,7 @@ def _flag(value: object) -> object:
 
 
 def _order(value: object) -> object:
-    """Read a place in the order of booting; no number, or a negative one, is not booted from."""
+    """Return the place in the boot order; -1 (not bootable) for no number or a negative number."""
     if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) < 11:
         value = int(value)
     if value in (None, "", "none", "None"):
@@ -60,7 +60,7 @@ def _order(value: object) -> object:
 
 
 def _nothing(value: object) -> object:
-    """Refuse an entry that takes a disk away: there is none to take away."""
+    """Refuse an entry that removes a disk, because no such disk exists."""
     if value not in (None, "", False, 0):
         raise ValueError("Block Device Mapping is Invalid: no_device cannot be used here.")
     return None
@@ -73,7 +73,7 @@ Nothing = Annotated[None, BeforeValidator(_nothing, Literal["", False] | None)]
 
 
 class Mapping(BaseModel):
-    """An entry of ``block_device_mapping``, the form of 2011."""
+    """An entry of ``block_device_mapping``, the format of 2011."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -84,7 +84,7 @@ class Mapping(BaseModel):
     delete_on_termination: Flag = False
     no_device: Nothing = None
     virtual_name: Refused = None
-    # novaclient of 2014 sends these beside the old keys; they say the same.
+    # novaclient of 2014 sends these keys in addition to the old keys, with the same meaning.
     uuid: MaybeNamed = None
     source_type: Literal["volume", "snapshot"] | None = None
     destination_type: Literal["volume"] | None = None
@@ -94,9 +94,9 @@ class Mapping(BaseModel):
     guest_format: Refused = None
 
     async def wanted(self, number: Numbered) -> NewDisk:
-        """Return it as the core's value.
+        """Return the entry as the core's value.
 
-        :raises BadMapping: it names no volume.
+        :raises BadMapping: if the entry names no volume.
         """
         volume, snapshot = self.volume_id, self.snapshot_id
         if volume is None and snapshot is None and self.uuid is not None:
@@ -136,9 +136,9 @@ class Mapping2(BaseModel):
     tag: Refused = None
 
     async def wanted(self, number: Numbered) -> NewDisk:
-        """Return it as the core's value.
+        """Return the entry as the core's value.
 
-        :raises BadMapping: it cannot be had.
+        :raises BadMapping: if bootvol cannot provide such a disk.
         """
         kind = self.source_type
         if self.destination_type == "local" or (
@@ -168,9 +168,9 @@ class Mapping2(BaseModel):
         )
 
     def _device(self) -> str:
-        """Return how the server is to call the disk.
+        """Return the disk's device name in the server.
 
-        :raises BadMapping: that is what servers boot from, and the disk is not.
+        :raises BadMapping: if the entry names the boot disk's device but is not the boot disk.
         """
         named = self.device_name or ""
         is_root = named.removeprefix("/dev/") == ROOT
@@ -185,7 +185,7 @@ class Mapping2(BaseModel):
 
 
 def _last(value: object) -> object:
-    # As with images: an id, or a URL that ends in one.
+    # As for images: an id, or a URL that ends in an id.
     return str(value).rstrip("/").rpartition("/")[2] if isinstance(value, str | int) else value
 
 
@@ -206,7 +206,7 @@ def _user_data(value: object) -> object:
 
 
 def _drive(value: object) -> object:
-    """Read whether a config drive is asked for; what Nova of 2011 took as well is refused."""
+    """Return whether the client wants a config drive; refuse other values (images) of 2011."""
     if isinstance(value, str | int | None) and str(value).lower() in _YES | _NO | {"none"}:
         return str(value).lower() in _YES
     raise ValueError("config_drive is true or false: it cannot be an image")
@@ -244,10 +244,10 @@ class CreateServer(BaseModel):
     personality: Refused = None
 
     async def wanted(self, number: Numbered) -> NewServer:
-        """Return it as the core's value.
+        """Return the body as the core's value.
 
         :param number: returns the number of a volume or snapshot.
-        :raises BadMapping: it cannot be had.
+        :raises BadMapping: if bootvol cannot provide such a server.
         """
         if not (self.min_count and self.max_count):
             raise BadMapping("A volume is the disk of one server: min_count and max_count are 1.")
@@ -264,7 +264,7 @@ class CreateServer(BaseModel):
         entries = self.block_device_mapping_v2 or self.block_device_mapping or ()
         orders = [each.boot_index for each in self.block_device_mapping_v2 or ()]
         if orders and orders.count(0) != 1:
-            # Nova's text.
+            # The message is Nova's.
             raise BadMapping(
                 "Block Device Mapping is Invalid: Boot sequence for the instance and image/block"
                 " device mapping combination is not valid."
@@ -281,7 +281,7 @@ class CreateServer(BaseModel):
         )
 
     def _is_root(self, image_ref: str) -> bool:
-        """Tell whether the disk to boot from is made of an image: a client may name it twice."""
+        """Tell whether the boot disk is made from the image: clients may name the image twice."""
         return any(
             each.boot_index == 0 and each.source_type == "image" and each.uuid == image_ref
             for each in self.block_device_mapping_v2 or ()
@@ -316,7 +316,7 @@ class GetConsole(BaseModel):
 
     @property
     def lines(self) -> int | None:
-        """How many lines are asked for; None is all, as with Nova's -1."""
+        """The number of requested lines; None for all lines, Nova's -1."""
         return None if self.length == -1 else self.length
 
 
@@ -333,7 +333,7 @@ class Reboot(BaseModel):
 
 
 class Action(RootModel[dict[str, Any]]):
-    """What is to be done with a server: one name, with its parameters."""
+    """An action on a server: one name, with its parameters."""
 
     model_config = ConfigDict(
         strict=True,

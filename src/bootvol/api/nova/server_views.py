@@ -1,4 +1,4 @@
-"""What the API shows of servers (reference, sections 5.9 and 5.12), with the keys that Nova has."""
+"""JSON views of servers, with Nova's keys (reference, sections 5.9 and 5.12)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ TaskState = (
 
 
 class Ref(TypedDict):
-    """What a link leads to."""
+    """A reference to a resource, with links."""
 
     id: str
     links: list[Link]
 
 
 class FaultShown(TypedDict):
-    """Why a server is in ``ERROR``, or why the last stop, start or reboot failed."""
+    """The reason for a server's status ``ERROR`` or for the failure of the last power action.
+
+    Power actions are stop, start and reboot.
+    """
 
     message: str
     code: Literal[500]
@@ -37,7 +40,7 @@ class FaultShown(TypedDict):
 
 
 class VolumeRef(TypedDict):
-    """A volume that a server has."""
+    """A volume attached to a server."""
 
     id: AnyId
 
@@ -86,7 +89,7 @@ ServerShown = TypedDict(
 )
 
 
-#: How large a server may be asked for.
+#: A flavor: a size of servers.
 FlavorShown = TypedDict(
     "FlavorShown",
     {
@@ -114,7 +117,7 @@ class FlavorBrief(TypedDict):
 
 
 class ConsoleShown(TypedDict):
-    """What a server has written to its serial console."""
+    """The output of a server's serial console."""
 
     output: str
 
@@ -160,9 +163,9 @@ class ExtraSpecs(TypedDict):
 
 
 def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown:
-    """Show a server.
+    """Return the view of a server.
 
-    :param running: whether it runs: its guest may have turned it off.
+    :param running: whether the server runs; its guest may have turned it off.
     :param zone: the availability zone.
     """
     created = value.created_at.strftime(_CREATED)
@@ -206,7 +209,7 @@ def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown
 
 
 def brief_server(value: Server, place: Place) -> ServerBrief:
-    """Show a server in a list without details."""
+    """Return the view of a server in a list without details."""
     return {
         "id": place.id(value.id, value.uuid),
         "name": value.display_name,
@@ -229,7 +232,7 @@ _TASKS: Final[dict[Status, TaskState]] = {
 
 
 def status(value: Server, running: bool) -> ServerStatus:
-    """Return the status that Nova has for a server that runs, or does not."""
+    """Return Nova's status of a server."""
     found: dict[Status, ServerStatus] = {
         Status.CREATING: "BUILD",
         Status.ERROR: "ERROR",
@@ -247,15 +250,15 @@ def _vm_state(status: Status, running: bool) -> VmState:
 def _is_on(status: Status, running: bool) -> bool:
     """Tell whether a server counts as turned on.
 
-    As in Nova, the state changes when the task has ended, not earlier: a client that waits for
-    the new state may ask for the next change at once.
+    As in Nova, the state changes only after the end of the task.  So a client that waits for the
+    new state may request the next change at once.
     """
     was = {Status.STOPPING: True, Status.STARTING: False, Status.REBOOTING: True}
     return was.get(status, running)
 
 
 def flavor(value: Flavor, place: Place) -> FlavorShown:
-    """Show a flavor."""
+    """Return the view of a flavor."""
     return {
         "id": value.id,
         "name": value.name,
@@ -272,5 +275,5 @@ def flavor(value: Flavor, place: Place) -> FlavorShown:
 
 
 def brief_flavor(value: Flavor, place: Place) -> FlavorBrief:
-    """Show a flavor in a list without details."""
+    """Return the view of a flavor in a list without details."""
     return {"id": value.id, "name": value.name, "links": place.links("flavors", value.id)}

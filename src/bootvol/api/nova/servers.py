@@ -1,4 +1,4 @@
-"""servers and os-volumes_boot (reference, sections 5.9 and 5.12)."""
+"""Calls of servers and os-volumes_boot (reference, sections 5.9 and 5.12)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from bootvol.errors import InvalidRequest, MetadataNotFound, MissingEntity
 from bootvol.lifecycle import Event
 from bootvol.model import Server
 
-#: No such flavor, no such name for a disk any more, over quota, no servers here, a source that
-#: does not answer.
+#: 404: no such flavor. 409: a disk's name is taken. 413: over quota. 501: no servers here. 503: a
+#: source does not answer.
 _CREATION: Final = (404, 409, 413, 501, 503)
-#: What filters servers, and how lists page; beside what Nova knows and bootvol refuses.
+#: Supported filters of servers, all parameters of the query, and Nova's filters that bootvol
+#: refuses.
 _FILTERS: Final = ("name", "status", "flavor", "image", "uuid", "user_id", "key_name")
 _QUERY: Final = (*_FILTERS, "changes-since", "limit", "marker", "offset")
 _REFUSED: Final = (
@@ -25,7 +26,7 @@ _REFUSED: Final = (
     *("sort_dir", "tags", "tags-any", "not-tags", "not-tags-any", "locked", "changes-before"),
 )
 
-#: A server, with whether it runs.
+#: A server, and whether the server runs.
 _Seen = tuple[Server, bool]
 
 
@@ -37,7 +38,7 @@ async def boot(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneS
 
 @call("POST", "servers", status=202, entity="server", refusals=_CREATION)
 async def create_server(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneServer:
-    """Boot a server from a volume, as Folsom has it."""
+    """Boot a server from a volume, as in Folsom."""
     return await _create(ask, asked)
 
 
@@ -52,7 +53,7 @@ def _shown(ask: Ask, seen: _Seen) -> server_views.OneServer:
 
 @call("GET", "servers", query=_QUERY, refusals=(501, 503))
 async def list_servers(ask: Ask) -> server_views.Servers:
-    """List the tenant's servers, the newest first: their ids and names."""
+    """List the tenant's servers, newest first: ids and names."""
     listed, links = await _listed(ask)
     shown: server_views.Servers = {
         "servers": [server_views.brief_server(server, ask.place) for server, _ in listed]
@@ -64,7 +65,7 @@ async def list_servers(ask: Ask) -> server_views.Servers:
 
 @call("GET", "servers/detail", query=_QUERY, refusals=(501, 503))
 async def list_servers_in_detail(ask: Ask) -> server_views.ServersInDetail:
-    """List the tenant's servers, the newest first."""
+    """List the tenant's servers with details, newest first."""
     listed, links = await _listed(ask)
     shown: server_views.ServersInDetail = {
         "servers": [server_views.server(*each, ask.place, ask.core.servers.zone) for each in listed]
@@ -81,7 +82,7 @@ async def _listed(ask: Ask) -> tuple[Sequence[_Seen], list[Link]]:
 
 
 def _is_called(seen: _Seen, text: str) -> bool:
-    """Tell whether a server's name holds a text; ``^`` and ``$`` stand for its ends."""
+    """Tell whether a server's name contains a text; ``^`` and ``$`` mean the name's ends."""
     name, wanted = seen[0].display_name, text.removeprefix("^").removesuffix("$")
     begins, ends = text.startswith("^"), text.endswith("$")
     if begins and ends:
@@ -104,7 +105,7 @@ _FITS: Final[Mapping[str, Filter[_Seen]]] = {
     "name": _is_called,
     "status": lambda seen, text: server_views.status(*seen) == text.upper(),
     "flavor": lambda seen, text: seen[0].flavor_id == text,
-    # Servers run from volumes: none has an image.
+    # Servers run from volumes, so no server has an image.
     "image": lambda seen, text: not text,
     "uuid": lambda seen, text: seen[0].uuid == text,
     "tenant_id": lambda seen, text: seen[0].tenant == text,
@@ -117,7 +118,7 @@ _FITS: Final[Mapping[str, Filter[_Seen]]] = {
 
 @call("GET", "servers/<server_id>", refusals=(501, 503))
 async def show_server(ask: Ask, server_id: str) -> server_views.OneServer:
-    """Show a server, by its id or its uuid."""
+    """Show a server, by id or uuid."""
     return _shown(ask, await ask.core.servers.get(ask.caller, server_id))
 
 
@@ -125,7 +126,7 @@ async def show_server(ask: Ask, server_id: str) -> server_views.OneServer:
 async def change_server(
     ask: Ask, server_id: str, asked: server_bodies.ChangeServer
 ) -> server_views.OneServer:
-    """Change what a server is called."""
+    """Change a server's name."""
     if asked.name is None:
         return _shown(ask, await ask.core.servers.get(ask.caller, server_id))
     return _shown(ask, await ask.core.servers.rename(ask.caller, server_id, asked.name))
@@ -133,7 +134,7 @@ async def change_server(
 
 @call("DELETE", "servers/<server_id>", status=204, refusals=(501,))
 async def delete_server(ask: Ask, server_id: str) -> None:
-    """Terminate a server; its volumes stay, but for those that were to go with it."""
+    """Terminate a server; its volumes stay, except those marked for deletion with it."""
     await ask.core.servers.delete(ask.caller, server_id)
 
 
@@ -143,7 +144,7 @@ async def act(
 ) -> server_views.ConsoleShown | None:
     """Stop, start or reboot a server, or show the last lines of its serial console."""
     if len(asked.root) != 1:
-        # Nova's text.
+        # The message is Nova's.
         raise InvalidRequest("Malformed request body") if asked.root else MissingEntity
     ((name, given),) = asked.root.items()
     if name == "os-getConsoleOutput":
@@ -173,7 +174,7 @@ async def show_metadata(ask: Ask, server_id: str) -> server_views.MetadataShown:
 async def add_metadata(
     ask: Ask, server_id: str, asked: server_bodies.MetadataItems
 ) -> server_views.MetadataShown:
-    """Set some items of a server's metadata; others stay."""
+    """Set items of a server's metadata; other items stay."""
     server = await ask.core.servers.set_metadata(ask.caller, server_id, asked.root)
     return {"metadata": dict(server.metadata)}
 
@@ -182,7 +183,7 @@ async def add_metadata(
 async def replace_metadata(
     ask: Ask, server_id: str, asked: server_bodies.MetadataItems
 ) -> server_views.MetadataShown:
-    """Set a server's metadata; other items go."""
+    """Replace a server's metadata."""
     server = await ask.core.servers.set_metadata(ask.caller, server_id, asked.root, whole=True)
     return {"metadata": dict(server.metadata)}
 

@@ -1,4 +1,4 @@
-"""os-snapshots (reference, section 5.7)."""
+"""Calls of os-snapshots (reference, section 5.7)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bootvol.service.ids import NONE
 
 @call("GET", "os-snapshots", "os-snapshots/detail", paged=True, of_rows=True)
 async def list_snapshots(ask: Ask) -> views.Snapshots:
-    """List the tenant's snapshots; with and without ``detail`` the same."""
+    """List the tenant's snapshots; ``detail`` makes no difference."""
     listed = await ask.core.snapshots.listed(ask.caller, **ask.page)
     return {"snapshots": [views.snapshot(each, ask.place) for each in listed]}
 
@@ -32,11 +32,11 @@ async def show_snapshot(ask: Ask, snapshot_id: int) -> views.OneSnapshot:
 
 @call("DELETE", "os-snapshots/<snapshot_id>", status=202)
 async def delete_snapshot(ask: Ask, snapshot_id: int) -> None:
-    """Delete a snapshot; the answer comes before it is gone."""
+    """Delete a snapshot; the answer does not wait for the deletion."""
     await ask.core.snapshots.delete(ask.caller, snapshot_id)
 
 
 @call("GET", "os-snapshots/<snapshot_id>/error")
 async def show_error(ask: Ask, snapshot_id: int) -> views.OneError:
-    """Show why a snapshot is in ``error`` or has to wait; null if all is well."""
+    """Show the reason for a snapshot's status ``error`` or for its wait; null without a problem."""
     return {"error": views.error(await ask.core.snapshots.error(ask.caller, snapshot_id))}

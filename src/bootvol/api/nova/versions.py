@@ -1,4 +1,4 @@
-"""The version documents (reference, section 5.1); they need no token."""
+"""The version documents (reference, section 5.1), readable without a token."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bootvol.api.http import public_url
 from bootvol.api.nova.calls import document
 from bootvol.api.nova.links import Link
 
-#: Where calls lie: HP's version, and the name under which later clients look for the same.
+#: The versions with Nova's calls: HP's version, and its name for later clients.
 BASES: Final = ("v1.1", "v2")
 _UPDATED: Final = "2011-01-21T11:33:21Z"
 
 
 class Media(TypedDict):
-    """What is spoken."""
+    """A media type of the API."""
 
     base: str
     type: str
@@ -67,13 +67,13 @@ def show_v1(url: str) -> OneVersion:
 
 @document("/v2/", "/v2")
 def show_v2(url: str) -> OneVersion:
-    """Show version 2.0 of the API, which is 1.1 by another name."""
+    """Show version 2.0 of the API, another name of version 1.1."""
     return {"version": {**_version(url, "v2"), "media-types": _MEDIA["v2"]}}
 
 
 @document("/v1/", "/v1")
 def show_volume_service(url: str) -> OneVersion:
-    """Show version 1.0 of the volume service, as Cinder has it; ``GET /`` lists Nova's alone."""
+    """Show version 1.0 of the volume service, as in Cinder; ``GET /`` lists only Nova's."""
     shown: VersionShown = {
         "id": "v1.0",
         "status": "CURRENT",
@@ -89,7 +89,7 @@ def is_version(segment: bytes) -> bool:
 
 
 def choices(request: IRequest) -> Choices:
-    """Return what a path that belongs to no version may have meant."""
+    """Return the possible versions of a path that belongs to no version."""
     url = public_url(request)
     path = request.path.decode("utf-8", "replace").lstrip("/")
     return {

@@ -1,4 +1,4 @@
-"""What the API shows of the core's values: exactly the fields, types and formats of the samples."""
+"""JSON views of the core's values, with the exact fields, types and formats of the samples."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bootvol.model import (
 )
 from bootvol.service.goldens import CacheUse
 
-#: HP12: UTC, without zone and fraction (reference, section 2.3).
+#: HP's format of 2012: UTC, without zone and fraction (reference, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"
-#: Times of what is Nova's own.
+#: The format of times in Nova's own calls.
 _MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
-#: What the schema says of these; see :mod:`bootvol.api.nova.openapi`.
+#: Types with their schemas for :mod:`bootvol.api.nova.openapi`.
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 #: A number below /v1.1, elsewhere a uuid.
 AnyId = Id | Annotated[str, Field(pattern="^[0-9a-f-]{36}$")]
@@ -44,7 +44,7 @@ VolumeStatus = Annotated[str, WithJsonSchema({"type": "string", "enum": _SHOWN})
 
 
 class AttachmentShown(TypedDict):
-    """A volume's place in a server; ids of servers that are elsewhere may be text."""
+    """The attachment of a volume to a server; the id of a server elsewhere may be text."""
 
     id: AnyId
     volumeId: AnyId
@@ -69,7 +69,7 @@ class VolumeShown(TypedDict):
 
 
 class BootableShown(VolumeShown):
-    """A volume, with the image it was made from."""
+    """A volume, with its source image."""
 
     sourceImageRef: str
 
@@ -87,7 +87,7 @@ class SnapshotShown(TypedDict):
 
 
 class ErrorShown(TypedDict):
-    """Why something failed."""
+    """The reason for a failure."""
 
     code: str
     message: str
@@ -96,14 +96,14 @@ class ErrorShown(TypedDict):
 
 
 class WarningShown(TypedDict):
-    """Something that people should know of an import that did not fail."""
+    """A warning about an import that did not fail."""
 
     code: str
     message: str
 
 
 class ImportShown(TypedDict):
-    """How far an import has come."""
+    """The progress of an import."""
 
     phase: Phase
     position: Annotated[int, Field(ge=1)] | None
@@ -118,7 +118,7 @@ class ImportShown(TypedDict):
 
 
 class ConnectionShown(TypedDict):
-    """How a hypervisor reaches a volume, and the format to open it as, which is never another."""
+    """The address of a volume for hypervisors, and the only format to open the volume with."""
 
     kind: str
     address: str
@@ -152,7 +152,7 @@ class ImageBrief(TypedDict):
 
 
 class GoldenShown(TypedDict):
-    """A golden volume."""
+    """A cached image (golden volume)."""
 
     imageRef: str
     backend: str
@@ -163,14 +163,14 @@ class GoldenShown(TypedDict):
 
 
 class UseShown(TypedDict):
-    """How often a download was spared, or was not."""
+    """The numbers of imports that needed no download (hits) and of those that did (misses)."""
 
     hits: Count
     misses: Count
 
 
 class NewAttachmentShown(TypedDict):
-    """An attachment as its request named it (reference, section 5.8)."""
+    """A new attachment, with the id in the form of the request (reference, section 5.8)."""
 
     id: int | str
     volumeId: int | str
@@ -246,7 +246,7 @@ class Goldens(TypedDict):
 
 
 def volume(value: Volume, place: Place) -> VolumeShown:
-    """Show a volume as ``os-volumes`` does (reference, sections 3.1 and 8)."""
+    """Return the view of a volume for ``os-volumes`` (reference, sections 3.1 and 8)."""
     origin = "" if place.version == NUMBERED else None
     if value.snapshot_id is not None:
         origin = str(place.id(value.snapshot_id, value.snapshot_uuid or ""))
@@ -267,12 +267,12 @@ def volume(value: Volume, place: Place) -> VolumeShown:
 
 
 def bootable_volume(value: Volume, place: Place) -> BootableShown:
-    """Show a volume as ``hp-bootable-volumes`` does: with the image it was made from."""
+    """Return the view of a volume for ``hp-bootable-volumes``, with the source image."""
     return {**volume(value, place), "sourceImageRef": value.image_id or ""}
 
 
 def snapshot(value: Snapshot, place: Place) -> SnapshotShown:
-    """Show a snapshot (reference, section 3.4)."""
+    """Return the view of a snapshot (reference, section 3.4)."""
     return {
         "id": place.id(value.id, value.uuid),
         "displayName": value.display_name,
@@ -285,7 +285,7 @@ def snapshot(value: Snapshot, place: Place) -> SnapshotShown:
 
 
 def attachment(value: Attachment, place: Place) -> AttachmentShown:
-    """Show an attachment (reference, section 3.1)."""
+    """Return the view of an attachment (reference, section 3.1)."""
     volume_id = place.id(value.volume_id, value.volume_uuid)
     return {
         "id": volume_id,
@@ -296,7 +296,7 @@ def attachment(value: Attachment, place: Place) -> AttachmentShown:
 
 
 def _server(value: Attachment, place: Place) -> int | str:
-    """Return the id of an attachment's server, which others may run: then it is theirs to say."""
+    """Return the id of an attachment's server; if another service runs the server, its own id."""
     named = value.server_id
     number = int(named) if named.isdecimal() and len(named) < 19 else None
     if place.version == NUMBERED:
@@ -305,7 +305,7 @@ def _server(value: Attachment, place: Place) -> int | str:
 
 
 def progress(value: Import) -> ImportShown:
-    """Show how far an import has come."""
+    """Return the view of an import's progress."""
     left = None if value.bytes_total is None else max(0, value.bytes_total - value.bytes_done)
     known = left is not None and (value.bytes_per_second or not left)
     return {
@@ -323,7 +323,7 @@ def progress(value: Import) -> ImportShown:
 
 
 def error(value: ErrorReport | None) -> ErrorShown | None:
-    """Show why something failed."""
+    """Return the view of an error."""
     if value is None:
         return None
     return {
@@ -335,12 +335,12 @@ def error(value: ErrorReport | None) -> ErrorShown | None:
 
 
 def connection(value: Connection) -> ConnectionShown:
-    """Show how a hypervisor reaches a volume."""
+    """Return the view of a volume's address for hypervisors."""
     return {"kind": value.kind, "address": value.address, "format": "raw"}
 
 
 def image(value: Image, place: Place) -> ImageShown:
-    """Show an image as ``images/detail`` does, as far as bootvol knows it."""
+    """Return the view of an image for ``images/detail``, as far as bootvol knows the values."""
     changed = None
     if value.changed_at is not None:
         changed = datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
@@ -353,7 +353,7 @@ def image(value: Image, place: Place) -> ImageShown:
         "minRam": 0,
         "OS-EXT-IMG-SIZE:size": value.size_bytes,
         "metadata": {},
-        # As in Nova the keys are there, whatever is known: Libcloud demands them.
+        # Libcloud demands the keys, even with unknown values. Nova always shows them, too.
         "created": changed,
         "updated": changed,
         "links": place.links("images", value.id),
@@ -361,12 +361,12 @@ def image(value: Image, place: Place) -> ImageShown:
 
 
 def brief_image(value: Image, place: Place) -> ImageBrief:
-    """Show an image in a list without details."""
+    """Return the view of an image in a list without details."""
     return {"id": value.id, "name": value.name, "links": place.links("images", value.id)}
 
 
 def golden(value: Golden) -> GoldenShown:
-    """Return a golden volume.  Beyond the reference."""
+    """Return the view of a golden volume.  An addition to the reference."""
     return {
         "imageRef": value.image_id,
         "backend": value.backend,
@@ -378,7 +378,7 @@ def golden(value: Golden) -> GoldenShown:
 
 
 def cache_use(value: CacheUse) -> dict[str, UseShown]:
-    """Return how often a download was spared, by backend.  Beyond the reference."""
+    """Return the cache's hits and misses by backend.  An addition to the reference."""
     return {
         name: {"hits": value.hits[name], "misses": value.misses[name]}
         for name in sorted(value.hits.keys() | value.misses.keys())

@@ -1,4 +1,4 @@
-"""os-volume-types (reference, section 5.10); the texts are Folsom's."""
+"""Calls of os-volume-types (reference, section 5.10); the texts are Folsom's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CreateType(BaseModel):
 
 
 class ExtraSpecs(RootModel[Specs]):
-    """What operators say of a type."""
+    """The extra specs of a type."""
 
     model_config = ConfigDict(strict=True)
 
@@ -54,20 +54,20 @@ class SpecsShown(TypedDict):
     extra_specs: dict[str, str]
 
 
-#: What may stand in the query of a list of types, here and below Cinder's paths.
+#: Parameters of the query of a list of types, also in Cinder's paths.
 LIST_QUERY: Final = ("name", "limit", "marker", "offset")
 _REFUSED: Final = ("extra_specs", "sort", "sort_key", "sort_dir")
 _FITS: Final[Mapping[str, Filter[VolumeType]]] = {
     "name": lambda each, text: each.name == text,
-    # All types are everybody's.
+    # All types are public.
     "is_public": lambda _, text: text.strip().lower() in {"1", "t", "true", "yes", "none", ""},
 }
 
 
 async def listed(ask: Ask) -> Sequence[VolumeType]:
-    """Return the page of types that a request asks for.
+    """Return the requested page of types.
 
-    :raises InvalidRequest: a filter cannot be heeded, or the page cannot be.
+    :raises InvalidRequest: if a filter is not supported, or if the page is invalid.
     """
     found = filtered(ask.request, await ask.core.types.listed(), _FITS, _REFUSED)
     return paged(ask.request, found, lambda each: each.id)[0]
@@ -75,7 +75,7 @@ async def listed(ask: Ask) -> Sequence[VolumeType]:
 
 @call("GET", "os-volume-types", query=LIST_QUERY)
 async def list_types(ask: Ask) -> Types:
-    """List the types that volumes can be created as."""
+    """List the volume types."""
     return {"volume_types": [_shown(each) for each in await listed(ask)]}
 
 
@@ -95,13 +95,13 @@ async def show_type(ask: Ask, type_id: int) -> OneType:
 
 @call("DELETE", "os-volume-types/<type_id>", right=Right.VOLUME_TYPES)
 async def delete_type(ask: Ask, type_id: int) -> None:
-    """Delete a volume type; volumes that were created as it stay as they are."""
+    """Delete a volume type; existing volumes of the type do not change."""
     await ask.core.types.delete(type_id)
 
 
 @call("GET", "os-volume-types/<type_id>/extra_specs")
 async def list_specs(ask: Ask, type_id: int) -> SpecsShown:
-    """List what is said of a volume type."""
+    """List a volume type's extra specs."""
     return {"extra_specs": dict((await ask.core.types.get(type_id)).extra_specs)}
 
 
@@ -109,14 +109,14 @@ async def list_specs(ask: Ask, type_id: int) -> SpecsShown:
     "POST", "os-volume-types/<type_id>/extra_specs", entity="extra_specs", right=Right.VOLUME_TYPES
 )
 async def create_specs(ask: Ask, type_id: int, asked: ExtraSpecs) -> SpecsShown:
-    """Say more of a volume type, or something else; what is not named stays."""
+    """Add or change a volume type's extra specs; other specs stay."""
     await ask.core.types.update(type_id, asked.root)
     return {"extra_specs": asked.root}
 
 
 @call("GET", "os-volume-types/<type_id>/extra_specs/<key>")
 async def show_spec(ask: Ask, type_id: int, key: str) -> dict[str, str]:
-    """Show one of the things that are said of a volume type."""
+    """Show one of a volume type's extra specs."""
     specs = (await ask.core.types.get(type_id)).extra_specs
     if key not in specs:
         raise NotFound
@@ -125,7 +125,7 @@ async def show_spec(ask: Ask, type_id: int, key: str) -> dict[str, str]:
 
 @call("PUT", "os-volume-types/<type_id>/extra_specs/<key>", right=Right.VOLUME_TYPES)
 async def update_spec(ask: Ask, type_id: int, key: str, asked: ExtraSpecs) -> dict[str, str]:
-    """Set one of the things that are said of a volume type."""
+    """Set one of a volume type's extra specs."""
     if key not in asked.root:
         raise InvalidRequest("Request body and URI mismatch")
     if len(asked.root) > 1:
@@ -136,7 +136,7 @@ async def update_spec(ask: Ask, type_id: int, key: str, asked: ExtraSpecs) -> di
 
 @call("DELETE", "os-volume-types/<type_id>/extra_specs/<key>", right=Right.VOLUME_TYPES)
 async def delete_spec(ask: Ask, type_id: int, key: str) -> None:
-    """Forget one of the things that are said of a volume type."""
+    """Delete one of a volume type's extra specs."""
     await ask.core.types.forget(type_id, key)
 
 
