@@ -1,6 +1,6 @@
 """Checks of the machine, for plugins and the core: folders, files and programs that settings name.
 
-A check changes nothing on the machine.  Every function here blocks: call it before the reactor
+A check changes nothing on the machine.  Every function here blocks: call checks before the reactor
 runs, or in a thread.
 """
 
@@ -22,11 +22,11 @@ from bootvol import reading
 class Mistake:
     """One fault that a check found.
 
-    :ivar key: the setting, as seen from the table that was checked: ``directory``.
+    :ivar key: the setting, relative to the checked table: ``directory``.
     :ivar value: the value of the setting; never a secret.
     :ivar fault: one clause for the operator: ``the folder cannot be written``.
-    :ivar remedy: one sentence that says how to mend the fault.
-    :ivar fatal: False if the daemon runs, with less than the configuration asks for.
+    :ivar remedy: one sentence for the operator: how to mend the fault.
+    :ivar fatal: False if the daemon runs anyway, with less than the configuration asks for.
     """
 
     key: str
@@ -41,7 +41,7 @@ class Mistake:
 
 
 def folder(key: str, path: Path) -> Iterator[Mistake]:
-    """Check a folder that the daemon writes to, and makes if the folder is missing.
+    """Check a folder that the daemon writes to.  The daemon makes a missing folder.
 
     :param key: see :attr:`Mistake.key`.
     """
@@ -105,10 +105,10 @@ def authorities(key: str, path: Path) -> Iterator[Mistake]:
 def credentials(
     key: str, folder: Path, role: Literal["server", "client"], host: str = ""
 ) -> Iterator[Mistake]:
-    """Check whether the other side of a TLS connection will trust what lies in a folder.
+    """Check whether the other side of a TLS connection will trust the certificate in a folder.
 
-    The files are named as QEMU wants them: ``ca-cert.pem``, and for a server ``server-cert.pem``
-    and ``server-key.pem``, likewise for a client.  They can be loaded.
+    The files have the names that QEMU wants: ``ca-cert.pem``, and for a server ``server-cert.pem``
+    and ``server-key.pem``, likewise for a client.  All files must be loadable.
 
     :param key: see :attr:`Mistake.key`.
     :param host: the name or address by which clients know a server.
@@ -117,7 +117,7 @@ def credentials(
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     theirs.check_hostname = role == "server"
     judge = theirs if role == "server" else ours
-    # A client that is judged by our side needs a server with some certificate: its own will do.
+    # To judge a client, our side needs some server certificate: the client's own will do.
     theirs.verify_mode = ssl.CERT_REQUIRED if role == "server" else ssl.CERT_NONE
     judge.verify_mode = ssl.CERT_REQUIRED
     judge.load_verify_locations(folder / "ca-cert.pem")
@@ -132,9 +132,9 @@ def credentials(
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, host: str | None) -> None:
-    """Let two sides of TLS shake hands in memory.
+    """Run a TLS handshake between two sides in memory.
 
-    :raises ssl.SSLError: if one does not trust the other.
+    :raises ssl.SSLError: if one side does not trust the other.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = [
@@ -154,8 +154,8 @@ def program(key: str, name: str, package: str, *, fatal: bool = True) -> Iterato
     """Check a program that the daemon runs.
 
     :param key: see :attr:`Mistake.key`.
-    :param name: a name that is looked for in PATH, or a path.
-    :param package: the Debian package that has the program.
+    :param name: a name to find in PATH, or a path.
+    :param package: the Debian package of the program.
     :param fatal: see :attr:`Mistake.fatal`.
     """
     if shutil.which(name) is None:

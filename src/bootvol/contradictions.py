@@ -1,6 +1,6 @@
-"""Mistakes of the configuration that no single key shows: two keys that must not agree.
+"""Mistakes of the configuration in two keys together: keys that must not have the same value.
 
-The machine plays no part here: see :mod:`bootvol.machine` for that.
+For checks of the machine, see :mod:`bootvol.machine`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from bootvol.threads import StillRunning, within
 
-#: Seconds to wait for a disk that is asked for links.
+#: Seconds to wait for a disk when links are resolved.
 _PATIENCE: Final = 2.0
 
 
@@ -21,14 +21,13 @@ def of_folders(
 ) -> Iterator[str]:
     """Find folders that two purposes would share.
 
-    A tenant reads the files of an image source, so another folder's secrets or another tenant's
-    volume would be an image.  Two backends in one folder would take each other's volumes for
-    strays.
+    Tenants can read all files of an image source.  In a shared folder, secrets or another tenant's
+    volume would be images.  Two backends in one folder would take each other's volumes for strays.
 
-    :param stores: folders that each need to be alone, by key; absolute.
-    :param others: folders that bootvol writes to, and that may be one folder.
-    :param sources: folders that sources read images from.
-    :returns: each mistake as one line, without the file's name.
+    :param stores: folders by key, absolute.  Each folder needs a purpose of its own.
+    :param others: folders that bootvol writes to, by key.  All of them may be one folder.
+    :param sources: folders of image sources, by key.
+    :returns: each mistake as one line, without the name of the configuration file.
     """
     taken: dict[str, str] = {}
     for key, path in stores.items():
@@ -48,9 +47,9 @@ def of_folders(
 def of_files(files: Mapping[str, Path], sources: Mapping[str, Path]) -> Iterator[str]:
     """Find files with secrets in the folder of an image source, where they would be images.
 
-    :param files: the files, each by a name for the operator; absolute.
-    :param sources: folders that sources read images from, by key.
-    :returns: each mistake as one line, without the file's name.
+    :param files: absolute paths of the files, by a name for the operator.
+    :param sources: folders of image sources, by key.
+    :returns: each mistake as one line, without the name of the configuration file.
     """
     for key, path in sources.items():
         for name, file in files.items():
@@ -62,9 +61,9 @@ def of_files(files: Mapping[str, Path], sources: Mapping[str, Path]) -> Iterator
 
 
 def of_endpoints(endpoints: list[str]) -> Iterator[str]:
-    """Find endpoint descriptions that stand in the list twice.
+    """Find duplicate endpoint descriptions in the list.
 
-    :returns: each mistake as one line, without the file's name.
+    :returns: each mistake as one line, without the name of the configuration file.
     """
     for n, each in enumerate(endpoints):
         if each in endpoints[:n]:
@@ -74,7 +73,7 @@ def of_endpoints(endpoints: list[str]) -> Iterator[str]:
 def _same(path: Path) -> str:
     """Return the path without links and dots, so that equal folders have equal names.
 
-    Where a disk hangs, what is a link there is not known, and the path is taken as it is.
+    If a disk hangs, links stay unresolved.
     """
     try:
         return within(_PATIENCE, lambda: os.path.realpath(path))

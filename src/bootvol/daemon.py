@@ -1,4 +1,4 @@
-"""The daemon: puts the parts together as Twisted services, and nothing else does.
+"""The daemon: the only module that puts the parts together, as Twisted services.
 
 :mod:`bootvol.tap` starts the daemon under ``twistd``.
 """
@@ -73,41 +73,43 @@ from bootvol.store import claims, stores
 from bootvol.store.database import Database
 from bootvol.threads import Shared, StillRunning, Threads, at_most, within
 
-#: Threads for the blocking calls of one plugin, and as many for hashing and unpacking: some in any
-#: case, and more for each import, which seldom reads, writes and flushes all at once.
+#: Threads for the blocking calls of one plugin, and as many for hashing and decompression.
 _THREADS: Final = 4
+#: More of these threads for each import, which seldom reads, writes and flushes all at once.
 _THREADS_OF_AN_IMPORT: Final = 4
-#: Seconds beyond ``stop_seconds`` after which the process ends in any case.
+#: Seconds after ``stop_seconds`` until the process ends in any case.
 _GRACE: Final = 10.0
-#: Seconds to wait for threads whose jobs have ended already, or have been given up.
+#: Seconds to wait for threads whose jobs have already ended or been abandoned.
 _LAST: Final = 1.0
 _MIB: Final = 1024 * 1024
 
 
 class Daemon(Service):
-    """Everything that runs in one process: the API above, the worker below, threads and database.
+    """All parts of one process: the API above, the worker below, threads and database.
 
-    No thread is started before :meth:`startService`: twistd forks in between.
+    No thread starts before :meth:`startService`: twistd forks between construction and start.
 
-    :ivar site: makes the API's connections.
+    :ivar site: factory of the API's connections.
     """
 
     _log = Logger()
 
     def __init__(self, config: Settings, reactor: Any, warnings: Sequence[str] = ()) -> None:
-        """Blocks on the disk and the database: the reactor does not run yet.
+        """Open the state directory, the database and the plugins.
 
-        :raises ConfigurationError: the machine is not as the configuration says, or another
+        Blocks on the disk and the database: the reactor does not run yet.
+
+        :raises ConfigurationError: if the machine does not match the configuration, or another
             daemon uses the same state directory.
         """
         self._config = config
         self._reactor = reactor
         self._warnings = warnings
         self._plugins: dict[str, Any] = {}
-        #: What makes backends that have not answered yet, by their names.
+        #: Functions that make the backends that have not answered yet, by backend name.
         self._late: dict[str, Callable[[], Awaitable[IBlockBackend]]] = {}
         self._pools: list[Threads] = []
-        # Whether these are fewer than configured, the checks of the machine have told.
+        # If the number is lower than configured, the checks of the machine have reported that.
         self._connections, _ = descriptors.connections(config)
         lock, self._worker_id = locks.take_directory(config.state.directory)
         self._locks = [lock]
@@ -134,7 +136,7 @@ class Daemon(Service):
             self._database.upgrade()
         else:
             self._database.check()
-        # Whoever else held claims in a file of SQLite has ended: this daemon has locked it.
+        # In an SQLite file all other holders of claims have ended: this daemon has the lock.
         self._database.alone(
             claims.release_all, None if self._database.embedded else self._worker_id
         )
@@ -231,7 +233,7 @@ class Daemon(Service):
         return worker, ApiSite(root, self._reactor, self._connections, descriptors.SPARE)
 
     def _tools(self, images: Images, backends: Backends, hypervisor: IHypervisor | None) -> Tools:
-        """Return what tasks work with."""
+        """Return the tools of the worker's tasks."""
         config = self._config
         bandwidth = Bandwidth(
             config.imports.bandwidth_mib,
@@ -274,7 +276,7 @@ class Daemon(Service):
         )
 
     def _pool(self, name: str) -> Threads:
-        """Return a new pool of threads, which the daemon starts and stops."""
+        """Return a new pool of threads.  The daemon starts and stops the pool."""
         size = _THREADS + _THREADS_OF_AN_IMPORT * self._config.imports.concurrent
         pool = Threads(self._reactor, f"bootvol-{name}", size)
         self._pools.append(pool)
@@ -285,7 +287,7 @@ class Daemon(Service):
         return PluginContext(self._reactor, self._pool(name), name, jail=jail)
 
     def _plugin(self, configured: PluginSettings) -> Any:
-        # Calls that never return keep their threads: of this plugin alone.
+        # A pool for this plugin alone: calls that never return keep their threads.
         context = self._context(configured.name)
         return plugins.build(configured.descriptor, configured.options, context)
 
@@ -296,15 +298,15 @@ class Daemon(Service):
         configured: PluginSettings,
         identity: str | None,
     ) -> IBlockBackend:
-        """Return a backend; where that does not answer in time, what stands for the backend.
+        """Return a backend, or an :class:`Absent` if the backend does not answer in time.
 
-        :param identity: of the store with its volumes, if one is known.
+        :param identity: identity of the store with the backend's volumes, if known.
         """
         context = self._context(configured.name)
         make = partial(plugins.build_backend, descriptor, configured.options, context, identity)
 
         async def make_late() -> IBlockBackend:
-            # Nothing is to be undone, so that the end of the daemon need not wait for that.
+            # Nothing has to be undone, so the end of the daemon need not wait for this call.
             making = Shared(Deferred.fromCoroutine(context.threads.run(make)))
             self._plugins[place] = made = await making.wait()
             return made
@@ -316,13 +318,13 @@ class Daemon(Service):
             return Absent(configured.name)
 
     def reload(self) -> Deferred[None]:
-        """Apply what the configuration file says now (:class:`bootvol.reload.Reloader`)."""
+        """Apply the current configuration file (see :class:`bootvol.reload.Reloader`)."""
         return self._reloader.reload()
 
     def startService(self) -> None:
-        """Listen and work.
+        """Listen, then start the threads and the services.
 
-        :raises twisted.internet.error.CannotListenError: somebody else listens there.
+        :raises twisted.internet.error.CannotListenError: if another process uses an endpoint.
         """
         self._log.info(
             "bootvol {version} starts: configuration {file}, database {database},"
@@ -336,7 +338,7 @@ class Daemon(Service):
         )
         for warning in self._warnings:
             self._log.warn("{warning}", warning=warning)
-        # First: a process that cannot listen has nothing to end then.
+        # Listen first: if listening fails, no other part has to be stopped.
         self._listening.startService()
         for pool in self._pools:
             pool.start()
@@ -348,9 +350,10 @@ class Daemon(Service):
         super().startService()
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, let go of all work so that it can go on later, then end the threads.
+        """Stop listening, release all work so that work can continue later, then end the threads.
 
-        What hangs is waited for as long as ``stop_seconds`` says, told in the log, and left behind.
+        Hanging work gets ``stop_seconds`` to end.  Then the log names the hanging work, and the
+        daemon leaves the work behind.
         """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
@@ -371,12 +374,15 @@ class Daemon(Service):
             self._let_go()
 
     def _let_go(self) -> None:
-        """Unlock directory and database; the system does so when all threads have ended."""
+        """Unlock the state directory and the database.
+
+        The system would unlock them only when all threads of the process have ended.
+        """
         for lock in self._locks:
             os.close(lock)
 
     def end_in_any_case(self) -> None:
-        """See to it that the process ends, even if its end hangs: call this when that begins."""
+        """Make sure that the process ends, even if its end hangs.  Call at the begin of the end."""
 
         def end() -> None:
             time.sleep(self._config.stop_seconds + _GRACE)

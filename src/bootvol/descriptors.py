@@ -1,4 +1,4 @@
-"""How many files and connections the daemon may have open, and how many it needs."""
+"""The numbers of files and connections that the daemon may open, and that the daemon needs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Final
 from bootvol.errors import ConfigurationError
 from bootvol.settings import Settings
 
-#: Connections beyond the configured number that are told that all others are being answered.
+#: Connections beyond the configured number.  Their clients learn that all connections are in use.
 SPARE: Final = 16
-#: Descriptors that the daemon needs in any case, and for each import, copy or removal that runs;
-#: how many of the last two a backend has at once, and the fewest connections that are of any use.
+#: Descriptors that the daemon needs in any case.
 _ANYWAY: Final = 80
+#: Descriptors for each running import, copy or removal.
 _OF_A_JOB: Final = 16
+#: Copies and removals that run at once on one backend.
 _JOBS_OF_A_BACKEND: Final = 4
+#: The smallest useful number of connections.
 _FEWEST: Final = 16
 
 
 def connections(config: Settings) -> tuple[int, str | None]:
-    """Return how many connections there may be beside all else that needs descriptors.
+    """Return the number of connections that the descriptors allow, beside all other uses.
 
-    The process gets as many descriptors as it may give itself.
+    The function raises the soft limit of the process to the hard limit.
 
-    :returns: the number, and a warning if it is less than the configuration says.
-    :raises ConfigurationError: there are too few for any.
+    :returns: the number, and a warning if the number is lower than configured.
+    :raises ConfigurationError: if too few descriptors are left for any connection.
     """
     at_once = config.imports.concurrent + _JOBS_OF_A_BACKEND * len(config.backends)
     others = _ANYWAY + _OF_A_JOB * at_once
@@ -45,11 +47,11 @@ def connections(config: Settings) -> tuple[int, str | None]:
 
 
 def _raised() -> int:
-    """Let this process have as many descriptors as it may give itself; return how many."""
+    """Raise the limit of descriptors as far as allowed.  Return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
-        # The hard limit may be more than the system allows by now.
+        # The system may now allow less than the hard limit.
         return soft
     return hard

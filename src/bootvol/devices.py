@@ -1,7 +1,7 @@
-"""For backends: a volume that the system shows as a file or a block device, held open.
+"""An open volume of a backend whose volumes are files or block devices of the system.
 
-A backend opens the descriptor in its own way; what is written, zeroed, flushed and read through it
-is the same for all, and so is how the system's errors become the contract's.
+Each backend opens the descriptor in its own way.  Write, zero, flush and read are the same for all
+such backends, and so is the translation of the system's errors into the errors of the contract.
 """
 
 from __future__ import annotations
@@ -25,41 +25,42 @@ from bootvol.model import Extent
 from bootvol.shortage import NoThread
 from bootvol.threads import Threads
 
-#: Descriptors that the start of a process takes: both ends of its pipes, and one to see the others.
+#: Descriptors for the start of a process: both ends of its pipes, and one to list the descriptors.
 _OF_A_PROCESS: Final = 16
-#: How QEMU complains of that (util/qemu-thread-posix.c).
+#: QEMU's message when the system gives no thread (util/qemu-thread-posix.c).
 _NO_THREAD: Final = "qemu_thread_create: Resource temporarily unavailable"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-#: The most zeros that are written at once; bytes.
+#: The most zeros in one write, in bytes.
 _BLANK: Final = 1024 * 1024
-#: How much a thread zeroes before it is seen whether that is still wanted; bytes.
+#: Bytes that a thread zeroes before the coroutine can notice a cancellation.
 _PIECE: Final = 64 * 1024 * 1024
-#: How much of a file a thread gives back to its file system before that is seen; bytes.
+#: Bytes that a thread returns to the file system before the coroutine can notice a cancellation.
 _PUNCHED: Final = 16 * 1024**3
-#: From linux/falloc.h: take a range of a file out, so that it reads as zeros; its size stays.
+#: From linux/falloc.h: make a hole in a file, which reads as zeros; the size of the file stays.
 _PUNCH_HOLE: Final = 0x02 | 0x01
-#: How file systems say that they cannot do what is asked for.
+#: The errors of file systems that do not support an operation.
 _UNABLE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY})
-#: The most extents that are told of at once.
+#: The most extents in one result.
 _EXTENTS: Final = 1024
-#: For fallocate(2), of which Python has only the part that makes files larger.
+#: For fallocate(2): Python supports only the part that extends files.
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
-#: From linux/fs.h: make a range of a block device read as zeros, whatever the device can do for it.
+#: From linux/fs.h: make a range of a block device read as zeros, on any device.
 _BLKZEROOUT: Final = 0x127F
 
-#: struct flock of Linux's 64-bit machines, and the bytes that QEMU may lock: where, and how many.
+#: The ``struct flock`` of 64-bit Linux.
 _FLOCK: Final = "hhqqi4x"
+#: The bytes that QEMU may lock: offset and length.
 _QEMU_LOCKS: Final = (100, 200)
 
 
 @contextmanager
 def failures(what: str) -> Iterator[None]:
-    """Turn the system's errors into the contract's.
+    """Turn the system's errors into the errors of the contract.
 
-    :param what: what failed and where, as the beginning of a sentence that the error ends:
-        ``"Backend disks cannot open volume-1"``.
-    :raises NoSpace: in place of an OSError that means that something is full.
-    :raises BackendFailed: in place of any other OSError.
+    :param what: the failed action and its object, as the beginning of a sentence:
+        ``"Backend disks cannot open volume-1"``.  The error ends the sentence.
+    :raises NoSpace: if an OSError means that something is full.
+    :raises BackendFailed: if any other OSError occurs.
     """
     try:
         yield
@@ -69,11 +70,11 @@ def failures(what: str) -> Iterator[None]:
 
 
 def check_descriptors() -> None:
-    """See that there are enough descriptors to start a process: call this just before.
+    """Check for enough descriptors to start a process.  Call just before the start.
 
-    A process that lacks one when it begins ends with exit code 1, and does not say why.
+    A new process without enough descriptors ends with exit code 1 and gives no reason.
 
-    :raises OSError: there are too few (EMFILE or ENFILE).
+    :raises OSError: if too few descriptors are free (EMFILE or ENFILE).
     """
     opened: list[int] = []
     try:
@@ -84,9 +85,9 @@ def check_descriptors() -> None:
 
 
 def shortage_in(said: str) -> NoThread | None:
-    """Return an error to raise from, if a program of QEMU's says that the system gave it no thread.
+    """Return an error to raise from, if a QEMU program complains that it got no thread.
 
-    The work that the program was for is done again then, instead of failing.
+    With this error as the cause, the work of the program is retried and does not fail.
 
     :param said: the program's complaint.
     """
@@ -95,16 +96,16 @@ def shortage_in(said: str) -> NoThread | None:
 
 @implementer(IVolumeWriter, IVolumeReader)
 class OpenDevice:
-    """A regular file or a block device, held open: its name may go meanwhile, this may not.
+    """An open regular file or block device.  The object stays usable if the name goes meanwhile.
 
-    A file tells where zeros are (:class:`bootvol.interfaces.ISparse`); a device does not know.
+    A file knows where zeros are (:class:`bootvol.interfaces.ISparse`).  A device does not.
 
-    Made by :meth:`to_write` or :meth:`to_read`, mostly in a thread::
+    Create objects with :meth:`to_write` or :meth:`to_read`, mostly in a thread::
 
         await threads.obtain(OpenDevice.shut, open_it, volume)
 
-    :param name: what errors call it.
-    :param direct: the same, opened for direct I/O, or None.
+    :param name: name of the volume in errors.
+    :param direct: descriptor of the same file or device, open for direct I/O, or None.
     :param check: see :meth:`to_write`.
     """
 
@@ -134,12 +135,12 @@ class OpenDevice:
     ) -> OpenDevice:
         """Take over a descriptor that is open for reading and writing.  Blocks.
 
-        Where the file system lets us, what is written goes around the page cache.
+        Writes bypass the page cache if the file system allows direct I/O.
 
-        :param name: what errors call it.
-        :param check: blocks, in a thread; called with the descriptor after each flush.  It raises
-            BackendFailed when this is not what the volume's name leads to any more: what nobody
-            will find again must not be taken for safe.
+        :param name: name of the volume in errors.
+        :param check: called with the descriptor after each flush, in a thread; may block.  Raises
+            BackendFailed if the volume's name no longer leads to the descriptor's file or device:
+            data that nobody will find again must not count as safe.
         """
         return cls(threads, descriptor, name, _around_cache(descriptor, os.O_RDWR), check)
 
@@ -147,14 +148,14 @@ class OpenDevice:
     def to_read(cls, threads: Threads, descriptor: int, name: str = "the volume") -> OpenDevice:
         """Take over a descriptor that is open for reading.  Blocks.
 
-        What is read comes from the device, not from what memory still holds of it.
+        Reads come from the device, and not from old pages in the page cache.
 
-        :param name: what errors call it.
-        :raises BackendFailed: what memory holds could not be written; the descriptor is closed.
+        :param name: name of the volume in errors.
+        :raises BackendFailed: if cached pages could not be written; the descriptor is closed.
         """
         try:
             with failures(f"Reading {name} failed"):
-                # Only what the device has can be dropped from memory.
+                # The system drops only those pages from memory that the device has.
                 os.fsync(descriptor)
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         except BaseException:
@@ -169,8 +170,9 @@ class OpenDevice:
     async def zero(self, offset: int, length: int) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.zero`.
 
-        A file gives the space back where its file system can; else zeros are written.  On a block
-        device they are written, since one that forgets need not give zeros back.
+        In a file, the range becomes a hole if the file system supports holes; else zeros are
+        written.  On a block device, zeros are written, since discarded blocks need not read as
+        zeros.
         """
         end = offset + length
         while offset < end:
@@ -209,9 +211,9 @@ class OpenDevice:
     # --- in threads ------------------------------------------------------------------------------
 
     def _write(self, descriptor: int, offset: int, data: memoryview) -> None:
-        """Write around the page cache: copying into it costs several times what the disk does.
+        """Write with direct I/O: copying into the page cache costs several times the disk's time.
 
-        Memory that is not aligned goes through it all the same.
+        Data in unaligned memory goes through the page cache anyway.
         """
         with failures(f"Writing {self._name} failed"):
             if self._direct is not None:
@@ -223,7 +225,7 @@ class OpenDevice:
             return _write_all(descriptor, offset, data)
 
     def _zero(self, descriptor: int, offset: int, length: int) -> int:
-        """Zero as much of a range as may be done at once; return how many bytes that is."""
+        """Zero as much of a range as allowed at once.  Return the number of zeroed bytes."""
         with failures(f"Zeroing {self._name} failed"):
             found = os.fstat(descriptor)
             punched = min(length, _PUNCHED)
@@ -233,7 +235,7 @@ class OpenDevice:
                 return punched
             length = min(length, _PIECE)
             if stat.S_ISBLK(found.st_mode):
-                # The system writes them, around the page cache, or has the device do it.
+                # The system writes the zeros around the page cache, or lets the device do so.
                 fcntl.ioctl(descriptor, _BLKZEROOUT, struct.pack("=QQ", offset, length))
                 return length
             blank = memoryview(bytes(min(length, _BLANK)))
@@ -272,14 +274,14 @@ class OpenDevice:
 
 
 def extents(descriptor: int, offset: int, length: int) -> Sequence[Extent]:
-    """Tell where a file reads as zeros, as its file system knows.  Blocks, briefly.
+    """Return the extents of data and of zeros that the file system knows.  Blocks, briefly.
 
-    What is preallocated counts as zeros; what only memory holds so far counts as data (lseek(2)).
-    What lies beyond the file's end counts as data, so that whoever reads it finds that out.
+    Preallocated space counts as zeros; data that is only in memory counts as data (lseek(2)).  The
+    range beyond the file's end counts as data, so that a reader notices the end.
 
-    :param descriptor: open for reading; its position is moved.
-    :returns: as :meth:`bootvol.interfaces.ISparse.extents`.
-    :raises OSError: the file cannot be read.
+    :param descriptor: a descriptor that is open for reading; its position moves.
+    :returns: the extents, as in :meth:`bootvol.interfaces.ISparse.extents`.
+    :raises OSError: if the file cannot be read.
     """
     found: list[Extent] = []
     at, end = offset, offset + length
@@ -295,32 +297,32 @@ def extents(descriptor: int, offset: int, length: int) -> Sequence[Extent]:
 
 
 def _seek(descriptor: int, offset: int, whence: int) -> int:
-    """Return where data, or a hole, comes next in a file: :data:`sys.maxsize` if nowhere."""
+    """Return the offset of the next data or hole in a file; :data:`sys.maxsize` if none follows."""
     size = os.fstat(descriptor).st_size
     if offset < size:
         try:
             return os.lseek(descriptor, offset, whence)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                # Nothing but a hole follows.
+                # Only a hole follows.
                 return size
             if error.errno not in _UNABLE:
                 raise
-    # As if all were data.
+    # Treat the rest as data.
     return offset if whence == os.SEEK_DATA else sys.maxsize
 
 
 def check_unused(descriptor: int, name: str) -> None:
-    """See that no process of QEMU has a file or block device open on this machine.  Blocks.
+    """Check that no QEMU process on this machine has a file or block device open.  Blocks.
 
-    QEMU locks a byte of an image for each permission that it uses, and one for each that it does
-    not share (block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE).  The locks belong to
-    open files, so they end with the process.
+    QEMU locks one byte of an image for each used permission, and one byte for each permission that
+    is not shared (block/file-posix.c: RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE).  The locks belong
+    to open files, so the locks end with the process.
 
-    :param descriptor: of the same, open in any way.
-    :param name: what the error calls it.
-    :raises VolumeInUse: a guest, an export or a tool has it open.
-    :raises OSError: it cannot be told.
+    :param descriptor: a descriptor of the file or device, open in any way.
+    :param name: name of the volume in the error.
+    :raises VolumeInUse: if a guest, an export or a tool has the volume open.
+    :raises OSError: if the system does not tell.
     """
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, *_QEMU_LOCKS, 0)
     told = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
@@ -329,7 +331,7 @@ def check_unused(descriptor: int, name: str) -> None:
 
 
 def can_go_around_cache(descriptor: int) -> bool:
-    """Tell whether a file that is open can be read around the page cache (direct I/O).  Blocks."""
+    """Return whether an open file supports direct I/O, which bypasses the page cache.  Blocks."""
     direct = _around_cache(descriptor, os.O_RDONLY)
     if direct is None:
         return False
@@ -338,9 +340,9 @@ def can_go_around_cache(descriptor: int) -> bool:
 
 
 def _around_cache(descriptor: int, access: int) -> int | None:
-    """Open the same once more, for direct I/O; None where the file system does not let us."""
+    """Open the file again for direct I/O.  Return None if the file system does not allow that."""
     try:
-        # By the descriptor, not by the name again: it must be the very same file.
+        # Open through the descriptor, not by name: this must be the very same file.
         path = f"/proc/self/fd/{descriptor}"
         return os.open(path, access | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
@@ -348,7 +350,7 @@ def _around_cache(descriptor: int, access: int) -> int | None:
 
 
 def _punch(descriptor: int, offset: int, length: int) -> bool:
-    """Take a range out of a file; tell whether its file system can do that."""
+    """Make a hole in a file.  Return False if the file system does not support holes."""
     zone = (ctypes.c_int64(offset), ctypes.c_int64(length))
     if not _LIBC.fallocate64(descriptor, _PUNCH_HOLE, *zone):
         return True

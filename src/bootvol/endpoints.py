@@ -1,4 +1,4 @@
-"""Twisted server endpoint descriptions of the configuration, and what is wrong with one."""
+"""Twisted server endpoint descriptions of the configuration, and their mistakes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from bootvol import reading
 
 _SEPARATOR: Final = re.compile(r"(?<!\\):")
-#: What a PEM file has whose key is encrypted (RFC 1421, section 4.6.1.1; RFC 7468, section 11).
+#: Marks of an encrypted key in a PEM file (RFC 1421, section 4.6.1.1; RFC 7468, section 11).
 _ENCRYPTED: Final = (b"4,ENCRYPTED", b"BEGIN ENCRYPTED PRIVATE KEY")
 
 
 def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """Return the endpoint that a description stands for.
+    """Return the endpoint of a description.
 
-    Blocks on the disk where the description names a key and certificates, and never asks anybody
-    for the passphrase of a key.
+    Blocks on the disk if the description names a key and certificates.  Never asks for the
+    passphrase of a key.
 
-    :raises ValueError: if the description is wrong, or a file that it names; the text says why.
+    :raises ValueError: if the description or one of its files is wrong; the text says why.
     """
     for file in files(description):
         try:
@@ -51,15 +51,15 @@ def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def files(description: str) -> list[Path]:
-    """Return the files of a TLS endpoint's key and certificates that are there.  Blocks.
+    """Return the existing files of a TLS endpoint's key and certificates.  Blocks.
 
-    What is there may be something else, such as a pipe.
+    A returned path may be something other than a file, such as a pipe.
     """
     if not description.startswith("ssl:"):
         return []
     parts = [each.replace("\\", "") for each in _SEPARATOR.split(description)]
     paths = [Path(each.partition("=")[2] or each) for each in parts]
-    # Without a file's name Twisted takes this one.
+    # Without a file name, Twisted takes this one.
     named = [each for each in paths if _is_there(each)] or [Path("server.pem")]
     return [each for each in dict.fromkeys(named) if _is_there(each)]
 
@@ -69,7 +69,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _reasons(error: Exception) -> str:
-    """Return what OpenSSL says, without the names of its routines."""
+    """Return OpenSSL's reasons, without the names of its routines."""
     found = error.args[0] if error.args else ()
     told = [each[-1] for each in found if isinstance(each, tuple)] if found else []
     return "; ".join(dict.fromkeys(told)) or str(error) or type(error).__name__

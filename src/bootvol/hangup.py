@@ -15,23 +15,23 @@ from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python import threadable
 from twisted.python.logfile import LogFile
 
-#: The size in bytes at which a log file is rotated: ``twistd``'s own default.
+#: Size in bytes at which a log file is rotated: ``twistd``'s own default.
 LARGEST: Final = 1_000_000
-#: How many rotated log files are kept.
+#: Number of rotated log files to keep.
 KEPT: Final = 100
 _NUMBER: Final = re.compile("[1-9][0-9]{0,8}")
 
 
 class Hangup(Service):
-    """Answers SIGHUP while the daemon runs.
+    """The service that answers SIGHUP while the daemon runs.
 
-    The signal belongs to this object from its making on, or it would end a process that starts or
-    ends.  What comes during the start is answered when the daemon runs: the configuration may have
-    been read before it changed.
+    The constructor installs the signal handler.  Without a handler, SIGHUP would end the process
+    while the process starts or ends.  A signal during the start is answered as soon as the daemon
+    runs, because the daemon may have read the configuration before the change.
 
-    :param reactor: brings the signal to its own thread.
-    :param log: what the daemon logs to.
-    :ivar reload: applies the configuration that the file has now.
+    :param reactor: brings the signal to the reactor thread.
+    :param log: the log of the daemon.
+    :ivar reload: applies the current content of the configuration file.
     """
 
     def __init__(self, reactor: Any, log: TwistdLog) -> None:
@@ -42,7 +42,7 @@ class Hangup(Service):
         signal.signal(signal.SIGHUP, self._received)
 
     def startService(self) -> None:
-        """Answer from now on."""
+        """Answer SIGHUP from now on, and answer a signal that arrived during the start."""
         super().startService()
         if self._waits:
             self._reactor.callWhenRunning(self._answer)
@@ -50,7 +50,7 @@ class Hangup(Service):
     def _received(self, _number: int, _frame: object) -> None:
         self._waits = True
         if self.running:
-            # A signal handler runs between any two instructions: the reactor calls later.
+            # A signal handler may interrupt any code, so let the reactor answer later.
             self._reactor.callFromThread(self._answer)
 
     def _answer(self) -> None:
@@ -62,9 +62,12 @@ class Hangup(Service):
 class TwistdLog:
     """The log file of ``twistd``, which can be opened again after another program moved the file.
 
-    Where ``twistd`` logs to stays as its options say: to a file, which is rotated at
-    :data:`LARGEST` bytes and on SIGUSR1, and of which :data:`KEPT` old ones are kept; to standard
-    output with ``--nodaemon``; or as ``--syslog`` or ``--logger`` say.
+    The options of ``twistd`` still choose where to log:
+
+    - to a file, by default.  The file is rotated at :data:`LARGEST` bytes and on SIGUSR1, and
+      :data:`KEPT` old files are kept;
+    - to standard output, with ``--nodaemon``;
+    - elsewhere, with ``--syslog`` or ``--logger``.
     """
 
     _log = Logger()
@@ -75,8 +78,8 @@ class TwistdLog:
     def observer(self, options: Mapping[str, Any]) -> ILogObserver | None:
         """Open the log file.  Blocks.
 
-        :param options: of ``twistd``.
-        :returns: None where ``twistd`` logs to no file.
+        :param options: options of ``twistd``.
+        :returns: the observer of the log file; None if ``twistd`` logs to no file.
         """
         name = options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log")
         if name == "-" or options.get("syslog") or options.get("logger"):
@@ -95,9 +98,9 @@ class TwistdLog:
         return observer
 
     def reopen(self) -> None:
-        """Open the file again, under its name: another program may have moved the old one.
+        """Open the file again under its name: another program may have moved the old file.
 
-        Where that cannot be, as when the folder has gone, the daemon goes on with the old file.
+        If the file cannot be opened, for example in a deleted folder, the daemon keeps the old one.
         """
         if self._file is None:
             return
@@ -112,16 +115,16 @@ class TwistdLog:
 
 
 class _File(LogFile):
-    """A log file that is closed when the next one is open, and not before.
+    """A log file that is closed only after the next file is open.
 
-    ``LogFile`` closes it first.  Where the next one cannot be opened (the disk is full, or too many
-    files are open), that log would have ended for good.
+    ``LogFile`` closes the old file first.  If the next file then cannot be opened (the disk is
+    full, or too many files are open), the log has ended for good.
     """
 
     synchronized: list[str] = ["rotate", "reopen"]  # noqa: RUF012 - as in the base class
 
     def rotate(self) -> None:
-        """Go on in a new file; in the old one where no new file can be made."""
+        """Continue in a new file, or in the old file if no new file can be made."""
         if not (os.access(self.directory, os.W_OK) and os.access(self.path, os.W_OK)):
             return
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
@@ -129,7 +132,8 @@ class _File(LogFile):
             return
         fresh = f"{self.path}.new"
         try:
-            # Before the last descriptor is taken: nothing may be written over.
+            # List first: the new file may take the last descriptor.  Without the list, a rename
+            # could overwrite an old file.
             old = self._numbers()
             new = open(fresh, "wb+", 0)  # noqa: SIM115 - stays open
         except OSError:
@@ -152,9 +156,9 @@ class _File(LogFile):
     def _numbers(self) -> list[int]:
         """Return the numbers of the old files, the highest first.
 
-        Unlike ``listLogs``, this does not say that there are none where they cannot be listed.
+        If the folder cannot be listed, ``listLogs`` returns no files; this method raises instead.
 
-        :raises OSError: they cannot be listed.
+        :raises OSError: if the folder cannot be listed.
         """
         begin = f"{self.name}."
         names = [each for each in os.listdir(self.directory) if each.startswith(begin)]
@@ -164,7 +168,7 @@ class _File(LogFile):
     def reopen(self) -> None:
         """Open the file again, under its name.
 
-        :raises OSError: it cannot be opened; the old one stays open.
+        :raises OSError: if the file cannot be opened.  The old one stays open.
         """
         old = self._file
         self._openFile()

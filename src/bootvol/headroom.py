@@ -1,4 +1,4 @@
-"""What the system lets the daemon and its programs have: threads, and memory."""
+"""The system's limits on threads and memory of the daemon and its programs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-#: As many threads as two of QEMU's programs have at most, and some for the daemon's own.
+#: The most threads of two QEMU programs, and some threads for the daemon.
 _FEW: Final = 160
 _PROC: Final = Path("/proc")
 _GROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def few_threads() -> bool:
-    """Tell whether a program may have ended because it got no thread.  Blocks, briefly.
+    """Return whether a program may have ended for lack of a thread.  Blocks, briefly.
 
-    The program has ended by then, and its threads count no more: so few that are left are as good
-    as none.
+    After its end, the threads of the program no longer count.  So a few free threads now mean that
+    the program may have found none.
     """
     return any(most - used < _FEW for used, most in _limits())
 
 
 def killed_for_memory() -> int:
-    """Return how often the system has killed a process since it lacked memory.  Blocks, briefly.
+    """Return how often the system has killed a process for lack of memory.  Blocks, briefly.
 
-    That of a control group counts, too, and so does that of any other process.  Where the system
-    does not tell, the answer is always 0.
+    The count includes kills for the memory limit of a control group, and kills of any process.  If
+    the system does not tell, the result is always 0.
     """
     with suppress(OSError):
         for line in (_PROC / "vmstat").read_text().splitlines():
@@ -39,13 +39,13 @@ def killed_for_memory() -> int:
 
 
 def _limits() -> Iterator[tuple[int, int]]:
-    """Yield how many threads there are of what is bounded, and how many there may be."""
+    """Yield the number of threads and the limit, for each limit."""
     most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    # The programs of a daemon that is root have users of their own.
+    # A root daemon runs its programs as users of their own.
     if most != resource.RLIM_INFINITY and os.geteuid() != 0:
         yield _threads_of(os.geteuid()), most
     for folder in _control_groups():
-        # Where there is no bound, the file says "max".
+        # Without a limit, the file says "max".
         with suppress(OSError, ValueError):
             used, most = (int((folder / f"pids.{each}").read_text()) for each in ("current", "max"))
             yield used, most
@@ -54,7 +54,7 @@ def _limits() -> Iterator[tuple[int, int]]:
 def _threads_of(user: int) -> int:
     count = 0
     for process in _PROC.glob("[0-9]*"):
-        # Many have ended by the time that they are looked at.
+        # Many processes have ended since the listing.
         with suppress(OSError):
             if process.stat().st_uid == user:
                 count += len(os.listdir(process / "task"))
@@ -62,7 +62,7 @@ def _threads_of(user: int) -> int:
 
 
 def _control_groups() -> Iterator[Path]:
-    """Yield the groups that may bound the number of processes (cgroups(7)), up to the root."""
+    """Yield the groups that may limit the number of processes (cgroups(7)), up to the root."""
     with suppress(OSError):
         for line in (_PROC / "self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

@@ -1,6 +1,6 @@
-"""What a daemon has to itself while it runs: its state directory, and a database in a file.
+"""Exclusive locks of a running daemon: on its state directory, and on a database in a file.
 
-The system lets go of a lock however the process ends.
+The system releases a lock no matter how the process ends.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from bootvol.patience import in_time
 
 _NAME: Final = "daemon.lock"
 _LONGEST: Final = 128
-#: The daemon's id, and the number of the very file.
+#: The daemon's id, and the inode number of the lock file.
 _CONTENT: Final = re.compile(r"(?:([!-~]+)(?: ([0-9]+))?)?\s*")
 
 
 def take_directory(directory: Path) -> tuple[int, str]:
-    """Lock the state directory for this process; return the lock and the id that it holds.
+    """Lock the state directory for this process.  Return the lock and the id in the lock file.
 
-    The id stays, so that a daemon that was killed knows its own claims when it starts again, and
-    need not wait for them to run out.
+    The id stays the same over restarts.  So a killed daemon knows its own claims at the next start,
+    and need not wait until their leases expire.
 
-    Beside the id stands the number of the very file: in a copy of the directory that is another
-    one, and two daemons of one id would take each other's claims for their own.
+    The lock file contains the id and its own inode number.  In a copy of the directory the lock
+    file has another inode number.  Two daemons with one id would treat each other's claims as their
+    own.
 
-    :raises ConfigurationError: another daemon has it, it is a copy, it cannot be written, or its
-        disk hangs.
+    :raises ConfigurationError: if another daemon has the directory, or if the directory is a copy,
+        cannot be written, or lies on a hanging disk.
     """
     return in_time("state.directory", directory, lambda: _take_directory(directory))
 
@@ -63,22 +64,22 @@ def _take_directory(directory: Path) -> tuple[int, str]:
 
 
 def take_database(file: Path) -> int:
-    """Lock SQLite's file for this process: it holds what may be shown without being read again.
+    """Lock the SQLite file for this process, which shows cached answers without reading again.
 
-    :raises ConfigurationError: another daemon has it, a file beside it cannot be written, or the
-        disk hangs.
+    :raises ConfigurationError: if another daemon has the file, if no file beside it can be
+        written, or if the disk hangs.
     """
     taken = f"another daemon is using {file}. Stop it, or let both use PostgreSQL."
     return in_time("state.url", file, lambda: _lock("state.url", _beside(file), taken))
 
 
 def is_taken(directory: Path) -> bool:
-    """Tell whether a daemon runs with the state directory.  Blocks; changes nothing."""
+    """Return whether a daemon runs with the state directory.  Blocks; changes nothing."""
     return _is_locked(directory / _NAME)
 
 
 def check_directory(directory: Path) -> Iterator[Mistake]:
-    """Check whether a state directory that no daemon uses now can be locked; change nothing."""
+    """Check that an unused state directory can be locked.  Change nothing."""
     path = directory / _NAME
     try:
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -94,7 +95,7 @@ def check_directory(directory: Path) -> Iterator[Mistake]:
 
 
 def check_database(file: Path) -> Iterator[Mistake]:
-    """Check whether the file of SQLite can be locked; change nothing."""
+    """Check that the SQLite file can be locked.  Change nothing."""
     path = _beside(file)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
@@ -107,13 +108,13 @@ def check_database(file: Path) -> Iterator[Mistake]:
 
 
 def _beside(file: Path) -> Path:
-    # Unlike Path.resolve, this takes links that lead nowhere.
+    # Unlike Path.resolve, realpath accepts links that lead nowhere.
     real = Path(os.path.realpath(file))
     return real.with_name(f"{real.name}.lock")
 
 
 def _not_opened(key: str, path: Path, error: OSError) -> Iterator[Mistake]:
-    # What is not there yet the start makes; whether it can, other checks tell.
+    # The start makes missing files, and other checks report if the start cannot.
     if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
         fault = f"the file cannot be written: {error.strerror}"
         yield Mistake(key, path, fault, "Give the file to the daemon's user, or delete it.")
@@ -134,13 +135,13 @@ def _is_locked(path: Path) -> bool:
 
 
 def _parts(content: bytes) -> tuple[str, str] | None:
-    """Return the id and the number that a lock holds; None if the content is something else."""
+    """Return the id and the inode number in a lock file; None if the content is something else."""
     found = _CONTENT.fullmatch(content.decode("latin-1"))
     return None if found is None else (found[1] or "", found[2] or "")
 
 
 def _fault(path: Path, content: bytes, lock: int) -> Mistake | None:
-    """Return what is wrong with the content of a state directory's lock."""
+    """Return the mistake in the content of a state directory's lock file, if any."""
     parts = _parts(content)
     if parts is None:
         fault, remedy = f"{path} was not written by a daemon", f"Delete {path}."
@@ -156,11 +157,11 @@ def _fault(path: Path, content: bytes, lock: int) -> Mistake | None:
 
 
 def _lock(key: str, path: Path, taken: str) -> int:
-    """Lock a file, which is made if need be; the system lets go of it however the process ends.
+    """Lock a file; make a missing file.  The system unlocks the file however the process ends.
 
-    :param key: of the configuration, that the path is of.
-    :param taken: what to say if it is locked.
-    :raises ConfigurationError: another process has it, or it cannot be written.
+    :param key: the setting that the path comes from.
+    :param taken: error text if the file is locked.
+    :raises ConfigurationError: if another process has the lock, or the file cannot be written.
     """
     try:
         private.make(key, path.parent)

@@ -1,7 +1,7 @@
-"""Checks that the machine has what the configuration names, before the daemon starts.
+"""Checks of the machine against the configuration, before the daemon starts.
 
 ``bootvol check-config --machine`` and the start of the daemon use the same checks, so the command
-finds what the start would.  Nothing on the machine is changed.
+finds the same faults as the start.  The checks change nothing on the machine.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from bootvol.tables import Exports, TlsExports
 
 _MIB: Final = 1024 * 1024
 _LAST_PORT: Final = 65535
-#: Bytes of the longest path of a socket (unix(7), without the last zero).
+#: Length limit of a socket's path in bytes (unix(7), without the terminating zero).
 _LONGEST_SOCKET: Final = 107
-#: Why a socket cannot be bound, in the operator's words, and the remedy.
+#: By the error of bind(2): the reason in the operator's words, and the remedy.
 _NOT_BOUND: Final = {
     errno.EADDRINUSE: ("another program listens there", "End that program, or name another port."),
     errno.EACCES: ("only root may listen there", "Name a port above 1023, or start as root."),
@@ -49,8 +49,8 @@ _NOT_BOUND: Final = {
 class Finding:
     """One fault, as a line for the operator.
 
-    :ivar line: names the file, the key, the value and the remedy.
-    :ivar fatal: False if the daemon runs all the same.
+    :ivar line: text with the file, the key, the value and the remedy.
+    :ivar fatal: False if the daemon runs anyway.
     """
 
     line: str
@@ -58,11 +58,11 @@ class Finding:
 
 
 def examine(config: Settings, reactor: Any) -> list[Finding]:
-    """Check the machine.  Blocks: call this before the reactor runs.
+    """Check the machine.  Blocks: call this function before the reactor runs.
 
-    Ports are not tried while a daemon runs with the same state directory: they are that daemon's.
+    Ports are not checked while a daemon runs with the same state directory: that daemon uses them.
 
-    :param reactor: is not started.
+    :param reactor: the reactor, which is not started here.
     """
     found = []
     for mistake in _mistakes(config, reactor):
@@ -117,7 +117,7 @@ def _secrecy(config: Settings) -> Iterator[Mistake]:
 def _of_plugin(configured: PluginSettings) -> list[Mistake]:
     check = configured.descriptor.check or (lambda _options: ())
     options = configured.options
-    # The daemon does without a backend or a source until that answers.
+    # The daemon runs without a backend or a source until that one answers.
     spared = isinstance(configured.descriptor, (BackendPlugin, SourcePlugin))
     return found_in_time(
         "name",
@@ -139,7 +139,7 @@ def _descriptors(config: Settings) -> Iterator[Mistake | str]:
 
 def _endpoints(listen: list[str]) -> Iterator[Mistake]:
     with contextlib.ExitStack() as held:
-        # The sockets of all endpoints are held at once: two may want the same place.
+        # Hold the sockets of all endpoints at once, to find two endpoints with the same address.
         paths: set[str] = set()
         for n, endpoint in enumerate(listen):
             key = f"api.listen[{n}]"
@@ -161,9 +161,9 @@ def _endpoints(listen: list[str]) -> Iterator[Mistake]:
 def _tcp(
     key: str, endpoint: str, listener: tls.Listener, held: contextlib.ExitStack
 ) -> Iterator[Mistake]:
-    """Try a port.
+    """Check a port by listening there.
 
-    :param held: has the sockets of the endpoints before this one, and gets the port's.
+    :param held: sockets of the earlier endpoints; the socket of this port is added.
     """
     if not 0 <= listener.port <= _LAST_PORT:
         yield Mistake(key, endpoint, "there is no such port", f"Name one up to {_LAST_PORT}.")
@@ -182,9 +182,9 @@ def _tcp(
 
 
 def _bound(listener: tls.Listener) -> socket.socket:
-    """Return a socket that listens as an endpoint asks for.
+    """Return a socket that listens at the address, the port and the backlog of an endpoint.
 
-    :raises OSError: if nothing can listen there.
+    :raises OSError: if no socket can listen there.
     :raises OverflowError: if the backlog is larger than the system's numbers.
     """
     found = socket.getaddrinfo(
@@ -205,7 +205,7 @@ def _bound(listener: tls.Listener) -> socket.socket:
 
 
 def _is_free_without(listener: tls.Listener, held: contextlib.ExitStack) -> bool:
-    """Tell whether a port is free when the endpoints before do not listen any more."""
+    """Close the sockets of the earlier endpoints; return whether the port is free then."""
     held.close()
     try:
         _bound(listener).close()
@@ -217,7 +217,7 @@ def _is_free_without(listener: tls.Listener, held: contextlib.ExitStack) -> bool
 def _unix(key: str, endpoint: str, path: str, paths: set[str]) -> Iterator[Mistake]:
     """Check the path of a socket.
 
-    :param paths: those of the endpoints before this one; gets this one's.
+    :param paths: socket paths of the earlier endpoints; this endpoint's path is added.
     """
     length = len(os.fsencode(path))
     if not 0 < length <= _LONGEST_SOCKET:
@@ -229,7 +229,7 @@ def _unix(key: str, endpoint: str, path: str, paths: set[str]) -> Iterator[Mista
         yield Mistake(key, endpoint, f"there is no folder {place.parent}", "Make the folder.")
         return
     yield from checks.folder(key, place.parent)
-    # Another socket there would be sent the tokens of clients.
+    # Clients would send their tokens to a socket that another user puts there.
     yield from private.check(key, place, private.Kept.PLACE)
     real = os.path.realpath(path)
     if real in paths:
@@ -251,7 +251,7 @@ def _answers(path: str) -> bool:
 
 
 def _is_left_over(path: Path) -> bool:
-    """Tell whether Twisted takes a socket's path over: its lock names a process that has ended."""
+    """Return whether Twisted will replace a socket: its lock names a process that has ended."""
     try:
         owner = int(os.readlink(f"{path}.lock"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a settings model, the daemon's or a plugin's, is built from."""
+"""Building blocks of settings models, for the daemon and for plugins."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from pydantic import (
 from bootvol import reading
 from bootvol.private import Kept
 
-#: The key of the validation context under which the configuration file's folder is found.
+#: Key of the validation context for the folder of the configuration file.
 BASE: Final = "base"
-#: The same for where its secrets come from, a :class:`Secrets`.
+#: Key of the validation context for a :class:`Secrets`.
 SECRETS: Final = "secrets"
-#: The key under which endpoint descriptions are found that are taken as they are.
+#: Key of the validation context for the endpoint descriptions that are not checked.
 LISTENING: Final = "listening"
 
 
 @attrs.define
 class Secrets:
-    """Where the secrets of a configuration come from.
+    """The origin of the secrets in a configuration.
 
-    :ivar files: what was read.
-    :ivar written: whether any is written in the configuration file itself.
+    :ivar files: files that secrets were read from.
+    :ivar written: whether the configuration file itself contains a secret.
     """
 
     files: set[Path] = attrs.field(factory=set)
@@ -43,14 +43,14 @@ class Secrets:
 
 
 class Options(BaseModel):
-    """The root of settings models: nothing is guessed, unknown keys are mistakes."""
+    """The base class of settings models: types are strict, and unknown keys are mistakes."""
 
     model_config = ConfigDict(
         strict=True,
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        # What stands below a field is what operators are told of it.
+        # The docstring below a field is the field's description for operators.
         use_attribute_docstrings=True,
     )
 
@@ -65,20 +65,20 @@ def _absolute(value: object, info: ValidationInfo) -> object:
 
 
 def _without_control(value: str) -> str:
-    # No database takes all of them, and they break the lines of logs and terminals.
+    # No database stores all control characters, and they break lines in logs and terminals.
     if any(unicodedata.category(each) in ("Cc", "Cs") for each in value):
         raise ValueError("control characters are not allowed")
     return value
 
 
-#: A name or the like, as people read it, without control characters.
+#: A name or other short text for people, without control characters.
 Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_without_control)]
 
-#: A path; a relative one is meant from the configuration file's folder.
+#: A path; a relative path starts from the folder of the configuration file.
 ConfigPath = Annotated[Path, BeforeValidator(_absolute)]
 
-# The same, kept from other users: the daemon refuses to start where they may do more. See
-# :class:`bootvol.private.Kept`.
+# Paths with limited rights of other users: the daemon refuses to start if others have more rights.
+# See :class:`bootvol.private.Kept`.
 #: A file that holds a secret.
 SecretFile = Annotated[ConfigPath, Kept.SECRET]
 #: A file that the daemon relies on.
@@ -94,9 +94,9 @@ SharedFolder = Annotated[ConfigPath, Kept.SHARED]
 
 
 def indirect(value: object, info: ValidationInfo) -> object:
-    """Return a text that is given as itself, as ``file:PATH`` or as ``env:NAME``.
+    """Return a text given directly, as ``file:PATH`` or as ``env:NAME``.
 
-    No message holds any of it: an operator may have written the secret itself.
+    No message contains the text: an operator may have written the secret itself.
     """
     if not isinstance(value, str):
         return value

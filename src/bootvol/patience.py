@@ -1,7 +1,7 @@
-"""Waits for disks at the start of the daemon, and no longer than so long.
+"""Timeouts for disks at the start of the daemon.
 
-A call to a disk that hangs may never return.  The start then ends with the reason, where the daemon
-cannot do without that disk.
+A call to a hanging disk may never return.  If the daemon cannot do without that disk, the start
+then ends with the reason.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def in_time(key: str, value: object, call: Callable[[], T]) -> T:
-    """Return what a call returns that blocks.
+    """Return the result of a blocking call.
 
     :param key: the setting that names the disk, for the message.
     :param value: the value of the setting; never a secret.
-    :raises ConfigurationError: the call has not returned in time.
+    :raises ConfigurationError: if the call has not returned in time.
     """
     try:
         return within(plugins.PATIENCE, call)
@@ -33,9 +33,9 @@ def in_time(key: str, value: object, call: Callable[[], T]) -> T:
 def found_in_time(
     key: str, value: object, check: Callable[[], Iterable[T]], *, fatal: bool = True
 ) -> list[T | Mistake]:
-    """Return what a check finds that blocks.
+    """Return the findings of a blocking check.
 
-    A disk that hangs, and a path that the system does not take, are found here.
+    A hanging disk, and a path that the system does not accept, become findings here.
 
     :param key: see :func:`in_time`.
     :param value: see :func:`in_time`.
@@ -46,7 +46,7 @@ def found_in_time(
     except StillRunning:
         return [_hanging(key, value, fatal=fatal)]
     except OSError as error:
-        # A name that is too long, say: that much no check has to look for.
+        # For example, a name is too long.  No check has to look for such errors itself.
         place = f"{error.filename}: " if error.filename is not None else ""
         fault = f"this cannot be looked at: {place}{error.strerror or error}"
         return [Mistake(key, value, fault, "Name another path, or mend the disk.", fatal)]

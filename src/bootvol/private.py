@@ -1,15 +1,17 @@
-"""Checks that nobody else reads or replaces the files and folders that hold secrets.
+"""Checks that other users can neither read nor replace the files and folders that hold secrets.
 
-*Others* are all users but root and the user of this process.  A group is this user's own only where
-the process is in the group and the system knows no other member.
+*Other users* are all users but root and the user of this process.  A group counts as this user's
+own only if the process is in the group and the system knows no other member.
 
-A file with a secret keeps to the rule of PostgreSQL for the key of a server (its manual, "Secure
-TCP/IP Connections with SSL"): the file is this user's with at most mode 0600, or root's with at
-most mode 0640.  As sshd does with StrictModes, each folder on the way to a path is looked at, too:
-a user who may write to one of them may put another file in the place of the right one.  In a folder
-with the sticky bit, such as /tmp, only the owner of an entry may do so.
+Files with secrets follow PostgreSQL's rule for the key of a server (PostgreSQL manual, "Secure
+TCP/IP Connections with SSL").  Either this user owns the file, with mode 0600 or stricter.  Or root
+owns the file, with mode 0640 or stricter.
 
-Functions here block on the disk and change nothing, but for :func:`make`.
+Each folder on the way to a path is checked, too, as sshd does with StrictModes: a user who may
+write to such a folder may replace the right file.  In a folder with the sticky bit, such as /tmp,
+only the owner of an entry may replace the entry.
+
+Functions here block on the disk.  All but :func:`make` change nothing.
 """
 
 from __future__ import annotations
@@ -29,31 +31,31 @@ from pydantic import BaseModel
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 
-#: Links that a path may lead over (path_resolution(7)).
+#: The most symbolic links in a path (path_resolution(7)).
 _MOST_LINKS: Final = 40
 
 
 class Kept(enum.Enum):
-    """How a path of the settings is kept from others; marks the type of the setting."""
+    """The rights of other users to a path in the settings.  A member marks the setting's type."""
 
-    #: A file: others neither read nor write it.
+    #: A file that others may not read or write.
     SECRET = enum.auto()
-    #: A file or folder that the daemon relies on: others may read it, and never write it.
+    #: A file or folder that the daemon relies on: others may read, but never write.
     TRUSTED = enum.auto()
-    #: A folder that the daemon writes to: others may enter, and never write there.
+    #: A folder that the daemon writes to: others may enter, but never write there.
     FOLDER = enum.auto()
     #: A folder that others may not even enter.
     CLOSED = enum.auto()
-    #: A folder of PEM files: those named ``*-key.pem`` are secrets, the others are trusted.
+    #: A folder of PEM files: ``*-key.pem`` are secrets, the other files are trusted.
     CREDENTIALS = enum.auto()
-    #: A path that nobody may put something else in place of; the operator says who may use it.
+    #: A path that others may not replace.  The operator decides who may use the path.
     PLACE = enum.auto()
-    #: A path that others may do with what the operator lets them.
+    #: A path without checks: the operator decides about all rights of others.
     SHARED = enum.auto()
 
 
 def check(key: str, path: Path, kept: Kept) -> Iterator[Mistake]:
-    """Check a path, and all folders that lead to it.  A path that is missing has no fault here.
+    """Check a path, and all folders that lead to the path.  A missing path is no fault here.
 
     :param key: see :attr:`bootvol.checks.Mistake.key`.
     """
@@ -71,14 +73,14 @@ def check(key: str, path: Path, kept: Kept) -> Iterator[Mistake]:
 
 
 def check_options(options: BaseModel) -> Iterator[Mistake]:
-    """Check every path of settings whose type says how the path is kept; see :class:`Kept`."""
+    """Check every path in settings whose type has a mark of :class:`Kept`."""
     for name, field in type(options).model_fields.items():
         kept = kept_as(field.metadata) or kept_as(field.annotation)
         yield from _check_value(name, getattr(options, name), kept)
 
 
 def paths(options: BaseModel, kept: Kept) -> Iterator[Path]:
-    """Yield the paths of settings, but not of tables in them, that are kept in one way."""
+    """Yield the paths in settings with the mark ``kept``.  Tables inside are skipped."""
     for name, field in type(options).model_fields.items():
         value = getattr(options, name)
         if isinstance(value, Path) and kept in map(kept_as, (field.metadata, field.annotation)):
@@ -86,7 +88,7 @@ def paths(options: BaseModel, kept: Kept) -> Iterator[Path]:
 
 
 def kept_as(annotation: Any) -> Kept | None:
-    """Return how a setting's type says that its paths are kept; None if it does not say."""
+    """Return the mark in a setting's type; None if the type has no mark."""
     if isinstance(annotation, Kept):
         return annotation
     parts = annotation if isinstance(annotation, list) else get_args(annotation)
@@ -94,11 +96,11 @@ def kept_as(annotation: Any) -> Kept | None:
 
 
 def make(key: str, path: Path, kept: Kept = Kept.FOLDER) -> None:
-    """Make a folder for the daemon alone where there is none, and check it.
+    """Make a missing folder for the daemon alone, and check the folder.
 
     :param key: see :attr:`bootvol.checks.Mistake.key`.
     :raises OSError: if the folder cannot be made.
-    :raises ConfigurationError: if others may use the folder.
+    :raises ConfigurationError: if other users have more rights than ``kept`` allows.
     """
     missing = [path]
     while not missing[-1].parent.exists():
@@ -127,7 +129,7 @@ def _below(place: str, mistake: Mistake) -> Mistake:
 
 
 def _way(key: str, path: Path) -> Mistake | None:
-    """Return what lets others replace a path, of the folders and links that lead to it."""
+    """Return the first fault by which others could replace a path, of its folders and links."""
     for folder, entry in _steps(path):
         above = folder.lstat()
         if not _is_trusted(above.st_uid):
@@ -143,7 +145,7 @@ def _way(key: str, path: Path) -> Mistake | None:
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield each folder in which something is looked up on the way to a path, and that entry."""
+    """Yield each folder on the way to a path, with the entry that is looked up in the folder."""
     here = Path("/")
     left = list(reversed(path.absolute().parts[1:]))
     links = 0
@@ -226,13 +228,13 @@ def _others_write(status: os.stat_result) -> bool:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Tell whether this process is in a group that has no other member."""
+    """Return whether this process is in a group, and the group has no other member."""
     if gid not in (os.getegid(), *os.getgroups()):
         return False
     try:
         members = grp.getgrgid(gid).gr_mem
     except KeyError:
-        # Container platforms number groups that no system knows by name.
+        # Container platforms use group numbers without a name in the system.
         members = []
     ours = {_name(0), _name(os.geteuid())}
     return ours.issuperset(members) and all(

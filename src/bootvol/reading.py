@@ -1,7 +1,7 @@
 """Reads the small files that an operator names: settings, secrets, keys, certificates.
 
-A name may lead to something else: a pipe into which nobody writes, a device without an end, the
-image of a disk.  Reading such a thing would take for ever, or all memory.
+A path may lead to something else: a pipe without a writer, an endless device, a disk image.
+Reading such a path would take for ever, or all memory.
 
 Functions here block on the disk.
 """
@@ -18,30 +18,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-#: Bytes of the largest file that is read.  A configuration of 100,000 users has 30 MB.
+#: Size limit of a file, in bytes.  A configuration of 100,000 users has 30 MB.
 LARGEST: Final = 64 * 1024 * 1024
-#: Seconds within which all must have come out of a pipe.
+#: Seconds to read a whole pipe.
 _PATIENCE: Final = 5.0
 _CHUNK: Final = 64 * 1024
 
 
 def content(path: Path) -> bytes:
-    """Return what is in a file, or what comes out of a pipe: the shell's ``<(command)``.
+    """Return the content of a file or of a pipe, such as the shell's ``<(command)``.
 
     Waits for a pipe, but for five seconds at most.
 
-    :raises OSError: if the file cannot be read, or has more than :data:`LARGEST` bytes; if this is
-        neither a file nor a pipe, or a pipe whose end does not come.
+    :raises OSError: if the file cannot be read, or has more than :data:`LARGEST` bytes.  Also if
+        the path is neither a file nor a pipe, or if the pipe does not end in time.
     """
     with _opened(path, pipes=True) as descriptor:
         return _read(path, descriptor)
 
 
 def check(path: Path) -> None:
-    """See that a file can be read, which something else is going to read by its path.
+    """Check that a file can be read, before other code reads the file by its path.
 
-    :raises OSError: if the file cannot be read, or has more than :data:`LARGEST` bytes, or this is
-        no file.
+    :raises OSError: if the file cannot be read, or has more than :data:`LARGEST` bytes, or if the
+        path is not a file.
     """
     with _opened(path, pipes=False) as descriptor:
         if os.fstat(descriptor).st_size > LARGEST:
@@ -51,9 +51,9 @@ def check(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, *, pipes: bool) -> Iterator[int]:
-    # Opening a device may do something already, so it is looked at before.
+    # Opening a device may have side effects, so check the kind before.
     _check_kind(path, os.stat(path).st_mode, pipes=pipes)
-    # Without O_NONBLOCK this would wait until somebody opens the pipe to write.
+    # Without O_NONBLOCK, opening a pipe waits until another process opens the pipe to write.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _check_kind(path, os.fstat(descriptor).st_mode, pipes=pipes)

@@ -1,4 +1,4 @@
-"""Applies changed settings to a running daemon: identities, plugins that allow it, certificates."""
+"""Applies changed settings to a running daemon: identities, reloadable plugins, certificates."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from bootvol.settings import PluginSettings, Settings
 from bootvol.threads import StillRunning, Threads, at_most
 
 T = TypeVar("T")
-#: Digests of the contents of files, by the places of the tables of plugins that name the files;
-#: None is a file that cannot be read.
+#: Digests of the files that each plugin's table names, by the place of the table.  None stands for
+#: an unreadable file.
 _Contents = dict[str, list[bytes | None]]
 
-#: Tables of plugins: compared one by one, and not as a whole.
+#: The tables of plugins.  Each plugin's table is compared by itself.
 _PLUGINS: Final = frozenset({"identity", "hypervisor", "backends", "sources"})
-#: What is about the file, and no table in it.
+#: Fields of :class:`Settings` about the file itself, without a table in the file.
 _OF_THE_FILE: Final = frozenset({"file", "secret_files", "holds_secrets"})
 
 
 class Reloader:
-    """Reads the configuration file again on request.
+    """Reads the configuration file again on request, and applies the changes.
 
-    A mistake in the file changes nothing; a part that fails leaves the other parts applied.  The
-    log says what was applied, and what takes a restart.
+    A mistake in the file changes nothing.  If one part fails, the other parts are applied.  The
+    log names the applied parts, and the changes that need a restart.
 
-    :param config: the settings that the daemon was started with.
+    :param config: the settings at the start of the daemon.
     :param plugins: the plugins' objects, by the places of their tables.
-    :param certificates: by endpoint description; each call reads the files of that endpoint again,
-        blocks, and returns False if the endpoint has no TLS.
-    :param threads: where files are read, and nothing else is done: a disk that hangs keeps them.
+    :param certificates: functions by endpoint description.  Each function reads the files of that
+        endpoint again, blocks, and returns False if the endpoint has no TLS.
+    :param threads: threads that read the files and do nothing else, since a hanging disk keeps
+        them.
     :param clock: the reactor.
     """
 
@@ -59,13 +60,13 @@ class Reloader:
         self._clock = clock
         self._certificates = certificates
         self._threads = threads
-        # What the plugins use by now, by the places of their tables.
+        # The settings that the plugins use now, by the places of their tables.
         self._used = dict(config.plugins())
         self._contents = _contents(config)
         self._lock = DeferredLock()
 
     def reload(self) -> Deferred[None]:
-        """Apply what the configuration file says now; fires when done, and never fails."""
+        """Apply the current configuration file.  The Deferred fires when done, and never fails."""
         return self._lock.run(lambda: Deferred.fromCoroutine(self._reload()))
 
     async def _reload(self) -> None:
@@ -112,10 +113,10 @@ class Reloader:
         return applied
 
     async def _in_time(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
-        """Return what some work results in.
+        """Return the result of some work.
 
-        :raises ConfigurationError: the work has not ended in time: the next SIGHUP must not wait
-            for a disk that hangs.
+        :raises ConfigurationError: if the work has not ended in time.  The next SIGHUP must not
+            wait for a hanging disk.
         """
         try:
             running = Deferred.fromCoroutine(work)
@@ -126,9 +127,9 @@ class Reloader:
             ) from None
 
     def _stays(self, what: str, error: Exception) -> None:
-        """Tell the log what could not be applied.
+        """Log a part that could not be applied.
 
-        :param what: what stays as it was.
+        :param what: text that says which part stays as before.
         """
         self._log.error("{what}: {error}", what=what, error=str(error) or type(error).__name__)
 
@@ -136,8 +137,8 @@ class Reloader:
 def _read(key: str, endpoint: str, read: Callable[[], bool]) -> bool:
     """Read the certificates of an endpoint again.  Blocks.
 
-    :returns: whether the endpoint has any.
-    :raises ConfigurationError: if others may read the key, or replace a file.
+    :returns: whether the endpoint has certificates.
+    :raises ConfigurationError: if other users may read the key, or replace a file.
     """
     for mistake in secrecy.of_endpoint(key, endpoint):
         raise ConfigurationError(str(mistake))
@@ -145,9 +146,10 @@ def _read(key: str, endpoint: str, read: Callable[[], bool]) -> bool:
 
 
 def _contents(config: Settings) -> _Contents:
-    """Return what is in the files that plugins rely on, such as authorities.  Blocks.
+    """Return the digests of the files that plugins rely on, such as authorities.  Blocks.
 
-    Those of backends are left out: none takes new settings, and the start waits for no disk of one.
+    The files of backends are left out: no backend takes new settings, and the start must not wait
+    for the disk of a backend.
     """
     return {
         place: [_digest(path) for path in private.paths(each.options, Kept.TRUSTED)]
@@ -166,9 +168,9 @@ def _digest(path: Path) -> bytes | None:
 def _load(file: Path, listening: Collection[str]) -> tuple[Settings, _Contents]:
     """Read the configuration file again, and the files that plugins rely on.  Blocks.
 
-    :param listening: where the daemon listens.  What is wrong with a certificate there has been
-        told, and must not keep a token valid.
-    :raises ConfigurationError: if the file has a mistake, or others may read a secret.
+    :param listening: endpoints where the daemon listens already.  A bad certificate there was
+        logged before, and must not keep a removed token valid.
+    :raises ConfigurationError: if the file has a mistake, or if other users may read a secret.
     """
     config = settings.load(file, listening)
     found = [*secrecy.of_files(config), *private.check_options(config.identity.options)]
@@ -178,14 +180,14 @@ def _load(file: Path, listening: Collection[str]) -> tuple[Settings, _Contents]:
 
 
 def _differing(before: Settings, after: Settings) -> list[str]:
-    """Return the names of the tables, but the plugins' own, that differ."""
+    """Return the names of the differing tables, without the tables of plugins."""
     left_out = _PLUGINS | _OF_THE_FILE
     names = [each.name for each in attrs.fields(Settings) if each.name not in left_out]
     return [name for name in names if getattr(before, name) != getattr(after, name)]
 
 
 def _only_options_differ(before: PluginSettings | None, after: PluginSettings | None) -> bool:
-    """Tell whether two tables configure one plugin, and differ in the plugin's own keys alone."""
+    """Return whether two tables configure one plugin and differ only in the plugin's own keys."""
     if before is None or after is None:
         return False
     return attrs.evolve(before, options=after.options) == after

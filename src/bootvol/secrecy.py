@@ -1,7 +1,8 @@
-"""Checks that nobody else reads or replaces what the whole configuration names; see ``private.py``.
+"""Checks that other users can neither read nor replace the files that the configuration names.
 
-The start of the daemon refuses what is fatal, and so does SIGHUP for the files that are read again.
-Paths in the tables of plugins are checked with the rest of each plugin's table.
+The start of the daemon refuses fatal faults.  SIGHUP does the same for the files that are read
+again.  Paths in a plugin's table are checked together with the rest of the table.  ``private.py``
+has the rules.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from bootvol.checks import Mistake
 from bootvol.private import Kept
 from bootvol.settings import Settings
 
-#: What a PEM file with a key has (RFC 7468, sections 10 and 11, and OpenSSL's older forms).
+#: Part of every PEM file with a key (RFC 7468, sections 10 and 11, and OpenSSL's older forms).
 _KEY: Final = b"PRIVATE KEY-----"
 
 
 def of_files(config: Settings) -> Iterator[Mistake]:
-    """Check the configuration file, and the files with secrets that are read with it.  Blocks."""
+    """Check the configuration file, and the secret files that were read with it.  Blocks."""
     yield from _configuration(config)
     for key, path in config.secret_files:
         yield from private.check(key, path, Kept.SECRET)
@@ -32,7 +33,7 @@ def of_files(config: Settings) -> Iterator[Mistake]:
 def of_endpoint(key: str, endpoint: str) -> Iterator[Mistake]:
     """Check the key and the certificates of an endpoint.  Blocks.
 
-    What cannot be read has no mistake here: whatever loads them tells that.
+    An unreadable file is no fault here: the code that loads the file reports the fault.
 
     :param key: see :attr:`bootvol.checks.Mistake.key`.
     """
@@ -60,6 +61,7 @@ def _configuration(config: Settings) -> Iterator[Mistake]:
     found = list(private.check(key, path, Kept.TRUSTED))
     yield from found
     if config.holds_secrets and not found:
-        # Many a file that is in use is open to be read: nobody is locked out by an update.
+        # Not fatal: many configuration files in use are readable, and an update of bootvol must
+        # not stop their daemons.
         for mistake in private.check(key, path, Kept.SECRET):
             yield attrs.evolve(mistake, fatal=False)

@@ -1,6 +1,6 @@
-"""What a process runs out of: descriptors, memory, threads.
+"""Shortages of the process: descriptors, memory, threads.
 
-Such a shortage passes, and says nothing of the volume, backend or source whose turn it was.
+Such a shortage passes, and says nothing about the volume, backend or source of the failed task.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-#: What the system means by its errors (errno(3)).
+#: The missing resource, by the system's error number (errno(3)).
 _SHORT: Final = {
     errno.EMFILE: "open files: it has as many as it may (RLIMIT_NOFILE)",
     errno.ENFILE: "open files: the machine has as many as it can",
@@ -24,22 +24,23 @@ _SHORT: Final = {
 }
 _NO_THREAD: Final = "can't start new thread"
 _THREADS: Final = "threads or processes"
-#: Functions of Python and of Twisted that start a process; only there EAGAIN means a shortage.
+#: Functions of Python and of Twisted that start a process.  EAGAIN means a shortage only there.
 _FORKS: Final = frozenset({"_fork", "_execute_child", "_fork_exec"})
-#: Seconds until what failed for a shortage is tried again, and without another one until it counts
-#: as over.
+#: Seconds until a retry after a shortage.
 _PAUSE: Final = 2.0
+#: Seconds without a new shortage until the last one counts as over.
 _OVER: Final = 15.0
 
 
 class NoThread(Exception):
-    """A program that the daemon started has got no thread of the system."""
+    """A program that the daemon started got no thread from the system."""
 
 
 def short_of(error: BaseException | None) -> str | None:
-    """Return what the process was short of when something failed, for people; None if of nothing.
+    """Return the name of the resource that the process lacked when an error occurred.
 
-    :param error: or what it was raised for, and so on.
+    :param error: the error.  Its causes and contexts are searched as well.
+    :returns: a text for people; None if the process lacked nothing.
     """
     return next((what for each in _causes(error) if (what := _what(each))), None)
 
@@ -53,7 +54,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         waiting.append(each.__cause__ or (None if each.__suppress_context__ else each.__context__))
-        # Some of Twisted's errors keep others: ResponseNeverReceived, say.
+        # Some errors of Twisted contain others: ResponseNeverReceived, for example.
         reasons: Any = getattr(each, "reasons", None)
         if isinstance(reasons, list):
             waiting += [one.value for one in reasons if isinstance(one, Failure)]
@@ -68,7 +69,7 @@ def _what(error: BaseException) -> str | None:
         return _THREADS
     if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
         return _THREADS
-    # ConnectError of Twisted keeps the system's number so.
+    # Twisted's ConnectError keeps the system's error number in ``osError``.
     number = error.errno if isinstance(error, OSError) else getattr(error, "osError", None)
     if number == errno.EAGAIN and _FORKS.intersection(_functions(error)):
         return _THREADS
@@ -83,7 +84,9 @@ def _functions(error: BaseException) -> Iterator[str]:
 
 
 class Shortage:
-    """Waits until what the process is short of may be there again, and tells of it once.
+    """The pause of work during a shortage.
+
+    The log gets one line when a shortage begins, and one when the shortage ends.
 
     :param clock: the reactor.
     """
@@ -95,9 +98,9 @@ class Shortage:
         self._over: Any = None
 
     async def wait(self, what: str) -> None:
-        """Wait a while.
+        """Wait before a retry.  Log the shortage if it is new.
 
-        :param what: of :func:`short_of`.
+        :param what: the result of :func:`short_of`.
         """
         if self._over is None or not self._over.active():
             self._log.error("the daemon is short of {what}; work waits for that", what=what)
@@ -107,7 +110,7 @@ class Shortage:
         await deferLater(self._clock, _PAUSE, lambda: None)
 
     def stop(self) -> None:
-        """Tell nothing any more."""
+        """Write no further log line."""
         if self._over is not None and self._over.active():
             self._over.cancel()
 

@@ -1,4 +1,4 @@
-"""Lines of the log that strangers cause: few are written, and the others are counted."""
+"""Rate limits for log lines that strangers cause: few lines are written, the rest is counted."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-#: The most lines of one kind in :data:`PERIOD`.
+#: The most lines of one kind in one :data:`PERIOD`.
 MOST: Final = 100
-#: Seconds.
+#: Length of a period in seconds.
 PERIOD: Final = 10
 
 
 class FewLines:
-    """Tells which lines of one kind may be written, and writes how many others there were.
+    """The limit for log lines of one kind.  The number of omitted lines is logged.
 
-    All methods belong to the reactor's thread.
+    Call all methods from the reactor thread only.
 
     :param clock: the reactor.
-    :param log: where the others are told of.
-    :param others: what the others are, in the plural.
+    :param log: the log that gets the number of omitted lines.
+    :param others: name of the omitted lines, in the plural.
     """
 
     def __init__(self, clock: IReactorTime, log: Logger, others: str) -> None:
@@ -43,7 +43,7 @@ class FewLines:
         return True
 
     def stop(self) -> None:
-        """End the period."""
+        """End the period, and log the number of omitted lines."""
         if self._ending is not None:
             self._ending.cancel()
             self._ended()

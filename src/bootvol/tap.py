@@ -1,6 +1,6 @@
 """The daemon under ``twistd``: its options, its log, and the answer to SIGHUP.
 
-``twistd bootvol --config FILE`` finds :class:`Options` and :func:`makeService` here, by way of
+``twistd bootvol --config FILE`` finds :class:`Options` and :func:`makeService` here, through
 ``twisted/plugins/bootvol_service.py``.
 """
 
@@ -17,20 +17,21 @@ from bootvol.hangup import Hangup, TwistdLog
 
 
 class Options(usage.Options):
-    """What ``twistd bootvol`` takes."""
+    """The command-line options of ``twistd bootvol``."""
 
     optParameters: Final = [["config", "c", "twistd.conf", "the configuration file"]]
 
     def postOptions(self) -> None:
-        """Put the daemon together, so that what is wrong is said before anything is started.
+        """Put the daemon together, to report mistakes before any part starts.
 
-        :raises usage.UsageError: a mistake; twistd shows it and exits non-zero.
+        :raises usage.UsageError: if the configuration or the machine has a mistake.  ``twistd``
+            shows the mistake and exits non-zero.
         """
         from twisted.internet import reactor
 
         self.log = TwistdLog()
         self.hangup = Hangup(reactor, self.log)
-        # Late: this takes a second or more, in which SIGHUP would end the process.
+        # Import late: imports take a second or more, and SIGHUP would end the process meanwhile.
         from bootvol import machine, settings
         from bootvol.clocks import use_steady_clock
         from bootvol.daemon import Daemon
@@ -49,7 +50,7 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """Return the daemon, not yet started."""
+    """Return the daemon as a service that is not started yet."""
     from twisted.internet import reactor
 
     from bootvol.names import Resolver
@@ -61,7 +62,7 @@ def makeService(options: Options) -> IService:
 
 
 class _Root(MultiService):
-    """What ``twistd`` runs: the daemon, its log, and the answer to SIGHUP."""
+    """The service that ``twistd`` runs: the daemon, its log, and the answer to SIGHUP."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class _Root(MultiService):
         options.hangup.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and give it the daemon's log before ``twistd`` opens its own."""
+        """Join the application, and set the daemon's log before ``twistd`` opens its own log."""
         super().setServiceParent(parent)
         observer = self._options.log.observer(self._options.parent or {})
         if observer is not None:

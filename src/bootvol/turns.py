@@ -1,4 +1,4 @@
-"""Turns at something scarce: those who ask take turns, and nobody keeps the last place."""
+"""Fair shares of a scarce resource: askers take turns, and no asker keeps the last place."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from twisted.internet.interfaces import IReactorTime
 
 
 class Turns:
-    """Places, and the lines for them.
+    """A number of places, with one queue for each asker.
 
-    Each asker (a tenant, an address) has a line of its own.  The next place goes to the line whose
-    last turn is longest ago.  No asker holds the last place, where there are several.
+    An asker is a tenant or an address.  The next place goes to the queue whose last turn is longest
+    ago.  If there are several places, no asker holds the last one.
 
-    All methods belong to the reactor's thread.
+    Call all methods from the reactor thread only.
 
-    :param size: how many places there are.
+    :param size: number of places.
     """
 
     def __init__(self, size: int) -> None:
         self._free = size
         self._most = max(1, size - 1)
         self._held: Counter[str | None] = Counter()
-        #: By whose they are; first the line that had its last turn the longest ago.
+        #: The queues by asker; the queue whose last turn is longest ago comes first.
         self._lines: dict[str | None, deque[Deferred[None]]] = {}
 
     @asynccontextmanager
@@ -38,9 +38,9 @@ class Turns:
             self.release(asker)
 
     def acquire(self, asker: str | None) -> Deferred[None]:
-        """Return what fires when the asker has a place; cancelled, it leaves the line.
+        """Return a Deferred that fires when the asker has a place.  A cancel leaves the queue.
 
-        :param asker: None is the daemon itself, which may hold all places.
+        :param asker: the asker; None stands for the daemon itself, which may hold all places.
         """
 
         def leave(turn: Deferred[None]) -> None:
@@ -77,9 +77,9 @@ class Turns:
 
 
 class Paced:
-    """Lets one thing of a kind begin in each turn of the reactor, since it takes some of its time.
+    """A pace for work that takes time of the reactor: one piece begins in each reactor turn.
 
-    Askers take turns, so that whoever begins many things holds up others for one of them.
+    Askers take turns, so an asker with much work delays the others by one piece at most.
 
     :param clock: the reactor.
     """
@@ -89,7 +89,7 @@ class Paced:
         self._turns = Turns(1)
 
     def turn(self, asker: str) -> Deferred[None]:
-        """Return what fires when the asker's turn begins; cancelled, it leaves the line."""
+        """Return a Deferred that fires when the asker's turn begins.  A cancel leaves the queue."""
         return self._turns.acquire(asker).addCallback(self._begun, asker)
 
     def _begun(self, _: None, asker: str) -> None:

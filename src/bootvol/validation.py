@@ -1,6 +1,6 @@
-"""Reads tables of the configuration file, and words each mistake for the operator.
+"""Reads tables of the configuration file, and writes a line for the operator for each mistake.
 
-A line names the file, the table and key, the value unless the value is a secret, and the remedy.
+A line names the file, the table, the key, the value and the remedy.  Secret values are hidden.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bootvol.errors import ConfigurationError
 from bootvol.options import BASE, LISTENING, SECRETS, Secrets
 
 Model = TypeVar("Model", bound=BaseModel)
-#: Keys whose values are secrets: a mistake in one is told without its value.
+#: Keys with secret values: messages hide their values.
 _SECRET: Final = frozenset(
     {"token", "tokens", "password", "password_hash", "secret", "secret_hash", "url"}
 )
@@ -35,9 +35,9 @@ def validate(
     :param path: the configuration file, for messages.
     :param place: the table, for messages; empty for the file's root.
     :param base: the folder that relative paths start from.
-    :param secrets: is told where the table's secrets come from.
-    :param listening: endpoint descriptions that are taken as they are.
-    :raises ConfigurationError: if the table has mistakes; each mistake is a line.
+    :param secrets: records the origin of the table's secrets.
+    :param listening: endpoint descriptions that are not checked.
+    :raises ConfigurationError: if the table has mistakes; each mistake is one line.
     """
     try:
         return model.model_validate(
