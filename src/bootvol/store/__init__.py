@@ -1,5 +1,6 @@
-"""What is remembered: SQLAlchemy Core on SQLite or PostgreSQL.
+"""The daemon's state in a database: SQLAlchemy Core on SQLite or PostgreSQL.
 
-The modules of tables hold plain functions on an open connection; a use case composes several of
-them into one transaction and runs it with :class:`bootvol.store.database.Database`.
+The modules of tables hold plain functions on an open connection.  A use case composes several of
+these functions into one transaction.  :class:`bootvol.store.database.Database` runs the
+transaction.
 """

@@ -1,4 +1,4 @@
-"""Whose call it is that uses the database: tenants take turns there."""
+"""The tenant whose call uses the database.  Tenants take turns at the database."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: The tenant whose call runs; None is the daemon's own work.  Each coroutine that Twisted runs has
-#: a context of its own, a copy of the one that it was started in (PEP 567).
+#: The tenant whose call runs; None for the daemon's own work.  Each coroutine that Twisted runs has
+#: its own context: a copy of the context in which the coroutine started (PEP 567).
 ASKER: Final[ContextVar[str | None]] = ContextVar("asker", default=None)
 
 
 def as_daemon(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Make a call as the daemon's own work, whatever tenant's call it is made in."""
+    """Make a call as the daemon's own work, even during the call of a tenant."""
     return Context().run(call, *args, **kwargs)

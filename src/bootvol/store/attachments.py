@@ -1,7 +1,8 @@
-"""Rows of attachments: which volume is, or is to be, which disk of which server.
+"""Rows of attachments: each makes one volume a disk of one server, now or soon.
 
-A volume has at most one.  While it has, nothing else may be done to it: it is being attached, in
-use, being detached, or promised to a server that is being built.
+A volume has at most one attachment.  With an attachment, the volume is being attached, in use,
+being detached, or promised to a server under construction.  Nothing else may be done to the volume
+meanwhile.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from bootvol.model import Connection as Reached
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.volumes import of_row
 
-#: Nova's pattern of Folsom (reference, section 5.8), and the bare form of a root volume.
+#: Nova's pattern of Folsom (reference, section 5.8), and the bare name of a root volume.
 _DEVICE: Final = re.compile(r"(/dev/)?(xvd|[a-z]d)[a-z]+[0-9]*")
-#: The names that are given when the caller names none: vda is what a server boots from.
+#: Device names for callers that name none.  A server boots from vda.
 _FREE: Final = [f"vd{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"]
 
 
@@ -32,14 +33,14 @@ def add(
     attachment: Attachment,
     server: Server | None,
 ) -> Attachment:
-    """Insert an attachment; return it with the device it got.
+    """Insert an attachment.  Return the attachment with its device.
 
-    To be called when :func:`bootvol.store.volumes.take_turns` has been.
+    Call :func:`bootvol.store.volumes.take_turns` before this function.
 
-    :param attachment: with an empty device the next free one is taken.
-    :param server: the one that it is attached to, if bootvol runs it.
-    :raises InvalidDevice: the device's name is none.
-    :raises DeviceInUse: the server has a disk of that name, or as many as it can have.
+    :param attachment: the new attachment; an empty device stands for the next free one.
+    :param server: the server of the attachment, if bootvol runs the server.
+    :raises InvalidDevice: if the device has no valid name.
+    :raises DeviceInUse: if the server has a disk of this name, or no device name is free.
     """
     query = select(attachments.c.disk).where(
         attachments.c.tenant == tenant, attachments.c.server_id == attachment.server_id
@@ -72,9 +73,9 @@ def add(
 
 
 def get(connection: Connection, tenant: str, server_id: str, volume_id: int) -> Attachment:
-    """Return an attachment that callers may see.
+    """Return an attachment, if callers may see the attachment.
 
-    :raises AttachmentNotFound: the volume is not attached to that server.
+    :raises AttachmentNotFound: if the volume is not attached to the server.
     """
     for found in listed(connection, tenant, server_id):
         if found.volume_id == volume_id:
@@ -90,7 +91,7 @@ def listed(
     limit: int | None = None,
     offset: int = 0,
 ) -> Sequence[Attachment]:
-    """Return what a server has attached, or soon will have, ascending by volume."""
+    """Return the present and coming attachments of a server, ascending by volume."""
     query = (
         _shown()
         .where(
@@ -104,20 +105,21 @@ def listed(
 
 
 def is_promised(connection: Connection, volume_id: int) -> bool:
-    """Tell whether a volume is, or is to be, a disk of some server."""
+    """Return whether a volume is, or is to be, a disk of any server."""
     return find(connection, volume_id) is not None
 
 
 def find(connection: Connection, volume_id: int) -> Attachment | None:
-    """Return the attachment of a volume, whether callers may see it or not; None if it has none."""
+    """Return the attachment of a volume, or None; include one that callers may not see."""
     row = connection.execute(_shown().where(attachments.c.volume_id == volume_id)).one_or_none()
     return _of_row(row) if row is not None else None
 
 
 def take(connection: Connection, volume_id: int, daemon: str | None) -> Attachment:
-    """Note which daemon has a volume plugged in or serves it, if any; return the attachment.
+    """Set the daemon that has a volume plugged in or serves the volume.  Return the attachment.
 
-    :raises AttachmentNotFound: there is none.
+    :param daemon: id of the daemon, or None.
+    :raises AttachmentNotFound: if the volume has no attachment.
     """
     connection.execute(
         update(attachments).where(attachments.c.volume_id == volume_id).values(daemon=daemon)
@@ -129,7 +131,10 @@ def take(connection: Connection, volume_id: int, daemon: str | None) -> Attachme
 
 
 def reached(connection: Connection, volume_id: int, by: Reached | None) -> None:
-    """Note how a volume's server reaches it; None where it opens it as it lies."""
+    """Set how the server reaches a volume.
+
+    :param by: the connection; None if the server opens the volume directly on the backend.
+    """
     connection.execute(
         update(attachments)
         .where(attachments.c.volume_id == volume_id)
@@ -138,7 +143,7 @@ def reached(connection: Connection, volume_id: int, by: Reached | None) -> None:
 
 
 def reach(connection: Connection, volume_id: int) -> Reached | None:
-    """Return how a volume's server reaches it; None where it opens it as it lies."""
+    """Return how the server reaches a volume; None for a direct open on the backend."""
     row = connection.execute(
         select(attachments.c.address_kind, attachments.c.address).where(
             attachments.c.volume_id == volume_id, attachments.c.address.is_not(None)
@@ -148,12 +153,12 @@ def reach(connection: Connection, volume_id: int) -> Reached | None:
 
 
 def remove(connection: Connection, volume_id: int) -> None:
-    """Remove the attachment of a volume, if it has one."""
+    """Remove the attachment of a volume, if any."""
     connection.execute(delete(attachments).where(attachments.c.volume_id == volume_id))
 
 
 def disks(connection: Connection, server_id: int) -> Sequence[tuple[Volume, Attachment]]:
-    """Return the volumes of a server that bootvol runs, the one that it boots from first."""
+    """Return the volumes of a server that bootvol runs.  The boot volume comes first."""
     query = (
         select(volumes, attachments.c.device, attachments.c.delete_on_termination)
         .join(attachments)
@@ -170,13 +175,13 @@ def disks(connection: Connection, server_id: int) -> Sequence[tuple[Volume, Atta
 
 
 def served(connection: Connection, daemon: str) -> Sequence[Volume]:
-    """Return the volumes that a daemon has plugged in or serves, or is about to."""
+    """Return the volumes that a daemon has plugged in or serves, or soon will."""
     query = select(volumes).join(attachments).where(attachments.c.daemon == daemon)
     return [of_row(row) for row in connection.execute(query)]
 
 
 def _shown() -> Select[Any]:
-    """Return the query for attachments, with the uuids of volumes and servers."""
+    """Return the query for attachments with the uuids of their volumes and servers."""
     uuids = volumes.c.uuid.label("volume_uuid"), servers.c.uuid.label("server_uuid")
     joined = attachments.join(volumes).outerjoin(servers)
     return select(attachments, *uuids).select_from(joined)

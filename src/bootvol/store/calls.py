@@ -1,4 +1,4 @@
-"""Calls of the database: they wait for a turn and a thread, but for no longer than they may."""
+"""Calls of the database: each waits for a turn and a thread, but only up to a time limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Lane:
-    """Threads for one kind of transaction; who waits for one may leave at any time."""
+    """The threads for one kind of transaction.  A waiting call may leave at any time."""
 
     def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
         self.threads = Threads(reactor, name, size)
@@ -27,10 +27,10 @@ class Lane:
 
 
 class Call(Generic[T]):
-    """A call that waits for its turn, then for a thread, and for no longer than it may.
+    """A call that waits for its turn, then for a thread, but only up to a time limit.
 
-    :ivar answer: ends with the result, or when the time has passed: then the thread may still be
-        busy.
+    :ivar answer: ends with the result, or at the time limit.  After the time limit the thread may
+        still be busy.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Call(Generic[T]):
         self._turn.addCallbacks(lambda _: self._begin(lane, run), self._answer)
 
     def limit(self, seconds: float) -> None:
-        """Give up after so many seconds, if not before."""
+        """Give up after ``seconds`` seconds, or at an earlier limit."""
         if self._expiry is None or self._expiry.getTime() > self._clock.seconds() + seconds:
             self.end()
             self._expiry = self._clock.callLater(seconds, self.give_up)
 
     def end(self) -> None:
-        """Set no limit any more."""
+        """Remove the time limit."""
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
 
     def give_up(self) -> None:
-        """Answer that the database is silent."""
+        """Break off the transaction, and answer that the database is silent."""
         self._transaction.break_off()
         error = DatabaseUnavailable()
         error.__cause__ = BrokenOff()
@@ -75,6 +75,6 @@ class Call(Generic[T]):
             self.answer.finish(result)
 
     def _cancel(self) -> None:
-        """Give up the turn that is waited for; what has begun goes on."""
+        """Stop waiting for a turn.  A call that has begun goes on."""
         if not self._has_turn:
             self._turn.cancel()

@@ -1,8 +1,9 @@
-"""Who works on what is to be done: a lease that its worker renews, and others respect.
+"""Claims on work: leases that their workers renew, and other workers respect.
 
-The status is the intent (creating, downloading: make it; deleting: remove it; attaching: attach
-it), so the claim is on the volume, snapshot or server itself.  One worker at a time may touch what
-lies under it: an import and a delete can never run at once, not even on two machines.
+The status of a row is the intent: creating and downloading mean "make", deleting means "remove",
+attaching means "attach".  So the claim is on the volume, snapshot or server itself.  Only one
+worker at a time may touch the stored data: an import and a delete can never run at once, not even
+on two machines.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from bootvol.lifecycle import Kind, Status
 from bootvol.store import strays
 from bootvol.store.schema import LIVING
 
-#: Seconds that a claim lasts unless it is renewed.
+#: Seconds that a claim lasts without a renewal.
 LEASE: Final = 30.0
 
 
 class LeaseClock(GenericFunction[float]):
-    """The time by which leases end, in seconds: that of the database, which all daemons share.
+    """The clock of leases, in seconds: the database's clock, shared by all daemons.
 
-    PostgreSQL: when the server received the statement.  A lease that is asked for then ends no
-    earlier than one that the daemon counts from the moment before it asked.
+    PostgreSQL: the time when the server received the statement.  A daemon counts its lease from
+    the moment before the request.  So the lease in the database never ends before the daemon's.
 
-    SQLite: always 0, so that no lease ends.  One daemon alone uses the file, and lets go of what
-    it held in an earlier life when it starts.
+    SQLite: always 0, so no lease ends.  One daemon alone uses the file.  At its start the daemon
+    releases the claims from its earlier life.
     """
 
     type = Float()
@@ -60,9 +61,10 @@ def _on_sqlite(*_: Any, **__: Any) -> str:
 
 
 def shared_time(connection: Connection) -> float:
-    """Return the seconds since 1970, by a clock that all daemons share.
+    """Return the seconds since 1970, by a clock shared by all daemons.
 
-    That is the database server's.  With SQLite one daemon is alone, and the clock is the machine's.
+    The clock is the database server's.  With SQLite one daemon is alone, and the clock is the
+    machine's.
     """
     if connection.dialect.name == "sqlite":
         return time.time()
@@ -71,15 +73,15 @@ def shared_time(connection: Connection) -> float:
 
 @attrs.frozen
 class Holder:
-    """Who claims, and what it may.
+    """The holder of a new claim, and the bounds of the holder's choice.
 
-    :ivar name: of this one claim, ``DAEMON/…``, never used again.
-    :ivar daemon: who asks: some work is a certain daemon's.
-    :ivar backends: names of the backends whose volumes it may work on.
-    :ivar zeroed: names of those whose volumes are zeroed whole, when they are made blank and when
-        they are removed.
-    :ivar busy: ids of what it works on already, whatever the clock says of their leases.
-    :ivar serves: whether it runs servers.
+    :ivar name: name of this one claim, ``DAEMON/…``, never used again.
+    :ivar daemon: id of the claiming daemon; some work belongs to a certain daemon.
+    :ivar backends: names of the backends whose volumes the daemon may work on.
+    :ivar zeroed: names of the backends whose volumes are zeroed whole, both for a new blank volume
+        and for a removal.
+    :ivar busy: ids of the rows in work on this daemon, whatever the clock says of their leases.
+    :ivar serves: whether the daemon runs servers.
     """
 
     name: str
@@ -92,11 +94,12 @@ class Holder:
 
 @attrs.frozen
 class Claim:
-    """What a worker holds.
+    """A worker's claim on one row.
 
-    :ivar holder: the name of the claim.
-    :ivar number: the id of what is held.
-    :ivar statuses: what the claim is for; with any other status the work is not wanted any more.
+    :ivar holder: name of the claim.
+    :ivar number: id of the claimed row.
+    :ivar statuses: statuses that call for the work.  In any other status the work is not wanted any
+        more.
     """
 
     holder: str
@@ -108,10 +111,11 @@ class Claim:
 def claim(
     connection: Connection, kind: Kind, holder: Holder, *conditions: ColumnElement[bool]
 ) -> Row[Any] | None:
-    """Claim the oldest that nobody holds or is about to; return its row, or None.
+    """Claim the oldest row without a valid claim.  Return the row, or None.
 
-    Where another daemon's lease ran out, the row has a new name: that daemon may yet write to what
-    has the old one.
+    Skip rows locked by another transaction, since another worker is about to claim them.  Where
+    another daemon's lease ran out, the row gets a new name: the former daemon may still write to
+    the data under the old name.
     """
     table = LIVING[kind]
     row = connection.execute(
@@ -136,7 +140,8 @@ def claim(
 def renew(connection: Connection, held: Claim) -> bool:
     """Renew a lease, and lock the row until the transaction ends.
 
-    :returns: False means: stop, another has it, or it is wanted otherwise.
+    :returns: False if another worker has the claim, or the work is not wanted any more.  The caller
+        must stop then.
     """
     table = LIVING[held.kind]
     mine = _held(table, held.holder, held.number) & table.c.status.in_(held.statuses)
@@ -153,9 +158,9 @@ def renew_all(
 ) -> tuple[Collection[Claim], Collection[Claim]]:
     """Renew the leases of one daemon, all at once.
 
-    What another transaction has locked is left as it is: it is about to be renewed or ended there.
+    Leave alone the rows locked by another transaction, which is about to renew or end these leases.
 
-    :returns: those that hold no more, and those that are renewed.
+    :returns: the lost claims, and the renewed claims.
     """
     lost: list[Claim] = []
     renewed: list[Claim] = []
@@ -179,9 +184,9 @@ def renew_all(
 
 
 def _renewed(connection: Connection, table: Table, mine: Mapping[int, Claim]) -> Collection[int]:
-    """Renew leases that hold, but for what another transaction has locked; return the ids."""
+    """Renew valid leases, except those locked by another transaction.  Return the ids."""
     if connection.dialect.name != "postgresql":
-        return mine.keys()  # They do not end.
+        return mine.keys()  # Leases do not end on SQLite.
     holders = [each.holder for each in mine.values()]
     unlocked = (
         select(table.c.id)
@@ -197,9 +202,9 @@ def _renewed(connection: Connection, table: Table, mine: Mapping[int, Claim]) ->
 
 
 def release(connection: Connection, holder: str, kind: Kind, number: int) -> bool:
-    """Let go, so that anyone may claim it if there is still something to do.
+    """Release a claim, so that any worker may claim the remaining work, if any.
 
-    :returns: False if it was lost already.
+    :returns: False if the claim was lost already.
     """
     table = LIVING[kind]
     let_go = update(table).where(_held(table, holder, number))
@@ -207,11 +212,11 @@ def release(connection: Connection, holder: str, kind: Kind, number: int) -> boo
 
 
 def release_all(connection: Connection, daemon: str | None) -> None:
-    """End every lease of a daemon: for one that starts again after it was killed.
+    """End every lease of a daemon that starts again after it was killed.
 
-    Nothing of its earlier life goes on, so all keeps its name.
+    Nothing of the earlier life goes on, so all rows keep their names.
 
-    :param daemon: None is any: for one that has the database to itself.
+    :param daemon: id of the daemon; None for all, if one daemon has the database to itself.
     """
     for table in LIVING.values():
         held: ColumnElement[bool] = table.c.worker.is_not(None)
@@ -222,7 +227,7 @@ def release_all(connection: Connection, daemon: str | None) -> None:
 
 
 def free(table: FromClause) -> ColumnElement[bool]:
-    """Return what tells what nobody works on."""
+    """Return the SQL condition for rows without a valid claim."""
     return or_(table.c.worker.is_(None), table.c.lease_until < LeaseClock())
 
 
@@ -231,5 +236,5 @@ def _held(table: Table, holder: str, number: int) -> ColumnElement[bool]:
 
 
 def _daemon(worker: str | None) -> str | None:
-    """Return the daemon of a claim, by its name."""
+    """Return the daemon in the name of a claim."""
     return worker.rpartition("/")[0] if worker is not None else None

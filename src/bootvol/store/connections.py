@@ -1,8 +1,9 @@
-"""Connections to a database of either kind: how they are made, used in threads, and broken off.
+"""Connections to a database of either kind: how to make, use in threads, and break off one.
 
-A database may be silent: its machine is gone, its disk hangs, somebody keeps a lock.  What can be
-bounded is bounded where it waits (to connect, for a lock, for a statement).  All else a transaction
-on a server is broken off by: the socket is shut down under it, and its thread comes back.
+A database may be silent: its machine is gone, its disk hangs, or somebody keeps a lock.  Waits to
+connect, for a lock and for a statement are bounded where they happen.  All other waits of a
+transaction on a server end by a break-off: bootvol shuts down the socket under the transaction, and
+the thread comes back.
 """
 
 from __future__ import annotations
@@ -29,28 +30,29 @@ from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavaila
 
 T = TypeVar("T")
 
-#: Seconds that a transaction may take, with all its waiting.  Clients of the API hear of a failure
-#: within ten.
+#: Longest time of a transaction in seconds, with all its waits.  Clients of the API hear of a
+#: failure within ten seconds.
 LIMIT: Final = 8.0
-#: Seconds to wait for a connection, and for a lock on SQLite's file.
+#: Longest wait for a connection, and for a lock on SQLite's file, in seconds.
 _PATIENCE: Final = 5
-#: Seconds after which a server ends a transaction whose daemon has stopped half way (a machine that
-#: sleeps, say): others wait for the rows that it has locked.
+#: Seconds after which a server ends a transaction whose daemon has stopped half way (on a sleeping
+#: machine, say).  Others wait for the rows locked by such a transaction.
 _IDLE: Final = 30
-#: How often a transaction is tried that collides with others.
+#: Maximum number of tries of a transaction that collides with others.
 _TRIES: Final = 3
-#: Of PostgreSQL (appendix A of its manual): statements collided; the server is a standby by now;
-#: somebody has taken the tables or the rights away.
+#: Error codes of PostgreSQL (appendix A of its manual).  First: statements collided.  Then: the
+#: server is a standby by now, or somebody has taken the tables or the rights away.
 _COLLISIONS: Final = frozenset({"40001", "40P01"})
 _OF_THE_SERVER: Final = frozenset({"25006", "42501", "42P01"})
-#: Of PostgreSQL, too: a statement that psycopg has prepared is not known, or is by another session.
-#: So it is behind a pooler that gives each transaction any of its own sessions (PgBouncer, say).
+#: Error codes of PostgreSQL, too: a statement that psycopg has prepared is not known, or belongs to
+#: another session.  This happens behind a pooler that gives each transaction any of the pooler's
+#: sessions (PgBouncer, say).
 _NOT_PREPARED: Final = frozenset({"26000", "42P05"})
-#: The class of states that say that a statement is more than PostgreSQL can ever do.
+#: The class of error codes for statements that are more than PostgreSQL can ever do.
 _TOO_MUCH: Final = "54"
-#: Of SQLite (its C interface): a mistake in a statement.
+#: Error code of SQLite (its C interface): a mistake in a statement.
 _MISTAKE: Final = 1
-#: How a server is noticed that went without a word; libpq's names.
+#: Settings to notice a server that went away without a word.  The names are libpq's.
 _TCP: Final = {
     "connect_timeout": _PATIENCE,
     "keepalives_idle": 10,
@@ -61,14 +63,14 @@ _TCP: Final = {
 
 
 class BrokenOff(Exception):
-    """A transaction took longer than it may."""
+    """A transaction exceeded its time limit."""
 
     def __init__(self) -> None:
         super().__init__("it does not answer in time")
 
 
 class Transaction:
-    """A transaction in a thread, that another thread may break off."""
+    """A transaction in one thread.  Another thread may break off the transaction."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -76,9 +78,9 @@ class Transaction:
         self._broken_off = False
 
     def use(self, connection: socket.socket | None) -> None:
-        """Note that the transaction uses a connection to a server, or none any more.
+        """Set the connection to a server that the transaction uses; None for no connection.
 
-        :raises BrokenOff: it has been broken off.
+        :raises BrokenOff: if the transaction has been broken off.
         """
         with self._lock:
             self._socket = connection
@@ -86,15 +88,15 @@ class Transaction:
                 raise BrokenOff
 
     def begin(self) -> None:
-        """Begin.
+        """Begin the transaction.
 
-        :raises BrokenOff: it has been broken off.
+        :raises BrokenOff: if the transaction has been broken off.
         """
         if self._broken_off:
             raise BrokenOff
 
     def break_off(self) -> None:
-        """Have it fail at once if it has not begun, or waits for a server."""
+        """Let the transaction fail at once, if it has not begun or waits for a server."""
         with self._lock:
             self._broken_off = True
             if self._socket is not None:
@@ -106,16 +108,16 @@ class Connections:
     """The connections to one database.
 
     :param url: ``sqlite:///…`` or ``postgresql+psycopg://…``.
-    :param most: how many there are at most at once.
+    :param most: maximum number of connections at once.
     :ivar embedded: whether the database is a file of SQLite.
-    :raises ConfigurationError: the driver is not installed.
+    :raises ConfigurationError: if the driver is not installed.
     """
 
     def __init__(self, url: URL, most: int) -> None:
         self.embedded = url.get_backend_name() == "sqlite"
         self._path = Path(url.database) if self.embedded and url.database else None
         self._file: tuple[int, int] | None = None
-        #: SQLite's write-ahead log beside the file, which lies there while there are connections.
+        #: SQLite's write-ahead log beside the file.  The log exists while connections are open.
         self._log: tuple[int, int] | None = None
         self._open: set[int] = set()
         self._prepares = True
@@ -135,13 +137,13 @@ class Connections:
             self._tune_server()
 
     def begin(self) -> None:
-        """Note which file it is that is used from now on."""
+        """Note the identity of the database file, which is in use from now on."""
         if self._path is not None:
             self._file = _identity(self._path) or (0, 0)
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """Give out a transaction that may take its time; then leave no connection."""
+        """Yield a transaction without time limits.  Leave no connection afterwards."""
         try:
             with self.engine.begin() as connection:
                 if not self.embedded:
@@ -154,10 +156,10 @@ class Connections:
     def transact(
         self, transaction: Transaction, query: Callable[[Connection], T], *, writes: bool
     ) -> T:
-        """Run a query in a transaction, in this thread; again if it collides with others.
+        """Run a query in a transaction, in this thread.  Try again after a collision with others.
 
-        :raises DatabaseUnavailable: the database does not answer, or takes nothing for now.
-        :raises DatabaseRefused: the database will never take what is written.
+        :raises DatabaseUnavailable: if the database does not answer, or takes nothing for now.
+        :raises DatabaseRefused: if the database will never take the data.
         """
         self._here.transaction = transaction
         try:
@@ -198,9 +200,9 @@ class Connections:
             return result
 
     def _check_file(self) -> None:
-        """See that SQLite's files are still there: what is written to one that is not is lost.
+        """Check that SQLite's files are still in place.  Writes to a removed file would be lost.
 
-        :raises DatabaseUnavailable: one is gone, or another one.
+        :raises DatabaseUnavailable: if a file is gone or replaced.
         """
         if self._path is None or self._file is None:
             return
@@ -219,7 +221,7 @@ class Connections:
             )
 
     def _count(self) -> None:
-        """Know when SQLite removes its log: when the last connection is closed."""
+        """Watch for the close of the last connection: SQLite removes its log then."""
 
         @event.listens_for(self.engine, "connect")
         def connected(connection: Any, _record: Any) -> None:
@@ -232,19 +234,20 @@ class Connections:
                 self._log = None
 
     def _tune_server(self) -> None:
-        """Bound what waits at the server, and know by what socket each transaction waits."""
+        """Bound the waits at the server, and note the socket of each transaction."""
         engine = self.engine
 
         @event.listens_for(engine, "connect")
         def connected(connection: Any, record: Any) -> None:
-            # One of its own: that of the connection may be closed, and its number be another's.
+            # A descriptor of its own: the connection may close its descriptor, and the number may
+            # then mean another file.
             own = socket.socket(fileno=os.dup(connection.fileno()))
             try:
                 self._use(own)
                 was, connection.autocommit = connection.autocommit, True
                 connection.execute(f"SET statement_timeout = {LIMIT * 1000:.0f}")
                 connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE * 1000}")
-                # psycopg reads no other form of dates.
+                # psycopg reads no other format of dates.
                 connection.execute("SET DateStyle = 'ISO'")
                 connection.autocommit = was
             except BaseException:
@@ -281,12 +284,12 @@ class Connections:
 
 
 def passes(error: DBAPIError) -> bool:
-    """Tell whether an error says nothing of what was asked, so that it passes by itself."""
+    """Return whether an error has causes outside the statement, and so passes by itself."""
     if error.connection_invalidated:
         return True
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
-        # A database that is damaged is an error of the base class.
+        # A damaged database raises an error of the base class.
         of_kind = isinstance(error, OperationalError) or type(error) is DatabaseError
         return of_kind and (code != _MISTAKE or "no such table" in str(error.orig))
     state = _state(error)
@@ -296,24 +299,24 @@ def passes(error: DBAPIError) -> bool:
 
 
 def _state(error: DBAPIError) -> str:
-    """Return PostgreSQL's code of an error; empty where it has none."""
+    """Return PostgreSQL's code of an error; empty for an error without a code."""
     return getattr(error.orig, "sqlstate", None) or ""
 
 
 def _server(url: URL) -> dict[str, Any]:
-    """Return how to connect to a server; what the operator says in the URL goes before.
+    """Return the settings of connections to a server.  The operator's URL takes precedence.
 
-    What :func:`bootvol.store.volumes.take_turns` promises holds where each statement sees what has
-    been committed by then.
+    The promise of :func:`bootvol.store.volumes.take_turns` needs READ COMMITTED: each statement
+    sees all data committed by then.
     """
     bounds = {key: value for key, value in _TCP.items() if key not in url.query}
-    # Whatever the database or the role says: otherwise there are texts that cannot be sent.
+    # The database or the role may set another encoding, in which some texts could not be sent.
     arguments = {**bounds, "client_encoding": "UTF8"}
     return {"isolation_level": "READ COMMITTED", "connect_args": arguments}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from all others; None if it is not there."""
+    """Return the identity of a file, distinct from all others; None for a missing file."""
     try:
         return _found(path)
     except OSError:
@@ -321,24 +324,24 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _found(path: Path) -> tuple[int, int]:
-    """As :func:`_identity`.
+    """As :func:`_identity`, but fail for a missing file.
 
-    :raises OSError: the file is not there, or cannot be seen.
+    :raises OSError: if the file is missing or cannot be seen.
     """
     found = path.stat()
     return found.st_dev, found.st_ino
 
 
 def _log_of(path: Path) -> Path:
-    """Return where SQLite's write-ahead log lies (https://www.sqlite.org/wal.html)."""
+    """Return the path of SQLite's write-ahead log (https://www.sqlite.org/wal.html)."""
     return path.with_name(f"{path.name}-wal")
 
 
 def _check(path: Path, known: tuple[int, int], remedy: str) -> None:
-    """See that a file is the one that it was.
+    """Check that a file is still the same.
 
-    :param known: what told it from all others.
-    :raises DatabaseUnavailable: it is gone, or another one, or it cannot be seen.
+    :param known: former identity of the file.
+    :raises DatabaseUnavailable: if the file is gone, replaced, or cannot be seen.
     """
     try:
         now = _found(path)
@@ -351,7 +354,7 @@ def _check(path: Path, known: tuple[int, int], remedy: str) -> None:
 
 
 def _tune_sqlite(engine: Engine) -> None:
-    """Let SQLAlchemy say when a transaction begins, and SQLite lose nothing that it ended."""
+    """Let SQLAlchemy begin the transactions, and SQLite lose no committed transaction."""
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:

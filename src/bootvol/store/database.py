@@ -1,4 +1,4 @@
-"""The database: connections, transactions in threads, and the state of its schema."""
+"""The database: connections, transactions in threads, and the state of the schema."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ T = TypeVar("T")
 _READERS = 3
 _WRITES_ON_A_SERVER = 4
 _KEEPERS = 2
-#: Seconds that a call may last when the daemon is to end, and that its threads are waited for.
+#: Seconds that a call may last when the daemon is to end; and seconds to wait for the threads.
 _LAST = 4.0
 _PATIENCE = 1.0
-#: Seconds without a failure after which an outage is over that seemed to be over before.
+#: Seconds without a failure that end an outage, if the outage only seemed to be over before.
 _CALM = 60.0
 
-#: Where alembic keeps the schema's revision.
+#: Alembic's table with the revision of the schema.
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 
 class _Outage:
-    """Tells the log when the database begins to fail, and when it answers again.
+    """Logs when the database begins to fail, and when the database answers again.
 
-    Where only a part of it fails (a table that is locked, a server that has become read-only),
-    calls fail and succeed in turns.  So what fails again soon counts as failing until nothing has
-    failed for :data:`_CALM` seconds.
+    Sometimes only a part of the database fails: a table is locked, or a server has become
+    read-only.  Then calls fail and succeed in turns.  So an outage that begins again soon lasts
+    until :data:`_CALM` seconds have passed without a failure.
 
-    :param done: what cannot be done to the database then.
+    :param done: the failing use of the database, as a participle (``read``, ``written``).
     """
 
     def __init__(self, clock: IReactorTime, done: str, log: Logger) -> None:
@@ -64,7 +64,7 @@ class _Outage:
         self._calm = 0.0
 
     def failed(self, reason: str) -> None:
-        """A call has failed."""
+        """Record a failed call."""
         now = self._clock.seconds()
         if not self._fails:
             self._fails = True
@@ -75,7 +75,7 @@ class _Outage:
         self._last = now
 
     def succeeded(self) -> None:
-        """A call has not failed."""
+        """Record a call without a failure."""
         if self._fails and self._clock.seconds() - self._last >= self._calm:
             self._fails = False
             self._log.info("the database can be {done} again", done=self._done)
@@ -84,16 +84,16 @@ class _Outage:
 class Database:
     """Runs transactions in threads of its own.
 
-    On SQLite there is one thread for writing, since only one transaction can write at a time:
-    a line in front of it is fairer and quicker than colliding and sleeping.
+    SQLite has one thread for writes, since only one transaction can write at a time.  A queue in
+    front of the thread is fairer and quicker than collisions and sleeps.
 
-    Whoever calls hears within :data:`~bootvol.store.connections.LIMIT` seconds that the database is
-    silent.  The log is told once that it fails, and once that it answers again.
+    A caller hears within :data:`~bootvol.store.connections.LIMIT` seconds that the database is
+    silent.  The log says once that the database fails, and once that the database answers again.
 
     :param url: ``sqlite:///…`` or ``postgresql+psycopg://…``.
-    :param reactor: brings results back; its clock.
-    :raises ConfigurationError: the driver is not installed.
-    :ivar embedded: whether the database is a file of SQLite, which this daemon has to itself.
+    :param reactor: brings results back from the threads, and is the clock.
+    :raises ConfigurationError: if the driver is not installed.
+    :ivar embedded: whether the database is a file of SQLite, for this daemon alone.
     :ivar ending: whether the daemon is to end.
     """
 
@@ -109,7 +109,7 @@ class Database:
         self._changes = 0
         self._reading = Lane(reactor, "bootvol-read", _READERS)
         self._writing = Lane(reactor, "bootvol-write", writers)
-        # However much the API writes, leases are renewed in time.
+        # A lane of its own renews leases in time, however much the API writes.
         self._keeping = self._writing if embedded else Lane(reactor, "bootvol-keep", _KEEPERS)
         self._lanes = {self._reading, self._writing, self._keeping}
         self._calls: set[Call[Any]] = set()
@@ -119,19 +119,19 @@ class Database:
         self.ending = False
 
     def start(self) -> None:
-        """Let transactions run.  Call it after any fork."""
+        """Start the threads of transactions.  Call this method after any fork."""
         self._connections.begin()
         for lane in self._lanes:
             lane.threads.start()
 
     def end_soon(self) -> None:
-        """Let no call last longer than :data:`_LAST` seconds from now on: the daemon is to end."""
+        """Limit each call to :data:`_LAST` seconds from now on, since the daemon is to end."""
         self.ending = True
         for call in self._calls:
             call.limit(_LAST)
 
     def stop(self) -> None:
-        """Wait for the transactions under way, for a while; then close every connection."""
+        """Wait a while for the running transactions.  Then close every connection."""
         ended = [lane.threads.stop(_PATIENCE) for lane in self._lanes]
         if not all(ended):
             for call in list(self._calls):
@@ -140,42 +140,42 @@ class Database:
 
     @property
     def version(self) -> int | None:
-        """A number that grows with every :meth:`write`, before that is answered.
+        """A number that grows with every :meth:`write`, before the write is answered.
 
-        None where other daemons write, too.
+        None if other daemons write, too.
         """
         return self._changes if self.embedded else None
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query(connection, …)`` in a transaction that does not write.
+        """Run ``query(connection, …)`` in a transaction without writes.
 
-        :raises DatabaseUnavailable: the database does not answer for now.
+        :raises DatabaseUnavailable: if the database does not answer for now.
         """
         return await self._run(self._reading, lambda db: query(db, *args, **kwargs))
 
     async def write(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query(connection, …)`` in a transaction that commits unless ``query`` raises.
+        """Run ``query(connection, …)`` in a transaction.  Commit unless ``query`` raises.
 
-        It may run more than once, if it collides with others.  Cancelled, it raises that only when
-        the transaction has ended, one way or the other.
+        After a collision with other transactions, ``query`` runs again.  A cancelled call raises
+        CancelledError only when the transaction has ended, with or without a commit.
 
-        :raises DatabaseUnavailable: the database takes nothing for now; or it did, and what was
-            written was written all the same.
-        :raises DatabaseRefused: the database will never take what is written.
+        :raises DatabaseUnavailable: if the database takes nothing for now, or the answer to the
+            commit is missing.  In the latter case the data may have been written all the same.
+        :raises DatabaseRefused: if the database will never take the data.
         """
         return await self._run(self._writing, lambda db: query(db, *args, **kwargs), seen=True)
 
     async def write_unseen(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As :meth:`write`, of what shows in no volume or snapshot: leases, progress.
+        """As :meth:`write`, for data that no volume or snapshot shows: leases, progress.
 
-        On SQLite it lasts as long as it lasts: no request waits for it, and a claim that nobody
-        knows of would never end.
+        On SQLite the call has no time limit.  No request waits for the call, and a claim unknown to
+        the daemon would never end.
         """
         bounded = not self.embedded
         return await self._run(
@@ -198,7 +198,8 @@ class Database:
                 return self._connections.transact(transaction, query, writes=writes)
             finally:
                 if seen:
-                    # Even when it is not known to have failed; there is one such thread on SQLite.
+                    # Count a failed call, too: its data may be written all the same.  On SQLite
+                    # only one thread gets here.
                     self._changes += 1
 
         call = Call(lane, run, transaction, self._clock)
@@ -216,19 +217,19 @@ class Database:
         finally:
             self._calls.discard(call)
             call.end()
-        # What can be written can be read.
+        # A database that takes writes can also be read.
         for outage in (self._written, self._read) if writes else (self._read,):
             outage.succeeded()
         return result
 
-    # --- before the reactor runs: these block, and leave no connection that a fork would share ----
+    # --- before the reactor runs: these block, and leave no connection for a fork to share --------
 
     def alone(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query(connection, …)`` here and now, in a transaction.
+        """Run ``query(connection, …)`` in a transaction, in this thread.  Blocks.
 
-        :raises ConfigurationError: the database does not answer, or does not let that be done.
+        :raises ConfigurationError: if the database does not answer, or does not allow the query.
         """
         try:
             with self._connections.alone() as connection:
@@ -237,18 +238,18 @@ class Database:
             raise ConfigurationError(f"the database does not answer as it must: {error}") from error
 
     def upgrade(self, revision: str = schema.REVISION) -> None:
-        """Bring the schema up to this version of bootvol, or to an earlier one's.
+        """Upgrade the schema to this version of bootvol, or to an earlier version.  Blocks.
 
-        Alembic comes in only if there are tables of an earlier version: it costs a daemon 10 MiB
-        for as long as it runs.
+        Import alembic only for tables of an earlier version.  The import costs a daemon 10 MiB for
+        the daemon's whole life.
 
-        :raises ConfigurationError: the database does not let itself be upgraded.
+        :raises ConfigurationError: if the database cannot be upgraded.
         """
         try:
             if self.embedded and self._engine.url.database:
                 file = Path(self._engine.url.database)
                 private.make("state.url", file.parent)
-                # Nobody else's to read; SQLite gives the files beside it the same mode.
+                # No other user may read the file.  SQLite gives the files beside it the same mode.
                 file.touch(mode=0o600)
             with self._connections.alone() as connection:
                 _check_encoding(connection)
@@ -261,9 +262,9 @@ class Database:
             raise ConfigurationError(f"the database cannot be upgraded: {error}") from error
 
     def check(self) -> None:
-        """See that the schema is the one this version of bootvol needs.
+        """Check that the schema is the one for this version of bootvol.  Blocks.
 
-        :raises ConfigurationError: it is not, or the database does not answer.
+        :raises ConfigurationError: if the schema is another one, or the database does not answer.
         """
         self.alone(_check_encoding)
         now = self.alone(_revision)
@@ -275,15 +276,15 @@ class Database:
 
 
 def _reason(error: DatabaseUnavailable) -> str:
-    """Return in one line why a database failed, without the statement and what it would write."""
+    """Return the reason of a database failure in one line, without the statement and its data."""
     cause = error.__cause__ or error
     return " ".join(str(getattr(cause, "orig", cause)).split())
 
 
 def _check_encoding(connection: Connection) -> None:
-    """See that the database takes every text.
+    """Check that the database takes every text.
 
-    :raises ConfigurationError: a database on a server has another encoding than UTF-8.
+    :raises ConfigurationError: if a database on a server has another encoding than UTF-8.
     """
     if connection.dialect.name != "postgresql":
         return
@@ -297,14 +298,14 @@ def _check_encoding(connection: Connection) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """Return what alembic calls the schema that there is; None where there is none."""
+    """Return alembic's revision of the present schema; None for a database without a schema."""
     if not inspect(connection).has_table(_VERSION.name):
         return None
     return connection.execute(select(_VERSION.c.version_num)).scalar()
 
 
 def _make(connection: Connection) -> None:
-    """Make the newest tables at once, and note for alembic that they are."""
+    """Create the newest tables at once, and note their revision for alembic."""
     schema.METADATA.create_all(connection, checkfirst=False)
     _VERSION.create(connection)
     connection.execute(insert(_VERSION).values(version_num=schema.REVISION))

@@ -1,7 +1,8 @@
-"""Rows of golden volumes: hidden volumes that hold one image each, to make others from.
+"""Rows of cached images (golden volumes): hidden volumes with one image each, to make others from.
 
-A golden volume is ``making`` while it is filled, by the one who holds the claim on the volume that
-it is made from; then ``ready``; and ``doomed`` when it is to be removed.
+A golden volume is first ``making``: a worker fills the golden volume.  The worker holds the claim
+on the origin, the volume from which the golden volume is made.  Then the golden volume is
+``ready`` for use.  A ``doomed`` golden volume is to be removed.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _MAKING, _READY, _DOOMED = "making", "ready", "doomed"
 
 
 def begin(connection: Connection, golden: Golden, volume_id: int) -> bool:
-    """Insert a golden volume that is about to be made from ``volume_id``.
+    """Insert a golden volume that is about to be made from the volume ``volume_id``.
 
-    :returns: False if there is one of the same content on that backend already.
+    :returns: False if the backend already has a golden volume of the same content.
     """
     same = and_(
         goldens.c.backend == golden.backend,
@@ -62,16 +63,16 @@ def begin(connection: Connection, golden: Golden, volume_id: int) -> bool:
 
 
 def complete(connection: Connection, name: str) -> bool:
-    """Note that a golden volume can be used; False if it was let go meanwhile."""
+    """Mark a golden volume as ready.  Return False if it was given up meanwhile."""
     mine = and_(goldens.c.name == name, goldens.c.state == _MAKING)
     made = update(goldens).where(mine).values(state=_READY, volume_id=None)
     return connection.execute(made).rowcount > 0
 
 
 def take(connection: Connection, backend: str, content: str, now: float) -> Golden | None:
-    """Return the golden volume of some content on a backend, and count that as its use.
+    """Return the golden volume of a content on a backend, and count the use.
 
-    It stays as long as an import of that content goes on there.
+    The golden volume stays while an import of the content goes on there.
 
     :param now: seconds since 1970.
     """
@@ -88,12 +89,12 @@ def take(connection: Connection, backend: str, content: str, now: float) -> Gold
 
 
 def doom(connection: Connection, name: str) -> None:
-    """Let a golden volume be removed, and not be used any more."""
+    """Mark a golden volume for removal, and end its use."""
     connection.execute(update(goldens).where(goldens.c.name == name).values(state=_DOOMED))
 
 
 def doom_unfinished(connection: Connection, volume_id: int) -> bool:
-    """Let go what was begun from a volume and never completed; return whether there was any."""
+    """Doom the unfinished golden volumes of a volume.  Return whether any existed."""
     begun = and_(goldens.c.volume_id == volume_id, goldens.c.state == _MAKING)
     return connection.execute(update(goldens).where(begun).values(state=_DOOMED)).rowcount > 0
 
@@ -101,16 +102,16 @@ def doom_unfinished(connection: Connection, volume_id: int) -> bool:
 def doom_surplus(
     connection: Connection, backend: str, limit: int, but_for: int = 0
 ) -> Sequence[str]:
-    """Doom the longest unused of a backend until all together are within ``limit`` bytes.
+    """Doom the least recently used golden volumes of a backend beyond ``limit`` bytes in total.
 
-    One whose content is still wanted by an import there is kept.  What was begun from a volume that
-    has come to its end by now will not be completed, and is doomed as well.
+    Keep a golden volume whose content is still wanted by an import there.  Doom unfinished golden
+    volumes, too, if the work on their origin volume has ended: nothing will complete them.
 
-    :param but_for: the volume whose import does not count.
-    :returns: the names of all that are doomed on that backend.
+    :param but_for: id of a volume whose import does not count.
+    :returns: the names of all doomed golden volumes of the backend.
     """
     here = goldens.c.backend == backend
-    # Of one that is being deleted the work may not have stopped yet.
+    # During the removal of a volume, the work on the volume may not have stopped yet.
     at_work = volumes.c.status.in_({*MAKING, Status.DELETING})
     ended = exists().where(volumes.c.id == goldens.c.volume_id, ~at_work)
     left = and_(here, goldens.c.state == _MAKING, ended)
@@ -123,7 +124,7 @@ def doom_surplus(
     total = sum(row.bytes for row in rows)
     for row in rows:
         if total > limit and not row.wanted:
-            # Used meanwhile, it has another time.
+            # A golden volume that was used meanwhile has another time, and stays.
             unused = and_(goldens.c.name == row.name, goldens.c.used_at == row.used_at)
             connection.execute(update(goldens).where(unused).values(state=_DOOMED))
             total -= row.bytes
@@ -132,12 +133,12 @@ def doom_surplus(
 
 
 def forget(connection: Connection, name: str) -> None:
-    """Delete the row of a golden volume that is no more."""
+    """Delete the row of a removed golden volume."""
     connection.execute(delete_from(goldens).where(goldens.c.name == name))
 
 
 def is_awaited(connection: Connection, backend: str, content: str, volume_id: int) -> bool:
-    """Tell whether another import than ``volume_id``'s wants the same content on a backend."""
+    """Return whether another import than ``volume_id``'s wants the same content on a backend."""
     others = and_(imports.c.content == content, volumes.c.backend == backend)
     return bool(
         connection.execute(
@@ -147,13 +148,13 @@ def is_awaited(connection: Connection, backend: str, content: str, volume_id: in
 
 
 def listed(connection: Connection) -> Sequence[Golden]:
-    """Return all golden volumes that can be used, the last used ones first."""
+    """Return all ready golden volumes, the last used ones first."""
     query = select(goldens).where(goldens.c.state == _READY).order_by(goldens.c.used_at.desc())
     return [_of_row(row) for row in connection.execute(query)]
 
 
 def ready() -> Select[tuple[str, str]]:
-    """Return the query for backend and content of all golden volumes that can be used."""
+    """Return the query for the backend and content of all ready golden volumes."""
     return select(goldens.c.backend, goldens.c.content).where(goldens.c.state == _READY)
 
 

@@ -1,4 +1,4 @@
-"""The numbers of rows that callers name by uuids."""
+"""Ids of rows that callers name by uuid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bootvol.store.schema import LIVING
 
 
 def number(connection: Connection, kind: Kind, tenant: str, uuid: str) -> int | None:
-    """Return the id of a tenant's volume, snapshot or server with a uuid; None if there is none."""
+    """Return the id of a tenant's volume, snapshot or server by its uuid, or None."""
     table = LIVING[kind]
     query = select(table.c.id).where(table.c.uuid == uuid, table.c.tenant == tenant)
     return connection.execute(query).scalar_one_or_none()

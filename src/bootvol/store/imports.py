@@ -1,4 +1,4 @@
-"""Rows of imports: what is to be copied onto a volume, and how far that has come."""
+"""Rows of imports: the image to copy onto a volume, and the progress of the copy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bootvol.store.schema import imports, volumes
 
 
 def add(connection: Connection, volume_id: int, image: Image, content: str | None = None) -> None:
-    """Insert the import of ``image`` onto a volume; nothing of it has been done.
+    """Insert a new import of ``image`` onto a volume, without any progress.
 
-    :param content: stands for the image's bytes, if anything does.
+    :param content: key of the image's bytes, if any.
     """
     connection.execute(
         insert(imports).values(
@@ -35,12 +35,13 @@ def add(connection: Connection, volume_id: int, image: Image, content: str | Non
 
 
 def get(connection: Connection, tenant: str, volume_id: int) -> Import:
-    """Return how a tenant's volume is being, or was, filled, as the tenant may see it.
+    """Return the present or past import of a tenant's volume, as the tenant may see the import.
 
-    Nothing shows of other tenants: neither that their imports wait in the same line, nor that one
-    of them copies or has copied the same image.
+    Hide other tenants: their imports in the same queue, and their past and present copies of the
+    same image.
 
-    :raises VolumeNotFound: the tenant has no such volume, or it was made without an image.
+    :raises VolumeNotFound: if the tenant has no such volume, or the volume was made without an
+        image.
     """
     volume = volume_rows.get(connection, tenant, volume_id)
     found = find(connection, volume_id)
@@ -48,21 +49,21 @@ def get(connection: Connection, tenant: str, volume_id: int) -> Import:
         raise VolumeNotFound(volume_id)
     leader = line.leader(connection, volume_id, tenant)
     if leader is not None and (led := find(connection, leader)) is not None:
-        # What it waits for is how far the other one has come.
+        # Show the progress of the import that this import waits for.
         return attrs.evolve(led, volume_id=volume_id, phase=Phase.WAITING, attempt=found.attempt)
     place = line.position(connection, volume_id)
     if place is not None:
-        # The rate that was written down last is of an attempt that has ended.
+        # The last recorded rate belongs to an attempt that has ended.
         found = attrs.evolve(found, bytes_per_second=0)
     if found.cached and not _has_made(connection, volume, found.content):
-        # Whether another tenant has had the same image is nobody else's business.
+        # A tenant must not learn that another tenant has had the same image.
         phase = Phase.DOWNLOADING if found.phase is Phase.CLONING else found.phase
         found = attrs.evolve(found, cached=False, phase=phase)
     return attrs.evolve(found, error=volume.error, position=place)
 
 
 def _has_made(connection: Connection, volume: Volume, content: str | None) -> bool:
-    """Tell whether a volume's tenant has an older volume of the same content beside it."""
+    """Return whether the volume's tenant has an older volume of the same content beside it."""
     older = (
         imports.c.content == content,
         imports.c.phase == Phase.DONE,
@@ -75,7 +76,7 @@ def _has_made(connection: Connection, volume: Volume, content: str | None) -> bo
 
 
 def find(connection: Connection, volume_id: int) -> Import | None:
-    """Return the import of a volume, or None if it was made without an image."""
+    """Return the import of a volume, or None if the volume was made without an image."""
     row = connection.execute(select(imports).where(imports.c.volume_id == volume_id)).one_or_none()
     if row is None:
         return None
@@ -96,12 +97,12 @@ def find(connection: Connection, volume_id: int) -> Import | None:
 
 
 def begin(connection: Connection, volume_id: int) -> Import:
-    """Note that another attempt starts; return the import as it then stands.
+    """Note the start of another attempt.  Return the import after this change.
 
-    :raises VolumeNotFound: there is no such import.
+    :raises VolumeNotFound: if no such import exists.
     """
     before = find(connection, volume_id)
-    # What came is lost if no checkpoint tells of it: of images that are unpacked there is none.
+    # Without a checkpoint the copied bytes are lost.  Images that are unpacked have no checkpoint.
     over = before is not None and before.bytes_done and before.checkpoint is None
     connection.execute(
         update(imports)
@@ -121,12 +122,12 @@ def begin(connection: Connection, volume_id: int) -> Import:
 
 
 def record(connection: Connection, volume_id: int, **columns: Any) -> None:
-    """Set columns of an import, if it is still there."""
+    """Set columns of an import.  Do nothing if the import is gone."""
     connection.execute(update(imports).where(imports.c.volume_id == volume_id).values(**columns))
 
 
 def warnings_of(row: Row[Any]) -> tuple[Caution, ...]:
-    """Return the warnings in a row of an import, or of a golden volume."""
+    """Return the warnings in the row of an import or of a golden volume."""
     return tuple(Caution(**each) for each in row.warnings or ())
 
 

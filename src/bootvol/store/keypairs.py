@@ -1,4 +1,7 @@
-"""Rows of key pairs: add, look up, delete, count.  They are a user's within a tenant, as Nova's."""
+"""Rows of key pairs: add, look up, delete, count.
+
+As in Nova, a key pair belongs to a user within a tenant.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from bootvol.store.schema import keypairs
 
 
 def add(connection: Connection, pair: KeyPair) -> KeyPair:
-    """Insert ``pair``, whose own id is ignored; return it with the id it got.
+    """Insert ``pair``, and ignore its id.  Return the pair with its new id.
 
-    :raises KeyPairExists: the user has one of that name.
+    :raises KeyPairExists: if the user has a key pair of this name.
     """
     values = attrs.asdict(pair, filter=attrs.filters.exclude("id"))
     added = insert(keypairs).values(values).returning(keypairs.c.id)
@@ -30,7 +33,7 @@ def add(connection: Connection, pair: KeyPair) -> KeyPair:
 def get(connection: Connection, tenant: str, user: str, name: str) -> KeyPair:
     """Return a user's key pair.
 
-    :raises KeyPairNotFound: the user has none of that name.
+    :raises KeyPairNotFound: if the user has no key pair of this name.
     """
     query = select(keypairs).where(_of(tenant, user), keypairs.c.name == name)
     row = connection.execute(query).one_or_none()
@@ -48,7 +51,7 @@ def listed(connection: Connection, tenant: str, user: str) -> Sequence[KeyPair]:
 def remove(connection: Connection, tenant: str, user: str, name: str) -> None:
     """Delete a user's key pair.
 
-    :raises KeyPairNotFound: the user has none of that name.
+    :raises KeyPairNotFound: if the user has no key pair of this name.
     """
     query = delete(keypairs).where(_of(tenant, user), keypairs.c.name == name)
     if not connection.execute(query).rowcount:

@@ -1,4 +1,4 @@
-"""The line in which imports wait: who is next, who is where, and who waits for whom."""
+"""The queue of imports: the next import, the place of each, and imports that wait for another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bootvol.store import goldens as golden_rows
 from bootvol.store.schema import imports, turns, volumes
 from bootvol.store.waiting import Order, Waiting
 
-#: The same tables once more, for what one import has to do with another.
+#: The same tables once more, to compare one import with another.
 _OTHERS: Final = volumes.alias("others")
 _OTHER_IMPORTS: Final = imports.alias("other_imports")
 
@@ -34,17 +34,19 @@ _OTHER_IMPORTS: Final = imports.alias("other_imports")
 def claim(
     connection: Connection, holder: claims.Holder, sources: Collection[str], order: Order
 ) -> tuple[Row[Any] | None, Collection[Waiting]]:
-    """Claim the first import in line that may be claimed.
+    """Claim the first import in the queue that may be claimed.
 
-    A tenant that has fewer places on this daemon comes first, as ``order`` tells; of equals the one
-    that is first in line.
+    The tenant with the fewest places on this daemon comes first, according to ``order``.  Among
+    equals the first in the queue comes first.
 
     :param sources: names of the sources whose imports may be claimed.
-    :returns: its volume's row, or None; and all that waits, whether the order admits it or not.
+    :returns: the row of the import's volume, or None; and all waiting imports, whether the order
+        admits them or not.
     """
     line = _line()
-    # One after the other: PostgreSQL locks no rows of a query with window functions, and joined to
-    # one it looks through the whole line again for each volume.
+    # First read the queue, then claim one row after the other.  PostgreSQL locks no rows of a query
+    # with window functions.  Joined to such a query, PostgreSQL would look through the whole queue
+    # again for each volume.
     rows = connection.execute(
         select(line)
         .where(
@@ -74,12 +76,13 @@ def claim(
 
 
 def _is_the_only_one(connection: Connection, volume_id: int) -> bool:
-    """See that no other daemon has begun to copy the same since the line was looked at.
+    """Check that no other daemon has begun to copy the same since this daemon read the queue.
 
-    While one is about to, others are told so: what it claims shows only when it has committed.
+    Another daemon's claim becomes visible only with its commit.  Until then an advisory lock tells
+    of the claim.
     """
     if connection.dialect.name != "postgresql":
-        return True  # Nobody else writes.
+        return True  # On SQLite nobody else writes.
     same = connection.execute(
         select(volumes.c.backend, imports.c.content)
         .select_from(volumes.join(imports))
@@ -96,14 +99,14 @@ def _is_the_only_one(connection: Connection, volume_id: int) -> bool:
 
 
 def position(connection: Connection, volume_id: int) -> int | None:
-    """Return an import's place among those of its tenant that wait, from 1; None if it does not.
+    """Return an import's place among the waiting imports of its tenant, from 1; else None.
 
-    Other tenants do not show in it: an import that waits for another tenant's import of the same
-    image counts like all that wait.
+    The place reveals nothing of other tenants: an import that waits for another tenant's import of
+    the same image counts like all waiting imports.
     """
     tenant = select(volumes.c.tenant).where(volumes.c.id == volume_id).scalar_subquery()
     running = _running().where(_OTHERS.c.tenant == tenant).subquery()
-    # Within a tenant the line goes by age.
+    # Within a tenant the queue goes by age.
     query = (
         select(func.count(), func.max(volumes.c.id))
         .select_from(volumes.join(imports))
@@ -121,7 +124,7 @@ def position(connection: Connection, volume_id: int) -> int | None:
 def leader(connection: Connection, volume_id: int, tenant: str | None = None) -> int | None:
     """Return the volume whose import an import waits for, since both copy the same; or None.
 
-    :param tenant: only this one's imports count.
+    :param tenant: tenant whose imports count; None for all tenants.
     """
     running = (
         _running() if tenant is None else _running().where(_OTHERS.c.tenant == tenant)
@@ -145,9 +148,9 @@ def leader(connection: Connection, volume_id: int, tenant: str | None = None) ->
 
 
 def followers(connection: Connection, volume_id: int) -> Sequence[int]:
-    """Return the volumes whose imports wait for that of another, and have not begun.
+    """Return the volumes whose imports wait for ``volume_id``'s import, and have not begun.
 
-    Nobody may claim them until the transaction ends.
+    Lock their rows: nobody can claim these volumes until the transaction ends.
     """
     led = (
         select(volumes.c.backend, imports.c.content)
@@ -173,9 +176,10 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
 
 
 def _running() -> Select[tuple[int, str, str]]:
-    """Return the query for the imports that others may wait for: they copy what can be told.
+    """Return the query for running imports that others may wait for: those with a known content.
 
-    Another that copies the same to the same backend waits, unless that has a golden volume of it.
+    Another import of the same content onto the same backend waits, unless the backend has a cached
+    image (golden volume) of the content.
     """
     return (
         select(_OTHERS.c.id, _OTHERS.c.backend, _OTHER_IMPORTS.c.content)
@@ -189,30 +193,32 @@ def _running() -> Select[tuple[int, str, str]]:
 
 
 def _waits(running: Subquery) -> ColumnElement[bool]:
-    """Return what tells the imports that may be claimed, and wait for none of ``running``."""
+    """Return the SQL condition for unclaimed imports that wait for none of ``running``."""
     led = select(running.c.backend, running.c.content)
     unled = or_(_content().not_in(led), _content().in_(golden_rows.ready()))
     return and_(claims.free(volumes), unled)
 
 
 def _content() -> ColumnElement[Any]:
-    """Return what an import copies, and where to; one that cannot be told is like no other."""
+    """Return an import's backend and content in SQL.  An unknown content is like no other."""
     return tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
 
 
 def _line() -> Subquery:
     """Return the waiting imports: ``id``, ``tenant``, ``backend``, ``source``, ``position`` from 1.
 
-    One that waits for another import of the same image is not in line.
+    An import that waits for another import of the same image is not in the queue.
 
-    Tenants take turns.  An import's turn is the number of those that its tenant has running or
-    waiting before it, so that however many one tenant asks for, another's first one comes next.
-    Of the same turn, the tenant goes first that has waited longest for one: where one import runs
-    at a time nobody has any running when the next is claimed, and by their age alone the fifty of
-    one tenant would all come before another's.
+    Tenants take turns.  An import's turn is the number of its tenant's imports that run or wait
+    before it.  So another tenant's first import comes next, however many imports one tenant asks
+    for.  Within the same turn, the tenant that has waited longest for a turn goes first.
+
+    Age alone would not be fair within a turn.  Where one import runs at a time, no tenant has a
+    running import when the next is claimed.  Then all fifty imports of one tenant would come before
+    another tenant's.
     """
     tenant, free = volumes.c.tenant, claims.free(volumes)
-    # From the few that run, not from each that waits: there may be thousands.
+    # Start from the few running imports, not from each waiting one: thousands may wait.
     waits = _waits(_running().subquery())
     unsettled = (
         select(
@@ -237,7 +243,7 @@ def _line() -> Subquery:
 
 
 def _note_turn(connection: Connection, tenant: str) -> None:
-    """Note that a tenant has had its turn, after all others."""
+    """Record a turn of a tenant as the latest of all turns."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     last = select(func.coalesce(func.max(turns.c.last), 0) + 1).scalar_subquery()
     noted = insert(turns).values(tenant=tenant, last=last)

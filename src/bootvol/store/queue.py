@@ -1,4 +1,4 @@
-"""What there is to do besides imports, and what has to wait for what."""
+"""The queues of all work but imports, and the rules for work that must wait for other work."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from bootvol.store import volumes as volume_rows
 from bootvol.store.schema import LIVING, attachments, servers, snapshots, volumes
 from bootvol.store.waiting import Order, Waiting
 
-#: What a worker works on.
+#: The object of a worker's work.
 Subject = Volume | Snapshot | Server
-#: What was claimed, if anything was, and all that waits, whether an order admits it or not.
+#: The claimed object, if any, and all waiting work, whether an order admits the work or not.
 Found = tuple[Subject | None, Collection[Waiting]]
 
 _VALUES: Final[Mapping[Kind, Callable[[Row[Any]], Subject]]] = {
@@ -39,19 +39,19 @@ _VALUES: Final[Mapping[Kind, Callable[[Row[Any]], Subject]]] = {
     Kind.SERVER: server_rows.of_row,
 }
 
-#: The same tables once more, for what one volume of a server has to do with another.
+#: The same tables once more, to compare one volume of a server with another.
 _OTHERS: Final = volumes.alias("others")
 _THEIRS: Final = attachments.alias("theirs")
 
 
 def claim_copy(connection: Connection, holder: claims.Holder, order: Order) -> Found:
-    """Claim what may take long: a snapshot to make, or a volume to make from one."""
+    """Claim a copy, which may take long: a snapshot to make, or a volume to make from one."""
     snapshot = and_(snapshots.c.backend.in_(holder.backends), snapshots.c.status == Status.CREATING)
     volume = and_(
         volumes.c.backend.in_(holder.backends),
         volumes.c.status.in_(MAKING),
         volumes.c.snapshot_id.is_not(None),
-        # It may lie on another backend.
+        # The snapshot may lie on another backend than the volume.
         ~exists().where(
             snapshots.c.id == volumes.c.snapshot_id,
             snapshots.c.backend.not_in(holder.backends),
@@ -61,18 +61,21 @@ def claim_copy(connection: Connection, holder: claims.Holder, order: Order) -> F
 
 
 def claim_zeroing(connection: Connection, holder: claims.Holder, order: Order) -> Found:
-    """Claim a removal or a blank volume where all of it is zeroed, which may take long, too."""
+    """Claim a removal or a blank volume on a backend that zeroes whole volumes.
+
+    Zeroing may take long, too.
+    """
     return _first(connection, holder, order, _small(holder, holder.zeroed))
 
 
 def claim_quick(connection: Connection, holder: claims.Holder, order: Order) -> Found:
-    """Claim a removal or a blank volume where that is quick."""
+    """Claim a removal or a blank volume on a backend where such work is quick."""
     quick = set(holder.backends).difference(holder.zeroed)
     return _first(connection, holder, order, _small(holder, quick))
 
 
 def claim_hosting(connection: Connection, holder: claims.Holder, order: Order) -> Found:
-    """Claim what hypervisors and guests have a say in: volumes to attach or detach, servers."""
+    """Claim work that depends on hypervisors and guests: volumes to attach or detach, servers."""
     wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), _move(holder))}
     if holder.serves:
         wanted[Kind.SERVER] = and_(
@@ -87,7 +90,7 @@ def _first(
     order: Order,
     wanted: Mapping[Kind, ColumnElement[bool]],
 ) -> Found:
-    """Claim the oldest of what an order has for the next one, of what there is."""
+    """Claim the oldest wanted row of the waiting work that an order puts first."""
     waiting = [
         each
         for kind, condition in wanted.items()
@@ -107,7 +110,7 @@ def _first(
 def _waiting(
     connection: Connection, holder: claims.Holder, kind: Kind, condition: ColumnElement[bool]
 ) -> Collection[Waiting]:
-    """Return what waits of one kind, the oldest first."""
+    """Return the waiting work of one kind, the oldest first."""
     table = LIVING[kind]
     backend = null() if kind is Kind.SERVER else table.c.backend
     rows = connection.execute(
@@ -120,7 +123,7 @@ def _waiting(
 
 
 def _small(holder: claims.Holder, backends: Collection[str]) -> Mapping[Kind, ColumnElement[bool]]:
-    """Return what tells removals and blank volumes on some backends."""
+    """Return the SQL conditions for removals and blank volumes on some backends."""
     return {
         Kind.VOLUME: and_(volumes.c.backend.in_(backends), or_(_blank(), _removal(holder))),
         Kind.SNAPSHOT: and_(snapshots.c.backend.in_(backends), _snapshot_removal(holder)),
@@ -147,7 +150,7 @@ def _snapshot_removal(holder: claims.Holder) -> ColumnElement[bool]:
 
 
 def _move(holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells volumes to attach or detach, but for the work of whole servers."""
+    """Return the SQL condition for volumes to attach or detach, except in work on whole servers."""
     whole = exists().where(
         servers.c.id == attachments.c.hosted, servers.c.status != Status.AVAILABLE
     )
@@ -157,13 +160,13 @@ def _move(holder: claims.Holder) -> ColumnElement[bool]:
         ~whole,
         ~_told(attachments.c.hosted, holder),
     )
-    # Who writes to a volume while it is copied makes the copy that of no moment.
+    # Writes to a volume during its copy would make a copy of no single moment.
     quiet = or_(volumes.c.status == Status.DETACHING, ~_copied(holder))
     return and_(volumes.c.status.in_(MOVING), mine, quiet)
 
 
 def _build(holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells servers to start: all of their volumes are there and at rest."""
+    """Return the SQL condition for servers to start: all of their volumes exist and are at rest."""
     return and_(
         servers.c.status == Status.CREATING,
         ~_has(or_(volumes.c.status.in_(MAKING), _copied(holder))),
@@ -171,30 +174,37 @@ def _build(holder: claims.Holder) -> ColumnElement[bool]:
 
 
 def _end(holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells servers to end: nobody attaches or detaches anything of theirs just now."""
+    """Return the SQL condition for servers to end: none of their disks is attached or detached."""
     return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, holder))
 
 
 def _power(holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells servers to turn off or on: nobody plugs a disk of theirs just now."""
+    """Return the SQL condition for servers to turn off or on: none of their disks is plugged."""
     return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id, holder))
 
 
 def _copied(holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells volumes that must stay as they are: a snapshot of them is being made."""
+    """Return the SQL condition for volumes that must not change: a snapshot of them is made."""
     return exists().where(
         snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT, holder)
     )
 
 
 def _is_made(table: Table, kind: Kind, holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells what is being made, or was until it was deleted: its maker may yet read."""
+    """Return the SQL condition for rows in the making.
+
+    A row that was deleted in the making counts while a worker works on the row: the worker may
+    still read.
+    """
     gives_up = and_(table.c.status == Status.DELETING, _worked_on(table, kind, holder))
     return or_(table.c.status.in_(MAKING), gives_up)
 
 
 def _told(server: ColumnElement[Any], holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells servers of which a disk is moved just now: one call at a time for each."""
+    """Return the SQL condition for servers with a disk being plugged or unplugged now.
+
+    A server gets one call at a time.
+    """
     return exists().where(
         _THEIRS.c.hosted == server,
         _THEIRS.c.volume_id == _OTHERS.c.id,
@@ -204,12 +214,15 @@ def _told(server: ColumnElement[Any], holder: claims.Holder) -> ColumnElement[bo
 
 
 def _worked_on(table: FromClause, kind: Kind, holder: claims.Holder) -> ColumnElement[bool]:
-    """Return what tells what somebody works on; this daemon knows better than its leases do."""
+    """Return the SQL condition for rows in work.
+
+    This daemon knows its own work better than the leases do.
+    """
     return or_(~claims.free(table), table.c.id.in_(holder.busy[kind]))
 
 
 def _has(volume: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return what tells servers that have a volume of some kind."""
+    """Return the SQL condition for servers with a volume that meets a condition."""
     return exists().where(
         attachments.c.hosted == servers.c.id, attachments.c.volume_id == volumes.c.id, volume
     )

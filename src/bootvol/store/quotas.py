@@ -1,4 +1,4 @@
-"""Rows of quotas: what single tenants may have, where that is not the default."""
+"""Rows of quotas: bounds of single tenants, where they differ from the default."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bootvol.store.schema import quotas
 
 
 def of(connection: Connection, tenant: str) -> dict[str, int]:
-    """Return what was set for a tenant, by resource."""
+    """Return the bounds set for a tenant, by resource."""
     query = select(quotas.c.resource, quotas.c.most).where(quotas.c.tenant == tenant)
     return {row.resource: row.most for row in connection.execute(query)}
 
 
 def put(connection: Connection, tenant: str, bounds: Mapping[str, int]) -> None:
-    """Set what a tenant may have of some resources; the others stay as they are."""
+    """Set a tenant's bounds for some resources.  The other bounds stay as they are."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for resource, most in bounds.items():
         row = insert(quotas).values(tenant=tenant, resource=resource, most=most)

@@ -1,4 +1,4 @@
-"""The tables.  ``migrations/`` makes them of earlier ones; a test holds the two together."""
+"""The tables.  ``migrations/`` turns earlier tables into these.  A test compares the two."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UNCLEAN: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime; SQLite keeps none, so it is kept without its zone."""
+    """An aware UTC datetime, stored without its zone, since SQLite stores no zones."""
 
     impl = DateTime
     cache_ok = True
@@ -47,39 +47,40 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class CleanString(TypeDecorator[str]):
-    """Text of a bounded length, without what a database does not take: see :func:`clean`."""
+    """Text of a bounded length, without characters that a database refuses: see :func:`clean`."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        """Clean it."""
+        """Clean the value."""
         return clean(value)
 
 
 class CleanText(CleanString):
-    """The same, of any length."""
+    """Text like :class:`CleanString`, of any length."""
 
     impl = Text
     cache_ok = True
 
 
 class CleanJson(TypeDecorator[Any]):
-    """JSON whose texts are clean."""
+    """JSON with clean texts."""
 
     impl = JSON
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        """Clean it."""
+        """Clean the value."""
         return clean(value)
 
 
 def clean(value: Any) -> Any:
-    """Return text, or a structure with texts in it, without what a database does not take.
+    """Return text, or a structure with texts, without the characters that a database refuses.
 
-    PostgreSQL takes no zero character, and no database half of a pair of surrogates; nor has JSON
-    that clients get any use for them.  Each of them becomes U+FFFD, the sign for what is unknown.
+    PostgreSQL refuses the zero character.  Every database refuses half of a surrogate pair.  JSON
+    for clients has no use for these characters, either.  Each becomes U+FFFD, the sign for an
+    unknown character.
     """
     if isinstance(value, str):
         return _UNCLEAN.sub("\N{REPLACEMENT CHARACTER}", value)
@@ -90,7 +91,7 @@ def clean(value: Any) -> Any:
     return value
 
 
-#: The newest of the migrations, after which the tables are as they are here.
+#: The newest migration.  The migration leaves the tables as they are here.
 REVISION: Final = "0011"
 
 METADATA = MetaData(
@@ -104,17 +105,17 @@ METADATA = MetaData(
 
 
 def _life() -> list[Column[Any]]:
-    """Return the columns of what has a status, and may be work."""
+    """Return the columns of rows with a status, which may be work for a worker."""
     return [
         Column("status", CleanString(32), nullable=False),
         Column("error_code", CleanString(64)),
         Column("error_message", CleanText),
         Column("error_retryable", Boolean),
         Column("error_remedy", CleanText),
-        # Who works on it, and until when (seconds since 1970) it may be trusted to.
+        # The claim of a worker, and the end of the claim's lease in seconds since 1970.
         Column("worker", CleanString(64)),
         Column("lease_until", Float),
-        # The request that asked for it, for the log.
+        # The id of the request that asked for the object, for the log.
         Column("request_id", CleanString(64)),
     ]
 
@@ -124,7 +125,7 @@ volumes = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", CleanString(64), nullable=False, unique=True),
-    # What callers of Nova v2 and of Cinder know the volume by.
+    # The volume's id for callers of Nova v2 and of Cinder.
     Column("uuid", CleanString(36)),
     Column("tenant", CleanString(255), nullable=False),
     Column("user", CleanString(255), nullable=False),
@@ -133,10 +134,10 @@ volumes = Table(
     Column("availability_zone", CleanString(255), nullable=False),
     Column("backend", CleanString(64), nullable=False),
     Column("image_id", CleanText),
-    # Without a reference: the snapshot may go first.
+    # Without a foreign key, since the snapshot may be deleted first.
     Column("snapshot_id", Integer),
     Column("snapshot_uuid", CleanString(36)),
-    # The type's name, and no reference either.
+    # The type's name, without a foreign key, too.
     Column("volume_type", CleanString(255)),
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
@@ -145,7 +146,7 @@ volumes = Table(
     Index(None, "tenant", "id"),
     Index(None, "status"),
     Index(None, "uuid", unique=True),
-    # An id that was a deleted volume's must never come to mean another one.
+    # The id of a deleted volume must never come to mean another volume.
     sqlite_autoincrement=True,
 )
 
@@ -157,7 +158,7 @@ snapshots = Table(
     Column("uuid", CleanString(36)),
     Column("tenant", CleanString(255), nullable=False),
     Column("user", CleanString(255), nullable=False),
-    # Without a reference: the volume may go first.
+    # Without a foreign key, since the volume may be deleted first.
     Column("volume_id", Integer, nullable=False, index=True),
     Column("volume_uuid", CleanString(36)),
     Column("size_gib", Integer, nullable=False),
@@ -187,13 +188,13 @@ servers = Table(
     Column("memory_mib", Integer, nullable=False),
     Column("cpus", Integer, nullable=False),
     Column("metadata", CleanJson),
-    # The key pair that was asked for: a copy, since the pair may be deleted.
+    # A copy of the requested key pair, since the pair may be deleted.
     Column("key_name", CleanString(255)),
     Column("public_key", CleanText),
-    # In base64, as it was sent.
+    # In base64, as the caller sent the data.
     Column("user_data", CleanText),
     Column("config_drive", Boolean),
-    # The daemon whose hypervisor runs it.
+    # The daemon whose hypervisor runs the server.
     Column("daemon", CleanString(64)),
     *_life(),
     Index(None, "tenant", "id"),
@@ -211,19 +212,19 @@ attachments = Table(
         primary_key=True,
         autoincrement=False,
     ),
-    # The volume's tenant; no two disks of a server have one name.
+    # The volume's tenant.  No two disks of a server have the same name.
     Column("tenant", CleanString(255), nullable=False),
-    # As text: it may be a server that others run.
+    # As text, since others than bootvol may run the server.
     Column("server_id", CleanString(64), nullable=False),
-    # The same, where bootvol runs it.
+    # The same server, if bootvol runs the server.
     Column("hosted", Integer, ForeignKey("servers.id"), index=True),
-    # As the caller named it, and without "/dev/".
+    # The device as the caller named the device; and the same name without "/dev/".
     Column("device", CleanString(32), nullable=False),
     Column("disk", CleanString(32), nullable=False),
     Column("delete_on_termination", Boolean, nullable=False),
-    # Which daemon has it plugged in, or serves it; null where that is nobody's concern.
+    # The daemon that has the volume plugged in, or serves the volume; null if no daemon does.
     Column("daemon", CleanString(64)),
-    # How the server reaches it, where that is not how it lies.
+    # How the server reaches the volume; null for a direct open on the backend.
     Column("address_kind", CleanString(16)),
     Column("address", CleanText),
     UniqueConstraint("tenant", "server_id", "disk"),
@@ -240,24 +241,24 @@ imports = Table(
         autoincrement=False,
     ),
     Column("image", CleanJson, nullable=False),
-    # The image's: here too, since it may have a limit.
+    # The image's source.  Repeated here, since a source may have a limit.
     Column("source", CleanString(64), nullable=False),
-    # Stands for the image's bytes; two imports with the same need only one download.
+    # Key of the image's bytes.  Two imports with the same key need only one download.
     Column("content", CleanString(64), index=True),
-    # Whether there was a golden volume of that; null until it is known.
+    # Whether a cached image (golden volume) of this content existed; null until known.
     Column("cached", Boolean),
     Column("phase", CleanString(32), nullable=False),
     Column("bytes_done", BigInteger, nullable=False),
     Column("bytes_total", BigInteger),
     Column("bytes_per_second", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
-    # Where another attempt may go on; null where it cannot.
+    # The checkpoint from which another attempt may resume; null without a checkpoint.
     Column("durable_bytes", BigInteger),
     Column("durable_digest", CleanString(128)),
     Column("validator", CleanText),
-    # Under which name on the backend, where that is not the volume's: see strays.
+    # The checkpoint's name on the backend, if other than the volume's: see strays.
     Column("durable_name", CleanString(64), index=True),
-    # What people should know: a list of codes and messages.
+    # Warnings for people: a list of codes and messages.
     Column("warnings", CleanJson),
 )
 
@@ -273,31 +274,31 @@ goldens = Table(
     Column("digest_algorithm", CleanString(32)),
     Column("digest", CleanString(128)),
     Column("state", CleanString(16), nullable=False),
-    # Whose import makes it; null once it is made.
+    # The volume whose import makes the golden volume; null after the making.
     Column("volume_id", Integer),
     Column("hits", Integer, nullable=False),
     Column("used_at", Float, nullable=False),
-    # Of the image, as those of imports.
+    # Warnings about the image, in the same form as those of imports.
     Column("warnings", CleanJson),
     Index(None, "backend", "content"),
 )
 
-# Names on backends that claims were lost with; see bootvol.store.strays.
+# Names on backends whose claims were lost: see bootvol.store.strays.
 strays = Table(
     "strays",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("backend", CleanString(64), nullable=False),
     Column("name", CleanString(64), nullable=False, index=True),
-    # Which daemon may make it anew; null where none can.
+    # The daemon that may make the stray anew; null if none can.
     Column("daemon", CleanString(64)),
-    # When it is to be deleted next, null is at once, and when that was first seen to: seconds since
-    # 1970.
+    # When to delete the stray next (null: at once), and when the stray was first given out for
+    # deletion, both in seconds since 1970.
     Column("due", Float),
     Column("since", Float),
 )
 
-# What tells the store of a backend from every other one, by the backend's name.
+# The identity that tells a backend's store from every other store, by the backend's name.
 stores = Table(
     "stores",
     METADATA,
@@ -305,7 +306,7 @@ stores = Table(
     Column("identity", CleanString(255), nullable=False),
 )
 
-# Which tenant had an import claimed when: a number that grows with each claim.
+# The last claim of an import of each tenant: a number that grows with each claim.
 turns = Table(
     "turns",
     METADATA,
@@ -336,7 +337,7 @@ keypairs = Table(
     sqlite_autoincrement=True,
 )
 
-# What single tenants may have, where that is not the default.
+# The bounds of single tenants, where they differ from the default.
 quotas = Table(
     "quotas",
     METADATA,
@@ -345,7 +346,7 @@ quotas = Table(
     Column("most", Integer, nullable=False),
 )
 
-#: Where each kind of thing that has a life is kept.
+#: The table of each kind of object with a status.
 LIVING: Final[Mapping[Kind, Table]] = {
     Kind.VOLUME: volumes,
     Kind.SNAPSHOT: snapshots,

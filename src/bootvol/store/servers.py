@@ -15,12 +15,12 @@ from bootvol.model import PublicKey, Server
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.states import error_of
 
-#: The largest id that a database may ever have given.
+#: The largest id that a database can give to a row.
 _LARGEST = 2**31 - 1
 
 
 def add(connection: Connection, server: Server) -> Server:
-    """Insert ``server``, whose own id is ignored; return it with the id it got."""
+    """Insert ``server``, and ignore its id.  Return the server with its new id."""
     values = attrs.asdict(
         server, filter=attrs.filters.exclude("id", "error", "key", "volumes"), recurse=False
     )
@@ -35,9 +35,9 @@ def add(connection: Connection, server: Server) -> Server:
 def get(connection: Connection, tenant: str, server_id: str, *, lock: bool = False) -> Server:
     """Return a tenant's server.
 
-    :param server_id: its id in digits, or its uuid (reference, section 2.2).
-    :param lock: until the transaction ends nobody else changes the server.
-    :raises ServerNotFound: there is none, or it is another tenant's.
+    :param server_id: id in digits, or uuid (reference, section 2.2).
+    :param lock: whether to lock the server against other changes until the transaction ends.
+    :raises ServerNotFound: if the server does not exist or belongs to another tenant.
     """
     is_id = server_id.isascii() and server_id.isdigit() and len(server_id) <= 10
     number = int(server_id) if is_id else 0
@@ -58,7 +58,7 @@ def listed(connection: Connection, tenant: str) -> Sequence[Server]:
 
 
 def _with_volumes(connection: Connection, found: Sequence[Server]) -> Sequence[Server]:
-    """Return servers with the ids of their volumes, ascending."""
+    """Return the servers with the ids of their volumes, ascending."""
     query = (
         select(attachments.c.hosted, volumes.c.id, volumes.c.uuid)
         .join(volumes)
@@ -72,9 +72,10 @@ def _with_volumes(connection: Connection, found: Sequence[Server]) -> Sequence[S
 
 
 def change(connection: Connection, server_id: int, now: datetime, **values: Any) -> None:
-    """Change what callers may change of a server.
+    """Change columns of a server that callers may change.
 
-    :param values: by the names of columns.
+    :param now: time of the change.
+    :param values: new values, by column name.
     """
     connection.execute(
         update(servers).where(servers.c.id == server_id).values(updated_at=now, **values)
@@ -88,19 +89,19 @@ def count(connection: Connection, tenant: str) -> int:
 
 
 def having(connection: Connection, volume_id: int) -> Server | None:
-    """Return the server that has, or is to have, a volume; None if bootvol does not run it."""
+    """Return the server that has or will have a volume; None if bootvol does not run the server."""
     query = select(servers).join(attachments).where(attachments.c.volume_id == volume_id)
     row = connection.execute(query).one_or_none()
     return of_row(row) if row is not None else None
 
 
 def take(connection: Connection, server_id: int, daemon: str) -> None:
-    """Note which daemon's hypervisor runs a server."""
+    """Set the daemon whose hypervisor runs a server."""
     connection.execute(update(servers).where(servers.c.id == server_id).values(daemon=daemon))
 
 
 def of_row(row: Row[Any]) -> Server:
-    """Return the server that a row stands for."""
+    """Return the server of a row."""
     return Server(
         id=row.id,
         name=row.name,

@@ -16,7 +16,7 @@ from bootvol.store.states import error_of
 
 
 def add(connection: Connection, snapshot: Snapshot) -> Snapshot:
-    """Insert ``snapshot``, whose own id is ignored; return it with the id it got."""
+    """Insert ``snapshot``, and ignore its id.  Return the snapshot with its new id."""
     values = attrs.asdict(snapshot, filter=attrs.filters.exclude("id", "error"), recurse=False)
     added = insert(snapshots).values(values).returning(snapshots.c.id)
     return attrs.evolve(snapshot, id=connection.execute(added).scalar_one())
@@ -25,8 +25,8 @@ def add(connection: Connection, snapshot: Snapshot) -> Snapshot:
 def get(connection: Connection, tenant: str, snapshot_id: int, *, lock: bool = False) -> Snapshot:
     """Return a tenant's snapshot.
 
-    :param lock: until the transaction ends nobody else changes the snapshot.
-    :raises SnapshotNotFound: there is none, or it is another tenant's.
+    :param lock: whether to lock the snapshot against other changes until the transaction ends.
+    :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
     """
     query = select(snapshots).where(snapshots.c.id == snapshot_id, snapshots.c.tenant == tenant)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
@@ -44,9 +44,9 @@ def listed(
 
 
 def change(connection: Connection, snapshot_id: int, values: Mapping[str, Any]) -> None:
-    """Change what callers may change of a snapshot.
+    """Change columns of a snapshot that callers may change.
 
-    :param values: by the names of columns.
+    :param values: new values, by column name.
     """
     if values:
         changed = update(snapshots).where(snapshots.c.id == snapshot_id)
@@ -66,7 +66,7 @@ def gigabytes(connection: Connection, tenant: str) -> int:
 
 
 def of_row(row: Row[Any]) -> Snapshot:
-    """Return the snapshot that a row stands for."""
+    """Return the snapshot of a row."""
     return Snapshot(
         id=row.id,
         name=row.name,

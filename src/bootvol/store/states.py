@@ -1,4 +1,4 @@
-"""Statuses in rows: takes what has a life from one to the next, and shows why something failed."""
+"""Statuses of volumes, snapshots and servers: changes of status, and reasons of failures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def happen(
     event: Event,
     error: ErrorReport | None = None,
 ) -> Status:
-    """Take something to the status that ``event`` leads to, and return that.
+    """Apply ``event`` to a row.  Return the new status.
 
-    The row is locked until the transaction ends; it goes with :attr:`Status.GONE`.
+    Lock the row until the transaction ends.  :attr:`Status.GONE` deletes the row.
 
-    :param number: its id.
-    :param error: the reason that is kept with it from now on, if any.
-    :raises NotFound: the row is gone.
-    :raises bootvol.lifecycle.IllegalTransition: the event cannot happen to it now.
+    :param number: id of the row.
+    :param error: reason to keep in the row from now on, if any.
+    :raises NotFound: if the row is gone.
+    :raises bootvol.lifecycle.IllegalTransition: if the event cannot happen in the present status.
     """
     table = LIVING[kind]
     mine = table.c.id == number
@@ -54,7 +54,7 @@ def happen(
 
 
 def error_of(row: Row[Any]) -> ErrorReport | None:
-    """Return why what a row stands for failed."""
+    """Return the reason of a failure in a row, or None."""
     if row.error_code is None:
         return None
     return ErrorReport(row.error_code, row.error_message, row.error_retryable, row.error_remedy)

@@ -1,4 +1,4 @@
-"""Rows of stores: what tells the store of each backend from every other one."""
+"""Rows of stores: the identities that tell each backend's store from every other store."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bootvol.store.schema import stores
 
 
 def remembered(connection: Connection) -> Mapping[str, str]:
-    """Return the identities of all stores that are known, by the names of their backends."""
+    """Return the identities of all known stores, by backend name."""
     return {row.backend: row.identity for row in connection.execute(select(stores))}
 
 
 def remember(connection: Connection, backend: str, identity: str) -> str:
-    """Remember the store of a backend, unless one is known; return the one that is known then."""
+    """Remember the store of a backend, unless one is known.  Return the known identity."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     new = insert(stores).values(backend=backend, identity=identity)
     connection.execute(new.on_conflict_do_nothing())
@@ -26,5 +26,5 @@ def remember(connection: Connection, backend: str, identity: str) -> str:
 
 
 def forget(connection: Connection, backend: str) -> bool:
-    """Forget the store of a backend; return whether one was known."""
+    """Forget the store of a backend.  Return whether one was known."""
     return connection.execute(delete(stores).where(stores.c.backend == backend)).rowcount == 1

@@ -1,9 +1,10 @@
 """Rows of strays: names on backends under which daemons worked when they lost their claims.
 
-A daemon whose lease ran out may be stopped only, and go on writing later.  So a claim that takes
+A daemon whose lease ran out may only be stopped, and write again later.  So a claim that takes
 work over from another daemon gives the volume or snapshot a new name on its backend, in the
-transaction of the claim; the former name becomes a stray.  Names are never used again.  A stray is
-deleted as soon as nothing needs it, and again while the former daemon could make it anew.
+transaction of the claim.  The former name becomes a stray.  Names are never used again.  A stray
+is deleted as soon as nothing needs the name, and again while the former daemon could make the
+stray anew.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from sqlalchemy import delete as delete_from
 from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.store.schema import goldens, imports, snapshots, strays, volumes
 
-#: Statuses in which a worker may make what lies under a name, or may have begun to.
+#: Statuses in which a worker may be making the data under a name, or may have begun to.
 _MADE: Final = frozenset({*MAKING, Status.DELETING})
 
 
@@ -38,8 +39,8 @@ _MADE: Final = frozenset({*MAKING, Status.DELETING})
 class Stray:
     """A name that no row has any more.
 
-    :ivar id: of the row.
-    :ivar name: on the backend.
+    :ivar id: id of the stray's own row.
+    :ivar name: name on the backend.
     """
 
     id: int
@@ -50,8 +51,8 @@ class Stray:
 def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Mapping[str, Any]:
     """Make a stray of the name under which another daemon worked.
 
-    :param row: of the volume or snapshot that is claimed; locked.
-    :param daemon: the one whose lease ran out.
+    :param row: locked row of the claimed volume or snapshot.
+    :param daemon: id of the daemon whose lease ran out.
     :returns: the columns to set in the row: a new name; none for a volume that is to be removed.
     """
     if kind is Kind.SERVER or row.status not in _MADE:
@@ -60,7 +61,8 @@ def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Map
     if kind is Kind.VOLUME:
         _leave_goldens(connection, row.id, daemon)
     if row.status == Status.DELETING:
-        # It is removed under this name first of all; later, if need be, as a stray.
+        # The removal deletes this name first of all.  Later the name is deleted as a stray, if
+        # need be.
         return {}
     if kind is Kind.VOLUME:
         begun = and_(imports.c.volume_id == row.id, imports.c.durable_bytes.is_not(None))
@@ -70,7 +72,7 @@ def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Map
 
 
 def _leave_goldens(connection: Connection, volume_id: int, daemon: str) -> None:
-    """Give up the golden volumes that a lost claim was making of a volume."""
+    """Give up the cached images (golden volumes) that a lost claim was making of a volume."""
     making = and_(goldens.c.volume_id == volume_id, goldens.c.state == "making")
     for row in connection.execute(select(goldens).where(making)).all():
         _add(connection, row.backend, row.name, daemon)
@@ -86,13 +88,13 @@ def _add(connection: Connection, backend: str, name: str, daemon: str) -> None:
 def due(
     connection: Connection, backends: Collection[str], now: float, pause: float
 ) -> Sequence[Stray]:
-    """Return strays that are to be deleted now; no other daemon is told of them for a while.
+    """Return the strays to delete now, and hide them from other daemons for a while.
 
-    :param backends: where they may lie.
+    :param backends: names of the backends to look at.
     :param now: seconds since 1970.
-    :param pause: seconds until they are due again.
+    :param pause: seconds until these strays are due again.
     """
-    # Where the clock was set back, what was due is so at once.
+    # If the clock was set back, strays with a due time far ahead are due at once.
     time = or_(strays.c.due.is_(None), strays.c.due <= now, strays.c.due > now + pause)
     query = (
         select(strays.c.id, strays.c.backend, strays.c.name)
@@ -110,25 +112,25 @@ def due(
 
 
 def deleted(connection: Connection, number: int, before: float) -> None:
-    """Note that a stray has been deleted; forget it if nobody can make it anew.
+    """Note the deletion of a stray.  Forget the stray if nobody can make the stray anew.
 
-    :param before: seconds since 1970: a stray that was first due before then is forgotten even if
-        its daemon could make it anew.
+    :param before: seconds since 1970.  A stray that was first due before this time is forgotten
+        even if its daemon could make the stray anew.
     """
     over = or_(strays.c.daemon.is_(None), strays.c.since < before)
     connection.execute(delete_from(strays).where(strays.c.id == number, over))
 
 
 def may_be_open(connection: Connection, name: str) -> bool:
-    """Tell whether a daemon that lost its claim on a name may have it open still."""
+    """Return whether a daemon that lost its claim on a name may still have the name open."""
     known = and_(strays.c.name == name, strays.c.daemon.is_not(None))
     return bool(connection.execute(select(exists().where(known))).scalar())
 
 
 def is_mine(connection: Connection, name: str, daemon: str) -> bool:
-    """Tell whether a daemon may delete a name that it was making: no row has it, or needs it.
+    """Return whether a daemon may delete a name of its lost work: no row has or needs the name.
 
-    From now on the daemon does nothing else with it.
+    From now on the daemon does nothing else with the name.
     """
     mine = and_(strays.c.name == name, strays.c.daemon == daemon)
     connection.execute(update(strays).where(mine).values(daemon=None, due=None))
@@ -136,22 +138,22 @@ def is_mine(connection: Connection, name: str, daemon: str) -> bool:
 
 
 def forget(connection: Connection, name: str) -> None:
-    """Forget a name that has been deleted by the only one who could make it anew."""
+    """Forget a name after the only daemon that could make the name anew has deleted the name."""
     over = and_(strays.c.name == name, strays.c.daemon.is_(None))
     connection.execute(delete_from(strays).where(over))
 
 
 def end_all(connection: Connection, daemon: str | None) -> None:
-    """Note that a daemon makes none of its strays anew: it has started again.
+    """Note that a daemon will make none of its strays anew, since the daemon has started again.
 
-    :param daemon: None is any.
+    :param daemon: id of the daemon; None for all.
     """
     mine = strays.c.daemon.is_not(None) if daemon is None else strays.c.daemon == daemon
     connection.execute(update(strays).where(mine).values(daemon=None, due=None))
 
 
 def _used(name: ColumnElement[str] | str) -> ColumnElement[bool]:
-    """Return what tells names that a row has, or an import is to go on from."""
+    """Return the SQL condition for names that a row has, or that an import will resume from."""
     return or_(
         exists().where(volumes.c.name == name),
         exists().where(snapshots.c.name == name),

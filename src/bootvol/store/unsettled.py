@@ -1,4 +1,4 @@
-"""Counts what there is, and what is still to be done, by where that lies and comes from."""
+"""Counts of volumes, snapshots and remaining work, by status, backend or source."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sqlalchemy import Connection, func, select
 from bootvol.lifecycle import MAKING, MOVING, Kind, Status
 from bootvol.store.schema import LIVING, imports, snapshots, volumes
 
-#: What is in one of these is work for a worker.
+#: Statuses that mean work for a worker.
 _UNSETTLED = MAKING | MOVING | {Status.DELETING}
 
 
 def work(connection: Connection) -> Mapping[tuple[Kind, Status], int]:
-    """Count what is still to be done, by kind and status."""
+    """Count the remaining work, by kind and status."""
     return {
         (kind, Status(status)): count
         for kind, table in LIVING.items()
@@ -27,7 +27,7 @@ def work(connection: Connection) -> Mapping[tuple[Kind, Status], int]:
 
 
 def elsewhere(connection: Connection, backends: Collection[str]) -> Mapping[tuple[str, Kind], int]:
-    """Count the volumes and snapshots on other backends, by backend and kind."""
+    """Count the volumes and snapshots on other backends than these, by backend and kind."""
     return {
         (backend, kind): count
         for kind, table in ((Kind.VOLUME, volumes), (Kind.SNAPSHOT, snapshots))
@@ -40,7 +40,7 @@ def elsewhere(connection: Connection, backends: Collection[str]) -> Mapping[tupl
 
 
 def imports_elsewhere(connection: Connection, sources: Collection[str]) -> Mapping[str, int]:
-    """Count the imports to be done from other sources, by source."""
+    """Count the remaining imports from other sources than these, by source."""
     query = (
         select(imports.c.source, func.count())
         .select_from(volumes.join(imports))

@@ -14,9 +14,9 @@ from bootvol.store.schema import volume_types
 
 
 def add(connection: Connection, name: str, extra_specs: Mapping[str, str]) -> VolumeType:
-    """Insert a type; return it with the id it got.
+    """Insert a type.  Return the type with its id.
 
-    :raises VolumeTypeExists: another one has that name.
+    :raises VolumeTypeExists: if another type has this name.
     """
     values = {"name": name, "extra_specs": dict(extra_specs)}
     added = insert(volume_types).values(values).returning(volume_types)
@@ -29,16 +29,16 @@ def add(connection: Connection, name: str, extra_specs: Mapping[str, str]) -> Vo
 def get(connection: Connection, type_id: int, *, lock: bool = False) -> VolumeType:
     """Return a type.
 
-    :param lock: until the transaction ends nobody else changes it.
-    :raises VolumeTypeNotFound: there is none.
+    :param lock: whether to lock the type against other changes until the transaction ends.
+    :raises VolumeTypeNotFound: if the type does not exist.
     """
     return _one(connection, volume_types.c.id == type_id, type_id, lock)
 
 
 def named(connection: Connection, name: str) -> VolumeType:
-    """Return the type of that name.
+    """Return the type of a name.
 
-    :raises VolumeTypeNotFound: there is none.
+    :raises VolumeTypeNotFound: if no type has this name.
     """
     return _one(connection, volume_types.c.name == name, name)
 
@@ -50,7 +50,7 @@ def listed(connection: Connection) -> Sequence[VolumeType]:
 
 
 def put_extra_specs(connection: Connection, type_id: int, extra_specs: Mapping[str, str]) -> None:
-    """Replace what is said of a type that :func:`get` has locked."""
+    """Replace the extra specs of a type that :func:`get` has locked."""
     mine = update(volume_types).where(volume_types.c.id == type_id)
     connection.execute(mine.values(extra_specs=dict(extra_specs)))
 
@@ -58,7 +58,7 @@ def put_extra_specs(connection: Connection, type_id: int, extra_specs: Mapping[s
 def remove(connection: Connection, type_id: int) -> None:
     """Delete a type.
 
-    :raises VolumeTypeNotFound: there is none.
+    :raises VolumeTypeNotFound: if the type does not exist.
     """
     mine = delete(volume_types).where(volume_types.c.id == type_id)
     if not connection.execute(mine).rowcount:

@@ -14,12 +14,12 @@ from bootvol.model import Attachment, Usage, Volume
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.states import error_of
 
-#: In these a server has the volume; in any other it may be promised to one at most.
+#: Statuses in which a server has the volume.  In any other status the volume is at most promised.
 _ATTACHED: Final = frozenset({Status.IN_USE, Status.DETACHING})
 
 
 def add(connection: Connection, volume: Volume) -> Volume:
-    """Insert ``volume``, whose own id is ignored; return it with the id it got."""
+    """Insert ``volume``, and ignore its id.  Return the volume with its new id."""
     values = attrs.asdict(
         volume, filter=attrs.filters.exclude("id", "error", "attachments"), recurse=False
     )
@@ -31,8 +31,8 @@ def add(connection: Connection, volume: Volume) -> Volume:
 def get(connection: Connection, tenant: str, volume_id: int, *, lock: bool = False) -> Volume:
     """Return a tenant's volume.
 
-    :param lock: until the transaction ends nobody else changes the volume.
-    :raises VolumeNotFound: there is none, or it is another tenant's.
+    :param lock: whether to lock the volume against other changes until the transaction ends.
+    :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
     """
     query = _shown().where(volumes.c.id == volume_id, volumes.c.tenant == tenant)
     row = connection.execute(query.with_for_update(of=volumes) if lock else query).one_or_none()
@@ -49,7 +49,10 @@ def listed(
     limit: int | None = None,
     offset: int = 0,
 ) -> Sequence[Volume]:
-    """Return a tenant's volumes, ascending by id; only those made from an image if ``bootable``."""
+    """Return a tenant's volumes, ascending by id.
+
+    :param bootable: whether to return only volumes made from an image.
+    """
     query = _shown().where(volumes.c.tenant == tenant).order_by(volumes.c.id)
     if bootable:
         query = query.where(volumes.c.image_id.is_not(None))
@@ -57,25 +60,25 @@ def listed(
 
 
 def change(connection: Connection, volume_id: int, values: Mapping[str, Any]) -> None:
-    """Change what callers may change of a volume.
+    """Change columns of a volume that callers may change.
 
-    :param values: by the names of columns.
+    :param values: new values, by column name.
     """
     if values:
         connection.execute(update(volumes).where(volumes.c.id == volume_id).values(dict(values)))
 
 
 def askers(connection: Connection, numbers: Sequence[int]) -> Sequence[tuple[int, str, str]]:
-    """Return id, tenant and request of each of some volumes, for the log."""
+    """Return the id, tenant and request of each of some volumes, for the log."""
     query = select(volumes.c.id, volumes.c.tenant, volumes.c.request_id)
     found = connection.execute(query.where(volumes.c.id.in_(numbers)).order_by(volumes.c.id))
     return [(row.id, row.tenant, row.request_id or "") for row in found]
 
 
 def usage(connection: Connection, tenant: str) -> Usage:
-    """Count what a tenant has, whatever its status, so that it can be held against the quota.
+    """Count a tenant's volumes and their GiB, whatever the status, for the check of the quota.
 
-    To be called when :func:`take_turns` has been.
+    Call :func:`take_turns` before this function.
     """
     query = select(func.count(), func.coalesce(func.sum(volumes.c.size_gib), 0))
     count, gigabytes = connection.execute(query.where(volumes.c.tenant == tenant)).one()
@@ -83,10 +86,11 @@ def usage(connection: Connection, tenant: str) -> Usage:
 
 
 def take_turns(connection: Connection, tenant: str) -> None:
-    """Let two transactions that count what a tenant has take turns until they end.
+    """Serialize, until they end, the transactions that count a tenant's resources.
 
-    Whoever counts second sees what the first one added.  It comes before any row is locked, so that
-    no two wait for each other.  (On SQLite only one writes in any case.)
+    The second transaction sees the additions of the first.  Call this function before any row is
+    locked, so that no two transactions wait for each other.  (On SQLite only one transaction writes
+    at a time in any case.)
     """
     if connection.dialect.name == "postgresql":
         connection.execute(
@@ -95,7 +99,7 @@ def take_turns(connection: Connection, tenant: str) -> None:
 
 
 def _shown() -> Select[Any]:
-    """Return the query for volumes as callers see them: with what they are attached to."""
+    """Return the query for volumes as callers see them: with their attachments."""
     return select(
         volumes,
         attachments.c.server_id,
@@ -106,7 +110,7 @@ def _shown() -> Select[Any]:
 
 
 def of_row(row: Row[Any]) -> Volume:
-    """Return the volume that a row stands for, attached only if the row has that too."""
+    """Return the volume of a row, with an attachment only if the row has the attachment, too."""
     attached = row.status in _ATTACHED and getattr(row, "server_id", None) is not None
     return Volume(
         id=row.id,

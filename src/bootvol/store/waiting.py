@@ -1,4 +1,4 @@
-"""What waits in a lane, by tenants, and who of them is next."""
+"""Waiting work in a lane by tenant, and the order among the tenants."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bootvol.lifecycle import Kind
 
 @attrs.frozen
 class Waiting:
-    """One or more things of one tenant that wait for the same places.
+    """One or more objects of one tenant that wait for the same places.
 
-    :ivar backend: the backend that is worked on; None for servers.
-    :ivar source: the source that is read; None for all but imports.
+    :ivar backend: name of the backend to work on; None for servers.
+    :ivar source: name of the source to read; None for all work but imports.
     """
 
     kind: Kind
@@ -25,10 +25,10 @@ class Waiting:
 
 
 class Order(Protocol):
-    """Tells who is next.  Used in the database's threads, so an order never changes."""
+    """The rule for the next in a lane.  The database's threads use an order: it never changes."""
 
     def admitted(self, waiting: Collection[Waiting]) -> Sequence[Waiting]:
-        """Return those that may begin, the next one first; equals stay in the given order."""
+        """Return the work that may begin, the next first.  Equals stay in the given order."""
 
     def places(self, waiting: Waiting) -> int:
-        """Return how many places the tenant has that others compete for."""
+        """Return how many places the tenant has among those that tenants compete for."""

@@ -1,4 +1,4 @@
-"""Lets alembic run on the connection that :meth:`Database.upgrade` hands it."""
+"""Run alembic on the connection from :meth:`Database.upgrade`."""
 
 from alembic import context
 

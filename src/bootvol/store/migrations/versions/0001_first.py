@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the first tables."""
+    """Create the first tables."""
     op.create_table(
         "volumes",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),

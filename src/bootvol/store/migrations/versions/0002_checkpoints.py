@@ -1,4 +1,4 @@
-"""Imports remember how much of them is durable."""
+"""Checkpoints: the durable part of each import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add where an import may go on."""
+    """Add the point from which an import may resume."""
     op.add_column("imports", sa.Column("durable_bytes", sa.BigInteger()))
     op.add_column("imports", sa.Column("durable_digest", sa.String(128)))
     op.add_column("imports", sa.Column("validator", sa.Text()))

@@ -1,4 +1,4 @@
-"""Imports name their source, so that it can have a limit; and tenants take turns."""
+"""The source of each import, for limits of sources; and the turns of tenants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _IMPORTS = sa.table("imports", sa.column("image", sa.JSON()), sa.column("source"
 
 
 def upgrade() -> None:
-    """Add the source, which the image of an import that is there already says, and the turns."""
+    """Add the turns, and the source.  The source of an existing import comes from its image."""
     op.add_column("imports", sa.Column("source", sa.String(64)))
     op.execute(sa.update(_IMPORTS).values(source=_IMPORTS.c.image["source"].as_string()))
     with op.batch_alter_table("imports") as table:

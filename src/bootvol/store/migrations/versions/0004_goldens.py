@@ -1,4 +1,4 @@
-"""Imports know which others copy the same, and golden volumes are kept."""
+"""The content of imports, to find imports of the same; and cached images (golden volumes)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add what imports have in common, and the table of golden volumes."""
+    """Add the content that imports have in common, and the table of golden volumes."""
     op.add_column("imports", sa.Column("content", sa.String(64)))
     op.add_column("imports", sa.Column("cached", sa.Boolean()))
     op.create_index("ix_imports_content", "imports", ["content"])

@@ -1,4 +1,4 @@
-"""Volume types, and what single tenants may have."""
+"""Volume types, and quotas of single tenants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add the tables, and the type that a volume was asked for as."""
+    """Add the tables, and the requested type of each volume."""
     op.add_column("volumes", sa.Column("volume_type", sa.String(255)))
     op.create_table(
         "volume_types",

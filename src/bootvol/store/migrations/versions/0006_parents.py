@@ -1,4 +1,4 @@
-"""Snapshots, servers, and what volumes are attached to."""
+"""Snapshots, servers, and attachments of volumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the tables, and the snapshot that a volume was made from."""
+    """Add the tables, and the snapshot from which a volume was made."""
     op.add_column("volumes", sa.Column("snapshot_id", sa.Integer()))
     _table(
         "snapshots",
@@ -58,7 +58,7 @@ def upgrade() -> None:
 
 
 def _table(name: str, *columns: Any) -> None:
-    """Make a table of what a tenant has and a worker works on."""
+    """Create a table of objects that a tenant owns and a worker works on."""
     op.create_table(
         name,
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),

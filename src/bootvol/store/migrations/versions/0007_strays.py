@@ -1,4 +1,4 @@
-"""Names that claims were lost with, and imports that go on from what lies under one."""
+"""Names of lost claims, and imports that resume from the data under such a name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Add the table of strays, and the name under which an import's prefix lies."""
+    """Add the table of strays, and the name under which an import's prefix is stored."""
     op.add_column("imports", sa.Column("durable_name", sa.String(64)))
     op.create_index("ix_imports_durable_name", "imports", ["durable_name"])
     op.create_table(

@@ -1,4 +1,4 @@
-"""What tells the store of each backend from every other one."""
+"""The identities that tell each backend's store from every other store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients of Nova v2 and Cinder v1 look for: uuids, key pairs, and more about servers."""
+"""Data for clients of Nova v2 and Cinder v1: uuids, key pairs, and more about servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    """Give volumes and snapshots a uuid, servers what their clients set, and add key pairs."""
+    """Add the uuids of volumes and snapshots, the client settings of servers, and key pairs."""
     op.add_column("volumes", sa.Column("uuid", sa.String(36)))
     op.add_column("volumes", sa.Column("snapshot_uuid", sa.String(36)))
     op.add_column("snapshots", sa.Column("uuid", sa.String(36)))
@@ -25,7 +25,7 @@ def upgrade() -> None:
     op.add_column("servers", sa.Column("config_drive", sa.Boolean()))
     _fill()
     for table in "volumes", "snapshots":
-        # A constraint would have SQLite make the table anew, and forget which ids there were.
+        # For a constraint SQLite would make the table anew, and forget the ids given so far.
         op.create_index(f"ix_{table}_uuid", table, ["uuid"], unique=True)
     op.create_table(
         "keypairs",
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 
 def _fill() -> None:
-    """Make uuids of names, which are unique for ever; a volume that is gone has one of its id."""
+    """Make uuids from names, which are unique for ever.  A deleted volume gets one from its id."""
     db = op.get_bind()
     volumes = sa.table("volumes", *map(sa.column, ("id", "name", "uuid", "snapshot_id")))
     volumes.append_column(sa.column("snapshot_uuid"))

@@ -1,4 +1,4 @@
-"""What people should know of imports, and of the images in golden volumes."""
+"""Warnings for people about imports, and about cached images (golden volumes)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requests that asked for volumes, snapshots and servers."""
+"""The requests for volumes, snapshots and servers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ down_revision = "0010"
 
 
 def upgrade() -> None:
-    """Add the id of the request, which the log names when the making fails."""
+    """Add the id of the request.  The log names the id when the making fails."""
     for table in "volumes", "snapshots", "servers":
         op.add_column(table, sa.Column("request_id", sa.String(64)))
