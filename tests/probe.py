@@ -24,6 +24,9 @@ from typing import Any
 #: Filled in by :func:`tests.jails.script`.
 WORLD: dict[str, Any] = {}
 
+#: Bytes: more than any of the files has.
+BEYOND = 1 << 24
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -55,6 +58,18 @@ def writes_what_it_has_open() -> bool:
 
 def writes_what_it_opens_again() -> bool:
     return any(opens(f"/proc/self/fd/{each}") for each in held())
+
+
+def grows_what_it_has_open() -> bool:
+    return any(
+        attempt(grows, f"/proc/self/fd/{each}") or attempt(os.pwrite, each, b"MINE", BEYOND)
+        for each in held()
+    )
+
+
+def raises_its_limits() -> bool:
+    resource.setrlimit(resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE))
+    return True
 
 
 def cuts_a_volume() -> bool:
@@ -259,6 +274,11 @@ def opens(path: str) -> bool:
     return descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
+def grows(path: str) -> bool:
+    with open(path, "r+b") as file:
+        return os.pwrite(file.fileno(), b"MINE", BEYOND) > 0
+
+
 def connects(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
@@ -282,7 +302,7 @@ ATTACKS = [
     for name, value in list(globals().items())
     if callable(value)
     and getattr(value, "__module__", "") == __name__
-    and name not in {"present", "held", "maps", "opens", "connects", "flocks", "attempt"}
+    and name not in {"present", "held", "maps", "opens", "grows", "connects", "flocks", "attempt"}
 ]
 
 

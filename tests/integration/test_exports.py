@@ -259,6 +259,7 @@ def test_nothing_but_the_volume_is_reached_from_inside(user: int) -> None:
 
     Break: `src/bootvol/exports/processes.py`: `writes=[FILE],` -> `writes=[FILE, Path("/")],`
     Break: `src/bootvol/jail/program.py`: `restrict_calls(families)` -> `pass`
+    Break: `src/bootvol/exports/processes.py`: `grows=room(found.st_size)` -> `grows=2**30`
     """
     assert attacks("export", user) == ["writes_what_it_opens_again"]
 

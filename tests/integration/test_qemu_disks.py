@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from bootvol.errors import HypervisorFailed
 from bootvol.exports.exports import Exports
-from bootvol.jail import FIRST_USER, Jail
+from bootvol.jail import FIRST_USER, Jail, may_limit
 from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu import disks
@@ -65,6 +67,35 @@ async def test_disks_are_plugged_in_one_after_the_other(
     async with _monitor(tmp_path) as qmp:
         plugged = await qmp.execute("qom-list", {"path": "/machine/peripheral"})
     assert {f"vd{x}" for x in letters} < {each["name"] for each in plugged}
+
+
+@ensureDeferred
+async def test_qemu_writes_to_the_whole_of_its_largest_disk_and_no_further(
+    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger.raw"
+    larger.write_bytes(bytes(2 * MIB + 512))
+    await qemu.start(SERVER, machine(empty))
+    folder = Folder(tmp_path / "servers" / SERVER)
+    process = folder.process()
+    folder.close()
+    assert process is not None
+    if os.geteuid() == 0 and not may_limit():
+        assert _limit(process) == resource.RLIM_INFINITY
+        return
+    assert _limit(process) == MIB
+    await qemu.attach(SERVER, Disk("vdb", Connection("file", str(larger))))
+    assert _limit(process) == 2 * MIB + 4096
+    await qemu.attach(SERVER, Disk("vdc", disk_file(tmp_path / "less.raw")))
+    assert _limit(process) == 2 * MIB + 4096
+
+
+def _limit(process: int) -> int:
+    """Return the size up to which a process writes to files, in bytes."""
+    limits = Path(f"/proc/{process}/limits").read_text()
+    found = re.search(r"^Max file size +(\w+) ", limits, re.MULTILINE)
+    assert found is not None
+    return resource.RLIM_INFINITY if found[1] == "unlimited" else int(found[1])
 
 
 @ensureDeferred

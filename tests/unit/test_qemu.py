@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from bootvol.errors import ConfigurationError, HypervisorFailed
 from bootvol.interfaces import PluginContext
 from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
-from bootvol_plugins.qemu import PLUGIN, ceph, console, disks
+from bootvol_plugins.qemu import PLUGIN, ceph, console, disks, folders
 from bootvol_plugins.qemu.machine import DISKS, Process, command, keeper, reached
 from bootvol_plugins.qemu.options import QemuOptions
 from bootvol_plugins.qemu.reach import Reaching, Told, reach, step
@@ -282,3 +284,23 @@ def test_what_is_no_keyring(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("]")
     with pytest.raises(HypervisorFailed, match="Ceph's library does not take"):
         ceph.configuration({"id": "ann", "conf": str(tmp_path / "conf")})
+
+
+def test_qemu_may_write_to_the_whole_of_a_larger_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Break: `plugins/bootvol_plugins/qemu/folders.py`: `now < wanted:` -> `False:`"""
+    monkeypatch.setattr(folders, "may_limit", lambda: True)
+    folder = folders.Folder.make(tmp_path / "server-1")
+    limited = ["prlimit", "--fsize=4096:unlimited", "sleep", "600"]
+    with subprocess.Popen(limited) as process, (tmp_path / "disk").open("wb") as disk:
+        while resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] != 4096:
+            time.sleep(0.01)
+        folder.note(process.pid)
+        for size, limit in ((1, 4096), (8193, 12288), (8192, 12288)):
+            disk.truncate(size)
+            folder.make_room(disk.fileno())
+            now, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            assert (now, most) == (limit, resource.RLIM_INFINITY)
+        process.kill()
+    folder.close()

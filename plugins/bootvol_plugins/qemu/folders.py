@@ -15,7 +15,9 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import socket as sockets
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Final
 
 import attrs
 
+from bootvol.jail import may_limit, room
 from bootvol.processes import Process
 
 #: The file that QEMU's process locks, where it listens for commands, and where the daemon notes the
@@ -143,6 +146,18 @@ class Folder:
             user = os.stat(f"/proc/{process}").st_uid
             if user != os.geteuid():
                 os.chown(socket, user, -1)
+
+    def make_room(self, disk: int) -> None:
+        """Let the server's QEMU write to the whole of a disk, if that is a file and QEMU runs.
+
+        :param disk: its descriptor.
+        """
+        process, found = self.process(), os.fstat(disk)
+        if process is not None and stat.S_ISREG(found.st_mode) and may_limit():
+            now, most = resource.prlimit(process, resource.RLIMIT_FSIZE)
+            wanted = room(found.st_size)
+            if now != resource.RLIM_INFINITY and now < wanted:
+                resource.prlimit(process, resource.RLIMIT_FSIZE, (wanted, most))
 
     def remove(self) -> None:
         """Delete the folder and what is in it."""

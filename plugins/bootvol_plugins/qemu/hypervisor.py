@@ -249,12 +249,11 @@ class QemuHypervisor:
 
     async def _add(self, qmp: Qmp, server: str, disk: Disk) -> None:
         """Let QEMU open a disk."""
-        async with self._stack() as stack:
-            told = await self._hand_over(qmp, disk, reach.reach(disk, self._options.tls, stack))
-            if told.socket is not None:
-                async with self._folder(server) as folder:
-                    if folder is not None:
-                        await self._threads.run(folder.lend, told.socket)
+        async with self._stack() as stack, self._folder(server) as folder:
+            steps = reach.reach(disk, self._options.tls, stack)
+            told = await self._hand_over(qmp, disk, steps, folder)
+            if told.socket is not None and folder is not None:
+                await self._threads.run(folder.lend, told.socket)
             secret = told.secret
             if secret is not None and secret["id"] not in await children(qmp, "/objects"):
                 await qmp.execute("object-add", secret)
@@ -269,12 +268,16 @@ class QemuHypervisor:
                     ) from error
                 raise
 
-    async def _hand_over(self, qmp: Qmp, disk: Disk, steps: reach.Reaching) -> reach.Told:
+    async def _hand_over(
+        self, qmp: Qmp, disk: Disk, steps: reach.Reaching, folder: Folder | None
+    ) -> reach.Told:
         """Give QEMU the descriptors by which it reaches a disk."""
         # The number of an fdset and that of the descriptor in it are two.
         number = "fdset-id" if reach.has_descriptor(disk.connection) else "fd"
         found = await self._threads.run(reach.step, steps)
         while not isinstance(found, reach.Told):
+            if number == "fdset-id" and folder is not None:
+                await self._threads.run(folder.make_room, found)
             opaque = {"opaque": disks.node_name(disk)}
             added = await qmp.execute("add-fd", opaque, found)
             found = await self._threads.run(reach.step, steps, added[number])

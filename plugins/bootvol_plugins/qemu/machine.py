@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors
-from bootvol.jail import Bounds, Sockets
+from bootvol.jail import Bounds, Sockets, may_limit, room
 from bootvol.model import Disk, Machine
 from bootvol.threads import Shared
 from bootvol_plugins.qemu import config_drive, console, disks, reach
@@ -121,8 +122,15 @@ def bounds(options: QemuOptions, machine: Machine, given: Reached) -> Bounds:
         sockets=_sockets(options, machine),
         # No memory of it (a guest's data) on the disk.
         limits={"CORE": 0},
+        grows=_largest(given) if may_limit() else None,
         locks=PROCESS,
     )
+
+
+def _largest(given: Reached) -> int:
+    """Return the size up to which a server writes to its disks that are files.  Blocks."""
+    found = [os.fstat(given.files[number]) for number in given.numbers.values()]
+    return max((room(each.st_size) for each in found if stat.S_ISREG(each.st_mode)), default=0)
 
 
 def open_own(folder: Folder, machine: Machine) -> dict[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors
 from bootvol.errors import ExportFailed
-from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
+from bootvol.jail import LISTENER, Bounds, Jail, NotConfined, room
 from bootvol.threads import Shared
 
 #: The most that is kept of what a process complains of, in bytes; what goes beyond is dropped.
@@ -100,12 +101,14 @@ def start(
         credentials, each with the one here that it is.
     :raises ExportFailed: it cannot be confined.
     """
+    found = os.fstat(files[FILE])
     # Of its own session, so that no terminal ends it; no memory of it (a guest's data) on the disk.
     bounds = Bounds(
         reads=[each for each in files if each not in (LISTENER, FILE)],
         writes=[FILE],
         owns=[FILE],
         limits={"CORE": 0},
+        grows=room(found.st_size) if stat.S_ISREG(found.st_mode) else 0,
         waits=True,
         listens=True,
     )

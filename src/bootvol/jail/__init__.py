@@ -8,6 +8,7 @@ confines itself, and becomes the program that is wanted: the process stays the s
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ FIRST_USER: Final = 0x70000000
 USERS: Final = 4 * 1024 * 1024
 #: The descriptor of a listening socket in a program that is given one (sd_listen_fds(3)).
 LISTENER: Final = 3
+#: From linux/capability.h: CAP_SYS_RESOURCE.
+_SYS_RESOURCE: Final = 1 << 24
 #: Imports the program, as that takes half as long as to compile it each time.
 _RUN: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); import program; program.main(sys.argv[1:])"
@@ -61,6 +64,8 @@ class Bounds:
     :ivar as_us: its user is the daemon's, where that is root, too.
     :ivar groups: of its user, where the daemon is root.
     :ivar limits: see setrlimit(2): ``{"AS": 2**30}``.
+    :ivar grows: the size in bytes up to which the program may write to files, whatever it has open:
+        a soft limit, which the daemon may raise (prlimit(2)); None lets files grow.
     :ivar dies_with_us: the program is killed when the daemon ends.
     :ivar waits: it does nothing before a line comes on its standard input.
     :ivar listens: it is told that :data:`LISTENER` is a listening socket.
@@ -74,6 +79,7 @@ class Bounds:
     groups: Sequence[int] = ()
     sockets: Sockets = Sockets.NONE
     limits: Mapping[str, int] = {}
+    grows: int | None = None
     dies_with_us: bool = False
     waits: bool = False
     listens: bool = False
@@ -137,6 +143,8 @@ class Jail:
         words += [f"read={_path(each)}" for each in (*self.programs, *bounds.reads)]
         words += [f"write={_path(each)}" for each in bounds.writes]
         words += [f"limit={name}:{most}" for name, most in bounds.limits.items()]
+        if bounds.grows is not None:
+            words.append(f"grow={bounds.grows}")
         if bounds.dies_with_us:
             words.append(f"parent={os.getpid()}")
         else:
@@ -158,6 +166,23 @@ class Jail:
             "--",
             *command,
         ]
+
+
+def room(size: int) -> int:
+    """Return the limit for a file of so many bytes: QEMU writes whole pages."""
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def may_limit() -> bool:
+    """Tell whether the daemon may change the limits of a program that is confined (prlimit(2)).
+
+    Root needs CAP_SYS_RESOURCE for that, which many containers of the name have not.
+    """
+    if os.geteuid() != 0:
+        return True
+    status = Path("/proc/self/status").read_text()
+    rights = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(rights.split()[1], 16) & _SYS_RESOURCE)
 
 
 def _path(file: int | Path) -> str:
