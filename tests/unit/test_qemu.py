@@ -294,13 +294,15 @@ def test_qemu_may_write_to_the_whole_of_a_larger_disk(
     folder = folders.Folder.make(tmp_path / "server-1")
     limited = ["prlimit", "--fsize=4096:unlimited", "sleep", "600"]
     with subprocess.Popen(limited) as process, (tmp_path / "disk").open("wb") as disk:
-        while resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] != 4096:
-            time.sleep(0.01)
-        folder.note(process.pid)
-        for size, limit in ((1, 4096), (8193, 12288), (8192, 12288)):
-            disk.truncate(size)
-            folder.make_room(disk.fileno())
-            now, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-            assert (now, most) == (limit, resource.RLIM_INFINITY)
-        process.kill()
-    folder.close()
+        try:
+            while resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] != 4096:
+                time.sleep(0.01)
+            folder.note(process.pid)
+            for size, limit in ((1, 4096), (8193, 12288), (8192, 12288)):
+                disk.truncate(size)
+                folder.make_room(disk.fileno())
+                now, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+                assert (now, most) == (limit, resource.RLIM_INFINITY)
+        finally:
+            process.kill()
+            folder.close()
