@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -17,7 +18,7 @@ from bootvol.errors import BackendFailed, BootvolError, ConverterMissing, ImageB
 from bootvol.imaging import containers
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
-from bootvol.jail import FIRST_USER, Jail
+from bootvol.jail import FIRST_USER, Bounds, Jail
 from bootvol.jail.program import Lacking
 from bootvol.model import GIB
 from bootvol.shortage import short_of
@@ -184,8 +185,13 @@ async def test_a_program_without_threads_says_nothing_of_the_image(
     monkeypatch.setattr("bootvol.imaging.sandbox.few_threads", lambda: few)
     image = tmp_path / "image"
     image.write_bytes(qcow2(tmp_path))
-    # Of the limits of its user the program alone takes part.
-    limited = ["prlimit", "--nproc=1", "qemu-img", "info", "/proc/self/fd/4"]
+
+    def bounds(**words: Any) -> Bounds:
+        # Of the limits of its user the program alone takes part.
+        return Bounds(**{**words, "limits": {**words["limits"], "NPROC": 1}})
+
+    monkeypatch.setattr("bootvol.imaging.sandbox.Bounds", bounds)
+    limited = ["qemu-img", "info", "/proc/self/fd/4"]
     with image.open("rb") as file, pytest.raises(expected) as raised:
         await Sandbox(reactor, 2**30, Jail()).run(limited, 10, {4: file.fileno()})
     assert bool(short_of(raised.value)) == few
