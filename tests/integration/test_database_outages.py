@@ -86,8 +86,8 @@ async def test_an_outage_is_told_and_outlasted(
     while (await daemon.progress(number))["bytesDone"] < MIB:
         await pause(0.05)
     with capturedLogs() as logged:
-        # A healthy database on a busy machine may need longer, so the limit ends with the outage.
-        with monkeypatch.context() as patch, outage(state, tmp_path):
+        # A healthy database on a busy machine may need longer, so the limit ends before the outage.
+        with outage(state, tmp_path), monkeypatch.context() as patch:
             patch.setattr(databases, "LIMIT", 0.5)
             for answer in await ask(daemon, number) + await ask(daemon, number):
                 assert answer.status == 503, answer
