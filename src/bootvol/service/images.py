@@ -1,4 +1,4 @@
-"""Finds images among all sources; one that fails or hangs stops no other."""
+"""Finds images among all sources; a source that fails or hangs does not affect the others."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
 from bootvol.turns import Paced
 
-#: Seconds that a source may take to list its images, and to find one: a caller waits.
+#: Seconds that a source may take to list its images, and to find one image, while a caller waits.
 _LISTING: Final = 10.0
 _FINDING: Final = 30.0
 
-#: Of more images than these each caller is shown some in a turn of the reactor: to show
-#: 1,000 takes some 20 ms, and callers may have waited together.
+#: Longer lists are shown in turns: one caller in each turn of the reactor. To show 1,000 images
+#: takes some 20 ms, and callers may have waited together.
 _MANY: Final = 50
 
-#: Categories of characters that no id has: control characters, and halves of others.
+#: Unicode categories that no id contains: control characters, and surrogates (halves of other
+#: characters).
 _CONTROL: Final = frozenset({"Cc", "Cs"})
 
 T = TypeVar("T")
 
 
 class _Question(Enum):
-    """What a source is asked; by it, for how many seconds."""
+    """The kinds of questions to a source; the values are timeouts in seconds."""
 
     LIST = _LISTING
     FIND = _FINDING
 
 
 class Images:
-    """The images of all sources, in the order in which the operator named them.
+    """The images of all sources, in the order of the configuration.
 
-    :param sources: by name.
+    :param sources: the sources by name.
     :param clock: the reactor.
     :param most: how many callers may wait for one source.
     """
@@ -60,22 +61,22 @@ class Images:
     def __init__(self, sources: Mapping[str, IImageSource], clock: IReactorTime, most: int) -> None:
         self._sources = sources
         self._clock = clock
-        #: Who waits for each, by tenant.
+        #: The waiting calls of each source, by tenant.
         self._in_flight = {name: InFlight(most) for name in sources}
-        #: Those that have not answered a list, or the question for one image, in time, and have not
-        #: answered since. To list thousands of images may take a source long which finds each of
-        #: them at once.
+        #: Sources that have not answered a list, or the question for one image, in time, and have
+        #: not answered since. A source may take long to list thousands of images, and yet find each
+        #: of them at once.
         self._silent: set[tuple[str, _Question]] = set()
-        #: Those whose failure has been logged.
+        #: Sources whose failure has been logged.
         self._failing: set[str] = set()
-        #: The ids that each source listed last.
+        #: The ids of each source's last list.
         self._known: dict[str, Collection[str]] = {}
         self._pace = Paced(clock)
 
     def source(self, name: str) -> IImageSource:
-        """Return a source by its name.
+        """Return a source by name.
 
-        :raises SourceGone: the operator has taken it out of the configuration.
+        :raises SourceGone: if the operator has removed the source from the configuration.
         """
         try:
             return self._sources[name]
@@ -83,16 +84,18 @@ class Images:
             raise SourceGone(name) from None
 
     def missing(self, name: str) -> ErrorReport | None:
-        """Return what to say of what is to be made from a source if that is not configured."""
+        """Return why an import from a source has to wait; None if the source is configured."""
         return None if name in self._sources else SourceGone(name).report()
 
     async def listed(self, caller: Caller) -> Sequence[Image]:
-        """List the images that ``caller`` may use; where two share an id, the first source's.
+        """List the images that ``caller`` may use.
 
-        A source that fails is left out, and the log says so.
+        If several sources have an image of the same id, the first source's image is listed.
 
-        :raises SourceFailed: no source lists any image, and one of them fails.
-        :raises TooManyCalls: too many calls of the tenant wait for one of them.
+        A source that fails is left out, and the failure is logged.
+
+        :raises SourceFailed: if no source lists any image, and one of them fails.
+        :raises TooManyCalls: if too many calls of the tenant wait for one of the sources.
         """
         asked = [Deferred.fromCoroutine(self._list(name, caller)) for name in self._sources]
         found: dict[str, Image] = {}
@@ -113,15 +116,18 @@ class Images:
         return list(found.values())
 
     async def find(self, caller: Caller, reference: str) -> Image:
-        """Find what ``imageRef`` means: an id, a URL that a source reads, or one ending in an id.
+        """Find the image that ``imageRef`` means.
 
-        An id may be percent-encoded, as it is in a URL (RFC 3986, section 2.1); where there is an
-        image whose id is just what was written, that one is meant.
+        The text is an id, a URL that a source reads, or a URL ending in an id.
 
-        :raises ImageNotFound: no source knows it, or may read it.
-        :raises InvalidImageRef: it has the form of a URL, but one that serves to deceive.
-        :raises SourceFailed: a source that may know it does not answer, and no other knows it.
-        :raises TooManyCalls: too many calls of the tenant wait for such a source.
+        An id may be percent-encoded, as in a URL (RFC 3986, section 2.1). An image whose id equals
+        the text as written has priority.
+
+        :raises ImageNotFound: if no source knows the image or may read it.
+        :raises InvalidImageRef: if the text has the form of a URL, but of a deceptive one.
+        :raises SourceFailed: if a source that may know the image does not answer, and no other
+            source knows the image.
+        :raises TooManyCalls: if too many calls of the tenant wait for such a source.
         """
         candidates = [reference]
         if "://" in reference:
@@ -140,7 +146,7 @@ class Images:
                     if candidate in self._known.get(name, ()):
                         # Another source may have another image of the same id.
                         raise
-                    # A failure tells more than that there was no place to wait.
+                    # A failure tells more than the lack of a place to wait.
                     failed = failed if isinstance(failed, SourceFailed) else error
         raise failed or ImageNotFound(reference)
 
@@ -153,7 +159,7 @@ class Images:
     async def _find(self, name: str, caller: Caller, candidate: str) -> Image:
         source = self._sources[name]
         return await self._ask(
-            # How long a URL takes says nothing of other URLs.
+            # The time for one URL says nothing about other URLs.
             name,
             caller,
             _Question.FIND,
@@ -172,10 +178,11 @@ class Images:
     ) -> T:
         """Ask a source, and log the first of its failures in a row.
 
-        :param apart: whether its silence or failure says nothing of what it answers to others.
-        :raises SourceFailed: it fails, does not answer in time, or has not answered another
-            question of the kind yet.
-        :raises TooManyCalls: too many calls of the tenant wait for it.
+        :param apart: whether silence or failure says nothing about the source's answers to other
+            questions.
+        :raises SourceFailed: if the source fails, does not answer in time, or has not yet answered
+            another question of the kind.
+        :raises TooManyCalls: if too many calls of the tenant wait for the source.
         """
         silence = f"Source {name} does not answer."
         if (name, kind) in self._silent:

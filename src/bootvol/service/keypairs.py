@@ -1,6 +1,7 @@
-"""What callers may do with key pairs: make or import them, see them, delete them.
+"""What callers may do with key pairs: create or import, show, and delete them.
 
-bootvol keeps public keys alone.  A private key is shown once, to the caller who has it made.
+bootvol stores public keys only. A generated private key is shown once, to the caller who created
+it.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from bootvol.store.database import Database
 from bootvol.threads import Threads
 from bootvol.turns import Turns
 
-#: Bits of a key that is made here; as many as Nova's.
+#: Bits of a generated key; as many as Nova's.
 _BITS: Final = 2048
-#: Keys that are made at once: each takes a processor for a tenth of a second, and a thread.
+#: Keys that are generated at once: each takes a processor for a tenth of a second, and a thread.
 _AT_ONCE: Final = 2
-#: What Nova allows in a name today.
+#: The names that Nova allows today.
 _NAME: Final = re.compile(r"[A-Za-z0-9 @._-]{1,255}")
-#: The longest public key that is read, in characters: RSA with 16384 bits needs less than 3000.
+#: Limit of a public key's length in characters: RSA with 16384 bits needs less than 3000.
 _LONGEST: Final = 16 * 1024
 
 
 class KeyPairs:
-    """The key pairs of all users, seen through the eyes of a caller.
+    """The key pairs of all users, as seen by a caller.
 
-    :param now: the time, as an aware UTC datetime.
+    :param now: returns the current time, as an aware UTC datetime.
     """
 
     def __init__(
@@ -61,12 +62,13 @@ class KeyPairs:
     async def create(
         self, caller: Caller, name: str, public_key: str | None
     ) -> tuple[KeyPair, str | None]:
-        """Add a key pair; return it, with the private key in PEM where it was made here.
+        """Add a key pair.
 
-        :param public_key: in the form of OpenSSH; None has a new pair made.
-        :raises InvalidKeyPair: the name or the key is none.
-        :raises KeyPairExists: the caller has one of that name.
-        :raises QuotaExceeded: the caller has as many as allowed.
+        :param public_key: the public key in the format of OpenSSH; None to generate a new pair.
+        :returns: the key pair; and the private key in PEM if it was generated here, else None.
+        :raises InvalidKeyPair: if the name or the key is not valid.
+        :raises KeyPairExists: if the caller has a key pair of that name.
+        :raises QuotaExceeded: if the caller has as many key pairs as allowed.
         """
         if not _NAME.fullmatch(name) or name != name.strip():
             raise InvalidKeyPair("Keypair name contains unsafe characters")
@@ -91,14 +93,14 @@ class KeyPairs:
     async def get(self, caller: Caller, name: str) -> KeyPair:
         """Return one of the caller's key pairs.
 
-        :raises KeyPairNotFound: there is none of that name.
+        :raises KeyPairNotFound: if the caller has no key pair of that name.
         """
         return await self._database.read(keypair_rows.get, caller.tenant, caller.user, name)
 
     async def delete(self, caller: Caller, name: str) -> None:
         """Delete one of the caller's key pairs; servers that were given the key keep the key.
 
-        :raises KeyPairNotFound: there is none of that name.
+        :raises KeyPairNotFound: if the caller has no key pair of that name.
         """
         await self._database.write(keypair_rows.remove, caller.tenant, caller.user, name)
 
@@ -106,8 +108,8 @@ class KeyPairs:
 def fingerprint(public_key: str) -> str:
     """Return the MD5 of a public key's bytes, in hex with colons, as ``ssh-keygen -l -E md5``.
 
-    :param public_key: in the form of OpenSSH: kind, bytes in base64, comment.
-    :raises InvalidKeyPair: it has another form.
+    :param public_key: the key in the format of OpenSSH: kind, bytes in base64, comment.
+    :raises InvalidKeyPair: if the key has another format.
     """
     parts = public_key.split(None, 2)
     try:
@@ -119,7 +121,7 @@ def fingerprint(public_key: str) -> str:
 
 
 def _made() -> tuple[str, str]:
-    """Make a key pair; return the public half for OpenSSH, and the private one in PEM.  Slow."""
+    """Generate a key pair; return the public key for OpenSSH, and the private key in PEM. Slow."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
@@ -127,9 +129,9 @@ def _made() -> tuple[str, str]:
 
 
 def _checked(public_key: str) -> str:
-    """Return a public key in the form of OpenSSH, in one line.
+    """Return a public key in the format of OpenSSH, in one line.
 
-    :raises InvalidKeyPair: it is none, or several lines.
+    :raises InvalidKeyPair: if the text is not a public key, or has several lines.
     """
     lines = public_key.strip().splitlines()
     if len(public_key) > _LONGEST or len(lines) != 1 or not lines[0].isprintable():

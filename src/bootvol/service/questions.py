@@ -1,4 +1,4 @@
-"""Questions to plugins and the like for those who wait for an answer: but not for ever."""
+"""Calls to plugins with a timeout, for callers who wait for the answer."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from bootvol.model import Caller
 from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
 
-#: Seconds that a plugin may take for an answer.
+#: Seconds that a plugin may take to answer.
 PATIENCE: Final = 10.0
 
 T = TypeVar("T")
 
 
 class Questions:
-    """Asks a plugin, and waits for so many seconds at most.
+    """Calls a plugin, and waits for a limited time.
 
-    A question that was not answered in time is not put again until its answer has come.  Each
-    would keep one more thread, or one more place in line for a thread, for as long as the plugin
+    A call that was not answered in time is not repeated until its answer has come. Each repeated
+    call would occupy one more thread, or one more place in the queue for a thread, while the plugin
     hangs.
 
     :param clock: the reactor.
-    :param patience: seconds.
+    :param patience: timeout in seconds.
     """
 
     def __init__(self, clock: IReactorTime, patience: float = PATIENCE) -> None:
@@ -39,9 +39,9 @@ class Questions:
     async def ask(self, topic: Hashable, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the plugin's answer.
 
-        :param topic: equal for equal questions.
-        :raises StillRunning: the plugin does not answer in time, or has not answered the same
-            question yet that somebody put earlier.
+        :param topic: a key that is equal for equal questions.
+        :raises StillRunning: if the plugin does not answer in time, or has not yet answered an
+            earlier call with the same topic.
         """
         if topic in self._unanswered:
             raise StillRunning
@@ -55,7 +55,7 @@ class Questions:
 
 
 class Hypervisors:
-    """What callers may ask of a hypervisor.
+    """The calls of API callers to a hypervisor.
 
     :param clock: the reactor.
     :param most: how many callers may wait.
@@ -66,11 +66,12 @@ class Hypervisors:
         self._in_flight = InFlight(most)
 
     async def running(self, caller: Caller, hypervisor: IHypervisor) -> Collection[str]:
-        """Return the names of the servers that run.
+        """Return the names of the running servers.
 
-        :raises HypervisorSilent: the hypervisor does not answer in time.
-        :raises bootvol.errors.TooManyCalls: too many calls of the tenant wait for the hypervisor.
-        :raises bootvol.errors.HypervisorFailed: it cannot be told.
+        :raises HypervisorSilent: if the hypervisor does not answer in time.
+        :raises bootvol.errors.TooManyCalls: if too many calls of the tenant wait for the
+            hypervisor.
+        :raises bootvol.errors.HypervisorFailed: if the hypervisor cannot tell which servers run.
         """
         try:
             with self._in_flight.place(caller.tenant):
@@ -81,13 +82,14 @@ class Hypervisors:
     async def console(
         self, caller: Caller, hypervisor: IHypervisor, server: str, length: int
     ) -> bytes:
-        """Return the last bytes of what a server has written to its serial console.
+        """Return the last bytes that a server has written to its serial console.
 
-        :param server: its name.
-        :param length: at most so many bytes.
-        :raises HypervisorSilent: the hypervisor does not answer in time.
-        :raises bootvol.errors.TooManyCalls: too many calls of the tenant wait for the hypervisor.
-        :raises bootvol.errors.HypervisorFailed: the console cannot be read.
+        :param server: name of the server.
+        :param length: limit of the returned bytes.
+        :raises HypervisorSilent: if the hypervisor does not answer in time.
+        :raises bootvol.errors.TooManyCalls: if too many calls of the tenant wait for the
+            hypervisor.
+        :raises bootvol.errors.HypervisorFailed: if the console cannot be read.
         """
         try:
             with self._in_flight.place(caller.tenant):

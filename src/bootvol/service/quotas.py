@@ -1,4 +1,4 @@
-"""What a tenant may have."""
+"""The quotas of tenants."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
-#: How many items of metadata a volume or a server may have: the default of Cinder and Nova.
+#: Limit of metadata items of a volume or a server: the default of Cinder and Nova.
 MOST_METADATA: Final = 128
 
 
 @attrs.frozen
 class Quota:
-    """Upper bounds for one tenant; -1 is no bound."""
+    """The limits of one tenant; -1 means no limit."""
 
     volumes: int
     gigabytes: int
@@ -31,10 +31,11 @@ class Quota:
     key_pairs: int = 100
 
     def check(self, used: Usage, size_gib: int) -> None:
-        """See whether a tenant may have one more volume.
+        """Check that a tenant may have one more volume.
 
-        :param used: what it has, counted in the same transaction that adds the volume.
-        :raises QuotaExceeded: it may not.
+        :param used: the tenant's usage, counted in the transaction that adds the volume.
+        :param size_gib: size of the new volume in GiB.
+        :raises QuotaExceeded: if the tenant may not have the volume.
         """
         too_many = 0 <= self.volumes < used.volumes + 1
         too_large = 0 <= self.gigabytes < used.gigabytes + size_gib
@@ -44,10 +45,10 @@ class Quota:
             )
 
     def check_snapshots(self, used: int, gigabytes: int = 0) -> None:
-        """See whether a tenant that has ``used`` snapshots may have one more.
+        """Check that a tenant with ``used`` snapshots may have one more.
 
-        :param gigabytes: how many GiB the tenant would have then.
-        :raises QuotaExceeded: it may not.
+        :param gigabytes: GiB that the tenant would use with the new snapshot.
+        :raises QuotaExceeded: if the tenant may not have the snapshot.
         """
         if 0 <= self.snapshots < used + 1:
             raise QuotaExceeded("Snapshot quota exceeded. You cannot create another snapshot")
@@ -55,17 +56,17 @@ class Quota:
             raise QuotaExceeded("Volume quota exceeded. You cannot create a snapshot of this size")
 
     def check_key_pairs(self, used: int) -> None:
-        """See whether a user that has ``used`` key pairs may have one more.
+        """Check that a user with ``used`` key pairs may have one more.
 
-        :raises QuotaExceeded: the user may not.
+        :raises QuotaExceeded: if the user may not have the key pair.
         """
         if 0 <= self.key_pairs < used + 1:
             raise QuotaExceeded("Quota exceeded, too many key pairs.")
 
     def check_instances(self, used: int) -> None:
-        """See whether a tenant that has ``used`` servers may have one more.
+        """Check that a tenant with ``used`` servers may have one more.
 
-        :raises QuotaExceeded: it may not.
+        :raises QuotaExceeded: if the tenant may not have the server.
         """
         if 0 <= self.instances < used + 1:
             # Nova's text of 2011.
@@ -76,7 +77,7 @@ class Quota:
 
 @attrs.frozen
 class Account:
-    """What a tenant may have, and what it has, at one moment."""
+    """The quota and the usage of a tenant at one moment."""
 
     quota: Quota
     volumes: Usage
@@ -85,11 +86,11 @@ class Account:
 
 
 class Quotas:
-    """What tenants may have: the default, but for what was set for a single one.
+    """The quotas of all tenants: a default, with exceptions for single tenants.
 
-    :param default: what the operator has configured.
-    :param snapshots_in_gigabytes: whether snapshots take of ``gigabytes``, as in Cinder: a snapshot
-        may be a copy as large as its volume.
+    :param default: the quota from the configuration.
+    :param snapshots_in_gigabytes: whether snapshots count in ``gigabytes``, as in Cinder: a
+        snapshot may be a copy as large as its volume.
     """
 
     def __init__(
@@ -100,10 +101,10 @@ class Quotas:
         self._database = database
 
     def of(self, db: Db, tenant: str) -> Quota:
-        """Return what a tenant may have.
+        """Return the quota of a tenant.
 
-        Whoever holds something against it calls this in the transaction that counts, after
-        :func:`bootvol.store.volumes.take_turns`: then it is exact.
+        To compare usage with the quota exactly, call this method in the transaction that counts,
+        after :func:`bootvol.store.volumes.take_turns`.
         """
         return attrs.evolve(self.default, **quota_rows.of(db, tenant))
 
@@ -115,26 +116,26 @@ class Quotas:
         return attrs.evolve(used, gigabytes=used.gigabytes + snapshot_rows.gigabytes(db, tenant))
 
     def check_snapshot(self, db: Db, tenant: str, size_gib: int) -> None:
-        """See whether a tenant may have one more snapshot; as for :meth:`of`.
+        """Check that a tenant may have one more snapshot, under the conditions of :meth:`of`.
 
-        :param size_gib: of the snapshot.
-        :raises QuotaExceeded: the tenant may not.
+        :param size_gib: size of the snapshot in GiB.
+        :raises QuotaExceeded: if the tenant may not have the snapshot.
         """
         takes = size_gib if self._snapshots_in_gigabytes else 0
         self.of(db, tenant).check_snapshots(
             snapshot_rows.count(db, tenant),
-            # What takes nothing is not refused for what there is.
+            # A snapshot that takes no gigabytes is not refused for the current usage of gigabytes.
             self.used(db, tenant).gigabytes + takes if takes else 0,
         )
 
     async def get(self, tenant: str) -> Quota:
-        """Return what a tenant may have."""
+        """Return the quota of a tenant."""
         return await self._database.read(self.of, tenant)
 
     async def set(self, tenant: str, bounds: Mapping[str, int]) -> Quota:
-        """Set some of what a tenant may have, by the names of :class:`Quota`; return all of it.
+        """Set some limits of a tenant, by the names of :class:`Quota`; return the whole quota.
 
-        What it has already stays, even beyond that.
+        Existing resources stay, even beyond the new limits.
         """
         return await self._database.write(self._set, tenant, bounds)
 
@@ -144,7 +145,7 @@ class Quotas:
         return self.of(db, tenant)
 
     async def account(self, caller: Caller) -> Account:
-        """Return what the caller's tenant may have, and what it has."""
+        """Return the quota and the usage of the caller's tenant."""
         return await self._database.read(self._account, caller.tenant)
 
     def _account(self, db: Db, tenant: str) -> Account:
@@ -157,9 +158,9 @@ class Quotas:
 
 
 def check_metadata(items: Mapping[str, str]) -> None:
-    """See whether a volume or a server may have these items of metadata.
+    """Check the number of metadata items of a volume or a server.
 
-    :raises QuotaExceeded: they are too many.
+    :raises QuotaExceeded: if the items are too many.
     """
     if len(items) > MOST_METADATA:
         raise QuotaExceeded(f"Maximum number of metadata items exceeds {MOST_METADATA}")

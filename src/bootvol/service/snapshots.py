@@ -1,4 +1,4 @@
-"""What callers may do with snapshots.  Every answer is immediate; the work is a worker's."""
+"""What callers may do with snapshots. All answers are immediate; a worker does the work."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from bootvol.store.database import Database
 
 
 class Snapshots:
-    """The snapshots of all tenants, seen through the eyes of a caller.
+    """The snapshots of all tenants, as seen by a caller.
 
-    :param now: the time, as an aware UTC datetime.
+    :param now: returns the current time, as an aware UTC datetime.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Snapshots:
         self._now = now
 
     async def create(self, caller: Caller, wanted: NewSnapshot) -> Snapshot:
-        """Add a snapshot in status ``creating``; a worker takes it from there.
+        """Add a snapshot in status ``creating``; a worker does the rest.
 
-        :raises VolumeNotFound: there is no such volume.
-        :raises VolumeBusy: its status does not allow it.
-        :raises QuotaExceeded: the tenant has as many snapshots as it may.
+        :raises VolumeNotFound: if the volume does not exist.
+        :raises VolumeBusy: if the volume's status does not allow a snapshot.
+        :raises QuotaExceeded: if the tenant has as many snapshots as allowed.
         """
         added = await self._database.write(self._add, caller, wanted)
         self._work.wake()
@@ -58,7 +58,7 @@ class Snapshots:
         volume = volume_rows.get(db, caller.tenant, wanted.volume_id, lock=True)
         free = volume.status is Status.AVAILABLE
         promised = free and attachment_rows.is_promised(db, volume.id)
-        # What is being written to has a state of one moment only where a backend clones.
+        # Only a backend that clones can capture one moment of a volume that is being written to.
         backend = self._backends.named(volume.backend)
         forced = wanted.force and volume.status is Status.IN_USE and backend.capabilities.clones
         if promised or not (free or forced):
@@ -92,15 +92,16 @@ class Snapshots:
     async def get(self, caller: Caller, snapshot_id: int) -> Snapshot:
         """Return one snapshot.
 
-        :raises SnapshotNotFound: there is none, or it is another tenant's.
+        :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
         """
         return await self._database.read(snapshot_rows.get, caller.tenant, snapshot_id)
 
     async def change(self, caller: Caller, snapshot_id: int, values: Mapping[str, Any]) -> Snapshot:
-        """Change a snapshot, whatever goes on with it; return the snapshot.
+        """Change a snapshot in any status; return the snapshot.
 
-        :param values: of ``display_name`` and ``display_description``; what is not named stays.
-        :raises SnapshotNotFound: there is none, or it is another tenant's.
+        :param values: new values of ``display_name`` and ``display_description``; other values
+            stay.
+        :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
         """
 
         def write(db: Db) -> Snapshot:
@@ -113,16 +114,16 @@ class Snapshots:
     async def error(self, caller: Caller, snapshot_id: int) -> ErrorReport | None:
         """Return why a snapshot is in ``error`` or has to wait; None if all is well.
 
-        :raises SnapshotNotFound: there is none, or it is another tenant's.
+        :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
         """
         found = await self.get(caller, snapshot_id)
         return found.error or self._backends.missing(found.backend)
 
     async def delete(self, caller: Caller, snapshot_id: int) -> None:
-        """Let a snapshot be removed, even while it is being made.
+        """Request that a snapshot be removed, even while it is being made.
 
-        :raises SnapshotNotFound: there is none, or it is another tenant's.
-        :raises SnapshotBusy: its status does not allow it.
+        :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
+        :raises SnapshotBusy: if the snapshot's status does not allow a removal.
         """
         await self._database.write(_mark_deleted, caller.tenant, snapshot_id)
         self._work.stop_making(Kind.SNAPSHOT, snapshot_id)

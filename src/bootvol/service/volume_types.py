@@ -1,4 +1,4 @@
-"""Volume types: what operators let callers ask for, and the backend that each means."""
+"""Volume types: the types that operators offer to callers, and the backend of each type."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class VolumeTypes:
     async def get(self, type_id: int) -> VolumeType:
         """Return one type.
 
-        :raises VolumeTypeNotFound: there is none.
+        :raises VolumeTypeNotFound: if the type does not exist.
         """
         return await self._database.read(type_rows.get, type_id)
 
     async def backend_of(self, name: str) -> str:
-        """Return the name of the backend that volumes of a type are made on.
+        """Return the name of the backend of a type's volumes.
 
-        :raises VolumeTypeNotFound: there is no type of that name.
-        :raises UnknownBackend: its backend is not configured any more.
+        :raises VolumeTypeNotFound: if no type has that name.
+        :raises UnknownBackend: if the type's backend is not configured any more.
         """
         found = await self._database.read(type_rows.named, name)
         backend = found.extra_specs.get(BACKEND, self._backends.default)
@@ -52,33 +52,33 @@ class VolumeTypes:
     async def create(self, name: str, extra_specs: Mapping[str, str]) -> VolumeType:
         """Add a type.
 
-        :raises UnknownBackend: its backend is not configured.
-        :raises VolumeTypeExists: another one has that name.
+        :raises UnknownBackend: if the type's backend is not configured.
+        :raises VolumeTypeExists: if another type has that name.
         """
         self._check(extra_specs)
         return await self._database.write(type_rows.add, name, extra_specs)
 
     async def update(self, type_id: int, extra_specs: Mapping[str, str]) -> None:
-        """Set some of what is said of a type; the rest stays.
+        """Set some extra specs of a type; the others stay.
 
-        :raises UnknownBackend: the backend that it names is not configured.
-        :raises VolumeTypeNotFound: there is no such type.
+        :raises UnknownBackend: if the named backend is not configured.
+        :raises VolumeTypeNotFound: if the type does not exist.
         """
         self._check(extra_specs)
         await self._database.write(_update, type_id, extra_specs)
 
     async def forget(self, type_id: int, key: str) -> None:
-        """Remove one of the things that are said of a type.
+        """Remove one extra spec of a type.
 
-        :raises VolumeTypeNotFound: there is no such type.
-        :raises NotFound: it has nothing of that name.
+        :raises VolumeTypeNotFound: if the type does not exist.
+        :raises NotFound: if the type has no extra spec of that name.
         """
         await self._database.write(_forget, type_id, key)
 
     async def delete(self, type_id: int) -> None:
-        """Remove a type; volumes that were made as it stay as they are.
+        """Remove a type; volumes of the type stay as they are.
 
-        :raises VolumeTypeNotFound: there is none.
+        :raises VolumeTypeNotFound: if the type does not exist.
         """
         await self._database.write(type_rows.remove, type_id)
 
