@@ -1,1 +1,1 @@
-"""The pipeline from an image's stream to a volume: one stage a module, bounded and awaited."""
+"""The pipeline from an image stream to a volume: one module for each stage, all bounded."""

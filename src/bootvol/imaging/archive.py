@@ -1,11 +1,11 @@
-"""Takes the one disk out of a tar archive as the archive streams by.
+"""Extracts the one disk from a tar archive as the archive streams by.
 
-Google's images are a ``disk.raw`` in tar.gz, often with holes; an OVA (DMTF DSP0243) is a tar
-archive with a description, one vmdk or several, and perhaps an ISO image for its drive.  Nothing is
-unpacked to files: of all members but the disk only the headers are read.
+Google's images are a ``disk.raw`` in tar.gz, often with holes.  An OVA (DMTF DSP0243) is a tar
+archive with a description, one vmdk or several, and perhaps an ISO image for the drive.  No member
+is extracted to a file, and only headers are read of all members but the disk.
 
-The format: POSIX, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU tar's manual,
-"Basic Tar Format" and "Storing Sparse Files".
+Sources of the format: POSIX, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU
+tar's manual, "Basic Tar Format" and "Storing Sparse Files".
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ from typing import Final
 
 from bootvol.errors import ImageAmbiguous, ImageBomb, ImageCorrupt, UnsupportedFormat
 
-#: How the names of disks end.  What else is in an archive is passed over.
+#: File name extensions of disks.  Other members are skipped.
 _DISKS: Final = ("raw", "img", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi")
-#: How the first member's name ends in an OVA, in which an ISO image is no disk (DMTF DSP0243, "OVF
-#: Package").
+#: File name extension of an OVA's first member.  An ISO image in an OVA is no disk (DMTF DSP0243,
+#: "OVF Package").
 _OVF: Final = ".ovf"
 _BLOCK: Final = 512
-#: What an archive may have: headers, bytes of a member that describes the next one, and parts of a
-#: file with holes.
+#: The most headers in an archive.
 _MOST_HEADERS: Final = 1000
+#: The most bytes in a member that describes the next member.
 _LONGEST: Final = 1024 * 1024
+#: The most parts of a file with holes.
 _MOST_PARTS: Final = 100_000
-#: Bytes of a number and the end of its line.
+#: The most bytes of a number and its line end.
 _LONGEST_NUMBER: Final = 20
 
-#: What is read of pax headers: the rest would take memory for nothing.
+#: The keys of pax headers that are kept: other keys would waste memory.
 _KEYS: Final = (
     "path",
     "size",
     *(f"GNU.sparse.{each}" for each in ("major", "name", "map", "realsize", "size", "numblocks")),
 )
-#: In GNU's format 0.0 these alternate, for each part; together they are the map of format 0.1.
+#: In GNU's format 0.0 these two alternate, once for each part.  Together they are the map of format
+#: 0.1.
 _PARTS: Final = ("GNU.sparse.offset", "GNU.sparse.numbytes")
 _MAP: Final = "GNU.sparse.map"
 
 _REGULAR: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-#: Members that tell of the next one.
+#: Types of members that describe the next member.
 _DESCRIBING: Final = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -50,7 +52,7 @@ _DESCRIBING: Final = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-#: Members that have no data, whatever size they state.
+#: Types of members without data, even if the header states a size.
 _EMPTY: Final = (
     tarfile.LNKTYPE,
     tarfile.SYMTYPE,
@@ -62,10 +64,10 @@ _EMPTY: Final = (
 
 
 class _Do(Enum):
-    """What is to be done with the next bytes."""
+    """The next action on the bytes of the archive."""
 
     TAKE = auto()
-    #: Take it; where nothing follows, the archive has ended without the block that ends it.
+    #: Take the bytes, if any.  Without bytes, the archive has ended without its final block.
     TAKE_IF_ANY = auto()
     SKIP = auto()
     COPY = auto()
@@ -77,7 +79,7 @@ _Steps = Generator[tuple[_Do, int], bytes, None]
 
 
 class Tar:
-    """Decodes an archive to the one disk in it: see :class:`.compression.Decoder`."""
+    """A decoder from an archive to the one disk inside: see :class:`.compression.Decoder`."""
 
     def __init__(self) -> None:
         self.eof = False
@@ -88,16 +90,16 @@ class Tar:
 
     @property
     def whole(self) -> bool:
-        """Whether the archive may end here, as tar(1) takes it: with a block of zeros, or none."""
+        """Whether the archive may end here, with or without a block of zeros, as for tar(1)."""
         return self.eof or (self._do is _Do.TAKE_IF_ANY and not self._bytes)
 
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
         """Return no more than ``max_length`` bytes of the disk.
 
-        :raises ImageCorrupt: it is no right archive.
-        :raises UnsupportedFormat: no disk is in it, or one in a form that is not read.
-        :raises ImageAmbiguous: several disks are.
-        :raises ImageBomb: it has more members than a reader should look at.
+        :raises ImageCorrupt: if the archive is broken.
+        :raises UnsupportedFormat: if the archive has no disk, or a disk in an unsupported form.
+        :raises ImageAmbiguous: if the archive has several disks.
+        :raises ImageBomb: if the archive has too many members, or its disk too many parts.
         """
         self._bytes += data
         out = bytearray()
@@ -118,7 +120,7 @@ class Tar:
         return bytes(out)
 
     def _now(self, room: int) -> int:
-        """Return how many bytes can be done now."""
+        """Return the number of bytes that can be processed now."""
         if self._do is _Do.ZERO:
             return min(self._left, room)
         if self._do is _Do.COPY:
@@ -137,7 +139,7 @@ class Tar:
 
 
 def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie in the archive
-    """Read an archive to its end, a block of zeros or nothing."""
+    """Read an archive to its end: a block of zeros, or the end of the stream."""
     disk, of_ova = "", False
     described: dict[str, str] = {}
     everywhere: dict[str, str] = {}
@@ -205,9 +207,9 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
 def _sparse(parts: Iterable[tuple[int, int]], size: int, whole: int) -> _Steps:
     """Copy a file with holes.
 
-    :param parts: where each part that is there begins, and how long it is, in bytes.
-    :param size: of all parts together.
-    :param whole: of the file.
+    :param parts: offset and length of each stored part, in bytes.
+    :param size: size of all parts together, in bytes.
+    :param whole: size of the file, in bytes.
     """
     at = 0
     for offset, length in parts:
@@ -225,7 +227,7 @@ def _sparse(parts: Iterable[tuple[int, int]], size: int, whole: int) -> _Steps:
 def _old_map(
     block: bytes,
 ) -> Generator[tuple[_Do, int], bytes, tuple[Iterable[tuple[int, int]], int]]:
-    """Return the parts of a file in GNU's old format, and its size."""
+    """Return the parts and the size of a file in GNU's old format."""
     fields = [block[place : place + 12] for place in range(386, 482, 12)]
     more, whole = block[482], _field(block[483:495])
     while more:
@@ -234,14 +236,14 @@ def _old_map(
         block = yield _Do.TAKE, _BLOCK
         fields += [block[place : place + 12] for place in range(0, 504, 12)]
         more = block[504]
-    # A part that is not there has no numbers at all.
+    # The fields of an unused part are empty.
     return _pairs([_field(each) for each in fields if each.strip(b"\0 ")]), whole
 
 
 def _map_in_data(
     size: int,
 ) -> Generator[tuple[_Do, int], bytes, tuple[Iterable[tuple[int, int]], int]]:
-    """Return the parts of a file in GNU's format 1.0, and the bytes that tell of them."""
+    """Return the parts of a file in GNU's format 1.0, and the size of their map in bytes."""
     data = yield _Do.TAKE, _BLOCK
     first, newline, _ = data.partition(b"\n")
     count = _number(first.decode("latin-1")) if newline else _MOST_PARTS + 1
@@ -276,7 +278,7 @@ def _header(block: bytes) -> tarfile.TarInfo:
 
 
 def _field(field: bytes) -> int:
-    """Return a number of a header, in octal digits or in base 256."""
+    """Return a number in a header field, in octal digits or in base 256."""
     try:
         number: int = tarfile.nti(field)  # type: ignore[attr-defined]
     except tarfile.HeaderError as error:
@@ -291,7 +293,10 @@ def _number(text: str) -> int:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Return what a pax header says: records of a length, a space, a key, "=", a value, newline."""
+    """Return the known keys and values of a pax header.
+
+    A record is a length, a space, a key, "=", a value and a newline.
+    """
     found: dict[str, str] = {}
     parts: list[str] = []
     at, end = 0, len(data.rstrip(b"\0"))
@@ -317,7 +322,7 @@ def _pax(data: bytes) -> dict[str, str]:
 
 def _is_disk(name: str) -> bool:
     base = name.rstrip("/").rpartition("/")[2].lower()
-    # macOS keeps what it knows of a file in another one that is called so.
+    # macOS keeps the metadata of a file in a second file with the prefix "._".
     return base.endswith(tuple(f".{each}" for each in _DISKS)) and not base.startswith("._")
 
 

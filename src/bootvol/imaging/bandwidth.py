@@ -1,4 +1,4 @@
-"""Holds back what is taken from sources to so many bytes per second."""
+"""Limits the bandwidth of sources, in bytes per second."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bootvol.imaging.wrapping import Wrapping, after
 from bootvol.interfaces import IImageStream
 
 _MIB: Final = 1024 * 1024
-#: Seconds whose bytes an idle bucket lets through at once.
+#: An idle bucket lets through the bytes of this many seconds at once.
 _BURST: Final = 1.0
-#: The seconds that one read is worth, at most: a stream must not take much before it waits.
+#: One read takes the bytes of this many seconds at most: a stream must not read much before a wait.
 _PIECE: Final = 0.25
 
 
 class Bucket:
-    """A token bucket: bytes are taken, and then waited for, first come first served.
+    """A token bucket: a caller takes bytes, and then waits for them.  First come, first served.
 
     :param rate: bytes per second.
     """
@@ -28,14 +28,14 @@ class Bucket:
     def __init__(self, rate: float, clock: IReactorTime) -> None:
         self.rate = rate
         self._clock = clock
-        # Seconds until all that was taken is paid for; below 0 the bucket holds bytes.
+        # Seconds until all taken bytes are paid for; below 0 the bucket holds bytes.
         self._owed = 0.0
         self._seen = clock.seconds()
 
     def take(self, amount: int) -> float:
-        """Take ``amount`` bytes; return the seconds to wait, below 0 if there is no need to."""
+        """Take ``amount`` bytes; return the seconds to wait, below 0 if no wait is needed."""
         now = self._clock.seconds()
-        # A clock that was set back must not make anybody wait for it to come round again.
+        # After a clock was set back, callers must not wait until the old time comes again.
         passed = max(0.0, now - self._seen)
         self._seen = now
         self._owed = max(self._owed - passed, -_BURST) + amount / self.rate
@@ -43,11 +43,10 @@ class Bucket:
 
 
 class Bandwidth:
-    """The buckets of a daemon: one for everything, and one for each source that has a limit.
+    """The buckets of a daemon: one for all sources, and one for each source with its own limit.
 
-    :param total: MiB per second from all sources together; None is no limit.
-    :param sources: MiB per second by the name of a source; one that is not there has no limit of
-        its own.
+    :param total: MiB per second from all sources together; None for no limit.
+    :param sources: MiB per second by name of the source.  A missing source has no limit of its own.
     :param clock: the reactor.
     """
 
@@ -59,7 +58,10 @@ class Bandwidth:
         self._sources = {name: Bucket(rate * _MIB, clock) for name, rate in sources.items()}
 
     def limited(self, source: str, stream: IImageStream) -> IImageStream:
-        """Return a stream that takes from ``source`` no faster than it may; closed, both are."""
+        """Return a stream that reads from ``source`` within the limits.
+
+        Closing the returned stream also closes ``stream``.
+        """
         own = self._sources.get(source)
         buckets = self._total if own is None else [*self._total, own]
         return Limited(stream, buckets, self._clock) if buckets else stream
@@ -67,9 +69,9 @@ class Bandwidth:
 
 @implementer(IImageStream)
 class Limited(Wrapping):
-    """A stream that waits, after each read, until its buckets have let through what it took.
+    """A stream that waits after each read until its buckets have let the bytes through.
 
-    :param buckets: at least one.
+    :param buckets: the limits, at least one.
     """
 
     def __init__(self, stream: IImageStream, buckets: list[Bucket], clock: IReactorTime) -> None:

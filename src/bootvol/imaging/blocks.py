@@ -1,4 +1,4 @@
-"""Tells what of a chunk is written, what is zeros, and where whole blocks end."""
+"""Chunks of an image, their runs of data and of zeros, and the ends of whole blocks."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Final
 
 import attrs
 
-#: Zeros are looked for in pieces of this many bytes: small enough to find nearly all of them
-#: (64 KiB runs skip 99.9 % of what 4 KiB runs do), large enough to cost next to nothing.
+#: Unit of the search for zeros, in bytes.  Small enough to find nearly all zeros (64 KiB runs skip
+#: 99.9 % of the zeros that 4 KiB runs skip), and large enough to cost next to nothing.
 PIECE: Final = 64 * 1024
 
 _ZEROS: Final = bytes(PIECE)
 
 
 def up_to_block(length: int, block: int) -> int:
-    """Return ``length`` up to a whole block, all in bytes."""
+    """Round ``length`` up to a whole number of blocks, all in bytes."""
     return -(-length // block) * block
 
 
 @attrs.frozen
 class Run:
-    """Consecutive bytes of a chunk, in bytes from its start, that are all zeros or are data."""
+    """Consecutive bytes of a chunk, either all zeros or data; in bytes from the chunk's start."""
 
     start: int
     length: int
@@ -32,8 +32,8 @@ class Run:
 class Chunk:
     """Consecutive bytes of the image, in a buffer of the pool.
 
-    :ivar hole: all of them are zeros, and none are in the buffer.
-    :ivar digest: of the image from its start to this chunk's end, once that is known.
+    :ivar hole: whether the chunk stands for zeros, with no bytes in the buffer.
+    :ivar digest: digest of the image from its start to this chunk's end, once known.
     """
 
     buffer: memoryview
@@ -44,12 +44,12 @@ class Chunk:
     digest: str = ""
 
 
-#: Follows the last chunk through the queues.
+#: The marker behind the last chunk in the queues.
 END: Final = Chunk(memoryview(b""), 0, 0)
 
 
 def runs(chunk: memoryview) -> Iterator[Run]:
-    """Yield the longest runs, in order, that cover ``chunk``; borders fall on whole pieces."""
+    """Yield the longest runs that cover ``chunk``, in order.  Borders fall on whole pieces."""
     begin, zero = 0, False
     for start in range(0, len(chunk), PIECE):
         is_zero = _ZEROS.startswith(chunk[start : start + PIECE])

@@ -1,4 +1,4 @@
-"""Memory for the pipeline: fixed sets of large buffers, whose scarcity is the backpressure."""
+"""Memory for the pipeline: fixed sets of large buffers.  A lack of free buffers is backpressure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Final
 
 from twisted.internet.defer import DeferredQueue
 
-#: How much larger the buffers of one copy at a time are, that has more of the machine to itself.
+#: Factor for the larger buffers of one copy at a time, which has more of the machine to itself.
 _LARGER: Final = 2
 
 
 class Memory:
-    """What all copies together have to hold bytes in: for each some buffers, and none of another's.
+    """The buffers of all copies.  Each copy has buffers of its own.
 
-    What a chunk costs besides its bytes makes large ones faster; yet many copies at once are not
-    to take much memory.  So the first one has larger buffers than those that begin beside it.
+    Each chunk has a fixed cost, so large chunks are faster.  But many copies at once must not take
+    much memory.  So the first copy gets larger buffers than the copies that begin beside the first.
 
-    :param count: how many buffers a copy has.
-    :param size: of each of them, in bytes; a multiple of 64 KiB, so that any block size fits.
+    :param count: number of buffers of a copy.
+    :param size: size of each buffer in bytes; a multiple of 64 KiB, so that any block size fits.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -30,9 +30,9 @@ class Memory:
 
     @contextmanager
     def lend(self, more: int = 0) -> Iterator[BufferPool]:
-        """Give buffers to a copy for the time of the context.
+        """Lend buffers to a copy until the context ends.
 
-        :param more: how many besides the number that each has.
+        :param more: number of buffers beyond the usual number.
         """
         large, self._large_is_free = self._large_is_free, False
         try:
@@ -42,10 +42,10 @@ class Memory:
 
 
 class BufferPool:
-    """Page-aligned buffers (direct I/O wants that) that are made once and go round.
+    """A pool of page-aligned buffers that are made once and reused.  Direct I/O needs alignment.
 
-    :param count: how many.
-    :param size: of each, in bytes.
+    :param count: number of buffers.
+    :param size: size of each buffer in bytes.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -55,9 +55,9 @@ class BufferPool:
             self._free.put(memoryview(mmap.mmap(-1, size)))
 
     async def take(self) -> memoryview:
-        """Return a free buffer, waiting until there is one."""
+        """Return a free buffer.  Wait until a buffer is free."""
         return await self._free.get()
 
     def give(self, buffer: memoryview) -> None:
-        """Put a buffer back when nothing reads or writes it any more."""
+        """Put a buffer back.  No code may read or write the buffer any more."""
         self._free.put(buffer)

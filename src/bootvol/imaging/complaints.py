@@ -1,4 +1,4 @@
-"""Reads what qemu's tools complain of, and says it so that a person can use it."""
+"""Turns the complaints of QEMU's tools into errors that help people."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Final
 
 from bootvol.errors import ContainerTruncated, ImageCorrupt, ImportFailed, UnsupportedFormat
 
-#: How qemu's tools say that an image was cut off.
+#: Complaints of QEMU's tools about an image that was cut off.
 _BEYOND: Final = re.compile(r"truncated|after (?:the )?end of|exceeding the end of|after EOF")
-#: How they say that a vhdx image was not closed (MS-VHDX, section 2.3).
+#: The complaint about a vhdx image that was not closed (MS-VHDX, section 2.3).
 LOG: Final = "log that needs to be replayed"
-#: What `qemu-img check` says of refcounts and of nothing else.  In a qcow2 image that was not
-#: closed they may be wrong (qcow2 specification, incompatible feature bit 0); reading needs none.
+#: Complaints of `qemu-img check` that concern refcounts only.  The refcounts of a qcow2 image that
+#: was not closed may be wrong (qcow2 specification, incompatible feature bit 0).  Reading the image
+#: needs no refcounts.
 _REFCOUNTS: Final = re.compile(
     r"ERROR cluster \d+ refcount=\d+ reference=\d+"
     r"|ERROR OFLAG_COPIED (?:L2|data) cluster: .*refcount=\d+"
     r"|ERROR refcount block \d+ (?:refcount=\d+|is outside image)"
     r"|ERROR need to rebuild refcount structures"
 )
-#: How a line begins in which they complain.
+#: The beginning of a line with a complaint.
 _COMPLAINT: Final = re.compile(r"ERROR|qemu-\w+:")
-#: What they call the image, in the sandbox: a name that is nobody's.
+#: The name of the image in the sandbox, which means nothing to people.
 _NAME: Final = r"'?/proc/self/fd/\d+'?"
-#: What they say before a reason: who complains, and of what attempt (of a vhd, with all options).
+#: Text before a reason: the complaining program and the attempt (for a vhd, with all options).
 _PREFIXES: Final = re.compile(
     r"qemu-\w+: |ERROR:? "
     r"|(?:Could not open|Failed to blk_new_open) '[^']*/proc/self/fd/\d+[^']*': "
@@ -33,23 +34,22 @@ _PREFIXES: Final = re.compile(
 )
 
 
-#: How they say that a good image is of a kind that they do not read: in words of their own, or by
-#: the system's error alone (of vhdx: block/vhdx.c).
+#: Complaints about a good image of an unsupported kind, in QEMU's own words.
 _UNSUPPORTED: Final = re.compile("not supported|unsupported", re.IGNORECASE)
+#: The same complaint as only the system's error text (for vhdx: block/vhdx.c).
 _NOT_SUPPORTED: Final = os.strerror(errno.ENOTSUP)
-#: What the system calls errors: nobody learns from these what is wrong with an image.
+#: The system's error texts, which do not tell the fault of an image.
 _ERRORS: Final = frozenset(os.strerror(code) for code in errno.errorcode)
 
 
 class Complaints:
-    """Reads what `qemu-img check` writes, line by line.
+    """A parser for the output of `qemu-img check`, line by line.
 
-    :param unclosed: whether the image says that it was not closed, so that its refcounts may be
-        wrong.
-    :ivar said: the first complaint, or the first that says that the image was cut off; without the
-        complaints about refcounts if the image was not closed.
-    :ivar only_refcounts: whether there were complaints about the refcounts of an image that was not
-        closed, and no others.
+    :param unclosed: whether the image is marked as not closed; then its refcounts may be wrong.
+    :ivar said: the first complaint about a cut-off image, or else the first complaint.  If the
+        image was not closed, complaints about refcounts do not count.
+    :ivar only_refcounts: whether the image was not closed, and complaints came about refcounts
+        alone.
     """
 
     def __init__(self, unclosed: bool) -> None:
@@ -58,7 +58,7 @@ class Complaints:
         self._unclosed = unclosed
 
     def take(self, line: bytes) -> None:
-        """Take in a line, without its end."""
+        """Process a line, given without its end."""
         text = line.decode("utf-8", "replace")
         if not _COMPLAINT.match(text):
             return
@@ -71,10 +71,11 @@ class Complaints:
 
 
 def broken(said: str, code: int) -> ImportFailed:
-    """Return what one of qemu's tools complained of as an error.
+    """Return the error for a complaint of one of QEMU's tools.
 
-    :param said: all that it wrote to standard error; advice for who runs it may follow.
-    :param code: with which it ended; told where it said nothing.
+    :param said: the tool's whole standard error; advice for the tool's user may follow the
+        complaint.
+    :param code: exit code of the tool, for a tool without a complaint.
     """
     lines = said.strip().splitlines() or [f"exit code {code}"]
     complaints = [line for line in lines if _COMPLAINT.match(line)] or lines

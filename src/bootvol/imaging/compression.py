@@ -1,7 +1,7 @@
-"""The formats that compressed images come in: how each begins, goes on and ends.
+"""The formats of compressed images: their beginnings, members and ends.
 
-A compressed image is one member after another (gzip), or streams (xz, bzip2), or frames (zstd):
-all are called members here.
+A compressed image consists of members (gzip), of streams (xz, bzip2), or of frames (zstd).  This
+module calls all of them members.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from backports import zstd
 from bootvol.imaging.archive import Tar
 from bootvol.imaging.magics import BZIP2, GZIP, is_tar
 
-#: The most memory that a member may demand of its reader, in bytes: the tools' highest levels need
-#: half of it, hostile images ask for gigabytes.
+#: The most memory that decoding a member may need, in bytes.  The highest levels of the tools need
+#: half of this limit; hostile images ask for gigabytes.
 _MEMORY: Final = 128 * 1024 * 1024
 
-#: What decoders raise.
+#: Exceptions of the decoders.
 FAILURES: Final = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError)
 
 
 class Decoder(Protocol):
-    """What the decompressors of the standard library have in common, but for zlib's.
+    """The common interface of the standard library's decompressors, except zlib's.
 
-    Each is for one member.
+    Each decoder decodes one member.
     """
 
     @property
@@ -44,7 +44,7 @@ class Decoder(Protocol):
 
 
 class _Gzip:
-    """zlib's decompressor in the others' form: it keeps what it was not allowed to unpack yet."""
+    """zlib's decompressor with the common interface: input beyond the output limit is kept."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=31)
@@ -56,11 +56,11 @@ class _Gzip:
 
     @property
     def unused_data(self) -> bytes:
-        """What follows the member."""
+        """The bytes after the member."""
         return self._zlib.unused_data
 
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
-        """Return no more than ``max_length`` bytes."""
+        """Return no more than ``max_length`` decoded bytes."""
         return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
@@ -68,15 +68,15 @@ class _Gzip:
 class Compression:
     """A format.
 
-    :ivar name: what people call the format.
-    :ivar make: returns a decoder of one member.
-    :ivar magics: how a member may begin.
-    :ivar first: how the first member of an image begins; the short magics of some formats begin
-        raw disks too, by chance.
-    :ivar padding: zeros may follow a member in multiples of so many bytes.
-    :ivar is_whole: tells of a decoder whether the image may end after what it was given.
-    :ivar passes_over: whether the format's own tool takes a file with foreign bytes behind its last
-        member, with a warning.
+    :ivar name: the format's name for people.
+    :ivar make: factory of a decoder for one member.
+    :ivar magics: the possible beginnings of a member.
+    :ivar first: the beginning of an image's first member.  The short magics of some formats also
+        begin raw disks, by chance.
+    :ivar padding: zeros may follow a member, in multiples of this many bytes.
+    :ivar is_whole: returns whether the image may end after the bytes that a decoder was given.
+    :ivar passes_over: whether the format's own tool accepts foreign bytes behind the last member,
+        with a warning.
     """
 
     name: str
@@ -89,12 +89,12 @@ class Compression:
 
     @property
     def called(self) -> str:
-        """What messages call an image in the format."""
+        """The name of an image of this format in messages."""
         return "tar archive" if self.make is Tar else "compressed image"
 
     @property
     def longest(self) -> int:
-        """How many bytes tell whether a member begins."""
+        """Number of bytes that are needed to recognize the beginning of a member."""
         return max(map(len, self.magics), default=1)
 
 
@@ -122,9 +122,9 @@ FORMATS: Final = (
         (b"\xfd7zXZ\0",),
         padding=4,
     ),
-    # RFC 8878, 3.1.1 "Zstandard Frames" and 3.1.2 "Skippable Frames".  pzstd writes one of the
-    # second kind before each of the first; a seekable file has its table in one.  The decoder
-    # takes one as a frame that holds nothing.
+    # RFC 8878, 3.1.1 "Zstandard Frames" and 3.1.2 "Skippable Frames".  pzstd writes a skippable
+    # frame before each Zstandard frame; a seekable file has its table in a skippable frame.  For
+    # the decoder, a skippable frame is an empty frame.
     Compression(
         "zstd",
         lambda: zstd.ZstdDecompressor(
@@ -137,15 +137,15 @@ FORMATS: Final = (
     ),
 )
 
-#: Not a compression, but decoded as one: to the one disk in it.  Zeros fill its last record.
+#: An archive, decoded like a compression: to its one disk.  Zeros fill its last record.
 TAR: Final = Compression("tar", Tar, (), is_whole=attrgetter("whole"))
 
-#: How many first bytes of an image tell its compression, or an archive.
+#: Number of first bytes of an image that show its compression, or an archive.
 HEAD: Final = 512
 
 
 def compression_of(head: bytes) -> Compression | None:
-    """Return the format that an image is compressed in, by its first bytes; None if in none."""
+    """Return the compression format of an image by its first bytes; None if not compressed."""
     for each in FORMATS:
         if head.startswith(each.magics) and (each.first is None or each.first.match(head)):
             return each

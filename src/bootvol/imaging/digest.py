@@ -1,4 +1,4 @@
-"""The digest of what a source sends, held against what it stated."""
+"""The digest of the bytes of a source, and the check against the stated digest."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from bootvol.errors import DigestMismatch
 from bootvol.imaging.blocks import runs
 from bootvol.model import Digest
 
-#: Where a source states no digest this one is computed, to know again what was written: after a
-#: kill, or when it is read back.  It withstands no forger, and need not: nothing is held against it
-#: but what bootvol itself wrote.  It costs a tenth of what sha256 does, which bounds an import.
-#: See :class:`_SparseHash`.
+#: The digest for images whose source states no digest.  With this digest bootvol recognizes its
+#: written data: after a kill, or when the volume is read back.  A forger can defeat the digest, but
+#: bootvol checks only its own writes with this algorithm.  The cost is a tenth of sha256's, and
+#: sha256 would limit the speed of an import.  See :class:`_SparseHash`.
 OWN: Final = "xxh3_128-sparse"
-#: What OWN was before zeros cost nothing; golden volumes of that time are still held against it.
+#: The former OWN, before zeros cost nothing.  Cached images (golden volumes) of that time are still
+#: checked with this algorithm.
 _FORMER: Final = "xxh3_128"
 
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 
 
 class _SparseHash:
-    """xxh3 of 128 bits that takes no time for zeros.
+    """A 128-bit xxh3 digest that takes no time for zeros.
 
-    Of each run of pieces (:func:`bootvol.imaging.blocks.runs`) that are not all zeros it hashes
-    where the run begins (8 bytes, little-endian) and its bytes, and at last the length of all.  So
-    zeros that are passed over and zeros that are read give the same.
+    For each run of data (:func:`bootvol.imaging.blocks.runs`), the digest covers the offset of the
+    run (8 bytes, little-endian) and its bytes.  The total length comes last.  So skipped zeros and
+    read zeros give the same digest.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class _SparseHash:
         self._within_data = False
 
     def update(self, chunk: memoryview) -> None:
-        """Take in bytes; all that came before must be whole pieces."""
+        """Hash the next bytes.  All bytes before must be whole pieces."""
         for run in runs(chunk):
             if not run.zero:
                 if not self._within_data:
@@ -46,40 +47,40 @@ class _SparseHash:
             self._length += run.length
 
     def skip(self, length: int) -> None:
-        """Take in so many zeros; all that came before must be whole pieces."""
+        """Hash ``length`` zeros.  All bytes before must be whole pieces."""
         self._within_data = False
         self._length += length
 
     def hexdigest(self) -> str:
-        """Return the digest of what has been taken in, in hex."""
+        """Return the digest of all bytes so far, in hex."""
         ended = self._hash.copy()
         ended.update(self._length.to_bytes(8, "little"))
         return ended.hexdigest()
 
 
 class _DenseHash:
-    """A digest of :mod:`hashlib`: zeros have to be hashed like all else."""
+    """A digest of :mod:`hashlib`: zeros are hashed like other bytes."""
 
     def __init__(self, algorithm: str) -> None:
         self._hash: Any = xxhash.xxh3_128() if algorithm == _FORMER else hashlib.new(algorithm)
         self.update = self._hash.update
 
     def skip(self, length: int) -> None:
-        """Take in so many zeros."""
+        """Hash ``length`` zeros."""
         while length > 0:
             self._hash.update(_ZEROS[:length])
             length -= len(_ZEROS)
 
     def hexdigest(self) -> str:
-        """Return the digest of what has been taken in, in hex."""
+        """Return the digest of all bytes so far, in hex."""
         return str(self._hash.copy().hexdigest())
 
 
 class Digester:
-    """Hashes chunks in order; its methods block for as long as hashing takes.
+    """The digest of chunks, taken in order.  The methods block for as long as hashing takes.
 
-    :ivar stated: what the source promised, if anything; it says the algorithm.
-    :ivar idle: nobody will ask: nothing is hashed.
+    :ivar stated: the digest that the source stated, if any, which also sets the algorithm.
+    :ivar idle: whether hashing is off, because the digest will not be used.
     """
 
     def __init__(self, stated: Digest | None) -> None:
@@ -90,27 +91,27 @@ class Digester:
 
     @property
     def slow_at_zeros(self) -> bool:
-        """Whether zeros take the time that their number takes."""
+        """Whether the time for zeros grows with their number."""
         return not self.idle and self._algorithm != OWN
 
     def update(self, chunk: memoryview) -> None:
-        """Take in the bytes that come next.  Releases the interpreter's lock."""
+        """Hash the next bytes.  Releases the interpreter's lock."""
         if not self.idle:
             self._hash.update(chunk)
 
     def skip(self, length: int) -> None:
-        """Take in so many zeros (bytes) that come next, without anybody reading them."""
+        """Hash the next ``length`` bytes, which are zeros that are not read."""
         if not self.idle:
             self._hash.skip(length)
 
     def so_far(self) -> str:
-        """Return the digest of what has been taken in, in hex."""
+        """Return the digest of all bytes so far, in hex."""
         return self._hash.hexdigest()
 
     def verify(self) -> Digest | None:
-        """Return the digest of all bytes, None if they were not hashed.
+        """Return the digest of all bytes; None if they were not hashed.
 
-        :raises DigestMismatch: it is not what the source stated.
+        :raises DigestMismatch: if the digest differs from the stated one.
         """
         if self.idle:
             return None

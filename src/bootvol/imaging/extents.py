@@ -1,4 +1,4 @@
-"""Decides what a copy reads and which zeros it passes over, by what a stream or a reader tells."""
+"""Decides which bytes a copy reads and which zeros the copy skips, by the extents of the origin."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from bootvol.imaging.blocks import PIECE, up_to_block
 from bootvol.interfaces import ISparse, ISparseStream
 from bootvol.model import Extent
 
-#: Fewer zeros than this are read with the data around them: passing over costs as much; bytes.
+#: The fewest zeros to skip, in bytes.  Fewer zeros are read with the data around them, since a skip
+#: costs as much.
 LEAST: Final = 1024 * 1024
-#: The most zeros to pass over at once where they cost something (to be hashed, or written); bytes.
-#: A thread that is busy with them is waited for when the copy is cancelled.
+#: The most zeros to skip at once if they have to be hashed or written, in bytes.  A cancelled copy
+#: waits for a thread that is busy with such zeros.
 STEP: Final = 256 * 1024 * 1024
 
 
 def tell_of(inner: Any, wrapper: Any) -> None:
-    """Let a stream that wraps another one tell of the zeros that the other one knows, if any."""
+    """Let a wrapper stream offer the extents of the inner stream, if the inner stream has any."""
     if ISparseStream.providedBy(inner):
         wrapper.extents, wrapper.skip = inner.extents, inner.skip
         alsoProvides(wrapper, ISparseStream)
 
 
 class Ahead:
-    """Tells what comes next in a stream, or on a volume, from its start to its end.
+    """The next extents of a stream or a volume, from its start to its end.
 
-    Extents are asked for in the order of the bytes, and only the newest answer is kept.
+    Callers ask for extents in the order of the bytes.  Only the newest answer of the origin is
+    kept.
 
-    :param origin: a stream or a reader; one that does not know its zeros is read whole.
-    :param end: the size of the image or of what counts of the volume, in bytes; None if unknown.
-    :param longest: the most zeros that are passed over at once, whole pieces in bytes; None is any
-        number.
+    :param origin: a stream or a reader.  An origin that does not know its zeros is read whole.
+    :param end: size of the image, or of the relevant part of the volume, in bytes; None if unknown.
+    :param longest: the most zeros to skip at once, as whole pieces in bytes; None for no limit.
     """
 
     def __init__(self, origin: object, end: int | None, longest: int | None = None) -> None:
         self._origin: ISparse | None = ISparse(origin, None) if end is not None else None
         self._end = end or 0
         self._longest = longest
-        # Where each known extent ends, and whether it is zeros.
+        # The end of each known extent, and whether the extent is zeros.
         self._known: deque[tuple[int, bool]] = deque()
 
     async def at(self, offset: int, most: int) -> Extent:
-        """Tell what begins at ``offset``: zeros to pass over, or bytes to read.
+        """Return the extent at ``offset``: zeros to skip, or bytes to read.
 
-        Both are whole pieces (:data:`bootvol.imaging.blocks.PIECE`) but at the end.  The first
-        bytes are always read: they tell the format.
+        Except at the end, the length is a whole number of pieces
+        (:data:`bootvol.imaging.blocks.PIECE`).  The first bytes are always read, because they show
+        the format.
 
-        :param offset: a whole number of pieces, not smaller than in the call before.
-        :param most: the most bytes to be read at once, whole pieces.
+        :param offset: a whole number of pieces, not smaller than in the last call.
+        :param most: the most bytes to read at once, as whole pieces.
         """
         if self._origin is None or not offset:
             return Extent(most, zero=False)
@@ -67,7 +69,7 @@ class Ahead:
         return Extent(most, zero=False)
 
     async def _extent(self, at: int) -> tuple[int, bool]:
-        """Return where the extent ends that byte ``at`` is in, and whether it is zeros."""
+        """Return the end of the extent with byte ``at``, and whether the extent is zeros."""
         assert self._origin is not None  # noqa: S101 - for mypy
         while self._known and self._known[0][0] <= at:
             self._known.popleft()
@@ -77,6 +79,6 @@ class Ahead:
                 stop = min(stop + extent.length, self._end)
                 self._known.append((stop, extent.zero))
             if stop == at:
-                # A provider that breaks the contract: the rest is read.
+                # The provider breaks the contract, so read the rest.
                 self._known.append((self._end, False))
         return self._known[0]

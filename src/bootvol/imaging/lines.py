@@ -1,4 +1,4 @@
-"""Reads the lines that a program writes about a hostile image: in a thread, and not without end."""
+"""Reads a program's lines about a hostile image: in a thread, and with a limit."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 from bootvol.errors import ImageBomb
 from bootvol.threads import Threads
 
-#: The most lines that a program may write about an image.  A disk of 64 GiB in clusters of 64 KiB
-#: has so many, and hardly an image has a line for each of its clusters.
+#: The most lines that a program may write about an image.  A disk of 64 GiB has as many clusters of
+#: 64 KiB, and hardly any image has a line for each cluster.
 MOST: Final = 1024 * 1024
-#: The most bytes of a line that has not come to its end.
+#: The most bytes to keep of an unfinished line.
 _LONGEST: Final = 1024 * 1024
 
 
 class Lines:
-    """Splits blocks of bytes into lines.
+    """A splitter of byte blocks into lines.
 
-    :param take: is given each line without its end, in a thread.
-    :param too_many: says what of the image is too much where more than :data:`MOST` lines come.
+    :param take: called in a thread with each line, without the line's end.
+    :param too_many: error text for more than :data:`MOST` lines.
     """
 
     def __init__(self, threads: Threads, take: Callable[[bytes], None], too_many: str) -> None:
@@ -30,7 +30,7 @@ class Lines:
         self._rest = b""
 
     async def read(self, block: bytes) -> None:
-        """Take in the next block.  The last line counts only if the line ends.
+        """Process the next block.  The last line counts only if the line ends.
 
         :raises ImageBomb: if more lines come than any image should need.
         """
