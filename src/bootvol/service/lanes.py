@@ -143,7 +143,7 @@ class Lane:
                 self._again = False
                 await self._go_on()
         except DatabaseUnavailable:
-            pass  # The database has told the log; there will be another look.
+            pass  # The database layer has logged the failure; another search follows.
         except Exception:
             self._log.failure("cannot look for work")
         finally:

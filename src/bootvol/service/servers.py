@@ -1,4 +1,4 @@
-"""What callers may do with servers: boot them from volumes, see them, terminate them."""
+"""What callers may do with servers: boot them from volumes, show them, terminate them."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
-#: The most that is shown of a console, in bytes.
+#: Limit of the bytes shown of a console.
 LONGEST_CONSOLE: Final = 100_000
 
 
 class Servers:
-    """The servers of all tenants, seen through the eyes of a caller.
+    """The servers of all tenants, as seen by a caller.
 
-    :param daemon: the one whose servers the hypervisor runs.
-    :param hypervisor: what runs them; None where nothing does.
-    :param flavors: how large they may be, by id.
+    :param daemon: name of the daemon whose servers the hypervisor runs.
+    :param hypervisor: runs the servers; None if bootvol runs no servers.
+    :param flavors: the sizes of servers, by id.
     :param clock: the reactor.
     :param most: how many callers may wait for the hypervisor.
-    :param now: the time, as an aware UTC datetime.
-    :ivar zone: the availability zone of all of them.
+    :param now: returns the current time, as an aware UTC datetime.
+    :ivar zone: the availability zone of all servers.
     :ivar configures: whether guests get config drives, with key pairs and user data.
     """
 
@@ -95,12 +95,12 @@ class Servers:
     async def create(self, caller: Caller, wanted: NewServer) -> Server:
         """Add a server in status ``creating``; a worker starts it from its volumes.
 
-        All of it or nothing: where one volume cannot be had, none is taken.
+        The call reserves all volumes or none.
 
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises FlavorNotFound: there is no such flavor.
-        :raises BadMapping: there is no volume to boot from, or one that cannot be had.
-        :raises QuotaExceeded: the tenant has used what it may.
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises FlavorNotFound: if the flavor does not exist.
+        :raises BadMapping: if no boot volume is given, or if a volume is not available.
+        :raises QuotaExceeded: if the tenant's quota is used up.
         """
         self._runs_servers()
         flavor = self.flavors.get(wanted.flavor_id)
@@ -128,9 +128,9 @@ class Servers:
             raise _not_had(f"image {disk.image_ref}") from None
 
     def _check_for_guests(self, wanted: NewServer) -> None:
-        """See that guests can be given what was asked for.
+        """Check that the hypervisor can pass the requested settings to guests.
 
-        :raises NotForGuests: they cannot.
+        :raises NotForGuests: if the hypervisor cannot.
         """
         asked = wanted.key_name or wanted.user_data is not None or wanted.config_drive
         if asked and not self.configures:
@@ -176,7 +176,7 @@ class Servers:
         return attrs.evolve(server, volumes=tuple(sorted(volumes)))
 
     def _promise(self, db: Db, caller: Caller, disk: NewDisk, new: Prepared | None) -> Volume:
-        """See to it that the volume for a disk is there, or will be; return it."""
+        """Reserve the existing volume of a disk, or add a new one; return the volume."""
         if disk.volume_id is None:
             try:
                 return self._volumes.add(db, caller, _new_volume(disk), *(new or ()))
@@ -192,34 +192,37 @@ class Servers:
         return volume
 
     async def listed(self, caller: Caller) -> Sequence[tuple[Server, bool]]:
-        """List the tenant's servers, the newest first, each with whether it runs.
+        """List the tenant's servers, the newest first, each with a flag whether the server runs.
 
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises HypervisorFailed: which servers run cannot be told.
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises HypervisorFailed: if the hypervisor cannot tell which servers run.
         """
         hypervisor = self._runs_servers()
         found = await self._database.read(server_rows.listed, caller.tenant)
-        # Asked last: one that comes up meanwhile is not taken for turned off.
+        # Ask the hypervisor last, so that a server that starts meanwhile does not appear turned
+        # off.
         running = await self._asked.running(caller, hypervisor)
         return [(server, self._runs(server, running)) for server in found]
 
     async def get(self, caller: Caller, server_id: str) -> tuple[Server, bool]:
-        """Return one server, with whether it runs.
+        """Return one server, with a flag whether the server runs.
 
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises ServerNotFound: there is none, or it is another tenant's.
-        :raises HypervisorFailed: which servers run cannot be told.
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises ServerNotFound: if the server does not exist or belongs to another tenant.
+        :raises HypervisorFailed: if the hypervisor cannot tell which servers run.
         """
         hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
         return server, self._runs(server, await self._asked.running(caller, hypervisor))
 
     async def delete(self, caller: Caller, server_id: str) -> None:
-        """Let a server be terminated; its volumes stay unless they were to go with it.
+        """Request that a server be terminated.
 
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises ServerNotFound: there is none, or it is another tenant's.
-        :raises ServerBusy: that goes on already.
+        The server's volumes stay, except those to be deleted on termination.
+
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises ServerNotFound: if the server does not exist or belongs to another tenant.
+        :raises ServerBusy: if the server is being terminated already.
         """
         self._runs_servers()
         server = await self._database.write(_mark_deleted, caller.tenant, server_id)
@@ -227,10 +230,10 @@ class Servers:
         self._work.wake()
 
     async def rename(self, caller: Caller, server_id: str, name: str) -> tuple[Server, bool]:
-        """Change what a server is called; return the server as :meth:`get` does.
+        """Change a server's display name; return the server as :meth:`get` does.
 
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises ServerNotFound: there is none, or it is another tenant's.
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises ServerNotFound: if the server does not exist or belongs to another tenant.
         """
         return await self._change(caller, server_id, lambda _: {"display_name": name})
 
@@ -239,10 +242,10 @@ class Servers:
     ) -> Server:
         """Set metadata of a server; return the server.
 
-        :param whole: whether other items go; else they stay.
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises ServerNotFound: there is none, or it is another tenant's.
-        :raises QuotaExceeded: these are more items than a server may have.
+        :param whole: whether to remove all other items.
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises ServerNotFound: if the server does not exist or belongs to another tenant.
+        :raises QuotaExceeded: if the server would have more items than allowed.
         """
 
         def change(server: Server) -> dict[str, Any]:
@@ -255,9 +258,9 @@ class Servers:
     async def delete_metadata(self, caller: Caller, server_id: str, key: str) -> None:
         """Delete an item of a server's metadata.
 
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises ServerNotFound: there is none, or it is another tenant's.
-        :raises MetadataNotFound: the server has no such item.
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises ServerNotFound: if the server does not exist or belongs to another tenant.
+        :raises MetadataNotFound: if the server has no such item.
         """
 
         def change(server: Server) -> dict[str, Any]:
@@ -280,14 +283,16 @@ class Servers:
         return await self.get(caller, server_id)
 
     async def power(self, caller: Caller, server_id: str, action: Event) -> None:
-        """Let a server be turned off or on, or be rebooted; a worker does that.
+        """Request that a server be turned off or on, or be rebooted; a worker does the work.
 
         :param action: ``STOP``, ``START``, ``REBOOT`` (the guest is asked to shut down first) or
-            ``RESET``, which works on a server that is turned off, too.
-        :raises NoHypervisor: bootvol runs no servers, or none that can be turned off.
-        :raises ServerNotFound: there is none, or it is another tenant's.
-        :raises ServerConflict: the server is as it should be already, or something else goes on.
-        :raises HypervisorFailed: whether it runs cannot be told.
+            ``RESET``, which also works on a server that is turned off.
+        :raises NoHypervisor: if bootvol runs no servers, or if the hypervisor cannot turn servers
+            off.
+        :raises ServerNotFound: if the server does not exist or belongs to another tenant.
+        :raises ServerConflict: if the server is in the requested state already, or if another
+            action goes on.
+        :raises HypervisorFailed: if the hypervisor cannot tell whether the server runs.
         """
         hypervisor = self._runs_servers()
         if not IPoweringHypervisor.providedBy(hypervisor):
@@ -311,10 +316,10 @@ class Servers:
     async def console(self, caller: Caller, server_id: str, length: int | None) -> str:
         """Return the last lines that a server has written to its serial console.
 
-        :param length: how many lines; None is all that is kept.
-        :raises NoHypervisor: bootvol runs no servers.
-        :raises ServerNotFound: there is none, or it is another tenant's.
-        :raises HypervisorFailed: it cannot be read here.
+        :param length: number of lines; None for all stored lines.
+        :raises NoHypervisor: if bootvol runs no servers.
+        :raises ServerNotFound: if the server does not exist or belongs to another tenant.
+        :raises HypervisorFailed: if the console cannot be read here.
         """
         hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
@@ -325,7 +330,7 @@ class Servers:
         return "".join(lines[-length:] if length else lines)
 
     def _runs(self, server: Server, running: Collection[str]) -> bool:
-        """Tell whether a server runs, as far as is known: of another daemon's nothing else is."""
+        """Tell whether a server runs; a server of another daemon counts as running."""
         return server.name in running or self._is_elsewhere(server)
 
     def _is_elsewhere(self, server: Server) -> bool:
@@ -338,7 +343,7 @@ class Servers:
 
 
 def _new_volume(disk: NewDisk) -> NewVolume:
-    """Return what a disk asks for whose volume is made for its server."""
+    """Return the request for a disk's volume that is made for its server."""
     return NewVolume(
         disk.size_gib,
         image_ref=disk.image_ref,
@@ -348,9 +353,9 @@ def _new_volume(disk: NewDisk) -> NewVolume:
 
 
 def _public_key(db: Db, caller: Caller, name: str | None) -> PublicKey | None:
-    """Return the key that a server's guest is given.
+    """Return the public key for a server's guest.
 
-    :raises InvalidRequest: the caller has none of that name.
+    :raises InvalidRequest: if the caller has no key pair of that name.
     """
     if name is None:
         return None

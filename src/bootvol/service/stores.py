@@ -1,9 +1,9 @@
-"""Sees to it that each backend uses the store on which its volumes lie.
+"""Ensure that each backend uses the store that holds its volumes.
 
-The database remembers what tells a backend's store from every other one.  A backend does no work
-while its store is not known to be the right one: before a store that is not remembered has said
-what it is, and from the moment that another store is found in the place of the right one.  Nor
-does a backend that has not answered since the daemon started.  Work on such a backend waits.
+The database remembers an identity of each backend's store. A backend does no work while its store
+is not known to be the right one. A store without a remembered identity has to state its identity
+first. A backend whose store turns out to be another one stops its work. A backend that has not
+answered since the daemon started does no work either. Work on such a backend waits.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ POLL: Final = 5.0
 class Stores(Service):
     """The stores of all backends.
 
-    :param remembered: the identities that the database remembers, by the names of the backends.
-    :param late: for each :class:`bootvol.service.backends.Absent` backend, by its name, what
-        returns the backend itself as soon as that answers.  It raises ConfigurationError where the
-        backend cannot be used.
-    :param restore: serves what is attached of a backend, by its name, before other work begins.
+    :param remembered: the identities in the database, by the names of the backends.
+    :param late: a function for each :class:`bootvol.service.backends.Absent` backend, by its name.
+        The function returns the backend itself as soon as the backend answers. It raises
+        ConfigurationError if the backend cannot be used.
+    :param restore: serves the attached volumes of a backend, by its name, before other work begins.
     :param wake: called when a backend may do work that could not before.
     """
 
@@ -65,7 +65,7 @@ class Stores(Service):
         self._asking: dict[str, Deferred[None]] = {}
         self._polling = LoopingCall(self._ask_all)
         self._polling.clock = clock
-        #: Those whose store has not been looked at since the daemon started.
+        #: Backends whose store has not been checked since the daemon started.
         self._unseen: set[str] = set()
         for name in backends.names:
             if name in late:
@@ -105,12 +105,12 @@ class Stores(Service):
             if name in self._backends.suspended:
                 await self._restore(name)
         except (CancelledError, DatabaseUnavailable):
-            # The database has told the log.
+            # The database layer has logged its failures.
             return
         except (WrongStore, ConfigurationError) as error:
             self._backends.suspend(name, error)
         except BackendFailed as error:
-            # Where the store is remembered, each operation looks at it.
+            # If the store's identity is remembered, each operation checks the store.
             if name in self._backends.suspended:
                 self._backends.suspend(name, error)
         except Exception:
@@ -124,11 +124,11 @@ class Stores(Service):
             self._asking.pop(name, None)
 
     async def _identify(self, name: str) -> None:
-        """Find the backend's store to be the right one.
+        """Check that the backend's store is the right one.
 
-        :raises WrongStore: it is another one.
-        :raises BackendFailed: the store does not answer.
-        :raises ConfigurationError: the backend cannot be used as it is configured.
+        :raises WrongStore: if the store is another one.
+        :raises BackendFailed: if the store does not answer.
+        :raises ConfigurationError: if the backend cannot be used as configured.
         """
         if name in self._late:
             self._backends.replace(await self._late[name]())
@@ -138,7 +138,7 @@ class Stores(Service):
         backend = IIdentifiedBackend(self._backends.named(name))
         identity = await backend.identity()
         if name not in self._remembered:
-            # Another daemon may have been first.
+            # Another daemon may have stored an identity first.
             remembered = await self._database.write_unseen(stores.remember, name, identity)
             backend.expect(remembered)
             self._remembered[name] = remembered

@@ -1,8 +1,8 @@
-"""Deletes strays: what lies under names that claims were lost with.
+"""Deletes strays: volumes under names whose claims were lost.
 
-Any daemon that has the backend does so.  A daemon that finds its claim lost deletes at once what
-it was making (:meth:`bootvol.service.tasks.Task.lost`).  The sweeper is for daemons that never come
-back, and for what others needed at that moment.
+Any daemon that has the backend deletes strays. A daemon that loses its claim deletes its own
+unfinished volume at once (:meth:`bootvol.service.tasks.Task.lost`). The sweeper handles the strays
+of daemons that never come back, and strays that other volumes needed at that moment.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from bootvol.service.backends import Backends
 from bootvol.store import strays
 from bootvol.store.database import Database
 
-#: Seconds between two looks for strays, and between two deletions of the same one.
+#: Seconds between two searches for strays, and between two deletions of the same stray.
 LOOK: Final = 60.0
 PAUSE: Final = 600.0
-#: Seconds for which a stray is deleted again and again.  A daemon that has neither confirmed its
+#: Seconds for which the deletion of a stray is repeated. A daemon that has neither confirmed its
 #: loss nor started again by then is believed to be gone for good.
 PATIENCE: Final = 24 * 3600.0
 
 
 class Sweeper(Service):
-    """Deletes strays now and then, those of each backend apart from all others.
+    """Deletes strays periodically, and independently on each backend.
 
-    :param clock: for the time between two looks.
-    :param now: returns seconds since 1970, in a transaction, by a clock that all daemons share.  By
-        that of one machine, which may be set, a stray would be old as soon as it is found.
+    :param clock: times the searches.
+    :param now: returns seconds since 1970, in a transaction, by a clock that all daemons share. The
+        clock of one machine may be set: by such a clock a stray could seem old as soon as it is
+        found.
     """
 
     _log = Logger()
@@ -55,12 +56,12 @@ class Sweeper(Service):
         self._looking.clock = clock
 
     def startService(self) -> None:
-        """Look for strays now, and from now on."""
+        """Search for strays now and periodically."""
         super().startService()
         self._looking.start(LOOK)
 
     def stopService(self) -> Deferred[None]:
-        """Stop; the Deferred fires when nothing is being deleted any more."""
+        """Stop; the Deferred fires when all deletions have ended."""
         super().stopService()
         if self._looking.running:
             self._looking.stop()
@@ -73,7 +74,7 @@ class Sweeper(Service):
         await gatherResults(under_way)
 
     def look(self) -> None:
-        """Delete the strays of each backend where that is not under way already."""
+        """Delete the strays of each backend, except where deletions are still running."""
         for name in self._backends.usable:
             if name not in self._sweeping:
                 sweeping = Deferred.fromCoroutine(self._sweep(name))
@@ -102,7 +103,7 @@ class Sweeper(Service):
             try:
                 await self._backends.named(stray.backend).delete(stray.name)
             except BackendFailed as error:
-                # The former daemon may have it open still.
+                # The former daemon may still have the volume open.
                 self._log.warn(
                     "{name} on backend {backend} was begun by a daemon that lost its claim, and is"
                     " not deleted yet: {error}",

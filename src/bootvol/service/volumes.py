@@ -1,4 +1,4 @@
-"""What callers may do with volumes.  Every answer is immediate; the work is a worker's."""
+"""What callers may do with volumes. All answers are immediate; a worker does the work."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
-#: The image that a new volume is made of, if any; its backend, if that is not the default.
+#: The image of a new volume, or None; and its backend, or None for the default.
 Prepared = tuple[Image | None, str | None]
 
 
 class Work(Protocol):
-    """What is told of new work; :class:`bootvol.service.worker.Worker` in the daemon."""
+    """Receives notice of new work; in the daemon a :class:`bootvol.service.worker.Worker`."""
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Look for new work."""
 
     def stop_making(self, kind: Kind, number: int) -> None:
-        """The making of this, if it goes on here, has become pointless."""
+        """Stop making a resource, if that goes on here: the work has become pointless."""
 
 
 class Volumes:
-    """The volumes of all tenants, seen through the eyes of a caller.
+    """The volumes of all tenants, as seen by a caller.
 
-    :param now: the time, as an aware UTC datetime.
-    :ivar zone: the availability zone of all of them.
+    :param now: returns the current time, as an aware UTC datetime.
+    :ivar zone: the availability zone of all volumes.
     """
 
     _log = Logger()
@@ -78,19 +78,19 @@ class Volumes:
         self._now = now
 
     async def create(self, caller: Caller, wanted: NewVolume) -> Volume:
-        """Add a volume in status ``creating``; a worker takes it from there.
+        """Add a volume in status ``creating``; a worker does the rest.
 
-        :raises VolumeTypeNotFound: there is no such type.
-        :raises UnknownBackend: its backend is not configured any more.
-        :raises InvalidRequest: the parts of ``wanted`` do not go together.
-        :raises SnapshotNotFound: there is no such snapshot.
-        :raises ImageNotFound: there is no such image.
-        :raises ImageLargerThanVolume: the image is known not to fit.
-        :raises QuotaExceeded: the tenant has used what it may.
+        :raises VolumeTypeNotFound: if the volume type does not exist.
+        :raises UnknownBackend: if the type's backend is not configured any more.
+        :raises InvalidRequest: if the parts of ``wanted`` contradict each other.
+        :raises SnapshotNotFound: if the snapshot does not exist.
+        :raises ImageNotFound: if the image does not exist.
+        :raises ImageLargerThanVolume: if the image is known to be larger than the volume.
+        :raises QuotaExceeded: if the tenant's quota is used up.
         """
         image, backend = await self.prepare(caller, wanted)
         added = await self._database.write(self.add, caller, wanted, image, backend)
-        # What becomes of it later is logged by its id.
+        # Later log entries name the volume by its id.
         self._log.info(
             "{request_id}: volume {id} of tenant {tenant} is to be made{what}",
             request_id=caller.request_id or "a request",
@@ -102,9 +102,9 @@ class Volumes:
         return added
 
     async def prepare(self, caller: Caller, wanted: NewVolume) -> Prepared:
-        """See that a volume can be had; return what :meth:`add` needs to know beside ``wanted``.
+        """Check a request for a volume; return the arguments of :meth:`add` besides ``wanted``.
 
-        :raises bootvol.errors.BootvolError: as :meth:`create`, but for the quota of volumes.
+        :raises bootvol.errors.BootvolError: as :meth:`create`, except for the quota of volumes.
         """
         check_metadata(wanted.metadata)
         backend = await self._types.backend_of(wanted.volume_type) if wanted.volume_type else None
@@ -130,13 +130,13 @@ class Volumes:
         image: Image | None = None,
         backend: str | None = None,
     ) -> Volume:
-        """Add a volume within a transaction, if the tenant may have one more.
+        """Add a volume within a transaction, if the tenant's quota allows one more.
 
-        :param backend: where to; None is where the snapshot lies, or the default.
-        :raises SnapshotNotFound: there is no such snapshot.
-        :raises SnapshotBusy: it is not available.
-        :raises InvalidRequest: it is larger than the volume should be.
-        :raises QuotaExceeded: the tenant has used what it may.
+        :param backend: backend of the new volume; None for the snapshot's backend, or the default.
+        :raises SnapshotNotFound: if the snapshot does not exist.
+        :raises SnapshotBusy: if the snapshot is not available.
+        :raises InvalidRequest: if the snapshot is larger than the requested volume.
+        :raises QuotaExceeded: if the tenant's quota is used up.
         """
         volume_rows.take_turns(db, caller.tenant)
         size, snapshot = wanted.size_gib or 0, None
@@ -171,7 +171,10 @@ class Volumes:
     async def listed(
         self, caller: Caller, *, bootable: bool = False, limit: int | None = None, offset: int = 0
     ) -> Sequence[Volume]:
-        """List the tenant's volumes, ascending by id; only the bootable ones if so asked."""
+        """List the tenant's volumes, ascending by id.
+
+        :param bootable: whether to list bootable volumes only.
+        """
         return await self._database.read(
             volume_rows.listed, caller.tenant, bootable=bootable, limit=limit, offset=offset
         )
@@ -179,8 +182,8 @@ class Volumes:
     async def get(self, caller: Caller, volume_id: int, *, bootable: bool = False) -> Volume:
         """Return one volume.
 
-        :raises VolumeNotFound: there is none, it is another tenant's, or it is not bootable
-            though it was asked for as such.
+        :raises VolumeNotFound: if the volume does not exist, belongs to another tenant, or is not
+            bootable although ``bootable`` is true.
         """
         volume = await self._database.read(volume_rows.get, caller.tenant, volume_id)
         if bootable and volume.image_id is None:
@@ -188,12 +191,12 @@ class Volumes:
         return volume
 
     async def change(self, caller: Caller, volume_id: int, values: Mapping[str, Any]) -> Volume:
-        """Change a volume, whatever goes on with it; return the volume.
+        """Change a volume in any status; return the volume.
 
-        :param values: of ``display_name``, ``display_description`` and ``metadata``, which is
-            replaced whole; what is not named stays.
-        :raises VolumeNotFound: there is none, or it is another tenant's.
-        :raises QuotaExceeded: the metadata has too many items.
+        :param values: new values of ``display_name``, ``display_description`` and ``metadata``,
+            which is replaced as a whole; other values stay.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises QuotaExceeded: if the metadata has too many items.
         """
         check_metadata(values.get("metadata") or {})
 
@@ -207,14 +210,14 @@ class Volumes:
     async def error(self, caller: Caller, volume_id: int) -> ErrorReport | None:
         """Return why a volume failed, was not attached, or has to wait; None if all is well.
 
-        :raises VolumeNotFound: there is none, or it is another tenant's.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         """
 
         def query(db: Db) -> ErrorReport | None:
             volume = volume_rows.get(db, caller.tenant, volume_id)
             reason = self._reason(volume, import_rows.find(db, volume_id))
             if reason is None and volume.status in MAKING and volume.snapshot_id is not None:
-                # What it is made of may lie elsewhere.
+                # The snapshot may lie on another backend.
                 origin = snapshot_rows.get(db, caller.tenant, volume.snapshot_id)
                 reason = self._backends.missing(origin.backend)
             return reason
@@ -222,7 +225,7 @@ class Volumes:
         return await self._database.read(query)
 
     async def progress(self, caller: Caller, volume_id: int) -> Import:
-        """Return how far the import of a bootable volume has come.
+        """Return the progress of a bootable volume's import.
 
         :raises VolumeNotFound: as :meth:`get` with ``bootable``.
         """
@@ -231,33 +234,33 @@ class Volumes:
             found = import_rows.get(db, caller.tenant, volume_id)
             volume = volume_rows.get(db, caller.tenant, volume_id)
             reason = self._reason(volume, found) if volume.status in MAKING else None
-            # What waits for the operator is in no line.
+            # An import that waits for the operator has no position in the queue.
             return found if reason is None else attrs.evolve(found, error=reason, position=None)
 
         return await self._database.read(query)
 
     def _reason(self, volume: Volume, task: Import | None) -> ErrorReport | None:
-        """Return why a volume failed, or why nothing can be done with it now."""
+        """Return why a volume failed, or why no work on it is possible now."""
         reason = volume.error or self._backends.missing(volume.backend)
         if reason is None and task is not None and volume.status in MAKING:
             reason = self._images.missing(task.image.source)
         return reason
 
     async def delete(self, caller: Caller, volume_id: int) -> None:
-        """Let a volume be removed, whatever still goes on with it.
+        """Request that a volume be removed, even while other work on it goes on.
 
-        :raises VolumeNotFound: there is none, or it is another tenant's.
-        :raises VolumeBusy: its status does not allow it.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises VolumeBusy: if the volume's status does not allow a removal.
         """
         await self._database.write(_mark_deleted, caller.tenant, volume_id)
         self._work.stop_making(Kind.VOLUME, volume_id)
         self._work.wake()
 
     async def connection(self, caller: Caller, volume_id: int) -> Connection:
-        """Tell an operator or hypervisor how to reach a volume.
+        """Return how to reach a volume, for an operator or hypervisor.
 
-        :raises VolumeNotFound: there is none, or it is another tenant's.
-        :raises VolumeBusy: there is nothing to reach, or not yet.
+        :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
+        :raises VolumeBusy: if the volume's status allows no connection, or not yet.
         """
         volume = await self.get(caller, volume_id)
         if volume.status not in (Status.AVAILABLE, Status.IN_USE):
@@ -291,7 +294,7 @@ def _of_snapshot(snapshot: Snapshot, size_gib: int | None) -> int:
 def _check_fits(image: Image, size_gib: int) -> None:
     size, most = image.size_bytes or 0, size_gib * GIB
     if image.format not in PLAIN:
-        # It may come in a container, which may be larger than the disk in it.
+        # The image may come in a container, which may be larger than its disk.
         most = largest_container(most)
     disk = image.disk_bytes or 0
     if image.min_disk_gib > size_gib or disk > size_gib * GIB or size > most:
