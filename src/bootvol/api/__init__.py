@@ -1,1 +1,1 @@
-"""The HTTP API: dialects over one core, and nothing of the core itself."""
+"""The HTTP API: several dialects over one core. No code of the core is here."""

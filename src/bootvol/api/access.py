@@ -1,4 +1,7 @@
-"""The access log: one short line a request; strangers cannot fill the disk with them."""
+"""The access log: one short line a request, with few lines for unauthenticated clients.
+
+So strangers cannot fill the disk with log lines.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ _log = Logger()
 
 
 class AccessLog:
-    """Writes the lines.
+    """The writer of the access log's lines.
 
-    A line has no query, since a secret may be in the query, and no header of the request.
+    A line shows neither the query, which may hold a secret, nor any header of the request.
 
     :param clock: the reactor.
     """
@@ -25,7 +28,7 @@ class AccessLog:
         self._strangers = FewLines(clock, _log, "requests without a valid token")
 
     def answered(self, request: ApiRequest) -> None:
-        """Write the line of a request that has its answer."""
+        """Write the line of an answered request."""
         if request.tenant is None and not self._strangers.admit():
             return
         _log.info(
@@ -41,7 +44,7 @@ class AccessLog:
         )
 
     def refused(self, peer: object, error: BootvolError) -> None:
-        """Write the line of a request that was not even read.
+        """Write the line of a request that was refused before it was read.
 
         :param peer: the client's address.
         """
@@ -50,5 +53,5 @@ class AccessLog:
             _log.info("{address}: {error}", address=found or "-", error=error)
 
     def stop(self) -> None:
-        """End the period."""
+        """End the current period of the limit on lines."""
         self._strangers.stop()

@@ -1,4 +1,4 @@
-"""Clients' addresses, in the one form that limits, delays and the log go by."""
+"""Clients' addresses, in the canonical form for limits, delays and the log."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from twisted.web.iweb import IRequest
 
 
 def address(request: IRequest) -> str:
-    """Return where a request comes from: see :func:`network`."""
+    """Return the address of a request's client: see :func:`network`."""
     return network(str(getattr(request.getClientAddress(), "host", "")))
 
 
 def network(host: str) -> str:
-    """Return the one form of a client's address that limits, delays and the log go by.
+    """Return the canonical form of a client's address for limits, delays and the log.
 
-    An IPv4 address is itself, also where IPv6 maps it (RFC 4291, section 2.5.5.2).  One host may
-    have all IPv6 addresses of a network of 64 bits (RFC 6177), so that network stands for them.
+    An IPv4 address stays as sent.  An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) becomes
+    the IPv4 address.  One host may have all IPv6 addresses of a /64 network (RFC 6177), so an IPv6
+    address becomes its network.
 
-    :param host: as a transport tells it; empty for a unix socket.
+    :param host: the host of a transport's address; empty for a unix socket.
     """
     try:
         found = ip_address(host.partition("%")[0])

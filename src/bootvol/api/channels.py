@@ -1,15 +1,16 @@
-"""Connections: how much of a request is taken, how long it may take, and how many there may be.
+"""HTTP connections, with limits on the size, the time and the number of requests.
 
-What Twisted bounds stays bounded: lines and headers to 16 KiB together, what follows on a request
-that is being answered to as much, a connection on which nothing happens to a minute.  Beyond that:
+Twisted's own limits stay: 16 KiB for the request line and headers together, 16 KiB for pipelined
+bytes behind a request in progress, and one minute for an idle connection.  Additional limits:
 
-* a request has to have come whole within :data:`WHOLE` seconds of its first byte;
-* what is too large is answered at once, in the fault form of what was asked, and not awaited;
-* a connection too many takes the place of the one that is without a request the longest, of those
-  of the address with the most; where all others are being answered, a few more are told that;
-* answers that clients have not read are bounded together;
-* requests that a client sends ahead (pipelining, RFC 9112, section 9.3.2) wait as bytes: the next
-  one is parsed in a later turn of the reactor, and only for a client that reads its answers.
+* A request has to arrive completely within :data:`WHOLE` seconds after its first byte.
+* A request that is too large is refused at once, in the fault form of its dialect.
+* A new connection beyond the limit replaces an idle connection: the longest idle one of the address
+  with the most idle connections.  If all connections have requests in progress, a few additional
+  connections are answered with a refusal.
+* All answers that clients have not read yet have a common limit in bytes.
+* Pipelined requests (RFC 9112, section 9.3.2) wait as bytes.  The next request is parsed in a later
+  turn of the reactor, and only if the client reads its answers.
 """
 
 from __future__ import annotations
@@ -35,28 +36,27 @@ from bootvol.errors import (
     TooManyCalls,
 )
 
-#: The largest body that is read, in bytes; Nova's own limit (reference, section 2.1).
+#: Largest request body in bytes, the same as Nova's limit (reference, section 2.1).
 LARGEST_BODY: Final = 114688
-#: Seconds without a byte after which a connection is closed.
+#: Seconds without a byte until a connection is closed.
 IDLE: Final = 60
-#: Seconds that a request may take to come.
+#: Seconds for a request to arrive completely.
 WHOLE: Final = 60
-#: Seconds that a client who is refused may take to read why: what it sends meanwhile is dropped.
-#: (A connection that is closed while something comes in is reset, and the answer lost.)
+#: Seconds for a refused client to read the answer; further input is dropped. (Closing a connection
+#: during input resets the connection, and the client loses the answer.)
 LINGER: Final = 5
-#: The most bytes of answers that clients have not read yet, of all connections together; one answer
-#: alone may be larger.
+#: Most bytes of unread answers on all connections together. A single answer may be larger.
 MOST_UNREAD: Final = 64 * 1024 * 1024
-#: The most digits of a body's length that are read.
+#: Most digits of a Content-Length.
 _DIGITS: Final = 20
 
 
 class ApiChannel(HTTPChannel):
-    """One connection of HTTP/1.1."""
+    """An HTTP/1.1 connection."""
 
     maxHeaders = 100
     site: ApiSite
-    #: The connection, by TCP, TLS or a unix socket.
+    #: The transport: TCP, TLS or a unix socket.
     transport: Any
 
     def __init__(self) -> None:
@@ -65,19 +65,19 @@ class ApiChannel(HTTPChannel):
         self._asked_for = b"/"
         #: The client's address: see :func:`bootvol.api.addresses.network`.
         self.address = ""
-        #: Calls when a request must have come, or a refusal must have been read.
+        #: The timer for the end of a request, or for the reading of a refusal.
         self._ending: Any = None
-        #: Calls when the next request may be parsed.
+        #: The delayed call that parses the next request.
         self._next: Any = None
 
     def connectionMade(self) -> None:
-        """Take the connection, or the place of another."""
+        """Register the new connection as idle."""
         super().connectionMade()
         self.address = network(str(getattr(self.transport.getPeer(), "host", "")))
         self.site.waiting(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget the connection."""
+        """Cancel the timers, and forget the connection."""
         self._cancel()
         if self._next is not None:
             self._next.cancel()
@@ -86,7 +86,7 @@ class ApiChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come; a request begins with its first byte."""
+        """Process input, and start the timer of a request at its first byte."""
         if self._refused:
             return
         if self._ending is None and not self._handlingRequest:
@@ -94,7 +94,7 @@ class ApiChannel(HTTPChannel):
         super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        """Take a line of the request's head."""
+        """Process a line of the request's head."""
         if self._refused:
             return
         if not self._receivedHeaderSize:
@@ -105,11 +105,11 @@ class ApiChannel(HTTPChannel):
             super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Refuse a line that has no end."""
+        """Refuse a line that is too long."""
         self.refuse(HeadersTooLarge())
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take a header."""
+        """Process a header; refuse too many headers and a too long Content-Length."""
         if self._receivedHeaderCount >= self.maxHeaders:
             self.refuse(HeadersTooLarge())
         name, _, value = line.partition(b":")
@@ -119,19 +119,19 @@ class ApiChannel(HTTPChannel):
         return not self._refused and bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
-        """The head has come: refuse a body that is too large before any of it is read."""
+        """Refuse a body that is too large before any of the body is read."""
         if not self._refused and self.length is not None and self.length > LARGEST_BODY:
             self.refuse(BodyTooLarge())
         if not self._refused:
             super().allHeadersReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Take a piece of the body, or of what follows."""
+        """Process a part of the body, or bytes behind the body."""
         if not self._refused:
             super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
-        """The request has come: it may take its time by now."""
+        """Process a complete request, now without a time limit, or refuse one beyond the limit."""
         if not self._refused and self.site.is_full:
             self.refuse(TooManyCalls())
         if not self._refused:
@@ -140,25 +140,25 @@ class ApiChannel(HTTPChannel):
             super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        """Go on to the next request: in a later turn of the reactor, if the client sent one ahead.
+        """Continue with the next request; if pipelined, in a later turn of the reactor.
 
-        Twisted would answer all of them in one turn, whether the client reads or not.
+        Twisted would answer all pipelined requests in one turn, even if the client reads nothing.
         """
         self.site.waiting(self)
         if self._waitingForTransport:
             self.site.unread(self, request.sentLength)
         ahead = any(self._dataBuffer) or bool(self._buffer)
-        # While `paused`, LineReceiver keeps what comes and parses nothing.
+        # While `paused`, LineReceiver buffers input and parses nothing.
         self.paused = bool(self.persistent) and (ahead or self._waitingForTransport)
         if not self.persistent and self._ending is None:
-            # Twisted would wait for ever until the client has read the last answer.
+            # Twisted would wait forever for the client to read the last answer.
             self._ending = self.callLater(IDLE, self.end)
         super().requestDone(request)
         if self.paused:
             self._wait()
 
     def resumeProducing(self) -> None:
-        """Go on: the client has read most of what was written."""
+        """Continue after the client has read most of the written bytes."""
         super().resumeProducing()
         self.site.read(self)
         if self.paused:
@@ -166,11 +166,11 @@ class ApiChannel(HTTPChannel):
 
     @property
     def is_ahead(self) -> bool:
-        """Whether a request that the client sent ahead waits for its turn."""
+        """Whether a pipelined request waits for its turn."""
         return self._next is not None
 
     def _wait(self) -> None:
-        """Read nothing until a later turn of the reactor, nor while the client does not read."""
+        """Stop reading until a later turn of the reactor, and until the client reads."""
         self._networkProducer.pauseProducing()
         if self._next is None and not self._waitingForTransport:
             self._next = self.callLater(0, self._go_on)
@@ -185,13 +185,13 @@ class ApiChannel(HTTPChannel):
             self.dataReceived(b"")
 
     def timeoutConnection(self) -> None:
-        """End the connection, once: what it has to say may take some seconds."""
+        """End the connection, once: sending the rest may take some seconds."""
         self._cancel()
         self.setTimeout(None)
         super().timeoutConnection()
 
     def refuse(self, error: BootvolError) -> None:
-        """Answer that the request is not even read, and end the connection."""
+        """Answer with an error without reading the request, and end the connection."""
         if self._refused:
             return
         self._refused = True
@@ -202,7 +202,7 @@ class ApiChannel(HTTPChannel):
         self.transport.write(self.site.resource.refusal(self._asked_for, error))
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Refuse what is not HTTP/1.1; Twisted's own answer has no body."""
+        """Refuse bytes that are not HTTP/1.1, with a body; Twisted's own answer has none."""
         self.refuse(MalformedRequest())
 
     def end(self) -> None:
@@ -223,13 +223,13 @@ class ApiChannel(HTTPChannel):
 
 
 class BoundedRequest(ApiRequest):
-    """A request whose body is never held beyond :data:`LARGEST_BODY`."""
+    """A request that buffers at most :data:`LARGEST_BODY` bytes of its body."""
 
     channel: ApiChannel
     content: Any
 
     def handleContentChunk(self, data: bytes) -> None:
-        """A piece of the body has come: keep it, unless there is too much."""
+        """Buffer a part of the body, or refuse a body that is too large."""
         if self.content.tell() + len(data) > LARGEST_BODY:
             self.channel.refuse(BodyTooLarge())
         else:
@@ -237,18 +237,18 @@ class BoundedRequest(ApiRequest):
 
 
 class ApiSite(Site):
-    """Makes the API's connections.
+    """The factory of the API's connections.
 
-    :param connections: how many there may be at once.
-    :param spare: how many more there may be while all of these are being answered; they are told
-        that.  They are at most as many again.
+    :param connections: most connections at once.
+    :param spare: most additional connections while all connections have requests in progress; not
+        more than ``connections``.  Their requests are refused.
     """
 
     # Twisted's own would choose between HTTP/1.1 and 2.
     protocol = ApiChannel  # type: ignore[assignment]
 
     def __init__(self, root: ApiRoot, reactor: IReactorTime, connections: int, spare: int) -> None:
-        # No call takes a form, so none is parsed.
+        # No call takes a form, so forms are not parsed.
         super().__init__(
             root,
             requestFactory=BoundedRequest,
@@ -260,13 +260,13 @@ class ApiSite(Site):
         self._most = connections
         self._spare = min(spare, connections)
         self._working: set[ApiChannel] = set()
-        #: Without a request that is being answered; the longest so first.
+        #: Idle connections (without a request in progress), longest idle first.
         self._waiting: OrderedDict[ApiChannel, None] = OrderedDict()
-        #: The bytes of the last answer, where a client has not read that; the oldest first.
+        #: Bytes of the last answer of each connection whose client has not read it, oldest first.
         self._unread: dict[ApiChannel, int] = {}
 
     def getContentFile(self, _length: int | None) -> BytesIO:  # noqa: N802 (Twisted's name)
-        """Return what keeps a body: Twisted's own is a file, one more for each connection."""
+        """Return a buffer for a body: Twisted's own is a file, one more for each connection."""
         return BytesIO()
 
     def log(self, request: Any) -> None:
@@ -274,56 +274,56 @@ class ApiSite(Site):
         self.access.answered(request)
 
     def stopFactory(self) -> None:
-        """Listen no more."""
+        """End the access log's period, and stop."""
         self.access.stop()
         super().stopFactory()
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Return what TLS offers: HTTP/2 is not bounded by any of this."""
+        """Return HTTP/1.1 as the only protocol for TLS: these limits do not apply to HTTP/2."""
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a new connection, in the place of one that waits if there are too many."""
+        """Return a new connection; end idle connections beyond the limit."""
         while len(self._waiting) >= max(self._most - self.at_work, self._spare):
             self._make_room()
         return super().buildProtocol(addr)
 
     def _make_room(self) -> None:
-        """End the connection that waits the longest, of those of the address with the most."""
+        """End the longest idle connection of the address with the most idle connections."""
         longest = _greediest(dict.fromkeys(self._waiting, 1))
         del self._waiting[longest]
         longest.end()
 
     @property
     def at_work(self) -> int:
-        """How many connections have a request that is being answered."""
+        """The number of connections with a request in progress."""
         return len(self._working)
 
     @property
     def is_full(self) -> bool:
-        """Whether as many requests are being answered as may be."""
+        """Whether the number of requests in progress has reached the limit."""
         return self.at_work >= self._most
 
     def waiting(self, channel: ApiChannel) -> None:
-        """A connection waits for a request."""
+        """Count a connection as idle."""
         self._working.discard(channel)
         self._waiting[channel] = None
 
     def working(self, channel: ApiChannel) -> None:
-        """A connection's request is being answered."""
+        """Count a connection as one with a request in progress."""
         self._waiting.pop(channel, None)
         self._working.add(channel)
 
     def gone(self, channel: ApiChannel) -> None:
-        """A connection has ended."""
+        """Forget a closed connection."""
         self._waiting.pop(channel, None)
         self._working.discard(channel)
         self.read(channel)
 
     def unread(self, channel: ApiChannel, length: int) -> None:
-        """A client has not read an answer yet; where there are too many of those, one is dropped.
+        """Note an unread answer; close connections while unread answers exceed the limit.
 
-        :param length: of the answer, in bytes.
+        :param length: length of the answer in bytes.
         """
         self._unread[channel] = length
         while len(self._unread) > 1 and sum(self._unread.values()) > MOST_UNREAD:
@@ -332,14 +332,14 @@ class ApiSite(Site):
             dropped.end()
 
     def read(self, channel: ApiChannel) -> None:
-        """A client has read most of the last answer."""
+        """Note that a client has read most of the last answer."""
         self._unread.pop(channel, None)
 
 
 def _greediest(taken: dict[ApiChannel, int]) -> ApiChannel:
-    """Return the first connection of the address that has taken the most.
+    """Return the first connection of the address with the largest sum.
 
-    :param taken: how much each connection has taken; not empty.
+    :param taken: the amount of each connection; not empty.
     """
     addresses: Counter[str] = Counter()
     for channel, much in taken.items():

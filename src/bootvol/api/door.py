@@ -1,8 +1,8 @@
-"""The door: who asks, and how many of them are waited for at once.
+"""Authentication of callers, with limits on the calls in flight.
 
-Before it is known who asks, a client's address holds the place of its call; after that, the tenant
-does.  A token that the identity service knows without asking anybody needs no place of an address.
-One call begins in each turn of the reactor, and tenants take turns.
+A call holds a place of its client's address until the caller is known, and then a place of the
+tenant.  A call needs no place of an address if the identity plugin knows the token without asking
+another service.  One call begins in each turn of the reactor, and tenants take turns.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from bootvol.turns import Paced
 
 
 class Door:
-    """Lets callers in.
+    """The entry of authenticated callers.
 
-    Log-ins are not its concern: a plugin that takes them bounds them itself.
+    Log-ins do not pass here: a plugin with log-ins limits them itself.
 
-    :param identity: says whom a token speaks for.
+    :param identity: authenticates tokens.
+    :param bounds: limits on the calls in flight.
     :param clock: the reactor.
     """
 
@@ -42,18 +43,18 @@ class Door:
 
     @asynccontextmanager
     async def caller(self, request: IRequest) -> AsyncIterator[Caller]:
-        """Give the block who asks; the call is in flight until the block ends.
+        """Authenticate a request, and yield the caller; the call is in flight until the block ends.
 
-        :raises Unauthorized: nobody that is known.
-        :raises TooManyCalls: too many calls of that address or tenant are in flight.
+        :raises Unauthorized: if the request has no valid token.
+        :raises TooManyCalls: if too many calls of the address or tenant are in flight.
         """
         asked = Deferred.fromCoroutine(self._identity.authenticate(token(request)))
         found = await self._strangers.through(address(request), asked)
         called: Any = request
         called.tenant = found.tenant
-        # Of this call alone: the coroutine that answers has a context of its own.
+        # This sets the tenant of this call alone: the answering coroutine has its own context.
         ASKER.set(found.tenant)
         with self._tenants.place(found.tenant):
-            # To read a body, and to make an answer, takes the reactor's time.
+            # Reading a body and making an answer take the reactor's time.
             await self._pace.turn(found.tenant)
             yield attrs.evolve(found, request_id=getattr(request, "request_id", ""))

@@ -1,6 +1,6 @@
-"""What every dialect of the API needs of HTTP: bounded requests, JSON, and calls that end.
+"""HTTP for all dialects of the API: bounded requests, JSON, and calls that run to their end.
 
-A handler's work is not cut off when its client leaves: Klein would cancel it half way.
+If a client disconnects, the handler's work continues.  Klein would cancel the handler.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from bootvol.errors import (
 )
 from bootvol.shortage import short_of
 
-#: The most levels of objects and lists in a body; no call needs a third of that.
+#: Most levels of objects and lists in a body. No call needs a third of these.
 DEEPEST: Final = 32
 _JSON: Final = b"application/json; charset=UTF-8"
-#: The longest Host, in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
+#: Longest Host in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
 _LONGEST_HOST: Final = 255 + 6
-#: The most parameters of a query: each is held against all of a list.
+#: Most parameters of a query, because each is compared with a whole list.
 MOST_PARAMETERS: Final = 100
-#: The most of a path that the log shows.
+#: Most bytes of a path in the log.
 _SHOWN: Final = 200
 _REQUEST_ID: Final = b"X-Compute-Request-Id"
 
 _log = Logger()
 
-#: What passes by itself, after a while that the error knows.
+#: Temporary errors, which know the time until a retry.
 _Passing = (
     RateLimited
     | TooManyLogins
@@ -66,15 +66,15 @@ _Passing = (
     | ServiceShort
 )
 
-#: Turns an error into the object that a dialect shows.
+#: Converts an error to a dialect's JSON object.
 Fault = Callable[[BootvolError], object]
 
 
 @attrs.frozen
 class Reply:
-    """What a handler answers.
+    """The answer of a handler.
 
-    :ivar body: becomes JSON; bytes are that already, and None is an empty body.
+    :ivar body: a value that becomes JSON; bytes for finished JSON; None for an empty body.
     """
 
     body: object = None
@@ -91,11 +91,11 @@ def write(request: IRequest, reply: Reply) -> bytes:
 
 
 def read_json(request: IRequest) -> Any:
-    """Return the request's body.
+    """Return the JSON body of a request.
 
-    :raises UnsupportedContentType: it is stated to be something else than JSON.
-    :raises MalformedBody: it is not JSON.
-    :raises InvalidRequest: the body is nested too deeply, or has text that no database keeps.
+    :raises UnsupportedContentType: if the request states a content type other than JSON.
+    :raises MalformedBody: if the body is not JSON.
+    :raises InvalidRequest: if the body is nested too deeply, or has text that no database stores.
     """
     content_type = (request.getHeader(b"content-type") or b"application/json").split(b";")[0]
     if content_type.strip().lower() != b"application/json":
@@ -110,9 +110,9 @@ def read_json(request: IRequest) -> Any:
 
 
 def _check(body: object) -> None:
-    """Refuse what no call takes, before code that recurses gets the body.
+    """Refuse invalid bodies before any recursive code processes the body.
 
-    :raises InvalidRequest: the body is nested too deeply, or a text in it has a zero character.
+    :raises InvalidRequest: if the body is nested too deeply, or if a text has a zero character.
     """
     level = [body]
     for _ in range(DEEPEST + 1):
@@ -130,9 +130,9 @@ def _check(body: object) -> None:
 
 
 def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
-    """Return a token that a request carries.
+    """Return a token from a request's headers.
 
-    :raises Unauthorized: it carries none.
+    :raises Unauthorized: if the request has no such header.
     """
     found: bytes | None = request.getHeader(header)
     if not found:
@@ -141,18 +141,18 @@ def token(request: IRequest, header: bytes = b"X-Auth-Token") -> str:
 
 
 def query(request: IRequest) -> str:
-    """Return the text behind a request's path, decoded; empty where there is none."""
+    """Return a request's query, percent-decoded; empty if the request has none."""
     return unquote(request.uri.decode("ascii", "replace").partition("?")[2])
 
 
 def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[bytes]:
-    """Answer with what ``call`` returns; it runs to its end, even if the client leaves."""
+    """Answer with the reply of ``call``, which runs to its end even if the client disconnects."""
     running = to_the_end(Deferred.fromCoroutine(call))
     return running.addCallback(lambda reply: write(request, reply))
 
 
 def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
-    """Set status and headers for what a handler raised, and return the fault that tells of it."""
+    """Set status and headers for a handler's exception, and return the fault as JSON."""
     error = _known(request, failure)
     if isinstance(error, _Passing):
         request.setHeader(b"Retry-After", _retry_after(error))
@@ -160,7 +160,7 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (
         known is None or isinstance(error, TooManyCalls)
     ):
-        # A flood has no lines but those of the access log, which has few for strangers.
+        # For floods, write only the access log, which has few lines for strangers.
         asked: Any = request
         asked.reason = f" ({error.code}: {error.message})"
     elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -168,7 +168,7 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
             "{request_id} {method} {path} (tenant {tenant}): {status} {code}: {message}{what}",
             request_id=getattr(request, "request_id", "a request"),
             method=printable(request.method),
-            # What follows the path may be a secret, and paths have the tenant in them.
+            # Log no query, because it may hold a secret. The path has the tenant in it.
             path=printable(request.path),
             tenant=known,
             status=error.status,
@@ -184,17 +184,17 @@ def _retry_after(error: _Passing) -> bytes:
 
 
 def printable(sent: bytes) -> str:
-    """Return what a client sent so that it can do nothing to a terminal that shows it."""
+    """Return a client's bytes as text that is harmless on a terminal."""
     return repr(sent[:_SHOWN])[2:-1]
 
 
 def route(
     app: Klein, method: str, path: str, call: Callable[..., Coroutine[Any, Any, Reply]]
 ) -> None:
-    """Have an application answer at a path with what ``call`` returns.
+    """Add a route to an application; ``call`` answers the route's requests.
 
-    :param path: ``<name>`` in it stands for a segment, which ``call`` gets by that name.
-    :param call: its first parameter is the request.
+    :param path: the path; ``<name>`` stands for a segment, and becomes a parameter of ``call``.
+    :param call: the handler; the first parameter is the request.
     """
 
     @app.route(path, methods=[method], endpoint=f"{method} {path}")
@@ -203,7 +203,7 @@ def route(
 
 
 def tell_errors(app: Klein, fault: Fault) -> None:
-    """Have an application answer with the fault that belongs to what a handler raised."""
+    """Add an error handler to an application, which answers exceptions with faults."""
 
     @app.handle_errors(Exception)
     def failed(request: IRequest, failure: Failure) -> bytes:
@@ -228,7 +228,7 @@ def _known(request: IRequest, failure: Failure) -> BootvolError:
 
 
 def to_the_end(call: Deferred[Reply]) -> Deferred[Reply]:
-    """Return a Deferred like ``call`` that may be cancelled without cancelling ``call``."""
+    """Return a Deferred with the result of ``call``; cancelling it does not cancel ``call``."""
     outer: Deferred[Reply] = Deferred()
 
     def ended(result: Reply | Failure) -> None:
@@ -242,7 +242,7 @@ def to_the_end(call: Deferred[Reply]) -> Deferred[Reply]:
 
 
 def new_id() -> str:
-    """Return what no other request is called."""
+    """Return a unique id for a request."""
     return f"req-{uuid4()}"
 
 
@@ -251,9 +251,9 @@ class ApiRequest(Request):
 
     #: See :func:`public_url`.
     public_url = ""
-    #: The tenant of a valid token.
+    #: The tenant of the request's valid token.
     tenant: str | None = None
-    #: For the access log: why a request was not served, by no fault of what it asks.
+    #: For the access log: the reason for a failure without a fault in the request.
     reason = ""
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
@@ -261,7 +261,7 @@ class ApiRequest(Request):
         self.request_id = new_id()
 
     def process(self) -> None:
-        """Answer.  For the path ``*`` Twisted has an answer of its own, with its version."""
+        """Answer the request; avoid Twisted's own answer to the path ``*``, with its version."""
         if self.path == b"*":
             self.path = self.uri = b"/*"
         super().process()
@@ -269,9 +269,9 @@ class ApiRequest(Request):
 
 @attrs.frozen
 class Dialect:
-    """A part of the API.
+    """A dialect of the API.
 
-    :ivar prefix: the segments that its paths begin with; the application does not see them.
+    :ivar prefix: the first segments of all paths of the dialect, removed for the application.
     """
 
     prefix: tuple[bytes, ...]
@@ -280,11 +280,11 @@ class Dialect:
 
 
 class ApiRoot(Resource):
-    """Sees to what no handler can: paths that are no text, suffixes, what is not even read.
+    """The root resource: rejects undecodable paths, strips ``.json``, and dispatches to a dialect.
 
-    :param dialects: the first whose prefix fits answers; the last one's fits always.
-    :param public_url: where clients reach the API; None is wherever they say they do.
-    :ivar dialects: those.
+    :param dialects: dialects in the order of dispatch; the prefix of the last fits all paths.
+    :param public_url: the API's URL for clients; None for the Host of each request.
+    :ivar dialects: the same dialects.
     """
 
     isLeaf = True
@@ -296,12 +296,12 @@ class ApiRoot(Resource):
         self._public_url = public_url
 
     def render(self, request: ApiRequest) -> Any:
-        """Answer, or hand the request on to the application."""
+        """Refuse an invalid request, or dispatch the request to its dialect's application."""
         request_id = getattr(request, "request_id", "")
         request.setHeader(_REQUEST_ID, request_id.encode("ascii"))
-        # Twisted's own names a version, which tells a stranger what to try.
+        # Twisted's own value names a version, a hint for attackers.
         request.setHeader(b"Server", b"bootvol")
-        # Answers depend on X-Auth-Token, which no cache knows of (RFC 9111, section 3.5), and some
+        # Answers depend on X-Auth-Token, unknown to caches (RFC 9111, section 3.5). Some answers
         # hold tokens and keys.
         request.setHeader(b"Cache-Control", b"no-store")
         path = request.postpath or []
@@ -319,9 +319,9 @@ class ApiRoot(Resource):
         return self._resources[dialect.prefix].render(request)
 
     def refusal(self, path: bytes, error: BootvolError) -> bytes:
-        """Return a whole HTTP answer, which ends its connection, to a request that was not read.
+        """Return a complete HTTP answer to an unread request, as the last of its connection.
 
-        :param path: as far as it came.
+        :param path: the path, as far as received.
         """
         fault = self._dialect(path.lstrip(b"/").split(b"/")).fault(error)
         body = orjson.dumps(fault)
@@ -344,7 +344,7 @@ class ApiRoot(Resource):
 
 
 def public_url(request: IRequest) -> str:
-    """Return the URL of the API's root, as clients reach it, without a slash at its end."""
+    """Return the URL of the API's root for clients, without a slash at the end."""
     return str(getattr(request, "public_url", ""))
 
 
@@ -355,7 +355,7 @@ def _asked_at(request: Request) -> str:
 
 
 def _check_host(request: Request) -> None:
-    """Refuse a Host that is no name: routing would stumble over it, and every link repeats it."""
+    """Refuse an invalid Host: routing would fail, and every link repeats the Host."""
     try:
         if len(request.getHeader(b"host") or b"") > _LONGEST_HOST:
             raise MalformedUrl("Malformed Host header")
@@ -371,13 +371,13 @@ def _check_query(request: Request) -> None:
 
 
 def _take_suffix(request: Request) -> None:
-    """Drop the suffix that asks for JSON (reference, section 2.1): nothing else is spoken."""
+    """Strip the suffix for JSON (reference, section 2.1), the only supported format."""
     path = request.postpath or []
     try:
         b"/".join(path).decode("utf-8")
     except UnicodeDecodeError:
         raise MalformedUrl from None
-    # Routing would take `a//b` for `a/b`: another spelling of the same call.
+    # Routing would treat `a//b` as `a/b`, another spelling of the same call.
     if not all(path[:-1]):
         raise MalformedUrl("Empty path segment")
     if path and path[-1].endswith(b".json"):

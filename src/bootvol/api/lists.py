@@ -1,4 +1,4 @@
-"""Lists whose pages begin after a ``marker``, the last that a client has seen."""
+"""Lists with pages after a ``marker``, the last item that a client has seen."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ Listed = TypeVar("Listed")
 
 
 def text(request: IRequest, name: bytes) -> str | None:
-    """Return what a request's query says of ``name``; None if it says nothing."""
+    """Return the first value of a query's parameter; None if the query has no such parameter."""
     given = (request.args or {}).get(name)
     return None if given is None else given[0].decode("utf-8", "replace")
 
 
-# One text is compared with many.  Ordering many marks takes time by their square.
+# The cache helps because one text is compared with many. Ordering a text's marks takes time that
+# grows with the square of their number.
 @lru_cache(64)
 def composed(value: str) -> str:
-    """Return a text in the one form in which texts are compared that read the same.
+    """Return a text in NFC, so that texts with the same look compare equal.
 
-    That is NFC (Unicode Standard, Annex 15): a letter with its mark is one character.
+    In NFC (Unicode Standard, Annex 15) a letter with its mark is one character.
     """
     return unicodedata.normalize("NFC", value)
 
@@ -36,19 +37,19 @@ def after(
     key: Callable[[Listed], str],
     most: int | None = None,
 ) -> Sequence[Listed]:
-    """Return the page that a request's ``limit`` and ``marker`` ask for.
+    """Return the page that a request's ``limit`` and ``marker`` select.
 
-    :param found: all of the list.
-    :param key: returns what a marker is.
-    :param most: how long a page may be, and is where no limit is given.
-    :raises InvalidRequest: the limit is no number, or nothing has that marker.
+    :param found: the whole list.
+    :param key: returns an item's marker.
+    :param most: longest page, and the length of a page without a limit.
+    :raises InvalidRequest: if the limit is not a number, or if no item has the marker.
     """
     marker, limit = text(request, b"marker"), text(request, b"limit")
     length = most
     if limit is not None:
         if not (limit.isascii() and limit.isdigit()):
             raise InvalidRequest("limit param must be an integer, and positive")
-        # Digits beyond these are refused by Python itself.
+        # Python refuses to convert very long numbers.
         length = min(int(limit[:18]), len(found) if most is None else most)
     begin = 0
     if marker is not None:

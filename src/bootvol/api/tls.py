@@ -1,10 +1,10 @@
-"""TLS as the API serves it: versions 1.2 and 1.3, with ciphers that keep past traffic secret.
+"""The API's TLS: versions 1.2 and 1.3, with forward-secret ciphers.
 
-A handshake takes a millisecond or two of the reactor.  So one step of one handshake is made in a
-turn of the reactor, and clients' addresses take turns (:class:`bootvol.turns.Paced`).
+A handshake takes one or two milliseconds of the reactor.  So each turn of the reactor makes one
+step of one handshake, and clients' addresses take turns (:class:`bootvol.turns.Paced`).
 
-Twisted's own choice for ``ssl:`` endpoints allows older ciphers, and leaves the version to the
-author of the endpoint.
+Twisted's defaults for ``ssl:`` endpoints allow older ciphers, and leave the version to the author
+of the endpoint.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from bootvol import endpoints
 from bootvol.api.addresses import network
 from bootvol.turns import Paced
 
-#: For TLS 1.2; all ciphers of 1.3 are fine.
+#: The ciphers of TLS 1.2. All ciphers of TLS 1.3 are acceptable.
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 
 
 class ModernTls:
-    """A reactor whose ``ssl:`` endpoint serves modern TLS only.
+    """A reactor with modern TLS only for its ``ssl:`` endpoint.
 
-    :param reactor: does everything else.
-    :param endpoint: the Twisted endpoint description that listens through this reactor.
+    :param reactor: the real reactor, for all other methods.
+    :param endpoint: the Twisted endpoint description of the listener.
     """
 
     def __init__(self, reactor: Any, endpoint: str) -> None:
@@ -51,12 +51,13 @@ class ModernTls:
         return self._reactor.listenTCP(port, encrypting, **more)
 
     def reload(self) -> bool:
-        """Serve new connections with the key and certificates as the files have them now.
+        """Read the key and certificates again, for new connections.
 
         Blocks on the disk, for a moment.
 
         :returns: False if the endpoint serves no TLS.
-        :raises Exception: if the files cannot be read or do not fit; the old ones stay.
+        :raises Exception: if the files cannot be read or do not fit; the old key and certificates
+            stay in use.
         """
         if self._served is None:
             return False
@@ -66,12 +67,12 @@ class ModernTls:
 
 
 class Encrypting(TLSMemoryBIOFactory):
-    """Makes encrypted connections, whose handshakes take turns.
+    """The factory of encrypted connections; their handshakes take turns.
 
     :param served: makes the TLS connections.
-    :param factory: makes what they carry.
+    :param factory: makes the protocols above TLS.
     :param clock: the reactor.
-    :ivar steps: of handshakes, in turns of clients' addresses.
+    :ivar steps: paces the steps of handshakes, in turns of clients' addresses.
     """
 
     def __init__(self, served: Any, factory: Any, clock: IReactorTime) -> None:
@@ -84,12 +85,12 @@ class _Encrypted(TLSMemoryBIOProtocol):
     """A connection that waits for a turn before each step of its handshake."""
 
     factory: Encrypting
-    #: The connection by TCP.
+    #: The TCP connection.
     transport: Any
     _turn: Deferred[None] | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come: of a handshake, in its turn."""
+        """Process input; during the handshake, wait for a turn first."""
         if self._handshakeDone:
             super().dataReceived(data)
             return
@@ -99,20 +100,20 @@ class _Encrypted(TLSMemoryBIOProtocol):
         self._turn.addCallbacks(self._go_on, lambda left: left.trap(CancelledError), (data,))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the line."""
+        """Cancel the wait for a turn."""
         if self._turn is not None:
             self._turn.cancel()
         super().connectionLost(reason)
 
     def _go_on(self, _: None, data: bytes) -> None:
-        # Before what has come is looked at: that may pause the connection again.
+        # Resume before the input is processed, because processing may pause the connection again.
         self.transport.resumeProducing()
         super().dataReceived(data)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Served:
-    """Makes TLS connections from a context that may be replaced."""
+    """A creator of TLS connections with a replaceable context."""
 
     def __init__(self, context: SSL.Context) -> None:
         self.context = context
@@ -132,12 +133,12 @@ def _modern(factory: Any) -> SSL.Context:
 
 @attrs.frozen
 class Listener:
-    """One socket that an endpoint description asks for.
+    """A listening socket of an endpoint description.
 
     :ivar path: the path of a unix socket; None for TCP.
-    :ivar interface: an address of this machine; empty for all.
+    :ivar interface: an address of this machine; empty for all addresses.
     :ivar tls: the context factory of a TLS endpoint; None without TLS.
-    :ivar backlog: connections that may wait to be accepted.
+    :ivar backlog: most connections that wait to be accepted.
     """
 
     port: int = 0
@@ -147,7 +148,7 @@ class Listener:
     backlog: int = 50
 
     def certificate(self) -> Certificate | None:
-        """Return the certificate that clients are shown; None without TLS."""
+        """Return the certificate for clients; None without TLS."""
         if self.tls is None:
             return None
         shown = SSL.Connection(_modern(self.tls), None).get_certificate()
@@ -155,13 +156,13 @@ class Listener:
 
 
 def plan(endpoint: str) -> list[Listener]:
-    """Return the sockets that an endpoint description asks for, without listening.
+    """Return the sockets of an endpoint description, without listening.
 
-    Blocks on the disk where the description names a key and certificates.  Sockets that another
+    Blocks on the disk if the description names a key and certificates.  Sockets that another
     program opened (``systemd:``) are left out.
 
     :param endpoint: a Twisted endpoint description.
-    :raises Exception: if the description is wrong, or a file that it names.
+    :raises Exception: if the description is invalid, or if a named file cannot be used.
     """
     planned = _Plan()
     listening = endpoints.parse(planned, endpoint).listen(Factory())
@@ -176,7 +177,7 @@ def plan(endpoint: str) -> list[Listener]:
 
 
 class _Plan:
-    """Stands in for the reactor under an endpoint; only notes what the endpoint asks for."""
+    """A reactor that only records an endpoint's requests to listen."""
 
     def __init__(self) -> None:
         self.listeners: list[Listener] = []

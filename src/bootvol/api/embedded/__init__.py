@@ -1,1 +1,1 @@
-"""What bootvol serves by itself where there is no OpenStack around it: identity."""
+"""The identity API, for use without OpenStack, and the image API."""

@@ -1,4 +1,4 @@
-"""What both versions of the identity API read of a request."""
+"""Request bodies of both versions of the identity API."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Secret = Annotated[str, Field(max_length=4096)]
 
 
 class Body(BaseModel):
-    """The root of the models: null means absent, and what is not known is ignored."""
+    """The base of the models: null means absent, and unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
 
 
-#: What a client that names several ways to log in, or none, is told.
+#: The message for a client that names several ways to log in, or none.
 ONE_WAY: Final = "give one way to log in that is known here"
 
 
 def read(request: IRequest, model: type[Model]) -> Model:
-    """Return a request's body.
+    """Validate the body of a request.
 
-    :raises bootvol.errors.InvalidRequest: it is no JSON, or not of this form; what it holds is not
-        repeated.
+    :raises bootvol.errors.InvalidRequest: if the body is not JSON or does not fit the model.  The
+        message repeats no values of the body.
     """
     try:
         return model.model_validate(read_json(request))

@@ -1,4 +1,4 @@
-"""The catalog: where a client that has logged in finds what (reference, section 1.1)."""
+"""The catalog of services for clients with a token (reference, section 1.1)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from bootvol.login import Named
 
 @attrs.frozen
 class _Service:
-    """A service, and where it is below the API's root.
+    """A service, with its paths below the API's root.
 
-    :ivar name: by which old clients look it up; newer ones go by ``type``.
-    :ivar v2: the path that a catalog of identity v2.0 shows, and ``v3`` one of v3.
-    :ivar of_a_project: whether it takes a token of a project.
+    :ivar name: the name for old clients; newer clients look for the ``type``.
+    :ivar v2: the path in a catalog of identity v2.0.
+    :ivar v3: the path in a catalog of identity v3.
+    :ivar of_a_project: whether the service needs a token for a project.
     """
 
     name: str
@@ -28,7 +29,7 @@ class _Service:
 
 _VOLUMES: Final = "/v1.1/{tenant}"
 _SERVICES: Final = (
-    # Clients that log in by v3 look for the later version, and for uuids.
+    # Clients that log in by v3 need the later version, with uuids.
     _Service("Compute", "compute", "1.1", _VOLUMES, "/v2/{tenant}"),
     _Service("Block Storage", "volume", "1.1", _VOLUMES, _VOLUMES),
     _Service("Image", "image", "2.0", "/image", "/image"),
@@ -38,9 +39,9 @@ _SERVICES: Final = (
 
 @attrs.frozen
 class Catalog:
-    """Lists the services.
+    """The list of services.
 
-    :ivar region: what every endpoint shows as its region.
+    :ivar region: the region of every endpoint.
     """
 
     region: str
@@ -48,8 +49,8 @@ class Catalog:
     def v2(self, url: str, project: Named | None) -> list[dict[str, Any]]:
         """Return the catalog in the form of identity v2.0.
 
-        :param url: of the API's root.
-        :param project: whose endpoints are shown; None leaves out what has some.
+        :param url: URL of the API's root.
+        :param project: the project of the endpoints; None leaves out services that need a project.
         """
         return [
             {

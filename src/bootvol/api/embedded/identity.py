@@ -1,4 +1,4 @@
-"""The identity API, for where people log in through bootvol: what is served below which path."""
+"""The identity API, for clients that log in through bootvol: the dialects and their paths."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from bootvol.turns import Paced
 def dialects(
     login: ILogin | None, policy: Policy, region: str, most: int, clock: IReactorTime
 ) -> list[Dialect]:
-    """Return what answers, first what is deepest.
+    """Return the dialects of the identity API, the longest prefixes first.
 
-    :param login: knows who may log in; where nobody can, nothing is found below these paths.
-    :param policy: says who may see and revoke the tokens of others.
-    :param region: what the catalog shows as every endpoint's.
-    :param most: how many tokens may be in the course of being revoked.
+    :param login: logs users in; None if the identity plugin has no log-ins.  All these paths then
+        answer 404.
+    :param policy: decides who may see and revoke other users' tokens.
+    :param region: the region of every endpoint in the catalog.
+    :param most: most revocations of tokens at once.
     :param clock: the reactor.
     """
     if login is None:
@@ -47,7 +48,7 @@ def _versions() -> Klein:
     async def versions(request: IRequest) -> Reply:
         url = public_url(request)
         values = [v3.version(url), v2.version(url)]
-        # 300, as Keystone does: there are several to choose from.
+        # 300, as in Keystone: the client chooses among several versions.
         return Reply({"versions": {"values": values}}, 300)
 
     route(app, "GET", "/", versions)

@@ -1,4 +1,4 @@
-"""How images look in Glance's API v2, and which of them a request means."""
+"""JSON views of images in Glance's API v2, with the filters and orders of lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bootvol.model import Image
 
 _MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
-#: By what a list can be sorted.
+#: The sort keys of a list.
 _KEYS: Final = (
     "name",
     "status",
@@ -26,7 +26,7 @@ _KEYS: Final = (
     "created_at",
     "updated_at",
 )
-#: What stands in a query and is no property that images must have.
+#: Parameters of a query that are not properties of images.
 _NO_PROPERTIES: Final = {"limit", "marker", "sort", "sort_key", "sort_dir", "member_status"}
 
 _TEXT: Final = {"type": ["null", "string"]}
@@ -88,12 +88,12 @@ def _moment(value: Image) -> str | None:
     return datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
 
 
-#: What is shown of an image, as far as bootvol knows it.
+#: The shown properties of an image, as far as bootvol knows them.
 _SHOWN: Final[Mapping[str, Callable[[Image], Any]]] = {
     "id": lambda each: each.id,
     "name": lambda each: each.name,
     "status": lambda _: "active",
-    # To whom it is shown at all may use it.
+    # Everybody who sees the image may use it.
     "visibility": lambda _: "public",
     "protected": lambda _: False,
     "os_hidden": lambda _: False,
@@ -118,7 +118,7 @@ _SHOWN: Final[Mapping[str, Callable[[Image], Any]]] = {
 
 
 def _second(value: Image) -> int | None:
-    """Return what sorts as the moment that is shown: to show that of each image takes too long."""
+    """Return a sort key for the shown time; formatting the time of each image takes too long."""
     return None if value.changed_at is None else int(value.changed_at)
 
 
@@ -126,22 +126,22 @@ _SORTED: Final = {**_SHOWN, "created_at": _second, "updated_at": _second}
 
 
 def image(value: Image) -> dict[str, Any]:
-    """Show an image, as far as bootvol knows it."""
+    """Return the view of an image, as far as bootvol knows the properties."""
     return {name: show(value) for name, show in _SHOWN.items()}
 
 
 def wanted(request: IRequest, found: Sequence[Image]) -> list[Image]:
-    """Return those images that have what a request's query asks for, in the order it asks for.
+    """Return the images that match a request's query, in the requested order.
 
-    As in Glance every name in the query is a property, and an image without it is left out.
+    As in Glance, every name in the query is a property.  Images without the property are left out.
 
-    There may be thousands of images, so none is rendered here.
+    A list may have thousands of images, so this function renders none.
 
-    :raises InvalidRequest: the order is by nothing that images have, or a size is no number.
+    :raises InvalidRequest: if a sort key or direction is invalid, or if a size is not a number.
     """
     asked = {name.decode("utf-8", "replace") for name in request.args or {}}
     filters = [_filter(request, name) for name in sorted(asked - _NO_PROPERTIES)]
-    # Sorting is stable: what counts most comes last.
+    # Sorting is stable, so sort by the most significant key last.
     left = [each for each in found if all(fits(each) for fits in filters)]
     left.sort(key=lambda each: each.id)
     for key, descending in reversed(_order(request)):
@@ -179,7 +179,7 @@ def _as_text(value: object) -> str | None:
 
 
 def _order(request: IRequest) -> list[tuple[str, bool]]:
-    """Return the keys to sort by, each with whether it descends."""
+    """Return the sort keys, each with a flag for descending order."""
     sort = text(request, b"sort")
     if sort is not None:
         pairs = [each.partition(":")[::2] for each in sort.split(",")]
@@ -187,7 +187,7 @@ def _order(request: IRequest) -> list[tuple[str, bool]]:
         args = request.args or {}
         keys = [key.decode("utf-8", "replace") for key in args.get(b"sort_key", [b"created_at"])]
         ways = [way.decode("utf-8", "replace") for way in args.get(b"sort_dir", [b"desc"])]
-        # One direction is all keys'.
+        # A single direction applies to all keys.
         ways *= len(keys) if len(ways) == 1 else 1
         if len(ways) != len(keys):
             raise InvalidRequest("sort_key and sort_dir must be given as often as each other")
@@ -197,12 +197,12 @@ def _order(request: IRequest) -> list[tuple[str, bool]]:
             raise InvalidRequest(f"Invalid sort key: {key}. It must be one of {', '.join(_KEYS)}.")
         if way not in ("", "asc", "desc"):
             raise InvalidRequest(f"Invalid sort direction: {way}")
-    # Each key once: more would only take time.
+    # Use each key once: repeated keys would only take time.
     return [(key, way != "asc") for key, way in dict(pairs).items()]
 
 
 def _place(value: Callable[[Image], Any]) -> Callable[[Image], tuple[bool, Any]]:
-    """Return what to sort images by that have a value: where it is not known comes first."""
+    """Return a sort key for a property; images with an unknown value come first."""
 
     def place(each: Image) -> tuple[bool, Any]:
         found = value(each)

@@ -1,7 +1,7 @@
-"""Image API v2, as far as it can be read: clients find the images of all sources by their names.
+"""Glance's image API v2, read only, below ``/image``: the images of all sources.
 
-It is Glance's, below ``/image``; what changes images there is not found here.  Errors look like
-those of the identity API: Glance itself sends HTML, and what its clients read of JSON is this.
+Clients find images here by name.  Glance's calls that change images answer 404.  Errors have the
+form of the identity API: Glance itself sends HTML, and its clients understand this form of JSON.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from bootvol.policy import Policy, Right
 from bootvol.service.images import Images
 from bootvol.service.rates import RateLimits
 
-#: The most that one answer lists.
+#: Most images of one answer.
 _MOST: Final = 1000
 
 
 class ImageApi:
-    """Answers below ``/image``.
+    """The image API, below ``/image``.
 
-    :param door: says who asks.
-    :param policy: says who may read.
+    :param door: authenticates requests.
+    :param policy: decides who may read.
     """
 
     def __init__(self, door: Door, policy: Policy, images: Images, rates: RateLimits) -> None:
@@ -42,7 +42,7 @@ class ImageApi:
         self._images = images
         self._rates = rates
         self._app = Klein()
-        # 300, as Glance does: a client is to choose one.
+        # 300, as in Glance: the client chooses a version.
         route(self._app, "GET", "/", self._choices)
         route(self._app, "GET", "/versions", self._versions)
         route(self._app, "GET", "/v2", self._versions)
@@ -54,7 +54,7 @@ class ImageApi:
 
     @property
     def dialect(self) -> Dialect:
-        """It as a part of the API."""
+        """The dialect for the API's root."""
         return Dialect((b"image",), self._app, fault)
 
     async def _choices(self, request: IRequest) -> Reply:
@@ -90,13 +90,13 @@ class ImageApi:
 
     @asynccontextmanager
     async def _caller(self, request: IRequest, path: str) -> AsyncIterator[Caller]:
-        """Give the block who asks; that counts as a call of their tenant.
+        """Yield the caller of a request, and count a call of the caller's tenant.
 
-        :param path: as limits of rates know the call.
-        :raises Unauthorized: nobody that is known.
-        :raises TooManyCalls: too many calls of that address or tenant are in flight.
-        :raises RateLimited: the tenant has called too often.
-        :raises Forbidden: the caller may read nothing.
+        :param path: the path for rate limits.
+        :raises Unauthorized: if the request has no valid token.
+        :raises TooManyCalls: if too many calls of the address or tenant are in flight.
+        :raises RateLimited: if the tenant has exceeded a rate limit.
+        :raises Forbidden: if the caller has no right to read.
         """
         async with self._door.caller(request) as caller:
             self._rates.count(caller.tenant, "GET", query(request), path)
@@ -110,7 +110,7 @@ def _versions(request: IRequest) -> dict[str, Any]:
 
 
 def _link(request: IRequest, marker: str | None = None) -> str:
-    """Return the path of what a request lists: of its beginning, or of what follows a marker."""
+    """Return the path of a list's first page, or of the page after a marker."""
     pairs = [(n, value) for n, given in (request.args or {}).items() for value in given]
     kept: list[tuple[bytes, bytes]] = [pair for pair in pairs if pair[0] != b"marker"]
     if marker is not None:

@@ -1,4 +1,4 @@
-"""Identity API v2.0, as HP's clients of 2012 speak it (reference, section 1.2)."""
+"""Identity API v2.0, for HP's clients of 2012 (reference, section 1.2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bootvol.turns import Paced
 
 
 def _id(value: object) -> object:
-    # fog sends an id that is all digits as a number.
+    # fog sends an id of digits only as a number.
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number else value
 
@@ -59,7 +59,7 @@ class _Auth(_Body):
         return self
 
     def credentials(self) -> Credentials:
-        """Return what somebody logs in with."""
+        """Return the credentials of a log-in."""
         if self.api_access_key_credentials:
             pair = self.api_access_key_credentials
             return AccessKey(pair.access_key, pair.secret_key)
@@ -69,7 +69,7 @@ class _Auth(_Body):
         return EarlierToken(self.token.id if self.token else "")
 
     def project(self) -> Which | None:
-        """Return which project the token is to be for."""
+        """Return the project of the token; None if the client names none."""
         which = Which(self.tenant_id or None, self.tenant_name or None)
         return which if which != Which() else None
 
@@ -79,13 +79,13 @@ class _Login(Body):
 
 
 def fault(error: BootvolError) -> dict[str, Any]:
-    """Return the JSON object that tells a client of ``error``."""
+    """Return the JSON object that reports ``error`` to a client."""
     content = {"message": error.message, "details": error.remedy, "code": error.status}
     return {"identityFault": content}
 
 
 def version(url: str) -> dict[str, Any]:
-    """Return what the documents of versions say of this one."""
+    """Return this version's entry in the version documents."""
     return {
         "id": "v2.0",
         "status": "deprecated",
@@ -98,9 +98,9 @@ def version(url: str) -> dict[str, Any]:
 
 
 class V2:
-    """Answers below ``/v2.0``, and below ``/identity/v2.0``.
+    """The identity API v2.0, below ``/v2.0`` and ``/identity/v2.0``.
 
-    :param pace: of log-ins, as for :class:`~bootvol.api.embedded.v3.V3`.
+    :param pace: paces log-ins, as for :class:`~bootvol.api.embedded.v3.V3`.
     """
 
     def __init__(self, login: ILogin, catalog: Catalog, pace: Paced) -> None:

@@ -1,4 +1,4 @@
-"""Identity API v3, as far as clients need it: tokens, the catalog, the projects to choose from."""
+"""The part of identity API v3 that clients need: tokens, the catalog, and the user's projects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bootvol.service.inflight import InFlight
 from bootvol.turns import Paced
 
 _SUBJECT: Final = b"X-Subject-Token"
-#: The one domain that there is; a client must name one, and this is every client's default.
+#: The only domain. Clients must name a domain, and all use this one by default.
 _DOMAIN: Final = {"id": "default", "name": "Default"}
 
 
@@ -38,9 +38,9 @@ class _Which(Body):
     domain: _Domain | None = None
 
     def which(self) -> Which:
-        """Return it as the core's value.
+        """Return the user or project as the core's value.
 
-        :raises LoginFailed: it is in a domain that there is not.
+        :raises LoginFailed: if the domain does not exist.
         """
         domain = self.domain or _Domain()
         named = (domain.id or "default", (domain.name or "Default").casefold())
@@ -74,7 +74,7 @@ class _Identity(Body):
         return self
 
     def credentials(self) -> Credentials:
-        """Return what somebody logs in with."""
+        """Return the credentials of a log-in."""
         if self.methods == ["password"] and self.password:
             user = self.password.user
             return Password(user.which(), user.password)
@@ -100,7 +100,7 @@ class _Auth(Body):
         return self
 
     def project(self) -> Which | None:
-        """Return which project the token is to be for."""
+        """Return the project of the token; None for an unscoped token."""
         return self.scope.project.which() if isinstance(self.scope, _Scope) else None
 
 
@@ -109,13 +109,13 @@ class _Login(Body):
 
 
 def fault(error: BootvolError) -> dict[str, Any]:
-    """Return the JSON object that tells a client of ``error``."""
+    """Return the JSON object that reports ``error`` to a client."""
     title = HTTPStatus(error.status).phrase
     return {"error": {"code": error.status, "title": title, "message": error.message}}
 
 
 def version(url: str) -> dict[str, Any]:
-    """Return what the documents of versions say of this one."""
+    """Return this version's entry in the version documents."""
     return {
         "id": "v3.14",
         "status": "stable",
@@ -128,11 +128,12 @@ def version(url: str) -> dict[str, Any]:
 
 
 class V3:
-    """Answers below ``/identity/v3``.
+    """The identity API v3, below ``/identity/v3``.
 
-    :param policy: says who may see and revoke the tokens of others.
-    :param most: how many tokens may be in the course of being revoked.
-    :param pace: of log-ins, in turns of addresses: to read a body takes the reactor's time.
+    :param policy: decides who may see and revoke other users' tokens.
+    :param most: most revocations of tokens at once.
+    :param pace: paces log-ins, in turns of addresses, because reading a body takes the reactor's
+        time.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class V3:
 
     async def _revoke(self, request: IRequest) -> Reply:
         session = await self._subject(request)
-        # The disk that keeps what was revoked may be slow.
+        # The disk with the revoked tokens may be slow.
         with self._revoking.place(session.user.id):
             await self._login.revoke(session.token)
         return Reply(status=204)
@@ -182,9 +183,9 @@ class V3:
         return Reply({"catalog": self._catalog.v3(public_url(request), session.project)})
 
     async def _projects(self, request: IRequest, user: str | None = None) -> Reply:
-        """List the caller's own projects; the client of OpenStack asks for them in three ways.
+        """List the caller's own projects; OpenStack's client uses three paths for this list.
 
-        :raises Forbidden: somebody else's are asked for.
+        :raises Forbidden: if the path names another user.
         """
         session = await self._login.session(token(request))
         if user not in (None, session.user.id):
@@ -198,11 +199,11 @@ class V3:
         return Reply({"projects": projects, "links": {"self": None, "next": None}})
 
     async def _subject(self, request: IRequest) -> Session:
-        """Return the session that a request is about: the caller's own, but for admins.
+        """Return the session of a request's subject token: one's own, or for admins any user's.
 
-        :raises Unauthorized: nobody that is known asks.
-        :raises NotFound: there is no such token, or no longer.
-        :raises Forbidden: it is somebody else's.
+        :raises Unauthorized: if the caller has no valid token.
+        :raises NotFound: if the subject token is not valid, or not any more.
+        :raises Forbidden: if another user owns the subject token, and the caller is not an admin.
         """
         asking = await self._login.session(token(request))
         try:
