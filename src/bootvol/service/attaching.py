@@ -133,7 +133,7 @@ class Attach(_Moving):
         return exports is not None and self.volume.name in await exports.names()
 
     async def undo(self) -> Event:
-        """Detach the volume: it is free afterwards, or in use if detaching fails, too."""
+        """Detach the volume again; if that fails, too, the volume counts as in use."""
         try:
             if self._begun is not None:
                 await self.unplug(*self._begun)
@@ -156,5 +156,5 @@ class Detach(_Moving):
         return Event.DETACHED
 
     async def undo(self) -> Event:
-        """Return the event for an unchanged volume: it is still in use."""
+        """Return the event for an unchanged volume, which is still in use."""
         return Event.ATTACHED

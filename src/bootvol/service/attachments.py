@@ -1,4 +1,4 @@
-"""What callers may do with attachments: volumes as disks of servers.
+"""Operations of callers on attachments: volumes as disks of servers.
 
 If a hypervisor is configured, bootvol runs the servers itself. Otherwise other systems run the
 servers: bootvol then keeps the records, exports the volume if so configured, and trusts the server
@@ -98,7 +98,7 @@ class Attachments:
         return await self._database.read(query)
 
     async def delete(self, caller: Caller, server_id: str, volume_id: int) -> None:
-        """Request that a volume be detached; it stays in use until it is known to be free.
+        """Request that a volume be detached; the volume stays in use until known to be free.
 
         :raises ServerNotFound: if the server does not exist.
         :raises ServerBusy: if the server is not active.

@@ -126,7 +126,7 @@ class Backends:
             raise BackendGone(name) from None
 
     def missing(self, name: str) -> ErrorReport | None:
-        """Return why a backend does no work now; None if it works, or without a known reason."""
+        """Return the reason why a backend does no work now; None without a known reason."""
         error = self._suspended.get(name) if name in self._backends else BackendGone(name)
         if isinstance(error, ConfigurationError):
             # Messages for operators are not for tenants.

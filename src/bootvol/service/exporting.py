@@ -34,8 +34,8 @@ async def restore(tools: Tools) -> None:
         try:
             await _restore(tools, tools.exports, backend, attached)
         except (BackendSilent, WrongStore) as error:
-            # An error of one volume concerns all volumes of the backend. They are served when the
-            # backend is resumed.
+            # These two errors concern the whole backend. Its volumes are served when the backend is
+            # resumed.
             tools.backends.suspend(backend, error)
     for name in set(await tools.exports.names()).difference(volume.name for volume in attached):
         try:

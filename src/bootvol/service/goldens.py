@@ -1,8 +1,8 @@
 """The cache of images: one cached image (golden volume) spares later and parallel downloads.
 
 When an import has finished, no user has its volume yet. At this moment a golden volume is made from
-the volume, if the cache has room for it or if other imports wait for the same image. These imports
-then clone the golden volume, or copy it if the backend does not clone.
+the volume. That happens if the cache has room, or if other imports wait for the same image. These
+imports then clone the golden volume, or copy it if the backend does not clone.
 """
 
 from __future__ import annotations

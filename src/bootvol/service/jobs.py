@@ -40,13 +40,13 @@ class Job:
     """The work on one task.
 
     :param holder: name of the claim.
-    :param asked: time of the request for the claim, by the clock of ``task``'s tools. The lease
-        counts from this time. A lease that is asked for later ends later, so the daemon never takes
-        a lease for longer than the database does.
+    :param asked: time of the request for the claim, by the clock of ``task``'s tools. The daemon
+        counts the lease from this time; the database counts from a later time. So the daemon never
+        takes a lease for longer than the database does.
     :param failures: how often the task has ended because of the database, without any result.
     :ivar holder: name of the claim.
     :ivar failed: whether the task has ended in this way once more.
-    :ivar ended: fires when the work, and with it the claim, has ended in any way.
+    :ivar ended: fires when the work and its claim have ended in any way.
     """
 
     _log = Logger()

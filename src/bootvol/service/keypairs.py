@@ -1,7 +1,7 @@
-"""What callers may do with key pairs: create or import, show, and delete them.
+"""Operations of callers on key pairs: create or import, show, and delete them.
 
 bootvol stores public keys only. A generated private key is shown once, to the caller who created
-it.
+the pair.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class KeyPairs:
         """Add a key pair.
 
         :param public_key: the public key in the format of OpenSSH; None to generate a new pair.
-        :returns: the key pair; and the private key in PEM if it was generated here, else None.
+        :returns: the key pair; and the private key in PEM of a generated pair, else None.
         :raises InvalidKeyPair: if the name or the key is not valid.
         :raises KeyPairExists: if the caller has a key pair of that name.
         :raises QuotaExceeded: if the caller has as many key pairs as allowed.

@@ -23,9 +23,9 @@ T = TypeVar("T")
 class Questions:
     """Calls a plugin, and waits for a limited time.
 
-    A call that was not answered in time is not repeated until its answer has come. Each repeated
-    call would occupy one more thread, or one more place in the queue for a thread, while the plugin
-    hangs.
+    A call that was not answered in time is not repeated until its answer has come. While the plugin
+    hangs, each repeated call would occupy one more thread, or one more place in the queue for a
+    thread.
 
     :param clock: the reactor.
     :param patience: timeout in seconds.

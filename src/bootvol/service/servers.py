@@ -1,4 +1,4 @@
-"""What callers may do with servers: boot them from volumes, show them, terminate them."""
+"""Operations of callers on servers: boot them from volumes, show them, terminate them."""
 
 from __future__ import annotations
 
@@ -285,8 +285,8 @@ class Servers:
     async def power(self, caller: Caller, server_id: str, action: Event) -> None:
         """Request that a server be turned off or on, or be rebooted; a worker does the work.
 
-        :param action: ``STOP``, ``START``, ``REBOOT`` (the guest is asked to shut down first) or
-            ``RESET``, which also works on a server that is turned off.
+        :param action: ``STOP``, ``START``, ``REBOOT`` or ``RESET``. ``REBOOT`` asks the guest to
+            shut down first. ``RESET`` also works on a server that is turned off.
         :raises NoHypervisor: if bootvol runs no servers, or if the hypervisor cannot turn servers
             off.
         :raises ServerNotFound: if the server does not exist or belongs to another tenant.

@@ -1,4 +1,4 @@
-"""What callers may do with snapshots. All answers are immediate; a worker does the work."""
+"""Operations of callers on snapshots. All answers are immediate; a worker does the work."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Stores(Service):
 
     :param remembered: the identities in the database, by the names of the backends.
     :param late: a function for each :class:`bootvol.service.backends.Absent` backend, by its name.
-        The function returns the backend itself as soon as the backend answers. It raises
+        The function returns the backend itself as soon as the backend answers, or raises
         ConfigurationError if the backend cannot be used.
     :param restore: serves the attached volumes of a backend, by its name, before other work begins.
     :param wake: called when a backend may do work that could not before.

@@ -137,7 +137,7 @@ class Task:
         """
 
     async def lost(self) -> None:
-        """Remove what only this task was making and no other needs: the claim was lost."""
+        """Remove what only this task was making, and nobody needs, after the loss of the claim."""
 
     async def after(self) -> None:
         """Do follow-up work that others may wait for; the task has been settled already."""

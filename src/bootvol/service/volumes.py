@@ -1,4 +1,4 @@
-"""What callers may do with volumes. All answers are immediate; a worker does the work."""
+"""Operations of callers on volumes. All answers are immediate; a worker does the work."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ class Worker(Service):
 def _rules(limit: int, *, gives_way: bool = False) -> Rules:
     """Return the rules of a lane that has ``limit`` places on each backend.
 
-    If the jobs of a lane cannot give way, one more place is kept free for a tenant without a place.
+    If the lane's jobs cannot give way, one more place is kept for a tenant without a place.
     """
     return Rules(
         lambda what: [Limit(("backend", what.backend), limit)],
