@@ -291,7 +291,7 @@ class MakeSnapshot(Making):
             # The volume has been attached since the snapshot was requested (see Snapshots.create).
             raise BackendFailed("The volume is in use, and its backend cannot copy it so.")
         if volume.status is Status.AVAILABLE:
-            # For an available volume, nobody has declared that writers may exist.
+            # For an available volume, no caller has declared that writers may exist.
             await self.tools.backends.check_unused(volume.backend, volume.name)
         await self.duplicate(volume.backend, volume.name, volume.size_bytes)
         return Event.COMPLETE
