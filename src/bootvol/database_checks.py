@@ -18,7 +18,7 @@ from bootvol.patience import found_in_time
 from bootvol.store import schema
 from bootvol.store.database import Database
 
-#: How an SQLite database begins (https://www.sqlite.org/fileformat.html, section 1.3).
+#: First bytes of an SQLite database (https://www.sqlite.org/fileformat.html, section 1.3).
 _SQLITE: Final = b"SQLite format 3\0"
 
 
@@ -35,11 +35,11 @@ def check(url: URL, reactor: Any) -> Iterator[Mistake | str]:
     try:
         Database(url, reactor).check()
     except ConfigurationError as error:
-        # SQLAlchemy and the server say more on further lines.
+        # Use the first line only: SQLAlchemy and the server add more lines.
         fault = str(error).splitlines()[0]
         remedy = "Start the database, or correct the URL."
         if error.__cause__ is None:
-            # The database has answered, and the text itself says what helps.
+            # The database has answered, and its text names the remedy.
             yield f"state.url: {fault}."
         else:
             yield Mistake("state.url", url.render_as_string(hide_password=True), fault, remedy)
@@ -69,9 +69,9 @@ def _sqlite(file: Path) -> Iterator[Mistake]:
 
 
 def _content(key: str, file: Path) -> Iterator[Mistake]:
-    """Check whether the tables in a file of SQLite are bootvol's, and not of a later one."""
+    """Check that the tables in an SQLite file belong to bootvol, and not to a later version."""
     try:
-        # "immutable" makes no files beside the database.
+        # With "immutable", SQLite makes no files beside the database.
         uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
             names = {row[0] for row in database.execute("SELECT name FROM sqlite_schema")}

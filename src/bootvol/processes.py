@@ -1,7 +1,7 @@
-"""Processes that outlive the daemon, and how it knows them again.
+"""Processes that outlive the daemon.  The daemon recognizes such processes after a restart.
 
-A process is known by its number together with when it was born: a number alone may be another
-process's by now.  It is awaited and killed by way of a pidfd, which stays that of the one process.
+The number and the time of birth together identify a process: another process may have the same
+number by now.  A pidfd, which always belongs to one process, serves to await and to kill a process.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from zope.interface import implementer
 
 @attrs.frozen
 class Process:
-    """A process, told from every other one that ever has its number.
+    """A process, distinct from all other processes with the same number.
 
-    :ivar born: the boot, and the clock ticks from it to the start of the process.
+    :ivar born: the id of the boot, and the clock ticks from the boot to the start of the process.
     """
 
     pid: int
@@ -35,12 +35,12 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """Return the process that has a number now, if one does."""
+        """Return the process that has a number now; None if no process has the number."""
         born = _born(pid)
         return None if born is None else cls(pid, born)
 
     def runs(self) -> bool:
-        """Tell whether it has not ended: whether any thread of it may still have files open."""
+        """Return whether the process runs: whether any of its threads may still have files open."""
         with self._pidfd() as pidfd:
             if pidfd is None:
                 return False
@@ -49,10 +49,10 @@ class Process:
             return not poll.poll(0)
 
     async def end(self, reactor: Any, seconds: float) -> None:
-        """Kill it, and wait until it is gone with all that it had open.  Idempotent.
+        """Kill the process, and wait until the process and its open files are gone.  Idempotent.
 
-        :param seconds: how long it may take: the system lets no process go in the midst of I/O.
-        :raises TimeoutError: it is still there.
+        :param seconds: timeout in seconds: the system ends no process in the middle of I/O.
+        :raises TimeoutError: if the process has not ended in time.
         """
         with self._pidfd() as pidfd:
             if pidfd is None:
@@ -64,17 +64,18 @@ class Process:
 
     @contextmanager
     def _pidfd(self) -> Iterator[int | None]:
-        """Open it until the block ends; None if nothing is left of it.
+        """Open a pidfd of the process until the block ends; None if nothing is left of the process.
 
-        A zombie is no sign of that: it is one as soon as its first thread has ended, while others
-        may have files open.  A pidfd is readable only when they all have ended.
+        The state of a zombie does not prove the end: a process is a zombie as soon as its first
+        thread has ended, while other threads may have files open.  A pidfd is readable only when
+        all threads have ended.
         """
         pidfd = None
         if _born(self.pid) == self.born:
             with contextlib.suppress(ProcessLookupError):
                 pidfd = os.pidfd_open(self.pid)
         try:
-            # Only now is it certain whose number that is.
+            # Check again: only after the open, the owner of the number is certain.
             yield pidfd if _born(self.pid) == self.born else None
         finally:
             if pidfd is not None:
@@ -82,9 +83,10 @@ class Process:
 
 
 def readable(reactor: Any, descriptor: int, seconds: float) -> Deferred[bool]:
-    """Wait until there is something to read: of a pidfd, the end of its process.
+    """Wait until a descriptor is readable.  A pidfd is readable when its process has ended.
 
-    :returns: fires with True then, with False when so many seconds have gone by.
+    :param seconds: timeout in seconds.
+    :returns: a Deferred that fires with True when readable, and with False after the timeout.
     """
     waiting: Deferred[bool] = Deferred(lambda _: reactor.removeReader(reader))
     reader = _Reader(reactor, descriptor, waiting)
@@ -110,14 +112,14 @@ class _Reader:
         self._waiting.callback(True)
 
     def connectionLost(self, reason: Failure) -> None:
-        # The other end has gone, with nothing left to read; the reactor has removed this already.
+        # The other end is gone, with nothing left to read.  The reactor has removed this reader.
         self._waiting.callback(True)
 
 
 def _born(pid: int) -> str | None:
-    """Return when the process that has a number was born; None if there is none that runs."""
+    """Return the birth of the process with a number; None if no such process runs."""
     try:
-        # The fields are in proc(5); the second one, a name in brackets, may hold anything.
+        # proc(5) lists the fields.  The second field, a name in brackets, may contain any text.
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

@@ -1,8 +1,8 @@
-"""Reads the disk in a container (qcow2, vmdk, vhd, vhdx, vdi): qemu's tools do, in a sandbox.
+"""Reads the disk in a container (qcow2, vmdk, vhd, vhdx, vdi) with QEMU's tools, in a sandbox.
 
-The format is stated to them and never probed again, and the image is examined before its disk is
-read: what `qemu-img` would take without a word (a truncated qcow2, another file in the place of a
-part of the disk) is refused.
+The tools are told the format and never probe the image again.  Each image is examined before its
+disk is read.  Some faults that `qemu-img` would silently accept are refused: a truncated qcow2, or
+another file in the place of a part of the disk.
 """
 
 from __future__ import annotations
@@ -36,44 +36,45 @@ from bootvol.imaging.sandbox import Program, Sandbox
 from bootvol.model import GIB, Extent
 from bootvol.threads import Threads
 
-#: What qemu calls the formats that it calls otherwise.
+#: QEMU's names of formats, if other than bootvol's.
 _DRIVERS: Final = {"vhd": "vpc"}
-#: The descriptor that the image is in the sandbox.
+#: The descriptor of the image in the sandbox.
 _IMAGE: Final = 4
 _PATH: Final = f"/proc/self/fd/{_IMAGE}"
-#: CPU time that reading may take: in any case, and for each GiB of the volume; in seconds.
+#: CPU time for reading, in seconds: a fixed part, and a part for each GiB of the volume.
 _SECONDS, _SECONDS_OF_A_GIB = 60, 30
-#: Seconds that an answer may take, after which a reader of an image is given up.
+#: Seconds to wait for an answer, before a reader of an image is given up.
 _SILENCE: Final = 60
-#: Seconds that it has to end by itself when it has failed.
+#: Seconds in which a failed reader has to end by itself.
 _GRACE: Final = 10.0
-#: How `qemu-img check` ends where it could not look, and where it found errors.
+#: Exit codes of `qemu-img check`: the check failed, or found errors.
 _NOT_RIGHT: Final = frozenset({1, 2})
 _DAMAGED: Final = 2
 
-#: What `qemu-img map` writes of a part of the disk that is data: its bytes, and where in the image
-#: they lie. A part that is no data may have a place as well, which need not be in the image: the
-#: last subclusters of a cluster were never written, say (qcow2 specification, "Extended L2
-#: Entries").
+#: A line of `qemu-img map` about a data part of the disk: length, and offset in the image.  A part
+#: without data may have an offset as well, which may lie outside the image: for example, if the
+#: last subclusters of a cluster were never written (qcow2 specification, "Extended L2 Entries").
 _EXTENT: Final = re.compile(rb'"length": (\d+),.*"data": true,.*"offset": (\d+)')
 
-#: The parent's content id in a vmdk image that has none (VMware, Virtual Disk Format 1.1, "The
+#: The parent's content id in a vmdk image without a parent (VMware, Virtual Disk Format 1.1, "The
 #: Header").
 _NO_PARENT: Final = 0xFFFF_FFFF
-#: What a vhd image ends with (Virtual Hard Disk Image Format Specification, "Hard Disk Footer").
+#: The begin of a vhd image's footer (Virtual Hard Disk Image Format Specification, "Hard Disk
+#: Footer").
 _VHD_FOOTER: Final = b"conectix"
 _VHD_WHOLE, _VHD_DIFFERENCE = (2, 3), 4
-#: Where those formats state their disk's size that do so in bytes, as :meth:`io.IOBase.seek` takes
-#: it: qcow2 ("size" in its header), vhd ("Current Size" in its footer).
+#: Offsets of the disk's size, in the formats that state the size in bytes.  Arguments as for
+#: :meth:`io.IOBase.seek`: qcow2 ("size" in its header), vhd ("Current Size" in its footer).
 _SIZES: Final = {"qcow2": (24, os.SEEK_SET), "vhd": (48 - 512, os.SEEK_END)}
-#: In the header of a qcow2 image: the logarithm of a cluster's size; how many entries the L1 table
-#: has, and where it lies.  In an entry: where an L2 table lies, which fills a cluster (qcow2
-#: specification, "Header" and "Cluster mapping").
+#: In the header of a qcow2 image: the logarithm of the cluster size; the number of entries in the
+#: L1 table, and the table's offset.  In an entry: the offset of an L2 table, which fills a cluster
+#: (qcow2 specification, "Header" and "Cluster mapping").
 _QCOW2_CLUSTER: Final = struct.Struct(">20xI")
 _QCOW2_TABLE: Final = struct.Struct(">36xIQ")
 _QCOW2_ENTRY: Final = struct.Struct(">Q")
 _QCOW2_PLACE: Final = 0x00FF_FFFF_FFFF_FE00
-#: Every part of a vhdx image begins and ends on one of these (MS-VHDX, section 2.1), in bytes.
+#: Every part of a vhdx image begins and ends on a multiple of this (MS-VHDX, section 2.1), in
+#: bytes.
 _VHDX_UNIT: Final = 1024 * 1024
 
 
@@ -81,9 +82,9 @@ T = TypeVar("T")
 
 
 class Containers:
-    """Opens containers.
+    """The opener of containers.
 
-    :param sandbox: where their readers run.
+    :param sandbox: the sandbox of the containers' readers.
     """
 
     def __init__(self, sandbox: Sandbox, threads: Threads) -> None:
@@ -95,11 +96,13 @@ class Containers:
     ) -> NbdStream:
         """Return the disk in a container as a stream.
 
-        :param container: its format, one of :data:`bootvol.imaging.inspect.CONTAINERS`.
-        :param descriptor: the whole container, open for reading; stays the caller's.
-        :param volume_size: the most that the disk may have, in bytes.
-        :param stack: ends what was started, when the disk has been read or is not wanted any more.
-        :raises ImportFailed: the container is not what it should be, or cannot be read here.
+        :param container: format of the container: :data:`bootvol.imaging.inspect.CONTAINERS`.
+        :param descriptor: a descriptor of the whole container, open for reading.  The caller still
+            owns the descriptor.
+        :param volume_size: the most bytes of the disk.
+        :param stack: ends the started program when the caller closes the stack, after the last
+            read.
+        :raises ImportFailed: if the container is not valid, or cannot be read here.
         """
         driver = _DRIVERS.get(container, container)
         seconds = _SECONDS + _SECONDS_OF_A_GIB * (volume_size // GIB)
@@ -109,7 +112,7 @@ class Containers:
         await self._threads.run(_check_tables, container, descriptor)
         stated = await self._threads.run(_stated_size, container, descriptor)
         if stated not in (None, stream.size):
-            # Of a size that is no whole number of sectors, qemu leaves out the rest.
+            # If the size is no whole number of sectors, QEMU leaves out the rest.
             raise ImageCorrupt(
                 f"The image's disk has {stated} bytes, of which {stream.size} can be read."
             )
@@ -133,7 +136,7 @@ class Containers:
         _check_info(said, volume_size)
         complaints = Complaints(bool(said.get("dirty-flag")))
         check = await self._sandbox.run(
-            # All that it has to say may be much: a line for each cluster.
+            # The output may be long: one line for each cluster.
             ["sh", "-c", 'exec "$@" 2>&1', "sh", "qemu-img", "check", *_opened(driver)],
             seconds,
             files,
@@ -157,14 +160,14 @@ class Containers:
     async def _serve(
         self, driver: str, descriptor: int, seconds: int, stack: AsyncExitStack
     ) -> NbdStream:
-        """Have the disk served on a socket, and connect to it."""
+        """Start a server of the disk on a socket, and connect to the server."""
         listener, client = await self._threads.run(_sockets)
         try:
             program = self._sandbox.start(
                 [
                     "qemu-nbd",
                     "--read-only",
-                    # What was written around the page cache is read so, too, where that can be.
+                    # The image was written around the page cache, so read around it if possible.
                     f"--cache={'none' if can_go_around_cache(descriptor) else 'writeback'}",
                     *_opened(driver),
                 ],
@@ -186,14 +189,14 @@ class Containers:
 
 
 class _Served(NbdStream):
-    """A disk whose server may die of it."""
+    """A stream of a disk whose content may crash the server."""
 
     def __init__(self, connection: NbdConnection, threads: Threads, program: Program) -> None:
         super().__init__(connection, threads)
         self._program = program
 
     async def negotiate(self) -> None:
-        """Wait until the disk is there."""
+        """Wait until the server offers the disk."""
         await self._guarded(self._threads.run(self._connection.negotiate))
         self.size = self._connection.size
 
@@ -211,7 +214,8 @@ class _Served(NbdStream):
         except NbdFailed as error:
             if isinstance(error, NbdSilent):
                 raise ImageBomb("Reading the image takes more time than it may.") from error
-            # It says why when it ends; what goes on without keeping to the protocol says nothing.
+            # A server that ends gives the reason.  A server that breaks the protocol and goes on
+            # gives none.
             ended = await self._program.end_within(_GRACE)
             if ended is None:
                 raise ImageCorrupt(f"The image cannot be read: {error}.") from error
@@ -220,16 +224,16 @@ class _Served(NbdStream):
 
 
 class _Ends:
-    """Reads what `qemu-img map` writes.
+    """A parser for the output of `qemu-img map`.
 
-    :ivar last: where the part of the image that lies furthest ends, in bytes.
+    :ivar last: end of the furthest data part in the image, in bytes.
     """
 
     def __init__(self) -> None:
         self.last = 0
 
     def take(self, line: bytes) -> None:
-        """Take in a line: an extent."""
+        """Process a line, which describes an extent."""
         found = _EXTENT.search(line)
         if found is not None:
             self.last = max(self.last, int(found[1]) + int(found[2]))
@@ -241,7 +245,7 @@ async def _end(program: Program) -> None:
 
 
 def _check_info(info: dict[str, Any], volume_size: int) -> None:
-    """See what `qemu-img info` says of an image: it was refused before, should it not be whole."""
+    """Check the output of `qemu-img info`.  An incomplete image was refused before."""
     data = info.get("format-specific", {}).get("data", {})
     extents = data.get("extents", [])
     elsewhere = [each for each in extents if each.get("filename") != _PATH]
@@ -250,10 +254,10 @@ def _check_info(info: dict[str, Any], volume_size: int) -> None:
     if info.get("backing-filename") or data.get("data-file"):
         raise ImageRefersElsewhere("The image has a backing or data file.")
     if data.get("parent-cid", _NO_PARENT) != _NO_PARENT:
-        # QEMU looks for the parent by its name only, and reads zeros where there is none.
+        # QEMU finds the parent by its name only, and reads zeros if no parent is found.
         raise ImageRefersElsewhere("The vmdk image is only the difference to another one.")
     if data.get("corrupt"):
-        # qcow2 specification, incompatible feature bit 1: any part of it may be wrong.
+        # qcow2 specification, incompatible feature bit 1: any part of the image may be wrong.
         raise ImageNeedsRepair("The image is marked as corrupt: QEMU found it so when writing it.")
     if info.get("encrypted"):
         raise UnsupportedFormat("The image is encrypted.")
@@ -262,15 +266,15 @@ def _check_info(info: dict[str, Any], volume_size: int) -> None:
 
 
 def too_large(disk_size: int, volume_size: int) -> ImageTooLarge:
-    """Return the error for a disk that does not fit; sizes in bytes."""
+    """Return the error for a disk larger than the volume; sizes in bytes."""
     return ImageTooLarge(f"The image's disk has {disk_size} bytes; the volume has {volume_size}.")
 
 
 def _opened(driver: str) -> list[str]:
-    """Return the arguments by which qemu's tools open the image, and as what."""
+    """Return the arguments with the image and its format, for QEMU's tools."""
     if driver != "vpc":
         return [f"--format={driver}", _PATH]
-    # Of makers that it does not know it would take a geometry for the size, which is smaller.
+    # For unknown creator programs, QEMU would take the size from the geometry, which is smaller.
     return [
         "--image-opts",
         f"driver=vpc,force_size_calc=current_size,file.driver=file,file.filename={_PATH}",
@@ -278,7 +282,7 @@ def _opened(driver: str) -> list[str]:
 
 
 def _check_end(container: str, descriptor: int) -> None:
-    """See whether the image's end is there, where `qemu-img` does not miss it."""
+    """Check the image's end, in the formats in which `qemu-img` does not notice a missing end."""
     with failures("Reading the image failed"):
         size = os.fstat(descriptor).st_size
         tail = os.pread(descriptor, 512, max(0, size - 512))
@@ -291,13 +295,13 @@ def _check_end(container: str, descriptor: int) -> None:
 
 
 def _check_tables(container: str, descriptor: int) -> None:
-    """See whether the tables of a qcow2 image lie in it.
+    """Check that the tables of a qcow2 image lie inside the image.
 
-    QEMU reads what is missing of a table as zeros, and the disk then as zeros; `qemu-img check`
-    misses less than a cluster.
+    QEMU reads the missing part of a table as zeros, and then the disk as zeros.  `qemu-img check`
+    does not notice if less than a cluster is missing.
 
-    :param descriptor: an image whose header `qemu-img` takes, so that the L1 table is bounded.
-    :raises ContainerTruncated: a table goes on beyond the image's end.
+    :param descriptor: an image whose header `qemu-img` accepts, so the L1 table is bounded.
+    :raises ContainerTruncated: if a table continues beyond the image's end.
     """
     if container != "qcow2":
         return
@@ -316,7 +320,7 @@ def _check_tables(container: str, descriptor: int) -> None:
 
 
 def _stated_size(container: str, descriptor: int) -> int | None:
-    """Return the bytes that an image says its disk has; None if qemu takes no others."""
+    """Return the stated size of the disk in bytes; None if QEMU accepts no other size."""
     if container not in _SIZES:
         return None
     place, whence = _SIZES[container]
@@ -326,7 +330,7 @@ def _stated_size(container: str, descriptor: int) -> int | None:
 
 
 def _check_kind(kind: int) -> None:
-    """See whether a vhd is whole, by the disk type in its footer: qemu does not look."""
+    """Check that a vhd is a whole disk, by the disk type in its footer.  QEMU does not check."""
     if kind == _VHD_DIFFERENCE:
         raise ImageRefersElsewhere("The vhd image is only the difference to another one.")
     if kind not in _VHD_WHOLE:
@@ -334,11 +338,11 @@ def _check_kind(kind: int) -> None:
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:
-    """Return a listening socket that nobody else can reach, and a connection to it.
+    """Return a listening socket that no other process can reach, and a connection to the socket.
 
-    That is there before the server is: should the daemon die, the server meets its end at once.
+    The connection exists before the server: if the daemon dies, the server sees the end at once.
 
-    :raises BackendFailed: the system does not let us.
+    :raises BackendFailed: if the system allows no such socket.
     """
     try:
         with ExitStack() as stack:

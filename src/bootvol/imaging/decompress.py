@@ -1,6 +1,7 @@
-"""Unpacks an image that comes compressed, in bounded memory, on the way to the volume.
+"""Decompresses an image in bounded memory, on the way to the volume.
 
-What a source states of such an image (its digest, say) is of what it sends: that is checked here.
+The statements of a source about a compressed image, such as the digest, concern the compressed
+bytes.  So the digest is checked here.
 """
 
 from __future__ import annotations
@@ -20,31 +21,32 @@ from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
 from bootvol.threads import Shared, Threads, outlast
 
-#: Bytes that are taken from the source at a time, and that a decoder is given of them, and may give
-#: back.  Of more, the system makes and takes back the memory each time: that costs as much again as
-#: zstd does.
+#: Bytes to read from the source at a time.
 _INPUT: Final = 1024 * 1024
+#: The most bytes to give to a decoder, and to get back.  For larger pieces, the system allocates
+#: and frees the memory each time, which costs as much again as zstd.
 _PIECE_IN, _PIECE_OUT = 128 * 1024, 256 * 1024
-#: What each member of a stream costs besides its bytes, as the bytes that it might unpack to in
-#: that time; and how many a stream may have that unpack to nothing.
+#: Cost of each member beside its bytes, given as the output bytes that take the same time.
 _MEMBER: Final = 1024
+#: The most members with empty output in a stream.
 _FREE_MEMBERS: Final = 1000
-#: Bytes that the first decoding of a member is given: what follows a tiny one is copied again.
+#: Bytes for the first call of a member's decoder: bytes behind a tiny member are copied again.
 _FIRST_PIECE: Final = 1024
-#: Bytes before the input, where the last bytes of the input before can be put.
+#: Bytes before the input, with room for the last bytes of the previous input.
 _ROOM: Final = 16
 
 
 async def unpacked(
     stream: IImageStream, stated: Digest | None, most: int, threads: Threads
 ) -> tuple[IImageStream, Digest | None]:
-    """Return a stream of the disk, whether it comes compressed or as it is.
+    """Return a stream of the disk in a compressed or plain image.
 
-    :param stream: at its start; it is not closed with the result, which is to be closed first.
-    :param stated: the digest of what it sends.
-    :param most: bytes that are taken of it if it is compressed.
-    :returns: a stream, and the digest that is still to be checked.
-    :raises bootvol.errors.ImportFailed: the source broke off.
+    :param stream: stream of the source, at its start.  Close the result first, and then ``stream``:
+        closing the result does not close ``stream``.
+    :param stated: the stated digest of the bytes of ``stream``.
+    :param most: the most bytes to take from a compressed ``stream``.
+    :returns: a stream, and the digest that the caller still has to check.
+    :raises bootvol.errors.ImportFailed: if the source breaks off.
     """
     head = memoryview(bytearray(HEAD))
     length = await stream.read_into(head)
@@ -60,7 +62,7 @@ async def unpacked(
 
 @implementer(IImageStream)
 class _Peeked(Wrapping):
-    """A stream whose first bytes have been read already."""
+    """A stream with its first bytes already read."""
 
     def __init__(self, stream: IImageStream, head: bytes) -> None:
         super().__init__(stream)
@@ -81,12 +83,12 @@ class _Peeked(Wrapping):
 
 @implementer(IImageStream)
 class Unpacked:
-    """The disk in a compressed stream, in an archive, or in an archive that is compressed.
+    """The disk in a compressed stream, in an archive, or in a compressed archive.
 
-    It can only be read from its start.  When the source breaks off, nothing is lost of what has
-    come: with another stream that begins there, :meth:`go_on` lets this one be read on.
+    The disk can only be read from its start.  If the source breaks off, no received bytes are lost:
+    call :meth:`go_on` with another stream that begins there, and read on.
 
-    :param packed: reads the source's stream, at its start.
+    :param packed: the reader of the source's stream, at its start.
     """
 
     def __init__(self, packed: _Decoded) -> None:
@@ -94,31 +96,31 @@ class Unpacked:
         self.offset = 0
         self.validator: str | None = None
         self._packed = packed
-        # The one that gives the disk; None until the first bytes tell whether an archive comes.
+        # The reader of the disk; None until the first bytes show whether an archive comes.
         self._disk: _Decoded | None = packed if packed.compression is TAR else None
 
     @property
     def taken(self) -> int:
-        """How many bytes have come of what the source sends."""
+        """Number of bytes received from the source."""
         return self._packed.taken
 
     @property
     def packed_validator(self) -> str | None:
-        """The validator of the image that they are of."""
+        """The validator of the source's image."""
         return self._packed.packed.validator
 
     @property
     def foreign(self) -> bool:
-        """Whether something that is not compressed follows the image's end."""
+        """Whether foreign, uncompressed bytes follow the image's end."""
         return self._packed.foreign
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether its format shows that it has ended, be it the source's end or not."""
+        """Whether the image has ended by its format, even if the source may send more."""
         return self._packed.ended_by_itself
 
     def go_on(self, packed: IImageStream) -> None:
-        """Read on, from a stream of the source's that begins after what has been taken."""
+        """Read on from another stream of the source, which begins after the received bytes."""
         self._packed.go_on(packed)
 
     async def read_into(self, target: memoryview) -> int:
@@ -129,7 +131,7 @@ class Unpacked:
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
-        # The archive's reader first: it reads ahead from the other.
+        # Close the archive's reader first: it reads ahead from the other reader.
         if self._disk is not None:
             await self._disk.close()
         await self._packed.close()
@@ -137,12 +139,13 @@ class Unpacked:
 
 @implementer(IImageStream)
 class _Decoded:
-    """What one decoder makes of a stream.
+    """The decoded stream of one decoder.
 
-    :param packed: it is read ahead until this is closed, and not closed with it.
-    :param compression: its format.
-    :param digester: of its bytes.
-    :param most: how many of them are taken.
+    :param packed: the encoded stream.  The decoder reads ahead until it is closed, and does not
+        close ``packed``.
+    :param compression: format of ``packed``.
+    :param digester: digest of the bytes of ``packed``.
+    :param most: the most bytes to take from ``packed``.
     """
 
     def __init__(
@@ -166,19 +169,19 @@ class _Decoded:
         self._input = memoryview(b"")
         self._given = 0
         self._piece = _PIECE_IN
-        # What more members may cost, in bytes.
+        # The remaining credit for the cost of members, in bytes.
         self._credit = _FREE_MEMBERS * _MEMBER
-        # Whether the decoder has given all that it can of what it was given.
+        # Whether the decoder needs more input to give more output.
         self._hungry = True
-        # Where in the input the bytes begin that are new to the digest.
+        # Offset in the input of the first byte that is not in the digest yet.
         self._fresh: int | None = None
         self._ended = False
-        # How many zeros have come since the last member.
+        # Number of zeros since the last member.
         self._zeros = 0
-        # What was unpacked for a read that then broke off.
+        # Decoded bytes of a read that then broke off.
         self._kept = b""
         self.packed = packed
-        # One is filled while the other is unpacked; both are made when they are needed.
+        # One buffer is filled while the other is decoded; both are made when needed.
         self._filling = self._spare = memoryview(b"")
         self._coming: Shared[int] | None = None
 
@@ -188,9 +191,10 @@ class _Decoded:
         return self._decoder.eof
 
     async def archived(self) -> _Decoded | None:
-        """Return a reader of the disk in an archive if this, at its start, is one.
+        """Return a reader of the disk in an archive; None if the decoded stream is no archive.
 
-        After a failure it can be asked again: what has come is not lost.
+        Call this method at the start of the stream.  After a failure, call again: no received bytes
+        are lost.
         """
         head = memoryview(bytearray(HEAD))
         first = bytes(head[: await self.read_into(head)])
@@ -202,7 +206,7 @@ class _Decoded:
         return _Decoded(self, TAR, digester, self._most, self._threads)
 
     def go_on(self, packed: IImageStream) -> None:
-        """Read on, from a stream that begins after what has been taken."""
+        """Read on from another stream, which begins after the received bytes."""
         self.packed = packed
 
     async def read_into(self, target: memoryview) -> int:
@@ -221,7 +225,7 @@ class _Decoded:
             self._kept = bytes(target[:filled])
             raise
         if not self.compression.is_whole(self._decoder):
-            # The source sent all that it has: trying again would not help.
+            # The source has sent all its bytes: a retry would not help.
             raise ImageCorrupt(f"The {self.compression.called} ends before its end.")
         self._digester.verify()
         return filled
@@ -233,19 +237,20 @@ class _Decoded:
             with suppress(CancelledError, ImportFailed):
                 await outlast(self._coming.wait())
             self._coming = None
-        # Others may need the memory while nothing comes.
+        # Release the memory for others while nothing comes.
         self._input, self._given = memoryview(bytes(self._input[self._given :])), 0
         self._filling = self._spare = self._input[:0]
 
     async def _fetch(self) -> None:
-        """Take what has come meanwhile, and let more come while that is unpacked."""
+        """Take the received bytes, and begin to receive more during the decoding."""
         if self._coming is None:
             self._coming = self._ask()
         broken: ImportFailed | None = None
         try:
             length = await self._coming.wait()
         except ImportFailed as error:
-            # What had come by then is unpacked; whoever reads this stream is not given any of it.
+            # Bytes before the failure are decoded later.  The reader of this stream gets none of
+            # them now, so the error must not count them.
             broken, length, error.came = error, error.came, 0
         self.taken += length
         if self.taken > self._most:
@@ -254,7 +259,7 @@ class _Decoded:
                 " the volume takes no more."
             )
         self._ended = broken is None and length < len(self._filling) - _ROOM
-        # What may be the beginning of a member goes before what follows it.
+        # The rest may be the beginning of a member, so put the rest before the new bytes.
         rest = self._input[self._given :]
         start = _ROOM - len(rest)
         self._filling[start:_ROOM] = rest
@@ -297,7 +302,7 @@ class _Decoded:
         return done
 
     def _next_piece(self) -> memoryview | None:
-        """Return what the decoder is to be given: nothing while it has enough; None at the end."""
+        """Return the next input of the decoder: empty while it has enough; None at the end."""
         if not self._hungry:
             return self._input[:0]
         piece = self._input[self._given : self._given + self._piece]
@@ -306,7 +311,7 @@ class _Decoded:
         return piece or None
 
     def _next_member(self) -> bool:
-        """Begin the next member, if one follows; what pads a stream is zeros."""
+        """Begin the next member, if one follows.  Zeros are padding."""
         while piece := bytes(self._input[self._given : self._given + _FIRST_PIECE]):
             zeros = len(piece) - len(piece.lstrip(b"\0"))
             self._given += zeros
@@ -318,15 +323,15 @@ class _Decoded:
         return False
 
     def _begins(self) -> bool:
-        """Begin a member, if one comes next; foreign bytes are passed over, with all that follows.
+        """Begin a member, if one comes next.  Skip foreign bytes, and all bytes after them.
 
-        :raises ImageCorrupt: there must not be foreign bytes.
+        :raises ImageCorrupt: if the format does not allow foreign bytes.
         """
         kind = self.compression
         head = bytes(self._input[self._given : self._given + kind.longest])
         if self.foreign or not head.startswith(kind.magics):
             if not self._ended and any(magic.startswith(head) for magic in kind.magics):
-                # The rest of the magic may be in the bytes that come next.
+                # The next bytes may complete the magic.
                 return False
             if not kind.passes_over:
                 raise ImageCorrupt(
@@ -356,7 +361,7 @@ class _Decoded:
 
 
 def _refusal(error: Exception) -> ImportFailed:
-    """Return what to raise for an error of a decoder."""
+    """Return the error to raise for a decoder's error."""
     if "emory" in str(error):
         return ImageBomb("Unpacking the image takes more memory than it may.")
     if "ictionary" in str(error):

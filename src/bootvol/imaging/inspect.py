@@ -1,4 +1,4 @@
-"""Looks at an image as it comes: is it a disk, of which format, and does it keep to itself?"""
+"""Inspects an image as the bytes arrive: disk or not, its format, references to other files."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from bootvol.errors import (
 )
 from bootvol.imaging import magics
 
-#: What may be stated of an image whose bytes are the disk's; an ISO image that boots is one.
+#: Stated formats of images whose bytes are the disk's bytes.  A bootable ISO image is one.
 PLAIN: Final = frozenset({"raw", "iso"})
 
 
 class _Qcow2(oslo.QcowInspector):
-    """Knows the last feature as well that qemu reads, extended L2 entries (bit 4)."""
+    """An inspector that also knows the last feature that QEMU reads: extended L2 entries, bit 4."""
 
     I_FEATURES_MAX_BIT = 5
 
 
-#: Formats whose bytes are not those of the disk in them: where their signature lies, in bytes from
-#: the start, that signature, and what examines them.
+#: Formats whose bytes are not the bytes of the disk inside.  For each format: the offset of the
+#: signature in bytes, the signature, and the inspector.
 CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]] = {
     "qcow2": (0, b"QFI\xfb", _Qcow2),
     "vmdk": (0, b"KDMV", oslo.VMDKInspector),
@@ -44,22 +44,22 @@ CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]
 
 READABLE: Final = PLAIN | CONTAINERS.keys()
 
-#: What a vhd of a fixed size ends with, after its disk as it is (Virtual Hard Disk Image Format
-#: Specification, "Hard Disk Footer"): its bytes, how it begins, and where in it its kind and
-#: checksum are.
+#: The footer of a fixed-size vhd, behind the plain bytes of the disk (Virtual Hard Disk Image
+#: Format Specification, "Hard Disk Footer"): its size in bytes, its first bytes, and the fields of
+#: its kind and checksum.
 FOOTER: Final = 512
 _FOOTER_COOKIE: Final = b"conectix"
 _FOOTER_KIND, _FOOTER_SUM = slice(60, 64), slice(64, 68)
 _FIXED: Final = 2
 
-#: What a container has no business to be at once.
+#: Kinds of disks that a container must not be at the same time.
 _DISKS: Final[dict[str, Callable[[], oslo.FileInspector]]] = {
     "an ISO image": oslo.ISOInspector,
     "a partitioned disk": oslo.GPTInspector,
 }
 
-#: How documents begin that servers send instead of the file that was asked for, after a mark of
-#: how they are encoded.
+#: The first characters of documents that servers send instead of the requested file.  A mark of the
+#: encoding may come before.
 _DOCUMENTS: Final = {
     "<": "an HTML or XML page",
     "{": "a JSON document",
@@ -70,35 +70,35 @@ _MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-#: The first bytes of a disk, among which are some that no document has.
+#: Number of first bytes to search for characters that no document has.
 _SECTOR: Final = 512
 _NOT_TEXT: Final = {chr(each) for each in (*range(32), 127)} - set(string.whitespace)
 
-#: A vmdk of which this is the beginning is only a text about other files.
+#: The beginning of a vmdk that is only a text about other files.
 _DESCRIPTOR: Final = b"# Disk DescriptorFile"
 
-#: How much larger than its disk a container may be in any case, in bytes.
+#: The bytes by which any container may be larger than its disk.
 _MARGIN: Final = 64 * 1024 * 1024
 
-#: How many bytes tell a format; every header that is looked for lies within them.
+#: Number of bytes that show a format: all known headers lie in these bytes.
 HEAD: Final = 64 * 1024
 
 _ZEROS: Final = memoryview(bytes(HEAD))
 
-#: Checks of oslo's that find an image which would have other files read in its place.
+#: oslo's checks for images that make their reader read other files instead.
 _ELSEWHERE: Final = frozenset({"backing_file", "data_file", "descriptor"})
-#: What oslo says of a vmdk whose tables are told by its last bytes (a stream-optimized one), but
-#: are not.
+#: oslo's text for a vmdk without its footer.  The footer of a stream-optimized vmdk says where the
+#: tables are.
 _CUT_OFF: Final = "Header and footer signature do not match"
-#: The one that finds a version, or a part of the format, that is not read.
+#: oslo's check for an unsupported version or part of a format.
 _UNKNOWN: Final = "unknown_features"
 
 
 class Packed(Exception):
-    """The image's bytes are not those of its disk: it has to be copied to another place first.
+    """The image is a container: its bytes have to be copied to another place first.
 
-    :ivar container: its format.
-    :ivar disk_size: what it says that its disk has, in bytes; 0 where that is not known yet.
+    :ivar container: format of the container.
+    :ivar disk_size: stated size of the disk in bytes; 0 if not known yet.
     """
 
     def __init__(self, container: str, disk_size: int) -> None:
@@ -108,12 +108,12 @@ class Packed(Exception):
 
 
 class Inspection:
-    """What is found out about one image while it streams by.
+    """The inspection of one image while the image streams by.
 
-    Its methods block for as long as searching a chunk takes.
+    The methods block for as long as searching a chunk takes.
 
-    :param stated: the format that the image's source states; None where it does not.
-    :ivar container: the format that the image is packed in; None if its bytes are the disk's.
+    :param stated: the format that the image's source states; None if the source states none.
+    :ivar container: format of the container; None if the image's bytes are the disk's bytes.
     """
 
     def __init__(self, stated: str | None) -> None:
@@ -126,7 +126,7 @@ class Inspection:
 
     @property
     def disk_size(self) -> int:
-        """The size in bytes that a container says its disk has; 0 where that is not known yet."""
+        """Size of the disk in bytes, as the container states; 0 if not known yet."""
         try:
             return self._inspector.virtual_size if self._inspector else 0
         except struct.error as error:
@@ -134,26 +134,26 @@ class Inspection:
 
     @property
     def may_have_footer(self) -> bool:
-        """Whether the image, so far a plain disk, may turn out to be a vhd of a fixed size."""
+        """Whether the image, so far a plain disk, may still prove to be a fixed-size vhd."""
         return self.container is None and self._stated is None
 
     @property
     def tells_nothing(self) -> bool:
-        """Whether enough has come to know that nothing tells that this is a disk.
+        """Whether enough bytes have come to know that no signature of a disk was found.
 
-        Nothing are: a partition table, a boot sector, a file system, a volume of LVM or the like.
+        Such signatures belong to partition tables, boot sectors, file systems, LVM and the like.
         """
         return self.container is None and self._tells is False
 
     def begin(self, chunk: memoryview) -> None:
-        """Take in the image's first bytes.
+        """Inspect the image's first bytes.
 
         :param chunk: at least :data:`HEAD` bytes, or all of a shorter image.
-        :raises NotADisk: it is empty, or a document.
-        :raises UnsupportedFormat: it is in a format that is not read.
-        :raises FormatMismatch: it is in another format than the stated one.
-        :raises ImageAmbiguous: it is in several formats at once.
-        :raises ImageRefersElsewhere: it says that some of the disk lies in other files.
+        :raises NotADisk: if the image is empty, or a document.
+        :raises UnsupportedFormat: if the format is not supported.
+        :raises FormatMismatch: if the format is not the stated one.
+        :raises ImageAmbiguous: if the image has several formats at once.
+        :raises ImageRefersElsewhere: if the image refers to other files for parts of the disk.
         """
         head = bytes(chunk[:HEAD])
         _check_content(head)
@@ -173,27 +173,28 @@ class Inspection:
             self._check_safe()
 
     def more(self, chunk: memoryview) -> None:
-        """Take in the bytes that come next.
+        """Inspect the next bytes.
 
-        :raises ImageCorrupt: they cannot be right.
+        :raises ImageCorrupt: if the bytes cannot be right.
         """
         self._last = (self._last + bytes(chunk[-FOOTER:]))[-FOOTER:]
         self._look(bytes(chunk[: magics.LOOK]))
         if self._inspector is not None:
             try:
-                # In small pieces: of a large one it may miss what its own beginning leads to.
+                # Pass small pieces: in a large piece, the inspector may miss a part to which the
+                # beginning of the same piece refers.
                 for at in range(0, len(chunk), HEAD):
                     self._inspector.eat_chunk(bytes(chunk[at : at + HEAD]))
             except (oslo.ImageFormatError, struct.error) as error:
                 raise ImageCorrupt(f"The {self.container} image is broken: {error}.") from error
 
     def skip(self, length: int) -> None:
-        """Take in so many zeros (bytes) that come next, without anybody reading them.
+        """Inspect the next ``length`` bytes, which are zeros that are not read.
 
-        :raises ImageCorrupt: they cannot be right.
+        :raises ImageCorrupt: if the zeros cannot be right.
         """
         if self._inspector is not None and not self._inspector.complete:
-            # It still waits for something, which may lie among them.
+            # The inspector still waits for a part of the image, which may lie among the zeros.
             for left in range(length, 0, -HEAD):
                 self.more(_ZEROS[:left])
         else:
@@ -201,13 +202,13 @@ class Inspection:
             self._look(bytes(min(length, magics.LOOK)))
 
     def finish(self) -> None:
-        """Judge the image as a whole: all of it has come.
+        """Judge the whole image, after its last byte.
 
-        What was taken for the bytes of a disk may turn out to be a container only now.
+        Only now a plain disk may prove to be a container.
 
-        :raises ImageRefersElsewhere: it says that some of the disk lies in other files.
-        :raises ImageCorrupt: it lacks what every image of its format has, or ends as only a broken
-            one does.
+        :raises ImageRefersElsewhere: if the image refers to other files for parts of the disk.
+        :raises ImageCorrupt: if the image lacks a part that its format needs, or ends like a broken
+            image.
         """
         if self._inspector is not None:
             self._inspector.finish()
@@ -216,7 +217,8 @@ class Inspection:
             self._check_safe()
         elif self._stated is None and self._last.startswith(_FOOTER_COOKIE):
             if not _is_footer_of_fixed(self._last):
-                # QEMU does not take it either; as a raw disk it would have the footer in it.
+                # QEMU does not accept the image either.  As a raw disk, the image would contain the
+                # footer.
                 raise ImageCorrupt("The image ends as a vhd image does, but its footer is broken.")
             self.container = "vhd"
         elif magics.is_footer_of_dmg(self._last):
@@ -224,16 +226,16 @@ class Inspection:
         self._look(b"", whole=True)
 
     def check_packed(self, container: str | None) -> None:
-        """Check whether the image is packed as it is known to be.
+        """Compare the found container with the expected one.
 
-        :param container: the format that the image is known to be packed in; None is none.
-        :raises Packed: it is not.
+        :param container: the known format of the container; None for no container.
+        :raises Packed: if the found container is another.
         """
         if self.container != container:
             raise Packed(str(self.container), self.disk_size)
 
     def _look(self, data: bytes, *, whole: bool = False) -> None:
-        """Look at the image's first bytes as they come, until it is known what they tell."""
+        """Collect the image's first bytes, until a search for signatures of disks is possible."""
         if self._tells is None:
             self._head += data[: magics.LOOK - len(self._head)]
             if whole or len(self._head) == magics.LOOK:
@@ -241,12 +243,12 @@ class Inspection:
                 self._head.clear()
 
     def _agreed(self, found: str | None) -> str | None:
-        """Return the format to read the image in; what was stated and what is there must agree."""
+        """Return the format to read the image in.  The stated and the found format must agree."""
         stated = None if self._stated in PLAIN else self._stated
         if self._stated is None or found == stated:
             return found
         if stated == "vhd" and found is None:
-            # One of a fixed size is told by its last bytes only.
+            # Only its last bytes identify a fixed-size vhd.
             return stated
         raise FormatMismatch(
             f"The image was stated to be {self._stated}, but it is {found or 'a raw disk'}."
@@ -273,7 +275,7 @@ class Inspection:
 
 
 class Uninspected(Inspection):
-    """Takes whatever comes: what a volume holds is its guest's affair, and no image."""
+    """An inspection that accepts all bytes: the content of a volume belongs to its guest."""
 
     def begin(self, chunk: memoryview) -> None:
         """See :meth:`Inspection.begin`."""
@@ -289,17 +291,17 @@ class Uninspected(Inspection):
 
 
 def largest_container(disk_size: int) -> int:
-    """Return how large a container may be for a disk; sizes in bytes.
+    """Return the largest allowed container for a disk; sizes in bytes.
 
-    It may be larger than its disk (tables, snapshots), but not by much.
+    A container may be larger than its disk (tables, snapshots), but not by much.
     """
     return disk_size + disk_size // 8 + _MARGIN
 
 
 def check_stated(image_format: str | None) -> None:
-    """Refuse a format that cannot be read, before anything is fetched.
+    """Refuse an unsupported format, before any byte is fetched.
 
-    :raises UnsupportedFormat: always with a word on which can.
+    :raises UnsupportedFormat: if the format is not supported.  The text names the supported ones.
     """
     if image_format is not None and image_format not in READABLE:
         known = ", ".join(sorted(READABLE))
@@ -307,7 +309,7 @@ def check_stated(image_format: str | None) -> None:
 
 
 def _check_content(head: bytes) -> None:
-    """Refuse what is neither a disk nor a container that is read."""
+    """Refuse an image that is neither a disk nor a supported container."""
     if not head:
         raise NotADisk("The image is empty.")
     if head.startswith(_DESCRIPTOR):
@@ -321,7 +323,7 @@ def _check_content(head: bytes) -> None:
 
 
 def _document(head: bytes) -> str | None:
-    """Return what kind of document an image is; None if it is none."""
+    """Return the kind of a document; None if the image is no document."""
     encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), None)
     text = head[:_SECTOR].decode(encoding or "latin-1", "replace").lstrip("\ufeff")
     if _NOT_TEXT.intersection(text):
@@ -335,7 +337,7 @@ def _document(head: bytes) -> str | None:
 
 def _is_text(head: bytes, encoding: str) -> bool:
     try:
-        # The last character may go on behind the head.
+        # The last character may continue behind the head.
         text = codecs.getincrementaldecoder(encoding)().decode(head, final=len(head) < HEAD)
     except UnicodeDecodeError:
         return False
@@ -343,7 +345,7 @@ def _is_text(head: bytes, encoding: str) -> bool:
 
 
 def _is_footer_of_fixed(last: bytes) -> bool:
-    """Tell whether an image's last bytes are the footer of a vhd of a fixed size, a right one."""
+    """Return whether an image's last bytes are a valid footer of a fixed-size vhd."""
     stated = int.from_bytes(last[_FOOTER_SUM], "big")
     counted = ~(sum(last) - sum(last[_FOOTER_SUM])) & 0xFFFFFFFF
     return stated == counted and int.from_bytes(last[_FOOTER_KIND], "big") == _FIXED

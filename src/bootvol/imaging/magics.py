@@ -1,7 +1,7 @@
-"""What the first bytes of an image tell: what is no disk that bootvol reads, and what is a disk.
+"""Signatures in the first bytes of an image: of unsupported formats, and of disks.
 
 Sources: F is the database of file(1) (``magic/Magdir`` in its source), B is libblkid of util-linux
-(``libblkid/src``), Q is QEMU's source (``block/``); other entries name their specification.
+(``libblkid/src``), Q is QEMU's source (``block/``).  Other entries name their specification.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from typing import Final
 
 from bootvol.errors import ImportFailed, NotADisk, UnsupportedFormat
 
-#: How many first bytes tell a disk: the furthest signature lies in UFS2's superblock.
+#: Number of first bytes with signatures of disks: the furthest signature lies in UFS2's superblock.
 LOOK: Final = 68 * 1024
-#: A shorter signature may be a disk's by chance; such a one is believed where nothing tells a disk.
+#: The fewest bytes of a certain signature.  A shorter one may begin a disk by chance, so it counts
+#: only if no signature of a disk is found.
 _CERTAIN: Final = 4
 _BLOCK: Final = 512
 
-#: How an image begins that gzip or bzip2 wrote.  Raw disks may begin like their short magics, but
-#: not so far.  RFC 1952, section 2.3.1: deflate is the only method, and the upper bits of the flags
-#: are zero.  bzip2's decompress.c: the level, and how a block begins or the stream ends.
+#: The beginnings of images from gzip and bzip2.  Raw disks may begin like the short magics of these
+#: formats, but not like these longer beginnings.  RFC 1952, section 2.3.1: deflate is the only
+#: method, and the upper bits of the flags are zero.  bzip2's decompress.c: the level, and the begin
+#: of a block or the end of the stream.
 GZIP: Final = re.compile(rb"\x1f\x8b\x08[\0-\x1f]")
 BZIP2: Final = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 
-#: Archives, compressed files, and disks in formats that are not read: what begins so, by offset.
+#: Signatures of archives, of compressed files, and of disks in unsupported formats, by offset.
 _UNREAD: Final[Mapping[tuple[int, bytes], str]] = {
     # Compressed files.
     (0, b"\x1f\x8b"): "gzip (compressed twice, or damaged)",  # RFC 1952
@@ -87,7 +89,7 @@ _UNREAD: Final[Mapping[tuple[int, bytes], str]] = {
     (0, b"CISO"): "a compact ISO",  # F console
 }
 
-#: What is no disk in any format: what begins so, by offset.
+#: Signatures of files that are no disk in any format, by offset.
 _OTHERS: Final[Mapping[tuple[int, bytes], str]] = {
     (0, b"\x7fELF"): "a program or kernel (ELF)",  # System V ABI, chapter 4
     (514, b"HdrS"): "a Linux kernel",  # Documentation/arch/x86/boot.rst
@@ -120,7 +122,7 @@ _OTHERS: Final[Mapping[tuple[int, bytes], str]] = {
     (0, b"d8:announce"): "a torrent file",  # BEP 3
 }
 
-#: What tells a disk, or a file system or a part of one on the whole of a disk: by offset.
+#: Signatures of disks, of file systems and of parts of them on a whole disk, by offset.
 _DISKS: Final = frozenset(
     {
         (510, b"\x55\xaa"),  # boot sector, master boot record, FAT, NTFS: UEFI 5.2.1
@@ -174,17 +176,17 @@ _DISKS: Final = frozenset(
 
 
 def tells_a_disk(head: bytes) -> bool:
-    """Return whether an image's first bytes tell that it is a disk.
+    """Return whether the first bytes of an image have the signature of a disk.
 
-    :param head: its first :data:`LOOK` bytes, or all of a shorter image.
+    :param head: the image's first :data:`LOOK` bytes, or all of a shorter image.
     """
     return any(head.startswith(magic, offset) for offset, magic in _DISKS)
 
 
 def refusal(head: bytes) -> ImportFailed | None:
-    """Return why an image is refused that begins with ``head``; None if it need not be.
+    """Return the error if an image is refused for its first bytes; else None.
 
-    :param head: at least its first 64 KiB, or all of a shorter image.
+    :param head: at least the image's first 64 KiB, or all of a shorter image.
     """
     for table in (_UNREAD, _OTHERS):
         for (offset, magic), name in table.items():
@@ -205,12 +207,12 @@ def refusal(head: bytes) -> ImportFailed | None:
 
 
 def is_footer_of_dmg(last: bytes) -> bool:
-    """Tell whether an image's last 512 bytes are those of an Apple disk image (Q dmg.c)."""
+    """Return whether the last 512 bytes of an image belong to an Apple disk image (Q dmg.c)."""
     return last.startswith(b"koly\0\0\0\4\0\0\2\0")
 
 
 def is_tar(head: bytes) -> bool:
-    """Tell whether a file begins as a tar archive does: by the checksum of its first header.
+    """Return whether a file is a tar archive, by the checksum of the first header.
 
     Archives from before POSIX have no signature (pax, "ustar Interchange Format": chksum).
     """
@@ -232,17 +234,17 @@ def _refused(name: str, *, read: bool) -> ImportFailed:
 
 
 def _is_lzma(head: bytes) -> bool:
-    """Tell whether a file is in the format of LZMA_Alone (lzma-file-format.txt), by its header."""
+    """Return whether a file has an LZMA_Alone header (lzma-file-format.txt)."""
     if len(head) < 13 or head[0] != 0x5D:
         return False
     dictionary, size = int.from_bytes(head[1:5], "little"), int.from_bytes(head[5:13], "little")
-    # As xz(1) has it: other tools write no other sizes.
+    # The same rule as in xz(1): other tools write no other sizes.
     power = dictionary & (dictionary - 1) == 0 or dictionary % 3 == 0
     return dictionary >= 4096 and power and (size == 2**64 - 1 or size < 2**38)
 
 
 def _is_program(head: bytes) -> bool:
-    """Tell whether a file is a PE program (Microsoft PE format, "MS-DOS stub")."""
+    """Return whether a file is a PE program (Microsoft PE format, "MS-DOS stub")."""
     if not head.startswith(b"MZ") or len(head) < 64:
         return False
     place = int.from_bytes(head[60:64], "little")

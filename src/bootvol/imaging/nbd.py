@@ -1,7 +1,7 @@
-"""Reads a disk from a server of the NBD protocol, by way of a socket that is connected already.
+"""Reads a disk from an NBD server, over a connected socket.
 
-The protocol is in `doc/proto.md` of the NetworkBlockDevice project: fixed newstyle negotiation,
-then reads that are answered by structured replies, and block status by the metadata context
+`doc/proto.md` of the NetworkBlockDevice project describes the protocol.  This client uses fixed
+newstyle negotiation, then reads with structured replies, and block status with the metadata context
 ``base:allocation``.
 """
 
@@ -36,16 +36,16 @@ _ACK, _INFO, _CONTEXT = 1, 3, 4
 _READ, _DISCONNECT, _BLOCK_STATUS = 0, 2, 7
 _NONE, _DATA, _HOLE, _STATUS = 0, 1, 2, 5
 _DONE: Final = 1
-#: What tells where zeros are, and how it says that there are some.
+#: The metadata context with the extents of zeros, and its flag for zeros.
 _ALLOCATION: Final = b"base:allocation"
 _ZERO: Final = 2
-#: The longest range whose block status is asked for, and the longest answer (qemu's is); in bytes.
+#: The longest range of a block status request, and the longest answer (QEMU's limit); in bytes.
 _LONGEST_RANGE: Final = 0xFFFF0000
 _LONGEST_STATUS: Final = 4 + 1024 * 1024
 
 
 class NbdFailed(Exception):
-    """The server broke off, or does not keep to the protocol."""
+    """The server broke off, or does not follow the protocol."""
 
 
 class _Refused(NbdFailed):
@@ -57,18 +57,18 @@ class NbdSilent(NbdFailed):
 
 
 class NbdConnection:
-    """A connection; its methods block, no two at once.
+    """A connection to a server.  The methods block; never call two at once.
 
-    :param sock: connected; given away with this.
-    :param silence: seconds that an answer may take, after which the server is given up.
-    :ivar size: of the disk in bytes, once :meth:`negotiate` has been called.
+    :param sock: a connected socket, owned by this object from now on.
+    :param silence: seconds to wait for an answer, before the server is given up.
+    :ivar size: size of the disk in bytes, after :meth:`negotiate`.
     """
 
     def __init__(self, sock: socket.socket, silence: int) -> None:
         self._socket = sock
         self._silence = silence
         self._until = 0.0
-        # Not Python's own timeout: that lets no call wait for all at once.
+        # Python's own timeout does not allow a call to wait for all bytes at once.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", silence, 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", silence, 0))
         self.size = 0
@@ -77,9 +77,9 @@ class NbdConnection:
         self._context: int | None = None
 
     def negotiate(self) -> None:
-        """Come to terms with the server.
+        """Negotiate with the server.
 
-        :raises NbdFailed: that cannot be.
+        :raises NbdFailed: if the negotiation fails.
         """
         self._until = time.monotonic() + self._silence
         greeting = self._take(18)
@@ -87,13 +87,13 @@ class NbdConnection:
             raise NbdFailed("no greeting")
         self._send(struct.pack(">I", _FIXED_NEWSTYLE_NO_ZEROES))
         self._option(_STRUCTURED, b"")
-        # An export without a name, of which one thing is asked.
+        # The export has no name, and the query asks for one context.
         question = struct.pack(">III", 0, 1, len(_ALLOCATION)) + _ALLOCATION
         with contextlib.suppress(_Refused):
             for kind, data in self._option(_SET_CONTEXT, question):
                 if kind == _CONTEXT and data[4:] == _ALLOCATION:
                     (self._context,) = struct.unpack_from(">I", data)
-        # The export's name is empty, and no further information is asked for.
+        # The export's name is empty, and the request asks for no further information.
         for kind, data in self._option(_GO, bytes(6)):
             if kind == _INFO and data[:2] == b"\0\0" and len(data) == 12:
                 (self.size,) = struct.unpack_from(">Q", data, 2)
@@ -101,12 +101,13 @@ class NbdConnection:
     def read(self, offset: int, target: memoryview) -> None:
         """Fill ``target`` with the disk's bytes at ``offset``.
 
-        As much again is asked for at once: the server fetches it while this goes on elsewhere.  Not
-        so after a shorter read: that ends where zeros are passed over, or where the disk does.
+        The method also requests the next range of the same length, so that the server can read that
+        range meanwhile.  A shorter read makes no such request: such a read ends before skipped
+        zeros, or at the end of the disk.
 
-        :param target: not empty.
-        :raises NbdFailed: the server broke off.
-        :raises ImageCorrupt: the server cannot read the image there.
+        :param target: a buffer that is not empty.
+        :raises NbdFailed: if the server breaks off.
+        :raises ImageCorrupt: if the server cannot read the image there.
         """
         self._until = time.monotonic() + self._silence
         if self._asked != (offset, len(target)):
@@ -122,10 +123,10 @@ class NbdConnection:
             self._ask(_READ, *self._asked)
 
     def extents(self, offset: int, length: int) -> Sequence[Extent]:
-        """Tell where zeros are, from ``offset`` on; see :meth:`bootvol.interfaces.ISparse.extents`.
+        """Return the extents from ``offset`` on; see :meth:`bootvol.interfaces.ISparse.extents`.
 
-        :raises NbdFailed: the server broke off.
-        :raises ImageCorrupt: the server cannot read the image there.
+        :raises NbdFailed: if the server breaks off.
+        :raises ImageCorrupt: if the server cannot read the image there.
         """
         if self._context is None:
             return [Extent(length, zero=False)]
@@ -148,7 +149,7 @@ class NbdConnection:
         return found
 
     def close(self) -> None:
-        """Take leave of the server."""
+        """Tell the server about the end, and close the socket."""
         with contextlib.suppress(OSError):
             self._socket.sendall(struct.pack(">IHHQQI", _REQUEST, 0, _DISCONNECT, 0, 0, 0))
         self._socket.close()
@@ -157,7 +158,7 @@ class NbdConnection:
         self._send(struct.pack(">IHHQQI", _REQUEST, 0, command, 0, offset, length))
 
     def _drain(self) -> None:
-        """Take what was asked for ahead, and is not wanted."""
+        """Receive and drop the range that was requested ahead, if any."""
         if self._asked is not None:
             (offset, length), self._asked = self._asked, None
             unwanted = memoryview(bytearray(length))
@@ -171,7 +172,7 @@ class NbdConnection:
             raise NbdFailed(str(error)) from error
 
     def _option(self, option: int, data: bytes) -> list[tuple[int, bytes]]:
-        """Ask for an option; return what the server says to it before it agrees."""
+        """Request an option; return the server's replies before its acknowledgement."""
         self._send(_OPTION + struct.pack(">II", option, len(data)) + data)
         said: list[tuple[int, bytes]] = []
         while True:
@@ -186,7 +187,7 @@ class NbdConnection:
             said.append((kind, text))
 
     def _chunk(self, start: int, target: memoryview) -> bool:
-        """Take one chunk of a reply to a read at ``start``; return whether it is the last."""
+        """Receive one chunk of the reply to a read at ``start``; return whether it is the last."""
         flags, kind, length = self._head()
         if kind == _DATA:
             place = self._place(start, target, length - 8)
@@ -201,14 +202,14 @@ class NbdConnection:
         return bool(flags & _DONE)
 
     def _head(self) -> tuple[int, int, int]:
-        """Take the head of a part of a reply: its flags, its kind, and how long the rest is."""
+        """Receive the header of a reply chunk: flags, kind, and length of the rest."""
         magic, flags, kind, _, length = struct.unpack(">IHHQI", self._take(20))
         if magic != _REPLY:
             raise NbdFailed("no reply")
         return flags, kind, length
 
     def _status(self, length: int) -> list[Extent]:
-        """Take the part of a reply that says where zeros are."""
+        """Receive the reply chunk with the extents."""
         if not 12 <= length <= _LONGEST_STATUS or length % 8 != 4:
             raise NbdFailed("no block status")
         data = memoryview(self._take(length))
@@ -220,7 +221,7 @@ class NbdConnection:
         return [Extent(*each) for each in said]
 
     def _fail(self, length: int, start: int) -> NoReturn:
-        """Take the part of a reply that says why there is none."""
+        """Receive the reply chunk with an error, and raise."""
         self._take(min(length, _LONGEST_TEXT))
         raise ImageCorrupt(f"The image cannot be read at byte {start} of its disk.")
 
@@ -238,10 +239,11 @@ class NbdConnection:
     def _fill(self, target: memoryview) -> None:
         while target:
             if time.monotonic() > self._until:
-                # Also of one that never comes to an end, though it is not silent.
+                # This limit also ends an endless answer of a server that is not silent.
                 raise NbdSilent("the server does not come to an end")
             try:
-                # All at once: waking up for each little piece costs more than the pieces do.
+                # Receive all bytes at once: a wake-up for each small piece costs more than the
+                # pieces.
                 count = self._socket.recv_into(target, 0, socket.MSG_WAITALL)
             except BlockingIOError as error:
                 raise NbdSilent("the server is silent") from error
@@ -256,7 +258,7 @@ class NbdConnection:
 class NbdStream:
     """The disk as a stream.
 
-    :param connection: has been negotiated.
+    :param connection: a connection after its negotiation.
     """
 
     def __init__(self, connection: NbdConnection, threads: Threads) -> None:

@@ -1,18 +1,18 @@
-"""Copies an image's stream onto a volume, verified, in bounded memory, without blocking.
+"""Copies an image stream onto a volume: verified, in bounded memory, without blocking.
 
 Three stages run at once on chunks in pooled buffers::
 
     read ──▶ scan (inspect, digest, find zeros) ──▶ write
 
-Order is kept up to the scan, since a digest needs it; writes may overtake one another.  A chunk's
-buffer goes back to the pool when its bytes are on the volume, so the slowest stage sets the pace
-and the source is not read faster than that.
+Chunks stay in order up to the scan, since a digest needs the order.  Writes may overtake one
+another.  A chunk's buffer returns to the pool when its bytes are on the volume.  So the slowest
+stage sets the pace, and the source is not read faster.
 
-Where the stream knows that zeros come next, none are read: a chunk stands for them that is a buffer
-nobody fills.
+If the stream knows that zeros come next, the zeros are not read.  A chunk with an unfilled buffer
+stands for them.
 
-Now and then what has been written is flushed, beside the other stages: a checkpoint, from which a
-later copy may go on.
+From time to time the written bytes are flushed, beside the other stages.  Each flush makes a
+checkpoint, from which a later copy may resume.
 """
 
 from __future__ import annotations
@@ -47,28 +47,28 @@ from bootvol.threads import Threads
 
 
 class PrefixChanged(Exception):
-    """What is on the volume is not what was put there: start over."""
+    """The volume does not contain the bytes that were written before: start over."""
 
 
 class Copy:
-    """One image on its way onto one volume, or to where a container can be read.
+    """The copy of one image onto one volume, or to a place where a container can be read.
 
-    :param image: what the source said of it.
-    :param volume_size: bytes.
-    :param capabilities: of the volume's backend.
-    :param container: the format that the image is known to be packed in, if it is copied as it is.
-    :param strict: refuse an image that nothing tells to be a disk.
-    :param inspected: false for what is no image: whatever comes is copied.
-    :param hash_anyway: compute a digest even if neither the source nor a checkpoint has use for it.
-    :param memory: where buffers come from.
-    :param threads: where hashing and searching for zeros happen.
+    :param image: the source's description of the image.
+    :param volume_size: size of the volume in bytes.
+    :param capabilities: capabilities of the volume's backend.
+    :param container: known format of the container, if the container itself is copied.
+    :param strict: whether to refuse an image without any signature of a disk.
+    :param inspected: false if the stream is no image; then any bytes are copied.
+    :param hash_anyway: whether to compute a digest even if the source and checkpoints need none.
+    :param memory: provider of the buffers.
+    :param threads: threads for hashing and the search for zeros.
     :param clock: the reactor.
     :param every: bytes between two flushes.
-    :ivar offset: how much of the image is on the volume, without a gap, in bytes.
-    :ivar skipped: how much of that was passed over at no cost, in bytes.
-    :ivar size: of the image in bytes, unpacked, where that is known.
-    :ivar checkpoint: how much of that is durable; None while nothing is, or where the source
-        cannot tell one image from another.
+    :ivar offset: bytes of the image on the volume, without a gap.
+    :ivar skipped: bytes of ``offset`` that were skipped at no cost.
+    :ivar size: size of the decompressed image in bytes, if known.
+    :ivar checkpoint: the durable part.  None if nothing is durable yet, or if the source cannot
+        tell one image from another.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class Copy:
         self.checkpoint: Checkpoint | None = None
 
     async def restore(self, reader: IVolumeReader, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of an earlier copy: read what is there, and hash it again.
+        """Resume from a checkpoint of an earlier copy: read the written bytes, and hash them again.
 
-        :raises PrefixChanged: it is not what it was.
-        :raises bootvol.errors.BackendFailed: the volume could not be read.
+        :raises PrefixChanged: if the bytes have changed.
+        :raises bootvol.errors.BackendFailed: if the volume cannot be read.
         """
         await self._read_back.run(reader, checkpoint.offset, self._take_in, self._take_zeros)
         if self._digester.so_far() != checkpoint.digest:
@@ -125,28 +125,30 @@ class Copy:
         self.checkpoint = checkpoint
 
     async def verify(self, reader: IVolumeReader, digest: Digest, length: int) -> None:
-        """Read what is on the volume, and hold it against a digest.
+        """Read the volume, and compare its content with a digest.
 
-        :param length: how much of the volume the digest is of, in bytes.
-        :raises bootvol.errors.BackendFailed: the volume gives back something else, or nothing.
+        :param length: number of bytes that the digest covers, from the volume's start.
+        :raises bootvol.errors.BackendFailed: if the content differs, or cannot be read.
         """
         await self._read_back.verify(reader, digest, length)
 
     async def run(
         self, stream: IImageStream, writer: IVolumeWriter, *, plain: bool = False
     ) -> Digest | None:
-        """Copy the rest of the image; return the digest of the whole, if one was computed.
+        """Copy the rest of the image.
 
-        When it returns, the bytes survive loss of power.  When it raises or is cancelled, nothing
-        goes on any more.  If the source broke off, the chunks that had come by then are on the
-        volume, and after a flush the copy may run again if it :attr:`can_go_on`.
+        After a return, the bytes survive a loss of power.  After an error or a cancellation, no
+        part of the copy still runs.  If the source broke off, the chunks received until then are on
+        the volume.  After a :meth:`flush`, the copy may run again if :attr:`can_go_on` is true.
 
-        :param stream: begins at :attr:`offset`.
-        :param plain: what looks compressed is not to be unpacked.
-        :raises bootvol.errors.ImportFailed: the image is not what was stated, or does not fit.
-        :raises bootvol.errors.BackendFailed: the volume could not be written.
-        :raises Packed: it is in a container, though it was not known to be; nothing was written,
-            but for a vhd of a fixed size, which only its last bytes tell.
+        :param stream: a stream that begins at :attr:`offset`, or at :attr:`reached` if the copy
+            runs again.
+        :param plain: whether to copy compressed images without decompression.
+        :returns: the digest of the whole image, if one was computed.
+        :raises bootvol.errors.ImportFailed: if the image is not as stated, or does not fit.
+        :raises bootvol.errors.BackendFailed: if the volume cannot be written.
+        :raises Packed: if the image is an unexpected container.  Nothing was written, except for a
+            fixed-size vhd, which only its last bytes identify.
         """
         check_stated(self._image.format)
         most = largest_container(self._volume_size)
@@ -174,11 +176,11 @@ class Copy:
         self._scanner = self._threads.in_order()
         self._validator, self.size = stream.validator, stream.size
         self._digester.idle = not (self._digester.stated or self._validator or self._hash_anyway)
-        # Whether zeros that the stream knows of cost nothing, however many.
+        # Whether any number of zeros that the stream knows costs nothing.
         self._free_zeros = self._capabilities.reads_zero_when_new and not (
             self._digester.slow_at_zeros or self._container
         )
-        # A chunk that is being written is one that nothing can be read into.
+        # A buffer that is being written cannot receive a read, so lend more buffers.
         with self._memory.lend(more=self._capabilities.parallel_writes - 1) as pool:
             try:
                 await together(
@@ -203,27 +205,27 @@ class Copy:
 
     @property
     def read_back(self) -> int:
-        """How much of what is on the volume has been read again, in bytes."""
+        """Number of bytes that were read back from the volume."""
         return self._read_back.done
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether what has been copied shows that it is whole: its digest, or its format's end."""
+        """Whether the copied bytes prove to be whole: by their digest, or by the format's end."""
         unpacked = self._unpacking is not None and self._unpacking.ended_by_itself
         return bool(self._image.digest or self._container or unpacked)
 
     @property
     def warnings(self) -> tuple[Caution, ...]:
-        """What people should know of the image, as far as that is known by now."""
+        """The cautions about the image that are known so far."""
         foreign = self._unpacking is not None and self._unpacking.foreign
         found = {UNIDENTIFIED: self._inspection.tells_nothing, FOREIGN_BYTES: foreign}
         return tuple(warning for warning, applies in found.items() if applies)
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it may run again, with a stream that begins where :attr:`reached` says.
+        """Whether the copy may run again, with a stream that begins at :attr:`reached`.
 
-        Nothing need be read back then: it has in mind what it has hashed, and unpacked.
+        Nothing has to be read back then: the copy still has its digest and its decompressor.
         """
         if self._broken_off is None or self.reached is None or self.offset != self._total:
             return False
@@ -231,9 +233,9 @@ class Copy:
 
     @property
     def reached(self) -> tuple[int, str] | None:
-        """How many bytes of what the source sends need not be sent again, and its validator.
+        """Number of bytes that the source need not send again, and the source's validator.
 
-        They are all that has been unpacked, or all that is durable.  None while there are none.
+        The bytes are all decompressed bytes, or all durable bytes.  None if no bytes count yet.
         """
         if self._unpacking is not None:
             taken, validator = self._unpacking.taken, self._unpacking.packed_validator
@@ -242,13 +244,13 @@ class Copy:
         return (at.offset, at.validator) if at is not None else None
 
     async def flush(self, writer: IVolumeWriter) -> None:
-        """Make durable what is on the volume, and note that as a checkpoint.
+        """Make the bytes on the volume durable, and set a checkpoint.
 
-        :raises bootvol.errors.BackendFailed: it is not durable.
+        :raises bootvol.errors.BackendFailed: if the bytes are not durable.
         """
         offset, digest = self.offset, self._digest
         await writer.flush()
-        # What lies behind the volume's end was not written: there is no going on from there.
+        # Bytes behind the volume's end were not written, so no copy can resume from there.
         if self._validator is not None and 0 < offset <= self._volume_size:
             self.checkpoint = Checkpoint(offset, digest, self._validator)
 
@@ -260,7 +262,7 @@ class Copy:
         except ImportFailed as error:
             if not error.retryable:
                 raise
-            # What is scanned or written now is not to be fetched again.
+            # Let scans and writes end, so that their bytes need not be fetched again.
             self._broken_off = error
         for _ in range(self._capabilities.parallel_writes):
             self._writing.put(succeed(END))
@@ -277,7 +279,7 @@ class Copy:
                 try:
                     length = await stream.read_into(buffer[: extent.length])
                 except ImportFailed as error:
-                    # What is no whole block is the image's end, or nothing.
+                    # Pass on whole pieces only: a partial piece must be the image's end.
                     if whole := error.came // PIECE * PIECE:
                         self._pass_on(Chunk(buffer, self._total, whole))
                     raise
@@ -285,7 +287,7 @@ class Copy:
                 break
             end = self._total + length
             if length < extent.length and stream.size not in (None, end):
-                # Before it is written, for the same reason.
+                # Raise before the write, for the same reason.
                 raise ImageTruncated(f"The image ended after {end} of {stream.size} bytes.")
             self._pass_on(Chunk(buffer, self._total, length, hole=extent.zero))
             if length < extent.length:
@@ -296,7 +298,7 @@ class Copy:
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
 
     def _pass_on(self, chunk: Chunk) -> None:
-        """Have what has come looked through, and written."""
+        """Queue a received chunk for scan and write."""
         self._check_may_fit(chunk.offset + chunk.length)
         self._writing.put(self._scanner.begin(self._look_through, chunk))
         self._total += chunk.length
@@ -317,7 +319,7 @@ class Copy:
             self._inspection.begin(data)
         self._inspection.check_packed(self._container)
         if not offset and self.size is not None:
-            # Before it is written; not earlier, since a container may be larger than its disk.
+            # Check before the write, and not earlier: a container may be larger than its disk.
             self._check_may_fit(self.size)
         self._check_told()
         self._digester.update(data)
@@ -327,15 +329,16 @@ class Copy:
         self._digester.skip(length)
 
     def _padded(self, chunk: Chunk) -> memoryview:
-        """Return the chunk up to a whole block; only the image's last one can be short of it."""
+        """Return the chunk, padded to whole blocks.  Only the image's last chunk needs padding."""
         length, end = self._span(chunk)
         chunk.buffer[length:end] = bytes(end - length)
         return chunk.buffer[:end]
 
     def _span(self, chunk: Chunk) -> tuple[int, int]:
-        """Return how much of a chunk goes to the volume, as it is and up to a whole block.
+        """Return the bytes of a chunk that go to the volume: their number, and the padded number.
 
-        What lies behind the volume's end, a footer, is left out.
+        The padded number is a whole number of blocks.  Bytes behind the volume's end, a footer, are
+        left out.
         """
         length = max(0, min(chunk.length, self._volume_size - chunk.offset))
         return length, up_to_block(length, self._capabilities.block_size)
@@ -357,7 +360,7 @@ class Copy:
             pool.give(chunk.buffer)
 
     def _land(self, chunk: Chunk) -> None:
-        """Note that a chunk is on the volume; one that overtook another does not count yet."""
+        """Record a written chunk.  A chunk that overtook another one does not count yet."""
         self._landed[chunk.offset] = chunk
         before = self.offset // self._every
         while (landed := self._landed.pop(self.offset, None)) is not None:
@@ -382,10 +385,10 @@ class Copy:
             raise ImageUnidentified
 
     def _check_may_fit(self, length: int) -> None:
-        """See whether an image fits, of which ``length`` bytes are known.
+        """Check that an image of at least ``length`` bytes can fit.
 
-        Only its last bytes tell a vhd of a fixed size, and they are not its disk's: so they may lie
-        behind the volume's end, until all of the image has come.
+        Only its last bytes, the footer, identify a fixed-size vhd.  The footer does not belong to
+        the disk.  So the footer may lie behind the volume's end, until the whole image has come.
         """
         footed = self._container is None and self._inspection.may_have_footer
         whole = self.size in (None, self._volume_size + FOOTER)

@@ -1,4 +1,4 @@
-"""Reads what is on a volume, in order, and passes over the zeros that its reader knows of."""
+"""Reads a volume in order, and skips the zeros that its reader knows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bootvol.threads import Threads
 
 
 class ReadBack:
-    """Reads volumes of one backend.
+    """A sequential reader of volumes of one backend.
 
     :param block: the backend's block size in bytes.
-    :ivar done: how far it has come, in bytes.
+    :ivar done: progress in bytes.
     """
 
     def __init__(self, block: int, memory: Memory, threads: Threads) -> None:
@@ -34,12 +34,13 @@ class ReadBack:
         take: Callable[[int, memoryview], None],
         take_zeros: Callable[[int], None],
     ) -> None:
-        """Give what is on a volume to ``take`` and ``take_zeros``, in a thread, in order.
+        """Pass the content of a volume to ``take`` and ``take_zeros``, in a thread, in order.
 
-        :param end: how much of the volume, in bytes.
-        :param take: gets bytes that were read, and where they are (bytes from the volume's start).
-        :param take_zeros: gets the number of zeros that come next and were not read.
-        :raises bootvol.errors.BackendFailed: the volume could not be read.
+        :param end: number of bytes to pass, from the volume's start.
+        :param take: called with the offset of the read bytes (from the volume's start) and the
+            bytes.
+        :param take_zeros: called with the number of the next zeros, which were not read.
+        :raises bootvol.errors.BackendFailed: if the volume cannot be read.
         """
         ahead = Ahead(reader, end, STEP)
         offset = 0
@@ -58,10 +59,10 @@ class ReadBack:
                 self.done = offset
 
     async def verify(self, reader: IVolumeReader, digest: Digest, length: int) -> None:
-        """Read what is on a volume, and hold it against a digest.
+        """Read a volume, and compare its content with a digest.
 
-        :param length: how much of the volume the digest is of, in bytes.
-        :raises bootvol.errors.BackendFailed: the volume gives back something else, or nothing.
+        :param length: number of bytes that the digest covers, from the volume's start.
+        :raises bootvol.errors.BackendFailed: if the content differs, or cannot be read.
         """
         found = Digester(digest)
         await self.run(reader, length, lambda _, data: found.update(data), found.skip)

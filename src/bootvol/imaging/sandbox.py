@@ -1,7 +1,7 @@
-"""Runs programs that read hostile images: locked up, and no longer than they are wanted.
+"""Runs programs that read hostile images: confined, and only for as long as needed.
 
-Such a program is confined (:mod:`bootvol.jail`), gets a bounded address space and CPU time, and may
-not write a single byte to any file; it dies with the daemon.
+Such a program is confined (:mod:`bootvol.jail`), and has limits on address space and CPU time.  The
+program may not write a single byte to any file, and dies with the daemon.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from bootvol.jail.program import NOT_RUN
 from bootvol.shortage import NoThread
 from bootvol.threads import Shared, outlast
 
-#: The most that is kept of what a program says, in bytes; what goes beyond is dropped.
+#: The most bytes to keep of a program's output; further output is dropped.
 _KEPT: Final = 1024 * 1024
-#: Where the disk is slow, qemu-img has 64 threads, of which each would take a stack (in bytes) and
-#: an arena of the usual size from the address space that is there for the image.
+#: Stack size in bytes.  On a slow disk, qemu-img has 64 threads.  With the usual sizes, the stacks
+#: and arenas of these threads would fill the address space that the image needs.
 _STACK: Final = 1024 * 1024
 _LEAN: Final = {"MALLOC_ARENA_MAX": "1"}
-#: How a program ends that has used up what it was allowed.
+#: Exit codes of a program that has used up its limits.
 _SPENT: Final = frozenset({-signal.SIGXCPU, -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV})
-#: How QEMU's programs end that get no thread.
+#: Exit code of QEMU's programs that get no thread.
 _NO_THREAD: Final = -signal.SIGABRT
 _NO_MEMORY: Final = "allocate memory"
 
 
-#: Takes in a block of what a program writes; until that is done, no more is read of the program.
+#: Processes a block of a program's output.  No more output is read until the call has ended.
 Reader = Callable[[bytes], Coroutine[Any, Any, None]]
 
 
 @attrs.frozen
 class Ended:
-    """How a program ended, and what it said.
+    """The end of a program, and its output.
 
-    :ivar code: its exit code, or the number of a signal, negative.
+    :ivar code: the exit code, or the negative number of a signal.
     :ivar lacked_memory: whether the system has killed a process for lack of memory meanwhile.
     """
 
@@ -60,33 +60,33 @@ class Ended:
 
     @property
     def reason(self) -> str:
-        """The last line of what it complained of."""
+        """The last line of standard error."""
         lines = self.err.strip().splitlines() or [f"exit code {self.code}"]
         return lines[-1]
 
     def check_spent(self) -> None:
-        """See whether it ran into its limits.
+        """Check whether the program reached its limits.
 
-        :raises ImageBomb: it did.
-        :raises ConverterMissing: it never ran.
-        :raises BackendFailed: the system may have given it no thread, or have lacked memory.
+        :raises ImageBomb: if the program reached its limits.
+        :raises ConverterMissing: if the program never ran.
+        :raises BackendFailed: if the system may have lacked a thread or memory for the program.
         """
         if self.code == NOT_RUN:
             raise ConverterMissing(f"The program that reads containers cannot run: {self.reason}.")
         if self.code == _NO_THREAD and few_threads():
             raise BackendFailed("The program that reads the image got no thread.") from NoThread()
         if self.code == -signal.SIGKILL and self.lacked_memory:
-            # Not tried again by itself: it may be the image that takes so much.
+            # No automatic retry: the image may be the cause of the memory use.
             raise BackendFailed("The machine lacked memory for the program that reads the image.")
         if self.code in _SPENT or _NO_MEMORY in self.err:
             raise ImageBomb("Reading the image takes more memory or time than it may.")
 
 
 class Program(ProcessProtocol):
-    """A program that runs.
+    """A running program.
 
     :param clock: the reactor.
-    :param reader: takes in what the program writes, which is then not kept.  Where that fails, the
+    :param reader: processes the program's output, which is then not kept.  If the reader fails, the
         program is killed.
     """
 
@@ -100,7 +100,7 @@ class Program(ProcessProtocol):
         self._kills = killed_for_memory()
 
     def outReceived(self, data: bytes) -> None:
-        """It wrote something."""
+        """Process a piece of standard output."""
         if self._reader is None:
             self._out += data[: _KEPT - len(self._out)]
         elif self._failure is None:
@@ -116,16 +116,16 @@ class Program(ProcessProtocol):
         self.kill()
 
     def errReceived(self, data: bytes) -> None:
-        """It complained."""
+        """Keep a piece of standard error."""
         self._err += data[: _KEPT - len(self._err)]
 
     @property
     def said(self) -> str:
-        """What it has written so far."""
+        """The standard output so far."""
         return self._out.decode("utf-8", "replace")
 
     def processEnded(self, reason: Failure) -> None:
-        """It has ended, and all that it said has come."""
+        """Publish the end of the program, after all its output."""
         ended: Any = reason.value
         code = ended.exitCode if ended.signal is None else -ended.signal
         out, err = (each.decode("utf-8", "replace") for each in (self._out, self._err))
@@ -133,9 +133,11 @@ class Program(ProcessProtocol):
         self._ended.finish(self._failure or Ended(code, out, err, lacked_memory))
 
     async def end(self) -> Ended:
-        """Wait until it has ended by itself; cancelled, it is killed, and has ended too.
+        """Wait until the program has ended by itself.
 
-        :raises Exception: what the reader raised.
+        A cancellation kills the program, and waits for its end.
+
+        :raises Exception: if the reader failed; the reader's exception.
         """
         try:
             return await self._ended.wait()
@@ -145,7 +147,10 @@ class Program(ProcessProtocol):
             raise
 
     async def end_within(self, seconds: float) -> Ended | None:
-        """As :meth:`end`, but after so many seconds it is killed; then None is returned."""
+        """Wait as :meth:`end` does, but kill the program after ``seconds``.
+
+        :returns: the end of the program; None if the program was killed.
+        """
         late = self._clock.callLater(seconds, self.kill)
         try:
             ended = await self.end()
@@ -156,18 +161,18 @@ class Program(ProcessProtocol):
         return ended if in_time else None
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the program now."""
         transport: Any = self.transport
         with contextlib.suppress(ProcessExitedAlready):
             transport.signalProcess("KILL")
 
 
 class Sandbox:
-    """Where such programs run.
+    """The environment for such programs.
 
-    :param reactor: provides IReactorProcess and IReactorTime.
-    :param memory: the address space of each, in bytes.
-    :param jail: confines them.
+    :param reactor: a provider of IReactorProcess and IReactorTime.
+    :param memory: the address space of each program, in bytes.
+    :param jail: confines the programs.
     """
 
     def __init__(self, reactor: Any, memory: int, jail: Jail) -> None:
@@ -185,12 +190,14 @@ class Sandbox:
     ) -> Program:
         """Start a program.
 
-        :param seconds: of CPU time.
-        :param reads: the descriptors of files that it reads, each with the one here that it is;
-            whatever that one was opened for, the program cannot write.
-        :param listener: a listening socket here that it serves, at :data:`bootvol.jail.LISTENER`.
-        :raises ConverterMissing: the system does not let programs be confined.
-        :raises BackendFailed: the system has no room for another program.
+        :param seconds: CPU time limit in seconds.
+        :param reads: descriptors of files to read: by number in the program, the number in this
+            process.  The program cannot write, even if the descriptor here is open for writing.
+        :param listener: a listening socket of this process, which the program serves.  In the
+            program the socket is the descriptor :data:`bootvol.jail.LISTENER`.
+        :param reader: see :class:`Program`.
+        :raises ConverterMissing: if the system does not allow programs to be confined.
+        :raises BackendFailed: if the system cannot start another program.
         """
         limits = {"AS": self._memory, "CPU": seconds, "STACK": _STACK, "FSIZE": 0, "CORE": 0}
         bounds = Bounds(
@@ -227,10 +234,12 @@ class Sandbox:
         reads: Mapping[int, int] = {},
         reader: Reader | None = None,
     ) -> Ended:
-        """Run a program to its end; cancelled, it is killed.  The parameters are as above.
+        """Run a program to its end.  A cancellation kills the program.
 
-        :raises ImageBomb: it needs more than it may have.
-        :raises ConverterMissing: as :meth:`start`, or the system has no such program.
+        The parameters are the same as for :meth:`start`.
+
+        :raises ImageBomb: if the program needs more than its limits.
+        :raises ConverterMissing: as :meth:`start`, or if the system has no such program.
         """
         ended = await self.start(command, seconds, reads, reader=reader).end()
         ended.check_spent()
@@ -239,7 +248,7 @@ class Sandbox:
 
 @contextmanager
 def _to_read(descriptor: int) -> Iterator[int]:
-    """Open a file once more, for reading only."""
+    """Open a file again, for reading only."""
     opened = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield opened

@@ -1,6 +1,6 @@
-"""A place on the daemon's own disk for an image that cannot be read as it streams.
+"""A file on the daemon's own disk for an image that cannot be read as the image streams by.
 
-It has no name: whatever becomes of the daemon, nothing of it is left.
+The file has no name.  So however the daemon ends, the file is gone as well.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from bootvol.errors import SpoolFull
 from bootvol.interfaces import Capabilities, IVolumeReader, IVolumeWriter
 from bootvol.threads import Threads
 
-#: What errors call it.
+#: The name of a spool in errors.
 _NAME: Final = "the room for unpacking images"
 
 
 class Room:
-    """What all spools of a daemon together may take.
+    """The disk space for all spools of a daemon together.
 
-    There is no waiting for it: two imports that each have half of what they need would wait for
-    each other for ever.
+    Imports do not wait for space.  Otherwise two imports with half of their space each could wait
+    for each other for ever.
 
-    :param size: bytes; None is as much as the disk has.
+    :param size: limit in bytes; None for all the space of the disk.
     """
 
     def __init__(self, size: int | None) -> None:
@@ -36,25 +36,25 @@ class Room:
         self._taken = 0
 
     def take(self, length: int) -> None:
-        """Take so many bytes.
+        """Take ``length`` bytes.
 
-        :raises SpoolFull: there are not that many left.
+        :raises SpoolFull: if fewer bytes are left.
         """
         if self._size is not None and self._taken + length > self._size:
             raise SpoolFull("As many images are being unpacked as there is room for.")
         self._taken += length
 
     def give(self, length: int) -> None:
-        """Give so many bytes back."""
+        """Give ``length`` bytes back."""
         self._taken -= length
 
 
 class Spool:
-    """One file without a name, written and read as a volume is.
+    """One file without a name, written and read like a volume.
 
-    :param directory: on whose file system it lies; made if it is missing.
-    :param size: the most that it may take, in bytes.
-    :param room: what it shares with others.
+    :param directory: a folder on the file system of the file; made if missing.
+    :param size: the most bytes of the file.
+    :param room: the disk space that all spools share.
     """
 
     capabilities = Capabilities(reads_zero_when_new=True, block_size=4096)
@@ -69,20 +69,20 @@ class Spool:
 
     @property
     def descriptor(self) -> int:
-        """The open file, once there was a :meth:`renew`; it stays this object's."""
+        """The descriptor of the file, after a :meth:`renew`.  This object owns the descriptor."""
         assert self._descriptor is not None  # noqa: S101 - for mypy
         return self._descriptor
 
     async def renew(self) -> None:
         """Begin with an empty file.
 
-        :raises bootvol.errors.BackendFailed: the file system does not let us.
+        :raises bootvol.errors.BackendFailed: if the file system does not allow that.
         """
         await self.close()
         self._descriptor = await self._threads.obtain(os.close, self._make)
 
     async def open_writer(self) -> IVolumeWriter:
-        """Open it for writing."""
+        """Open the file for writing."""
         writer = await self._threads.obtain(
             OpenDevice.shut,
             lambda: OpenDevice.to_write(self._threads, os.dup(self.descriptor), _NAME),
@@ -90,18 +90,18 @@ class Spool:
         return _Counted(writer, self._reach)
 
     async def open_reader(self) -> IVolumeReader:
-        """Open it for reading."""
+        """Open the file for reading."""
         return await self._threads.obtain(
             OpenDevice.shut,
             lambda: OpenDevice.to_read(self._threads, os.dup(self.descriptor), _NAME),
         )
 
     async def cut(self, length: int) -> None:
-        """End it after ``length`` bytes: whole blocks were written, but its end counts."""
+        """Truncate the file to ``length`` bytes: whole blocks were written, but the end counts."""
         await self._threads.run(self._cut, length)
 
     async def close(self) -> None:
-        """Give it up, and its space back.  Idempotent."""
+        """Close the file, and give its space back.  Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             try:
@@ -111,7 +111,7 @@ class Spool:
                 self._taken = 0
 
     def _reach(self, end: int) -> None:
-        """Take room for the file's first ``end`` bytes, as far as there is none yet."""
+        """Take space for the file's first ``end`` bytes, without the space already taken."""
         if end > self._taken:
             self._room.take(end - self._taken)
             self._taken = end
@@ -123,10 +123,10 @@ class Spool:
                 flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
                 descriptor = os.open(self._directory, flags, 0o600)
             except OSError:
-                # The file system knows no files without a name: take the name away at once.
+                # The file system has no files without a name: make one, and delete its name.
                 descriptor, name = tempfile.mkstemp(dir=self._directory)
                 Path(name).unlink()
-            # The sandbox's readers open it once more, as nobody.
+            # The sandbox's readers open the file again, as nobody.
             os.fchmod(descriptor, 0o644)
             return descriptor
 
@@ -137,9 +137,9 @@ class Spool:
 
 @implementer(IVolumeWriter)
 class _Counted:
-    """A writer that has room made before it writes.
+    """A writer that takes space before each write.
 
-    :param reach: is told how far the file is about to reach, in bytes.
+    :param reach: called before a write with the offset of the write's end, in bytes.
     """
 
     def __init__(self, writer: IVolumeWriter, reach: Callable[[int], None]) -> None:

@@ -1,4 +1,4 @@
-"""Coroutines that live and end together."""
+"""Coroutines that run together, and end together."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bootvol.threads import outlast
 
 
 async def together(clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Run coroutines at once, until all have ended.
+    """Run coroutines concurrently, until all have ended.
 
-    When one raises, the others are cancelled, and that error is raised once they have ended too;
-    when this is cancelled, so are they.  None is left running in any case.
+    If one coroutine raises, the others are cancelled.  The error is raised after all have ended.  A
+    cancellation of this call cancels all coroutines.  In any case, no coroutine is left running.
     """
     tasks = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
     error: BaseException | None = None
@@ -32,8 +32,8 @@ async def together(clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], An
 
 
 async def _end(clock: IReactorTime, tasks: list[Deferred[None]]) -> None:
-    # The one that failed may have been woken by another, which is then still on the stack, and
-    # what runs cannot be cancelled: let it come to its next await.
+    # Another coroutine may have woken the failed one.  That other one is still on the stack, and a
+    # running coroutine cannot be cancelled.  So let it reach its next await.
     await deferLater(clock, 0, lambda: None)
     for task in tasks:
         task.cancel()

@@ -1,4 +1,4 @@
-"""What is on a volume already: as the stream of an image, or on its way to another volume."""
+"""The existing content of a volume: as the stream of an image, or copied to another volume."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from bootvol.model import Extent
 
 @implementer(IImageStream, ISparseStream)
 class VolumeStream:
-    """The first bytes of a volume.
+    """A stream of the first bytes of a volume.
 
-    Memory to read into must have room for whole blocks.
+    Targets of reads must have room for whole blocks.
 
-    :param reader: is not closed with the stream.
-    :param size: how many, in bytes.
+    :param reader: reader of the volume.  The stream does not close the reader.
+    :param size: number of bytes in the stream.
     :param block: the backend's block size in bytes.
     """
 
@@ -63,14 +63,14 @@ class VolumeStream:
 
 
 class Ends(VolumeStream):
-    """The beginning and the end of what is on a volume, which tell its format: no more is read.
+    """A stream of only the beginning and the end of a volume, which show the format.
 
-    The parameters are those of :class:`VolumeStream`.
+    The parameters are the same as for :class:`VolumeStream`.
     """
 
     def __init__(self, reader: IVolumeReader, size: int, block: int) -> None:
         super().__init__(reader, size, block)
-        # It gives less.
+        # The stream gives fewer bytes.
         self.size = None
 
     async def read_into(self, target: memoryview) -> int:
@@ -84,10 +84,10 @@ class Ends(VolumeStream):
 
 @implementer(IVolumeReader)
 class CopyingReader:
-    """Reads a volume, and writes what it read to the same place of another one.
+    """A reader that also writes all read bytes to the same place of another volume.
 
-    :param reader: is not closed with this.
-    :param writer: likewise.
+    :param reader: reader of the first volume, not closed with this object.
+    :param writer: writer of the other volume, not closed with this object.
     :param zeros: whether zeros have to be written, too.
     """
 
@@ -102,7 +102,7 @@ class CopyingReader:
     async def read_into(self, offset: int, target: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`.
 
-        :raises bootvol.errors.BackendFailed: the other volume cannot be written, too.
+        :raises bootvol.errors.BackendFailed: also if the other volume cannot be written.
         """
         await self._reader.read_into(offset, target)
         for run in runs(target):
@@ -118,7 +118,7 @@ class CopyingReader:
 
 @implementer(IVolumeWriter)
 class Nowhere:
-    """Takes what is on the volume already."""
+    """A writer that drops its input, since the volume already has these bytes."""
 
     async def write(self, offset: int, data: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""

@@ -1,4 +1,4 @@
-"""Streams that wrap others: what they pass on, and what they say where a read fails half way."""
+"""Streams that wrap other streams: shared attributes, and errors of a read that fails half way."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bootvol.interfaces import IImageStream
 
 
 class Wrapping:
-    """What a stream that wraps another one has of that one; a subclass reads.
+    """A base class for streams that wrap another stream.  The subclass defines the reads.
 
-    :ivar stream: the other one; closed with this.
+    :ivar stream: the wrapped stream, closed together with the wrapper.
     """
 
     def __init__(self, stream: IImageStream) -> None:
@@ -21,7 +21,7 @@ class Wrapping:
         self.offset = stream.offset
         self.validator = stream.validator
         self.stream = stream
-        # Zeros that are passed over are read by nobody.
+        # The wrapper need not see skipped zeros.
         tell_of(stream, self)
 
     async def close(self) -> None:
@@ -31,9 +31,9 @@ class Wrapping:
 
 @contextmanager
 def after(filled: int) -> Iterator[None]:
-    """Let a failure of the block say that so many bytes had come before.
+    """Add earlier bytes to the count of received bytes in an error of the block.
 
-    :param filled: bytes in the target, in front of those that the block reads.
+    :param filled: number of bytes in the target before the block's own bytes.
     """
     try:
         yield
