@@ -1,1 +1,1 @@
-"""Serves volumes by NBD to hypervisors that cannot open them where they lie."""
+"""Serves volumes by NBD to hypervisors that cannot open the volumes on the backend."""

@@ -1,12 +1,12 @@
 """Serves each attached volume by a `qemu-nbd` of its own, which outlives the daemon.
 
-What there is of an export is written down before its server may run, and struck out when nothing of
-that is left.  So a daemon that was killed at any moment finds what it had started, and what it had
-not quite started has ended by itself.
+The record of an export is written before the export's server may run, and removed when nothing of
+the export is left.  So a daemon that was killed at any moment finds the servers that it had
+started.  A server that had not quite started has ended by itself.
 
-The server is trusted as long as the very process that was written down lives: its socket listens
-until it ends.  It is not asked, since it serves one client at a time: who asks would wait in line
-behind the guest, and the line is short.
+The daemon trusts a server while the very process in the record lives: its socket listens until the
+process ends.  The daemon does not query the server, since the server serves one client at a time: a
+query would wait in the queue behind the guest, and the queue is short.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from bootvol.model import Connection
 from bootvol.processes import Process, readable
 from bootvol.threads import Threads, outlast
 
-#: Seconds that a server may take until it serves, and until it is gone when it was killed.
+#: Longest time in seconds until a server serves, and until a killed server is gone.
 _PATIENCE: Final = 30.0
-#: What a server says first (the NetworkBlockDevice project's doc/proto.md, "Newstyle negotiation").
+#: First bytes of a server (the NetworkBlockDevice project's doc/proto.md, "Newstyle negotiation").
 _GREETING: Final = b"NBDMAGIC"
 _IS: Final = {"file": stat.S_ISREG, "block": stat.S_ISBLK}
-#: What every server is told: what a guest has flushed is on the disk, what it discards is given
-#: back, and no second client comes in while there is one, which would ruin a guest's file system.
+#: Options of every server.  Data that a guest has flushed is on the disk.  Discarded space is given
+#: back.  No second client comes in beside the first: two would ruin a guest's file system.
 _SERVING: Final = (
     "--format=raw",
     "--persistent",
@@ -50,11 +50,11 @@ _SERVING: Final = (
     "--discard=unmap",
     "--detect-zeroes=off",
 )
-#: What qemu-nbd's complaints have in them that says nothing to others: how they begin, and the
-#: folder in which qemu-nbd finds its credentials.
+#: Parts of qemu-nbd's complaints that mean nothing to others: the beginning, and the folder in
+#: which qemu-nbd finds its credentials.
 _PREFIXES: Final = re.compile(r"^qemu-nbd: |Failed to blk_new_open '[^']*': |/proc/self/fd/\d+/")
-#: How many requests each server that uses Linux's own asynchronous I/O takes of those that all
-#: processes together may have (QEMU's block/linux-aio.c), and the system's count of them.
+#: Requests that each server with Linux's own asynchronous I/O takes from the total of all processes
+#: (QEMU's block/linux-aio.c); and the folder of the system's counts of requests.
 _AIO_REQUESTS: Final = 1024
 _AIO: Final = Path("/proc/sys/fs")
 
@@ -63,10 +63,10 @@ _AIO: Final = Path("/proc/sys/fs")
 class _Source:
     """A volume held open.
 
-    :ivar lies: its kind and path.
-    :ivar identity: tells it from every other file that is there at the same time.
-    :ivar direct: it can be read and written around the page cache.
-    :ivar owner: its user.
+    :ivar lies: kind and path of the volume.
+    :ivar identity: distinguishes the volume from every other file that exists at the same time.
+    :ivar direct: whether reads and writes can go around the page cache.
+    :ivar owner: id of the user who owns the volume.
     """
 
     descriptor: int
@@ -76,11 +76,11 @@ class _Source:
     owner: int
 
     def lock(self) -> None:
-        """Let it be served only once.  The lock is also its server's, which has this descriptor.
+        """Lock the volume against a second server.  The server inherits the lock's descriptor.
 
-        QEMU's own locks, which hold as well, keep guests away, but no other qemu-nbd.
+        QEMU's own locks hold as well.  They keep guests away, but no other qemu-nbd.
 
-        :raises ExportFailed: it is served already.
+        :raises ExportFailed: if the volume is served already.
         """
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,13 +92,14 @@ class _Source:
 
 
 class Exports:
-    """The exports of one daemon.  The caller sees to it that two calls are never for one name.
+    """The exports of one daemon.  The caller must not run two calls for one name at once.
 
-    :param options: the folder must be this daemon's alone.
+    The constructor blocks: call it before the reactor runs.
+
+    :param options: settings of exports.  The folder must be this daemon's alone.
     :param jail: confines the servers.
     :param patience: see ``_PATIENCE``.
-    :raises bootvol.errors.ConfigurationError: the machine is not as the configuration says.  To
-        make this blocks: the reactor does not run yet.
+    :raises bootvol.errors.ConfigurationError: if the machine is not as the configuration says.
     """
 
     def __init__(
@@ -117,15 +118,15 @@ class Exports:
         self._patience = patience
 
     async def open(self, name: str, source: Connection) -> Connection:
-        """Serve a volume, or find that it is served already: its guest notices nothing of that.
+        """Serve a volume, unless the volume is served already.
 
-        A server that has died is started again, at the same address.  Cancelled or failed, this
-        leaves what :meth:`close` takes away.
+        The guest of a served volume notices nothing.  A server that has died is started again, at
+        the same address.  After a cancellation or a failure, :meth:`close` removes the remains.
 
-        :param name: a volume's, as in :mod:`bootvol.interfaces`.
-        :param source: of kind ``file`` or ``block``.
-        :returns: of kind ``nbd``.
-        :raises ExportFailed: it cannot be served.
+        :param name: name of the volume, as in :mod:`bootvol.interfaces`.
+        :param source: connection of kind ``file`` or ``block``.
+        :returns: a connection of kind ``nbd``.
+        :raises ExportFailed: if the volume cannot be served.
         """
         with _failures("The volume cannot be exported"):
             opened = await self._threads.obtain(_Source.close, _open, source)
@@ -138,11 +139,11 @@ class Exports:
         return Connection("nbd", record.address)
 
     async def close(self, name: str) -> None:
-        """Cut off whoever reaches a volume, and serve it no more.  Idempotent.
+        """Cut off all clients of a volume, and serve the volume no more.  Idempotent.
 
-        When this returns, no process that was started here has the volume open.
+        Afterwards, no process that was started here has the volume open.
 
-        :raises ExportFailed: somebody may still reach it.
+        :raises ExportFailed: if somebody may still reach the volume.
         """
         with _failures(f"{name} is still exported"):
             record = await self._threads.run(self._records.read, name)
@@ -153,9 +154,9 @@ class Exports:
             await self._threads.run(self._records.remove, name)
 
     async def names(self) -> Collection[str]:
-        """Return the names that were opened and not closed, also by a daemon that was killed.
+        """Return the names that were opened and not closed, also by a killed daemon.
 
-        :raises ExportFailed: it cannot be told.
+        :raises ExportFailed: if the names cannot be read.
         """
         with _failures("The exports cannot be listed"):
             return await self._threads.run(self._records.names)
@@ -168,7 +169,7 @@ class Exports:
     async def _serve(self, name: str, source: _Source, before: Record | None) -> Record:
         """Start a server.
 
-        :param before: what there was of the export, which keeps its address.
+        :param before: former record of the export, if any.  The export keeps its address.
         """
         try:
             if before is not None:
@@ -215,7 +216,7 @@ class Exports:
             await self._threads.run(self._records.write, name, record)
             server.let_go_on()
             if not await self._greets(listening):
-                # Should it have ended by itself, it has said why before its socket went.
+                # A server that ended by itself has said why before its socket went.
                 await process.end(self._reactor, self._patience)
                 raise await _refusal(server)
             await self._threads.run(self._take_back, record)
@@ -228,14 +229,14 @@ class Exports:
             raise
 
     def _owner(self, source: _Source, before: Record | None) -> int:
-        """Return the user to whom a volume belongs, or will when a former server gave it back."""
+        """Return the owner of a volume, even while the volume is lent to a former server."""
         if before is None or before.owner is None:
             return source.owner
         is_lent = source.owner == self._jail.user(before.process.pid)
         return before.owner if is_lent else source.owner
 
     def _take_back(self, record: Record) -> None:
-        """Give a volume back to its owner: the server has it open, and needs no more than that."""
+        """Give a volume back to its owner.  The server has the volume open, and needs no more."""
         user = self._jail.user(record.process.pid)
         if record.owner in (None, user):
             return
@@ -243,7 +244,7 @@ class Exports:
         try:
             source = _open(Connection(kind, address))
         except (OSError, ExportFailed):
-            # Then it is not there any more.
+            # The volume does not exist any more.
             return
         try:
             if (source.identity, source.owner) == (record.identity, user):
@@ -252,9 +253,9 @@ class Exports:
             source.close()
 
     async def _greets(self, listening: places.Listening) -> bool:
-        """Wait until a server serves, and tell whether it does."""
-        # What is left of the listening socket is the server's alone: it goes when that goes, and
-        # the connection to it breaks.
+        """Wait until a server serves.  Return whether the server does."""
+        # From now on only the server has the listening socket.  The socket goes when the server
+        # goes, and the probe's connection breaks.
         listening.listener.close()
         if not await readable(self._reactor, listening.probe.fileno(), self._patience):
             raise ExportFailed("The volume cannot be exported: qemu-nbd does not begin.")
@@ -270,11 +271,11 @@ class Exports:
 
 
 def _open(source: Connection) -> _Source:
-    """Open a volume, if it is what it is said to be."""
+    """Open a volume, if the file at the address is of the stated kind."""
     is_right = _IS.get(source.kind)
     if is_right is None:
         raise ExportFailed(f"A volume that is reached by {source.kind} cannot be exported.")
-    # Not for writing: that is the server's to do, which opens the very same again.
+    # Not for writing: the server opens the very same file again to write.
     descriptor = os.open(source.address, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(descriptor)
     if not is_right(found.st_mode):
@@ -290,9 +291,9 @@ def _open(source: Connection) -> _Source:
 
 
 def _cache(source: _Source) -> Sequence[str]:
-    """Return how a server opens its volume.
+    """Return the options by which a server opens its volume.
 
-    Not by io_uring: that may hold a file for a while when its process has ended already.
+    The options avoid io_uring, which may hold a file for a while after the end of the process.
     """
     if not source.direct:
         return ("--cache=writeback", "--aio=threads")
@@ -302,15 +303,15 @@ def _cache(source: _Source) -> Sequence[str]:
 
 
 async def _process(server: Server) -> Process:
-    """Return what tells a server's process from every other one.
+    """Return the identity of a server's process, different from every other process.
 
-    :raises ExportFailed: the process has ended.
-    :raises OSError: the process cannot be looked at; then it has ended as well.
+    :raises ExportFailed: if the process has ended.
+    :raises OSError: if the process cannot be looked at.  The process has ended then, too.
     """
     try:
         process = Process.of(server.pid)
     except OSError:
-        # The process holds the lock on the volume, so nobody else could serve that.
+        # The process holds the lock on the volume, so no other server could serve the volume.
         server.kill()
         await outlast(server.ended.wait())
         raise
@@ -329,7 +330,7 @@ async def _refusal(server: Server) -> ExportFailed:
 
 @contextmanager
 def _failures(what: str) -> Iterator[None]:
-    """Turn the system's errors into the one that callers know."""
+    """Turn the system's errors into :class:`~bootvol.errors.ExportFailed`, which callers know."""
     try:
         yield
     except OSError as error:

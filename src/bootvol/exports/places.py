@@ -1,4 +1,4 @@
-"""Where exports are reached: at sockets in a folder, or at ports with TLS."""
+"""The addresses of exports: sockets in a folder, or ports with TLS."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from bootvol.exports.processes import CREDENTIALS
 from bootvol.jail.handing import contents
 from bootvol.private import Kept
 
-#: The longest path of a socket in bytes (unix(7), without its last zero), and of a volume's name.
+#: Longest path of a socket (unix(7), without its last zero) and longest name of a volume, in bytes.
 _LONGEST_PATH, _LONGEST_NAME = 107, 64
-#: What QEMU looks for in a folder of credentials (the manual of qemu-system, "TLS setup").
+#: The files that QEMU looks for in a folder of credentials (manual of qemu-system, "TLS setup").
 _CREDENTIALS: Final = (
     "ca-cert.pem",
     "ca-crl.pem",
@@ -30,10 +30,10 @@ _CREDENTIALS: Final = (
     "server-cert.pem",
     "server-key.pem",
 )
-#: Connections that wait to be served.  Each export serves one at a time.
+#: Maximum number of connections that wait.  Each export serves one connection at a time.
 _BACKLOG: Final = 16
-#: An idle client that does not answer is taken for gone after 30 + 3 x 10 seconds: until then
-#: nobody else is served.  The options are inherited by a listening socket's connections.
+#: An idle client without answers counts as gone after 30 + 3 x 10 seconds.  Until then no other
+#: client is served.  The connections of a listening socket inherit these options.
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -44,10 +44,10 @@ _KEEPALIVE: Final = (
 
 @attrs.frozen
 class Listening:
-    """A socket that listens, with a connection to it that is there before anybody else's.
+    """A listening socket, with a connection to the socket made before anybody else's.
 
     :ivar address: as in :class:`bootvol.model.Connection`.
-    :ivar port: None where there is none.
+    :ivar port: port number; None for a socket in a folder.
     """
 
     listener: socket.socket
@@ -56,7 +56,7 @@ class Listening:
     port: int | None
 
     def close(self) -> None:
-        """Close both."""
+        """Close both sockets."""
         self.listener.close()
         self.probe.close()
 
@@ -69,16 +69,16 @@ class Place(Protocol):
     def files(self) -> dict[str, bytes]:
         """Return the files of the folder ``bootvol.exports.processes.CREDENTIALS``.  Blocks.
 
-        :raises OSError: it cannot be read.
+        :raises OSError: if a file cannot be read.
         """
 
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
         """Listen for an export.  Blocks.
 
-        :param port: the one that it had before, which it gets again; None if it had none.
-        :param taken: ports that are others', even if nobody listens there now.
-        :raises ExportFailed: there is no place for it.
-        :raises OSError: likewise.
+        :param port: former port of the export, to use again; None if the export had no port.
+        :param taken: ports of other exports, even if nobody listens there now.
+        :raises ExportFailed: if no address is free.
+        :raises OSError: if the system cannot listen at the address.
         """
 
 
@@ -88,7 +88,7 @@ class Unix:
     Another user connects to a socket only if the user owns the socket and has a descriptor of the
     folder of sockets: a confined QEMU gets both.
 
-    :raises ConfigurationError: the path is too long.
+    :raises ConfigurationError: if the path is too long.
     """
 
     options: Sequence[str] = ()
@@ -117,7 +117,7 @@ class Unix:
         address = f"nbd+unix:///{name}?socket={quote(str(path))}"
         listening = _listening(socket.AF_UNIX, str(path), address, None)
         if owner not in (None, os.geteuid()):
-            # The user of the QEMU that will connect again.
+            # The owner is the user of the QEMU that will connect again.
             os.chown(path, owner, -1)
         return listening
 
@@ -125,7 +125,7 @@ class Unix:
 class Tls:
     """Ports, for clients that show a certificate.
 
-    :raises ConfigurationError: the host is not this machine, or the certificates are not right.
+    :raises ConfigurationError: if the host is not this machine, or the certificates are wrong.
     """
 
     def __init__(self, host: str, ports: Sequence[int], credentials: Path) -> None:
@@ -165,7 +165,7 @@ class Tls:
         raise ExportFailed(f"All ports from {first} to {last} are in use.")
 
     def _listen(self, port: int, name: str) -> Listening:
-        # A name may lead elsewhere after a while.
+        # Look the name up each time: the name may lead elsewhere after a while.
         family, _, _, _, address = socket.getaddrinfo(self._host, port, type=socket.SOCK_STREAM)[0]
         host = f"[{self._host}]" if ":" in self._host else self._host
         return _listening(family, address, f"nbds://{host}:{port}/{name}", port)
@@ -174,7 +174,7 @@ class Tls:
 def make(options: tables.Exports) -> Place:
     """Return the place that the operator chose, and make the folder.  Blocks.
 
-    :raises ConfigurationError: it cannot be used.
+    :raises ConfigurationError: if the place cannot be used.
     """
     _make_private(options.directory)
     if isinstance(options, tables.TlsExports):
@@ -193,7 +193,7 @@ def sockets_in(directory: Path) -> Path:
 
 
 def is_there(address: str) -> bool:
-    """Tell whether clients find an export at its address.  Blocks.
+    """Return whether clients find an export at its address.  Blocks.
 
     :returns: False if the export's socket was taken away.
     """
@@ -205,11 +205,11 @@ def _listening(family: int, where: Any, address: str, port: int | None) -> Liste
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(family))
         if port is not None:
-            # Connections of the one before, that are closing still, are no hindrance.
+            # Connections of the former listener that are still closing must not prevent the bind.
             for level, option, value in ((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1), *_KEEPALIVE):
                 listener.setsockopt(level, option, value)
         if family == socket.AF_UNIX:
-            # The mode of the socket in the file system, before anybody can connect.
+            # Set the mode of the socket in the file system before anybody can connect.
             os.fchmod(listener.fileno(), 0o600)
         listener.bind(where)
         listener.listen(_BACKLOG)
@@ -232,9 +232,9 @@ def _make_private(directory: Path) -> None:
 
 
 def _check_credentials(folder: Path) -> None:
-    """See whether qemu-nbd will find what it needs, by the names that it knows.
+    """Check that qemu-nbd will find the files that it needs, by the names that it knows.
 
-    :raises ConfigurationError: it will not.
+    :raises ConfigurationError: if a file is missing or cannot be used.
     """
     try:
         for name in ("ca-cert.pem", "server-cert.pem", "server-key.pem"):

@@ -1,4 +1,4 @@
-"""The processes that serve exports, which outlive the daemon."""
+"""The processes that serve exports.  They outlive the daemon."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from bootvol.errors import ExportFailed
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined, room
 from bootvol.threads import Shared
 
-#: The most that is kept of what a process complains of, in bytes; what goes beyond is dropped.
+#: Bytes of a process's complaints that are kept.  Further bytes are dropped.
 _KEPT: Final = 4096
-#: The descriptors that the file and a folder of credentials are in the process.
+#: The descriptors of the file and of a folder of credentials in the process.
 FILE, CREDENTIALS = 4, 5
 
 
 class Server(ProcessProtocol):
-    """A process that the daemon started: it waits to be let go on, and then serves by itself.
+    """A process that the daemon started.  It waits for :meth:`let_go_on`, then serves by itself.
 
-    Its complaints come by a pipe, not to a file, until it serves: so they are bounded however long
-    it runs, and nothing happens when nobody reads them any more.
+    Until the process serves, its complaints come by a pipe, not into a file.  So the complaints are
+    bounded however long the process runs.  Nothing happens when nobody reads them any more.
 
-    :param name: what the log calls it.
-    :ivar ended: fires when it has ended, with what it complained of first, or how it ended.
+    :param name: name of the export in the log.
+    :ivar ended: fires when the process has ended, with its first complaint, or with the way of its
+        end.
     """
 
     _log = Logger()
@@ -43,7 +44,7 @@ class Server(ProcessProtocol):
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The id of the process."""
         pid: int = self._transport.pid
         return pid
 
@@ -52,30 +53,30 @@ class Server(ProcessProtocol):
         return self.transport
 
     def let_go_on(self) -> None:
-        """Let it do what it is there for."""
+        """Let the process begin its work."""
         self._transport.write(b"\n")
         self._transport.closeStdin()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process now."""
         with contextlib.suppress(ProcessExitedAlready):
             self._transport.signalProcess("KILL")
 
     def leave(self) -> None:
-        """Hear no more of it than its end.
+        """Hear no more of the process than its end.
 
-        From now on it complains of its clients alone; and each pipe would take one of the files
-        that the daemon may have open.
+        From now on the process complains only of its clients.  And each pipe would take one of the
+        files that the daemon may have open.
         """
         for descriptor in 1, 2:
             self._transport.closeChildFD(descriptor)
 
     def errReceived(self, data: bytes) -> None:
-        """It complained."""
+        """Keep a complaint."""
         self._err += data[: _KEPT - len(self._err)]
 
     def processEnded(self, reason: Failure) -> None:
-        """It has ended, by itself or not."""
+        """Report the end of the process, by itself or not."""
         lines = self._err.decode("utf-8", "replace").strip().splitlines()
         first = lines[0] if lines else reason.getErrorMessage()
         self._log.info(
@@ -91,18 +92,19 @@ def start(
     files: Mapping[int, int],
     jail: Jail,
 ) -> Server:
-    """Start a process that outlives the daemon, and reaches its file alone.
+    """Start a process that outlives the daemon, and reaches only its own file.
 
-    It waits for :meth:`Server.let_go_on`, so that nothing runs that nobody has written down: when
-    the daemon dies before that, it reads the end of the pipe.  Where the daemon is root, the file
-    belongs to its user from then on.
+    The process waits for :meth:`Server.let_go_on`, so that no process runs without a record.  If
+    the daemon dies before this call, the process reads the end of the pipe, and ends.  Where the
+    daemon is root, the file belongs to the process's user from then on.
 
-    :param files: its descriptors: :data:`bootvol.jail.LISTENER`, :data:`FILE`, and those of
-        credentials, each with the one here that it is.
-    :raises ExportFailed: it cannot be confined.
+    :param files: descriptors in the process, mapped to the daemon's:
+        :data:`bootvol.jail.LISTENER`, :data:`FILE`, and those of credentials.
+    :raises ExportFailed: if the process cannot be confined.
     """
     found = os.fstat(files[FILE])
-    # Of its own session, so that no terminal ends it; no memory of it (a guest's data) on the disk.
+    # A session of its own, so that no terminal ends the process.  No core dump, since the memory
+    # holds a guest's data.
     bounds = Bounds(
         reads=[each for each in files if each not in (LISTENER, FILE)],
         writes=[FILE],

@@ -1,4 +1,4 @@
-"""What a daemon writes down of its exports: a file ``NAME.json`` for each, in their folder."""
+"""The records of a daemon's exports: a file ``NAME.json`` for each, in the folder of exports."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from bootvol.errors import ExportFailed
 from bootvol.exports.places import socket_of, sockets_in
 from bootvol.processes import Process
 
-#: What the names of an export's files end with (sockets lay beside the records once).  Whatever
-#: else is in the folder is somebody else's: it is neither taken for an export nor removed.
+#: Suffixes of an export's files (sockets once lay beside the records).  All other files in the
+#: folder are somebody else's: the daemon takes them for no exports, and does not remove them.
 _SUFFIXES: Final = (".json", ".new", ".sock")
 
 
 @attrs.frozen
 class Record:
-    """An export.
+    """The record of an export.
 
-    :ivar lies: the volume's kind and path.
-    :ivar identity: tells the volume from any other that has this path later.
+    :ivar lies: kind and path of the volume.
+    :ivar identity: distinguishes the volume from any other volume with this path later.
     :ivar address: as in :class:`bootvol.model.Connection`.
-    :ivar port: None where there is none.
-    :ivar process: the server's.
-    :ivar ready: the server was seen to serve.
-    :ivar owner: of the volume, before the server's user became that; None if it did not.
+    :ivar port: port number; None for a socket in a folder.
+    :ivar process: process of the server.
+    :ivar ready: whether the server was seen to serve.
+    :ivar owner: owner of the volume before the server's user became the owner; None if the owner
+        did not change.
     """
 
     lies: str
@@ -43,21 +44,21 @@ class Record:
 class Records:
     """The records of one daemon.  All methods block.
 
-    :param directory: of exports; the folder of sockets is there.
+    :param directory: folder of exports, with the folder of sockets in it.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def names(self) -> set[str]:
-        """Return the names of exports of which there is anything."""
+        """Return the names of exports with a record or any other file."""
         found = {path.stem for path in self._directory.iterdir() if path.suffix in _SUFFIXES}
         return found.union(path.name for path in sockets_in(self._directory).iterdir())
 
     def read(self, name: str) -> Record | None:
-        """Return what there is of an export.
+        """Return the record of an export, or None.
 
-        :raises ExportFailed: it cannot be read.
+        :raises ExportFailed: if the record cannot be read.
         """
         path = self._directory / f"{name}.json"
         try:
@@ -69,7 +70,7 @@ class Records:
             raise ExportFailed(f"What is known of export {name} is damaged.") from error
 
     def write(self, name: str, record: Record) -> None:
-        """Write down what there is of an export, so that it survives loss of power."""
+        """Write the record of an export.  The record survives a loss of power."""
         new = self._directory / f"{name}.new"
         with new.open("w") as file:
             json.dump(attrs.asdict(record), file)
@@ -79,7 +80,7 @@ class Records:
         self._sync()
 
     def remove(self, name: str) -> None:
-        """Strike out an export, with its socket."""
+        """Remove the record of an export, and its socket."""
         socket_of(self._directory, name).unlink(missing_ok=True)
         for suffix in _SUFFIXES:
             (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
