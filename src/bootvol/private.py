@@ -129,7 +129,7 @@ def _below(place: str, mistake: Mistake) -> Mistake:
 
 
 def _way(key: str, path: Path) -> Mistake | None:
-    """Return the first fault by which others could replace a path, of its folders and links."""
+    """Return the first fault in a path's folders and links that lets others replace the path."""
     for folder, entry in _steps(path):
         above = folder.lstat()
         if not _is_trusted(above.st_uid):

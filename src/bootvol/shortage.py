@@ -98,7 +98,7 @@ class Shortage:
         self._over: Any = None
 
     async def wait(self, what: str) -> None:
-        """Wait before a retry.  Log the shortage if it is new.
+        """Wait before a retry.  Log a new shortage.
 
         :param what: the result of :func:`short_of`.
         """

@@ -282,7 +282,7 @@ def _opened(driver: str) -> list[str]:
 
 
 def _check_end(container: str, descriptor: int) -> None:
-    """Check the image's end, in the formats in which `qemu-img` does not notice a missing end."""
+    """Check the end of a vhd or vhdx image: `qemu-img` does not notice if the end is missing."""
     with failures("Reading the image failed"):
         size = os.fstat(descriptor).st_size
         tail = os.pread(descriptor, 512, max(0, size - 512))

@@ -141,7 +141,7 @@ class Unpacked:
 class _Decoded:
     """The decoded stream of one decoder.
 
-    :param packed: the encoded stream.  The decoder reads ahead until it is closed, and does not
+    :param packed: the encoded stream.  This object reads ahead until :meth:`close`, and does not
         close ``packed``.
     :param compression: format of ``packed``.
     :param digester: digest of the bytes of ``packed``.
@@ -302,7 +302,7 @@ class _Decoded:
         return done
 
     def _next_piece(self) -> memoryview | None:
-        """Return the next input of the decoder: empty while it has enough; None at the end."""
+        """Return the decoder's next input: empty if none is needed; None if no input is left."""
         if not self._hungry:
             return self._input[:0]
         piece = self._input[self._given : self._given + self._piece]

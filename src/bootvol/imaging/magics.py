@@ -14,8 +14,8 @@ from bootvol.errors import ImportFailed, NotADisk, UnsupportedFormat
 
 #: Number of first bytes with signatures of disks: the furthest signature lies in UFS2's superblock.
 LOOK: Final = 68 * 1024
-#: The fewest bytes of a certain signature.  A shorter one may begin a disk by chance, so it counts
-#: only if no signature of a disk is found.
+#: The fewest bytes of a certain signature.  A disk may contain a shorter signature by chance.  So a
+#: shorter signature counts only if no signature of a disk is found.
 _CERTAIN: Final = 4
 _BLOCK: Final = 512
 

@@ -149,7 +149,7 @@ class NbdConnection:
         return found
 
     def close(self) -> None:
-        """Tell the server about the end, and close the socket."""
+        """Send a disconnect request, and close the socket."""
         with contextlib.suppress(OSError):
             self._socket.sendall(struct.pack(">IHHQQI", _REQUEST, 0, _DISCONNECT, 0, 0, 0))
         self._socket.close()

@@ -33,7 +33,7 @@ async def together(clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], An
 
 async def _end(clock: IReactorTime, tasks: list[Deferred[None]]) -> None:
     # Another coroutine may have woken the failed one.  That other one is still on the stack, and a
-    # running coroutine cannot be cancelled.  So let it reach its next await.
+    # running coroutine cannot be cancelled.  So let that coroutine reach its next await.
     await deferLater(clock, 0, lambda: None)
     for task in tasks:
         task.cancel()
