@@ -14,7 +14,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,10 +43,15 @@ from bootvol.interfaces import (
 from bootvol.model import Connection
 from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
-from bootvol_plugins.file_store import identify, identity_of
+from bootvol_plugins.file_store import (
+    FICLONE,
+    can_clone,
+    free_space,
+    identify,
+    identity_of,
+    is_mount,
+)
 
-#: ioctl_ficlone(2): makes a file share all blocks of another file.
-_FICLONE: Final = 0x40049409
 #: The system's errors for blocks that a file and a volume cannot share.
 _NOT_SHARED: Final = frozenset(
     {errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY}
@@ -162,7 +166,7 @@ class FileBackend:
 
     def _check_space(self, folder: int, size: int) -> None:
         # Sparse files promise more space than the disk has. Refuse only sizes that could never fit.
-        free = _free(folder)
+        free = free_space(folder)
         for _ in range(_LOOKS):
             if size <= free:
                 return
@@ -170,7 +174,7 @@ class FileBackend:
             # (btrfs), or a little later (xfs).
             _LIBC.syncfs(folder)
             time.sleep(_LOOK)
-            free = _free(folder)
+            free = free_space(folder)
         if size > free:
             # Tenants must not learn how much space is free.
             self._log.warn(
@@ -252,7 +256,7 @@ class FileBackend:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _OURS
         made = os.open(_file(volume), flags, 0o600, dir_fd=folder)
         try:
-            fcntl.ioctl(made, _FICLONE, origin)
+            fcntl.ioctl(made, FICLONE, origin)
             length = os.fstat(made).st_size
             os.ftruncate(made, size)
             os.fsync(made)
@@ -325,7 +329,7 @@ class FileBackend:
         with self._reached():
             folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if self._mounted and not _is_mount(folder):
+            if self._mounted and not is_mount(folder):
                 raise WrongStore(f"Nothing is mounted on the directory of backend {self.name}.")
             yield folder
         finally:
@@ -348,34 +352,12 @@ def _file(volume: str) -> str:
     return f"{volume}.raw"
 
 
-def _free(folder: int) -> int:
-    """Return the free space on the disk of an open folder, in bytes."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
-
 def _found(folder: int, volume: str) -> os.stat_result | None:
     """Return the status of a volume's file in an open folder; None if the file does not exist."""
     try:
         return os.stat(_file(volume), dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def _is_mount(folder: int) -> bool:
-    return os.fstat(folder).st_dev != os.stat("..", dir_fd=folder).st_dev
-
-
-def can_clone(directory: Path) -> bool:
-    """Return whether files in a directory can share their blocks (xfs, btrfs).  Blocks."""
-    with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as two:
-        one.write(bytes(4096))
-        one.flush()
-        try:
-            fcntl.ioctl(two.fileno(), _FICLONE, one.fileno())
-        except OSError:
-            return False
-        return True
 
 
 def _make(options: FileOptions, context: PluginContext) -> FileBackend:

@@ -1,15 +1,20 @@
-"""The identity of the folder of a ``file`` backend, kept in a file in the folder."""
+"""The folder of a ``file`` backend: its identity, its free space, and the abilities of its disk."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import tempfile
+from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-#: The file's name, and the most bytes to read of the file.
+#: The name of the file with the identity, and the most bytes to read of the file.
 STORE: Final = ".bootvol-store"
 _SIZE: Final = 256
+#: ioctl_ficlone(2): makes a file share all blocks of another file.
+FICLONE: Final = 0x40049409
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,3 +49,26 @@ def identify(folder: int) -> str:
         os.unlink(draft, dir_fd=folder)
     os.fsync(folder)
     return identity_of(folder) or identity
+
+
+def free_space(folder: int) -> int:
+    """Return the free space on the disk of an open folder, in bytes."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def is_mount(folder: int) -> bool:
+    """Return whether an open folder is a mount point."""
+    return os.fstat(folder).st_dev != os.stat("..", dir_fd=folder).st_dev
+
+
+def can_clone(directory: Path) -> bool:
+    """Return whether files in a directory can share their blocks (xfs, btrfs).  Blocks."""
+    with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as two:
+        one.write(bytes(4096))
+        one.flush()
+        try:
+            fcntl.ioctl(two.fileno(), FICLONE, one.fileno())
+        except OSError:
+            return False
+        return True
