@@ -1,4 +1,4 @@
-"""Source ``http``: images that a URL leads to, where the operator allows it."""
+"""Source ``http``: images at URLs that the operator allows."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which addresses may be connected to.
+"""The policy for addresses of connections.
 
-A URL that is allowed says nothing of where its name leads: whoever answers for the name decides
-that, and may decide anew for each question (DNS rebinding).  So every connection judges what its
-own question was answered, and connects to nothing but the very addresses that it judged.
+An allowed URL does not fix the addresses of its host name.  The owner of the name chooses the
+addresses, and may change them with each query (DNS rebinding).  So every connection checks the
+addresses of its own query, and connects only to these checked addresses.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from bootvol_plugins.http.hosts import HostEndpoint, Resolving
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: The only IPv6 addresses that are routed everywhere: global unicast (RFC 4291), and IPv4 behind a
-#: translator (RFC 6052), which is judged by what it carries.
+#: The only globally routed IPv6 addresses: global unicast (RFC 4291), and IPv4 behind a translator
+#: (RFC 6052). For a translator, the embedded IPv4 address decides.
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _ROUTED_6: Final = (ipaddress.ip_network("2000::/3"), _NAT64)
-#: Not for everyone, though Python, or an older one, takes them to be.
+#: Networks that are not public, although Python, or an older version, treats them as public.
 _INTERNAL: Final = tuple(
     ipaddress.ip_network(each)
     for each in (
-        "192.0.0.0/24",  # protocol assignments (RFC 6890); a cloud keeps its metadata there
+        "192.0.0.0/24",  # protocol assignments (RFC 6890), with the metadata of one cloud
         "192.88.99.0/24",  # relays of 6to4 (RFC 7526)
-        "168.63.129.16/32",  # within each virtual network of a cloud, that cloud's own services
+        "168.63.129.16/32",  # a cloud's own services, in each of its virtual networks
         "2002::/16",  # 6to4 (RFC 7526)
         "3fff::/20",  # documentation (RFC 9637)
     )
@@ -59,10 +59,10 @@ _INTERNAL: Final = tuple(
 
 @attrs.frozen
 class AddressPolicy:
-    """Globally routable addresses, and what the operator allows besides.
+    """The policy: globally routable addresses, and addresses that the operator allows.
 
-    :ivar networks: the operator's own.
-    :ivar literals: addresses that stand in the allowed URLs themselves.
+    :ivar networks: the operator's own networks.
+    :ivar literals: addresses in the allowed URLs.
     """
 
     networks: tuple[Network, ...]
@@ -70,7 +70,7 @@ class AddressPolicy:
 
     @classmethod
     def of(cls, networks: Iterable[str], allow: Iterable[DecodedURL]) -> AddressPolicy:
-        """Return the policy of a configuration that was found right."""
+        """Return the policy of a validated configuration."""
         literals = (_address(prefix.host) for prefix in allow)
         return cls(
             tuple(ipaddress.ip_network(each) for each in networks),
@@ -78,10 +78,10 @@ class AddressPolicy:
         )
 
     def allows(self, address: str, host: str) -> bool:
-        """Tell whether ``address`` may be connected to for the sake of ``host``.
+        """Tell whether a connection to ``address`` is allowed for ``host``.
 
-        :param host: as the URL has it.  Where it is one of the literals it is allowed as such; a
-            name that leads to the same address is not.
+        :param host: the host in the URL.  A literal address is allowed as a host in the URL, but
+            not as the address of a name.
         """
         found = _address(address)
         if found is None:
@@ -94,26 +94,24 @@ class AddressPolicy:
         )
 
     def allows_unresolved(self, host: str) -> bool:
-        """Tell whether somebody else may be asked to connect to ``host``: any name, but not any
-        address.
-        """
+        """Tell whether a proxy may be asked for ``host``: any name, but only allowed addresses."""
         found = _address(host) or _old_address(host)
         return found is None or self.allows(str(found), host)
 
 
-#: For servers that the operator names.
+#: The policy for servers that the operator names.
 ANYWHERE: Final = AddressPolicy.of(("0.0.0.0/0", "::/0"), ())
 
 
 @implementer(IHostnameResolver)
 class FilteringResolver:
-    """Passes on the addresses that a policy allows; serves one connection.
+    """A resolver for one connection, which returns only the addresses that a policy allows.
 
-    :param resolver: knows the addresses.
-    :param source: what the operator calls the source, for the log.
-    :ivar refused: the addresses that were not passed on.
-    :ivar reason: why there is no address, as far as that is known; None once all has been told.
-    :ivar cause: what was raised for that reason, if anything was.
+    :param resolver: finds the addresses.
+    :param source: the source's name in the configuration, for the log.
+    :ivar refused: the refused addresses.
+    :ivar reason: the known reason for a lack of addresses; None after a complete resolution.
+    :ivar cause: the exception behind the reason, if any.
     """
 
     _log = Logger()
@@ -142,12 +140,12 @@ class FilteringResolver:
         )
 
     def passes(self, address: IAddress, host: str) -> bool:
-        """Tell whether an address that ``host`` leads to is allowed, and remember if it is not."""
+        """Tell whether an address of ``host`` is allowed; remember and log a refused address."""
         text = address.host if isinstance(address, IPv4Address | IPv6Address) else str(address)
         if self._policy.allows(text, host):
             return True
         self.refused.append(text)
-        # For the operator only: what a name means inside is nothing for tenants.
+        # This is for the operator only: tenants must not learn internal addresses.
         self._log.warn(
             "source {source}: {host} leads to {address}, which is not connected to;"
             " `networks` allows networks of your own",
@@ -160,7 +158,7 @@ class FilteringResolver:
 
 @implementer(IReasonedReceiver)
 class _Receiver:
-    """Stands before the receiver of a resolution."""
+    """A filter in front of the receiver of a resolution."""
 
     def __init__(self, receiver: IResolutionReceiver, chooser: FilteringResolver, host: str):
         self._receiver = receiver
@@ -186,10 +184,10 @@ class _Receiver:
 
 @implementer(IStreamClientEndpoint)
 class CheckedEndpoint:
-    """Connects to a host at such of its addresses as a policy allows.
+    """An endpoint that connects to a host's allowed addresses only.
 
-    :param timeout: seconds that each address may take.
-    :param source: what the operator calls the source, for the log.
+    :param timeout: seconds to connect to each address.
+    :param source: the source's name in the configuration, for the log.
     """
 
     def __init__(
@@ -205,16 +203,16 @@ class CheckedEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`.
 
-        :raises SourceRefused: the host has addresses, but none that is allowed.
-        :raises SourceFailed: it has none, or its name server had not answered when this was
-            cancelled.
+        :raises SourceRefused: if the host has addresses, but no allowed one.
+        :raises SourceFailed: if the host has no address, or if its name server had not answered
+            before the cancellation.
         """
         resolver = FilteringResolver(self._reactor.nameResolver, self._policy, self._source)
         reactor = Resolving(self._reactor, resolver)
         endpoint = HostEndpoint(reactor, self._host, self._port, self._timeout)
 
         def explain(failure: Failure) -> Failure:
-            # A resolver has no word for it: what is left looks like a name without addresses.
+            # A resolver cannot report refused addresses: the name seems to have no addresses.
             if resolver.refused and failure.check(DNSLookupError):
                 raise refusal(self._host)
             if resolver.reason is not None and failure.check(DNSLookupError):
@@ -226,11 +224,11 @@ class CheckedEndpoint:
 
 @implementer(IAgentEndpointFactory)
 class CheckedEndpoints:
-    """Makes an Agent connect only to what a policy allows, https as well as http.
+    """A factory of endpoints with allowed addresses only, for an Agent's http and https.
 
-    The Agent must not keep connections: each is judged as it is made.
+    The Agent must not keep connections, because only new connections are checked.
 
-    :param tls: who https servers are trusted by.
+    :param tls: the policy for trust in https servers.
     """
 
     def __init__(
@@ -254,12 +252,12 @@ class CheckedEndpoints:
 
 
 def refusal(host: str) -> SourceRefused:
-    """Return what a tenant is told: the host that was named, not the address behind it."""
+    """Return the error for a tenant, with the host's name but without its address."""
     return SourceRefused(f"{host} leads to an address that the operator does not allow.")
 
 
 def _address(text: str) -> Address | None:
-    """Return the address that ``text`` is, None if it is none."""
+    """Return ``text`` as an address; None if ``text`` is not an address."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -267,7 +265,7 @@ def _address(text: str) -> Address | None:
 
 
 def _old_address(text: str) -> Address | None:
-    """Return the address that ``text`` means to a resolver of old: ``127.1``, ``0x7f000001``."""
+    """Return an address in the old forms of resolvers (``127.1``, ``0x7f000001``), or None."""
     try:
         return ipaddress.ip_address(socket.inet_aton(text))
     except OSError:
@@ -275,7 +273,7 @@ def _old_address(text: str) -> Address | None:
 
 
 def _is_public(address: Address) -> bool:
-    """Tell whether everyone may be reached by this address; Python's own word has gaps."""
+    """Tell whether an address is public; Python's own ``is_global`` has gaps."""
     if address.version == 6 and not any(address in each for each in _ROUTED_6):
         return False
     if address.is_multicast or any(address in each for each in _INTERNAL):
@@ -284,11 +282,11 @@ def _is_public(address: Address) -> bool:
 
 
 def _ends(address: Address) -> Iterator[Address]:
-    """Yield every address at which a packet to ``address`` may come out."""
+    """Yield all possible destinations of a packet to ``address``."""
     if isinstance(address, ipaddress.IPv4Address):
         yield address
     elif address.ipv4_mapped is not None:
-        yield address.ipv4_mapped  # the same one, written otherwise
+        yield address.ipv4_mapped  # the same address in another form
     else:
         yield address
         if address.sixtofour is not None:

@@ -1,4 +1,4 @@
-"""Lists of digests that lie beside images, in the forms in which projects publish them."""
+"""Parser of the lists of digests that projects publish beside images."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import attrs
 
 from bootvol.model import Digest
 
-#: The longest list that is read, in bytes.
+#: Largest list in bytes.
 LONGEST: Final = 1024 * 1024
 
-#: Algorithms, the strongest first, by the length of their digests in hex.
+#: Algorithms by the length of their digests in hex, strongest first.
 _BY_LENGTH: Final = {128: "sha512", 96: "sha384", 64: "sha256", 56: "sha224", 40: "sha1", 32: "md5"}
 _STRENGTH: Final = list(_BY_LENGTH.values())
 
 _HEX: Final = r"(?P<digest>[0-9A-Fa-f]{32,128})"
-#: ``sha256sum`` and its sisters; a backslash says that the name is escaped.
+#: The format of ``sha256sum`` and related programs. A backslash marks an escaped name.
 _GNU: Final = re.compile(rf"(?P<escaped>\\?)(?:(?P<tag>[A-Za-z0-9-]+):)?{_HEX}\s+\*?(?P<name>\S.*)")
-#: ``sha256sum --tag``, BSD's ``sha256`` and ``openssl dgst``.
+#: The format of ``sha256sum --tag``, BSD's ``sha256`` and ``openssl dgst``.
 _BSD: Final = re.compile(rf"(?P<escaped>\\?)(?P<tag>[A-Za-z0-9/-]+) ?\((?P<name>.+)\) ?= ?{_HEX}")
 _BARE: Final = re.compile(_HEX)
 _TAGS: Final = re.compile(r"(?:SHA-?2?-?)(1|224|256|384|512)|(MD5)", re.IGNORECASE)
 _ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
-#: Lists of algorithms whose digests look like those of another.
+#: Names of lists with algorithms whose digests have the same length as other algorithms' digests.
 _OTHER: Final = re.compile(r"b2|blake|sha3|b3", re.IGNORECASE)
-#: A comment that says of which algorithm the lines below it are (Gentoo, Flatcar).
+#: A comment with the algorithm of the lines below (Gentoo, Flatcar).
 _HEADING: Final = re.compile(r"#\s*(?P<tag>[A-Za-z0-9-]+) HASH", re.IGNORECASE)
 
 _SIGNED: Final = "-----BEGIN PGP SIGNED MESSAGE-----"
@@ -36,15 +36,15 @@ _SIGNATURE: Final = "-----BEGIN PGP SIGNATURE-----"
 
 
 class Ambiguous(Exception):
-    """A list states several digests for one name."""
+    """The list states several digests for one name."""
 
 
 @attrs.frozen
 class _Entry:
     """A line of a list.
 
-    :ivar name: with the directories that it stands in, if any; None is the one file that the list
-        is of.
+    :ivar name: the file's name, with directories if the list has them; None for the only file of
+        the list.
     """
 
     name: str | None
@@ -52,7 +52,7 @@ class _Entry:
 
 
 def text_of(data: bytes) -> str:
-    """Return the text of a list: in UTF-8, or in what its byte order mark says (PowerShell)."""
+    """Decode a list, as UTF-8 or as its byte order mark tells (PowerShell)."""
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if utf_16 else "utf-8", "replace")
 
@@ -62,15 +62,15 @@ def find_digest(
 ) -> Digest | None:
     """Return the strongest digest that a list states for a file.
 
-    Where the list names paths, the one that agrees with the file's for longest counts.
+    If the list has paths, the entry with the most matching last parts counts.
 
-    :param path: where the file is, decoded; its last part is its name.
-    :param listed_in: the name of the list: that of another algorithm than the lengths of digests
-        tell is no list that can be used.
-    :param by_list: whether the list is named for the file.  If it has one file only, it is of that,
-        whatever that is called there (openSUSE's links to the newest build).
-    :returns: None if it states none.
-    :raises Ambiguous: there are several of one algorithm, equally good.
+    :param path: the decoded path of the file, with the file's name as last part.
+    :param listed_in: the name of the list.  A list named for another algorithm (with digests of the
+        same length) is not used.
+    :param by_list: whether the list is named for the file.  If such a list has only one file, the
+        digest counts under any name (openSUSE's links to the newest build).
+    :returns: None if the list states no digest for the file.
+    :raises Ambiguous: if the list states several digests of one algorithm that match equally well.
     """
     if _OTHER.match(listed_in):
         return None
@@ -107,7 +107,7 @@ def _entries(text: str) -> list[_Entry]:
 
 
 def _signed_part(lines: list[str]) -> list[str]:
-    """Return the lines that a clearsigned text is of (RFC 9580, section 7), or all of another."""
+    """Return the signed lines of a clearsigned text (RFC 9580, section 7), else all lines."""
     if not lines or lines[0].strip() != _SIGNED:
         return lines
     stripped = [line.rstrip() for line in lines]
@@ -117,9 +117,9 @@ def _signed_part(lines: list[str]) -> list[str]:
 
 
 def _entry(line: str, heading: str | None) -> _Entry | None:
-    """Return what a line states; None if that is no digest.
+    """Return the entry of a line; None if the line states no digest.
 
-    :param heading: the algorithm that a line says which stands above.
+    :param heading: the algorithm in a heading above the line, if any.
     """
     if not line or line[0] in "#;":
         return None
@@ -138,7 +138,7 @@ def _entry(line: str, heading: str | None) -> _Entry | None:
 
 
 def _digest(tag: str | None, value: str) -> Digest | None:
-    """Return a digest, if its algorithm is one that is computed."""
+    """Return a digest; None if bootvol does not compute its algorithm."""
     algorithm = _BY_LENGTH.get(len(value))
     if algorithm is not None and tag is not None:
         found = _TAGS.fullmatch(tag)
@@ -148,15 +148,15 @@ def _digest(tag: str | None, value: str) -> Digest | None:
 
 
 def _parts(path: str) -> list[str]:
-    """Return the parts of a path, as they are compared: a name may be composed or not."""
+    """Return the parts of a path for comparison, in NFC: names may be composed or decomposed."""
     normal = unicodedata.normalize("NFC", path.replace("\\", "/"))
     return [part for part in normal.split("/") if part not in {"", "."}]
 
 
 def _agreement(name: str | None, parts: list[str]) -> tuple[bool, int]:
-    """Return how well a listed name agrees with where the file is.
+    """Compare a listed name with a file's path.
 
-    :returns: whether all of it does, and how many of its last parts do.
+    :returns: whether the whole name matches, and the number of matching last parts.
     """
     own = _parts(name or "")
     length = 0

@@ -1,7 +1,7 @@
-"""Bodies in chunks as servers send them, in the form that Twisted's decoder takes.
+"""Converter of chunked bodies of real servers to the form that Twisted's decoder accepts.
 
-Beyond RFC 9112, section 7.1, there are spaces behind a chunk's size or around extensions, and lines
-that end in LF alone: curl takes them.
+Beyond RFC 9112, section 7.1, real servers send spaces behind a chunk's size or around extensions,
+and lines with LF alone.  curl accepts these.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: The longest line, and the most bytes of trailers.
+#: Longest line, and most bytes of trailers.
 _LONGEST: Final = 16 * 1024
 _MOST_TRAILERS: Final = 64 * 1024
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?![0-9A-Fa-f])")
 
 
 class Chunks:
-    """Reads one body as it comes.
+    """The converter of one body.
 
-    What is wrong is passed on as it is, and all that follows: the decoder finds the fault.
+    Invalid bytes and all bytes behind them pass unchanged, so that the decoder reports the fault.
     """
 
     def __init__(self) -> None:
         self._line = bytearray()
-        #: Bytes of the chunk that are still to come.
+        #: Missing bytes of the current chunk.
         self._left = 0
         self._trailers = 0
         self._read = self._read_size
         self._passes = False
 
     def plain(self, data: bytes) -> bytes:
-        """Return what the decoder is to be given of the bytes that come next."""
+        """Convert the next bytes for the decoder."""
         given = bytearray()
         at = 0
         while at < len(data) and not self._passes:
@@ -50,7 +50,7 @@ class Chunks:
         return bytes(given + data[at:])
 
     def _read_size(self, line: bytes) -> bytes:
-        """Read the line before a chunk; its extensions are of no use."""
+        """Read the line before a chunk, and drop extensions."""
         size = _SIZE.match(line)
         if size is None or not line.endswith(b"\n"):
             self._passes = True
@@ -63,13 +63,13 @@ class Chunks:
         return b"%x\r\n" % self._left
 
     def _read_end(self, line: bytes) -> bytes:
-        """Read what follows a chunk."""
+        """Read the end of line behind a chunk."""
         self._read = self._read_size
         self._passes = bool(line.strip(b"\r\n"))
         return line if self._passes else b"\r\n"
 
     def _read_trailer(self, line: bytes) -> bytes:
-        """Read a line behind the last chunk; only the empty one, the end, is of use."""
+        """Read a line behind the last chunk: drop trailers until the empty line, the end."""
         self._trailers += len(line)
         if line.strip(b"\r\n") and self._trailers <= _MOST_TRAILERS:
             return b""

@@ -1,4 +1,4 @@
-"""Sends requests whose answers are pulled: what sources have in common that speak HTTP."""
+"""An HTTP client for sources; readers pull the bodies of answers."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ _NO_ANSWER: Final = (
     ResponseNeverReceived,
     ResponseFailed,
 )
-#: Some servers refuse clients that do not say who they are.
+#: Some servers refuse clients without a User-Agent.
 _USER_AGENT: Final = f"bootvol/{version('bootvol')}".encode()
-#: Where an answer's Content-Encoding is found: under its own name treq would act on it.
+#: The header with an answer's Content-Encoding. Under the original name treq would decode the body.
 ENCODING: Final = b"x-bootvol-content-encoding"
 
 
 class Client:
-    """Asks, and follows no redirects.
+    """An HTTP client that follows no redirects.
 
-    :param agent: connects, and makes no more of a URL than it is.
-    :param reactor: its clock.
-    :param timeout: seconds that a server may take to begin its answer.
-    :param through: how it is reached, for messages; begins with a space.
-    :param encoded: answers with a Content-Encoding are given to the caller, who looks at the header
-        :data:`ENCODING`; without it they are refused.
+    :param agent: connects, and uses URLs unchanged.
+    :param reactor: the clock.
+    :param timeout: seconds for a server to begin its answer.
+    :param through: the route to the server, for messages; begins with a space.
+    :param encoded: whether answers may have a Content-Encoding, which the caller reads from the
+        header :data:`ENCODING`.  Otherwise such answers are refused.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class Client:
         headers: Headers | None = None,
         data: bytes | None = None,
     ) -> IResponse:
-        """Send a request; the body of its answer is not yet delivered to anyone.
+        """Send a request, and return the answer with its body not yet delivered.
 
-        :param url: as treq takes it.
-        :param host: what messages call the server.
-        :raises SourceFailed: there is no answer; see :func:`is_unanswered`.
+        :param url: a URL for treq.
+        :param host: the server's name in messages.
+        :raises SourceFailed: if the server does not answer; see :func:`is_unanswered`.
         """
-        # A client of its own for each: no cookie of one tenant's request reaches another's.
+        # Each request has its own client, so that tenants do not share cookies.
         client = HTTPClient(self._agent)
         asked = client.request(
             method, url, headers=headers, data=data, allow_redirects=False, unbuffered=True
         )
-        # Not treq's own timeout: what that raises cannot be told from a cancellation.
+        # treq's own timeout would look like a cancellation.
         asked.addTimeout(self._timeout, self._reactor, self._timed_out)
         try:
             return await _cancellable(asked)
@@ -101,9 +101,9 @@ class Client:
             ) from error
 
     def check_passing(self, response: IResponse, host: str) -> None:
-        """Raise for an answer that another try may better.
+        """Raise an error for an answer with a temporary failure.
 
-        :raises SourceFailed: it is one.
+        :raises SourceFailed: if a retry may succeed.
         """
         if may_pass(response.code):
             pause = retry_after(response, time.time())
@@ -111,38 +111,38 @@ class Client:
 
     def _timed_out(self, result: object, timeout: float) -> IResponse:
         if isinstance(result, Failure) and result.check(SourceFailed):
-            # What it waited for is known better.
+            # The earlier error is more precise.
             result.raiseException()
         raise SourceFailed(f"The server did not answer{self._through} within {timeout:g} seconds.")
 
 
 def trusting(authorities: Path | None) -> IPolicyForHTTPS:
-    """Return what says whom to trust in https; blocks, so only when the daemon is put together.
+    """Return the policy for trust in https servers.  Blocks; call while the daemon starts.
 
-    :param authorities: a PEM file of them; None is the system's.
-    :raises ConfigurationError: there are none in it.
+    :param authorities: a PEM file of authorities; None for the system's authorities.
+    :raises ConfigurationError: if the file is unreadable or has no certificates.
     """
     trusted = None if authorities is None else _authorities(authorities)
     return AnyHost(BrowserLikePolicyForHTTPS(trusted))
 
 
 def is_unanswered(error: SourceFailed) -> bool:
-    """Tell whether a server took a request and closed the connection, or answered in no HTTP.
+    """Tell whether a server closed the connection after a request, or answered no valid HTTP.
 
-    Another request it may answer.
+    The server may answer another request.
     """
     reasons = getattr(error.__cause__, "reasons", [])
     return any(each.check(ConnectionClosed, ParseError, ValueError) for each in reasons)
 
 
 def stop(response: IResponse) -> None:
-    """Let go of a response whose body nobody wants."""
+    """Drop a response without reading its body."""
     response.deliverBody(Unwanted())
 
 
 @implementer(IAgent)
 class _PlainAgent:
-    """Asks for bodies as they are: a compressed transfer could swell without bound in memory."""
+    """An agent that requests unencoded bodies, because decoding could use unlimited memory."""
 
     def __init__(self, agent: IAgent, encoded: bool) -> None:
         self._agent = agent
@@ -176,9 +176,9 @@ def _authorities(path: Path) -> Any:
 
 
 def _cancellable(asked: Deferred[Any]) -> Deferred[IResponse]:
-    """Return ``asked`` so that cancelling it ends in CancelledError.
+    """Return a Deferred like ``asked`` that ends in CancelledError after a cancellation.
 
-    The agent's own Deferred may end in whatever failed because of that.
+    The agent's own Deferred may end in any error that the cancellation caused.
     """
     cancelled = False
 
@@ -217,7 +217,7 @@ def _refuse_encoded(response: IResponse) -> IResponse:
 def _why(error: Exception) -> str:
     reasons = getattr(error, "reasons", None)
     if reasons and reasons[0].check(KeyError):
-        # Twisted looks up what decodes a body.
+        # Twisted failed to look up a decoder for the body.
         return f"it sends a transfer encoding that is not known, {reasons[0].value}"
     if reasons and reasons[0].check(VerificationError):
         return "its certificate is for other names"

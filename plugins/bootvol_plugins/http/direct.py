@@ -1,9 +1,9 @@
-"""Bodies straight from their sockets into the memory that is to have them.
+"""Direct receiving of bodies from sockets into their final memory.
 
-A transport makes an object of every piece that arrives, which the body's receiver has to copy
-from: with large images that is most of what the reactor's thread has to do.  Where a body is just
-the bytes that follow on the connection (no TLS, no chunks), they can be received to where they
-belong.
+A transport makes an object of every received piece, and the receiver has to copy the piece.  For
+large images this takes most of the reactor thread's time.  If a body is simply the following bytes
+of the connection (no TLS, no chunks), the bytes can go directly from the socket into the target
+memory.
 """
 
 from __future__ import annotations
@@ -54,40 +54,40 @@ from bootvol_plugins.http.heads import (
     is_interim,
 )
 
-#: The most bytes that are received at a time: others of the reactor wait meanwhile.
+#: Most bytes of one receive call. Other work of the reactor waits meanwhile.
 _AT_A_TIME: Final = 1024 * 1024
-#: The same by a transport: of four times what Twisted takes each costs a third less.  What has to
-#: be looked through byte by byte is taken in smaller pieces.
+#: The same limit for transports. With four times Twisted's size, each byte costs a third less.
+#: Chunks and heads need a search byte by byte, so their pieces are smaller.
 _BODY_AT_A_TIME: Final = 256 * 1024
 _CHUNKS_AT_A_TIME: Final = 16 * 1024
 _HEAD_AT_A_TIME: Final = 4 * 1024
 
 
 class IDirectReceiver(Interface):
-    """Receives a body by objects, as any protocol does, or into its own memory."""
+    """A receiver of a body, in pieces like any protocol or directly into its own memory."""
 
     def go_direct(connection: socket.socket, length: int) -> None:
-        """From now on the body may be received from there.
+        """Receive the body from a socket from now on, if possible.
 
-        :param length: of the whole of it, in bytes.
+        :param length: length of the whole body in bytes.
         """
 
     def room() -> memoryview:
-        """Return the memory that the next bytes belong to; there is some."""
+        """Return the memory for the next bytes; never empty."""
 
     def arrived(count: int) -> None:
-        """So many bytes have been put there."""
+        """Note the number of bytes received into the memory."""
 
     def connectionLost(reason: Failure) -> None:
-        """No more bytes will come; the reader is to be paused."""
+        """Note the end of the bytes, and pause the reader."""
 
 
 @implementer(IReadDescriptor, IPushProducer)
 class SocketReader:
-    """Receives what comes by a connection whose transport is paused, and remains so.
+    """A reader of a connection's socket, while the connection's transport stays paused.
 
-    :param connection: not blocking; a descriptor of the reader's own is made of it.
-    :raises OSError: there is no descriptor left.
+    :param connection: a non-blocking socket; the reader duplicates its descriptor.
+    :raises OSError: if no descriptor is left.
     """
 
     def __init__(
@@ -142,18 +142,17 @@ class _QuietFactory(_HTTP11ClientFactory):
 
 
 class QuietPool(HTTPConnectionPool):
-    """Connections for an agent; the log does not tell of each one that is made."""
+    """A connection pool that does not log every new connection."""
 
     _factory = _QuietFactory
 
 
 @implementer(IAgent)
 class DirectAgent:
-    """An agent that keeps no connections, reads no endless heads, and whose answers know what they
-    come by.
+    """An agent with a new connection for each request, bounded heads, and direct receiving.
 
-    :param endpoints: make the connections.
-    :param by_proxy: they lead to a proxy, which is told whole URLs.
+    :param endpoints: the factory of endpoints.
+    :param by_proxy: whether the endpoints lead to a proxy, with whole URLs in requests.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class DirectAgent:
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class _Noting:
-    """Notes the one connection that is made."""
+    """An endpoint and its factory that remember the only connection."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint: Any = endpoint
@@ -205,13 +204,13 @@ class _Noting:
 
 
 class _Connection(ProtocolWrapper):
-    """What an answer comes by: the head of it in small pieces, and only so much.
+    """A connection that reads the head of an answer in small pieces and of bounded size.
 
-    Twisted bounds neither how many lines a head has, nor how long one is that is continued in
-    others; and what it does with many lines that come at once takes the square of their length.
-    So it is given the lines one by one, when all of them have come, in a form that it takes.
+    Twisted limits neither the number of a head's lines nor the length of folded lines.  For many
+    lines at once, Twisted's time grows with the square of their length.  So the parser gets the
+    lines one by one, after all of them have arrived, in a form that Twisted accepts.
 
-    :ivar socket: what can be received from directly: nothing if that is encrypted.
+    :ivar socket: the socket for direct receiving; None if the connection is encrypted.
     """
 
     socket: socket.socket | None = None
@@ -221,18 +220,18 @@ class _Connection(ProtocolWrapper):
     _chunks: Chunks | None = None
 
     def connectionMade(self) -> None:
-        """The connection is there."""
+        """Prepare to read the head."""
         encrypted = ISSLTransport.providedBy(self.transport)
         outer: Any = self.transport
         self._tcp: Any = outer.transport if encrypted else outer
         self._tcp.bufferSize = _HEAD_AT_A_TIME
-        # The transport itself has none any more when it has been closed.
+        # Keep the socket: a closed transport has none any more.
         self.socket = None if encrypted else outer.getHandle()
         self._head = bytearray()
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
-        """Something has come."""
+        """Process input, or abort the connection if the head is too long."""
         if self._head is None:
             self._pass_body_on(data)
             return
@@ -248,7 +247,7 @@ class _Connection(ProtocolWrapper):
             self.abortConnection()
 
     def _pass_heads_on(self, come: bytearray) -> None:
-        """Give the parser each head that has come, and what follows the last one."""
+        """Pass complete heads to the parser, and then the start of the body."""
         while come and (end := end_of(come)) is not None:
             head = bytes(come[:end])
             del come[:end]
@@ -264,35 +263,35 @@ class _Connection(ProtocolWrapper):
                 return
 
     def _pass_body_on(self, data: bytes) -> None:
-        """Give the parser what follows a head."""
+        """Pass a part of the body to the parser."""
         plain = data if self._chunks is None else self._chunks.plain(data)
         if plain:
             super().dataReceived(plain)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection has ended."""
+        """Report the end of the connection to the parser."""
         if self._too_long:
             reason = Failure(SourceFailed("the head of its answer is too long"))
         elif self._head:
-            # It is to say that this is no whole answer.
+            # Let the parser report the incomplete answer.
             super().dataReceived(bytes(self._head))
         super().connectionLost(reason)
 
     def body_begins(self, length: int | None) -> None:
-        """From now on larger pieces are taken."""
-        # Chunks may be tiny, and then a large piece would keep the reactor for long.
+        """Read larger pieces from now on."""
+        # Chunks may be tiny. A large piece of tiny chunks would block the reactor for long.
         self._tcp.bufferSize = _CHUNKS_AT_A_TIME if length is None else _BODY_AT_A_TIME
 
 
 class _Connections(WrappingFactory):
-    """Makes connections."""
+    """The factory of wrapped connections."""
 
     noisy = False
     protocol = _Connection
 
 
 class _Answer(proxyForInterface(IResponse, "answer")):  # type: ignore[misc]
-    """A response that tells the receiver of its body what that comes by, once it is delivered."""
+    """A response that offers its connection's socket to the receiver of the body."""
 
     def __init__(self, answer: IResponse, connection: _Connection) -> None:
         super().__init__(answer)
@@ -300,7 +299,7 @@ class _Answer(proxyForInterface(IResponse, "answer")):  # type: ignore[misc]
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """See :meth:`twisted.web.iweb.IResponse.deliverBody`."""
-        # A body of unknown length is in chunks, or ends with the connection.
+        # A body of unknown length has chunks, or ends with the connection.
         length = None if self.answer.length is UNKNOWN_LENGTH else int(self.answer.length)
         self._connection.body_begins(length)
         self.answer.deliverBody(protocol)

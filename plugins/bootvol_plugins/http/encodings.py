@@ -1,8 +1,8 @@
-"""Content-Encoding: what a server packed for the way, or only the name of a file's own packing.
+"""Decoding of Content-Encoding, unless the header only describes the file's own compression.
 
-Nothing here asks for encoded answers, but servers send them: some name in that header how the file
-itself is compressed (``disk.img.gz`` with ``gzip``), a few do compress what was asked for as it is.
-Which of these is meant the first bytes tell.
+Requests ask for unencoded answers, but servers send the header nevertheless.  Some servers describe
+the compression of the file itself (``disk.img.gz`` with ``gzip``).  A few servers do compress the
+answer.  The first bytes of the body tell the two cases apart.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from bootvol.interfaces import IImageStream, IOpenEndedStream
 from bootvol.threads import Threads
 from bootvol_plugins.http.client import ENCODING
 
-#: For each encoding that is decoded (RFC 9110, section 8.4.1; RFC 8878): how it begins, names of
-#: files that are compressed so themselves, and what decodes it.
+#: For each supported encoding (RFC 9110, section 8.4.1; RFC 8878): the first bytes, the endings of
+#: files with this compression, and the decoder.
 _DECODED: Final[dict[str, tuple[bytes, tuple[str, ...], Callable[[], Any]]]] = {
     "gzip": (b"\x1f\x8b", (".gz", ".tgz", ".gzip"), lambda: _Gzip()),
     "zstd": (b"\x28\xb5\x2f\xfd", (".zst", ".zstd", ".tzst"), zstd.ZstdDecompressor),
 }
 _ALIASES: Final = {"x-gzip": "gzip"}
-#: Encodings that hide what an image is, and are not decoded.
+#: Encodings that hide the image, and are not supported.
 _REFUSED: Final = frozenset({"br", "compress", "x-compress", "deflate", "dcb", "dcz"})
-#: How many bytes tell whether a file is encoded: enough for a decoder to give some back.
+#: Bytes to recognize an encoding: enough for a decoder to produce output.
 _HEAD: Final = 1024
 _INPUT: Final = 256 * 1024
 
 
 def encoding_of(response: IResponse) -> str | None:
-    """Return the encoding that an answer may be in; None if it comes as it is.
+    """Return the possible encoding of an answer; None if the answer is not encoded.
 
-    Words that are no encoding (``binary``, ``utf-8``, ``aws-chunked``), or that name how a file is
-    compressed which is unpacked anyway (``x-xz``), say nothing, as to curl.
+    As in curl, words that are not encodings (``binary``, ``utf-8``, ``aws-chunked``) are ignored.
+    Words for compressions that are decompressed anyway (``x-xz``) are ignored, too.
 
-    :raises bootvol.errors.SourceRefused: it is in one that is not decoded.
+    :raises bootvol.errors.SourceRefused: if the encoding is not supported.
     """
     values = response.headers.getRawHeaders(ENCODING) or []
     words = b",".join(values).decode("latin-1").lower().split(",")
@@ -56,25 +56,25 @@ def encoding_of(response: IResponse) -> str | None:
 
 
 async def decoded(stream: IImageStream, encoding: str, name: str, threads: Threads) -> IImageStream:
-    """Return a stream of the image, decoded where it really is encoded.
+    """Return a stream of the image, decoded if the body really is encoded.
 
-    :param stream: of what the server sends, at its start; it is closed with the result.
-    :param encoding: as :func:`encoding_of` says.
-    :param name: of the file, as the URL has it.
-    :raises bootvol.errors.SourceFailed: the source broke off.
+    :param stream: the server's body, at its start.  Closing the result closes this stream.
+    :param encoding: the result of :func:`encoding_of`.
+    :param name: the file's name in the URL.
+    :raises bootvol.errors.SourceFailed: if the source breaks off.
     """
     head = memoryview(bytearray(_HEAD))
     first = bytes(head[: await stream.read_into(head)])
     begins, endings, make = _DECODED[encoding]
     really = first.startswith(begins)
     if really and name.lower().endswith(endings):
-        # It is compressed by itself; is it so once more?
+        # The file itself is compressed. Check for a second compression by the server.
         really = _begin(make(), first).startswith(begins)
     return Decoded(stream, first, make(), threads) if really else _Peeked(stream, first)
 
 
 def _begin(decoder: Any, first: bytes) -> bytes:
-    """Return some first bytes of what is encoded; nothing if they cannot be had."""
+    """Return some of the first decoded bytes; empty if decoding fails."""
     try:
         return bytes(decoder.decompress(first, 64))
     except (zlib.error, zstd.ZstdError):
@@ -82,7 +82,7 @@ def _begin(decoder: Any, first: bytes) -> bytes:
 
 
 class _Gzip:
-    """zlib's decoder in the form that zstd's has."""
+    """zlib's decoder with the interface of zstd's decoder."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=31)
@@ -97,7 +97,7 @@ class _Gzip:
 
 @implementer(IOpenEndedStream)
 class _Peeked:
-    """A stream whose first bytes have been read already."""
+    """A stream with some first bytes read already."""
 
     def __init__(self, stream: IImageStream, head: bytes) -> None:
         self.size = stream.size
@@ -124,15 +124,15 @@ class _Peeked:
 
 @implementer(IImageStream)
 class Decoded:
-    """What an encoded body is decoded to, in bounded memory; it can only be read from its start.
+    """The decoded stream of an encoded body, in bounded memory, readable only from its start.
 
-    :param head: bytes of it that have been read already.
+    :param head: first bytes of the encoded body, read already.
     """
 
     def __init__(self, stream: IImageStream, head: bytes, decoder: Any, threads: Threads) -> None:
         self.size: int | None = None
         self.offset = 0
-        # The server's is of the encoded bytes.
+        # The server's validator is for the encoded bytes.
         self.validator: str | None = None
         self._stream = stream
         self._decoder = decoder
@@ -162,7 +162,7 @@ class Decoded:
         await self._stream.close()
 
     def _decode(self, target: memoryview) -> int:
-        """Fill ``target`` as far as the input goes.  Blocks."""
+        """Decode the available input into ``target``.  Blocks."""
         given, self._given = self._given, b""
         try:
             out = self._decoder.decompress(given, len(target))

@@ -1,14 +1,14 @@
-"""Heads of answers as servers send them, in the form that Twisted's parser takes."""
+"""Converter of the heads of real servers' answers to the form that Twisted's parser accepts."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-#: The longest head of an answer, in bytes and in lines.
+#: Longest head of an answer in bytes, and in lines.
 LONGEST: Final = 256 * 1024
 MOST_LINES: Final = 2_000
-#: The longest line that Twisted takes; no header that matters here is longer.
+#: Longest line that Twisted accepts. No relevant header is longer.
 _LONGEST_LINE: Final = 16 * 1024 - 2
 
 _END: Final = re.compile(rb"\r?\n\r?\n")
@@ -21,15 +21,15 @@ _NO_ENCODING: Final = frozenset({b"", b"identity"})
 
 
 class HeadTooLong(Exception):
-    """A head has more bytes or lines than are taken."""
+    """A head has too many bytes or lines."""
 
 
 def end_of(head: bytes | bytearray) -> int | None:
-    """Return where a head ends, behind its empty line; None if it goes on.
+    """Return the end of a head, behind its empty line; None if the head is incomplete.
 
-    What does not begin as an answer does is no head: it ends at once.
+    Bytes that do not begin like an answer are not a head: the result is 0.
 
-    :raises HeadTooLong: it is.
+    :raises HeadTooLong: if the head has too many bytes or lines.
     """
     if not b"HTTP/".startswith(head[:5].upper()):
         return 0
@@ -46,12 +46,12 @@ def is_interim(head: bytes | bytearray) -> bool:
 
 
 def as_parsed(head: bytes) -> list[bytes]:
-    """Return the lines of a head as Twisted's parser takes them, the empty one included.
+    """Return the lines of a head for Twisted's parser, including the empty line.
 
-    Of a later version of HTTP it takes none, nor several spaces before a status, nor spaces before
-    a colon, nor a list of transfer encodings, with ``identity`` in it (RFC 2616, section 3.6) or
-    nothing, all of which servers send.  Headers of more than 16 KiB are left out, and those whose
-    name is none.
+    Real servers send forms that the parser refuses: later versions of HTTP, several spaces before a
+    status, spaces before a colon, and lists of transfer encodings with ``identity`` (RFC 2616,
+    section 3.6) or empty items.  These are converted.  Headers of more than 16 KiB and headers with
+    an invalid name are left out.
     """
     status, *lines = head.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
     found = _STATUS.fullmatch(status)
@@ -61,7 +61,7 @@ def as_parsed(head: bytes) -> list[bytes]:
     kept = [status]
     for line in lines:
         if line[:1] in {b" ", b"\t"} and len(kept) > 1:
-            # Folded (RFC 9112, section 5.2).
+            # A folded line (RFC 9112, section 5.2).
             kept[-1] += b" " + line.strip()
             continue
         name, colon, value = line.partition(b":")
@@ -71,15 +71,15 @@ def as_parsed(head: bytes) -> list[bytes]:
 
 
 def has_chunks(lines: list[bytes]) -> bool:
-    """Tell whether the body that follows a head is in chunks.
+    """Tell whether a head announces a chunked body.
 
-    :param lines: as :func:`as_parsed` gives them.
+    :param lines: the result of :func:`as_parsed`.
     """
     return any(line.lower().split() == [_TRANSFER + b":", b"chunked"] for line in lines)
 
 
 def _with_encodings(line: bytes) -> bytes:
-    """Return a header, of transfer encodings only those that are some."""
+    """Return a header; remove ``identity`` and empty items from transfer encodings."""
     name, _, value = line.partition(b":")
     if name.lower() != _TRANSFER:
         return line

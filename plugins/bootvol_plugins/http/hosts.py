@@ -1,7 +1,7 @@
-"""Hosts whose names name servers know, but IDNA does not: ``my_mirror``, ``r3---sn-a``.
+"""Support for host names that are valid in DNS but not in IDNA: ``my_mirror``, ``r3---sn-a``.
 
-Twisted encodes each name by IDNA 2008 (RFC 5891, section 4.2.3), which has no underscores, and no
-hyphens at the third and fourth place.  curl asks for such names as they are.
+Twisted encodes each name by IDNA 2008 (RFC 5891, section 4.2.3).  IDNA allows no underscores, and
+no hyphens as third and fourth character.  curl uses such names unchanged.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-#: A name that IDNA knows, for Twisted; nobody is asked for it.
+#: A valid IDNA name for Twisted. No name server is asked for this name.
 _STANDIN: Final = "host"
 
 
 @implementer(IStreamClientEndpoint)
 class HostEndpoint:
-    """Connects to a host at any of its addresses.
+    """An endpoint that connects to any address of a host.
 
-    :param reactor: its ``nameResolver`` is asked for the name.
-    :param timeout: seconds that each address may take.
+    :param reactor: the reactor; its ``nameResolver`` resolves the name.
+    :param timeout: seconds to connect to each address.
     """
 
     def __init__(self, reactor: Any, host: str, port: int, timeout: float) -> None:
@@ -53,21 +53,21 @@ class HostEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`.
 
-        :raises DNSLookupError: the host has no address.
+        :raises DNSLookupError: if the host has no address.
         """
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
         return connecting.addErrback(self._explain)
 
     def _explain(self, failure: Failure) -> Failure:
         if failure.check(DNSLookupError):
-            # Twisted names the stand-in.
+            # Twisted's message has the stand-in's name.
             raise DNSLookupError(f"no results for hostname lookup: {self._host}")
         return failure
 
 
 @implementer(IReactorPluggableNameResolver)
 class Resolving:
-    """The reactor, but for the way it resolves names."""
+    """The reactor with another name resolver."""
 
     def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
         self._reactor = reactor
@@ -84,9 +84,9 @@ class Resolving:
 
 @implementer(IPolicyForHTTPS)
 class AnyHost:
-    """Trusts the certificate of each server that the policy trusts, whatever the host's name.
+    """A policy for https that also accepts host names outside of IDNA.
 
-    :param policy: takes only names that IDNA knows.
+    :param policy: decides about certificates; accepts only valid IDNA names.
     """
 
     def __init__(self, policy: BrowserLikePolicyForHTTPS) -> None:
@@ -98,8 +98,8 @@ class AnyHost:
         if _is_known(host):
             return self._policy.creatorForNetloc(hostname, port)
         creator: Any = self._policy.creatorForNetloc(_STANDIN.encode("ascii"), port)
-        # Should Twisted ever call these otherwise, certificates are held against the stand-in: no
-        # server is trusted then.
+        # If a later Twisted renames these attributes, certificates are compared with the stand-in,
+        # and no server is trusted.
         creator._hostnameBytes = hostname
         creator._hostnameASCII = host
         named: IOpenSSLClientConnectionCreator = creator
@@ -108,7 +108,7 @@ class AnyHost:
 
 @implementer(IHostnameResolver)
 class _Renaming:
-    """Asks for one name, whichever it is asked for."""
+    """A resolver that always resolves one fixed name."""
 
     def __init__(self, resolver: IHostnameResolver, host: str) -> None:
         self._resolver = resolver
@@ -129,7 +129,7 @@ class _Renaming:
 
 
 def _is_known(host: str) -> bool:
-    """Tell whether IDNA knows a name, or it is an address."""
+    """Tell whether a host is a valid IDNA name or an address."""
     if isIPAddress(host) or isIPv6Address(host):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Finds the list that states an image's digest, by the names that projects give to lists."""
+"""Search for the list with an image's digest, by the names that projects use for lists."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bootvol_plugins.http.checksums import LONGEST, Ambiguous, find_digest, text
 from bootvol_plugins.http.signatures import CLEARSIGNED, ENDINGS, Keyring, NotSigned
 from bootvol_plugins.http.urls import name_of
 
-#: Values of ``checksums`` that are no name: look for the usual ones, or for none.
+#: Special values of ``checksums``: look for the usual names, or for no list.
 AUTO: Final = "auto"
 NONE: Final = "none"
-#: Stands for the image's name in that of a list.
+#: The placeholder for the image's name in the name of a list.
 _IMAGE: Final = "{image}"
 
-#: The usual names, in the order in which they are asked for.
+#: The usual names of lists, in the order of the requests.
 _USUAL: Final = (
     "SHA256SUMS",  # Debian's derivatives, openSUSE, KDE
     "SHA512SUMS",  # Debian
@@ -41,7 +41,8 @@ _USUAL: Final = (
     "{image}.md5",  # Cirros
     "MD5SUMS",
 )
-#: Names that some projects give to their lists, by the names of their images; before all others.
+#: Names of some projects' lists, by the names of their images. These are tried before the usual
+#: names.
 _OF_PROJECTS: Final = (
     # Fedora-Cloud-Base-Generic-41-1.4.x86_64.qcow2: Fedora-Cloud-41-1.4-x86_64-CHECKSUM
     (
@@ -63,23 +64,23 @@ _OF_PROJECTS: Final = (
     (r"flatcar_.*", "{image}.DIGESTS"),
     (r"openwrt-.*", "sha256sums"),
 )
-#: How many directories' lists are remembered by name, and how many names that are of no list.
+#: Most directories with a remembered list, and most remembered URLs without a list.
 _REMEMBERED: Final = 256
 _MISSES: Final = 4096
-#: Seconds for which a list that was missing is not asked for again.
+#: Seconds before a missing list is requested again.
 _MISSED: Final = 300.0
 
 
 class Lists:
-    """The lists of digests that lie beside images.
+    """The lists of digests beside images.
 
-    :param names: those that the operator gave, which have to be there; :data:`AUTO` looks for the
-        usual ones, and does without where there are none.
-    :param keyring: what lists have to be signed with, then they have to be there as well.
-    :param fetch: opens what is at a URL.
-    :param allowed: tells whether a URL may be asked for.
-    :param stall: seconds that a list may take to come.
-    :param patience: seconds after which no more of the usual names are tried.
+    :param names: name of the operator's list, which must exist.  :data:`AUTO` looks for the usual
+        names, and accepts a missing list; :data:`NONE` uses no list.
+    :param keyring: keys that must have signed the list; with a keyring, the list must exist.
+    :param fetch: opens the file at a URL.
+    :param allowed: tells whether requests to a URL are allowed.
+    :param stall: seconds to receive a list.
+    :param patience: seconds until no more of the usual names are tried.
     """
 
     _log = Logger()
@@ -103,17 +104,17 @@ class Lists:
         self._threads = threads
         self._stall = stall
         self._patience = patience
-        #: For each directory the name that was found last, as the tables have it.
+        #: The pattern of the last found list of each directory.
         self._found_last: dict[str, str] = {}
-        #: When the lists at these URLs were missing.
+        #: The URLs of missing lists, with the time of the last request.
         self._missing: dict[str, float] = {}
 
     async def digest_of(self, url: DecodedURL) -> Digest | None:
-        """Return the digest that is stated for the image at ``url``; None where none need be.
+        """Return the stated digest of the image at ``url``; None if no digest is found or needed.
 
-        :raises bootvol.errors.SourceRefused: there is no list, or it does not list the image, or
-            nobody trusted has signed it, where the operator wants that.
-        :raises bootvol.errors.SourceFailed: it does not come.
+        :raises bootvol.errors.SourceRefused: if the operator requires a list, and the list does not
+            exist, does not list the image, or has no trusted signature.
+        :raises bootvol.errors.SourceFailed: if the list cannot be received.
         """
         if self._names == NONE:
             return None
@@ -122,7 +123,7 @@ class Lists:
         return await self._looked_for(url)
 
     async def _stated(self, url: DecodedURL, pattern: str) -> Digest:
-        """Return the digest that a list states which has to be there."""
+        """Return the digest from a list that must exist."""
         name = _named(pattern, url)
         if not self._allowed(_beside(url, name)):
             raise SourceRefused(f"{name} beside the image is not allowed to be read.")
@@ -171,7 +172,7 @@ class Lists:
         return None
 
     def _candidates(self, url: DecodedURL, folder: str) -> Sequence[str]:
-        """Return the names to ask for, each once, as the tables have them."""
+        """Return the patterns of names to try, each once."""
         image = name_of(url)
         matches = ((re.fullmatch(images, image), name) for images, name in _OF_PROJECTS)
         projects = [match.expand(name) for match, name in matches if match is not None]
@@ -179,13 +180,13 @@ class Lists:
         return list(dict.fromkeys([*([last] if last else []), *projects, *_USUAL]))
 
     def _is_missing(self, there: DecodedURL) -> bool:
-        """Tell whether a list was missing a moment ago."""
+        """Tell whether a list was missing recently."""
         missed = self._missing.get(there.to_text())
         return missed is not None and self._reactor.seconds() - missed < _MISSED
 
     def _note_missing(self, there: DecodedURL) -> None:
         if self._keyring is not None:
-            # The image is refused without it: whoever puts it there wants that to end.
+            # The image is refused without the list. So a new list must work at once.
             return
         self._missing.pop(there.to_text(), None)
         self._missing[there.to_text()] = self._reactor.seconds()
@@ -199,10 +200,10 @@ class Lists:
             del self._found_last[next(iter(self._found_last))]
 
     async def _read(self, url: DecodedURL, pattern: str) -> Digest | None:
-        """Return the digest that a list states for an image, if it lists that.
+        """Return the digest that a list states for an image; None if the list has no such image.
 
-        :param pattern: the name of the list; :data:`_IMAGE` stands for the image's in it.
-        :raises bootvol.errors.ImageNotFound: there is no such list.
+        :param pattern: the name of the list; :data:`_IMAGE` stands for the image's name.
+        :raises bootvol.errors.ImageNotFound: if the list does not exist.
         """
         name = _named(pattern, url)
         text = await self._text(_beside(url, name))
@@ -210,7 +211,7 @@ class Lists:
             text = await self._verified(self._keyring, url, name, text)
         path = unquote("/".join(url.encoded_url.path), errors="replace")
         try:
-            # What is signed says nothing of the list's own name.
+            # The signature does not cover the name of the list.
             by_list = _IMAGE in pattern and self._keyring is None
             return find_digest(text_of(text), path, name, by_list=by_list)
         except Ambiguous:
@@ -219,7 +220,7 @@ class Lists:
             ) from None
 
     async def _verified(self, keyring: Keyring, url: DecodedURL, name: str, text: bytes) -> bytes:
-        """Return what of a list is signed by a trusted key."""
+        """Return the part of a list that a trusted key has signed."""
         signature = None
         if not text.lstrip(b"\xef\xbb\xbf").startswith(CLEARSIGNED):
             signature = await self._signature(url, name)
@@ -246,7 +247,7 @@ class Lists:
         longest = min(self._stall, self._patience) if self._names == AUTO else self._stall
         try:
             text = bytearray(LONGEST)
-            # Somebody waits for the answer to a request meanwhile.
+            # A caller waits meanwhile, so limit the time.
             reading = ensureDeferred(stream.read_into(memoryview(text)))
             length = await reading.addTimeout(longest, self._reactor, _took_long)
         except ImageTruncated as error:
@@ -261,7 +262,7 @@ def _named(pattern: str, url: DecodedURL) -> str:
 
 
 def _beside(url: DecodedURL, name: str) -> DecodedURL:
-    """Return the URL of a file in the directory that an image lies in."""
+    """Return the URL of a file in the image's directory."""
     encoded = url.encoded_url
     beside = encoded.replace(path=(*encoded.path[:-1], quote(name, safe="")), query=())
     return DecodedURL(beside, lazy=True)

@@ -1,4 +1,4 @@
-"""What the operator says of an http source."""
+"""The settings of an http source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 class HttpOptions(Options):
-    """``[[sources]]`` of this plugin."""
+    """A table ``[[sources]]`` of this plugin."""
 
     allow: list[str] = Field(min_length=1)
     """URL prefixes; only what lies under one of them is ever asked for, redirects included."""
@@ -58,7 +58,7 @@ class HttpOptions(Options):
     @classmethod
     def _parse_networks(cls, value: list[str]) -> list[str]:
         for each in value:
-            network = ipaddress.ip_network(each)  # says itself what is wrong
+            network = ipaddress.ip_network(each)  # its error names the fault
             if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
                 raise ValueError(f"{each!r} is a network of IPv4; write it so")
         return value
@@ -69,7 +69,7 @@ class HttpOptions(Options):
             raise ValueError('keyring is of no use with checksums = "none"')
         return self
 
-    # Of the whole table, not of the key: so that a password in it is not repeated in the message.
+    # Validate the whole table, not the key: then the message does not repeat a password in the key.
     @model_validator(mode="after")
     def _parse_proxy(self) -> Self:
         if self.proxy is not None:

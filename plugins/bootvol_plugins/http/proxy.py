@@ -1,4 +1,4 @@
-"""Through a forward proxy: absolute URIs for http, tunnels for https (RFC 9110, section 9.3.6)."""
+"""Requests through a proxy: absolute URIs for http, tunnels for https (RFC 9110, section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from bootvol_plugins.http.stream import Unwanted
 from bootvol_plugins.http.urls import parse_proxy
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: [^\r\n]*)?")
-#: The longest answer to CONNECT that is read, in bytes.
+#: Longest answer to CONNECT in bytes.
 _LONGEST: Final = 16 * 1024
 _CREDENTIALS: Final = "The proxy wants credentials, and has none from here."
 
 
 @implementer(IAgent, IAgentEndpointFactory)
 class ProxiedAgent:
-    """Sends every request by way of one proxy, which resolves the names.
+    """An agent that sends all requests through one proxy, which resolves names.
 
-    :param proxy: its URL, found right.
-    :param policy: for hosts that are addresses; what names lead to is the proxy's to judge.
-    :param tls: who https servers, at the end of the tunnels, are trusted by.
-    :param timeout: seconds that each address of the proxy may take to connect.
+    :param proxy: the validated URL of the proxy.
+    :param policy: the policy for hosts that are addresses.  For names, the proxy decides.
+    :param tls: the policy for trust in https servers at the end of tunnels.
+    :param timeout: seconds to connect to each address of the proxy.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ProxiedAgent:
 
 @implementer(IStreamClientEndpoint)
 class _ProxyEndpoint:
-    """Connects to the proxy, and says so when it is the proxy that cannot be reached."""
+    """An endpoint for the proxy, whose errors name the proxy."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
@@ -105,9 +105,9 @@ class _ProxyEndpoint:
 
 @implementer(IStreamClientEndpoint)
 class TunnelEndpoint:
-    """Connects to a host through a tunnel that a proxy opens.
+    """An endpoint that connects to a host through a proxy's tunnel.
 
-    :param proxy: connects to the proxy.
+    :param proxy: the endpoint of the proxy.
     :param host: a name or an address, without brackets.
     """
 
@@ -118,15 +118,15 @@ class TunnelEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`.
 
-        :raises SourceFailed: the proxy cannot be reached, or does not open the tunnel now.
-        :raises SourceRefused: the proxy does not open tunnels to there.
+        :raises SourceFailed: if the proxy cannot be reached, or temporarily opens no tunnel.
+        :raises SourceRefused: if the proxy refuses a tunnel to the host.
         """
         connecting: Deferred[Any] = self._proxy.connect(_TunnelFactory(protocolFactory))
         return connecting.addCallback(lambda tunnel: tunnel.open(self._authority))
 
 
 class _TunnelFactory(Factory):
-    """Makes tunnels with a protocol at their end."""
+    """The factory of tunnels with a protocol at their end."""
 
     noisy = False
 
@@ -139,7 +139,7 @@ class _TunnelFactory(Factory):
 
 
 class _Tunnel(Protocol):
-    """Asks for a tunnel; once it is open, stands aside for the protocol at its end."""
+    """A protocol that opens a tunnel, and then passes all bytes to the protocol at its end."""
 
     def __init__(self, inner: IProtocol) -> None:
         self._inner = inner
@@ -148,7 +148,7 @@ class _Tunnel(Protocol):
         self._open = False
 
     def open(self, authority: bytes) -> Deferred[IProtocol]:
-        """Ask for the tunnel; the result is the protocol at its end, connected."""
+        """Open the tunnel; return the connected protocol at its end."""
         transport: Any = self.transport
         self._opening = Deferred(lambda _opening: self._give_up())
         opening = self._opening
@@ -156,7 +156,7 @@ class _Tunnel(Protocol):
         return opening
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have come from the proxy, or through it."""
+        """Process bytes from the proxy, or pass on bytes from the tunnel."""
         if self._open:
             self._inner.dataReceived(data)
         elif self._opening is not None:
@@ -164,7 +164,7 @@ class _Tunnel(Protocol):
             self._read_head(self._opening)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The proxy has gone, or the host at the tunnel's end."""
+        """Report the end of the connection to the proxy or of the tunnel."""
         if self._open:
             self._inner.connectionLost(reason)
         elif self._opening is not None:
@@ -172,7 +172,7 @@ class _Tunnel(Protocol):
             opening.errback(SourceFailed("The proxy closed the connection without an answer."))
 
     def _read_head(self, opening: Deferred[IProtocol]) -> None:
-        """Read what the proxy answers, as far as it has come."""
+        """Read the proxy's answer, as far as received."""
         head, end, rest = self._head.partition(b"\r\n\r\n")
         if not end and len(head) <= _LONGEST and b"HTTP/1."[: len(head)] == head[:7]:
             return
@@ -195,7 +195,7 @@ class _Tunnel(Protocol):
 
 
 def _refused(code: int | None) -> Exception | None:
-    """Return what a proxy's answer to CONNECT means, None where it opens the tunnel."""
+    """Return the error of a proxy's answer to CONNECT; None if the tunnel is open."""
     if code is None:
         return SourceFailed("The proxy answers what is not HTTP.")
     if code < 300:
@@ -207,7 +207,7 @@ def _refused(code: int | None) -> Exception | None:
 
 
 def _check_credentials(response: IResponse) -> IResponse:
-    """Of all answers only this one is known to be the proxy's own."""
+    """Refuse status 407, the only answer that is certainly the proxy's own."""
     if response.code == 407:
         response.deliverBody(Unwanted())
         raise SourceRefused(_CREDENTIALS)

@@ -1,4 +1,4 @@
-"""Asking for the rest of an image, and reading whether that is what came (RFC 9110, section 14)."""
+"""Range requests: headers for the rest of an image, checks of answers (RFC 9110, section 14)."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ _CONTENT_RANGE: Final = re.compile(
 )
 _UNSATISFIED: Final = re.compile(r"bytes[ =]\s*\*/(\d{1,18})", re.IGNORECASE)
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,250}"')
-#: Seconds after which an image that has not changed is taken not to change within the same second.
+#: Seconds without a change until the date of an image counts as a strong validator.
 _SETTLED: Final = 60.0
 _NEVER: Final = float("inf")
-#: Refusals that pass.
+#: Statuses of temporary refusals.
 _PASSING: Final = frozenset({408, 425, 429})
-#: The longest that a server is obeyed when it asks to be left alone, in seconds: what waits for it
-#: keeps its place among the imports.
+#: Longest wait in seconds that a server may demand, because a waiting import keeps its place.
 _LONGEST: Final = 300.0
 
 
 def validator_of(response: IResponse) -> str | None:
-    """Return what tells this image from another at the same place: a strong ETag, or its date.
+    """Return the validator of an image: a strong ETag, or the date of its last change.
 
-    A date is strong when the image had not changed for a while by the time of the answer
-    (section 8.8.2.2): one second may see two images.
+    A date is strong if the image had not changed for a while before the answer (section 8.8.2.2),
+    because an image may change twice within one second.
     """
     etag = _header(response, b"etag")
     if _STRONG_ETAG.fullmatch(etag):
         return etag
     changed, answered = _header(response, b"last-modified"), _header(response, b"date")
     if not (changed.isascii() and changed.isprintable()):
-        # No date has such characters (section 5.6.7), and no request could repeat them.
+        # Dates have no such characters (section 5.6.7), and requests cannot repeat them.
         return None
     if (_seconds(changed) or _NEVER) + _SETTLED <= (_seconds(answered) or 0.0):
         return changed
@@ -45,11 +44,11 @@ def validator_of(response: IResponse) -> str | None:
 
 @attrs.frozen
 class Part:
-    """The part of an image that an answer has.
+    """The part of an image in an answer.
 
-    :ivar start: where in the image it begins, in bytes.
-    :ivar end: where it ends.
-    :ivar size: of the whole image in bytes; None where the server does not say.
+    :ivar start: offset of the first byte in the image.
+    :ivar end: offset behind the last byte.
+    :ivar size: size of the whole image in bytes; None if the server does not state the size.
     """
 
     start: int
@@ -58,14 +57,14 @@ class Part:
 
     @property
     def is_all(self) -> bool:
-        """Whether it is known to be the whole image."""
+        """Whether the part is certainly the whole image."""
         return self.start == 0 and self.end == self.size
 
 
 def rest(offset: int, validator: str | None = None) -> Headers:
-    """Return the headers that ask for what follows ``offset``.
+    """Return the headers of a request for the bytes from ``offset`` on.
 
-    :param validator: the rest is wanted only if the image is still the one of this.
+    :param validator: requests the rest only if the image still has this validator.
     """
     headers = Headers({"Range": [f"bytes={offset}-"]})
     if validator is not None:
@@ -74,10 +73,10 @@ def rest(offset: int, validator: str | None = None) -> Headers:
 
 
 def part_of(response: IResponse) -> Part | None:
-    """Return which part of an image an answer has; None if it is no answer with one part.
+    """Return the part of an image in an answer; None if the answer has no valid single part.
 
-    What is not possible is no part: one that ends before it begins, or after the image, or of
-    another length than the answer.  As for curl, the header counts with any code of success.
+    A part is invalid if its end lies before its start or behind the image, or if its length differs
+    from the answer's length.  As in curl, the header counts with any success status.
     """
     found = _CONTENT_RANGE.fullmatch(_header(response, b"content-range").strip())
     if not 200 <= response.code < 300 or found is None:
@@ -90,20 +89,21 @@ def part_of(response: IResponse) -> Part | None:
 
 
 def is_at_end(response: IResponse, offset: int) -> bool:
-    """Tell whether an answer says that the image has exactly ``offset`` bytes, so none follow."""
+    """Tell whether an answer states that the image ends exactly at ``offset``."""
     found = _UNSATISFIED.fullmatch(_header(response, b"content-range").strip())
     return response.code == 416 and found is not None and int(found[1]) == offset
 
 
 def states_ranges(response: IResponse) -> bool:
-    """Tell whether a server says that it sends parts."""
+    """Tell whether a server announces support for ranges."""
     return "bytes" in _header(response, b"accept-ranges").lower()
 
 
 def size_from(response: IResponse, offset: int) -> int | None:
-    """Return the whole size in bytes of what this answer is the rest of; None if it is none.
+    """Return the size of the whole image in bytes, if an answer has the rest of the image.
 
-    :param offset: where the rest has to begin.
+    :param offset: the required start of the rest.
+    :returns: None if the answer is not the rest from ``offset`` to the end.
     """
     part = part_of(response)
     if part is None or part.start != offset or part.end != part.size:
@@ -112,12 +112,12 @@ def size_from(response: IResponse, offset: int) -> int | None:
 
 
 def may_pass(status: int) -> bool:
-    """Return whether another try may better an answer of this status."""
+    """Return whether a retry may succeed after an answer with this status."""
     return status in _PASSING or status >= 500
 
 
 def retry_after(response: IResponse, now: float) -> float:
-    """Return how many seconds a server asks to be left alone for (RFC 9110, section 10.2.3).
+    """Return the seconds until a retry that a server demands (RFC 9110, section 10.2.3).
 
     :param now: seconds since 1970.
     """
@@ -129,7 +129,7 @@ def retry_after(response: IResponse, now: float) -> float:
 
 
 def _seconds(date: str) -> float | None:
-    """Return an HTTP date as seconds since 1970, None if it is none."""
+    """Return an HTTP date as seconds since 1970; None if the date is invalid."""
     parts = parsedate_tz(date)
     try:
         return mktime_tz(parts) if parts else None

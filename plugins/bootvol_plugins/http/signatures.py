@@ -1,4 +1,4 @@
-"""Whether somebody whom the operator trusts has signed a list: gpgv tells."""
+"""Verification of a list's signature by gpgv, with the operator's keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Final
 from bootvol import reading
 from bootvol.errors import ConfigurationError, SourceFailed
 
-#: What a detached signature of a file is called, after the file's own name.
+#: Endings of detached signatures, behind the file's name.
 ENDINGS: Final = (".gpg", ".sign", ".asc", ".sig")
 
 CLEARSIGNED: Final = b"-----BEGIN PGP SIGNED MESSAGE-----"
@@ -24,19 +24,19 @@ _ARMOUR: Final = re.compile(
     re.DOTALL,
 )
 _BEGINS: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
-#: Seconds that gpgv may take, and the most bytes of what it says that are kept.
+#: Time limit of gpgv in seconds.
 _LONGEST: Final = 10.0
 
 
 class NotSigned(Exception):
-    """No key of the keyring has signed this; the text says why."""
+    """The text has no valid signature by a key of the keyring; the message gives the reason."""
 
 
 class Keyring:
-    """The keys that lists must be signed with.
+    """The keys of accepted signatures.
 
-    :param path: a keyring as GnuPG exports it, armoured or not.
-    :raises ConfigurationError: it cannot be read, or gpgv is not installed.
+    :param path: a keyring exported by GnuPG, armoured or not.
+    :raises ConfigurationError: if the keyring cannot be read, or if gpgv is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,11 +52,11 @@ class Keyring:
         self._program = program
 
     def verify(self, text: bytes, signature: bytes | None) -> bytes:
-        """Return what of ``text`` is signed.  Blocks.
+        """Return the signed part of ``text``.  Blocks.
 
-        :param signature: a detached one; None where the text holds its own.
-        :raises NotSigned: there is no valid signature, or one that is wrong.
-        :raises SourceFailed: it cannot be told, since the machine lacks something.
+        :param signature: a detached signature; None if the text contains its signature.
+        :raises NotSigned: if the text has no valid signature, or a wrong one.
+        :raises SourceFailed: if the machine lacks the resources to verify the signature.
         """
         try:
             return self._verify(text, signature)
@@ -86,7 +86,7 @@ class Keyring:
                 check=False,
             )
             if ended.returncode < 0:
-                # A signal, which says nothing of the signature.
+                # A signal ended gpgv: no statement about the signature.
                 ended.check_returncode()
             _check(ended.stdout)
             if signature is not None:
@@ -95,9 +95,11 @@ class Keyring:
 
 
 def _check(status: bytes) -> None:
-    """Judge what gpgv says (GnuPG's doc/DETAILS, "General status codes").
+    """Check the status lines of gpgv (GnuPG's doc/DETAILS, "General status codes").
 
-    Its exit status does not do: of several signatures some may be of keys that nobody here has.
+    The exit status is not sufficient: some of several signatures may be by unknown keys.
+
+    :raises NotSigned: if a signature is wrong, or if no signature is good.
     """
     words = {line.split()[1] for line in status.splitlines() if line.startswith(b"[GNUPG:] ")}
     if b"BADSIG" in words:
@@ -112,7 +114,7 @@ def _check(status: bytes) -> None:
 
 
 def _binary(keys: bytes) -> bytes:
-    """Return keys as gpgv reads them (RFC 9580, section 6)."""
+    """Return keys in the binary form for gpgv (RFC 9580, section 6)."""
     if not keys.lstrip().startswith(_BEGINS):
         return keys
     return b"".join(base64.b64decode(body) for body in _ARMOUR.findall(keys))

@@ -1,4 +1,4 @@
-"""Asks servers for images, and follows redirects no further than allowed."""
+"""The http source: requests images, and follows only allowed redirects."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from bootvol_plugins.http.signatures import Keyring
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import Refused, joined, lies_under, name_of, parse, to_ask
 
-#: As many as curl follows.
+#: Most redirects, the same as curl's limit.
 _MOST_REDIRECTS: Final = 50
-#: Those may take so many times as long as one answer.
+#: Time limit of all redirects together, in multiples of the time limit of one answer.
 _ALL_ANSWERS: Final = 3
-#: Answers that have no file in them, or a part, though they are of success.
+#: Success statuses without a file or with a part of a file.
 _NOT_WHOLE: Final = frozenset({204, 205, 206})
 _MISSING: Final = frozenset({404, 410})
-#: The most bytes of a page that is sent in the place of an image.
+#: Largest web page in bytes that counts as sent instead of an image.
 _LONGEST_PAGE: Final = 1024 * 1024
-#: The part that is asked for to learn of an image: HEAD is what servers get wrong.
+#: The range of requests for size and validator, used instead of HEAD: servers get HEAD wrong.
 _FIRST_BYTE: Final = Headers({"Range": ["bytes=0-0"]})
 
 
 @implementer(IImageSource)
 class HttpSource:
-    """An image is its URL.
+    """A source of images at URLs.  The URL is the image's id.
 
-    :param name: what the operator calls this source.
-    :param options: what the operator says of it.
-    :param threads: for blocking calls.
+    :param name: the source's name in the configuration.
+    :param options: the source's settings.
+    :param threads: run blocking calls.
     """
 
     def __init__(self, name: str, options: HttpOptions, reactor: Any, threads: Threads) -> None:
@@ -79,7 +79,7 @@ class HttpSource:
         )
 
     async def images(self, caller: Caller) -> Sequence[Image]:
-        """See :meth:`bootvol.interfaces.IImageSource.images`: the web has no list."""
+        """See :meth:`bootvol.interfaces.IImageSource.images`.  The web has no list of images."""
         return []
 
     async def find(self, caller: Caller, reference: str) -> Image:
@@ -91,7 +91,7 @@ class HttpSource:
         except Refused as error:
             raise InvalidImageRef(f"Invalid imageRef provided: the URL {error}.") from None
         if not lies_under(url, self._allow):
-            # Perhaps another source knows it, or the id at its end.
+            # Another source may know the URL, or the id at its end.
             raise ImageNotFound(reference)
         name = name_of(url) or (url.host if url.encoded_url.query else "")
         if not name:
@@ -108,7 +108,7 @@ class HttpSource:
         )
 
     async def _look(self, url: DecodedURL) -> tuple[int | None, str | None]:
-        """Return an image's size and validator, as far as its server states them."""
+        """Return an image's size and validator; None for a value that the server does not state."""
         try:
             response = await self._ask(url, _FIRST_BYTE)
         except SourceFailed as error:
@@ -125,7 +125,7 @@ class HttpSource:
         if part is None or part.start:
             self._check_whole(response, url)
         if encoding_of(response) is not None:
-            # These may be of the encoded bytes.
+            # Size and validator may be those of the encoded bytes.
             return None, None
         return part.size if part is not None else _length(response), validator_of(response)
 
@@ -138,12 +138,12 @@ class HttpSource:
             raise SourceRefused("The operator no longer allows images from there.")
         if not offset or not validator:
             return await self._opened(await self._ask(url), url, image)
-        # With a stated digest that decides in the end whether the parts are of one image: its
-        # server need not know them by a validator, and may be another mirror each time.
+        # With a stated digest, the digest finally shows whether the parts belong to one image. The
+        # server then needs no validator, and may be another mirror each time.
         condition = None if validator == _proof(image.digest) else validator
         response = await self._asked_for_rest(url, offset, condition)
         if response is None or not (part_of(response) or _is_whole(response)):
-            # It knows no parts, or there is none like this: it may have the whole.
+            # The server may not support ranges, or not this range. Request the whole image.
             if response is not None:
                 stop(response)
             response = await self._ask(url)
@@ -166,15 +166,15 @@ class HttpSource:
     async def _asked_for_rest(
         self, url: DecodedURL, offset: int, condition: str | None
     ) -> IResponse | None:
-        """Return the answer to the question for what follows ``offset``; None if there is none.
+        """Return the answer to a request for the rest from ``offset``; None without an answer.
 
-        :param condition: the validator that the image must still have.
+        :param condition: the validator that the image must still have, or None.
         """
         at = offset
         try:
             response = await self._ask(url, rest(at, condition))
             if is_at_end(response, offset):
-                # Of the last byte it says more.
+                # An answer with the last byte states more about the image.
                 stop(response)
                 at -= 1
                 response = await self._ask(url, rest(at, condition))
@@ -184,8 +184,8 @@ class HttpSource:
                 and validator_of(response) == condition
                 and states_ranges(response)
             ):
-                # The same image, so the condition held: it is If-Range that this server does not
-                # know.
+                # The image is the same, so the condition was met: the server does not support
+                # If-Range.
                 stop(response)
                 response = await self._ask(url, rest(at))
         except SourceFailed as error:
@@ -199,9 +199,9 @@ class HttpSource:
         return await self._whole(await self._ask(url), url, None)
 
     async def _opened(self, response: IResponse, url: DecodedURL, image: Image) -> IImageStream:
-        """Return what an answer has of an image: all of it."""
+        """Return a stream of the whole image in an answer."""
         validator = _proof(image.digest) or validator_of(response)
-        # A body without a length ends with the connection: that the size is right shows its end.
+        # A body without a length ends with the connection. The right size shows a complete body.
         expected = image.size_bytes if validator == image.validator else None
         return await _not_less(await self._whole(response, url, validator, expected), image)
 
@@ -212,9 +212,10 @@ class HttpSource:
         validator: str | None,
         expected: int | None = None,
     ) -> IImageStream:
-        """Return what an answer has of a file, decoded if need be.
+        """Return a stream of the whole file in an answer, decoded if necessary.
 
-        :param expected: the size of the file in bytes, if it is still the one that was found.
+        :param expected: size of the file in bytes, if the file has not changed since the first
+            look; None otherwise.
         """
         try:
             self._check_whole(response, url)
@@ -223,7 +224,7 @@ class HttpSource:
             stop(response)
             raise
         size = _length(response)
-        # Of what is encoded nothing tells the size.
+        # The size of an encoded file is unknown.
         expected = expected if encoding is None else None
         stream = BodyStream(
             response, self._reactor, self._stall, size, 0, validator, expected=expected
@@ -237,18 +238,18 @@ class HttpSource:
             raise
 
     def _check_whole(self, response: IResponse, url: DecodedURL) -> None:
-        """See that an answer has the whole of a file."""
+        """Raise an error unless an answer has a whole file."""
         if response.code in _MISSING:
             raise ImageNotFound(url.to_text())
         self._client.check_passing(response, url.host)
         if response.code == 206 and not response.headers.hasHeader(b"content-range"):
-            # Nobody asked for a part.
+            # No part was requested, so the answer is the whole file.
             return
         if not _is_whole(response):
             raise SourceRefused(f"{url.host} answers {response.code}.")
 
     async def _ask(self, url: DecodedURL, headers: Headers | None = None) -> IResponse:
-        """Send a request, and again wherever a redirect leads that is allowed too."""
+        """Send a request, and follow allowed redirects."""
         late = self._reactor.seconds() + _ALL_ANSWERS * self._timeout
         for _ in range(_MOST_REDIRECTS + 1):
             response = await self._client.request("GET", to_ask(url), url.host, headers)
@@ -279,7 +280,7 @@ def _agent(
     tls: IPolicyForHTTPS,
     allow: Sequence[DecodedURL],
 ) -> IAgent:
-    """Return what connects, as far as addresses are allowed."""
+    """Return the agent for requests, with the operator's policy for addresses."""
     policy = AddressPolicy.of(options.networks, allow)
     if options.proxy is not None:
         return ProxiedAgent(reactor, options.proxy, policy, tls, options.timeout)
@@ -288,7 +289,7 @@ def _agent(
 
 
 def _is_whole(response: IResponse) -> bool:
-    """Tell whether an answer has a file as a whole, as curl takes it."""
+    """Tell whether an answer has a whole file, by curl's rules."""
     part = part_of(response)
     if part is not None:
         return part.is_all
@@ -296,7 +297,7 @@ def _is_whole(response: IResponse) -> bool:
 
 
 def _fitting(response: IResponse, image: Image, offset: int) -> Part | None:
-    """Return the part that an answer has, if what follows ``offset`` can be read of it."""
+    """Return the part of the image in an answer; None if the rest from ``offset`` is not in it."""
     try:
         encoded = encoding_of(response) is not None
     except SourceRefused:
@@ -305,20 +306,20 @@ def _fitting(response: IResponse, image: Image, offset: int) -> Part | None:
     if part is None:
         part = Part(0, 0, _length(response)) if _is_whole(response) else None
     elif part.size is None:
-        # Without a size only a digest shows that it goes up to the end.
+        # Without a size, only a digest shows that the part reaches the end.
         known = image.size_bytes is not None or image.digest is not None
         part = attrs.evolve(part, size=image.size_bytes) if known else None
     return part if part is not None and not encoded and part.start <= offset else None
 
 
 async def _not_less(stream: IImageStream, image: Image) -> IImageStream:
-    """Return a stream whose server does not state fewer bytes of the same image than before.
+    """Return the stream, unless the server states fewer bytes of the same image than before.
 
-    A proxy may have kept only a part of the image, and gives it out with the whole one's validator.
-    More bytes are no fault: a server may have stated the length of the first byte as the image's.
-    With a stated digest the digest decides.
+    A caching proxy may hold only a part of the image, and send the part with the whole image's
+    validator.  More bytes are no fault: a server may have stated the length of the first byte as
+    the size of the image.  With a stated digest, the digest decides.
 
-    :raises SourceFailed: it does; the stream is closed.
+    :raises SourceFailed: if the server states fewer bytes; the stream is closed.
     """
     same = stream.validator is not None and stream.validator == image.validator
     stated = image.size_bytes if same and image.digest is None else None
@@ -331,10 +332,10 @@ async def _not_less(stream: IImageStream, image: Image) -> IImageStream:
 
 
 def _is_page(response: IResponse, image: Image, same: bool) -> bool:
-    """Tell whether an answer is a page for people, as a proxy or a portal sends one.
+    """Tell whether an answer is a web page for people, from a proxy or a portal.
 
-    :param same: whether the answer has the image's validator, or needs none. (There are servers
-        that call everything a page.)
+    :param same: whether the answer has the image's validator or needs none.  (Some servers state
+        the content type of a page for everything.)
     """
     kinds = response.headers.getRawHeaders(b"content-type") or [b""]
     length = _length(response)
@@ -343,9 +344,9 @@ def _is_page(response: IResponse, image: Image, same: bool) -> bool:
 
 
 def _location(response: IResponse) -> str | None:
-    """Return where an answer redirects to; None if it does not (RFC 9110, section 15.4).
+    """Return the target of a redirect; None for other answers (RFC 9110, section 15.4).
 
-    Without the header it is an answer like others, as to curl.
+    Without the header ``Location`` an answer is not a redirect, as in curl.
     """
     values = response.headers.getRawHeaders(b"location") or []
     if not 300 <= response.code < 400 or response.code == 304 or not any(values):
@@ -357,7 +358,7 @@ def _location(response: IResponse) -> str | None:
 
 
 def _proof(digest: Digest | None) -> str | None:
-    """Return a validator for images with a stated digest: nothing else need tell them apart."""
+    """Return the digest as the validator of an image; None without a stated digest."""
     return None if digest is None else f"{digest.algorithm}:{digest.value}"
 
 

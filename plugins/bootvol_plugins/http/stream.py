@@ -1,4 +1,4 @@
-"""A response's body, pulled: bytes are taken from the connection as the pipeline asks for them."""
+"""The body of a response as a pulled stream: the reader's demand controls the connection."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from bootvol.errors import ImageTruncated, ImportFailed, SourceFailed
 from bootvol.interfaces import IOpenEndedStream
 from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
 
-#: What is wanted at a time (a few MiB) has to come within so many times the longest silence: who
-#: sends a byte now and then would hold a place among the imports for ever.
+#: Time limit for each requested piece (a few MiB), in multiples of the longest silence. Without the
+#: limit, a server that sends a byte now and then would hold an import's place forever.
 _SILENCES: Final = 10
 
 
@@ -29,15 +29,15 @@ _SILENCES: Final = 10
 class BodyStream:
     """The body of a response.
 
-    :param response: unbuffered; its body is not yet delivered to anyone.
-    :param reactor: its clock, and what watches sockets.
-    :param stall: seconds without a byte, while one is wanted, after which the body is broken off;
-        it is, too, if what is wanted takes ten times as long to come.
-    :param size: of the whole image in bytes, or None.
-    :param offset: where in the image the stream begins.
-    :param validator: of the image, or None.
-    :param skip: bytes at the body's beginning that lie before ``offset``: they are passed over.
-    :param expected: the size in bytes that the image had when it was found, if it is still that.
+    :param response: an unbuffered response with its body not yet delivered.
+    :param reactor: the clock, and the watcher of sockets.
+    :param stall: seconds without a requested byte until the stream fails.  The stream also fails if
+        a requested piece takes ten times as long.
+    :param size: size of the whole image in bytes, or None.
+    :param offset: offset of the stream in the image.
+    :param validator: validator of the image, or None.
+    :param skip: bytes to skip at the start of the body, because they lie before ``offset``.
+    :param expected: size of the found image in bytes, if the image has not changed.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class BodyStream:
         return count
 
     def _is_short(self) -> bool:
-        """Tell whether a body that has ended was only a part of the image, or broke off."""
+        """Tell whether the ended body was too short for the image."""
         counts = self.size is not None or self._body.open_ended
         return counts and self._at < (self._expected or 0)
 
@@ -96,23 +96,23 @@ class BodyStream:
 
 
 class Unwanted(Protocol):
-    """Receives a body that nobody wants: it ends the connection."""
+    """A receiver of an unneeded body, which ends the connection."""
 
     def connectionMade(self) -> None:
-        """The body is about to be delivered."""
+        """End the connection."""
         transport: Any = self.transport
         transport.stopProducing()
 
 
 @implementer(IDirectReceiver)
 class Body(Protocol):
-    """Puts what arrives into the memory that was lent, and pauses when there is none.
+    """A receiver that fills the reader's memory, and pauses the connection between reads.
 
-    A transport may deliver a little after it was paused (and ``deliverBody`` itself resumes it
-    once): that little is kept, and the pause is asked for again.
+    A transport may deliver some bytes after a pause, and ``deliverBody`` resumes the transport
+    once.  The receiver keeps these bytes and pauses the transport again.
 
-    :ivar open_ended: the body has ended with its connection, as one without a length does (RFC
-        9112, section 6.3): that may as well be a break.
+    :ivar open_ended: whether the body ended with its connection, as a body without a length does
+        (RFC 9112, section 6.3).  A broken connection looks the same.
     """
 
     def __init__(self, reactor: Any, stall: float) -> None:
@@ -133,7 +133,7 @@ class Body(Protocol):
         self.open_ended = False
 
     def fill(self, target: memoryview) -> Deferred[int]:
-        """Fill ``target``; the result is how many bytes that took before the body's end."""
+        """Fill ``target``; return the number of bytes, smaller only at the end of the body."""
         self._waiting = Deferred(self._cancelled)
         waiting = self._waiting
         self._target, self._filled = target, 0
@@ -149,7 +149,7 @@ class Body(Protocol):
         return waiting
 
     def stop(self) -> None:
-        """End the connection; whatever still arrives is dropped."""
+        """End the connection, and drop further bytes."""
         self._stopped = True
         self._kept = b""
         self._target = None
@@ -157,38 +157,38 @@ class Body(Protocol):
         if self._reader is not None:
             self._reader.stopProducing()
         elif self._ended is not None:
-            # The connection may be for others to use by now.
+            # The connection may have another user by now.
             return
-        # Not loseConnection: with TLS that waits for the other side, and reads on till then.
+        # Do not use loseConnection: with TLS, loseConnection reads on until the other side answers.
         transport: Any = self.transport
         transport.stopProducing()
 
     def connectionMade(self) -> None:
-        """The body is about to be delivered."""
+        """Pause until the first read."""
         self._flow("pauseProducing")
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have arrived."""
+        """Take bytes from the transport."""
         if self._stopped:
             return
-        # Even from here on: with the head that has just been parsed there may have come some.
+        # Count these bytes, too: some bytes of the body may have arrived with the head.
         self._received += len(data)
         self._progressed()
         self._take(data)
 
     def go_direct(self, connection: socket.socket, length: int) -> None:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.go_direct`."""
-        # What there is may have come with the head.
+        # The whole body may have arrived with the head.
         if self._ended is not None or not IReactorFDSet.providedBy(self._reactor):
             return
-        with suppress(OSError):  # no descriptor is left: it comes by the transport
+        with suppress(OSError):  # without a free descriptor, use the transport
             reader = SocketReader(self._reactor, connection, self)
             self._flow("pauseProducing")
             self._reader, self._length = reader, length
 
     def room(self) -> memoryview:
         """See :meth:`bootvol_plugins.http.direct.IDirectReceiver.room`."""
-        # While nothing is lent the socket is not read.
+        # The socket is read only while a reader has lent memory.
         target = cast("memoryview", self._target)
         return target[self._filled : self._filled + self._length - self._received]
 
@@ -203,7 +203,7 @@ class Body(Protocol):
             self._answer_if_full()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The body has ended, well or not."""
+        """Note the end of the body, complete or broken off."""
         self._flow("pauseProducing")
         if reason.check(PotentialDataLoss):
             self.open_ended = True
@@ -212,7 +212,7 @@ class Body(Protocol):
         self._answer()
 
     def _take(self, data: bytes) -> None:
-        """Copy what there is memory for, and keep the rest."""
+        """Copy bytes into the reader's memory, and keep the rest."""
         if self._target is not None:
             count = min(len(data), len(self._target) - self._filled)
             self._target[self._filled : self._filled + count] = data[:count]
@@ -222,13 +222,13 @@ class Body(Protocol):
         self._answer_if_full()
 
     def _answer_if_full(self) -> None:
-        """Comes last: the reader may ask for more before it returns."""
+        """Pause and answer if the memory is full; call last, since the reader may read again."""
         if self._target is None or self._filled == len(self._target):
             self._flow("pauseProducing")
             self._answer()
 
     def _answer(self) -> None:
-        """Tell the reader what became of the memory that it lent."""
+        """Give the reader the result: the number of bytes, or the failure."""
         waiting, self._waiting = self._waiting, None
         target, self._target = self._target, None
         self._unwatch()
@@ -247,7 +247,7 @@ class Body(Protocol):
 
     def _stalled(self) -> None:
         if not self._late:
-            # Perhaps it is this process: once more round the reactor, for what lies there already.
+            # This process may be late itself: give the reactor one more turn for waiting bytes.
             self._late = True
             self._watch = self._reactor.callLater(0, self._stalled)
             return
@@ -274,15 +274,15 @@ class Body(Protocol):
             self._watch = None
 
     def _flow(self, verb: str) -> None:
-        """Have what the bytes come by pause, or resume."""
+        """Pause or resume the reader of the socket, or else the transport."""
         if self._ended is None:
             getattr(self._reader or self.transport, verb)()
 
 
 def _failure(reason: Failure, came: int) -> ImportFailed:
-    """Say in the contract's words why a body broke off.
+    """Return the plugin contract's error for a body that broke off.
 
-    :param came: bytes that had been read by then of what was wanted.
+    :param came: number of bytes received of the requested piece.
     """
     reasons = getattr(reason.value, "reasons", [])
     error: ImportFailed

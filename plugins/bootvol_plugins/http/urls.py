@@ -1,4 +1,4 @@
-"""Which URLs may be asked for.  The very object that was checked is the one that is requested."""
+"""Checks of URLs before requests.  The request uses the same object as the check."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 
 from hyperlink import URL, DecodedURL, EncodedURL, URLParseError
 
-#: Readers of URLs disagree on what these mean; no image needs them.
+#: Programs disagree on the meaning of these characters. No image needs them.
 _SUSPECT: Final = re.compile(r"[\x00-\x1f\x7f\\]")
-#: A URL of the web without its fragment: scheme, authority, path, query (RFC 3986, appendix B).
+#: An http or https URL without fragment: scheme, authority, path, query (RFC 3986, appendix B).
 _URL: Final = re.compile(r"(https?)://([^/?]+)([^?]*)(\?.*)?", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@%\s]+?)\.?(:[0-9]*)?")
-#: A name of a host in ASCII, in lower case (RFC 1034, section 3.1).
+#: A host name in ASCII and lower case (RFC 1034, section 3.1).
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-#: Characters that stay as they are written after the authority: those of RFC 3986, and those that
-#: servers read alike whether they are encoded or not.
+#: Characters behind the authority that stay unchanged: the characters of RFC 3986, and characters
+#: that mean the same to servers with and without percent-encoding.
 _KEPT: Final = "!$%&'()*+,-./:;=?@[]_~|"
 _PROXY: Final = re.compile(r"http://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?")
 
 
 class Refused(Exception):
-    """The text is no URL that may be asked for."""
+    """The text is not an acceptable URL."""
 
 
 def parse(text: str) -> DecodedURL:
-    """Return ``text`` as a URL, in the form in which it is sent.
+    """Return ``text`` as a URL in the form for requests.
 
-    As browsers and curl do: what is percent-encoded stays as it is written, spaces and characters
-    outside of ASCII are encoded as UTF-8, ``.`` and ``..`` are resolved, a fragment is dropped, and
-    so are the dot at the end of a name and an empty port.
+    The rules are those of browsers and curl.  Existing percent-encoding stays.  Spaces and
+    non-ASCII characters are encoded as UTF-8.  ``.`` and ``..`` are resolved.  A fragment, the dot
+    at the end of a host name and an empty port are dropped.
 
-    :raises Refused: it is none, or has a form that serves to deceive.
+    :raises Refused: if ``text`` is not a URL, or has a deceptive form.
     """
     text = text.strip()
     if _SUSPECT.search(text):
@@ -48,7 +48,7 @@ def parse(text: str) -> DecodedURL:
     name, port = host[1].lower(), host[2] or ""
     try:
         path, query = _encoded(_without_dots(path)), _encoded(query)
-        # One name has one form: what is compared and judged is what is asked for.
+        # Each name has one form, so checks and requests use the same name.
         url = _idna(URL.from_text(f"{scheme.lower()}://{name}{port.rstrip(':')}{path}{query}"))
     except (URLParseError, ValueError, UnicodeError) as error:
         raise Refused("is not a URL") from error
@@ -56,26 +56,27 @@ def parse(text: str) -> DecodedURL:
         raise Refused("has a port that there is not")
     for segment in url.path:
         plain = unquote_to_bytes(segment)
-        # A server may take %2F for what divides segments.
+        # A server may treat %2F as a separator of segments.
         if {b".", b".."} & set(plain.split(b"/")) or set(plain) & set(b"\\\0"):
             raise Refused("has a path that is not allowed")
-    return DecodedURL(url, lazy=True)  # of bytes that are no UTF-8 it could make nothing
+    return DecodedURL(url, lazy=True)  # lazy, because the bytes may not be UTF-8
 
 
 def to_ask(url: DecodedURL) -> EncodedURL:
-    """Return ``url`` in the form that treq makes no more of.
+    """Return ``url`` in a form that treq does not change.
 
-    Of its own it would ask for ``url.to_uri()``, which takes an IPv6 address for a name, and writes
-    a query otherwise than a signature in it may be of.
+    Otherwise treq would request ``url.to_uri()``.  ``to_uri()`` treats an IPv6 address as a name,
+    and changes the form of a query, so a signature in the query may become invalid.
     """
     scheme, _, rest = url.encoded_url.to_text().partition("://")
     return _Ready.from_text(f"{scheme}://{_encoded(rest)}")
 
 
 def joined(base: DecodedURL, reference: str) -> DecodedURL:
-    """Return the URL that ``reference``, of any form, means at ``base``; see :func:`parse`.
+    """Return the URL of ``reference``, relative to ``base``, in the form of :func:`parse`.
 
-    :raises Refused: it is none that may be asked for.
+    :param reference: an absolute or relative reference.
+    :raises Refused: if the result is not an acceptable URL.
     """
     reference = reference.strip()
     if _SUSPECT.search(reference):
@@ -93,13 +94,13 @@ def joined(base: DecodedURL, reference: str) -> DecodedURL:
 
 
 def name_of(url: DecodedURL) -> str:
-    """Return the last part of a URL's path, decoded: the name of a file."""
+    """Return the decoded last part of a URL's path: the file's name."""
     path = url.encoded_url.path
     return unquote(path[-1], errors="replace").rpartition("/")[2] if path else ""
 
 
 class _Ready(EncodedURL):
-    """A URL whose every part is as it is sent."""
+    """A URL with all parts in their final form."""
 
     def to_uri(self) -> EncodedURL:
         return self
@@ -108,7 +109,7 @@ class _Ready(EncodedURL):
 def parse_proxy(text: str) -> tuple[str, int]:
     """Return the host and port of a proxy.
 
-    :raises Refused: ``text`` is not the URL of one.
+    :raises Refused: if ``text`` is not the URL of a proxy.
     """
     if "@" in text:
         raise Refused("has credentials, which are not supported")
@@ -135,24 +136,24 @@ def _below(url: DecodedURL, prefix: DecodedURL) -> bool:
 
 
 def _segments(url: DecodedURL) -> list[bytes]:
-    """Return the parts of the path, decoded as servers do: however each is written."""
+    """Return the segments of the path, decoded as servers do, independent of their spelling."""
     return [unquote_to_bytes(each) for each in url.encoded_url.path]
 
 
 def _encoded(text: str) -> str:
-    """Return ``text`` with what no URL may hold percent-encoded, and all else as it is."""
+    """Percent-encode the characters that URLs may not contain, and leave all others."""
     return quote(text, safe=_KEPT)
 
 
 def _idna(url: EncodedURL) -> EncodedURL:
-    """Return ``url`` with its host as name servers know it.
+    """Return ``url`` with the host's DNS name.
 
-    :raises UnicodeError: there is no such name.
+    :raises UnicodeError: if the name is invalid.
     """
     if ":" in url.host:
         return url
     if url.host.isascii():
-        # IDNA is not asked: name servers know more names, such as those with underscores.
+        # Skip IDNA, because DNS allows more names, for example names with underscores.
         if _NAME.fullmatch(url.host) is None:
             raise UnicodeError("no name of a host")
         return url
