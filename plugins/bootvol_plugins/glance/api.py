@@ -1,4 +1,4 @@
-"""Speaks Glance's API v2 to whichever of its endpoints answers."""
+"""A client of Glance's API v2, with fail-over among Glance's endpoints."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from bootvol_plugins.http.client import Client, stop
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import parse, to_ask
 
-#: The most bytes that are read of an answer in JSON; a page of 1000 images has one MiB, and more
-#: where they have many properties.
+#: Largest answer in JSON in bytes. A page of 1000 images has one MiB, or more with many properties.
 _LARGEST: Final = 16 * 1024 * 1024
 
-#: The statuses of answers that have an image's data.
+#: The statuses of answers with an image's data.
 DATA: Final = frozenset({200, 206})
 
-#: What messages call it: where it is concerns no tenant.
+#: The name in messages. Glance's address does not concern tenants.
 _NAME: Final = "Glance"
 
 _T = TypeVar("_T")
 
 
 class Glance:
-    """Glance, wherever it answers.
+    """A client of Glance.
 
-    :param endpoints: its roots; that which answered last is asked first.
-    :param client: asks.
-    :param reactor: its clock.
-    :param stall: seconds without a byte after which an answer is broken off.
+    :param endpoints: root URLs of Glance.  The endpoint that answered last is asked first.
+    :param client: sends the requests.
+    :param reactor: the clock.
+    :param stall: seconds without a byte until an answer fails.
     """
 
     _log = Logger()
@@ -54,12 +53,12 @@ class Glance:
         path: Sequence[str],
         headers: Headers | None = None,
     ) -> tuple[int, IResponse]:
-        """Ask for an image's data.
+        """Request an image's data.
 
-        :param path: its segments after the version.
-        :returns: the answer's status, and the answer: its body has to be read or stopped if that is
-            200 or 206, and has been stopped else.
-        :raises SourceFailed: none of the endpoints answers for now.
+        :param path: segments of the path after the version.
+        :returns: the status and the answer.  For status 200 or 206, the caller must read or stop
+            the body.  For other statuses, the body has been stopped.
+        :raises SourceFailed: if no endpoint answers at the moment.
         """
 
         async def ask(root: DecodedURL) -> tuple[int, IResponse]:
@@ -73,10 +72,10 @@ class Glance:
     async def get_json(
         self, token: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()
     ) -> tuple[int, Any]:
-        """Ask for JSON; return the answer's status, and what came if that is 200.
+        """Request JSON; return the status, and the value if the status is 200.
 
-        :param path: its segments after the version.
-        :raises SourceFailed: none of the endpoints answers for now, or in JSON.
+        :param path: segments of the path after the version.
+        :raises SourceFailed: if no endpoint answers in JSON at the moment.
         """
 
         async def ask(root: DecodedURL) -> tuple[int, Any]:
@@ -89,14 +88,14 @@ class Glance:
         return await self._each(ask)
 
     async def _each(self, ask: Callable[[DecodedURL], Awaitable[_T]]) -> _T:
-        """Return what the first endpoint says that does not fail."""
+        """Return the result of the first endpoint that does not fail."""
         for root in list(self._endpoints):
             try:
                 return await ask(root)
             except SourceFailed as error:
                 self._log.warn("{root}: {failure}", root=root.to_text(), failure=error.message)
                 failed = error
-                # From now on it is the last to be asked.
+                # Ask the failed endpoint last from now on.
                 self._endpoints.remove(root)
                 self._endpoints.append(root)
         raise failed
@@ -123,7 +122,7 @@ class Glance:
     async def _read(self, response: IResponse) -> Any:
         """Read an answer of bounded size.
 
-        :raises SourceFailed: it breaks off, or is no JSON.
+        :raises SourceFailed: if the answer breaks off or is not JSON.
         """
         stream = BodyStream(response, self._reactor, self._stall, None, 0, None)
         text = memoryview(bytearray(_LARGEST))

@@ -1,4 +1,4 @@
-"""What Glance says of an image, and whether a volume can be made of it."""
+"""Glance's descriptions of images, and the check for usable images."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from bootvol.model import Digest, Image
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX: Final = re.compile(r"[0-9a-f]{32,128}")
 
-#: The largest number that is believed: that of a database.
+#: Largest accepted number, the limit of a database.
 _MOST: Final = 2**63 - 1
 
-#: Statuses of an image that is on its way to ``active`` (Glance's user guide, "Image Statuses").
+#: Statuses of an image on the way to ``active`` (Glance's user guide, "Image Statuses").
 _COMING: Final = frozenset({"queued", "saving", "uploading", "importing"})
-#: Those of one that only administrators still see.
+#: Statuses of an image that only administrators still see.
 _GONE: Final = frozenset({"deleted", "pending_delete"})
 
-#: What is read of the values of ``disk_format``: ami, ari and aki are no disks that boot by
-#: themselves, ploop has no reader.
+#: Supported values of ``disk_format``. ami, ari and aki are not disks that boot by themselves, and
+#: ploop has no reader.
 _FORMATS: Final = frozenset({"raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 
 
 class Location(BaseModel):
-    """A place that an image's data lies in."""
+    """A location of an image's data."""
 
     url: str
 
 
 class Described(BaseModel):
-    """An image as Glance's API v2 shows it; sizes are in bytes but for ``min_disk``, in GiB."""
+    """An image as shown by Glance's API v2.  Sizes are in bytes; ``min_disk`` is in GiB."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,27 +61,27 @@ class Described(BaseModel):
 
     @property
     def in_ceph(self) -> str | None:
-        """Where in Ceph the image lies; None if it does not, or Glance does not show it."""
+        """The image's location in Ceph; None if Glance shows no such location."""
         urls = [self.direct_url or "", *(each.url for each in self.locations)]
         return next((url for url in urls if url.startswith("rbd://")), None)
 
 
 class Page(BaseModel):
-    """A part of the list of images."""
+    """A page of the list of images."""
 
     images: list[Described]
     next: str | None = None
 
 
 def is_id(reference: str) -> bool:
-    """Tell whether an image could have this id."""
+    """Tell whether a text has the form of an image's id."""
     return _ID.fullmatch(reference) is not None
 
 
 def described(answer: object) -> Described:
-    """Read what Glance answers of one image.
+    """Validate Glance's description of an image.
 
-    :raises SourceFailed: it is something else.
+    :raises SourceFailed: if the answer is not an image.
     """
     try:
         return Described.model_validate(answer)
@@ -90,9 +90,9 @@ def described(answer: object) -> Described:
 
 
 def page(answer: object) -> Page:
-    """Read what Glance answers of many images.
+    """Validate a page of Glance's list of images.
 
-    :raises SourceFailed: it is something else.
+    :raises SourceFailed: if the answer is not a list of images.
     """
     try:
         return Page.model_validate(answer)
@@ -101,13 +101,13 @@ def page(answer: object) -> Page:
 
 
 def usable(found: Described, source: str) -> Image:
-    """Return an image that a volume can be made of.
+    """Return a usable image as the core's value.
 
     :param source: the source's name.
-    :raises ImageNotFound: it is deleted.
-    :raises ImageNotReady: Glance does not have all of it yet.
-    :raises ImageUnusable: it is deactivated, or otherwise not active.
-    :raises UnsupportedFormat: it is no disk, or packed in what is not read.
+    :raises ImageNotFound: if the image is deleted.
+    :raises ImageNotReady: if Glance does not have the complete image yet.
+    :raises ImageUnusable: if the image is deactivated, or not active for another reason.
+    :raises UnsupportedFormat: if the image is not a disk, or has an unsupported container format.
     """
     if found.status in _GONE:
         raise ImageNotFound(found.id)
@@ -133,14 +133,14 @@ def usable(found: Described, source: str) -> Image:
         min_disk_gib=found.min_disk,
         disk_bytes=found.virtual_size,
         digest=digest,
-        # An image's data never changes, and no other image gets its id; yet an administrator may
-        # replace what it lies in, so without a digest nothing is sure.
+        # An image's data never changes, and no other image gets its id. But an administrator may
+        # replace the file with the data, so without a digest nothing is certain.
         validator=f"{digest.algorithm}:{digest.value}" if digest else None,
     )
 
 
 def _digest(found: Described) -> Digest | None:
-    """Return the best digest that is stated and can be computed."""
+    """Return the best stated digest of a supported algorithm; None without one."""
     for algorithm, value in (
         (found.os_hash_algo, found.os_hash_value),
         ("md5", found.checksum),

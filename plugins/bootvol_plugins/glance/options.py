@@ -1,4 +1,4 @@
-"""What the operator says of a glance source."""
+"""The settings of a glance source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bootvol_plugins.keystone.options import Access
 
 
 class GlanceOptions(Options):
-    """``[[sources]]`` of this plugin."""
+    """A table ``[[sources]]`` of this plugin."""
 
     endpoints: list[str] = Field(min_length=1)
     """URLs of Glance's API, with or without ``/v2``; the next is asked when one fails."""
@@ -30,7 +30,7 @@ class GlanceOptions(Options):
 
 
 def _root(text: str) -> str:
-    """Return a URL that paths can be put behind."""
+    """Return the URL without ``/`` and ``/v2`` at the end, so that paths can be appended."""
     try:
         url = parse(text)
     except Refused as error:

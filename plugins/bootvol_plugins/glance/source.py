@@ -1,4 +1,4 @@
-"""Finds images with the right of who asks, and reads them with bootvol's own."""
+"""The glance source: finds images with the caller's token, and reads them with bootvol's own."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from bootvol_plugins.http.ranges import size_from
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.keystone.api import Keystone
 
-#: How many images are listed at most, and how many are asked for at once: as many as Glance gives
-#: by default (`api_limit_max`). Each answer costs Glance a fifth of a second besides.
+#: Most images of a list, and of each request: Glance's default limit (`api_limit_max`). Each answer
+#: also costs Glance a fifth of a second.
 _MOST: Final = 10_000
 _PAGE: Final = 1000
 
-#: What is answered where a part of the data might be had, but is not sent: its file is lost, its
-#: store knows no ranges, it is empty.
+#: Statuses for a caller who may have the data, if Glance cannot send the part: the file is lost,
+#: the store does not support ranges, or the image is empty.
 _WITHOUT: Final = frozenset({204, 400, 416})
 _MISSING: Final = frozenset({404, 410})
-#: What somebody is answered who has no business there.
+#: Statuses for a caller unknown to Glance or without rights.
 _UNKNOWN: Final = frozenset({401, 403})
 
 _T = TypeVar("_T")
@@ -48,12 +48,12 @@ _T = TypeVar("_T")
 
 @implementer(IImageSource, IClosable)
 class GlanceSource:
-    """An image is its id in Glance.
+    """A source of Glance's images.  An image has the same id as in Glance.
 
-    :param name: what the operator calls this source.
-    :param keystone: gives out tokens of bootvol's own, to read images with.
-    :param reactor: its clock.
-    :param stall: seconds that Glance may send nothing, while something is wanted.
+    :param name: the source's name in the configuration.
+    :param keystone: provides bootvol's own tokens, to read images.
+    :param reactor: the clock.
+    :param stall: seconds without a requested byte until a stream fails.
     """
 
     _log = Logger()
@@ -68,9 +68,9 @@ class GlanceSource:
         self._stall = stall
 
     async def images(self, caller: Caller) -> Sequence[Image]:
-        """See :meth:`bootvol.interfaces.IImageSource.images`; what no volume can be is left out.
+        """See :meth:`bootvol.interfaces.IImageSource.images`.  Unusable images are left out.
 
-        Whom Glance does not know may use none of its images, but those of other sources.
+        A caller unknown to Glance gets an empty list, and may use the images of other sources.
         """
         try:
             token = _token(caller)
@@ -105,7 +105,8 @@ class GlanceSource:
     async def find(self, caller: Caller, reference: str) -> Image:
         """See :meth:`bootvol.interfaces.IImageSource.find`.
 
-        Glance lets some see an image who may not have its data: that is asked for, too.
+        Glance shows some images to callers who may not have the data.  So this method also requests
+        a part of the data.
         """
         if not is_id(reference):
             raise ImageNotFound(reference)
@@ -128,8 +129,8 @@ class GlanceSource:
     ) -> IImageStream:
         """See :meth:`bootvol.interfaces.IImageSource.open`.
 
-        :raises bootvol.errors.ImageUnusable: it has been deactivated meanwhile.
-        :raises bootvol.errors.DigestMismatch: Glance has other data for it now.
+        :raises bootvol.errors.ImageUnusable: if the image has been deactivated in the meantime.
+        :raises bootvol.errors.DigestMismatch: if Glance now has other data for the image.
         """
         location = await self._same(image)
         if offset and validator and validator == image.validator:
@@ -140,7 +141,7 @@ class GlanceSource:
                 return self._stream(response, image, location)
             if code == 206:
                 stop(response)
-            # Else it begins at the image's end, say, or the store knows no ranges.
+            # Otherwise the offset may be the image's end, or the store may not support ranges.
         code, response = await self._data(image)
         if code == 200:
             return self._stream(response, image, location)
@@ -151,9 +152,9 @@ class GlanceSource:
         raise _own_refusal(code, image)
 
     async def _same(self, image: Image) -> str | None:
-        """See that Glance still has the very image that was found, and gives it out.
+        """Check that Glance still has the same image, in a usable state.
 
-        :returns: where in Ceph it lies, if Glance says so.
+        :returns: the image's location in Ceph, if Glance shows one.
         """
         code, answer = await self._with_own_token(
             lambda token: self._glance.get_json(token, ["images", image.id])
@@ -174,7 +175,7 @@ class GlanceSource:
     async def _with_own_token(
         self, ask: Callable[[str], Awaitable[tuple[int, _T]]]
     ) -> tuple[int, _T]:
-        """Ask with bootvol's own token, and with a new one where Glance no longer takes it."""
+        """Send a request with bootvol's own token, and again with a new one after a 401."""
         token = await self._own_token()
         code, answer = await ask(token)
         if code == 401:
@@ -203,7 +204,7 @@ class GlanceSource:
 
 @implementer(ILocatedStream)
 class _GlanceStream(BodyStream):
-    """An image's data as Glance sends it, and where it lies."""
+    """The stream of an image's data from Glance, with the image's location."""
 
     def __init__(
         self,
@@ -219,9 +220,9 @@ class _GlanceStream(BodyStream):
 
 
 def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
-    """Return a source as the operator wants it; blocks, so only when the daemon is put together.
+    """Return a source with the operator's settings.  Blocks; call while the daemon starts.
 
-    :raises bootvol.errors.ConfigurationError: ``ca`` is of no use.
+    :raises bootvol.errors.ConfigurationError: if the file ``ca`` cannot be used.
     """
     endpoints = CheckedEndpoints(reactor, ANYWHERE, trusting(options.ca), options.timeout, name)
     client = Client(DirectAgent(reactor, endpoints), reactor, options.timeout)
@@ -231,9 +232,9 @@ def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
 
 
 def _token(caller: Caller) -> str:
-    """Return what Glance knows the caller by.
+    """Return the caller's token for Glance.
 
-    :raises Unauthorized: there is nothing, or what can be no token of Keystone's.
+    :raises Unauthorized: if the caller has no token, or a text that cannot be a Keystone token.
     """
     token = caller.token or ""
     if not token or not token.isascii() or not token.isprintable():
@@ -242,7 +243,7 @@ def _token(caller: Caller) -> str:
 
 
 def _refusal(code: int, reference: str) -> BootvolError:
-    """Return what it means that Glance refuses something to a caller."""
+    """Return the error for Glance's refusal of a caller's request."""
     if code == 401:
         return Unauthorized()
     if code == 403:
@@ -253,7 +254,7 @@ def _refusal(code: int, reference: str) -> BootvolError:
 
 
 def _own_refusal(code: int, image: Image) -> BootvolError:
-    """Return what it means that Glance refuses an image to bootvol's own user."""
+    """Return the error for Glance's refusal of an image to bootvol's own user."""
     if code == 401:
         return SourceFailed("Glance does not accept the token of bootvol's own user.")
     if code == 403:
