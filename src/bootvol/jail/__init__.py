@@ -1,9 +1,9 @@
-"""Confines programs that read what strangers wrote, or in which strangers' machines run.
+"""Confines programs that read strangers' data, or that run strangers' machines.
 
-A confined program opens nothing but its own code and the files that are named, makes no sockets but
-of the families that are named, and reaches no other process.  Where the daemon is root, each such
-process also has a user of its own, who owns nothing.  :mod:`bootvol.jail.program` is started,
-confines itself, and becomes the program that is wanted: the process stays the same.
+A confined program opens nothing but its own code and the named files, makes only sockets of the
+named families, and reaches no other process.  Where the daemon is root, each such process also has
+a user of its own, who owns nothing.  :mod:`bootvol.jail.program` starts, confines itself, and
+becomes the wanted program: the process stays the same.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ import attrs
 
 from bootvol.jail import program
 
-#: The first of the users that processes have under a root daemon.  People, services and containers
-#: have other numbers (systemd's "Users, Groups, UIDs and GIDs").
+#: The first user id of processes under a root daemon.  People, services and containers have other
+#: ids (systemd's "Users, Groups, UIDs and GIDs").
 FIRST_USER: Final = 0x70000000
-#: How many there are: a process's user is the first one and the number of the process, so no two
-#: that live have the same.  Numbers of processes end here (proc(5), "pid_max").
+#: The number of these users.  A process's user id is the first one plus the process id, so no two
+#: living processes have the same user.  Process ids end here (proc(5), "pid_max").
 USERS: Final = 4 * 1024 * 1024
-#: The descriptor of a listening socket in a program that is given one (sd_listen_fds(3)).
+#: The descriptor of the listening socket in a program that gets one (sd_listen_fds(3)).
 LISTENER: Final = 3
 #: From linux/capability.h: CAP_SYS_RESOURCE.
 _SYS_RESOURCE: Final = 1 << 24
-#: Imports the program, as that takes half as long as to compile it each time.
+#: Imports the program: an import takes half as long as a compilation each time.
 _RUN: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); import program; program.main(sys.argv[1:])"
 )
 
 
 class NotConfined(Exception):
-    """A program cannot be confined here, and has to be."""
+    """A program has to be confined, and cannot be confined here."""
 
 
 class Sockets(Enum):
-    """What a confined program may make sockets of; those that it is given work in any case."""
+    """The sockets that a confined program may make.  Sockets given to the program always work."""
 
     NONE = "none"
     UNIX = "unix"
@@ -54,22 +54,23 @@ class Sockets(Enum):
 
 @attrs.frozen(kw_only=True)
 class Bounds:
-    """What one program may do.
+    """The bounds of one program.
 
-    Descriptors are numbers in the program, by which it opens files once more (``/proc/self/fd/N``).
+    Descriptors are numbers in the program.  The program opens files once more by these numbers
+    (``/proc/self/fd/N``).
 
-    :ivar reads: descriptors of files that are opened for reading, and paths.
-    :ivar writes: descriptors of files that are opened for reading and writing, and paths.
-    :ivar owns: paths whose owner the program's user becomes, where the daemon is root.
-    :ivar as_us: its user is the daemon's, where that is root, too.
-    :ivar groups: of its user, where the daemon is root.
+    :ivar reads: files to open for reading: descriptors and paths.
+    :ivar writes: files to open for reading and writing: descriptors and paths.
+    :ivar owns: files of which the program's user becomes the owner, where the daemon is root.
+    :ivar as_us: whether the program has the daemon's user, even where the daemon is root.
+    :ivar groups: group ids of the program's user, where the daemon is root.
     :ivar limits: see setrlimit(2): ``{"AS": 2**30}``.
-    :ivar grows: the size in bytes up to which the program may write to files, whatever it has open:
-        a soft limit, which the daemon may raise (prlimit(2)); None lets files grow.
-    :ivar dies_with_us: the program is killed when the daemon ends.
-    :ivar waits: it does nothing before a line comes on its standard input.
-    :ivar listens: it is told that :data:`LISTENER` is a listening socket.
-    :ivar locks: a descriptor that the process locks by fcntl(2), which tells its number.
+    :ivar grows: size in bytes up to which the program may write to any open file.  A soft limit,
+        which the daemon may raise (prlimit(2)).  None lets files grow.
+    :ivar dies_with_us: whether the program is killed when the daemon ends.
+    :ivar waits: whether the program does nothing before a line comes on its standard input.
+    :ivar listens: whether the program is told that :data:`LISTENER` is a listening socket.
+    :ivar locks: descriptor that the process locks by fcntl(2); the lock tells the process id.
     """
 
     reads: Sequence[int | Path] = ()
@@ -88,9 +89,9 @@ class Bounds:
 
 @attrs.frozen
 class Jail:
-    """How programs are confined on this machine.
+    """Confines programs on this machine.
 
-    :ivar required: no program runs that cannot be confined as it should be.
+    :ivar required: whether a program must not run without full confinement.
     :ivar first_user: see :data:`FIRST_USER`.
     :ivar programs: folders that confined programs may read besides the system's own.
     """
@@ -100,7 +101,7 @@ class Jail:
     programs: Sequence[Path] = ()
 
     def lacks(self) -> str | None:
-        """Return what the machine lacks for this, as a clause; None if it lacks nothing.
+        """Return the machine's first missing requirement as a clause; None if all are met.
 
         Blocks no longer than a system call.
         """
@@ -114,25 +115,25 @@ class Jail:
         return None
 
     def check(self) -> None:
-        """See whether programs may run.
+        """Check that programs may run.
 
-        :raises NotConfined: they cannot be confined, and have to be.
+        :raises NotConfined: if programs have to be confined, and cannot be confined.
         """
         lacking = self.lacks() if self.required else None
         if lacking is not None:
             raise NotConfined(f"Programs cannot be confined here: {lacking}.")
 
     def user(self, pid: int) -> int:
-        """Return the user that a confined process has: of a root daemon's, one of its own."""
+        """Return the user id of a confined process.  Under root, each process has its own user."""
         return self.first_user + pid if os.geteuid() == 0 else os.geteuid()
 
     def command(self, command: Sequence[str], bounds: Bounds) -> list[str]:
-        """Return the command that runs another one within bounds.
+        """Return the command that runs another command within bounds.
 
         If the program cannot be run, the process ends with
         :data:`bootvol.jail.program.NOT_RUN`, and says why in the last line of its standard error.
 
-        :raises NotConfined: see :meth:`check`.
+        :raises NotConfined: if programs have to be confined, and cannot be: see :meth:`check`.
         """
         self.check()
         words = [f"sockets={bounds.sockets.value}"]
@@ -169,14 +170,15 @@ class Jail:
 
 
 def room(size: int) -> int:
-    """Return the limit for a file of so many bytes: QEMU writes whole pages."""
+    """Return the limit for a file of ``size`` bytes: whole pages, since QEMU writes whole pages."""
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def may_limit() -> bool:
-    """Tell whether the daemon may change the limits of a program that is confined (prlimit(2)).
+    """Return whether the daemon may change the limits of a confined program (prlimit(2)).
 
-    Root needs CAP_SYS_RESOURCE for that, which many containers of the name have not.
+    Root needs CAP_SYS_RESOURCE for such changes.  The root of many containers does not have this
+    capability.
     """
     if os.geteuid() != 0:
         return True
@@ -190,7 +192,7 @@ def _path(file: int | Path) -> str:
 
 
 def _mapped(first: int) -> bool:
-    """Tell whether all users are known to the namespace of this process (user_namespaces(7))."""
+    """Return whether the namespace of this process knows all users (user_namespaces(7))."""
     for line in Path("/proc/self/uid_map").read_text().splitlines():
         inside, _, count = map(int, line.split())
         if inside <= first and first + USERS <= inside + count:

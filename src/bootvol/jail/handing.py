@@ -1,7 +1,7 @@
-"""Hands files over to confined programs that find them by name in a folder: keys, for one.
+"""Hands files over to confined programs, which find the files by name in a folder: keys, say.
 
-The contents are in memory, and the program gets their descriptors.  The folder holds links to these
-by name; nothing else leads to the contents, and no copy of a secret is on a disk.
+The contents are in memory, and the program gets their descriptors.  The folder holds links to the
+descriptors by name.  Nothing else leads to the contents, and no copy of a secret is on a disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 @contextmanager
 def in_memory(content: bytes) -> Iterator[int]:
-    """Yield the descriptor of a file that nobody can change."""
+    """Yield the descriptor of a file in memory that nobody can change."""
     descriptor = os.memfd_create("bootvol", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.write(descriptor, content)
@@ -36,7 +36,7 @@ def in_memory(content: bytes) -> Iterator[int]:
 def folder_of(links: Mapping[str, int]) -> Iterator[int]:
     """Yield the descriptor of a folder, which exists until the block ends.
 
-    :param links: descriptors of the program that gets the folder, by the names of its files.
+    :param links: descriptors in the program that gets the folder, by file name.
     """
     with tempfile.TemporaryDirectory(prefix="bootvol") as made:
         path = Path(made)
@@ -51,11 +51,13 @@ def folder_of(links: Mapping[str, int]) -> Iterator[int]:
 
 
 class Handed:
-    """A folder ``/proc/self/fd/FIRST`` in a program, with files.  To make and to close it blocks.
+    """A folder ``/proc/self/fd/FIRST`` in a program, with files.
 
-    :param files: their contents by name, at most some KiB each; without any there is no folder.
-    :param first: the descriptor of the folder in the program; those of the files follow.
-    :ivar descriptors: those of the program, each with the one here that it is.
+    The constructor and :meth:`close` block.
+
+    :param files: contents by name, at most some KiB each.  Without files no folder is made.
+    :param first: descriptor of the folder in the program.  Those of the files follow.
+    :ivar descriptors: descriptors in the program, each mapped to the descriptor here.
     """
 
     def __init__(self, files: Mapping[str, bytes], first: int) -> None:
@@ -69,14 +71,14 @@ class Handed:
             self._stack = stack.pop_all()
 
     def close(self) -> None:
-        """Delete the folder; the program has found what it needs."""
+        """Delete the folder.  By now the program must have found its files."""
         self._stack.close()
 
 
 def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    """Return the contents of those files in a folder that are there.  Blocks.
+    """Return the contents of the named files, as far as they exist in a folder.  Blocks.
 
-    :raises OSError: one cannot be read; the text names that one.
+    :raises OSError: if a file cannot be read.  The text names the file.
     """
     return {name: _content(folder / name) for name in names if (folder / name).exists()}
 

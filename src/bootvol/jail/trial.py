@@ -1,4 +1,4 @@
-"""Tries whether programs can be confined on this machine: for the start and ``check-config``."""
+"""Tests whether this machine can confine programs: for the start and for ``check-config``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _REMEDY: Final = (
     "Use Linux 5.13 or newer with Landlock, install libseccomp2, and let the daemon's container, if"
     " there is one, use both."
 )
-#: Seconds that a program which does nothing may take.
+#: Longest time in seconds of a program that does nothing.
 _PATIENCE: Final = 30.0
 
 
 def check(jail: Jail, *, needed: bool) -> Iterator[Mistake]:
     """Confine a program that does nothing.  Blocks.
 
-    :param needed: the daemon is of no use where no program can be confined.
+    :param needed: whether the daemon is of no use where no program can be confined.
     """
     lacking = jail.lacks() or _failure(attrs.evolve(jail, required=True))
     if lacking is None:
@@ -39,7 +39,7 @@ def check(jail: Jail, *, needed: bool) -> Iterator[Mistake]:
 
 
 def _failure(jail: Jail) -> str | None:
-    """Return why a program cannot be confined; None if it can."""
+    """Return the reason why a program cannot be confined, or None."""
     try:
         ran = subprocess.run(  # noqa: S603 - the words are the daemon's own
             jail.command(["true"], Bounds()), capture_output=True, timeout=_PATIENCE, check=False
