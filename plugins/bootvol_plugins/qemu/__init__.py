@@ -15,15 +15,15 @@ from bootvol_plugins.qemu.options import QemuOptions
 
 
 def _make(options: QemuOptions, context: PluginContext) -> IHypervisor:
-    """Blocks on the disk: the reactor does not run yet.
+    """Make the hypervisor.  Blocks on the disk: the reactor does not run yet.
 
-    :raises ConfigurationError: there is no such directory, and it cannot be made, or others may
-        write to it.
+    :raises ConfigurationError: if the directory does not exist and cannot be made, or if others may
+        write to the directory.
     """
     from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 
     try:
-        # Whoever may put a server's folder there tells its QEMU what to do.
+        # A user who may put a server's folder there controls the server's QEMU.
         private.make("hypervisor.directory", options.directory)
     except OSError as error:
         raise ConfigurationError(

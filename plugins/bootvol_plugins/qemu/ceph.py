@@ -1,7 +1,7 @@
-"""How QEMU gets to know a cluster of Ceph: by a ceph.conf that holds the key of one user.
+"""The ceph.conf by which QEMU knows a Ceph cluster.  The file holds the key of one user.
 
-Ceph's library in the daemon says which file has the key, as the library in QEMU would find it:
-:func:`configuration` looks nothing up in a ceph.conf itself.
+Ceph's library in the daemon names the file of the key, as the library in QEMU would find the file.
+:func:`configuration` itself looks nothing up in a ceph.conf.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from bootvol import reading
 from bootvol.errors import HypervisorFailed
 from bootvol_plugins.rbd.bindings import load
 
-#: The settings of an image's address that concern the cluster, and the library takes as they are.
+#: The settings in an image's address that concern the cluster.  The library takes them unchanged.
 _SETTINGS: Final = ("mon_host", "keyring")
 
 
 def user(said: Mapping[str, str]) -> str:
-    """Return the user of cephx, without ``client.``, whom an address of an image names."""
+    """Return the cephx user in the address of an image, without ``client.``."""
     return said.get("id", "admin")
 
 
 def configuration(said: Mapping[str, str]) -> bytes:
     """Return a ceph.conf by which QEMU reaches a cluster, without any other file.  Blocks.
 
-    :param said: what the address of an image says besides the place.
-    :raises HypervisorFailed: the library does not take the operator's ceph.conf, or the keyring is
-        none.
-    :raises OSError: a file cannot be read.
+    :param said: settings in the address of an image, besides the place.
+    :raises HypervisorFailed: if the library does not take the operator's ceph.conf, or the keyring
+        is not a keyring.
+    :raises OSError: if a file cannot be read.
     """
     name, conf = user(said), said.get("conf")
     written = b"" if conf is None else reading.content(Path(conf))
@@ -39,7 +39,7 @@ def configuration(said: Mapping[str, str]) -> bytes:
     if "mon_host" in said:
         # In a file a semicolon begins a comment.
         lines += ["[global]", f"mon_host = {said['mon_host'].replace(';', ',')}"]
-    # The key comes before all keyrings; with an empty one the library complains of no file.
+    # The key takes precedence over keyrings.  With an empty keyring, the library misses no file.
     lines += ["", f"[client.{name}]", "keyring = /dev/null"]
     key = _key(name, conf, {each: said[each] for each in _SETTINGS if each in said})
     if key is not None:
@@ -48,7 +48,7 @@ def configuration(said: Mapping[str, str]) -> bytes:
 
 
 def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
-    """Return the key of a user; None if there is none, as in a cluster that asks for no keys."""
+    """Return the key of a user; None without a key, as in a cluster that asks for no keys."""
     rados: Any = load().rados
     try:
         library = rados.Rados(conffile=conf, rados_id=name, conf=settings)

@@ -1,4 +1,4 @@
-"""The config drive of a server: a CD-ROM that is made in the server's folder and goes with it."""
+"""The config drive of a server: a CD-ROM in the server's folder, deleted with the folder."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pycdlib import PyCdlib
 _FILE: Final = "config.iso"
 _NODE: Final = "config-drive"
 
-#: What ``device_add`` takes.  Every guest of a PC knows IDE's CD-ROMs, and the names of its disks
-#: (vda, vdb) stay as they are.
+#: Arguments of ``device_add``.  Every guest of a PC knows IDE's CD-ROMs, and the names of the
+#: guest's disks (vda, vdb) stay as they are.
 DEVICE: Final[Mapping[str, Any]] = {"driver": "ide-cd", "id": _NODE, "drive": _NODE}
 
 
 def block(fdset: int) -> dict[str, Any]:
-    """Return what ``blockdev-add`` takes for the drive.
+    """Return the arguments of ``blockdev-add`` for the drive.
 
-    :param fdset: holds its descriptor.
+    :param fdset: number of the fdset with the drive's descriptor.
     """
     return {
         "driver": "raw",
@@ -32,16 +32,16 @@ def block(fdset: int) -> dict[str, Any]:
 
 
 def opened(folder: Path) -> int:
-    """Open the drive in a server's folder; returns the descriptor.  Blocks."""
+    """Open the drive in a server's folder.  Return the descriptor.  Blocks."""
     return os.open(folder / _FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make the drive in a server's folder, in place of one from before; none without files.
+    """Make the drive in a server's folder, in place of a former drive.  Blocks.
 
-    Blocks.
+    Without files, make no drive.
 
-    :param files: by path.
+    :param files: contents by path.
     """
     path = folder / _FILE
     path.unlink(missing_ok=True)
@@ -52,10 +52,10 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def image(files: Mapping[str, bytes]) -> bytes:
-    """Return a file system of ISO 9660, with Rock Ridge and Joliet names, labelled ``config-2``."""
+    """Return an ISO 9660 file system with Rock Ridge and Joliet names, labelled ``config-2``."""
     disc = PyCdlib()
     disc.new(interchange_level=3, vol_ident="config-2", rock_ridge="1.09", joliet=3)
-    #: What ISO 9660 itself calls a folder, which no guest looks at; by path.
+    #: ISO 9660's own names of the folders, by path.  No guest looks at these names.
     folders: dict[str, str] = {"": ""}
     for number, path in enumerate(sorted(files)):
         above = ""

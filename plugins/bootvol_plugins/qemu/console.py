@@ -1,8 +1,8 @@
-"""The serial console of a server: what its guest writes is kept, but no more than about 1 MiB.
+"""The serial console of a server: keeps the guest's output, but no more than about 1 MiB.
 
-QEMU could write it to a file itself, but without a bound, and a guest may write for ever.  So it
-writes to a pipe, and this module, run as a program of its own, moves what comes into files.  Like
-QEMU it outlives the daemon; it ends when QEMU does.
+QEMU could write the output to a file itself, but without a bound, and a guest may write for ever.
+So QEMU writes to a pipe.  This module, run as a program of its own, moves the output into files.
+Like QEMU, the program outlives the daemon.  The program ends when QEMU ends.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 
-# Nothing else is imported: one of these runs beside each server.
+# Import nothing else: one such program runs beside each server.
 
-#: What was written last, and what was written before that.
+#: The file of the last output, and the file of the output before.
 NEW = "console"
 OLD = "console.old"
-#: How large the one may grow before it becomes the other; bytes.
+#: Size in bytes up to which the first file grows before the first becomes the second.
 HALF = 512 * 1024
 
 
 def keep(source: int) -> None:
-    """Move what comes of ``source`` into files in the current folder, until it ends.  Blocks."""
+    """Move the data of ``source`` into files in the current folder, until the end.  Blocks."""
     file = _open()
     while data := os.read(source, 65536):
-        # What the disk does not take is lost; the guest must not stop for that.
+        # Data that the disk does not take is lost.  The guest must not stop for lost data.
         with contextlib.suppress(OSError):
             if os.fstat(file).st_size >= HALF:
                 os.rename(NEW, OLD)
@@ -37,16 +37,17 @@ def _open() -> int:
 
 
 def tail(folder: int, length: int) -> bytes:
-    """Return the last bytes that are kept in the open folder.  Blocks.
+    """Return the last bytes of the console in a folder.  Blocks.
 
-    :param length: at most so many.
+    :param folder: descriptor of the folder.
+    :param length: maximum number of bytes.
     """
     parts: dict[int, bytes] = {}
     for name in (NEW, OLD):
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
             with open(descriptor, "rb") as file:
-                # By its number: between the two the one may have become the other.
+                # By inode: between the two opens, the first file may have become the second.
                 parts.setdefault(os.fstat(descriptor).st_ino, file.read())
     whole = b"".join(reversed(parts.values()))
     return whole[-length:] if length > 0 else b""

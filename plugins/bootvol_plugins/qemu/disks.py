@@ -1,4 +1,4 @@
-"""Disks as QEMU knows them: by which names, and as which devices of the guest."""
+"""Disks in QEMU: the names of their nodes, and their devices in the guest."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from bootvol.model import Disk
 
 
 def node_name(disk: Disk) -> str:
-    """Return what QEMU knows a disk's bytes by: another for each place in the server and volume.
+    """Return the name of a disk's node in QEMU, different for each device and volume.
 
-    At most 31 bytes, as QEMU demands, for devices of up to 14.
+    The name has at most 31 bytes, as QEMU demands, if the device has up to 14 bytes.
     """
     connection = f"{disk.connection.kind} {disk.connection.address}"
     return prefix(disk.device) + hashlib.sha256(connection.encode()).hexdigest()[:16]
 
 
 def prefix(device: str) -> str:
-    """Return how the name of every node begins that was made for a device."""
+    """Return the common prefix of all node names made for a device."""
     return f"{device}-"
 
 
 def device(disk: Disk) -> dict[str, Any]:
-    """Return what ``device_add`` takes for a disk.
+    """Return the arguments of ``device_add`` for a disk.
 
-    The guest finds it by its serial number too: ``/dev/disk/by-id/virtio-vdb``.  What fails in its
-    place fails in the guest: QEMU would otherwise stop a guest whose disk has no space left, and
-    nobody would let it go on.
+    The guest also finds the disk by the serial number: ``/dev/disk/by-id/virtio-vdb``.  QEMU
+    reports failed reads and writes to the guest.  Otherwise QEMU would stop a guest whose disk has
+    no space left, and nobody would let the guest go on.
     """
     return {
         "driver": "virtio-blk-pci",

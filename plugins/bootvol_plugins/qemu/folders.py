@@ -1,12 +1,12 @@
-"""The folder of a server, by which its process is known to every daemon to come.
+"""The folder of a server.  By the folder, every later daemon finds the server's process.
 
-The folder is locked (flock(2)) as long as anything of the server lives: its processes inherit the
-lock, so the system lets go of it however they end, and whatever becomes of the daemon.  QEMU's
-process holds a lock (fcntl(2)) of its own on a file, and the system tells who that is: a number
-that somebody else has by now is never taken for the server's.
+The folder is locked (flock(2)) while anything of the server lives.  The server's processes inherit
+the lock.  So the system releases the lock however they end, and whatever becomes of the daemon.
+QEMU's process holds its own lock (fcntl(2)) on a file, and the system tells the id of this process.
+So a process id that now belongs to another process is never taken for the server's.
 
-A guest that has broken into QEMU can let go of both locks, and live on.  So the daemon also notes
-the process, as soon as there is one.
+A guest that has broken into QEMU can release both locks, and live on.  So the daemon also notes the
+process as soon as the process exists.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ import attrs
 from bootvol.jail import may_limit, room
 from bootvol.processes import Process
 
-#: The file that QEMU's process locks, where it listens for commands, and where the daemon notes the
-#: process.
+#: The file that QEMU's process locks; the socket where QEMU listens for commands; and the file of
+#: the daemon's note of the process.
 PID: Final = "pid"
 SOCKET: Final = "qmp"
 NOTE: Final = "process"
 
-#: struct flock: kind, from where, offset, length, process id.
+#: struct flock: type, whence, start, length, process id.
 _FLOCK: Final = "hhqqi4x"
 
 
 class Folder:
-    """A server's folder, held open.  All methods block on the disk, if shortly.
+    """A server's folder, held open.  All methods block on the disk, but only shortly.
 
-    :ivar descriptor: of the folder.
+    :ivar descriptor: descriptor of the folder.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the folder.
 
-        :raises FileNotFoundError: there is none.
+        :raises FileNotFoundError: if the folder does not exist.
         """
         self.path = path
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,17 +55,17 @@ class Folder:
 
     @classmethod
     def make(cls, path: Path) -> Folder:
-        """Open a server's folder, and make it if there is none."""
+        """Open a server's folder.  Make a missing folder first."""
         path.mkdir(mode=0o700, exist_ok=True)
         return cls(path)
 
     @property
     def socket(self) -> str:
-        """The path of the socket that QEMU listens on; short, as those of sockets must be."""
+        """The path of the socket where QEMU listens.  The path is short, as sockets demand."""
         return f"/proc/self/fd/{self.descriptor}/{SOCKET}"
 
     def listen(self) -> sockets.socket:
-        """Make that socket, in place of one of before."""
+        """Make the socket where QEMU listens, in place of a former socket."""
         listener = sockets.socket(sockets.AF_UNIX)
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -78,16 +78,16 @@ class Folder:
         return listener
 
     def open_pid(self) -> int:
-        """Open the file that the server's process locks; returns the descriptor."""
+        """Open the file that the server's process locks.  Return the descriptor."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(PID, flags, 0o600, dir_fd=self.descriptor)
 
     def close(self) -> None:
-        """Close the folder, and let go of the lock unless a process has inherited it."""
+        """Close the folder, and release the lock unless a process has inherited the lock."""
         os.close(self.descriptor)
 
     def take(self) -> bool:
-        """Lock the folder; return False if something of the server lives."""
+        """Lock the folder.  Return False if anything of the server lives."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -95,9 +95,9 @@ class Folder:
         return True
 
     def note(self, pid: int | None) -> None:
-        """Note the process of the server's QEMU, unless one that runs is noted.
+        """Note the process of the server's QEMU, unless a running process is noted.
 
-        :param pid: its number; None if it has ended already.
+        :param pid: id of the process; None if the process has ended already.
         """
         process = None if pid is None else Process.of(pid)
         if process is not None and self._noted() is None:
@@ -108,23 +108,23 @@ class Folder:
             os.rename(new, NOTE, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def _noted(self) -> Process | None:
-        """Return the process that is noted, if it runs."""
+        """Return the noted process, if the process runs."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with open(os.open(NOTE, flags, dir_fd=self.descriptor)) as file:
                 process = Process(**json.load(file))
         except (FileNotFoundError, ValueError, TypeError):
-            # A note that the disk lost is none.
+            # A note that the disk lost counts as no note.
             return None
         return process if process.runs() else None
 
     def process(self) -> int | None:
-        """Return the process id of the server's QEMU, None if it does not run."""
+        """Return the process id of the server's QEMU; None if QEMU does not run."""
         noted = self._noted()
         return self._locker() if noted is None else noted.pid
 
     def _locker(self) -> int | None:
-        """Return the id of the process that holds the lock of QEMU."""
+        """Return the id of the process that holds QEMU's lock, or None."""
         try:
             descriptor = os.open(PID, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.descriptor)
         except FileNotFoundError:
@@ -136,11 +136,11 @@ class Folder:
             )
         finally:
             os.close(descriptor)
-        # Another kind of lock has no process, and is none of QEMU's before a guest broke in.
+        # Another kind of lock has no process.  QEMU takes no such lock unless a guest broke in.
         return None if kind == fcntl.F_UNLCK or pid <= 0 else pid
 
     def lend(self, socket: Path) -> None:
-        """Let a socket belong to the user of the server's QEMU, if that runs."""
+        """Let a socket belong to the user of the server's QEMU, if QEMU runs."""
         process = self.process()
         if process is not None:
             user = os.stat(f"/proc/{process}").st_uid
@@ -148,9 +148,9 @@ class Folder:
                 os.chown(socket, user, -1)
 
     def make_room(self, disk: int) -> None:
-        """Let the server's QEMU write to the whole of a disk, if that is a file and QEMU runs.
+        """Let the server's QEMU write to the whole disk, if the disk is a file and QEMU runs.
 
-        :param disk: its descriptor.
+        :param disk: descriptor of the disk.
         """
         process, found = self.process(), os.fstat(disk)
         if process is not None and stat.S_ISREG(found.st_mode) and may_limit():
@@ -160,14 +160,14 @@ class Folder:
                 resource.prlimit(process, resource.RLIMIT_FSIZE, (wanted, most))
 
     def remove(self) -> None:
-        """Delete the folder and what is in it."""
+        """Delete the folder and its files."""
         for name in os.listdir(self.descriptor):
             os.unlink(name, dir_fd=self.descriptor)
         self.path.rmdir()
 
 
 def servers(directory: Path) -> Iterator[str]:
-    """Return the names of the servers that run.  Blocks."""
+    """Yield the names of the running servers.  Blocks."""
     for path in directory.iterdir():
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             folder = Folder(path)

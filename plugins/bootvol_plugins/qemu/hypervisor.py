@@ -1,4 +1,4 @@
-"""Servers as processes of QEMU, which live on when the daemon does not."""
+"""Servers as processes of QEMU, which outlive the daemon."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ from bootvol_plugins.qemu.qmp import (
     nodes,
 )
 
-#: Seconds: from one look to the next; that QEMU may take to start, to end when it is told to, and
-#: to end when it is killed.
+#: Seconds between two looks; and longest times in seconds for QEMU to start, to end after a command
+#: and to end after a kill.
 _LOOK: Final = 0.05
 _START: Final = 60.0
 _QUIT: Final = 3.0
 _KILL: Final = 30.0
-#: After so many seconds a guest is asked once more to let go of a disk: one that has only just
-#: started may not have heard of it.
+#: Seconds after which a guest is asked once more to let go of a disk.  A guest that has only just
+#: started may have missed the request.
 _ASK_AGAIN: Final = 5.0
-#: What QEMU says of what it is kept from.
+#: QEMU's words for a denied access.
 _NOT_LET: Final = re.compile("not permitted|[Pp]ermission denied")
 
 
 @implementer(IPoweringHypervisor, IConfiguringHypervisor)
 class QemuHypervisor:
-    """Each server has a folder in one directory, which exists."""
+    """The QEMU hypervisor.  Each server has a folder in one directory, which exists."""
 
     def __init__(self, name: str, options: QemuOptions, context: PluginContext) -> None:
         self.name = name
@@ -67,7 +67,7 @@ class QemuHypervisor:
         self._reactor = context.reactor
         self._threads = context.threads
         self._jail = context.jail
-        #: QEMU talks to one client at a time.
+        #: A lock for each server, since QEMU talks to one client at a time.
         self._locks: WeakValueDictionary[str, DeferredLock] = WeakValueDictionary()
 
     async def start(self, server: str, machine: Machine) -> None:
@@ -76,7 +76,7 @@ class QemuHypervisor:
         with failures(f"Server {server} cannot be started"):
             folder = await self._threads.obtain(Folder.close, Folder.make, path)
             try:
-                # A daemon that is no more may have started it, and not have seen it come up.
+                # A former daemon may have started the server, and ended before the server was up.
                 if await self._up(server, folder, lambda: self._is_free(server, folder)):
                     await self._threads.run(lambda: folder.note(folder.process()))
                 else:
@@ -85,7 +85,7 @@ class QemuHypervisor:
                 folder.close()
 
     async def _run(self, server: str, folder: Folder, wanted: Machine) -> None:
-        """Start QEMU; ``folder`` is locked."""
+        """Start QEMU.  ``folder`` must be locked."""
         binary = await self._threads.run(shutil.which, self._options.binary)
         if binary is None:
             raise HypervisorFailed(f"There is no program {self._options.binary}: install QEMU.")
@@ -101,14 +101,14 @@ class QemuHypervisor:
             try:
                 process = self._spawn(folder, command, {**own, **given.files})
             finally:
-                # Where QEMU listens is QEMU's alone: it goes when QEMU goes.
+                # The listening socket is QEMU's alone: the socket goes when QEMU goes.
                 machine.close(own)
             await self._begin(server, folder, process)
 
     def _spawn(
         self, folder: Folder, command: Sequence[str], files: Mapping[int, int]
     ) -> machine.Process:
-        """Start QEMU, and what keeps its console."""
+        """Start QEMU, and the program that keeps its console."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             shared = {machine.FOLDER: folder.descriptor}
@@ -121,10 +121,10 @@ class QemuHypervisor:
             os.close(writing)
 
     async def _begin(self, server: str, folder: Folder, process: machine.Process) -> None:
-        """Wait until a process has become a server that runs, and end it where that fails."""
+        """Wait until a process has become a running server.  After a failure, end the process."""
         try:
             await self._threads.run(folder.note, process.pid)
-            # A guest may have turned it off by the time it is looked at.
+            # A guest may have turned the machine off before the daemon looks.
             if not await self._up(server, folder, process.has_ended) and process.failed:
                 raise HypervisorFailed(
                     f"Server {server} does not start: {process.complaint}."
@@ -138,7 +138,7 @@ class QemuHypervisor:
     async def _up(
         self, server: str, folder: Folder, has_ended: Callable[[], Awaitable[bool]]
     ) -> bool:
-        """Wait until QEMU has plugged its machine together; return False if it ended instead."""
+        """Wait until QEMU has set up its machine.  Return False if QEMU ended instead."""
         end = self._reactor.seconds() + _START
         failed: QmpFailed | None = None
         while not await has_ended():
@@ -174,7 +174,7 @@ class QemuHypervisor:
                     await self._end_all(server, folder)
 
     async def _shut_down(self, server: str) -> None:
-        """Ask the guest to shut down by ACPI, and wait until it has, but no longer than it may."""
+        """Ask the guest by ACPI to shut down.  Wait for the end, up to ``shutdown_timeout``."""
         end = self._reactor.seconds() + self._options.shutdown_timeout
         ask = 0.0
         while (now := self._reactor.seconds()) < end:
@@ -187,7 +187,7 @@ class QemuHypervisor:
             await self._pause()
 
     async def _end_all(self, server: str, folder: Folder) -> None:
-        """End whatever runs of a server; then ``folder`` is locked."""
+        """End all processes of a server.  Then ``folder`` is locked."""
         end = self._reactor.seconds() + _KILL
         while (process := await self._process(server, folder)) is not None:
             if self._reactor.seconds() > end:
@@ -201,7 +201,7 @@ class QemuHypervisor:
         except ProcessLookupError:
             return
         try:
-            # Between the two it may have ended, and its number have become another's.
+            # Meanwhile the process may have ended, and its id have become another process's.
             if await self._threads.run(folder.process) != process:
                 return
             with suppress(QmpFailed, QmpRefused):
@@ -215,7 +215,7 @@ class QemuHypervisor:
             os.close(descriptor)
 
     async def _ended(self, process: int, seconds: float) -> bool:
-        """Wait until the process of a descriptor has ended, but no longer than so many seconds."""
+        """Wait until the process of a descriptor has ended, up to ``seconds`` seconds."""
         poll = select.poll()
         poll.register(process, select.POLLIN)
         end = self._reactor.seconds() + seconds
@@ -271,8 +271,8 @@ class QemuHypervisor:
     async def _hand_over(
         self, qmp: Qmp, disk: Disk, steps: reach.Reaching, folder: Folder | None
     ) -> reach.Told:
-        """Give QEMU the descriptors by which it reaches a disk."""
-        # The number of an fdset and that of the descriptor in it are two.
+        """Give QEMU the descriptors by which QEMU reaches a disk."""
+        # The number of an fdset differs from the number of the descriptor in the fdset.
         number = "fdset-id" if reach.has_descriptor(disk.connection) else "fd"
         found = await self._threads.run(reach.step, steps)
         while not isinstance(found, reach.Told):
@@ -294,7 +294,7 @@ class QemuHypervisor:
                 await self._drop(qmp, disks.prefix(device))
 
     async def _unplug(self, qmp: Qmp, server: str, device: str) -> None:
-        """Let the guest let go of a device: it has to agree."""
+        """Let the guest release a device.  The guest has to agree."""
         now = self._reactor.seconds()
         end, ask = now + self._options.detach_timeout, now
         while device in await devices(qmp):
@@ -305,14 +305,14 @@ class QemuHypervisor:
                     "plugged in."
                 )
             if now >= ask:
-                # Refused if it has been asked a moment ago.
+                # QEMU refuses if the guest was asked a moment ago.
                 with suppress(QmpRefused):
                     await qmp.execute("device_del", {"id": device})
                 ask = now + _ASK_AGAIN
             await self._pause()
 
     async def _drop(self, qmp: Qmp, prefix: str) -> None:
-        """Let QEMU close what it has opened for a device, also what an attempt has left."""
+        """Let QEMU close all that it has opened for a device, even by a failed attempt."""
         for node in await nodes(qmp):
             if node.startswith(prefix):
                 await self._delete(qmp, node)
@@ -330,7 +330,7 @@ class QemuHypervisor:
                 await qmp.execute("blockdev-del", {"node-name": node})
                 return
             except QmpRefused:
-                # A device that has gone may hold it a moment longer.
+                # A device that has gone may hold the node a moment longer.
                 if self._reactor.seconds() > end:
                     raise
             await self._pause()
@@ -347,7 +347,7 @@ class QemuHypervisor:
 
     @asynccontextmanager
     async def _folder(self, server: str) -> AsyncIterator[Folder | None]:
-        """Open a server's folder, if there is one."""
+        """Open a server's folder; yield None if the folder does not exist."""
         path = self._options.directory / server
         folder = None
         with suppress(FileNotFoundError):
@@ -361,8 +361,8 @@ class QemuHypervisor:
     async def _process(self, server: str, folder: Folder) -> int | None:
         """Return the id of the server's process.
 
-        :returns: None if there is none; then ``folder`` is locked, so that none comes up either.
-        :raises HypervisorFailed: one is on its way up or down, and that without end.
+        :returns: None without a process.  Then ``folder`` is locked, so that no process comes up.
+        :raises HypervisorFailed: if a process is starting or ending, and does not finish.
         """
         end = self._reactor.seconds() + _KILL
         while self._reactor.seconds() < end:
@@ -377,7 +377,7 @@ class QemuHypervisor:
 
     @asynccontextmanager
     async def _monitor(self, server: str) -> AsyncIterator[Qmp | None]:
-        """Connect to a server's QEMU, if it runs; whoever comes next waits."""
+        """Connect to a server's QEMU, or yield None if QEMU does not run.  Other callers wait."""
         lock = self._locks.setdefault(server, DeferredLock())
         async with lock, self._folder(server) as folder:
             if folder is None or await self._process(server, folder) is None:
@@ -388,7 +388,7 @@ class QemuHypervisor:
 
     @asynccontextmanager
     async def _stack(self) -> AsyncIterator[ExitStack]:
-        """Hold open what is opened within the block."""
+        """Hold files open until the end of the block."""
         stack = ExitStack()
         try:
             yield stack

@@ -1,4 +1,4 @@
-"""A server's QEMU: what it is told when it starts, and the process that it is."""
+"""A server's QEMU: the command that starts QEMU, and the process."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.options import QemuOptions
 
 #: Descriptors of the processes beyond the usual three: the folder, whose lock they hold; the pipe
-#: between them; the file that QEMU's locks; where QEMU listens; the config drive; and from there on
-#: what QEMU needs to reach the disks.
+#: between them; the file that QEMU's process locks; the socket where QEMU listens; the config
+#: drive; and the first of the descriptors by which QEMU reaches the disks.
 FOLDER, CONSOLE, PROCESS, MONITOR, CONFIG, DISKS = range(3, 9)
 _KVM: Final = Path("/dev/kvm")
-#: The most that is kept of what QEMU complains of, in bytes.
+#: Most bytes of QEMU's complaints that are kept.
 _KEPT: Final = 64 * 1024
 
 
 @attrs.frozen
 class Reached:
-    """What a server is given to reach its disks.
+    """The means by which a server reaches its disks.
 
-    :ivar files: the descriptors of QEMU, each with the one here that it is.
-    :ivar told: what QEMU is told, by disk.
-    :ivar numbers: of the disks that are opened here, the descriptors in QEMU.
+    :ivar files: descriptors in QEMU, each mapped to the descriptor here.
+    :ivar told: instructions for QEMU, in the order of the disks.
+    :ivar numbers: descriptors in QEMU of the disks that are opened here.
     """
 
     files: Mapping[int, int]
@@ -50,11 +50,11 @@ class Reached:
 
 
 def reached(options: QemuOptions, machine: Machine, stack: ExitStack) -> Reached:
-    """Open what a server needs to reach its disks.  Blocks.
+    """Open the files that a server needs to reach its disks.  Blocks.
 
-    :param stack: closes that; QEMU needs it until QEMU has started.
-    :raises HypervisorFailed: there is no way to reach a disk.
-    :raises OSError: a file cannot be read.
+    :param stack: closes these files.  QEMU needs them until QEMU has started.
+    :raises HypervisorFailed: if a disk cannot be reached.
+    :raises OSError: if a file cannot be read.
     """
     free = itertools.count(DISKS)
     files: dict[int, int] = {}
@@ -78,19 +78,19 @@ def command(
 ) -> list[str]:
     """Return the command that runs a server.
 
-    :param binary: the path of QEMU.
+    :param binary: path of QEMU.
     """
     words = [
         *(binary, "-name", server, "-no-user-config", "-nodefaults"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        # graphics=off lets the BIOS and boot loaders speak on the serial console too.
+        # graphics=off lets the BIOS and boot loaders use the serial console, too.
         *("-machine", f"pc,graphics=off,usb=off,accel={options.accel}"),
         *("-cpu", "max", "-m", str(machine.memory_mib), "-smp", str(machine.cpus)),
         *("-boot", "strict=on", "-display", "none", "-vga", "none", "-nic", "none"),
         *("-chardev", f"socket,id=monitor,fd={MONITOR},server=on,wait=off"),
         *("-mon", "chardev=monitor,mode=control"),
-        # A monitor that is always connected: when none is, QEMU closes descriptors that it was
-        # given and has no file open by, those of folders.
+        # A monitor that is always connected.  Without a connected monitor, QEMU closes given
+        # descriptors by which no file is open: those of folders.
         *("-chardev", "ringbuf,id=always,size=4096", "-mon", "chardev=always,mode=control"),
         *("-add-fd", f"fd={CONSOLE},set={CONSOLE}"),
         *("-chardev", f"file,id=console,path=/dev/fdset/{CONSOLE},append=on"),
@@ -100,7 +100,7 @@ def command(
         if told.secret is not None:
             words += ["-object", json.dumps(told.secret)]
         words += ["-blockdev", json.dumps(told.block)]
-        # Nothing but the first disk is booted from.
+        # QEMU boots only from the first disk.
         order = {} if place else {"bootindex": 0}
         words += ["-device", json.dumps({**disks.device(disk), **order})]
     for disk, number in given.numbers.items():
@@ -113,14 +113,14 @@ def command(
 
 
 def bounds(options: QemuOptions, machine: Machine, given: Reached) -> Bounds:
-    """Return what a server may do.  Blocks."""
+    """Return the bounds of a server.  Blocks."""
     kvm = [_KVM] if options.accel == "kvm" else []
     return Bounds(
         writes=kvm,
         owns=[told.socket for told in given.told if told.socket is not None],
         groups=[each.stat().st_gid for each in kvm],
         sockets=_sockets(options, machine),
-        # No memory of it (a guest's data) on the disk.
+        # No core dump, since QEMU's memory holds a guest's data.
         limits={"CORE": 0},
         grows=_largest(given) if may_limit() else None,
         locks=PROCESS,
@@ -128,15 +128,15 @@ def bounds(options: QemuOptions, machine: Machine, given: Reached) -> Bounds:
 
 
 def _largest(given: Reached) -> int:
-    """Return the size up to which a server writes to its disks that are files.  Blocks."""
+    """Return the size up to which a server may write to its disks in files.  Blocks."""
     found = [os.fstat(given.files[number]) for number in given.numbers.values()]
     return max((room(each.st_size) for each in found if stat.S_ISREG(each.st_mode)), default=0)
 
 
 def open_own(folder: Folder, machine: Machine) -> dict[int, int]:
-    """Open what is a server's own, beside its disks.  Blocks.
+    """Open a server's own files, beside its disks.  Blocks.
 
-    :returns: its descriptors, each with the one here that it is; :func:`close` closes these.
+    :returns: descriptors in QEMU, each mapped to the one here.  :func:`close` closes those here.
     """
     config_drive.write(folder.path, machine.files)
     found: dict[int, int] = {}
@@ -158,7 +158,7 @@ def close(files: Mapping[int, int]) -> None:
 
 
 def _sockets(options: QemuOptions, machine: Machine) -> Sockets:
-    """Return what QEMU makes sockets of, to reach the disks of a server."""
+    """Return the sockets that QEMU must make to reach the disks of a server."""
     if options.remote_disks:
         return Sockets.ALL
     served = [
@@ -171,9 +171,9 @@ def _sockets(options: QemuOptions, machine: Machine) -> Sockets:
 
 
 class Process(ProcessProtocol):
-    """A process that outlives the daemon, of whose beginning the daemon hears.
+    """A process that outlives the daemon.  The daemon hears only the process's beginning.
 
-    :ivar ended: fires when it has ended.
+    :ivar ended: fires when the process has ended.
     """
 
     def __init__(self) -> None:
@@ -182,29 +182,29 @@ class Process(ProcessProtocol):
         self._complaint = b""
 
     def errReceived(self, data: bytes) -> None:
-        """It complained."""
+        """Keep a complaint."""
         self._complaint += data[: _KEPT - len(self._complaint)]
 
     def processEnded(self, reason: Failure) -> None:
-        """It has ended, and all that it said has come."""
+        """Note the end of the process.  All its output has come by now."""
         ended: Any = reason.value
         self.failed = ended.exitCode != 0
         self.ended.finish(None)
 
     @property
     def pid(self) -> int | None:
-        """Its number; None if it has ended."""
+        """The process id; None if the process has ended."""
         transport: Any = self.transport
         number: int | None = transport.pid
         return number
 
     async def has_ended(self) -> bool:
-        """Tell whether it has ended."""
+        """Return whether the process has ended."""
         return self.ended.ended
 
     @property
     def complaint(self) -> str:
-        """Why it does not start, in QEMU's words."""
+        """The reason why QEMU does not start, in QEMU's words."""
         lines = self._complaint.decode("utf-8", "replace").splitlines()
         errors = [line for line in lines if ": " in line and "warning:" not in line]
         if not errors:
@@ -214,13 +214,13 @@ class Process(ProcessProtocol):
         return text.rpartition("}: ")[2].rstrip(".")
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process now."""
         transport: Any = self.transport
         with contextlib.suppress(ProcessExitedAlready):
             transport.signalProcess("KILL")
 
     def leave(self) -> None:
-        """Hear no more of it: what a process says for years is not kept."""
+        """Hear no more of the process: the complaints of years are not kept."""
         transport: Any = self.transport
         transport.closeChildFD(2)
 
@@ -228,8 +228,8 @@ class Process(ProcessProtocol):
 def spawn(reactor: Any, command: Sequence[str], folder: str, files: Mapping[int, Any]) -> Process:
     """Start a process in a folder.
 
-    :param files: its descriptors, as spawnProcess takes them; of the usual three, those that are
-        not among them are nothing.
+    :param files: descriptors of the process, as spawnProcess takes them.  Those of the usual three
+        that are missing become ``/dev/null``.
     """
     process = Process()
     check_descriptors()
@@ -246,5 +246,5 @@ def spawn(reactor: Any, command: Sequence[str], folder: str, files: Mapping[int,
 
 
 def keeper() -> list[str]:
-    """Return the command that keeps what comes of its standard input as a server's console."""
+    """Return the command that keeps its standard input as a server's console."""
     return ["setsid", sys.executable, "-IS", console.__file__]

@@ -1,4 +1,4 @@
-"""What the operator tells the plugin."""
+"""The operator's settings for the plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of QMP, by which a process of QEMU is told what to do while it runs.
+"""A client of QMP, the protocol for commands to a running process of QEMU.
 
 Each message is one line of JSON: see "QEMU Machine Protocol Specification" in QEMU's manual.
 """
@@ -20,25 +20,25 @@ from twisted.python.failure import Failure
 from bootvol.errors import HypervisorFailed
 from bootvol.threads import Shared
 
-#: The longest message, in bytes: a guest that broke out must not fill the daemon's memory.
+#: Longest message in bytes.  A guest that broke out must not fill the daemon's memory.
 _LONGEST: Final = 1024 * 1024
-#: The most bytes that may come until an answer has: a guest that broke out must not keep the daemon
-#: busy with events.
+#: Most bytes until an answer has come.  A guest that broke out must not keep the daemon busy with
+#: events.
 _MOST: Final = 4 * _LONGEST
-#: Seconds that the answer to a command may take.
+#: Longest wait for the answer to a command, in seconds.
 _ANSWER: Final = 10.0
 
 
 class QmpFailed(Exception):
-    """QEMU does not answer, or broke off."""
+    """QEMU does not answer, or broke off the connection."""
 
 
 class QmpRefused(Exception):
-    """QEMU does not do what it was told; it says why."""
+    """QEMU refuses a command.  The text is QEMU's reason."""
 
 
 class Qmp(LineReceiver):
-    """A connection, which :func:`connected` makes; one command at a time.
+    """A connection, made by :func:`connected`.  Takes one command at a time.
 
     :param clock: provides IReactorTime.
     """
@@ -60,10 +60,10 @@ class Qmp(LineReceiver):
     ) -> Any:
         """Let QEMU carry out a command.
 
-        :param descriptor: goes along; it stays the caller's.
-        :returns: what the command does.
-        :raises QmpRefused: QEMU does not carry it out.
-        :raises QmpFailed: there is no answer; whether it is carried out is not known.
+        :param descriptor: descriptor to send along.  It remains the caller's.
+        :returns: the result of the command.
+        :raises QmpRefused: if QEMU does not carry out the command.
+        :raises QmpFailed: if no answer comes.  QEMU may have carried out the command, or not.
         """
         self._awaited = Deferred()
         self._come = 0
@@ -79,7 +79,7 @@ class Qmp(LineReceiver):
     async def message(self, seconds: float) -> dict[str, Any]:
         """Wait for the greeting, or for an answer.
 
-        :raises QmpFailed: none comes within so many seconds.
+        :raises QmpFailed: if none comes within ``seconds`` seconds.
         """
         if self._lost.ended:
             raise QmpFailed("QEMU has closed the connection.")
@@ -89,13 +89,13 @@ class Qmp(LineReceiver):
             raise QmpFailed("QEMU does not answer.") from None
 
     async def close(self) -> None:
-        """Close the connection, and wait until it is."""
+        """Close the connection, and wait until the connection is closed."""
         transport: Any = self.transport
         transport.abortConnection()
         await self._lost.wait()
 
     def dataReceived(self, data: bytes) -> Any:
-        """Take some bytes, but not without end."""
+        """Take some bytes.  Break off when too many have come."""
         self._come += len(data)
         if self._come <= _MOST:
             return super().dataReceived(data)
@@ -104,7 +104,7 @@ class Qmp(LineReceiver):
         return None
 
     def lineReceived(self, line: bytes) -> None:
-        """Take a message; events are passed over, what there is can be asked for."""
+        """Take a message.  Pass over events, since commands can ask for the state."""
         try:
             message = orjson.loads(line)
             if not isinstance(message, dict):
@@ -117,7 +117,7 @@ class Qmp(LineReceiver):
             self._awaited.callback(message)
 
     def connectionLost(self, reason: Failure = Failure(ConnectError())) -> None:  # noqa: B008
-        """Nothing more will come."""
+        """Fail the wait for an answer, since nothing more will come."""
         if not self._awaited.called:
             self._awaited.errback(QmpFailed("QEMU has closed the connection."))
         self._lost.finish(None)
@@ -125,10 +125,10 @@ class Qmp(LineReceiver):
 
 @asynccontextmanager
 async def connected(reactor: Any, path: str, seconds: float = _ANSWER) -> AsyncIterator[Qmp]:
-    """Connect to the socket at ``path``; QEMU talks to one client at a time.
+    """Connect to the socket at ``path``.  QEMU talks to one client at a time.
 
-    :param seconds: that the greeting may take: QEMU sends it when the machine is complete.
-    :raises QmpFailed: nobody listens there, or there is no greeting.
+    :param seconds: longest wait for the greeting.  QEMU greets when the machine is complete.
+    :raises QmpFailed: if nobody listens there, or no greeting comes.
     """
     qmp = Qmp(reactor)
     try:
@@ -147,10 +147,10 @@ async def connected(reactor: Any, path: str, seconds: float = _ANSWER) -> AsyncI
 
 @contextmanager
 def failures(what: str) -> Iterator[None]:
-    """Turn what can go wrong into the contract's error.
+    """Turn errors of QEMU and of the system into the contract's error.
 
-    :param what: what failed, as the beginning of a sentence.
-    :raises HypervisorFailed: in place of what QEMU or the system says.
+    :param what: the failure, as the beginning of a sentence.
+    :raises HypervisorFailed: if QEMU or the system reports an error.
     """
     try:
         yield
@@ -161,13 +161,13 @@ def failures(what: str) -> Iterator[None]:
 
 
 async def children(qmp: Qmp, path: str) -> list[str]:
-    """Return the names of what there is at a place in QEMU's tree of objects."""
+    """Return the names of the objects below a path in QEMU's tree of objects."""
     found: list[dict[str, Any]] = await qmp.execute("qom-list", {"path": path})
     return [str(each["name"]) for each in found]
 
 
 async def devices(qmp: Qmp) -> list[str]:
-    """Return the names of the devices that are plugged in."""
+    """Return the names of the plugged-in devices."""
     return await children(qmp, "/machine/peripheral")
 
 
@@ -178,6 +178,6 @@ async def drive(qmp: Qmp, device: str) -> str:
 
 
 async def nodes(qmp: Qmp) -> list[str]:
-    """Return the names of the blocks that are open."""
+    """Return the names of the open block nodes."""
     found = await qmp.execute("query-named-block-nodes", {"flat": True})
     return [str(each["node-name"]) for each in found]

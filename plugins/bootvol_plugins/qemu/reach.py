@@ -1,9 +1,9 @@
-"""What QEMU is given to reach a disk, and what QEMU is told about that.
+"""The descriptors by which QEMU reaches a disk, and the instructions for QEMU.
 
-QEMU opens nothing by name: the daemon opens files, block devices, folders of sockets and secrets,
-and QEMU gets the descriptors.  So a confined QEMU reaches its disks, whatever they are, and nobody
-can put another file in the place of the one that was looked at.  QEMU locks the files that it
-opens, so two servers never use one disk.
+QEMU opens nothing by name.  The daemon opens files, block devices, folders of sockets and secrets,
+and QEMU gets the descriptors.  So a confined QEMU reaches disks of every kind, and nobody can
+replace a file after the daemon's check.  QEMU locks the files that QEMU opens, so two servers never
+use one disk.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from bootvol.model import Connection, Disk
 from bootvol_plugins.qemu import ceph
 from bootvol_plugins.qemu.disks import node_name
 
-#: What QEMU calls connections that have a descriptor, and what must be at their address.
+#: QEMU's drivers for connections with a descriptor, and the required kind of file at the address.
 _DRIVERS: Final = {"file": ("file", stat.S_ISREG), "block": ("host_device", stat.S_ISBLK)}
 #: See https://www.iana.org/assignments/service-names-port-numbers: nbd.
 _NBD_PORT: Final = "10809"
-#: Seconds that a guest's reads and writes wait for a server of NBD that has gone to come back;
-#: then they fail.
+#: Seconds that a guest's reads and writes wait for the return of a lost NBD server.  Then they
+#: fail.
 _RECONNECT: Final = 60
-#: What QEMU looks for in a folder of credentials (the manual of qemu-system, "TLS setup").
+#: The files that QEMU looks for in a folder of credentials (manual of qemu-system, "TLS setup").
 _CREDENTIALS: Final = (
     "ca-cert.pem",
     "ca-crl.pem",
@@ -44,12 +44,12 @@ _CREDENTIALS: Final = (
 
 @attrs.frozen
 class Told:
-    """What QEMU is told about a disk.
+    """The instructions for QEMU about a disk.
 
-    :ivar block: what ``blockdev-add`` takes.
-    :ivar secret: what ``object-add`` takes before that, where the disk needs a secret.
-    :ivar socket: the path of the socket that serves the disk, where one does: QEMU connects to the
-        socket only if QEMU's user owns it.
+    :ivar block: arguments of ``blockdev-add``.
+    :ivar secret: arguments of ``object-add`` before ``blockdev-add``, if the disk needs a secret.
+    :ivar socket: path of the socket that serves the disk, if any.  QEMU can connect to the socket
+        only if QEMU's user owns the socket.
     """
 
     block: dict[str, Any]
@@ -57,14 +57,14 @@ class Told:
     socket: Path | None = None
 
 
-#: Yields each descriptor that QEMU has to get, and is sent its number in QEMU.
+#: Yields each descriptor for QEMU.  The caller sends back the descriptor's number in QEMU.
 Reaching: TypeAlias = Generator[int, int, Told]
 
 
 def step(steps: Reaching, number: int | None = None) -> int | Told:
-    """Return the next descriptor that QEMU has to get, or at last what QEMU is told.
+    """Return the next descriptor for QEMU, or at last the instructions for QEMU.
 
-    :param number: of the descriptor before, in QEMU.
+    :param number: number of the previous descriptor in QEMU.
     """
     try:
         return next(steps) if number is None else steps.send(number)
@@ -74,22 +74,22 @@ def step(steps: Reaching, number: int | None = None) -> int | Told:
 
 
 def has_descriptor(connection: Connection) -> bool:
-    """Tell whether the disk itself is opened here: the number that is sent is that of an fdset."""
+    """Return whether the disk itself is opened here.  Then the number in QEMU is an fdset's."""
     return connection.kind in _DRIVERS
 
 
 def is_of_socket(connection: Connection) -> bool:
-    """Tell whether the disk is served at a socket in the file system."""
+    """Return whether the disk is served at a socket in the file system."""
     return connection.kind == "nbd" and urlsplit(connection.address).scheme == "nbd+unix"
 
 
 def reach(disk: Disk, tls: Path | None, stack: ExitStack) -> Reaching:
-    """Open what QEMU needs to reach a disk.  Each step blocks.
+    """Open the files that QEMU needs to reach a disk.  Each step blocks.
 
-    :param tls: the folder of credentials; None if there is none.
-    :param stack: keeps open what was opened, until QEMU has it.
-    :raises HypervisorFailed: there is no way to reach the disk, or the disk is something else.
-    :raises OSError: a file cannot be read.
+    :param tls: folder of credentials, or None.
+    :param stack: keeps the files open until QEMU has them.
+    :raises HypervisorFailed: if the disk cannot be reached, or something else is in its place.
+    :raises OSError: if a file cannot be read.
     """
     connection = disk.connection
     if has_descriptor(connection):
@@ -113,7 +113,7 @@ def _opened(disk: Disk, stack: ExitStack) -> Reaching:
     driver, is_right = _DRIVERS[disk.connection.kind]
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
     if driver == "file":
-        # The names of block devices are links where the system or LVM makes them so.
+        # The system and LVM make names of block devices that are links.
         flags |= os.O_NOFOLLOW
     try:
         descriptor = os.open(disk.connection.address, flags)
@@ -128,9 +128,10 @@ def _opened(disk: Disk, stack: ExitStack) -> Reaching:
 
 
 def _socket(disk: Disk, stack: ExitStack) -> Reaching:
-    """Reach a server of NBD at a socket.
+    """Reach an NBD server at a socket.
 
-    QEMU gets the folder, not a connection: when the server was started again, QEMU connects again.
+    QEMU gets the folder, not a connection.  So QEMU can connect again after a restart of the
+    server.
     """
     uri = urlsplit(disk.connection.address)
     path = Path(parse_qs(uri.query).get("socket", [""])[0])
@@ -148,7 +149,7 @@ def _socket(disk: Disk, stack: ExitStack) -> Reaching:
 
 
 def _tls(disk: Disk, folder: Path, stack: ExitStack) -> Reaching:
-    """Reach a server of NBD at a port, with the credentials that are in the folder by now."""
+    """Reach an NBD server at a port, with the present credentials in the folder."""
     links: dict[str, int] = {}
     for name, content in contents(folder, _CREDENTIALS).items():
         links[name] = yield stack.enter_context(in_memory(content))
@@ -166,8 +167,8 @@ def _tls(disk: Disk, folder: Path, stack: ExitStack) -> Reaching:
 
 
 def _rbd(disk: Disk, stack: ExitStack) -> Reaching:
-    """Reach an image of Ceph: QEMU gets a ceph.conf with the key of the user."""
-    # In the manual of qemu-system: a backslash takes the meaning of what follows it.
+    """Reach an image of Ceph.  QEMU gets a ceph.conf with the key of the user."""
+    # A backslash escapes the next character (manual of qemu-system).
     words = [match[0] for match in re.finditer(r"(?:\\.|[^\\:])+", disk.connection.address)]
     said = dict(re.sub(r"\\(.)", r"\1", pair).split("=", 1) for pair in words[2:])
     pool, *namespace, image = words[1].split("/")
@@ -192,5 +193,5 @@ def _nbd(
 
 
 def _raw(disk: Disk, below: dict[str, Any]) -> dict[str, Any]:
-    """Return a disk whose bytes are taken for no format, whatever its guest writes."""
+    """Return a raw disk: QEMU takes the bytes for no other format, whatever the guest writes."""
     return {"driver": "raw", "node-name": node_name(disk), "file": below}
