@@ -31,8 +31,8 @@ from bootvol_plugins.http.ranges import size_from
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.keystone.api import Keystone
 
-#: Most images of a list, and of each request: Glance's default limit (`api_limit_max`). Each answer
-#: also costs Glance a fifth of a second.
+#: Maximum number of images in a list, and in one answer. The latter is Glance's default limit
+#: (`api_limit_max`). Each answer costs Glance a fifth of a second in addition.
 _MOST: Final = 10_000
 _PAGE: Final = 1000
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: Longest line, and most bytes of trailers.
+#: Maximum length of a line, and of all trailers together, in bytes.
 _LONGEST: Final = 16 * 1024
 _MOST_TRAILERS: Final = 64 * 1024
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?![0-9A-Fa-f])")

@@ -54,8 +54,8 @@ class Client:
     :param reactor: the clock.
     :param timeout: seconds for a server to begin its answer.
     :param through: the route to the server, for messages; begins with a space.
-    :param encoded: whether answers may have a Content-Encoding, which the caller reads from the
-        header :data:`ENCODING`.  Otherwise such answers are refused.
+    :param encoded: whether answers may have a Content-Encoding.  If so, the caller reads the header
+        :data:`ENCODING`; if not, encoded answers are refused.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ from bootvol_plugins.http.heads import (
     is_interim,
 )
 
-#: Most bytes of one receive call. Other work of the reactor waits meanwhile.
+#: Maximum number of bytes of one receive call. Other work of the reactor waits meanwhile.
 _AT_A_TIME: Final = 1024 * 1024
 #: The same limit for transports. With four times Twisted's size, each byte costs a third less.
 #: Chunks and heads need a search byte by byte, so their pieces are smaller.

@@ -64,7 +64,7 @@ _OF_PROJECTS: Final = (
     (r"flatcar_.*", "{image}.DIGESTS"),
     (r"openwrt-.*", "sha256sums"),
 )
-#: Most directories with a remembered list, and most remembered URLs without a list.
+#: Maximum number of directories with a remembered list, and of remembered URLs without a list.
 _REMEMBERED: Final = 256
 _MISSES: Final = 4096
 #: Seconds before a missing list is requested again.
@@ -74,8 +74,8 @@ _MISSED: Final = 300.0
 class Lists:
     """The lists of digests beside images.
 
-    :param names: name of the operator's list, which must exist.  :data:`AUTO` looks for the usual
-        names, and accepts a missing list; :data:`NONE` uses no list.
+    :param names: name of the operator's list; this list must exist.  :data:`AUTO` looks for the
+        usual names, and accepts a missing list.  :data:`NONE` uses no list.
     :param keyring: keys that must have signed the list; with a keyring, the list must exist.
     :param fetch: opens the file at a URL.
     :param allowed: tells whether requests to a URL are allowed.

@@ -34,7 +34,7 @@ from bootvol_plugins.http.signatures import Keyring
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import Refused, joined, lies_under, name_of, parse, to_ask
 
-#: Most redirects, the same as curl's limit.
+#: Maximum number of redirects, the same as curl's limit.
 _MOST_REDIRECTS: Final = 50
 #: Time limit of all redirects together, in multiples of the time limit of one answer.
 _ALL_ANSWERS: Final = 3

@@ -19,7 +19,7 @@ _log = Logger()
 class AccessLog:
     """The writer of the access log's lines.
 
-    A line shows neither the query, which may hold a secret, nor any header of the request.
+    A line shows no headers, and no query, because a query may hold a secret.
 
     :param clock: the reactor.
     """

@@ -45,9 +45,10 @@ WHOLE: Final = 60
 #: Seconds for a refused client to read the answer; further input is dropped. (Closing a connection
 #: during input resets the connection, and the client loses the answer.)
 LINGER: Final = 5
-#: Most bytes of unread answers on all connections together. A single answer may be larger.
+#: Maximum number of bytes of unread answers on all connections together. A single answer may be
+#: larger.
 MOST_UNREAD: Final = 64 * 1024 * 1024
-#: Most digits of a Content-Length.
+#: Maximum number of digits of a Content-Length.
 _DIGITS: Final = 20
 
 
@@ -239,9 +240,9 @@ class BoundedRequest(ApiRequest):
 class ApiSite(Site):
     """The factory of the API's connections.
 
-    :param connections: most connections at once.
-    :param spare: most additional connections while all connections have requests in progress; not
-        more than ``connections``.  Their requests are refused.
+    :param connections: maximum number of connections at once.
+    :param spare: maximum number of additional connections while all connections have requests in
+        progress; never more than ``connections``.  Requests on additional connections are refused.
     """
 
     # Twisted's own would choose between HTTP/1.1 and 2.

@@ -43,14 +43,14 @@ from bootvol.errors import (
 )
 from bootvol.shortage import short_of
 
-#: Most levels of objects and lists in a body. No call needs a third of these.
+#: Maximum number of nested objects and lists in a body. No call needs a third of these levels.
 DEEPEST: Final = 32
 _JSON: Final = b"application/json; charset=UTF-8"
 #: Longest Host in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
 _LONGEST_HOST: Final = 255 + 6
-#: Most parameters of a query, because each is compared with a whole list.
+#: Maximum number of parameters in a query. Each parameter is compared with a whole list.
 MOST_PARAMETERS: Final = 100
-#: Most bytes of a path in the log.
+#: Maximum number of bytes of a path in the log.
 _SHOWN: Final = 200
 _REQUEST_ID: Final = b"X-Compute-Request-Id"
 
@@ -228,7 +228,7 @@ def _known(request: IRequest, failure: Failure) -> BootvolError:
 
 
 def to_the_end(call: Deferred[Reply]) -> Deferred[Reply]:
-    """Return a Deferred with the result of ``call``; cancelling it does not cancel ``call``."""
+    """Return a Deferred with the result of ``call``; its cancellation does not cancel ``call``."""
     outer: Deferred[Reply] = Deferred()
 
     def ended(result: Reply | Failure) -> None:

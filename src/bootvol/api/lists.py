@@ -41,7 +41,7 @@ def after(
 
     :param found: the whole list.
     :param key: returns an item's marker.
-    :param most: longest page, and the length of a page without a limit.
+    :param most: maximum length of a page, and the length without a ``limit``; None for no maximum.
     :raises InvalidRequest: if the limit is not a number, or if no item has the marker.
     """
     marker, limit = text(request, b"marker"), text(request, b"limit")

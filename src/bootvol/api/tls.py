@@ -138,7 +138,7 @@ class Listener:
     :ivar path: the path of a unix socket; None for TCP.
     :ivar interface: an address of this machine; empty for all addresses.
     :ivar tls: the context factory of a TLS endpoint; None without TLS.
-    :ivar backlog: most connections that wait to be accepted.
+    :ivar backlog: maximum number of connections that wait to be accepted.
     """
 
     port: int = 0

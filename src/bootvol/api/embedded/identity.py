@@ -23,7 +23,7 @@ def dialects(
         answer 404.
     :param policy: decides who may see and revoke other users' tokens.
     :param region: the region of every endpoint in the catalog.
-    :param most: most revocations of tokens at once.
+    :param most: maximum number of revocations of tokens at once.
     :param clock: the reactor.
     """
     if login is None:

@@ -25,7 +25,7 @@ from bootvol.policy import Policy, Right
 from bootvol.service.images import Images
 from bootvol.service.rates import RateLimits
 
-#: Most images of one answer.
+#: Maximum number of images in one answer.
 _MOST: Final = 1000
 
 

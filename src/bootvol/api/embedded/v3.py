@@ -131,7 +131,7 @@ class V3:
     """The identity API v3, below ``/identity/v3``.
 
     :param policy: decides who may see and revoke other users' tokens.
-    :param most: most revocations of tokens at once.
+    :param most: maximum number of revocations of tokens at once.
     :param pace: paces log-ins, in turns of addresses, because reading a body takes the reactor's
         time.
     """

@@ -43,8 +43,8 @@ from bootvol.api.nova.links import place
 from bootvol.errors import MalformedUrl
 from bootvol.policy import Policy
 
-#: Most cached answers of one document, one for each URL of the API's root. The bound is needed
-#: because clients may send any Host.
+#: Maximum number of cached answers of a document, one for each URL of the API's root. The cache
+#: needs a limit because clients may send any Host.
 _URLS: Final = 16
 
 

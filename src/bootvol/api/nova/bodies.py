@@ -208,7 +208,7 @@ def read_part(part: object, model: type[Model]) -> Model:
         raise InvalidRequest(_told(error.errors()[0])) from error
 
 
-#: Most characters of a part of a body in a message.
+#: Maximum number of characters of a part of a body in a message.
 _LONGEST_SHOWN: Final = 100
 
 #: These objects may be empty: an action without parameters and a change of nothing are valid. None

@@ -130,8 +130,8 @@ class Ask:
     async def number(self, kind: Kind, named: int | str | None) -> int | None:
         """Return the number of the object that a body names by a number, digits or a uuid.
 
-        :returns: None if ``named`` is None; a number that no object has if the tenant has no such
-            object.
+        :returns: None if ``named`` is None.  If the tenant has no such object, the result is a
+            number without an object.
         """
         if named is None or isinstance(named, int):
             return named

@@ -1,4 +1,4 @@
-"""The base URI of a request, and with it the form of ids and links in the answer.
+"""The base URI of a request, which sets the form of ids and links in the answer.
 
 Below ``/v1.1`` ids are HP's numbers of 2012, below the later versions uuids (reference, section 8).
 """

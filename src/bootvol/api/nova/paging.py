@@ -9,7 +9,7 @@ from twisted.web.iweb import IRequest
 from bootvol.errors import InvalidRequest
 from bootvol.model import LARGEST_ID
 
-#: Most items of one answer, and the default for a missing or zero limit.
+#: Maximum number of items in one answer, and the default for a missing or zero limit.
 MOST: Final = 1000
 
 
