@@ -60,7 +60,7 @@ class Qmp(LineReceiver):
     ) -> Any:
         """Let QEMU carry out a command.
 
-        :param descriptor: descriptor to send along.  It remains the caller's.
+        :param descriptor: descriptor to send along.  The caller keeps and closes the descriptor.
         :returns: the result of the command.
         :raises QmpRefused: if QEMU does not carry out the command.
         :raises QmpFailed: if no answer comes.  QEMU may have carried out the command, or not.

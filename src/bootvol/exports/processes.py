@@ -25,7 +25,7 @@ FILE, CREDENTIALS = 4, 5
 
 
 class Server(ProcessProtocol):
-    """A process that the daemon started.  It waits for :meth:`let_go_on`, then serves by itself.
+    """A process of the daemon that waits for :meth:`let_go_on`, and then serves by itself.
 
     Until the process serves, its complaints come by a pipe, not into a file.  So the complaints are
     bounded however long the process runs.  Nothing happens when nobody reads them any more.

@@ -1,8 +1,8 @@
 """Confines programs that read strangers' data, or that run strangers' machines.
 
-A confined program opens nothing but its own code and the named files, makes only sockets of the
-named families, and reaches no other process.  Where the daemon is root, each such process also has
-a user of its own, who owns nothing.  :mod:`bootvol.jail.program` starts, confines itself, and
+A confined program opens only its own code and the named files.  The program makes only sockets of
+the named families, and reaches no other process.  Where the daemon is root, each such process also
+has a user of its own, who owns nothing.  :mod:`bootvol.jail.program` starts, confines itself, and
 becomes the wanted program: the process stays the same.
 """
 

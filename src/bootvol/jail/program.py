@@ -2,7 +2,7 @@
 
 :class:`bootvol.jail.Jail` makes the arguments, and runs :func:`main` in a Python of its own.  This
 module imports nothing of bootvol, and little else.  The module runs before each program that reads
-strangers' data, so it must start fast.
+strangers' data, and so must start fast.
 
 Landlock (https://docs.kernel.org/userspace-api/landlock.html) lets the program open only the named
 files.  seccomp(2), by libseccomp, refuses the calls that Landlock leaves out: sockets, signals to

@@ -63,7 +63,7 @@ def begin(connection: Connection, golden: Golden, volume_id: int) -> bool:
 
 
 def complete(connection: Connection, name: str) -> bool:
-    """Mark a golden volume as ready.  Return False if it was given up meanwhile."""
+    """Mark a golden volume as ready.  Return False for one that was given up meanwhile."""
     mine = and_(goldens.c.name == name, goldens.c.state == _MAKING)
     made = update(goldens).where(mine).values(state=_READY, volume_id=None)
     return connection.execute(made).rowcount > 0

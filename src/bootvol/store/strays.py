@@ -1,9 +1,9 @@
 """Rows of strays: names on backends under which daemons worked when they lost their claims.
 
-A daemon whose lease ran out may only be stopped, and write again later.  So a claim that takes
-work over from another daemon gives the volume or snapshot a new name on its backend, in the
-transaction of the claim.  The former name becomes a stray.  Names are never used again.  A stray
-is deleted as soon as nothing needs the name, and again while the former daemon could make the
+A daemon whose lease ran out may only be suspended, and write again later.  So a claim that takes
+over another daemon's work gives the volume or snapshot a new name on its backend.  This happens in
+the transaction of the claim.  The former name becomes a stray.  Names are never used again.  A
+stray is deleted as soon as nothing needs the name, and again while the former daemon could make the
 stray anew.
 """
 

@@ -25,7 +25,7 @@ class Waiting:
 
 
 class Order(Protocol):
-    """The rule for the next in a lane.  The database's threads use an order: it never changes."""
+    """The rule for the next in a lane.  Immutable, since the database's threads use an order."""
 
     def admitted(self, waiting: Collection[Waiting]) -> Sequence[Waiting]:
         """Return the work that may begin, the next first.  Equals stay in the given order."""
