@@ -14,14 +14,14 @@ from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
 from bootvol.cli.text import shown
 
 _TIMEOUT = 60.0
-#: The most bytes that are read of an answer; 1,000 volumes with full metadata have 70 MB.
+#: The largest answer, in bytes; 1,000 volumes with full metadata have 70 MB.
 _LONGEST = 128 * 1024 * 1024
 
 
 class Answer(dict[str, Any]):
-    """An object in an answer.  To ask for a key that is not there ends the command.
+    """A JSON object of an answer.  Asking for a missing key ends the command.
 
-    :raises CommandFailed: it is not there.
+    :raises CommandFailed: if the object lacks the key.
     """
 
     def __missing__(self, key: str) -> NoReturn:
@@ -32,7 +32,7 @@ class Answer(dict[str, Any]):
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirects: a token is only for the server that the user named."""
+    """Follows no redirects: only the server named by the user gets the token."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
