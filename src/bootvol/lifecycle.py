@@ -1,10 +1,10 @@
 """The table of statuses and events of volumes, snapshots and servers.
 
-The table follows section 4.4.1 of the HP Bootable Volume API: "creating" => "downloading" =>
-"available" after creation, "available" => "deleting" during delete, and "in the event of an error,
-during any operation, status is set to 'error'".  A volume without an image goes from creating to
-available.  Clients may also delete a volume during its creation; this cancels the import.
-``attaching`` and ``detaching`` come from Nova's later releases (reference, section 3.3).
+A bootable volume goes from creating through downloading to available, from available to deleting,
+and from any status to error if an operation fails (specification, section B2).  A volume without an
+image goes from creating to available.  Clients may also delete a volume during its creation; this
+cancels the import.  ``attaching`` and ``detaching`` come from Nova's later releases (specification,
+section 3.3).
 
 Snapshots and servers use the same table, without downloading and attaching.  Nova's ``BUILD``
 stands for a server in creating.  Nova's ``ACTIVE`` or ``SHUTOFF`` stands for a server in available,

@@ -1,4 +1,4 @@
-"""Each way to get a request wrong, and the fault that the reference gives for it."""
+"""Each way to get a request wrong, and the fault that the specification gives for it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ async def v3_token(daemon: Running, body: dict[str, Any]) -> str:
 DEMO = {"project": {"id": TENANT}}
 
 
-# --- v2.0 (reference, sections 1.1 and 1.2) ------------------------------------------------------
+# --- v2.0 (specification, sections 1.1 and 1.2) --------------------------------------------------
 
 
 WAYS: list[dict[str, Any]] = [
@@ -79,7 +79,7 @@ async def test_v2_logs_in(daemon: Running) -> None:
 
 
 async def is_logged_in_by_v2(daemon: Running, answer: Answer) -> None:
-    """Hold an answer against the reference."""
+    """Hold an answer against the specification."""
     assert answer.status == 200
     access = answer.json["access"]
     assert re.fullmatch(r"HPAuth_[A-Za-z0-9._-]+", access["token"]["id"])

@@ -1,4 +1,4 @@
-"""The documents by which clients find the API's versions (reference, section 5.1)."""
+"""The documents by which clients find the API's versions (specification, section 5.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversation of the reference, section 11, over a real socket, with a server that boots."""
+"""The conversation (specification, section 11), over a real socket, with a server that boots."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_each_is_complete(kind: type[BootvolError]) -> None:
 def test_nova_names_faults_by_their_status(
     status: int, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reference, section 2.5."""
+    """Specification, section 2.5."""
     monkeypatch.setattr(BootvolError, "status", status)
     expected = {"message": "what happened", "code": status}
     if status == 413:

@@ -18,7 +18,7 @@ from bootvol.lifecycle import (
     after,
 )
 
-#: HP Bootable Volume API, section 4.4.1, "Status Lifecycle".
+#: Specification, section B2.
 SPECIFIED = [
     (Status.CREATING, Event.DOWNLOAD, Status.DOWNLOADING),
     (Status.DOWNLOADING, Event.COMPLETE, Status.AVAILABLE),

@@ -15,7 +15,7 @@ import attrs
 
 from bootvol.errors import Unauthorized
 
-#: The prefix of HP's tokens (reference, section 1.2).
+#: The prefix of HP's tokens (specification, section 1.2).
 _PREFIX: Final = "HPAuth_"
 #: Length limit in characters.  Every issued token is shorter.
 _LONGEST: Final = 1024

@@ -36,7 +36,7 @@ from bootvol.errors import (
     TooManyCalls,
 )
 
-#: Largest request body in bytes, the same as Nova's limit (reference, section 2.1).
+#: Largest request body in bytes, the same as Nova's limit (specification, section 2.1).
 LARGEST_BODY: Final = 114688
 #: Seconds without a byte until a connection is closed.
 IDLE: Final = 60

@@ -371,7 +371,7 @@ def _check_query(request: Request) -> None:
 
 
 def _take_suffix(request: Request) -> None:
-    """Strip the suffix for JSON (reference, section 2.1), the only supported format."""
+    """Strip the suffix for JSON (specification, section 2.1), the only supported format."""
     path = request.postpath or []
     try:
         b"/".join(path).decode("utf-8")

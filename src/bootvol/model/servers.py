@@ -15,7 +15,7 @@ from bootvol.model.volumes import (
     Connection,
 )
 
-#: The boot disk of a server (HP Bootable Volume API, section 2.2: "/dev/vda").
+#: The boot disk of a server (specification, section B1).
 ROOT: Final = "vda"
 
 

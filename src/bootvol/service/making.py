@@ -2,7 +2,7 @@
 
 A snapshot is a hidden volume that holds the same bytes as its volume: a clone if the backend
 clones, else a copy. Afterwards volume and snapshot are independent, so either may be deleted first
-(reference, section 5.7).
+(specification, section 5.7).
 """
 
 from __future__ import annotations

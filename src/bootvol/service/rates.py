@@ -24,7 +24,7 @@ _ROUNDING: Final = 1e-6
 
 @attrs.frozen
 class RateLimit:
-    """A limit of ``value`` calls of one kind in each unit of time (reference, section 2.6).
+    """A limit of ``value`` calls of one kind in each unit of time (specification, section 2.6).
 
     :ivar uri: the URI to show with the limit.
     :ivar regex: selects the calls. ``re.match`` applies the pattern to the path below the tenant's

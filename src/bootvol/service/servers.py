@@ -367,7 +367,7 @@ def _public_key(db: Db, caller: Caller, name: str | None) -> PublicKey | None:
 
 
 def _not_had(what: str) -> BadMapping:
-    # Folsom's text (reference, section 5.9).
+    # Folsom's text (specification, section 5.9).
     return BadMapping(f"Block Device Mapping is Invalid: failed to get {what}.")
 
 

@@ -21,7 +21,7 @@ from bootvol.model import Connection as Reached
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.volumes import of_row
 
-#: Nova's pattern of Folsom (reference, section 5.8), and the bare name of a root volume.
+#: Nova's pattern of Folsom (specification, section 5.8), and the bare name of a root volume.
 _DEVICE: Final = re.compile(r"(/dev/)?(xvd|[a-z]d)[a-z]+[0-9]*")
 #: Device names for callers that name none.  A server boots from vda.
 _FREE: Final = [f"vd{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"]

@@ -35,7 +35,7 @@ def add(connection: Connection, server: Server) -> Server:
 def get(connection: Connection, tenant: str, server_id: str, *, lock: bool = False) -> Server:
     """Return a tenant's server.
 
-    :param server_id: id in digits, or uuid (reference, section 2.2).
+    :param server_id: id in digits, or uuid (specification, section 2.2).
     :param lock: whether to lock the server against other changes until the transaction ends.
     :raises ServerNotFound: if the server does not exist or belongs to another tenant.
     """
@@ -52,7 +52,7 @@ def get(connection: Connection, tenant: str, server_id: str, *, lock: bool = Fal
 
 
 def listed(connection: Connection, tenant: str) -> Sequence[Server]:
-    """Return a tenant's servers, the newest first (reference, section 2.4)."""
+    """Return a tenant's servers, the newest first (specification, section 2.4)."""
     query = select(servers).where(servers.c.tenant == tenant).order_by(servers.c.id.desc())
     return _with_volumes(connection, [of_row(row) for row in connection.execute(query)])
 

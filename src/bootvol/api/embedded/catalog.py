@@ -1,4 +1,4 @@
-"""The catalog of services for clients with a token (reference, section 1.1)."""
+"""The catalog of services for clients with a token (specification, section 1.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identity API v2.0, for HP's clients of 2012 (reference, section 1.2)."""
+"""Identity API v2.0, for HP's clients of 2012 (specification, section 1.2)."""
 
 from __future__ import annotations
 

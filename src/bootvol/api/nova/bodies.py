@@ -38,13 +38,13 @@ def _text(value: object) -> object:
 
 
 def _reference(value: object) -> object:
-    # Clients send ids as integers, too (reference, section 2.2).
+    # Clients send ids as integers, too (specification, section 2.2).
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number else _text(value)
 
 
 def _named(value: object) -> int | str:
-    """Return an id from a number, digits (reference, section 2.2) or a uuid; -1 if invalid."""
+    """Return an id from a number, digits (specification, section 2.2) or a uuid; -1 if invalid."""
     if isinstance(value, str):
         if re.fullmatch(_UUID, value):
             return value
@@ -103,7 +103,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class CreateVolume(BaseModel):
-    """The object ``volume`` of a create request (reference, section 5.5)."""
+    """The object ``volume`` of a create request (specification, section 5.5)."""
 
     model_config = Body
 
@@ -151,7 +151,7 @@ def _force(value: object) -> object:
 
 
 class CreateSnapshot(BaseModel):
-    """The object ``snapshot`` of a create request (reference, section 5.7)."""
+    """The object ``snapshot`` of a create request (specification, section 5.7)."""
 
     model_config = Body
 
@@ -169,7 +169,7 @@ class CreateSnapshot(BaseModel):
 
 
 class Attach(BaseModel):
-    """The object ``volumeAttachment`` of an attach request (reference, section 5.8)."""
+    """The object ``volumeAttachment`` of an attach request (specification, section 5.8)."""
 
     model_config = Body
 

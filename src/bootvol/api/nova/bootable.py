@@ -1,4 +1,4 @@
-"""Calls of hp-bootable-volumes (HP Bootable Volume API, section 4.4.1)."""
+"""Calls of hp-bootable-volumes (specification, section B3)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ Declared = TypeVar("Declared", bound=Answer)
 Shown = TypeVar("Shown", bound=Callable[[str], Any])
 
 #: The errors of invalid ids in a path, and the errors that Nova's own calls report without the id
-#: (reference, section 2.5).
+#: (specification, section 2.5).
 _MISSING: Final[dict[str, Callable[[str], NotFound]]] = {
     "volume_id": VolumeNotFound,
     "snapshot_id": SnapshotNotFound,

@@ -1,6 +1,6 @@
-"""Calls of extensions (reference, section 5.2): the list of extensions of Nova v1.1.
+"""Calls of extensions (specification, section 5.2): the list of extensions of Nova v1.1.
 
-docs/decisions/0005-parent-api.md decides the points that the reference leaves open.
+docs/decisions/0005-parent-api.md decides the points that the specification leaves open.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Errors in Nova's form: one key for the kind of fault, with message and code.
 
-The keys are HP's keys of 2012 (reference, section 2.5).
+The keys are HP's keys of 2012 (specification, section 2.5).
 """
 
 from __future__ import annotations

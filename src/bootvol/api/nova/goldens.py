@@ -1,4 +1,4 @@
-"""The call for cached images (golden volumes), for operators; an addition to the reference."""
+"""The call for cached images (golden volumes), for operators; an addition to the specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of images that clients of this API use (reference, section 5.12), in Nova's form."""
+"""Calls of images that clients of this API use (specification, section 5.12), in Nova's form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The call of limits (reference, section 5.3)."""
+"""The call of limits (specification, section 5.3)."""
 
 from __future__ import annotations
 

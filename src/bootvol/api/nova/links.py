@@ -1,6 +1,7 @@
 """The base URI of a request, which sets the form of ids and links in the answer.
 
-Below ``/v1.1`` ids are HP's numbers of 2012, below the later versions uuids (reference, section 8).
+Below ``/v1.1`` ids are HP's numbers of 2012, below the later versions uuids (specification,
+section 8).
 """
 
 from __future__ import annotations

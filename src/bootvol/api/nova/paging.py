@@ -1,4 +1,4 @@
-"""The parameters ``limit`` and ``offset`` of lists (reference, section 2.4)."""
+"""The parameters ``limit`` and ``offset`` of lists (specification, section 2.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of request bodies for servers, in the clients' spelling (reference, section 5.9)."""
+"""Models of request bodies for servers, in the clients' spelling (specification, section 5.9)."""
 
 from __future__ import annotations
 

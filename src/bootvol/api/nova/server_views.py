@@ -1,4 +1,4 @@
-"""JSON views of servers, with Nova's keys (reference, sections 5.9 and 5.12)."""
+"""JSON views of servers, with Nova's keys (specification, sections 5.9 and 5.12)."""
 
 from __future__ import annotations
 

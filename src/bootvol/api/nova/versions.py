@@ -1,4 +1,4 @@
-"""The version documents (reference, section 5.1), readable without a token."""
+"""The version documents (specification, section 5.1), readable without a token."""
 
 from __future__ import annotations
 

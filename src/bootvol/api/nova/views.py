@@ -24,7 +24,7 @@ from bootvol.model import (
 )
 from bootvol.service.goldens import CacheUse
 
-#: HP's format of 2012: UTC, without zone and fraction (reference, section 2.3).
+#: HP's format of 2012: UTC, without zone and fraction (specification, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"
 #: The format of times in Nova's own calls.
 _MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -53,7 +53,7 @@ class AttachmentShown(TypedDict):
 
 
 class VolumeShown(TypedDict):
-    """A volume (reference, section 3.1)."""
+    """A volume (specification, section 3.1)."""
 
     id: AnyId
     displayName: str | None
@@ -75,7 +75,7 @@ class BootableShown(VolumeShown):
 
 
 class SnapshotShown(TypedDict):
-    """A snapshot (reference, section 3.4)."""
+    """A snapshot (specification, section 3.4)."""
 
     id: AnyId
     displayName: str | None
@@ -170,7 +170,7 @@ class UseShown(TypedDict):
 
 
 class NewAttachmentShown(TypedDict):
-    """A new attachment, with the id in the form of the request (reference, section 5.8)."""
+    """A new attachment, with the id in the form of the request (specification, section 5.8)."""
 
     id: int | str
     volumeId: int | str
@@ -246,7 +246,7 @@ class Goldens(TypedDict):
 
 
 def volume(value: Volume, place: Place) -> VolumeShown:
-    """Return the view of a volume for ``os-volumes`` (reference, sections 3.1 and 8)."""
+    """Return the view of a volume for ``os-volumes`` (specification, sections 3.1 and 8)."""
     origin = "" if place.version == NUMBERED else None
     if value.snapshot_id is not None:
         origin = str(place.id(value.snapshot_id, value.snapshot_uuid or ""))
@@ -272,7 +272,7 @@ def bootable_volume(value: Volume, place: Place) -> BootableShown:
 
 
 def snapshot(value: Snapshot, place: Place) -> SnapshotShown:
-    """Return the view of a snapshot (reference, section 3.4)."""
+    """Return the view of a snapshot (specification, section 3.4)."""
     return {
         "id": place.id(value.id, value.uuid),
         "displayName": value.display_name,
@@ -285,7 +285,7 @@ def snapshot(value: Snapshot, place: Place) -> SnapshotShown:
 
 
 def attachment(value: Attachment, place: Place) -> AttachmentShown:
-    """Return the view of an attachment (reference, section 3.1)."""
+    """Return the view of an attachment (specification, section 3.1)."""
     volume_id = place.id(value.volume_id, value.volume_uuid)
     return {
         "id": volume_id,
@@ -366,7 +366,7 @@ def brief_image(value: Image, place: Place) -> ImageBrief:
 
 
 def golden(value: Golden) -> GoldenShown:
-    """Return the view of a golden volume.  An addition to the reference."""
+    """Return the view of a golden volume.  An addition to the specification."""
     return {
         "imageRef": value.image_id,
         "backend": value.backend,
@@ -378,7 +378,7 @@ def golden(value: Golden) -> GoldenShown:
 
 
 def cache_use(value: CacheUse) -> dict[str, UseShown]:
-    """Return the cache's hits and misses by backend.  An addition to the reference."""
+    """Return the cache's hits and misses by backend.  An addition to the specification."""
     return {
         name: {"hits": value.hits[name], "misses": value.misses[name]}
         for name in sorted(value.hits.keys() | value.misses.keys())
