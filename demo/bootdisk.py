@@ -3,10 +3,10 @@
 The boot sector is 16-bit code.  A PC's BIOS loads the sector to address 0x7C00 and runs the code.
 The code
 
-1. prints on the first serial port that the machine runs;
+1. prints a greeting on the first serial port;
 2. reads the disk's second sector, increments the two-digit number in the sector, and writes the
    sector back: the number survives, since the volume outlives the machine;
-3. prints how often the disk has booted, and turns the machine off.
+3. prints the number of boots, and turns the machine off.
 
 Run it as ``python -m demo.bootdisk FILE``.
 """
@@ -39,7 +39,7 @@ class _Code:
         self._absolute: list[tuple[int, str]] = []
 
     def put(self, code: str, value: bytes = b"") -> None:
-        """Append an instruction: its opcode in hex, then its immediate bytes."""
+        """Append an instruction: the opcode in hex, then the immediate bytes."""
         self._bytes += bytes.fromhex(code) + value
 
     def label(self, name: str) -> None:

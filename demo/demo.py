@@ -1,4 +1,4 @@
-"""The demo of ``make demo``: from an image to a machine that boots from a volume.
+"""The demo of ``make demo``: from an image to a machine booted from a volume.
 
 The demo logs in with a password, as people do.  All its files lie below var/demo, and stay there.
 The environment variable IMAGE, a path or a URL, replaces the image that the demo makes.
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def _image() -> tuple[str, int]:
-    """Put the image where the daemon finds it; return its name or URL, and the volume's GiB."""
+    """Put the image into the daemon's folder; return the name or URL, and the volume's GiB."""
     images = _HOME / "images"
     images.mkdir(parents=True, exist_ok=True)
     wanted = os.environ.get("IMAGE", "")

@@ -24,7 +24,7 @@ class TarOptions(Options):
 
 @implementer(IImageSource)
 class TarSource:
-    """The images of an archive. An image's id is its member's name."""
+    """The images of an archive. An image's id is the member's name."""
 
     def __init__(self, name: str, archive: Path, threads: Threads) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class TarSource:
         return [self._image(each) for each in sorted(members.values(), key=lambda m: m.name)]
 
     async def find(self, caller: Caller, reference: str) -> Image:
-        """Find a member by its name."""
+        """Find a member by name."""
         return self._image(await self._threads.run(self._member, reference))
 
     async def open(
@@ -96,7 +96,7 @@ class _Member:
         await self._threads.run(self.shut)
 
     def shut(self) -> None:
-        """Close the archive at once, even for a caller that was cancelled during the open."""
+        """Close the archive at once, even for a caller cancelled during the open."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

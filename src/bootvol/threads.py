@@ -148,7 +148,7 @@ class Shared(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Whether the call has ended."""
+        """True once the call has ended."""
         return bool(self._results)
 
     def wait(self) -> Deferred[T]:

@@ -57,7 +57,7 @@ class Part:
 
     @property
     def is_all(self) -> bool:
-        """Whether the part is certainly the whole image."""
+        """True if the part is certainly the whole image."""
         return self.start == 0 and self.end == self.size
 
 

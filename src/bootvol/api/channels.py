@@ -167,7 +167,7 @@ class ApiChannel(HTTPChannel):
 
     @property
     def is_ahead(self) -> bool:
-        """Whether a pipelined request waits for its turn."""
+        """True while a pipelined request waits for its turn."""
         return self._next is not None
 
     def _wait(self) -> None:
@@ -302,7 +302,7 @@ class ApiSite(Site):
 
     @property
     def is_full(self) -> bool:
-        """Whether the number of requests in progress has reached the limit."""
+        """True if the number of requests in progress has reached the limit."""
         return self.at_work >= self._most
 
     def waiting(self, channel: ApiChannel) -> None:

@@ -90,7 +90,7 @@ class Tar:
 
     @property
     def whole(self) -> bool:
-        """Whether the archive may end here, with or without a block of zeros, as for tar(1)."""
+        """True if the archive may end here, with or without a block of zeros, as for tar(1)."""
         return self.eof or (self._do is _Do.TAKE_IF_ANY and not self._bytes)
 
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:

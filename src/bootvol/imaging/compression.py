@@ -51,7 +51,7 @@ class _Gzip:
 
     @property
     def eof(self) -> bool:
-        """Whether the member has ended."""
+        """True once the member has ended."""
         return self._zlib.eof
 
     @property

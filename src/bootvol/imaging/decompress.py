@@ -111,12 +111,12 @@ class Unpacked:
 
     @property
     def foreign(self) -> bool:
-        """Whether foreign, uncompressed bytes follow the image's end."""
+        """True if foreign, uncompressed bytes follow the image's end."""
         return self._packed.foreign
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether the image has ended by its format, even if the source may send more."""
+        """True once the image has ended by its format, even if the source may send more."""
         return self._packed.ended_by_itself
 
     def go_on(self, packed: IImageStream) -> None:
@@ -187,7 +187,7 @@ class _Decoded:
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether the decoder found the end."""
+        """True once the decoder has found the end."""
         return self._decoder.eof
 
     async def archived(self) -> _Decoded | None:

@@ -91,7 +91,7 @@ class Digester:
 
     @property
     def slow_at_zeros(self) -> bool:
-        """Whether the time for zeros grows with their number."""
+        """True if the time for zeros grows with their number."""
         return not self.idle and self._algorithm != OWN
 
     def update(self, chunk: memoryview) -> None:

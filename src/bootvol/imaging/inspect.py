@@ -134,12 +134,12 @@ class Inspection:
 
     @property
     def may_have_footer(self) -> bool:
-        """Whether the image, so far a plain disk, may still prove to be a fixed-size vhd."""
+        """True if the image, so far a plain disk, may still prove to be a fixed-size vhd."""
         return self.container is None and self._stated is None
 
     @property
     def tells_nothing(self) -> bool:
-        """Whether enough bytes have come to know that no signature of a disk was found.
+        """True if the received bytes are enough, and none is a signature of a disk.
 
         Such signatures belong to partition tables, boot sectors, file systems, LVM and the like.
         """

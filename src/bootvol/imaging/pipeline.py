@@ -210,7 +210,7 @@ class Copy:
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether the copied bytes prove to be whole: by their digest, or by the format's end."""
+        """True if the copied bytes prove to be whole: by their digest, or by the format's end."""
         unpacked = self._unpacking is not None and self._unpacking.ended_by_itself
         return bool(self._image.digest or self._container or unpacked)
 
@@ -223,7 +223,7 @@ class Copy:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the copy may run again, with a stream that begins at :attr:`reached`.
+        """True if the copy may run again, with a stream that begins at :attr:`reached`.
 
         Nothing has to be read back then: the copy still has its digest and its decompressor.
         """

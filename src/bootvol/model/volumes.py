@@ -175,7 +175,7 @@ class Usage:
 
 @attrs.frozen
 class Connection:
-    """How a hypervisor on the backend's side reaches a volume.
+    """The route of a hypervisor on the backend's side to a volume.
 
     A volume holds exactly the bytes of its disk.  A guest may write bytes that look like the header
     of another format.  So a program that opens a volume states the format ``raw`` and never probes.

@@ -1,4 +1,4 @@
-"""How tenants share the places of a lane: the next tenant to get a place, and the job to give way.
+"""Fair shares of a lane's places: the next tenant to get a place, and the job to give way.
 
 The rules work on values alone, so that a test can check them against any sequence of events.
 """
@@ -73,7 +73,7 @@ class Standing:
 
     @property
     def runs(self) -> bool:
-        """Whether the job counts as running."""
+        """True if the job counts as running."""
         return self.held and self.lively and not self.slow
 
 

@@ -57,7 +57,7 @@ _HOSTING: Final = 16
 
 @attrs.frozen
 class Concurrency:
-    """How many imports a worker runs at once.
+    """Limits of the imports that a worker runs at once.
 
     :ivar total: limit of all imports that make progress; also the limit of a tenant's hanging
         imports from one source onto one backend.
