@@ -10,12 +10,12 @@ import orjson
 from treq.client import HTTPClient
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
 from bootvol import settings
 from bootvol.api.channels import ApiSite
+from bootvol.clocks import sleep
 from bootvol.daemon import Daemon
 from bootvol_plugins.file_store import STORE
 from tests.servers import free_port
@@ -260,4 +260,4 @@ def volumes_in(folder: Path) -> list[Path]:
 
 def pause(seconds: float) -> Deferred[None]:
     """Return a Deferred that fires after some seconds."""
-    return deferLater(reactor, seconds, lambda: None)
+    return sleep(reactor, seconds)

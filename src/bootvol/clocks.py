@@ -9,6 +9,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
 
 def steady() -> float:
     """Return the seconds since the machine started.  Nobody can set this clock.
@@ -17,6 +21,14 @@ def steady() -> float:
     clock_gettime(2)).  Other machines go on during that time, and leases of this machine expire.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
+    """Return a Deferred that fires after a delay.  Its cancellation ends the delay.
+
+    :param seconds: the delay in seconds.
+    """
+    return deferLater(clock, seconds)
 
 
 def use_steady_clock(reactor: Any) -> None:

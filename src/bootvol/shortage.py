@@ -11,9 +11,10 @@ from socket import EAI_MEMORY, gaierror
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from bootvol.clocks import sleep
 
 #: The missing resource, by the system's error number (errno(3)).
 _SHORT: Final = {
@@ -107,7 +108,7 @@ class Shortage:
             self._over = self._clock.callLater(_OVER, self._tell)
         else:
             self._over.reset(_OVER)
-        await deferLater(self._clock, _PAUSE, lambda: None)
+        await sleep(self._clock, _PAUSE)
 
     def stop(self) -> None:
         """Write no further log line."""

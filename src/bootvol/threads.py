@@ -15,12 +15,12 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from bootvol.clocks import sleep
 from bootvol.shortage import short_of
 
 #: Seconds until the next try to start a thread.
@@ -245,7 +245,7 @@ class Threads:
             if not self._short:
                 self._short = True
                 _log.error("no thread can be started for {name}; calls wait", name=self._name)
-            waiting: Any = deferLater(cast("IReactorTime", self._reactor), _AGAIN, lambda: None)
+            waiting: Any = sleep(cast("IReactorTime", self._reactor), _AGAIN)
             waiting.addCallback(lambda _: self._defer(call, *args, **kwargs))
             return cast("Deferred[T]", waiting)
         if self._short:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from twisted.internet.task import deferLater
 from twisted.web.static import File
 
+from bootvol.clocks import sleep
 from bootvol.interfaces import PluginContext
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
@@ -86,4 +86,4 @@ class TestGlance(ImageSourceContract):
         source = make(context.name, cloud.options(), context.reactor)
         yield Subject(source, (image, CONTENT), caller=caller)
         # Let connections end before anything blocks: gunicorn waits for that.
-        pytest_twisted.blockon(deferLater(context.reactor, 0.01, lambda: None))
+        pytest_twisted.blockon(sleep(context.reactor, 0.01))

@@ -272,7 +272,7 @@ async def test_a_source_that_fails_is_left_alone_for_a_while(
         then()
         return succeed(None)
 
-    monkeypatch.setattr(imports, "deferLater", at_once)
+    monkeypatch.setattr(imports, "sleep", at_once)
     running, _, _ = await run(tmp_path, server, name)
     await running.stop()
     assert len(waited) == len(pauses)

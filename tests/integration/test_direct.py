@@ -17,11 +17,11 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol.testing.sources import read_all
 from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoints
@@ -66,7 +66,7 @@ class _Scripted(Protocol):
         assert self.transport is not None
         for piece in self._script.pieces:
             self.transport.write(piece)
-            await deferLater(reactor, 0.01)
+            await sleep(reactor, 0.01)
         if self._script.stay:
             return
         if self._script.reset:
@@ -237,11 +237,11 @@ async def test_nothing_is_read_after_a_cancellation(past_transports: list[int]) 
         stream = await opened(port)
         reading = Deferred.fromCoroutine(stream.read_into(memoryview(bytearray(len(BODY)))))
         while not past_transports[0]:
-            await deferLater(reactor, 0.005)
+            await sleep(reactor, 0.005)
         reading.addErrback(lambda _cancelled: None)
         reading.cancel()
         times = past_transports[0]
-        await deferLater(reactor, 0.1)
+        await sleep(reactor, 0.1)
         assert past_transports[0] == times
         await stream.close()
 

@@ -15,10 +15,11 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from bootvol import tables
+from bootvol.clocks import sleep
 from bootvol.errors import (
     AttachmentNotFound,
     BadMapping,
@@ -163,7 +164,7 @@ class World:
             found = await self.volumes.get(ANN, number)
             if found.status is wanted:
                 return found
-            await deferLater(loop, 0.005, lambda: None)
+            await sleep(loop, 0.005)
         raise AssertionError(f"volume {number} is {found.status}, not {wanted}")
 
     async def boot(self, *volumes: int, **more: Any) -> Server:
@@ -177,7 +178,7 @@ class World:
             found = {each.id: each for each, _ in await self.servers.listed(ANN)}[number]
             if found.status is wanted:
                 return found
-            await deferLater(loop, 0.005, lambda: None)
+            await sleep(loop, 0.005)
         raise AssertionError(f"server {number} is {found.status}, not {wanted}")
 
     async def gone(self, number: int) -> None:
@@ -185,7 +186,7 @@ class World:
         for _ in range(400):
             if number not in {each.id for each, _ in await self.servers.listed(ANN)}:
                 return
-            await deferLater(loop, 0.005, lambda: None)
+            await sleep(loop, 0.005)
         raise AssertionError("it is still there")
 
     async def started(self) -> tuple[Server, int]:
@@ -330,7 +331,7 @@ async def test_what_cannot_be_attached_is_free_again(
         found = await world.volumes.get(ANN, volume)
         if found.error is not None:
             break
-        await deferLater(loop, 0.005, lambda: None)
+        await sleep(loop, 0.005)
     assert found.status is Status.AVAILABLE
     assert found.error is not None
     assert found.error.code == "hypervisor-failed"
@@ -390,7 +391,7 @@ async def test_a_server_that_may_still_run_keeps_its_volumes(world: World) -> No
     await world.server(made.id, Status.ERROR)
     assert (await world.until(volume, Status.IN_USE)).attachments
     await world.servers.delete(ANN, str(made.id))
-    await deferLater(loop, 0.1, lambda: None)
+    await sleep(loop, 0.1)
     await world.server(made.id, Status.ERROR)
     assert (await world.until(volume, Status.IN_USE)).attachments
     stuck.works = True
@@ -436,7 +437,7 @@ async def test_what_is_to_go_with_its_server_goes(world: World) -> None:
     for _ in range(400):
         if not await world.volumes.listed(ANN):
             return
-        await deferLater(loop, 0.005, lambda: None)
+        await sleep(loop, 0.005)
     raise AssertionError("it is still there")
 
 
@@ -472,7 +473,7 @@ async def test_a_restart_serves_what_is_attached_and_nothing_else(world: World) 
     for _ in range(400):
         if set(await world.exports.names()) == {root.name}:
             break
-        await deferLater(loop, 0.005, lambda: None)
+        await sleep(loop, 0.005)
     assert set(await world.exports.names()) == {root.name}
     await world.volume()
     reached = await world.database.read(attachment_rows.reach, volume)
@@ -533,7 +534,7 @@ async def test_a_daemon_that_ends_meanwhile_leaves_the_rest_to_the_next(world: W
     for _ in range(400):
         if deaf.asked:
             break
-        await deferLater(loop, 0.005, lambda: None)
+        await sleep(loop, 0.005)
     await world.worker.stopService()
     assert (await world.volumes.get(ANN, volume)).status is Status.ATTACHING
     world.hypervisor = hearing
@@ -602,7 +603,7 @@ async def test_a_server_that_comes_up_is_not_shown_as_turned_off(world: World) -
     telling = slow.telling = Deferred()
     shown = Deferred.fromCoroutine(world.servers.get(ANN, str(server.id)))
     listed = Deferred.fromCoroutine(world.servers.listed(ANN))
-    await deferLater(loop, 0.05, lambda: None)
+    await sleep(loop, 0.05)
     slow.telling = None
     world.worker.startService()
     await world.server(server.id, Status.AVAILABLE)
@@ -635,7 +636,7 @@ async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> N
     for _ in range(400):
         if await world.volumes.connection(admin, volume) == world.exports.elsewhere:
             return
-        await deferLater(loop, 0.005, lambda: None)
+        await sleep(loop, 0.005)
     raise AssertionError("it is not told")
 
 
@@ -696,7 +697,7 @@ async def test_nobody_waits_for_ever_for_a_hypervisor(world: World) -> None:
 
     asked = [Deferred.fromCoroutine(each) for each in questions_of_callers()]
     while hanging.asked < len(asked):
-        await deferLater(loop, 0.01, lambda: None)
+        await sleep(loop, 0.01)
     assert not any(each.called for each in asked)
     world.clock.advance(questions.PATIENCE)
     for each in asked:
@@ -708,7 +709,7 @@ async def test_nobody_waits_for_ever_for_a_hypervisor(world: World) -> None:
             await question
     assert hanging.asked == len(asked)
     hanging.answering.finish(None)
-    await deferLater(loop, 0.01, lambda: None)
+    await sleep(loop, 0.01)
     assert [found.id for found, _ in await world.servers.listed(ANN)] == [server.id]
     assert await world.servers.console(ANN, server.uuid, None) == READY.decode()
 
@@ -789,7 +790,7 @@ async def test_the_next_daemon_ends_what_was_asked_of_a_servers_power(
     for _ in range(400):
         if silent.asked:
             break
-        await deferLater(loop, 0.005, lambda: None)
+        await sleep(loop, 0.005)
     assert silent.asked
     await world.worker.stopService()
     assert (await world.servers.get(ANN, number))[0].status is meanwhile

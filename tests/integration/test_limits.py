@@ -169,7 +169,7 @@ async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -
     """An import that waits for its source to be less busy keeps neither its own tenant nor others
     waiting.
 
-    Break: `src/bootvol/service/imports.py`: `await progress.turn.rest(deferLater(self._clock, pause, lambda: None))` -> `await deferLater(self._clock, pause, lambda: None)`
+    Break: `src/bootvol/service/imports.py`: `await progress.turn.rest(sleep(self._clock, pause))` -> `await sleep(self._clock, pause)`
     """  # noqa: E501
     mirror.busy.add("busy")
     async with daemon(tmp_path, mirror, "concurrent = 4", "concurrent = 1") as running:

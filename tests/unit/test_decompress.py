@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.errors import (
     DigestMismatch,
     ImageBomb,
@@ -214,7 +214,7 @@ class Slow:
 
     async def read_into(self, target: memoryview) -> int:
         """See IImageStream."""
-        await deferLater(CLOCK, 0.01, lambda: None)
+        await sleep(CLOCK, 0.01)
         return await self._stream.read_into(target)
 
     async def close(self) -> None:

@@ -15,10 +15,11 @@ from argon2 import PasswordHasher
 from pydantic import ValidationError
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from bootvol import passwords, sparing
+from bootvol.clocks import sleep
 from bootvol.errors import (
     ConfigurationError,
     IdentityFailed,
@@ -588,7 +589,7 @@ async def test_networks_and_users_take_turns(clock: Clock) -> None:
     async def log_in(network: bytes, user: bytes) -> None:
         async with turns.turn(network, user):
             order.append(network + user)
-            await deferLater(clock, 1, lambda: None)
+            await sleep(clock, 1)
 
     wanted = [b"a1", b"a1", b"a1", b"a2", b"b1", b"b1", b"c1"]
     logins = [Deferred.fromCoroutine(log_in(each[:1], each[1:])) for each in wanted]
@@ -611,7 +612,7 @@ async def test_a_user_leaves_the_line_to_others_of_the_same_network(clock: Clock
     async def log_in(user: bytes) -> None:
         async with turns.turn(b"n", user):
             order.append(user)
-            await deferLater(clock, 1, lambda: None)
+            await sleep(clock, 1)
 
     many = [Deferred.fromCoroutine(log_in(b"greedy")) for _ in range(5)]
     others = [Deferred.fromCoroutine(log_in(user)) for user in (b"a", b"b")]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.imaging.buffers import Memory
 from bootvol.interfaces import IVolumeReader
 from bootvol.lifecycle import Event, Kind, Status
@@ -53,7 +53,7 @@ class SlowReader:
 
     async def read_into(self, offset: int, target: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
-        await deferLater(loop, 0.01, lambda: None)
+        await sleep(loop, 0.01)
         await self._reader.read_into(offset, target)
 
     async def close(self) -> None:

@@ -13,8 +13,9 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import URL, Connection, make_url, update
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 
+from bootvol.clocks import sleep
 from bootvol.errors import BackendFailed, ExportFailed, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
@@ -169,7 +170,7 @@ class Bench:
         for _ in range(400):
             if condition():
                 return
-            await deferLater(loop, 0.005, lambda: None)
+            await sleep(loop, 0.005)
         raise AssertionError("it never came to be")
 
     async def status(self, number: int, wanted: Status, tenant: str = "t") -> Volume | None:
@@ -180,7 +181,7 @@ class Bench:
                 return None
             if number in found and found[number].status is wanted:
                 return found[number]
-            await deferLater(loop, 0.005, lambda: None)
+            await sleep(loop, 0.005)
         raise AssertionError(f"volume {number} is {found[number].status}, not {wanted}")
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import DeferredLock
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.devices import OpenDevice, check_unused, failures
 from bootvol.errors import BackendFailed, ConfigurationError, VolumeInUse, WrongStore
 from bootvol.interfaces import (
@@ -267,7 +267,7 @@ class ThickBackend(LvmBackend):
             found = await self._active(volume)
             if not found.is_open:
                 return found
-            await deferLater(self._clock, _LOOK, lambda: None)
+            await sleep(self._clock, _LOOK)
         raise VolumeInUse(f"A guest or another program has {self._called(volume)} open.")
 
     async def _zero(self, volume: str, start: int, end: int) -> None:

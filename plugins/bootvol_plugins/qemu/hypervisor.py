@@ -20,9 +20,9 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.devices import shortage_in
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, PluginContext
@@ -396,4 +396,4 @@ class QemuHypervisor:
             await self._threads.run(stack.close)
 
     def _pause(self) -> Deferred[None]:
-        return deferLater(self._reactor, _LOOK, lambda: None)
+        return sleep(self._reactor, _LOOK)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.errors import BackendFailed, VolumeInUse
 from bootvol.interfaces import (
     Capabilities,
@@ -176,7 +176,7 @@ class RbdBackend:
             except InUse as error:
                 if not left:
                     raise VolumeInUse(str(error)) from error
-                await deferLater(self._reactor, _PAUSE, lambda: None)
+                await sleep(self._reactor, _PAUSE)
             else:
                 break
 

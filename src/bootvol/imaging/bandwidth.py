@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.imaging.wrapping import Wrapping, after
 from bootvol.interfaces import IImageStream
 
@@ -90,7 +90,7 @@ class Limited(Wrapping):
             filled += length
             wait = max(bucket.take(length) for bucket in self._buckets)
             if wait > 0:
-                await deferLater(self._clock, wait, lambda: None)
+                await sleep(self._clock, wait)
             if length < len(piece):
                 break
         return filled

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 
+from bootvol.clocks import sleep
 from bootvol.threads import outlast
 
 
@@ -34,7 +34,7 @@ async def together(clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], An
 async def _end(clock: IReactorTime, tasks: list[Deferred[None]]) -> None:
     # Another coroutine may have woken the failed one.  That other one is still on the stack, and a
     # running coroutine cannot be cancelled.  So let that coroutine reach its next await.
-    await deferLater(clock, 0, lambda: None)
+    await sleep(clock, 0)
     for task in tasks:
         task.cancel()
     await DeferredList(tasks, consumeErrors=True)

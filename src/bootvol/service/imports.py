@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 import attrs
-from twisted.internet.task import deferLater
 
+from bootvol.clocks import sleep
 from bootvol.errors import (
     BackendFailed,
     DigestMismatch,
@@ -235,7 +235,7 @@ class Importer:
                 error.with_traceback(None)
                 progress.phase = Phase.RETRYING
                 pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
-                await progress.turn.rest(deferLater(self._clock, pause, lambda: None))
+                await progress.turn.rest(sleep(self._clock, pause))
 
     async def _attempt(self, fetch: _Fetch) -> Digest | None:
         """Copy until the image is complete or the copy breaks off; keep the received bytes."""

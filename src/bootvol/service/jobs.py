@@ -8,9 +8,9 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection as Db
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from bootvol.clocks import sleep
 from bootvol.errors import (
     BootvolError,
     DatabaseRefused,
@@ -134,7 +134,7 @@ class Job:
         return True
 
     async def _pause(self, seconds: float) -> None:
-        await deferLater(self._clock, seconds, lambda: None)
+        await sleep(self._clock, seconds)
 
     async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
         """Call ``write`` until the database takes the write, or until the lease ends."""

@@ -23,9 +23,10 @@ import attrs
 from sqlalchemy import Connection as Db
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from bootvol.clocks import sleep
 from bootvol.errors import DatabaseUnavailable
 from bootvol.lifecycle import MAKING, POWERING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
@@ -174,7 +175,7 @@ class Worker(Service):
             except Exception as error:
                 if not isinstance(error, DatabaseUnavailable):
                     self._log.failure("no work begins, since the exports are not in order")
-                await deferLater(self._tools.clock, POLL, lambda: None)
+                await sleep(self._tools.clock, POLL)
 
     def wake(self) -> None:
         """Look for work in all lanes."""

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
-from twisted.internet.task import deferLater
 from zope.interface import alsoProvides, implementer
 
+from bootvol.clocks import sleep
 from bootvol.errors import NoSpace, SourceFailed
 from bootvol.interfaces import (
     Capabilities,
@@ -74,7 +74,7 @@ class Faults:
         :param clock: provides IReactorTime.
         """
         if waits and self.delay:
-            await deferLater(clock, self.delay)
+            await sleep(clock, self.delay)
         if method in self.errors:
             raise self.errors[method]
 

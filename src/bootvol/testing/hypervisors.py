@@ -12,9 +12,9 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
+from bootvol.clocks import sleep
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import (
     IConfiguringHypervisor,
@@ -86,7 +86,7 @@ class Subject:
 
 def pause() -> Deferred[None]:
     """Return a Deferred for the time of the next check."""
-    return deferLater(_reactor_, _LOOK, lambda: None)
+    return sleep(_reactor_, _LOOK)
 
 
 class HypervisorContract(Contract):

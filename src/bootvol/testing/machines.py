@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor
 from bootvol.model import Connection, Disk, Machine
@@ -125,4 +125,4 @@ class MemoryHypervisor:
 
     def _turn(self) -> Deferred[None]:
         """Let other coroutines run, as a real hypervisor does."""
-        return deferLater(self._reactor, 0, lambda: None)
+        return sleep(self._reactor, 0)

@@ -10,9 +10,9 @@ from itertools import islice
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from bootvol.clocks import sleep
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import (
     Capabilities,
@@ -155,7 +155,7 @@ class MemoryBackend:
 
     def _turn(self) -> Deferred[None]:
         """Let other coroutines run, as a real device does."""
-        return deferLater(self._reactor, 0, lambda: None)
+        return sleep(self._reactor, 0)
 
 
 @implementer(IVolumeWriter, IVolumeReader, ISparse)

@@ -12,9 +12,9 @@ import attrs
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
+from bootvol.clocks import sleep
 from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
 from bootvol.interfaces import (
     IFileStream,
@@ -86,7 +86,7 @@ async def read_all(stream: IImageStream, size: int) -> bytes:
 async def _descriptors(context: PluginContext, wanted: int) -> int:
     """Count the open descriptors of this process, after giving connections time to end."""
     for _ in range(20):
-        await deferLater(context.reactor, 0.05, lambda: None)
+        await sleep(context.reactor, 0.05)
         count = len(list(Path("/proc/self/fd").iterdir()))
         if count <= wanted:
             break
