@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypedDict, Unpack
 
 import attrs
 
@@ -44,6 +46,18 @@ class Asked:
         return int(found[1]), min(end, len(self.content))
 
 
+#: Returns the bytes of the answer to a request.
+Habit: TypeAlias = Callable[[Asked], bytes]
+
+
+class Form(TypedDict, total=False):
+    """The form of an answer: see :func:`answer`."""
+
+    version: str
+    length: int | None
+    line: str
+
+
 def answer(
     body: bytes,
     *headers: str,
@@ -65,11 +79,20 @@ def answer(
     return (line.join(lines) + line * 2).encode("latin-1") + body
 
 
-def right(asked: Asked, *headers: str, content: bytes | None = None, **more: Any) -> bytes:
-    """Return the answer of a correct server."""
+def right(
+    asked: Asked,
+    *headers: str,
+    content: bytes | None = None,
+    status: str = "200 OK",
+    **more: Unpack[Form],
+) -> bytes:
+    """Return the answer of a correct server.
+
+    :param status: the status for the whole content.
+    """
     content = asked.content if content is None else content
     if asked.range is None or asked.range[0] >= len(content):
-        return answer(content, 'ETag: "e"', "Accept-Ranges: bytes", *headers, **more)
+        return answer(content, 'ETag: "e"', "Accept-Ranges: bytes", *headers, status=status, **more)
     start, end = asked.range
     return answer(
         content[start:end],
@@ -79,3 +102,8 @@ def right(asked: Asked, *headers: str, content: bytes | None = None, **more: Any
         status="206 Partial Content",
         **more,
     )
+
+
+def gzipped(content: bytes) -> bytes:
+    """Return the content compressed.  The result does not depend on the time."""
+    return gzip.compress(content, 1, mtime=0)

@@ -10,23 +10,21 @@ Each value of :data:`HABITS` is a function that takes a request and returns the 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Final, Unpack
 
 import attrs
 from backports import zstd
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
 
-from bootvol.testing.answers import NO_LENGTH, Asked, answer, right
+from bootvol.testing.answers import NO_LENGTH, Asked, Form, Habit, answer, gzipped, right
+from bootvol.testing.endings import BROKEN, ENDINGS
 
-Habit: TypeAlias = Callable[[Asked], bytes]
-
-HABITS: Final[dict[str, Habit]] = {}
+HABITS: Final[dict[str, Habit]] = {**ENDINGS}
 
 
 def _habit(name: str) -> Callable[[Habit], Habit]:
@@ -39,11 +37,6 @@ def _habit(name: str) -> Callable[[Habit], Habit]:
 
 def _always(name: str, make: Habit) -> None:
     HABITS[name] = make
-
-
-def _gzip(content: bytes) -> bytes:
-    """Return the content compressed.  The result does not depend on the time."""
-    return gzip.compress(content, 1, mtime=0)
 
 
 # --- HEAD ----------------------------------------------------------------------------------------
@@ -121,123 +114,19 @@ _always("weak", lambda asked: right(asked).replace(b'"e"', b'W/"e"'))
 _always("no-validator", lambda asked: right(asked).replace(b'ETag: "e"\r\n', b""))
 _always("odd-etag", lambda asked: right(asked).replace(b'"e"', b"e"))
 
-# --- where a body ends ---------------------------------------------------------------------------
-
-_always("http-1.0", lambda asked: answer(asked.content, version="HTTP/1.0"))
-_always("until-close", lambda asked: answer(asked.content, length=NO_LENGTH))
-_always(
-    "until-close-1.0",
-    lambda asked: answer(asked.content, length=NO_LENGTH, version="HTTP/1.0"),
-)
-_always(
-    "until-close-gz",
-    lambda asked: answer(_gzip(asked.content), length=NO_LENGTH),
-)
-
-
-@_habit("until-close-but-parts")
-def _until_close_but_parts(asked: Asked) -> bytes:
-    """State a length for parts, but not for the whole content."""
-    return right(asked) if asked.range else right(asked, length=NO_LENGTH)
-
-
-def _breaks_soon(asked: Asked) -> bytes:
-    """End each connection after 100,000 bytes."""
-    head, end, body = right(asked).partition(b"\r\n\r\n")
-    return head + end + body[:100_000]
-
-
-def _breaks_then_small_parts(asked: Asked) -> bytes:
-    """End the first connection half way.  Then send the rest in parts of 100,000 bytes."""
-    if asked.range is None:
-        said = right(asked)
-        return said[: len(said) // 2]
-    start, end = asked.range
-    last = min(end, start + 100_000) - 1
-    return right(attrs.evolve(asked, headers={"range": f"bytes={start}-{last}"}))
-
-
-def _breaks_then_until_close(asked: Asked) -> bytes:
-    """End the first connection half way.  Then send the rest without a length."""
-    if asked.range is None:
-        said = right(asked)
-        return said[: len(said) // 2]
-    return right(asked, length=NO_LENGTH)
-
-
-def _breaking(times: int, make: Habit) -> Habit:
-    """Return a habit that ends the first ``times`` connections half way."""
-
-    def habit(asked: Asked) -> bytes:
-        said = make(asked)
-        # The first request of a source only probes the image.
-        broken = asked.range != (0, 1) and asked.times <= times + 1
-        return said[: len(said) // 2] if broken else said
-
-    return habit
-
-
-BROKEN: Final[dict[str, Habit]] = {
-    "breaks-until-close": _breaking(1, HABITS["until-close"]),
-    "breaks-until-close-gz": _breaking(1, HABITS["until-close-gz"]),
-    "breaks-until-close-but-parts": _breaking(1, HABITS["until-close-but-parts"]),
-    "always-breaks": _breaking(10**9, HABITS["until-close"]),
-    "breaks-soon": _breaks_soon,
-    "breaks-soon-gz": lambda asked: _breaks_soon(attrs.evolve(asked, content=_gzip(asked.content))),
-    "breaks-then-small-parts": _breaks_then_small_parts,
-    "breaks-then-small-parts-gz": lambda asked: _breaks_then_small_parts(
-        attrs.evolve(asked, content=_gzip(asked.content))
-    ),
-    "breaks-then-until-close": _breaks_then_until_close,
-}
-_always(
-    "same-length-twice",
-    lambda asked: answer(asked.content, f"Content-Length: {len(asked.content)}"),
-)
-_always("more-than-stated", lambda asked: answer(asked.content + b"?", length=len(asked.content)))
-
-
-def _chunks(content: bytes, extension: str = "", trailer: str = "", line: str = "\r\n") -> bytes:
-    pieces = [content[at : at + 50_000] for at in range(0, len(content), 50_000)]
-    sizes = [f"{len(each):x}{extension}{line}".encode() for each in pieces]
-    ends = f"{line}0{line}{trailer}{line}".encode()
-    return line.encode().join(map(bytes.__add__, sizes, pieces)) + ends
-
-
-def _chunked(name: str, *headers: str, **how: str) -> None:
-    """Register a habit that sends chunks."""
-    said = headers or ("Transfer-Encoding: chunked",)
-    _always(name, lambda asked: answer(_chunks(asked.content, **how), *said, length=NO_LENGTH))
-
-
-_chunked("chunked")
-_chunked("chunked-with-more", "transfer-encoding: Chunked", extension=";a=b", trailer="X-D: x\r\n")
-_chunked("chunk-spaces", extension="  ")
-_chunked("chunk-spaces-and-more", extension="\t; a = b")
-_chunked("chunk-line-feeds", line="\n", trailer="X-D: x\n")
-_chunked("chunked-in-list", "Transfer-Encoding: identity, chunked,")
-_chunked("chunked-in-two", "Transfer-Encoding: identity", "Transfer-Encoding: chunked")
-
-
-@_habit("chunked-and-length")
-def _chunked_and_length(asked: Asked) -> bytes:
-    """State a length beside chunks.  Clients must ignore the length (RFC 9112, section 6.3)."""
-    return answer(_chunks(asked.content), "Transfer-Encoding: chunked", length=7)
-
-
 # --- Content-Encoding ----------------------------------------------------------------------------
 
 
 @_habit("names-its-gzip")
 def _names_its_gzip(asked: Asked) -> bytes:
     """State the compression of a .gz file as Content-Encoding."""
-    return right(asked, "Content-Encoding: x-gzip", content=_gzip(asked.content))
+    return right(asked, "Content-Encoding: x-gzip", content=gzipped(asked.content))
 
 
 @_habit("encodes")
 def _encodes(asked: Asked) -> bytes:
     """Compress the answer for an uncompressed file."""
-    return answer(_gzip(asked.content), "Content-Encoding: gzip")
+    return answer(gzipped(asked.content), "Content-Encoding: gzip")
 
 
 @_habit("encodes-zstd")
@@ -249,8 +138,8 @@ def _encodes_zstd(asked: Asked) -> bytes:
 @_habit("encodes-gz")
 def _encodes_gz(asked: Asked) -> bytes:
     """Compress a .gz file once more."""
-    once = _gzip(asked.content)
-    return answer(_gzip(once), "Content-Encoding: gzip")
+    once = gzipped(asked.content)
+    return answer(gzipped(once), "Content-Encoding: gzip")
 
 
 _always("encoded-not-at-all", lambda asked: right(asked, "Content-Encoding: gzip"))
@@ -259,7 +148,7 @@ _always("encoded-somehow", lambda asked: right(asked, "Content-Encoding: aws-chu
 # --- redirects -----------------------------------------------------------------------------------
 
 
-def _away(location: str, status: str = "302 Found", *more: str, **kinds: Any) -> Habit:
+def _away(location: str, status: str = "302 Found", *more: str, **kinds: Unpack[Form]) -> Habit:
     """Return a habit that redirects each image once."""
 
     def habit(asked: Asked) -> bytes:
@@ -390,7 +279,7 @@ class Habits(Factory):
 class _Connection(Protocol):
     """A connection for one request, or for more if the answer announces keep-alive."""
 
-    transport: Any
+    transport: ITCPTransport
 
     def __init__(self, server: Habits) -> None:
         self._server = server
