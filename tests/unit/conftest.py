@@ -1,4 +1,4 @@
-"""Databases of both kinds."""
+"""Databases of both kinds: SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bootvol.store.database import Database
 from bootvol.store.schema import LIVING
 from bootvol.store.waiting import Waiting
 
-#: When a lease ended that has run out, on databases of both kinds.
+#: The end of an expired lease, on databases of both kinds.
 ENDED = -1.0
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], URL]:
-    """Return where another empty database is, of each kind in turn."""
+    """Return a function for the URL of one more empty database, once for each kind."""
     if request.param == "sqlite":
         return lambda: make_url(f"sqlite:///{tmp_path / str(uuid4()) / 'x.db'}")
     new = request.getfixturevalue("new_postgresql")
@@ -30,7 +30,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], URL]
 
 @pytest.fixture
 def url(new_url: Callable[[], URL]) -> URL:
-    """Where an empty database is."""
+    """The URL of an empty database."""
     return new_url()
 
 
@@ -46,13 +46,13 @@ def database(url: URL) -> Iterator[Database]:
 
 @pytest.fixture
 def db(database: Database) -> Iterator[Connection]:
-    """A connection to it."""
+    """A connection to the database."""
     with database._engine.begin() as connection:
         yield connection
 
 
 class Anybody:
-    """An order in which all that waits may begin."""
+    """An order of work in which every task may begin."""
 
     def admitted(self, waiting: Collection[Waiting]) -> Sequence[Waiting]:
         """See :class:`bootvol.store.waiting.Order`."""
@@ -64,11 +64,11 @@ class Anybody:
 
 
 def end_leases(db: Connection) -> None:
-    """Let all leases have run out, as those of daemons that do not renew them."""
+    """Let all leases expire, as if their daemons had stopped renewing them."""
     for table in LIVING.values():
         db.execute(update(table).where(table.c.worker.is_not(None)).values(lease_until=ENDED))
 
 
 def on_server(url: str) -> URL:
-    """Return the URL of a database on a server as the daemon has it."""
+    """Return the URL of a database on a server, as a daemon's settings would have the URL."""
     return make_url(url).set(drivername="postgresql+psycopg")

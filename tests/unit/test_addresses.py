@@ -1,4 +1,4 @@
-"""Which addresses the http source connects to."""
+"""The addresses to which the http source connects."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_public(address: str) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        # this machine
+        # This machine.
         "127.0.0.1",
         "127.255.255.254",
         "0.0.0.0",
         "0.1.2.3",
         "::",
         "::1",
-        # its neighbours, and what the cloud tells about itself
+        # Its neighbours, and the metadata service of the cloud.
         "10.0.0.1",
         "172.16.0.1",
         "172.31.255.255",
@@ -81,7 +81,7 @@ def test_public(address: str) -> None:
         "fec0::1",
         "fc00::1",
         "fd00:ec2::254",
-        # nobody
+        # Nobody.
         "192.0.2.1",
         "198.18.0.1",
         "198.51.100.1",
@@ -93,18 +93,18 @@ def test_public(address: str) -> None:
         "3fff::1",
         "4000::1",
         "5f00::1",
-        # many at once
+        # Many hosts at once.
         "224.0.0.1",
         "239.255.255.255",
         "ff02::1",
         "ff0e::1",
-        # one written as another
+        # An address written as another one.
         "::ffff:127.0.0.1",
         "::ffff:169.254.169.254",
         "::ffff:224.0.0.1",
         "::127.0.0.1",
         "::7f00:1",
-        # one behind another
+        # An address behind another one.
         "64:ff9b::7f00:1",
         "64:ff9b::a9fe:a9fe",
         "64:ff9b::e000:1",
@@ -114,7 +114,7 @@ def test_public(address: str) -> None:
         "2001:0:7f00:1::f7f7:f7f7",
         "2001:0:808:808::80ff:fffe",
         "192.88.99.1",
-        # none at all
+        # No address at all.
         "",
         "localhost",
         "127.1",
@@ -168,7 +168,7 @@ def test_an_address_that_is_named_is_meant() -> None:
     assert named.allows("127.0.0.1", "127.0.0.1")
     assert named.allows("fd00::1", "fd00::1")
     assert named.allows("fd00::1", "fd00:0::1")
-    # That very one, and by its own name.
+    # The host itself, by its own name.
     assert not named.allows("127.0.0.1", "localhost")
     assert not named.allows("127.0.0.1", "fd00::1")
     assert not named.allows("127.0.0.2", "127.0.0.1")
@@ -189,7 +189,7 @@ def test_what_a_proxy_may_be_asked_for() -> None:
 
 
 class Net(MemoryReactorClock):
-    """A reactor whose names are ours."""
+    """A reactor with prepared answers to name lookups."""
 
     def __init__(self, answers: dict[str, list[list[str]]]) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class Net(MemoryReactorClock):
 
     @property
     def called(self) -> list[str]:
-        """The addresses that were to be connected to."""
+        """Return the addresses of all attempts to connect."""
         return [client[0] for client in self.tcpClients]
 
 
@@ -208,7 +208,7 @@ def connect(net: Net, host: str, **more: Iterable[str]) -> Any:
 
 
 def refused(connecting: Any) -> str:
-    """Return the message of a refusal, which has happened by now."""
+    """Return the message of a refusal. The refusal must have happened already."""
     failures: list[Failure] = []
     connecting.addErrback(failures.append)
     (failure,) = failures
@@ -239,7 +239,8 @@ def test_refused_addresses_are_dropped_and_the_others_used() -> None:
     connecting = connect(net, "mixed.example")
     net.advance(1)
     assert net.called == [PUBLIC, ANOTHER]
-    # When those fail it is they that failed: this passes, a refusal would not.
+    # If these connections fail, the connections are the cause: this error is passed on, a refusal
+    # is not.
     for client, connector in zip(net.tcpClients, net.connectors, strict=True):
         client[2].clientConnectionFailed(connector, Failure(error.ConnectionRefusedError()))
     net.advance(1)
@@ -255,7 +256,7 @@ def test_a_name_without_addresses_is_not_refused() -> None:
 
 
 def test_an_answer_that_changes() -> None:
-    """Rebinding: each connection is made to what its own question was answered, or not at all.
+    """Rebinding: each connection goes to the addresses of its own lookup, or is not made.
 
     Break: `plugins/bootvol_plugins/http/addresses.py`: `if self._chooser.passes(address,
     self._host):` -> `if address:`.

@@ -1,4 +1,4 @@
-"""The one disk in a tar archive, in every form that tar(1) writes."""
+"""The one disk in a tar archive, in every form of tar(1)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FORMS = [
 
 
 def tar(folder: Path, form: str, *names: str) -> bytes:
-    """Return an archive of files, each of which is the disk if its name does not end in ovf."""
+    """Return an archive of files; each file is the disk unless the name ends in ovf."""
     for name in names:
         file = folder / name
         file.write_bytes(b"<Envelope/>" if name.lower().endswith("ovf") else DISK)
@@ -103,7 +103,7 @@ async def test_an_archive_that_is_cut_off(tmp_path: Path, threads: Threads, kept
 async def test_an_archive_without_its_last_blocks(
     tmp_path: Path, threads: Threads, form: str, packing: str
 ) -> None:
-    """tar(1) takes it: it has all of its members."""
+    """Accept the archive, as tar(1) does: all members are complete."""
     whole = tar(tmp_path, form, "disk.raw", "a.ovf")
     bare = whole[: len(whole.rstrip(b"\0")) + 511 & -512]
     assert len(bare) < len(whole)
@@ -114,7 +114,7 @@ async def test_an_archive_without_its_last_blocks(
     got = bytearray()
     assert not await read_on(stream, got)
     assert got == DISK
-    # The source's end alone would be no proof that the archive is whole.
+    # The end of the source alone would not prove the archive complete.
     assert stream.ended_by_itself is bool(packing)
     await stream.close()
 
@@ -125,7 +125,7 @@ async def test_an_archive_without_its_last_blocks(
 async def test_an_archive_whose_source_breaks_off_goes_on(
     tmp_path: Path, threads: Threads, packing: str, stops: list[int]
 ) -> None:
-    """It may break off before the disk, between a header and what follows, and within the disk."""
+    """Break off before the disk, between a header and its data, and within the disk."""
     packed = tar(tmp_path, "--format=posix -S", "a.ovf", "disk.raw")
     packed = PACKERS[packing](packed) if packing else packed
     disk: Unpacked | None = None
@@ -150,7 +150,7 @@ async def test_an_archive_whose_source_breaks_off_goes_on(
 
 
 async def read_on(disk: Unpacked, got: bytearray) -> bool:
-    """Add to ``got`` what comes; tell whether it broke off."""
+    """Append the bytes to ``got``; return whether the stream broke off."""
     buffer = memoryview(bytearray(30_000))
     try:
         while length := await disk.read_into(buffer):
@@ -161,19 +161,19 @@ async def read_on(disk: Unpacked, got: bytearray) -> bool:
 
 
 def member(name: str = "disk.raw", kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
-    """Return a header, whose size need not be true."""
+    """Return a header. The stated size may be wrong."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def whole(data: bytes) -> bytes:
-    """Return data with the zeros that fill its last block."""
+    """Return the data, padded with zeros to a whole block."""
     return data + bytes(-len(data) % 512)
 
 
 def pax(*records: bytes) -> bytes:
-    """Return a member that describes the next one."""
+    """Return a pax member, for the headers of the next member."""
     data = b"".join(records)
     return member("pax", tarfile.XHDTYPE, len(data)) + whole(data)
 
@@ -188,19 +188,19 @@ def record(key: str, value: str) -> bytes:
 
 
 def sparse(numbers: str, size: str) -> bytes:
-    """Return the header of a disk with holes: 1024 bytes of it are there."""
+    """Return the header of a disk with holes and 1,024 bytes of data."""
     said = {"major": "0", "minor": "1", "name": "disk.raw", "map": numbers, "realsize": size}
     records = [record(f"GNU.sparse.{key}", value) for key, value in said.items()]
     return pax(*records) + member(size=1024) + b"d" * 1024
 
 
 def zeros(key: str, value: str) -> bytes:
-    """Return a record of a disk with holes in GNU's format 0.0."""
+    """Return a record of a sparse disk in GNU's format 0.0."""
     return record("GNU.sparse.size", "4096") + record(f"GNU.sparse.{key}", value)
 
 
 def sparse_in_data(told: bytes) -> bytes:
-    """Return a disk that tells where its holes are before its first byte."""
+    """Return a sparse disk with the map of its data before its first byte."""
     said = {"major": "1", "minor": "0", "name": "disk.raw", "realsize": "4096"}
     records = [record(f"GNU.sparse.{key}", value) for key, value in said.items()]
     data = whole(told)
@@ -277,13 +277,13 @@ async def test_hostile_archives(
 )  # fmt: skip
 @ensureDeferred
 async def test_odd_archives(threads: Threads, archive: bytes) -> None:
-    """Names lead nowhere, and what is no disk is passed over."""
+    """Names lead nowhere, and members other than disks are skipped."""
     got = await contents(Stream(archive + END), threads)
     assert got.replace(b"\0", b"") == RIGHT
 
 
 def test_parts_that_never_end_are_not_kept() -> None:
-    """A line without an end is refused long before as many bytes came as are stated."""
+    """Refuse a line without an end long before all stated bytes have come."""
     said = {"major": "1", "minor": "0", "name": "disk.raw", "realsize": "4096"}
     records = [record(f"GNU.sparse.{key}", value) for key, value in said.items()]
     told = b"100\n" + b"1" * 8192
@@ -296,7 +296,7 @@ def test_parts_that_never_end_are_not_kept() -> None:
 def test_broken_archives_end_in_named_errors(
     changes: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
-    """Whatever is changed, and however it is cut: a disk, or an error that people can read.
+    """Any change or cut gives a disk, or an error with a readable message.
 
     Break: `src/bootvol/imaging/archive.py`: `except (tarfile.HeaderError, ValueError) as error:` ->
     `except KeyError as error:`.

@@ -1,4 +1,4 @@
-"""Who asks for an attachment to end while it becomes another one ends nothing."""
+"""A request to detach during another transition changes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_only_what_was_named_is_detached(database: Database) -> None:
 
     with ThreadPoolExecutor() as pool:
         with database._engine.begin() as db:
-            # All that a worker and two callers do meanwhile, at once.
+            # The worker and two callers act at once in between.
             states.happen(db, Kind.VOLUME, volume.id, Event.DETACH)
             db.execute(update(schema.attachments).values(server_id="two"))
             states.happen(db, Kind.VOLUME, volume.id, Event.ATTACHED)

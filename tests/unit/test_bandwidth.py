@@ -1,4 +1,4 @@
-"""The rate at which sources are read: what it lets through by when, on a clock of the test's."""
+"""The rate limits of reads from sources, by the test's clock."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MIB = 1024 * 1024
 
 @implementer(IImageStream)
 class Stream:
-    """A source that is as quick as it is asked, up to its end or failure.
+    """A source without delay, up to its end or failure.
 
-    :ivar taken: bytes that were read of it.
+    :ivar taken: number of bytes read from the source.
     """
 
     def __init__(self, length: int, error: Exception | None = None) -> None:
@@ -51,12 +51,12 @@ class Stream:
 
 
 def reading(stream: IImageStream, length: int) -> Deferred[int]:
-    """Begin to read so many bytes."""
+    """Begin to read a number of bytes."""
     return Deferred.fromCoroutine(stream.read_into(memoryview(bytearray(length))))
 
 
 def limited(stream: Stream, clock: Clock, *rates: float) -> Limited:
-    """Return the stream behind buckets of so many bytes per second."""
+    """Return the stream, limited by buckets of these numbers of bytes per second."""
     return Limited(stream, [Bucket(rate, clock) for rate in rates], clock)
 
 
@@ -148,7 +148,7 @@ def test_who_leaves_does_not_hold_up_others() -> None:
     first.addErrback(failed.append)
     first.cancel()
     assert failed[0].check(CancelledError)
-    # What was taken is taken: a piece of the one that left, and one of its own.
+    # The cancelled read stays paid for: wait for that read and for its own.
     clock.advance(0.5)
     assert second.result == 25
     assert clock.getDelayedCalls() == []

@@ -1,4 +1,4 @@
-"""How long a body is waited for, by a clock that stands still in between."""
+"""Timeouts of a body, by a clock controlled by the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STALL = 1.0
 
 
 def connected() -> tuple[Clock, StringTransport, Body]:
-    """Return a body that is about to come."""
+    """Return a body before its first byte."""
     clock, transport = Clock(), StringTransport()
     body = Body(clock, STALL)
     body.makeConnection(transport)
@@ -27,7 +27,7 @@ def connected() -> tuple[Clock, StringTransport, Body]:
 async def breaks_off(
     waiting: Deferred[int], why: str, clock: Clock, transport: StringTransport, came: int
 ) -> None:
-    """See that a body was broken off, and its connection ended."""
+    """Expect the body to fail, and its connection to be closed."""
     with pytest.raises(SourceFailed, match=f"The server sent {why} seconds") as caught:
         await waiting
     assert caught.value.came == came
@@ -43,7 +43,7 @@ async def test_silence_breaks_it_off() -> None:
     body.dataReceived(b"x")
     clock.advance(0.9)
     assert not waiting.called
-    # Once more round the reactor, for what has come meanwhile.
+    # Let the reactor run once more, for bytes received meanwhile.
     clock.pump([0.1, 0])
     await breaks_off(waiting, "nothing within 1", clock, transport, 1)
 
@@ -81,6 +81,6 @@ async def test_it_may_take_long_as_a_whole() -> None:
             clock.advance(0.5)
             body.dataReceived(b"x")
         assert await waiting == 16
-        # Nobody waits for it meanwhile.
+        # Nobody waits for the body meanwhile.
         clock.advance(60)
     assert not clock.getDelayedCalls()

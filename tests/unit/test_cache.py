@@ -1,4 +1,4 @@
-"""Answers that are kept: the right ones, for as long as they are right, within bounds."""
+"""Cached answers: right, dropped in time, and bounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootvol.store.database import Database
 
 
 class Rows:
-    """What is shown, its version, and how often it was read."""
+    """A row with its version and the number of its reads."""
 
     def __init__(self) -> None:
         self.version: int | None = 0
@@ -25,12 +25,12 @@ class Rows:
         self.answers = Answers(lambda: self.version, most=10_000)
 
     async def read(self) -> Any:
-        """Return what is shown."""
+        """Return the content of the row."""
         self.reads += 1
         return self.shown
 
     async def ask(self, key: str = "key") -> Any:
-        """Return the answer to whoever asks."""
+        """Return the cached answer for a key."""
         return orjson.loads(await self.answers.get(key, self.read))
 
 

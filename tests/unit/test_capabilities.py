@@ -1,4 +1,4 @@
-"""The document on backends says what they declare."""
+"""docs/backends.md states the capabilities as the backends declare them."""
 
 from bootvol import plugins
 from bootvol.interfaces import BackendPlugin

@@ -1,4 +1,4 @@
-"""What is bounded of requests and connections, with a clock that stands still."""
+"""The bounds of requests and connections, by a clock controlled by the test."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ HEAD = b"POST /v1.1/x HTTP/1.1\r\nHost: h\r\n"
 
 
 class Served:
-    """A site whose one resource tells how many bytes a body has, or is never done."""
+    """A site with one resource: the resource returns the size of the body, or never answers."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        #: Whose token each request carries.
+        #: The token of each request.
         self.known: str | None = None
         self.bodies: list[bytes] = []
         self.slow: list[Deferred[bytes]] = []
@@ -73,7 +73,7 @@ class Served:
 
 
 class Connection:
-    """A client's end."""
+    """The client's side of a connection."""
 
     def __init__(self, channel: Any, address: str) -> None:
         self.channel = channel
@@ -81,30 +81,30 @@ class Connection:
         channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> bytes:
-        """Send, and return all that has been answered."""
+        """Send bytes; return all answers so far."""
         self.channel.dataReceived(data)
         return bytes(self.transport.value())
 
     @property
     def ended(self) -> bool:
-        """Whether the daemon has ended it."""
+        """True once the daemon has closed the connection."""
         return bool(self.transport.disconnecting or self.transport.disconnected)
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self.channel.connectionLost(Failure(ConnectionDone()))
 
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    """The site; nothing of it goes on in the end."""
+    """A site. The fixture stops everything in the site afterwards."""
     served = Served()
     yield served
     served.site.stopFactory()
 
 
 def refused(answer: bytes, status: bytes, key: str) -> bool:
-    """Return whether an answer is a whole one with that fault."""
+    """Return whether an answer is complete and has the fault."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 " + status)
     assert b"Content-Length: %d" % len(body) in head
@@ -183,7 +183,7 @@ def test_headers_too_many_or_too_long_are_refused(served: Served, request_: byte
 
 
 def linger(served: Served, connection: Connection) -> None:
-    """See that what comes after a refusal is dropped, and that the connection ends."""
+    """Check: bytes after a refusal are dropped, and the connection is closed."""
     told = connection.send(b"x" * 10**6)
     assert connection.send(b"\r\n\r\n" + HEAD + b"\r\n") == told
     served.clock.advance(LINGER - 1)
@@ -203,7 +203,7 @@ def test_a_refusal_is_in_the_form_of_what_was_asked(served: Served) -> None:
     "begin", [b"", b"GET /", HEAD, HEAD + b"X", HEAD + b"Content-Length: 1000\r\n\r\n"]
 )
 def test_a_request_that_comes_too_slowly(served: Served, begin: bytes) -> None:
-    """One byte now and then, as slow-loris attacks do, keeps no connection.
+    """A byte now and then, as in slow-loris attacks, keeps no connection.
 
     Break: `src/bootvol/api/channels.py`: `self._ending = self.callLater(WHOLE, self._ended)` ->
     `self._ending = None`.
@@ -215,7 +215,7 @@ def test_a_request_that_comes_too_slowly(served: Served, begin: bytes) -> None:
         connection.send(b"x")
         assert not connection.ended
     served.clock.advance(1)
-    # Where nothing was sent at first, it is by now a second longer.
+    # If the client sent nothing at first, the limit is one second later.
     served.clock.advance(0 if begin else 1)
     assert connection.ended
     assert not served.bodies
@@ -244,7 +244,7 @@ def test_an_answer_may_take_its_time(served: Served) -> None:
 
 
 def test_one_connection_too_many_takes_the_place_of_the_idlest(served: Served) -> None:
-    """A newcomer ends the connection that has waited longest for a request.
+    """A new client ends the connection with the longest wait for a request.
 
     Break: `src/bootvol/api/channels.py`: `for each in taken if` -> `for each in reversed(taken) if`
     """
@@ -271,7 +271,7 @@ def test_many_connections_of_one_address_push_out_their_own(served: Served) -> N
 
 
 def test_connections_at_work_keep_their_places(served: Served) -> None:
-    """A new client is told 503 while all others are being answered, and is not cut off.
+    """A new client gets 503 while all connections are busy, and is not cut off.
 
     Break: `src/bootvol/api/channels.py`: `and self.site.is_full` -> `and False`.
     Break: `src/bootvol/api/channels.py`: `self.site.working(self)` -> `self.site.waiting(self)`.
@@ -294,7 +294,7 @@ def test_connections_at_work_keep_their_places(served: Served) -> None:
 def test_answers_that_nobody_reads_are_bounded_together(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address with the most bytes that it does not read loses its oldest connection.
+    """The address with the most unread bytes loses its oldest connection.
 
     Break: `src/bootvol/api/channels.py`: `sum(self._unread.values()) > MOST_UNREAD:` ->
     `not self._unread:`.
@@ -304,7 +304,7 @@ def test_answers_that_nobody_reads_are_bounded_together(
 
     def ask(host: str) -> Connection:
         connection = served.connect(host)
-        # As a transport does whose client does not read.
+        # A transport does this if the client does not read.
         connection.channel.pauseProducing()
         connection.send(GET.replace(b"/v1.1/x", b"/large"))
         return connection
@@ -334,7 +334,7 @@ def test_only_http_1_1_is_offered_in_tls(served: Served) -> None:
 
 
 def lines(served: Served, requests: Iterable[bytes]) -> list[str]:
-    """Return the lines of the access log for requests, each on a connection of its own."""
+    """Return the lines of the access log for requests, with one connection for each request."""
     with capturedLogs() as logged:
         for each in requests:
             connection = served.connect()
@@ -361,7 +361,7 @@ def lines(served: Served, requests: Iterable[bytes]) -> list[str]:
 def test_a_line_of_the_access_log_is_short_whatever_is_sent(
     served: Served, request_: bytes
 ) -> None:
-    """A line of the log is short and printable, whatever a stranger sends.
+    """A line of the log is short and printable, no matter what a stranger sends.
 
     Break: `src/bootvol/api/http.py`: `return repr(sent[:_SHOWN])[2:-1]` -> `return
     repr(sent)[2:-1]`.
@@ -382,7 +382,7 @@ def test_the_access_log_has_the_reason_why_a_stranger_was_not_served(served: Ser
     "stated", [b"Content-Length: 110000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1ADB0\r\n"]
 )
 def test_a_body_takes_no_descriptor(served: Served, stated: bytes) -> None:
-    """Bodies are kept in memory, so a connection has one open file, its socket.
+    """Bodies stay in memory, so a connection has one open file: its socket.
 
     Break: `src/bootvol/api/channels.py`: `return BytesIO()` -> `return
     __import__("tempfile").TemporaryFile()`.
@@ -441,7 +441,7 @@ def test_a_request_that_is_not_http(served: Served, request_: bytes) -> None:
 
 
 def turn(clock: Clock) -> None:
-    """Run what is due now; what that schedules has to wait, as with a real reactor."""
+    """Run all due calls. Calls scheduled by these calls have to wait, as with a real reactor."""
     due = [each for each in clock.calls if each.getTime() <= clock.seconds()]
     for each in due:
         clock.calls.remove(each)
@@ -450,7 +450,7 @@ def turn(clock: Clock) -> None:
 
 
 def test_requests_sent_ahead_are_answered_one_a_turn(served: Served) -> None:
-    """A pipelined request is parsed in a turn of the reactor of its own.
+    """A pipelined request is parsed in a separate turn of the reactor.
 
     Break: `src/bootvol/api/channels.py`: `self.paused = bool(self.persistent) and (ahead or
     self._waitingForTransport)` -> `self.paused = False`.
@@ -487,7 +487,7 @@ def test_nothing_is_answered_to_a_client_that_does_not_read(served: Served) -> N
     assert connection.ended
 
 
-#: What heads are made of, right and wrong.
+#: Pieces of heads, right and wrong.
 PIECES = [
     *(b"GET ", b"POST ", b"/", b"/v1.1/x", b"?", b"%00", b"//[", b" ", b" HTTP/1.1", b" HTTP/1.0"),
     *(
@@ -511,14 +511,14 @@ PIECES = [
 ]
 
 
-#: Headers whose values are hostile.
+#: Headers with hostile values.
 HEADERS = [
     *(b"Content-Length: " + each for each in (b"9" * 5000, b"-1", b"x", b"5, 5", b"\xb2")),
     *(b"Host: " + each for each in (b"\xff", b"[", b"xn--a", b"a." * 200, b":", b"\xe2\x91\xa0")),
 ]
 
 
-#: Requests with a head that is nearly right: few lists of pieces are one.
+#: Requests with a nearly correct head: few lists of pieces give one.
 REQUESTS = st.builds(
     lambda first, lines, rest: b"\r\n".join([first, *lines, b"", rest]),
     st.sampled_from([b"GET /v1.1/x HTTP/1.1", b"POST /identity/v3/auth/tokens HTTP/1.1"]),
@@ -532,7 +532,7 @@ REQUESTS = st.builds(
 @fuzz(500)
 @given(sent=st.lists(st.sampled_from(PIECES) | st.binary(max_size=9) | REQUESTS, max_size=30))
 def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
-    """No bytes that a stranger sends give a status of 5xx or a traceback.
+    """No bytes from a stranger give a status of 5xx or a traceback.
 
     Break: `src/bootvol/api/http.py`: `except UnicodeError:` -> `except KeyError:`.
     """
@@ -564,7 +564,7 @@ def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
     ],
 )
 def test_a_client_has_one_address(host: str, expected: str) -> None:
-    """A client has one address, however a transport writes the address.
+    """A client has one address, even if transports write the address differently.
 
     Break: `src/bootvol/api/addresses.py`: `mapped = found.ipv4_mapped` -> `mapped = None`.
     Break: `src/bootvol/api/addresses.py`: `ip_network((found, 64), strict=False)` ->

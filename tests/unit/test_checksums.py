@@ -1,4 +1,4 @@
-"""Lists of digests, in the forms in which projects publish them."""
+"""Lists of digests, in the forms used by real projects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies in chunks, in the form that Twisted's decoder takes."""
+"""Chunked bodies, in the form accepted by Twisted's decoder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_what_the_decoder_is_given(body: bytes, piece: int) -> None:
     chunks = Chunks()
     given = [chunks.plain(body[at : at + piece]) for at in range(0, len(body), piece)]
     assert b"".join(given) == PLAIN
-    # What follows is not of this body: it stays as it is.
+    # The bytes behind the body do not belong to this body: they stay unchanged.
     assert chunks.plain(b"HTTP") == b"HTTP"
 
 
@@ -51,7 +51,7 @@ def test_trailers_without_end() -> None:
 def test_any_bytes(pieces: list[bytes]) -> None:
     chunks = Chunks()
     given = b"".join(map(chunks.plain, pieces))
-    # However they come.
+    # Any split into pieces.
     assert given == Chunks().plain(b"".join(pieces))
 
 

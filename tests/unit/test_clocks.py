@@ -1,4 +1,4 @@
-"""The daemon's timers go by a clock that nobody can set."""
+"""The daemon's timers follow a clock that nobody can set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.daemons import reactor
 
 
 class Steady:
-    """Stands for the machine's steady clock: it goes on when the test says so."""
+    """A steady clock that advances only by the test's calls."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -27,7 +27,7 @@ class Steady:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Steady:
-    """That clock, instead of the machine's."""
+    """The test's clock in place of the machine's."""
     clock = Steady()
     monkeypatch.setattr(clocks, "steady", clock)
     return clock
@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Steady:
 
 @pytest.fixture
 def another_reactor() -> Iterator[Any]:
-    """A reactor that nobody else uses, and that tells the time of the calendar."""
+    """A reactor of the test's own, with the time of the calendar."""
     made: Any = SelectReactor()
     yield made
     for each in made.removeAll():

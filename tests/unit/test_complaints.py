@@ -1,4 +1,4 @@
-"""What qemu's tools complain of, as people see it."""
+"""Complaints of QEMU's tools, as shown to people."""
 
 from __future__ import annotations
 

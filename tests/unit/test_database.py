@@ -1,4 +1,4 @@
-"""A database that fails: what passes is told from what never will, and nobody waits for long."""
+"""A failing database: temporary and permanent failures differ, and nobody waits for long."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from tests.unit.conftest import on_server
 
 #: Quotas are the simplest of all rows.
 TABLE = schema.quotas
-#: What no database takes.
+#: A value refused by every database.
 HOSTILE = ["a\0b", "\0", "half of \ud83d", "\udc00\0"]
 
 
 @pytest.fixture
 def running(database: Database) -> Iterator[Database]:
-    """A database of either kind that runs transactions."""
+    """A database of either kind, ready for transactions."""
     database.start()
     yield database
     database.stop()
@@ -59,7 +59,7 @@ def running(database: Database) -> Iterator[Database]:
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[Database]:
-    """A database in a file that runs transactions."""
+    """A database in a file, ready for transactions."""
     with working(in_file(tmp_path)) as database:
         yield database
 
@@ -72,14 +72,14 @@ def address(new_postgresql: Callable[[], str]) -> str:
 
 @pytest.fixture
 def served(address: str) -> Iterator[Database]:
-    """A database on a server that runs transactions."""
+    """A database on a server, ready for transactions."""
     with working(on_server(address)) as database:
         yield database
 
 
 @contextmanager
 def working(url: URL) -> Iterator[Database]:
-    """Run transactions of a database until the end of the block."""
+    """Run the transactions of a database until the end of the block."""
     made = Database(url, reactor)
     made.upgrade()
     made.start()
@@ -93,17 +93,17 @@ def in_file(folder: Path) -> URL:
 
 
 def add(db: Connection, tenant: str = "t", resource: str = "r") -> None:
-    """Write something."""
+    """Write a row."""
     db.execute(insert(TABLE).values(tenant=tenant, resource=resource, most=1))
 
 
 def count(db: Connection) -> int:
-    """Read something."""
+    """Count the rows."""
     return db.execute(select(func.count()).select_from(TABLE)).scalar_one()
 
 
 def told(logged: Any) -> list[str]:
-    """Return what the log was told of the database, without the reasons."""
+    """Return the log lines about the database, without the reasons."""
     formats = [each["log_format"] for each in logged if each["log_namespace"].endswith("Database")]
     assert not any("log_failure" in each for each in logged)
     reasons = [each["failure"] for each in logged if "failure" in each]
@@ -116,7 +116,7 @@ def start(database: Database, query: Any) -> Deferred[Any]:
     return Deferred.fromCoroutine(database.write(query))
 
 
-# --- servers of others ---------------------------------------------------------------------------
+# --- foreign servers -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
@@ -148,9 +148,9 @@ async def test_what_a_database_sets_for_its_sessions(postgresql_server: str) -> 
 
 @ensureDeferred
 async def test_a_pooler_that_drops_what_was_prepared(served: Database) -> None:
-    """Behind PgBouncer a transaction may get any session, which knows no statement of another.
+    """PgBouncer may give a transaction any session, without the prepared statements of another.
 
-    Whatever is asked, nobody hears of that.
+    Nobody notices, no matter which query runs.
     """
 
     @event.listens_for(served._engine, "checkin")
@@ -229,7 +229,7 @@ async def test_a_file_that_takes_nothing_is_told_once(
             with pytest.raises(DatabaseUnavailable) as caught:
                 await embedded.write(much)
             assert why in str(caught.value.__cause__)
-            # Reading goes on, and says nothing of writing.
+            # Reading continues, and tells nothing about writing.
             await embedded.read(count)
         assert len(told(logged)) == 1
         # No connection keeps the pragma.
@@ -350,7 +350,7 @@ async def test_a_disk_that_hangs_holds_no_request(
     assert not unseen.called, "nobody would know of a claim"
     goes_on.set()
     await unseen
-    # Whoever has been told that it failed need not fear that it is done later; the first was begun.
+    # After a failure, the write must not happen later; only the first write had begun.
     kept = await embedded.read(lambda db: db.scalars(select(TABLE.c.tenant)).all())
     assert sorted(kept) == ["t", "unseen"]
 
@@ -402,7 +402,7 @@ async def test_a_server_that_is_silent_holds_nobody(
 
 
 def add_nothing(db: Connection) -> None:
-    """Use a connection."""
+    """Use a connection without a statement."""
     db.execute(text("SELECT 1"))
 
 
@@ -416,12 +416,12 @@ async def test_the_end_does_not_wait_for_a_silent_server(address: str) -> None:
         hanging = start(served, add)
         hanging.addErrback(lambda failure: failure.type)
         served.stop()
-        # Its thread has heard of it.
+        # The thread of the call has noticed the end.
         assert await hanging is DatabaseUnavailable
 
 
 def allow(url: str, *, connections: bool) -> None:
-    """Let a database be connected to, or cut all connections and let nobody connect."""
+    """Allow connections to a database; or cut all connections and refuse new ones."""
     name = make_url(url).database
     with psycopg.connect(url.replace(f"/{name}?", "/postgres?"), autocommit=True) as db:
         db.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {connections}'.encode())
@@ -476,7 +476,7 @@ async def test_what_fails_in_turns_with_what_does_not_floods_no_log(served: Data
         for _ in range(5):
             with pytest.raises(DatabaseUnavailable):
                 await served.write(read_only)
-            # Nothing is to be done: that works on a standby as well.
+            # An empty transaction works on a standby, too.
             await served.write(lambda _: None)
         again = [LogLevel.error, LogLevel.info]
         assert [each["log_level"] for each in logged] == [*again, LogLevel.error]
@@ -550,7 +550,7 @@ async def test_a_daemon_that_stops_half_way_locks_nothing_for_long(
         def half_way(db: Connection) -> None:
             db.execute(update(TABLE).values(most=2))
             locked.set()
-            # Where a machine sleeps, the whole daemon stands still.
+            # On a sleeping machine, the whole daemon stands still.
             assert goes_on.wait(60)
             db.execute(update(TABLE).values(most=3))
 

@@ -1,4 +1,4 @@
-"""The line at the database: tenants take turns, and the daemon's own work waits for few of them."""
+"""The queue for the database: tenants take turns, and the daemon's own work waits for few."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ASKERS = ("a", "b", "c", None)
 @settings(max_examples=60, deadline=None)
 @given(size=st.integers(1, 5), tenants=st.lists(st.sampled_from("abc"), max_size=40))
 def test_a_newcomer_waits_for_one_turn_of_each_other_tenant(size: int, tenants: list[str]) -> None:
-    """However many calls of others wait, a newcomer's waits for one of each tenant.
+    """A new tenant waits for one call of each other tenant, not for all their calls.
 
     Break: `src/bootvol/turns.py`: `self._lines[asker] = line` ->
     `self._lines = {asker: line, **self._lines}`
@@ -40,14 +40,15 @@ def test_a_newcomer_waits_for_one_turn_of_each_other_tenant(size: int, tenants: 
     while "newcomer" not in begun:
         turns.release(begun[ended])
         ended += 1
-    # One more has begun before.
+    # One more call had begun before.
     assert ended <= len(set(tenants)) + 1
 
 
 @settings(max_examples=60, deadline=None)
 @given(size=st.integers(1, 5), data=st.data())
 def test_places_are_used_and_no_tenant_holds_the_last(size: int, data: st.DataObject) -> None:
-    """Whatever comes, ends or leaves in whatever order: no place is lost, and none stays empty.
+    """No place is lost, and none stays empty: after any sequence of arrivals, ends and
+    cancellations.
 
     Break: `src/bootvol/turns.py`: `self._held[asker] < self._most` -> `True`
     """
@@ -77,14 +78,14 @@ def test_places_are_used_and_no_tenant_holds_the_last(size: int, data: st.DataOb
             assert held.count(tenant) <= max(1, size - 1)
         assert len(held) <= size
         if len(held) < size:
-            # Who waits beside a free place holds all that a tenant may.
+            # If a place is free, every waiting tenant already holds its maximum.
             assert all(held.count(asker) == size - 1 for asker, _ in waiting)
             assert None not in [asker for asker, _ in waiting]
 
 
 @ensureDeferred
 async def test_work_that_a_tenants_call_wakes_is_the_daemons_own() -> None:
-    """A lane that is woken in a tenant's call looks for work as the daemon.
+    """A lane woken by a tenant's call looks for work as the daemon.
 
     Break: `src/bootvol/service/lanes.py`: `as_daemon(Deferred.fromCoroutine, self._look())` ->
     `Deferred.fromCoroutine(self._look())`

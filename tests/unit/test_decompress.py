@@ -1,4 +1,4 @@
-"""Compressed images: unpacked as the tools would, and no further than is wanted."""
+"""Compressed images: decompressed as by the tools, and only as far as needed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST = 16 * 1024 * 1024
 
 
 async def contents(source: Stream, threads: Threads, stated: Digest | None = None) -> bytes:
-    """Return what a stream unpacks to."""
+    """Return the decompressed content of a stream."""
     stream, _ = await unpacked(source, stated, MOST, threads)
     try:
         return await read_all(stream, 65536)
@@ -92,7 +92,7 @@ async def test_members_that_begin_where_pieces_end(
 )
 @ensureDeferred
 async def test_a_disk_that_begins_like_a_compressed_image(threads: Threads, start: bytes) -> None:
-    """The code of its boot sector may: the first bytes of some formats are only two or three."""
+    """The first bytes of some formats are only two or three: a boot sector may begin with them."""
     disk = start + noise(510 - len(start)) + b"\x55\xaa" + noise(100_000)
     assert await contents(Stream(disk), threads) == disk
     Inspection(None).begin(memoryview(disk))
@@ -131,7 +131,7 @@ async def test_the_stated_digest_is_of_what_comes(
 async def test_a_bomb_is_unpacked_no_further_than_is_wanted(
     threads: Threads, pack: Callable[[bytes], bytes]
 ) -> None:
-    """Of a bomb no more is read and unpacked than the reader asked for.
+    """A bomb is read and decompressed only as far as the reader asks.
 
     Break: `src/bootvol/imaging/decompress.py`: `most = min(len(target) - done, _PIECE_OUT)` ->
     `most = 1 << 30`.
@@ -157,7 +157,7 @@ async def test_many_small_members(threads: Threads, pack: Callable[[bytes], byte
 @packers
 @ensureDeferred
 async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
-    """They cost time, and the volume's size bounds nothing of it.
+    """Empty members cost time, and the volume's size does not bound their number.
 
     Break: `src/bootvol/imaging/decompress.py`: `if self._credit < 0:` -> `if not kind:`.
     """
@@ -168,7 +168,7 @@ async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes
 @packers
 @ensureDeferred
 async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
-    """Padding behind an image is read no further than the volume is large.
+    """Padding behind an image is read only up to the volume's size.
 
     Break: `src/bootvol/imaging/decompress.py`: `if self.taken > self._most:` -> `if not
     self.taken:`.
@@ -181,7 +181,7 @@ async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]
 
 @ensureDeferred
 async def test_memory_that_a_stream_may_not_ask_for(threads: Threads) -> None:
-    """A stream that asks for more memory than a reader may take is refused.
+    """A stream is refused if decompressing it takes more memory than allowed.
 
     Break: `src/bootvol/imaging/compression.py`: `memlimit=_MEMORY)` -> `memlimit=None)`.
     """
@@ -203,7 +203,7 @@ async def test_what_is_not_compressed_passes(threads: Threads, content: bytes) -
 
 @implementer(IImageStream)
 class Slow:
-    """A stream that gives what it is asked for when the reactor has come round, and then breaks."""
+    """A stream that answers in a later turn of the reactor, and then breaks off."""
 
     size: int | None = None
     offset = 0
@@ -227,7 +227,7 @@ class Slow:
 async def test_a_slow_source_that_breaks_off(
     threads: Threads, pack: Callable[[bytes], bytes], kept: float
 ) -> None:
-    """What broke off is said, also by who closes the stream while that is on its way."""
+    """The break is reported, even by a close during the read."""
     packed = pack(noise(2_500_000))
     stream, _ = await unpacked(
         Slow(packed, int(len(packed) * kept), SourceFailed("It broke off.")), None, MOST, threads
@@ -260,7 +260,7 @@ async def test_closing_while_a_slow_source_is_read(
 async def test_a_stream_that_breaks_off_goes_on(
     threads: Threads, pack: Callable[[bytes], bytes], stops: int
 ) -> None:
-    """Nothing is sent twice but what was on its way, and the digest is of all that came."""
+    """Only bytes on their way are sent twice, and the digest covers all received bytes."""
     content = noise(3_000_000) + bytes(3_000_000) + noise(3_000_000, 1)
     packed = pack(content[:1_000_000]) + pack(content[1_000_000:])
     stated = Digest("sha512", hashlib.sha512(packed).hexdigest())

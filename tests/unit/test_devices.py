@@ -1,4 +1,4 @@
-"""What backends hold open: bytes, alignment, and the system's errors."""
+"""Open devices and files of backends: bytes, alignment, and the system's errors."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def aligned(content: bytes) -> memoryview:
-    """Return the content in memory that suits direct I/O."""
+    """Return the content in memory aligned for direct I/O."""
     memory = mmap.mmap(-1, len(content))
     memory[:] = content
     return memoryview(memory)
 
 
 def misaligned(content: bytes) -> memoryview:
-    """Return the content in memory that does not."""
+    """Return the content in memory not aligned for direct I/O."""
     return memoryview(bytearray(b"\0" + content))[1:]
 
 

@@ -26,7 +26,7 @@ CONTENT = noise(256 * 1024)
 
 
 async def half_read(folder: Path, threads: Threads) -> IImageStream:
-    """Return the stream of an image of which the first part has been read."""
+    """Return the stream of an image, after reading the first part."""
     (folder / "disk").write_bytes(CONTENT)
     source = DirectorySource("images", folder, threads)
     stream = await source.open(await source.find(CALLER, "disk"))
@@ -140,14 +140,14 @@ async def test_the_last_good_index_serves_for_an_hour(
     now = 3601
     with pytest.raises(SourceFailed) as failed:
         await source.images(CALLER)
-    # Of what is wrong with it tenants see nothing.
+    # Tenants see no details of the fault.
     assert failed.value.message == "Source images: index.toml is not valid."
     index.write_text('[[images]]\nid = "5"\nfile = "disk"\n')
     assert [each.id for each in await source.images(CALLER)] == ["5"]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[Any]:
-    """Return a list that gets the arguments of each call of a function."""
+    """Return a list of the arguments of each call to a function."""
     function, calls = getattr(place, name), []
 
     def call(*arguments: Any) -> Any:
@@ -171,7 +171,7 @@ async def test_files_that_are_missing_cost_no_look_at_all_names_each(
     composed = counted(monkeypatch, directory_index, "_composed")
     source = DirectorySource("images", tmp_path, threads)
     assert [each.id for each in await source.images(CALLER)] == sorted(names)
-    # Each name once, be it of a file or in the index.
+    # Each name counts once, as a file or in the index.
     assert len(composed) == 200
 
 
@@ -185,7 +185,7 @@ async def test_an_index_that_has_not_changed_is_not_read_again(
     monkeypatch.setattr("bootvol_plugins.directory_index.time.time", lambda: now)
     read = counted(monkeypatch, directory_index, "read_index")
     source = DirectorySource("images", tmp_path, threads)
-    # While the file may change without its times changing, the file is read each time.
+    # While a change might not show in the file's times, the file is read each time.
     for number, settled in enumerate((False, False, True, True, True)):
         if number in (0, 3):
             index.write_text(f'[[images]]\nid = "{number}"\nfile = "disk"\n')
@@ -230,7 +230,7 @@ async def test_who_asks_during_a_listing_shares_the_next_one(
 
 
 async def sparse(folder: Path, threads: Threads) -> IImageStream:
-    """Return the stream of an image that is a hole but for its ends; the first has been read."""
+    """Return the stream of an image with one large hole, after reading the first part."""
     with (folder / "disk").open("wb") as file:
         file.write(CONTENT)
         file.seek(8 * len(CONTENT))
@@ -249,7 +249,7 @@ async def test_an_image_that_is_cut_in_a_hole(tmp_path: Path, threads: Threads, 
     told = await ISparseStream(stream).extents(len(CONTENT), end - len(CONTENT))
     assert told[0].zero
     os.truncate(tmp_path / "disk", size)
-    # By what was told before; what is told now knows no zeros behind the end.
+    # The old map is still in use; the new map has no zeros behind the end.
     again = await ISparseStream(stream).extents(max(size, len(CONTENT)), 1)
     assert not again[0].zero
     ISparseStream(stream).skip(told[0].length)

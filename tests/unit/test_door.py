@@ -1,4 +1,4 @@
-"""Calls and log-ins begin one in a turn of the reactor, since each takes some of its time."""
+"""One call or log-in begins in each turn of the reactor, since each takes time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.test_channels import turn
 
 
 class Everybody:
-    """Knows each token as a tenant of that name."""
+    """An identity that accepts each token as a tenant of the same name."""
 
     async def authenticate(self, token: str) -> Caller:
         """See :meth:`bootvol.interfaces.IIdentity.authenticate`."""
@@ -35,7 +35,8 @@ def clock() -> Clock:
 
 
 def test_calls_begin_one_a_turn_and_tenants_take_turns(clock: Clock) -> None:
-    """However many calls of a tenant wait, another tenant's call begins in the next turn but one.
+    """Another tenant's call begins in the next turn but one, no matter how many calls of the first
+    wait.
 
     Break: `src/bootvol/api/door.py`: `await self._pace.turn(found.tenant)` -> `await
     self._pace.turn("")`.

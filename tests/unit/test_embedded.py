@@ -1,4 +1,4 @@
-"""The identity service ``embedded``: what it refuses, what it remembers, and what it costs."""
+"""The identity service ``embedded``: its refusals, its memory, and its cost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(clock: Clock, threads: Threads, tmp_path: Path) -> Make:
-    """Make the service; again, with another configuration, as after a restart."""
+    """Return a function that makes the service, also again with another configuration."""
     context = PluginContext(clock, threads, "identity", clock.seconds)
     return lambda text=PEOPLE: identity(context, tmp_path, text)
 
@@ -69,7 +69,7 @@ async def log_in(service: EmbeddedIdentity, project: Which | None = DEMO) -> Ses
 
 @ensureDeferred
 async def test_a_token_ends(make: Make, clock: Clock) -> None:
-    """A token, and a token made with the token, end at the first token's time.
+    """A token, and a token made with it, end at the first token's time.
 
     Break: `plugins/bootvol_plugins/embedded/tokens.py`: `if now >= claims.expires:` -> `if not
     claims.expires:`.
@@ -81,7 +81,7 @@ async def test_a_token_ends(make: Make, clock: Clock) -> None:
     assert (session.expires_at - session.issued_at).total_seconds() == 12 * 3600
     clock.advance(12 * 3600 - 1)
     await service.authenticate(session.token)
-    # Going on elsewhere does not make it longer.
+    # A new token made from the old one does not last longer.
     later = await service.login(EarlierToken(session.token), OTHER, "192.0.2.1")
     clock.advance(1)
     for token in (session.token, later.token):
@@ -113,7 +113,7 @@ async def test_a_restart_changes_nothing(make: Make) -> None:
 )
 @ensureDeferred
 async def test_what_is_taken_away_counts_at_once(make: Make, was: str, becomes: str) -> None:
-    """A token whose user, project or credential is gone is refused.
+    """A token is refused once its user, project or credential is gone.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `if user is None or claims.credential not
     in user.methods or claims` -> `if user is None or claims`.
@@ -175,7 +175,7 @@ async def test_a_key_from_a_file(make: Make, tmp_path: Path) -> None:
         await make().authenticate(token)
 
 
-# --- what is revoked -----------------------------------------------------------------------------
+# --- revocation ----------------------------------------------------------------------------------
 
 
 @ensureDeferred
@@ -214,7 +214,7 @@ async def test_revocations_that_wait_share_one_write(clock: Clock, tmp_path: Pat
 async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
     make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Who ends too many tokens of a user ends all; the next logins go well.
+    """Ending too many tokens of a user ends all of them; the next log-ins succeed.
 
     Break: `plugins/bootvol_plugins/embedded/revoked.py`: `if len(ended.tokens) > MOST:` -> `if not
     ended:`.
@@ -229,7 +229,7 @@ async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
         await service.revoke((await log_in(service)).token)
     await service.authenticate(stolen)
     await service.revoke((await log_in(service)).token)
-    # In the same second, and after a restart.
+    # Within the same second, and after a restart.
     for each in (service, make()):
         with pytest.raises(Unauthorized):
             await each.authenticate(stolen)
@@ -244,7 +244,7 @@ async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
         with pytest.raises(Unauthorized):
             await service.authenticate(token)
     assert (tmp_path / "identity" / "revoked").stat().st_size < 300
-    # It is forgotten when nothing of then is valid any more.
+    # The record is dropped when all tokens of that time have expired.
     clock.advance(13 * 3600)
     await service.revoke((await log_in(service)).token)
     assert '"until": 0' in (tmp_path / "identity" / "revoked").read_text()
@@ -252,7 +252,7 @@ async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
 
 @ensureDeferred
 async def test_with_a_token_end_those_that_were_got_by_it(make: Make) -> None:
-    """The end of a token ends the tokens that were made with it.
+    """Ending a token ends the tokens made with it.
 
     Break: `plugins/bootvol_plugins/embedded/revoked.py`: `nonce in known for nonce in
     (claims.nonce, *claims.ancestors)` -> `nonce in known for nonce in (claims.nonce,)`.
@@ -377,7 +377,7 @@ def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @ensureDeferred
 async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> None:
-    """Failures of one address count together, whatever user they name.
+    """Failures of one address count together, for any user name.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._addresses.failed(guess.network)`
     -> `pass`.
@@ -388,13 +388,13 @@ async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> No
     for name in ("bob", "eve", "mallory"):
         with pytest.raises(LoginFailed):
             await service.login(Password(Which(name=name), "x"), None, "192.0.2.1")
-        # Somebody's own success makes up for nobody else's failure.
+        # A user's success does not offset the failures of others.
         if name != "mallory":
             await log_in(service)
     with pytest.raises(TooManyLogins):
         await log_in(service)
     await service.login(ANN, DEMO, "192.0.2.2")
-    # Where it is switched off, and for programs behind a unix socket, which have no address.
+    # If the limit is off, and for programs behind a unix socket without an address.
     unlimited = make(PEOPLE.replace('"embedded"', '"embedded"\naddress_failures = 0'))
     for number in range(60):
         with pytest.raises(LoginFailed):
@@ -406,7 +406,7 @@ async def test_an_address_that_tries_many_users_is_slowed_down(make: Make) -> No
 
 @ensureDeferred
 async def test_guesses_from_everywhere_are_slowed_down(make: Make) -> None:
-    """Failures of one user count together, whatever address they come from.
+    """Failures of one user count together, from any address.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._guesses.failed(guess.user)` ->
     `pass`.
@@ -421,7 +421,7 @@ async def test_guesses_from_everywhere_are_slowed_down(make: Make) -> None:
             await service.login(wrong, None, f"192.0.2.{number}")
     with pytest.raises(TooManyLogins):
         await service.login(wrong, None, "203.0.113.1")
-    # Other users, and the user from where the user logged in before, are not held up.
+    # Other users are not delayed, nor is the user at an address of an earlier log-in.
     with pytest.raises(LoginFailed):
         await service.login(Password(Which(name="bob"), "wrong"), None, "203.0.113.1")
     await service.login(ANN, DEMO, "198.51.100.1")
@@ -430,7 +430,7 @@ async def test_guesses_from_everywhere_are_slowed_down(make: Make) -> None:
 @pytest.mark.parametrize("name", ["bob", "nobody"])
 @ensureDeferred
 async def test_delays_do_not_tell_which_users_there_are(make: Make, name: str) -> None:
-    """An id and a name that are the same text are delayed together, whether there is such a user.
+    """An id and an equal name are delayed together, even if no such user exists.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `claimed = "user", credentials.user.id or
     credentials.user.name` -> `claimed = "user", user or credentials.user`.
@@ -463,26 +463,26 @@ async def test_failures_have_few_lines_in_the_log(make: Make, clock: Clock) -> N
     assert last == f"{sparing.MOST} more failed log-ins in {sparing.PERIOD} seconds"
 
 
-# --- what it costs -------------------------------------------------------------------------------
+# --- cost ----------------------------------------------------------------------------------------
 
 
 @attrs.define
 class Held:
-    """Threads whose calls wait until the test lets them end.
+    """Threads with calls that wait until the test ends them.
 
-    :ivar calls: what is under way, each with its arguments.
+    :ivar calls: calls in progress, each with its arguments.
     """
 
     calls: list[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = attrs.Factory(list)
 
     async def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Take a call."""
+        """Accept a call."""
         waiting: Deferred[Any] = Deferred()
         self.calls.append((waiting, call, arguments))
         return await waiting
 
     def end(self) -> None:
-        """Let the first one end."""
+        """End the first call."""
         waiting, call, arguments = self.calls.pop(0)
         waiting.callback(call(*arguments))
 
@@ -515,7 +515,8 @@ async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> No
 async def test_strangers_take_no_place_from_users_who_were_here(
     clock: Clock, tmp_path: Path
 ) -> None:
-    """However many networks strangers come from, users have places where they logged in before.
+    """Users keep places at their earlier addresses, no matter from how many networks strangers
+    come.
 
     Break: `plugins/bootvol_plugins/embedded/turns.py`: `if each.known == newcomer.known` -> `if
     each`.
@@ -535,13 +536,13 @@ async def test_strangers_take_no_place_from_users_who_were_here(
     while held.calls:
         held.end()
     await gatherResults(before)
-    # Strangers of many networks, and bob of many networks that bob has logged in from.
+    # Strangers from many networks, and bob from many networks of earlier log-ins.
     strangers = [log_in("who", "x", network) for network in networks]
     bobs = [log_in("bob", BOBS, network) for network in networks[:32]]
     with pytest.raises(TooManyLogins):
         await log_in("bob", BOBS, "198.51.100.1")
     ann = log_in("ann", PASSWORD, "192.0.2.1")
-    # Those that came before wait no longer than a second.
+    # The earlier log-ins wait at most one second.
     for _ in range(2 + 32 + 2):
         held.end()
     assert ann.called
@@ -553,7 +554,7 @@ async def test_strangers_take_no_place_from_users_who_were_here(
 
 @ensureDeferred
 async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) -> None:
-    """One user logs in as often as there are places; another user has the next turn.
+    """One user fills all places with log-ins; another user has the next turn.
 
     Break: `plugins/bootvol_plugins/embedded/turns.py`: `if each.user not in self._running` -> `if
     each.user`.
@@ -578,7 +579,7 @@ async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) ->
 
 @ensureDeferred
 async def test_networks_and_users_take_turns(clock: Clock) -> None:
-    """The network, then the user, whose last turn is the longest ago is next.
+    """Next is the network, then the user, with the longest time since the last turn.
 
     Break: `plugins/bootvol_plugins/embedded/turns.py`: `chosen = min(ready, key=self._had)` ->
     `chosen = ready[0]`.
@@ -643,7 +644,7 @@ async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: P
 
 
 def test_the_decoy_costs_as_the_dearest_hash(make: Make) -> None:
-    """The decoy is the hash that costs most.
+    """The decoy is the most expensive of the hashes.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._decoy = max(` -> `self._decoy =
     min(`.
@@ -659,7 +660,7 @@ def test_the_decoy_costs_as_the_dearest_hash(make: Make) -> None:
 
 @ensureDeferred
 async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> None:
-    """A hash of the same cost is verified for an unknown user.
+    """For an unknown user, a hash of the same cost is verified.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `kept = secret.kept if secret else
     self._decoy` -> `kept = secret.kept if secret else ''`.
@@ -679,7 +680,7 @@ async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> 
 
 @ensureDeferred
 async def test_the_decoys_password_opens_nothing(make: Make) -> None:
-    """What is verified for somebody unknown is somebody's hash: it must not let in.
+    """The decoy is the hash of somebody's password: that password must not let a stranger in.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._passwords.get(user.id) if user
     else None` -> `self._passwords.get(user.id) if user else next(iter(self._passwords.values()))`.

@@ -59,7 +59,7 @@ def test_nova_names_faults_by_their_status(
 
 
 def test_a_reason_tells_tenants_of_known_errors_only() -> None:
-    """A defect's text is not told to tenants.
+    """A defect's text stays hidden from tenants.
 
     Break: `src/bootvol/errors/work.py`: `else UnexpectedFailure()` -> `else
     UnexpectedFailure(str(error))`.

@@ -1,4 +1,4 @@
-"""Zeros that are known are neither read nor written, and everything comes out the same."""
+"""Known zeros are neither read nor written, and the content stays the same."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BUFFER = 2 * PIECE
 IMAGE = Image("i", "s", "n", format="raw")
 CLOCK: Any = reactor
 
-#: What an image is made of: data, zeros that are not told of, and zeros that are; lengths in bytes.
+#: Parts of an image: data, zeros unknown to the stream, and known zeros; lengths in bytes.
 PARTS = st.lists(
     st.tuples(
         st.sampled_from(["data", "zeros", "hole"]),
@@ -52,9 +52,9 @@ PARTS = st.lists(
 
 @implementer(IImageStream, ISparseStream)
 class Sparse:
-    """A stream that knows some of its zeros.
+    """A stream with a map of some of its zeros.
 
-    :ivar read: how many bytes were read of it.
+    :ivar read: number of bytes read from the stream.
     """
 
     def __init__(self, parts: Sequence[tuple[str, int]], offset: int = 0, few: int = 3) -> None:
@@ -75,7 +75,7 @@ class Sparse:
         for kind, count in self._parts:
             start += count
             if start > offset and len(found) < self._few:
-                # The last one reaches beyond what was asked for, perhaps.
+                # The last extent may reach beyond the requested range.
                 found.append(Extent(start - offset, kind == "hole"))
                 offset = start
         return found
@@ -99,7 +99,7 @@ class Sparse:
 
 
 def own(content: bytes) -> Digest | None:
-    """Return the digest that is computed of what nothing is stated of."""
+    """Return bootvol's own digest, for images without a stated digest."""
     digester = Digester(None)
     digester.update(memoryview(content))
     return digester.verify()
@@ -108,7 +108,7 @@ def own(content: bytes) -> Digest | None:
 def a_copy(
     threads: Threads, backend: MemoryBackend, image: Image = IMAGE, size: int = SIZE
 ) -> Copy:
-    """Return a copy that has not begun."""
+    """Return a copy before its start."""
     memory = Memory(3, BUFFER // 2)
     return Copy(image, size, backend.capabilities, memory, threads, CLOCK, MIB)
 
@@ -177,9 +177,9 @@ async def test_any_pattern_comes_out_the_same(
     cut: int,
     lost: bool,
 ) -> None:
-    """In one go or in two, by way of what is written down in between; and read back.
+    """Copy at once, or in two steps with a saved checkpoint between; then read back.
 
-    In between the claim is lost: then what was written is taken over by another volume.
+    Between the steps the claim is lost: another volume takes over the written bytes.
     """
     backend = MemoryBackend("m", reactor, **kind)
     stream = Sparse(parts)
@@ -236,7 +236,7 @@ def test_what_differs_hashes_otherwise() -> None:
 
 
 def test_golden_volumes_of_before_are_still_verified() -> None:
-    """Their digests are of all bytes, zeros too."""
+    """Older digests cover all bytes, zeros included."""
     content = noise(PIECE) + bytes(3 * PIECE + 5)
     digester = Digester(Digest("xxh3_128", xxh3_128_hexdigest(content)))
     digester.update(memoryview(content)[:PIECE])
@@ -246,7 +246,7 @@ def test_golden_volumes_of_before_are_still_verified() -> None:
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_a_container_with_holes_is_judged_alike(name: str) -> None:
-    """An inspector that still waits for something is shown the zeros."""
+    """An inspector in need of more bytes sees the zeros, too."""
     offset, magic, _ = CONTAINERS[name]
     head = memoryview(bytes(offset) + magic + bytes(PIECE - offset - len(magic)))
     seen: list[str] = []
@@ -279,7 +279,7 @@ async def test_only_data_is_read_and_nothing_else_written(threads: Threads) -> N
 
 @ensureDeferred
 async def test_a_volume_of_zeros_is_copied_at_once(threads: Threads) -> None:
-    """A terabyte: read, written and read back."""
+    """Read, write and read back one TiB."""
     backend = MemoryBackend("m", reactor)
     await backend.allocate("v", TIB)
     await (await backend.open_writer("v")).write(0, memoryview(bytearray(noise(MIB))))
@@ -311,7 +311,7 @@ async def test_a_volume_of_zeros_is_copied_at_once(threads: Threads) -> None:
 
 @ensureDeferred
 async def test_a_map_that_lies_about_a_volume_does_not_pass(threads: Threads) -> None:
-    """Where a digest covers it: zeros are hashed as such."""
+    """A digest reveals the lie: zeros count in the digest."""
     backend = MemoryBackend("m", reactor)
     await backend.allocate("v", SIZE)
     writer, reader = await backend.open_writer("v"), await backend.open_reader("v")

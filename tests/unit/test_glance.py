@@ -1,4 +1,4 @@
-"""What Glance says of images that a real one does not have when it is new."""
+"""Odd answers of Glance: a new Glance gives none of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHOWN: Final[dict[str, Any]] = {
         ({}, Digest("sha512", "b" * 128)),
         ({"os_hash_algo": "sha256", "os_hash_value": "C" * 64}, Digest("sha256", "c" * 64)),
         ({"os_hash_algo": None, "os_hash_value": None}, Digest("md5", "a" * 32)),
-        # What nobody can compute, or is no digest at all.
+        # Digests of unknown algorithms, and values other than digests.
         ({"os_hash_algo": "sha999"}, Digest("md5", "a" * 32)),
         ({"os_hash_algo": "shake_128", "os_hash_value": "c" * 64}, Digest("md5", "a" * 32)),
         ({"os_hash_value": "b" * 127 + "x"}, Digest("md5", "a" * 32)),

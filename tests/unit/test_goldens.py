@@ -1,4 +1,4 @@
-"""Golden volumes: what has to be so before a volume is made of one."""
+"""Cached images: the conditions for making a volume from one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TASK = Import(1, Image("i", "s", "n"), checkpoint=Checkpoint(SIZE, "digest", "va
 
 @pytest_twisted.async_yield_fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """A database that knows the golden volume."""
+    """A database with the cached image."""
     database = Database(make_url(f"sqlite:///{tmp_path / 'x.db'}"), loop)
     database.upgrade()
     database.start()
@@ -49,7 +49,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
     database: Database, threads: Threads, tmp_path: Path
 ) -> None:
-    """Were it still written down, another attempt might take the clone for what it vouches for."""
+    """A checkpoint left in the row might vouch for the bytes of the clone."""
     backend = MemoryBackend("b", reactor, clones=True)
     copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
     goldens = Goldens(database, Backends([backend], loop), copier, {})

@@ -1,4 +1,4 @@
-"""Handshakes of TLS: they take turns, so that many of them hold up nobody else."""
+"""TLS handshakes take turns, so many handshakes delay no other client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.test_channels import turn
 
 
 class Listening(Clock):
-    """A reactor that only notes what would be listened with."""
+    """A reactor that only records the listening ports."""
 
     factory: Any
 
@@ -31,17 +31,17 @@ class Listening(Clock):
 
 
 class Talking(Protocol):
-    """Says back what it is told."""
+    """A protocol that echoes."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come."""
+        """Send the bytes back."""
         assert self.transport is not None
         self.transport.write(data)
 
 
 @attrs.define
 class Client:
-    """A client at an address, and the connection that the server has of the client."""
+    """A client with an address, and the server's connection to the client."""
 
     own: SSL.Connection
     server: Any
@@ -49,15 +49,15 @@ class Client:
 
     @property
     def heard(self) -> bool:
-        """Whether the server has said anything."""
+        """True once the server has answered."""
         return bool(self.transport.value())
 
     def send(self) -> None:
-        """Send what the client has to say."""
+        """Send the client's pending bytes."""
         self.server.dataReceived(self.own.bio_read(65536))
 
     def step(self) -> None:
-        """Make a step of the handshake as the client, from what the server has said."""
+        """Make the client's next step of the handshake with the server's answer."""
         if said := self.transport.value():
             self.own.bio_write(said)
         self.transport.clear()
@@ -66,7 +66,7 @@ class Client:
 
 
 class Server:
-    """What makes the connections of an ``ssl:`` endpoint, without the network."""
+    """The connections of an ``ssl:`` endpoint, without the network."""
 
     def __init__(self, folder: Path) -> None:
         issued = trustme.CA().issue_cert("localhost")
@@ -77,7 +77,7 @@ class Server:
         ModernTls(self.clock, "").listenSSL(0, Factory.forProtocol(Talking), context)
 
     def connect(self, address: str) -> Client:
-        """Connect from an address; nothing is sent yet."""
+        """Connect from an address, without sending."""
         own = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         own.set_connect_state()
         server = self.clock.factory.buildProtocol(None)
@@ -96,7 +96,7 @@ def server(tmp_path: Path) -> Server:
 
 
 def test_one_step_of_a_handshake_is_made_a_turn(server: Server) -> None:
-    """Of many clients that begin at once one is answered in each turn of the reactor.
+    """One of many clients with simultaneous handshakes is answered in each turn of the reactor.
 
     Break: `src/bootvol/turns.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
     `self._turns.release(asker)`.
@@ -110,7 +110,8 @@ def test_one_step_of_a_handshake_is_made_a_turn(server: Server) -> None:
 
 
 def test_addresses_take_turns_at_handshakes(server: Server) -> None:
-    """However many handshakes an address begins, another address's is the next but one.
+    """Another address gets the next turn but one, no matter how many handshakes the first one
+    begins.
 
     Break: `src/bootvol/api/tls.py`: `self._turn = self.factory.steps.turn(peer)` -> `self._turn
     = self.factory.steps.turn("")`.

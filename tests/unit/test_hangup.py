@@ -36,7 +36,7 @@ def observing(path: Path) -> Iterator[tuple[TwistdLog, ILogObserver]]:
 
 @contextmanager
 def descriptors(left: int) -> Iterator[None]:
-    """Let no more than so many files be opened until the end of the block."""
+    """Limit the number of open files until the end of the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)
@@ -49,7 +49,7 @@ def descriptors(left: int) -> Iterator[None]:
 
 @ensureDeferred
 async def test_a_signal_ends_nothing_that_starts_or_ends() -> None:
-    """What comes during the start is answered once, when the daemon runs."""
+    """Signals during the start are answered once, when the daemon runs."""
     asked: list[str] = []
 
     def reload() -> Deferred[None]:
@@ -100,7 +100,7 @@ def test_old_log_files_are_bounded_in_number_and_size(
 def test_a_log_that_cannot_be_opened_anew_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often that is tried, when the file is full and at SIGHUP; old files stay."""
+    """Try repeatedly, for a full file and at SIGHUP; the old files stay."""
     monkeypatch.setattr(hangup, "LARGEST", 100)
     path = tmp_path / "log"
     with observing(path) as (log, observer):
@@ -121,7 +121,7 @@ def test_a_log_that_cannot_be_opened_anew_goes_on(
 
 
 def test_no_old_file_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither with one descriptor left, nor where an old file cannot be removed."""
+    """Try with one descriptor left, and with an old file that nobody can remove."""
     monkeypatch.setattr(hangup, "LARGEST", 100)
     with observing(tmp_path / "log") as (_, observer):
         for number in range(3):
@@ -143,7 +143,7 @@ def test_a_device_is_no_log_file_to_be_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hangup, "LARGEST", 100)
-    # By a link, so that a fault would not harm this machine.
+    # A link is used, so that a fault would not harm this machine.
     (tmp_path / "log").symlink_to("/dev/null")
     with observing(tmp_path / "log") as (log, observer):
         for number in range(5):

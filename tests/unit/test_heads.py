@@ -1,4 +1,4 @@
-"""Heads of answers, in the form that Twisted's parser takes."""
+"""Heads of answers, in the form accepted by Twisted's parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, and a service that answers what bootvol never answers."""
+"""The command line, with services that answer wrongly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Answering = Callable[[bytes, int], Client]
 
 @pytest.fixture
 def answering() -> Iterator[Answering]:
-    """Serve a body with a status, at all paths; return a client of that."""
+    """Serve a body with a status at all paths; return a client of the server."""
     servers: list[HTTPServer] = []
 
     def serve(body: bytes, status: int = 200) -> Client:
@@ -69,7 +69,7 @@ def answering() -> Iterator[Answering]:
 def test_an_answer_of_another_form_ends_the_command(
     answering: Answering, body: bytes, status: int
 ) -> None:
-    """Whatever the service answers, the command ends with a message.
+    """The command ends with a message after any answer.
 
     Break: `src/bootvol/cli/http.py`: `if not isinstance(found, Answer):` -> `if not url:`.
     """
@@ -82,7 +82,7 @@ def test_an_answer_of_another_form_ends_the_command(
 def test_an_answer_without_end_takes_little_memory(
     answering: Answering, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an answer no more than a bound is read.
+    """The command reads no more than a fixed number of bytes of an answer.
 
     Break: `src/bootvol/cli/http.py`: `if len(content) > _LONGEST:` -> `if not url:`.
     """

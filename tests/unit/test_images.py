@@ -1,4 +1,4 @@
-"""Sources that fail or hang, beside others that do not."""
+"""Failing or hanging sources beside healthy ones."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from bootvol.service.images import Images
 from bootvol.testing.sources import CALLER
 from tests.daemons import pause, reactor
 
-#: How many callers may wait for a source.
+#: The number of callers who may wait for a source.
 MOST = 9
 BROKEN = SourceFailed("the disk is broken")
 
 
 class Source:
-    """A source whose images are known by their ids.
+    """A source with images known by their ids.
 
-    :ivar answer: decides what becomes of a question; None answers at once.
+    :ivar answer: decides the outcome of a question; None answers at once.
     """
 
     def __init__(self, name: str, *ids: str) -> None:
@@ -60,7 +60,7 @@ class Source:
 
 
 def raising(error: Exception) -> Callable[[], Any]:
-    """Return what lets a question fail."""
+    """Return a function for ``Source.answer`` that fails."""
 
     async def answer() -> None:
         raise error
@@ -69,7 +69,7 @@ def raising(error: Exception) -> Callable[[], Any]:
 
 
 class Bench:
-    """Two sources, which share an id."""
+    """Two sources with one common id."""
 
     def __init__(self) -> None:
         self.first, self.second = Source("first", "1", "both"), Source("second", "2", "both")
@@ -79,18 +79,18 @@ class Bench:
         self.images = Images(sources, clock, MOST)
 
     def listed(self) -> list[tuple[str, str]] | BootvolError | None:
-        """List the images; return ids and sources, the failure, or None while that is unknown."""
+        """List the images; return ids and sources, the failure, or None while the call waits."""
         found = outcome(self.images.listed(CALLER))
         return [(each.id, each.source) for each in found] if isinstance(found, list) else found
 
     def found(self, reference: str) -> Any:
-        """Find an image; return its source, the failure, or None while that is unknown."""
+        """Find an image; return its source, the failure, or None while the call waits."""
         found = outcome(self.images.find(CALLER, reference))
         return found.source if isinstance(found, Image) else found
 
 
 def outcome(asked: Any) -> Any:
-    """Return what a coroutine has come to by now."""
+    """Return the outcome of a coroutine so far."""
     results: list[Any] = []
     Deferred.fromCoroutine(asked).addCallbacks(
         results.append, lambda failure: results.append(failure.value)
@@ -100,7 +100,7 @@ def outcome(asked: Any) -> Any:
 
 @pytest.fixture
 def bench() -> Bench:
-    """Sources that are well."""
+    """Two healthy sources."""
     return Bench()
 
 
@@ -115,7 +115,7 @@ def test_a_source_that_fails_stops_no_other(bench: Bench, defect: Exception) -> 
         assert bench.listed() == [("2", "second"), ("both", "second")]
         assert bench.found("2") == "second"
     assert {each["log_level"].name for each in logs} & {"error", "critical"}
-    # What only the broken one may know is not said to be missing.
+    # An image that may be in the broken source is not reported as missing.
     unknown = bench.found("3")
     assert isinstance(unknown, SourceFailed)
     assert "secret" not in unknown.message
@@ -165,7 +165,7 @@ def test_a_source_that_hangs_stops_no_other(bench: Bench) -> None:
     finding = Deferred.fromCoroutine(bench.images.find(CALLER, "2"))
     bench.clock.advance(31)
     assert finding.called
-    # While it hangs it is not asked again, and nobody waits for it again.
+    # While the source hangs, nobody asks the source or waits again.
     assert bench.first.asked == 2
     assert bench.listed() == [("2", "second"), ("both", "second")]
     assert bench.found("2") == "second"
@@ -184,7 +184,7 @@ def test_a_list_that_takes_long_says_nothing_of_single_images(bench: Bench) -> N
     bench.clock.advance(11)
     assert listing.called
     assert bench.found("1") == "first"
-    # A second list would only make the first one take longer.
+    # A second list would only slow down the first one.
     assert bench.listed() == [("2", "second"), ("both", "second")]
     long.callback(None)
     assert bench.listed() == ALL
@@ -196,7 +196,7 @@ def test_a_url_that_takes_long_says_nothing_of_others(bench: Bench) -> None:
     bench.first.answer = lambda: hanging
     finding = Deferred.fromCoroutine(bench.images.find(CALLER, url))
     bench.clock.advance(31)
-    # Its last part is an id, too.
+    # The last part of the URL is an id, too.
     finding.addErrback(lambda failure: None)
     bench.clock.advance(31)
     assert finding.called
@@ -225,7 +225,8 @@ async def test_callers_are_shown_many_images_one_in_a_turn() -> None:
 
 @ensureDeferred
 async def test_tenants_take_turns_at_lists_of_images() -> None:
-    """However many callers of a tenant wait for a list, another tenant's is among the next two.
+    """However many callers of one tenant wait for a list, another tenant's list is among the next
+    two.
 
     Break: `src/bootvol/service/images.py`: `await self._pace.turn(caller.tenant)` -> `await
     self._pace.turn("")`.

@@ -64,7 +64,7 @@ def test_runs_cover_the_chunk_and_tell_zeros(parts: list[tuple[int, bool]]) -> N
 
 @implementer(IImageStream)
 class Stream:
-    """A stream of bytes in memory, that may end in an error or wait for ever."""
+    """A stream of bytes in memory that may end in an error or wait for ever."""
 
     def __init__(self, content: bytes, size: int | None = None, end: Any = None) -> None:
         self.size = size
@@ -90,7 +90,7 @@ class Stream:
 
 
 def own(content: bytes) -> Digest:
-    """Return the digest that is computed of what nothing is stated of."""
+    """Return bootvol's own digest, for images without a stated digest."""
     digester = Digester(None)
     digester.update(memoryview(content))
     digest = digester.verify()
@@ -99,8 +99,8 @@ def own(content: bytes) -> Digest:
 
 
 def a_copy(threads: Threads, backend: MemoryBackend, image: Image = IMAGE) -> Copy:
-    """Return a copy that has not begun."""
-    memory = Memory(4, BUFFER // 2)  # and twice that for the only one
+    """Return a copy before its start."""
+    memory = Memory(4, BUFFER // 2)  # and twice the size for a single one
     return Copy(image, SIZE, backend.capabilities, memory, threads, CLOCK, MIB)
 
 
@@ -137,7 +137,7 @@ CONTENTS = [
 async def test_the_volume_is_the_image_and_zeros(
     threads: Threads, kind: dict[str, Any], content: bytes
 ) -> None:
-    """A volume is its image, then zeros, on every kind of backend.
+    """A volume is its image followed by zeros, on every kind of backend.
 
     Break: `src/bootvol/imaging/pipeline.py`: `await writer.zero(end, self._volume_size - end)` ->
     `await writer.zero(end, 0)`.
@@ -231,13 +231,13 @@ async def test_a_copy_goes_on_from_a_checkpoint(threads: Threads, kind: dict[str
 @pytest.mark.parametrize("kind", BACKENDS)
 @ensureDeferred
 async def test_a_copy_that_broke_off_goes_on(threads: Threads, kind: dict[str, Any]) -> None:
-    """Nothing is read back for that."""
+    """Continue without reading back."""
     backend = MemoryBackend("m", reactor, **kind)
     content = noise(MIB) + bytes(2 * MIB) + noise(3 * MIB)
     await backend.allocate("v", SIZE)
     writer = await backend.open_writer("v")
     task = a_copy(threads, backend)
-    # Without a reason of its own, a stream ends as if that were all.
+    # Without a reason, a stream ends as if complete.
     for end, reason in (
         (MIB + 5, ImageTruncated()),
         (4 * MIB, None),
@@ -260,7 +260,7 @@ async def test_a_copy_that_broke_off_goes_on(threads: Threads, kind: dict[str, A
 
 @ensureDeferred
 async def test_what_had_come_before_a_break_is_kept(threads: Threads) -> None:
-    """It is on the volume as far as it makes whole blocks."""
+    """The volume has these bytes, up to the last whole block."""
     backend = MemoryBackend("m", reactor, fill=0xAA, block_size=4096)
     content = noise(2 * PIECE + 5)
     await backend.allocate("v", SIZE)
@@ -345,7 +345,7 @@ async def test_nothing_is_read_on_after_a_copy_of_what_is_compressed(threads: Th
 
 @ensureDeferred
 async def test_the_source_waits_for_the_backend(threads: Threads) -> None:
-    """Backpressure: a writer that does not end holds no more than the pool."""
+    """Backpressure: a hanging writer holds no more buffers than the pool has."""
     backend = MemoryBackend("m", reactor)
     await backend.allocate("v", SIZE)
     writer = await backend.open_writer("v")
@@ -435,7 +435,7 @@ FOOTER = FOOTER[:64] + (~sum(FOOTER) & 0xFFFFFFFF).to_bytes(4, "big") + FOOTER[6
 async def test_a_footer_may_lie_behind_the_end_of_the_volume(
     threads: Threads, kind: dict[str, Any], length: int | None
 ) -> None:
-    """The disk of a vhd of a fixed size has the volume's size."""
+    """The disk of a fixed-size vhd has the volume's size."""
     content = noise(SIZE) + FOOTER
     with pytest.raises(Packed) as packed:
         await copy(threads, MemoryBackend("m", reactor, **kind), Stream(content, length))
@@ -452,7 +452,7 @@ async def test_a_footer_may_lie_behind_the_end_of_the_volume(
 async def test_a_footer_is_no_part_of_a_disk(
     threads: Threads, stated: str | None, size: int
 ) -> None:
-    """But for whoever states that it is."""
+    """The footer belongs to the disk only if the caller states the format ``raw``."""
     content = noise(size) + FOOTER
     image = attrs.evolve(IMAGE, format=stated)
     if stated == "raw":
@@ -470,6 +470,6 @@ async def test_a_footer_is_no_part_of_a_disk(
         if stated == "raw" or not place:
             await copying
         else:
-            # It begins as a footer does: as a raw disk the image would have that in it.
+            # The image begins like a footer: a raw disk would contain these bytes.
             with pytest.raises(ImageCorrupt, match="its footer is broken"):
                 await copying

@@ -1,4 +1,4 @@
-"""The places of calls in flight, whoever asks for them in whatever order."""
+"""Concurrency limits: places for calls, in any order of requests."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Places(RuleBasedStateMachine):
         self.held: list[tuple[int, AbstractContextManager[None]]] = []
 
     def of(self, key: int) -> int:
-        """Return how many places a key should hold."""
+        """Return the expected number of places of a key."""
         return sum(holder == key for holder, _ in self.held)
 
     @rule(key=st.sampled_from(KEYS))
     def take(self, key: int) -> None:
-        """Ask for a place: that is given exactly if the key holds fewer than are free."""
+        """Request a place: granted exactly if the key holds fewer places than are free."""
         free, place = self.room.free, self.room.place(key)
         try:
             place.__enter__()
@@ -51,7 +51,7 @@ class Places(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        """Every place is either free or somebody's."""
+        """Every place is either free or held."""
         assert self.room.free == MOST - len(self.held) >= 0
         assert all(self.room.held_by(key) == self.of(key) for key in KEYS)
 
@@ -67,7 +67,7 @@ TestPlaces.settings = settings(max_examples=40, stateful_step_count=30, deadline
 
 
 def take_all(room: InFlight, key: object) -> list[Deferred[None]]:
-    """Take as many places as there are to be had."""
+    """Take as many places as possible."""
     taken: list[Deferred[None]] = []
     try:
         while True:
@@ -89,7 +89,7 @@ def test_one_key_alone_leaves_half(most: int) -> None:
 @settings(max_examples=50, deadline=None)
 @given(most=st.integers(8, 60), keys=st.integers(1, 7))
 def test_keys_that_keep_asking_come_to_equal_parts(most: int, keys: int) -> None:
-    """Each key takes all places that it gets, and again when a call ends; one part stays free.
+    """Keys with constant demand reach equal shares, and one share stays free.
 
     Break: `src/bootvol/service/inflight.py`: `self._held[key] >= self._free` -> `self._free <= 0`
     """

@@ -1,4 +1,4 @@
-"""Claims are kept all at once, and while the database takes nothing; its failures fail no work."""
+"""Claims are renewed together, and during outages of the database; the outages fail no work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.test_worker import Bench
 
 @pytest_twisted.async_yield_fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    """A worker whose database is a file."""
+    """A worker with a database in a file."""
     bench = Bench(tmp_path)
     yield bench
     await bench.worker.stopService()
@@ -36,7 +36,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 @pytest_twisted.async_yield_fixture
 async def served(tmp_path: Path, new_postgresql: Callable[[], str]) -> AsyncIterator[Bench]:
-    """A worker whose database is on a server."""
+    """A worker with a database on a server."""
     bench = Bench(tmp_path, on_server(new_postgresql()))
     yield bench
     await bench.worker.stopService()
@@ -45,7 +45,7 @@ async def served(tmp_path: Path, new_postgresql: Callable[[], str]) -> AsyncIter
 
 @pytest_twisted.async_yield_fixture
 async def either(tmp_path: Path, url: URL) -> AsyncIterator[Bench]:
-    """A worker with a database of each kind in turn."""
+    """A worker, once with each kind of database."""
     bench = Bench(tmp_path, url)
     yield bench
     await bench.worker.stopService()
@@ -53,7 +53,7 @@ async def either(tmp_path: Path, url: URL) -> AsyncIterator[Bench]:
 
 
 class Outage:
-    """A database that takes nothing while the test says so."""
+    """A database that refuses writes at the test's command."""
 
     def __init__(self, bench: Bench) -> None:
         self.on = False
@@ -69,7 +69,7 @@ class Outage:
 
 
 async def tick(bench: Bench, seconds: float = RENEWAL) -> None:
-    """Let time pass, and the claims be kept that there are by then."""
+    """Advance the clock, and let the current claims be renewed."""
     bench.clock.advance(seconds)
     await bench.until(lambda: bench.worker._keeper._ticking.call is not None)
     for ask in bench.database.write_unseen, bench.database.read:
@@ -87,7 +87,7 @@ async def two(bench: Bench) -> tuple[int, int]:
 
 
 def job_of(bench: Bench, number: int) -> Job:
-    """Return the job that makes a volume."""
+    """Return the job for a volume."""
     (job,) = [job for job in bench.worker._jobs if job.task.id == number]
     return job
 
@@ -141,7 +141,7 @@ async def test_a_checkpoint_stays_until_the_import_looks_at_it(either: Bench) ->
         lambda db: db.execute(update(schema.imports).where(mine).values(**kept))
     )
     either.worker.wake()
-    # The importer of this bench looks at nothing.
+    # The importer of this test does not look at the row.
     await either.until(lambda: len(either.imports.runs) == 1)
     await tick(either)
     await job_of(either, number).keep()

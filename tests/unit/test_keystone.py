@@ -1,4 +1,4 @@
-"""The plugin where a real Keystone cannot be brought to it: settings, and answers that are bad."""
+"""The plugin without a real Keystone: settings, and wrong answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Answering = Callable[[Request], Any]
 
 
 def token(ends: str = "2100-01-01T00:00:00.000000Z", **more: Any) -> bytes:
-    """Return what Keystone says of a token."""
+    """Return Keystone's description of a token."""
     shown = {
         "expires_at": ends,
         "user": {"id": "u"},
@@ -44,10 +44,10 @@ def token(ends: str = "2100-01-01T00:00:00.000000Z", **more: Any) -> bytes:
 
 
 class Fake(Resource):
-    """Answers in Keystone's place.
+    """A server in Keystone's place.
 
-    :ivar login: answers to who logs in, ``question`` to who asks about a token.
-    :ivar asked: how many questions there were, and ``logins``, how many logins.
+    :ivar login: answers log-ins, ``question`` answers questions about a token.
+    :ivar asked: the number of questions, ``logins`` the number of log-ins.
     """
 
     isLeaf = True
@@ -68,7 +68,7 @@ class Fake(Resource):
         return self.question(request)
 
     def logged_in(self, request: Request) -> bytes:
-        """Give out a token."""
+        """Issue a token."""
         request.setResponseCode(201)
         request.setHeader("X-Subject-Token", f"own-{self.logins}")
         return token()
@@ -76,20 +76,20 @@ class Fake(Resource):
 
 @pytest.fixture
 def fake() -> Fake:
-    """What answers."""
+    """The answers of the server."""
     return Fake()
 
 
 @pytest.fixture
 def server(fake: Fake) -> Iterator[Server]:
-    """It, on a port."""
+    """The server, with its port."""
     with serve(fake) as server:
         yield server
 
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    """What is logged meanwhile."""
+    """The log lines of the test."""
     lines: list[str] = []
 
     def observe(event: Any) -> None:
@@ -103,7 +103,7 @@ def logged() -> Iterator[list[str]]:
 
 
 async def asked(server: Server, times: int = 1, clock: Any = None, **more: Any) -> list[object]:
-    """Return what becomes of a token, asked about so often: callers, or errors."""
+    """Return the outcomes of repeated questions about a token: callers, or errors."""
     made = identity({**LEAST, "url": server.url, **more}, clock or Later())
     found: list[object] = []
     try:
@@ -118,7 +118,7 @@ async def asked(server: Server, times: int = 1, clock: Any = None, **more: Any) 
 
 
 def status(code: int, **headers: str) -> Answering:
-    """Answer with a status."""
+    """Return an answer with a status."""
 
     def answer(request: Request) -> bytes:
         request.setResponseCode(code)
@@ -130,18 +130,18 @@ def status(code: int, **headers: str) -> Answering:
 
 
 def never(_request: Request) -> Any:
-    """Answer nothing."""
+    """Return no answer."""
     return NOT_DONE_YET
 
 
 def trickling(request: Request) -> Any:
-    """Begin to answer, and go no further."""
+    """Begin an answer, and stop."""
     request.write(b'{"token":')
     return NOT_DONE_YET
 
 
 def patience(answering: Answering) -> float:
-    """Return how long to wait for an answer, in seconds."""
+    """Return the timeout in seconds."""
     return 0.3 if answering in (never, trickling) else 10.0
 
 
@@ -154,7 +154,7 @@ def broken_off(request: Request) -> Any:
 
 
 def says(body: bytes) -> Answering:
-    """Answer with a body."""
+    """Return an answer with a body."""
     return lambda request: body
 
 
@@ -237,7 +237,7 @@ async def test_no_more_are_kept_than_may_be(fake: Fake, server: Server) -> None:
     assert fake.asked == 4
     await made.authenticate("a")
     assert fake.asked == 5
-    # Nor of those that are wrong; and however many, they drive out nobody.
+    # The cache also bounds refused tokens; they evict no valid ones.
     fake.question = status(404)
     for number in range(1100):
         with pytest.raises(Unauthorized):
@@ -306,7 +306,7 @@ async def test_when_the_last_one_leaves_the_errand_ends() -> None:
 
 
 def load(folder: Path, lines: str) -> Any:
-    """Return the plugin's settings out of a configuration that has these."""
+    """Return the plugin's settings from a configuration file with these lines."""
     file = folder / "twistd.conf"
     file.write_text(configuration(8776, identity=f'[identity]\nplugin = "keystone"\n{lines}'))
     return settings.load(file).identity.options

@@ -1,4 +1,4 @@
-"""What two tenants ask for of one lane, on the database and the real tasks."""
+"""Requests of two tenants to one lane, with a real database and real tasks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Slow(MemoryBackend):
-    """A backend of which some volumes are read slowly.
+    """A backend with some slow volumes.
 
-    :ivar reading: the names of the slow volumes that are being read, once for each reader.
+    :ivar reading: names of the slow volumes in use, once for each reader.
     """
 
     def __init__(self, name: str) -> None:
@@ -45,7 +45,7 @@ class Slow(MemoryBackend):
 
 @implementer(IVolumeReader)
 class SlowReader:
-    """Reads a volume so slowly that the end never comes."""
+    """A reader of a volume that never reaches the end."""
 
     def __init__(self, backend: Slow, volume: str, reader: IVolumeReader) -> None:
         self._backend, self._volume, self._reader = backend, volume, reader
@@ -64,7 +64,7 @@ class SlowReader:
 
 @pytest_twisted.async_yield_fixture
 async def bench(tmp_path: Path, threads: Threads) -> AsyncIterator[Bench]:
-    """A worker that runs, with a backend that wipes and one that copies slowly."""
+    """A running worker, with one backend that wipes and one that copies slowly."""
     bench = Bench(tmp_path)
     await bench.worker.stopService()
     bench.backend, bench.spare = Old("b"), Slow("c")
@@ -77,7 +77,7 @@ async def bench(tmp_path: Path, threads: Threads) -> AsyncIterator[Bench]:
 
 
 async def blank(bench: Bench, tenant: str, backend: str, *names: str) -> list[int]:
-    """Make volumes of zeros."""
+    """Make blank volumes."""
     made = [await bench.add(None, name, backend, tenant=tenant) for name in names]
     bench.worker.wake()
     for number in made:
@@ -86,7 +86,7 @@ async def blank(bench: Bench, tenant: str, backend: str, *names: str) -> list[in
 
 
 async def snapshot(bench: Bench, tenant: str, volume: int, name: str) -> None:
-    """Ask for a snapshot of a volume."""
+    """Request a snapshot of a volume."""
     wanted = Snapshot(0, name, tenant, "u", volume, 1, Status.CREATING, DATE, "c")
     await bench.database.write(snapshots.add, wanted)
     bench.worker.wake()
@@ -94,7 +94,7 @@ async def snapshot(bench: Bench, tenant: str, volume: int, name: str) -> None:
 
 @ensureDeferred
 async def test_wiping_for_one_tenant_keeps_no_other_waiting(bench: Bench) -> None:
-    """A wipe cannot give way, so a place is kept for a tenant that has none.
+    """A wipe cannot give way, so one place is kept for a tenant without a place.
 
     Break: `src/bootvol/service/worker.py`: `spare=0 if gives_way else 1` -> `spare=0`
     """
@@ -105,7 +105,7 @@ async def test_wiping_for_one_tenant_keeps_no_other_waiting(bench: Bench) -> Non
     bench.worker.wake()
     wiping = bench.backend.deleting
     await bench.until(lambda: len(wiping) == 3)
-    # Of the first tenant two, as if there were no other, and one of the other tenant.
+    # The first tenant has two jobs, as if alone; the other tenant has one.
     assert sorted(job.task.tenant for job in bench.worker._jobs) == ["other", "t", "t"]
 
 
@@ -129,6 +129,6 @@ async def test_slow_copies_of_one_tenant_keep_no_other_waiting(bench: Bench) -> 
     for job in bench.worker._jobs:
         turns[job.task.tenant].append((job.task.turn.held, job.task.turn.wanted))
     assert turns["other"] == [(True, False)]
-    # One waits in the middle of its work, and the third has not begun.
+    # One job waits in the middle of its work, and the third has not begun.
     assert sorted(turns["t"]) == [(False, True), (True, False)]
     assert sorted(slow_ones.reading) == ["1", "2"]

@@ -1,4 +1,4 @@
-"""The transition table is total, and says what the specification says."""
+"""The table of transitions is total, and follows the specification."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_status_can_end(status: Status) -> None:
 
 
 def test_unsettled_means_that_something_is_still_to_happen() -> None:
-    # What is settled changes only when somebody asks for it, or when something breaks.
+    # A settled status changes only on request, or if something breaks.
     power = {Event.STOP, Event.START, Event.REBOOT, Event.RESET}
     asked = {Event.DELETE, Event.ATTACH, Event.DETACH, *power}
     unsettled = MAKING | MOVING | POWERING | {Status.DELETING}

@@ -1,4 +1,4 @@
-"""Lines that a program writes about an image: whole, in a thread, and no more than are read."""
+"""Lines of a program about an image: complete, read in a thread, and bounded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_blocks_end_anywhere(threads: Threads, text: bytes, cuts: list[int
 async def test_a_program_that_writes_without_end(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program waits for its reader, a thread, and is killed when it has said too much.
+    """The program waits for its reader, a thread, and is killed after too many lines.
 
     Break: `src/bootvol/imaging/sandbox.py`: `pipe.pauseProducing()` -> `pass`
 
@@ -73,7 +73,7 @@ async def test_a_program_that_writes_without_end(
 
 
 def many_extents(path: Path, count: int) -> None:
-    """Write a qcow2 image of some KiB whose disk is in many pieces, every other of them a hole.
+    """Write a small qcow2 image with a disk in many extents, alternately data and holes.
 
     All entries of the L1 table lead to one L2 table, as the specification allows.
     """
@@ -102,7 +102,7 @@ async def test_an_image_in_more_pieces_than_are_read(
 ) -> None:
     """Break: `src/bootvol/imaging/lines.py`: `if self._count > MOST:` -> `if False:`"""
     monkeypatch.setattr(lines, "MOST", most)
-    # These have clusters used twice, which would refuse the image before.
+    # These images use clusters twice, and would be refused earlier for that reason.
     monkeypatch.setattr(containers, "_NOT_RIGHT", frozenset())
     image = tmp_path / "many.qcow2"
     many_extents(image, 2048)

@@ -1,4 +1,4 @@
-"""requirements.lock pins all that a release needs, by hashes, and fits pyproject.toml."""
+"""requirements.lock pins all packages of a release by hashes, and fits pyproject.toml."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from packaging.utils import canonicalize_name
 from release import audit
 
 PROJECT = tomllib.loads((audit.LOCK.parent / "pyproject.toml").read_text())["project"]
-#: What a release runs with: the project's own needs, and those of PostgreSQL.
+#: The requirements of a release: the project's own, and those for PostgreSQL.
 WANTED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["postgresql"]]
 
 
 @attrs.frozen
 class Pin:
-    """One entry of the lock file."""
+    """An entry of the lock file."""
 
     version: str
     hashes: tuple[str, ...]
 
 
 def locked() -> dict[str, Pin]:
-    """Return the entries of the lock file, by the packages' names."""
+    """Return the entries of the lock file, by package name."""
     found: dict[str, Pin] = {}
     for entry in re.split(r"\n(?=[A-Za-z0-9])", audit.LOCK.read_text()):
         head = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\\n]+)", entry)
@@ -39,7 +39,7 @@ def locked() -> dict[str, Pin]:
 
 
 def needs(wanted: list[str], extras: frozenset[str] = frozenset()) -> Iterator[Requirement]:
-    """Yield what some requirements need on this machine."""
+    """Yield the requirements needed on this machine."""
     for text in wanted:
         each = Requirement(text)
         found = (
@@ -52,7 +52,7 @@ def needs(wanted: list[str], extras: frozenset[str] = frozenset()) -> Iterator[R
 
 
 def test_the_lock_file_fits_the_project() -> None:
-    """`make lock` mends it.
+    """`make lock` repairs a difference.
 
     Break: `pyproject.toml`: `"attrs>=25.1",` -> `"attrs>=99",`
     """
@@ -72,7 +72,7 @@ def test_the_lock_file_fits_the_project() -> None:
         try:
             left += needs(requires(wanted.name) or [], frozenset(wanted.extras))
         except PackageNotFoundError:
-            # psycopg's binary has no need of its own, and not every machine has it.
+            # psycopg's binary has no requirements, and is not available for every machine.
             continue
     assert len(seen) > 30
 

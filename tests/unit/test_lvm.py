@@ -1,4 +1,4 @@
-"""The backend lvm where there is no LVM; what needs one is in tests/lvm."""
+"""The backend lvm without LVM; tests/lvm has the tests with LVM."""
 
 from __future__ import annotations
 

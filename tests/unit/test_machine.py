@@ -33,16 +33,16 @@ from bootvol.jail.program import Lacking
 from tests.daemons import STATIC, configuration
 from tests.servers import free_port
 
-#: Confines a real program; most tests do without.
+#: Confines a real program; most tests replace this function.
 FAILURE = trial._failure
 LISTEN = 'listen = ["tcp:{port}:interface=127.0.0.1"]'
 
 
 @attrs.frozen
 class World:
-    """A folder with a right configuration, of which a case spoils one thing.
+    """A folder with a correct configuration. Each case spoils one thing.
 
-    :ivar port: a free one, where the API listens.
+    :ivar port: a free port for the API.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class World:
     sockets: list[socket.socket]
 
     def write(self, old: str = "", new: str = "", more: str = "") -> Path:
-        """Write the configuration, with one text replaced and more at its end."""
+        """Write the configuration, with one text replaced and one appended."""
         text = configuration(self.port, more)
         assert old in text
         return self.file("twistd.conf", text.replace(old, new, 1).encode())
@@ -61,7 +61,7 @@ class World:
         return self.write(LISTEN.format(port=self.port), f"listen = [{listen}]")
 
     def file(self, name: str, content: bytes = b"x") -> Path:
-        """Make a file that nobody else may read."""
+        """Make a file that no other user may read."""
         path = self.folder / name
         path.write_bytes(content)
         path.chmod(0o600)
@@ -70,7 +70,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """A right configuration on a right machine."""
+    """A correct configuration on a correct machine."""
     (tmp_path / "images").mkdir()
     world = World(tmp_path, free_port(), [])
     yield world
@@ -503,7 +503,7 @@ def test_a_mistake(world: World, spoil: Callable[[World], Path], key: str, words
     ],
 )
 def test_a_warning(world: World, old: str, new: str, more: str, words: str) -> None:
-    """The daemon starts all the same."""
+    """The daemon starts nevertheless."""
     (found,) = examine(world.write(old, new, more))
     assert words in found.line
     assert not found.fatal
@@ -594,7 +594,7 @@ def test_nobody_is_asked_for_the_passphrase_of_a_key(world: World, form: Private
         settings.load(listen_with_tls(world))
 
 
-#: A configuration that names every kind of file and folder that others must leave alone.
+#: A configuration with every kind of file and folder that other users must not change.
 WHOLE = (
     EMBEDDED_IDENTITY
     + """
@@ -623,7 +623,7 @@ directory = "servers"
 
 @pytest.fixture
 def whole(world: World) -> Path:
-    """A right configuration with every kind of file and folder, all of which are there."""
+    """A correct configuration with every kind of file and folder, all present."""
     pki(world)
     for folder in ("state", "identity", "spool", "exports", "servers", "volumes"):
         (world.folder / folder).mkdir(mode=0o700)
@@ -678,7 +678,7 @@ def test_a_path_that_others_may_write_to(world: World, whole: Path, name: str) -
 
 @pytest.mark.parametrize("secret", [True, False])
 def test_a_configuration_file_that_others_may_read(world: World, whole: Path, secret: bool) -> None:
-    """The daemon starts, and its log has a warning, where the file itself has a secret in it.
+    """The daemon starts. The log has a warning if the file contains a secret.
 
     Break: `src/bootvol/secrecy.py`: `if config.holds_secrets and not found:` -> `if False:`
     """
@@ -767,7 +767,7 @@ def test_the_ports_of_a_running_daemon_are_left_alone(world: World) -> None:
     ],
 )
 def test_a_mistake_in_the_file(world: World, change: Callable[[str], str], words: str) -> None:
-    """No machine is needed to see these, so every reader of the file refuses them."""
+    """Every reader of the file refuses these mistakes, since no machine is needed to see them."""
     file = world.write()
     file.write_text(change(file.read_text()))
     with pytest.raises(ConfigurationError) as refused:
@@ -852,5 +852,5 @@ def test_a_check_that_hangs(
         goes_on.set()
     assert f"{key}: " in found.line
     assert "there is no answer after" in found.line
-    # A daemon can do without a source for a while.
+    # A daemon can run without a source for a while.
     assert found.fatal == (key != "sources[0].name")

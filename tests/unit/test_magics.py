@@ -1,4 +1,4 @@
-"""What first bytes tell: what is no disk is named, and what is a disk is known for one."""
+"""The first bytes of an image: disks are recognized, and other formats are refused by name."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_what_begins_so_is_refused_by_name(
         Inspection(None).begin(memoryview(head))
     assert name.split(" (")[0] in str(refused.value)
     if len(magic) < 4:
-        # So few bytes may be those of a disk, by chance.
+        # A few such bytes may occur in a disk by chance.
         head[510:512] = b"\x55\xaa"
         Inspection(None).begin(memoryview(head))
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
 def test_a_compressed_image_with_a_signature_by_chance(pack: Callable[[bytes], bytes]) -> None:
-    """Where a volume shares the image's blocks, nothing else tells that the image is compressed."""
+    """If a volume shares the image's blocks, no other check finds the compression."""
     packed = bytearray(pack(noise(HEAD)))
     packed[510:512] = b"\x55\xaa"
     with pytest.raises(UnsupportedFormat):
@@ -119,7 +119,7 @@ def test_an_apple_disk_image_is_told_by_its_end() -> None:
 
 
 def told(content: bytes, piece: int = HEAD) -> Inspection:
-    """Return what is found out about a whole image that comes in pieces."""
+    """Return the inspection of a complete image, received in pieces."""
     inspection = Inspection(None)
     inspection.begin(memoryview(content[:HEAD]))
     for start in range(HEAD, len(content), piece):

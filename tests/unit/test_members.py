@@ -1,4 +1,4 @@
-"""Every legal form of the members that a compressed image is made of."""
+"""Every legal form of the members of a compressed image."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ texts = st.binary(max_size=40).map(lambda text: text.replace(b"\0", b""))
 
 @st.composite
 def gzip_header(draw: st.DrawFn) -> bytes:
-    """Return a header with any of its flags (RFC 1952, section 2.3)."""
+    """Return a header with any flags (RFC 1952, section 2.3)."""
     text, checked, extra, name, comment = (draw(st.booleans()) for _ in range(5))
     flags = text | checked << 1 | extra << 2 | name << 3 | comment << 4
     header = b"\x1f\x8b\x08" + bytes([flags]) + draw(st.binary(min_size=4, max_size=4))
@@ -88,7 +88,9 @@ async def test_xz(threads: Threads, data: st.DataObject, parts: list[bytes]) -> 
 @pytest.mark.parametrize("last", [True, False])
 @ensureDeferred
 async def test_xz_with_wrong_padding(threads: Threads, zeros: int, *, last: bool) -> None:
-    """The .xz File Format, 2.2: its size must be a multiple of four.  xz(1) refuses others, too."""
+    """The .xz File Format, 2.2: the padding's size must be a multiple of four. xz(1) also refuses
+    others.
+    """
     stream = lzma.compress(b"x" * 5000)
     packed = stream + bytes(zeros) + (b"" if last else stream)
     assert subprocess.run(["xz", "-dc"], input=packed, capture_output=True, check=False).returncode

@@ -1,4 +1,4 @@
-"""Lists of digests that are missing are not asked for again and again."""
+"""Missing lists of digests are not requested again and again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGE = parse("http://images.example/a/disk.img")
 
 
 def looking(clock: Clock, threads: Threads) -> tuple[Lists, list[str]]:
-    """Return what looks for lists where there are none, and what that asks for."""
+    """Return a search for lists without any list to find, and the requested URLs."""
     asked: list[str] = []
 
     async def fetch(url: DecodedURL) -> Any:

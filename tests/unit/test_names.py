@@ -1,4 +1,4 @@
-"""Names are asked for in threads that hold up nothing: not other names, nor the process's end."""
+"""Names are resolved in threads without delay for other names or for the process's end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ reactor: Any = _reactor
 
 @implementer(IReasonedReceiver)
 class Receiver:
-    """Remembers what it is told."""
+    """Records the results of a resolution."""
 
     def __init__(self) -> None:
         self.addresses: list[IAddress] = []
@@ -38,26 +38,26 @@ class Receiver:
         self.told: Deferred[None] = Deferred()
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """It has begun."""
+        """The resolution has begun."""
 
     def addressResolved(self, address: IAddress) -> None:
-        """There is an address."""
+        """Record an address."""
         self.addresses.append(address)
 
     def resolutionFailed(self, reason: str, cause: Exception | None) -> None:
-        """There is none."""
+        """Record a failure."""
         self.reasons.append(reason)
         self.causes.append(cause)
 
     def resolutionComplete(self) -> None:
-        """That was all."""
+        """End the resolution."""
         self.told.callback(None)
 
 
 class Names:
-    """Stands for getaddrinfo: for ``silent`` names it blocks until the test lets it go.
+    """Stands for getaddrinfo: blocks on ``silent`` names until the test ends the wait.
 
-    :ivar asked: every name that was asked for.
+    :ivar asked: every requested name.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Names:
         self.go = Event()
 
     def __call__(self, host: str, *_rest: object) -> list[tuple[Any, ...]]:
-        """Answer."""
+        """Return the addresses of a host."""
         self.asked.append(host)
         if host.startswith("silent"):
             self.go.wait(60)
@@ -80,14 +80,14 @@ class Names:
 
 @pytest.fixture
 def names() -> Any:
-    """The names; what blocks is let go in the end."""
+    """The name server. The fixture ends blocked calls afterwards."""
     names = Names()
     yield names
     names.go.set()
 
 
 class Loop(Clock):
-    """A clock that stands still, and the reactor's way out of threads."""
+    """A clock controlled by the test, with the reactor's ``callFromThread``."""
 
     callFromThread = staticmethod(reactor.callFromThread)  # noqa: N815 - the reactor's own name
 
@@ -121,7 +121,7 @@ async def test_a_silent_name_server_stops_no_other_host(names: Names) -> None:
     for receiver in silent:
         assert receiver.told.called
         assert receiver.reasons == ["The name server does not answer for silent."]
-    # It is still being asked: nobody asks again.
+    # The first question is still open: nobody asks again.
     resolver.resolveHostName(Receiver(), "silent")
     assert names.asked == ["silent", "well"]
 

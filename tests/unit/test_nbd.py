@@ -1,4 +1,4 @@
-"""What becomes of servers that break off, lie, or never come to an end."""
+"""Servers that break off, lie, or never end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def option(number: int, kind: int, data: bytes = b"") -> bytes:
     return struct.pack(">QIII", 0x3E889045565A9, number, kind, len(data)) + data
 
 
-#: How a server agrees to everything.
+#: The replies of a server that agrees to everything.
 CONTEXT = 7
 MAPPED = option(10, 4, struct.pack(">I", CONTEXT) + b"base:allocation") + option(10, 1)
 AGREED = option(8, 1) + MAPPED + option(7, 3, struct.pack(">HQH", 0, SIZE, 0)) + option(7, 1)
@@ -44,14 +44,14 @@ DONE = chunk(1, 0)
 
 @contextmanager
 def server(*replies: bytes, again: bytes = b"", silence: int = 1) -> Iterator[NbdConnection]:
-    """Serve what was written down before, whatever is asked for, and then leave.
+    """Serve prepared replies to any requests, then disconnect.
 
-    :param again: is sent over and over before that, until nobody takes it any more.
+    :param again: sent repeatedly before the end, until nobody reads any more.
     """
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
-        # The other side may leave at any time.
+        # The other side may disconnect at any time.
         with theirs, suppress(OSError):
             for reply in replies:
                 theirs.sendall(reply)
@@ -180,7 +180,7 @@ def test_a_server_that_is_silent() -> None:
 
 
 def status(*extents: tuple[int, int], context: int = CONTEXT) -> bytes:
-    """Return a part that says where zeros are: lengths and flags."""
+    """Return a part with the zeros of a range: lengths and flags."""
     told = b"".join(struct.pack(">II", *each) for each in extents)
     return chunk(0, 5, struct.pack(">I", context) + told)
 
@@ -193,7 +193,7 @@ def test_a_server_tells_where_zeros_are() -> None:
             Extent(1024, zero=False),
             Extent(512, zero=True),
             Extent(512, zero=True),
-            # What is a hole need not be zeros, and the last one may reach beyond.
+            # A hole need not be zeros, and the last extent may reach beyond the range.
             Extent(4096, zero=False),
         ]
 

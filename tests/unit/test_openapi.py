@@ -1,4 +1,4 @@
-"""The API's description: whole, valid, and of exactly what is served."""
+"""The API's description: complete, valid, and equal to the served calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bootvol.lifecycle import POWERING, Status
 
 
 def operations() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return what is described, by method and path."""
+    """Return the described operations, by method and path."""
     return {
         (method.upper(), path): operation
         for path, methods in description()["paths"].items()
@@ -67,7 +67,7 @@ def test_names_of_operations_differ() -> None:
     assert len(names) == len(set(names))
 
 
-#: The statuses that any call may be answered with.
+#: The statuses that any call may answer.
 ALWAYS = {400, 401, 403, 413, 500, 503}
 
 

@@ -1,4 +1,4 @@
-"""What strangers send, changed at random: every parser of it gives a result or a named error."""
+"""Random changes of foreign input: each parser gives a result or a named error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.test_decompress import contents
 from tests.unit.test_imaging import Stream
 
 KINDS = {"qcow2": "qcow2", "vmdk": "vmdk", "vpc": "vhd", "vhdx": "vhdx", "vdi": "vdi"}
-#: Numbers that parsers stumble over: sizes, offsets and counts of all widths, from either end.
+#: Difficult numbers for parsers: sizes, offsets and counts of all widths, in both byte orders.
 NUMBERS = st.sampled_from([0, 1, 2, 255, 512, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
 PATCHES = st.binary(min_size=1, max_size=8) | st.tuples(
     NUMBERS, st.sampled_from([">Q", "<Q", ">I", "<I"])
@@ -33,15 +33,15 @@ PATCHES = st.binary(min_size=1, max_size=8) | st.tuples(
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """An image in each container."""
+    """An image in each container format."""
     folder: Path = tmp_path_factory.mktemp("images")
     return [convert(folder, kind, disk=noise(1024 * 1024)) for kind in KINDS]
 
 
 def changed(data: st.DataObject, content: bytes, places: int) -> bytes:
-    """Return content with changes in its first bytes, and in its last ones, and cut off or not.
+    """Return content with changes in the first and last bytes, perhaps cut off.
 
-    :param places: how many bytes the first ones are.
+    :param places: number of bytes at the start that may change.
     """
     made = bytearray(content)
     first = st.integers(0, min(places, len(content)))
@@ -77,7 +77,7 @@ def test_broken_containers_end_in_named_errors(images: list[bytes], data: st.Dat
 async def test_broken_compression_ends_in_named_errors(
     threads: Threads, data: st.DataObject
 ) -> None:
-    """Whatever is changed in a compressed image: its bytes, or an error that people can read.
+    """Any change of a compressed image gives its bytes, or an error with a readable message.
 
     Break: `src/bootvol/imaging/decompress.py`: `except FAILURES as error:` -> `except KeyError as
     error:`.
@@ -122,7 +122,7 @@ LINES = st.lists(
 @fuzz(100)
 @given(text=LINES, by_list=st.booleans(), coding=st.sampled_from(["utf-8", "utf-16", "latin-1"]))
 def test_any_list_of_digests_is_read(text: str, by_list: bool, coding: str) -> None:
-    """Any bytes are read as a list of digests, which states one, several or none.
+    """Any bytes are read as a list of digests with one, several or no digests.
 
     Break: `plugins/bootvol_plugins/http/checksums.py`: `data.decode("utf-16" if utf_16 else
     "utf-8", "replace")` -> `data.decode()`.
@@ -132,7 +132,7 @@ def test_any_list_of_digests_is_read(text: str, by_list: bool, coding: str) -> N
         assert found is None or len(found.value) in {32, 40, 64, 96, 128}
 
 
-#: What URLs are made of, right and wrong.
+#: Parts of URLs, right and wrong.
 URLS = st.lists(
     st.text(max_size=4)
     | st.sampled_from(

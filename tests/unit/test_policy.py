@@ -1,4 +1,4 @@
-"""The table of rights: what it says where it is silent, and what is wrong in it."""
+"""The table of rights: defaults, and mistakes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPERATING = set(Right) - {Right.READ, Right.WRITE}
 
 
 def rights(policy: Policy, *roles: str) -> set[Right]:
-    """Return the rights that roles give."""
+    """Return the rights of a caller with these roles."""
     found = set()
     for right in Right:
         try:
@@ -50,7 +50,7 @@ def test_the_default_is_what_openstack_has(roles: tuple[str, ...], expected: set
 
 
 def test_no_call_is_forgotten() -> None:
-    """Who adds a call that writes, or tells what is not the tenant's, says so by its right."""
+    """A new call that writes, or shows data of other tenants, needs a right of its own."""
     needed = {each.answer.__name__: each.right for each in CALLS}
     assert {name for name, right in needed.items() if right in OPERATING} == {
         "create_specs",
@@ -68,7 +68,7 @@ def test_no_call_is_forgotten() -> None:
 
 
 def load(folder: Path, table: str) -> Policy:
-    """Return the policy of a configuration that has this one."""
+    """Return the policy of a configuration with these lines in the table ``[policy]``."""
     file = folder / "twistd.conf"
     file.write_text(configuration(8776, more=f"[policy]\n{table}"))
     return settings.load(file).policy

@@ -1,4 +1,4 @@
-"""What others may read or replace is refused: each mode, each owner, each setting that there is."""
+"""Files open to other users are refused: each mode, each owner, each setting."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from bootvol.options import BASE, SECRETS, Options, Secrets
 from bootvol.private import Kept
 
 HASH: Final = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$ZGlnZXN0ZGlnZXN0ZGlnZXN0"
-#: A user and groups of a test that the machine does not know.
+#: A user and groups unknown to the machine.
 ME, STRANGER, OUR_GROUP, OTHER_GROUP = 54321, 54322, 54323, 54324
 
 
 @pytest.fixture
 def as_me(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process be a user that is not root, in one group."""
+    """Let this process be an ordinary user in one group."""
     monkeypatch.setattr(os, "geteuid", lambda: ME)
     monkeypatch.setattr(os, "getegid", lambda: OUR_GROUP)
     monkeypatch.setattr(os, "getgroups", lambda: [OUR_GROUP])
 
 
 def faults(path: Path, kept: Kept) -> list[str]:
-    """Return what is wrong with a path; each line has a remedy."""
+    """Return the faults of a path; each line has a remedy."""
     found = [str(each) for each in private.check("key", path, kept)]
     assert all(re.search(r"Run: (chmod|chown|chgrp) ", each) for each in found), found
     return found
@@ -90,7 +90,7 @@ def test_nobody_else_writes_to_a_folder(
     os.chown(folder, owner, group)
     folder.chmod(mode)
     writers = mode & 0o002 or (mode & 0o020 and group == OTHER_GROUP)
-    # Within a folder with the sticky bit others may not replace what is ours.
+    # In a folder with the sticky bit, others cannot replace our files.
     right = owner != STRANGER and not (writers and not (mode & 0o1000 and place == "above"))
     assert bool(faults(path, Kept.FOLDER)) == (not right)
     closed = right and not mode & 0o077 and owner == ME
@@ -112,7 +112,7 @@ def test_no_parent_lets_others_replace_a_path(tmp_path: Path, depth: int) -> Non
 
 
 def test_links_are_followed_as_the_system_does(tmp_path: Path) -> None:
-    """A link lies in a folder as well, and so does each that the link leads over.
+    """A link lies in a folder as well, and so does each further link on the way.
 
     Break: `src/bootvol/private.py`: `if not stat.S_ISLNK(found.st_mode):` -> `if True:`
     """
@@ -127,7 +127,7 @@ def test_links_are_followed_as_the_system_does(tmp_path: Path) -> None:
     first.symlink_to(middle)
     assert not faults(secret, Kept.SECRET)
     assert "open, and so replace the path" in faults(first, Kept.SECRET)[0]
-    # Others cannot replace what is ours where the sticky bit is set, and what is theirs they can.
+    # With the sticky bit, others can replace their own files, but not ours.
     (tmp_path / "open").chmod(0o1777)
     assert not faults(first, Kept.SECRET)
     os.chown(middle, STRANGER, -1, follow_symlinks=False)
@@ -176,14 +176,14 @@ def test_a_folder_is_made_for_the_daemon_alone(tmp_path: Path) -> None:
         private.make("key", tmp_path / "a" / "b")
 
 
-# --- every setting that there is ------------------------------------------------------------------
+# --- every setting --------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Setting:
-    """A setting of some model.
+    """A setting of a model.
 
-    :ivar models: from the table's model to the one that has the setting, by the field's name.
+    :ivar models: field names, from the table's model to the setting's model.
     """
 
     table: str
@@ -194,7 +194,7 @@ class Setting:
         return ".".join([self.table, *(name for name, _ in self.models)])
 
     def options(self, value: object) -> BaseModel:
-        """Return settings with this one alone."""
+        """Return settings with only this setting."""
         for name, model in reversed(self.models):
             fields: dict[str, Any] = {**dict.fromkeys(model.model_fields), name: value}
             value = model.model_construct(None, **fields)
@@ -203,7 +203,7 @@ class Setting:
 
 
 def settings_of(table: str, model: type[BaseModel], above: tuple[Any, ...] = ()) -> Iterator[Any]:
-    """Yield every setting of a model, and of those within."""
+    """Yield every setting of a model, including nested models."""
     for name, field in model.model_fields.items():
         here = (*above, (name, model))
         annotation = (field.annotation, *field.metadata)
@@ -214,7 +214,7 @@ def settings_of(table: str, model: type[BaseModel], above: tuple[Any, ...] = ())
 
 
 def parts_of(annotation: Any) -> Iterator[Any]:
-    """Yield all that a type is made of."""
+    """Yield all parts of a type."""
     yield annotation
     for part in annotation if isinstance(annotation, tuple) else get_args(annotation):
         yield from parts_of(part)
@@ -231,7 +231,7 @@ SETTINGS: Final = [
         each
         for _, point in plugins.found()
         for each in settings_of(point.name, point.load().settings)
-        # Those that only a test has installed beside bootvol's own keep to rules of their own.
+        # Plugins installed only for a test have their own rules.
         if point.value.startswith("bootvol_plugins.")
     ),
 ]
@@ -239,14 +239,14 @@ PATHS: Final = [each for each in SETTINGS if Path in parts_of(each.annotation)]
 
 
 def test_every_path_says_how_it_is_kept() -> None:
-    """A new setting that is a path has to say what others may do with it.
+    """A new setting with a path has to state the rights of other users on the path.
 
     Break: `plugins/bootvol_plugins/embedded/options.py`: `key_file: SecretFile` -> `key_file: Path`
     """
     assert len(PATHS) > 10
     assert [str(each) for each in PATHS if private.kept_as(list(each.annotation)) is None] == []
     shared = [str(each) for each in PATHS if Kept.SHARED in parts_of(each.annotation)]
-    # Operators may let a team put images there: what they are is judged when they are read.
+    # A team may put images there; each image is judged when bootvol reads the image.
     assert shared == ["directory.directory"]
 
 
@@ -283,9 +283,9 @@ def test_keys_among_certificates(tmp_path: Path) -> None:
     assert "may write to the file" in faults(tmp_path, Kept.CREDENTIALS)[0]
 
 
-#: What a secret's name has.
+#: Parts of the names of secrets.
 SECRET: Final = re.compile("token|password|secret|hash|passphrase")
-#: Settings that are a secret's text.
+#: Settings with the text of a secret.
 TEXTS: Final = [
     each
     for each in SETTINGS
@@ -301,7 +301,7 @@ def test_there_are_secrets() -> None:
 
 @pytest.mark.parametrize("setting", TEXTS, ids=str)
 def test_where_a_secret_comes_from_is_known(setting: Setting, tmp_path: Path) -> None:
-    """A secret is read by `indirect`, which tells what was read, and never by a plugin itself.
+    """`indirect` reads every secret and records the source; plugins never read secrets themselves.
 
     Break: `src/bootvol/options.py`: `secrets.files.add(path)` -> `pass`
     """

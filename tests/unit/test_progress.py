@@ -1,4 +1,4 @@
-"""What is kept of an import's progress, and what is not."""
+"""The saved progress of an import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TASK = Import(1, Image("i", "s", "n", size_bytes=1000), checkpoint=CHECKPOINT)
 
 
 class Stopped:
-    """A copy that got further."""
+    """A copy after some progress."""
 
     offset, size, skipped, warnings = 500, 1000, 0, ()
     checkpoint = Checkpoint(400, "later", "validator")
@@ -34,7 +34,7 @@ def test_what_lay_on_the_spool_is_not_on_the_volume(staged: bool) -> None:
 
 
 def test_the_rate_is_of_what_was_moved() -> None:
-    """Not of zeros that were passed over, of which there may be any number at once."""
+    """Skipped zeros do not count, since any number may be skipped at once."""
     tebibyte = 1024**4
     copy: Any = Stopped()
     copy.size, copy.offset, copy.skipped = 2 * tebibyte, 500, 100
@@ -48,7 +48,7 @@ def test_the_rate_is_of_what_was_moved() -> None:
     columns = progress.columns(13.0)
     assert columns["bytes_per_second"] == 1000
     assert columns["bytes_done"] == 3500 + tebibyte
-    # Nor of a clone.
+    # Nor does a clone.
     progress.arrive(tebibyte)
     assert progress.columns(14.0)["bytes_per_second"] == 0
 

@@ -25,34 +25,34 @@ from tests.names import Names
 
 
 class Far(Protocol):
-    """What is to be at the tunnel's end."""
+    """The protocol at the end of the tunnel."""
 
     def __init__(self) -> None:
         self.received = b""
         self.lost = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
+        """Record the bytes."""
         self.received += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Remember it."""
+        """Record the end."""
         self.lost = True
 
 
 class Transport(StringTransport):
-    """Tells whether it was aborted."""
+    """A transport with a record of aborts."""
 
     aborted = False
 
     def abortConnection(self) -> None:  # noqa: N802
-        """The connection is not wanted."""
+        """Record the abort."""
         self.aborted = True
 
 
 @implementer(IStreamClientEndpoint)
 class Wire:
-    """Connects at once, to a transport that a test looks into."""
+    """An endpoint that connects at once, to a transport visible to the test."""
 
     def __init__(self) -> None:
         self.transport = Transport()
@@ -66,7 +66,7 @@ class Wire:
 
 
 def tunnel(host: bytes = b"images.example") -> tuple[Wire, list[Any]]:
-    """Ask for a tunnel; return the wire, and where its outcome goes."""
+    """Request a tunnel; return the wire, and a list for the outcome."""
     wire = Wire()
     outcome: list[Any] = []
     opening = TunnelEndpoint(wire, host, 443).connect(Factory.forProtocol(Far))
@@ -75,7 +75,7 @@ def tunnel(host: bytes = b"images.example") -> tuple[Wire, list[Any]]:
 
 
 def failed(outcome: list[Any]) -> BootvolError:
-    """Return how it failed."""
+    """Return the failure of the tunnel."""
     (failure,) = outcome
     assert isinstance(failure, Failure)
     assert isinstance(failure.value, BootvolError)
@@ -138,7 +138,7 @@ def test_no_tunnel(answer: bytes, kind: type[BootvolError], told: str, step: int
     assert type(found) is kind
     assert told in found.message
     assert wire.transport.aborted
-    # Whatever comes after that is nothing to anybody.
+    # Later bytes have no effect.
     wire.near.dataReceived(b"HTTP/1.1 200 OK\r\n\r\n")
     wire.near.connectionLost(Failure(error.ConnectionAborted()))
     assert len(outcome) == 1
@@ -184,7 +184,7 @@ def test_an_inner_factory_that_makes_nothing() -> None:
 
 
 class Net(MemoryReactorClock):
-    """A reactor that knows but the proxy's name."""
+    """A reactor that resolves only the proxy's name."""
 
     def __init__(self, proxy: list[str]) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class Net(MemoryReactorClock):
 
 
 def agent(net: Net) -> ProxiedAgent:
-    """Return an agent that goes through the proxy."""
+    """Return an agent with the proxy."""
     policy = AddressPolicy.of([], [])
     tls = BrowserLikePolicyForHTTPS()
     return ProxiedAgent(net, "http://proxy.example:3128", policy, tls, 10.0)
@@ -205,7 +205,7 @@ def test_provides_the_interfaces() -> None:
 
 @pytest.mark.parametrize("url", ["http://images.example/a", "https://images.example/a"])
 def test_the_proxy_may_live_inside(url: str) -> None:
-    """It is the operator who names it."""
+    """The operator names the proxy, so an inside address is right."""
     net = Net(["10.0.0.1"])
     asking = agent(net).request(b"GET", url.encode())
     assert [client[:2] for client in net.tcpClients] == [("10.0.0.1", 3128)]
@@ -231,7 +231,7 @@ def test_a_proxy_whose_name_is_unknown() -> None:
         assert found.message.startswith("The proxy cannot be reached: ")
 
 
-# --- its URL ------------------------------------------------------------------------------------
+# --- the URL ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

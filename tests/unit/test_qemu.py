@@ -1,4 +1,4 @@
-"""What QEMU is told, and what is kept of a console."""
+"""The arguments of QEMU, and the console's size."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_directory_that_others_may_write_to(tmp_path: Path, threads: Threads) 
 
 
 def follow(steps: Reaching) -> tuple[Told, dict[int, int]]:
-    """Return what QEMU is told about a disk, and the descriptors that it gets: from 100 on."""
+    """Return QEMU's options for a disk, and the descriptors for QEMU, numbered from 100."""
     given: dict[int, int] = {}
     found = step(steps)
     while not isinstance(found, Told):
@@ -59,7 +59,7 @@ def follow(steps: Reaching) -> tuple[Told, dict[int, int]]:
 
 
 def told(kind: str, address: str, tls: Path | None = None) -> Told:
-    """Return what QEMU is told about a disk."""
+    """Return QEMU's options for a disk."""
     with ExitStack() as stack:
         return follow(reach(Disk("vdb", Connection(kind, address)), tls, stack))[0]
 
@@ -96,7 +96,7 @@ def test_disks_that_are_opened_here_are_numbered(tmp_path: Path) -> None:
 
 @contextmanager
 def listening(path: Path) -> Iterator[str]:
-    """Listen at a socket, and return the address of an export there."""
+    """Listen on a socket; return the address of an export at the socket."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         yield f"nbd+unix:///a%20b?socket={quote(str(path))}"
@@ -122,7 +122,7 @@ def test_a_disk_at_a_socket(tmp_path: Path) -> None:
     ],
 )
 def test_a_disk_at_a_port(address: str, host: str, port: str, export: str, tmp_path: Path) -> None:
-    """QEMU gets the credentials, and a folder with links to them."""
+    """QEMU gets the credentials, and a folder with links to the credentials."""
     for name in ("ca-cert.pem", "client-cert.pem", "client-key.pem", "server-key.pem"):
         (tmp_path / name).write_text(name)
     with ExitStack() as stack:
@@ -145,7 +145,7 @@ def test_a_disk_at_a_port(address: str, host: str, port: str, export: str, tmp_p
 
 
 def test_no_disk_is_fetched_in_the_clear(tmp_path: Path) -> None:
-    """A disk on another machine is fetched by TLS or not at all.
+    """A disk on another machine comes by TLS or not at all.
 
     Break: `plugins/bootvol_plugins/qemu/reach.py`: `if tls is None:` -> `if tls is False:`.
     """
@@ -195,7 +195,7 @@ def test_of_a_console_the_end_is_kept(tmp_path: Path) -> None:
         for length in (0, 1, 1000, console.HALF):
             assert console.tail(folder, length) == written[len(written) - length :]
         assert written.endswith(console.tail(folder, len(written)))
-        # Another start of the server goes on.
+        # Another start of the server succeeds.
         subprocess.run(keeper(), input=b"again", cwd=tmp_path, check=True, timeout=60)
         assert console.tail(folder, 7) == b"\r\nagain"
     finally:
@@ -261,7 +261,7 @@ def test_qemu_gets_the_key_of_one_user(where: str, tmp_path: Path) -> None:
     said = {"id": "ann", "conf": str(conf)}
     if where == "address":
         said["keyring"] = str(keyring)
-    # As Ceph's library in QEMU reads it.
+    # Ceph's library in QEMU reads the file in this way.
     handed = tmp_path / "handed"
     handed.write_bytes(ceph.configuration(said))
     library = load().rados.Rados(conffile=str(handed), rados_id="ann")

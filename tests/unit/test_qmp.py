@@ -1,4 +1,4 @@
-"""The client of QMP, against servers that are none."""
+"""The client of QMP, with servers that break the protocol."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ DONE = b'{"return": {}}\r\n'
 
 
 class Script(Protocol):
-    """Says one thing when somebody comes, and the next after each thing that it hears."""
+    """Sends one line to a new client, and one more after each received line."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = iter(lines)
 
     def connectionMade(self) -> None:
-        """Greet."""
+        """Send the greeting."""
         self.dataReceived(b"")
 
     def dataReceived(self, data: bytes) -> None:
-        """Say what comes next; hang up when there is nothing."""
+        """Send the next line; hang up after the last one."""
         assert self.transport is not None
         line = next(self._lines, None)
         if line is None:
@@ -38,7 +38,7 @@ class Script(Protocol):
 
 
 async def told(folder: Path, *lines: bytes, seconds: float = 10) -> object:
-    """Give a command to a server that answers with ``lines``; return the answer."""
+    """Give a command to a server with ``lines`` as answers; return the answer."""
     path = str(folder / "qmp")
     factory = Factory.forProtocol(lambda: Script(list(lines)))
     port = await UNIXServerEndpoint(reactor, path).listen(factory)

@@ -1,4 +1,4 @@
-"""Queries: none takes much time, whatever it asks of a long list."""
+"""Queries on long lists: none takes much time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def asking(query: bytes) -> Request:
 
 
 def test_parameters_are_bounded() -> None:
-    """A query of more parameters than any call takes is refused.
+    """A query with more parameters than any call has is refused.
 
     Break: `src/bootvol/api/http.py`: `if sum(map(len, (request.args or {}).values())) >
     MOST_PARAMETERS:` -> `if not request:`.
@@ -42,7 +42,7 @@ def test_parameters_are_bounded() -> None:
 
 
 def test_a_value_is_held_against_a_list_once() -> None:
-    """A value that is given many times is held against a list once.
+    """A repeated value is compared with a list once.
 
     Break: `src/bootvol/api/nova/filters.py`: `in dict.fromkeys((request.args or
     {}).get(name.encode("ascii"), ())):` -> `in (request.args or {}).get(name.encode("ascii"), ()):`
@@ -60,7 +60,7 @@ def test_a_value_is_held_against_a_list_once() -> None:
 
 @pytest.fixture
 def normalized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The texts that are brought into one form."""
+    """The texts normalized so far."""
     texts: list[str] = []
     plain = unicodedata.normalize
 
@@ -75,7 +75,7 @@ def normalized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def test_a_text_that_is_compared_with_many_is_composed_once(normalized: list[str]) -> None:
-    """A text of many marks, which takes long to order, is ordered once for a whole list.
+    """A text with many combining marks, slow to sort, is normalized once for a whole list.
 
     Break: `src/bootvol/api/lists.py`: `@lru_cache(64)` -> `@lru_cache(0)`.
     """

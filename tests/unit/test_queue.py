@@ -1,4 +1,4 @@
-"""What waits for what: nothing is given out that would meet something else half done."""
+"""The order of work: no claim is possible while conflicting work is in progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def holder(daemon: str = "d", *, serves: bool = True) -> claims.Holder:
-    """Return a daemon that asks for work."""
+    """Return a daemon with a request for work."""
     busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
     return claims.Holder(f"{daemon}/1", daemon, ["b"], [], busy, serves)
 
@@ -44,25 +44,25 @@ def a_server(db: Connection, status: Status = Status.CREATING, daemon: str | Non
 
 
 def attach(db: Connection, volume: Volume, server: Server | None, device: str = "vdb") -> None:
-    """Promise a volume to a server."""
+    """Attach a volume to a server, as a promise."""
     wanted = Attachment(volume.id, str(server.id) if server else "elsewhere", device)
     attachments.add(db, "t", wanted, server)
 
 
 def become(db: Connection, kind: Kind, number: int, status: Status, **more: Any) -> None:
-    """Let something be in a status, however it came there."""
+    """Set the status of a row, without a transition."""
     table = LIVING[kind]
     db.execute(update(table).where(table.c.id == number).values(status=status, **more))
 
 
 def free(db: Connection, kind: Kind, number: int) -> None:
-    """Let nobody work on something."""
+    """Release the claim of a row."""
     table = LIVING[kind]
     db.execute(update(table).where(table.c.id == number).values(worker=None, lease_until=None))
 
 
 def claim(db: Connection, who: claims.Holder) -> queue.Subject | None:
-    """Claim what is no copy."""
+    """Claim any work except copies."""
     quick, _ = queue.claim_quick(db, who, Anybody())
     return quick or queue.claim_hosting(db, who, Anybody())[0]
 
@@ -73,7 +73,7 @@ def copy(db: Connection, who: claims.Holder) -> queue.Subject | None:
 
 
 def quick(db: Connection, **more: Any) -> int | None:
-    """Claim what is no copy; return its id."""
+    """Claim any work except copies; return the id."""
     found = claim(db, holder(**more))
     return None if found is None else found.id
 
@@ -124,7 +124,7 @@ def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:
     states.happen(db, Kind.VOLUME, made.id, Event.DELETE)
     states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     assert quick(db) is None
-    # It says nothing any more: the lease has run out.
+    # The claim means nothing now: the lease has expired.
     end_leases(db)
     assert isinstance(claim(db, holder()), Volume)
     assert quick(db) is None
@@ -199,7 +199,7 @@ def test_a_server_does_not_end_while_its_daemon_is_at_it(db: Connection) -> None
     states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
     assert quick(db) == volume.id
     states.happen(db, Kind.SERVER, server.id, Event.DELETE)
-    # Its lease has run out, but not the hypervisor's call.
+    # The lease has expired, but the hypervisor's call continues.
     end_leases(db)
     late = holder()
     busy = {**late.busy, Kind.VOLUME: [volume.id]}
@@ -214,7 +214,7 @@ def test_a_server_ends_when_nobody_moves_a_disk_of_it(db: Connection) -> None:
     assert quick(db) == volume.id
     states.happen(db, Kind.SERVER, server.id, Event.DELETE)
     assert quick(db) is None
-    # Nobody starts to move it now, and whoever did has ended, in whatever way.
+    # Nobody begins a move now, and every earlier move has ended.
     free(db, Kind.VOLUME, volume.id)
     assert quick(db, daemon="other") is None
     found = claim(db, holder())

@@ -1,4 +1,4 @@
-"""What a tenant may have more of."""
+"""The quotas of a tenant."""
 
 from __future__ import annotations
 

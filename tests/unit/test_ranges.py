@@ -1,4 +1,4 @@
-"""What tells one image from another, and how long a server wants to be left alone."""
+"""The identity of an image by its headers, and the wait stated by a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often tenants may call, on a clock of the test's."""
+"""Rate limits of tenants, by the test's clock."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def a_limit(
 
 
 def limits(*given: RateLimit) -> tuple[RateLimits, Clock]:
-    """Return limits, and their clock."""
+    """Return the limits, and their clock."""
     clock = Clock()
     clock.advance(START)
     return RateLimits(given, clock), clock
 
 
 def let_through(limited: RateLimits, calls: int, tenant: str = "t", target: str = "/x") -> int:
-    """Call so often; return how many calls were let through."""
+    """Make a number of calls; return the number of accepted calls."""
     passed = 0
     for _ in range(calls):
         try:

@@ -26,15 +26,15 @@ from tests.daemons import pause, reactor
 
 
 class Threaded(Clock):
-    """Time that stands still, in front of the reactor that runs."""
+    """A clock controlled by the test, with ``callFromThread`` of the real reactor."""
 
     def callFromThread(self, *call: Any) -> None:  # noqa: N802
-        """Call something in the reactor's thread."""
+        """Call a function in the reactor's thread."""
         reactor.callFromThread(*call)
 
 
 def options(**more: Any) -> RbdOptions:
-    """Return options with what is needed."""
+    """Return the options with the required settings."""
     return RbdOptions.model_validate({"pool": "volumes", "conf": "/etc/c.conf", **more})
 
 
@@ -78,7 +78,7 @@ def test_without_bindings_the_operator_is_told(
         monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ConfigurationError, match="Install Debian's python3-rbd"):
         load(str(tmp_path))
-    # As those of another release: what is in the file is not what Python can load.
+    # The bindings of another release look like this: Python cannot load the files.
     (tmp_path / "rados.so").write_bytes(b"nothing")
     (tmp_path / f"rados.{sys.implementation.cache_tag}-x86_64-linux-gnu.so").write_bytes(b"no")
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
@@ -110,7 +110,7 @@ def test_errors_by_their_number() -> None:
 
 
 async def happened(event: Event) -> None:
-    """Wait until something has happened in a thread."""
+    """Wait until a thread has set an event."""
     for _ in range(6000):
         if event.is_set():
             return
@@ -137,13 +137,13 @@ async def test_a_call_that_does_not_return_is_given_up() -> None:
     goes_on.set()
     await happened(beaten)
     clock.advance(4)
-    # It gave a sign of life meanwhile.
+    # The call has shown progress meanwhile.
     assert not waiting.called
     clock.advance(1)
     with pytest.raises(GivenUp, match="Opening x failed: the cluster does not answer"):
         await waiting
     ends.set()
-    # What comes too late is taken back.
+    # A late result is undone.
     await happened(undone)
 
 

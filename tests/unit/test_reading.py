@@ -1,4 +1,4 @@
-"""What an operator names as a file, and what may lie there instead."""
+"""Files named by an operator, and wrong things in their place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bootvol import reading
 
 
 def pipe(folder: Path) -> Path:
-    """Make a pipe into which nobody writes."""
+    """Make a pipe without a writer."""
     path = folder / "pipe"
     os.mkfifo(path)
     return path

@@ -1,4 +1,4 @@
-"""docs/security.md names tests for each claim; each test notices when its claim is made false."""
+"""Each claim of docs/security.md names tests, and each test fails if the claim becomes false."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TESTS = breaks.named("\n".join(THREATS))
 
 @pytest.mark.parametrize("threat", THREATS, ids=lambda text: text.partition("\n")[0])
 def test_each_claim_names_tests(threat: str) -> None:
-    """A threat has the attack in italics, then claims, each of which names tests, and no more."""
+    """A threat has the attack in italics, then claims with tests, and nothing else."""
     _, attack, *claims = re.split(r"\n\n(?:- )?|\n- ", threat.strip())
     assert attack.startswith("*")
     assert claims

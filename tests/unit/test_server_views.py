@@ -1,4 +1,4 @@
-"""What the API shows of servers: Nova's status of what a server does."""
+"""Servers in the API: Nova's status for each action."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SERVER = Server(
         (Status.CREATING, False, "BUILD", "building", "spawning"),
         (Status.AVAILABLE, True, "ACTIVE", "active", None),
         (Status.AVAILABLE, False, "SHUTOFF", "stopped", None),
-        # Until the task has ended the server counts as what it was: who waits for the new status
-        # may ask for the next change at once.
+        # Until the task has ended, the server has the old status. A client that waits for the new
+        # status may request the next change at once.
         (Status.STOPPING, True, "ACTIVE", "active", "powering-off"),
         (Status.STOPPING, False, "ACTIVE", "active", "powering-off"),
         (Status.STARTING, False, "SHUTOFF", "stopped", "powering-on"),

@@ -1,4 +1,4 @@
-"""The configuration: its defaults, and how its mistakes are told."""
+"""The configuration: defaults, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TLS = '[exports]\nby = "tls"\nhost = "h"\ncredentials = "pki"\n'
 
 
 def load(folder: Path, text: str) -> settings.Settings:
-    """Load a configuration of that text."""
+    """Load a configuration with a text."""
     path = folder / "twistd.conf"
     path.write_text(text)
     return settings.load(path)
@@ -71,7 +71,7 @@ def test_the_file_of_the_repository_holds_every_default(tmp_path: Path) -> None:
 
 
 def shown_table(text: str, name: str) -> str:
-    """Return a table as the file has it, with its comments."""
+    """Return a table as written in the file, with comments."""
     return text.partition(f"\n[{name}]\n")[2].partition("\n[")[0]
 
 

@@ -1,4 +1,4 @@
-"""What a process is short of, and how that is waited out."""
+"""Shortages of the process, and the waits for their end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.daemons import configuration
 
 
 def raised(error: Exception, cause: Exception | None = None) -> Exception:
-    """Return an error that has been raised for another one."""
+    """Return an error raised from another one."""
     try:
         raise error from cause
     except Exception as caught:
@@ -44,7 +44,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
 
 
 def forked() -> Exception:
-    """Return what it is when the system starts no process."""
+    """Return the error of a process that the system did not start."""
 
     def _fork() -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
@@ -123,7 +123,7 @@ async def test_a_call_waits_for_a_thread(threads: Threads, monkeypatch: pytest.M
 
 @pytest.fixture
 def limited() -> Iterator[Callable[[int], None]]:
-    """Sets how many descriptors this process may have, until the test ends."""
+    """Return a function that limits this process's descriptors until the end of the test."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield lambda soft: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -184,7 +184,7 @@ def test_few_threads_of_a_user(most: str, few: str) -> None:
 def test_few_threads_of_a_control_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, few: bool
 ) -> None:
-    """The bound may be that of a group further up."""
+    """A control group further up may set the limit."""
     proc, groups = tmp_path / "proc", tmp_path / "groups"
     (proc / "self").mkdir(parents=True)
     (proc / "self/cgroup").write_text("0::/system.slice/bootvol.service\n")

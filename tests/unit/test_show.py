@@ -1,4 +1,4 @@
-"""What the command line prints."""
+"""The output of the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bootvol.cli import show, waiting
 from bootvol.cli.text import lines, shown
 
-#: Any text, and often what terminals, rich or JSON make something of.
+#: Any text, often with characters special to terminals, rich or JSON.
 HARD = st.sampled_from(
     '\x00\x07\x1b\x7f\x85\x9b\xa0\u061c\u200f\u2028\u202e\u2066\ud800[]/\\"\n\r\t:'
 )
@@ -23,10 +23,10 @@ HEADINGS = {"name": "NAME", "size": "GiB"}
 
 
 class Terminal(io.StringIO):
-    """What a terminal is sent."""
+    """The bytes sent to a terminal."""
 
     def isatty(self) -> bool:
-        """Say that it is one."""
+        """Return True, as a terminal does."""
         return True
 
 
@@ -46,7 +46,7 @@ def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
 @settings(deadline=None)
 @given(st.dictionaries(TEXT, TEXT, max_size=3))
 def test_json_says_the_same(value: dict[str, str]) -> None:
-    """JSON is shown without control characters, and means the same.
+    """JSON has no control characters in the output, and keeps its meaning.
 
     Break: `src/bootvol/cli/text.py`: `"".join(map(_in_json, line))` -> `line`.
     """
@@ -60,7 +60,7 @@ def test_json_says_the_same(value: dict[str, str]) -> None:
 @given(st.lists(TEXT, max_size=5))
 @example(["x" * 200])
 def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
-    """A row of a table makes one line where the output is piped.
+    """A row of a table is one line of output in a pipe.
 
     Break: `src/bootvol/cli/show.py`: `width=None if sys.stdout.isatty() else _UNFOLDED` ->
     `width=80`.

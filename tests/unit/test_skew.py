@@ -1,4 +1,4 @@
-"""The log is told when this machine's clock and the database's begin to differ, and agree again."""
+"""The log reports a difference between this machine's clock and the database's, and its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootvol.store.database import Database
 
 @pytest.fixture
 def running(database: Database) -> Iterator[Database]:
-    """A database of either kind that runs transactions."""
+    """A database of either kind, ready for transactions."""
     database.start()
     yield database
     database.stop()

@@ -1,4 +1,4 @@
-"""Rows: the migrations make the schema, claims exclude one another, nothing is stuck."""
+"""Rows: the migrations make the schema, claims exclude one another, and nothing is stuck."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from tests.unit.conftest import ENDED, Anybody, end_leases, on_server
 REPORT = ErrorReport("code", "message", True, "remedy")
 
 
-#: What a volume may be about, for them.
+#: The states of a volume with or without an import.
 STATES = ("waits", "runs", "ran out", "deleting", "blank", "done")
 
 
 def happen(db: Connection, number: int, event: Event, error: ErrorReport | None = None) -> Status:
-    """Let something happen to a volume."""
+    """Apply an event to a volume."""
     return states.happen(db, Kind.VOLUME, number, event, error)
 
 
 def a_volume(name: str = "v", tenant: str = "t", image: str | None = None) -> Volume:
-    """Return a volume that is not in the database."""
+    """Return a volume without a row."""
     now = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
     return Volume(
         0, name, tenant, "u", 3, Status.CREATING, now, "nova", "b", image, metadata={"k": "v"}
@@ -58,14 +58,14 @@ def an_import(
     source: str = "s",
     content: str | None = None,
 ) -> int:
-    """Add a volume with an import that waits; return its id."""
+    """Add a volume with a waiting import; return the volume's id."""
     number = volumes.add(db, a_volume(name, tenant, "i")).id
     imports.add(db, number, Image("i", source, "n"), content)
     return number
 
 
 def a_claim(db: Connection, holder: str, *, bootable: bool, **more: Any) -> Any:
-    """Claim as a worker does that has one backend and no other job."""
+    """Claim work as a worker with one backend and no other job."""
     mine = {"backends": ["b"], "zeroed": [], "busy": {kind: [] for kind in Kind}, **more}
     sources = mine.pop("sources", ["s", "another"])
     claimer = claims.Holder(holder, daemon=holder.split("/")[0], serves=True, **mine)
@@ -75,7 +75,7 @@ def a_claim(db: Connection, holder: str, *, bootable: bool, **more: Any) -> Any:
 
 
 def described(database: Database) -> dict[str, Any]:
-    """Return all that the database tells of its tables."""
+    """Return the database's description of its tables."""
     inspector = inspect(database._engine)
     tables: dict[str, Any] = {}
     for name in inspector.get_table_names():
@@ -155,7 +155,7 @@ def test_volumes_and_snapshots_from_before_get_uuids(url: URL) -> None:
         assert kept[1].volume_uuid == made[1].uuid
         assert UUID(str(made[3].snapshot_uuid)) != UUID(kept[2].volume_uuid)
         if database.embedded:
-            # An id that was a deleted volume's comes never again.
+            # A deleted volume's id is never used again.
             assert volumes.add(db, a_volume()).id == 10
     database._engine.dispose()
 
@@ -345,7 +345,7 @@ def test_settled_volumes_are_no_work(db: Connection) -> None:
 
 
 def test_the_line_is_fair_and_claims_go_by_it(db: Connection) -> None:
-    # Within the test: pytest-twisted wraps one with parameters and examples more than once.
+    # Inside the test, since pytest-twisted wraps tests with parameters and examples more than once.
     @settings(max_examples=60, deadline=None)
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(STATES)), max_size=12))
     def holds(imported: list[tuple[str, str]]) -> None:
@@ -357,7 +357,7 @@ def test_the_line_is_fair_and_claims_go_by_it(db: Connection) -> None:
 
 
 def _claim_all(db: Connection, imported: list[tuple[str, str]]) -> None:
-    """Add imports of tenants in states, and claim those that wait: by their positions."""
+    """Add imports of tenants in states, and claim the waiting ones by position."""
     waiting: dict[str, list[int]] = {tenant: [] for tenant in "abc"}
     running, last = dict.fromkeys("abc", 0), dict.fromkeys("abc", 0)
     for place, (tenant, state) in enumerate(imported):
@@ -366,14 +366,14 @@ def _claim_all(db: Connection, imported: list[tuple[str, str]]) -> None:
             waiting[tenant].append(number)
         running[tenant] += state == "runs"
     while any(waiting.values()):
-        # The rule once more, in other words.
+        # The same rule, written differently.
         expected = sorted(
             (running[tenant] + index, last[tenant], number)
             for tenant, numbers in waiting.items()
             for index, number in enumerate(numbers)
         )
         for numbers in waiting.values():
-            # Among the tenant's own.
+            # The position among the tenant's own imports.
             shown = [line.position(db, number) for number in numbers]
             assert shown == list(range(1, len(numbers) + 1))
         claimed = a_claim(db, "w/1", bootable=True)
@@ -387,7 +387,7 @@ def _claim_all(db: Connection, imported: list[tuple[str, str]]) -> None:
 
 
 def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
-    """Add a volume that waits to be imported, or does not for one of several reasons."""
+    """Add a volume with an import that waits, or does not wait for one of several reasons."""
     if state == "blank":
         return volumes.add(db, a_volume(name, tenant)).id
     number = an_import(db, name, tenant)
@@ -413,7 +413,7 @@ def test_nobody_waits_for_all_that_another_asked_for(db: Connection, at_once: in
             an_import(db, f"{name}{n}", name)
     taken = ""
     for _ in range(9):
-        # The oldest ends, and another begins.
+        # The oldest import ends, and another one begins.
         for event in (Event.DOWNLOAD, Event.COMPLETE):
             happen(db, running[0].id, event)
         running = [*running[1:], a_claim(db, "w/1", bootable=True)]

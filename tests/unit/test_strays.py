@@ -1,4 +1,4 @@
-"""A claim whose lease ran out: who takes the work over has a name of its own on the backend."""
+"""Expired leases: the next owner of the work has a new name on the backend."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 
 def a_volume(db: Connection, name: str = "old", image: str | None = "i") -> int:
-    """Add a volume, with an import that waits if it has an image; return its id."""
+    """Add a volume; return its id. With an image, an import waits for the volume."""
     volume = Volume(0, name, "t", "u", 1, Status.CREATING, NOW, "nova", "b", image)
     number = volumes.add(db, volume).id
     if image is not None:
@@ -42,7 +42,7 @@ def a_volume(db: Connection, name: str = "old", image: str | None = "i") -> int:
 
 
 def claimed(db: Connection, daemon: str, kind: Kind = Kind.VOLUME) -> Any:
-    """Claim as a daemon that works on nothing else."""
+    """Claim work as a daemon without other work."""
     busy: dict[Kind, list[int]] = {each: [] for each in Kind}
     holder = claims.Holder(
         f"{daemon}/1", daemon, backends=["b"], zeroed=[], busy=busy, serves=False
@@ -51,19 +51,19 @@ def claimed(db: Connection, daemon: str, kind: Kind = Kind.VOLUME) -> Any:
 
 
 def run_out(db: Connection, kind: Kind = Kind.VOLUME) -> None:
-    """Let all leases have run out."""
+    """Let all leases expire."""
     table = schema.LIVING[kind]
     db.execute(update(table).where(table.c.worker.is_not(None)).values(lease_until=ENDED))
 
 
 def left(db: Connection) -> list[tuple[str, str | None]]:
-    """Return all strays, and who may make each anew."""
+    """Return all strays, each with the daemon that may write to it again."""
     found = db.execute(select(schema.strays).order_by(schema.strays.c.id))
     return [(row.name, row.daemon) for row in found]
 
 
 def due(db: Connection, now: float = 0.0) -> list[str]:
-    """Return the names that are to be deleted now."""
+    """Return the names due for deletion."""
     return [each.name for each in strays.due(db, ["b"], now, PAUSE)]
 
 
@@ -98,7 +98,7 @@ def test_what_was_let_go_or_is_the_daemons_own_keeps_its_name(db: Connection) ->
     claimed(db, "a")
     claims.release(db, "a/1", Kind.VOLUME, number)
     assert claimed(db, "b").name == "old"
-    # Its own process has ended that job; and after a restart there is no other process.
+    # The daemon's own process has ended the job; and after a restart, no other process exists.
     run_out(db)
     assert claimed(db, "b").name == "old"
     claims.release_all(db, "b")
@@ -149,7 +149,7 @@ def test_a_checkpoint_lies_where_it_was_written(db: Connection) -> None:
     assert found is not None
     assert (found.durable_name, found.checkpoint is not None) == ("old", True)
     assert due(db) == [], "somebody is to go on from it"
-    # Before that was copied, the next one fails, too.
+    # The next daemon fails, too, before it has copied the bytes.
     run_out(db)
     taken = claimed(db, "c").name
     found = imports.find(db, number)
@@ -162,7 +162,7 @@ def test_a_checkpoint_lies_where_it_was_written(db: Connection) -> None:
 
 
 def volumes_name(db: Connection, index: int) -> str:
-    """Return the name of a stray by its place among all."""
+    """Return the name of a stray by position."""
     return left(db)[index][0]
 
 
@@ -190,7 +190,7 @@ def test_strays_are_deleted_again_until_nobody_can_make_them_anew(db: Connection
     strays.deleted(db, stray.id, before=-PATIENCE)
     assert due(db, PAUSE) == ["old"]
     strays.deleted(db, stray.id, before=PAUSE - PATIENCE)
-    # However long ago: until it was deleted once, it stays.
+    # A stray stays until its deletion, no matter how much time passes.
     assert due(db, 2 * PATIENCE) == ["old"]
     strays.deleted(db, stray.id, before=PATIENCE)
     assert left(db) == []
@@ -237,7 +237,7 @@ def test_the_loser_may_delete_only_what_no_row_has(db: Connection) -> None:
 
 @pytest_twisted.async_yield_fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    """A worker that runs."""
+    """A running worker."""
     bench = Bench(tmp_path)
     yield bench
     await bench.worker.stopService()
@@ -303,7 +303,7 @@ async def test_strays_are_swept(bench: Bench) -> None:
     sweeper.startService()
     await bench.until(lambda: list(bench.backend.volumes) == ["v"])
     assert list(bench.spare.volumes) == ["one"]
-    # What was made anew goes, too, in its time.
+    # Bytes written again under the name are deleted later, too.
     await bench.backend.allocate("one", MIB)
     for seconds in (LOOK, PAUSE):
         await bench.until(lambda: not sweeper._sweeping)
@@ -333,7 +333,7 @@ async def test_a_machines_clock_that_is_set_makes_no_stray_old(
     delete = bench.backend.delete
 
     async def delayed(volume: str) -> None:
-        # The clock is set between the two looks at the clock.
+        # The clock is set between the two readings of the clock.
         ahead[0] += 2 * PATIENCE
         await delete(volume)
 
@@ -344,7 +344,7 @@ async def test_a_machines_clock_that_is_set_makes_no_stray_old(
     await bench.until(lambda: bench.backend.volumes == {})
     await bench.until(lambda: not sweeper._sweeping)
     await sweeper.stopService()
-    # Its daemon may make it anew.
+    # The daemon of this stray may write to it again.
     assert await bench.database.read(left) == [("young", "gone")]
     await bench.worker.stopService()
     bench.database.stop()
@@ -388,7 +388,7 @@ async def test_a_backend_that_hangs_hinders_no_other_and_no_end(bench: Bench) ->
     assert list(bench.backend.volumes) == ["stray"]
 
 
-# --- taking over what was written -----------------------------------------------------------------
+# --- taking over written bytes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("fill", "clones"), [(0, False), (0xAA, False), (0, True)])
@@ -398,7 +398,7 @@ async def test_what_the_loser_had_written_is_taken_over(fill: int, clones: bool)
     await backend.allocate("old", 4 * MIB)
     content = noise(MIB) + bytes(MIB) + noise(MIB, 1)
     await write(backend, "old", 0, content)
-    # An attempt at it that was broken off.
+    # An earlier attempt, broken off.
     await backend.allocate("new", 4 * MIB)
     await write(backend, "new", 0, noise(4 * MIB, 2))
     seen = b""
@@ -413,7 +413,7 @@ async def test_what_the_loser_had_written_is_taken_over(fill: int, clones: bool)
     await inherit(OnBackend(backend, "new", 4 * MIB), "old", look)
     assert seen == content
     assert await read(backend, "new", 0, 3 * MIB) == content
-    # What the loser still writes changes nothing of that.
+    # Later writes of the loser change nothing.
     await write(backend, "old", 0, noise(3 * MIB, 3))
     await backend.delete("old")
     assert await read(backend, "new", 0, 3 * MIB) == content

@@ -1,4 +1,4 @@
-"""Calls in threads are never abandoned, whatever is cancelled meanwhile."""
+"""Calls in threads are never abandoned, even if callers are cancelled meanwhile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ async def test_results_and_errors(threads: Threads) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_cancellation_is_raised_after_the_end(fails: bool, times: int) -> None:
-    """Also when the call fails: who was cancelled must not take that for a reason to go on."""
+    """The same holds for a failing call: a cancelled caller must not mistake the failure for a
+    result.
+    """
     running: Deferred[int] = Deferred()
     waiting = Deferred.fromCoroutine(outlast(running))
     ended: list[object] = []
@@ -61,7 +63,7 @@ async def test_what_nobody_takes_is_undone(threads: Threads) -> None:
 
 @ensureDeferred
 async def test_calls_in_order(threads: Threads) -> None:
-    """Each finds the traces of those before it, though more than one thread is there."""
+    """Each call sees the effects of the calls before, even with several threads."""
     line = threads.in_order()
     made: list[int] = []
 
@@ -94,7 +96,7 @@ async def test_nothing_follows_a_failure(threads: Threads) -> None:
 
 @ensureDeferred
 async def test_a_failure_that_nobody_awaits_is_dropped(threads: Threads) -> None:
-    """Nothing of it comes into the log."""
+    """The log stays empty."""
     line = threads.in_order()
     begun = Event()
 
@@ -134,7 +136,7 @@ async def test_stopping_waits_for_the_call_under_way_only(threads: Threads) -> N
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_several_wait_for_one_end(fails: bool) -> None:
-    """Before it, at it (one that goes on waits once more), and after it."""
+    """Callers wait before the end, at the end (one of them twice), and afterwards."""
     running: Deferred[int] = Deferred()
     shared = Shared(running)
     said: list[object] = []
@@ -169,7 +171,7 @@ def test_one_that_stops_waiting_leaves_the_others() -> None:
 
 
 def test_cancelling_what_is_under_way_reaches_all_who_wait() -> None:
-    """Also one that cancels it when it is itself what goes on: that was an AssertionError."""
+    """A waiting callback may be the one that cancels; this once raised an AssertionError."""
     source: Deferred[int] = Deferred()
 
     async def read() -> int:
@@ -203,7 +205,7 @@ def test_a_failure_that_nobody_waits_for_is_dropped() -> None:
 
 
 def test_no_deferred_that_an_object_keeps_is_awaited() -> None:
-    """Two could wait for it: :class:`Shared` is for that."""
+    """Two callers could await the same Deferred: :class:`Shared` is for this case."""
     root = Path(__file__).parents[2]
     found = []
     for path in (*(root / "src").rglob("*.py"), *(root / "plugins").rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Tokens: what was written comes back, and nothing else does."""
+"""Tokens: written values come back, and no other text is accepted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_was_written_comes_back(said: Claims) -> None:
     token = TOKENS.write(said)
     assert TOKENS.read(token, said.expires - 1) == said
     assert token.startswith("HPAuth_")
-    # Goes into a header and a shell's word as it is.
+    # The form fits into a header and a shell's word.
     assert set(token) <= set("._-") | {chr(c) for c in range(128) if chr(c).isalnum()}
     with pytest.raises(Unauthorized):
         TOKENS.read(token, said.expires)
@@ -87,7 +87,7 @@ def test_no_text_is_a_token(text: str) -> None:
 
 
 def test_what_is_said_cannot_be_taken_over() -> None:
-    """A signature of one token is of no other, nor is a fingerprint a signature."""
+    """A signature fits only its own token, and a fingerprint is no signature."""
     token = TOKENS.write(CLAIMS)
     signature = token.rpartition(".")[2]
     other = attrs.evolve(CLAIMS, user="bob")
@@ -99,7 +99,7 @@ def test_what_is_said_cannot_be_taken_over() -> None:
 
 
 def test_the_form_stays() -> None:
-    """So that keys and tokens go on working across versions."""
+    """Keys and tokens stay valid across versions."""
     token = TOKENS.write(CLAIMS)
     assert token == (
         "HPAuth_WyJhbm4iLCIxMTY5MjY4MzE5NTc3MiIsMTAwMCwyMDAwLCJjcmVkZW50aWFsIiwibm9uY2UiXQ"

@@ -1,4 +1,4 @@
-"""Tenants share a lane: nobody keeps others out, whatever the jobs do."""
+"""Tenants share a lane: no tenant keeps others out, whatever the jobs do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOURCES = "xy"
 
 
 class Task:
-    """Stands for what a job does: it makes progress when the test says so."""
+    """A task that makes progress at the test's command."""
 
     kind = Kind.VOLUME
 
@@ -52,9 +52,9 @@ class Task:
 
 
 class Job:
-    """Stands for a job.
+    """A job of the simulation.
 
-    :ivar pause: what the job waits for, if it gave its place back for a pause.
+    :ivar pause: ends the job's pause; the job has no place during a pause.
     """
 
     def __init__(self, what: Waiting) -> None:
@@ -66,7 +66,7 @@ class Job:
         self._doing: Deferred[Any] | None = None
 
     def read(self, count: int) -> None:
-        """Come further, if there is a place; between two reads a job gives way."""
+        """Read on, if the job has a place; between two reads, the job gives way."""
         if self.task.turn.held:
             self.task.bytes += count
             self._doing = Deferred.fromCoroutine(self.task.turn.give_way())
@@ -88,9 +88,9 @@ class Job:
 
 
 class World:
-    """A lane, what waits for it, and its jobs.
+    """A lane, its waiting work, and its jobs.
 
-    :ivar unfair: what began before another tenant's that had fewer places.
+    :ivar unfair: jobs begun before the job of a tenant with fewer places.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -107,7 +107,7 @@ class World:
         self.lane.wake()
 
     async def _claim(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
-        """Stand for the database: what it has is what waits."""
+        """Stand for the database: return the waiting work."""
         waiting = list(dict.fromkeys(self.waiting))
         admitted = shares.admitted(waiting)
         if not admitted:
@@ -128,7 +128,7 @@ class World:
         return job, waiting
 
     def add(self, tenant: str, source: str = "x") -> None:
-        """Let a tenant ask for something."""
+        """Add a request of a tenant."""
         self.waiting.append(Waiting(Kind.VOLUME, tenant, "b", source))
         self.wake()
 
@@ -138,12 +138,12 @@ class World:
         job.ended.finish(None)
 
     def holders(self, tenant: str | None = None) -> list[Job]:
-        """Return the jobs that have a place."""
+        """Return the jobs with a place."""
         held = [job for job in self.jobs if job.task.turn.held]
         return held if tenant is None else [job for job in held if job.what.tenant == tenant]
 
     def go_on(self, seconds: float, count: int = 100_000_000) -> None:
-        """Let time pass in which all jobs that have a place come further."""
+        """Advance the clock while all jobs with a place make progress."""
         for _ in range(int(seconds / 5)):
             self.clock.advance(5)
             for job in list(self.jobs):
@@ -153,7 +153,7 @@ class World:
             self.wake()
 
     def taken(self, limit: Limit) -> Counter[str]:
-        """Return the places that each tenant has of something."""
+        """Return each tenant's number of places."""
         return Counter(
             each.what.tenant
             for each in self.lane.shares().jobs
@@ -161,12 +161,12 @@ class World:
         )
 
     def wishes(self) -> set[Waiting]:
-        """Return what waits, begun or not."""
+        """Return the waiting requests, begun or not."""
         return {job.what for job in self.jobs if job.task.turn.wanted} | set(self.waiting)
 
 
 def imports(total: int, **sources: int) -> Rules:
-    """Return the rules of a lane whose jobs give way, and some sources with limits of their own."""
+    """Return the rules of a lane for jobs that give way, with limits for some sources."""
 
     def limits(what: Waiting) -> list[Limit]:
         own = sources.get(what.source or "")
@@ -177,28 +177,28 @@ def imports(total: int, **sources: int) -> Rules:
 
 
 def others(limit: int) -> Rules:
-    """Return the rules of a lane whose jobs keep their places until they end."""
+    """Return the rules of a lane for jobs that keep their places until the end."""
     return Rules(lambda what: [Limit(("backend", what.backend), limit)], spare=1)
 
 
 class Lanes(RuleBasedStateMachine):
-    """Tenants ask, jobs go on, pause, hang and end, in any order."""
+    """Requests, progress, pauses, hangs and ends, in any order."""
 
     @initialize(most=st.integers(1, 4), own=st.integers(1, 3), gives_way=st.booleans())
     def begin(self, most: int, own: int, gives_way: bool) -> None:
-        """Have a lane."""
+        """Make a lane."""
         self.most, self.gives_way = most, gives_way
         self.world = World(imports(most, y=own) if gives_way else others(most))
 
     @rule(tenant=st.sampled_from(TENANTS), source=st.sampled_from(SOURCES), often=st.integers(1, 6))
     def ask(self, tenant: str, source: str, often: int) -> None:
-        """Let a tenant ask for more."""
+        """Add requests of a tenant."""
         for _ in range(often):
             self.world.add(tenant, source)
 
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        """Let a job end: the next place is that of a tenant with the fewest."""
+        """End a job: the next place goes to a tenant with the fewest places."""
         if not self.world.holders():
             return
         job = data.draw(st.sampled_from(self.world.holders()))
@@ -219,18 +219,20 @@ class Lanes(RuleBasedStateMachine):
     @precondition(lambda self: self.gives_way)
     @rule()
     def hang(self) -> None:
-        """Let time pass in which nothing comes further."""
+        """Advance the clock without progress."""
         self.world.clock.advance(STALL + 1)
         self.world.wake()
 
     @rule(count=st.sampled_from([1, 100_000_000]))
     def go_on(self, count: int) -> None:
-        """Let all come further."""
+        """Let all jobs make progress."""
         self.world.go_on(2 * STALL, count)
 
     @rule()
     def have_patience(self) -> None:
-        """Let minutes pass: whoever waits has had a place, if some job may have one."""
+        """Advance the clock by minutes: each waiting tenant has had a place if any job may have
+        one.
+        """
         for job in self.world.jobs:
             if job.pause is not None:
                 job.wake()
@@ -244,7 +246,7 @@ class Lanes(RuleBasedStateMachine):
 
     @invariant()
     def nobody_has_the_last_place(self) -> None:
-        """Whoever waits does so for places that nobody has two more of."""
+        """Nobody waits for a place while another tenant has two places more."""
         if not hasattr(self, "world"):
             return
         assert not self.world.unfair
@@ -265,8 +267,9 @@ class Lanes(RuleBasedStateMachine):
 def test_no_tenant_keeps_another_out() -> None:
     """No tenant holds the last place of a lane while another waits.
 
-    Whoever has the fewest places is next; who waits with two places fewer gets one at once, and with
-    one place fewer within a turn; where no job can give way, a place is left for who has none.
+    The tenant with the fewest places is next. A waiting tenant with two places fewer gets one at
+    once; with one place fewer, within a turn. If no job can give way, one place stays for a tenant
+    without a place.
 
     Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
     Break: `src/bootvol/service/shares.py`: `spare = 0 if taken[what.tenant] else self.rules.spare` -> `spare = 0`
@@ -277,14 +280,14 @@ def test_no_tenant_keeps_another_out() -> None:
             max_examples=30,
             stateful_step_count=15,
             deadline=None,
-            # Without shrinking, which takes minutes here.
+            # Without shrinking: here, shrinking takes minutes.
             phases=[Phase.reuse, Phase.generate],
         ),
     )
 
 
 def test_a_lane_that_is_stopped_looks_no_further() -> None:
-    """What is claimed by then is let go of at once, so there would always be more."""
+    """A stopping lane releases each new claim at once, so the queue would never end."""
     claimed: list[Job] = []
 
     async def claim(_shares: Shares) -> tuple[Any, Collection[Waiting]]:
@@ -300,7 +303,7 @@ def test_a_lane_that_is_stopped_looks_no_further() -> None:
 
 
 def test_a_turn_ends() -> None:
-    """Where each tenant has one place at most, a turn is over after some minutes.
+    """If each tenant has at most one place, a turn ends after some minutes.
 
     Break: `src/bootvol/service/shares.py`: `(more == 1 or own) and` -> `own and`
     """
@@ -315,7 +318,8 @@ def test_a_turn_ends() -> None:
 
 
 def test_who_has_begun_the_most_makes_room() -> None:
-    """What has begun takes memory, so there is an end; but one tenant does not reach the end alone.
+    """Begun jobs take memory, so their number is limited; one tenant alone does not reach the
+    limit.
 
     Break: `src/bootvol/service/shares.py`: `begun[each.what.tenant] >= begun[what.tenant] + 2` -> `False`
     """  # noqa: E501
@@ -343,7 +347,7 @@ def test_a_tenant_alone_has_all_places_but_the_spare_one(rules: Rules) -> None:
 
 
 def test_what_hangs_for_one_tenant_leaves_places_to_another() -> None:
-    """Neither do the jobs count that hang, nor does their number keep other tenants out.
+    """Hanging jobs do not count, and their number does not keep other tenants out.
 
     Break: `src/bootvol/service/shares.py`: `mine = [each for each in self.jobs if _alike(each.what, what)]` -> `mine = self.jobs`
     """  # noqa: E501
@@ -358,7 +362,7 @@ def test_what_hangs_for_one_tenant_leaves_places_to_another() -> None:
 
 
 def test_what_is_slow_does_not_count() -> None:
-    """Beside an import that brings next to nothing over minutes, the next one begins.
+    """The next import begins beside one with almost no progress over minutes.
 
     Break: `src/bootvol/service/lanes.py`: `self.slow = done - before < least * (now - then)` -> `self.slow = False`
     """  # noqa: E501
@@ -371,7 +375,7 @@ def test_what_is_slow_does_not_count() -> None:
 
 
 def test_what_is_slow_makes_way_where_it_counts() -> None:
-    """A source that may be read by one import at a time is so."""
+    """A source limited to one import at a time keeps its limit."""
     world = World(imports(4, y=1))
     for _ in range(2):
         world.add("a", "y")

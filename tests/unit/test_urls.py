@@ -1,4 +1,4 @@
-"""Which URLs the http source may ask for."""
+"""URLs allowed for the http source."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_allowed(url: str) -> None:
     ],
 )
 def test_elsewhere(url: str) -> None:
-    """No URL outside the allowed ones counts as below them.
+    """A URL outside the allowed ones never counts as below an allowed one.
 
     Break: `plugins/bootvol_plugins/http/urls.py`: `_origin(url) == _origin(each) and _below(url,
     each)` -> `_below(url, each)`.
@@ -77,7 +77,7 @@ def test_elsewhere(url: str) -> None:
     ],
 )
 def test_refused(url: str) -> None:
-    """A URL with credentials, or in a form that deceives, is refused.
+    """A URL with credentials, or in a deceptive form, is refused.
 
     Break: `plugins/bootvol_plugins/http/urls.py`: `host = _HOST.fullmatch(authority)` -> `host =
     _HOST.fullmatch(authority.rpartition("@")[2])`.
@@ -93,11 +93,11 @@ def test_refused(url: str) -> None:
         ("https://images.example:8443/", "https://images.example:8443/"),
         ("http://b\u00fccher.example/\u00fc?\u00fc", "http://xn--bcher-kva.example/%C3%BC?%C3%BC"),
         ("http://[fd00::1]:8080/\u00fc", "http://[fd00::1]:8080/%C3%BC"),
-        # As they are written: composed or not, encoded or not, with what no encoding ends in.
+        # As written: composed or not, encoded or not, and with bytes of no encoding.
         ("http://host/\u00e9/e\u0301", "http://host/%C3%A9/e%CC%81"),
         ("http://host/%7e%41%c3%bc/100%.img", "http://host/%7e%41%c3%bc/100%.img"),
         ("http://host/%FF/a%2Fb", "http://host/%FF/a%2Fb"),
-        # A signature may be of it.
+        # A signature may cover the query.
         ("http://host/a?x=a/b:c+%2f&y==&z=%20", "http://host/a?x=a/b:c+%2f&y==&z=%20"),
         (" http://host/a b.img ", "http://host/a%20b.img"),
         ("http://host/a/./b/../c", "http://host/a/c"),
@@ -139,7 +139,7 @@ def test_redirects_to_what_is_refused(reference: str) -> None:
     ],
 )
 def test_a_host_has_one_form(text: str, host: str) -> None:
-    """A host is compared and judged in the form in which it is asked for (RFC 5891, section 5).
+    """A host is compared and judged in the form of the later lookup (RFC 5891, section 5).
 
     Break: `plugins/bootvol_plugins/http/urls.py`: `return url.replace(host=URL(url.scheme, url.host).to_uri().host)` -> `return url`
     """  # noqa: E501

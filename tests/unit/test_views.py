@@ -1,4 +1,4 @@
-"""What the API shows, held against the samples of the specification."""
+"""The API's answers, compared with the samples of the specification."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SECOND = attrs.evolve(
 
 def test_the_list_of_the_specification() -> None:
     sample = json.loads((GOLDEN / "hp-bootable-volumes-list.json").read_text())
-    # Attachments, and with them this status, come with servers.
+    # Attachments, and this status, come with servers.
     sample["volumes"][0]["status"] = "available"
     assert {"volumes": [views.bootable_volume(each, PLACE) for each in (FIRST, SECOND)]} == sample
 
@@ -79,7 +79,7 @@ async def test_the_server_error_of_the_specification() -> None:
         async def authenticate(self, token: str) -> Caller:
             return Caller("u", "t", frozenset({"reader"}))
 
-    other: Any = None  # the call has no use for it
+    other: Any = None  # unused by the call
     no_limits = RateLimits([], Clock())
     core = Core(Broken(), other, other, other, other, other, other, other, no_limits, other, other)
     door = Door(Anybody(), Bounds.of(9), Clock())  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ async def test_the_server_error_of_the_specification() -> None:
 
 @ensureDeferred
 async def test_links_begin_with_the_public_url() -> None:
-    other: Any = None  # the call has no use for it
+    other: Any = None  # unused by the call
     app = NovaApi(other, other, other, other).app
     for public_url, shown in ((None, "http://host:1"), ("https://out/x", "https://out/x")):
         agent = RequestTraversalAgent(ApiRoot(Dialect((), app, fault), public_url=public_url))
@@ -110,7 +110,7 @@ async def test_links_begin_with_the_public_url() -> None:
 
 @ensureDeferred
 async def test_documents_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each URL of the API's root, if the document has links.
+    """A document with links is rendered once for each URL of the API's root.
 
     Break: `src/bootvol/api/nova/app.py`: `@lru_cache(_URLS)` -> `@lru_cache(0)`
     """
@@ -122,7 +122,7 @@ async def test_documents_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> N
 
     declared = [Document(("/a",), show), Document(("/b",), show, of_url=False)]
     monkeypatch.setattr(nova, "DOCUMENTS", declared)
-    other: Any = None  # no document has a use for it
+    other: Any = None  # unused by documents
     agent = RequestTraversalAgent(
         ApiRoot(Dialect((), NovaApi(other, other, other, other).app, fault))
     )

@@ -1,4 +1,4 @@
-"""How long a service that is away is waited for."""
+"""Waiting for a service during an outage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMITED = CommandFailed("limited", FAILED, 413, 17.0)
 
 
 class Time:
-    """Seconds that pass by sleeping alone."""
+    """A clock that advances by sleeping alone."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -77,7 +77,7 @@ def test_what_is_refused_is_not_asked_again(failure: CommandFailed) -> None:
 
 
 class Pages(Client):
-    """A service of lists: its answers, by what is asked for."""
+    """A service of lists: its answers by path."""
 
     def __init__(self, pages: dict[str, object]) -> None:
         super().__init__(lambda: Access("", ""))

@@ -1,4 +1,4 @@
-"""Claims and jobs when things go wrong between them: nothing twice, nothing lost, nothing stuck."""
+"""Claims and jobs when things go wrong: nothing happens twice, is lost, or is stuck."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ LIMITS = Concurrency(2)
 
 
 class Imports:
-    """Stands for the importer: each run waits until the test says how it ends.
+    """Stands for the importer: each run waits for the test's outcome.
 
-    :ivar runs: those that wait.
-    :ivar volumes: the ids of theirs.
-    :ivar most: how many there ever were at once.
+    :ivar runs: the waiting runs.
+    :ivar volumes: ids of the volumes of the waiting runs.
+    :ivar most: the highest number of simultaneous runs.
     """
 
     def __init__(self) -> None:
@@ -62,9 +62,9 @@ class Imports:
 
 
 class NoGoldens:
-    """Stands for golden volumes: there are none.
+    """Stands for the image cache, always empty.
 
-    :ivar tidying: what the tidying after each job waits for.
+    :ivar tidying: awaited by the tidying after each job.
     """
 
     def __init__(self) -> None:
@@ -83,9 +83,9 @@ class NoGoldens:
 
 
 class NoExports:
-    """Stands for exports: there are none, as far as can be told.
+    """Stands for exports, always without exports.
 
-    :ivar fails: whether it cannot be told.
+    :ivar fails: True while the exports cannot be read.
     """
 
     fails = True
@@ -98,7 +98,7 @@ class NoExports:
 
 
 class Bench:
-    """A worker, its surroundings, and a look at them."""
+    """A worker and its surroundings."""
 
     def __init__(self, folder: Path, url: URL | None = None) -> None:
         self.database = Database(url or make_url(f"sqlite:///{folder / 'x.db'}"), loop)
@@ -137,7 +137,7 @@ class Bench:
         return Worker(limits, tools)
 
     async def limit(self, **limits: Any) -> None:
-        """Replace the worker by one with other limits, which does not run yet."""
+        """Replace the worker by a stopped one with other limits."""
         await self.worker.stopService()
         self.worker = self.another("w", limits=Concurrency(**limits))
 
@@ -162,11 +162,11 @@ class Bench:
         return number
 
     async def get(self, number: int) -> Volume:
-        """Return a volume as it stands."""
+        """Return the current row of a volume."""
         return await self.database.read(volumes.get, "t", number)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the reactor run until something is so."""
+        """Let the reactor run until a condition holds."""
         for _ in range(400):
             if condition():
                 return
@@ -198,7 +198,7 @@ def _set(db: Connection, /, number: int, **columns: Any) -> None:
 
 @pytest_twisted.async_yield_fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    """A worker that runs."""
+    """A running worker."""
     bench = Bench(tmp_path)
     yield bench
     await bench.worker.stopService()
@@ -221,7 +221,7 @@ async def test_a_claim_and_its_renewals_change_nothing_that_is_shown(bench: Benc
     number = await bench.importing()
     before = await bench.status(number, Status.DOWNLOADING)
     (job,) = bench.worker._jobs
-    # A write is counted just after it can be seen, by the one thread that writes.
+    # A write is counted just after its commit, by the one thread for writes.
     await bench.database.write_unseen(lambda _: None)
     version = bench.database.version
     for _ in range(3):
@@ -280,7 +280,7 @@ async def test_a_renewal_that_comes_after_the_end_hinders_nothing(
     monkeypatch.setattr(bench.database, "write", written)
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
-    # What was to be renewed has been by now.
+    # All due renewals have happened by now.
     await bench.database.write_unseen(lambda _: None)
     assert len(bench.worker._jobs) == 1
     assert not bench.goldens.tidying.called
@@ -416,11 +416,11 @@ async def test_what_is_at_its_limit_is_overtaken(bench: Bench, limited: str) -> 
     bench.worker.startService()
     await bench.until(lambda: len(bench.imports.runs) == 4)
     assert bench.imports.volumes == [numbers[n] for n in (0, 1, 4, 5)]
-    # One of the limited ends: the next of them is ahead of the one that has no limit.
+    # An import with the limit ends: the next such import precedes the one without a limit.
     bench.imports.runs[0].callback(None)
     await bench.until(lambda: bench.imports.started == 5)
     assert bench.imports.volumes == [numbers[n] for n in (1, 4, 5, 2)]
-    # One of the others ends: the limited one that is next in line is overtaken again.
+    # An import without the limit ends: the next limited import is overtaken again.
     bench.imports.runs[1].callback(None)
     await bench.until(lambda: bench.imports.started == 6)
     assert bench.imports.volumes == [numbers[n] for n in (1, 5, 2, 6)]
@@ -463,7 +463,7 @@ async def test_work_begins_once_nothing_hinders_it(bench: Bench) -> None:
     exports.fails = False
     bench.clock.advance(POLL)
     await bench.status(number, Status.AVAILABLE)
-    # And it can be stopped while it does not.
+    # The worker can also stop meanwhile.
     await bench.worker.stopService()
     exports.fails = True
     bench.worker = bench.another("w")

@@ -1,4 +1,4 @@
-"""What hands out old blocks is zeroed whole: by its own workers, and before anybody sees it."""
+"""Blocks with old content are zeroed completely, in a separate lane, before anybody sees them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MIB = 1024 * 1024
 
 
 class Old(MemoryBackend):
-    """A backend full of old bytes, which takes its time to delete.
+    """A backend full of old bytes, with slow deletion.
 
-    :ivar deleting: the deletions that wait.
+    :ivar deleting: the waiting deletions.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,7 +39,7 @@ class Old(MemoryBackend):
 
 @pytest_twisted.async_yield_fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    """A worker that runs; its first backend is an :class:`Old` one."""
+    """A running worker; its first backend is an :class:`Old` one."""
     bench = Bench(tmp_path)
     await bench.worker.stopService()
     bench.backend = Old("b")
@@ -52,7 +52,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 @ensureDeferred
 async def test_a_blank_volume_is_blank(bench: Bench) -> None:
-    """A blank volume reads as zeros on a backend that keeps old bytes.
+    """A blank volume reads as zeros on a backend with old bytes.
 
     Break: `src/bootvol/service/making.py`: `await writer.zero(0, self._size)` -> `await
     writer.zero(0, 4096)`.
@@ -66,7 +66,7 @@ async def test_a_blank_volume_is_blank(bench: Bench) -> None:
 
 @ensureDeferred
 async def test_wiping_keeps_nobody_waiting(bench: Bench) -> None:
-    """However many volumes are wiped, others go at once; those wiped take turns."""
+    """Other volumes are deleted at once, no matter how many are being wiped; wipes take turns."""
     slow = [await bench.add(image=None, name=f"v{each}") for each in range(6)]
     quick = await bench.add(image=None, name="v", backend="c")
     bench.worker.wake()
