@@ -54,10 +54,10 @@ from bootvol_plugins.directory_index import (
 
 
 class DirectoryOptions(Options):
-    """``[[sources]]`` of this plugin."""
+    """A table ``[[sources]]`` of this plugin."""
 
     directory: SharedFolder
-    """Where the images lie, and what its index.toml says of them."""
+    """The directory of the images.  The file index.toml in the directory may describe images."""
 
 
 @implementer(IImageSource)

@@ -56,8 +56,8 @@ from bootvol_plugins.file_store import (
 _NOT_SHARED: Final = frozenset(
     {errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY}
 )
-#: How the system says that a directory is gone, or the file system beneath it: a server of NFS that
-#: has another one by now, a process of FUSE that has ended.
+#: The system's errors for a directory or a file system that is gone, for example a replaced export
+#: of NFS, or an ended process of FUSE.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN})
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 #: How many times to check again whether the disk is full, and the seconds between two checks.
@@ -68,12 +68,14 @@ _LIBC: Final = ctypes.CDLL(None)
 
 
 class FileOptions(Options):
-    """``[[backends]]`` of this plugin."""
+    """A table ``[[backends]]`` of this plugin."""
 
     directory: OwnFolder
-    """Where the volumes lie, sparse files; is made when the daemon starts."""
+    """The directory of the volumes, as sparse files.  The daemon creates the directory at its
+    start.
+    """
     mounted: bool = False
-    """The directory is nothing but the place where a disk is to be mounted."""
+    """Whether the directory is the mount point of a disk.  Without the disk, the backend fails."""
 
 
 @implementer(IBlockBackend, ICloningBackend, ISharingBackend, IIdentifiedBackend, IGuardedBackend)

@@ -21,7 +21,7 @@ _SENT: Final = re.compile(r"[!-~]+")
 
 
 class Token(Options):
-    """One ``[[identity.tokens]]``."""
+    """A table ``[[identity.tokens]]``."""
 
     token: Secret
     # The tenant is a part of paths. Dots alone would mean another folder (RFC 3986, section 5.2.4).
@@ -34,17 +34,15 @@ class Token(Options):
     def _can_be_sent(cls, value: SecretStr) -> SecretStr:
         # Clients send the token as the value of a header (RFC 9110, section 5.5).
         if not _SENT.fullmatch(value.get_secret_value()):
-            raise ValueError("a token has visible ASCII characters only, and no space")
+            raise ValueError("a token consists of visible ASCII characters, without spaces")
         return value
 
 
 class StaticOptions(Options):
-    """``[identity]`` of this plugin."""
+    """The table ``[identity]`` of this plugin."""
 
     tokens: list[Token] = Field(min_length=1)
-    """Who may call, by tokens that never change: tables of ``token``, ``tenant``, ``user`` and
-    ``roles``.
-    """
+    """The tokens, which never change: tables with ``token``, ``tenant``, ``user`` and ``roles``."""
 
     @field_validator("tokens")
     @classmethod

@@ -85,7 +85,7 @@ SecretFile = Annotated[ConfigPath, Kept.SECRET]
 TrustedFile = Annotated[ConfigPath, Kept.TRUSTED]
 #: A folder that the daemon writes to.
 OwnFolder = Annotated[ConfigPath, Kept.FOLDER]
-#: A folder that others may not even enter.
+#: A folder that other users may not enter.
 ClosedFolder = Annotated[ConfigPath, Kept.CLOSED]
 #: A folder of certificates and their keys, in PEM.
 CredentialsFolder = Annotated[ConfigPath, Kept.CREDENTIALS]
@@ -109,13 +109,13 @@ def indirect(value: object, info: ValidationInfo) -> object:
         except OSError as error:
             raise ValueError(f"the file {rest} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ValueError(f"the file {rest} is no text in UTF-8") from None
+            raise ValueError(f"the file {rest} is not UTF-8 text") from None
         secrets.files.add(path)
         return text
     if kind == "env":
         found = os.environ.get(rest, "").strip()
         if not found:
-            raise ValueError(f"the environment has no {rest}")
+            raise ValueError(f"the environment variable {rest} is not set")
         return found
     secrets.written = True
     return value

@@ -1,4 +1,4 @@
-"""Models of the core's own tables in the configuration file."""
+"""Models of the core's own tables in the configuration file.  twistd.conf explains every key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Api(Options):
-    """The table ``[api]``: Twisted endpoint descriptions to listen at, and the API's public URL."""
+    """The table ``[api]``: the endpoints, the connections, and the API's public URL."""
 
     listen: list[str] = Field(default=["tcp:8776:interface=127.0.0.1"], min_length=1)
     connections: Annotated[int, Field(ge=1)] = 500
@@ -48,8 +48,8 @@ class Api(Options):
             return None
         if not (_PUBLIC_URL.fullmatch(value) and _VISIBLE.fullmatch(value)):
             raise ValueError(
-                "this is not an http or https URL without a slash at its end, and without user,"
-                " query and fragment"
+                "this is not an http or https URL of the required form: without user, query,"
+                " fragment, and slash at the end"
             )
         try:
             parsed = urlsplit(value)
@@ -58,7 +58,7 @@ class Api(Options):
         except ValueError as error:
             raise ValueError(f"this is not a URL: {error}") from None
         if not named:
-            raise ValueError("this URL names no host, or no port that there is")
+            raise ValueError("this URL names no host, or an impossible port")
         return value
 
     @field_validator("listen")
@@ -99,9 +99,9 @@ class State(Options):
             raise ValueError("this is not a database URL")
         url = make_url(value)
         if backend not in {"sqlite", "postgresql"} or not url.database:
-            raise ValueError("the database is either sqlite:///PATH or postgresql://HOST/NAME")
+            raise ValueError("the database must be sqlite:///PATH or postgresql://HOST/NAME")
         if backend == "sqlite" and url.query:
-            raise ValueError("the URL of an SQLite database has no part behind a question mark")
+            raise ValueError("the URL of an SQLite database takes no query: remove the `?…` part")
         return value
 
 
@@ -113,9 +113,9 @@ class Quota(Options):
     snapshots: Limit = 10
     instances: Limit = 10
     key_pairs: Limit = 100
-    """For each of its users."""
+    """Limit for each user of the tenant."""
     snapshots_in_gigabytes: bool = True
-    """Whether snapshots take of ``gigabytes``, as in Cinder."""
+    """Whether snapshots count in ``gigabytes``, as in Cinder."""
 
 
 class RateLimitTable(Options):
@@ -155,7 +155,7 @@ FLAVORS: Final = (
 
 
 class Imports(Options):
-    """The table ``[imports]``: the limits of concurrent work, and its memory."""
+    """The table ``[imports]``: the limits of imports, and their memory."""
 
     concurrent: int = Field(default=4, ge=1, le=64)
     least_kib: int = Field(default=64, ge=0, le=2**20)
@@ -215,12 +215,12 @@ class TlsExports(Exports):
     @classmethod
     def _leads_here(cls, value: str) -> str:
         if value in {"0.0.0.0", "::"}:  # noqa: S104 - refused
-            raise ValueError("nobody can connect to that; name the one address to listen at")
+            raise ValueError("clients cannot connect to this; name one address of this machine")
         return value
 
     @field_validator("ports")
     @classmethod
     def _in_order(cls, value: list[int]) -> list[int]:
         if value != sorted(value):
-            raise ValueError("the first port comes after the last one")
+            raise ValueError("the first port must not be greater than the last port")
         return value

@@ -698,7 +698,7 @@ async def test_the_decoys_password_opens_nothing(make: Make) -> None:
         (PASSWORD_HASH, PASSWORD, "this is not a hash; `bootvol hash-password` makes one"),
         (PASSWORD_HASH, "file:none", "the file none cannot be read"),
         (PASSWORD_HASH, "file:", "this is not a path"),
-        (PASSWORD_HASH, "env:BOOTVOL_NONE", "the environment has no BOOTVOL_NONE"),
+        (PASSWORD_HASH, "env:BOOTVOL_NONE", "the environment variable BOOTVOL_NONE is not set"),
         ('name = "bob"', 'name = "ann"', "the user name 'ann' is given twice"),
         ('name = "bob"', 'name = "bob"\nid = "10"', "the user id '10' is given twice"),
         ('name = "bob"', 'name = "bob marley"', "String should match pattern"),

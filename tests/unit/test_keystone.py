@@ -353,7 +353,10 @@ BY_PASSWORD = f'username = "b"\npassword = "{SECRET}"'
     ("lines", "told"),
     [
         (BY_PASSWORD, "identity.url: is missing."),
-        (f'url = "ftp://k"\n{BY_PASSWORD}', "identity.url: (hidden): this is not an http or https"),
+        (
+            f'url = "ftp://k"\n{BY_PASSWORD}',
+            "identity.url: (hidden): this is not an http or https",
+        ),
         (f'url = "http://k?x=1"\n{BY_PASSWORD}', "identity.url: (hidden): this has a query."),
         ('url = "http://k"', "bootvol's own user is given either by username and password, or by"),
         ('url = "http://k"\nusername = "b"', "bootvol's own user is given either by username and"),

@@ -192,7 +192,10 @@ def test_databases(tmp_path: Path) -> None:
             )
         ),
         ("[api]\nlisten = []\n" + LEAST, "api.listen: []: List should have at least 1 item"),
-        ('[state]\nurl = "mysql://x"\n' + LEAST, "state.url: (hidden): the database is either"),
+        (
+            '[state]\nurl = "mysql://x"\n' + LEAST,
+            "state.url: (hidden): the database must be",
+        ),
         ('[state]\nurl = "x"\n' + LEAST, "state.url: (hidden): this is not a database URL"),
         (
             '[[rate_limits]]\nverb = "GET"\nvalue = 0\nunit = "DAY"\n' + LEAST,
@@ -249,12 +252,12 @@ def test_databases(tmp_path: Path) -> None:
         ('[exports]\nby = "ssh"\n' + LEAST, "exports.by: 'ssh': Input should be 'unix' or 'tls'"),
         ('[exports]\nby = "tls"\nhost = "h"\n' + LEAST, "exports.credentials: is missing. Add it"),
         ('[exports]\nby = "unix"\nhost = "h"\n' + LEAST, "exports.host: there is no such key"),
-        (TLS + "ports = [2, 1]\n" + LEAST, "exports.ports: [2, 1]: the first port comes after"),
+        (TLS + "ports = [2, 1]\n" + LEAST, "exports.ports: [2, 1]: the first port must not"),
         (TLS + "ports = [1]\n" + LEAST, "exports.ports: [1]: List should have at least 2 items"),
         (TLS + "ports = [0, 9]\n" + LEAST, "exports.ports[0]: 0: Input should be greater than"),
         (
             TLS.replace('"h"', '"0.0.0.0"') + LEAST,
-            "exports.host: '0.0.0.0': nobody can connect to that; name the one address",
+            "exports.host: '0.0.0.0': clients cannot connect to this; name one address",
         ),
         (
             TLS.replace('"h"', '"[::1]"') + LEAST,
@@ -295,7 +298,7 @@ def test_the_embedded_identity_as_it_is_documented(
         (ROOT / "docs" / "identity.md").read_text().partition("```toml\n")[2].partition("```")[0]
     )
     rest = LEAST[LEAST.index("[[backends]]") :]
-    with pytest.raises(ConfigurationError, match="the environment has no ANNS_SECRET_HASH") as told:
+    with pytest.raises(ConfigurationError, match="variable ANNS_SECRET_HASH is not set") as told:
         load(tmp_path, shown + rest)
     assert "identity.users[0].access_keys[0].secret_hash: (hidden)" in str(told.value)
     monkeypatch.setenv("ANNS_SECRET_HASH", passwords.hash_password("x"))

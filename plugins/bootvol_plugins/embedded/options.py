@@ -67,18 +67,20 @@ class EmbeddedOptions(Options):
     """The table ``[identity]`` of this plugin."""
 
     directory: OwnFolder = Field(default=Path("var/identity"), validate_default=True)
-    """Where the key that tokens are signed with is made, once, and what was revoked is kept."""
+    """The folder of the signing key, which bootvol makes once, and of the list of revoked
+    tokens.
+    """
     key_file: SecretFile | None = None
-    """A file of at least 32 random bytes that is the key instead."""
+    """A file of at least 32 random bytes, as the signing key."""
     address_failures: Annotated[int, Field(ge=0)] = 50
-    """How many logins from one address may fail before the next ones are delayed; 0: any number."""
+    """Failed log-ins from one address before further log-ins are delayed.  0 means no limit."""
     token_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 12.0
-    """How long a token is valid."""
+    """Lifetime of a token in hours."""
     projects: list[ProjectTable] = Field(min_length=1)
-    """The tenants: tables of ``name`` and ``id``."""
+    """The projects (tenants): tables with ``name`` and ``id``."""
     users: list[UserTable] = Field(min_length=1)
-    """Who may log in: tables of ``name``, ``id``, ``password_hash``, ``access_keys`` and
-    ``roles`` by project.
+    """The users: tables with ``name``, ``id``, ``password_hash``, ``access_keys``, and ``roles`` by
+    project.
     """
 
     @model_validator(mode="after")

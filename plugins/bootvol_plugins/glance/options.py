@@ -13,15 +13,15 @@ class GlanceOptions(Options):
     """A table ``[[sources]]`` of this plugin."""
 
     endpoints: list[str] = Field(min_length=1)
-    """URLs of Glance's API, with or without ``/v2``; the next is asked when one fails."""
+    """URLs of Glance's API, with or without ``/v2``.  If one fails, the source asks the next."""
     keystone: Access
-    """Where bootvol's own user logs in, who may read every image."""
+    """Keystone, and bootvol's own user there.  The user may read every image."""
     ca: TrustedFile | None = None
-    """A PEM file of the authorities that Glance is trusted by; without one, the system's."""
+    """A PEM file with Glance's certificate authorities.  The default is the system's."""
     timeout: float = Field(default=10.0, gt=0, le=600)
-    """Seconds that Glance may take to begin its answer."""
+    """Longest time in seconds until Glance begins its answer."""
     stall: float = Field(default=60.0, gt=0, le=3600)
-    """Seconds that it may then send nothing, while something is wanted."""
+    """Longest pause of Glance in seconds, while the source waits for data."""
 
     @field_validator("endpoints")
     @classmethod

@@ -18,30 +18,31 @@ class HttpOptions(Options):
     """A table ``[[sources]]`` of this plugin."""
 
     allow: list[str] = Field(min_length=1)
-    """URL prefixes; only what lies under one of them is ever asked for, redirects included."""
+    """URL prefixes.  The source requests only URLs below one of them, also after redirects."""
     networks: list[str] = Field(default=[])
-    """CIDRs of the operator's own networks, which names may lead to; otherwise they may only lead
-    to what everyone can reach.
+    """Private networks, as CIDRs, that host names may resolve to.  Other names must resolve to
+    public addresses.
     """
     proxy: str | None = None
-    """``http://HOST:PORT`` of a proxy that all requests go through."""
+    """The proxy for all requests, as ``http://HOST:PORT``."""
     timeout: float = Field(default=10.0, gt=0, le=600)
-    """Seconds that a server may take to begin its answer."""
+    """Longest time in seconds until a server begins its answer."""
     stall: float = Field(default=60.0, gt=0, le=3600)
-    """Seconds that it may then send nothing, while something is wanted; it may take ten times as
-    long for each few MiB.
+    """Longest pause of a server in seconds, while the source waits for data.  Each few MiB may take
+    ten times as long.
     """
     ca: TrustedFile | None = None
-    """A PEM file of the authorities that https servers are trusted by; without one, the
-    system's.
+    """A PEM file with the certificate authorities of https servers.  The default is the system's
+    authorities.
     """
     checksums: str = Field(default=AUTO, pattern=r"^[^/\\\x00-\x1f]+$")
-    """The list beside each image that states its digest, which has to be there; ``{image}`` in the
-    name stands for the image's.  ``auto`` looks for the usual names, ``none`` for none.
+    """The file beside each image with the image's digest.  ``{image}`` stands for the image's file
+    name.  An image without this file is refused.  ``auto`` looks for the usual names, and accepts
+    images without a list.  ``none`` looks for no list.
     """
     keyring: TrustedFile | None = None
-    """A file of OpenPGP keys, one of which must have signed the list of digests: an image without a
-    list that is signed so is refused.
+    """A file of OpenPGP keys.  One of the keys must have signed the list of digests.  An image
+    without such a list is refused.
     """
 
     @field_validator("allow")

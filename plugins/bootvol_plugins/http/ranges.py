@@ -20,8 +20,8 @@ _SETTLED: Final = 60.0
 _NEVER: Final = float("inf")
 #: Statuses of temporary refusals.
 _PASSING: Final = frozenset({408, 425, 429})
-#: Longest wait in seconds that a server may demand. A longer one would keep the import's memory, and
-#: its volume in `downloading`, for as long as the server likes.
+#: Longest wait in seconds that a server may demand. Otherwise a server could hold a volume in
+#: `downloading`, and the memory of the import, for years.
 _LONGEST: Final = 300.0
 
 

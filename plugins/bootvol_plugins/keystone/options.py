@@ -18,25 +18,25 @@ class Access(Options):
     """Access to Keystone with a user of bootvol's own."""
 
     url: str
-    """Keystone's, with or without ``/v3``."""
+    """URL of Keystone, with or without ``/v3``."""
     username: Name | None = None
-    """The name of bootvol's own user."""
+    """Name of bootvol's own user."""
     password: Secret | None = None
-    """That user's."""
+    """Password of bootvol's own user."""
     project: Name = "service"
-    """What that user logs in to."""
+    """Project that the user logs in to."""
     user_domain: Name = "Default"
-    """Where that user is found."""
+    """Domain of the user."""
     project_domain: Name = "Default"
-    """Where that project is found."""
+    """Domain of the project."""
     application_credential_id: Name | None = None
-    """A credential of that user, in place of name, password and project."""
+    """Application credential of the user, instead of ``username``, ``password`` and ``project``."""
     application_credential_secret: Secret | None = None
-    """The secret of that credential."""
+    """Secret of the application credential."""
     ca: TrustedFile | None = None
-    """A PEM file of the authorities that Keystone is trusted by; without one, the system's."""
+    """A PEM file with Keystone's certificate authorities.  The default is the system's."""
     timeout: float = Field(default=10.0, gt=0, le=600)
-    """Seconds that Keystone may take for an answer."""
+    """Longest time in seconds for an answer of Keystone."""
 
     @field_validator("url")
     @classmethod
@@ -87,8 +87,8 @@ class KeystoneOptions(Access):
     """The table ``[identity]`` of this plugin: its user may validate tokens within ``timeout``."""
 
     cache_seconds: float = Field(default=60.0, ge=0, le=3600)
-    """How long an answer is good for, so that a token that was revoked, or a role that was taken
-    away, may count so long still.
+    """Lifetime of a cached answer in seconds.  A revoked token or role stays valid for at most this
+    time.
     """
     cache_tokens: int = Field(default=10_000, ge=1, le=1_000_000)
-    """How many answers are kept."""
+    """Largest number of cached answers."""

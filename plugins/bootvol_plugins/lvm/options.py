@@ -13,11 +13,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,126}$")]
 
 
 class LvmOptions(Options):
-    """``[[backends]]`` of this plugin."""
+    """A table ``[[backends]]`` of this plugin."""
 
     group: Name
-    """The volume group."""
+    """The volume group for the volumes."""
     pool: Name | None = None
-    """The thin pool in it; None is a volume on extents of its own."""
+    """A thin pool in the group for the volumes.  Without a pool, volumes are thick."""
     full_percent: int = Field(default=90, ge=1, le=100)
-    """Of the pool's data or metadata; from there on nothing new is let into it."""
+    """Limit for the use of the pool's data or metadata space, in percent.  Beyond this limit, the
+    backend accepts no new volumes.
+    """

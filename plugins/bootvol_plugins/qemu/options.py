@@ -1,4 +1,4 @@
-"""The operator's settings for the plugin."""
+"""The settings of the hypervisor ``qemu``."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from bootvol.options import CredentialsFolder, Options, OwnFolder
 
 
 class QemuOptions(Options):
-    """``[hypervisor]`` of this plugin."""
+    """The table ``[hypervisor]`` of this plugin."""
 
     directory: OwnFolder
-    """Holds a folder for each server; on a disk of this machine."""
+    """The directory of the servers, on a local disk.  Each server has a folder there."""
     binary: str = Field(default="qemu-system-x86_64", min_length=1)
-    """QEMU for PCs: a name that is looked for in PATH, or a path."""
+    """QEMU for PCs: a path, or a name to find in PATH."""
     accel: Literal["tcg", "kvm"] = "tcg"
-    """``kvm`` where the machine has it; ``tcg`` emulates, anywhere."""
+    """``kvm`` on a machine with KVM.  ``tcg`` emulates on any machine."""
     tls: CredentialsFolder | None = None
-    """The folder with ``ca-cert.pem``, and ``client-cert.pem`` and ``client-key.pem`` where servers
-    of disks ask for these: see the manual of QEMU, "TLS setup".
+    """The folder with ``ca-cert.pem``, for disks that another machine serves.  If disk servers
+    demand a client certificate, also ``client-cert.pem`` and ``client-key.pem``: see QEMU's manual,
+    "TLS setup".
     """
     remote_disks: bool = False
-    """Each QEMU may make sockets, so that servers may be given disks by NBD and RBD while they run
-    that started without such disks.
+    """Whether every QEMU may make sockets.  Otherwise a server that started without NBD and RBD
+    disks can get no such disks while the server runs.
     """
     detach_timeout: float = Field(default=30.0, gt=0, le=3600)
-    """How many seconds a guest may take to let go of a disk."""
+    """Longest time in seconds for a guest to release a disk."""
     shutdown_timeout: float = Field(default=60.0, ge=0, le=3600)
-    """How many seconds a guest may take to shut down before it loses its power."""
+    """Longest time in seconds for a guest to shut down.  Then the server loses its power."""

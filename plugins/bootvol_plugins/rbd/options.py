@@ -13,28 +13,28 @@ _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
 class RbdOptions(Options):
-    """``[[backends]]`` of this plugin."""
+    """A table ``[[backends]]`` of this plugin."""
 
     pool: _Name
-    """Where the volumes lie, as images."""
+    """The pool with the volumes.  Each volume is an image."""
     namespace: _Name | None = None
-    """Of the pool, where the volumes lie in one."""
+    """A namespace of the pool for the volumes."""
     conf: TrustedFile | None = None
-    """The cluster's ceph.conf; None where ``monitors`` stands for it."""
+    """The cluster's ceph.conf.  Set either ``conf`` or ``monitors``."""
     monitors: list[Annotated[str, Field(pattern=r"^[\]\[A-Za-z0-9_.:]+$")]] = Field(
         default_factory=list
     )
-    """Addresses, as ``mon_host`` of a ceph.conf takes them."""
+    """Addresses of the monitors, in the form of ``mon_host`` in a ceph.conf."""
     user: _Name = "bootvol"
-    """The user of cephx, without ``client.``."""
+    """The Ceph user, without ``client.``."""
     keyring: SecretFile | None = None
-    """The file with the user's key; None if ceph.conf or Ceph's defaults lead to it."""
+    """The file with the user's key.  The default is the file that ceph.conf or Ceph names."""
     image_pools: list[_Name] = Field(default_factory=list)
-    """Pools of the same cluster whose images may be cloned where a source says that they lie
-    there.
+    """Pools of the same cluster with images that the backend may clone, if a source locates an
+    image there.
     """
     timeout: int = Field(default=30, ge=1, le=3600)
-    """Seconds that the cluster may take for each operation."""
+    """Longest time in seconds for each operation of the cluster."""
 
     @model_validator(mode="after")
     def _has_cluster(self) -> Self:

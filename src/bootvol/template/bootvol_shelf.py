@@ -27,22 +27,22 @@ from bootvol.model import Connection
 from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
 
-#: Never through a link that somebody else has put there, and in no child process.
+#: Follow no link that somebody else may have made, and pass no descriptor to child processes.
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ShelfOptions(Options):
-    """``[[backends]]`` of this plugin."""
+    """A table ``[[backends]]`` of this plugin."""
 
     directory: OwnFolder
-    """Where the volumes lie; is made when the daemon starts."""
+    """The directory of the volumes.  The daemon creates the directory at its start."""
 
 
 @implementer(IBlockBackend, IGuardedBackend)
 class ShelfBackend:
-    """Sparse files: a new one reads as zeros."""
+    """Stores each volume as a sparse file.  A new file reads as zeros."""
 
-    # What is declared here is tested by the suite; leave out what you are not sure of.
+    # The contract suite tests the declared capabilities. Declare only what the backend has.
     capabilities = Capabilities(reads_zero_when_new=True, block_size=512)
 
     def __init__(self, name: str, directory: Path, threads: Threads) -> None:
@@ -55,7 +55,7 @@ class ShelfBackend:
         await self._threads.run(self._allocate, volume, size)
 
     def _allocate(self, volume: str, size: int) -> None:
-        # Idempotent: a daemon that was killed in the middle of this calls it again.
+        # Idempotent, because a daemon that was killed during the call calls again.
         with failures(f"Backend {self.name} cannot make {volume}"):
             flags = os.O_CREAT | os.O_RDWR | _OURS
             descriptor = os.open(self._directory / volume, flags, 0o600)
@@ -94,7 +94,7 @@ class ShelfBackend:
         return descriptor
 
     def _checked(self, descriptor: int, volume: str) -> os.stat_result:
-        """See that what is open is a volume, not something else that has its name."""
+        """Check that the open file is a regular file, and so a volume."""
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise BackendFailed(f"{volume} of backend {self.name} is no file.")
@@ -129,7 +129,7 @@ class ShelfBackend:
         return Connection("file", str(self._directory / volume))
 
     def _sync(self) -> None:
-        """Make names that are new, or gone, survive loss of power."""
+        """Make new and deleted names survive a loss of power."""
         folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -138,8 +138,8 @@ class ShelfBackend:
 
 
 def _make(options: ShelfOptions, context: PluginContext) -> ShelfBackend:
-    # Called once, before the daemon runs.  A driver's library is imported here, not above, so that
-    # it is missed only where the backend is used.
+    # The daemon calls this function once, at its start. Import a driver's library here, not above:
+    # then only daemons with this backend need the library.
     private.make("directory", options.directory)
     return ShelfBackend(context.name, options.directory, context.threads)
 
