@@ -1,4 +1,4 @@
-"""What tests of QEMU's servers start from."""
+"""Fixtures of the tests of QEMU's servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.machines import disk_file, hypervisor
 
 @pytest_twisted.async_yield_fixture
 async def qemu(tmp_path: Path, threads: Threads) -> AsyncIterator[QemuHypervisor]:
-    """The plugin; its servers are stopped in the end."""
+    """The plugin. The fixture stops its servers afterwards."""
     made = hypervisor(tmp_path, threads, tls=tmp_path / "tls", detach_timeout=60.0)
     yield made
     for path in (tmp_path / "servers").iterdir():
@@ -26,12 +26,12 @@ async def qemu(tmp_path: Path, threads: Threads) -> AsyncIterator[QemuHypervisor
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Connection:
-    """A disk of which nothing boots."""
+    """A disk without anything to boot."""
     return disk_file(tmp_path / "empty.raw")
 
 
 @pytest.fixture
 def linux(tmp_path: Path, guest_image: Path) -> Connection:
-    """A disk that Linux boots from."""
+    """A disk with a bootable Linux."""
     shutil.copy(guest_image, tmp_path / "linux.raw")
     return Connection("file", str(tmp_path / "linux.raw"))

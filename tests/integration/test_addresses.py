@@ -1,4 +1,6 @@
-"""What the http source connects to, over real sockets: where a name leads decides, each time."""
+"""Addresses that the http source connects to, over real sockets: each connection resolves the name
+again.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,14 @@ from tests.servers import Server, serve
 
 CONTENT = noise(1024 * 1024 + 5)
 REFUSED = "leads to an address that the operator does not allow."
-#: Who listens at OUTSIDE may be asked; nobody may ask INSIDE.
+#: The source may connect to OUTSIDE, and to nobody at INSIDE.
 OUTSIDE, INSIDE = "127.0.0.1", "127.0.0.2"
 
 
 class Redirecting(Resource):
-    """Has images, and sends whoever GETs one below ``away`` elsewhere.
+    """Serves images, and redirects GETs below ``away``.
 
-    :ivar target: where.
+    :ivar target: the URL of the redirect.
     """
 
     isLeaf = True
@@ -38,11 +40,11 @@ class Redirecting(Resource):
         self.target = ""
 
     def render_HEAD(self, request: Request) -> bytes:
-        """Promise the image."""
+        """State that the image exists."""
         return self.web.render_HEAD(request)
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Give it, or send away."""
+        """Send the image, or redirect."""
         if b"/away/" not in request.path:
             return self.web.render_GET(request)
         request.setResponseCode(302)
@@ -52,20 +54,20 @@ class Redirecting(Resource):
 
 @pytest.fixture
 def root() -> Redirecting:
-    """What the server outside has."""
+    """The resource of the server outside."""
     return Redirecting()
 
 
 @pytest.fixture
 def outside(root: Redirecting) -> Iterator[Server]:
-    """A server that may be asked."""
+    """A server that the source may reach."""
     with serve(root, interface=OUTSIDE) as server:
         yield server
 
 
 @pytest.fixture
 def inside(outside: Server) -> Iterator[Server]:
-    """One that may not, at the same port."""
+    """A server on the same port that the source may not reach."""
     with serve(BadWeb(CONTENT, reactor), interface=INSIDE, port=outside.port) as server:
         yield server
 
@@ -77,14 +79,14 @@ def config(allow: list[str], *more: str) -> str:
 
 
 async def refusal(running: Running, url: str) -> str:
-    """Ask for a volume with an image that is refused at once; return the message."""
+    """Request a volume with an image refused at once; return the message."""
     answer = await running.call("POST", "os-volumes", {"volume": {"size": 1, "imageRef": url}})
     assert answer.status == 400
     return str(answer.json["badRequest"]["message"])
 
 
 async def failure(running: Running, url: str) -> Any:
-    """Ask for a volume whose import is refused; return the error."""
+    """Request a volume with an import that fails; return the error."""
     number = await running.create(url)
     assert await running.until(number, "available", "error") == "error"
     return (await running.progress(number))["error"]
@@ -119,7 +121,7 @@ async def test_an_address_that_the_operator_names(tmp_path: Path, outside: Serve
     try:
         number = await running.create(f"{url}good")
         assert await running.until(number, "available", "error") == "available"
-        # By its own name only.
+        # The address is allowed only as written in ``allow``.
         assert REFUSED in await refusal(running, f"{outside.url}good")
     finally:
         await running.stop()
@@ -145,7 +147,7 @@ async def test_an_address_of_ipv6_that_the_operator_names(tmp_path: Path) -> Non
 async def test_a_redirect_to_a_name_that_leads_inside(
     tmp_path: Path, root: Redirecting, outside: Server, inside: Server
 ) -> None:
-    """A redirect to a name that leads inside is refused without a connection.
+    """A redirect to a name with an inside address is refused without a connection.
 
     Break: `plugins/bootvol_plugins/http/addresses.py`: `if self._policy.allows(text, host):` -> `if
     text:`.
@@ -168,7 +170,7 @@ async def test_a_redirect_to_a_name_that_leads_inside(
 
 @ensureDeferred
 async def test_a_name_that_turns_inside(tmp_path: Path, outside: Server, inside: Server) -> None:
-    """The image was found outside; by the time of its opening the name means another host.
+    """The image is found outside; when bootvol opens it, the name leads to another host.
 
     Break: `plugins/bootvol_plugins/http/addresses.py`: `if self._policy.allows(text, host):` -> `if
     text:`.

@@ -17,7 +17,7 @@ STREAMED = ("-o", "subformat=streamOptimized")
 
 
 def pack(folder: Path, names: list[str], *options: str) -> bytes:
-    """Return a tar archive of a disk, or of several and what describes them."""
+    """Return a tar archive of one disk, or of several with descriptions."""
     for name in names:
         content = b"<Envelope/>"
         if name.endswith("vmdk"):

@@ -1,4 +1,4 @@
-"""Volumes as disks of servers that others run: the books, and nothing free that may be in use."""
+"""Volumes as disks of servers that other systems run: no volume in use counts as free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVER = "servers/1001/os-volume_attachments"
 
 
 async def attach(running: Running, volume: Any, device: Any, server: str = "1001") -> Answer:
-    """Ask for a volume to be attached."""
+    """Request the attachment of a volume."""
     body = {"volumeAttachment": {"volumeId": volume, "device": device}}
     return await running.call("POST", f"servers/{server}/os-volume_attachments", body)
 
@@ -82,7 +82,7 @@ async def test_what_is_in_use_is_not_free(running: Running) -> None:
         answer = await running.call(
             "POST", "os-snapshots", {"snapshot": {"volume_id": volume, "force": force}}
         )
-        # Here no backend clones: a copy would be of no moment.
+        # No backend here clones, and a copy would not show one moment.
         assert answer.status == 400
     assert (await running.call("GET", f"servers/1002/os-volume_attachments/{volume}")).status == 404
     answer = await running.call("DELETE", f"servers/1002/os-volume_attachments/{volume}")

@@ -1,4 +1,4 @@
-"""Whatever a web server does, an import ends well or with a reason; nothing is wrong or left."""
+"""Wrong web servers: each import succeeds or fails with a reason, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.servers import Server, serve
 
 CONTENT = noise(5 * 1024 * 1024 + 17)
 MIB = 1024 * 1024
-#: Everything small, so that little content shows every effect.
+#: Small sizes, so that little content shows every effect.
 CONFIG = """
 [imports]
 buffer_kib = 64
@@ -45,13 +45,13 @@ VERIFYING = CONFIG.replace("[imports]", '[imports]\nverify = "read-back"')
 
 @pytest.fixture
 def web() -> BadWeb:
-    """A server that fails as its paths say."""
+    """A server with faults by path."""
     return BadWeb(CONTENT, reactor)
 
 
 @pytest.fixture
 def server(web: BadWeb) -> Iterator[Server]:
-    """It runs."""
+    """The running server."""
     with serve(web) as server:
         yield server
 
@@ -118,7 +118,7 @@ async def test_what_has_come_is_not_fetched_again(
     starts = [int((asked or b"bytes=0-")[6:-1]) for asked in web.requests["drop"]]
     quarter = len(CONTENT) // 4
     for before, after in pairwise(starts):
-        # No more is lost with the connection than the buffer that was being filled.
+        # A lost connection loses at most the buffer in progress.
         assert before + quarter - 65536 < after <= before + quarter
 
 
@@ -131,7 +131,7 @@ async def test_a_wrong_digest_is_told_however_often_connections_break(
     try:
         assert status == "error"
         assert (await running.progress(number))["error"]["code"] == "digest-mismatch"
-        # Once more from the first byte, and no more than once.
+        # The import starts again from the first byte, only once.
         assert [each is None for each in web.requests["drop"]].count(True) == 2
     finally:
         await running.stop()
@@ -141,7 +141,7 @@ async def test_a_wrong_digest_is_told_however_often_connections_break(
 async def test_an_image_that_is_replaced_late_while_connections_break(
     tmp_path: Path, web: BadWeb, server: Server
 ) -> None:
-    """The other one may take as many connections as the first: each brings something."""
+    """The new image may need as many connections as the first: each brings some bytes."""
     fetched = web.render_GET
 
     def render(request: Request) -> bytes | int:
@@ -203,7 +203,7 @@ async def test_no_memory_is_held_while_it_waits(tmp_path: Path, server: Server) 
 async def test_an_image_that_is_no_container_any_more(
     tmp_path: Path, web: BadWeb, server: Server
 ) -> None:
-    """To be copied elsewhere first, it is fetched from its start again."""
+    """A new fetch starts at the beginning, since a container is copied elsewhere first."""
     web.content = GOOD["qcow2"][1](tmp_path)
     fetched = web.render_GET
 
@@ -263,7 +263,7 @@ async def test_a_source_that_fails_is_left_alone_for_a_while(
     name: str,
     pauses: list[tuple[float, float]],
 ) -> None:
-    """As long as it asks for, or ever longer, by chance."""
+    """The wait is the server's Retry-After, or grows by chance."""
     web.pause = 7
     waited: list[float] = []
 

@@ -1,4 +1,4 @@
-"""volumes, snapshots and types as clients of Cinder v1 and v2 use them."""
+"""Volumes, snapshots and types, as used by clients of Cinder v1 and v2."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_volumes_and_snapshots_are_renamed(running: Running, base: str) ->
         shown = (await ask(running, "GET", path, None, base)).json[kind]
         assert (answer.status, answer.json[kind]["display_name"]) == (200, "new")
         assert (shown["display_name"], shown["display_description"]) == ("new", "text")
-        # Cinder v2's keys are shown where Cinder v2 is looked for, and taken anywhere.
+        # The keys of Cinder v2 are shown at v2's paths, and accepted at all.
         names = {key: shown[key] for key in ("name", "description") if key in shown}
         assert names == ({"name": "new", "description": "text"} if base == "v2" else {})
         answer = await ask(running, "PUT", path, {kind: {"description": None}}, base)
@@ -62,7 +62,7 @@ async def test_volumes_and_snapshots_are_renamed(running: Running, base: str) ->
     assert answer.json["volume"]["metadata"] == {"a": "1"}
     answer = await ask(running, "PUT", f"volumes/{number}", {"volume": {"metadata": None}})
     assert answer.json["volume"]["metadata"] == {"a": "1"}
-    # The other views show the same, although answers are kept.
+    # The other views show the change, although answers are cached.
     shown = (await running.call("GET", f"os-volumes/{number}")).json["volume"]
     assert (shown["displayName"], shown["metadata"]) == ("new", {"a": "1"})
 

@@ -1,4 +1,4 @@
-"""Compressed images from sources that break off, or change them: an import gets over that."""
+"""Compressed images from sources that break off or change the image: the import succeeds."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ class Breaking(Resource):
     """Sends an image slowly, and breaks connections.
 
     :ivar content: the image.
-    :ivar stops: after how many bytes each answer breaks off, one after the other; those that follow
-        are whole.
-    :ivar starts: where each answer began.
+    :ivar stops: number of bytes before each answer breaks off; later answers are complete.
+    :ivar starts: offset of each answer.
     """
 
     isLeaf = True
@@ -54,10 +53,10 @@ class Breaking(Resource):
         self.starts: list[int] = []
 
     def render_GET(self, request: Request) -> int:
-        """Send the image, or what a range asks for of it."""
+        """Send the image, or the requested range."""
         whole = len(self.content)
         if request.getHeader(b"range") == b"bytes=0-0":
-            # What the image is like: that is asked before.
+            # The question about the image's headers comes first.
             request.setResponseCode(206)
             request.setHeader(b"etag", b'"one"')
             request.setHeader(b"content-range", b"bytes 0-0/%d" % whole)
@@ -96,13 +95,13 @@ class Breaking(Resource):
 
 @pytest.fixture
 def web() -> Breaking:
-    """What a server has."""
+    """The resource of the server."""
     return Breaking()
 
 
 @pytest.fixture
 def server(web: Breaking) -> Iterator[Server]:
-    """A server that runs, and has nothing else."""
+    """A running server with only this resource."""
     root = Resource()
     root.putChild(b"image", web)
     with serve(root) as server:
@@ -110,7 +109,7 @@ def server(web: Breaking) -> Iterator[Server]:
 
 
 async def imported(running: Running, server: Server) -> None:
-    """Import the image, and see that the volume is the disk in it."""
+    """Import the image, and check the volume against the disk in the image."""
     number = await running.create(f"{server.url}image")
     status = await running.until(number, "available", "error")
     assert status == "available", repr(await running.progress(number))
@@ -125,7 +124,9 @@ async def imported(running: Running, server: Server) -> None:
 async def test_a_connection_that_breaks_once(
     tmp_path: Path, web: Breaking, server: Server, kind: str, inside: str
 ) -> None:
-    """Unpacking waits for the source just then: that is tried again, and is no defect."""
+    """The break happens while the decompressor waits for the source: bootvol retries, without
+    reporting a defect.
+    """
     content = convert(tmp_path, "qcow2", disk=DISK) if inside == "qcow2" else DISK
     web.content = PACKERS[kind](content)
     web.stops = [len(web.content) // 2] * (1 + (inside == "qcow2"))
@@ -142,14 +143,15 @@ async def test_a_connection_that_breaks_once(
 async def test_connections_that_all_break(
     tmp_path: Path, web: Breaking, server: Server, kind: str, inside: str
 ) -> None:
-    """Unpacking goes on where it was: however often, as long as each brings something."""
+    """Decompression continues after each break, as long as each connection brings some bytes."""
     content = convert(tmp_path, "qcow2", disk=DISK) if inside == "qcow2" else DISK
     web.content = PACKERS[kind](content)
     web.stops = [3 * MIB // 4] * 20
     running = Running(tmp_path, CONFIG.format(url=server.url).replace("= 2", "= 0"))
     try:
         await imported(running, server)
-        # Of each connection all is kept; once a container is told it is fetched into the spool.
+        # All bytes of each connection are kept. A recognized container is fetched again into the
+        # spool.
         told = web.starts.index(0, 1) if inside == "qcow2" else 0
         assert web.starts[told:] == [n * 3 * MIB // 4 for n in range(len(web.starts) - told)]
         assert len(web.starts) > 3
@@ -162,7 +164,7 @@ async def test_connections_that_all_break(
 async def test_an_image_that_changes_while_it_is_unpacked(
     tmp_path: Path, web: Breaking, server: Server, kind: str
 ) -> None:
-    """Though the server says that it is the same: what does not fit is fetched once more."""
+    """The server states the same validator; bytes that do not fit are fetched once more."""
     web.content = PACKERS[kind](DISK[::-1])
     web.stops = [5 * MIB // 2]
     running = Running(tmp_path, CONFIG.format(url=server.url))
@@ -187,7 +189,7 @@ async def test_an_image_that_changes_while_it_is_unpacked(
 async def test_a_file_that_is_overwritten_while_it_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """What was unpacked of two images is no broken image: the newer one is imported."""
+    """A mix of two images is no broken image: the newer one is imported."""
     running = Running(tmp_path, "[imports]\nbuffer_kib = 64\n")
     image = running.images / f"disk.{kind}"
     image.write_bytes(PACKERS[kind](DISK[::-1]))

@@ -1,4 +1,4 @@
-"""Images in containers: good ones become the disk in them, hostile ones are refused by name."""
+"""Images in containers: good ones become the disk inside, hostile ones are refused by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.images import DISK, FIXED, GOOD, HOSTILE, MIB, PACKERS, qemu_img
 
 
 def state(running: Running, name: str, image_format: str | None) -> None:
-    """Let the source state an image's format."""
+    """Let the source state the format of an image."""
     if image_format is not None:
         (running.images / "index.toml").write_text(
             f'[[images]]\nid = "{name}"\nfile = "{name}"\nformat = "{image_format}"\n'
@@ -47,7 +47,7 @@ async def test_the_disk_in_a_container(running: Running, tmp_path: Path, name: s
 async def test_a_packed_container_from_a_slow_disk(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unpacking waits for the source then: also when what comes turns out to be a container."""
+    """The decompressor waits for the source, also for a container."""
     read = os.preadv
 
     def slowly(*arguments: Any) -> int:
@@ -88,7 +88,7 @@ async def test_a_container_that_is_told_after_checkpoints(tmp_path: Path) -> Non
 async def test_a_vhd_whose_disk_has_the_size_of_the_volume(
     running: Running, tmp_path: Path
 ) -> None:
-    """As Azure has them: 1 GiB of disk and a footer of 512 bytes."""
+    """The form of Azure's images: 1 GiB of disk and a footer of 512 bytes."""
     disk, image = tmp_path / "disk.raw", running.images / "disk.vhd"
     disk.write_bytes(DISK)
     os.truncate(disk, GIB)
@@ -107,7 +107,7 @@ async def test_a_vhd_whose_disk_has_the_size_of_the_volume(
 @pytest.mark.parametrize("name", HOSTILE)
 @ensureDeferred
 async def test_hostile_images_are_refused(running: Running, tmp_path: Path, name: str) -> None:
-    """Each hostile image ends in its own error, and takes no space.
+    """Each hostile image fails with its own error, and takes no space.
 
     Break: `src/bootvol/imaging/inspect.py`: `self._inspector.safety_check()` -> `pass`.
     Break: `src/bootvol/imaging/inspect.py`: `if len(found) + len(others) > 1:` -> `if len(found) >

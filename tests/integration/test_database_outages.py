@@ -1,4 +1,4 @@
-"""The database fails while a daemon works: clients hear of that in time, and nothing is lost."""
+"""The database fails while a daemon works: clients get an answer in time, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ networks = ["127.0.0.0/8", "::1/128"]
 
 @pytest.fixture
 def web() -> BadWeb:
-    """A server that takes its time."""
+    """A slow server."""
     return BadWeb(CONTENT, reactor, 2 * MIB)
 
 
 @pytest.fixture
 def server(web: BadWeb) -> Iterator[Server]:
-    """It runs."""
+    """The running server."""
     with serve(web) as server:
         yield server
 
 
 @contextmanager
 def outage(state: str, folder: Path) -> Iterator[None]:
-    """Have the server say nothing until the end of the block, or the file be gone."""
+    """Silence the server until the end of the block, or move the file away."""
     if state == EMBEDDED:
         file, away = folder / "bootvol.db", folder / "away"
         file.rename(away)
@@ -63,7 +63,7 @@ def outage(state: str, folder: Path) -> Iterator[None]:
 
 
 async def ask(daemon: Running, volume: int) -> list[Any]:
-    """Ask for much at once that the database has to be asked about; return the answers."""
+    """Make many calls at once that need the database; return the answers."""
     asked = [
         ("GET", f"hp-bootable-volumes/{volume}/import", None),
         ("POST", "os-volumes", {"volume": {"size": 1}}),
@@ -93,7 +93,7 @@ async def test_an_outage_is_told_and_outlasted(
                 assert answer.status == 503, answer
                 assert answer.json["serviceUnavailable"]["code"] == 503
                 assert int(answer.headers["retry-after"]) > 0
-            # What needs no database goes on.
+            # Calls without the database continue.
             assert (await daemon.request("GET", "/")).status == 200
             await pause(1.5)
         assert await daemon.until(number, "available", "error") == "available"
@@ -143,11 +143,11 @@ HOSTILE = {
 
 @contextmanager
 def raw_server() -> Iterator[int]:
-    """Serve an image with such headers at the names of each; the block gets the port."""
+    """Serve an image with each header at the header's name; the block gets the port."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def answer(connection: socket.socket) -> None:
-        # Who has seen enough leaves.
+        # A client may leave early.
         with connection, suppress(OSError):
             asked = b""
             while b"\r\n\r\n" not in asked:
@@ -200,7 +200,7 @@ async def test_what_servers_say_fails_no_import(tmp_path: Path, state: str) -> N
         await daemon.stop()
 
 
-#: What callers may try to have written.
+#: Texts that callers may try to store.
 REFUSED = [
     ("os-volumes", {"volume": {"size": 1, "display_name": "\0"}}),
     ("os-volumes", {"volume": {"size": 1, "metadata": {"a\0": "b"}}}),
@@ -223,7 +223,7 @@ async def test_what_callers_say_is_refused(tmp_path: Path, state: str) -> None:
         assert "zero character" in answer.json["badRequest"]["message"]
     for asked in ("os-volumes/%00", "os-volumes?display_name=%00", "os-volume-types/%00"):
         assert (await daemon.call("GET", asked)).status in (200, 400, 404)
-    # So deep that whoever reads it by recursion fails.
+    # Deep enough to break a recursive reader.
     deep = b'{"volume": ' + b"[" * 1000 + b'"\\u0000"' + b"]" * 1000 + b"}"
     assert (await daemon.call("POST", "os-volumes", deep)).status == 400
     await daemon.stop()

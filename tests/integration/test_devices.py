@@ -1,4 +1,4 @@
-"""Block devices and real file systems beneath what backends hold open."""
+"""Block devices and real file systems below open devices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_block_device(tmp_path: Path, threads: Threads) -> None:
             await writer.write(start, memoryview(bytearray(content[start : start + MIB])))
         await writer.zero(BLOCK, BLOCK)
         await writer.flush()
-        with pytest.raises(NoSpace):  # what the system says at a device's end
+        with pytest.raises(NoSpace):  # the system's error at a device's end
             await writer.write(4 * MIB, memoryview(bytearray(BLOCK)))
         await writer.close()
         expected = content[:BLOCK] + bytes(BLOCK) + content[2 * BLOCK :] + bytes(2 * MIB)
@@ -47,7 +47,7 @@ async def test_what_is_read_comes_from_the_device(
         path = mounted.folder / "volume"
         path.write_bytes(bytes(MIB))
         writer = OpenDevice.to_write(threads, os.open(path, os.O_RDWR))
-        # Memory that does not suit direct I/O: through the page cache.
+        # Misaligned memory for direct I/O: the write goes through the page cache.
         await writer.write(0, memoryview(b"\0" + noise(MIB))[1:])
         if flushed:
             await writer.flush()
@@ -64,7 +64,7 @@ async def test_what_is_read_comes_from_the_device(
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 @ensureDeferred
 async def test_a_file_system_knows_its_zeros(tmp_path: Path, threads: Threads, kind: str) -> None:
-    """Also before anything is on the disk, what is preallocated, and at the file's end."""
+    """The zeros are right also before the flush, in preallocated ranges, and at the file's end."""
     with disk(tmp_path / "mounted", 512 * MIB, kind) as mounted:
         path = mounted.folder / "volume"
         size = 100 * MIB + 777
@@ -73,7 +73,7 @@ async def test_a_file_system_knows_its_zeros(tmp_path: Path, threads: Threads, k
             file.truncate(size)
             os.posix_fallocate(file.fileno(), 40 * MIB, 20 * MIB)
             with mmap.mmap(file.fileno(), size) as mapped:
-                # Where there was a hole, in what is preallocated, and over the last bytes.
+                # In a hole, in the preallocated range, and over the last bytes.
                 for place, length in ((9 * MIB + 5, 3), (50 * MIB, MIB), (size - 3, 3)):
                     mapped[place : place + length] = noise(length)
                     expected[place : place + length] = noise(length)
@@ -83,7 +83,7 @@ async def test_a_file_system_knows_its_zeros(tmp_path: Path, threads: Threads, k
             os.pwrite(file.fileno(), noise(MIB), 70 * MIB)
             expected[70 * MIB : 71 * MIB] = noise(MIB)
             _check_told(_told(file.fileno(), 0, size), expected)
-            # What lies beyond the end is for the reader to find out.
+            # The reader itself finds the end of the file.
             file.truncate(80 * MIB)
             assert _told(file.fileno(), 70 * MIB, 20 * MIB)[-1] == (80 * MIB, 10 * MIB, False)
             assert _told(file.fileno(), 90 * MIB, MIB) == [(90 * MIB, MIB, False)]
@@ -92,7 +92,7 @@ async def test_a_file_system_knows_its_zeros(tmp_path: Path, threads: Threads, k
 
 
 def _told(descriptor: int, offset: int, length: int) -> list[tuple[int, int, bool]]:
-    """Return what is told of a file: from where, how many bytes, and whether they are zeros."""
+    """Return the extents of a file: offset, length in bytes, and True for zeros."""
     found, end = [], offset + length
     while offset < end:
         for extent in extents(descriptor, offset, end - offset):
@@ -135,7 +135,7 @@ async def test_zeroing_gives_space_back(tmp_path: Path, threads: Threads, kind: 
         await device.flush()
         assert path.stat().st_blocks * 512 < 5 * MIB
         assert await read_from(device, 0, 16 * MIB) == expected
-        # Beyond the end, as writing does it.
+        # Beyond the end, as a write there does.
         await device.zero(15 * MIB, 2 * MIB)
         await device.close()
         expected[15 * MIB :] = bytes(2 * MIB)

@@ -1,5 +1,5 @@
-"""Bodies that are received from their sockets, past the transport: from a server that sends pieces
-as the test says.
+"""Bodies received directly from their sockets, past the transport. A test controls the server's
+pieces.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @attrs.define
 class Script(Factory):
-    """Sends pieces, with pauses in between, and then ends as it is told: ``reset`` or politely.
+    """Sends pieces with pauses between them, then ends: by ``reset``, or in good order.
 
-    :ivar stay: it does not end, but answers again.
+    :ivar stay: keep the connection, and answer again.
     """
 
     pieces: Sequence[bytes]
@@ -76,10 +76,10 @@ class _Scripted(Protocol):
 
 
 class _Endless(Factory):
-    """Answers for ever.
+    """Answers without end.
 
-    :ivar sent: bytes.
-    :ivar ended: fires when the other side has gone.
+    :ivar sent: number of bytes sent.
+    :ivar ended: fires when the other side has closed the connection.
     """
 
     def __init__(self, first: bytes, line: bytes) -> None:
@@ -92,7 +92,7 @@ class _Endless(Factory):
         return _EndlessAnswer(self)
 
     def more(self, first: bool) -> bytes:
-        """Return what comes next."""
+        """Return the next piece."""
         piece = self._first if first else self._more
         self.sent += len(piece)
         return piece
@@ -121,7 +121,7 @@ class _EndlessAnswer(Protocol):
 
 @pytest.fixture
 def past_transports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Notes how many times a socket was read from."""
+    """Counts the reads from a socket."""
     times = [0]
     read = SocketReader.doRead
 
@@ -134,7 +134,7 @@ def past_transports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 async def opened(port: int, stall: float = 5) -> BodyStream:
-    """Return the body of what a server on this port answers."""
+    """Return the body of the answer from a port."""
     endpoints = CheckedEndpoints(reactor, ANYWHERE, BrowserLikePolicyForHTTPS(), 5, "test")
     client = Client(DirectAgent(reactor, endpoints), reactor, 5)
     response = await client.request("GET", f"http://127.0.0.1:{port}/", "test")
@@ -143,7 +143,7 @@ async def opened(port: int, stall: float = 5) -> BodyStream:
 
 @asynccontextmanager
 async def listening(factory: Factory) -> AsyncIterator[int]:
-    """Serve by it; the value is the port."""
+    """Run a server of the factory; the value is the port."""
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     try:
         yield port.getHost().port
@@ -152,7 +152,7 @@ async def listening(factory: Factory) -> AsyncIterator[int]:
 
 
 async def received(script: Script, at_a_time: int) -> bytes:
-    """Return the body that a server sends, pulled in such pieces."""
+    """Return the body from a server, read in pieces of a size."""
     async with listening(script) as port:
         return await read_all(await opened(port), at_a_time)
 
@@ -205,7 +205,7 @@ async def test_a_body_comes_without_a_descriptor_of_its_own(
 @pytest.mark.parametrize("line", [b" \r\n", b"x:\n", b"\nHTTP/1.1 100 \nx:\n", b" " * 9999 + b"\n"])
 @ensureDeferred
 async def test_a_head_without_an_end(line: bytes) -> None:
-    """Neither memory nor time of the daemon is a server's to take.
+    """A server can take neither memory nor time of the daemon.
 
     Break: `plugins/bootvol_plugins/http/direct.py`: `if self._before_body > LONGEST:` -> `if not
     self._before_body:`.
@@ -231,7 +231,7 @@ async def test_a_connection_that_ends_early(
 
 @ensureDeferred
 async def test_nothing_is_read_after_a_cancellation(past_transports: list[int]) -> None:
-    """The memory may be somebody else's by then."""
+    """After a cancellation, the memory may belong to another import."""
     script = Script([HEAD + BODY[:99], *(BODY[each : each + 9] for each in range(99, 300, 9))])
     async with listening(script) as port:
         stream = await opened(port)
@@ -248,7 +248,9 @@ async def test_nothing_is_read_after_a_cancellation(past_transports: list[int]) 
 
 @ensureDeferred
 async def test_a_connection_that_is_kept_outlives_its_body() -> None:
-    """Nothing is received past the transport there: others use it after this body."""
+    """On a kept connection, nothing is read past the transport: other requests use the connection
+    later.
+    """
     script = Script([b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshort"], stay=True)
     pool = HTTPConnectionPool(reactor)
     client = Client(Agent(reactor, pool=pool), reactor, 5)
@@ -262,7 +264,7 @@ async def test_a_connection_that_is_kept_outlives_its_body() -> None:
 
 
 class _Late(Protocol):
-    """Sends the end of a body, and then keeps the reactor from hearing of it for a while."""
+    """Sends the end of a body, and then blocks the reactor for a while."""
 
     def dataReceived(self, _data: bytes) -> None:
         connection = self.transport.getHandle()  # type: ignore[union-attr]
@@ -272,7 +274,7 @@ class _Late(Protocol):
             connection.send(b"rt")
             time.sleep(2 * STALL)
 
-        # From there the reactor looks at its clock first, then at its sockets.
+        # After this call, the reactor looks at its clock first, then at its sockets.
         reactor.callLater(STALL / 4, reactor.callFromThread, end)
 
 

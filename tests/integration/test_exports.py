@@ -1,4 +1,4 @@
-"""Exports: real servers, real clients, and what is left when either is killed."""
+"""Exports: real servers, real clients, and the state after either is killed."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ Make = Callable[[ExportsTable], Exports]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder whose path leaves room for sockets."""
+    """A folder with a path short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="bootvol", dir="/tmp") as path:
-        # Other users run programs that lie here.
+        # Other users run the programs in this folder.
         os.chmod(path, 0o755)
         yield Path(path)
 
 
 @pytest.fixture
 def make(folder: Path, threads: Threads) -> Iterator[Make]:
-    """Makes exports in the folder; what they leave is closed in the end."""
+    """Return a function that makes exports in the folder. The fixture closes them afterwards."""
     made: list[Exports] = []
 
     def one(options: ExportsTable) -> Exports:
@@ -98,19 +98,19 @@ def volume(folder: Path) -> Connection:
 
 
 def another(volume: Connection, name: str) -> Connection:
-    """Make one more volume beside it."""
+    """Make one more volume in the same folder."""
     path = Path(volume.address).with_name(name)
     path.write_bytes(bytes(MIB))
     return Connection("file", str(path))
 
 
 def left(folder: Path) -> list[str]:
-    """Return what is in the folder of exports, and in the folder of sockets there."""
+    """Return the content of the folder of exports, and of its folder of sockets."""
     found = [*(folder / "e").iterdir(), *(folder / "e" / "s").iterdir()]
     return sorted(each.name for each in found if each != folder / "e" / "s")
 
 
-# --- what is served ------------------------------------------------------------------------------
+# --- served volumes ------------------------------------------------------------------------------
 
 
 @ensureDeferred
@@ -125,7 +125,7 @@ async def test_by_unix(folder: Path, make: Make, volume: Connection) -> None:
     file = Path(volume.address)
     assert file.read_bytes()[MIB : 2 * MIB] == b"\7" * MIB
     assert file.stat().st_blocks <= before - 2 * MIB // 512, "its space is given back"
-    # Zeros that are written stay written: what is not discarded keeps its space.
+    # Written zeros stay allocated: only a discard gives space back.
     before = file.stat().st_blocks
     qemu_io(where, "write -P 0 0 1M")
     assert file.stat().st_blocks == before
@@ -182,7 +182,7 @@ async def test_what_a_guest_flushes_is_flushed(make: Make, folder: Path) -> None
 
 @ensureDeferred
 async def test_by_tls(folder: Path, make: Make, volume: Connection) -> None:
-    """A client without a certificate of the authority gets nothing of a disk.
+    """A client without a certificate of the authority reads nothing from a disk.
 
     Break: `src/bootvol/exports/places.py`: `verify-peer=yes,` -> `verify-peer=no,`.
     """
@@ -213,7 +213,7 @@ async def test_the_system_asks_after_clients_that_say_nothing(
         (line,) = (
             each.split()
             for each in Path("/proc/net/tcp").read_text().splitlines()
-            # State 1 is of established connections; the remote port is in the third column.
+            # State 1 means an established connection; the remote port is in the third column.
             if each.split()[1].endswith(f":{port:04X}") and each.split()[3] == "01"
         )
         assert line[5].startswith("02:"), "a keepalive timer"
@@ -231,7 +231,8 @@ async def test_one_client_at_a_time(folder: Path, make: Make, volume: Connection
 
 @ensureDeferred
 async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connection) -> None:
-    """It has a user of its own under root, to whom the volume belongs no longer than it has to.
+    """Under root, a server has a user of its own; the volume belongs to that user no longer than
+    needed.
 
     Break: `src/bootvol/jail/program.py`: `os.setresuid(uid, uid, uid)` -> `os.setresuid(1, 1, 1)`
     Break: `src/bootvol/exports/exports.py`: `os.fchown(source.descriptor, record.owner, -1)` ->
@@ -255,7 +256,8 @@ async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connecti
 
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_nothing_but_the_volume_is_reached_from_inside(user: int) -> None:
-    """The daemon's files, other volumes, other processes and the network: also under another user.
+    """The daemon's files, other volumes, other processes and the network are out of reach, also
+    under another user.
 
     Break: `src/bootvol/exports/processes.py`: `writes=[FILE],` -> `writes=[FILE, Path("/")],`
     Break: `src/bootvol/jail/program.py`: `restrict_calls(families)` -> `pass`
@@ -320,7 +322,7 @@ async def test_what_is_served_takes_nothing_of_the_daemons(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# --- what is cut off -----------------------------------------------------------------------------
+# --- cutting off clients -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", ["unix", "tls"])
@@ -356,7 +358,7 @@ async def test_closing_cuts_off_the_guest(
 async def test_what_a_guest_wrote_is_never_probed(
     folder: Path, make: Make, volume: Connection
 ) -> None:
-    """A volume with the header of a qcow2 image on it is served byte for byte.
+    """A volume with the header of a qcow2 image is served byte for byte.
 
     Break: `src/bootvol/exports/exports.py`: `"--format=raw",` -> `"--persistent",`
     """
@@ -373,7 +375,7 @@ async def test_what_a_guest_wrote_is_never_probed(
 
 @ensureDeferred
 async def test_closing_what_is_dying(folder: Path, make: Make, volume: Connection) -> None:
-    # Its first thread is a zombie then, others still have the volume open.
+    # The first thread is a zombie then, while other threads have the volume open.
     exports = make(unix(folder))
     for _ in range(10):
         await exports.open(NAME, volume)
@@ -382,14 +384,14 @@ async def test_closing_what_is_dying(folder: Path, make: Make, volume: Connectio
         while ") Z " not in stat.read_text():
             pass
         await exports.close(NAME)
-        # Nor does anything hold the lock on it, which each server has.
+        # Every server holds a lock on the volume; now nothing does.
         with open(volume.address, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @ensureDeferred
 async def test_what_is_no_export_stays(folder: Path, make: Make, volume: Connection) -> None:
-    """An operator may put volumes, or the database, into the same folder."""
+    """An operator may keep volumes, or the database, in the same folder."""
     exports = make(unix(folder))
     await exports.open(NAME, volume)
     others = sorted([f"{NAME}.raw", "bootvol.sqlite", "daemon.lock", ".hidden"])
@@ -400,7 +402,7 @@ async def test_what_is_no_export_stays(folder: Path, make: Make, volume: Connect
     assert left(folder) == others
 
 
-# --- the same once more --------------------------------------------------------------------------
+# --- repeated calls ------------------------------------------------------------------------------
 
 
 @ensureDeferred
@@ -411,7 +413,7 @@ async def test_another_daemon_finds_what_is_served(
     process = server(folder, NAME)
     with guest(image(served.address)) as client:
         exports = make(unix(folder))
-        # More often than connections can wait in line.
+        # More calls than connections fit into the socket's backlog.
         for _ in range(20):
             assert await exports.open(NAME, volume) == served
         assert server(folder, NAME) == process
@@ -479,7 +481,7 @@ async def test_a_guest_does_not_notice_that_the_daemon_is_killed(
         assert "ops" in client.ask("read 0 4k")
         assert await exports.open(NAME, volume) == served
         assert server(folder, NAME) == process
-    # It complains of such clients; nobody reads that any more, and there is much of it.
+    # The server complains about such clients: many lines, without a reader.
     for _ in range(1000):
         with connect(served.address) as client_of_no_use:
             client_of_no_use.recv(18)
@@ -514,7 +516,7 @@ async def test_a_server_that_is_killed_is_started_again(
     options = unix(folder) if by == "unix" else tls(folder, [first, first + 1])
     exports = make(options)
     if by == "tls":
-        # So that it has not the first port of all.
+        # The other volume takes the first port.
         await exports.open("volume-1", another(volume, "1.raw"))
     served = await exports.open(NAME, volume)
     process = server(folder, NAME)
@@ -523,7 +525,7 @@ async def test_a_server_that_is_killed_is_started_again(
         await pause(0.01)
     if by == "tls":
         await exports.close("volume-1")
-        # The port is not given to another one meanwhile.
+        # No other volume gets the port meanwhile.
         other = await exports.open("volume-2", another(volume, "2.raw"))
         assert other.address == f"nbds://{HOST}:{first}/volume-2"
     assert await exports.open(NAME, volume) == served
@@ -543,7 +545,7 @@ async def test_a_number_that_is_another_process_by_now(
     try:
         now = Process.of(innocent.pid)
         assert now is not None
-        # Either it was born at another time, or in another life of the machine.
+        # The other process has another time of birth, or another boot of the machine.
         born = "1/2" if known_by == "number" else f"other-boot/{now.born.partition('/')[2]}"
         records = Records(folder / "e")
         record = records.read(NAME)
@@ -588,7 +590,7 @@ async def test_a_socket_that_was_taken_away(folder: Path, make: Make, volume: Co
     qemu_io(image(served.address), "read -P 1 0 4k")
 
 
-# --- what cannot be ------------------------------------------------------------------------------
+# --- impossible requests -------------------------------------------------------------------------
 
 
 @ensureDeferred
@@ -722,11 +724,11 @@ async def test_credentials_that_went_bad(folder: Path, make: Make, volume: Conne
     assert left(folder) == []
 
 
-# --- programs that are not as they should be -----------------------------------------------------
+# --- broken programs -----------------------------------------------------------------------------
 
 
 def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, qemu_nbd: str | None) -> None:
-    """Let there be no programs but one, and this qemu-nbd."""
+    """Hide all programs except one and the given qemu-nbd."""
     path = folder / "bin"
     path.mkdir()
     (path / "sleep").symlink_to(str(shutil.which("sleep")))
@@ -765,7 +767,7 @@ async def test_a_machine_that_cannot_confine_servers(
 async def test_a_volume_is_given_back_that_a_killed_daemon_left(
     folder: Path, make: Make, volume: Connection
 ) -> None:
-    """Its server had become its owner, and had not begun to serve.
+    """The server had become the volume's owner, and had not begun to serve.
 
     Break: `src/bootvol/exports/exports.py`: `if not record.ready:` -> `if False:`
     """
@@ -786,7 +788,7 @@ async def test_a_volume_is_given_back_that_a_killed_daemon_left(
 
 
 def hanging(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Process]]:
-    """Let qemu-nbd do nothing; return what finds those that run."""
+    """Replace qemu-nbd by an idle program; return a function that finds its processes."""
     programs(folder, monkeypatch, "#!/bin/sh\nexec sleep 600.25\n")
 
     def running() -> list[Process]:
@@ -841,14 +843,14 @@ async def test_cancelling_at_any_moment(folder: Path, make: Make, volume: Connec
         opening.cancel()
         with contextlib.suppress(CancelledError):
             await opening
-        # It may have come in the last moment, when all was done.
+        # The server may have come up just before the cancellation.
         await exports.close(NAME)
         assert holders(Path(volume.address)) == []
         assert left(folder) == []
     await exports.open(NAME, volume)
 
 
-# --- what the operator got wrong -----------------------------------------------------------------
+# --- mistakes of the operator --------------------------------------------------------------------
 
 
 def test_a_path_that_is_too_long(tmp_path: Path, make: Make) -> None:

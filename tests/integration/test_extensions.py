@@ -1,4 +1,4 @@
-"""The list of extensions, as clients look things up in it."""
+"""The list of extensions, as clients use the list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOLUMES = {
 }
 
 
-#: What the parts of paths that Nova's core does not have belong to.
+#: Extensions, by the parts of paths outside Nova's core.
 PARTS = {
     "hp-bootable-volumes": "hp-bootable-volumes",
     "os-availability-zone": "os-availability-zone",
@@ -34,7 +34,7 @@ PARTS = {
     "os-volumes_boot": "os-volumes",
     "os-volume_attachments": "os-volumes",
 }
-#: Those that have no path of their own, but names in bodies.
+#: Extensions without a path of their own, by names in bodies.
 IN_BODIES = {
     "os-block-device-mapping-v2-boot": "block_device_mapping_v2",
     "os-console-output": "os-getConsoleOutput",

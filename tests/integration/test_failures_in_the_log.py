@@ -1,4 +1,4 @@
-"""What the log says of a failed import: the volume, its tenant, and the request that asked."""
+"""The log of a failed import: the volume, its tenant, and the request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SLOW = "[imports]\nbandwidth_mib = 1.0"
 
 
 async def ask(daemon: Running) -> tuple[int, str]:
-    """Create a volume of the image; return the volume's id and that of the request."""
+    """Create a volume of the image; return the ids of the volume and of the request."""
     wanted = {"volume": {"size": 1, "imageRef": "wrong.raw"}}
     answer = await daemon.call("POST", "os-volumes", wanted)
     return answer.json["volume"]["id"], answer.headers["x-compute-request-id"]
@@ -46,5 +46,5 @@ async def test_the_request_is_named_after_a_restart(tmp_path: Path) -> None:
     }
     assert all(len(found) == 1 for found in lines.values()), told
     assert all(f"tenant {TENANT}, asked for by req-" in found[0] for found in lines.values())
-    # The second volume waited for the first one's import, and failed of the same.
+    # The second volume waited for the first one's import, and failed with the same error.
     assert f"failed as volume {first[0]} did" in lines[other[0]][0]

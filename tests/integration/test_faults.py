@@ -1,4 +1,4 @@
-"""Each way to get a request wrong, and the fault that the specification gives for it."""
+"""Every mistake in a request, and the specified fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOT_FOUND = (404, "itemNotFound", "The resource could not be found.")
 
 
 def fault(answer: Answer) -> tuple[int, str, str]:
-    """Return the status, key and message of a fault, having seen that it is one."""
+    """Check the form of a fault; return status, key and message."""
     ((key, content),) = answer.json.items()
     assert content["code"] == answer.status
     return answer.status, key, content["message"]
@@ -238,7 +238,7 @@ async def test_no_body_gives_a_server_error(running: Running, body: Any) -> None
     try:
         content = orjson.dumps(body)
     except (TypeError, ValueError):
-        return  # hypothesis made what JSON cannot hold
+        return  # hypothesis made a value outside JSON
     answer = await running.request("POST", VOLUMES, content)
     if answer.status != 200:
         assert fault(answer)[0] in {400, 404, 413, 422}
@@ -286,8 +286,8 @@ async def test_no_change_by_an_admin_gives_a_server_error(
     try:
         body = orjson.dumps(content if entity is None else {entity: content})
     except (TypeError, ValueError):
-        return  # hypothesis made what JSON cannot hold
-    # The type that is changed, if it is not there yet.
+        return  # hypothesis made a value outside JSON
+    # The type for the change, if not made yet.
     await running.call("POST", "os-volume-types", {"volume_type": {"name": "x"}}, "root")
     answer = await running.call(method, path, body, "root")
     if answer.status != 200:

@@ -1,4 +1,4 @@
-"""Requests that nobody would send, right and wrong, on real connections of a whole daemon."""
+"""Random requests, right and wrong, on real connections of a whole daemon."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "get
 
 
 def words(text: str) -> st.SearchStrategy[str]:
-    """Return the strategy that gives one of the words of a text."""
+    """Return a strategy for one word of a text."""
     return st.sampled_from(text.split())
 
 
-#: What paths and queries are made of beside those of the routes.
+#: Parts of paths and queries besides those of the routes.
 ODD = words(
     "/ // .. %00 %ff %2f 1 0 -1 99999999999999999999 none detail .json ?limit=1 ?limit=x ?offset=-1"
     " ?name=%00 ?marker=1 & = ; # é"
 )
-#: Right ones are frequent, or nothing behind them would be tried.
+#: Right types are frequent; otherwise no test would get past this check.
 TYPES = st.just("application/json") | words(
     "application/json application/json;charset=utf-16 APPLICATION/JSON; text/plain text/xml ;"
     " application/x-www-form-urlencoded multipart/form-data multipart/form-data;boundary=\xff"
@@ -74,7 +74,7 @@ VOLUME = {
 }
 PASSWORD = {"user": {"name": "admin", "domain": {"id": "default"}, "password": "x"}}
 SCOPE = {"project": {"name": "demo", "domain": {"name": "Default"}}}
-#: What paths have in them, and a body that is right there, with all that may be in it.
+#: Parts of paths, each with a right body that has all possible keys.
 RIGHT: list[tuple[str, Any]] = [
     ("volumes", VOLUME),
     ("volumes/", VOLUME),
@@ -103,7 +103,7 @@ RIGHT: list[tuple[str, Any]] = [
 
 @st.composite
 def bodies(draw: st.DrawFn, path: str) -> bytes:
-    """Make a body: one that is right at a path, with other values here and there, or any."""
+    """Make a body: a right body of the path with some other values, or any body."""
     if draw(st.integers(0, 9)) == 0:
         return draw(JSON.map(orjson.dumps) | st.binary(max_size=40) | st.just(b""))
     fitting = [each for word, each in RIGHT if word in path] or [each for _, each in RIGHT]
@@ -112,9 +112,9 @@ def bodies(draw: st.DrawFn, path: str) -> bytes:
 
 
 def changed(draw: st.DrawFn, value: Any, percent: int) -> Any:
-    """Return JSON with other values in it.
+    """Return JSON with some values replaced.
 
-    :param percent: how many of them.
+    :param percent: percentage of replaced values.
     """
     if draw(st.integers(0, 99)) < percent:
         return draw(JSON)
@@ -127,7 +127,7 @@ def changed(draw: st.DrawFn, value: Any, percent: int) -> Any:
     return [changed(draw, each, percent) for each in value] if isinstance(value, list) else value
 
 
-#: Headers in a request's own words: lengths and codings that are not those of its body, and others.
+#: Headers written by the request itself: wrong lengths, codings, and others.
 HEADERS = st.sampled_from(
     [
         *(b"Content-Length: 5", b"Content-Length: x", b"Content-Length: -1", b"Content-Length:"),
@@ -141,7 +141,7 @@ HEADERS = st.sampled_from(
 
 @st.composite
 def paths(draw: st.DrawFn, path: str) -> str:
-    """Make a path: that of a route, or one like it."""
+    """Make a path: the path of a route, or a similar one."""
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(path)))
         path = path[:at] + draw(ODD) + path[at + draw(st.integers(0, 3)) :]
@@ -150,7 +150,7 @@ def paths(draw: st.DrawFn, path: str) -> str:
 
 @st.composite
 def chunked(draw: st.DrawFn, body: bytes) -> bytes:
-    """Put a body into chunks, seldom quite right ones."""
+    """Split a body into chunks, mostly in a wrong form."""
     made = b""
     while body:
         length = draw(st.integers(1, len(body)))
@@ -162,7 +162,7 @@ def chunked(draw: st.DrawFn, body: bytes) -> bytes:
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """Make a request; ``{admin}`` and the like in it stand for tokens."""
+    """Make a request; placeholders such as ``{admin}`` stand for tokens."""
     seldom = st.integers(0, 4).map(lambda number: number == 0)
     method, path = draw(st.sampled_from(ROUTES))
     path = path.replace("/9", draw(st.sampled_from(["/1", "/2", "/9"])))
@@ -187,7 +187,7 @@ def requests(draw: st.DrawFn) -> bytes:
 
 @pytest_twisted.async_yield_fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon that knows all callers, and has an image."""
+    """A daemon with all callers and an image."""
     daemon = Running(tmp_path, identity=IDENTITY)
     (daemon.images / "here").write_bytes(noise(1000))
     yield daemon
@@ -196,13 +196,13 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest_twisted.async_fixture
 async def tokens(daemon: Running) -> dict[bytes, bytes]:
-    """What requests are written with, and the tokens that this stands for."""
+    """The placeholders of requests, and their tokens."""
     callers = ("admin", "member", "other")
     return {b"{%s}" % who.encode(): (await token(daemon, who)).encode() for who in callers}
 
 
 async def answers(daemon: Running, sent: list[bytes]) -> bytes:
-    """Send pieces on a connection of their own, and return all that is answered."""
+    """Send pieces on a new connection; return all answers."""
     channel: Any = daemon.site.buildProtocol(None)
     transport = StringTransport()
     channel.makeConnection(transport)
@@ -214,7 +214,7 @@ async def answers(daemon: Running, sent: list[bytes]) -> bytes:
 
 
 async def idle(daemon: Running, channel: Any) -> None:
-    """Wait until all requests that have come whole are answered."""
+    """Wait until all complete requests are answered."""
     while True:
         await pause(0)
         if not daemon.site.at_work and not channel.is_ahead:
@@ -227,7 +227,7 @@ async def idle(daemon: Running, channel: Any) -> None:
 async def test_no_request_gives_a_server_error(
     daemon: Running, tokens: dict[bytes, bytes], asked: list[bytes], data: st.DataObject
 ) -> None:
-    """Heads with bodies, of all content types, whole or in chunks, by all callers, at all routes.
+    """Heads and bodies of all content types, plain or chunked, by all callers, on all routes.
 
     Break: `src/bootvol/api/http.py`: `except orjson.JSONDecodeError as error:` -> `except KeyError as error:`
     """  # noqa: E501
@@ -238,6 +238,6 @@ async def test_no_request_gives_a_server_error(
     with capturedLogs() as logged:
         answered = await answers(daemon, [sent[:cut], sent[cut:]])
     statuses = [int(each) for each in re.findall(rb"^HTTP/1\.1 (\d+)", answered, re.MULTILINE)]
-    # 501: there is no hypervisor.
+    # 501: no hypervisor is configured.
     assert all(each < 500 or each == 501 for each in statuses)
     assert not [formatEvent(each) for each in logged if each["log_level"] is LogLevel.critical]

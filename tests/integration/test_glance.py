@@ -1,4 +1,4 @@
-"""Who may have which image of a real Glance, and what its statuses mean."""
+"""Access to the images of a real Glance, and the meaning of Glance's statuses."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from tests.proxies import front
 from tests.servers import Server, free_port, serve
 
 CONTENT: Final = noise(70_001)
-#: Those whose identity service is another one.
+#: Users of another identity service.
 KNOWN_ELSEWHERE: Final = [Caller("ann", "a", token=each) for each in (None, "\udcff", "a\nb")]
 
 
 @pytest.fixture
 def source(cloud: Cloud) -> GlanceSource:
-    """A source on the cloud's Glance."""
+    """A source with the cloud's Glance."""
     return make("glance", cloud.options(), reactor)
 
 
@@ -69,7 +69,7 @@ async def test_what_glance_says_of_an_image(cloud: Cloud, source: GlanceSource) 
         ("public", None, True, True),
         ("community", None, True, False),
         ("shared", "accepted", True, True),
-        # Whoever knows the id of an image that is shared with him may use it.
+        # A caller who knows the id of a shared image may use the image.
         ("shared", "pending", True, False),
         ("shared", "rejected", True, False),
         ("shared", None, False, False),
@@ -106,7 +106,7 @@ async def test_what_others_may_have(
 
 @ensureDeferred
 async def test_whoever_may_only_look_may_not_have(cloud: Cloud, source: GlanceSource) -> None:
-    """A caller who may see an image in Glance, but not read its data, gets no volume.
+    """A caller who sees an image in Glance, but may not read the data, gets no volume.
 
     Break: `plugins/bootvol_plugins/glance/source.py`: `elif code not in _WITHOUT:` -> `elif code
     not in {403, *_WITHOUT}:`.
@@ -248,7 +248,7 @@ async def test_a_new_token_of_its_own_when_the_old_one_has_ended(cloud: Cloud) -
     [
         ({"password": "wrong"}, SourceFailed, "cannot log in"),
         ({"project": "nowhere"}, SourceFailed, "cannot log in"),
-        # Somebody who may read only what everybody may.
+        # A user with access to public images only.
         ({"username": "images-bob", "project": "other"}, ImageNotFound, "could not be found"),
         ({"username": "images-eve", "project": "images"}, SourceRefused, "own user read image"),
     ],
@@ -267,7 +267,7 @@ async def test_a_user_of_its_own_without_the_right(
 
 
 class Answering(Resource):
-    """Answers everything alike."""
+    """Gives one answer to all requests."""
 
     isLeaf = True
 
@@ -289,13 +289,13 @@ class Answering(Resource):
 
 @pytest.fixture
 def answering() -> Answering:
-    """What answers in a Glance's place."""
+    """The resource in Glance's place."""
     return Answering(503)
 
 
 @pytest.fixture
 def other(answering: Answering) -> Iterator[Server]:
-    """It is served."""
+    """The running server."""
     with serve(answering) as server:
         yield server
 
@@ -310,9 +310,9 @@ async def test_the_next_endpoint_is_asked_when_one_fails(
     source = make("glance", cloud.options(endpoints=endpoints), reactor)
     image = await source.find(caller, number)
     assert await read_all(await source.open(image), 65536) == CONTENT
-    # That which answered stays the first.
+    # The endpoint that answered stays the first.
     assert len(answering.asked) == 1
-    # One that breaks off, or talks nonsense, is no better than one that is busy.
+    # Broken and nonsensical answers count like a busy service.
     answering.code, answering.body = 200, b"<html>"
     source = make("glance", cloud.options(endpoints=endpoints), reactor)
     assert await source.find(caller, number) == image
@@ -362,7 +362,7 @@ async def test_whatever_answers(
 async def test_no_token_goes_where_a_redirect_leads(
     cloud: Cloud, answering: Answering, other: Server
 ) -> None:
-    """A redirect of Glance is not followed.
+    """Redirects from Glance are not followed.
 
     Break: `plugins/bootvol_plugins/http/client.py`: `allow_redirects=False` ->
     `allow_redirects=True`.
@@ -387,13 +387,13 @@ async def test_a_reference_that_is_no_id_is_not_asked_for(
 
 @pytest.fixture
 def authority() -> trustme.CA:
-    """An authority that nobody else knows."""
+    """An authority known only here."""
     return trustme.CA()
 
 
 @pytest.fixture
 def secured(cloud: Cloud, authority: trustme.CA) -> Iterator[dict[str, Any]]:
-    """What ends TLS in front of both services; the options that lead to it."""
+    """A TLS proxy before both services; the value is the options for the proxy."""
     issued = authority.issue_cert("localhost")
     pem = issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
     certificate = PrivateCertificate.loadPEM(pem)

@@ -1,4 +1,4 @@
-"""Volumes of a real Glance's images, whatever becomes of connections, tokens and services."""
+"""Volumes of a real Glance's images, despite failures of connections, tokens and services."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.proxies import Front, front
 
 MIB: Final = 1024 * 1024
 _SERIAL: Final = count()
-#: Everything small, so that little content shows every effect.
+#: Small sizes, so that little content shows every effect.
 _IMPORTS: Final = """
 [imports]
 buffer_kib = 64
@@ -39,15 +39,15 @@ user = "{user}"
 
 
 def content() -> bytes:
-    """Return the data of an image that no other is like."""
+    """Return the data of a unique image."""
     return noise(5 * MIB + 17) + str(next(_SERIAL)).encode()
 
 
 @attrs.frozen
 class Site:
-    """A daemon on a cloud, which its callers show the cloud's own tokens.
+    """A daemon with a cloud; callers use the cloud's own tokens.
 
-    :ivar tokens: those of ``ann`` and ``bob``.
+    :ivar tokens: the tokens of ``ann`` and ``bob``.
     """
 
     cloud: Cloud
@@ -55,32 +55,32 @@ class Site:
     tokens: dict[str, str]
 
     async def image(self, data: bytes | None, **more: Any) -> str:
-        """Make an image of Ann's; return its id."""
+        """Make an image of ann's; return the id."""
         number: str = await blocking(self.cloud.glance.image, self.tokens["ann"], data, **more)
         return number
 
     async def ask(self, reference: str, size: int = 1, who: str = "ann") -> Any:
-        """Ask for a volume of an image; return the answer."""
+        """Request a volume of an image; return the answer."""
         tenant = TENANT if who == "ann" else OTHER_TENANT
         wanted = {"volume": {"size": size, "imageRef": reference}}
         path = f"/v1.1/{tenant}/os-volumes"
         return await self.running.request("POST", path, wanted, self.tokens[who])
 
     async def create(self, reference: str) -> int:
-        """Make a volume; return its id."""
+        """Make a volume; return the id."""
         answer = await self.ask(reference)
         assert answer.status == 200, answer
         number: int = answer.json["volume"]["id"]
         return number
 
     async def ended(self, volume: int) -> tuple[str, str | None]:
-        """Wait for an import's end; return the volume's status, and the error's code."""
+        """Wait for the end of an import; return the volume's status and the error's code."""
         status = await self.running.until(volume, "available", "error")
         error = (await self.running.progress(volume))["error"]
         return status, error and error["code"]
 
     def holds(self, data: bytes) -> bool:
-        """Tell whether the only volume there is begins with ``data``, and goes on with zeros."""
+        """Return whether the only volume has ``data``, followed by zeros."""
         (file,) = self.running.files()
         with file.open("rb") as volume:
             return volume.read(len(data) + MIB) == data + bytes(MIB)
@@ -89,7 +89,7 @@ class Site:
 async def _site(cloud: Cloud, folder: Path, endpoint: str) -> Site:
     tokens = {user: await blocking(cloud.token, user) for user in ("ann", "bob")}
     callers = [
-        # Who only looks at volumes needs to be nobody that the cloud knows.
+        # A caller who only reads volumes may be unknown to the cloud.
         _TOKEN.format(token="ann", tenant=TENANT, user="ann"),
         _TOKEN.format(token=tokens["ann"], tenant=TENANT, user="ann"),
         _TOKEN.format(token=tokens["bob"], tenant=OTHER_TENANT, user="bob"),
@@ -100,7 +100,7 @@ async def _site(cloud: Cloud, folder: Path, endpoint: str) -> Site:
 
 @pytest_twisted.async_yield_fixture
 async def site(cloud: Cloud, tmp_path: Path) -> AsyncIterator[Site]:
-    """A daemon that reads from Glance itself."""
+    """A daemon that reads directly from Glance."""
     made = await _site(cloud, tmp_path, cloud.glance.url)
     yield made
     await made.running.stop()
@@ -108,14 +108,14 @@ async def site(cloud: Cloud, tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def between(cloud: Cloud) -> Iterator[Front]:
-    """What stands before Glance; it breaks a connection after 2 MiB, once."""
+    """A proxy before Glance that breaks one connection after 2 MiB."""
     with front(port_of(cloud.glance.url), 2 * MIB, 1) as made:
         yield made
 
 
 @pytest_twisted.async_yield_fixture
 async def shaky(cloud: Cloud, between: Front, tmp_path: Path) -> AsyncIterator[Site]:
-    """A daemon that reaches Glance only through that."""
+    """A daemon that reaches Glance only through the proxy."""
     made = await _site(cloud, tmp_path, f"http://127.0.0.1:{between.port}")
     yield made
     await made.running.stop()
@@ -135,7 +135,7 @@ async def test_a_volume_of_an_image(
 ) -> None:
     data = make(tmp_path)
     number = await site.image(data, disk_format=kind)
-    # As a bare id, and as a URL that ends in it, wherever that leads: nobody asks there.
+    # As a bare id, and as a URL with the id at the end: bootvol sends nothing to the URL's host.
     for reference in (number, f"http://nowhere.invalid/v2/images/{number}"):
         volume = await site.create(reference)
         assert await site.ended(volume) == ("available", None)
@@ -147,7 +147,7 @@ async def test_a_volume_of_an_image(
 @ensureDeferred
 async def test_what_is_refused_at_once(site: Site, tmp_path: Path) -> None:
     images.qemu_img("create", "-q", "-f", "qcow2", tmp_path / "2.qcow2", "2G")
-    # Small as it is, Glance has seen how large the disk in it is.
+    # Even for this small image, Glance has found the size of the disk.
     thin = await site.image((tmp_path / "2.qcow2").read_bytes(), disk_format="qcow2")
     large = await site.image(b"x", min_disk=2)
     queued = await site.image(None)
@@ -164,7 +164,7 @@ async def test_what_is_refused_at_once(site: Site, tmp_path: Path) -> None:
         answer = await site.ask(reference, who=who)
         assert answer.status == status
         assert message in str(answer.json)
-    # A token that bootvol takes, but the cloud does not.
+    # A token accepted by bootvol, but not by the cloud.
     answer = await site.running.call(
         "POST", "os-volumes", {"volume": {"size": 1, "imageRef": private}}
     )
@@ -200,7 +200,7 @@ async def test_what_has_come_is_not_fetched_again(shaky: Site, between: Front) -
     assert between.times == 0
     asked = [head for head in between.said if b"/file " in head.partition(b"\r\n")[0]]
     ranges = [re.search(rb"(?i)range: bytes=(\d+)-", head) for head in asked]
-    # One to see whether Ann may, one that broke, and one for the rest.
+    # One request to check ann's access, one that broke, and one for the rest.
     assert len(ranges) == 3
     assert ranges[1] is None
     assert ranges[2] is not None
@@ -219,7 +219,7 @@ async def test_the_callers_token_ends_half_way(shaky: Site, between: Front, tmp_
     assert shaky.holds(data)
     await revoked[0]
     assert (await shaky.ask(number)).status == 401
-    # It was never kept either.
+    # No file ever had the token.
     await shaky.running.stop()
     for file in tmp_path.iterdir():
         if file.is_file() and file != shaky.running.config:

@@ -1,4 +1,4 @@
-"""A real Glance whose images lie in the cluster that volumes are made in: they are clones."""
+"""A real Glance with images in the volumes' own cluster: the volumes are clones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOKEN = '[[identity.tokens]]\ntoken = "{token}"\ntenant = "{tenant}"\nuser = "a
 
 @pytest.fixture
 def in_ceph(cloud: Cloud, ceph_cluster: Cluster) -> Iterator[Cloud]:
-    """The cloud, with another Glance."""
+    """The cloud with another Glance."""
     with glance(cloud.keystone, ceph_cluster) as service:
         yield attrs.evolve(cloud, glance=service)
 
@@ -38,7 +38,7 @@ async def test_a_volume_is_a_clone_of_the_image(
         tmp_path,
         in_ceph.table(in_ceph.glance.url),
         first=ceph_cluster.table("cache_gib = 0"),
-        # Who only looks at volumes needs to be nobody that the cloud knows.
+        # A caller who only reads volumes may be unknown to the cloud.
         identity="".join(_TOKEN.format(token=each, tenant=TENANT) for each in ("ann", token)),
     )
     try:
@@ -51,7 +51,7 @@ async def test_a_volume_is_a_clone_of_the_image(
         assert await running.until(number, "gone", "error") == "gone"
     finally:
         await running.stop()
-    # Nothing of the volume holds on to the image.
+    # The volume does not depend on the image.
     await blocking(in_ceph.glance.call, "DELETE", f"/{image}", token)
 
 

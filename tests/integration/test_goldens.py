@@ -1,4 +1,4 @@
-"""One download for an image, however many volumes: single flight and golden volumes."""
+"""One download for an image, for any number of volumes: single flight and cached images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.servers import Server, only_looks, serve
 
 MIB = 1024 * 1024
 CONTENT = noise(9 * MIB + 77)
-#: Of a disk that is not refused as too small for volumes of 1 GiB; its file is sparse.
+#: The first bytes of a disk of at least 1 GiB; the file is sparse.
 SPACE = 3 * 1024 * MIB
 HALF = len(CONTENT) // 2
 WEB = """
@@ -50,9 +50,9 @@ networks = ["127.0.0.0/8", "::1/128"]
 class Web(Resource):
     """Serves one image under every name.
 
-    :ivar asked: how often the bytes were asked for, by name.
-    :ivar held: requests for "slow", which get the second half when the test says so, and for
-        "huge", which is larger than 1 GiB.
+    :ivar asked: number of requests for the bytes, by name.
+    :ivar held: waiting requests: for "slow", answered with the second half at the test's command;
+        and for "huge", larger than 1 GiB.
     """
 
     isLeaf = True
@@ -64,7 +64,7 @@ class Web(Resource):
         self.etag = '"one"'
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Answer."""
+        """Send the image, or hold the request."""
         name = request.path.rsplit(b"/")[-1].decode()
         if name == "SHA256SUMS":
             right = hashlib.sha256(CONTENT).hexdigest()
@@ -93,20 +93,20 @@ class Web(Resource):
 
 @pytest.fixture
 def web() -> Web:
-    """The images."""
+    """The resource of the server."""
     return Web()
 
 
 @pytest.fixture
 def server(web: Web) -> Iterator[Server]:
-    """They are served."""
+    """The running server."""
     with serve(web) as server:
         yield server
 
 
 @pytest.fixture(params=["xfs", "btrfs"])
 def cloning(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """A disk for the volumes whose files share blocks."""
+    """A disk with block sharing, for the volumes."""
     with disk(tmp_path / "volumes", SPACE, request.param) as mounted:
         yield mounted
 
@@ -124,7 +124,7 @@ async def daemon(
 
 
 async def made(running: Running, image: str, *, cached: bool) -> int:
-    """Make a volume from an image; see that it is right, and where it comes from."""
+    """Make a volume from an image; check the content and the origin."""
     number = await running.create(image)
     settled = await running.until(number, "available", "error")
     progress = await running.progress(number)
@@ -137,14 +137,14 @@ async def made(running: Running, image: str, *, cached: bool) -> int:
 
 
 def is_right(file: Path) -> None:
-    """See that a volume holds the image, and nothing else."""
+    """Check the content of a volume."""
     with file.open("rb") as volume:
         assert volume.read(len(CONTENT)) == CONTENT
         assert not any(volume.read(4 * MIB))
 
 
 async def goldens(running: Running) -> list[dict[str, object]]:
-    """Return the golden volumes, as admins see them."""
+    """Return the cached images, as shown to admins."""
     return list((await running.call("GET", "golden-volumes", token="root")).json["goldenVolumes"])
 
 
@@ -164,11 +164,11 @@ async def test_the_second_volume_needs_no_copy(
         use = (await running.call("GET", "golden-volumes", token="root")).json["use"]
         assert use == {"local": {"hits": 1, "misses": 1}}
         assert (await running.call("GET", "golden-volumes")).status == 403
-        # Neither the first volume nor the golden one is needed by the second.
+        # The second volume needs neither the first one nor the cached image.
         for number in (first, second):
             await running.call("DELETE", f"os-volumes/{number}")
             await running.until(number, "gone")
-        # It shows only beside an older volume of the same tenant.
+        # The cache is visible only to a tenant with an older volume of the image.
         await made(running, url, cached=False)
         assert web.asked["disk"] == 1
 
@@ -183,7 +183,7 @@ async def test_golden_volumes_stand_back(
         await running.call("DELETE", f"os-volumes/{first}")
         await running.until(first, "gone")
         assert len(await goldens(running)) == 1
-        # What it takes is missing of what a volume may need.
+        # A new volume may need the space of the cached image.
         await deferToThread(cloning.fill, cloning.folder / "others", 1024 * MIB - 3 * MIB)
         number = await running.create(f"{server.url}{name}")
         assert await running.until(number, "available", "error") == "available"
@@ -210,7 +210,7 @@ async def test_a_volume_too_small_for_the_disk_is_refused(
 async def test_nothing_shows_of_another_tenants_images(
     tmp_path: Path, web: Web, server: Server
 ) -> None:
-    """An image that another tenant copies, or has copied, is not downloaded again, and seems to be.
+    """A second tenant's import of the same image seems to be a download, but downloads nothing.
 
     Break: `src/bootvol/store/imports.py`: `line.leader(connection, volume_id, tenant)` ->
     `line.leader(connection, volume_id)`
@@ -264,7 +264,7 @@ async def test_fifty_at_once_cause_one_download(tmp_path: Path, web: Web, server
         assert (follower["phase"], follower["position"]) == ("waiting", None)
         assert follower["bytesDone"] >= MIB
         assert follower["bytesTotal"] == len(CONTENT)
-        # Another image does not wait behind them.
+        # Imports of another image do not wait.
         await made(running, f"{server.url}other", cached=False)
         web.release()
         for number in numbers:
@@ -318,7 +318,7 @@ async def test_what_is_wrong_with_an_image_is_found_once(
             assert (progress["phase"], progress["error"]["code"]) == ("failed", "digest-mismatch")
         assert web.asked["slow"] == 1
         assert running.files() == []
-        # Whoever comes later has a try of their own.
+        # A later volume begins a new attempt.
         web.held.clear()
         later = await running.create(url)
         while not web.held:
@@ -351,16 +351,16 @@ async def test_an_image_that_changed_is_another(tmp_path: Path, web: Web, server
         await made(running, url, cached=True)
         web.etag = '"two"'
         await made(running, url, cached=False)
-        # The same bytes under another name may be another's.
+        # The same bytes under another name may belong to another tenant.
         await made(running, f"{server.url}copy", cached=False)
-        # Without a validator nothing tells whether it is the same.
+        # Without a validator, nobody knows if the image is the same.
         await made_unknown(running, f"{server.url}plain")
         await made_unknown(running, f"{server.url}plain")
         assert web.asked == {"disk": 2, "copy": 1, "plain": 2}
 
 
 async def made_unknown(running: Running, image: str) -> None:
-    """Make a volume from an image that cannot be told from others."""
+    """Make a volume from an image without identity."""
     number = await running.create(image)
     assert await running.until(number, "available", "error") == "available"
     assert (await running.progress(number))["cached"] is None
@@ -431,7 +431,7 @@ async def test_a_backend_that_fails_says_nothing_of_its_golden_volumes(
     async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
         url = f"{server.url}disk"
         await made(running, url, cached=False)
-        # For a while.
+        # The failure lasts for a while.
         elsewhere = running.volumes.rename(tmp_path / "elsewhere")
         number = await running.create(url)
         while (error := (await running.progress(number))["error"]) is None:
@@ -440,7 +440,7 @@ async def test_a_backend_that_fails_says_nothing_of_its_golden_volumes(
         elsewhere.rename(running.volumes)
         assert await running.until(number, "available", "error") == "available"
         assert (await running.progress(number))["cached"]
-        # For a moment.
+        # The failure lasts for a moment.
         fails = [BackendFailed()]
         opened = FileBackend.open_reader
 
@@ -495,7 +495,7 @@ async def test_the_longest_unused_goes_first(tmp_path: Path, web: Web, server: S
 
 @ensureDeferred
 async def test_what_a_daemon_left_unfinished_goes(tmp_path: Path, web: Web, server: Server) -> None:
-    """It ended while a golden volume was made: the import comes to its end, and nothing stays."""
+    """The daemon ended while making a cached image: the import ends well, and nothing is left."""
     async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
         number = await running.create(f"{server.url}disk")
         while not [file for file in running.files() if file.name.startswith("golden-")]:
@@ -537,6 +537,6 @@ async def test_what_cannot_be_kept_leaves_nothing(
 
 
 async def settled(running: Running) -> None:
-    """Wait until there are no more files than a volume and its golden one."""
+    """Wait until only a volume and its cached image are left."""
     while len(running.files()) > 2:
         await pause(0.05)

@@ -1,4 +1,4 @@
-"""Backends and sources that the operator takes out of the configuration, and puts back."""
+"""Backends and sources removed from the configuration, and restored."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ directory = "second"
 
 
 class Slow(Resource):
-    """Serves half of an image, and the rest once it may.
+    """Serves half of an image, and later the rest.
 
-    :ivar whole: whether all of it is served.
+    :ivar whole: True once the rest may be served.
     """
 
     isLeaf = True
     whole = False
 
     def render_HEAD(self, request: Request) -> bytes:
-        """Say that the image is there."""
+        """State that the image exists."""
         return b""
 
     def render_GET(self, request: Request) -> int:
-        """Send what there is of it."""
+        """Send the available part."""
         request.setHeader(b"Content-Length", b"%d" % len(CONTENT))
         if self.whole:
             request.write(CONTENT)
@@ -54,19 +54,19 @@ class Slow(Resource):
 
 @pytest.fixture
 def slow() -> Slow:
-    """An image that comes half."""
+    """An image with only one half available."""
     return Slow()
 
 
 @pytest.fixture
 def server(slow: Slow) -> Iterator[Server]:
-    """It is served."""
+    """The running server."""
     with serve(slow) as server:
         yield server
 
 
 async def reason(daemon: Running, number: int, kind: str = "os-volumes") -> Any:
-    """Return why a volume waits or failed."""
+    """Return the reason of a waiting or failed volume."""
     return (await daemon.call("GET", f"{kind}/{number}/error")).json["error"]
 
 
@@ -88,7 +88,7 @@ async def test_a_backend_that_is_gone_and_comes_back(tmp_path: Path) -> None:
             assert (await daemon.call("DELETE", f"os-snapshots/{snapshot}")).status == 202
             own = await daemon.create()
             await daemon.until(own, "available")
-            # By now the worker has looked for all that it may do.
+            # By now the worker has looked for all possible work.
             assert await daemon.status(removed) == "deleting"
             assert await daemon.status(snapshot, "snapshot") == "deleting"
             assert await daemon.status(kept) == "available"
@@ -118,7 +118,7 @@ async def test_a_backend_that_is_gone_and_comes_back(tmp_path: Path) -> None:
 async def test_a_volume_waits_for_the_backend_of_its_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A type may lead the new volume to another backend than that of the snapshot."""
+    """A type may place the new volume on another backend than the snapshot."""
     monkeypatch.setattr(stores, "POLL", 0.3)
     daemon = Running(tmp_path, first=SECOND)
     volume = await daemon.create()
@@ -140,7 +140,7 @@ async def test_a_volume_waits_for_the_backend_of_its_snapshot(
     daemon = Running(tmp_path, first=SECOND)
     assert await daemon.until(made, "available", "error") == "available"
     assert await reason(daemon, made) is None
-    # The snapshot's store is another one now, and the new volume's is not.
+    # The store of the snapshot has changed, the store of the new volume has not.
     shutil.move(tmp_path / "second", tmp_path / "away")
     (tmp_path / "second").mkdir()
     answer = await daemon.call("POST", "os-volumes", {"volume": wanted})
@@ -217,6 +217,6 @@ async def test_the_start_says_what_starts(tmp_path: Path) -> None:
     assert started["listen"] == [f"tcp:{daemon.port}:interface=127.0.0.1"]
     work = [each["work"] for each in logs if "work" in each]
     assert work == ["none"]
-    # What fails later is found in the log by the volume's id, and so is the request.
+    # The log has the volume's id and the request for later failures.
     (made,) = (each for each in logs if "is to be made" in (each["log_format"] or ""))
     assert made["request_id"].startswith("req-")

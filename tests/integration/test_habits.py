@@ -1,4 +1,4 @@
-"""Habits of web servers: what curl fetches, the http source fetches."""
+"""Habits of web servers: the http source fetches everything that curl fetches."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ from bootvol_plugins.http.source import HttpSource
 from tests.daemons import Running, reactor
 
 CONTENT: Final = noise(300_001)
-#: What images are called, but for ``disk.raw``.
+#: Names of images other than ``disk.raw``.
 NAMES: Final = {
     "names-its-gzip": "disk.raw.gz",
     "encodes-gz": "disk.raw.gz",
     "until-close-gz": "disk.raw.gz",
 }
-#: How curl is asked, where that takes more: it decodes only what it asked for.
+#: Additional arguments of curl: curl decodes only requested encodings.
 CURL: Final = {"encodes": ["--compressed"], "encodes-zstd": ["--compressed"]}
-#: Where the digest has to decide whether parts are of one image.
+#: Habits with parts that only the digest can prove to be of one image.
 BY_DIGEST: Final = ("mirrors", "weak", "no-validator", "odd-etag")
 
 
 @pytest.fixture
 def habits() -> Habits:
-    """What the server does."""
+    """The habits of the server."""
     return Habits(CONTENT)
 
 
 @pytest.fixture
 def root(habits: Habits) -> Iterator[str]:
-    """The URL of the server, which runs."""
+    """The URL of the running server."""
     listening = reactor.listenTCP(0, habits, interface="127.0.0.1")
     yield f"http://127.0.0.1:{listening.getHost().port}/"
     pytest_twisted.blockon(listening.stopListening())
 
 
 def source(root: str, threads: Threads, **more: Any) -> HttpSource:
-    """Return a source that may ask there."""
+    """Return a source that may reach the server."""
     options = HttpOptions(allow=[root], **{"checksums": "none", **more})
     return HttpSource("web", options, reactor, threads)
 
 
 async def curl(url: str, *more: str) -> bytes:
-    """Return what curl fetches."""
+    """Return the bytes fetched by curl."""
     options = ("--silent", "--show-error", "--fail", "--location", *more, url)
     out, complaint, status = await getProcessOutputAndValue("curl", options)
     assert status == 0, complaint
@@ -68,7 +68,7 @@ async def curl(url: str, *more: str) -> bytes:
 
 
 async def fetched(web: HttpSource, url: str) -> tuple[Image, bytes]:
-    """Return what a source fetches, and what it said of it before."""
+    """Return the bytes fetched by a source, and the image found before."""
     image = await web.find(CALLER, url)
     return image, await read_all(await web.open(image), 65536)
 
@@ -149,7 +149,7 @@ async def test_whether_the_end_is_known(habit: str, root: str, threads: Threads)
 async def test_going_on(
     habit: str, offset: int, habits: Habits, root: str, threads: Threads
 ) -> None:
-    """With a stated digest an import goes on wherever the server sends parts, or sends it all."""
+    """With a stated digest, an import resumes, also if the server sends everything again."""
     habits.lists = True
     web = source(root, threads, checksums="SHA256SUMS")
     image = await web.find(CALLER, f"{root}{habit}/disk.raw")
@@ -158,7 +158,7 @@ async def test_going_on(
     first = await web.open(image)
     await first.close()
     if habit == "encodes":
-        # Where parts of the encoded bytes are, nobody knows.
+        # Nobody knows the offsets of parts in the encoded bytes.
         assert first.validator is None
         return
     assert first.validator == image.validator
@@ -186,7 +186,7 @@ async def test_going_on(
 async def test_going_on_without_a_digest(
     habit: str, goes_on: bool, root: str, threads: Threads
 ) -> None:
-    """The validator alone tells that it is the same image."""
+    """Only the validator proves the image to be the same."""
     web = source(root, threads)
     image = await web.find(CALLER, f"{root}{habit}/disk.raw")
     first = await web.open(image)
@@ -210,7 +210,7 @@ allow = ["{root}"]
 
 
 async def imported(folder: Path, root: str, path: str) -> tuple[bytes | None, Any]:
-    """Import an image; return what the volume begins with, or None, and the error if any."""
+    """Import an image; return the first bytes of the volume, or None, and the error if any."""
     running = Running(folder, CONFIG.format(root=root))
     try:
         number = await running.create(root + path)
@@ -247,7 +247,9 @@ async def imported(folder: Path, root: str, path: str) -> tuple[bytes | None, An
 async def test_what_shows_that_an_image_is_whole(
     tmp_path: Path, habits: Habits, root: str, path: str, lists: bool
 ) -> None:
-    """Its digest, or the end of its format; where that is missing it is fetched again."""
+    """The digest or the end of the format shows a complete image; without either, the image is
+    fetched again.
+    """
     habits.lists = lists
     assert await imported(tmp_path, root, path) == (CONTENT, None)
 
@@ -300,7 +302,7 @@ async def test_encodings_that_are_of_no_use(
 async def test_less_of_an_image_than_was_stated(
     root: str, threads: Threads, monkeypatch: pytest.MonkeyPatch, offset: int
 ) -> None:
-    """A proxy that kept a part of the image gives the part out as the whole."""
+    """A proxy that kept a part of the image serves the part as the whole."""
     web = source(root, threads)
     monkeypatch.setitem(HABITS, "keeps-a-part", right)
     image = await web.find(CALLER, f"{root}keeps-a-part/disk.raw")

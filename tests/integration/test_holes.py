@@ -1,4 +1,4 @@
-"""Holes are passed over: images, snapshots and volumes take what their data takes, at any size."""
+"""Holes are skipped: images, snapshots and volumes of any size take the space of their data."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.daemons import Running, pause
 from tests.disks import disk
 from tests.images import MIB, qemu_img
 
-#: Volumes of 1 TiB, and a disk with room for several, since they are sparse; sizes in GiB.
+#: Volumes of 1 TiB, and a disk with room for several sparse ones; sizes in GiB.
 LARGE, SPACE = 1024, 1200
-#: Where the data of a large image lies, the last of it at its end.
+#: Offsets of the data in a large image, the last one at the end.
 PLACES = (0, 3 * GIB + 4096, 700 * GIB + 777, LARGE * GIB - 4 * MIB)
 DATA = noise(4 * MIB)
-#: What a daemon reads and writes besides, in bytes: its database, say, and data of the last stage
-#: that is read along with zeros.
+#: Bytes that a daemon reads and writes besides: for example its database, and data of the last
+#: stage read along with zeros.
 BESIDES = 24 * MIB
 READ_BACK = '[imports]\nverify = "read-back"\n'
 
 
 @attrs.define
 class Moved:
-    """What a process has read and written within a block, in bytes."""
+    """Bytes read and written by a process within a block."""
 
     read: int = 0
     written: int = 0
@@ -40,7 +40,7 @@ class Moved:
 
 @contextmanager
 def counting() -> Iterator[Moved]:
-    """Count what this process reads and writes by system calls."""
+    """Count the bytes of this process's reads and writes."""
     moved = Moved()
     before = _moved()
     yield moved
@@ -55,7 +55,7 @@ def _moved() -> tuple[int, int]:
 
 
 def data_in(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield where a file has data, and that, by its file system's map."""
+    """Yield offset and content of a file's data, by the file system's map."""
     with path.open("rb") as file:
         at = 0
         size = os.fstat(file.fileno()).st_size
@@ -70,7 +70,7 @@ def data_in(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def check_large(path: Path) -> None:
-    """See that a file holds the large image, and takes no more space than that does."""
+    """Check that a file has the large image, and takes only the space of the image's data."""
     assert path.stat().st_size == LARGE * GIB
     assert path.stat().st_blocks * 512 < (len(PLACES) + 2) * len(DATA)
     with path.open("rb") as file:
@@ -87,7 +87,7 @@ def check_large(path: Path) -> None:
 
 @pytest.fixture(params=["ext4"])
 def large(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of its own; a large image is in its folder of images."""
+    """A folder on a disk of its own, with a large image in the folder of images."""
     with disk(tmp_path / "disk", SPACE * GIB, request.param) as mounted:
         images = mounted.folder / "images"
         images.mkdir()
@@ -98,7 +98,7 @@ def large(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         yield mounted.folder
 
 
-# On ext4 all is copied; on xfs nothing is, but all is read back.
+# On ext4, everything is copied; on xfs nothing is copied, but everything is read back.
 @pytest.mark.parametrize(
     ("large", "more"), [("ext4", ""), ("ext4", READ_BACK), ("xfs", READ_BACK)], indirect=["large"]
 )
@@ -133,7 +133,7 @@ async def test_a_tebibyte_takes_what_its_data_takes(large: Path, more: str) -> N
 
 
 def durable(folder: Path) -> int:
-    """Return how much of the one import is durable, in bytes."""
+    """Return the durable bytes of the only import."""
     with closing(sqlite3.connect(f"file:{folder / 'bootvol.db'}?mode=ro", uri=True)) as database:
         (found,) = database.execute("SELECT durable_bytes FROM imports").fetchone()
     return found or 0
@@ -141,7 +141,7 @@ def durable(folder: Path) -> int:
 
 @ensureDeferred
 async def test_an_import_goes_on_behind_a_hole(large: Path) -> None:
-    """What is read back after a restart is the data, not the hundreds of GiB before it."""
+    """After a restart, bootvol reads back the data, not the hundreds of GiB of holes before it."""
     end, first = 900 * GIB, len(DATA)
     with (large / "images" / "far").open("xb") as file:
         file.write(DATA)
@@ -166,7 +166,7 @@ async def test_an_import_goes_on_behind_a_hole(large: Path) -> None:
             assert await running.until(volume, "available", "error") == "available"
         written = first + 50 * first
         assert moved.read < written + 2 * BESIDES + MIB
-        # Not from the start.
+        # The source was not read from the start.
         assert moved.written < written - 60 * MIB + BESIDES
         (path,) = running.files()
         assert [at for at, _ in data_in(path)] == [0, end]
@@ -177,7 +177,7 @@ async def test_an_import_goes_on_behind_a_hole(large: Path) -> None:
 
 
 def pattern(path: Path, seed: int, size: int) -> bytes:
-    """Make a file of data, zeros and holes; return what it holds."""
+    """Make a file of data, zeros and holes; return its content."""
     chance = random.Random(seed)
     content = bytearray(size)
     with path.open("xb") as file:
@@ -241,7 +241,7 @@ async def test_any_pattern_in_any_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["preallocation=off", "preallocation=metadata"])
 @ensureDeferred
 async def test_a_container_takes_what_its_data_takes(tmp_path: Path, option: str) -> None:
-    """Also one that was preallocated: then its file has the size of its disk."""
+    """A preallocated container takes no more, though its file has the disk's full size."""
     running = Running(tmp_path)
     try:
         (tmp_path / "plain").write_bytes(DATA)
@@ -251,7 +251,7 @@ async def test_a_container_takes_what_its_data_takes(tmp_path: Path, option: str
         with counting() as moved:
             number = await running.create("disk", size=16)
             assert await running.until(number, "available", "error") == "available"
-        # To the spool, and from there.
+        # Once to the spool, and once from there.
         assert max(moved.read, moved.written) < 2 * len(DATA) + 2 * BESIDES
         (file,) = running.files()
         assert file.stat().st_blocks * 512 < 2 * len(DATA)

@@ -1,4 +1,4 @@
-"""Hosts whose names curl asks for, though IDNA has no such names."""
+"""Host names that curl accepts, though IDNA does not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = ["my_mirror.mirrors.test", "r3---sn-a.mirrors.test", "_a-.mirrors.test"]
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """A server, with a certificate for all names below the parameter's if that is not empty."""
+    """A server. Its certificate, if any, is for all names below the parameter."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     options = None
@@ -44,7 +44,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def proxy() -> Iterator[ForwardProxy]:
-    """A proxy that runs, and alone knows the host."""
+    """A running proxy; only the proxy can resolve the host."""
     with forward_proxy({NAMES[0]: "127.0.0.1"}) as proxy:
         yield proxy
 
@@ -52,7 +52,7 @@ def proxy() -> Iterator[ForwardProxy]:
 async def fetched(
     server: Server, folder: Path, threads: Threads, name: str, proxy: str | None = None
 ) -> bytes:
-    """Return what is fetched of a host."""
+    """Return the bytes fetched from a host."""
     options = HttpOptions(
         allow=[f"{server.scheme}://{name}:{server.port}/"],
         networks=["127.0.0.0/8"],

@@ -1,4 +1,4 @@
-"""Attaching and servers when things go wrong: what may be in use is never taken for free."""
+"""Attachments and servers when things go wrong: no volume in use counts as free."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ ANN = Caller("ann", "t")
 
 
 class BreakingExports(Exports):
-    """Exports that may fail to end.
+    """Exports that may fail to close.
 
-    :ivar fails: whether they do.
-    :ivar elsewhere: where they are reached from now on, if that is another place.
+    :ivar fails: True if closing fails.
+    :ivar elsewhere: a new address of all exports, if not None.
     """
 
     fails = False
@@ -93,7 +93,7 @@ class BreakingExports(Exports):
 
 
 class World:
-    """The services on a hypervisor in memory, with a worker."""
+    """The services with a hypervisor in memory and a worker."""
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(make_url(f"sqlite:///{folder / 'x.db'}"), loop)
@@ -103,7 +103,7 @@ class World:
         self.clock = Clock()
         self.threads = Threads(loop, "test", 4)
         self.threads.start()
-        # Sockets have short names.
+        # Paths of sockets must be short.
         self.short = tempfile.TemporaryDirectory()
         options = tables.Exports(by="unix", directory=Path(self.short.name))
         self.exports: Any = BreakingExports(options, self.threads, loop, Jail())
@@ -113,7 +113,7 @@ class World:
         self.restart()
 
     async def stop(self) -> None:
-        """Stop, and end what would outlive it."""
+        """Stop everything, including processes that outlive the daemon."""
         await self.worker.stopService()
         for name in await self.exports.names():
             await self.exports.close(name)
@@ -122,7 +122,7 @@ class World:
         self.short.cleanup()
 
     def restart(self) -> None:
-        """Start a worker anew, as a daemon does that was killed."""
+        """Start a new worker, as after a killed daemon."""
         no: Any = None
         goldens: Any = NoGoldens()
         backends = Backends([self.backend], loop)
@@ -168,7 +168,7 @@ class World:
         raise AssertionError(f"volume {number} is {found.status}, not {wanted}")
 
     async def boot(self, *volumes: int, **more: Any) -> Server:
-        """Ask for a server."""
+        """Request a server."""
         disks = [NewDisk(f"vd{'abc'[n]}", number, **more) for n, number in enumerate(volumes)]
         return await self.servers.create(ANN, NewServer("x", "1", tuple(disks)))
 
@@ -182,7 +182,7 @@ class World:
         raise AssertionError(f"server {number} is {found.status}, not {wanted}")
 
     async def gone(self, number: int) -> None:
-        """Wait until a server is no more."""
+        """Wait until a server does not exist."""
         for _ in range(400):
             if number not in {each.id for each, _ in await self.servers.listed(ANN)}:
                 return
@@ -190,7 +190,7 @@ class World:
         raise AssertionError("it is still there")
 
     async def started(self) -> tuple[Server, int]:
-        """Return a server that runs, and the volume that it runs from."""
+        """Return a running server, and its root volume."""
         volume = await self.volume()
         made = await self.boot(volume)
         return await self.server(made.id, Status.AVAILABLE), volume
@@ -198,7 +198,7 @@ class World:
 
 @pytest_twisted.async_yield_fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    """It runs."""
+    """The running services."""
     world = World(tmp_path)
     yield world
     await world.stop()
@@ -213,7 +213,7 @@ async def test_a_disk_comes_and_goes(world: World) -> None:
     found = await world.until(volume, Status.IN_USE)
     disks = world.hypervisor.servers[server.name].disks
     assert disks.keys() == {"vda", "vdb"}
-    # What the server was given is what a hypervisor is told.
+    # A hypervisor gets the same answer as the server.
     admin = Caller("root", "t", frozenset({"admin"}))
     assert await world.volumes.connection(admin, volume) == disks["vdb"]
     await world.attachments.delete(ANN, server.uuid, volume)
@@ -283,7 +283,7 @@ async def test_what_is_exported_stays_in_use_without_exports(world: World, hosts
     await world.worker.stopService()
     world.exports = exports
     world.restart()
-    # Another volume is made only when all is served that should be.
+    # Other work begins only when all exports are served again.
     await world.volume()
     assert name in await exports.names()
     await world.attachments.delete(ANN, server, volume)
@@ -305,7 +305,7 @@ async def test_a_server_that_is_turned_off_gets_a_disk_when_it_is_turned_on(worl
     await world.servers.power(ANN, number, Event.START)
     await world.server(server.id, Status.AVAILABLE)
     assert world.hypervisor.servers[server.name].disks.keys() == {"vda", "vdb"}
-    # And detached while the server is off, the disk is free at once.
+    # Detached from a stopped server, the disk is free at once.
     await world.servers.power(ANN, number, Event.STOP)
     await world.server(server.id, Status.AVAILABLE)
     await world.attachments.delete(ANN, number, volume)
@@ -338,7 +338,7 @@ async def test_what_cannot_be_attached_is_free_again(
     assert found.name not in await world.exports.names()
     with pytest.raises(AttachmentNotFound):
         await world.attachments.get(ANN, str(server.id), volume)
-    # It is told until something else happens.
+    # The error stays until the next event.
     await world.volumes.delete(ANN, volume)
 
 
@@ -346,7 +346,7 @@ async def test_what_cannot_be_attached_is_free_again(
 async def test_a_server_that_does_not_start_frees_its_volumes(world: World) -> None:
     _, taken = await world.started()
     spare = await world.volume()
-    # As if somebody had the disk behind our back.
+    # As if another program had the disk open, unknown to bootvol.
     other = await world.volumes.get(ANN, spare)
     file = world.volumes_in / f"{other.name}.raw"
     with file.open("rb") as held:
@@ -466,7 +466,7 @@ async def test_a_restart_serves_what_is_attached_and_nothing_else(world: World) 
     await world.worker.stopService()
     await world.exports.open(stray.name, lies)
     await world.exports.close(root.name)
-    # As if the configuration had named another place then.
+    # As if the configuration had named another address at that time.
     before = Connection("nbd", "nbds://elsewhere/x")
     await world.database.write(attachment_rows.reached, volume, before)
     world.restart()
@@ -505,9 +505,9 @@ async def test_a_console_has_as_many_lines_as_it_has(world: World) -> None:
 
 
 class Deaf(MemoryHypervisor):
-    """Takes no disks, and does not say whether it has let go of them.
+    """Accepts no disks, and does not say whether a disk is still in use.
 
-    :ivar asked: whether it was asked to.
+    :ivar asked: True once a detach was requested.
     """
 
     asked = False
@@ -577,9 +577,9 @@ async def test_a_server_that_did_not_end_lets_go_of_nothing_by_itself(world: Wor
 
 
 class Slow(MemoryHypervisor):
-    """Says what ran when it was asked, once it is told to.
+    """Answers a question about running servers with delay.
 
-    :ivar telling: fires then.
+    :ivar telling: fires to send the answer.
     """
 
     telling: Deferred[None] | None = None
@@ -629,7 +629,7 @@ async def test_a_server_of_another_daemon_is_not_taken_for_turned_off(world: Wor
 async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> None:
     _, volume = await world.started()
     await world.worker.stopService()
-    # The machine was started again, and its exports had been in memory.
+    # The machine was restarted, and its exports had been in memory.
     world.exports.elsewhere = Connection("nbd", "nbds://host:1/x")
     world.restart()
     admin = Caller("root", "t", frozenset({"admin"}))
@@ -655,10 +655,10 @@ async def test_servers_have_a_quota(world: World) -> None:
 
 
 class Hanging(MemoryHypervisor):
-    """It answers no question until it is told to.
+    """Answers no question until the test says so.
 
-    :ivar asked: how many questions it has.
-    :ivar answering: ends when it is told to.
+    :ivar asked: number of questions.
+    :ivar answering: ends to send the answers.
     """
 
     asked = 0
@@ -703,7 +703,7 @@ async def test_nobody_waits_for_ever_for_a_hypervisor(world: World) -> None:
     for each in asked:
         with pytest.raises(HypervisorSilent):
             await each
-    # While it hangs, it is asked nothing of that again.
+    # While the hypervisor hangs, the same questions are not asked again.
     for question in questions_of_callers():
         with pytest.raises(HypervisorSilent):
             await question
@@ -716,10 +716,10 @@ async def test_nobody_waits_for_ever_for_a_hypervisor(world: World) -> None:
 
 @implementer(IPoweringHypervisor)
 class Plain:
-    """A hypervisor in memory that gives guests no config drive, and may fall silent.
+    """A hypervisor in memory without config drives, which may fall silent.
 
-    :ivar asked: when something of its power has been asked for.
-    :ivar is_silent: whether that is done, but never answered.
+    :ivar asked: True once a change of power was requested.
+    :ivar is_silent: True to make changes without an answer.
     """
 
     def __init__(self, servers: dict[str, MemoryServer]) -> None:
@@ -776,7 +776,7 @@ async def test_what_guests_cannot_be_given_is_refused(world: World, more: dict[s
 async def test_the_next_daemon_ends_what_was_asked_of_a_servers_power(
     world: World, action: Event, meanwhile: Status, runs: bool
 ) -> None:
-    """The daemon ends when the hypervisor has begun, and nobody has heard of that."""
+    """The daemon ends after the hypervisor has begun, and before the answer."""
     await world.worker.stopService()
     silent = world.hypervisor = Plain(world.hypervisor.servers)
     world.restart()

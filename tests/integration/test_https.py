@@ -1,4 +1,4 @@
-"""The API by TLS, with a certificate and a key from files."""
+"""The API over TLS, with a certificate and a key from files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.servers import free_port
 
 @attrs.frozen
 class Https:
-    """A daemon that serves TLS, and the authority of its certificate."""
+    """A daemon with TLS, and the authority of its certificate."""
 
     port: int
     authority: Path
@@ -49,14 +49,14 @@ class Https:
         return found
 
     def context(self) -> ssl.SSLContext:
-        """Return a client's settings that trust the authority, and take the oldest there is."""
+        """Return a client's context that trusts the authority and accepts the oldest versions."""
         context = ssl.create_default_context(cafile=self.authority)
         context.set_ciphers("ALL:@SECLEVEL=0")
         return context
 
 
 def listening(folder: Path, port: int) -> Path:
-    """Write a configuration that has the daemon serve TLS, and return its path."""
+    """Write a configuration with TLS; return its path."""
     (folder / "images").mkdir(exist_ok=True)
     description = f"ssl:{port}:interface=127.0.0.1:privateKey={folder}/key:certKey={folder}/cert"
     text = configuration(port).replace(f"tcp:{port}:interface=127.0.0.1", description)
@@ -67,7 +67,7 @@ def listening(folder: Path, port: int) -> Path:
 
 @pytest_twisted.async_yield_fixture
 async def https(tmp_path: Path) -> AsyncIterator[Https]:
-    """A daemon whose key is of RSA, the kind that old clients want."""
+    """A daemon with an RSA key, as old clients need."""
     authority = trustme.CA(key_type=trustme.KeyType.RSA)
     authority.cert_pem.write_to_path(tmp_path / "ca")
     issued = authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)
@@ -83,7 +83,7 @@ async def https(tmp_path: Path) -> AsyncIterator[Https]:
 
 @ensureDeferred
 async def test_a_key_that_others_may_read(https: Https, tmp_path: Path) -> None:
-    """Such a key is not taken at SIGHUP, and keeps nothing else from being applied.
+    """A key that others may read is refused at SIGHUP, and the other settings are still applied.
 
     Break: `src/bootvol/reload.py`: `raise ConfigurationError(str(mistake))` -> `pass`
     """
@@ -158,7 +158,7 @@ async def test_modern_tls(https: Https, version: ssl.TLSVersion) -> None:
 async def test_old_tls_is_refused(https: Https, version: ssl.TLSVersion) -> None:
     """Versions of TLS before 1.2 are refused.
 
-    Twisted and OpenSSL refuse old versions, too; so the break takes that away.
+    Twisted and OpenSSL refuse old versions, too; so the break removes their refusal as well.
 
     Break: `src/bootvol/api/tls.py`: `context.set_min_proto_version(SSL.TLS1_2_VERSION)` ->
     `context = SSL.Context(SSL.TLS_METHOD); context.use_privatekey(factory.privateKey);
@@ -174,7 +174,7 @@ async def test_old_tls_is_refused(https: Https, version: ssl.TLSVersion) -> None
 @pytest.mark.parametrize("cipher", ["AES128-SHA", "AES256-GCM-SHA384", "ECDHE-RSA-AES128-SHA"])
 @ensureDeferred
 async def test_old_ciphers_are_refused(https: Https, cipher: str) -> None:
-    """Those whose traffic is read by whoever gets the key later, and those that are broken.
+    """Ciphers without forward secrecy, and broken ciphers, are refused.
 
     Break: `src/bootvol/api/tls.py`: `b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"` -> `b"ALL:!aNULL"`.
     """
@@ -193,7 +193,7 @@ async def test_who_does_not_know_the_authority_does_not_connect(https: Https) ->
 
 @ensureDeferred
 async def test_nothing_is_served_in_clear(https: Https) -> None:
-    """A plain request to an endpoint of TLS gets no answer.
+    """A plain request to a TLS endpoint gets no answer.
 
     Break: `src/bootvol/api/tls.py`: `self._reactor.listenTCP(port, encrypting, **more)` ->
     `self._reactor.listenTCP(port, factory, **more)`.
@@ -255,11 +255,11 @@ async def test_a_renewed_certificate_is_served_without_a_restart(tmp_path: Path)
         second = issue()
         await daemon.reload()
         assert await deferToThread(served) == second
-        # A certificate that cannot be read changes nothing.
+        # An unreadable certificate changes nothing.
         (tmp_path / "cert").write_text("half a certificate")
         await daemon.reload()
         assert await deferToThread(served) == second
-        # Nor does such a certificate keep tokens valid that the operator has taken away.
+        # Nor does such a certificate keep removed tokens valid.
         config = tmp_path / "twistd.conf"
         config.write_text(config.read_text().replace('token = "ann"', 'token = "carol"'))
         await daemon.reload()

@@ -1,4 +1,4 @@
-"""The identity API over a real socket: both versions, and what becomes of wrong requests."""
+"""The identity API over a real socket: both versions, and the answers to wrong requests."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ V3 = "/identity/v3/auth/tokens"
 
 @pytest_twisted.async_yield_fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon that people log in to."""
+    """A daemon with log-ins."""
     daemon = Running(tmp_path, identity=PEOPLE)
     yield daemon
     await daemon.stop()
 
 
 def password(scope: Any = None, user: Any = None, secret: str = PASSWORD) -> dict[str, Any]:
-    """Return the body of a v3 login."""
+    """Return the body of a v3 log-in."""
     named = {"name": "ann", "domain": {"id": "default"}} if user is None else user
     identity = {"methods": ["password"], "password": {"user": {**named, "password": secret}}}
     return {"auth": {"identity": identity, **({} if scope is None else {"scope": scope})}}
 
 
 def keys(**more: Any) -> dict[str, Any]:
-    """Return the body of a v2.0 login by access key."""
+    """Return the body of a v2.0 log-in by access key."""
     return {"auth": {"apiAccessKeyCredentials": KEYS, **more}}
 
 
@@ -46,7 +46,7 @@ async def post(daemon: Running, path: str, body: Any) -> Answer:
 
 
 async def v3_token(daemon: Running, body: dict[str, Any]) -> str:
-    """Log in by v3, and return the token."""
+    """Log in by v3; return the token."""
     answer = await post(daemon, V3, body)
     assert answer.status == 201, answer
     return answer.headers["x-subject-token"]
@@ -79,7 +79,7 @@ async def test_v2_logs_in(daemon: Running) -> None:
 
 
 async def is_logged_in_by_v2(daemon: Running, answer: Answer) -> None:
-    """Hold an answer against the specification."""
+    """Compare an answer with the specification."""
     assert answer.status == 200
     access = answer.json["access"]
     assert re.fullmatch(r"HPAuth_[A-Za-z0-9._-]+", access["token"]["id"])
@@ -191,7 +191,7 @@ async def test_v3_logs_in(daemon: Running) -> None:
 
 
 async def is_logged_in_by_v3(daemon: Running, answer: Answer) -> None:
-    """Hold an answer against what Keystone's clients expect."""
+    """Compare an answer with the expectations of Keystone's clients."""
     assert answer.status == 201
     token = answer.headers["x-subject-token"]
     shown = answer.json["token"]
@@ -306,7 +306,7 @@ async def test_v3_refuses(daemon: Running) -> None:
         assert PASSWORD.encode() not in answer.body
 
 
-# --- versions, guessing, and where nobody logs in ------------------------------------------------
+# --- versions, guessing, and no log-ins ----------------------------------------------------------
 
 
 @ensureDeferred
@@ -348,7 +348,7 @@ async def test_who_guesses_has_to_wait(daemon: Running) -> None:
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 2
         (told,) = answers[-1].json.values()
         assert told["code"] == 429
-    # Somebody else is let in meanwhile.
+    # Another user may log in meanwhile.
     await v3_token(daemon, password({"project": {"name": "other"}}, {"name": "bob"}, BOBS))
 
 

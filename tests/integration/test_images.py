@@ -26,7 +26,7 @@ format = "qcow2"
 min_disk = 2
 sha512 = "{"ab" * 64}"
 """
-#: Bytes of what is in the folder besides, of names that are hard on paths.
+#: Sizes in bytes of other files in the folder, with names difficult in paths.
 FILES = {"debian": 3000, "a file": 1000, "100% ä?&#": 2000, "empty": 0}
 LIST = "/image/v2/images"
 
@@ -43,7 +43,7 @@ async def images(tmp_path: Path) -> AsyncIterator[Running]:
 
 
 async def ids(daemon: Running, query: str = "") -> list[str]:
-    """Return the ids of the images that a query lists."""
+    """Return the ids of the listed images."""
     answer = await daemon.request("GET", LIST + query)
     assert answer.status == 200, answer
     return [each["id"] for each in answer.json["images"]]
@@ -101,7 +101,7 @@ async def test_an_image(images: Running) -> None:
 
 @ensureDeferred
 async def test_what_an_image_is_described_by(images: Running) -> None:
-    """Each property that is shown is in the schema, and the other way round."""
+    """The shown properties and those of the schema are the same."""
     schema = (await images.request("GET", "/image/v2/schemas/image")).json
     shown = (await images.request("GET", f"{LIST}/1")).json
     assert shown.keys() == schema["properties"].keys()
@@ -122,7 +122,7 @@ async def test_hard_names(images: Running) -> None:
 
 @ensureDeferred
 async def test_a_name_in_another_form(images: Running) -> None:
-    """A Mac takes letters and their marks apart; who types the name does not."""
+    """A Mac separates letters and their marks; a person who types the name does not."""
     apart, composed = (unicodedata.normalize(form, "Größe é.raw") for form in ("NFD", "NFC"))
     (images.images / apart).write_bytes(b"\1" * 4096)
     for form in (apart, composed):
@@ -139,7 +139,7 @@ async def test_a_name_in_another_form(images: Running) -> None:
 @pytest.mark.parametrize("name", ["a\u00a0b.raw", "\u200bx\u2003y", "\ue000.raw", "\u0378"])
 @ensureDeferred
 async def test_characters_that_cannot_be_printed(images: Running, name: str) -> None:
-    """Spaces of other kinds and what no alphabet has: all that the folder serves has an id."""
+    """Unusual spaces and private characters: every servable file has an id."""
     (images.images / name).write_bytes(b"\1" * 4096)
     assert name in await ids(images)
     for path in (f"{LIST}/{quote(name)}", f"{LIST}/{quote(quote(name))}"):
@@ -152,7 +152,7 @@ async def test_characters_that_cannot_be_printed(images: Running, name: str) -> 
 
 @ensureDeferred
 async def test_a_name_that_looks_encoded(images: Running) -> None:
-    """The image whose name is just what was written is the one that is meant."""
+    """The image with exactly the written name is found first."""
     for name in ("a%20file", "50%25.raw"):
         (images.images / name).write_bytes(b"\1" * 4096)
         for reference in (name, quote(name)):

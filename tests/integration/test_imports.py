@@ -1,4 +1,4 @@
-"""What becomes of imports: good images and bad ones, cancelled, stopped and resumed."""
+"""Imports: good and bad images, cancelled, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_what_is_no_disk_is_refused(
 
 @ensureDeferred
 async def test_a_digest_that_does_not_match(running: Running) -> None:
-    """An image with another digest than the stated one ends in error, without a volume.
+    """An image with another digest than stated ends in error, without a volume.
 
     Break: `src/bootvol/imaging/pipeline.py`: `digest = self._digester.verify()` ->
     `self._digester.stated = None; digest = self._digester.verify()`.
@@ -84,9 +84,9 @@ async def test_zeros_take_no_space(running: Running) -> None:
 
 
 class Web(Resource):
-    """A server that behaves as a test says.
+    """A server controlled by a test.
 
-    :ivar requests: those that wait to be answered by the test.
+    :ivar requests: waiting requests, answered by the test.
     """
 
     isLeaf = True
@@ -96,11 +96,11 @@ class Web(Resource):
         self.requests: list[Request] = []
 
     def render_HEAD(self, request: Request) -> bytes:
-        """Say that the image is there, but not how long it is."""
+        """State that the image exists, without its length."""
         return b""
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Answer by the name that is asked for."""
+        """Answer by name."""
         if only_looks(request):
             return self.render_HEAD(request)
         name = request.path.rsplit(b"/")[-1]
@@ -141,7 +141,7 @@ def web() -> Iterator[tuple[Server, Web]]:
 
 @pytest.fixture
 def over_http(tmp_path: Path, web: tuple[Server, Web]) -> str:
-    """The configuration of a source that may ask that server."""
+    """The configuration of a source for the server."""
     return (
         f'[[sources]]\nname = "web"\nplugin = "http"\nallow = ["{web[0].url}images/"]\n'
         'networks = ["127.0.0.0/8", "::1/128"]\nchecksums = "none"\n'
@@ -185,7 +185,7 @@ async def test_over_http(
 
 
 async def _downloading(running: Running, web: tuple[Server, Web], requests: int) -> int:
-    """Start an import that waits for the server in its middle, and return its volume."""
+    """Start an import that waits for the server half way; return the volume."""
     number = await running.create(f"{web[0].url}images/slow")
     await running.until(number, "downloading")
     while len(web[1].requests) < requests:

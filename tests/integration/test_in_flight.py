@@ -1,4 +1,4 @@
-"""Calls that wait for something slow: they hold nobody else up."""
+"""Calls that wait for something slow: they delay nobody else."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from bootvol_plugins.embedded import files
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running, pause, reactor
 from tests.people import PASSWORD, PEOPLE
 
-#: Of so many connections a quarter may wait for a source, and a tenant has half of that.
+#: With this number of connections, a quarter of the connections may wait for a source; a tenant may
+#: have half of them.
 CONNECTIONS = 40
 OF_A_TENANT = CONNECTIONS // 4 // 2
 
 
 class Silent(Factory):
-    """A server that takes connections and says nothing.
+    """A server that accepts connections without an answer.
 
-    :ivar connections: those that are open.
-    :ivar ended: it takes no more connections.
+    :ivar connections: the open connections.
+    :ivar ended: True once the server accepts no more connections.
     """
 
     noisy = False
@@ -48,7 +49,7 @@ class Silent(Factory):
         return self.connections[-1]
 
     async def has(self, count: int) -> None:
-        """Wait until so many connections are open."""
+        """Wait until a number of connections is open."""
         for _ in range(400):
             if len(self.connections) == count:
                 return
@@ -56,7 +57,7 @@ class Silent(Factory):
         raise AssertionError(len(self.connections))
 
     def end(self) -> None:
-        """End all connections, without an answer, and take no more."""
+        """End all connections without an answer, and accept no more."""
         self.ended = True
         while self.connections:
             transport = self.connections.pop().transport
@@ -77,7 +78,7 @@ def silent() -> Iterator[Silent]:
 
 @pytest.fixture
 def daemon(tmp_path: Path, silent: Silent) -> Iterator[Running]:
-    """A daemon with few connections, one of whose sources is silent."""
+    """A daemon with few connections and one silent source."""
     web = f"""
 [[sources]]
 name = "web"
@@ -92,7 +93,7 @@ networks = ["127.0.0.0/8"]
 
 
 def post(daemon: Running, image: str, token: str = "ann") -> Deferred[Answer]:
-    """Ask for a volume."""
+    """Request a volume."""
     tenant = TENANT if token == "ann" else OTHER_TENANT
     wanted = {"volume": {"size": 1, "imageRef": image}}
     path = f"/v1.1/{tenant}/os-volumes"
@@ -100,7 +101,7 @@ def post(daemon: Running, image: str, token: str = "ann") -> Deferred[Answer]:
 
 
 def refused(answer: Answer) -> bool:
-    """Return whether a call was one too many; if so, having seen that the answer says all."""
+    """Return whether a call was refused as one too many; check the complete answer."""
     if answer.status != 503 or "Too many calls" not in answer.json["serviceUnavailable"]["message"]:
         return False
     assert answer.headers["retry-after"] == "5"
@@ -110,7 +111,7 @@ def refused(answer: Answer) -> bool:
 
 @ensureDeferred
 async def test_a_silent_image_server_locks_nobody_out(daemon: Running, silent: Silent) -> None:
-    """Other tenants are answered, and so is the same tenant in calls that are not slow.
+    """Other tenants are answered, and so are quick calls of the same tenant.
 
     Break: `src/bootvol/service/images.py`: `self._in_flight[name].hold(caller.tenant, question)` -> `Deferred.fromCoroutine(question())`
     """  # noqa: E501
@@ -121,7 +122,7 @@ async def test_a_silent_image_server_locks_nobody_out(daemon: Running, silent: S
         await DeferredList([each for each in asked if not each.called], fireOnOneCallback=True)
         told = [each for each in asked if each.called]
     assert all(map(refused, await gatherResults(told)))
-    # Neither the other tenant nor, for what is not slow, the same one.
+    # Neither the other tenant waits nor, for quick calls, the same one.
     for token in ("bob", "ann"):
         assert (await post(daemon, "here", token)).status == 200
     other = post(daemon, f"{silent.url}bob", "bob")
@@ -161,7 +162,7 @@ async def test_who_leaves_keeps_the_place_until_the_call_has_ended(
 async def test_lists_of_one_tenant_keep_no_other_from_the_database(
     daemon: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a tenant asks for many long lists, another tenant's list waits for none of them.
+    """While a tenant requests many long lists, another tenant's list waits for none of them.
 
     Break: `src/bootvol/turns.py`: `self._held[asker] < self._most` -> `True`
     """
@@ -195,7 +196,7 @@ async def test_lists_of_one_tenant_keep_no_other_from_the_database(
 async def test_writes_of_one_tenant_hold_no_other_up(
     daemon: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a tenant asks for many changes, another tenant's change is among the next two.
+    """While a tenant requests many changes, another tenant's change is among the next two.
 
     Break: `src/bootvol/api/door.py`: `ASKER.set(found.tenant)` -> `ASKER.set("")`
     """
@@ -236,7 +237,7 @@ async def test_writes_of_one_tenant_hold_no_other_up(
 async def test_key_pairs_of_one_tenant_hold_no_other_up(
     daemon: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a tenant's key pairs one is made at once, beside one of another tenant's.
+    """One key pair of a tenant is made at a time, beside one of another tenant's.
 
     Break: `src/bootvol/service/keypairs.py`: `_AT_ONCE: Final = 2` -> `_AT_ONCE: Final = 9`.
     """
@@ -273,7 +274,7 @@ async def test_key_pairs_of_one_tenant_hold_no_other_up(
 async def test_a_disk_that_keeps_no_revocation_takes_few_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one user's calls that revoke tokens few wait for a slow disk; the others are told 503.
+    """A slow disk holds few of one user's calls that revoke tokens; the other calls get 503.
 
     Break: `src/bootvol/api/embedded/v3.py`: `with self._revoking.place(session.user.id):` ->
     `if session:`.
@@ -314,7 +315,7 @@ async def test_a_disk_that_keeps_no_revocation_takes_few_calls(
 
 
 async def log_in(daemon: Running) -> str:
-    """Return a token of ann's."""
+    """Return a token for ann."""
     credentials = {"username": "ann", "password": PASSWORD}
     answer = await daemon.request(
         "POST",

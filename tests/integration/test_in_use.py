@@ -1,4 +1,4 @@
-"""What somebody has open on the host is neither deleted, nor given away, nor made a snapshot of."""
+"""A volume open in another program is neither deleted, attached, nor copied as a snapshot."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CONTENT = noise(1024 * 1024)
 
 @contextmanager
 def opened_by_qemu(daemon: Running) -> Iterator[Path]:
-    """Let QEMU have the only volume open until the end of the block."""
+    """Let QEMU open the only volume until the end of the block."""
     (file,) = daemon.files()
     with opened(Connection("file", str(file)), daemon.folder):
         yield file
 
 
 async def code(daemon: Running, path: str) -> str:
-    """Return why something has failed."""
+    """Return the code of a failure."""
     found: str = (await daemon.call("GET", f"{path}/error")).json["error"]["code"]
     return found
 
@@ -38,15 +38,15 @@ async def test_a_volume_that_is_open_on_the_host_is_left_alone(running: Running)
     attachments = "servers/7/os-volume_attachments"
     wanted = {"volumeAttachment": {"volumeId": number}}
     with opened_by_qemu(running) as file:
-        # Not given away.
+        # No attachment.
         await running.call("POST", attachments, wanted)
         assert await running.until(number, "available", "in-use") == "available"
         assert await code(running, f"os-volumes/{number}") == "volume-in-use"
-        # No snapshot of no moment.
+        # No snapshot: a copy would not show one moment.
         made = await running.call("POST", "os-snapshots", {"snapshot": {"volume_id": number}})
         snapshot = made.json["snapshot"]["id"]
         assert await running.until(snapshot, "available", "error", kind="snapshot") == "error"
-        # Not deleted.
+        # No deletion.
         await running.call("DELETE", f"os-volumes/{number}")
         assert await running.until(number, "gone", "error") == "error"
         assert await code(running, f"os-volumes/{number}") == "volume-in-use"

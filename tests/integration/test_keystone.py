@@ -1,4 +1,4 @@
-"""Tokens of a real Keystone: whom they speak for, and for how long."""
+"""Tokens of a real Keystone: their callers, and their time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGGED_IN = "POST /v3/auth/tokens 201"
 
 @pytest.fixture(scope="module")
 def people(keystone: Keystone) -> People:
-    """Those whom these tests are about."""
+    """The users of these tests."""
     return People.of(keystone)
 
 
@@ -37,20 +37,20 @@ def clock() -> Later:
 
 @pytest_twisted.async_yield_fixture
 async def identity(people: People, clock: Later) -> AsyncIterator[KeystoneIdentity]:
-    """The plugin, as it comes."""
+    """The plugin with its defaults."""
     made = people.identity(clock)
     yield made
     await made.close()
 
 
 def ann(people: People) -> Caller:
-    """Return whom ann's tokens for demo speak for; Keystone knows what else an admin is."""
+    """Return the caller of ann's tokens for demo. Keystone adds the roles implied by admin."""
     implied = {"admin", "manager", "member", "reader"}
     return Caller(people.users["ann"], people.projects["demo"], frozenset(implied))
 
 
 async def refused(asked: Awaitable[Caller]) -> Unauthorized:
-    """Return why a token is refused."""
+    """Return the reason of a refused token."""
     with pytest.raises(Unauthorized) as caught:
         await asked
     return caught.value
@@ -152,7 +152,7 @@ async def test_who_is_disabled_goes_on_no_longer(
 async def test_a_token_with_rules_of_its_own_is_not_taken(
     people: People, identity: KeystoneIdentity
 ) -> None:
-    """Nothing here sees to such rules: taken, it would be good for more than it was given for."""
+    """bootvol does not enforce such rules, and accepting the token would ignore them."""
     rules = [{"service": "volume", "method": "GET", "path": "/v1.1/*/os-volumes"}]
     credential = people.keystone.application_credential(
         people.users["bob"], people.token("bob"), access_rules=rules
@@ -162,7 +162,7 @@ async def test_a_token_with_rules_of_its_own_is_not_taken(
 
 @ensureDeferred
 async def test_a_token_is_not_kept_beyond_its_end(people: People) -> None:
-    """An application credential ends, and its tokens with it."""
+    """An application credential ends together with its tokens."""
     ends = (datetime.now(UTC) + timedelta(seconds=3)).strftime("%Y-%m-%dT%H:%M:%S")
     credential = people.keystone.application_credential(
         people.users["bob"], people.token("bob"), expires_at=ends
@@ -201,7 +201,7 @@ async def test_bootvols_own_token_is_renewed_when_it_was_revoked(keystone: Keyst
     token = people.token("ann")
     try:
         await identity.authenticate(token)
-        # That revokes a user's tokens: those of the same second, too, that are yet to come.
+        # This revokes all of the user's tokens, including later tokens of the same second.
         path, same = f"/users/{people.users['bootvol']}", {"user": {"password": PASSWORD}}
         keystone.call("PATCH", path, same)
         await pause(1.1)

@@ -1,4 +1,4 @@
-"""A daemon whose callers come with the tokens of a real Keystone, and what they may do."""
+"""A daemon with callers from a real Keystone, and their rights."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WANTED = {"volume": {"size": 1}}
 
 @pytest.fixture(scope="module")
 def people(keystone: Keystone) -> People:
-    """Those whom these tests are about."""
+    """The users of these tests."""
     return People.of(keystone)
 
 
 @pytest_twisted.async_yield_fixture
 async def daemon(people: People, tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon that asks Keystone each time, and does not wait for it for long."""
+    """A daemon that asks Keystone for each call, with a short timeout."""
     daemon = Running(tmp_path, identity=people.table(cache_seconds=0.0, timeout=3.0))
     yield daemon
     await daemon.stop()
@@ -33,7 +33,7 @@ async def daemon(people: People, tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest_twisted.async_yield_fixture
 async def remembering(people: People, tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon that remembers what Keystone has said."""
+    """A daemon that caches Keystone's answers."""
     folder = tmp_path / "remembering"
     folder.mkdir()
     daemon = Running(folder, identity=people.table(timeout=3.0), api="connections = 40")
@@ -44,12 +44,12 @@ async def remembering(people: People, tmp_path: Path) -> AsyncIterator[Running]:
 async def call(
     daemon: Running, people: People, token: str | None, method: str, path: str, body: object = None
 ) -> Answer:
-    """Send a request about what demo has."""
+    """Send a request about demo's resources."""
     return await daemon.request(method, f"/v1.1/{people.projects['demo']}/{path}", body, token)
 
 
 async def status(daemon: Running, people: People, token: str) -> int:
-    """Return the status of an answer to somebody who lists demo's volumes."""
+    """Return the status of a list of demo's volumes."""
     return (await call(daemon, people, token, "GET", "os-volumes")).status
 
 
@@ -62,7 +62,7 @@ async def test_a_project_is_a_tenant(daemon: Running, people: People) -> None:
     assert [each["id"] for each in listed.json["volumes"]] == [number]
     other, path = people.token("ann", "other"), f"/v1.1/{people.projects['other']}/os-volumes"
     assert (await daemon.request("GET", path, token=other)).json == {"volumes": []}
-    # Nor by the other's path.
+    # The other project's path does not help.
     assert await status(daemon, people, other) == 400
 
 
@@ -128,7 +128,7 @@ async def test_a_keystone_that_is_gone(
     people.keystone.kill()
     try:
         assert await status(daemon, people, token) == 503
-        # What it has said is good for as long as it would have been.
+        # Cached answers stay valid for their usual time.
         assert await status(remembering, people, token) == 200
         assert await status(remembering, people, other) == 503
     finally:
@@ -141,7 +141,7 @@ async def test_a_keystone_that_is_gone(
 async def test_made_up_tokens_and_a_keystone_that_hangs(
     remembering: Running, people: People
 ) -> None:
-    """Few made-up tokens wait; a known token of the same address and other addresses are served.
+    """Few invented tokens wait; a known token at the same address, and other addresses, are served.
 
     Break: `src/bootvol/api/door.py`: `self._strangers.through(address(request), asked)` -> `asked`
     Break: `src/bootvol/service/inflight.py`: `if running.called:` -> `if False:`

@@ -1,4 +1,4 @@
-"""Limits and the line, as callers see them."""
+"""Limits and the import queue, as shown to callers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CONTENT = noise(300_000)
 
 
 class Mirror(Resource):
-    """A server that sends each image when the test says so.
+    """A server that sends each image at the test's command.
 
-    :ivar waiting: requests by the names that they ask for.
-    :ivar busy: names that are answered by "come again later".
-    :ivar sent: how many bytes of an image were sent, by its name.
+    :ivar waiting: requests, by the requested names.
+    :ivar busy: names answered with "come again later".
+    :ivar sent: number of bytes sent of an image, by name.
     """
 
     isLeaf = True
@@ -37,11 +37,11 @@ class Mirror(Resource):
         self.sent: Counter[str] = Counter()
 
     def render_HEAD(self, request: Request) -> bytes:
-        """Say that the image is there."""
+        """State that the image exists."""
         return b""
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Let it wait."""
+        """Hold the request."""
         if only_looks(request):
             return self.render_HEAD(request)
         name = request.path.decode().rpartition("/")[2]
@@ -53,20 +53,20 @@ class Mirror(Resource):
         return NOT_DONE_YET
 
     def send(self, name: str) -> None:
-        """Answer the request for an image, with all that was not sent yet."""
+        """Answer the request for an image with the rest of its bytes."""
         request = self.waiting.pop(name)
         request.write(CONTENT[self.sent.pop(name, 0) :])
         request.finish()
 
     def drip(self, name: str) -> None:
-        """Send some more of an image, but never the end."""
+        """Send some more bytes of an image, but never the end."""
         first = self.sent[name]
         last = min(first + 16384, len(CONTENT) - 1)
         self.waiting[name].write(CONTENT[first:last])
         self.sent[name] = last
 
     async def asked(self, *names: str) -> None:
-        """Wait until it is asked for images; there must be no others."""
+        """Wait for requests for these images; no other request may come."""
         for _ in range(400):
             if set(names) <= set(self.waiting):
                 break
@@ -87,7 +87,7 @@ def mirror() -> Iterator[Mirror]:
 async def daemon(
     folder: Path, mirror: Mirror, imports: str, source: str = "", backend: str = ""
 ) -> AsyncIterator[Running]:
-    """Run a daemon with the mirror as a source, and TOML of three of its tables."""
+    """Run a daemon with the mirror as a source, and with TOML for three of its tables."""
     web = f"""
 [[sources]]
 name = "web"
@@ -124,7 +124,7 @@ async def test_positions_go_down(tmp_path: Path, mirror: Mirror) -> None:
         assert (await running.progress(third))["phase"] == "queued"
         answer = await running.call("GET", f"hp-bootable-volumes/{plain}/import")
         assert answer.status == 404
-        # A deletion leaves the line too.
+        # A deletion leaves the queue, too.
         assert (await running.call("DELETE", f"os-volumes/{third}")).status == 202
         await running.until(third, "gone")
         mirror.send("2")
@@ -147,7 +147,7 @@ async def test_tenants_take_turns(tmp_path: Path, mirror: Mirror) -> None:
             token="bob",
         )
         assert shown.json["import"]["position"] == 1
-        # A position counts among the tenant's own.
+        # A position counts only the tenant's own imports.
         assert await positions(running, *mine) == [1, 2]
         for name, following in (("1", "other"), ("other", "2"), ("2", "3")):
             mirror.send(name)
@@ -155,7 +155,7 @@ async def test_tenants_take_turns(tmp_path: Path, mirror: Mirror) -> None:
 
 
 async def create_for_another(running: Running, image: str) -> int:
-    """Create a volume of another tenant; return its id."""
+    """Create a volume of another tenant; return the id."""
     wanted = {"volume": {"size": 1, "imageRef": image}}
     path = f"/v1.1/{OTHER_TENANT}/os-volumes"
     made = await running.request("POST", path, wanted, token="bob")
@@ -166,8 +166,7 @@ async def create_for_another(running: Running, image: str) -> int:
 
 @ensureDeferred
 async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -> None:
-    """An import that waits for its source to be less busy keeps neither its own tenant nor others
-    waiting.
+    """An import that waits for a busy source delays neither its own tenant nor others.
 
     Break: `src/bootvol/service/imports.py`: `await progress.turn.rest(sleep(self._clock, pause))` -> `await sleep(self._clock, pause)`
     """  # noqa: E501
@@ -186,13 +185,13 @@ async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -
         await mirror.asked("own")
         mirror.send("own")
         assert await running.until(own, "available", "error") == "available"
-        # The pause is of five minutes.
+        # The pause lasts five minutes.
         assert (await running.progress(busy))["attempt"] == 1
 
 
 @ensureDeferred
 async def test_slow_images_of_one_tenant_keep_no_other_out(tmp_path: Path, mirror: Mirror) -> None:
-    """One of the imports makes way, and later goes on where it was.
+    """One of the imports gives way, and later resumes.
 
     Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
     """
@@ -251,8 +250,8 @@ async def test_a_backend_at_its_limit(tmp_path: Path, mirror: Mirror) -> None:
 @pytest.mark.parametrize("table", ["", "[imports]\n"])
 @ensureDeferred
 async def test_little_bandwidth(tmp_path: Path, table: str) -> None:
-    # What follows the basic configuration belongs to its last table, the source.  At this rate
-    # the image takes minutes.
+    # The text follows the configuration's last table, the source. At this rate, the image takes
+    # minutes.
     running = Running(tmp_path, f"{table}bandwidth_mib = 0.001\n")
     try:
         (running.images / "here").write_bytes(CONTENT)

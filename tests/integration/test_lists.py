@@ -1,4 +1,4 @@
-"""Lists of digests beside images: how they are found, what is said of them, and who signed them."""
+"""Lists of digests beside images: finding, reporting, and signatures."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ LINE = f"{RIGHT}  a.img\n".encode()
 class Files(Resource):
     """Serves files.
 
-    :ivar files: what there is, by its name.
-    :ivar codes: other answers, by the names that are asked for.
-    :ivar asked: the names of lists that were asked for.
+    :ivar files: the files, by name.
+    :ivar codes: other statuses, by requested name.
+    :ivar asked: the requested lists.
     """
 
     isLeaf = True
@@ -58,22 +58,22 @@ class Files(Resource):
 
 @pytest.fixture
 def files() -> Files:
-    """What the server has."""
+    """The resource of the server."""
     return Files()
 
 
 @pytest.fixture
 def server(files: Files) -> Iterator[Server]:
-    """It runs."""
+    """The running server."""
     with serve(files) as server:
         yield server
 
 
 @attrs.frozen
 class Keys:
-    """Somebody's keys.
+    """Keys of one person.
 
-    :ivar home: GnuPG's.
+    :ivar home: GnuPG's folder.
     """
 
     home: Path
@@ -99,7 +99,7 @@ def _keys(home: Path) -> Keys:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for keys; what GnuPG leaves running for them is ended."""
+    """A folder for keys. The fixture ends GnuPG's processes afterwards."""
     folder = tmp_path_factory.mktemp("gpg")
     yield folder
     for home in folder.iterdir():
@@ -108,25 +108,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def keys(folder: Path) -> Keys:
-    """The keys of who publishes images."""
+    """The keys of the publisher."""
     return _keys(folder / "publisher")
 
 
 @pytest.fixture(scope="module")
 def others(folder: Path) -> Keys:
-    """The keys of somebody else."""
+    """The keys of another person."""
     return _keys(folder / "other")
 
 
 def source(server: Server, threads: Threads, **more: Any) -> HttpSource:
-    """Return a source that may ask there."""
+    """Return a source for the server."""
     networks = ["127.0.0.0/8", "::1/128"]
     options = HttpOptions(allow=[server.url], networks=networks, **more)
     return HttpSource("web", options, reactor, threads)
 
 
 async def stated(web: HttpSource, server: Server, name: str = "a.img") -> str | None:
-    """Return the digest that is found for an image."""
+    """Return the digest found for an image."""
     digest = (await web.find(CALLER, f"{server.url}41/{name}?token=x")).digest
     return None if digest is None else digest.value
 
@@ -182,7 +182,7 @@ async def test_the_usual_names(
     found = await stated(web, server, image)
     assert found is not None
     assert found in text.decode() + RIGHT
-    # What is known of a directory is asked for first.
+    # The known form of the name is requested first.
     files.asked.clear()
     assert await stated(web, server, image) == found
     assert files.asked == [name]
@@ -190,7 +190,7 @@ async def test_the_usual_names(
 
 @ensureDeferred
 async def test_the_lists_of_another_image(files: Files, server: Server, threads: Threads) -> None:
-    """It is the form of the name that is known of a directory."""
+    """A directory's form of names is remembered, not the name itself."""
     files.files |= {"b.img": CONTENT, "a.img.sha256": LINE, "b.img.sha256": LINE}
     web = source(server, threads)
     assert await stated(web, server) == RIGHT
@@ -205,7 +205,7 @@ async def test_no_list_at_all(files: Files, server: Server, threads: Threads) ->
     assert await stated(web, server) is None
     assert len(files.asked) == len(set(files.asked)) <= 13
     files.asked.clear()
-    # For a while that is known.
+    # The result is remembered for a while.
     assert await stated(web, server) is None
     assert files.asked == []
     assert await stated(source(server, threads, checksums="none"), server) is None
@@ -220,7 +220,7 @@ async def test_lists_that_are_looked_for_may_fail(
     files.codes["SHA256SUMS"] = code
     files.files["SHA512SUMS"] = LINE
     found = await stated(source(server, threads), server)
-    # A server that is not well is not asked on.
+    # After a server error, bootvol sends no more requests.
     assert found == (RIGHT if code < 500 else None)
 
 
@@ -336,13 +336,13 @@ async def test_a_list_that_cannot_be_trusted(
 async def test_what_is_signed_must_name_the_image(
     files: Files, server: Server, threads: Threads, keys: Keys
 ) -> None:
-    """Otherwise a list could be another image's, under this one's name."""
+    """Otherwise a list could belong to another image, under this one's name."""
     signed = keys.gpg("--clearsign", given=f"{RIGHT}  b.img\n".encode())
     files.files["a.img.sha256"] = signed
     web = source(server, threads, keyring=keys.public("keys.gpg"))
     with pytest.raises(SourceRefused, match=r"lists a\.img"):
         await stated(web, server)
-    # What is missing is asked for again: it may come.
+    # A missing list is requested again: the list may appear later.
     files.files["SHA256SUMS"] = keys.gpg("--clearsign", given=LINE)
     assert await stated(web, server) == RIGHT
 
@@ -351,7 +351,7 @@ async def test_what_is_signed_must_name_the_image(
 async def test_of_several_signatures_one_is_enough(
     files: Files, server: Server, threads: Threads, keys: Keys, others: Keys
 ) -> None:
-    """As of Debian, whose keys change: nobody has all of them."""
+    """Debian's lists have several signatures of changing keys: nobody has all keys."""
     files.files["SHA256SUMS"] = LINE
     both = [each.gpg("--detach-sign", given=LINE) for each in (others, keys)]
     files.files["SHA256SUMS.sign"] = b"".join(both)

@@ -1,8 +1,8 @@
-"""Who may call what: every route of the API, by everybody, against the answer that is expected.
+"""The rights of callers: every route of the API, with every caller, and the expected status.
 
-A route that no row of the table stands for fails the test: whoever adds one says who may call it.
-Requests are about things that there are none of, with bodies that are empty objects: whoever is let
-through is told 404, 422 or the like (501: there is no hypervisor), and nothing is changed.
+A route without a row fails the test, so a new route needs its rights. Requests name objects that do
+not exist, and bodies are empty objects. So a caller with the right gets 404, 422 or the like (501:
+no hypervisor), and nothing changes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pytest_twisted import ensureDeferred
 from bootvol_plugins.embedded.tokens import Tokens
 from tests.daemons import OTHER_TENANT, TENANT, Running
 
-# What is asked, then the answers: without a token; with one that has expired; with one of another
-# tenant's admin; with one of this tenant's, whose user has a role that is good for nothing, is a
-# reader, a member, or an admin.  Paths that do not begin with a slash are below /v1.1/TENANT, and
-# below /v2/TENANT.
+# The request, then the statuses: without a token; with an expired token; with a token of another
+# tenant's admin; with a token of this tenant, for a user with a meaningless role, a reader, a
+# member, and an admin. Paths without a slash at the start are below /v1.1/TENANT, and below
+# /v2/TENANT.
 TABLE = """
 GET    /                                                200 200 200 200 200 200 200
 GET    /v1.1                                            200 200 200 200 200 200 200
@@ -159,13 +159,13 @@ GET    /v2.0                                            200 200 200 200 200 200 
 POST   /v2.0/tokens                                     400 400 400 400 400 400 400
 GET    /v2.0/tenants                                    401 401 200 200 200 200 200
 """
-#: Below what a route is, and what it is called there.
+#: The prefix of a dialect, and the endpoint of a route.
 Route = tuple[tuple[bytes, ...], str]
 CALLERS = ("nobody", "expired", "other", "guest", "reader", "member", "admin")
 
 _PASSWORD = "the password of all"
 _HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(_PASSWORD)
-#: What an admin logs in with, by identity API v2.0.
+#: An admin's log-in by identity API v2.0.
 ADMIN = {
     "passwordCredentials": {"username": "admin", "password": _PASSWORD},
     "tenantName": "demo",
@@ -196,7 +196,7 @@ id = "{OTHER_TENANT}"
 
 @attrs.frozen
 class Row:
-    """A request, and what each caller is answered."""
+    """A request, and the status for each caller."""
 
     method: str
     path: str
@@ -204,7 +204,7 @@ class Row:
 
     @property
     def paths(self) -> Iterator[str]:
-        """All that it stands for, from the root."""
+        """All full paths of the row."""
         path = self.path.format(tenant=TENANT, other=OTHER_TENANT)
         if path.startswith("/"):
             yield path
@@ -227,14 +227,14 @@ ROWS = read(TABLE)
 
 @pytest_twisted.async_yield_fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon that knows all callers."""
+    """A daemon with all callers."""
     daemon = Running(tmp_path, identity=IDENTITY)
     yield daemon
     await daemon.stop()
 
 
 def routes(daemon: Running) -> set[Route]:
-    """Return everything that the daemon answers."""
+    """Return all routes of the daemon."""
     return {
         (dialect.prefix, rule.endpoint)
         for dialect in daemon.site.resource.dialects
@@ -243,7 +243,7 @@ def routes(daemon: Running) -> set[Route]:
 
 
 def route(daemon: Running, method: str, path: str) -> Route:
-    """Return what answers a request."""
+    """Return the route of a request."""
     segments = path.removesuffix(".json").encode().split(b"/")[1:]
     for dialect in daemon.site.resource.dialects:
         length = len(dialect.prefix)
@@ -268,7 +268,7 @@ async def test_every_route_has_a_row(daemon: Running) -> None:
 
 @ensureDeferred
 async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
-    """Each caller gets the status that the table tells, on each route.
+    """Each caller gets the status in the table, on each route.
 
     Break: `src/bootvol/api/nova/app.py`: `if caller.tenant != tenant:` -> `if not tenant:`.
     Break: `src/bootvol/api/nova/app.py`: `self._policy.check(caller.roles, call.right)` -> `_ =
@@ -282,7 +282,7 @@ async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
             for caller, expected in zip(CALLERS, row.statuses, strict=True):
                 headers = {"X-Subject-Token": tokens["reader"]}
                 if row.path == "/identity/v3/auth/tokens" and row.method == "DELETE":
-                    # One's own that is ended is known to nobody after that.
+                    # A user's own token, once ended, is unknown afterwards.
                     headers["X-Subject-Token"] = await token(daemon, "reader")
                 body: object = {} if row.method in {"POST", "PUT"} else None
                 answer = await daemon.request(
@@ -294,7 +294,7 @@ async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
 
 
 async def token(daemon: Running, name: str) -> str:
-    """Log a user in to the only project there is for that user."""
+    """Log in a user to the user's only project."""
     credentials = {"username": name, "password": _PASSWORD}
     project = "other" if name == "other" else "demo"
     answer = await daemon.request(
@@ -307,7 +307,7 @@ async def token(daemon: Running, name: str) -> str:
 
 
 def expired(daemon: Running, valid: str) -> str:
-    """Return a token like another one, but of long ago, signed by the daemon's own key."""
+    """Return an expired copy of a token, signed by the daemon's own key."""
     tokens = Tokens((daemon.folder / "identity" / "key").read_bytes())
     claims = tokens.read(valid, 0)
     return tokens.write(attrs.evolve(claims, issued=1, expires=2))

@@ -1,4 +1,4 @@
-"""Who may do what: the table ``[policy]``, whatever says who asks."""
+"""The table ``[policy]``, for every kind of identity."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDENTITY = "".join(
     f'[[identity.tokens]]\ntoken = "without"\ntenant = "{TENANT}"\nuser = "u"\n'
     f'[[identity.tokens]]\ntoken = "empty"\ntenant = "{TENANT}"\nuser = "u"\nroles = []\n'
 )
-#: For each right a call that needs it, and what becomes of that where it is given.
+#: For each right, a call that needs the right, and the status with the right.
 CALLS: dict[Right, tuple[str, str, object, int]] = {
     Right.READ: ("GET", "os-volumes", None, 200),
     Right.WRITE: ("DELETE", "os-volumes/99", None, 404),
@@ -34,7 +34,7 @@ MEMBER = {Right.READ, Right.WRITE}
 
 
 async def allowed(daemon: Running, token: str, tenant: str = TENANT) -> set[Right]:
-    """Return which of the calls a token is good for; the others must be refused."""
+    """Return the calls allowed with a token. The others must be refused."""
     found = set()
     for right, (method, path, body, expected) in CALLS.items():
         answer = await daemon.request(method, f"/v1.1/{tenant}/{path}", body, token)
@@ -53,7 +53,7 @@ async def allowed(daemon: Running, token: str, tenant: str = TENANT) -> set[Righ
 
 @pytest_twisted.async_yield_fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon whose hypervisors have a role of their own."""
+    """A daemon with a separate role for hypervisors."""
     table = '[policy]\nconnection = ["hypervisor", "admin"]\ngolden_volumes = []'
     daemon = Running(tmp_path, table, identity=IDENTITY)
     yield daemon
@@ -80,7 +80,7 @@ async def test_roles_give_rights(daemon: Running, token: str, expected: set[Righ
 
 @ensureDeferred
 async def test_what_was_shown_to_one_is_not_shown_to_another(daemon: Running) -> None:
-    # The answer is kept.
+    # The answer is cached.
     assert (await daemon.call("GET", "os-volumes", token="member")).status == 200
     assert (await daemon.call("GET", "os-volumes", token="developer")).status == 403
 

@@ -1,4 +1,4 @@
-"""Images through a forward proxy, with and without TLS, and whatever such a proxy does wrong."""
+"""Images through a forward proxy, with and without TLS, and through wrong proxies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.proxies import ForwardProxy, forward_proxy
 from tests.servers import Server, free_port, serve
 
 CONTENT = noise(3 * 1024 * 1024 + 5)
-#: Nobody but the proxy knows this name.
+#: Only the proxy can resolve this name.
 NAME = "origin.test"
 CONFIG = """
 [imports]
@@ -37,20 +37,20 @@ ca = "ca.pem"
 
 @pytest.fixture
 def proxy() -> Iterator[ForwardProxy]:
-    """A proxy that runs."""
+    """A running proxy."""
     with forward_proxy({NAME: "127.0.0.1", "other.test": "127.0.0.1"}) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def web() -> BadWeb:
-    """What the origin has."""
+    """The resource of the origin."""
     return BadWeb(CONTENT, reactor, 1024 * 1024)
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> trustme.CA:
-    """Who the daemon trusts."""
+    """The authority trusted by the daemon."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     return authority
@@ -76,7 +76,7 @@ def secure(web: BadWeb, authority: trustme.CA) -> Iterator[Server]:
 
 @pytest.fixture(params=["plain", "secure"])
 def origin(request: pytest.FixtureRequest) -> Server:
-    """Either."""
+    """Either origin."""
     server = request.getfixturevalue(request.param)
     assert isinstance(server, Server)
     return server
@@ -93,7 +93,7 @@ def url(server: Server, image: str, name: str = NAME) -> str:
 
 
 async def outcome(running: Running, image: str) -> tuple[str, str]:
-    """Ask for a volume; return the code and message of what came of it, at once or later."""
+    """Request a volume; return the code and message of the outcome, immediate or later."""
     wanted = {"volume": {"size": 1, "imageRef": image}}
     answer = await running.call("POST", "os-volumes", wanted)
     if answer.status != 200:
@@ -142,7 +142,7 @@ async def test_goes_on_where_it_broke_off(
 async def test_the_list_of_allowed_urls_holds_at_every_hop(
     tmp_path: Path, origin: Server, proxy: ForwardProxy
 ) -> None:
-    """A redirect to a URL that is not allowed is not followed.
+    """A redirect to a URL outside ``allow`` is not followed.
 
     Break: `plugins/bootvol_plugins/http/source.py`: `if not lies_under(target, self._allow):` ->
     `if target is None:`.
@@ -178,7 +178,7 @@ async def test_an_origin_that_is_not_trusted(
 async def test_an_origin_whose_certificate_is_anothers(
     tmp_path: Path, web: BadWeb, secure: Server, proxy: ForwardProxy
 ) -> None:
-    """The proxy may lead anywhere: the certificate must be of the name that was asked for."""
+    """The proxy may lead anywhere: the certificate must name the requested host."""
     running = daemon(tmp_path, secure, proxy.url, name="other.test")
     try:
         code, _message = await outcome(running, url(secure, "good", "other.test"))

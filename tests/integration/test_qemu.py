@@ -1,4 +1,4 @@
-"""Servers as processes of QEMU: what the contract suite cannot see from outside."""
+"""Servers as processes of QEMU: properties invisible to the contract suite."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OTHER = "server-2"
 
 
 async def gone(qemu: QemuHypervisor, server: str) -> None:
-    """Wait until a server does not run any more."""
+    """Wait until a server has stopped."""
     for _ in range(600):
         if server not in await qemu.running():
             return
@@ -44,7 +44,7 @@ async def gone(qemu: QemuHypervisor, server: str) -> None:
 
 @contextmanager
 def process(folder: Path, server: str = SERVER) -> Iterator[int]:
-    """Return the process id of a server that runs."""
+    """Return the process id of a running server."""
     opened = Folder(folder / "servers" / server)
     try:
         found = opened.process()
@@ -58,7 +58,7 @@ def process(folder: Path, server: str = SERVER) -> Iterator[int]:
 async def test_its_process_is_locked_up(
     qemu: QemuHypervisor, empty: Connection, tmp_path: Path
 ) -> None:
-    """QEMU has no rights, no core files, and calls that are filtered.
+    """QEMU has no rights, no core files, and a filter of system calls.
 
     Break: `src/bootvol/jail/program.py`: `_PR_CAPBSET_DROP, capability` -> `_PR_CAPBSET_DROP, 63`.
     """
@@ -80,7 +80,8 @@ async def test_its_process_is_locked_up(
 
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_nothing_is_reached_from_a_server(user: int) -> None:
-    """The daemon's files, other volumes, other processes and the network: also under another user.
+    """The daemon's files, other volumes, other processes and the network are out of reach, also
+    under another user.
 
     Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `command = self._jail.command(command,
     bounds)` -> `pass`
@@ -90,13 +91,14 @@ def test_nothing_is_reached_from_a_server(user: int) -> None:
 
 
 def grows(user: int) -> list[str]:
-    """Return what a server's QEMU does that no daemon of the user may limit."""
+    """Return the attacks of a server's QEMU that no daemon of the user can prevent."""
     return [] if user == ANOTHER or may_limit() else ["grows_what_it_has_open"]
 
 
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_little_is_reached_from_a_server_whose_disk_is_exported(user: int) -> None:
-    """Of a root daemon nothing but the export; of another one what its user may connect to.
+    """Under a root daemon, QEMU reaches only the export; under another one, all sockets of the
+    daemon's user.
 
     Break: `plugins/bootvol_plugins/qemu/machine.py`: `return Sockets.UNIX if here` -> `return
     Sockets.ALL if here`
@@ -107,7 +109,7 @@ def test_little_is_reached_from_a_server_whose_disk_is_exported(user: int) -> No
 
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_little_is_reached_from_a_server_whose_disk_is_an_image_of_ceph(user: int) -> None:
-    """Nothing but the network.
+    """QEMU reaches only the network.
 
     Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `command = self._jail.command(command,
     bounds)` -> `pass`
@@ -116,7 +118,7 @@ def test_little_is_reached_from_a_server_whose_disk_is_an_image_of_ceph(user: in
 
 
 def writes(user: int) -> list[str]:
-    """Return what a server's QEMU does to files that are none of its disks: those of its locks."""
+    """Return the attacks of a server's QEMU that succeed on other files: those of its locks."""
     return ["writes_what_it_has_open", *grows(user)] if grows(user) else []
 
 
@@ -146,18 +148,18 @@ async def test_a_daemon_is_killed_while_it_starts_a_server(
             await pause(delay)
             await deferToThread(_kill, daemon)
             if again:
-                # Either it has come up, or it is started now; there is one in any case.
+                # The server has come up, or is started now. In both cases, one server runs.
                 await qemu.start(SERVER, machine(empty))
                 assert list(await qemu.running()) == [SERVER]
             await qemu.stop(SERVER)
             assert not await qemu.running()
-            # Nothing of it holds the disk.
+            # No process of the server holds the disk.
             await qemu.start(OTHER, machine(empty))
             await qemu.stop(OTHER)
 
 
 def _daemon(folder: Path, disk: Connection) -> subprocess.Popen[bytes]:
-    """Start a daemon that starts a server, and wait until it begins to."""
+    """Start a daemon that starts a server; wait for the beginning of the start."""
     command = [sys.executable, "-m", "tests.machines", str(folder), SERVER, disk.address]
     daemon = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert _line(daemon) == b"starting\n"
@@ -204,7 +206,7 @@ async def test_a_server_that_hangs_is_ended_all_the_same(
     assert not Path(f"/proc/{pid}").exists()
 
 
-#: What a guest does that has broken into QEMU, and wants to outlive its server.
+#: Actions of a guest that has broken into QEMU and wants to outlive its server.
 ESCAPED = f"""\
 #!{PYTHON} -IS
 import os, socket, time
@@ -221,7 +223,7 @@ time.sleep(600)
 async def test_a_server_that_lets_go_of_its_locks_is_ended(
     tmp_path: Path, threads: Threads, empty: Connection
 ) -> None:
-    """A guest that has broken into QEMU does not live on, nor keep its disks.
+    """A guest that has broken into QEMU neither outlives the server nor keeps the disks.
 
     Break: `plugins/bootvol_plugins/qemu/folders.py`: `return self._locker() if noted is None else
     noted.pid` -> `return self._locker()`
@@ -283,7 +285,7 @@ async def test_a_wrong_program(
 async def test_a_guest_that_writes_for_ever(
     qemu: QemuHypervisor, linux: Connection, tmp_path: Path
 ) -> None:
-    """Of a guest's console two files are kept, each of a bounded size.
+    """A guest's console has two files of bounded size.
 
     Break: `plugins/bootvol_plugins/qemu/console.py`: `if os.fstat(file).st_size >= HALF:` -> `if
     not file:`.

@@ -1,4 +1,4 @@
-"""Disks of servers of QEMU: what the contract suite cannot see from outside."""
+"""Disks of QEMU's servers: properties invisible to the contract suite."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_qemu_writes_to_the_whole_of_its_largest_disk_and_no_further(
 
 
 def _limit(process: int) -> int:
-    """Return the size up to which a process writes to files, in bytes."""
+    """Return the largest size of a file that a process may write, in bytes."""
     limits = Path(f"/proc/{process}/limits").read_text()
     found = re.search(r"^Max file size +(\w+) ", limits, re.MULTILINE)
     assert found is not None
@@ -135,7 +135,7 @@ async def test_a_guest_that_does_not_let_go(
 async def test_a_guest_lets_go_once_it_has_started(
     qemu: QemuHypervisor, linux: Connection, tmp_path: Path
 ) -> None:
-    """It is asked again: who asks it while it starts is not heard."""
+    """The request is repeated, since a starting guest does not notice requests."""
     await qemu.start(SERVER, machine(linux))
     await qemu.attach(SERVER, Disk("vdb", disk_file(tmp_path / "spare.raw")))
     await qemu.detach(SERVER, "vdb")
@@ -171,7 +171,7 @@ async def test_what_an_attempt_left_is_used_or_taken_away(
 
 
 async def _leave(qemu: QemuHypervisor, folder: Path, disk: Disk) -> None:
-    """Do half of what plugging a disk in takes."""
+    """Do half of the steps of plugging in a disk."""
     async with _monitor(folder) as qmp:
         await qemu._add(qmp, SERVER, disk)
 
@@ -189,7 +189,7 @@ async def _monitor(folder: Path) -> AsyncIterator[Qmp]:
 @ensureDeferred
 async def test_a_block_device(qemu: QemuHypervisor, tmp_path: Path) -> None:
     with block_device(tmp_path / "disk", 4 * MIB) as device:
-        # As LVM and udev name them.
+        # The names used by LVM and udev.
         link = tmp_path / "link"
         link.symlink_to(device.path)
         connection = Connection("block", str(link))
@@ -216,7 +216,7 @@ async def test_disks_that_are_served(
     ]
     folder = tmp_path / "sockets"
     folder.mkdir()
-    # QEMU has a user of its own, where these tests are root's.
+    # QEMU has a user of its own, while root owns these files.
     folder.chmod(0o711)
     socket = folder / "nbd"
     with _served(linux.address, "--socket", str(socket), "--export-name", "root"):
@@ -237,7 +237,7 @@ async def test_disks_that_are_served(
                 await pause(0.1)
             else:
                 raise AssertionError("nothing was written")
-        # When its server has gone, what the guest does waits until it is back.
+        # While the disk's server is gone, the guest's requests wait for its return.
         with _served(str(remote), *secure):
             await qemu.detach(SERVER, "vdb")
     await qemu.stop(SERVER)
@@ -247,7 +247,7 @@ async def test_disks_that_are_served(
 async def test_a_disk_that_is_exported_here_is_its_servers_alone(
     tmp_path: Path, threads: Threads, empty: Connection
 ) -> None:
-    """QEMU has a user of its own, and connects again to an export that was started again.
+    """QEMU has a user of its own, and reconnects to a restarted export.
 
     Break: `plugins/bootvol_plugins/qemu/machine.py`: `locks=PROCESS,` -> `locks=PROCESS,
     as_us=True,`
@@ -268,7 +268,7 @@ async def test_a_disk_that_is_exported_here_is_its_servers_alone(
                 await server(Path(short), name).end(reactor, 30)
                 assert await exports.open(name, Connection("file", str(tmp_path / name)))
                 async with _monitor(tmp_path) as qmp:
-                    # Without a connection this takes a minute, which is longer than QMP waits.
+                    # Without a connection this takes a minute, longer than QMP waits.
                     read = f'qemu-io {disks.node_name(disk)} "read 0 512"'
                     await qmp.execute("human-monitor-command", {"command-line": read})
             folder = Folder(tmp_path / "servers" / SERVER)
@@ -285,7 +285,7 @@ async def test_a_disk_that_is_exported_here_is_its_servers_alone(
 
 @contextmanager
 def _served(*words: str) -> Iterator[None]:
-    """Serve a raw disk by NBD, from when somebody listens until the end of the block."""
+    """Serve a raw disk by NBD until the end of the block, beginning with the first listener."""
     command = ["qemu-nbd", "--format", "raw", "--persistent", "--fork", "--pid-file"]
     path = Path(words[0])
     pid_file = path.with_name(f"{path.name}.pid")

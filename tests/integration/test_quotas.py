@@ -1,4 +1,4 @@
-"""Quotas and limits over a socket: what is shown, who may set it, and that it is exact."""
+"""Quotas and limits over a socket: shown, set with the right, and exact."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_quotas_are_shown_and_set(running: Running) -> None:
     assert (await put(running, volumes=4, gigabytes=None)).json["quota_set"]["volumes"] == 4
     assert (await put(running)).json == {"quota_set": {**expected, "volumes": 4}}
     assert await shown(running, token="ann") == {"id": TENANT, **expected, "volumes": 4}
-    # Others have the default, still; and only admins see it.
+    # Other tenants still have the default, and only admins see the quotas.
     assert await shown(running, OTHER_TENANT) == {"id": OTHER_TENANT, **DEFAULT}
     assert (await put(running, OTHER_TENANT, volumes=0, instances=0)).status == 200
     own = await running.request("GET", f"/v1.1/{OTHER_TENANT}/{SETS}/{OTHER_TENANT}", token="bob")
@@ -167,7 +167,7 @@ async def test_limits(running: Running) -> None:
 
 @pytest_twisted.async_yield_fixture
 async def daemon(state: str, tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon on a database of each kind in turn, that allows much by default."""
+    """A daemon with generous defaults, once with each kind of database."""
     daemon = Running(tmp_path, "[quota]\nvolumes = 1000", state)
     yield daemon
     await daemon.stop()
@@ -225,7 +225,7 @@ async def test_snapshots_take_of_gigabytes(tmp_path: Path, counted: bool) -> Non
         new = await daemon.call("POST", "os-volumes", {"volume": {"size": 2}})
         assert new.status == (413 if counted else 200)
         if not counted:
-            # What takes nothing is had, even where nothing is left.
+            # Requests without a size succeed, even without any quota left.
             assert (await put(daemon, gigabytes=0)).status == 200
             assert (await daemon.call("POST", "os-snapshots", body)).status == 200
     finally:

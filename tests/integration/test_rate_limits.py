@@ -36,20 +36,19 @@ unit = "SECOND"
 
 @pytest_twisted.async_yield_fixture
 async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon with limits that last longer than any test."""
+    """A daemon with limits longer than any test."""
     daemon = Running(tmp_path, LIMITS)
     yield daemon
     await daemon.stop()
 
 
 async def rates(daemon: Running) -> Any:
-    """Return what is shown of the limits."""
+    """Return the shown limits."""
     return (await daemon.call("GET", "limits")).json["limits"]["rate"]
 
 
 @ensureDeferred
 async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -> None:
-    # However it is spelt.
     """A call beyond a limit is refused, for one tenant, with the time to wait.
 
     Break: `src/bootvol/service/rates.py`: `if longest is not None and longest.wait:` -> `if longest
@@ -68,7 +67,7 @@ async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -
         "message": "This request was rate-limited.",
         "details": "Only 2 GET request(s) can be made to */os-volumes every day.",
     }
-    # Other calls, and other tenants, go on.
+    # Other calls, and other tenants, continue.
     assert (await daemon.call("GET", "os-volumes/detail")).status == 200
     other = await daemon.request("GET", f"/v1.1/{OTHER_TENANT}/os-volumes", token="bob")
     assert other.status == 200
@@ -95,7 +94,7 @@ async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -
 )
 @ensureDeferred
 async def test_no_spelling_leads_around_a_limit(daemon: Running, path: str) -> None:
-    """No spelling of a path gets more calls than the limit.
+    """No spelling of a path gets more calls than the limit allows.
 
     Break: `src/bootvol/api/nova/app.py`: `names = counted(path, segments)` ->
     `names = [request.path.decode().partition(tenant)[2].lstrip("/")]`.

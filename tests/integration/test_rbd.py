@@ -1,4 +1,4 @@
-"""A whole daemon whose volumes are images in a real Ceph cluster."""
+"""A whole daemon with volumes in a real Ceph cluster."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.daemons import Running, pause
 from tests.processes import cli
 
 MIB = 1024 * 1024
-#: With a hole, and an end that is no whole block.
+#: With a hole, and with an incomplete block at the end.
 CONTENT = noise(3 * MIB) + bytes(5 * MIB) + noise(MIB + 333)
 
 
 @pytest_twisted.async_yield_fixture
 async def on_ceph(tmp_path: Path, ceph_cluster: Cluster) -> AsyncIterator[Running]:
-    """A daemon, and an image for it; it keeps no golden volumes but those that others wait for."""
+    """A daemon with an image; only images needed by waiting imports are cached."""
     daemon = Running(tmp_path, first=ceph_cluster.table("cache_gib = 0"))
     (daemon.images / "disk").write_bytes(CONTENT)
     yield daemon
@@ -44,7 +44,7 @@ async def name_of(daemon: Running, volume: int) -> str:
 
 
 async def check(cluster: Cluster, daemon: Running, volume: int, size: int = 1) -> None:
-    """See that a volume is right, byte for byte."""
+    """Check the whole content of a volume."""
     name = await name_of(daemon, volume)
 
     def read() -> None:
@@ -58,20 +58,20 @@ async def check(cluster: Cluster, daemon: Running, volume: int, size: int = 1) -
 
 
 async def made(daemon: Running, number: int, kind: str = "volume") -> int:
-    """Wait until something is made; return its id."""
+    """Wait until a resource is made; return the id."""
     assert await daemon.until(number, "available", "error", kind=kind) == "available"
     return number
 
 
 async def delete(daemon: Running, number: int, kind: str = "volume") -> None:
-    """Delete something, and wait until it is gone."""
+    """Delete a resource, and wait for the end."""
     path = {"volume": "os-volumes", "snapshot": "os-snapshots"}[kind]
     assert (await daemon.call("DELETE", f"{path}/{number}")).status == 202
     assert await daemon.until(number, "gone", "error", kind=kind) == "gone"
 
 
 async def create(daemon: Running, **wanted: Any) -> int:
-    """Create a volume, wait until it is made, and return its id."""
+    """Create a volume, wait for the end, and return the id."""
     answer = await daemon.call("POST", "os-volumes", {"volume": wanted})
     assert answer.status == 200, answer
     return await made(daemon, answer.json["volume"]["id"])
@@ -85,7 +85,7 @@ async def test_volumes_and_snapshots_come_and_go(on_ceph: Running, ceph_cluster:
     second = await create(on_ceph, size=2, snapshot_id=snapshot)
     await check(ceph_cluster, on_ceph, second, 2)
     blank = await create(on_ceph, size=1)
-    # In the order in which each still needs what is gone.
+    # In this order, each volume still depends on a deleted one.
     await delete(on_ceph, first)
     await check(ceph_cluster, on_ceph, second, 2)
     await delete(on_ceph, snapshot, "snapshot")
@@ -99,7 +99,7 @@ async def test_volumes_and_snapshots_come_and_go(on_ceph: Running, ceph_cluster:
 async def test_a_chain_of_clones_does_not_grow_for_ever(
     on_ceph: Running, ceph_cluster: Cluster
 ) -> None:
-    """Each volume is made from a snapshot of the one before, which is deleted then."""
+    """Each volume is made from a snapshot of the previous one; then the previous one is deleted."""
     volume = await create(on_ceph, size=1, imageRef="disk")
     for _ in range(6):
         snapshot = await made(on_ceph, await on_ceph.snapshot(volume), "snapshot")
@@ -125,7 +125,7 @@ async def test_attaching_tells_where_the_image_is(on_ceph: Running, ceph_cluster
     path = "servers/7/os-volume_attachments"
     assert (await on_ceph.call("POST", path, wanted)).status == 200
     assert await on_ceph.until(volume, "in-use", "error") == "in-use"
-    # While it is in use it can be copied, since it is copied as it was at one moment.
+    # A volume in use can be copied, since the copy shows one moment.
     snapshot = await made(on_ceph, await on_ceph.snapshot(volume, force=True), "snapshot")
     assert (await on_ceph.call("DELETE", f"os-volumes/{volume}")).status == 400
     assert (await on_ceph.call("DELETE", f"{path}/{volume}")).status == 202
@@ -144,7 +144,7 @@ async def test_volumes_outlive_the_daemon(
     again = Running(tmp_path, first=ceph_cluster.table())
     try:
         await check(ceph_cluster, again, volume)
-        # From now on the cache keeps what is copied: the second one is a clone.
+        # From now on, the cache keeps each imported image: the second volume is a clone.
         first = await create(again, size=1, imageRef="disk")
         second = await create(again, size=1, imageRef="disk")
         await check(ceph_cluster, again, second)
@@ -153,7 +153,7 @@ async def test_volumes_outlive_the_daemon(
             await delete(again, each)
     finally:
         await again.stop()
-    # Without room for it the golden volume goes with the next import.
+    # Without room in the cache, the cached image goes with the next import.
     last = Running(tmp_path, first=ceph_cluster.table("cache_gib = 0"))
     try:
         await delete(last, await create(last, size=1, imageRef="disk"))

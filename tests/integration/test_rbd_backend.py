@@ -1,4 +1,4 @@
-"""The rbd backend by itself, on a real cluster: what is another's, and what a crash leaves."""
+"""The rbd backend alone, on a real cluster: foreign images, and images left after a crash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.daemons import Running, pause, reactor
 MIB = 1024 * 1024
 NAME = "volume-1"
 OTHER = "volume-2"
-#: As the plugin leaves them while it works.
+#: The plugin's names for work in progress.
 NOTE = "bootvol.making."
 SNAPSHOT = "bootvol-"
 
@@ -40,7 +40,7 @@ def namespace(ceph_cluster: Cluster) -> str:
 
 
 def made(threads: Threads, options: dict[str, Any]) -> RbdBackend:
-    """Make a backend as the daemon does."""
+    """Return a function that makes a backend as the daemon does."""
     found = RbdOptions.model_validate(options, strict=False)
     backend = PLUGIN.factory(found, PluginContext(reactor, threads, "ceph"))
     assert isinstance(backend, RbdBackend)
@@ -51,14 +51,14 @@ def made(threads: Threads, options: dict[str, Any]) -> RbdBackend:
 async def backend(
     threads: Threads, ceph_cluster: Cluster, namespace: str
 ) -> AsyncIterator[RbdBackend]:
-    """A backend in it."""
+    """A backend in the namespace."""
     backend = made(threads, ceph_cluster.options(namespace))
     yield backend
     await backend.close()
 
 
 async def is_refused(backend: RbdBackend, volume: str) -> None:
-    """See that nothing can be done with an image as if it were a volume."""
+    """Check that no operation accepts an image as a volume."""
     for refused in (
         backend.allocate(volume, SIZE),
         backend.open_writer(volume),
@@ -76,7 +76,7 @@ async def is_refused(backend: RbdBackend, volume: str) -> None:
 async def test_zeros_are_told_in_whole_objects(
     backend: RbdBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of clones, which begin with what their images have, and in several answers."""
+    """Clones also begin with the data of their parents; the answers come in several parts."""
     monkeypatch.setattr(handles, "_WINDOW", 128 * MIB)
     objects, size = 4 * MIB, 1024 * MIB
     data = {0, 5, 6, 512 * MIB // objects, size // objects - 1}
@@ -104,7 +104,7 @@ async def test_zeros_are_told_in_whole_objects(
 async def test_a_volume_is_read_back_by_its_objects(
     ceph_cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
-    """A whole import, with what was written read once more, reads none of the holes."""
+    """A whole import, with read-back, reads none of the holes."""
     table = ceph_cluster.table(f'namespace = "{namespace}"\ncache_gib = 0')
     running = Running(tmp_path, '[imports]\nverify = "read-back"\n', first=table)
     try:
@@ -137,7 +137,7 @@ async def test_images_of_others_are_left_alone(
     with ceph_cluster.image(NAME, namespace) as image:
         image.write(noise(SIZE), 0)
     await is_refused(backend, NAME)
-    # Neither is a copy ours that somebody made of a volume, though it has its metadata.
+    # Nor is a copy of a volume made by somebody else ours, although the copy has the metadata.
     with ceph_cluster.pool(namespace) as pool, ceph_cluster.image(OTHER, namespace) as image:
         image.copy(pool, "volume-3")
     await is_refused(backend, "volume-3")
@@ -159,11 +159,11 @@ async def test_what_a_crash_left_of_a_new_volume(
             if not create:
                 await again(NAME, SIZE)
             else:
-                # Of any size: what was wanted then may not be what is wanted now.
+                # Any size is possible: the earlier request may have had another size.
                 ceph_cluster.create(NAME, 2 * SIZE, namespace)
                 with pytest.raises(BackendFailed):
                     await backend.open_reader(NAME)
-                # A client that was killed has it open for some seconds.
+                # A killed client has the image open for some seconds.
                 with ceph_cluster.image(NAME, namespace):
                     under_way = Deferred.fromCoroutine(again(NAME, SIZE))
                     await pause(0.2)
@@ -209,9 +209,9 @@ async def test_what_a_crash_left_of_a_clone(
 async def test_what_was_left_of_a_deleted_parent(
     threads: Threads, backend: RbdBackend, ceph_cluster: Cluster, namespace: str
 ) -> None:
-    """The last clone has gone, but what it needed has not; the next daemon removes it."""
+    """The last clone is gone, but its parent is left; the next daemon removes the parent."""
     rbd = load().rbd
-    # Somebody else's, too, are in the trash, and stay there.
+    # Foreign images in the trash stay there.
     ceph_cluster.create("foreign", SIZE, namespace)
     with ceph_cluster.pool(namespace) as pool:
         rbd.RBD().trash_move(pool, "foreign")
@@ -221,7 +221,7 @@ async def test_what_was_left_of_a_deleted_parent(
         number = image.id()
     await backend.clone(NAME, OTHER, SIZE)
     await backend.delete(NAME)
-    # It is not removed while somebody has it open.
+    # An image in use is not removed.
     with ceph_cluster.pool(namespace) as pool, rbd.Image(pool, image_id=number):
         await backend.delete(OTHER)
     assert f"rbd_header.{number}" in ceph_cluster.left(namespace)
@@ -237,7 +237,7 @@ async def test_what_was_left_of_a_deleted_parent(
 async def test_a_writer_of_old_is_shut_out(
     threads: Threads, backend: RbdBackend, ceph_cluster: Cluster, namespace: str
 ) -> None:
-    """As that of a daemon that has lost its claim, but does not know it yet."""
+    """The writer stands for a daemon that has lost its claim without knowing."""
     await backend.allocate(NAME, SIZE)
     old = await backend.open_writer(NAME)
     await old.write(0, memoryview(bytearray(noise(SIZE))))
@@ -251,7 +251,7 @@ async def test_a_writer_of_old_is_shut_out(
     finally:
         await other.close()
     await old.close()
-    # It connects anew.
+    # The backend connects anew.
     assert await read(backend, NAME, 0, SIZE) == bytes(SIZE)
 
 

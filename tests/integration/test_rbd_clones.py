@@ -1,4 +1,4 @@
-"""Volumes that are clones of images in their own cluster, where a source says that these lie."""
+"""Clones of images in the volumes' own cluster, at locations stated by a source."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.ceph import IMAGES, Cluster
 from tests.daemons import Running
 from tests.images import DISK, MIB, qcow2
 
-#: Its end is no whole block.
+#: The last block is incomplete.
 CONTENT = noise(9 * MIB + 77)
 OTHER = noise(9 * MIB + 77, 1)
 
 
 @implementer(IImageStream, ILocatedStream)
 class Located:
-    """A stream that says where its image lies.
+    """A stream with a stated location of the image.
 
-    :ivar taken: how many bytes were read of any.
+    :ivar taken: number of bytes read from all streams.
     """
 
     taken = 0
@@ -52,9 +52,9 @@ class Located:
 
 
 class Glance:
-    """What there is of images: their bytes in a folder, and their locations.
+    """A set of images: their bytes in a folder, and their locations.
 
-    :ivar location: is stated for all of them.
+    :ivar location: stated for all images.
     """
 
     def __init__(self, daemon: Running, cluster: Cluster) -> None:
@@ -64,7 +64,7 @@ class Glance:
         Located.taken = 0
 
     def put(self, content: bytes, at_location: bytes, **stated: str) -> None:
-        """Let there be an image, and something at the location that is stated for it."""
+        """Make an image, and an object at the stated location."""
         (self.daemon.images / "disk.raw").write_bytes(content)
         lines = "".join(f'{key} = "{value}"\n' for key, value in stated.items())
         index = f'[[images]]\nid = "disk"\nfile = "disk.raw"\n{lines}'
@@ -72,7 +72,7 @@ class Glance:
         self.location = self.cluster.put_image(at_location)
 
     async def taken(self, content: bytes = CONTENT) -> bool:
-        """Make a volume, see that it is right; tell whether it is a clone."""
+        """Make a volume, check its content, and return whether the volume is a clone."""
         number = await self.daemon.create("disk")
         assert await self.daemon.until(number, "available", "error") == "available", (
             await self.daemon.progress(number)
@@ -100,7 +100,7 @@ class Glance:
 async def glance(
     tmp_path: Path, ceph_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Glance]:
-    """A daemon whose source states locations; golden volumes do not help it."""
+    """A daemon with a source that states locations, and with an empty image cache."""
     daemon = Running(tmp_path, first=ceph_cluster.table("cache_gib = 0"))
     glance = Glance(daemon, ceph_cluster)
     bare = DirectorySource.open
@@ -142,7 +142,7 @@ async def test_what_lies_there_is_held_against_the_digest(glance: Glance) -> Non
 
 @ensureDeferred
 async def test_what_cannot_be_cloned_is_downloaded(glance: Glance) -> None:
-    # Of another size than what would come.
+    # The object has another size than the image.
     glance.put(CONTENT, OTHER[:MIB])
     assert not await glance.taken()
     glance.put(CONTENT, OTHER)
@@ -159,14 +159,14 @@ async def test_what_cannot_be_cloned_is_downloaded(glance: Glance) -> None:
     ):
         glance.location = location
         assert not await glance.taken()
-    # A pool that the operator did not name, where volumes of other tenants are.
+    # A pool that the operator did not name, with volumes of other tenants.
     glance.location = f"{place.removesuffix(IMAGES)}volumes/{name}/{snapshot}"
     assert not await glance.taken()
 
 
 @ensureDeferred
 async def test_a_container_that_lies_there(glance: Glance, tmp_path: Path) -> None:
-    """Nobody has stated its format: what was cloned is no disk, and has to be unpacked."""
+    """Nobody has stated the format: the clone is no disk, and has to be unpacked."""
     content = await deferToThread(qcow2, tmp_path)
     glance.put(content, content)
     assert not await glance.taken(DISK)

@@ -1,6 +1,6 @@
-"""What becomes of volumes when the Ceph cluster beneath them fails: real faults of a real one.
+"""Volumes during real faults of a real Ceph cluster.
 
-Each time the API answers all the while, and once the cluster is well so is everything else.
+The API answers all the time, and everything recovers with the cluster.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from tests.daemons import Running, pause, reactor
 from tests.servers import Server, only_looks, serve
 
 MIB = 1024 * 1024
-#: What arrives before the fault, and after it.
+#: Bytes that arrive before the fault, and after it.
 HALF = 8 * MIB
 CONTENT = noise(2 * HALF)
-#: Seconds that the cluster may take for an operation, where that is to be too long.
+#: Timeout of the cluster in seconds, for tests that reach the timeout.
 SHORT = 2
 
 
 class Halves(Resource):
-    """Serves the first part of an image at once, and the rest when the test says so."""
+    """Serves the first half of an image at once, and the rest at the test's command."""
 
     isLeaf = True
 
@@ -48,7 +48,7 @@ class Halves(Resource):
         self._waiting: list[Request] = []
 
     def render_HEAD(self, request: Request) -> bytes:
-        """Say that the image is there, but not how long it is."""
+        """State that the image exists, without its length."""
         return b""
 
     def render_GET(self, request: Request) -> bytes | int:
@@ -68,26 +68,26 @@ class Halves(Resource):
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A cluster for faults alone."""
+    """A cluster for faults only."""
     with ceph.cluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def halves() -> Halves:
-    """An image that arrives in two parts."""
+    """An image in two halves."""
     return Halves()
 
 
 @pytest.fixture
 def server(halves: Halves) -> Iterator[Server]:
-    """It is served."""
+    """The running server."""
     with serve(halves) as server:
         yield server
 
 
 class Faulty(Running):
-    """A daemon whose cluster is about to fail."""
+    """A daemon with a cluster that is about to fail."""
 
     def __init__(self, folder: Path, server: Server, cluster: Cluster, timeout: int) -> None:
         self._url = f"{server.url}images/disk"
@@ -107,7 +107,7 @@ buffer_kib = 1024
         (self.images / "whole").write_bytes(CONTENT)
 
     async def halfway(self) -> int:
-        """Start an import; return its volume when the first part is written."""
+        """Start an import; return the volume after the first half is written."""
         number = await self.create(self._url)
         for _ in range(600):
             if (await self.progress(number))["bytesDone"] == HALF:
@@ -116,7 +116,7 @@ buffer_kib = 1024
         raise AssertionError(await self.progress(number))
 
     async def made(self, number: int) -> int:
-        """Wait until a volume is made, and see that it is right."""
+        """Wait until a volume is made, and check its content."""
         assert await self.until(number, "available", "error") == "available"
         found = await self.call("GET", f"os-volumes/{number}/connection", token="root")
         await deferToThread(self._check, found.json["connection"]["address"])
@@ -128,7 +128,7 @@ buffer_kib = 1024
             assert not any(image.read(len(CONTENT), MIB))
 
     async def reason(self, number: int, kind: str = "volume") -> dict[str, Any]:
-        """Wait until something is in error, and return why."""
+        """Wait until a resource is in error; return the reason."""
         assert await self.until(number, "available", "error", kind=kind) == "error"
         path = {"volume": "os-volumes", "snapshot": "os-snapshots"}[kind]
         error = (await self.call("GET", f"{path}/{number}/error")).json["error"]
@@ -136,36 +136,36 @@ buffer_kib = 1024
         return dict(error)
 
     async def delete(self, number: int, kind: str = "volume") -> None:
-        """Delete something, and wait until it is gone."""
+        """Delete a resource, and wait for the end."""
         path = {"volume": "os-volumes", "snapshot": "os-snapshots"}[kind]
         for _ in range(100):
             assert (await self.call("DELETE", f"{path}/{number}")).status == 202
             if await self.until(number, "gone", "error", kind=kind) == "gone":
                 return
-            # The cluster has been well for a moment only.
+            # The cluster has recovered only just now.
             await pause(0.1)
         raise AssertionError("it is not deleted")
 
     async def is_well(self, *left: int) -> None:
-        """See that what is left can be deleted, and that an import ends well after that."""
+        """Check that the given volumes can be deleted, and that a new import succeeds."""
         for number in left:
             await self.delete(number)
         for _ in range(100):
             number = await self.create("whole")
             if await self.until(number, "available", "error") == "available":
                 break
-            # The cluster has been well for a moment only, and not all of it knows.
+            # The cluster has recovered only just now, and parts of it do not know yet.
             assert (await self.reason(number))["retryable"]
             await self.delete(number)
             await pause(0.1)
         await self.delete(await self.made(number))
-        # What timed out has not been done after the image was gone.
+        # No request that timed out was executed after the image's deletion.
         assert await deferToThread(self._cluster.left) == []
 
 
 @pytest.fixture
 def timeout() -> int:
-    """Seconds that the cluster may take for an operation."""
+    """Timeout of the cluster in seconds."""
     return 30
 
 
@@ -173,7 +173,7 @@ def timeout() -> int:
 async def faulty(
     tmp_path: Path, server: Server, cluster: Cluster, timeout: int
 ) -> AsyncIterator[Faulty]:
-    """A daemon on that cluster."""
+    """A daemon with the cluster."""
     daemon = Faulty(tmp_path, server, cluster, timeout)
     yield daemon
     await daemon.stop()
@@ -181,7 +181,7 @@ async def faulty(
 
 @contextmanager
 def stopped(cluster: Cluster, name: str) -> Iterator[None]:
-    """Stop a daemon of the cluster until the block ends."""
+    """Stop a daemon of the cluster until the end of the block."""
     cluster.signal(name, signal.SIGSTOP)
     try:
         yield
@@ -190,7 +190,7 @@ def stopped(cluster: Cluster, name: str) -> Iterator[None]:
 
 
 async def answers(daemon: Faulty, number: int) -> None:
-    """See that the API answers, and goes on doing so."""
+    """Check that the API answers continuously."""
     for _ in range(20):
         assert await daemon.status(number) == "downloading"
         await pause(0.05)
@@ -235,7 +235,7 @@ async def test_an_osd_that_pauses_for_too_long(
 @pytest.mark.parametrize("closed", [True, False])
 @ensureDeferred
 async def test_a_write_that_timed_out_is_not_done_later(cluster: Cluster, closed: bool) -> None:
-    """It is still on its way to the cluster while the same image is written to anew."""
+    """The write is still on its way when the same image is written anew."""
     options = RbdOptions.model_validate(cluster.options(timeout=SHORT), strict=False)
     backend = RbdBackend("ceph", options, load(), reactor)
     old, new = memoryview(bytearray(noise(4 * MIB))), memoryview(bytearray(noise(4 * MIB, 1)))
@@ -302,7 +302,7 @@ async def test_a_cluster_that_is_not_there_yet(
 async def test_a_new_cluster_that_is_not_there_yet(
     cluster: Cluster, tmp_path: Path, server: Server, timeout: int
 ) -> None:
-    """A cluster is used once it has told which one it is; volumes wait for that."""
+    """A cluster is used once its identity is known; volumes wait for that moment."""
     with stopped(cluster, "mon.a"):
         daemon = Faulty(tmp_path, server, cluster, timeout)
         volume = await daemon.create("whole")
@@ -316,7 +316,7 @@ async def test_a_new_cluster_that_is_not_there_yet(
 
 @ensureDeferred
 async def test_a_client_that_is_shut_out(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
-    """As another daemon does with one that has lost its claim."""
+    """Another daemon does so to the client of a lost claim."""
     volume = await faulty.halfway()
 
     def shut_out() -> None:
@@ -389,7 +389,7 @@ async def test_a_cluster_that_fills_up(cluster: Cluster, faulty: Faulty, halves:
         error = await faulty.reason(volume)
         assert error["code"] == "no-space"
         assert error["message"].endswith("No space left on device.")
-        # What is not needed can be deleted all the same: how else should there be room again?
+        # Deleting works nevertheless: no other way makes room again.
         await faulty.delete(volume)
         refused = await faulty.create("whole")
         assert (await faulty.reason(refused))["code"] == "no-space"

@@ -1,4 +1,4 @@
-"""Settings that change while the daemon runs: tokens, users, and the mistakes in them."""
+"""Settings that change while the daemon runs: tokens, users, and mistakes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ ca = "ca.pem"
 
 
 async def status(running: Running, token: str) -> int:
-    """Return how a call with a token is answered."""
+    """Return the status of a call with a token."""
     return (await running.call("GET", "os-volumes", token=token)).status
 
 
 async def told(running: Running) -> str:
-    """Reload; return what the log says of that."""
+    """Reload; return the log's lines about the reload."""
     lines: list[str] = []
 
     @implementer(ILogObserver)
@@ -70,19 +70,19 @@ async def test_tokens(tmp_path: Path) -> None:
         assert await told(running) == "applied: identity"
         assert [await status(running, token) for token in ("ann", "carol")] == [200, 200]
         assert await status(running, "bob") == 401
-        # A mistake leaves all as it was, and is told with its remedy.
+        # A mistake changes nothing, and the log has the remedy.
         config.write_text(text + NEW_TOKEN + NEW_TOKEN)
         assert "have the same token" in await told(running)
         assert await status(running, "carol") == 200
         config.write_text("no TOML")
         assert "is not TOML" in await told(running)
-        # So does a secret that other users may read.
+        # A secret open to other users has the same effect.
         (tmp_path / "bobs").write_text("bobby")
         (tmp_path / "bobs").chmod(0o644)
         config.write_text(text.replace('token = "bob"', 'token = "file:bobs"'))
         assert f"Run: chmod 600 {tmp_path / 'bobs'}" in await told(running)
         assert await status(running, "carol") == 200
-        # What takes a restart is told, and is not applied.
+        # Changes that take effect at a restart are reported, not applied.
         config.write_text(text.replace('directory = "images"', 'directory = "pictures"'))
         said = await told(running)
         assert "applied by a restart only: sources[0]" in said
@@ -95,7 +95,7 @@ async def test_tokens(tmp_path: Path) -> None:
 
 @ensureDeferred
 async def test_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reading that hangs keeps no later one from being applied."""
+    """A hanging read does not delay later reloads."""
     running = Running(tmp_path)
     monkeypatch.setattr(plugins, "PATIENCE", 0.2)
     goes_on = threading.Event()
@@ -119,7 +119,7 @@ async def test_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @ensureDeferred
 async def test_a_plugin_with_a_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a plugin fails of in its own way is told as well."""
+    """A defect of a plugin is reported as well."""
 
     async def fail(_plugin: object, _settings: object) -> None:
         raise ValueError("no such thing")
@@ -136,7 +136,7 @@ async def test_a_plugin_with_a_defect(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @ensureDeferred
 async def test_authorities(tmp_path: Path) -> None:
-    """New ones are applied though the configuration names the same file."""
+    """New authorities are applied, although the configuration names the same file."""
     pem = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(pem)
     running = Running(tmp_path, KEEPING_A_CA, identity=KEYSTONE)
@@ -154,7 +154,7 @@ async def test_authorities(tmp_path: Path) -> None:
 
 @ensureDeferred
 async def test_users(tmp_path: Path) -> None:
-    """Tokens of users who stay go on; those of users who are gone end."""
+    """Tokens of remaining users stay valid; tokens of removed users end."""
     running = Running(tmp_path, identity=PEOPLE)
     try:
         ann = await log_in(running, "ann")
@@ -173,7 +173,7 @@ async def test_users(tmp_path: Path) -> None:
 
 
 async def log_in(running: Running, name: str) -> str:
-    """Return a token of a user, whose password is ann's, for the project demo."""
+    """Return a token of a user with ann's password, for the project demo."""
     user = {"name": name, "domain": {"id": "default"}, "password": PASSWORD}
     body = {
         "auth": {

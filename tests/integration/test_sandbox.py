@@ -1,4 +1,4 @@
-"""The programs that read images: how they end, and what becomes of those that do not."""
+"""The programs that read images: their ends, and programs that do not end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.jails import ANOTHER, PYTHON, ROOT, attacks
 
 @pytest.fixture
 def sandbox() -> Sandbox:
-    """A sandbox with memory enough."""
+    """A sandbox with enough memory."""
     return Sandbox(reactor, 2**30, Jail())
 
 
@@ -64,7 +64,7 @@ async def test_a_program_has_so_long_to_end(sandbox: Sandbox) -> None:
 async def test_a_program_whose_daemon_has_died_does_not_run(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the daemon dies before the program could ask to be told of that."""
+    """The daemon may die before the program could ask to be told."""
     command = ["sh", "-c", f"echo ran; : {tmp_path}"]
     assert (await sandbox.run(command, 10)).out == "ran\n"
     another = os.getppid()
@@ -78,7 +78,7 @@ async def test_a_program_whose_daemon_has_died_does_not_run(
 
 @ensureDeferred
 async def test_limits(sandbox: Sandbox) -> None:
-    """Memory and time are bounded, and what the daemon writes to is only read.
+    """Memory and time are bounded, and the program cannot write to the daemon's file.
 
     Break: `src/bootvol/imaging/sandbox.py`: `{"AS": self._memory, "CPU": seconds,` -> `{`
     """
@@ -96,7 +96,7 @@ async def test_limits(sandbox: Sandbox) -> None:
 
 @ensureDeferred
 async def test_what_it_is_given(sandbox: Sandbox) -> None:
-    """A program has no rights, and under root a user that nobody else has.
+    """A program has no rights and, under root, a user of its own.
 
     Break: `src/bootvol/jail/program.py`: `os.setresuid(uid, uid, uid)` -> `os.setresuid(1, 1, 1)`
     Break: `src/bootvol/jail/program.py`: `_PR_CAPBSET_DROP, capability` ->
@@ -131,7 +131,8 @@ async def test_what_it_is_given(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_nothing_is_reached_from_inside(user: int) -> None:
-    """The daemon's files, other volumes, other processes and the network: also under another user.
+    """The daemon's files, other volumes, other processes and the network are out of reach, also
+    under another user.
 
     Break: `src/bootvol/jail/program.py`: `restrict_files(reads,
     said.get("write", []), families)` -> `pass`
@@ -144,14 +145,14 @@ def test_nothing_is_reached_from_inside(user: int) -> None:
 
 
 def test_the_attacks_are_some() -> None:
-    """Those that are tried come to something where a program is not confined."""
+    """The same attacks succeed in a program without confinement."""
     if os.geteuid() == 0:
         assert set(attacks("free", ANOTHER)) == {each.__name__ for each in probe.ATTACKS}
 
 
 @ensureDeferred
 async def test_where_the_kernel_cannot_confine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No container is read there, unless the operator says so.
+    """Such a kernel reads no containers unless the operator allows it.
 
     Break: `src/bootvol/jail/__init__.py`: `if lacking is not None:` -> `if False:`
     """
@@ -167,7 +168,7 @@ async def test_where_the_kernel_cannot_confine(monkeypatch: pytest.MonkeyPatch) 
 
 @ensureDeferred
 async def test_threads_do_not_take_the_memory_of_the_image(tmp_path: Path) -> None:
-    """With the least memory that can be configured: reading this has many threads wait."""
+    """With the smallest allowed memory, reading has many waiting threads."""
     sandbox = Sandbox(reactor, 2**28, Jail())
     image = tmp_path / "image"
     image.write_bytes(HOSTILE["snapshots"].make(tmp_path))
@@ -187,7 +188,7 @@ async def test_a_program_without_threads_says_nothing_of_the_image(
     image.write_bytes(qcow2(tmp_path))
 
     def bounds(**words: Any) -> Bounds:
-        # Of the limits of its user the program alone takes part.
+        # Of the user's limits, only those of the program matter.
         return Bounds(**{**words, "limits": {**words["limits"], "NPROC": 1}})
 
     monkeypatch.setattr("bootvol.imaging.sandbox.Bounds", bounds)
@@ -206,7 +207,7 @@ async def test_a_program_that_the_system_killed_says_nothing_of_the_image(
     kills: int,
     expected: type[BootvolError],
 ) -> None:
-    """Where the machine lacked memory meanwhile, it was not the image's limit."""
+    """If the machine ran out of memory, the image's limit was not the cause."""
     monkeypatch.setattr(headroom, "_PROC", tmp_path)
     (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 3\n")
     program = sandbox.start(["sleep", "60"], 10)
@@ -217,7 +218,7 @@ async def test_a_program_that_the_system_killed_says_nothing_of_the_image(
 
 
 async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolError:
-    """Open a good image, and return why that does not work."""
+    """Open a good image; return the reason of the failure."""
     image = folder / "image"
     image.write_bytes(qcow2(folder))
     with image.open("rb") as file:
@@ -231,7 +232,7 @@ async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolErr
 async def test_servers_that_fail(
     sandbox: Sandbox, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Not where only this user may look.
+    # The folder must be readable for other users.
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     folder.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -1,4 +1,4 @@
-"""Volumes that share the blocks of the images that they are made from: xfs and btrfs."""
+"""Volumes that share the blocks of their images: xfs and btrfs."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from tests.disks import Disk, disk
 from tests.images import DISK, MIB, qcow2
 
 CONTENT = noise(16 * MIB + 77)
-#: Room for volumes of 1 GiB, as long as they stay sparse.
+#: Room for sparse volumes of 1 GiB.
 SPACE = 3 * GIB
 READ_BACK = '[imports]\nverify = "read-back"\n'
 
 
 @pytest.fixture(params=["xfs", "btrfs"])
 def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """A disk for volumes and images; its kind may be the test's parameter."""
+    """A disk for volumes and images. The test's parameter may choose the kind."""
     with disk(tmp_path / "disk", SPACE, request.param) as mounted:
         yield mounted
 
 
 def daemon(mounted: Disk, more: str = "") -> Running:
-    """Return a daemon all of whose folders lie on the disk; golden volumes do not help it."""
+    """Return a daemon with all folders on the disk, and with an empty image cache."""
     return Running(mounted.folder, more, backend="cache_gib = 0")
 
 
 @pytest_twisted.async_yield_fixture
 async def on_disk(mounted: Disk) -> AsyncIterator[Running]:
-    """Such a daemon."""
+    """A daemon with all folders on the disk."""
     running = daemon(mounted)
     yield running
     await running.stop()
 
 
 def put(running: Running, content: bytes, **stated: str) -> None:
-    """Let there be an image "disk", and what is stated of it."""
+    """Make an image "disk" with a stated digest and format."""
     (running.images / "disk.raw").write_bytes(content)
     lines = "".join(f'{key} = "{value}"\n' for key, value in stated.items())
     index = f'[[images]]\nid = "disk"\nfile = "disk.raw"\n{lines}'
@@ -55,7 +55,7 @@ def put(running: Running, content: bytes, **stated: str) -> None:
 
 
 async def taken(running: Running, mounted: Disk) -> int:
-    """Make a volume of the image that is there; see that it is right; return what it takes."""
+    """Make a volume of the image; check the content; return the space taken by the volume."""
     free = await deferToThread(mounted.free)
     number = await running.create("disk")
     settled = await running.until(number, "available", "error")
@@ -71,7 +71,7 @@ async def taken(running: Running, mounted: Disk) -> int:
 
 
 async def refused(running: Running) -> dict[str, Any]:
-    """Try to make a volume of the image that is there; return the error."""
+    """Make a volume of the image, without success; return the error."""
     number = await running.create("disk")
     assert await running.until(number, "available", "error") == "error"
     assert running.files() == [], "its space is given back"
@@ -88,7 +88,7 @@ async def test_the_first_volume_needs_no_copy(mounted: Disk, stated: bool, more:
         put(running, CONTENT, format="raw", **digest)
         assert await taken(running, mounted) < MIB
         (file,) = running.files()
-        # Neither sees what is written to the other.
+        # Neither sees later writes to the other.
         with (running.images / "disk.raw").open("r+b") as image:
             image.write(b"\0" * MIB)
         with file.open("r+b") as volume:
@@ -164,7 +164,7 @@ async def test_an_image_elsewhere_is_copied(
 async def test_an_image_that_is_written_to_while_it_is_shared(
     on_disk: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it was in between is not what anybody meant: once more."""
+    """The mixed content was never meant by anybody: bootvol shares the blocks once more."""
     put(on_disk, CONTENT[:-MIB] + bytes(MIB))
     share = FileBackend.share
     shared: list[int | None] = []

@@ -1,4 +1,4 @@
-"""Snapshots hold what a volume held, and outlive it; volumes are made of them."""
+"""Snapshots keep the content of a volume, and outlive it; volumes are made from snapshots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.disks import disk
 
 MIB = 1024 * 1024
 CONTENT = noise(5 * MIB + 123)
-#: Of a disk; its file is sparse.
+#: The first bytes of a disk; the file is sparse.
 SPACE = 6 * GIB
 PLAIN = {
     "createdAt", "displayDescription", "displayName", "id", "size", "status", "volumeId",
@@ -27,7 +27,7 @@ PLAIN = {
 
 @pytest.fixture(params=["", "xfs"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Where a daemon's volumes lie: on the file system of the tests, or on one that clones."""
+    """The folder of a daemon's volumes: on the tests' file system, or on one with clones."""
     if not request.param:
         yield tmp_path
         return
@@ -79,7 +79,7 @@ async def test_a_snapshot_and_a_volume_made_of_it(folder: Path) -> None:
         assert (await running.call("GET", f"os-snapshots/{shown['id']}/error")).json == {
             "error": None
         }
-        # What becomes of the volume is no concern of its snapshot's.
+        # Later writes to the volume do not change its snapshot.
         assert (await running.call("DELETE", f"os-volumes/{volume}")).status == 202
         await running.until(volume, "gone")
         wanted = {"snapshot_id": shown["id"], "size": "2"}
@@ -89,7 +89,7 @@ async def test_a_snapshot_and_a_volume_made_of_it(folder: Path) -> None:
         await running.until(made["id"], "available")
         assert bytes_of(running, "volume-") == [CONTENT.ljust(len(CONTENT) + 4096, b"\0")]
         assert (running.files()[-1].stat().st_size) == 2 * GIB
-        # It was not created from an image.
+        # The volume has no image.
         assert (await running.call("GET", f"hp-bootable-volumes/{made['id']}")).status == 404
         assert (await running.call("DELETE", f"os-snapshots/{shown['id']}")).status == 202
         await running.until(shown["id"], "gone", kind="snapshot")
@@ -118,7 +118,7 @@ async def test_what_depends_on_one_another_waits_its_turn(folder: Path) -> None:
     async with daemon(folder) as running:
         volume = await running.create("disk")
         await running.until(volume, "available")
-        # All at once: each is accepted, and none sees another half done.
+        # All at once: each request is accepted, and none sees a half-done one.
         snapshots = [await running.snapshot(volume) for _ in range(3)]
         assert (await running.call("DELETE", f"os-volumes/{volume}")).status == 202
         for number in snapshots:

@@ -1,4 +1,4 @@
-"""Where containers are kept while their disks are read: it has an end."""
+"""The spool of containers is bounded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOM = 16 * MIB
 
 @pytest_twisted.async_yield_fixture(params=["all together", "the disk"])
 async def small(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
-    """A daemon that has room for small containers only."""
+    """A daemon with room for small containers only."""
     if request.param == "the disk":
         with disk(tmp_path / "spool", ROOM, "ext4"):
             running = Running(tmp_path, '[imports]\nspool = "spool"\n')
@@ -49,7 +49,7 @@ async def test_a_container_that_there_is_no_room_for(small: Running, tmp_path: P
         error = (await small.progress(number))["error"]
         assert (error["code"], error["retryable"]) == ("spool-full", True)
         assert small.files() == []
-    # It is given back, again and again.
+    # Space is given back, repeatedly.
     for _ in range(5):
         number = await small.create("small")
         settled = await small.until(number, "available", "error")

@@ -1,7 +1,7 @@
-"""What becomes of volumes when the disk beneath them fails: real file systems, real faults.
+"""Volumes on failing disks: real file systems, real faults.
 
-Each time: the volume goes to ``error`` with a reason to act on, the daemon is well, and once the
-disk is, what is left can be deleted and the next import ends well.
+Each time, the volume goes to ``error`` with a useful reason, and the daemon is well. When the disk
+recovers, the rest can be deleted, and the next import succeeds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.disks import Disk, disk
 from tests.servers import Server, only_looks, serve
 
 MIB = 1024 * 1024
-#: Room for volumes of 1 GiB, as long as they stay sparse.
+#: Room for sparse volumes of 1 GiB.
 DISK = 1400 * MIB
-#: What arrives before the fault, and after it.
+#: Bytes that arrive before the fault, and after it.
 HALF = 8 * MIB
 CONTENT = noise(2 * HALF)
-#: Of a broken disk, what still works.  More than that is written after the fault, so that
-#: something must come to lie on the broken part.
+#: The working part of a broken disk. More bytes are written after the fault, so that some of them
+#: hit the broken part.
 WELL = 32 * MIB
 LARGE = noise(HALF + WELL + 8 * MIB)
 KINDS = ["ext4", "xfs", "btrfs"]
@@ -43,9 +43,9 @@ UNMOUNTED = "Nothing is mounted on the directory of backend local."
 
 
 class Halves(Resource):
-    """Serves the first part of an image at once, and the rest when the test says so.
+    """Serves the first half of an image at once, and the rest at the test's command.
 
-    :ivar waiting: the requests that have the first part, by the image's name.
+    :ivar waiting: the requests with the first half, by the image's name.
     """
 
     isLeaf = True
@@ -55,11 +55,11 @@ class Halves(Resource):
         self.waiting: dict[str, Request] = {}
 
     def render_HEAD(self, request: Request) -> bytes:
-        """Say that the image is there, but not how long it is."""
+        """State that the image exists, without its length."""
         return b""
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Send the first part."""
+        """Send the first half."""
         if only_looks(request):
             return self.render_HEAD(request)
         request.write(CONTENT[:HALF])
@@ -67,7 +67,7 @@ class Halves(Resource):
         return NOT_DONE_YET
 
     async def goes_on(self, name: str) -> None:
-        """Wait until an image is asked for again, and send all of it."""
+        """Wait until an image is requested again, and send all of it."""
         while name not in self.waiting:
             await pause(0.05)
         self.finish(name)
@@ -81,26 +81,26 @@ class Halves(Resource):
 
 @pytest.fixture
 def halves() -> Halves:
-    """Images that arrive in two parts."""
+    """Images in two halves."""
     return Halves()
 
 
 @pytest.fixture
 def server(halves: Halves) -> Iterator[Server]:
-    """They are served."""
+    """The running server."""
     with serve(halves) as server:
         yield server
 
 
 @pytest.fixture
 def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """A disk for the volumes alone; its kind is the test's parameter."""
+    """A disk for the volumes only. The test's parameter chooses the kind."""
     with disk(tmp_path / "volumes", DISK, request.param) as mounted:
         yield mounted
 
 
 class Faulty(Running):
-    """A daemon whose volumes lie on a disk that is about to fail."""
+    """A daemon with volumes on a disk that is about to fail."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         self._server = server
@@ -116,7 +116,7 @@ checksums = "none"
         (self.images / "whole").write_bytes(CONTENT)
 
     async def halfway(self, name: str = "disk") -> int:
-        """Start an import; return its volume when the first part is written."""
+        """Start an import; return the volume after the first half is written."""
         number = await self.create(f"{self._server.url}images/{name}")
         for _ in range(600):
             if (await self.progress(number))["bytesDone"] == HALF:
@@ -125,14 +125,14 @@ checksums = "none"
         raise AssertionError(await self.progress(number))
 
     async def reason(self, number: int) -> dict[str, Any]:
-        """Wait until a volume is in error, and return why."""
+        """Wait until a volume is in error; return the reason."""
         assert await self.until(number, "available", "error") == "error"
         error = (await self.call("GET", f"os-volumes/{number}/error")).json["error"]
         assert error["remedy"]
         return dict(error)
 
     async def why_waiting(self, number: int) -> dict[str, Any]:
-        """Wait until it shows why nothing goes on with a volume, and return that."""
+        """Wait until a waiting volume shows a reason; return the reason."""
         for _ in range(600):
             answer = await self.call("GET", f"os-volumes/{number}/error")
             if answer.status == 200 and (error := answer.json["error"]) is not None:
@@ -143,11 +143,11 @@ checksums = "none"
         raise AssertionError(answer)
 
     async def delete(self, number: int) -> None:
-        """Ask for a volume's deletion."""
+        """Request the deletion of a volume."""
         assert (await self.call("DELETE", f"os-volumes/{number}")).status == 202
 
     async def is_well(self, *left: int) -> None:
-        """See that what is left can be deleted, and that an import ends well after that."""
+        """Check that the given volumes can be deleted, and that a new import succeeds."""
         for number in left:
             await self.delete(number)
             assert await self.until(number, "gone", "error") == "gone"
@@ -157,7 +157,7 @@ checksums = "none"
         check(file)
 
     def raw(self) -> list[Path]:
-        """Return the volumes' files."""
+        """Return the files of the volumes."""
         return [file for file in self.files() if file.suffix == ".raw"]
 
 
@@ -165,7 +165,7 @@ checksums = "none"
 async def on_disk(
     mounted: Disk, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Faulty]:
-    """A daemon with its volumes on that disk."""
+    """A daemon with its volumes on the disk."""
     monkeypatch.setattr(stores, "POLL", 0.3)
     daemon = Faulty(tmp_path, server)
     yield daemon
@@ -176,7 +176,7 @@ async def on_disk(
 async def in_folder(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Faulty]:
-    """A daemon with its volumes in a folder of a disk that others use as well."""
+    """A daemon with its volumes in a folder of a shared disk."""
     monkeypatch.setattr(stores, "POLL", 0.3)
     daemon = Faulty(tmp_path, server)
     yield daemon
@@ -184,7 +184,7 @@ async def in_folder(
 
 
 def check(file: Path) -> None:
-    """See that a volume is right, byte for byte."""
+    """Check the whole content of a volume."""
     assert file.stat().st_size == GIB
     with file.open("rb") as volume:
         assert volume.read(len(CONTENT)) == CONTENT
@@ -195,7 +195,7 @@ def check(file: Path) -> None:
 @ensureDeferred
 async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> None:
     first, second, third = [await on_disk.halfway(name) for name in ("a", "b", "c")]
-    # Three were promised 1 GiB each; by now there is room for what one of them still lacks.
+    # Three volumes were promised 1 GiB each; now the rest of one of them would fit.
     others = mounted.folder / "others"
     await deferToThread(mounted.fill, others, HALF * 3 // 2)
     halves.finish("a")
@@ -211,7 +211,7 @@ async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> No
     assert await on_disk.until(third, "available", "error") == "available", "and used again"
     for file in on_disk.raw():
         check(file)
-    # Now what one volume takes is missing of what a new one may need.
+    # A new volume may need the space taken by one volume.
     others.unlink()
     await deferToThread(mounted.fill, others, GIB - HALF)
     refused = await on_disk.create("whole")
@@ -246,7 +246,7 @@ async def test_a_disk_that_is_broken_in_part(
     assert error["message"].endswith(" on backend local failed: Input/output error.")
     assert on_disk.raw() == []
     assert mounted.free() > free, "its space is given back"
-    # The disk is as bad as before, and what it has to forget it forgets.
+    # The disk is still broken, and loses the changes that it has to lose.
     await on_disk.delete(number)
     await on_disk.until(number, "gone")
     mounted.device.break_after(0)
@@ -264,7 +264,7 @@ async def test_a_disk_that_is_dead(mounted: Disk, on_disk: Faulty, halves: Halve
     error = await on_disk.reason(number)
     assert error["code"] == "backend-failed"
     assert error["message"].endswith(" on backend local failed: Input/output error.")
-    # What is asked of it now fails for the same reason; some file systems have turned read-only.
+    # New requests fail for the same reason; some file systems have turned read-only.
     created = await on_disk.create("whole")
     for volume in (number, earlier):
         await on_disk.delete(volume)
@@ -284,8 +284,8 @@ async def test_a_deletion_that_is_not_written_down(mounted: Disk, threads: Threa
     backend = FileBackend("local", mounted.folder, threads, mounted=True)
     await backend.allocate("volume-1", GIB)
     mounted.device.break_after(4096)
-    # It looks as if it were gone, but only until the disk is mounted again; the file system itself
-    # says that just once.
+    # The volume seems gone, but only until the next mount; the file system reports the fault just
+    # once.
     for _ in range(3):
         with pytest.raises(BackendFailed):
             await backend.delete("volume-1")
@@ -341,7 +341,7 @@ async def test_a_disk_that_is_unmounted(mounted: Disk, on_disk: Faulty, halves: 
     assert (await on_disk.why_waiting(number))["message"] == UNMOUNTED
     created = await on_disk.create("whole")
     assert (await on_disk.why_waiting(created))["message"] == UNMOUNTED
-    # Nothing must be taken for deleted that will be there again.
+    # A volume that will reappear must not count as deleted.
     await on_disk.delete(unwanted)
     assert (await on_disk.why_waiting(unwanted))["message"] == UNMOUNTED
     assert on_disk.files() == [], "nothing is written beneath the disk"

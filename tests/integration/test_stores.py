@@ -1,4 +1,4 @@
-"""A backend whose store is another one than that of its volumes touches nothing there."""
+"""A backend with another store than its volumes' changes nothing there."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def _is_not_touched(running: Running) -> None:
         assert await reason(running, asked[0]) == "wrong-store"
         await running.call("DELETE", f"os-volumes/{gone}")
         assert await reason(running, gone) == "wrong-store"
-        # Another one that is bootvol's as well.
+        # Another store that also belongs to bootvol.
         (running.volumes / STORE).write_text("another\n")
         asked.append(await running.create("disk"))
         assert await reason(running, asked[1]) == "wrong-store"
@@ -97,7 +97,7 @@ async def _is_not_touched(running: Running) -> None:
 async def test_a_file_system_whose_server_has_died(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Work waits until the server is back, as where the directory is gone."""
+    """Work waits until the server is back, as with a missing directory."""
     monkeypatch.setattr(stores, "POLL", 0.3)
     (running.images / "disk").write_bytes(CONTENT)
     old = await running.create("disk")
@@ -158,7 +158,7 @@ async def test_a_backend_that_hangs_at_the_start(
             wanted = {"size": 1, "imageRef": "disk", "volume_type": "fast"}
             fast = await daemon.call("POST", "os-volumes", {"volume": wanted})
             assert await daemon.until(fast.json["volume"]["id"], "available", "error") != "error"
-            # It can end meanwhile, and start again.
+            # The daemon can stop and start meanwhile.
             await daemon.stop()
             daemon = Running(tmp_path, SECOND)
         assert await daemon.until(made, "available", "error") == "available"
@@ -189,7 +189,7 @@ async def test_what_is_attached_is_served_when_its_backend_answers(
         await first.until(number, "in-use")
         (name,) = [each.stem for each in first.files() if each.suffix == ".raw"]
         await first.stop()
-        # As when the machine starts again.
+        # As after a restart of the machine.
         await server(Path(short), name).end(reactor, 30)
         with mounted.frozen():
             daemon = Running(tmp_path, exports)
@@ -206,7 +206,7 @@ async def test_what_is_attached_is_served_when_its_backend_answers(
 async def test_work_begins_where_a_volume_cannot_be_served_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk hangs while what is attached is served again: other backends do not wait for that."""
+    """A disk hangs while attached volumes are served again: other backends do not wait."""
     monkeypatch.setattr(tasks, "SERVING", 0.5)
     monkeypatch.setattr(stores, "POLL", 0.3)
     with (
@@ -323,7 +323,7 @@ async def test_a_copy_of_a_daemons_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / "copy").rename(lock)
     with pytest.raises(ConfigurationError, match="is a copy of another daemon's"):
         Running(tmp_path)
-    # Moved for good, or of an earlier version.
+    # Moved for good, or written by an earlier version.
     lock.write_text(name)
     daemon = Running(tmp_path)
     await daemon.stop()

@@ -1,4 +1,4 @@
-"""Images over https: who is trusted, and what is left when an import ends early."""
+"""Images over https: trust, and connections left when an import ends early."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ca = "ca.pem"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server whose authority nobody but the configuration knows."""
+    """A server with an authority known only to the configuration."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "right.pem")
     trustme.CA().cert_pem.write_to_path(tmp_path / "wrong.pem")
@@ -64,7 +64,7 @@ async def test_a_private_authority(tmp_path: Path, server: Server) -> None:
 
 @ensureDeferred
 async def test_an_authority_that_is_not_trusted(tmp_path: Path, server: Server) -> None:
-    """No image comes from a server whose authority is not trusted.
+    """No image comes from a server with an untrusted authority.
 
     Break: `plugins/bootvol_plugins/http/client.py`: `trusted = None if authorities is None else
     _authorities(authorities)` -> `trusted = _authorities(authorities.with_name('right.pem'))`.

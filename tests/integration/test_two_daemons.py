@@ -1,4 +1,4 @@
-"""Two daemons on one PostgreSQL database: they share the work, and agree on what there is."""
+"""Two daemons on one PostgreSQL database share the work, and agree on the state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT = noise(3 * 1024 * 1024)
 async def daemons(
     tmp_path: Path, new_postgresql: Callable[[], str]
 ) -> AsyncIterator[tuple[Running, Running]]:
-    """Two daemons with the same volumes and images, each with its own state directory."""
+    """Two daemons with the same volumes and images, each with a state directory of its own."""
     url = new_postgresql()
     Database(make_url(url).set(drivername="postgresql+psycopg"), reactor).upgrade()
     first, second = (
@@ -42,7 +42,7 @@ async def test_both_show_and_do_the_same(daemons: tuple[Running, Running]) -> No
     for file in first.files():
         with file.open("rb") as volume:
             assert volume.read(len(CONTENT)) == CONTENT
-    # What one made the other deletes.
+    # One daemon deletes a volume made by the other.
     for number, each in zip(made, (second, first) * 3, strict=True):
         assert (await each.call("DELETE", f"os-volumes/{number}")).status == 202
     for number in made:
@@ -52,7 +52,7 @@ async def test_both_show_and_do_the_same(daemons: tuple[Running, Running]) -> No
 
 @ensureDeferred
 async def test_quota_is_exact_across_daemons(daemons: tuple[Running, Running]) -> None:
-    """The quota is exact while two daemons take creates.
+    """The quota is exact while two daemons accept creates.
 
     Break: `src/bootvol/store/volumes.py`: `if connection.dialect.name == "postgresql":` -> `if
     connection.dialect.name == "other":`.

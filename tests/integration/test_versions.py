@@ -1,4 +1,4 @@
-"""The documents by which clients find the API's versions (specification, section 5.1)."""
+"""The version documents of the API (specification, section 5.1)."""
 
 from __future__ import annotations
 

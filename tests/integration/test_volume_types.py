@@ -1,4 +1,4 @@
-"""Volume types over a socket: every status and text, and the backends that they mean."""
+"""Volume types over a socket: every status and text, and the backends of types."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Running]:
 
 
 async def a_type(daemon: Running, name: str = "gold", **specs: str) -> int:
-    """Create a type; return its id."""
+    """Create a type; return the id."""
     wanted = {"volume_type": {"name": name, "extra_specs": specs}}
     answer = await daemon.call("POST", TYPES, wanted, "root")
     assert answer.status == 200, answer
@@ -42,7 +42,7 @@ async def a_type(daemon: Running, name: str = "gold", **specs: str) -> int:
 
 
 async def a_volume(daemon: Running, volume_type: str | None, **more: Any) -> Any:
-    """Create a volume of a type; return it when it is there."""
+    """Create a volume of a type; return the finished volume."""
     wanted = {"volume": {"size": 1, "volume_type": volume_type, **more}}
     answer = await daemon.call("POST", "os-volumes", wanted)
     assert answer.status == 200, answer
@@ -52,7 +52,7 @@ async def a_volume(daemon: Running, volume_type: str | None, **more: Any) -> Any
 
 
 async def a_snapshot(daemon: Running, volume: int) -> int:
-    """Make a snapshot; return its id when it is there."""
+    """Make a snapshot; return the id of the finished snapshot."""
     answer = await daemon.call("POST", "os-snapshots", {"snapshot": {"volume_id": volume}})
     assert answer.status == 200, answer
     number: int = answer.json["snapshot"]["id"]
@@ -66,7 +66,7 @@ async def a_snapshot(daemon: Running, volume: int) -> int:
 
 
 async def lies_on(daemon: Running, volume: Any) -> str:
-    """Return the folder that a volume lies in."""
+    """Return the folder of a volume's file."""
     path = f"os-volumes/{volume['id']}/connection"
     return Path(
         (await daemon.call("GET", path, None, "root")).json["connection"]["address"]
@@ -81,7 +81,7 @@ async def test_types_come_and_go(daemon: Running) -> None:
     shown = {"id": 1, "name": "gold", "extra_specs": {"a": "1"}}
     assert (made.status, made.json) == (200, {"volume_type": shown})
     await a_type(daemon, "plain")
-    # Everybody reads.
+    # Every role may read.
     assert (await daemon.call("GET", f"{TYPES}/1")).json == {"volume_type": shown}
     listed = (await daemon.call("GET", TYPES)).json["volume_types"]
     assert listed == [shown, {"id": 2, "name": "plain", "extra_specs": {}}]
@@ -210,7 +210,7 @@ async def test_a_type_means_a_backend(daemon: Running) -> None:
             assert await lies_on(daemon, volume) == folder
     bootable = (await daemon.call("GET", "hp-bootable-volumes")).json["volumes"]
     assert [volume["volumeType"] for volume in bootable] == ["quick", "usual", None]
-    # Null and empty are none, as Nova has it.
+    # Null and an empty text mean no type, as in Nova.
     assert (await a_volume(daemon, ""))["volumeType"] is None
 
 

@@ -1,4 +1,4 @@
-"""What clients do with volumes, over a real socket."""
+"""Volumes over a real socket, as clients use them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAIN = {
 
 
 def golden(name: str) -> Any:
-    """Return a sample of the specification."""
+    """Return a sample from the specification."""
     return json.loads((GOLDEN / name).read_text())
 
 
@@ -125,7 +125,7 @@ async def test_what_was_answered_shows_at_once(running: Running) -> None:
     (running.images / "disk.raw").write_bytes(noise(1000))
 
     async def listed() -> list[list[int]]:
-        """Ask twice, as clients do: the second answer may be one that was kept."""
+        """List twice, as clients do: the second answer may be cached."""
         found = [(await running.call("GET", path)).json["volumes"] for path in paths * 2]
         numbers = [[each["id"] for each in volumes] for volumes in found]
         assert numbers[:3] == numbers[3:]
@@ -167,7 +167,7 @@ async def test_lists_ascend_and_are_paged(running: Running) -> None:
     ):
         listed = (await running.call("GET", f"os-volumes?{query}")).json["volumes"]
         assert [each["id"] for each in listed] == expected, query
-    # What asks for another list is refused, also where the list is in the cache by now.
+    # Parameters for another list are refused, even with a cached list.
     for path in ("os-volumes", "os-snapshots", "hp-bootable-volumes"):
         for query in ("marker=1", "all_tenants=1", "sort_key=size", "status=error", "name=x"):
             assert (await running.call("GET", f"{path}?{query}")).status == 400, query
@@ -244,7 +244,7 @@ async def test_a_tenant_sees_only_its_own(running: Running) -> None:
 
 @ensureDeferred
 async def test_quota_is_exact_when_many_ask_at_once(running: Running) -> None:
-    """Of many creates at once, exactly as many succeed as the quota allows.
+    """With many creates at once, exactly the number allowed by the quota succeeds.
 
     Break: `src/bootvol/service/quotas.py`: `too_many = 0 <= self.volumes < used.volumes + 1` ->
     `too_many = 0 <= self.volumes < used.volumes`.
@@ -296,7 +296,7 @@ async def test_images_are_listed(running: Running) -> None:
 
 @ensureDeferred
 async def test_only_admins_learn_where_a_volume_lives(running: Running) -> None:
-    """Only admins see where a volume lies.
+    """Only admins see the host of a volume.
 
     Break: `src/bootvol/policy.py`: `connection: _Roles = Field(default=_OPERATORS)` -> `connection:
     _Roles = Field(default=_WRITERS)`.
@@ -312,7 +312,7 @@ async def test_only_admins_learn_where_a_volume_lives(running: Running) -> None:
 
 
 def _insert(running: Running, number: int, name: str, size: int, created: datetime) -> None:
-    """Put a bootable volume of tests' own making into the database of a daemon."""
+    """Insert a bootable volume into the database of a daemon."""
     engine = create_engine(f"sqlite:///{running.folder / 'bootvol.db'}")
     with engine.begin() as connection:
         connection.execute(

@@ -1,4 +1,4 @@
-"""What people should know of an import that did not fail: the API says so."""
+"""Warnings of successful imports in the API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.images import MIB, convert
 BOOTS = noise(510) + b"\x55\xaa" + noise(MIB)
 NOISE = noise(MIB)
 STRICT = "[imports]\nstrict_images = true\n"
-#: What OpenWrt puts behind its images.
+#: The trailer of OpenWrt's images.
 FOREIGN = bytes(8) + b'{ "metadata_version": "1.1" }\nFWx0\x01\x02\x03\x04\0\0\0\0'
 
 
@@ -61,7 +61,7 @@ async def test_warnings_of_the_image(
 
 @ensureDeferred
 async def test_images_that_nothing_identifies_can_be_refused(tmp_path: Path) -> None:
-    """Also where a golden volume was made while that was not so."""
+    """This includes images cached before the setting changed."""
     first = Running(tmp_path, backend="cache_gib = 10")
     (first.images / "boots").write_bytes(BOOTS)
     (first.images / "noise").write_bytes(NOISE)
@@ -79,7 +79,7 @@ async def test_images_that_nothing_identifies_can_be_refused(tmp_path: Path) -> 
         error = (await strict.progress(number))["error"]
         assert error["code"] == "image-unidentified"
         assert "strict_images" in error["remedy"]
-        # The good one, and its golden volume.
+        # The good volume, and its cached image.
         assert len(strict.files()) == before + 2
     finally:
         await strict.stop()
@@ -94,7 +94,7 @@ async def test_an_import_that_begins_again_after_a_restart_says_so(tmp_path: Pat
     while not (await first.progress(number))["bytesDone"]:
         await pause(0.05)
     assert await codes(first, number) == []
-    # Progress is written down now and then.
+    # Progress is saved at intervals.
     await pause(1)
     await first.stop()
     second = Running(tmp_path)
