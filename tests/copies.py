@@ -14,10 +14,11 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.imaging import magics
 from bootvol.imaging.buffers import Memory
+from bootvol.imaging.target import OnBackend
 from bootvol.interfaces import IBlockBackend, PluginContext
-from bootvol.service.duplicates import Origin, duplicate
-from bootvol.service.places import Copier, Limits, OnBackend
 from bootvol.testing.backends import SIZE, noise, read, write
+from bootvol.worker.clone_or_copy import Origin, duplicate
+from bootvol.worker.copier import Copier, Limits
 from tests.daemons import reactor
 
 #: Bytes of arbitrary data at a volume's beginning and end. Also the size of the copies' buffers.
@@ -90,7 +91,7 @@ class AnyBytes:
     ) -> None:
         """A volume's snapshot, and a volume made from the snapshot, equal the volume byte for byte.
 
-        Break: `src/bootvol/service/duplicates.py`: `inspected=False` -> `inspected=True`
+        Break: `src/bootvol/worker/clone_or_copy.py`: `inspected=False` -> `inspected=True`
         """
         size = self.size
         limits = Limits(size, 0, cast("Any", None))

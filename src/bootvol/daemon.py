@@ -31,6 +31,7 @@ from bootvol.api.nova.cache import Answers
 from bootvol.api.nova.calls import Core
 from bootvol.api.nova.faults import fault
 from bootvol.api.tls import ModernTls
+from bootvol.backends import Absent, Backends
 from bootvol.errors import BootvolError
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
@@ -45,33 +46,33 @@ from bootvol.interfaces import (
     PluginContext,
 )
 from bootvol.login import ILogin
-from bootvol.model import GIB, Flavor
+from bootvol.model import GIB, CacheUse, Flavor
 from bootvol.reload import Reloader
 from bootvol.service.attachments import Attachments
-from bootvol.service.backends import Absent, Backends
-from bootvol.service.exporting import restore_on
-from bootvol.service.goldens import Goldens
 from bootvol.service.ids import Ids
+from bootvol.service.image_cache import Goldens as CachedImages
 from bootvol.service.images import Images
-from bootvol.service.imports import Importer
 from bootvol.service.inflight import Bounds
 from bootvol.service.keypairs import KeyPairs
-from bootvol.service.places import Copier, Limits
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimits
 from bootvol.service.servers import Servers
-from bootvol.service.skew import SkewWatch
 from bootvol.service.snapshots import Snapshots
-from bootvol.service.stores import Stores
-from bootvol.service.sweeping import Sweeper
-from bootvol.service.tasks import Tools
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
-from bootvol.service.worker import Concurrency, Worker
 from bootvol.settings import PluginSettings, Settings
 from bootvol.store import claims, stores
 from bootvol.store.database import Database
 from bootvol.threads import Shared, StillRunning, Threads, at_most, within
+from bootvol.worker.clock_skew import SkewWatch
+from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.export_recovery import restore_on
+from bootvol.worker.image_cache import Goldens
+from bootvol.worker.importer import Importer
+from bootvol.worker.stores import Stores
+from bootvol.worker.sweeper import Sweeper
+from bootvol.worker.tasks.task import Tools
+from bootvol.worker.worker import Concurrency, Worker
 
 #: Threads for the blocking calls of one plugin, and as many for hashing and decompression.
 _THREADS: Final = 4
@@ -113,6 +114,7 @@ class Daemon(Service):
         self._connections, _ = descriptors.connections(config)
         lock, self._worker_id = locks.take_directory(config.state.directory)
         self._locks = [lock]
+        self._cache_use = CacheUse()
         self._threads = self._pool("data")
         self._database = Database(config.database, reactor)
         try:
@@ -210,7 +212,7 @@ class Daemon(Service):
                 _now,
             ),
             images,
-            tools.goldens,
+            CachedImages(database, self._cache_use),
             types,
             quotas,
             RateLimits.configured(config.rate_limits, self._reactor),
@@ -256,11 +258,12 @@ class Daemon(Service):
             backends,
             copier,
             {name: gib for name, gib in caches.items() if gib is not None},
+            self._cache_use,
         )
         jail, table = config.sandbox.jail, config.exports
         sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, jail)
         containers = Containers(sandbox, self._threads)
-        importer = Importer(images, backends, goldens, containers, bandwidth, copier)
+        importer = Importer(images.source, backends, goldens, containers, bandwidth, copier)
         return Tools(
             self._worker_id,
             self._database,

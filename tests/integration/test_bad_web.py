@@ -16,9 +16,9 @@ from twisted.web.server import Request
 from bootvol.errors import BackendFailed
 from bootvol.imaging.buffers import BufferPool
 from bootvol.interfaces import IVolumeReader
-from bootvol.service import imports
 from bootvol.testing.backends import noise
 from bootvol.testing.web import BadWeb
+from bootvol.worker import importer
 from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause, reactor
 from tests.images import GOOD
@@ -272,7 +272,7 @@ async def test_a_source_that_fails_is_left_alone_for_a_while(
         then()
         return succeed(None)
 
-    monkeypatch.setattr(imports, "sleep", at_once)
+    monkeypatch.setattr(importer, "sleep", at_once)
     running, _, _ = await run(tmp_path, server, name)
     await running.stop()
     assert len(waited) == len(pauses)

@@ -13,8 +13,8 @@ from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from bootvol.service import stores
 from bootvol.testing.backends import noise
+from bootvol.worker import stores
 from tests.daemons import Running, pause
 from tests.servers import Server, serve
 

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from bootvol import tables
+from bootvol import questions, tables
+from bootvol.backends import Backends
 from bootvol.clocks import sleep
 from bootvol.errors import (
     AttachmentNotFound,
@@ -48,15 +49,11 @@ from bootvol.model import (
     Server,
     Volume,
 )
-from bootvol.service import questions
 from bootvol.service.attachments import Attachments
-from bootvol.service.backends import Backends
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.servers import Servers
-from bootvol.service.tasks import Tools
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
-from bootvol.service.worker import Concurrency, Worker
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import states
@@ -64,6 +61,8 @@ from bootvol.store.database import Database
 from bootvol.testing.machines import READY, MemoryHypervisor
 from bootvol.testing.machines import Server as MemoryServer
 from bootvol.threads import Shared, Threads
+from bootvol.worker.tasks.task import Tools
+from bootvol.worker.worker import Concurrency, Worker
 from bootvol_plugins.file import FileBackend
 from tests.unit.test_worker import NoGoldens
 

@@ -168,7 +168,7 @@ async def create_for_another(running: Running, image: str) -> int:
 async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -> None:
     """An import that waits for a busy source delays neither its own tenant nor others.
 
-    Break: `src/bootvol/service/imports.py`: `await progress.turn.rest(sleep(self._clock, pause))` -> `await sleep(self._clock, pause)`
+    Break: `src/bootvol/worker/importer.py`: `await progress.turn.rest(sleep(self._clock, pause))` -> `await sleep(self._clock, pause)`
     """  # noqa: E501
     mirror.busy.add("busy")
     async with daemon(tmp_path, mirror, "concurrent = 4", "concurrent = 1") as running:
@@ -193,7 +193,7 @@ async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -
 async def test_slow_images_of_one_tenant_keep_no_other_out(tmp_path: Path, mirror: Mirror) -> None:
     """One of the imports gives way, and later resumes.
 
-    Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
+    Break: `src/bootvol/worker/shares.py`: `return more >= 2 or (` -> `return (`
     """
     async with daemon(tmp_path, mirror, "concurrent = 2") as running:
         mine = [await running.create(f"{mirror.url}{n}") for n in (1, 2)]

@@ -19,9 +19,9 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.errors import BackendFailed
 from bootvol.model import GIB
-from bootvol.service import stores
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
+from bootvol.worker import stores
 from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause
 from tests.disks import Disk, disk

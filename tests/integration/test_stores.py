@@ -17,9 +17,10 @@ from twisted.logger import LogLevel, capturedLogs
 
 from bootvol import plugins
 from bootvol.errors import ConfigurationError
-from bootvol.service import stores, tasks
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
+from bootvol.worker import stores
+from bootvol.worker.tasks import task as tasks
 from bootvol_plugins.file_store import STORE
 from tests.daemons import Running, pause, reactor, volumes_in
 from tests.disks import disk, without_a_server

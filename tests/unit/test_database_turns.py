@@ -11,10 +11,10 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
-from bootvol.service.lanes import Lane
-from bootvol.service.shares import Limit, Rules, Shares
 from bootvol.store.asker import ASKER
 from bootvol.turns import Turns
+from bootvol.worker.lanes import Lane
+from bootvol.worker.shares import Limit, Rules, Shares
 from tests.daemons import pause
 
 ASKERS = ("a", "b", "c", None)
@@ -87,7 +87,7 @@ def test_places_are_used_and_no_tenant_holds_the_last(size: int, data: st.DataOb
 async def test_work_that_a_tenants_call_wakes_is_the_daemons_own() -> None:
     """A lane woken by a tenant's call looks for work as the daemon.
 
-    Break: `src/bootvol/service/lanes.py`: `as_daemon(Deferred.fromCoroutine, self._look())` ->
+    Break: `src/bootvol/worker/lanes.py`: `as_daemon(Deferred.fromCoroutine, self._look())` ->
     `Deferred.fromCoroutine(self._look())`
     """
     askers: list[str | None] = []

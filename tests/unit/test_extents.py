@@ -22,14 +22,14 @@ from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import LEAST, Ahead
 from bootvol.imaging.inspect import CONTAINERS, Inspection
 from bootvol.imaging.pipeline import Copy, PrefixChanged
+from bootvol.imaging.target import OnBackend
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IImageStream, ISparse, ISparseStream
 from bootvol.model import Digest, Extent, Image
-from bootvol.service.inheriting import inherit
-from bootvol.service.places import OnBackend
 from bootvol.testing.backends import noise, read
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
+from bootvol.worker.takeover import inherit
 
 MIB = 1024 * 1024
 TIB = 1024**4

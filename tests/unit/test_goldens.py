@@ -12,18 +12,18 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet import reactor
 
+from bootvol.backends import Backends
 from bootvol.imaging.buffers import Memory
 from bootvol.lifecycle import Status
-from bootvol.model import GIB, Checkpoint, Golden, Image, Import, Volume
-from bootvol.service.backends import Backends
-from bootvol.service.goldens import Goldens
-from bootvol.service.places import Copier, Limits
-from bootvol.service.progress import Progress
+from bootvol.model import GIB, CacheUse, Checkpoint, Golden, Image, Import, Volume
 from bootvol.store import goldens as rows
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
+from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.image_cache import Goldens
+from bootvol.worker.progress import Progress
 
 loop: Any = reactor
 SIZE = 65536
@@ -52,7 +52,7 @@ async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
     """A checkpoint left in the row might vouch for the bytes of the clone."""
     backend = MemoryBackend("b", reactor, clones=True)
     copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
-    goldens = Goldens(database, Backends([backend], loop), copier, {})
+    goldens = Goldens(database, Backends([backend], loop), copier, {}, CacheUse())
     await backend.allocate("golden", GIB)
     await write(backend, "golden", 0, noise(SIZE))
     await backend.allocate("v", GIB)

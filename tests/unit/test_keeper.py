@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred
 from bootvol.errors import DatabaseUnavailable, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Volume
-from bootvol.service.jobs import MOST_FAILURES, PAUSE, Job
-from bootvol.service.keeper import RENEWAL
-from bootvol.service.worker import POLL
 from bootvol.store import schema, snapshots, states, volumes
 from bootvol.store.claims import LEASE
+from bootvol.worker.heartbeat import RENEWAL
+from bootvol.worker.job import MOST_FAILURES, PAUSE, Job
+from bootvol.worker.worker import POLL
 from tests.unit.conftest import on_server
 from tests.unit.test_worker import Bench
 

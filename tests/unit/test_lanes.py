@@ -15,10 +15,10 @@ from bootvol.imaging.buffers import Memory
 from bootvol.interfaces import IVolumeReader
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Snapshot
-from bootvol.service.places import Copier, Limits
 from bootvol.store import snapshots, states
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
+from bootvol.worker.copier import Copier, Limits
 from tests.unit.test_worker import Bench, loop
 from tests.unit.test_zeroing import Old
 
@@ -96,7 +96,7 @@ async def snapshot(bench: Bench, tenant: str, volume: int, name: str) -> None:
 async def test_wiping_for_one_tenant_keeps_no_other_waiting(bench: Bench) -> None:
     """A wipe cannot give way, so one place is kept for a tenant without a place.
 
-    Break: `src/bootvol/service/worker.py`: `spare=0 if gives_way else 1` -> `spare=0`
+    Break: `src/bootvol/worker/worker.py`: `spare=0 if gives_way else 1` -> `spare=0`
     """
     assert isinstance(bench.backend, Old)
     for tenant, names in (("t", ["1", "2", "3", "4"]), ("other", ["5", "6"])):
@@ -113,7 +113,7 @@ async def test_wiping_for_one_tenant_keeps_no_other_waiting(bench: Bench) -> Non
 async def test_slow_copies_of_one_tenant_keep_no_other_waiting(bench: Bench) -> None:
     """A copy gives way in the middle.
 
-    Break: `src/bootvol/service/duplicates.py`: `stream = InTurn(stream, progress.turn, copier.clock)` -> `pass`
+    Break: `src/bootvol/worker/clone_or_copy.py`: `stream = InTurn(stream, progress.turn, copier.clock)` -> `pass`
     """  # noqa: E501
     slow_ones = bench.spare
     assert isinstance(slow_ones, Slow)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bootvol.model import Checkpoint, Image, Import, Phase
-from bootvol.service.progress import Progress
+from bootvol.worker.progress import Progress
 
 CHECKPOINT = Checkpoint(100, "digest", "validator")
 TASK = Import(1, Image("i", "s", "n", size_bytes=1000), checkpoint=CHECKPOINT)

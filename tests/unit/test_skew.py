@@ -10,8 +10,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from bootvol.service.skew import SkewWatch
 from bootvol.store.database import Database
+from bootvol.worker.clock_skew import SkewWatch
 
 
 @pytest.fixture

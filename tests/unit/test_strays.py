@@ -14,17 +14,17 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection, select, update
 from twisted.internet.defer import Deferred
 
+from bootvol.backends import Backends
 from bootvol.errors import BackendFailed, ImageTooLarge
+from bootvol.imaging.target import OnBackend
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Golden, Image, Snapshot, Volume
-from bootvol.service.backends import Backends
-from bootvol.service.inheriting import inherit
-from bootvol.service.keeper import RENEWAL
-from bootvol.service.places import OnBackend
-from bootvol.service.sweeping import LOOK, PATIENCE, PAUSE, Sweeper
 from bootvol.store import claims, goldens, imports, schema, snapshots, states, strays, volumes
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
+from bootvol.worker.heartbeat import RENEWAL
+from bootvol.worker.sweeper import LOOK, PATIENCE, PAUSE, Sweeper
+from bootvol.worker.takeover import inherit
 from tests.unit.conftest import ENDED, on_server
 from tests.unit.test_worker import Bench, loop
 

@@ -21,11 +21,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from bootvol.lifecycle import Kind
-from bootvol.service.lanes import STALL, TURN, Lane
-from bootvol.service.shares import BEGUN, Limit, Rules, Shares
-from bootvol.service.turns import Turn
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
+from bootvol.worker.lanes import STALL, TURN, Lane
+from bootvol.worker.shares import BEGUN, Limit, Rules, Shares
+from bootvol.worker.turns import Turn
 
 TENANTS = "abcd"
 LEAST = 1000.0
@@ -43,11 +43,11 @@ class Task:
         self.bytes = 0
 
     def mark(self) -> object:
-        """See bootvol.service.tasks.Task."""
+        """See bootvol.worker.tasks.task.Task."""
         return self.bytes
 
     def done(self) -> int:
-        """See bootvol.service.tasks.Task."""
+        """See bootvol.worker.tasks.task.Task."""
         return self.bytes
 
 
@@ -83,7 +83,7 @@ class Job:
         pause.callback(None)
 
     def cancel(self) -> None:
-        """See bootvol.service.jobs.Job."""
+        """See bootvol.worker.job.Job."""
         self.cancelled = True
 
 
@@ -103,7 +103,7 @@ class World:
         self.lane = Lane(rules, claim, self.wake, lambda: True, self.clock, LEAST)
 
     def wake(self) -> None:
-        """See bootvol.service.worker.Worker."""
+        """See bootvol.worker.worker.Worker."""
         self.lane.wake()
 
     async def _claim(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
@@ -271,8 +271,8 @@ def test_no_tenant_keeps_another_out() -> None:
     once; with one place fewer, within a turn. If no job can give way, one place stays for a tenant
     without a place.
 
-    Break: `src/bootvol/service/shares.py`: `return more >= 2 or (` -> `return (`
-    Break: `src/bootvol/service/shares.py`: `spare = 0 if taken[what.tenant] else self.rules.spare` -> `spare = 0`
+    Break: `src/bootvol/worker/shares.py`: `return more >= 2 or (` -> `return (`
+    Break: `src/bootvol/worker/shares.py`: `spare = 0 if taken[what.tenant] else self.rules.spare` -> `spare = 0`
     """  # noqa: E501
     run_state_machine_as_test(
         Lanes,
@@ -305,7 +305,7 @@ def test_a_lane_that_is_stopped_looks_no_further() -> None:
 def test_a_turn_ends() -> None:
     """If each tenant has at most one place, a turn ends after some minutes.
 
-    Break: `src/bootvol/service/shares.py`: `(more == 1 or own) and` -> `own and`
+    Break: `src/bootvol/worker/shares.py`: `(more == 1 or own) and` -> `own and`
     """
     world = World(imports(1))
     for tenant in TENANTS:
@@ -321,7 +321,7 @@ def test_who_has_begun_the_most_makes_room() -> None:
     """Begun jobs take memory, so their number is limited; one tenant alone does not reach the
     limit.
 
-    Break: `src/bootvol/service/shares.py`: `begun[each.what.tenant] >= begun[what.tenant] + 2` -> `False`
+    Break: `src/bootvol/worker/shares.py`: `begun[each.what.tenant] >= begun[what.tenant] + 2` -> `False`
     """  # noqa: E501
     world = World(imports(1))
     for _ in range(BEGUN):
@@ -349,7 +349,7 @@ def test_a_tenant_alone_has_all_places_but_the_spare_one(rules: Rules) -> None:
 def test_what_hangs_for_one_tenant_leaves_places_to_another() -> None:
     """Hanging jobs do not count, and their number does not keep other tenants out.
 
-    Break: `src/bootvol/service/shares.py`: `mine = [each for each in self.jobs if _alike(each.what, what)]` -> `mine = self.jobs`
+    Break: `src/bootvol/worker/shares.py`: `mine = [each for each in self.jobs if _alike(each.what, what)]` -> `mine = self.jobs`
     """  # noqa: E501
     world = World(imports(2))
     for _ in range(6):
@@ -364,7 +364,7 @@ def test_what_hangs_for_one_tenant_leaves_places_to_another() -> None:
 def test_what_is_slow_does_not_count() -> None:
     """The next import begins beside one with almost no progress over minutes.
 
-    Break: `src/bootvol/service/lanes.py`: `self.slow = done - before < least * (now - then)` -> `self.slow = False`
+    Break: `src/bootvol/worker/lanes.py`: `self.slow = done - before < least * (now - then)` -> `self.slow = False`
     """  # noqa: E501
     world = World(imports(1))
     world.add("a")

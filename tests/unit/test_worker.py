@@ -15,18 +15,18 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import Clock
 
+from bootvol.backends import Backends
 from bootvol.clocks import sleep
 from bootvol.errors import BackendFailed, ExportFailed, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
-from bootvol.service.backends import Backends
-from bootvol.service.keeper import RENEWAL
-from bootvol.service.progress import Progress
-from bootvol.service.tasks import Tools
-from bootvol.service.worker import POLL, Concurrency, Worker
 from bootvol.store import imports, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.testing.memory import MemoryBackend
+from bootvol.worker.heartbeat import RENEWAL
+from bootvol.worker.progress import Progress
+from bootvol.worker.tasks.task import Tools
+from bootvol.worker.worker import POLL, Concurrency, Worker
 from tests.unit.conftest import ENDED
 
 loop: Any = reactor
@@ -48,7 +48,7 @@ class Imports:
         self.most = 0
 
     async def run(self, volume: Volume, task: Import, progress: Progress, keep: Any) -> None:
-        """See bootvol.service.imports.Importer."""
+        """See bootvol.worker.importer.Importer."""
         run: Deferred[None] = Deferred()
         self.runs.append(run)
         self.volumes.append(volume.id)
@@ -71,14 +71,14 @@ class NoGoldens:
         self.tidying: Deferred[None] = succeed(None)
 
     async def let_go(self, volume_id: int) -> None:
-        """See bootvol.service.goldens.Goldens."""
+        """See bootvol.worker.image_cache.Goldens."""
 
     async def tidy(self, name: str) -> None:
-        """See bootvol.service.goldens.Goldens."""
+        """See bootvol.worker.image_cache.Goldens."""
         await self.tidying
 
     async def make_room(self, name: str, but_for: int = 0) -> bool:
-        """See bootvol.service.goldens.Goldens."""
+        """See bootvol.worker.image_cache.Goldens."""
         return False
 
 

@@ -54,7 +54,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_a_blank_volume_is_blank(bench: Bench) -> None:
     """A blank volume reads as zeros on a backend with old bytes.
 
-    Break: `src/bootvol/service/making.py`: `await writer.zero(0, self._size)` -> `await
+    Break: `src/bootvol/worker/tasks/volumes.py`: `await writer.zero(0, self._size)` -> `await
     writer.zero(0, 4096)`.
     """
     number = await bench.add(image=None)

@@ -12,11 +12,13 @@ from bootvol.model.imports import (
     FOREIGN_BYTES,
     STARTED_OVER,
     UNIDENTIFIED,
+    CacheUse,
     Caution,
     Checkpoint,
     Golden,
     Import,
     Phase,
+    content_of,
 )
 from bootvol.model.servers import ROOT, Disk, Flavor, Machine, NewDisk, NewServer, Server
 from bootvol.model.volumes import (
@@ -41,6 +43,7 @@ __all__ = [
     "STARTED_OVER",
     "UNIDENTIFIED",
     "Attachment",
+    "CacheUse",
     "Caller",
     "Caution",
     "Checkpoint",
@@ -65,5 +68,6 @@ __all__ = [
     "Usage",
     "Volume",
     "VolumeType",
+    "content_of",
     "new_uuid",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from enum import StrEnum
 from typing import Final
 
@@ -9,9 +12,7 @@ import attrs
 
 from bootvol.errors import ErrorReport
 from bootvol.model.images import Digest, Image
-from bootvol.model.volumes import (
-    GIB,
-)
+from bootvol.model.volumes import GIB
 
 
 @attrs.frozen
@@ -114,7 +115,7 @@ class Import:
 class Golden:
     """A cached image (golden volume): a hidden volume with one image, the origin of other volumes.
 
-    :ivar content: key of the image's bytes: see :func:`bootvol.service.goldens.content_of`.
+    :ivar content: key of the image's bytes: see :func:`bootvol.model.content_of`.
     :ivar size: size of the disk in bytes.  The volume's size is rounded up to whole GiB.
     :ivar digest: digest of the disk, if known.
     :ivar hits: number of volumes made from the cached image.
@@ -136,3 +137,29 @@ class Golden:
     def volume_size(self) -> int:
         """The volume's own size in bytes."""
         return -(-self.size // GIB) * GIB
+
+
+def content_of(image: Image) -> str | None:
+    """Return a key for the bytes of an image as its source sends them; None if no key is known.
+
+    Two images are equal only if source and image id are equal: a tenant may have an image because
+    its source gave the image to the tenant. With the digest alone as the key, anyone who knows the
+    digest could get the image.
+    """
+    known = image.digest.value if image.digest else image.validator
+    if known is None:
+        return None
+    said = json.dumps([image.source, image.id, image.format, bool(image.digest), known])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+@attrs.frozen
+class CacheUse:
+    """The use of golden volumes since the daemon started.
+
+    :ivar hits: imports without a download, by backend.
+    :ivar misses: imports with a download of an image that has a content key, by backend.
+    """
+
+    hits: Counter[str] = attrs.Factory(Counter)
+    misses: Counter[str] = attrs.Factory(Counter)

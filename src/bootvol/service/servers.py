@@ -40,7 +40,7 @@ from bootvol.model import (
     Server,
     Volume,
 )
-from bootvol.service.questions import Hypervisors
+from bootvol.service.hypervisors import Hypervisors
 from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.volumes import Prepared, Volumes, Work
 from bootvol.store import attachments as attachment_rows

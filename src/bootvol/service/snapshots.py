@@ -9,10 +9,10 @@ from uuid import uuid4
 
 from sqlalchemy import Connection as Db
 
+from bootvol.backends import Backends
 from bootvol.errors import ErrorReport, SnapshotBusy, VolumeBusy
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import Caller, NewSnapshot, Snapshot
-from bootvol.service.backends import Backends
 from bootvol.service.quotas import Quotas
 from bootvol.service.volumes import Work
 from bootvol.store import attachments as attachment_rows

@@ -7,9 +7,9 @@ from typing import Final
 
 from sqlalchemy import Connection as Db
 
+from bootvol.backends import Backends
 from bootvol.errors import NotFound, UnknownBackend
 from bootvol.model import VolumeType
-from bootvol.service.backends import Backends
 from bootvol.store import volume_types as type_rows
 from bootvol.store.database import Database
 

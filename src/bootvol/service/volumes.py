@@ -11,6 +11,7 @@ import attrs
 from sqlalchemy import Connection as Db
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.errors import (
     ErrorReport,
     ImageLargerThanVolume,
@@ -21,9 +22,17 @@ from bootvol.errors import (
 )
 from bootvol.imaging.inspect import PLAIN, largest_container
 from bootvol.lifecycle import MAKING, Event, IllegalTransition, Kind, Status
-from bootvol.model import GIB, Caller, Connection, Image, Import, NewVolume, Snapshot, Volume
-from bootvol.service.backends import Backends
-from bootvol.service.goldens import content_of
+from bootvol.model import (
+    GIB,
+    Caller,
+    Connection,
+    Image,
+    Import,
+    NewVolume,
+    Snapshot,
+    Volume,
+    content_of,
+)
 from bootvol.service.images import Images
 from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.volume_types import VolumeTypes
@@ -39,7 +48,7 @@ Prepared = tuple[Image | None, str | None]
 
 
 class Work(Protocol):
-    """Receives notice of new work; in the daemon a :class:`bootvol.service.worker.Worker`."""
+    """Receives notice of new work; in the daemon a :class:`bootvol.worker.worker.Worker`."""
 
     def wake(self) -> None:
         """Look for new work."""

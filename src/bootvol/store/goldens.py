@@ -25,7 +25,7 @@ from sqlalchemy import delete as delete_from
 
 from bootvol.lifecycle import MAKING, Status
 from bootvol.model import Digest, Golden
-from bootvol.store.imports import warnings_of
+from bootvol.store.cautions import warnings_of
 from bootvol.store.schema import goldens, imports, volumes
 
 _MAKING, _READY, _DOOMED = "making", "ready", "doomed"

@@ -8,9 +8,10 @@ import attrs
 from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
-from bootvol.model import STARTED_OVER, Caution, Checkpoint, Digest, Image, Import, Phase, Volume
+from bootvol.model import STARTED_OVER, Checkpoint, Digest, Image, Import, Phase, Volume
 from bootvol.store import line
 from bootvol.store import volumes as volume_rows
+from bootvol.store.cautions import warnings_of
 from bootvol.store.schema import imports, volumes
 
 
@@ -124,11 +125,6 @@ def begin(connection: Connection, volume_id: int) -> Import:
 def record(connection: Connection, volume_id: int, **columns: Any) -> None:
     """Set columns of an import.  Do nothing if the import is gone."""
     connection.execute(update(imports).where(imports.c.volume_id == volume_id).values(**columns))
-
-
-def warnings_of(row: Row[Any]) -> tuple[Caution, ...]:
-    """Return the warnings in the row of an import or of a golden volume."""
-    return tuple(Caution(**each) for each in row.warnings or ())
 
 
 def _checkpoint(row: Row[Any]) -> Checkpoint | None:

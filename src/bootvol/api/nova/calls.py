@@ -38,8 +38,8 @@ from bootvol.lifecycle import Kind
 from bootvol.model import LARGEST_ID, Caller
 from bootvol.policy import Policy, Right
 from bootvol.service.attachments import Attachments
-from bootvol.service.goldens import Goldens
 from bootvol.service.ids import Ids
+from bootvol.service.image_cache import Goldens
 from bootvol.service.images import Images
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quotas

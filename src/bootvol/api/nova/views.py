@@ -14,6 +14,7 @@ from bootvol.lifecycle import POWERING, Status
 from bootvol.model import (
     LARGEST_ID,
     Attachment,
+    CacheUse,
     Connection,
     Golden,
     Image,
@@ -22,7 +23,6 @@ from bootvol.model import (
     Snapshot,
     Volume,
 )
-from bootvol.service.goldens import CacheUse
 
 #: HP's format of 2012: UTC, without zone and fraction (specification, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"

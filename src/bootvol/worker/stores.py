@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.errors import (
     BackendFailed,
     BackendSilent,
@@ -25,7 +26,6 @@ from bootvol.errors import (
     WrongStore,
 )
 from bootvol.interfaces import IBlockBackend, IIdentifiedBackend
-from bootvol.service.backends import Backends
 from bootvol.store import stores
 from bootvol.store.database import Database
 
@@ -37,7 +37,7 @@ class Stores(Service):
     """The stores of all backends.
 
     :param remembered: the identities in the database, by the names of the backends.
-    :param late: a function for each :class:`bootvol.service.backends.Absent` backend, by its name.
+    :param late: a function for each :class:`bootvol.backends.Absent` backend, by its name.
         The function returns the backend itself as soon as the backend answers, or raises
         ConfigurationError if the backend cannot be used.
     :param restore: serves the attached volumes of a backend, by its name, before other work begins.

@@ -10,13 +10,13 @@ from bootvol.errors import BackendFailed, ErrorReport, HypervisorFailed
 from bootvol.interfaces import IHypervisor, IPoweringHypervisor
 from bootvol.lifecycle import HELD, POWERING, Event, Kind, Status
 from bootvol.model import Attachment, Disk, Machine, Server, Volume
-from bootvol.service import config_drive
-from bootvol.service.attaching import cut_off, hypervisor, reach
-from bootvol.service.held import Held
-from bootvol.service.tasks import Task, Tools
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import states
+from bootvol.worker.claims import Held
+from bootvol.worker.tasks import config_drive
+from bootvol.worker.tasks.attachments import cut_off, hypervisor, reach
+from bootvol.worker.tasks.task import Task, Tools
 
 Disks = Sequence[tuple[Volume, Attachment]]
 

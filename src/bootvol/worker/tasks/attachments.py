@@ -16,10 +16,10 @@ from bootvol.errors import DatabaseUnavailable, ErrorReport, ExportFailed, NoHyp
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Connection, Disk, Server, Volume
-from bootvol.service.held import Held
-from bootvol.service.tasks import Task, Tools
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
+from bootvol.worker.claims import Held
+from bootvol.worker.tasks.task import Task, Tools
 
 #: Kinds of connections that can be exported. Hypervisors reach volumes of other kinds from
 #: anywhere.

@@ -1,130 +1,23 @@
-"""Tasks that make volumes and snapshots, and remove them.
-
-A snapshot is a hidden volume that holds the same bytes as its volume: a clone if the backend
-clones, else a copy. Afterwards volume and snapshot are independent, so either may be deleted first
-(specification, section 5.7).
-"""
+"""Tasks that make volumes, and remove them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection as Db
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, ErrorReport, ImportFailed, NoSpace, VolumeInUse
-from bootvol.interfaces import IBlockBackend
-from bootvol.lifecycle import MAKING, Event, Kind, Status
-from bootvol.model import Import, Phase, Snapshot, Volume
-from bootvol.service.duplicates import Origin, duplicate
-from bootvol.service.held import Held
-from bootvol.service.places import OnBackend
-from bootvol.service.progress import Progress
-from bootvol.service.tasks import Task, Tools, whose
+from bootvol.errors import ErrorReport, ImportFailed
+from bootvol.lifecycle import Event, Kind
+from bootvol.model import Import, Phase, Volume
 from bootvol.store import imports as import_rows
-from bootvol.store import line, states, strays
+from bootvol.store import line, states
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
-
-
-class _OnBackend(Task):
-    """A task on one named volume of a backend."""
-
-    def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
-        super().__init__(subject.id, tools, subject.tenant)
-        self._name = subject.name
-        self._size = subject.size_bytes
-        self._backend = subject.backend
-
-    @property
-    def backend(self) -> str | None:
-        """The backend's name."""
-        return self._backend
-
-    @property
-    def place(self) -> IBlockBackend:
-        """The backend.
-
-        :raises BackendFailed: if the operator has removed the backend from the configuration.
-        """
-        return self.tools.backends.named(self._backend)
-
-    async def remove(self) -> None:
-        """Give all space back."""
-        await self.place.delete(self._name)
-
-    async def lost(self) -> None:
-        """See :meth:`Task.lost`."""
-        database = self.tools.database
-        if await database.write_unseen(strays.is_mine, self._name, self.tools.daemon):
-            # If the deletion fails now, the name stays a stray, which is deleted later.
-            with suppress(BackendFailed):
-                await self.place.delete(self._name)
-                await database.write_unseen(strays.forget, self._name)
-
-
-class Making(_OnBackend):
-    """Makes a volume or snapshot; gives its space back after a failure."""
-
-    statuses = MAKING
-
-    def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
-        super().__init__(subject, tools)
-        self.request_id = subject.request_id
-        self._progress = Progress(tools.clock.seconds(), turn=self.turn)
-
-    def mark(self) -> object:
-        """See :meth:`Task.mark`."""
-        return self._progress.mark()
-
-    async def undo(self) -> Event:
-        """Give the space back."""
-        await self.remove()
-        return Event.FAIL
-
-    async def with_room(self, make: Callable[[], Awaitable[None]]) -> None:
-        """Call ``make``, and call it again if the removal of golden volumes has made room.
-
-        :raises NoSpace: if the backend has no room all the same.
-        """
-        try:
-            await make()
-        except NoSpace:
-            # Requested volumes have priority over the cache.
-            if not await self.tools.goldens.make_room(self._backend):
-                raise
-            await make()
-
-    async def duplicate(self, backend: str, source: str, size: int) -> None:
-        """Copy another volume, of ``size`` bytes, to the new one."""
-        origin = Origin(self.tools.backends.named(backend), source, size)
-        place = OnBackend(self.place, self._name, self._size)
-
-        async def make() -> None:
-            # An earlier attempt may have left anything.
-            await self.remove()
-            await duplicate(self.tools.copier, origin, place, self._progress)
-
-        await self.with_room(make)
-
-
-class Removing(_OnBackend):
-    """Removes a volume or snapshot."""
-
-    statuses = frozenset({Status.DELETING})
-
-    async def work(self, claim: Held) -> Event:
-        """Give the space back."""
-        try:
-            await self.remove()
-        except VolumeInUse:
-            if not await claim.note(strays.may_be_open, self._name):
-                raise
-            # A daemon that lost its claim may have the volume open, and no guest. The name then is
-            # a stray; strays are deleted later.
-        return Event.VANISH
+from bootvol.worker.claims import Held
+from bootvol.worker.tasks.storage import Making, Removing
+from bootvol.worker.tasks.task import Tools, whose
 
 
 class MakeBlank(Making):
@@ -273,31 +166,3 @@ class RemoveVolume(Removing):
         """Remove the golden volume that only this volume's import could have wanted."""
         if self._bootable:
             await self.tools.goldens.tidy(self._backend)
-
-
-class MakeSnapshot(Making):
-    """Makes a snapshot; the volume is neither removed nor attached meanwhile."""
-
-    kind = Kind.SNAPSHOT
-
-    def __init__(self, snapshot: Snapshot, tools: Tools) -> None:
-        super().__init__(snapshot, tools)
-        self._volume_id = snapshot.volume_id
-
-    async def work(self, claim: Held) -> Event:
-        """Clone or copy the volume."""
-        volume = await self.tools.database.read(volume_rows.get, self.tenant, self._volume_id)
-        if volume.status is Status.IN_USE and not self.place.capabilities.clones:
-            # The volume has been attached since the snapshot was requested (see Snapshots.create).
-            raise BackendFailed("The volume is in use, and its backend cannot copy it so.")
-        if volume.status is Status.AVAILABLE:
-            # For an available volume, no caller has declared that writers may exist.
-            await self.tools.backends.check_unused(volume.backend, volume.name)
-        await self.duplicate(volume.backend, volume.name, volume.size_bytes)
-        return Event.COMPLETE
-
-
-class RemoveSnapshot(Removing):
-    """Removes a snapshot."""
-
-    kind = Kind.SNAPSHOT

@@ -6,12 +6,13 @@ from contextlib import AsyncExitStack
 
 import attrs
 
+from bootvol.imaging.target import OnBackend
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IBlockBackend, ICloningBackend, IImageStream
 from bootvol.model import Digest, Image, Phase
-from bootvol.service.places import Copier, OnBackend
-from bootvol.service.progress import Progress
-from bootvol.service.turns import InTurn
+from bootvol.worker.copier import Copier
+from bootvol.worker.progress import Progress
+from bootvol.worker.turns import InTurn
 
 
 @attrs.frozen

@@ -7,25 +7,24 @@ imports then clone the golden volume, or copy it if the backend does not clone.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import uuid4
 
-import attrs
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace, WrongStore
 from bootvol.imaging.containers import too_large
+from bootvol.imaging.target import OnBackend
 from bootvol.interfaces import IBlockBackend
 from bootvol.model import (
     GIB,
     STARTED_OVER,
     UNIDENTIFIED,
+    CacheUse,
     Caution,
     Digest,
     Golden,
@@ -33,44 +32,17 @@ from bootvol.model import (
     Phase,
     Volume,
 )
-from bootvol.service.backends import Backends
-from bootvol.service.duplicates import Origin, duplicate
-from bootvol.service.held import Held, Unwanted
-from bootvol.service.places import Copier, OnBackend
-from bootvol.service.progress import Keep, Progress
 from bootvol.shortage import short_of
 from bootvol.store import goldens as rows
 from bootvol.store import strays
 from bootvol.store.database import Database
+from bootvol.worker.claims import Held, Unwanted
+from bootvol.worker.clone_or_copy import Origin, duplicate
+from bootvol.worker.copier import Copier
+from bootvol.worker.progress import Keep, Progress
 
 #: Default limit in GiB of the golden volumes on a backend that clones.
 DEFAULT_GIB: Final = 20
-
-
-def content_of(image: Image) -> str | None:
-    """Return a key for the bytes of an image as its source sends them; None if no key is known.
-
-    Two images are equal only if source and image id are equal: a tenant may have an image because
-    its source gave the image to the tenant. With the digest alone as the key, anyone who knows the
-    digest could get the image.
-    """
-    known = image.digest.value if image.digest else image.validator
-    if known is None:
-        return None
-    said = json.dumps([image.source, image.id, image.format, bool(image.digest), known])
-    return hashlib.sha256(said.encode()).hexdigest()
-
-
-@attrs.frozen
-class CacheUse:
-    """The use of golden volumes since the daemon started.
-
-    :ivar hits: imports without a download, by backend.
-    :ivar misses: imports with a download of an image that has a content key, by backend.
-    """
-
-    hits: Counter[str] = attrs.Factory(Counter)
-    misses: Counter[str] = attrs.Factory(Counter)
 
 
 class Goldens:
@@ -78,15 +50,20 @@ class Goldens:
 
     :param limits: the limits in GiB of each backend's golden volumes, by its name. For a backend
         without an entry the limit is :data:`DEFAULT_GIB` if the backend clones, else 0.
-    :ivar use: the hits and misses.
+    :param use: counts the hits and misses.
     """
 
     _log = Logger()
 
     def __init__(
-        self, database: Database, backends: Backends, copier: Copier, limits: Mapping[str, int]
+        self,
+        database: Database,
+        backends: Backends,
+        copier: Copier,
+        limits: Mapping[str, int],
+        use: CacheUse,
     ) -> None:
-        self.use = CacheUse()
+        self._use = use
         self._database = database
         self._backends = backends
         self._copier = copier
@@ -119,7 +96,7 @@ class Goldens:
                 progress.cached = False
             else:
                 progress.warn(*golden.warnings)
-        (self.use.hits if progress.cached else self.use.misses)[volume.backend] += 1
+        (self._use.hits if progress.cached else self._use.misses)[volume.backend] += 1
         return progress.cached
 
     async def _is_filled(self, place: OnBackend, golden: Golden, progress: Progress) -> bool:
@@ -233,10 +210,6 @@ class Goldens:
         except BackendFailed as error:
             self._log.warn("golden volumes are not removed: {error}", error=error)
         return bool(doomed)
-
-    async def listed(self) -> Sequence[Golden]:
-        """Return all golden volumes, the most recently used first."""
-        return await self._database.read(rows.listed)
 
     def _limit(self, backend: IBlockBackend) -> int:
         """Return the limit of a backend's golden volumes, in bytes."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+from bootvol.imaging.target import OnBackend
 from bootvol.imaging.volumes import CopyingReader
 from bootvol.interfaces import ICloningBackend, IVolumeReader
-from bootvol.service.places import OnBackend
 
 
 async def inherit(

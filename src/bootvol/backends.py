@@ -24,7 +24,7 @@ from bootvol.interfaces import (
     IVolumeWriter,
 )
 from bootvol.model import Connection, Volume
-from bootvol.service.questions import Questions
+from bootvol.questions import Questions
 from bootvol.threads import StillRunning
 
 
@@ -95,7 +95,7 @@ class Backends:
         return self._suspended.keys()
 
     def suspend(self, name: str, error: BootvolError | None = None) -> None:
-        """Stop the work of a backend until :mod:`bootvol.service.stores` resumes the backend.
+        """Stop the work of a backend until :mod:`bootvol.worker.stores` resumes the backend.
 
         Pending work on the backend waits, as in an outage of the database.
 

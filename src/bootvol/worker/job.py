@@ -20,12 +20,12 @@ from bootvol.errors import (
     reason,
 )
 from bootvol.lifecycle import Event
-from bootvol.service.held import Unwanted
-from bootvol.service.tasks import Task, whose
 from bootvol.shortage import short_of
 from bootvol.store import claims
 from bootvol.store.claims import LEASE
 from bootvol.threads import Shared
+from bootvol.worker.claims import Unwanted
+from bootvol.worker.tasks.task import Task, whose
 
 #: Seconds before an unavailable database is asked again.
 PAUSE: Final = 1.0

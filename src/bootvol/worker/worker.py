@@ -9,7 +9,7 @@ A backend or a source may hang: a call to the plugin, and the job that waits for
 return. So each lane counts the jobs of each backend apart. A lane does not count a job that has
 made no progress for some seconds. So work of other backends and sources can begin.
 
-Tenants share the places of a lane by the rules of :mod:`bootvol.service.shares`.
+Tenants share the places of a lane by the rules of :mod:`bootvol.worker.shares`.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from bootvol.clocks import sleep
 from bootvol.errors import DatabaseUnavailable
 from bootvol.lifecycle import MAKING, POWERING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
-from bootvol.service import making, starting
-from bootvol.service.attaching import Attach, Detach
-from bootvol.service.exporting import restore
-from bootvol.service.hosting import BuildServer, EndServer, PowerServer
-from bootvol.service.jobs import Job
-from bootvol.service.keeper import Keeper
-from bootvol.service.lanes import Claim, Lane
-from bootvol.service.shares import Limit, Rules, Shares
-from bootvol.service.tasks import Task, Tools
 from bootvol.store import claims, line, queue
 from bootvol.store import imports as import_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.waiting import Order, Waiting
 from bootvol.threads import Shared
+from bootvol.worker import backlog
+from bootvol.worker.export_recovery import restore
+from bootvol.worker.heartbeat import Keeper
+from bootvol.worker.job import Job
+from bootvol.worker.lanes import Claim, Lane
+from bootvol.worker.shares import Limit, Rules, Shares
+from bootvol.worker.tasks import snapshots, volumes
+from bootvol.worker.tasks.attachments import Attach, Detach
+from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
+from bootvol.worker.tasks.task import Task, Tools
 
 #: Seconds between searches for unannounced work (such as that of another daemon that ended).
 POLL: Final = 5.0
@@ -150,7 +151,7 @@ class Worker(Service):
 
     async def _tell(self) -> None:
         try:
-            await starting.tell(self._tools)
+            await backlog.tell(self._tools)
         except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
@@ -208,7 +209,7 @@ class Worker(Service):
         )
         if found is None:
             return None, waiting
-        return self._start(holder, making.MakeFromImage(*found, self._tools), asked), waiting
+        return self._start(holder, volumes.MakeFromImage(*found, self._tools), asked), waiting
 
     def _claiming(
         self,
@@ -298,13 +299,13 @@ def _task(subject: queue.Subject, tools: Tools) -> Task:
             return PowerServer(subject, tools)
         return EndServer(subject, tools) if removed else BuildServer(subject, tools)
     if isinstance(subject, Snapshot):
-        return (making.RemoveSnapshot if removed else making.MakeSnapshot)(subject, tools)
+        return (snapshots.RemoveSnapshot if removed else snapshots.MakeSnapshot)(subject, tools)
     if subject.status is Status.ATTACHING:
         return Attach(subject, tools)
     if subject.status is Status.DETACHING:
         return Detach(subject, tools)
     if removed:
-        return making.RemoveVolume(subject, tools)
+        return volumes.RemoveVolume(subject, tools)
     if subject.snapshot_id is not None:
-        return making.MakeFromSnapshot(subject, tools)
-    return making.MakeBlank(subject, tools)
+        return volumes.MakeFromSnapshot(subject, tools)
+    return volumes.MakeBlank(subject, tools)

@@ -1,8 +1,8 @@
 """Deletes strays: volumes and snapshots under names whose claims were lost.
 
 Any daemon that has the backend deletes strays. A daemon that finds its claim lost deletes its own
-unfinished volume at once (:meth:`bootvol.service.tasks.Task.lost`). The sweeper handles the strays
-of daemons that never come back, and strays that other volumes needed at that moment.
+unfinished volume at once (:meth:`bootvol.worker.tasks.task.Task.lost`). The sweeper handles the
+strays of daemons that never come back, and strays that other volumes needed at that moment.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.errors import BackendFailed, DatabaseUnavailable
-from bootvol.service.backends import Backends
 from bootvol.store import strays
 from bootvol.store.database import Database
 

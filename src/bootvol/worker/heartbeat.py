@@ -14,10 +14,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from bootvol.errors import DatabaseRefused, DatabaseUnavailable
-from bootvol.service.jobs import Job
-from bootvol.service.tasks import Task
 from bootvol.store import claims
 from bootvol.store.database import Database
+from bootvol.worker.job import Job
+from bootvol.worker.tasks.task import Task
 
 #: Seconds between renewals.
 RENEWAL: Final = 0.5

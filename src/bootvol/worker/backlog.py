@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from bootvol.service.tasks import Tools
 from bootvol.store import unsettled
+from bootvol.worker.tasks.task import Tools
 
 _log = Logger()
 

@@ -9,20 +9,20 @@ import attrs
 from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
 
+from bootvol.backends import Backends
 from bootvol.errors import ErrorReport
 from bootvol.exports.exports import Exports
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.service.backends import Backends
-from bootvol.service.goldens import Goldens
-from bootvol.service.held import Held
-from bootvol.service.imports import Importer
-from bootvol.service.places import Copier
-from bootvol.service.questions import Questions
-from bootvol.service.turns import Turn
+from bootvol.questions import Questions
 from bootvol.shortage import Shortage
 from bootvol.store import states
 from bootvol.store.database import Database
+from bootvol.worker.claims import Held
+from bootvol.worker.copier import Copier
+from bootvol.worker.image_cache import Goldens
+from bootvol.worker.importer import Importer
+from bootvol.worker.turns import Turn
 
 #: Seconds to wait for an export after a restart: longer than two servers may take, one that ends
 #: and one that begins.

@@ -9,7 +9,7 @@ import attrs
 
 from bootvol.imaging.pipeline import Copy
 from bootvol.model import STARTED_OVER, Caution, Checkpoint, Import, Phase
-from bootvol.service.turns import Turn
+from bootvol.worker.turns import Turn
 
 Keep = Callable[[], Awaitable[object]]
 

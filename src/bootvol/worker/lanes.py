@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from bootvol.errors import DatabaseUnavailable
-from bootvol.service.jobs import Job
-from bootvol.service.shares import Rules, Shares, Standing
 from bootvol.store.asker import as_daemon
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
+from bootvol.worker.job import Job
+from bootvol.worker.shares import Rules, Shares, Standing
 
 #: Seconds without progress after which a job no longer counts as running.
 STALL: Final = 10.0

@@ -8,11 +8,13 @@ the end of a daemon, the bytes before the checkpoint are first read back and has
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 import attrs
 
+from bootvol.backends import Backends
 from bootvol.clocks import sleep
 from bootvol.errors import (
     BackendFailed,
@@ -36,6 +38,7 @@ from bootvol.imaging.containers import Containers, too_large
 from bootvol.imaging.inspect import CONTAINERS, Packed, largest_container
 from bootvol.imaging.pipeline import Copy, PrefixChanged
 from bootvol.imaging.spool import Room, Spool
+from bootvol.imaging.target import OnBackend, Place
 from bootvol.imaging.volumes import Ends, Nowhere, VolumeStream
 from bootvol.interfaces import (
     IFileStream,
@@ -45,15 +48,13 @@ from bootvol.interfaces import (
     IOpenEndedStream,
 )
 from bootvol.model import Digest, Image, Import, Phase, Volume
-from bootvol.service.backends import Backends
-from bootvol.service.goldens import Goldens
-from bootvol.service.held import Held
-from bootvol.service.images import Images
-from bootvol.service.inheriting import inherit
-from bootvol.service.places import Copier, OnBackend, Place
-from bootvol.service.progress import Keep, Progress
-from bootvol.service.turns import InTurn
 from bootvol.shortage import short_of
+from bootvol.worker.claims import Held
+from bootvol.worker.copier import Copier
+from bootvol.worker.image_cache import Goldens
+from bootvol.worker.progress import Keep, Progress
+from bootvol.worker.takeover import inherit
+from bootvol.worker.turns import InTurn
 
 #: The first and the longest pause before a retry, in seconds. Pauses roughly double.
 _FIRST_PAUSE: Final = 1.0
@@ -109,6 +110,7 @@ class _Tries:
 class Importer:
     """Runs imports.
 
+    :param source: returns an image source by name; raises SourceGone for an unknown name.
     :param goldens: the golden volumes, which spare downloads.
     :param containers: reads the disks of images in containers.
     :param bandwidth: the limit of what all imports together read from sources.
@@ -116,14 +118,14 @@ class Importer:
 
     def __init__(
         self,
-        images: Images,
+        source: Callable[[str], IImageSource],
         backends: Backends,
         goldens: Goldens,
         containers: Containers,
         bandwidth: Bandwidth,
         copier: Copier,
     ) -> None:
-        self._images = images
+        self._source = source
         self._backends = backends
         self._goldens = goldens
         self._containers = containers
@@ -160,7 +162,7 @@ class Importer:
         if content is not None and await self._goldens.fill(volume, content, progress, keep):
             return
         place = OnBackend(self._backends.named(volume.backend), volume.name, volume.size_bytes)
-        fetch = _Fetch(image, self._images.source(image.source), place, progress, keep)
+        fetch = _Fetch(image, self._source(image.source), place, progress, keep)
         try:
             digest = await self._fetch(fetch)
         except Packed as packed:

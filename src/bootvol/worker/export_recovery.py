@@ -12,10 +12,10 @@ from bootvol.errors import BackendSilent, BootvolError, DatabaseUnavailable, Wro
 from bootvol.exports.exports import Exports
 from bootvol.lifecycle import Status
 from bootvol.model import Volume
-from bootvol.service.attaching import EXPORTABLE
-from bootvol.service.tasks import Tools
 from bootvol.store import attachments as attachment_rows
 from bootvol.threads import StillRunning
+from bootvol.worker.tasks.attachments import EXPORTABLE
+from bootvol.worker.tasks.task import Tools
 
 _log = Logger()
 

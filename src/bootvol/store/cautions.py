@@ -1,0 +1,14 @@
+"""The warnings in rows of imports and of cached images (golden volumes)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from bootvol.model import Caution
+
+
+def warnings_of(row: Row[Any]) -> tuple[Caution, ...]:
+    """Return the warnings in the row of an import or of a golden volume."""
+    return tuple(Caution(**each) for each in row.warnings or ())

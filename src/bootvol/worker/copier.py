@@ -1,0 +1,85 @@
+"""The factory of copies, and the limits of one import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+from bootvol.imaging.buffers import Memory
+from bootvol.imaging.pipeline import Copy
+from bootvol.imaging.target import Place
+from bootvol.model import Digest, Image
+from bootvol.threads import Threads
+
+
+@attrs.frozen
+class Limits:
+    """The resources that one import may use.
+
+    :ivar checkpoint: bytes between two checkpoints.
+    :ivar retries: how often in a row a source may break off before the import's checkpoint gets
+        further than ever before.
+    :ivar spool: the folder that holds containers while their disks are read.
+    :ivar spool_size: limit of all containers in the spool together, in bytes; None for the free
+        space.
+    :ivar read_back: whether to read each volume once more, and compare it with the written bytes.
+    :ivar strict: whether to refuse an image that nothing identifies as a disk.
+    """
+
+    checkpoint: int
+    retries: int
+    spool: Path
+    spool_size: int | None = None
+    read_back: bool = False
+    strict: bool = False
+
+
+@attrs.frozen
+class Copier:
+    """A factory of copies that have not begun yet.
+
+    :ivar memory: the memory of all copies.
+    :ivar threads: the threads that hash.
+    :ivar clock: the reactor.
+    """
+
+    limits: Limits
+    memory: Memory
+    threads: Threads
+    clock: IReactorTime
+
+    def copy(
+        self, image: Image, place: Place, container: str | None = None, *, inspected: bool = True
+    ) -> Copy:
+        """Return a copy of ``image`` to ``place``.
+
+        :param container: the known container format of an image that is copied as it is; else None.
+        :param inspected: false for the content of a volume, which may be anything.
+        """
+        return Copy(
+            image,
+            place.size,
+            place.capabilities,
+            self.memory,
+            self.threads,
+            self.clock,
+            self.limits.checkpoint,
+            container,
+            self.limits.read_back,
+            self.limits.strict,
+            inspected,
+        )
+
+    async def verify(self, place: Place, digest: Digest, length: int) -> None:
+        """Read back the bytes written to ``place``, and compare them with a digest.
+
+        :param length: how many of the first bytes the digest covers.
+        :raises bootvol.errors.BackendFailed: if the backend returns other bytes, or none.
+        """
+        reader = await place.open_reader()
+        try:
+            await self.copy(Image("", "", "", "raw"), place).verify(reader, digest, length)
+        finally:
+            await reader.close()

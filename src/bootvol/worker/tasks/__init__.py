@@ -1,0 +1,1 @@
+"""The kinds of work: one class for each, with the common base in :mod:`.task`."""

@@ -1,0 +1,44 @@
+"""Tasks that make snapshots, and remove them.
+
+A snapshot is a hidden volume that holds the same bytes as its volume: a clone if the backend
+clones, else a copy. Afterwards volume and snapshot are independent, so either may be deleted first
+(specification, section 5.7).
+"""
+
+from __future__ import annotations
+
+from bootvol.errors import BackendFailed
+from bootvol.lifecycle import Event, Kind, Status
+from bootvol.model import Snapshot
+from bootvol.store import volumes as volume_rows
+from bootvol.worker.claims import Held
+from bootvol.worker.tasks.storage import Making, Removing
+from bootvol.worker.tasks.task import Tools
+
+
+class MakeSnapshot(Making):
+    """Makes a snapshot; the volume is neither removed nor attached meanwhile."""
+
+    kind = Kind.SNAPSHOT
+
+    def __init__(self, snapshot: Snapshot, tools: Tools) -> None:
+        super().__init__(snapshot, tools)
+        self._volume_id = snapshot.volume_id
+
+    async def work(self, claim: Held) -> Event:
+        """Clone or copy the volume."""
+        volume = await self.tools.database.read(volume_rows.get, self.tenant, self._volume_id)
+        if volume.status is Status.IN_USE and not self.place.capabilities.clones:
+            # The volume has been attached since the snapshot was requested (see Snapshots.create).
+            raise BackendFailed("The volume is in use, and its backend cannot copy it so.")
+        if volume.status is Status.AVAILABLE:
+            # For an available volume, no caller has declared that writers may exist.
+            await self.tools.backends.check_unused(volume.backend, volume.name)
+        await self.duplicate(volume.backend, volume.name, volume.size_bytes)
+        return Event.COMPLETE
+
+
+class RemoveSnapshot(Removing):
+    """Removes a snapshot."""
+
+    kind = Kind.SNAPSHOT
