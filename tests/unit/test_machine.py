@@ -808,6 +808,44 @@ def test_a_machine_that_cannot_confine_programs(
     assert found.fatal is fatal
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _path: None, "there is no such folder. Make the folder"),
+        (lambda path: path.write_text(""), "this is not a folder. Make the folder"),
+    ],
+)
+def test_folders_of_programs_that_are_none(
+    world: World, make: Callable[[Path], object], words: str
+) -> None:
+    """The daemon runs without such a folder, but the operator hears of the mistake."""
+    folder = world.folder / "qemu"
+    make(folder)
+    (found,) = (
+        each
+        for each in examine(world.write(more=f'[sandbox]\nprograms = ["/usr", "{folder}"]'))
+        if "sandbox." in each.line
+    )
+    assert f"sandbox.programs[1]: '{folder}': {words}" in found.line
+    assert not found.fatal
+
+
+def test_folders_of_programs_that_confined_programs_cannot_enter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the folders, and does not advise another kernel."""
+    monkeypatch.setattr(
+        "bootvol.jail.trial._failure", lambda jail: "Permission denied" if jail.programs else None
+    )
+    found = next(
+        each
+        for each in examine(world.write(more='[sandbox]\nprograms = ["/usr"]'))
+        if "sandbox." in each.line
+    )
+    assert "sandbox.programs: ['/usr']: no program runs: Permission denied. Let every" in found.line
+    assert not found.fatal
+
+
 def test_a_program_that_does_nothing_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FAILURE(Jail()) is None
     monkeypatch.setattr("sys.executable", "/bin/false")

@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from bootvol import checks
 from bootvol.checks import Mistake
 from bootvol.jail import Bounds, Jail
 
@@ -25,8 +26,16 @@ def check(jail: Jail, *, needed: bool) -> Iterator[Mistake]:
 
     :param needed: whether the daemon is of no use where no program can be confined.
     """
-    lacking = jail.lacks() or _failure(attrs.evolve(jail, required=True))
+    for n, folder in enumerate(jail.programs):
+        yield from checks.readable_folder(f"sandbox.programs[{n}]", folder, fatal=False)
+    confining = attrs.evolve(jail, required=True)
+    lacking = jail.lacks() or _failure(confining)
     if lacking is None:
+        return
+    if jail.programs and _failure(attrs.evolve(confining, programs=())) is None:
+        named = [str(each) for each in jail.programs]
+        remedy = "Let every user enter these folders and those above them, or name others."
+        yield Mistake("sandbox.programs", named, f"no program runs: {lacking}", remedy, needed)
         return
     if not jail.required:
         fault = f"programs are not confined as they should be: {lacking}"
