@@ -19,10 +19,12 @@ from pathlib import Path
 
 import attrs
 
+from tests.waiting import LONG_LIMIT
+
 ROOT = Path(__file__).parents[1]
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 #: Time limit of a test in seconds. A hanging test does not show the fault, and counts as unnoticed.
-PATIENCE = 900
+PATIENCE = LONG_LIMIT
 BREAK = re.compile(r"Break: `([^`]+)`: `([^`]+)` -> `([^`]+)`")
 
 

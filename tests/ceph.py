@@ -15,7 +15,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from uuid import uuid4
 
 from bootvol_plugins.rbd.bindings import Bindings, load
 from tests.servers import free_port
+from tests.waiting import LIMIT, block_until
 
 #: The pool of the tests, and the pool's user.
 POOL: Final = "volumes"
@@ -140,11 +141,11 @@ class Cluster:
             conffile=str(self.configuration),
             conf={"client_mount_timeout": "30", "rbd_default_clone_format": "2"},
         )
-        self._admin.connect(timeout=30)
+        self._admin.connect(timeout=LIMIT)
         self.command("osd new", uuid=(self.folder / "osd-fsid").read_text())
-        assert not disk.wait(60), (self.folder / "osd.0.log").read_text()
+        assert not disk.wait(LIMIT), (self.folder / "osd.0.log").read_text()
         self.start_osd()
-        until(lambda: bool(self.command("osd stat")["num_up_osds"] == 1))
+        block_until(lambda: bool(self.command("osd stat")["num_up_osds"] == 1))
         # The manager counts free space. Its modules need more packages, and are left out.
         self._run("mgr.x", "ceph-mgr", "-i", "x", "--keyring", f"{self.folder}/mgr.x/keyring")
         self._make_pools(POOL, IMAGES)
@@ -152,7 +153,7 @@ class Cluster:
     def _make_pools(self, *names: str) -> None:
         for name in names:
             self.command("osd pool create", pool=name, pg_num=8, pgp_num=8)
-        until(lambda: self.available() > 0)
+        block_until(lambda: self.available() > 0)
         self._admin.wait_for_latest_osdmap()
         for name in names:
             with self.pool(name=name) as pool:
@@ -360,14 +361,6 @@ def cluster(disk: int = _DISK) -> Iterator[Cluster]:
         shutil.rmtree(folder)
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until a condition is true.  Blocks."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "the cluster does not come so far"
-        time.sleep(0.05)
-
-
 def _entry(name: str, rights: dict[str, str]) -> str:
     """Return a user's entry in a keyring, with a new key.
 
@@ -386,5 +379,5 @@ def _check_programs() -> None:
 
 
 def _run(*command: str) -> None:
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert not ended.returncode, f"{' '.join(command)}: {ended.stderr}"

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_twisted
+from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
 from bootvol.clocks import use_steady_clock
@@ -21,17 +22,28 @@ from tests.openstack.cloud import Cloud
 
 __all__ = ["pytest_configure", "pytest_handlecrashitem", "pytest_unconfigure"]
 
+# A busy machine is slow, so no test of examples has a time limit.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+#: Fixtures that start services of other projects, or make a guest.
+_HEAVY = {"lasting_cluster", "keystone", "cloud", "guest_image"}
+
 # The daemon's own process does this. These tests run their daemons in the process of pytest.
 use_steady_clock(reactor)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest tests first, followed by tests that must not run beside them.
+    """Run the slowest tests first, followed by tests that must not run beside them; mark the heavy.
 
     Beside LVM's machine, tests of failing disks have given other results than alone.
     """
     first = ("test_lvm.py", "test_storage_faults.py")
     items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else 2)
+    for item in items:
+        if isinstance(item, pytest.Function) and _HEAVY.intersection(item.fixturenames):
+            item.add_marker("heavy")
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 import pytest
 
+from tests.waiting import LIMIT
+
 _kept: list[TextIO] = []
 
 
@@ -47,6 +49,6 @@ def pytest_handlecrashitem(report: Any) -> None:
     """Add to the report of a crash the worker's exit status and its stacks."""
     gateway = report.node.gateway
     path = _stacks(gateway.id, os.getpid())
-    status = gateway._io.popen.wait(60)
+    status = gateway._io.popen.wait(LIMIT)
     report.longrepr += f" (exit status {status})\n{path.read_text()}"
     path.unlink()

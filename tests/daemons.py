@@ -19,6 +19,7 @@ from bootvol.clocks import sleep
 from bootvol.daemon import Daemon
 from bootvol_plugins.file_store import STORE
 from tests.servers import free_port
+from tests.waiting import until
 
 reactor: Any = _reactor
 
@@ -240,12 +241,7 @@ class Running:
 
     async def until(self, number: int, *wanted: str, kind: str = "volume") -> str:
         """Wait until a volume or another ``kind`` has one of the statuses; return the status."""
-        for _ in range(600):
-            status = await self.status(number, kind)
-            if status in wanted:
-                return status
-            await pause(0.05)
-        raise AssertionError(f"{kind} {number} is {status}, not {wanted}")
+        return await until(lambda: self.status(number, kind), lambda found: found in wanted)
 
     def files(self) -> list[Path]:
         """Return the files of all volumes."""

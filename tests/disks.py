@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.waiting import LIMIT
+
 #: The command that makes each kind of file system, and the Debian package of its tool.  This ext4
 #: keeps its metadata at the disk's beginning, and only the files' data after that.
 _MAKE: Final = {
@@ -189,7 +191,7 @@ def _run(*command: str) -> str:
 
     :raises AssertionError: if the command fails, with its reason.
     """
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     if ended.returncode:
         raise AssertionError(
             f"{' '.join(command)}: {ended.stderr.strip() or ended.returncode}"

@@ -18,6 +18,7 @@ from bootvol.processes import Process
 from bootvol.tables import Exports as ExportsTable
 from bootvol.tables import TlsExports
 from tests.processes import run
+from tests.waiting import LIMIT
 
 HOST: Final = "127.0.0.1"
 GREETING: Final = b"NBDMAGICIHAVEOPT"
@@ -132,7 +133,7 @@ def connect(address: str) -> socket.socket:
             sock.connect(parse_qs(parts.query)["socket"][0])
         else:
             sock = stack.enter_context(socket.create_connection((parts.hostname, parts.port)))
-        sock.settimeout(30)
+        sock.settimeout(LIMIT)
         stack.pop_all()
     return sock
 

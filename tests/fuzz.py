@@ -24,7 +24,7 @@ def fuzz(examples: int) -> Callable[[Test], Test]:
     def mark(test: Test) -> Test:
         # All examples may share a fixture, and examples may be slow.
         checks = list(HealthCheck)
-        more = settings(max_examples=examples * _TIMES, deadline=None, suppress_health_check=checks)
+        more = settings(max_examples=examples * _TIMES, suppress_health_check=checks)
         marked: Test = pytest.mark.fuzz(more(test))
         return marked
 

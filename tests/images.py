@@ -15,6 +15,7 @@ import attrs
 from backports import zstd
 
 from bootvol.testing.backends import noise
+from tests.waiting import LIMIT
 
 MIB = 1024 * 1024
 #: The content of the disk in every good image.
@@ -30,7 +31,7 @@ MARKED_DIRTY, MARKED_CORRUPT = struct.pack(">Q", 1), struct.pack(">Q", 2)
 
 def qemu_img(*arguments: str | Path) -> None:
     """Run qemu-img."""
-    subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, timeout=60)
+    subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, timeout=LIMIT)
 
 
 def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = DISK) -> bytes:
@@ -80,7 +81,7 @@ def _unclosed(folder: Path, *options: str, kind: str = "qcow2") -> bytes:
     raw.write_bytes(DISK)
     qemu_img("create", "-f", kind, *options, image, str(len(DISK)))
     written = ("-c", f"write -s {raw} 0 {len(DISK)}", "-c", "flush", "-c", "sigraise 9")
-    subprocess.run(["qemu-io", "-f", kind, *written, image], capture_output=True, timeout=60)
+    subprocess.run(["qemu-io", "-f", kind, *written, image], capture_output=True, timeout=LIMIT)
     return image.read_bytes()
 
 
@@ -110,7 +111,10 @@ def _cut_cluster(folder: Path) -> bytes:
         part.write_bytes(DISK[start:end])
         written = ("-c", f"write -s {part} {start} {end - start}")
         subprocess.run(
-            ["qemu-io", "-f", "qcow2", *written, image], check=True, capture_output=True, timeout=60
+            ["qemu-io", "-f", "qcow2", *written, image],
+            check=True,
+            capture_output=True,
+            timeout=LIMIT,
         )
     content = image.read_bytes()
     assert len(content) % (2 * MIB), "the last cluster must not be whole"
@@ -124,9 +128,9 @@ def _saved(folder: Path) -> bytes:
     machine = ["qemu-system-x86_64", "-S", "-m", "32", "-nodefaults", "-display", "none"]
     drive = ["-drive", f"file={image},format=qcow2,if=virtio", "-monitor", "stdio"]
     said = "savevm saved\nquit\n"
-    subprocess.run([*machine, *drive], input=said, text=True, capture_output=True, timeout=60)
+    subprocess.run([*machine, *drive], input=said, text=True, capture_output=True, timeout=LIMIT)
     listed = subprocess.run(
-        ["qemu-img", "snapshot", "-l", image], capture_output=True, text=True, timeout=60
+        ["qemu-img", "snapshot", "-l", image], capture_output=True, text=True, timeout=LIMIT
     ).stdout
     assert "saved" in listed, "its memory has to be there"
     return image.read_bytes()

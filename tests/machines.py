@@ -16,7 +16,8 @@ from bootvol.model import Connection, Disk, Machine
 from bootvol.threads import Threads
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.options import QemuOptions
-from tests.daemons import pause, reactor
+from tests.daemons import reactor
+from tests.waiting import LONG_LIMIT, until
 
 MIB = 1024 * 1024
 
@@ -49,12 +50,7 @@ def machine(*disks: Connection) -> Machine:
 
 async def says(qemu: QemuHypervisor, server: str, text: str) -> None:
     """Wait until a server has written a text to its console."""
-    for _ in range(600):
-        said = await qemu.console(server, MIB)
-        if text.encode() in said:
-            return
-        await pause(0.1)
-    raise AssertionError(said)
+    await until(lambda: qemu.console(server, MIB), lambda said: text.encode() in said, LONG_LIMIT)
 
 
 def main(folder: str, server: str, disk: str) -> None:

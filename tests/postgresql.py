@@ -7,12 +7,13 @@ import pwd
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
+
+from tests.waiting import LIMIT, block_until
 
 #: PostgreSQL refuses to run as root. Debian's package makes this user.
 _USER = "postgres"
@@ -59,7 +60,7 @@ def server() -> Iterator[str]:
             yield url
         finally:
             process.send_signal(signal.SIGQUIT)
-            process.wait(30)
+            process.wait(LIMIT)
 
 
 def create_database(url: str, name: str, form: str = "", *settings: str) -> str:
@@ -100,11 +101,11 @@ def silent(url: str) -> Iterator[None]:
 
 
 def _wait(url: str) -> None:
-    for _ in range(200):
+    def answers() -> bool:
         try:
             psycopg.connect(url.format("postgres")).close()
         except psycopg.OperationalError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("PostgreSQL does not start")
+            return False
+        return True
+
+    block_until(answers)

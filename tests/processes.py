@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 from tests.daemons import EMBEDDED, STATIC, TENANT, configuration, volumes_in
 from tests.servers import free_port
+from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
 BIN = Path(sys.executable).parent
 #: The daemon in the foreground; its options follow.
@@ -72,20 +72,20 @@ class Process:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=self.env, stdout=log, stderr=log
             )
-        for _ in range(1200):
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                urllib.request.urlopen(self.url, timeout=30).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return
-        raise AssertionError("the daemon does not answer")
+        block_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            urllib.request.urlopen(self.url, timeout=LIMIT).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End the process with a signal; return its exit code."""
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(LIMIT)
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path relative to the tenant's base URI."""
@@ -110,13 +110,9 @@ class Process:
         volumes = self.get("os-volumes")["volumes"]
         return [each["status"] for each in volumes + self.get("os-snapshots")["snapshots"]]
 
-    def until_settled(self, seconds: float = 120) -> list[str]:
+    def until_settled(self, seconds: float = LONG_LIMIT) -> list[str]:
         """Wait until no work is in progress; return all statuses."""
-        end = time.monotonic() + seconds
-        while _UNSETTLED & set(self.statuses()):
-            assert time.monotonic() < end, self.statuses()
-            time.sleep(0.1)
-        return self.statuses()
+        return block_until(self.statuses, lambda found: not _UNSETTLED & set(found), seconds)
 
     def cli(self, *arguments: str, token: str = "root") -> subprocess.CompletedProcess[str]:
         """Run the command line against the daemon."""
@@ -151,7 +147,7 @@ class Process:
             {"X-Auth-Token": "root", "Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=LIMIT) as response:
             content = response.read()
             return json.loads(content) if content else None
 
@@ -161,7 +157,7 @@ def cli(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     stdin: str = "",
-    seconds: float = 180,
+    seconds: float = LONG_LIMIT,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``bootvol`` with arguments."""
     return run([BIN / "bootvol", *arguments], env, cwd, stdin, seconds)
@@ -172,7 +168,7 @@ def run(
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
     stdin: str = "",
-    seconds: float = 180,
+    seconds: float = LONG_LIMIT,
     files: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with a time limit, and capture its output.

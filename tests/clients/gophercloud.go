@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +33,10 @@ func expect(what string, holds bool) {
 }
 
 func until(what string, holds func() bool) {
-	for end := time.Now().Add(120 * time.Second); !holds(); time.Sleep(500 * time.Millisecond) {
+	seconds, err := strconv.Atoi(os.Getenv("LIMIT"))
+	check(err)
+	limit := time.Duration(seconds) * time.Second
+	for end := time.Now().Add(limit); !holds(); time.Sleep(500 * time.Millisecond) {
 		expect(what, time.Now().Before(end))
 	}
 }

@@ -3,6 +3,7 @@
 Arguments: the daemon's URL, the password, the version of the identity API (2 or 3).
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ driver = get_driver(Provider.OPENSTACK)(
 
 def until(what: str, holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
-    end = time.time() + 120
+    end = time.time() + float(os.environ["LIMIT"])
     while not holds():
         assert time.time() < end, what
         time.sleep(0.5)

@@ -1,10 +1,12 @@
 """A server with volumes by openstacksdk: the tour of docs/clients.md.  Arguments: URL, password."""
 
+import os
 import sys
 
 import openstack
 
 url, password = sys.argv[1:]
+LIMIT = int(os.environ["LIMIT"])
 cloud = openstack.connect(
     auth_url=f"{url}/identity/v3",
     username="ann",
@@ -39,7 +41,7 @@ server = compute.create_server(
         }
     ],
 )
-server = compute.wait_for_server(server, interval=0.5)
+server = compute.wait_for_server(server, interval=0.5, wait=LIMIT)
 assert (server.status, server.vm_state, server.key_name) == ("ACTIVE", "active", "sdk")
 assert [each.id for each in compute.servers(name="sdk")] == [server.id]
 assert compute.find_server("sdk", ignore_missing=False).id == server.id
@@ -51,7 +53,7 @@ volume = reply.json()["volume"]["id"]
 
 def until(status: str) -> None:
     """Wait until the volume has a status."""
-    for _ in openstack.utils.iterate_timeout(120, f"the volume is not {status}", wait=0.5):
+    for _ in openstack.utils.iterate_timeout(LIMIT, f"the volume is not {status}", wait=0.5):
         if compute.get(f"/os-volumes/{volume}").json()["volume"]["status"] == status:
             return
 
@@ -64,7 +66,7 @@ assert places[volume] == attached.device, places
 assert len(places) == 2
 assert {each["id"] for each in compute.get_server(server).attached_volumes} == set(places)
 # A guest that has not come up lets go of nothing.
-for _ in openstack.utils.iterate_timeout(120, "the guest does not come up", wait=0.5):
+for _ in openstack.utils.iterate_timeout(LIMIT, "the guest does not come up", wait=0.5):
     if "guest: ready" in compute.get_server_console_output(server, length=50)["output"]:
         break
 compute.delete_volume_attachment(server, volume)
@@ -72,11 +74,11 @@ until("available")
 assert volume not in {each.volume_id for each in compute.volume_attachments(server)}
 
 compute.stop_server(server)
-compute.wait_for_server(server, status="SHUTOFF", interval=0.5)
+compute.wait_for_server(server, status="SHUTOFF", interval=0.5, wait=LIMIT)
 compute.start_server(server)
-compute.wait_for_server(server, interval=0.5)
+compute.wait_for_server(server, interval=0.5, wait=LIMIT)
 compute.reboot_server(server, "HARD")
-compute.wait_for_server(server, interval=0.5)
+compute.wait_for_server(server, interval=0.5, wait=LIMIT)
 assert compute.update_server(server, name="renamed").name == "renamed"
 compute.set_server_metadata(server, colour="red")
 assert compute.fetch_server_metadata(server).metadata == {"use": "web", "colour": "red"}
@@ -85,6 +87,6 @@ assert compute.fetch_server_metadata(server).metadata == {"colour": "red"}
 assert [each.name for each in compute.availability_zones()] == ["nova"]
 
 compute.delete_server(server)
-compute.wait_for_delete(server, interval=0.5)
+compute.wait_for_delete(server, interval=0.5, wait=LIMIT)
 compute.delete_keypair("sdk")
 assert compute.delete(f"/os-volumes/{volume}").status_code == 202

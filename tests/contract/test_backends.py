@@ -46,6 +46,7 @@ TestMemoryFullOfOldBytes = make_block_backend_tests(
 )
 
 
+@pytest.mark.heavy
 class OnDisk(AnyBytes, BlockBackendContract):
     """The file backend on a file system whose files share blocks.
 

@@ -25,6 +25,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from tests.waiting import LIMIT
+
 _HERE: Final = Path(__file__).parent
 _FETCHED: Final = _HERE.parent.parent / "var" / "guest"
 #: From Debian's package grub-pc-bin.
@@ -143,4 +145,4 @@ def _master_boot_record() -> bytes:
 
 
 def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, timeout=LIMIT, stdout=subprocess.DEVNULL)

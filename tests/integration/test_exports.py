@@ -54,6 +54,7 @@ from tests.images import qcow2
 from tests.jails import ANOTHER, ROOT, attacks
 from tests.processes import run
 from tests.servers import free_port
+from tests.waiting import until
 
 NAME = "volume-0d7c1dc4-51f3-4a3c-8b2b-0f3c1f6f3f0a"
 MIB = 1024 * 1024
@@ -470,8 +471,7 @@ async def test_a_guest_does_not_notice_that_the_daemon_is_killed(
 ) -> None:
     killed = daemon(folder, volume, "served")
     path = folder / "e" / f"{NAME}.json"
-    while not (path.exists() and json.loads(path.read_text())["ready"]):
-        await pause(0.05)
+    await until(lambda: path.exists() and json.loads(path.read_text())["ready"])
     process = server(folder, NAME)
     exports = make(unix(folder))
     served = await exports.open(NAME, volume)

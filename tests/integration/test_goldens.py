@@ -28,6 +28,7 @@ from bootvol_plugins.file import FileBackend
 from tests.daemons import OTHER_TENANT, Running, pause
 from tests.disks import Disk, disk
 from tests.servers import Server, only_looks, serve
+from tests.waiting import until
 
 MIB = 1024 * 1024
 CONTENT = noise(9 * MIB + 77)
@@ -389,8 +390,7 @@ async def test_a_golden_volume_that_went_bad_is_not_used(
             file.seek(MIB)
             file.write(b"rotten")
         await made(running, url, cached=False)
-        while golden.exists():
-            await pause(0.05)
+        await until(lambda: not golden.exists())
         await made(running, url, cached=True)
 
 
@@ -466,11 +466,7 @@ async def test_what_is_doomed_goes_when_the_daemon_starts(
         assert database.execute("UPDATE goldens SET state = 'doomed'").rowcount == 1
     database.close()
     async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
-        for _ in range(200):
-            if len(running.files()) == 1:
-                break
-            await pause(0.05)
-        (left,) = running.files()
+        (left,) = await until(running.files, lambda found: len(found) == 1)
         assert left.name.startswith("volume-")
 
 
@@ -484,12 +480,10 @@ async def test_the_longest_unused_goes_first(tmp_path: Path, web: Web, server: S
         for name in "abac":
             number = await running.create(name)
             assert await running.until(number, "available", "error") == "available"
-        for _ in range(200):
-            kept = [golden["imageRef"] for golden in await goldens(running)]
-            if kept == ["c", "a"]:
-                break
-            await pause(0.05)
-        assert kept == ["c", "a"]
+        await until(
+            lambda: goldens(running),
+            lambda found: [golden["imageRef"] for golden in found] == ["c", "a"],
+        )
         assert len(running.files()) == 4 + 2
 
 

@@ -15,9 +15,10 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.model import GIB
 from bootvol.testing.backends import noise
-from tests.daemons import Running, pause
+from tests.daemons import Running
 from tests.disks import disk
 from tests.images import MIB, qemu_img
+from tests.waiting import until
 
 #: Volumes of 1 TiB, and a disk with room for several sparse ones; sizes in GiB.
 LARGE, SPACE = 1024, 1200
@@ -152,8 +153,7 @@ async def test_an_import_goes_on_behind_a_hole(large: Path) -> None:
     slow = Running(large, "[quota]\ngigabytes = -1\n[imports]\nbandwidth_mib = 50\n")
     try:
         volume = await slow.create("far", size=LARGE)
-        while durable(large) <= end:
-            await pause(0.02)
+        await until(lambda: durable(large), lambda found: found > end)
         progress = await slow.progress(volume)
         assert 0 < progress["bytesPerSecond"] < GIB
         assert progress["etaSeconds"] > 60

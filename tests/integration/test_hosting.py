@@ -65,6 +65,7 @@ from bootvol.worker.tasks.task import Tools
 from bootvol.worker.worker import Concurrency, Worker
 from bootvol_plugins.file import FileBackend
 from tests.unit.test_worker import NoGoldens
+from tests.waiting import until
 
 loop: Any = reactor
 ANN = Caller("ann", "t")
@@ -92,7 +93,21 @@ class BreakingExports(Exports):
 
 
 class World:
-    """The services with a hypervisor in memory and a worker."""
+    """What a daemon consists of without its API, to test attachments and servers.
+
+    The database (SQLite), the exports (real qemu-nbd processes) and the backend ``b`` (files) are
+    real.  The hypervisor keeps its servers in memory.  No images exist, so all volumes are blank.
+
+    A test asks the services for work (:meth:`volume`, :meth:`boot`, ``attachments.create``), waits
+    for the result (:meth:`until`, :meth:`server`, :meth:`gone`), and looks at ``hypervisor``,
+    ``exports`` or ``database``.  To make a part fail, a test replaces that part, and calls
+    :meth:`restart`.
+
+    :ivar worker: does the work.  The same daemon, named ``d``, comes back after :meth:`restart`.
+    :ivar volumes: the service that creates, shows and deletes volumes.  ``attachments``,
+        ``servers`` and ``quotas`` are the services of these names.
+    :ivar clock: the time that the service of servers sees.  The worker uses the real time.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(make_url(f"sqlite:///{folder / 'x.db'}"), loop)
@@ -159,12 +174,9 @@ class World:
 
     async def until(self, number: int, wanted: Status) -> Volume:
         """Wait until a volume has a status."""
-        for _ in range(400):
-            found = await self.volumes.get(ANN, number)
-            if found.status is wanted:
-                return found
-            await sleep(loop, 0.005)
-        raise AssertionError(f"volume {number} is {found.status}, not {wanted}")
+        return await until(
+            lambda: self.volumes.get(ANN, number), lambda found: found.status is wanted
+        )
 
     async def boot(self, *volumes: int, **more: Any) -> Server:
         """Request a server."""
@@ -173,20 +185,17 @@ class World:
 
     async def server(self, number: int, wanted: Status) -> Server:
         """Wait until a server has a status."""
-        for _ in range(400):
-            found = {each.id: each for each, _ in await self.servers.listed(ANN)}[number]
-            if found.status is wanted:
-                return found
-            await sleep(loop, 0.005)
-        raise AssertionError(f"server {number} is {found.status}, not {wanted}")
+        server, _ = await until(
+            lambda: self.servers.get(ANN, str(number)), lambda found: found[0].status is wanted
+        )
+        return server
 
     async def gone(self, number: int) -> None:
         """Wait until a server does not exist."""
-        for _ in range(400):
-            if number not in {each.id for each, _ in await self.servers.listed(ANN)}:
-                return
-            await sleep(loop, 0.005)
-        raise AssertionError("it is still there")
+        await until(
+            lambda: self.servers.listed(ANN),
+            lambda found: number not in {each.id for each, _ in found},
+        )
 
     async def started(self) -> tuple[Server, int]:
         """Return a running server, and its root volume."""
@@ -326,11 +335,9 @@ async def test_what_cannot_be_attached_is_free_again(
 
     monkeypatch.setattr(world.hypervisor, "attach", refuse)
     await world.attachments.create(ANN, str(server.id), volume, None)
-    for _ in range(400):
-        found = await world.volumes.get(ANN, volume)
-        if found.error is not None:
-            break
-        await sleep(loop, 0.005)
+    found = await until(
+        lambda: world.volumes.get(ANN, volume), lambda found: found.error is not None
+    )
     assert found.status is Status.AVAILABLE
     assert found.error is not None
     assert found.error.code == "hypervisor-failed"
@@ -433,11 +440,7 @@ async def test_what_is_to_go_with_its_server_goes(world: World) -> None:
     await world.server(made.id, Status.AVAILABLE)
     await world.servers.delete(ANN, str(made.id))
     await world.gone(made.id)
-    for _ in range(400):
-        if not await world.volumes.listed(ANN):
-            return
-        await sleep(loop, 0.005)
-    raise AssertionError("it is still there")
+    await until(lambda: world.volumes.listed(ANN), lambda found: not found)
 
 
 @ensureDeferred
@@ -469,11 +472,7 @@ async def test_a_restart_serves_what_is_attached_and_nothing_else(world: World) 
     before = Connection("nbd", "nbds://elsewhere/x")
     await world.database.write(attachment_rows.reached, volume, before)
     world.restart()
-    for _ in range(400):
-        if set(await world.exports.names()) == {root.name}:
-            break
-        await sleep(loop, 0.005)
-    assert set(await world.exports.names()) == {root.name}
+    await until(world.exports.names, lambda found: set(found) == {root.name})
     await world.volume()
     reached = await world.database.read(attachment_rows.reach, volume)
     assert reached is not None
@@ -530,10 +529,7 @@ async def test_a_daemon_that_ends_meanwhile_leaves_the_rest_to_the_next(world: W
     deaf = world.hypervisor = Deaf("h", loop, hearing.servers)
     world.restart()
     await world.attachments.create(ANN, str(server.id), volume, None)
-    for _ in range(400):
-        if deaf.asked:
-            break
-        await sleep(loop, 0.005)
+    await until(lambda: deaf.asked)
     await world.worker.stopService()
     assert (await world.volumes.get(ANN, volume)).status is Status.ATTACHING
     world.hypervisor = hearing
@@ -632,11 +628,10 @@ async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> N
     world.exports.elsewhere = Connection("nbd", "nbds://host:1/x")
     world.restart()
     admin = Caller("root", "t", frozenset({"admin"}))
-    for _ in range(400):
-        if await world.volumes.connection(admin, volume) == world.exports.elsewhere:
-            return
-        await sleep(loop, 0.005)
-    raise AssertionError("it is not told")
+    await until(
+        lambda: world.volumes.connection(admin, volume),
+        lambda found: found == world.exports.elsewhere,
+    )
 
 
 @ensureDeferred
@@ -786,11 +781,7 @@ async def test_the_next_daemon_ends_what_was_asked_of_a_servers_power(
         await world.server(server.id, Status.AVAILABLE)
     silent.is_silent = True
     await world.servers.power(ANN, number, action)
-    for _ in range(400):
-        if silent.asked:
-            break
-        await sleep(loop, 0.005)
-    assert silent.asked
+    await until(lambda: silent.asked)
     await world.worker.stopService()
     assert (await world.servers.get(ANN, number))[0].status is meanwhile
     world.hypervisor = Plain(silent.servers)

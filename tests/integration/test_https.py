@@ -23,6 +23,7 @@ from bootvol.errors import ConfigurationError
 from tests.daemons import TENANT, configuration, reactor
 from tests.processes import cli
 from tests.servers import free_port
+from tests.waiting import LIMIT
 
 
 @attrs.frozen
@@ -102,7 +103,7 @@ async def test_a_key_that_others_may_read(https: Https, tmp_path: Path) -> None:
     url = f"https://localhost:{https.port}/v1.1/{TENANT}/os-volumes"
 
     def codes() -> list[int]:
-        told: dict[str, Any] = {"verify": str(https.authority), "timeout": 30}
+        told: dict[str, Any] = {"verify": str(https.authority), "timeout": LIMIT}
         tokens = ("ann", "anna")
         answers = [requests.get(url, headers={"X-Auth-Token": each}, **told) for each in tokens]
         return [each.status_code for each in answers]
@@ -118,7 +119,7 @@ async def test_a_key_that_others_may_read(https: Https, tmp_path: Path) -> None:
 async def test_calls_by_tls(https: Https) -> None:
     def call() -> Any:
         url = f"https://localhost:{https.port}"
-        told: dict[str, Any] = {"verify": str(https.authority), "timeout": 30}
+        told: dict[str, Any] = {"verify": str(https.authority), "timeout": LIMIT}
         versions = requests.get(f"{url}/", **told).json()["versions"]
         volumes = requests.get(
             f"{url}/v1.1/{TENANT}/os-volumes", headers={"X-Auth-Token": "ann"}, **told
@@ -200,7 +201,7 @@ async def test_nothing_is_served_in_clear(https: Https) -> None:
     """
 
     def call() -> None:
-        requests.get(f"http://127.0.0.1:{https.port}/", timeout=30)
+        requests.get(f"http://127.0.0.1:{https.port}/", timeout=LIMIT)
 
     with pytest.raises(requests.ConnectionError):
         await deferToThread(call)
@@ -247,7 +248,7 @@ async def test_a_renewed_certificate_is_served_without_a_restart(tmp_path: Path)
             f"https://localhost:{port}/v1.1/{TENANT}/os-volumes",
             headers={"X-Auth-Token": token},
             verify=str(tmp_path / "ca"),
-            timeout=30,
+            timeout=LIMIT,
         ).status_code
 
     try:

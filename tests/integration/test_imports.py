@@ -16,6 +16,7 @@ from bootvol.model import GIB
 from bootvol.testing.backends import noise
 from tests.daemons import Running, pause
 from tests.servers import Server, only_looks, serve
+from tests.waiting import until
 
 CONTENT = noise(3 * 1024 * 1024 + 11)
 
@@ -200,11 +201,10 @@ async def test_progress_is_seen_while_it_downloads(
     running = Running(tmp_path, over_http + "[imports]\nbuffer_kib = 64\n")
     try:
         number = await _downloading(running, web, 1)
-        for _ in range(200):
-            progress = await running.progress(number)
-            if progress["bytesDone"] >= len(CONTENT) - 65536:
-                break
-            await pause(0.05)
+        progress = await until(
+            lambda: running.progress(number),
+            lambda found: found["bytesDone"] >= len(CONTENT) - 65536,
+        )
         assert progress["phase"] == "downloading"
         assert len(CONTENT) - 65536 <= progress["bytesDone"] <= len(CONTENT)
         assert progress["bytesTotal"] is None

@@ -20,6 +20,7 @@ from bootvol.testing.backends import noise
 from bootvol_plugins.embedded import files
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running, pause, reactor
 from tests.people import PASSWORD, PEOPLE
+from tests.waiting import LIMIT, until
 
 #: With this number of connections, a quarter of the connections may wait for a source; a tenant may
 #: have half of them.
@@ -50,11 +51,7 @@ class Silent(Factory):
 
     async def has(self, count: int) -> None:
         """Wait until a number of connections is open."""
-        for _ in range(400):
-            if len(self.connections) == count:
-                return
-            await pause(0.02)
-        raise AssertionError(len(self.connections))
+        await until(lambda: len(self.connections), lambda found: found == count)
 
     def end(self) -> None:
         """End all connections without an answer, and accept no more."""
@@ -170,7 +167,7 @@ async def test_lists_of_one_tenant_keep_no_other_from_the_database(
 
     def listed(connection: Any, tenant: str, **more: Any) -> Any:
         if tenant == TENANT:
-            may_go_on.wait(60)
+            may_go_on.wait(LIMIT)
         return plain(connection, tenant, **more)
 
     monkeypatch.setattr(volumes, "listed", listed)
@@ -181,11 +178,7 @@ async def test_lists_of_one_tenant_keep_no_other_from_the_database(
         await pause(0.2)
         path = f"/v1.1/{OTHER_TENANT}/os-volumes"
         other = Deferred.fromCoroutine(daemon.request("GET", path, token="bob"))
-        for _ in range(250):
-            if other.called:
-                break
-            await pause(0.02)
-        assert other.called
+        await until(lambda: other.called)
         assert not any(each.called for each in asked)
     finally:
         may_go_on.set()
@@ -209,7 +202,7 @@ async def test_writes_of_one_tenant_hold_no_other_up(
     changed: list[int] = []
 
     def change(connection: Any, number: int, values: Any) -> None:
-        may_go_on.wait(60)
+        may_go_on.wait(LIMIT)
         changed.append(number)
         plain(connection, number, values)
 
@@ -246,7 +239,7 @@ async def test_key_pairs_of_one_tenant_hold_no_other_up(
 
     def made() -> tuple[str, str]:
         making.append(1)
-        may_go_on.wait(60)
+        may_go_on.wait(LIMIT)
         return plain()
 
     monkeypatch.setattr(keypairs, "_made", made)
@@ -282,7 +275,7 @@ async def test_a_disk_that_keeps_no_revocation_takes_few_calls(
     plain, may_go_on = files.replace, threading.Event()
 
     def replace(path: Path, content: bytes) -> None:
-        may_go_on.wait(60)
+        may_go_on.wait(LIMIT)
         plain(path, content)
 
     daemon = Running(tmp_path, identity=PEOPLE, api=f"connections = {CONNECTIONS}")
@@ -300,10 +293,7 @@ async def test_a_disk_that_keeps_no_revocation_takes_few_calls(
             )
             for each in tokens
         ]
-        for _ in range(250):
-            if sum(each.called for each in asked) == 3:
-                break
-            await pause(0.02)
+        await until(lambda: sum(each.called for each in asked) == 3)
         told = [each for each in asked if each.called]
         assert [answer.status for answer in await gatherResults(told)] == [503] * 3
         may_go_on.set()

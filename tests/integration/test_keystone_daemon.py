@@ -10,9 +10,10 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.daemons import Answer, Running, pause
+from tests.daemons import Answer, Running
 from tests.openstack.identity import Keystone
 from tests.openstack.people import People
+from tests.waiting import until
 
 WANTED = {"volume": {"size": 1}}
 
@@ -154,11 +155,9 @@ async def test_made_up_tokens_and_a_keystone_that_hangs(
             Deferred.fromCoroutine(remembering.request("GET", path, token=f"made-up-{number}"))
             for number in range(30)
         ]
-        for _ in range(200):
-            waiting = [each for each in made_up if not each.called]
-            if len(waiting) <= 3:
-                break
-            await pause(0.02)
+        waiting = await until(
+            lambda: [each for each in made_up if not each.called], lambda left: len(left) <= 3
+        )
         assert 1 <= len(waiting) <= 3
         assert await status(remembering, people, token) == 200
         elsewhere = await remembering.request("GET", path, token=other, address="127.0.0.2")

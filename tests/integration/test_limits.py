@@ -15,6 +15,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from bootvol.testing.backends import noise
 from tests.daemons import OTHER_TENANT, Running, pause
 from tests.servers import only_looks, serve
+from tests.waiting import until
 
 CONTENT = noise(300_000)
 
@@ -67,10 +68,7 @@ class Mirror(Resource):
 
     async def asked(self, *names: str) -> None:
         """Wait for requests for these images; no other request may come."""
-        for _ in range(400):
-            if set(names) <= set(self.waiting):
-                break
-            await pause(0.02)
+        await until(lambda: set(names) <= set(self.waiting))
         assert set(self.waiting) == set(names)
 
 
@@ -175,11 +173,7 @@ async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -
         busy = await running.create(f"{mirror.url}busy")
         await create_for_another(running, f"{mirror.url}other")
         await mirror.asked("other")
-        for _ in range(200):
-            if (phase := (await running.progress(busy))["phase"]) == "retrying":
-                break
-            await pause(0.05)
-        assert phase == "retrying"
+        await until(lambda: running.progress(busy), lambda found: found["phase"] == "retrying")
         mirror.send("other")
         own = await running.create(f"{mirror.url}own")
         await mirror.asked("own")
@@ -199,19 +193,22 @@ async def test_slow_images_of_one_tenant_keep_no_other_out(tmp_path: Path, mirro
         mine = [await running.create(f"{mirror.url}{n}") for n in (1, 2)]
         await mirror.asked("1", "2")
         await create_for_another(running, f"{mirror.url}other")
-        for _ in range(400):
-            if "other" in mirror.waiting:
-                break
+
+        def dripped() -> bool:
             for name in "12":
                 mirror.drip(name)
-            await pause(0.05)
+            return "other" in mirror.waiting
+
+        await until(dripped)
         await mirror.asked("1", "2", "other")
-        for _ in range(200):
-            phases = [(await running.progress(number))["phase"] for number in mine]
-            if "queued" in phases:
-                break
-            await pause(0.05)
-        assert sorted(phases) == ["downloading", "queued"]
+
+        async def phases() -> list[str]:
+            return [(await running.progress(number))["phase"] for number in mine]
+
+        assert sorted(await until(phases, lambda found: "queued" in found)) == [
+            "downloading",
+            "queued",
+        ]
         for name in ("other", "1", "2"):
             mirror.send(name)
         for number in mine:

@@ -15,6 +15,7 @@ from bootvol.testing.web import BadWeb
 from tests.daemons import Running, pause, reactor
 from tests.proxies import ForwardProxy, forward_proxy
 from tests.servers import Server, free_port, serve
+from tests.waiting import until
 
 CONTENT = noise(3 * 1024 * 1024 + 5)
 #: Only the proxy can resolve this name.
@@ -281,10 +282,6 @@ async def test_an_import_that_is_cancelled_leaves_no_connection(
         assert origin.connections
         await running.call("DELETE", f"os-volumes/{number}")
         await running.until(number, "gone")
-        for _ in range(100):
-            if not origin.connections:
-                break
-            await pause(0.05)
-        assert not origin.connections
+        await until(lambda: not origin.connections)
     finally:
         await running.stop()

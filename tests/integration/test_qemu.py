@@ -28,6 +28,7 @@ from tests import guest
 from tests.daemons import pause
 from tests.jails import ANOTHER, PYTHON, ROOT, attacks
 from tests.machines import MIB, disk_file, hypervisor, machine, says
+from tests.waiting import LONG_LIMIT, until
 
 SERVER = "server-1"
 OTHER = "server-2"
@@ -35,11 +36,7 @@ OTHER = "server-2"
 
 async def gone(qemu: QemuHypervisor, server: str) -> None:
     """Wait until a server has stopped."""
-    for _ in range(600):
-        if server not in await qemu.running():
-            return
-        await pause(0.1)
-    raise AssertionError(f"{server} still runs")
+    await until(qemu.running, lambda found: server not in found)
 
 
 @contextmanager
@@ -292,10 +289,7 @@ async def test_a_guest_that_writes_for_ever(
     """
     await qemu.start(SERVER, machine(linux, disk_file(tmp_path / "order.raw", guest.CHATTER)))
     old = tmp_path / "servers" / SERVER / "console.old"
-    for _ in range(1200):
-        if old.exists():
-            break
-        await pause(0.1)
+    await until(old.exists, seconds=LONG_LIMIT)
     assert old.stat().st_size < 700 * 1024
     said = await qemu.console(SERVER, 100 * 1024)
     assert len(said) == 100 * 1024

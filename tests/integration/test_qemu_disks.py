@@ -26,11 +26,12 @@ from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.qmp import Qmp, connected
 from tests import guest
-from tests.daemons import pause, reactor
+from tests.daemons import reactor
 from tests.disks import block_device
 from tests.exports import HOST, credentials, server, unix
 from tests.machines import MIB, disk_file, hypervisor, machine, says
 from tests.servers import free_port
+from tests.waiting import LIMIT, LONG_LIMIT, until
 
 SERVER = "server-1"
 OTHER = "server-2"
@@ -231,12 +232,11 @@ async def test_disks_that_are_served(
             assert remote.read_bytes()[512:529] == b"written by boot 1"
             disk_file(remote, guest.WRITE)
             await qemu.attach(SERVER, Disk("vdb", served))
-            for _ in range(600):
-                if remote.read_bytes()[512:529] == b"written by boot 1":
-                    break
-                await pause(0.1)
-            else:
-                raise AssertionError("nothing was written")
+            await until(
+                lambda: remote.read_bytes()[512:529],
+                lambda written: written == b"written by boot 1",
+                LONG_LIMIT,
+            )
         # While the disk's server is gone, the guest's requests wait for its return.
         with _served(str(remote), *secure):
             await qemu.detach(SERVER, "vdb")
@@ -289,7 +289,7 @@ def _served(*words: str) -> Iterator[None]:
     command = ["qemu-nbd", "--format", "raw", "--persistent", "--fork", "--pid-file"]
     path = Path(words[0])
     pid_file = path.with_name(f"{path.name}.pid")
-    subprocess.run([*command, str(pid_file), *words[1:], str(path)], check=True, timeout=60)
+    subprocess.run([*command, str(pid_file), *words[1:], str(path)], check=True, timeout=LIMIT)
     server = os.pidfd_open(int(pid_file.read_text()))
     try:
         yield

@@ -24,6 +24,7 @@ from bootvol_plugins.rbd.handles import OpenImage
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.ceph import POOL, Cluster
 from tests.daemons import Running, pause, reactor
+from tests.waiting import LIMIT
 
 MIB = 1024 * 1024
 NAME = "volume-1"
@@ -282,7 +283,7 @@ async def test_monitors_stand_for_a_configuration(
         await backend.close()
     copy = tmp_path / "copy"
     command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", found.address, str(copy)]
-    await deferToThread(subprocess.run, command, check=True, timeout=60)
+    await deferToThread(subprocess.run, command, check=True, timeout=LIMIT)
     assert copy.read_bytes() == noise(SIZE)
 
 

@@ -26,9 +26,10 @@ from bootvol_plugins.rbd.backend import RbdBackend
 from bootvol_plugins.rbd.bindings import load
 from bootvol_plugins.rbd.options import RbdOptions
 from tests import ceph
-from tests.ceph import Cluster, until
+from tests.ceph import Cluster
 from tests.daemons import Running, pause, reactor
 from tests.servers import Server, only_looks, serve
+from tests.waiting import block_until, until
 
 MIB = 1024 * 1024
 #: Bytes that arrive before the fault, and after it.
@@ -109,11 +110,8 @@ buffer_kib = 1024
     async def halfway(self) -> int:
         """Start an import; return the volume after the first half is written."""
         number = await self.create(self._url)
-        for _ in range(600):
-            if (await self.progress(number))["bytesDone"] == HALF:
-                return number
-            await pause(0.05)
-        raise AssertionError(await self.progress(number))
+        await until(lambda: self.progress(number), lambda found: found["bytesDone"] == HALF)
+        return number
 
     async def made(self, number: int) -> int:
         """Wait until a volume is made, and check its content."""
@@ -381,7 +379,7 @@ async def test_a_cluster_that_fills_up(cluster: Cluster, faulty: Faulty, halves:
     def fill(ratio: float) -> None:
         for kind in ("full", "backfillfull", "nearfull"):
             cluster.command(f"osd set-{kind}-ratio", ratio=ratio)
-        until(lambda: is_full() == (ratio < 0.5))
+        block_until(lambda: is_full() == (ratio < 0.5))
 
     await deferToThread(fill, 0.001)
     try:

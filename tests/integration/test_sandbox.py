@@ -27,6 +27,7 @@ from tests import probe
 from tests.daemons import pause, reactor
 from tests.images import HOSTILE, qcow2
 from tests.jails import ANOTHER, PYTHON, ROOT, attacks
+from tests.waiting import LIMIT
 
 
 @pytest.fixture
@@ -237,17 +238,17 @@ async def test_servers_that_fail(
     folder.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(containers, "_GRACE", 0.2)
-    monkeypatch.setattr(containers, "_SILENCE", 1)
     server = folder / "qemu-nbd"
     speaking = (
         f"exec {PYTHON} -c 'import socket, time\n"
         'client = socket.socket(fileno=3).accept()[0]; client.sendall(b"x" * 100); time.sleep(60)\''
     )
-    for does, kind, text in (
-        ("echo qemu-nbd: it is broken >&2; exit 1", ImageCorrupt, "cannot be read: it is broken"),
-        (speaking, ImageCorrupt, "cannot be read: no greeting"),
-        ("exec sleep 60", ImageBomb, "more time"),
+    for does, silence, kind, text in (
+        ("echo qemu-nbd: it is broken >&2; exit 1", LIMIT, ImageCorrupt, "read: it is broken"),
+        (speaking, LIMIT, ImageCorrupt, "cannot be read: no greeting"),
+        ("exec sleep 600", 1, ImageBomb, "more time"),
     ):
+        monkeypatch.setattr(containers, "_SILENCE", silence)
         server.write_text(f"#!/bin/sh\n{does}\n")
         server.chmod(0o755)
         error = await opened(tmp_path, sandbox, threads)

@@ -26,6 +26,7 @@ from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause
 from tests.disks import Disk, disk
 from tests.servers import Server, only_looks, serve
+from tests.waiting import until
 
 MIB = 1024 * 1024
 #: Room for sparse volumes of 1 GiB.
@@ -118,11 +119,8 @@ checksums = "none"
     async def halfway(self, name: str = "disk") -> int:
         """Start an import; return the volume after the first half is written."""
         number = await self.create(f"{self._server.url}images/{name}")
-        for _ in range(600):
-            if (await self.progress(number))["bytesDone"] == HALF:
-                return number
-            await pause(0.05)
-        raise AssertionError(await self.progress(number))
+        await until(lambda: self.progress(number), lambda found: found["bytesDone"] == HALF)
+        return number
 
     async def reason(self, number: int) -> dict[str, Any]:
         """Wait until a volume is in error; return the reason."""
@@ -133,14 +131,13 @@ checksums = "none"
 
     async def why_waiting(self, number: int) -> dict[str, Any]:
         """Wait until a waiting volume shows a reason; return the reason."""
-        for _ in range(600):
-            answer = await self.call("GET", f"os-volumes/{number}/error")
-            if answer.status == 200 and (error := answer.json["error"]) is not None:
-                assert await self.status(number) != "error"
-                assert error["remedy"]
-                return dict(error)
-            await pause(0.05)
-        raise AssertionError(answer)
+        answer = await until(
+            lambda: self.call("GET", f"os-volumes/{number}/error"),
+            lambda found: found.status == 200 and found.json["error"] is not None,
+        )
+        assert await self.status(number) != "error"
+        assert answer.json["error"]["remedy"]
+        return dict(answer.json["error"])
 
     async def delete(self, number: int) -> None:
         """Request the deletion of a volume."""

@@ -14,6 +14,7 @@ from bootvol.testing.backends import noise
 from bootvol.testing.web import BadWeb
 from tests.daemons import Running, pause, reactor
 from tests.servers import Server, serve
+from tests.waiting import until
 
 CONTENT = noise(8 * 1024 * 1024 + 5)
 CONFIG = """
@@ -91,10 +92,6 @@ async def test_an_import_that_is_cancelled_leaves_no_connection(
         assert server.connections
         await running.call("DELETE", f"os-volumes/{number}")
         await running.until(number, "gone")
-        for _ in range(100):
-            if not server.connections:
-                break
-            await pause(0.05)
-        assert not server.connections
+        await until(lambda: not server.connections)
     finally:
         await running.stop()

@@ -10,8 +10,9 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
-from tests.daemons import TENANT, Running, pause
+from tests.daemons import TENANT, Running
 from tests.integration.test_faults import NOT_FOUND, fault
+from tests.waiting import until
 
 TYPES = "os-volume-types"
 OTHER = '[[backends]]\nname = "fast"\nplugin = "file"\ndirectory = "fast"\n'
@@ -56,11 +57,10 @@ async def a_snapshot(daemon: Running, volume: int) -> int:
     answer = await daemon.call("POST", "os-snapshots", {"snapshot": {"volume_id": volume}})
     assert answer.status == 200, answer
     number: int = answer.json["snapshot"]["id"]
-    for _ in range(600):
-        shown = await daemon.call("GET", f"os-snapshots/{number}")
-        if shown.json["snapshot"]["status"] != "creating":
-            break
-        await pause(0.05)
+    shown = await until(
+        lambda: daemon.call("GET", f"os-snapshots/{number}"),
+        lambda found: found.json["snapshot"]["status"] != "creating",
+    )
     assert shown.json["snapshot"]["status"] == "available"
     return number
 

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.waiting import LONG_LIMIT
+
 _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parent.parent
 _MEMORY: Final = "2G"
@@ -78,7 +80,9 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
     return subprocess.CompletedProcess(command, int(status.read_text()), out, err)
 
 
-def pytest(folder: Path, module: str, seconds: int = 900) -> subprocess.CompletedProcess[str]:
+def pytest(
+    folder: Path, module: str, seconds: int = 2 * LONG_LIMIT
+) -> subprocess.CompletedProcess[str]:
     """Run the tests of one module in the machine."""
     options = [
         "-p",

@@ -160,7 +160,7 @@ def test_stopped_and_killed_among_the_work(daemon: Process) -> None:
 
 def test_a_backend_is_checked_beside_the_daemon(daemon: Process) -> None:
     # The machine is slow, and the suite starts another process in it.
-    checked = cli("plugin", "check", "thin", "--config", str(daemon.config), seconds=600)
+    checked = cli("plugin", "check", "thin", "--config", str(daemon.config))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "FAILS" not in checked.stdout
     assert left("thin") == []

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from tests.waiting import LIMIT
+
 _BIN: Final = Path(__file__).parents[2] / ".venv-openstack/bin"
 
 
@@ -34,7 +36,7 @@ def run(*command: str, env: Mapping[str, str] | None = None) -> None:
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=LIMIT,
         check=False,
     )
     assert not ended.returncode, f"{' '.join(command)}: {ended.stderr}"
@@ -93,7 +95,7 @@ class Served:
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + LIMIT
         while not _answers(address):
             running = self._process.poll() is None and time.monotonic() < end
             assert running, f"{self._name} does not start:\n{self._log.read_text()}"
@@ -121,7 +123,7 @@ class Served:
 
 def _answers(address: str) -> bool:
     try:
-        urllib.request.urlopen(address, timeout=30).close()
+        urllib.request.urlopen(address, timeout=LIMIT).close()
     except urllib.error.HTTPError as error:
         error.close()
     except urllib.error.URLError as error:

@@ -18,6 +18,7 @@ import attrs
 
 from tests.openstack import Served, run
 from tests.servers import free_port
+from tests.waiting import LIMIT
 
 #: The password of everybody whom the harness makes.
 PASSWORD: Final = "correct horse battery staple"
@@ -245,7 +246,7 @@ class Keystone:
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=LIMIT) as answer:
                 content = answer.read()
                 return answer.headers, json.loads(content) if content else None
         except urllib.error.HTTPError as error:

@@ -18,6 +18,7 @@ from tests.ceph import IMAGES, Cluster
 from tests.openstack import Served, program, run
 from tests.openstack.identity import PASSWORD, Keystone
 from tests.servers import free_port
+from tests.waiting import LIMIT
 
 _CONFIGURATION: Final = """\
 [DEFAULT]
@@ -179,7 +180,7 @@ class Glance:
             {"Content-Type": kind, "X-Auth-Token": token},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT) as answer:
             content: bytes = answer.read()
             return content
 

@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import time
 import urllib.error
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from demo.bootdisk import HELLO, disk
 
 from bootvol.jail import FIRST_USER
 from tests.processes import BIN, Process, process
+from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
 #: What a machine runs into that finds nothing to boot; it then waits.
 NOTHING = "No bootable device."
@@ -66,7 +66,7 @@ def test_a_volume_is_its_machines_until_that_ends(daemon: Process, how: signal.S
     assert "`bootvol volume detach 1`" in again.stderr
     assert machine.poll() is None, "it is left alone"
     machine.send_signal(how)
-    _, told = machine.communicate(timeout=600)
+    _, told = machine.communicate(timeout=LONG_LIMIT)
     assert machine.returncode == 128 + how
     assert "free it with `bootvol volume detach 1`" in told
     assert daemon.get("os-volumes/1")["volume"]["status"] == "available"
@@ -98,7 +98,7 @@ def test_its_machine_is_confined(daemon: Process) -> None:
     machine = begun(daemon)
     confined(child(machine))
     machine.send_signal(signal.SIGINT)
-    machine.communicate(timeout=600)
+    machine.communicate(timeout=LONG_LIMIT)
 
 
 def confined(machine: Path) -> None:
@@ -116,10 +116,7 @@ def test_a_command_that_is_killed(daemon: Process) -> None:
     running = child(machine)
     machine.kill()
     machine.communicate()
-    end = time.monotonic() + 600
-    while running.exists():
-        assert time.monotonic() < end, "its machine goes on"
-        time.sleep(0.1)
+    block_until(lambda: not running.exists())
     assert daemon.statuses() == ["in-use"]
     freed = daemon.cli("volume", "detach", "1", "--wait")
     assert freed.returncode == 0, freed.stderr
@@ -139,7 +136,7 @@ def test_the_daemon_may_be_away_when_the_machine_ends(daemon: Process) -> None:
     daemon.stop()
     machine.send_signal(signal.SIGTERM)
     daemon.start()
-    machine.communicate(timeout=600)
+    machine.communicate(timeout=LONG_LIMIT)
     assert set(daemon.until_settled()) == {"available"}
 
 
@@ -149,10 +146,9 @@ def test_a_token_that_has_ended_when_the_machine_ends(daemon: Process) -> None:
     text = daemon.config.read_text()
     daemon.config.write_text(text.replace('token = "root"', 'token = "new"'))
     daemon.process.send_signal(signal.SIGHUP)
-    while daemon.cli("volume", "list").returncode == 0:
-        time.sleep(0.1)
+    block_until(lambda: daemon.cli("volume", "list").returncode != 0)
     machine.send_signal(signal.SIGTERM)
-    _, told = machine.communicate(timeout=120)
+    _, told = machine.communicate(timeout=LIMIT)
     assert "with a token that is valid, free it with `bootvol volume detach 1`" in told
     assert daemon.cli("volume", "detach", "1", "--wait", token="new").returncode == 0
 
@@ -195,4 +191,4 @@ def test_an_exported_volume_boots(tmp_path: Path) -> None:
         assert machine.stdout.readline(), machine.communicate()[1]
         confined(child(machine))
         machine.send_signal(signal.SIGINT)
-        machine.communicate(timeout=600)
+        machine.communicate(timeout=LONG_LIMIT)

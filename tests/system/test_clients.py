@@ -6,8 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.daemons import TENANT
 from tests.people import PASSWORD, PEOPLE
 from tests.processes import Process, process
 from tests.system.test_servers import HOSTING
+from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
 ROOT = Path(__file__).parents[2]
 V2 = {"OS_AUTH_URL": "{url}/v2.0/", "OS_TENANT_NAME": "demo"}
@@ -64,7 +64,7 @@ class Client:
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=LIMIT,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -159,17 +159,17 @@ def test_a_client_has_a_server_with_a_volume(daemon: Process, client: Client) ->
     assert "PRIVATE KEY" in do("key")
     assert f"key-of-{server}" in do("keys")
     do("boot")
-    until(lambda: re.search(rf"{server} +\| ACTIVE", do("list")) is not None)
+    block_until(lambda: re.search(rf"{server} +\| ACTIVE", do("list")) is not None)
     assert "linux" not in do("show")
     other = new_volume(client, daemon)
     do("attach", other)
-    until(lambda: other in attached(do("show")))
+    block_until(lambda: other in attached(do("show")))
     do("stop")
-    until(lambda: "SHUTOFF" in do("show"))
+    block_until(lambda: "SHUTOFF" in do("show"))
     do("start")
-    until(lambda: "ACTIVE" in do("show"))
+    block_until(lambda: "ACTIVE" in do("show"))
     do("delete")
-    until(lambda: server not in do("list"))
+    block_until(lambda: server not in do("list"))
 
 
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda each: f"{each.name} {each.version}")
@@ -180,13 +180,14 @@ def test_a_library_has_a_server_with_a_volume(daemon: Process, library: Library)
             "PATH": os.environ["PATH"],
             "HOME": str(daemon.folder),
             "LC_ALL": "C.UTF-8",
+            "LIMIT": str(LIMIT),
             # Debian's packages of Go lie here; they are no modules.
             "GO111MODULE": "off",
             "GOPATH": "/usr/share/gocode",
         },
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=LONG_LIMIT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -203,27 +204,17 @@ def new_volume(client: Client, daemon: Process) -> str:
     """Make a volume; return its id in the form that the client sees."""
     credentials = {"username": "ann", "password": PASSWORD}
     body: Any = {"auth": {"passwordCredentials": credentials, "tenantName": "demo"}}
-    login = requests.post(f"{daemon.url}/v2.0/tokens", json=body, timeout=30).json()
+    login = requests.post(f"{daemon.url}/v2.0/tokens", json=body, timeout=LIMIT).json()
     headers = {"X-Auth-Token": login["access"]["token"]["id"]}
     base = "v1.1" if client.settings is V2 else "v2"
     url = f"{daemon.url}/{base}/{TENANT}/os-volumes"
-    made = requests.post(url, json={"volume": {"size": 1}}, headers=headers, timeout=30).json()
+    made = requests.post(url, json={"volume": {"size": 1}}, headers=headers, timeout=LIMIT).json()
     number = made["volume"]["id"]
-    until(
-        lambda: (
-            requests.get(f"{url}/{number}", headers=headers, timeout=30).json()["volume"]["status"]
-            == "available"
-        )
+    block_until(
+        lambda: requests.get(f"{url}/{number}", headers=headers, timeout=LIMIT).json()["volume"],
+        lambda volume: volume["status"] == "available",
     )
     return str(number)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.5)
 
 
 def test_the_document_names_the_clients_that_are_run() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.clocks import WrongClock
 from tests.daemons import reactor
 from tests.processes import Process, process
 from tests.servers import Server, serve
+from tests.waiting import block_until
 
 MIB = 1024 * 1024
 CONTENT = noise(12 * MIB + 333)
@@ -53,14 +53,6 @@ def server(web: BadWeb) -> Iterator[Server]:
         yield server
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def progress(daemon: Process, volume: int) -> Any:
     """Return the progress of a volume's import."""
     return daemon.get(f"hp-bootable-volumes/{volume}/import")["import"]
@@ -82,7 +74,7 @@ async def test_an_import_neither_stands_still_nor_ends(
         clock = WrongClock(tmp_path)
         with process(tmp_path, CONFIG.format(url=server.url), clock.env) as daemon:
             slow = daemon.create(f"{server.url}images/slow")
-            until(lambda: progress(daemon, slow)["bytesDone"] > MIB)
+            block_until(lambda: progress(daemon, slow)["bytesDone"] > MIB)
             clock.set(leap)
             assert daemon.until_settled() == ["available"]
             assert progress(daemon, slow)["attempt"] == 1
@@ -91,7 +83,7 @@ async def test_an_import_neither_stands_still_nor_ends(
             assert daemon.until_settled() == []
             # What breaks off is tried again after a pause; a source that is silent is given up.
             stalled = daemon.create(f"{server.url}images/stall")
-            until(lambda: progress(daemon, stalled)["bytesDone"])
+            block_until(lambda: progress(daemon, stalled)["bytesDone"])
             clock.set(-leap)
             assert daemon.until_settled() == ["available"]
             assert content_of(daemon) == CONTENT
@@ -120,7 +112,7 @@ async def test_a_clock_that_is_set_takes_nothing_from_anybody(
 
             first = daemon("a", clock.env)
             number = first.create(f"{server.url}images/slow")
-            until(lambda: progress(first, number)["bytesDone"] > MIB)
+            block_until(lambda: progress(first, number)["bytesDone"] > MIB)
             clock.set(leap)
             second = daemon("b")
             # It has looked for work by then, more than once.
@@ -132,7 +124,7 @@ async def test_a_clock_that_is_set_takes_nothing_from_anybody(
             first.stop()
             first.start()
             told = f"{abs(leap)} s {'behind' if leap < 0 else 'ahead of'} the database's"
-            until(lambda: told in first.log.read_text())
+            block_until(lambda: told in first.log.read_text())
             assert "of this machine is" not in second.log.read_text()
 
     await deferToThread(run)

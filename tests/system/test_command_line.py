@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,6 +17,7 @@ from bootvol.testing.backends import noise
 from tests.daemons import TENANT, configuration
 from tests.processes import BIN, TWISTD, Process, cli, process, run
 from tests.servers import free_port
+from tests.waiting import block_until
 
 #: It has the signature of a boot sector.
 CONTENT = noise(510) + b"\x55\xaa" + noise(2 * 1024 * 1024 - 512)
@@ -346,18 +346,14 @@ def test_twistd_as_a_daemon(tmp_path: Path) -> None:
     pid = int((tmp_path / "twistd.pid").read_text())
     try:
         env = {"BOOTVOL_ENDPOINT": f"http://127.0.0.1:{port}/v1.1/11692683195772"}
-        for _ in range(100):
-            made = cli("--token", "ann", "volume", "create", "--size", "1", "--wait", env=env)
-            if made.returncode != 5:
-                break
-            time.sleep(0.1)
+        made = block_until(
+            lambda: cli("--token", "ann", "volume", "create", "--size", "1", "--wait", env=env),
+            lambda ended: ended.returncode != 5,
+        )
         assert made.returncode == 0, made.stderr
     finally:
         os.kill(pid, signal.SIGTERM)
-    for _ in range(100):
-        if not (tmp_path / "twistd.pid").exists():
-            break
-        time.sleep(0.1)
+    block_until(lambda: not (tmp_path / "twistd.pid").exists())
     log = (tmp_path / "twistd.log").read_text()
     assert "Server Shut Down" in log
     assert "Traceback" not in log

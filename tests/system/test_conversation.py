@@ -14,6 +14,7 @@ from tests import guest
 from tests.daemons import TENANT, Running, pause
 from tests.people import ACCESS_KEY, PEOPLE, SECRET_KEY
 from tests.system.test_servers import HOSTING, says
+from tests.waiting import until
 
 #: What one client's strict schema lists for the answer of a create.
 PLAIN = {
@@ -64,12 +65,10 @@ class Client:
 
     async def until(self, path: str, kind: str, *wanted: str) -> Any:
         """Ask until it has a status."""
-        for _ in range(600):
-            shown = (await self.ask("GET", path, 200))[kind]
-            if shown["status"] in wanted:
-                return shown
-            await pause(0.1)
-        raise AssertionError(shown)
+        shown = await until(
+            lambda: self.ask("GET", path, 200), lambda found: found[kind]["status"] in wanted
+        )
+        return shown[kind]
 
 
 @pytest_twisted.async_yield_fixture

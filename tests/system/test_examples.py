@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bootvol.testing.backends import noise
 from tests.daemons import TENANT
 from tests.hypervisors import MEMORY, installed
 from tests.processes import process
+from tests.waiting import LIMIT, block_until
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
 #: What clients of the documented daemon call it, in the header Host.
@@ -82,9 +83,14 @@ def asked(example: Example, url: str) -> tuple[int, Any]:
     headers = {"X-Auth-Token": example.token, "Host": HOST, "Content-Type": "application/json"}
     body = example.body.encode() or None
     answer = requests.request(
-        example.method, url + example.url, data=body, headers=headers, timeout=30
+        example.method, url + example.url, data=body, headers=headers, timeout=LIMIT
     )
     return answer.status_code, answer.json() if answer.content else None
+
+
+def is_final(example: Example, answer: tuple[int, Any]) -> bool:
+    """Tell whether an answer cannot change any more, or is as documented."""
+    return example.method != "GET" or fits(answer[1], example.answer)
 
 
 def test_every_example_is_answered_as_documented(tmp_path: Path) -> None:
@@ -93,13 +99,10 @@ def test_every_example_is_answered_as_documented(tmp_path: Path) -> None:
     (tmp_path / "images" / "debian.raw").write_bytes(disk)
     with process(tmp_path, MEMORY, installed(tmp_path), "cache_gib = 0") as daemon:
         for example in read(DOCUMENT.read_text()):
-            status, found = asked(example, daemon.url)
-            # What goes on is waited for, as clients do.
-            end = time.monotonic() + 30
-            while example.method == "GET" and not fits(found, example.answer):
-                assert time.monotonic() < end, (example, found)
-                time.sleep(0.05)
-                status, found = asked(example, daemon.url)
+            # As clients do, wait for work in progress.
+            status, found = block_until(
+                partial(asked, example, daemon.url), partial(is_final, example)
+            )
             assert status == example.status, (example, found)
             assert fits(found, example.answer), (example, found)
 

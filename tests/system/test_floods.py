@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.test_matrix import ADMIN, IDENTITY, ROWS
 from tests.processes import Process, process
+from tests.waiting import LIMIT
 
 MIB = 1024 * 1024
 #: What a flood may take of memory, in bytes; without bounds one connection takes hundreds of MiB.
@@ -37,7 +38,7 @@ def token(daemon: Process) -> bytes:
     """Log the admin in."""
     asked = json.dumps({"auth": ADMIN}).encode()
     head = b"POST /v2.0/tokens HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(asked)
-    with socket.create_connection(("127.0.0.1", daemon.port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=LIMIT) as client:
         client.sendall(head + asked)
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     found: str = json.loads(answer.partition(b"\r\n\r\n")[2])["access"]["token"]["id"]

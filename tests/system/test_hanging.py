@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from twisted.internet.threads import deferToThread
 from bootvol.testing.backends import noise
 from tests.disks import disk
 from tests.processes import Process
+from tests.waiting import LIMIT, block_until
 
 MIB = 1024 * 1024
 CONTENT = noise(8 * MIB)
@@ -66,29 +66,24 @@ def served(file: Path, content: Path) -> Iterator[subprocess.Popen[bytes]]:
         ]
     )
     try:
-        for _ in range(600):
-            if file.stat().st_size == content.stat().st_size:
-                break
-            assert serving.poll() is None
-            time.sleep(0.05)
+        block_until(lambda: file.stat().st_size == content.stat().st_size)
         yield serving
     finally:
         serving.send_signal(signal.SIGCONT)
         serving.terminate()
-        serving.wait(30)
+        serving.wait(LIMIT)
 
 
 def until(daemon: Process, number: int, *wanted: str) -> str:
     """Wait until a volume has one of the statuses."""
-    for _ in range(1200):
+
+    def status() -> str:
         try:
-            status = str(daemon.get(f"os-volumes/{number}")["volume"]["status"])
+            return str(daemon.get(f"os-volumes/{number}")["volume"]["status"])
         except HTTPError as error:
-            status = "gone" if error.code == 404 else "unknown"
-        if status in wanted:
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"volume {number} is {status}, not {wanted}\n{daemon.log.read_text()}")
+            return "gone" if error.code == 404 else "unknown"
+
+    return block_until(status, lambda found: found in wanted)
 
 
 def is_ending(daemon: Process) -> bool:
@@ -97,13 +92,10 @@ def is_ending(daemon: Process) -> bool:
     return state == "Z" or bool(int(rest[5]) & _EXITING)
 
 
-def stopped(daemon: Process, seconds: float) -> None:
+def stopped(daemon: Process) -> None:
     """Stop a daemon by SIGTERM, and see that nothing hinders its end."""
     daemon.process.send_signal(signal.SIGTERM)
-    end = time.monotonic() + seconds
-    while daemon.process.poll() is None and not is_ending(daemon):
-        assert time.monotonic() < end, daemon.log.read_text()
-        time.sleep(0.1)
+    block_until(lambda: daemon.process.poll() is not None or is_ending(daemon))
 
 
 def create(daemon: Process, image: str | None, kind: str | None = None) -> int:
@@ -150,7 +142,7 @@ def _a_backend_that_hangs(folder: Path, stack: ExitStack) -> None:
         daemon.delete(fast[1])
         until(daemon, fast[1], "gone")
         assert len(daemon.get("images")["images"]) == 4
-        stopped(daemon, 25)
+        stopped(daemon)
         log = daemon.log.read_text()
         assert "left behind, since it hangs: MakeFromImage of volume 6 on backend local" in log
         assert "left behind, since it hangs: RemoveVolume of volume 1 on backend local" in log
@@ -160,7 +152,7 @@ def _a_backend_that_hangs(folder: Path, stack: ExitStack) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", daemon.port), 10)
-    daemon.process.wait(60)
+    daemon.process.wait(LIMIT)
     daemon.start()
     stack.callback(daemon.stop)
     assert [until(daemon, number, "available", "error") for number in hanging] == ["available"] * 3
@@ -181,8 +173,7 @@ def _a_source_that_hangs(folder: Path, stack: ExitStack) -> None:
     stack.callback(daemon.process.kill)
     (daemon.images / "well").write_bytes(CONTENT)
     hanging = create(daemon, "hangs")
-    while not daemon.get(f"hp-bootable-volumes/{hanging}/import")["import"]["bytesDone"]:
-        time.sleep(0.05)
+    block_until(lambda: daemon.get(f"hp-bootable-volumes/{hanging}/import")["import"]["bytesDone"])
     serving.send_signal(signal.SIGSTOP)
     # One import may run at once: the one that makes no progress does not count.
     assert until(daemon, create(daemon, "well"), "available", "error") == "available"
@@ -192,12 +183,12 @@ def _a_source_that_hangs(folder: Path, stack: ExitStack) -> None:
         create(daemon, "hangs")
     assert failed.value.code == 503
     assert b"Source slow does not answer." in failed.value.read()
-    stopped(daemon, 25)
+    stopped(daemon)
     log = daemon.log.read_text()
     assert log.count("source slow fails") == 1
     assert f"left behind, since it hangs: MakeFromImage of volume {hanging}" in log
     serving.send_signal(signal.SIGCONT)
-    daemon.process.wait(60)
+    daemon.process.wait(LIMIT)
     daemon.start()
     stack.callback(daemon.stop)
     # What QEMU serves seems to be written to all the time, so it never comes whole.

@@ -5,21 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.daemons import configuration
 from tests.processes import BIN, cli
 from tests.servers import free_port
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait, for minutes if need be."""
-    end = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+from tests.waiting import LIMIT, block_until
 
 
 def hears_sighup(pid: int) -> bool:
@@ -50,31 +41,31 @@ def test_a_daemon_that_is_sent_sighup(tmp_path: Path) -> None:
     log = folder / "bootvol.log"
     starting = subprocess.Popen([BIN / "twistd", "--logfile", log, "bootvol"], cwd=tmp_path)
     # The daemon is far from ready, and answers later.
-    until(lambda: hears_sighup(starting.pid))
+    block_until(lambda: hears_sighup(starting.pid))
     starting.send_signal(signal.SIGHUP)
-    assert starting.wait(180) == 0
-    until(lambda: log.exists() and "applied: nothing new" in log.read_text())
+    assert starting.wait(LIMIT) == 0
+    block_until(lambda: log.exists() and "applied: nothing new" in log.read_text())
     pid = int((tmp_path / "twistd.pid").read_text())
     try:
-        until(lambda: code("ann") == 0)
+        block_until(lambda: code("ann") == 0)
         log.rename(folder / "bootvol.log.1")
         config.write_text(config.read_text().replace('token = "ann"', 'token = "carol"'))
         assert code("carol") == 3
         os.kill(pid, signal.SIGHUP)
-        until(lambda: log.exists() and "applied: identity" in log.read_text())
+        block_until(lambda: log.exists() and "applied: identity" in log.read_text())
         assert "applied: identity" not in (folder / "bootvol.log.1").read_text()
         assert (code("carol"), code("ann")) == (0, 3)
         # Twisted's own way to rotate works as ever.
         os.kill(pid, signal.SIGUSR1)
-        until(lambda: "applied" not in log.read_text())
+        block_until(lambda: "applied" not in log.read_text())
         away = folder.rename(tmp_path / "away")
         config.write_text(config.read_text().replace('token = "carol"', 'token = "dora"'))
         os.kill(pid, signal.SIGHUP)
-        until(lambda: "applied: identity" in (away / "bootvol.log").read_text())
+        block_until(lambda: "applied: identity" in (away / "bootvol.log").read_text())
         assert "so the log stays where it was" in (away / "bootvol.log").read_text()
         assert (code("dora"), code("carol")) == (0, 3)
         away.rename(folder)
     finally:
         os.kill(pid, signal.SIGTERM)
-        until(lambda: not (tmp_path / "twistd.pid").exists())
+        block_until(lambda: not (tmp_path / "twistd.pid").exists())
     assert "Server Shut Down" in log.read_text()

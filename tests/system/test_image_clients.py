@@ -17,6 +17,7 @@ from openstack import exceptions
 from tests.people import PASSWORD, PEOPLE
 from tests.processes import BIN, Process, cli, process
 from tests.servers import free_port
+from tests.waiting import LIMIT
 
 # openstacksdk's own.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -68,7 +69,7 @@ def glance(daemon: Process, *arguments: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LIMIT,
     )
 
 

@@ -18,6 +18,7 @@ from bootvol import passwords
 from tests.daemons import TENANT
 from tests.people import ACCESS_KEY, PASSWORD, PASSWORD_HASH, PEOPLE, SECRET_KEY
 from tests.processes import BIN, Process, cli, process
+from tests.waiting import LIMIT
 
 DEFAULT: dict[str, Any] = {"user_domain_id": "default", "project_domain_name": "Default"}
 VOLUMES = {"service_type": "volume", "region_name": "nova", "interface": "public"}
@@ -150,7 +151,7 @@ def test_hash_password_asks_twice_and_shows_nothing() -> None:
             shown += os.read(ours, 1024)
         os.write(ours, b"tr0ub4dor\n")
         shown += os.read(ours, 1024)
-    made, _ = asking.communicate(timeout=60)
+    made, _ = asking.communicate(timeout=LIMIT)
     os.close(ours)
     assert passwords.verify(made.decode().strip(), "tr0ub4dor")
     assert b"Repeat" in shown

@@ -19,6 +19,7 @@ from bootvol.testing.backends import noise
 from tests.daemons import TENANT
 from tests.hypervisors import MEMORY, installed
 from tests.processes import Process, process
+from tests.waiting import LIMIT, block_until
 
 API = schemathesis.openapi.from_dict(description())
 #: 501 and 503 are declared where they may come, so what is declared is what counts.
@@ -82,10 +83,7 @@ def make(daemon: Process) -> dict[str, Any]:
     snapshot = new("os-snapshots", "snapshot", volume_id=volume)["id"]
     mapping = [{"device_name": "vda", "volume_id": booted}]
     server = new("servers", "server", name="x", flavorRef="100", block_device_mapping=mapping)["id"]
-    for _ in range(500):
-        if daemon.get(f"servers/{server}")["server"]["status"] == "ACTIVE":
-            break
-        time.sleep(0.02)
+    block_until(lambda: daemon.get(f"servers/{server}")["server"]["status"] == "ACTIVE")
     new(f"servers/{server}/os-volume_attachments", "volumeAttachment", volumeId=attached)
     daemon.until_settled()
     return {
@@ -132,7 +130,7 @@ def test_every_answer_is_as_described(case: Case[Any], daemon: Process, things: 
         case.path_parameters = {**aimed(case.path_parameters, known), "tenant": TENANT}
         case.body = aimed(case.body, known)
     answer = case.call_and_validate(
-        base_url=daemon.url, headers={"X-Auth-Token": "root"}, checks=HELD, timeout=30
+        base_url=daemon.url, headers={"X-Auth-Token": "root"}, checks=HELD, timeout=LIMIT
     )
     # It is described, since it may come, but nothing that is asked may make it come.
     assert answer.status_code != 500
@@ -146,5 +144,5 @@ def test_nothing_but_documents_is_shown_without_a_token(
     method: str, path: str, daemon: Process
 ) -> None:
     url = daemon.url + path.replace("{tenant}", TENANT).translate({ord("{"): None, ord("}"): None})
-    answer = requests.request(method, url, json={}, timeout=30)
+    answer = requests.request(method, url, json={}, timeout=LIMIT)
     assert answer.status_code == (401 if "{tenant}" in path else 200)

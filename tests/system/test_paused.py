@@ -25,6 +25,7 @@ from bootvol.testing.web import BadWeb
 from tests.daemons import reactor
 from tests.processes import Process
 from tests.servers import Server, serve
+from tests.waiting import block_until
 
 MIB = 1024 * 1024
 CONTENT = noise(24 * MIB + 333)
@@ -108,13 +109,6 @@ class Pair:
         """Return the names of what lies in the directory of volumes."""
         return {file.stem for file in self.first.files()}
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until something is so."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.1)
-
     def stop(self) -> None:
         """End both."""
         for each in (self.first, self.second):
@@ -138,7 +132,7 @@ async def test_a_guest_never_sees_what_a_stopped_daemon_still_writes(
     def test(pair: Pair) -> None:
         asked = pair.ask(*[f"{server.url}images/slow"] * 2, None)
         began = "SELECT volume_id FROM imports WHERE durable_bytes > 2000000"
-        pair.until(lambda: set(asked[:2]) <= set(pair.rows(began)))
+        block_until(lambda: set(asked[:2]) <= set(pair.rows(began)))
         pair.take_over()
         former = set(pair.rows("SELECT name FROM strays"))
         assert pair.second.until_settled() == ["available"] * 3
@@ -154,8 +148,8 @@ async def test_a_guest_never_sees_what_a_stopped_daemon_still_writes(
         right = CONTENT + bytes(MIB)
         assert sorted(found) == sorted([right, right, bytes(len(right))])
         pair.first.process.send_signal(signal.SIGCONT)
-        pair.until(lambda: pair.files() == published)
-        pair.until(lambda: not pair.rows("SELECT name FROM strays"))
+        block_until(lambda: pair.files() == published)
+        block_until(lambda: not pair.rows("SELECT name FROM strays"))
         time.sleep(1)
         for name in published:
             assert (pair.volumes / f"{name}.raw").read_bytes()[: len(CONTENT)] == guest
@@ -173,16 +167,16 @@ async def test_a_volume_that_is_deleted_meanwhile_leaves_nothing(
 ) -> None:
     def test(pair: Pair) -> None:
         (asked,) = pair.ask(f"{server.url}images/slow")
-        pair.until(lambda: bool(pair.rows("SELECT 1 FROM imports WHERE durable_bytes > 2000000")))
+        block_until(lambda: bool(pair.rows("SELECT 1 FROM imports WHERE durable_bytes > 2000000")))
         pair.take_over()
         (file,) = pair.first.files()
         # Of a logical volume this is how the stopped daemon has it open.
         with opened(Connection("file", str(file)), tmp_path):
             pair.second.delete(asked)
-            pair.until(lambda: pair.second.statuses() == [])
+            block_until(lambda: pair.second.statuses() == [])
             assert file.exists()
         pair.first.process.send_signal(signal.SIGCONT)
-        pair.until(lambda: pair.files() == set() and not pair.rows("SELECT name FROM strays"))
+        block_until(lambda: pair.files() == set() and not pair.rows("SELECT name FROM strays"))
 
     await deferToThread(_pair, tmp_path, new_postgresql(), server, test)
 
@@ -193,15 +187,15 @@ async def test_what_a_daemon_that_was_killed_had_begun_goes(
 ) -> None:
     def test(pair: Pair) -> None:
         pair.ask(f"{server.url}images/slow")
-        pair.until(lambda: bool(pair.rows("SELECT 1 FROM imports WHERE durable_bytes > 2000000")))
+        block_until(lambda: bool(pair.rows("SELECT 1 FROM imports WHERE durable_bytes > 2000000")))
         pair.take_over()
         pair.second.until_settled()
         pair.first.process.send_signal(signal.SIGCONT)
         pair.first.stop(signal.SIGKILL)
         pair.first.start()
         published = set(pair.rows("SELECT name FROM volumes"))
-        pair.until(lambda: pair.files() == published, 90)
-        pair.until(lambda: not pair.rows("SELECT name FROM strays"), 90)
+        block_until(lambda: pair.files() == published)
+        block_until(lambda: not pair.rows("SELECT name FROM strays"))
         (name,) = published
         assert (pair.volumes / f"{name}.raw").read_bytes()[: len(CONTENT)] == CONTENT
 

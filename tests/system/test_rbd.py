@@ -18,12 +18,13 @@ from bootvol.jail import FIRST_USER
 from bootvol.testing.web import BadWeb
 from bootvol_plugins.qemu.folders import Folder
 from tests import guest
-from tests.ceph import Cluster, until
+from tests.ceph import Cluster
 from tests.daemons import Running, reactor
 from tests.processes import Process
 from tests.servers import Server, serve
 from tests.system.test_kill import CONFIG, CONTENT, RATE, ask, killed_until_resumed
 from tests.system.test_servers import HOSTING, boot, end, says
+from tests.waiting import block_until
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def _kill_among_snapshots(folder: Path, cluster: Cluster, chance: random.Random)
             daemon.call("DELETE", f"os-volumes/{volume['id']}")
         daemon.until_settled()
         assert daemon.statuses() == []
-        until(lambda: set(cluster.left()) == objects, 10)
+        block_until(lambda: set(cluster.left()) == objects)
         assert "Traceback" not in daemon.log.read_text()
     finally:
         daemon.stop()

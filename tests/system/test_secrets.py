@@ -18,6 +18,7 @@ from tests.daemons import TENANT, configuration
 from tests.people import PASSWORD_HASH, PEOPLE
 from tests.processes import Process, cli, process
 from tests.servers import free_port
+from tests.waiting import LIMIT
 
 MARK = "MARKED"
 PASSWORD = f"{MARK}-password"
@@ -95,7 +96,7 @@ def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
     def post(path: str, body: Any, **more: Any) -> requests.Response:
         content = body if isinstance(body, str) else json.dumps(body)
         headers = {"Content-Type": "application/json", **more}
-        answer = requests.post(f"{daemon.url}/{path}", content, headers=headers, timeout=30)
+        answer = requests.post(f"{daemon.url}/{path}", content, headers=headers, timeout=LIMIT)
         if answer.status_code >= 300:
             said.append(answer.text)
         return answer
@@ -117,7 +118,7 @@ def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
         for header in (GUESS, token + GUESS, "\xff" + GUESS):
             sent: dict[str, str | bytes]
             sent = {"X-Auth-Token": header.encode("latin-1"), "X-Subject-Token": GUESS}
-            answer = requests.get(f"{daemon.url}/{path}", headers=sent, timeout=30)
+            answer = requests.get(f"{daemon.url}/{path}", headers=sent, timeout=LIMIT)
             assert answer.status_code == 401
             said.append(answer.text)
     # URLs may be signed: whoever has one may read what it names.
@@ -127,7 +128,7 @@ def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
     assert post(volumes, wanted, **{"X-Auth-Token": token}).status_code >= 400
 
     headers = {"X-Auth-Token": token, "X-Subject-Token": token}
-    assert requests.delete(f"{daemon.url}/{V3}", headers=headers, timeout=30).status_code == 204
+    assert requests.delete(f"{daemon.url}/{V3}", headers=headers, timeout=LIMIT).status_code == 204
     daemon.stop()
     log = daemon.log.read_text()
     assert "Traceback" not in log

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests import guest
 from tests.processes import Process, process
 from tests.system.test_servers import HOSTING
+from tests.waiting import LONG_LIMIT, block_until
 
 EXPORTS = """
 [exports]
@@ -29,20 +29,18 @@ def boot(daemon: Process, volume: int) -> int:
 
 def says(daemon: Process, server: int, text: str) -> None:
     """Wait until a server has written something to its console."""
-    for _ in range(900):
-        order: dict[str, object] = {"os-getConsoleOutput": {}}
-        said = daemon.call("POST", f"servers/{server}/action", order)["output"]
-        if text in said:
-            return
-        time.sleep(0.1)
-    raise AssertionError(said)
+    order: dict[str, object] = {"os-getConsoleOutput": {}}
+    block_until(
+        lambda: daemon.call("POST", f"servers/{server}/action", order)["output"],
+        lambda said: text in said,
+        LONG_LIMIT,
+    )
 
 
 def end(daemon: Process, server: int) -> None:
     """Terminate a server, and wait until it has ended."""
     daemon.call("DELETE", f"servers/{server}")
-    while daemon.get("servers")["servers"]:
-        time.sleep(0.1)
+    block_until(lambda: not daemon.get("servers")["servers"])
 
 
 def test_a_guest_does_not_notice_that_the_daemon_is_killed(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from bootvol.testing.backends import noise
 from tests.daemons import TENANT
 from tests.hypervisors import MEMORY, installed
 from tests.processes import Process, process
+from tests.waiting import LIMIT, block_until
 
 CONFIG = f"""
 {MEMORY}
@@ -83,7 +83,7 @@ def ask(
         f"{daemon.url}/{base}/{TENANT}/{path}",
         json=body,
         headers={"X-Auth-Token": "ann"},
-        timeout=30,
+        timeout=LIMIT,
     )
     return answer.status_code, answer.json() if answer.content else None
 
@@ -106,12 +106,10 @@ def booted(daemon: Process, base: str = "v1.1", **more: Any) -> Any:
 
 def until(daemon: Process, server: Any, wanted: str, base: str = "v1.1") -> Any:
     """Wait until a server has a status and nothing goes on with it; return the server."""
-    for _ in range(600):
-        found = ask(daemon, "GET", f"servers/{server}", None, base)[1]["server"]
-        if found["status"] == wanted and found["OS-EXT-STS:task_state"] is None:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(found)
+    return block_until(
+        lambda: ask(daemon, "GET", f"servers/{server}", None, base)[1]["server"],
+        lambda found: found["status"] == wanted and found["OS-EXT-STS:task_state"] is None,
+    )
 
 
 @pytest.mark.parametrize("base", ["v1.1", "v2"])
@@ -320,7 +318,7 @@ def test_lists_page_and_filters_filter(daemon: Process) -> None:
         assert status == 400, (query, answer)
     shown, url = [], f"{daemon.url}/v1.1/{TENANT}/servers?limit=1&name=list-"
     for _ in range(3):
-        page = requests.get(url, headers={"X-Auth-Token": "ann"}, timeout=30).json()
+        page = requests.get(url, headers={"X-Auth-Token": "ann"}, timeout=LIMIT).json()
         shown += [each["id"] for each in page["servers"]]
         url = page.get("servers_links", [{"href": ""}])[0]["href"]
     assert (shown, url) == (made[::-1], "")
@@ -361,7 +359,7 @@ def test_key_pairs(daemon: Process, tmp_path: Path) -> None:
     assert ask(daemon, "POST", "os-keypairs", body)[0] == 413
     # Another user of the tenant has other key pairs.
     others = requests.get(
-        f"{daemon.url}/v1.1/{TENANT}/os-keypairs", headers={"X-Auth-Token": "root"}, timeout=30
+        f"{daemon.url}/v1.1/{TENANT}/os-keypairs", headers={"X-Auth-Token": "root"}, timeout=LIMIT
     )
     assert others.json() == {"keypairs": []}
     server = booted(daemon, key_name="own", user_data=b64encode(b"#!/bin/sh").decode())
@@ -373,4 +371,4 @@ def test_key_pairs(daemon: Process, tmp_path: Path) -> None:
 
 def run(*command: str | Path) -> str:
     """Run a command; return what it writes."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT).stdout

@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from tests import guest
 from tests.daemons import Running, pause
 from tests.processes import Process
+from tests.waiting import LONG_LIMIT, until
 
 HOSTING = """
 [hypervisor]
@@ -65,14 +66,15 @@ async def boot(running: Running, volume: int, **more: Any) -> int:
 
 async def says(running: Running, server: int, pattern: str, token: str = "ann") -> re.Match[str]:
     """Wait until a server has written something to its console; return it."""
-    for _ in range(600):
-        body = {"os-getConsoleOutput": {"length": 50}}
-        answer = await running.call("POST", f"servers/{server}/action", body, token)
-        found = re.search(pattern, answer.json["output"])
-        if found:
-            return found
-        await pause(0.1)
-    raise AssertionError(answer.json["output"])
+    body = {"os-getConsoleOutput": {"length": 50}}
+    answer = await until(
+        lambda: running.call("POST", f"servers/{server}/action", body, token),
+        lambda said: re.search(pattern, said.json["output"]),
+        LONG_LIMIT,
+    )
+    found = re.search(pattern, answer.json["output"])
+    assert found is not None
+    return found
 
 
 async def end(running: Running, server: int) -> None:
@@ -196,12 +198,10 @@ async def test_a_guest_finds_keys_and_user_data_and_is_turned_off_and_on(hosting
 
 async def settled(running: Running, server: int) -> None:
     """Wait until nothing goes on with a server."""
-    for _ in range(600):
-        shown = (await running.call("GET", f"servers/{server}")).json["server"]
-        if shown["OS-EXT-STS:task_state"] is None:
-            return
-        await pause(0.1)
-    raise AssertionError(shown)
+    await until(
+        lambda: running.call("GET", f"servers/{server}"),
+        lambda shown: shown.json["server"]["OS-EXT-STS:task_state"] is None,
+    )
 
 
 async def listed(running: Running) -> Any:

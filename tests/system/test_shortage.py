@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from bootvol.testing.backends import noise
 from tests.images import convert
 from tests.processes import Process, process
+from tests.waiting import block_until
 
 MIB = 1024 * 1024
 CONTENT = noise(4 * MIB)
@@ -57,14 +58,8 @@ def _a_shortage_is_waited_out(folder: Path) -> None:
             assert {refused for _, refused in answers} <= {0, 503}
         assert numbers
         assert _made(daemon, numbers)
-        log = daemon.log.read_text()
-        assert SHORT in log
-        for _ in range(600):
-            if log.count(SHORT) == log.count(OVER):
-                break
-            time.sleep(0.1)
-            log = daemon.log.read_text()
-        assert log.count(SHORT) == log.count(OVER)
+        assert SHORT in daemon.log.read_text()
+        block_until(daemon.log.read_text, lambda log: log.count(SHORT) == log.count(OVER))
         for number in numbers:
             assert _content(daemon, number) == CONTENT
 

@@ -15,12 +15,11 @@ from bootvol.cli.login import access
 from bootvol.testing.backends import noise
 from tests.people import PASSWORD, PEOPLE
 from tests.processes import Process, process
+from tests.waiting import LONG_LIMIT
 
 #: Imports take some seconds.
 SLOW = "[imports]\nbandwidth_mib = 2\ncheckpoint_mib = 1\n"
 CONTENT = noise(12 * 1024 * 1024)
-#: Seconds within which commands end even on a busy machine.
-PATIENCE = 600
 CREATE = ("volume", "create", "--image", "disk.raw", "--size", "1", "--wait")
 
 
@@ -44,7 +43,7 @@ def begun(daemon: Process, env: dict[str, str] | None = None) -> subprocess.Pope
 def test_who_does_not_wait_is_told_what_goes_on(daemon: Process, how: signal.Signals) -> None:
     waiting = begun(daemon)
     waiting.send_signal(how)
-    printed, told = waiting.communicate(timeout=PATIENCE)
+    printed, told = waiting.communicate(timeout=LONG_LIMIT)
     assert waiting.returncode == 128 + how
     assert json.loads(printed)["id"] == 1
     last = told.splitlines()[-1]
@@ -61,7 +60,7 @@ def test_a_wait_outlives_the_daemon(daemon: Process, how: signal.Signals) -> Non
     waiting = begun(daemon)
     daemon.stop(how)
     daemon.start()
-    printed, told = waiting.communicate(timeout=PATIENCE)
+    printed, told = waiting.communicate(timeout=LONG_LIMIT)
     assert waiting.returncode == 0, told
     assert json.loads(printed)["status"] == "available"
 
@@ -69,7 +68,7 @@ def test_a_wait_outlives_the_daemon(daemon: Process, how: signal.Signals) -> Non
 def test_a_volume_that_is_deleted_meanwhile(daemon: Process) -> None:
     waiting = begun(daemon)
     daemon.delete(1)
-    printed, told = waiting.communicate(timeout=PATIENCE)
+    printed, told = waiting.communicate(timeout=LONG_LIMIT)
     assert waiting.returncode == 4
     assert json.loads(printed)["id"] == 1
     assert told.splitlines()[-1] == "bootvol: volume 1 has been deleted"
@@ -111,7 +110,7 @@ def forget_tokens(daemon: Process) -> None:
 def test_who_logs_in_does_so_again(people: Process) -> None:
     waiting = begun(people, login(people))
     forget_tokens(people)
-    printed, told = waiting.communicate(timeout=PATIENCE)
+    printed, told = waiting.communicate(timeout=LONG_LIMIT)
     assert waiting.returncode == 0, told
     assert json.loads(printed)["status"] == "available"
 
@@ -120,7 +119,7 @@ def test_who_has_only_a_token_is_told_how_to_go_on(people: Process) -> None:
     token = access("", "", login(people)).token
     waiting = begun(people, {"BOOTVOL_ENDPOINT": people.base, "BOOTVOL_TOKEN": token})
     forget_tokens(people)
-    printed, told = waiting.communicate(timeout=PATIENCE)
+    printed, told = waiting.communicate(timeout=LONG_LIMIT)
     assert waiting.returncode == 3
     assert json.loads(printed)["id"] == 1
     assert "put another one into BOOTVOL_TOKEN" in told

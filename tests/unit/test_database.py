@@ -42,6 +42,7 @@ from bootvol.store.database import Database
 from tests import postgresql
 from tests.daemons import reactor
 from tests.unit.conftest import on_server
+from tests.waiting import LIMIT
 
 #: Quotas are the simplest of all rows.
 TABLE = schema.quotas
@@ -334,7 +335,7 @@ async def test_a_disk_that_hangs_holds_no_request(
 
     def hanging(db: Connection) -> None:
         add(db)
-        assert goes_on.wait(60)
+        assert goes_on.wait(LIMIT)
 
     def late(db: Connection) -> None:
         add(db, "late")
@@ -361,7 +362,7 @@ async def test_the_end_waits_for_nothing_that_hangs(
 ) -> None:
     monkeypatch.setattr(databases, "_LAST", 0.1)
     goes_on = threading.Event()
-    hanging = Deferred.fromCoroutine(embedded.write_unseen(lambda _: goes_on.wait(60)))
+    hanging = Deferred.fromCoroutine(embedded.write_unseen(lambda _: goes_on.wait(LIMIT)))
     embedded.end_soon()
     with pytest.raises(DatabaseUnavailable):
         await hanging
@@ -499,7 +500,7 @@ async def test_those_that_collide_try_again(served: Database) -> None:
             db.execute(more.where(TABLE.c.tenant == first))
             if not tries:
                 tries.append(first)
-                both.wait(60)
+                both.wait(LIMIT)
             db.execute(more.where(TABLE.c.tenant == second))
 
         return write
@@ -529,7 +530,7 @@ async def test_leases_do_not_wait_for_what_clients_write(served: Database) -> No
 
     def hanging(db: Connection) -> None:
         add_nothing(db)
-        assert goes_on.wait(60)
+        assert goes_on.wait(LIMIT)
 
     writing = [start(served, hanging) for _ in range(20)]
     await served.write_unseen(add)
@@ -551,7 +552,7 @@ async def test_a_daemon_that_stops_half_way_locks_nothing_for_long(
             db.execute(update(TABLE).values(most=2))
             locked.set()
             # On a sleeping machine, the whole daemon stands still.
-            assert goes_on.wait(60)
+            assert goes_on.wait(LIMIT)
             db.execute(update(TABLE).values(most=3))
 
         writing = start(stopped, half_way)
@@ -568,7 +569,7 @@ async def test_a_cancellation_waits_for_the_end(served: Database) -> None:
     goes_on = threading.Event()
 
     def query(db: Connection) -> None:
-        assert goes_on.wait(60)
+        assert goes_on.wait(LIMIT)
         add(db)
 
     writing = start(served, query)

@@ -20,7 +20,7 @@ from tests.daemons import pause
 ASKERS = ("a", "b", "c", None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(1, 5), tenants=st.lists(st.sampled_from("abc"), max_size=40))
 def test_a_newcomer_waits_for_one_turn_of_each_other_tenant(size: int, tenants: list[str]) -> None:
     """A new tenant waits for one call of each other tenant, not for all their calls.
@@ -44,7 +44,7 @@ def test_a_newcomer_waits_for_one_turn_of_each_other_tenant(size: int, tenants: 
     assert ended <= len(set(tenants)) + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(size=st.integers(1, 5), data=st.data())
 def test_places_are_used_and_no_tenant_holds_the_last(size: int, data: st.DataObject) -> None:
     """No place is lost, and none stays empty: after any sequence of arrivals, ends and

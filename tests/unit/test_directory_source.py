@@ -21,6 +21,7 @@ from bootvol.threads import Threads
 from bootvol_plugins import directory_index
 from bootvol_plugins.directory import DirectorySource
 from tests.daemons import pause
+from tests.waiting import LIMIT
 
 CONTENT = noise(256 * 1024)
 
@@ -208,7 +209,7 @@ async def test_who_asks_during_a_listing_shares_the_next_one(
     def slowly(source: DirectorySource) -> list[Image]:
         found = scan(source)
         listings.append(Event())
-        assert listings[-1].wait(60)
+        assert listings[-1].wait(LIMIT)
         return found
 
     monkeypatch.setattr(DirectorySource, "_images", slowly)

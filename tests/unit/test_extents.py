@@ -113,7 +113,7 @@ def a_copy(
     return Copy(image, size, backend.capabilities, memory, threads, CLOCK, MIB)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(parts=PARTS, few=st.integers(1, 4))
 @ensureDeferred
 async def test_what_is_ahead_is_right_and_worth_it(parts: list[tuple[str, int]], few: int) -> None:
@@ -160,7 +160,7 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from(KINDS),
     parts=PARTS,
@@ -210,7 +210,7 @@ async def test_any_pattern_comes_out_the_same(
     assert task.offset == len(content)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(parts=PARTS, data=st.data())
 def test_zeros_hash_alike_read_or_not(parts: list[tuple[str, int]], data: st.DataObject) -> None:
     stream = Sparse(parts)

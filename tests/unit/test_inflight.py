@@ -63,7 +63,7 @@ class Places(RuleBasedStateMachine):
 
 
 TestPlaces = Places.TestCase
-TestPlaces.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestPlaces.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 def take_all(room: InFlight, key: object) -> list[Deferred[None]]:
@@ -86,7 +86,7 @@ def test_one_key_alone_leaves_half(most: int) -> None:
     assert len(take_all(room, "greedy")) == (most + 1) // 2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(most=st.integers(8, 60), keys=st.integers(1, 7))
 def test_keys_that_keep_asking_come_to_equal_parts(most: int, keys: int) -> None:
     """Keys with constant demand reach equal shares, and one share stays free.

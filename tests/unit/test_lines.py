@@ -25,7 +25,7 @@ from bootvol.threads import Threads
 from tests.daemons import reactor
 
 
-@bounds(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@bounds(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.lists(st.sampled_from([b"a", b"b", b"\n"]), max_size=50).map(b"".join),
     cuts=st.lists(st.integers(0, 50), max_size=5),

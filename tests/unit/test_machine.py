@@ -32,6 +32,7 @@ from bootvol.jail import Jail, trial
 from bootvol.jail.program import Lacking
 from tests.daemons import STATIC, configuration
 from tests.servers import free_port
+from tests.waiting import LIMIT
 
 #: Confines a real program; most tests replace this function.
 FAILURE = trial._failure
@@ -704,7 +705,7 @@ def test_files_that_may_be_open(world: World) -> None:
     lowered = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64));"
     run = "from bootvol.cli import main; sys.argv = ['bootvol', *sys.argv[1:]]; main()"
     code = [sys.executable, "-c", lowered + run, "check-config", "--machine", str(file)]
-    ended = subprocess.run(code, capture_output=True, text=True, timeout=180, check=False)
+    ended = subprocess.run(code, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert ended.returncode == 1
     assert "imports.concurrent: 4: the daemon may have 64 files open, and needs" in ended.stderr
 

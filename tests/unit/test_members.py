@@ -22,9 +22,7 @@ from tests.unit.test_decompress import contents
 from tests.unit.test_imaging import Stream
 
 # The pool of threads is the same for all examples; a busy machine may take long for one.
-examples = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+examples = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 parts = st.lists(
     st.one_of(
         st.binary(max_size=300),

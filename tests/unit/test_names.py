@@ -23,6 +23,7 @@ from bootvol.errors import SourceFailed
 from bootvol.names import IReasonedReceiver, Resolver
 from bootvol.shortage import short_of
 from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoint
+from tests.waiting import LIMIT
 
 reactor: Any = _reactor
 
@@ -68,7 +69,7 @@ class Names:
         """Return the addresses of a host."""
         self.asked.append(host)
         if host.startswith("silent"):
-            self.go.wait(60)
+            self.go.wait(LIMIT)
             raise socket.gaierror(socket.EAI_AGAIN, "try again")
         if host == "unknown":
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
@@ -184,7 +185,7 @@ reactor.run()
 
 
 def test_the_process_ends_while_names_are_asked_for() -> None:
-    subprocess.run([sys.executable, "-c", _ENDS], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _ENDS], check=True, timeout=LIMIT)
 
 
 @ensureDeferred

@@ -46,7 +46,7 @@ def faults(path: Path, kept: Kept) -> list[str]:
 
 
 @pytest.mark.usefixtures("as_me")
-@bounds(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@bounds(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     mode=st.integers(0, 0o777),
     owner=st.sampled_from([0, ME, STRANGER]),
@@ -72,7 +72,7 @@ def test_secrets_are_kept_as_postgresql_keeps_its_key(
 
 
 @pytest.mark.usefixtures("as_me")
-@bounds(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@bounds(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     mode=st.integers(0, 0o7777),
     owner=st.sampled_from([0, ME, STRANGER]),

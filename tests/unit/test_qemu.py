@@ -8,7 +8,6 @@ import re
 import resource
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from bootvol_plugins.qemu.reach import Reaching, Told, reach, step
 from bootvol_plugins.rbd.bindings import load
 from tests.daemons import reactor
 from tests.machines import disk_file, machine, options
+from tests.waiting import LIMIT, block_until
 
 
 def test_the_directory_is_made_when_the_daemon_starts(tmp_path: Path, threads: Threads) -> None:
@@ -188,7 +188,7 @@ def test_what_is_said_of_one_that_does_not_start(said: bytes, complaint: str) ->
 
 def test_of_a_console_the_end_is_kept(tmp_path: Path) -> None:
     written = b"".join(b"line %d\r\n" % number for number in range(300_000))
-    subprocess.run(keeper(), input=written, cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(keeper(), input=written, cwd=tmp_path, check=True, timeout=LIMIT)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3 * console.HALF
     folder = os.open(tmp_path, os.O_PATH)
     try:
@@ -196,7 +196,7 @@ def test_of_a_console_the_end_is_kept(tmp_path: Path) -> None:
             assert console.tail(folder, length) == written[len(written) - length :]
         assert written.endswith(console.tail(folder, len(written)))
         # Another start of the server succeeds.
-        subprocess.run(keeper(), input=b"again", cwd=tmp_path, check=True, timeout=60)
+        subprocess.run(keeper(), input=b"again", cwd=tmp_path, check=True, timeout=LIMIT)
         assert console.tail(folder, 7) == b"\r\nagain"
     finally:
         os.close(folder)
@@ -204,7 +204,7 @@ def test_of_a_console_the_end_is_kept(tmp_path: Path) -> None:
 
 def test_a_guest_does_not_stop_where_its_console_cannot_be_kept(tmp_path: Path) -> None:
     limited = ["prlimit", "--fsize=4096", *keeper()]
-    subprocess.run(limited, input=bytes(1024 * 1024), cwd=tmp_path, check=True, timeout=60)
+    subprocess.run(limited, input=bytes(1024 * 1024), cwd=tmp_path, check=True, timeout=LIMIT)
     assert (tmp_path / "console").stat().st_size == 4096
 
 
@@ -295,8 +295,7 @@ def test_qemu_may_write_to_the_whole_of_a_larger_disk(
     limited = ["prlimit", "--fsize=4096:unlimited", "sleep", "600"]
     with subprocess.Popen(limited) as process, (tmp_path / "disk").open("wb") as disk:
         try:
-            while resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] != 4096:
-                time.sleep(0.01)
+            block_until(lambda: resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[0] == 4096)
             folder.note(process.pid)
             for size, limit in ((1, 4096), (8193, 12288), (8192, 12288)):
                 disk.truncate(size)

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from bootvol_plugins.qemu.qmp import QmpFailed, QmpRefused, connected
 from tests.daemons import reactor
+from tests.waiting import LIMIT
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
 DONE = b'{"return": {}}\r\n'
@@ -37,7 +38,7 @@ class Script(Protocol):
             self.transport.write(line)
 
 
-async def told(folder: Path, *lines: bytes, seconds: float = 10) -> object:
+async def told(folder: Path, *lines: bytes, seconds: float = LIMIT) -> object:
     """Give a command to a server with ``lines`` as answers; return the answer."""
     path = str(folder / "qmp")
     factory = Factory.forProtocol(lambda: Script(list(lines)))

@@ -23,6 +23,7 @@ from bootvol_plugins.rbd.bindings import load
 from bootvol_plugins.rbd.calls import Calls, DetachedThreads, Disconnected, GivenUp, failed
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.daemons import pause, reactor
+from tests.waiting import LIMIT, until
 
 
 class Threaded(Clock):
@@ -99,7 +100,7 @@ load()
 assert "/usr/lib/python3/dist-packages" not in sys.path
 assert sys.modules["rados"].__file__.startswith("/usr/lib/python3/dist-packages/")
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT)
 
 
 def test_errors_by_their_number() -> None:
@@ -111,11 +112,7 @@ def test_errors_by_their_number() -> None:
 
 async def happened(event: Event) -> None:
     """Wait until a thread has set an event."""
-    for _ in range(6000):
-        if event.is_set():
-            return
-        await pause(0.01)
-    raise AssertionError("it does not happen")
+    await until(event.is_set)
 
 
 @ensureDeferred
@@ -124,10 +121,10 @@ async def test_a_call_that_does_not_return_is_given_up() -> None:
     goes_on, beaten, ends, undone = Event(), Event(), Event(), Event()
 
     def call(beat: Callable[..., int]) -> str:
-        assert goes_on.wait(60)
+        assert goes_on.wait(LIMIT)
         assert beat(1, 2) == 0
         beaten.set()
-        assert ends.wait(60)
+        assert ends.wait(LIMIT)
         return "opened"
 
     waiting = Deferred.fromCoroutine(
@@ -151,7 +148,9 @@ async def test_a_call_that_does_not_return_is_given_up() -> None:
 async def test_calls_that_hang_do_not_take_all_threads() -> None:
     clock, ends = Threaded(), Event()
     calls = Calls(clock, 5.0)
-    hanging = [Deferred.fromCoroutine(calls.run("x", lambda _: ends.wait(60))) for _ in range(512)]
+    hanging = [
+        Deferred.fromCoroutine(calls.run("x", lambda _: ends.wait(LIMIT))) for _ in range(512)
+    ]
     clock.advance(5)
     for each in hanging:
         with pytest.raises(GivenUp):
@@ -159,13 +158,13 @@ async def test_calls_that_hang_do_not_take_all_threads() -> None:
     with pytest.raises(BackendFailed, match="512 calls of Ceph's library are under way"):
         await calls.run("x", lambda _: None)
     ends.set()
-    for _ in range(600):
+
+    async def done() -> bool:
         with suppress(BackendFailed):
-            assert await calls.run("x", lambda _: "done") == "done"
-            break
-        await pause(0.01)
-    else:
-        raise AssertionError("what has ended still counts")
+            return await calls.run("x", lambda _: "done") == "done"
+        return False
+
+    await until(done)
 
 
 @ensureDeferred
@@ -173,7 +172,7 @@ async def test_a_cancelled_call_has_ended() -> None:
     ends, undone = Event(), Event()
     results: list[object] = []
     waiting = Deferred.fromCoroutine(
-        Calls(reactor, 60.0).run("x", lambda _: ends.wait(60), lambda _: undone.set())
+        Calls(reactor, 60.0).run("x", lambda _: ends.wait(LIMIT), lambda _: undone.set())
     )
     waiting.addBoth(results.append)
     waiting.cancel()

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bootvol.cli import show, waiting
@@ -30,7 +30,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
     """Every text is shown with its control characters escaped.
@@ -43,7 +42,6 @@ def test_no_text_reaches_a_terminal_as_it_is(text: str) -> None:
         assert shown(text) == text
 
 
-@settings(deadline=None)
 @given(st.dictionaries(TEXT, TEXT, max_size=3))
 def test_json_says_the_same(value: dict[str, str]) -> None:
     """JSON has no control characters in the output, and keeps its meaning.
@@ -56,7 +54,6 @@ def test_json_says_the_same(value: dict[str, str]) -> None:
 
 
 # No time limit: the first table imports rich.
-@settings(deadline=None)
 @given(st.lists(TEXT, max_size=5))
 @example(["x" * 200])
 def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
@@ -75,7 +72,6 @@ def test_a_row_is_one_line_where_no_terminal_is(names: list[str]) -> None:
         assert line.startswith(shown(name))
 
 
-@settings(deadline=None)
 @given(st.lists(TEXT, max_size=3))
 def test_a_terminal_is_sent_no_control_characters(names: list[str]) -> None:
     """A terminal gets no control characters in a table.

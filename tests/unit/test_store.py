@@ -346,7 +346,7 @@ def test_settled_volumes_are_no_work(db: Connection) -> None:
 
 def test_the_line_is_fair_and_claims_go_by_it(db: Connection) -> None:
     # Inside the test, since pytest-twisted wraps tests with parameters and examples more than once.
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(STATES)), max_size=12))
     def holds(imported: list[tuple[str, str]]) -> None:
         with db.begin_nested() as savepoint:

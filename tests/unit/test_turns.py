@@ -279,7 +279,6 @@ def test_no_tenant_keeps_another_out() -> None:
         settings=settings(
             max_examples=30,
             stateful_step_count=15,
-            deadline=None,
             # Without shrinking: here, shrinking takes minutes.
             phases=[Phase.reuse, Phase.generate],
         ),

@@ -16,7 +16,6 @@ from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults
 from twisted.internet.task import Clock
 
 from bootvol.backends import Backends
-from bootvol.clocks import sleep
 from bootvol.errors import BackendFailed, ExportFailed, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
@@ -28,6 +27,7 @@ from bootvol.worker.progress import Progress
 from bootvol.worker.tasks.task import Tools
 from bootvol.worker.worker import POLL, Concurrency, Worker
 from tests.unit.conftest import ENDED
+from tests.waiting import until
 
 loop: Any = reactor
 LIMITS = Concurrency(2)
@@ -167,22 +167,18 @@ class Bench:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the reactor run until a condition holds."""
-        for _ in range(400):
-            if condition():
-                return
-            await sleep(loop, 0.005)
-        raise AssertionError("it never came to be")
+        await until(condition)
 
     async def status(self, number: int, wanted: Status, tenant: str = "t") -> Volume | None:
         """Wait until a volume has a status."""
-        for _ in range(400):
-            found = {each.id: each for each in await self.database.read(volumes.listed, tenant)}
-            if number not in found and wanted is Status.GONE:
-                return None
-            if number in found and found[number].status is wanted:
-                return found[number]
-            await sleep(loop, 0.005)
-        raise AssertionError(f"volume {number} is {found[number].status}, not {wanted}")
+
+        async def found() -> Volume | None:
+            listed = await self.database.read(volumes.listed, tenant)
+            return {each.id: each for each in listed}.get(number)
+
+        return await until(
+            found, lambda volume: (volume.status if volume else Status.GONE) is wanted
+        )
 
 
 def _add(db: Connection, volume: Volume, source: str) -> int:
