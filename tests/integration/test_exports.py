@@ -235,7 +235,8 @@ async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connecti
     """Under root, a server has a user of its own; the volume belongs to that user no longer than
     needed.
 
-    Break: `src/bootvol/jail/program.py`: `os.setresuid(uid, uid, uid)` -> `os.setresuid(1, 1, 1)`
+    Break: `src/bootvol/jail/program/__init__.py`: `os.setresuid(uid, uid, uid)` ->
+    `os.setresuid(1, 1, 1)`
     Break: `src/bootvol/exports/exports.py`: `os.fchown(source.descriptor, record.owner, -1)` ->
     `pass`
     """
@@ -261,7 +262,7 @@ def test_nothing_but_the_volume_is_reached_from_inside(user: int) -> None:
     under another user.
 
     Break: `src/bootvol/exports/processes.py`: `writes=[FILE],` -> `writes=[FILE, Path("/")],`
-    Break: `src/bootvol/jail/program.py`: `restrict_calls(families)` -> `pass`
+    Break: `src/bootvol/jail/program/__init__.py`: `restrict_calls(families)` -> `pass`
     Break: `src/bootvol/exports/processes.py`: `grows=room(found.st_size)` -> `grows=2**30`
     """
     assert attacks("export", user) == ["writes_what_it_opens_again"]

@@ -57,7 +57,8 @@ async def test_its_process_is_locked_up(
 ) -> None:
     """QEMU has no rights, no core files, and a filter of system calls.
 
-    Break: `src/bootvol/jail/program.py`: `_PR_CAPBSET_DROP, capability` -> `_PR_CAPBSET_DROP, 63`.
+    Break: `src/bootvol/jail/program/__init__.py`: `_PR_CAPBSET_DROP, capability` ->
+    `_PR_CAPBSET_DROP, 63`.
     """
     await qemu.start(SERVER, machine(empty))
     with process(tmp_path) as pid:

@@ -99,8 +99,9 @@ async def test_limits(sandbox: Sandbox) -> None:
 async def test_what_it_is_given(sandbox: Sandbox) -> None:
     """A program has no rights and, under root, a user of its own.
 
-    Break: `src/bootvol/jail/program.py`: `os.setresuid(uid, uid, uid)` -> `os.setresuid(1, 1, 1)`
-    Break: `src/bootvol/jail/program.py`: `_PR_CAPBSET_DROP, capability` ->
+    Break: `src/bootvol/jail/program/__init__.py`: `os.setresuid(uid, uid, uid)` ->
+    `os.setresuid(1, 1, 1)`
+    Break: `src/bootvol/jail/program/__init__.py`: `_PR_CAPBSET_DROP, capability` ->
     `_PR_CAPBSET_DROP, 63`
     """
     said = "ulimit -v; echo $$; exec sleep 60"
@@ -135,11 +136,11 @@ def test_nothing_is_reached_from_inside(user: int) -> None:
     """The daemon's files, other volumes, other processes and the network are out of reach, also
     under another user.
 
-    Break: `src/bootvol/jail/program.py`: `restrict_files(reads,
+    Break: `src/bootvol/jail/program/__init__.py`: `restrict_files(reads,
     said.get("write", []), families)` -> `pass`
-    Break: `src/bootvol/jail/program.py`: `restrict_calls(families)` -> `pass`
-    Break: `src/bootvol/jail/program.py`: `calls.refuse("clone", (0, _MASKED_EQ, _CLONE_THREAD, 0))`
-    -> `pass`
+    Break: `src/bootvol/jail/program/__init__.py`: `restrict_calls(families)` -> `pass`
+    Break: `src/bootvol/jail/program/calls.py`:
+    `calls.refuse("clone", (0, _MASKED_EQ, _CLONE_THREAD, 0))` -> `pass`
     Break: `src/bootvol/imaging/sandbox.py`: `os.O_RDONLY` -> `os.O_RDWR`
     """
     assert attacks("container", user) == []

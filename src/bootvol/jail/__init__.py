@@ -162,7 +162,7 @@ class Jail:
             sys.executable,
             "-ISc",
             _RUN,
-            str(Path(program.__file__).parent),
+            str(Path(program.__file__).parent.parent),
             *words,
             "--",
             *command,

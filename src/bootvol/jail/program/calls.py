@@ -1,0 +1,170 @@
+"""Restricts the system calls that a program makes: seccomp(2), by libseccomp.
+
+The filter refuses the calls that Landlock leaves out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from .system import INET, INET6, UNIX, Lacking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+#: From seccomp.h of libseccomp.
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_NE, _EQ, _GT, _MASKED_EQ = 1, 4, 6, 7
+_OPTIMIZE, _TREE = 8, 2
+#: The flags of a thread and of new namespaces, from linux/sched.h; and the requests that type into
+#: a terminal of others (ioctl_tty(2)).
+_CLONE_THREAD: Final = 1 << 16
+_CLONE_NEW: Final = (1 << 17, *(1 << bit for bit in range(25, 31)))
+_TYPING: Final = (0x5412, 0x541C)
+#: Requests for a signal of the kernel to another process when a file is ready, or for a lease that
+#: holds a file against writers: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY (fcntl(2));
+#: FIOSETOWN, SIOCSPGRP (asm-generic/sockios.h).  Landlock sees them only since its version 6.
+_OWNING: Final = (8, 10, 15, 1024, 1026)
+_OWNING_SOCKETS: Final = (0x8901, 0x8902)
+#: The families by the words of :class:`bootvol.jail.Sockets`, and the last family that the filter
+#: refuses by its number.
+FAMILIES: Final = {
+    "none": (),
+    "unix": (UNIX,),
+    "internet": (INET, INET6),
+    "all": (UNIX, INET, INET6),
+}
+_LAST: Final = 64
+#: The mask of socket types without the flags beside them, and the type of streams (linux/net.h).
+_TYPES, _STREAM = 0xF, 1
+
+#: Calls that no program here needs: changes of all files of the program's user, anywhere (Landlock
+#: does not see these); locks by which the daemon knows that the program lives; calls for other
+#: processes, for shared resources of processes, and for the machine; new addresses of sockets.
+_REFUSED: Final = """
+    chmod fchmod fchmodat chown fchown fchownat lchown chown32 fchown32 lchown32
+    truncate truncate64 utime utimes utimensat utimensat_time64 futimesat
+    setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr
+    inotify_add_watch fanotify_init fanotify_mark name_to_handle_at open_by_handle_at
+    quotactl quotactl_fd acct swapon swapoff flock fork vfork
+    tkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_getfd pidfd_send_signal
+    ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp
+    setrlimit setpriority ioprio_set sched_setparam sched_setscheduler sched_setattr
+    sched_setaffinity migrate_pages move_pages perf_event_open
+    shmget shmat shmctl semget semop semctl semtimedop semtimedop_time64
+    msgget msgsnd msgrcv msgctl ipc mq_open mq_unlink add_key request_key keyctl
+    mount umount umount2 pivot_root chroot unshare setns open_tree move_mount
+    fsopen fsconfig fsmount fspick mount_setattr bpf userfaultfd
+    init_module finit_module delete_module kexec_load kexec_file_load reboot
+    iopl ioperm syslog sethostname setdomainname vhangup bind
+    settimeofday clock_settime clock_adjtime adjtimex personality lookup_dcookie nfsservctl
+""".split()  # noqa: SIM905 - names, not words to be quoted one by one
+#: More such calls, newer than some libseccomp: fchmodat2, setxattrat, removexattrat, file_setattr.
+_REFUSED_NUMBERS: Final = (452, 463, 466, 469)
+#: More such calls, for programs that may make no sockets.
+_CONNECTING: Final = ("connect", "socketcall")
+#: Calls for which libraries know another way.
+_MISSING: Final = ("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register")
+
+
+class _Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp."""
+
+    _fields_ = (
+        ("arg", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("a", ctypes.c_uint64),
+        ("b", ctypes.c_uint64),
+    )
+
+
+def seccomp() -> ctypes.CDLL:
+    """Return the library that makes filters of system calls.
+
+    :raises Lacking: if the library is not installed.
+    """
+    try:
+        found = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        raise Lacking("libseccomp.so.2 is not installed") from None
+    found.seccomp_init.restype = ctypes.c_void_p
+    return found
+
+
+class _Filter:
+    """A filter of system calls.  Calls pass unless refused.
+
+    :raises Lacking: if libseccomp is missing: see :func:`seccomp`.
+    """
+
+    def __init__(self) -> None:
+        self._library = seccomp()
+        self._filter = ctypes.c_void_p(self._library.seccomp_init(_ALLOW))
+        # A search in a tree, where the library knows how.
+        self._library.seccomp_attr_set(self._filter, _OPTIMIZE, _TREE)
+
+    def refuse(
+        self, call: str | int, *arguments: tuple[int, int, int, int], error: int = errno.EPERM
+    ) -> None:
+        """Refuse a call, if its arguments meet all comparisons.
+
+        :param call: name or number of the call.
+        :param arguments: comparisons of arguments, each with the fields of struct scmp_arg_cmp.
+        """
+        number = call
+        if isinstance(call, str):
+            number = self._library.seccomp_syscall_resolve_name(call.encode())
+            if int(number) < 0:
+                # This kind of machine has no call of this name.
+                return
+        compared = (_Comparison * len(arguments))(*(_Comparison(*each) for each in arguments))
+        action = ctypes.c_uint32(_ERRNO | error)
+        said = self._library.seccomp_rule_add_array(
+            self._filter, action, number, len(compared), compared
+        )
+        if said:
+            raise Lacking(f"libseccomp takes no rule for the system call {call}")
+
+    def load(self) -> None:
+        """Let the filter hold for this process, and for the program that the process becomes."""
+        if self._library.seccomp_load(self._filter):
+            raise Lacking("the kernel takes no filter of system calls")
+        self._library.seccomp_release(self._filter)
+
+
+def restrict_calls(families: tuple[int, ...]) -> None:
+    """From now on, let this process make only harmless system calls.
+
+    :param families: families of sockets that the process may make.
+    :raises Lacking: if the machine has no seccomp, or no libseccomp.
+    """
+    calls = _Filter()
+    for call in (*_REFUSED, *_REFUSED_NUMBERS, *(() if families else _CONNECTING)):
+        calls.refuse(call)
+    for call in _MISSING:
+        calls.refuse(call, error=errno.ENOSYS)
+    # This process keeps its id when it becomes another program.
+    me = os.getpid()
+    for call in ("kill", "tgkill"):
+        calls.refuse(call, (0, _NE, me, 0))
+    # Refuse the limits of other processes, and new limits of this process.
+    calls.refuse("prlimit64", (0, _NE, 0, 0))
+    calls.refuse("prlimit64", (2, _NE, 0, 0))
+    for flag in _CLONE_NEW:
+        calls.refuse("clone", (0, _MASKED_EQ, flag, flag))
+    # Let only threads pass: threads end with the program, and share its limits.  Processes do not.
+    calls.refuse("clone", (0, _MASKED_EQ, _CLONE_THREAD, 0))
+    for request in (*_TYPING, *_OWNING_SOCKETS):
+        calls.refuse("ioctl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
+    for request in _OWNING:
+        calls.refuse("fcntl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
+    for family in set(range(_LAST + 1)) - set(families):
+        calls.refuse("socket", (0, _EQ, family, 0))
+    calls.refuse("socket", (0, _GT, _LAST, 0))
+    for kind in set(range(_TYPES + 1)) - {_STREAM}:
+        # Datagrams reach sockets that everybody may write to, such as the system's log.
+        calls.refuse("socket", (0, _EQ, UNIX, 0), (1, _MASKED_EQ, _TYPES, kind))
+    calls.load()
