@@ -55,8 +55,8 @@ async def test_what_is_no_disk_is_refused(
 async def test_a_digest_that_does_not_match(running: Running) -> None:
     """An image with another digest than stated ends in error, without a volume.
 
-    Break: `src/bootvol/imaging/pipeline.py`: `digest = self._digester.verify()` ->
-    `self._digester.stated = None; digest = self._digester.verify()`.
+    Break: `src/bootvol/imaging/pipeline.py`: `digest = self._scan.digester.verify()` ->
+    `self._scan.digester.stated = None; digest = self._scan.digester.verify()`.
     """
     (running.images / "disk.raw").write_bytes(CONTENT)
     for stated, expected in (

@@ -17,23 +17,21 @@ checkpoint, from which a later copy may resume.
 
 from __future__ import annotations
 
-import attrs
 from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import (
     ImageTooLarge,
     ImageTruncated,
-    ImageUnidentified,
     ImportFailed,
 )
-from bootvol.imaging.blocks import END, PIECE, Chunk, Run, runs, up_to_block
+from bootvol.imaging.blocks import END, PIECE, Chunk, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import Unpacked, unpacked
-from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import STEP, Ahead
-from bootvol.imaging.inspect import FOOTER, Inspection, Uninspected, check_stated, largest_container
+from bootvol.imaging.inspect import check_stated, largest_container
 from bootvol.imaging.readback import ReadBack
+from bootvol.imaging.scan import Scan
 from bootvol.imaging.tasks import together
 from bootvol.interfaces import (
     Capabilities,
@@ -66,7 +64,6 @@ class Copy:
     :param every: bytes between two flushes.
     :ivar offset: bytes of the image on the volume, without a gap.
     :ivar skipped: bytes of ``offset`` that were skipped at no cost.
-    :ivar size: size of the decompressed image in bytes, if known.
     :ivar checkpoint: the durable part.  None if nothing is durable yet, or if the source cannot
         tell one image from another.
     """
@@ -87,10 +84,15 @@ class Copy:
     ) -> None:
         self._image = image
         self._hash_anyway = hash_anyway
-        self._strict = strict
         self._container = container
-        kind = Inspection if inspected else Uninspected
-        self._inspection = kind(container or image.format)
+        self._scan = Scan(
+            image,
+            volume_size,
+            capabilities.block_size,
+            container,
+            strict=strict,
+            inspected=inspected,
+        )
         self._volume_size = volume_size
         self._capabilities = capabilities
         self._memory = memory
@@ -98,7 +100,6 @@ class Copy:
         self._threads = threads
         self._clock = clock
         self._every = every
-        self._digester = Digester(image.digest)
         self._writing: DeferredQueue[Deferred[Chunk]] = DeferredQueue()
         self._flushing: DeferredQueue[bool] = DeferredQueue()
         self._total = 0
@@ -108,7 +109,6 @@ class Copy:
         self._broken_off: ImportFailed | None = None
         self._unpacking: Unpacked | None = None
         self.offset = self.skipped = 0
-        self.size: int | None = None
         self.checkpoint: Checkpoint | None = None
 
     async def restore(self, reader: IVolumeReader, checkpoint: Checkpoint) -> None:
@@ -117,8 +117,8 @@ class Copy:
         :raises PrefixChanged: if the bytes have changed.
         :raises bootvol.errors.BackendFailed: if the volume cannot be read.
         """
-        await self._read_back.run(reader, checkpoint.offset, self._take_in, self._take_zeros)
-        if self._digester.so_far() != checkpoint.digest:
+        await self._read_back.run(reader, checkpoint.offset, self._scan.data, self._scan.zeros)
+        if self._scan.digester.so_far() != checkpoint.digest:
             raise PrefixChanged
         self.offset = self._total = checkpoint.offset
         self._digest = checkpoint.digest
@@ -162,7 +162,7 @@ class Copy:
         elif plain or self.offset:
             return await self._run(stream, writer)
         else:
-            disk, self._digester.stated = await unpacked(
+            disk, self._scan.digester.stated = await unpacked(
                 stream, self._image.digest, most, self._threads
             )
             self._unpacking = disk if isinstance(disk, Unpacked) else None
@@ -173,12 +173,14 @@ class Copy:
 
     async def _run(self, stream: IImageStream, writer: IVolumeWriter) -> Digest | None:
         self._broken_off = None
-        self._scanner = self._threads.in_order()
-        self._validator, self.size = stream.validator, stream.size
-        self._digester.idle = not (self._digester.stated or self._validator or self._hash_anyway)
+        self._scanning = self._threads.in_order()
+        self._validator, self._scan.size = stream.validator, stream.size
+        self._scan.digester.idle = not (
+            self._scan.digester.stated or self._validator or self._hash_anyway
+        )
         # Whether any number of zeros that the stream knows costs nothing.
         self._free_zeros = self._capabilities.reads_zero_when_new and not (
-            self._digester.slow_at_zeros or self._container
+            self._scan.digester.slow_at_zeros or self._container
         )
         # A buffer that is being written cannot receive a read, so lend more buffers.
         with self._memory.lend(more=self._capabilities.parallel_writes - 1) as pool:
@@ -190,18 +192,20 @@ class Copy:
                     self._flush_often(writer),
                 )
             finally:
-                await self._scanner.stop()
+                await self._scanning.stop()
         if self._broken_off is not None:
             raise self._broken_off
-        digest = self._digester.verify()
-        await self._threads.run(self._inspection.finish)
-        self._inspection.check_packed(self._container)
-        self._check_told()
-        self._check_fits(self._total)
+        digest = self._scan.digester.verify()
+        await self._threads.run(self._scan.finish, self._total)
         if not self._capabilities.reads_zero_when_new:
             await self._zero_tail(writer)
         await writer.flush()
         return digest
+
+    @property
+    def size(self) -> int | None:
+        """Size of the decompressed image in bytes, if known."""
+        return self._scan.size
 
     @property
     def read_back(self) -> int:
@@ -218,7 +222,7 @@ class Copy:
     def warnings(self) -> tuple[Caution, ...]:
         """The cautions about the image that are known so far."""
         foreign = self._unpacking is not None and self._unpacking.foreign
-        found = {UNIDENTIFIED: self._inspection.tells_nothing, FOREIGN_BYTES: foreign}
+        found = {UNIDENTIFIED: self._scan.tells_nothing, FOREIGN_BYTES: foreign}
         return tuple(warning for warning, applies in found.items() if applies)
 
     @property
@@ -293,55 +297,15 @@ class Copy:
             if length < extent.length:
                 break
         if not self._total:
-            self._inspection.begin(END.buffer)
+            self._scan.empty()
         if stream.size not in (None, self._total):
             raise ImageTruncated(f"The image ended after {self._total} of {stream.size} bytes.")
 
     def _pass_on(self, chunk: Chunk) -> None:
         """Queue a received chunk for scan and write."""
-        self._check_may_fit(chunk.offset + chunk.length)
-        self._writing.put(self._scanner.begin(self._look_through, chunk))
+        self._scan.check_may_fit(chunk.offset + chunk.length)
+        self._writing.put(self._scanning.begin(self._scan.chunk, chunk))
         self._total += chunk.length
-
-    def _look_through(self, chunk: Chunk) -> Chunk:
-        if chunk.hole:
-            self._take_zeros(chunk.length)
-            found = [Run(0, whole, zero=True)] if (whole := self._span(chunk)[1]) else []
-        else:
-            self._take_in(chunk.offset, chunk.buffer[: chunk.length])
-            found = list(runs(self._padded(chunk)))
-        return attrs.evolve(chunk, runs=tuple(found), digest=self._digester.so_far())
-
-    def _take_in(self, offset: int, data: memoryview) -> None:
-        if offset:
-            self._inspection.more(data)
-        else:
-            self._inspection.begin(data)
-        self._inspection.check_packed(self._container)
-        if not offset and self.size is not None:
-            # Check before the write, and not earlier: a container may be larger than its disk.
-            self._check_may_fit(self.size)
-        self._check_told()
-        self._digester.update(data)
-
-    def _take_zeros(self, length: int) -> None:
-        self._inspection.skip(length)
-        self._digester.skip(length)
-
-    def _padded(self, chunk: Chunk) -> memoryview:
-        """Return the chunk, padded to whole blocks.  Only the image's last chunk needs padding."""
-        length, end = self._span(chunk)
-        chunk.buffer[length:end] = bytes(end - length)
-        return chunk.buffer[:end]
-
-    def _span(self, chunk: Chunk) -> tuple[int, int]:
-        """Return the bytes of a chunk that go to the volume: their number, and the padded number.
-
-        The padded number is a whole number of blocks.  Bytes behind the volume's end, a footer, are
-        left out.
-        """
-        length = max(0, min(chunk.length, self._volume_size - chunk.offset))
-        return length, up_to_block(length, self._capabilities.block_size)
 
     async def _write_all(self, writer: IVolumeWriter, pool: BufferPool) -> None:
         at_once = self._capabilities.parallel_writes
@@ -379,23 +343,3 @@ class Copy:
         end = up_to_block(self._total, self._capabilities.block_size)
         if end < self._volume_size:
             await writer.zero(end, self._volume_size - end)
-
-    def _check_told(self) -> None:
-        if self._strict and self._inspection.tells_nothing:
-            raise ImageUnidentified
-
-    def _check_may_fit(self, length: int) -> None:
-        """Check that an image of at least ``length`` bytes can fit.
-
-        Only its last bytes, the footer, identify a fixed-size vhd.  The footer does not belong to
-        the disk.  So the footer may lie behind the volume's end, until the whole image has come.
-        """
-        footed = self._container is None and self._inspection.may_have_footer
-        whole = self.size in (None, self._volume_size + FOOTER)
-        self._check_fits(length - FOOTER if footed and whole else length)
-
-    def _check_fits(self, length: int) -> None:
-        if length > self._volume_size:
-            raise ImageTooLarge(
-                f"The image has at least {length} bytes; there is room for {self._volume_size}."
-            )
