@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-from twisted.internet import reactor
 
 from bootvol.interfaces import Capabilities
+from bootvol.reactors import installed
 from bootvol.threads import Threads
 from bootvol_plugins.file import FileBackend
 from bootvol_plugins.lvm.backend import ThickBackend, ThinBackend
@@ -22,7 +22,7 @@ _END: Final = "<!-- end -->\n"
 
 def declared() -> dict[str, Capabilities]:
     """Return the capabilities of each first-party backend, by its settings and its disk."""
-    threads = Threads(reactor, "none", 1)  # type: ignore[arg-type]
+    threads = Threads(installed(), "none", 1)
     nowhere = Path("/nowhere")
     return {
         "`file` on xfs, btrfs": FileBackend("x", nowhere, threads, clones=True).capabilities,

@@ -7,8 +7,8 @@ reactor uses the calendar clock.  Timers would then fire late by the same amount
 from __future__ import annotations
 
 import time
-from typing import Any
 
+from twisted.internet.base import DelayedCall, ReactorBase
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -31,7 +31,7 @@ def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
     return deferLater(clock, seconds)
 
 
-def use_steady_clock(reactor: Any) -> None:
+def use_steady_clock(reactor: ReactorBase) -> None:
     """Make a reactor time its calls by :func:`steady`.  Calls that already wait keep their delays.
 
     From then on ``reactor.seconds()`` returns that time instead of the calendar time.
@@ -41,7 +41,8 @@ def use_steady_clock(reactor: Any) -> None:
     if reactor.seconds is steady:
         return
     change = steady() - reactor.seconds()
-    reactor.seconds = steady
+    setattr(reactor, "seconds", steady)  # noqa: B010 - a method, for mypy
     for call in reactor.getDelayedCalls():
+        assert isinstance(call, DelayedCall)  # noqa: S101 - for mypy
         call.seconds = steady
         call.time += change

@@ -47,6 +47,7 @@ from bootvol.interfaces import (
 )
 from bootvol.login import ILogin
 from bootvol.model import GIB, CacheUse, Flavor
+from bootvol.reactors import IReactor
 from bootvol.reload import Reloader
 from bootvol.service.attachments import Attachments
 from bootvol.service.ids import Ids
@@ -95,7 +96,7 @@ class Daemon(Service):
 
     _log = Logger()
 
-    def __init__(self, config: Settings, reactor: Any, warnings: Sequence[str] = ()) -> None:
+    def __init__(self, config: Settings, reactor: IReactor, warnings: Sequence[str] = ()) -> None:
         """Open the state directory, the database and the plugins.
 
         Blocks on the disk and the database: the reactor does not run yet.

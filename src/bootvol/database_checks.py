@@ -7,7 +7,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import URL
 
@@ -15,6 +15,7 @@ from bootvol import checks, locks
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.patience import found_in_time
+from bootvol.reactors import IReactor
 from bootvol.store import schema
 from bootvol.store.database import Database
 
@@ -22,7 +23,7 @@ from bootvol.store.database import Database
 _SQLITE: Final = b"SQLite format 3\0"
 
 
-def check(url: URL, reactor: Any) -> Iterator[Mistake | str]:
+def check(url: URL, reactor: IReactor) -> Iterator[Mistake | str]:
     """Check the database; change nothing.
 
     :param url: as in the settings that were read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from OpenSSL import SSL, crypto
 from twisted.internet.endpoints import serverFromString
@@ -17,7 +17,7 @@ _SEPARATOR: Final = re.compile(r"(?<!\\):")
 _ENCRYPTED: Final = (b"4,ENCRYPTED", b"BEGIN ENCRYPTED PRIVATE KEY")
 
 
-def parse(reactor: Any, description: str) -> IStreamServerEndpoint:
+def parse(reactor: object, description: str) -> IStreamServerEndpoint:
     """Return the endpoint of a description.
 
     Blocks on the disk if the description names a key and certificates.  Never asks for the

@@ -15,6 +15,8 @@ from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python import threadable
 from twisted.python.logfile import LogFile
 
+from bootvol.reactors import IReactor, installed
+
 #: Size in bytes at which a log file is rotated: ``twistd``'s own default.
 LARGEST: Final = 1_000_000
 #: Number of rotated log files to keep.
@@ -34,7 +36,7 @@ class Hangup(Service):
     :ivar reload: applies the current content of the configuration file.
     """
 
-    def __init__(self, reactor: Any, log: TwistdLog) -> None:
+    def __init__(self, reactor: IReactor, log: TwistdLog) -> None:
         self.reload: Callable[[], Deferred[None]] = lambda: succeed(None)
         self._reactor = reactor
         self._log = log
@@ -89,9 +91,7 @@ class TwistdLog:
         )
 
         def rotate(_number: int, _frame: object) -> None:
-            from twisted.internet import reactor
-
-            reactor.callFromThread(file.rotate)  # type: ignore[attr-defined]
+            installed().callFromThread(file.rotate)
 
         signal.signal(signal.SIGUSR1, rotate)
         observer: ILogObserver = textFileLogObserver(file)

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -27,6 +27,7 @@ from bootvol.interfaces import BackendPlugin, SourcePlugin
 from bootvol.jail import trial
 from bootvol.model import GIB
 from bootvol.patience import found_in_time, in_time
+from bootvol.reactors import IReactor
 from bootvol.settings import PluginSettings, Settings
 from bootvol.tables import Exports, TlsExports
 
@@ -57,7 +58,7 @@ class Finding:
     fatal: bool
 
 
-def examine(config: Settings, reactor: Any) -> list[Finding]:
+def examine(config: Settings, reactor: IReactor) -> list[Finding]:
     """Check the machine.  Blocks: call this function before the reactor runs.
 
     Ports are not checked while a daemon runs with the same state directory: that daemon uses them.
@@ -72,7 +73,7 @@ def examine(config: Settings, reactor: Any) -> list[Finding]:
     return found
 
 
-def _mistakes(config: Settings, reactor: Any) -> Iterator[Mistake | str]:
+def _mistakes(config: Settings, reactor: IReactor) -> Iterator[Mistake | str]:
     directory = config.state.directory
     try:
         taken = in_time("state.directory", directory, lambda: locks.is_taken(directory))

@@ -25,6 +25,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from bootvol.reactors import IReactor
+
 #: Number of concurrent look-ups.  A name whose server does not answer occupies one thread.
 _MOST: Final = 64
 #: Seconds to wait for an answer, unless the caller gives up earlier.
@@ -122,7 +124,7 @@ class Resolver:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         most: int = _MOST,
         patience: float = _PATIENCE,
         look_up: Callable[..., list[tuple[Any, ...]]] = socket.getaddrinfo,

@@ -14,13 +14,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from bootvol.reactors import IReactor
 
 
 @attrs.frozen
@@ -48,7 +49,7 @@ class Process:
             poll.register(pidfd, select.POLLIN)
             return not poll.poll(0)
 
-    async def end(self, reactor: Any, seconds: float) -> None:
+    async def end(self, reactor: IReactor, seconds: float) -> None:
         """Kill the process, and wait until the process and its open files are gone.  Idempotent.
 
         :param seconds: timeout in seconds: the system ends no process in the middle of I/O.
@@ -82,7 +83,7 @@ class Process:
                 os.close(pidfd)
 
 
-def readable(reactor: Any, descriptor: int, seconds: float) -> Deferred[bool]:
+def readable(reactor: IReactor, descriptor: int, seconds: float) -> Deferred[bool]:
     """Wait until a descriptor is readable.  A pidfd is readable when its process has ended.
 
     :param seconds: timeout in seconds.
@@ -96,7 +97,7 @@ def readable(reactor: Any, descriptor: int, seconds: float) -> Deferred[bool]:
 
 @implementer(IReadDescriptor)
 class _Reader:
-    def __init__(self, reactor: Any, descriptor: int, waiting: Deferred[bool]) -> None:
+    def __init__(self, reactor: IReactor, descriptor: int, waiting: Deferred[bool]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
         self._waiting = waiting

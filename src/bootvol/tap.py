@@ -7,13 +7,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import ILogObserver
 from twisted.python import usage
 
 from bootvol.hangup import Hangup, TwistdLog
+from bootvol.reactors import installed
+
+if TYPE_CHECKING:
+    from twisted.internet.base import ReactorBase
 
 
 class Options(usage.Options):
@@ -27,8 +31,7 @@ class Options(usage.Options):
         :raises usage.UsageError: if the configuration or the machine has a mistake.  ``twistd``
             shows the mistake and exits non-zero.
         """
-        from twisted.internet import reactor
-
+        reactor = installed()
         self.log = TwistdLog()
         self.hangup = Hangup(reactor, self.log)
         # Import late: imports take a second or more, and SIGHUP would end the process meanwhile.
@@ -37,7 +40,7 @@ class Options(usage.Options):
         from bootvol.daemon import Daemon
         from bootvol.errors import ConfigurationError
 
-        use_steady_clock(reactor)
+        use_steady_clock(cast("ReactorBase", reactor))
         try:
             config = settings.load(Path(self["config"]).absolute())
             found = machine.examine(config, reactor)
@@ -51,13 +54,11 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Return the daemon as a service that is not started yet."""
-    from twisted.internet import reactor
-
     from bootvol.names import Resolver
 
-    loop: Any = reactor
-    loop.installNameResolver(Resolver(loop))
-    loop.addSystemEventTrigger("before", "shutdown", options.daemon.end_in_any_case)
+    reactor = installed()
+    reactor.installNameResolver(Resolver(reactor))
+    reactor.addSystemEventTrigger("before", "shutdown", options.daemon.end_in_any_case)
     return _Root(options)
 
 

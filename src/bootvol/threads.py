@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from bootvol.clocks import sleep
+from bootvol.reactors import IReactor
 from bootvol.shortage import short_of
 
 #: Seconds until the next try to start a thread.
@@ -184,7 +185,7 @@ class Threads:
     :param size: maximum number of threads.  Further calls wait in a queue.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
+    def __init__(self, reactor: IReactor, name: str, size: int) -> None:
         self._reactor = reactor
         self._name = name
         self._short = False
@@ -245,9 +246,9 @@ class Threads:
             if not self._short:
                 self._short = True
                 _log.error("no thread can be started for {name}; calls wait", name=self._name)
-            waiting: Any = sleep(cast("IReactorTime", self._reactor), _AGAIN)
-            waiting.addCallback(lambda _: self._defer(call, *args, **kwargs))
-            return cast("Deferred[T]", waiting)
+            return sleep(self._reactor, _AGAIN).addCallback(
+                lambda _: self._defer(call, *args, **kwargs)
+            )
         if self._short:
             self._short = False
             _log.info("threads can be started for {name} again", name=self._name)

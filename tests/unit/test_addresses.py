@@ -24,6 +24,7 @@ from bootvol_plugins.http.addresses import (
 )
 from bootvol_plugins.http.urls import parse
 from tests.names import Names
+from tests.reactors import as_reactor
 
 PUBLIC = "93.184.215.14"
 ANOTHER = "2606:4700::1111"
@@ -203,7 +204,7 @@ class Net(MemoryReactorClock):
 
 def connect(net: Net, host: str, **more: Iterable[str]) -> Any:
     """Begin to connect; return the Deferred."""
-    endpoint = CheckedEndpoint(net, host, 80, 10.0, policy(**more), "web")
+    endpoint = CheckedEndpoint(as_reactor(net), host, 80, 10.0, policy(**more), "web")
     return endpoint.connect(Factory.forProtocol(Protocol))
 
 
@@ -275,7 +276,9 @@ def test_an_answer_that_changes() -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_with_and_without_tls(scheme: str) -> None:
     net = Net({"images.example": [[PUBLIC]], "trap.example": [[INSIDE]]})
-    endpoints = CheckedEndpoints(net, policy(), BrowserLikePolicyForHTTPS(), 10.0, "web")
+    endpoints = CheckedEndpoints(
+        as_reactor(net), policy(), BrowserLikePolicyForHTTPS(), 10.0, "web"
+    )
     for host in ("images.example", "trap.example"):
         uri = URI.fromBytes(f"{scheme}://{host}/a".encode())
         connecting = endpoints.endpointForURI(uri).connect(Factory.forProtocol(Protocol))

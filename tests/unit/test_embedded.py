@@ -36,6 +36,7 @@ from bootvol_plugins.embedded.throttle import Throttle
 from bootvol_plugins.embedded.turns import Turns
 from tests.daemons import TENANT
 from tests.people import BOBS, PASSWORD, PASSWORD_HASH, PEOPLE, identity, options
+from tests.reactors import as_reactor
 
 DEMO = Which(name="demo")
 OTHER = Which(name="other")
@@ -55,7 +56,7 @@ def clock() -> Clock:
 @pytest.fixture
 def make(clock: Clock, threads: Threads, tmp_path: Path) -> Make:
     """Return a function that makes the service, also again with another configuration."""
-    context = PluginContext(clock, threads, "identity", clock.seconds)
+    context = PluginContext(as_reactor(clock), threads, "identity", clock.seconds)
     return lambda text=PEOPLE: identity(context, tmp_path, text)
 
 
@@ -193,7 +194,7 @@ async def test_what_has_expired_is_forgotten(make: Make, clock: Clock, tmp_path:
 @ensureDeferred
 async def test_revocations_that_wait_share_one_write(clock: Clock, tmp_path: Path) -> None:
     held = Held()
-    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(as_reactor(clock), held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     logging_in = Deferred.fromCoroutine(log_in(service, None))
     held.end()
     first = (await logging_in).token
@@ -495,7 +496,7 @@ async def test_a_flood_waits_in_a_short_line(clock: Clock, tmp_path: Path) -> No
     `_AT_ONCE: Final = 3`.
     """
     held = Held()
-    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(as_reactor(clock), held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     logins = [
         Deferred.fromCoroutine(service.login(ANN, DEMO, f"192.0.2.{number}"))
         for number in range(2 + 32)
@@ -524,7 +525,7 @@ async def test_strangers_take_no_place_from_users_who_were_here(
     -> `guess.network,`.
     """
     held = Held()
-    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(as_reactor(clock), held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
 
     def log_in(name: str, password: str, address: str) -> Deferred[Session]:
         credentials = Password(Which(name=name), password)
@@ -560,7 +561,7 @@ async def test_a_network_does_not_fill_the_line(clock: Clock, tmp_path: Path) ->
     each.user`.
     """
     held = Held()
-    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(as_reactor(clock), held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     many = [Deferred.fromCoroutine(service.login(ANN, DEMO, "192.0.2.1")) for _ in range(1 + 32)]
     assert len(held.calls) == 1, "one user of one network logs in once at a time"
     with pytest.raises(TooManyLogins):
@@ -630,7 +631,7 @@ async def test_a_user_leaves_the_line_to_others_of_the_same_network(clock: Clock
 @ensureDeferred
 async def test_those_that_wait_in_line_are_guesses_too(clock: Clock, tmp_path: Path) -> None:
     held = Held()
-    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(as_reactor(clock), held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     wrong = Password(Which(name="ann"), "wrong")
     logins = [Deferred.fromCoroutine(service.login(wrong, None, "192.0.2.1")) for _ in range(30)]
     looked_at = 0
@@ -666,7 +667,7 @@ async def test_who_is_not_there_costs_the_same(clock: Clock, tmp_path: Path) -> 
     self._decoy` -> `kept = secret.kept if secret else ''`.
     """
     held = Held()
-    service = identity(PluginContext(clock, held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
+    service = identity(PluginContext(as_reactor(clock), held, "identity", clock.seconds), tmp_path)  # type: ignore[arg-type]
     cost = []
     for name in ("ann", "nobody"):
         login = Deferred.fromCoroutine(service.login(Password(Which(name=name), "x"), None, name))

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet import reactor
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
 from bootvol.interfaces import PluginContext
 from bootvol.model import GIB
+from bootvol.reactors import installed
 from bootvol.threads import Threads
 from bootvol_plugins.file import PLUGIN, FileBackend, FileOptions
 
@@ -21,7 +21,8 @@ NAME = "volume-00000000-0000-4000-8000-000000000001"
 def make(directory: Path, threads: Threads, *, mounted: bool = False) -> FileBackend:
     """Make a backend as the daemon does."""
     made = PLUGIN.factory(
-        FileOptions(directory=directory, mounted=mounted), PluginContext(reactor, threads, "disks")
+        FileOptions(directory=directory, mounted=mounted),
+        PluginContext(installed(), threads, "disks"),
     )
     assert isinstance(made, FileBackend)
     return made

@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 
 from bootvol.api.tls import ModernTls
+from tests.reactors import as_reactor
 from tests.unit.test_channels import turn
 
 
@@ -74,7 +75,7 @@ class Server:
         issued.cert_chain_pems[0].write_to_path(folder / "cert")
         context = ssl.DefaultOpenSSLContextFactory(str(folder / "key"), str(folder / "cert"))
         self.clock = Listening()
-        ModernTls(self.clock, "").listenSSL(0, Factory.forProtocol(Talking), context)
+        ModernTls(as_reactor(self.clock), "").listenSSL(0, Factory.forProtocol(Talking), context)
 
     def connect(self, address: str) -> Client:
         """Connect from an address, without sending."""

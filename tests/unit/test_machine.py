@@ -24,12 +24,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from twisted.internet import reactor
 
 from bootvol import machine, plugins, reading, settings
 from bootvol.errors import ConfigurationError
 from bootvol.jail import Jail, trial
 from bootvol.jail.program import Lacking
+from bootvol.reactors import installed
 from tests.daemons import STATIC, configuration
 from tests.servers import free_port
 from tests.waiting import LIMIT
@@ -81,7 +81,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def examine(file: Path) -> list[machine.Finding]:
     """Check the machine for a configuration file."""
-    return machine.examine(settings.load(file), reactor)
+    return machine.examine(settings.load(file), installed())
 
 
 @pytest.fixture(autouse=True)
@@ -889,7 +889,7 @@ def test_a_check_that_hangs(
     monkeypatch.setattr(reading, "check", hang)
     monkeypatch.setattr(reading, "content", hang)
     try:
-        (found,) = machine.examine(config, reactor)
+        (found,) = machine.examine(config, installed())
     finally:
         goes_on.set()
     assert f"{key}: " in found.line

@@ -23,6 +23,7 @@ from bootvol.errors import SourceFailed
 from bootvol.names import IReasonedReceiver, Resolver
 from bootvol.shortage import short_of
 from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoint
+from tests.reactors import as_reactor
 from tests.waiting import LIMIT
 
 reactor: Any = _reactor
@@ -95,7 +96,7 @@ class Loop(Clock):
 
 @ensureDeferred
 async def test_addresses_with_the_port_that_each_asked_for(names: Names) -> None:
-    resolver, receivers = Resolver(Loop(), look_up=names), [Receiver(), Receiver()]
+    resolver, receivers = Resolver(as_reactor(Loop()), look_up=names), [Receiver(), Receiver()]
     for port, receiver in enumerate(receivers, 80):
         resolver.resolveHostName(receiver, "well", port)
     for port, receiver in enumerate(receivers, 80):
@@ -110,7 +111,7 @@ async def test_addresses_with_the_port_that_each_asked_for(names: Names) -> None
 @ensureDeferred
 async def test_a_silent_name_server_stops_no_other_host(names: Names) -> None:
     clock = Loop()
-    resolver, silent, well = Resolver(clock, most=2, look_up=names), [], Receiver()
+    resolver, silent, well = Resolver(as_reactor(clock), most=2, look_up=names), [], Receiver()
     for _ in range(50):
         silent.append(Receiver())
         resolver.resolveHostName(silent[-1], "silent")
@@ -129,7 +130,10 @@ async def test_a_silent_name_server_stops_no_other_host(names: Names) -> None:
 
 @ensureDeferred
 async def test_those_beyond_the_bound_wait_their_turn(names: Names) -> None:
-    resolver, receivers = Resolver(Loop(), most=1, look_up=names), [Receiver() for _ in range(3)]
+    resolver, receivers = (
+        Resolver(as_reactor(Loop()), most=1, look_up=names),
+        [Receiver() for _ in range(3)],
+    )
     for receiver, name in zip(receivers, ("silent", "given-up", "well"), strict=True):
         resolution = resolver.resolveHostName(receiver, name)
         if name == "given-up":
@@ -154,7 +158,7 @@ async def test_those_beyond_the_bound_wait_their_turn(names: Names) -> None:
 async def test_why_there_is_no_address(names: Names, name: str, reason: str) -> None:
     look_up = names if name == "unknown" else socket.getaddrinfo
     receiver = Receiver()
-    Resolver(Loop(), look_up=look_up).resolveHostName(receiver, name)
+    Resolver(as_reactor(Loop()), look_up=look_up).resolveHostName(receiver, name)
     await receiver.told
     assert receiver.reasons == [reason]
 
@@ -193,7 +197,7 @@ async def test_a_name_is_asked_for_again_that_got_no_thread(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Loop()
-    resolver = Resolver(clock, most=1, look_up=names)
+    resolver = Resolver(as_reactor(clock), most=1, look_up=names)
     first, in_line, refused = Receiver(), Receiver(), Receiver()
     resolver.resolveHostName(first, "silent")
     resolver.resolveHostName(in_line, "well")
@@ -207,7 +211,7 @@ async def test_a_name_is_asked_for_again_that_got_no_thread(
     monkeypatch.setattr(Thread, "start", failing)
     names.go.set()
     await first.told
-    alone = Resolver(clock, look_up=names)
+    alone = Resolver(as_reactor(clock), look_up=names)
     with pytest.raises(RuntimeError) as raised:
         alone.resolveHostName(refused, "well")
     assert short_of(raised.value)

@@ -22,6 +22,7 @@ from bootvol_plugins.http.addresses import AddressPolicy
 from bootvol_plugins.http.proxy import ProxiedAgent, TunnelEndpoint
 from bootvol_plugins.http.urls import Refused, parse_proxy
 from tests.names import Names
+from tests.reactors import as_reactor
 
 
 class Far(Protocol):
@@ -195,7 +196,7 @@ def agent(net: Net) -> ProxiedAgent:
     """Return an agent with the proxy."""
     policy = AddressPolicy.of([], [])
     tls = BrowserLikePolicyForHTTPS()
-    return ProxiedAgent(net, "http://proxy.example:3128", policy, tls, 10.0)
+    return ProxiedAgent(as_reactor(net), "http://proxy.example:3128", policy, tls, 10.0)
 
 
 def test_provides_the_interfaces() -> None:

@@ -23,6 +23,7 @@ from bootvol_plugins.rbd.bindings import load
 from bootvol_plugins.rbd.calls import Calls, DetachedThreads, Disconnected, GivenUp, failed
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.daemons import pause, reactor
+from tests.reactors import as_reactor
 from tests.waiting import LIMIT, until
 
 
@@ -128,7 +129,7 @@ async def test_a_call_that_does_not_return_is_given_up() -> None:
         return "opened"
 
     waiting = Deferred.fromCoroutine(
-        Calls(clock, 5.0).run("Opening x failed", call, lambda _: undone.set())
+        Calls(as_reactor(clock), 5.0).run("Opening x failed", call, lambda _: undone.set())
     )
     clock.advance(4)
     goes_on.set()
@@ -147,7 +148,7 @@ async def test_a_call_that_does_not_return_is_given_up() -> None:
 @ensureDeferred
 async def test_calls_that_hang_do_not_take_all_threads() -> None:
     clock, ends = Threaded(), Event()
-    calls = Calls(clock, 5.0)
+    calls = Calls(as_reactor(clock), 5.0)
     hanging = [
         Deferred.fromCoroutine(calls.run("x", lambda _: ends.wait(LIMIT))) for _ in range(512)
     ]

@@ -12,6 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol.reactors import IReactor
 from bootvol_plugins.http.client import Client, stop
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import parse, to_ask
@@ -40,7 +41,7 @@ class Glance:
     _log = Logger()
 
     def __init__(
-        self, endpoints: Sequence[str], client: Client, reactor: Any, stall: float
+        self, endpoints: Sequence[str], client: Client, reactor: IReactor, stall: float
     ) -> None:
         self._endpoints = [parse(each) for each in endpoints]
         self._client = client

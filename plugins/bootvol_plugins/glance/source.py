@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
@@ -21,6 +21,7 @@ from bootvol.errors import (
 )
 from bootvol.interfaces import IClosable, IImageSource, IImageStream, ILocatedStream
 from bootvol.model import Caller, Image
+from bootvol.reactors import IReactor
 from bootvol_plugins.glance.api import DATA, Glance
 from bootvol_plugins.glance.images import described, is_id, page, usable
 from bootvol_plugins.glance.options import GlanceOptions
@@ -59,7 +60,7 @@ class GlanceSource:
     _log = Logger()
 
     def __init__(
-        self, name: str, glance: Glance, keystone: Keystone, reactor: Any, stall: float
+        self, name: str, glance: Glance, keystone: Keystone, reactor: IReactor, stall: float
     ) -> None:
         self.name = name
         self._glance = glance
@@ -209,7 +210,7 @@ class _GlanceStream(BodyStream):
     def __init__(
         self,
         response: IResponse,
-        reactor: Any,
+        reactor: IReactor,
         stall: float,
         image: Image,
         location: str | None,
@@ -219,7 +220,7 @@ class _GlanceStream(BodyStream):
         self.location = location
 
 
-def make(name: str, options: GlanceOptions, reactor: Any) -> GlanceSource:
+def make(name: str, options: GlanceOptions, reactor: IReactor) -> GlanceSource:
     """Return a source with the operator's settings.  Blocks; call while the daemon starts.
 
     :raises bootvol.errors.ConfigurationError: if the file ``ca`` cannot be used.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from hyperlink import DecodedURL
@@ -35,7 +35,8 @@ from zope.interface import implementer
 
 from bootvol.errors import SourceFailed, SourceRefused
 from bootvol.names import IReasonedReceiver, silent
-from bootvol_plugins.http.hosts import HostEndpoint, Resolving
+from bootvol.reactors import IReactor
+from bootvol_plugins.http.hosts import HostEndpoint, resolving
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -191,7 +192,13 @@ class CheckedEndpoint:
     """
 
     def __init__(
-        self, reactor: Any, host: str, port: int, timeout: float, policy: AddressPolicy, source: str
+        self,
+        reactor: IReactor,
+        host: str,
+        port: int,
+        timeout: float,
+        policy: AddressPolicy,
+        source: str,
     ) -> None:
         self._reactor = reactor
         self._host = host
@@ -208,7 +215,7 @@ class CheckedEndpoint:
             before the cancellation.
         """
         resolver = FilteringResolver(self._reactor.nameResolver, self._policy, self._source)
-        reactor = Resolving(self._reactor, resolver)
+        reactor = resolving(self._reactor, resolver)
         endpoint = HostEndpoint(reactor, self._host, self._port, self._timeout)
 
         def explain(failure: Failure) -> Failure:
@@ -232,7 +239,12 @@ class CheckedEndpoints:
     """
 
     def __init__(
-        self, reactor: Any, policy: AddressPolicy, tls: IPolicyForHTTPS, timeout: float, source: str
+        self,
+        reactor: IReactor,
+        policy: AddressPolicy,
+        tls: IPolicyForHTTPS,
+        timeout: float,
+        source: str,
     ) -> None:
         self._reactor = reactor
         self._policy = policy

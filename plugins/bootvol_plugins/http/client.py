@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from bootvol import reading
 from bootvol.errors import ConfigurationError, SourceFailed
+from bootvol.reactors import IReactor
 from bootvol_plugins.http.hosts import AnyHost
 from bootvol_plugins.http.ranges import may_pass, retry_after
 from bootvol_plugins.http.stream import Unwanted
@@ -61,7 +62,7 @@ class Client:
     def __init__(
         self,
         agent: IAgent,
-        reactor: Any,
+        reactor: IReactor,
         timeout: float,
         through: str = "",
         *,

@@ -44,6 +44,7 @@ from twisted.web.iweb import (
 from zope.interface import Interface, implementer
 
 from bootvol.errors import SourceFailed
+from bootvol.reactors import IReactor
 from bootvol_plugins.http.chunks import Chunks
 from bootvol_plugins.http.heads import (
     LONGEST,
@@ -156,7 +157,7 @@ class DirectAgent:
     """
 
     def __init__(
-        self, reactor: Any, endpoints: IAgentEndpointFactory, *, by_proxy: bool = False
+        self, reactor: IReactor, endpoints: IAgentEndpointFactory, *, by_proxy: bool = False
     ) -> None:
         self._reactor = reactor
         self._endpoints = endpoints

@@ -7,7 +7,7 @@ no hyphens as third and fourth character.  curl uses such names unchanged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import idna
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -30,6 +30,8 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from bootvol.reactors import IReactor
+
 #: A valid IDNA name for Twisted. No name server is asked for this name.
 _STANDIN: Final = "host"
 
@@ -42,12 +44,12 @@ class HostEndpoint:
     :param timeout: seconds to connect to each address.
     """
 
-    def __init__(self, reactor: Any, host: str, port: int, timeout: float) -> None:
+    def __init__(self, reactor: IReactor, host: str, port: int, timeout: float) -> None:
         self._host = host
         resolved = host
         if not _is_known(host):
             resolved = _STANDIN
-            reactor = Resolving(reactor, _Renaming(reactor.nameResolver, host))
+            reactor = resolving(reactor, _Renaming(reactor.nameResolver, host))
         self._endpoint = HostnameEndpoint(reactor, resolved, port, timeout)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -65,11 +67,16 @@ class HostEndpoint:
         return failure
 
 
+def resolving(reactor: IReactor, resolver: IHostnameResolver) -> IReactor:
+    """Return the reactor with another name resolver."""
+    return cast("IReactor", _Resolving(reactor, resolver))
+
+
 @implementer(IReactorPluggableNameResolver)
-class Resolving:
+class _Resolving:
     """The reactor with another name resolver."""
 
-    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
+    def __init__(self, reactor: IReactor, resolver: IHostnameResolver) -> None:
         self._reactor = reactor
         self.nameResolver = resolver
 

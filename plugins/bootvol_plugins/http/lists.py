@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, unquote
 
 from hyperlink import DecodedURL
 from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from bootvol.errors import ImageNotFound, ImageTruncated, SourceFailed, SourceRefused
@@ -91,7 +92,7 @@ class Lists:
         keyring: Keyring | None,
         fetch: Callable[[DecodedURL], Awaitable[IImageStream]],
         allowed: Callable[[DecodedURL], bool],
-        reactor: Any,
+        reactor: IReactorTime,
         threads: Threads,
         stall: float,
         patience: float,

@@ -28,6 +28,7 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from bootvol.errors import SourceFailed, SourceRefused
+from bootvol.reactors import IReactor
 from bootvol_plugins.http.addresses import AddressPolicy, refusal
 from bootvol_plugins.http.direct import DirectAgent
 from bootvol_plugins.http.hosts import HostEndpoint
@@ -53,7 +54,7 @@ class ProxiedAgent:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         proxy: str,
         policy: AddressPolicy,
         tls: IPolicyForHTTPS,

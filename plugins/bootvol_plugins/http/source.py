@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from hyperlink import DecodedURL
@@ -14,6 +14,7 @@ from zope.interface import implementer
 from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed, SourceRefused
 from bootvol.interfaces import IImageSource, IImageStream
 from bootvol.model import Caller, Digest, Image
+from bootvol.reactors import IReactor
 from bootvol.threads import Threads
 from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
 from bootvol_plugins.http.client import Client, is_unanswered, stop, trusting
@@ -56,7 +57,9 @@ class HttpSource:
     :param threads: run blocking calls.
     """
 
-    def __init__(self, name: str, options: HttpOptions, reactor: Any, threads: Threads) -> None:
+    def __init__(
+        self, name: str, options: HttpOptions, reactor: IReactor, threads: Threads
+    ) -> None:
         self.name = name
         self._allow = [parse(prefix) for prefix in options.allow]
         self._stall = options.stall
@@ -276,7 +279,7 @@ class HttpSource:
 def _agent(
     name: str,
     options: HttpOptions,
-    reactor: Any,
+    reactor: IReactor,
     tls: IPolicyForHTTPS,
     allow: Sequence[DecodedURL],
 ) -> IAgent:

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from bootvol.errors import ImageTruncated, ImportFailed, SourceFailed
 from bootvol.interfaces import IOpenEndedStream
+from bootvol.reactors import IReactor
 from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
 
 #: Time limit for each requested piece (a few MiB), in multiples of the longest silence. Without the
@@ -43,7 +44,7 @@ class BodyStream:
     def __init__(
         self,
         response: IResponse,
-        reactor: Any,
+        reactor: IReactor,
         stall: float,
         size: int | None,
         offset: int,
@@ -115,7 +116,7 @@ class Body(Protocol):
         (RFC 9112, section 6.3).  A broken connection looks the same.
     """
 
-    def __init__(self, reactor: Any, stall: float) -> None:
+    def __init__(self, reactor: IReactorTime, stall: float) -> None:
         self._reactor = reactor
         self._stall = stall
         self._watch: IDelayedCall | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import orjson
@@ -13,6 +13,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol.reactors import IReactor
 from bootvol_plugins.http.client import Client, stop, trusting
 from bootvol_plugins.http.direct import QuietPool
 from bootvol_plugins.http.stream import BodyStream
@@ -70,7 +71,7 @@ class Keystone:
     The messages of errors name the server: they are for the log.
     """
 
-    def __init__(self, options: Access, reactor: Any) -> None:
+    def __init__(self, options: Access, reactor: IReactor) -> None:
         """Load the authorities.  Blocks on the disk.
 
         :raises bootvol.errors.ConfigurationError: if the authorities cannot be read.

@@ -6,7 +6,7 @@ import re
 import time
 from collections import OrderedDict
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -16,6 +16,7 @@ from zope.interface import implementer
 from bootvol.errors import IdentityUnavailable, SourceFailed, TokenWithoutProject, Unauthorized
 from bootvol.interfaces import IClosable, IIdentity, IReloadable
 from bootvol.model import Caller
+from bootvol.reactors import IReactor
 from bootvol_plugins.keystone.api import Described, Keystone
 from bootvol_plugins.keystone.flights import Flights
 from bootvol_plugins.keystone.options import KeystoneOptions
@@ -64,7 +65,7 @@ class KeystoneIdentity:
 
     _log = Logger()
 
-    def __init__(self, options: KeystoneOptions, reactor: Any) -> None:
+    def __init__(self, options: KeystoneOptions, reactor: IReactor) -> None:
         """Load the authorities.  Blocks on the disk.
 
         :raises bootvol.errors.ConfigurationError: if the authorities cannot be read.

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from bootvol.devices import check_descriptors, failures
 from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
+from bootvol.reactors import IReactor
 from bootvol.threads import Shared, outlast
 
 #: Seconds until a command gets SIGTERM, and from then until SIGKILL. LVM ignores SIGTERM while
@@ -87,7 +88,7 @@ class Lvm:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, binary: str, name: str) -> None:
+    def __init__(self, reactor: IReactor, binary: str, name: str) -> None:
         self._reactor = reactor
         self._binary = binary
         self._name = name
@@ -149,7 +150,7 @@ class _Process(ProcessProtocol):
     :ivar late: True if the command did not end in time.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactor) -> None:
         self.ended: Shared[int | None] = Shared()
         self.late = False
         self._out = b""

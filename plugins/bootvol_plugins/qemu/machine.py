@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from bootvol.devices import check_descriptors
 from bootvol.jail import Bounds, Sockets, may_limit, room
 from bootvol.model import Disk, Machine
+from bootvol.reactors import IReactor
 from bootvol.threads import Shared
 from bootvol_plugins.qemu import config_drive, console, disks, reach
 from bootvol_plugins.qemu.folders import Folder
@@ -225,7 +226,9 @@ class Process(ProcessProtocol):
         transport.closeChildFD(2)
 
 
-def spawn(reactor: Any, command: Sequence[str], folder: str, files: Mapping[int, Any]) -> Process:
+def spawn(
+    reactor: IReactor, command: Sequence[str], folder: str, files: Mapping[int, Any]
+) -> Process:
     """Start a process in a folder.
 
     :param files: descriptors of the process, as spawnProcess takes them.  Those of the usual three

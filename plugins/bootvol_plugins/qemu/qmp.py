@@ -18,6 +18,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
 from bootvol.errors import HypervisorFailed
+from bootvol.reactors import IReactor
 from bootvol.threads import Shared
 
 #: Longest message in bytes.  A guest that broke out must not fill the daemon's memory.
@@ -124,7 +125,7 @@ class Qmp(LineReceiver):
 
 
 @asynccontextmanager
-async def connected(reactor: Any, path: str, seconds: float = _ANSWER) -> AsyncIterator[Qmp]:
+async def connected(reactor: IReactor, path: str, seconds: float = _ANSWER) -> AsyncIterator[Qmp]:
     """Connect to the socket at ``path``.  QEMU talks to one client at a time.
 
     :param seconds: longest wait for the greeting.  QEMU greets when the machine is complete.

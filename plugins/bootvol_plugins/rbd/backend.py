@@ -22,6 +22,7 @@ from bootvol.interfaces import (
     IVolumeWriter,
 )
 from bootvol.model import Connection
+from bootvol.reactors import IReactor
 from bootvol_plugins.rbd.bindings import Bindings
 from bootvol_plugins.rbd.calls import Calls
 from bootvol_plugins.rbd.cluster import Cluster
@@ -66,7 +67,9 @@ class RbdBackend:
 
     _log = Logger()
 
-    def __init__(self, name: str, options: RbdOptions, bindings: Bindings, reactor: Any) -> None:
+    def __init__(
+        self, name: str, options: RbdOptions, bindings: Bindings, reactor: IReactor
+    ) -> None:
         self.name = name
         self.capabilities = declared(options)
         self._options = options

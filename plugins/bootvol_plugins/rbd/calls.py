@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, NoSpace
+from bootvol.reactors import IReactor
 from bootvol.threads import Shared, outlast
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class _Pending(Generic[T]):
     :ivar result: fires with the result.
     """
 
-    def __init__(self, reactor: Any, patience: float, what: str) -> None:
+    def __init__(self, reactor: IReactor, patience: float, what: str) -> None:
         self.result: Shared[T] = Shared()
         self._reactor = reactor
         self._patience = patience
@@ -149,7 +150,7 @@ class Calls:
     :param patience: seconds that a call may go on without a sign of progress.
     """
 
-    def __init__(self, reactor: Any, patience: float) -> None:
+    def __init__(self, reactor: IReactor, patience: float) -> None:
         self._reactor = reactor
         self._patience = patience
         self._threads = 0

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from bootvol import endpoints
 from bootvol.api.addresses import network
+from bootvol.reactors import IReactor
 from bootvol.turns import Paced
 
 #: The ciphers of TLS 1.2. All ciphers of TLS 1.3 are acceptable.
@@ -36,7 +37,7 @@ class ModernTls:
     :param endpoint: the Twisted endpoint description of the listener.
     """
 
-    def __init__(self, reactor: Any, endpoint: str) -> None:
+    def __init__(self, reactor: IReactor, endpoint: str) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
         self._served: _Served | None = None
@@ -48,7 +49,7 @@ class ModernTls:
         """See :meth:`twisted.internet.interfaces.IReactorSSL.listenSSL`."""
         self._served = _Served(_modern(contextFactory))
         encrypting = Encrypting(self._served, factory, self._reactor)
-        return self._reactor.listenTCP(port, encrypting, **more)
+        return self._reactor.listenTCP(port, encrypting, **more)  # type: ignore[arg-type]
 
     def reload(self) -> bool:
         """Read the key and certificates again, for new connections.

@@ -77,11 +77,9 @@ def check_config(file: Path, on_machine: bool) -> None:
     """
     config = _settings(file)
     if on_machine:
-        from twisted.internet import reactor
+        from bootvol import machine, reactors
 
-        from bootvol import machine
-
-        found = machine.examine(config, reactor)
+        found = machine.examine(config, reactors.installed())
         for each in found:
             show.tell(each.line)
         if any(each.fatal for each in found):
@@ -101,13 +99,12 @@ def db() -> None:
 @click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
 def upgrade(config: Path) -> None:
     """Upgrade the database's schema to this version."""
-    from twisted.internet import reactor
-
+    from bootvol import reactors
     from bootvol.errors import ConfigurationError
     from bootvol.store.database import Database
 
     try:
-        Database(_settings(config).database, reactor).upgrade()
+        Database(_settings(config).database, reactors.installed()).upgrade()
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
     click.echo("The database is up to date.")
@@ -122,13 +119,12 @@ def forget_store(backend: str, config: Path) -> None:
     At its next start the daemon accepts the store that it finds as the backend's. From then on
     volumes on the former store cannot be reached.
     """
-    from twisted.internet import reactor
-
+    from bootvol import reactors
     from bootvol.errors import ConfigurationError
     from bootvol.store import stores
     from bootvol.store.database import Database
 
-    database = Database(_settings(config).database, reactor)
+    database = Database(_settings(config).database, reactors.installed())
     try:
         database.check()
         forgotten = database.alone(stores.forget, backend)

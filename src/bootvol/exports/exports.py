@@ -19,7 +19,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -34,6 +34,7 @@ from bootvol.jail import LISTENER, Jail
 from bootvol.jail.handing import Handed
 from bootvol.model import Connection
 from bootvol.processes import Process, readable
+from bootvol.reactors import IReactor
 from bootvol.threads import Threads, outlast
 
 #: Longest time in seconds until a server serves, and until a killed server is gone.
@@ -106,7 +107,7 @@ class Exports:
         self,
         options: tables.Exports,
         threads: Threads,
-        reactor: Any,
+        reactor: IReactor,
         jail: Jail,
         patience: float = _PATIENCE,
     ) -> None:

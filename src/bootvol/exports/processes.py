@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from bootvol.devices import check_descriptors
 from bootvol.errors import ExportFailed
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined, room
+from bootvol.reactors import IReactor
 from bootvol.threads import Shared
 
 #: Bytes of a process's complaints that are kept.  Further bytes are dropped.
@@ -86,7 +87,7 @@ class Server(ProcessProtocol):
 
 
 def start(
-    reactor: Any,
+    reactor: IReactor,
     name: str,
     command: Sequence[str],
     files: Mapping[int, int],

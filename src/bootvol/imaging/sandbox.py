@@ -25,6 +25,7 @@ from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
 from bootvol.headroom import few_threads, killed_for_memory
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
 from bootvol.jail.program import NOT_RUN
+from bootvol.reactors import IReactor
 from bootvol.shortage import NoThread
 from bootvol.threads import Shared, outlast
 
@@ -175,7 +176,7 @@ class Sandbox:
     :param jail: confines the programs.
     """
 
-    def __init__(self, reactor: Any, memory: int, jail: Jail) -> None:
+    def __init__(self, reactor: IReactor, memory: int, jail: Jail) -> None:
         self._reactor = reactor
         self._memory = memory
         self._jail = jail

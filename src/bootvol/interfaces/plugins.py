@@ -20,6 +20,7 @@ from bootvol.interfaces.sources import (
     IImageSource,
 )
 from bootvol.jail import Jail
+from bootvol.reactors import IReactor
 from bootvol.threads import Threads
 
 
@@ -51,9 +52,8 @@ class IReloadable(Interface):
 class PluginContext:
     """The daemon's services for one plugin instance.
 
-    :ivar reactor: provides IReactorTime, IReactorTCP and IReactorFromThreads, among others.  Use
-        its ``seconds()`` for durations: nobody can set this clock.  Its seconds are not calendar
-        time.
+    :ivar reactor: the reactor.  Use its ``seconds()`` for durations: nobody can set this clock.
+        Its seconds are not calendar time.
     :ivar threads: runs blocking calls, in threads of this plugin alone.  So a call that never
         returns delays no other plugin.
     :ivar name: the operator's name for this instance.
@@ -61,7 +61,7 @@ class PluginContext:
     :ivar now: returns the seconds since 1970.  This clock may be set at any moment.
     """
 
-    reactor: Any
+    reactor: IReactor
     threads: Threads
     name: str
     now: Callable[[], float] = time.time

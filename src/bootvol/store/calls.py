@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from bootvol.errors import DatabaseUnavailable
+from bootvol.reactors import IReactor
 from bootvol.store.asker import ASKER
 from bootvol.store.connections import BrokenOff, Transaction
 from bootvol.threads import Shared, Threads
@@ -21,7 +22,7 @@ T = TypeVar("T")
 class Lane:
     """The threads for one kind of transaction.  A waiting call may leave at any time."""
 
-    def __init__(self, reactor: IReactorFromThreads, name: str, size: int) -> None:
+    def __init__(self, reactor: IReactor, name: str, size: int) -> None:
         self.threads = Threads(reactor, name, size)
         self.turns = Turns(size)
 

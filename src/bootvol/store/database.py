@@ -24,6 +24,7 @@ from twisted.logger import Logger
 
 from bootvol import private
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
+from bootvol.reactors import IReactor
 from bootvol.store import schema
 from bootvol.store.calls import Call, Lane
 from bootvol.store.connections import LIMIT, Connections, Transaction
@@ -99,7 +100,7 @@ class Database:
 
     _log = Logger()
 
-    def __init__(self, url: URL, reactor: Any) -> None:
+    def __init__(self, url: URL, reactor: IReactor) -> None:
         embedded = url.get_backend_name() == "sqlite"
         writers = 1 if embedded else _WRITES_ON_A_SERVER
         self._connections = Connections(url, _READERS + writers + (0 if embedded else _KEEPERS))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from twisted.internet import reactor
 
 from bootvol.interfaces import PluginContext
+from bootvol.reactors import installed
 from bootvol.threads import Threads
 
 
@@ -17,7 +17,8 @@ class Contract:
     @pytest.fixture
     def context(self) -> Iterator[PluginContext]:
         """Provide a context for one test, as the daemon does for a plugin."""
-        threads = Threads(reactor, "contract", 4)  # type: ignore[arg-type]
+        reactor = installed()
+        threads = Threads(reactor, "contract", 4)
         threads.start()
         yield PluginContext(reactor, threads, "under-test")
         threads.stop()

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +23,7 @@ from twisted.internet.threads import deferToThread
 
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import IBlockBackend, IClosable, PluginContext
+from bootvol.reactors import installed
 from bootvol.testing.volumes import SIZE, noise, write
 from bootvol.threads import Threads
 
@@ -127,16 +128,17 @@ def _next_step(done: str) -> Deferred[str]:
 
 
 def _main(where: str, folder: str, volume: str) -> None:
-    from twisted.internet import reactor, task
+    from twisted.internet import task
 
     signal.alarm(_LIMIT)
     module, _, name = where.partition(":")
     make: Any = getattr(import_module(module), name)
-    threads = Threads(reactor, "elsewhere", 4)  # type: ignore[arg-type]
+    reactor = installed()
+    threads = Threads(reactor, "elsewhere", 4)
 
-    async def run(clock: Any) -> None:
+    async def run() -> None:
         threads.start()
-        backend = make(PluginContext(clock, threads, "under-test"), Path(folder))
+        backend = make(PluginContext(reactor, threads, "under-test"), Path(folder))
         try:
             await _work(backend, volume)
             if IClosable.providedBy(backend):
@@ -144,11 +146,7 @@ def _main(where: str, folder: str, volume: str) -> None:
         finally:
             threads.stop()
 
-    def begin(clock: Any) -> Deferred[None]:
-        work: Coroutine[Any, Any, None] = run(clock)
-        return Deferred.fromCoroutine(work)
-
-    task.react(begin, [])
+    task.react(lambda _: Deferred.fromCoroutine(run()))
 
 
 if __name__ == "__main__":

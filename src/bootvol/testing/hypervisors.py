@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
@@ -23,10 +22,9 @@ from bootvol.interfaces import (
     PluginContext,
 )
 from bootvol.model import Connection, Disk, Machine
+from bootvol.reactors import installed
 from bootvol.testing.contract import Contract
 from bootvol.testing.volumes import cancelled
-
-_reactor_: Any = _reactor
 
 _SERVER: Final = "server-00000000-0000-4000-8000-000000000001"
 _OTHER: Final = "server-00000000-0000-4000-8000-000000000002"
@@ -86,7 +84,7 @@ class Subject:
 
 def pause() -> Deferred[None]:
     """Return a Deferred for the time of the next check."""
-    return sleep(_reactor_, _LOOK)
+    return sleep(installed(), _LOOK)
 
 
 class HypervisorContract(Contract):

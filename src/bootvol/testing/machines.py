@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -17,6 +17,7 @@ from bootvol.clocks import sleep
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor
 from bootvol.model import Connection, Disk, Machine
+from bootvol.reactors import IReactor
 
 #: The console output of every started guest.
 READY: Final = b"The guest is ready.\r\n"
@@ -46,7 +47,9 @@ class MemoryHypervisor:
         daemon.
     """
 
-    def __init__(self, name: str, reactor: Any, servers: dict[str, Server] | None = None) -> None:
+    def __init__(
+        self, name: str, reactor: IReactor, servers: dict[str, Server] | None = None
+    ) -> None:
         self.name = name
         self.servers = {} if servers is None else servers
         self._reactor = reactor

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from bootvol.clocks import sleep
@@ -94,7 +95,7 @@ class MemoryBackend:
     def __init__(
         self,
         name: str,
-        reactor: Any,
+        reactor: IReactorTime,
         fill: int = 0,
         block_size: int = 512,
         parallel_writes: int = 1,
