@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
+from pydantic import BaseModel
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults
@@ -298,7 +299,7 @@ class Daemon(Service):
     def _backend(
         self,
         place: str,
-        descriptor: BackendPlugin,
+        descriptor: BackendPlugin[BaseModel],
         configured: PluginSettings,
         identity: str | None,
     ) -> IBlockBackend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 from zope.interface import Interface
@@ -21,19 +21,24 @@ from bootvol.interfaces import (
     IIdentifiedBackend,
     IIdentity,
     IImageSource,
+    Plugin,
     PluginContext,
     SourcePlugin,
 )
 
-Descriptor = TypeVar("Descriptor", SourcePlugin, BackendPlugin, IdentityPlugin, HypervisorPlugin)
+#: The descriptor of any plugin, with any settings.
+AnyPlugin: TypeAlias = Plugin[Any, Any]
+Descriptor = TypeVar("Descriptor", bound=AnyPlugin)
+Settings = TypeVar("Settings", bound=BaseModel)
+Made = TypeVar("Made")
 
-_GROUPS: Final[dict[type[Any], str]] = {
+_GROUPS: Final[dict[type[AnyPlugin], str]] = {
     SourcePlugin: "bootvol.sources",
     BackendPlugin: "bootvol.backends",
     IdentityPlugin: "bootvol.identities",
     HypervisorPlugin: "bootvol.hypervisors",
 }
-_INTERFACES: Final[dict[type[Any], type[Interface]]] = {
+_INTERFACES: Final[dict[type[AnyPlugin], type[Interface]]] = {
     SourcePlugin: IImageSource,
     BackendPlugin: IBlockBackend,
     IdentityPlugin: IIdentity,
@@ -46,7 +51,7 @@ def names(kind: type[Descriptor]) -> list[str]:
     return sorted(point.name for point in entry_points(group=_GROUPS[kind]))
 
 
-def found() -> Iterator[tuple[type[Any], EntryPoint]]:
+def found() -> Iterator[tuple[type[AnyPlugin], EntryPoint]]:
     """Yield the descriptor class and the entry point of every installed plugin, sorted."""
     for kind, group in _GROUPS.items():
         for point in sorted(entry_points(group=group), key=lambda point: point.name):
@@ -77,16 +82,12 @@ def load(kind: type[Descriptor], name: str) -> Descriptor:
 PATIENCE: Final = 10.0
 
 
-def build(
-    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin | HypervisorPlugin,
-    settings: BaseModel,
-    context: PluginContext,
-) -> Any:
+def build(descriptor: Plugin[Settings, Made], settings: Settings, context: PluginContext) -> Made:
     """Create the plugin's object, and check its interface.
 
     :raises DefectivePlugin: if the object lacks a part of its interface.
     """
-    made: object = descriptor.factory(settings, context)
+    made = descriptor.factory(settings, context)
     try:
         verifyObject(_INTERFACES[type(descriptor)], made)
     except Invalid as error:
@@ -95,7 +96,10 @@ def build(
 
 
 def build_backend(
-    descriptor: BackendPlugin, settings: BaseModel, context: PluginContext, identity: str | None
+    descriptor: BackendPlugin[Settings],
+    settings: Settings,
+    context: PluginContext,
+    identity: str | None,
 ) -> IBlockBackend:
     """Create a backend's object, bound to the store of its volumes.  Blocks.
 
@@ -103,7 +107,7 @@ def build_backend(
         :class:`bootvol.interfaces.IIdentifiedBackend`.
     :raises ConfigurationError: if the backend cannot be used, or has another store.
     """
-    made: IBlockBackend = build(descriptor, settings, context)
+    made = build(descriptor, settings, context)
     if identity is not None and IIdentifiedBackend.providedBy(made):
         IIdentifiedBackend(made).expect(identity)
     return made

@@ -52,7 +52,7 @@ class PluginSettings:
     """
 
     name: str
-    descriptor: SourcePlugin | BackendPlugin | IdentityPlugin | HypervisorPlugin
+    descriptor: plugins.AnyPlugin
     options: BaseModel
     concurrent: int | None = None
     bandwidth_mib: float | None = None

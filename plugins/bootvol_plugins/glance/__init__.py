@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from bootvol import checks
 from bootvol.checks import Mistake
@@ -11,7 +10,7 @@ from bootvol.interfaces import IImageSource, PluginContext, SourcePlugin
 from bootvol_plugins.glance.options import GlanceOptions
 
 
-def _make(options: Any, context: PluginContext) -> IImageSource:
+def _make(options: GlanceOptions, context: PluginContext) -> IImageSource:
     from bootvol_plugins.glance.source import make  # late: treq is slow to import
 
     return make(context.name, options, context.reactor)

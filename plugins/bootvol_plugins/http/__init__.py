@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from bootvol import checks
 from bootvol.checks import Mistake
@@ -11,7 +10,7 @@ from bootvol.interfaces import IImageSource, PluginContext, SourcePlugin
 from bootvol_plugins.http.options import HttpOptions
 
 
-def _make(options: Any, context: PluginContext) -> IImageSource:
+def _make(options: HttpOptions, context: PluginContext) -> IImageSource:
     from bootvol_plugins.http.source import HttpSource  # late: treq is slow to import
 
     return HttpSource(context.name, options, context.reactor, context.threads)

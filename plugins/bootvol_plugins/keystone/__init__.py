@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from bootvol import checks
 from bootvol.checks import Mistake
@@ -11,7 +10,7 @@ from bootvol.interfaces import IdentityPlugin, IIdentity, PluginContext
 from bootvol_plugins.keystone.options import KeystoneOptions
 
 
-def _make(options: Any, context: PluginContext) -> IIdentity:
+def _make(options: KeystoneOptions, context: PluginContext) -> IIdentity:
     from bootvol_plugins.keystone.identity import KeystoneIdentity  # Late: treq imports slowly.
 
     return KeystoneIdentity(options, context.reactor)

@@ -47,6 +47,7 @@ from bootvol.interfaces.plugins import (
     IClosable,
     IdentityPlugin,
     IReloadable,
+    Plugin,
     PluginContext,
     SourcePlugin,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "IVolumeReader",
     "IVolumeWriter",
     "IdentityPlugin",
+    "Plugin",
     "PluginContext",
     "SourcePlugin",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 from pydantic import BaseModel
@@ -68,49 +68,50 @@ class PluginContext:
     jail: Jail = attrs.field(factory=Jail)
 
 
-#: Checks the machine against an instance of the plugin's ``settings``, and yields each fault.
-#: Blocks.  Changes nothing.  Runs before ``factory``: when the daemon starts, and in
-#: ``bootvol check-config --machine``.  See :mod:`bootvol.checks`.
-Check = Callable[[Any], Iterable[Mistake]]
+Settings = TypeVar("Settings", bound=BaseModel)
+Made = TypeVar("Made")
+
+#: Checks the machine against an instance of a plugin's settings, and yields each fault.  Blocks.
+#: Changes nothing.  Runs before the factory: when the daemon starts, and in ``bootvol check-config
+#: --machine``.  See :mod:`bootvol.checks`.
+Check: TypeAlias = Callable[[Settings], Iterable[Mistake]]
 
 
 @attrs.frozen
-class SourcePlugin:
-    """The descriptor of a kind of image source.  ``factory`` gets an instance of ``settings``.
+class Plugin(Generic[Settings, Made]):
+    """The descriptor of a kind of plugin.
+
+    :ivar settings: the model of the plugin's table in the configuration.
+    :ivar factory: makes the plugin's object from an instance of ``settings``.
+    :ivar check: see :data:`Check`.
+    """
+
+    settings: type[Settings]
+    factory: Callable[[Settings, PluginContext], Made]
+    check: Check[Settings] | None = None
+
+
+@attrs.frozen
+class SourcePlugin(Plugin[Settings, IImageSource]):
+    """The descriptor of a kind of image source.
 
     The core reads the keys ``name``, ``plugin``, ``concurrent`` and ``bandwidth_mib`` of the table.
     """
 
-    settings: type[BaseModel]
-    factory: Callable[[Any, PluginContext], IImageSource]
-    check: Check | None = None
-
 
 @attrs.frozen
-class BackendPlugin:
-    """The descriptor of a kind of block backend.  ``factory`` gets an instance of ``settings``.
+class BackendPlugin(Plugin[Settings, IBlockBackend]):
+    """The descriptor of a kind of block backend.
 
     The core reads the keys ``name``, ``plugin`` and ``concurrent`` of the table.
     """
 
-    settings: type[BaseModel]
-    factory: Callable[[Any, PluginContext], IBlockBackend]
-    check: Check | None = None
+
+@attrs.frozen
+class IdentityPlugin(Plugin[Settings, IIdentity]):
+    """The descriptor of a kind of identity."""
 
 
 @attrs.frozen
-class IdentityPlugin:
-    """The descriptor of a kind of identity.  ``factory`` gets an instance of ``settings``."""
-
-    settings: type[BaseModel]
-    factory: Callable[[Any, PluginContext], IIdentity]
-    check: Check | None = None
-
-
-@attrs.frozen
-class HypervisorPlugin:
-    """The descriptor of a kind of hypervisor.  ``factory`` gets an instance of ``settings``."""
-
-    settings: type[BaseModel]
-    factory: Callable[[Any, PluginContext], IHypervisor]
-    check: Check | None = None
+class HypervisorPlugin(Plugin[Settings, IHypervisor]):
+    """The descriptor of a kind of hypervisor."""
