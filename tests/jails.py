@@ -200,8 +200,8 @@ KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
 def main(kind: str, folder: Path, user: int) -> None:
     """Run the daemon."""
     bin_ = folder / "bin"
-    shutil.copytree(Path(program.__file__).parent, folder / "jail")
-    program.__file__ = str(folder / "jail" / "program.py")
+    shutil.copytree(Path(program.__file__).parent, folder / "jail" / "program")
+    program.__file__ = str(folder / "jail" / "program" / "__init__.py")
     sys.executable = PYTHON
     bin_.mkdir()
     (folder / "home").mkdir()
