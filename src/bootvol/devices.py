@@ -25,8 +25,6 @@ from bootvol.model import Extent
 from bootvol.shortage import NoThread
 from bootvol.threads import Threads
 
-#: Descriptors for the start of a process: both ends of its pipes, and one to list the descriptors.
-_OF_A_PROCESS: Final = 16
 #: QEMU's message when the system gives no thread (util/qemu-thread-posix.c).
 _NO_THREAD: Final = "qemu_thread_create: Resource temporarily unavailable"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -67,21 +65,6 @@ def failures(what: str) -> Iterator[None]:
     except OSError as error:
         kind = NoSpace if error.errno in _FULL else BackendFailed
         raise kind(f"{what}: {error.strerror or error}.") from error
-
-
-def check_descriptors() -> None:
-    """Check for enough descriptors to start a process.  Call just before the start.
-
-    A new process without enough descriptors ends with exit code 1 and gives no reason.
-
-    :raises OSError: if too few descriptors are free (EMFILE or ENFILE).
-    """
-    opened: list[int] = []
-    try:
-        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_OF_A_PROCESS))
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
 
 
 def shortage_in(said: str) -> NoThread | None:

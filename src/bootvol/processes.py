@@ -1,7 +1,9 @@
-"""Processes that outlive the daemon.  The daemon recognizes such processes after a restart.
+"""Processes that the daemon starts, and processes that outlive the daemon.
 
-The number and the time of birth together identify a process: another process may have the same
-number by now.  A pidfd, which always belongs to one process, serves to await and to kill a process.
+:func:`spawn` starts a :class:`Child`.  A child that outlives the daemon is a :class:`Process` after
+a restart: the number and the time of birth together identify a process, since another process may
+have the same number by now.  A pidfd, which always belongs to one process, serves to await and to
+kill a process.
 """
 
 from __future__ import annotations
@@ -11,17 +13,149 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, TypeVar, cast
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IProcessTransport, IPushProducer, IReadDescriptor
+from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bootvol.reactors import IReactor
+from bootvol.threads import Shared
+
+#: Descriptors for the start of a process: both ends of its pipes, and one to list the descriptors.
+_OF_A_PROCESS: Final = 16
+#: Most bytes kept of each output of a child by default.
+_KEPT: Final = 1024 * 1024
+
+ChildT = TypeVar("ChildT", bound="Child")
+
+
+class Child(ProcessProtocol):
+    """A process that the daemon has started by :func:`spawn`.
+
+    :param kept: most bytes to keep of the standard output, and of the standard error.  Further
+        bytes are dropped.
+    :ivar ended: fires when the process has ended and all its output has come: with the exit code,
+        or with the negative number of a signal.
+    """
+
+    def __init__(self, kept: int = _KEPT) -> None:
+        self.ended: Shared[int] = Shared()
+        self._kept = kept
+        self._out = b""
+        self._err = b""
+
+    @property
+    def process(self) -> IProcessTransport:
+        """The process, once started."""
+        return cast("IProcessTransport", self.transport)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None if the process has ended."""
+        number: int | None = self.process.pid
+        return number
+
+    @property
+    def out(self) -> str:
+        """The kept standard output so far."""
+        return self._out.decode("utf-8", "replace")
+
+    @property
+    def err(self) -> str:
+        """The kept standard error so far."""
+        return self._err.decode("utf-8", "replace")
+
+    def outReceived(self, data: bytes) -> None:
+        """Keep standard output, up to the limit."""
+        self._out += data[: self._kept - len(self._out)]
+
+    def errReceived(self, data: bytes) -> None:
+        """Keep standard error, up to the limit."""
+        self._err += data[: self._kept - len(self._err)]
+
+    def processEnded(self, reason: Failure) -> None:
+        """Publish the end of the process.  All its output has come by now."""
+        self.ended.finish(_code(reason))
+
+    def kill(self, signal: str = "KILL") -> None:
+        """Send a signal to the process, unless the process has ended."""
+        with contextlib.suppress(ProcessExitedAlready):
+            self.process.signalProcess(signal)
+
+    def pipe(self, descriptor: int) -> IPushProducer:
+        """Return the pipe from a descriptor of the process, to pause its output."""
+        # Twisted's processes have this attribute, which its interface lacks.
+        pipes: Mapping[int, IPushProducer] = self.process.pipes  # type: ignore[attr-defined]
+        return pipes[descriptor]
+
+    def ignore(self, *descriptors: int) -> None:
+        """Close the pipes of the process's descriptors here.  Later output is lost."""
+        for each in descriptors:
+            self.process.closeChildFD(each)
+
+
+def spawn(
+    reactor: IReactor,
+    child: ChildT,
+    command: Sequence[str],
+    files: Mapping[int, int | str] = {},
+    *,
+    environment: Mapping[str, str] = {},
+    folder: str | None = None,
+) -> ChildT:
+    """Start a process.
+
+    :param command: the path of a program, and its arguments.
+    :param files: descriptors in the process: each mapped to a descriptor of the daemon, or to the
+        letter of a pipe, as for ``spawnProcess``.  Missing ones of the first three become
+        ``/dev/null``.
+    :param environment: variables beside the daemon's ``PATH`` and the C locale.
+    :param folder: working directory; None for the daemon's.  For another one, Twisted forks the
+        daemon, which takes longer the larger the daemon is.
+    :returns: the child.
+    :raises OSError: if the system cannot start another process.
+    """
+    _check_descriptors()
+    with open(os.devnull, "r+b") as nothing:
+        reactor.spawnProcess(
+            child,
+            command[0],
+            command,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **environment},
+            path=folder,
+            childFDs={**dict.fromkeys(range(3), nothing.fileno()), **files},
+        )
+    return child
+
+
+def _check_descriptors() -> None:
+    """Check for enough descriptors to start a process.
+
+    A new process without enough descriptors ends with exit code 1 and gives no reason.
+
+    :raises OSError: if too few descriptors are free (EMFILE or ENFILE).
+    """
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_OF_A_PROCESS))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _code(reason: Failure) -> int:
+    """Return the exit code of an ended process, or the negative number of a signal."""
+    ended = reason.value
+    assert isinstance(ended, ProcessDone | ProcessTerminated)  # noqa: S101 - Twisted's two ends
+    return -ended.signal if ended.signal is not None else int(ended.exitCode)
 
 
 @attrs.frozen

@@ -108,9 +108,9 @@ async def test_what_it_is_given(sandbox: Sandbox) -> None:
     programs = [sandbox.start(["sh", "-c", said], 10) for _ in range(2)]
     shown = []
     for program in programs:
-        while program.said.count("\n") < 2:
+        while program.out.count("\n") < 2:
             await pause(0.05)
-        memory, pid = program.said.split()
+        memory, pid = program.out.split()
         assert int(memory) == 2**20, "KiB"
         status = Path(f"/proc/{pid}/status").read_text()
         has = {

@@ -20,7 +20,7 @@ from bootvol.interfaces import PluginContext
 from bootvol.model import Connection, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu import PLUGIN, ceph, console, disks, folders
-from bootvol_plugins.qemu.machine import DISKS, Process, command, keeper, reached
+from bootvol_plugins.qemu.machine import DISKS, Qemu, command, keeper, reached
 from bootvol_plugins.qemu.options import QemuOptions
 from bootvol_plugins.qemu.reach import Reaching, Told, reach, step
 from bootvol_plugins.rbd.bindings import load
@@ -180,7 +180,7 @@ def test_a_node_stands_for_one_disk_in_one_place() -> None:
     ],
 )
 def test_what_is_said_of_one_that_does_not_start(said: bytes, complaint: str) -> None:
-    process = Process()
+    process = Qemu()
     process.errReceived(said[:10])
     process.errReceived(said[10:])
     assert process.complaint == complaint

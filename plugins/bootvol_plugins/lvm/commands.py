@@ -6,22 +6,21 @@ are those of LVM 2.03 in the C locale. LVM's exit code tells only that a command
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bootvol.devices import check_descriptors, failures
+from bootvol.devices import failures
 from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
+from bootvol.processes import Child, spawn
 from bootvol.reactors import IReactor
-from bootvol.threads import Shared, outlast
+from bootvol.threads import outlast
 
 #: Seconds until a command gets SIGTERM, and from then until SIGKILL. LVM ignores SIGTERM while
 #: devices are suspended, and must not be killed then.
@@ -114,17 +113,15 @@ class Lvm:
         :raises VolumeInUse: if another program uses the volume.
         :raises BackendFailed: if the command fails, or does not end in time.
         """
-        process = _Process(self._reactor)
-        doing = f"Backend {self._name}: running LVM failed"
-        with failures(doing), open(os.devnull, "rb") as nothing:
-            check_descriptors()
-            # No working directory: for one, Twisted would fork the daemon, which may be large.
-            self._reactor.spawnProcess(
-                process,
-                self._binary,
-                [self._binary, *words],
-                env=environment(),
-                childFDs={0: nothing.fileno(), 1: "r", 2: "r"},
+        command = [self._binary, *words]
+        pipes = {1: "r", 2: "r"}
+        with failures(f"Backend {self._name}: running LVM failed"):
+            process = spawn(
+                self._reactor,
+                _Command(self._reactor),
+                command,
+                pipes,
+                environment=environment(),
             )
         code = await outlast(process.ended.wait())
         if code == 0:
@@ -132,7 +129,7 @@ class Lvm:
         self._log.warn("lvm {words}: {err}", words=" ".join(words), err=process.err.strip())
         raise self._failure(process)
 
-    def _failure(self, process: _Process) -> BackendFailed:
+    def _failure(self, process: _Command) -> BackendFailed:
         said = process.err
         if process.late:
             return BackendFailed(f"Backend {self._name}: LVM did not answer in time.")
@@ -143,53 +140,29 @@ class Lvm:
         return BackendFailed(f"Backend {self._name}: LVM failed: {complaint(said)}.")
 
 
-class _Process(ProcessProtocol):
+class _Command(Child):
     """A running command.
 
-    :ivar ended: fires with the exit code when the command has ended; with None after a signal.
     :ivar late: True if the command did not end in time.
     """
 
-    def __init__(self, reactor: IReactor) -> None:
-        self.ended: Shared[int | None] = Shared()
+    def __init__(self, clock: IReactorTime) -> None:
+        super().__init__(_KEPT)
         self.late = False
-        self._out = b""
-        self._err = b""
-        self._reactor = reactor
-
-    @property
-    def out(self) -> str:
-        """The command's output."""
-        return self._out.decode("utf-8", "replace")
-
-    @property
-    def err(self) -> str:
-        """The command's error output."""
-        return self._err.decode("utf-8", "replace")
+        self._clock = clock
 
     def connectionMade(self) -> None:
         """Start the timer of the command."""
-        self._timer = self._reactor.callLater(_LIMIT, self._end)
-
-    def outReceived(self, data: bytes) -> None:
-        """Keep output, up to a limit."""
-        self._out += data[: _KEPT - len(self._out)]
-
-    def errReceived(self, data: bytes) -> None:
-        """Keep error output, up to a limit."""
-        self._err += data[: _KEPT - len(self._err)]
+        self._timer = self._clock.callLater(_LIMIT, self._end)
 
     def processEnded(self, reason: Failure) -> None:
         """Report the end of the command. All its output has arrived by now."""
         self._timer.cancel()
-        ended: Any = reason.value
-        self.ended.finish(ended.exitCode)
+        super().processEnded(reason)
 
     def _end(self) -> None:
-        transport: Any = self.transport
-        self._timer = self._reactor.callLater(_GRACE, self._end)
-        with contextlib.suppress(ProcessExitedAlready):
-            transport.signalProcess("KILL" if self.late else "TERM")
+        self._timer = self._clock.callLater(_GRACE, self._end)
+        self.kill("KILL" if self.late else "TERM")
         self.late = True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shutil
 import signal
 from collections.abc import (
@@ -28,6 +27,7 @@ from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, PluginContext
 from bootvol.jail import NotConfined
 from bootvol.model import Disk, Machine
+from bootvol.processes import Child, readable, spawn
 from bootvol.threads import outlast
 from bootvol_plugins.qemu import console, disks, machine, reach
 from bootvol_plugins.qemu.folders import Folder, servers
@@ -107,25 +107,26 @@ class QemuHypervisor:
 
     def _spawn(
         self, folder: Folder, command: Sequence[str], files: Mapping[int, int]
-    ) -> machine.Process:
+    ) -> machine.Qemu:
         """Start QEMU, and the program that keeps its console."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             shared = {machine.FOLDER: folder.descriptor}
             home = str(folder.path)
-            machine.spawn(self._reactor, machine.keeper(), home, {0: reading, **shared})
-            files = {machine.CONSOLE: writing, **shared, **files}
-            return machine.spawn(self._reactor, command, home, {2: "r", **files})
+            keeping: Mapping[int, int | str] = {0: reading, **shared}
+            spawn(self._reactor, Child(), machine.keeper(), keeping, folder=home)
+            given: Mapping[int, int | str] = {2: "r", machine.CONSOLE: writing, **shared, **files}
+            return spawn(self._reactor, machine.Qemu(), command, given, folder=home)
         finally:
             os.close(reading)
             os.close(writing)
 
-    async def _begin(self, server: str, folder: Folder, process: machine.Process) -> None:
+    async def _begin(self, server: str, folder: Folder, process: machine.Qemu) -> None:
         """Wait until a process has become a running server.  After a failure, end the process."""
         try:
             await self._threads.run(folder.note, process.pid)
             # A guest may have turned the machine off before the daemon looks.
-            if not await self._up(server, folder, process.has_ended) and process.failed:
+            if not await self._up(server, folder, process.has_ended) and await process.ended.wait():
                 raise HypervisorFailed(
                     f"Server {server} does not start: {process.complaint}."
                 ) from shortage_in(process.complaint)
@@ -207,23 +208,12 @@ class QemuHypervisor:
             with suppress(QmpFailed, QmpRefused):
                 async with connected(self._reactor, folder.socket, _QUIT) as qmp:
                     await qmp.execute("quit")
-                await self._ended(descriptor, _QUIT)
+                await readable(self._reactor, descriptor, _QUIT)
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            await self._ended(descriptor, _KILL)
+            await readable(self._reactor, descriptor, _KILL)
         finally:
             os.close(descriptor)
-
-    async def _ended(self, process: int, seconds: float) -> bool:
-        """Wait until the process of a descriptor has ended, up to ``seconds`` seconds."""
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        end = self._reactor.seconds() + seconds
-        while not poll.poll(0):
-            if self._reactor.seconds() > end:
-                return False
-            await self._pause()
-        return True
 
     async def running(self) -> Collection[str]:
         """See :meth:`bootvol.interfaces.IHypervisor.running`."""

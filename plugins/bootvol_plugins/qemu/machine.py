@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -11,18 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
 
-from bootvol.devices import check_descriptors
 from bootvol.jail import Bounds, Sockets, may_limit, room
 from bootvol.model import Disk, Machine
-from bootvol.reactors import IReactor
-from bootvol.threads import Shared
+from bootvol.processes import Child
 from bootvol_plugins.qemu import config_drive, console, disks, reach
 from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.options import QemuOptions
@@ -171,33 +165,11 @@ def _sockets(options: QemuOptions, machine: Machine) -> Sockets:
     return Sockets.ALL if any(here) else Sockets.INTERNET
 
 
-class Process(ProcessProtocol):
-    """A process that outlives the daemon.  The daemon hears only the process's beginning.
-
-    :ivar ended: fires when the process has ended.
-    """
+class Qemu(Child):
+    """QEMU, which outlives the daemon.  The daemon hears only the process's beginning."""
 
     def __init__(self) -> None:
-        self.ended: Shared[None] = Shared()
-        self.failed = False
-        self._complaint = b""
-
-    def errReceived(self, data: bytes) -> None:
-        """Keep a complaint."""
-        self._complaint += data[: _KEPT - len(self._complaint)]
-
-    def processEnded(self, reason: Failure) -> None:
-        """Note the end of the process.  All its output has come by now."""
-        ended: Any = reason.value
-        self.failed = ended.exitCode != 0
-        self.ended.finish(None)
-
-    @property
-    def pid(self) -> int | None:
-        """The process id; None if the process has ended."""
-        transport: Any = self.transport
-        number: int | None = transport.pid
-        return number
+        super().__init__(_KEPT)
 
     async def has_ended(self) -> bool:
         """Return whether the process has ended."""
@@ -206,7 +178,7 @@ class Process(ProcessProtocol):
     @property
     def complaint(self) -> str:
         """The reason why QEMU does not start, in QEMU's words."""
-        lines = self._complaint.decode("utf-8", "replace").splitlines()
+        lines = self.err.splitlines()
         errors = [line for line in lines if ": " in line and "warning:" not in line]
         if not errors:
             return "QEMU ended without a word"
@@ -214,38 +186,9 @@ class Process(ProcessProtocol):
         _, _, text = errors[0].partition(": ")
         return text.rpartition("}: ")[2].rstrip(".")
 
-    def kill(self) -> None:
-        """Kill the process now."""
-        transport: Any = self.transport
-        with contextlib.suppress(ProcessExitedAlready):
-            transport.signalProcess("KILL")
-
     def leave(self) -> None:
         """Hear no more of the process: the complaints of years are not kept."""
-        transport: Any = self.transport
-        transport.closeChildFD(2)
-
-
-def spawn(
-    reactor: IReactor, command: Sequence[str], folder: str, files: Mapping[int, Any]
-) -> Process:
-    """Start a process in a folder.
-
-    :param files: descriptors of the process, as spawnProcess takes them.  Those of the usual three
-        that are missing become ``/dev/null``.
-    """
-    process = Process()
-    check_descriptors()
-    with open(os.devnull, "r+b") as nothing:
-        reactor.spawnProcess(
-            process,
-            command[0],
-            command,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-            path=folder,
-            childFDs={**dict.fromkeys(range(3), nothing.fileno()), **files},
-        )
-    return process
+        self.ignore(2)
 
 
 def keeper() -> list[str]:

@@ -310,7 +310,7 @@ async def _process(server: Server) -> Process:
     :raises OSError: if the process cannot be looked at.  The process has ended then, too.
     """
     try:
-        process = Process.of(server.pid)
+        process = None if server.pid is None else Process.of(server.pid)
     except OSError:
         # The process holds the lock on the volume, so no other server could serve the volume.
         server.kill()
@@ -323,7 +323,8 @@ async def _process(server: Server) -> Process:
 
 async def _refusal(server: Server) -> ExportFailed:
     """Return the error for a server that could not begin, in the server's own words."""
-    said = await server.ended.wait()
+    await server.ended.wait()
+    said = server.complaint
     error = ExportFailed(f"The volume cannot be exported: {_PREFIXES.sub('', said).rstrip('.')}.")
     error.__cause__ = shortage_in(said)
     return error

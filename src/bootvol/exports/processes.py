@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bootvol.devices import check_descriptors
 from bootvol.errors import ExportFailed
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined, room
+from bootvol.processes import Child, spawn
 from bootvol.reactors import IReactor
-from bootvol.threads import Shared
 
 #: Bytes of a process's complaints that are kept.  Further bytes are dropped.
 _KEPT: Final = 4096
@@ -25,43 +21,27 @@ _KEPT: Final = 4096
 FILE, CREDENTIALS = 4, 5
 
 
-class Server(ProcessProtocol):
+class Server(Child):
     """A process of the daemon that waits for :meth:`let_go_on`, and then serves by itself.
 
     Until the process serves, its complaints come by a pipe, not into a file.  So the complaints are
     bounded however long the process runs.  Nothing happens when nobody reads them any more.
 
     :param name: name of the export in the log.
-    :ivar ended: fires when the process has ended, with its first complaint, or with the way of its
-        end.
+    :ivar complaint: the first complaint of a process that has ended, or else the way of its end.
     """
 
     _log = Logger()
 
     def __init__(self, name: str) -> None:
-        self.ended: Shared[str] = Shared()
+        super().__init__(_KEPT)
         self._name = name
-        self._err = b""
-
-    @property
-    def pid(self) -> int:
-        """The id of the process."""
-        pid: int = self._transport.pid
-        return pid
-
-    @property
-    def _transport(self) -> Any:
-        return self.transport
+        self.complaint = ""
 
     def let_go_on(self) -> None:
         """Let the process begin its work."""
-        self._transport.write(b"\n")
-        self._transport.closeStdin()
-
-    def kill(self) -> None:
-        """Kill the process now."""
-        with contextlib.suppress(ProcessExitedAlready):
-            self._transport.signalProcess("KILL")
+        self.process.writeToChild(0, b"\n")
+        self.process.closeStdin()
 
     def leave(self) -> None:
         """Hear no more of the process than its end.
@@ -69,21 +49,16 @@ class Server(ProcessProtocol):
         From now on the process complains only of its clients.  And each pipe would take one of the
         files that the daemon may have open.
         """
-        for descriptor in 1, 2:
-            self._transport.closeChildFD(descriptor)
-
-    def errReceived(self, data: bytes) -> None:
-        """Keep a complaint."""
-        self._err += data[: _KEPT - len(self._err)]
+        self.ignore(1, 2)
 
     def processEnded(self, reason: Failure) -> None:
         """Report the end of the process, by itself or not."""
-        lines = self._err.decode("utf-8", "replace").strip().splitlines()
-        first = lines[0] if lines else reason.getErrorMessage()
+        lines = self.err.strip().splitlines()
+        self.complaint = lines[0] if lines else reason.getErrorMessage()
         self._log.info(
-            "the server of export {name} has ended: {first}", name=self._name, first=first
+            "the server of export {name} has ended: {first}", name=self._name, first=self.complaint
         )
-        self.ended.finish(first)
+        super().processEnded(reason)
 
 
 def start(
@@ -119,14 +94,5 @@ def start(
         whole = jail.command(command, bounds)
     except NotConfined as error:
         raise ExportFailed(f"The volume cannot be exported. {error}") from error
-    server = Server(name)
-    check_descriptors()
-    reactor.spawnProcess(
-        server,
-        whole[0],
-        whole,
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        path="/",
-        childFDs={0: "w", 1: "r", 2: "r", **files},
-    )
-    return server
+    pipes = {0: "w", 1: "r", 2: "r"}
+    return spawn(reactor, Server(name), whole, {**pipes, **files}, folder="/")

@@ -6,7 +6,6 @@ program may not write a single byte to any file, and dies with the daemon.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -15,19 +14,17 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import CancelledError, ensureDeferred
-from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from bootvol.devices import check_descriptors
 from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
 from bootvol.headroom import few_threads, killed_for_memory
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
 from bootvol.jail.program import NOT_RUN
+from bootvol.processes import Child, spawn
 from bootvol.reactors import IReactor
 from bootvol.shortage import NoThread
-from bootvol.threads import Shared, outlast
+from bootvol.threads import outlast
 
 #: The most bytes to keep of a program's output; further output is dropped.
 _KEPT: Final = 1024 * 1024
@@ -83,7 +80,7 @@ class Ended:
             raise ImageBomb("Reading the image takes more memory or time than it may.")
 
 
-class Program(ProcessProtocol):
+class Program(Child):
     """A running program.
 
     :param clock: the reactor.
@@ -92,21 +89,19 @@ class Program(ProcessProtocol):
     """
 
     def __init__(self, clock: IReactorTime, reader: Reader | None = None) -> None:
+        super().__init__(_KEPT)
         self._clock = clock
         self._reader = reader
         self._failure: Failure | None = None
-        self._out = b""
-        self._err = b""
-        self._ended: Shared[Ended] = Shared()
         self._kills = killed_for_memory()
+        self._lacked_memory = False
 
     def outReceived(self, data: bytes) -> None:
         """Process a piece of standard output."""
         if self._reader is None:
-            self._out += data[: _KEPT - len(self._out)]
+            super().outReceived(data)
         elif self._failure is None:
-            transport: Any = self.transport
-            pipe = transport.pipes[1]
+            pipe = self.pipe(1)
             pipe.pauseProducing()
             reading = ensureDeferred(self._reader(data))
             reading.addErrback(self._give_up)
@@ -116,22 +111,10 @@ class Program(ProcessProtocol):
         self._failure = failure
         self.kill()
 
-    def errReceived(self, data: bytes) -> None:
-        """Keep a piece of standard error."""
-        self._err += data[: _KEPT - len(self._err)]
-
-    @property
-    def said(self) -> str:
-        """The standard output so far."""
-        return self._out.decode("utf-8", "replace")
-
     def processEnded(self, reason: Failure) -> None:
         """Publish the end of the program, after all its output."""
-        ended: Any = reason.value
-        code = ended.exitCode if ended.signal is None else -ended.signal
-        out, err = (each.decode("utf-8", "replace") for each in (self._out, self._err))
-        lacked_memory = killed_for_memory() > self._kills
-        self._ended.finish(self._failure or Ended(code, out, err, lacked_memory))
+        self._lacked_memory = killed_for_memory() > self._kills
+        super().processEnded(reason)
 
     async def end(self) -> Ended:
         """Wait until the program has ended by itself.
@@ -141,11 +124,14 @@ class Program(ProcessProtocol):
         :raises Exception: if the reader failed; the reader's exception.
         """
         try:
-            return await self._ended.wait()
+            code = await self.ended.wait()
         except CancelledError:
             self.kill()
-            await outlast(self._ended.wait())
+            await outlast(self.ended.wait())
             raise
+        if self._failure is not None:
+            self._failure.raiseException()
+        return Ended(code, self.out, self.err, self._lacked_memory)
 
     async def end_within(self, seconds: float) -> Ended | None:
         """Wait as :meth:`end` does, but kill the program after ``seconds``.
@@ -160,12 +146,6 @@ class Program(ProcessProtocol):
             if in_time:
                 late.cancel()
         return ended if in_time else None
-
-    def kill(self) -> None:
-        """Kill the program now."""
-        transport: Any = self.transport
-        with contextlib.suppress(ProcessExitedAlready):
-            transport.signalProcess("KILL")
 
 
 class Sandbox:
@@ -210,19 +190,18 @@ class Sandbox:
             raise ConverterMissing(f"No program may read containers. {error}") from error
         program = Program(self._reactor, reader)
         try:
-            check_descriptors()
             with ExitStack() as stack:
-                nothing = stack.enter_context(open(os.devnull, "rb"))
                 files = {each: stack.enter_context(_to_read(reads[each])) for each in reads}
                 if listener is not None:
                     files[LISTENER] = listener
-                self._reactor.spawnProcess(
+                pipes = {1: "r", 2: "r"}
+                spawn(
+                    self._reactor,
                     program,
-                    whole[0],
                     whole,
-                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **_LEAN},
-                    path="/",
-                    childFDs={0: nothing.fileno(), 1: "r", 2: "r", **files},
+                    {**pipes, **files},
+                    environment=_LEAN,
+                    folder="/",
                 )
         except OSError as error:
             raise BackendFailed(f"No program can be started to read the image: {error}.") from error
