@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from bootvol import files
+
 #: The name of the file with the identity, and the most bytes to read of the file.
 STORE: Final = ".bootvol-store"
 _SIZE: Final = 256
@@ -36,17 +38,9 @@ def identify(folder: int) -> str:
     Another daemon may do the same at the same time: the first link to the name stays.
     """
     identity = str(uuid4())
-    draft = f"{STORE}.{identity}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OURS
-    descriptor = os.open(draft, flags, 0o600, dir_fd=folder)
-    try:
-        os.write(descriptor, f"{identity}\n".encode("ascii"))
-        os.fsync(descriptor)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, STORE, src_dir_fd=folder, dst_dir_fd=folder)
-    finally:
-        os.close(descriptor)
-        os.unlink(draft, dir_fd=folder)
+    with contextlib.suppress(FileExistsError):
+        files.create_in(folder, STORE, f"{identity}\n".encode("ascii"))
+    # Also if the other daemon has created the file, and not synced the folder yet.
     os.fsync(folder)
     return identity_of(folder) or identity
 

@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 
+from bootvol import files
 from bootvol.service import keypairs
 from bootvol.store import volumes
 from bootvol.testing.backends import noise
-from bootvol_plugins.embedded import files
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running, pause, reactor
 from tests.people import PASSWORD, PEOPLE
 from tests.waiting import LIMIT, until

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from bootvol import passwords, sparing
+from bootvol import files, passwords, sparing
 from bootvol.clocks import sleep
 from bootvol.errors import (
     ConfigurationError,
@@ -30,7 +30,7 @@ from bootvol.errors import (
 from bootvol.interfaces import PluginContext
 from bootvol.login import EarlierToken, Password, Session, Which
 from bootvol.threads import Threads
-from bootvol_plugins.embedded import files, revoked, throttle
+from bootvol_plugins.embedded import revoked, throttle
 from bootvol_plugins.embedded.identity import EmbeddedIdentity
 from bootvol_plugins.embedded.throttle import Throttle
 from bootvol_plugins.embedded.turns import Turns

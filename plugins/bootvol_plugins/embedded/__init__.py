@@ -30,7 +30,7 @@ def _check(options: EmbeddedOptions) -> Iterator[Mistake]:
 
 
 def _key(options: EmbeddedOptions) -> Iterator[Mistake]:
-    from bootvol_plugins.embedded.files import KEY_BYTES, key_path
+    from bootvol_plugins.embedded.key import KEY_BYTES, key_path
 
     key = "directory" if options.key_file is None else "key_file"
     path = key_path(options.directory, options.key_file)

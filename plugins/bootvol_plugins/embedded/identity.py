@@ -28,7 +28,7 @@ from bootvol.login import (
 )
 from bootvol.model import Caller
 from bootvol.sparing import FewLines
-from bootvol_plugins.embedded import files
+from bootvol_plugins.embedded.key import signing_key
 from bootvol_plugins.embedded.options import EmbeddedOptions, UserTable
 from bootvol_plugins.embedded.revoked import Revoked
 from bootvol_plugins.embedded.throttle import Throttle
@@ -99,7 +99,7 @@ class EmbeddedIdentity:
         """
         self._now = context.now
         self._threads = context.threads
-        self._tokens = Tokens(files.signing_key(options.directory, options.key_file))
+        self._tokens = Tokens(signing_key(options.directory, options.key_file))
         self._revoked = Revoked(options.directory / "revoked", context.threads, self._now)
         self._throttle = Throttle(context.reactor.seconds)
         self._addresses = (

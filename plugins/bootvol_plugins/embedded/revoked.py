@@ -11,9 +11,9 @@ import attrs
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
+from bootvol import files
 from bootvol.errors import ConfigurationError, IdentityFailed
 from bootvol.threads import Threads
-from bootvol_plugins.embedded import files
 from bootvol_plugins.embedded.tokens import Claims
 
 #: Number of revoked tokens remembered singly per user.  The limit bounds memory and disk.

@@ -25,6 +25,7 @@ from typing import Final
 
 import attrs
 
+from bootvol import files
 from bootvol.jail import may_limit, room
 from bootvol.processes import Process
 
@@ -101,11 +102,8 @@ class Folder:
         """
         process = None if pid is None else Process.of(pid)
         if process is not None and self._noted() is None:
-            new = f"{NOTE}.new"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(new, flags, 0o600, dir_fd=self.descriptor), "w") as file:
-                json.dump(attrs.asdict(process), file)
-            os.rename(new, NOTE, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            content = json.dumps(attrs.asdict(process)).encode()
+            files.replace_in(self.descriptor, NOTE, content, draft=f"{NOTE}.new")
 
     def _noted(self) -> Process | None:
         """Return the noted process, if the process runs."""

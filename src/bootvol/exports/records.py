@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from bootvol import files
 from bootvol.errors import ExportFailed
 from bootvol.exports.places import socket_of, sockets_in
 from bootvol.processes import Process
@@ -71,24 +71,12 @@ class Records:
 
     def write(self, name: str, record: Record) -> None:
         """Write the record of an export.  The record survives a loss of power."""
-        new = self._directory / f"{name}.new"
-        with new.open("w") as file:
-            json.dump(attrs.asdict(record), file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(self._directory / f"{name}.json")
-        self._sync()
+        content = json.dumps(attrs.asdict(record)).encode()
+        files.replace(self._directory / f"{name}.json", content, draft=f"{name}.new")
 
     def remove(self, name: str) -> None:
         """Remove the record of an export, and its socket."""
         socket_of(self._directory, name).unlink(missing_ok=True)
         for suffix in _SUFFIXES:
             (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
-        self._sync()
-
-    def _sync(self) -> None:
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        files.sync(self._directory)
