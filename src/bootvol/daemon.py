@@ -22,15 +22,14 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from bootvol import descriptors, locks, plugins
+from bootvol.api.cache import Answers
 from bootvol.api.channels import ApiSite
+from bootvol.api.context import Services
 from bootvol.api.door import Door
-from bootvol.api.embedded.identity import dialects
+from bootvol.api.embedded.identity import mounts
 from bootvol.api.embedded.images import ImageApi
-from bootvol.api.http import ApiRoot, Dialect
-from bootvol.api.nova.app import NovaApi
-from bootvol.api.nova.cache import Answers
-from bootvol.api.nova.calls import Core
-from bootvol.api.nova.faults import fault
+from bootvol.api.nova import dialect as nova
+from bootvol.api.root import ApiRoot
 from bootvol.api.tls import ModernTls
 from bootvol.backends import Absent, Backends
 from bootvol.errors import BootvolError
@@ -197,7 +196,7 @@ class Daemon(Service):
             database, images, backends, quotas, types, config.availability_zone, worker, _now
         )
         flavors = [Flavor(each.id, each.name, each.ram, each.cpus) for each in config.flavors]
-        core = Core(
+        services = Services(
             volumes,
             Snapshots(database, backends, quotas, worker, _now),
             Attachments(database, hypervisor is not None, worker),
@@ -221,17 +220,17 @@ class Daemon(Service):
             KeyPairs(database, quotas, self._threads, _now),
             Ids(database),
         )
-        nova = NovaApi(door, config.policy, core, Answers(lambda: database.version))
+        answers = Answers(lambda: database.version)
         root = ApiRoot(
-            *dialects(
+            *mounts(
                 ILogin(identity, None),
                 config.policy,
                 config.availability_zone,
                 bounds.strangers,
                 self._reactor,
             ),
-            ImageApi(door, config.policy, images, core.rates).dialect,
-            Dialect((), nova.app, fault),
+            ImageApi(door, config.policy, images, services.rates).mount,
+            *nova.application(door, config.policy, services, answers).mounts,
             public_url=config.api.public_url,
         )
         return worker, ApiSite(root, self._reactor, self._connections, descriptors.SPARE)

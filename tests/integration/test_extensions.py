@@ -6,8 +6,7 @@ import json
 
 from pytest_twisted import ensureDeferred
 
-from bootvol.api.nova.calls import CALLS
-from bootvol.api.nova.openapi import description
+from bootvol.api.nova.dialect import NOVA, description
 from tests.daemons import Running
 from tests.integration.test_faults import NOT_FOUND, fault
 
@@ -58,8 +57,8 @@ async def test_extensions(running: Running) -> None:
 def test_what_is_served_beyond_the_core_is_an_extension() -> None:
     found = {
         part
-        for call in CALLS
-        for path in call.paths
+        for operation in NOVA.operations
+        for path in operation.paths
         for part in path.split("/")
         if part.startswith(("os-", "hp-"))
     }

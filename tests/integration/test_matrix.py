@@ -237,7 +237,7 @@ def routes(daemon: Running) -> set[Route]:
     """Return all routes of the daemon."""
     return {
         (dialect.prefix, rule.endpoint)
-        for dialect in daemon.site.resource.dialects
+        for dialect in daemon.site.resource.mounts
         for rule in dialect.app.url_map.iter_rules()
     }
 
@@ -245,7 +245,7 @@ def routes(daemon: Running) -> set[Route]:
 def route(daemon: Running, method: str, path: str) -> Route:
     """Return the route of a request."""
     segments = path.removesuffix(".json").encode().split(b"/")[1:]
-    for dialect in daemon.site.resource.dialects:
+    for dialect in daemon.site.resource.mounts:
         length = len(dialect.prefix)
         if dialect.prefix == tuple(segments[:length]):
             rest = "/" + b"/".join(segments[length:]).decode()
@@ -270,9 +270,9 @@ async def test_every_route_has_a_row(daemon: Running) -> None:
 async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
     """Each caller gets the status in the table, on each route.
 
-    Break: `src/bootvol/api/nova/app.py`: `if caller.tenant != tenant:` -> `if not tenant:`.
-    Break: `src/bootvol/api/nova/app.py`: `self._policy.check(caller.roles, call.right)` -> `_ =
-    call.right`.
+    Break: `src/bootvol/api/admission.py`: `and caller.tenant != tenant:` -> `and not tenant:`.
+    Break: `src/bootvol/api/admission.py`: `self._policy.check(caller.roles, operation.right)` ->
+    `_ = operation.right`.
     """
     tokens = {name: await token(daemon, name) for name in CALLERS[2:]}
     tokens["expired"] = expired(daemon, tokens["member"])

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from pytest_twisted import ensureDeferred
 
-from bootvol.api.nova.openapi import description
+from bootvol.api.nova.dialect import description
 from tests.daemons import OTHER_TENANT, TENANT, Running
 
 

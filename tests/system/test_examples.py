@@ -12,9 +12,7 @@ import attrs
 import pytest
 import requests
 
-# Makes the calls be declared.
-import bootvol.api.nova.app  # noqa: F401
-from bootvol.api.nova.calls import CALLS
+from bootvol.api.nova.dialect import NOVA
 from bootvol.testing.backends import noise
 from tests.daemons import TENANT
 from tests.hypervisors import MEMORY, installed
@@ -109,12 +107,13 @@ def test_every_example_is_answered_as_documented(tmp_path: Path) -> None:
 
 def test_every_call_has_an_example() -> None:
     shown = {(each.method, each.url) for each in read(DOCUMENT.read_text())}
-    for call in CALLS:
-        pattern = re.sub("<[a-z_]+>", "[^/?]+", f"/{call.bases[0]}/{TENANT}/{call.paths[0]}")
+    for operation in NOVA.operations:
+        rule = NOVA.rule(operation, NOVA.versions_of(operation)[0], operation.path)
+        pattern = re.sub("<[a-z_]+>", "[^/?]+", rule.replace("<tenant>", TENANT))
         assert any(
-            method == call.method and re.fullmatch(f"{pattern}([?].*)?", url)
+            method == operation.method and re.fullmatch(f"{pattern}([?].*)?", url)
             for method, url in shown
-        ), (call.method, call.bases[0], call.paths[0])
+        ), (operation.method, rule)
 
 
 @pytest.mark.parametrize(

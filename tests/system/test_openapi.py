@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis import Case
 from schemathesis.checks import CHECKS
 
-from bootvol.api.nova.openapi import description
+from bootvol.api.nova.dialect import description
 from bootvol.testing.backends import noise
 from tests.daemons import TENANT
 from tests.hypervisors import MEMORY, installed

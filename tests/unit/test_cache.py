@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 
-from bootvol.api.nova.cache import Answers
+from bootvol.api.cache import Answers
 from bootvol.errors import NotFound
 from bootvol.store.database import Database
 

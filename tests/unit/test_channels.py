@@ -26,8 +26,9 @@ from bootvol.api import channels
 from bootvol.api.addresses import network
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiSite
 from bootvol.api.embedded import v3
-from bootvol.api.http import ApiRoot, Dialect, tell_errors
+from bootvol.api.http import add_error_handler
 from bootvol.api.nova import faults
+from bootvol.api.root import ApiRoot, Mount
 from bootvol.errors import IdentityUnavailable
 from tests.fuzz import fuzz
 
@@ -62,8 +63,8 @@ class Served:
                 return self.slow[-1]
             return b"done"
 
-        tell_errors(app, faults.fault)
-        root = ApiRoot(Dialect((b"identity",), app, v3.fault), Dialect((), app, faults.fault))
+        add_error_handler(app, faults.NOVA_FAULTS)
+        root = ApiRoot(Mount((b"identity",), app, v3.FAULTS), Mount((), app, faults.NOVA_FAULTS))
         self.site = ApiSite(root, self.clock, MOST, SPARE)
         self.site.startFactory()
 
@@ -534,7 +535,7 @@ REQUESTS = st.builds(
 def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
     """No bytes from a stranger give a status of 5xx or a traceback.
 
-    Break: `src/bootvol/api/http.py`: `except UnicodeError:` -> `except KeyError:`.
+    Break: `src/bootvol/api/root.py`: `except UnicodeError:` -> `except KeyError:`.
     """
     served = Served()
     connection = served.connect()

@@ -80,8 +80,8 @@ def test_log_ins_begin_one_a_turn(
     monkeypatch.setattr(module, "read", refuse)
     path = b"/tokens" if module is v2 else b"/auth/tokens"
     prefix = b"v2.0" if module is v2 else b"v3"
-    dialects = identity.dialects(Everybody(), Policy(), "region", 9, clock)  # type: ignore[arg-type]
-    app = next(each.app for each in dialects if each.prefix[-1] == prefix)
+    mounts = identity.mounts(Everybody(), Policy(), "region", 9, clock)  # type: ignore[arg-type]
+    app = next(each.app for each in mounts if each.prefix[-1] == prefix)
     for host in ["192.0.2.1"] * 5 + ["198.51.100.1"]:
         request: Any = Request(DummyChannel())
         request.client = IPv4Address("TCP", host, 1)

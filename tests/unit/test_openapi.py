@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from bootvol.api.nova.app import NovaApi
-from bootvol.api.nova.calls import CALLS
-from bootvol.api.nova.openapi import description
+from bootvol.api.nova.dialect import NOVA, application, description
 from bootvol.lifecycle import POWERING, Status
 
 
@@ -24,26 +22,28 @@ def operations() -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_exactly_what_is_served_is_described() -> None:
     nothing: Any = None
-    rules = NovaApi(nothing, nothing, nothing, nothing).app.url_map.iter_rules()
+    rules = application(nothing, nothing, nothing, nothing).klein.url_map.iter_rules()
     served = {
         (method, re.sub("<([a-z_]+)>", r"{\1}", rule.rule))
         for rule in rules
         for method in (rule.methods or set()) - {"HEAD"}
     }
     below = {
-        (call.method, base, re.sub("<([a-z_]+)>", r"{\1}", f"/{base}/{{tenant}}/{path}"))
-        for call in CALLS
-        for base in call.bases
-        for path in call.paths
+        (each.method, version, re.sub("<([a-z_]+)>", r"{\1}", NOVA.rule(each, version, path)))
+        for each in NOVA.operations
+        for version in NOVA.versions_of(each)
+        for path in each.paths
     }
     described = {(method, path) for method, path in operations() if "{tenant}" in path}
-    first = {(call.method, call.bases[0]) for call in CALLS}
-    assert described <= {(method, path) for method, base, path in below if (method, base) in first}
+    first = {(each.method, NOVA.versions_of(each)[0]) for each in NOVA.operations}
+    assert described <= {
+        (method, path) for method, version, path in below if (method, version) in first
+    }
     assert served == {(method, path) for method, _, path in below} | operations().keys()
-    for call in CALLS:
-        for path in call.paths:
-            shown = re.sub("<([a-z_]+)>", r"{\1}", f"/{call.bases[0]}/{{tenant}}/{path}")
-            assert (call.method, shown) in described
+    for each in NOVA.operations:
+        for path in each.paths:
+            rule = NOVA.rule(each, NOVA.versions_of(each)[0], path)
+            assert (each.method, re.sub("<([a-z_]+)>", r"{\1}", rule)) in described
 
 
 def test_every_reference_leads_somewhere_and_every_part_is_used() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bootvol import settings
-from bootvol.api.nova.calls import CALLS
+from bootvol.api.nova.dialect import NOVA
 from bootvol.errors import ConfigurationError, Forbidden
 from bootvol.policy import Policy, Right
 from tests.daemons import configuration
@@ -51,7 +51,7 @@ def test_the_default_is_what_openstack_has(roles: tuple[str, ...], expected: set
 
 def test_no_call_is_forgotten() -> None:
     """A new call that writes, or shows data of other tenants, needs a right of its own."""
-    needed = {each.answer.__name__: each.right for each in CALLS}
+    needed = {each.handler.__name__: each.right for each in NOVA.operations}
     assert {name for name, right in needed.items() if right in OPERATING} == {
         "create_specs",
         "create_type",
@@ -62,9 +62,9 @@ def test_no_call_is_forgotten() -> None:
         "update_quota",
         "update_spec",
     }
-    for call in CALLS:
-        if call.right is Right.READ:
-            assert call.method == "GET"
+    for operation in NOVA.operations:
+        if operation.right is Right.READ:
+            assert operation.method == "GET"
 
 
 def load(folder: Path, table: str) -> Policy:

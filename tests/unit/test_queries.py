@@ -12,8 +12,9 @@ from twisted.web.server import Request
 from twisted.web.test.requesthelper import DummyChannel
 
 from bootvol.api import lists
-from bootvol.api.http import MOST_PARAMETERS, ApiRoot, Dialect
+from bootvol.api.http import Faults
 from bootvol.api.nova.filters import filtered
+from bootvol.api.root import MOST_PARAMETERS, ApiRoot, Mount
 
 
 def asking(query: bytes) -> Request:
@@ -26,12 +27,12 @@ def asking(query: bytes) -> Request:
 def test_parameters_are_bounded() -> None:
     """A query with more parameters than any call has is refused.
 
-    Break: `src/bootvol/api/http.py`: `if sum(map(len, (request.args or {}).values())) >
+    Break: `src/bootvol/api/root.py`: `if sum(map(len, (request.args or {}).values())) >
     MOST_PARAMETERS:` -> `if not request:`.
     """
     app = Klein()
     app.route("/x")(lambda _: b"found")
-    root = ApiRoot(Dialect((), app, lambda error: error.message))
+    root = ApiRoot(Mount((), app, Faults(lambda error: error.message, lambda _: {})))
     codes = []
     for count in (MOST_PARAMETERS, MOST_PARAMETERS + 1):
         request: Any = asking(b",".join([b"x"] * count))

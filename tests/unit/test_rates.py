@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from bootvol.api.nova.calls import counted
+from bootvol.api.nova.rates import counted
 from bootvol.errors import RateLimited
 from bootvol.service import rates
 from bootvol.service.rates import UNITS, RateLimit, RateLimits
@@ -160,7 +160,7 @@ def test_without_limits_nothing_is_remembered_of_calls() -> None:
 def test_a_limit_of_numbers_counts_uuids_too(regex: str, text: str) -> None:
     """A limit whose pattern has one form of an id counts calls with the other form.
 
-    Break: `src/bootvol/api/nova/calls.py`: `(text, *_EITHER) if name in _OF_TWO_FORMS else (text,)`
+    Break: `src/bootvol/api/nova/rates.py`: `(text, *_EITHER) if name in _OF_TWO_FORMS else (text,)`
     -> `(text,)`.
     """
     limits = RateLimits([RateLimit("GET", "*", re.compile(regex), 1, "DAY")], Clock())

@@ -15,15 +15,16 @@ from treq.testing import RequestTraversalAgent
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
+from bootvol.api.application import Application
+from bootvol.api.cache import Answers
+from bootvol.api.context import Services
 from bootvol.api.door import Door
-from bootvol.api.http import ApiRoot, Dialect
-from bootvol.api.nova import app as nova
 from bootvol.api.nova import views
-from bootvol.api.nova.app import NovaApi
-from bootvol.api.nova.cache import Answers
-from bootvol.api.nova.calls import Core, Document
-from bootvol.api.nova.faults import fault
+from bootvol.api.nova.context import NovaContext
+from bootvol.api.nova.dialect import NOVA, application
 from bootvol.api.nova.links import Place
+from bootvol.api.operations import document
+from bootvol.api.root import ApiRoot
 from bootvol.lifecycle import Status
 from bootvol.model import Attachment, Caller, Image, Import, Phase, Volume
 from bootvol.policy import Policy
@@ -81,10 +82,12 @@ async def test_the_server_error_of_the_specification() -> None:
 
     other: Any = None  # unused by the call
     no_limits = RateLimits([], Clock())
-    core = Core(Broken(), other, other, other, other, other, other, other, no_limits, other, other)
+    services = Services(
+        Broken(), other, other, other, other, other, other, other, no_limits, other, other
+    )
     door = Door(Anybody(), Bounds.of(9), Clock())  # type: ignore[arg-type]
-    api = NovaApi(door, Policy(), core, Answers(lambda: None))
-    agent = RequestTraversalAgent(ApiRoot(Dialect((), api.app, fault)))
+    api = application(door, Policy(), services, Answers(lambda: None))
+    agent = RequestTraversalAgent(ApiRoot(*api.mounts))
     asked = HTTPClient(agent).get(
         "http://x/v1.1/t/hp-bootable-volumes", headers=Headers({"X-Auth-Token": ["x"]})
     )
@@ -99,9 +102,9 @@ async def test_the_server_error_of_the_specification() -> None:
 @ensureDeferred
 async def test_links_begin_with_the_public_url() -> None:
     other: Any = None  # unused by the call
-    app = NovaApi(other, other, other, other).app
+    mounts = application(other, other, other, other).mounts
     for public_url, shown in ((None, "http://host:1"), ("https://out/x", "https://out/x")):
-        agent = RequestTraversalAgent(ApiRoot(Dialect((), app, fault), public_url=public_url))
+        agent = RequestTraversalAgent(ApiRoot(*mounts, public_url=public_url))
         asked = HTTPClient(agent).get("http://host:1/v1.1/")
         agent.flush()
         version = json.loads(await (await asked).content())["version"]
@@ -109,23 +112,26 @@ async def test_links_begin_with_the_public_url() -> None:
 
 
 @ensureDeferred
-async def test_documents_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_documents_are_rendered_once() -> None:
     """A document with links is rendered once for each URL of the API's root.
 
-    Break: `src/bootvol/api/nova/app.py`: `@lru_cache(_URLS)` -> `@lru_cache(0)`
+    Break: `src/bootvol/api/application.py`: `@lru_cache(_URLS)` -> `@lru_cache(0)`
     """
     rendered: list[str] = []
 
-    def show(url: str) -> str:
+    @document("a", "/a")
+    def with_links(url: str) -> str:
         rendered.append(url)
         return url
 
-    declared = [Document(("/a",), show), Document(("/b",), show, of_url=False)]
-    monkeypatch.setattr(nova, "DOCUMENTS", declared)
+    @document("b", "/b", of_url=False)
+    def without_links(url: str) -> str:
+        rendered.append(url)
+        return url
+
+    dialect: Any = attrs.evolve(NOVA, rooms={"": (with_links, without_links)})
     other: Any = None  # unused by documents
-    agent = RequestTraversalAgent(
-        ApiRoot(Dialect((), NovaApi(other, other, other, other).app, fault))
-    )
+    agent = RequestTraversalAgent(ApiRoot(*Application[NovaContext](dialect, other).mounts))
     for path in ("a", "b"):
         for host in ("h", "i", "h", "i"):
             asked = HTTPClient(agent).get(f"http://{host}/{path}")

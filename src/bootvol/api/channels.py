@@ -27,7 +27,8 @@ from twisted.web.server import Request, Site
 
 from bootvol.api.access import AccessLog
 from bootvol.api.addresses import network
-from bootvol.api.http import ApiRequest, ApiRoot
+from bootvol.api.http import ApiRequest
+from bootvol.api.root import ApiRoot
 from bootvol.errors import (
     BodyTooLarge,
     BootvolError,

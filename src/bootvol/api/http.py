@@ -5,7 +5,7 @@ If a client disconnects, the handler's work continues.  Klein would cancel the h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
@@ -20,7 +20,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
-from twisted.web.resource import Resource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
@@ -31,7 +30,6 @@ from bootvol.errors import (
     IdentityUnavailable,
     InvalidRequest,
     MalformedBody,
-    MalformedUrl,
     MethodNotAllowed,
     NotFound,
     RateLimited,
@@ -45,14 +43,10 @@ from bootvol.shortage import short_of
 
 #: Maximum number of nested objects and lists in a body. No call needs a third of these levels.
 DEEPEST: Final = 32
-_JSON: Final = b"application/json; charset=UTF-8"
-#: Longest Host in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
-_LONGEST_HOST: Final = 255 + 6
-#: Maximum number of parameters in a query. Each parameter is compared with a whole list.
-MOST_PARAMETERS: Final = 100
+JSON: Final = b"application/json; charset=UTF-8"
 #: Maximum number of bytes of a path in the log.
 _SHOWN: Final = 200
-_REQUEST_ID: Final = b"X-Compute-Request-Id"
+REQUEST_ID: Final = b"X-Compute-Request-Id"
 
 _log = Logger()
 
@@ -66,9 +60,6 @@ _Passing = (
     | ServiceShort
 )
 
-#: Converts an error to a dialect's JSON object.
-Fault = Callable[[BootvolError], object]
-
 
 @attrs.frozen
 class Reply:
@@ -81,12 +72,36 @@ class Reply:
     status: int = 200
 
 
+def _status(error: BootvolError) -> int:
+    return error.status
+
+
+@attrs.frozen
+class Faults:
+    """The form of a dialect's errors.
+
+    :ivar body: converts an error to the JSON object for the client.
+    :ivar schema: returns the JSON schema of these objects by HTTP status.
+    :ivar status: returns the HTTP status of an error.
+    :ivar name: distinguishes the form from others in the same OpenAPI document.
+    """
+
+    body: Callable[[BootvolError], object]
+    schema: Callable[[int], dict[str, Any]]
+    status: Callable[[BootvolError], int] = _status
+    name: str = ""
+
+    def reply(self, error: BootvolError) -> Reply:
+        """Return the reply that reports an error."""
+        return Reply(self.body(error), self.status(error))
+
+
 def write(request: IRequest, reply: Reply) -> bytes:
     """Set the reply's status and headers on ``request``, and return its body."""
     request.setResponseCode(reply.status)
     if reply.body is None:
         return b""
-    request.setHeader(b"Content-Type", _JSON)
+    request.setHeader(b"Content-Type", JSON)
     return reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
 
 
@@ -151,19 +166,20 @@ def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[byte
     return running.addCallback(lambda reply: write(request, reply))
 
 
-def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
+def render_error(request: IRequest, failure: Failure, faults: Faults) -> bytes:
     """Set status and headers for a handler's exception, and return the fault as JSON."""
     error = _known(request, failure)
-    if isinstance(error, _Passing):
-        request.setHeader(b"Retry-After", _retry_after(error))
+    reply = faults.reply(error)
+    if (retry_after := seconds_until_retry(error)) is not None:
+        request.setHeader(b"Retry-After", retry_after)
     known = getattr(request, "tenant", None)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (
+    if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (
         known is None or isinstance(error, TooManyCalls)
     ):
         # For floods, write only the access log, which has few lines for strangers.
-        asked: Any = request
-        asked.reason = f" ({error.code}: {error.message})"
-    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logged: Any = request
+        logged.reason = f" ({error.code}: {error.message})"
+    elif reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warn(
             "{request_id} {method} {path} (tenant {tenant}): {status} {code}: {message}{what}",
             request_id=getattr(request, "request_id", "a request"),
@@ -171,16 +187,17 @@ def told(request: IRequest, failure: Failure, fault: Fault) -> bytes:
             # Log no query, because it may hold a secret. The path has the tenant in it.
             path=printable(request.path),
             tenant=known,
-            status=error.status,
+            status=reply.status,
             code=error.code,
             message=error.message,
             what=f" The daemon is short of {what}." if (what := short_of(failure.value)) else "",
         )
-    return write(request, Reply(fault(error), error.status))
+    return write(request, reply)
 
 
-def _retry_after(error: _Passing) -> bytes:
-    return str(ceil(error.retry_after)).encode("ascii")
+def seconds_until_retry(error: BootvolError) -> bytes | None:
+    """Return the header ``Retry-After`` of an error; None if the error is not temporary."""
+    return str(ceil(error.retry_after)).encode("ascii") if isinstance(error, _Passing) else None
 
 
 def printable(sent: bytes) -> str:
@@ -202,12 +219,12 @@ def route(
         return answer(request, call(request, **segments))
 
 
-def tell_errors(app: Klein, fault: Fault) -> None:
-    """Add an error handler to an application, which answers exceptions with faults."""
+def add_error_handler(app: Klein, faults: Faults) -> None:
+    """Make an application answer exceptions with faults."""
 
     @app.handle_errors(Exception)
     def failed(request: IRequest, failure: Failure) -> bytes:
-        return told(request, failure, fault)
+        return render_error(request, failure, faults)
 
 
 def _known(request: IRequest, failure: Failure) -> BootvolError:
@@ -267,118 +284,6 @@ class ApiRequest(Request):
         super().process()
 
 
-@attrs.frozen
-class Dialect:
-    """A dialect of the API.
-
-    :ivar prefix: the first segments of all paths of the dialect, removed for the application.
-    """
-
-    prefix: tuple[bytes, ...]
-    app: Klein
-    fault: Fault
-
-
-class ApiRoot(Resource):
-    """The root resource: rejects undecodable paths, strips ``.json``, and dispatches to a dialect.
-
-    :param dialects: dialects in the order of dispatch; the prefix of the last fits all paths.
-    :param public_url: the API's URL for clients; None for the Host of each request.
-    :ivar dialects: the same dialects.
-    """
-
-    isLeaf = True
-
-    def __init__(self, *dialects: Dialect, public_url: str | None = None) -> None:
-        super().__init__()
-        self.dialects = dialects
-        self._resources = {each.prefix: each.app.resource() for each in dialects}
-        self._public_url = public_url
-
-    def render(self, request: ApiRequest) -> Any:
-        """Refuse an invalid request, or dispatch the request to its dialect's application."""
-        request_id = getattr(request, "request_id", "")
-        request.setHeader(_REQUEST_ID, request_id.encode("ascii"))
-        # Twisted's own value names a version, a hint for attackers.
-        request.setHeader(b"Server", b"bootvol")
-        # Answers depend on X-Auth-Token, unknown to caches (RFC 9111, section 3.5). Some answers
-        # hold tokens and keys.
-        request.setHeader(b"Cache-Control", b"no-store")
-        path = request.postpath or []
-        dialect = self._dialect(path)
-        try:
-            _check_host(request)
-            _check_query(request)
-            _take_suffix(request)
-            request.public_url = self._public_url or _asked_at(request)
-        except BootvolError as error:
-            return write(request, Reply(dialect.fault(error), error.status))
-        length = len(dialect.prefix)
-        request.prepath = [*(request.prepath or []), *path[:length]]
-        request.postpath = path[length:] or [b""]
-        return self._resources[dialect.prefix].render(request)
-
-    def refusal(self, path: bytes, error: BootvolError) -> bytes:
-        """Return a complete HTTP answer to an unread request, as the last of its connection.
-
-        :param path: the path, as far as received.
-        """
-        fault = self._dialect(path.lstrip(b"/").split(b"/")).fault(error)
-        body = orjson.dumps(fault)
-        status = f"{error.status} {HTTPStatus(error.status).phrase}".encode("ascii")
-        head = [
-            b"HTTP/1.1 " + status,
-            b"Connection: close",
-            _REQUEST_ID + b": " + new_id().encode("ascii"),
-            b"Content-Type: " + _JSON,
-            b"Content-Length: %d" % len(body),
-        ]
-        if isinstance(error, _Passing):
-            head.append(b"Retry-After: " + _retry_after(error))
-        return b"\r\n".join([*head, b"", body])
-
-    def _dialect(self, path: Sequence[bytes]) -> Dialect:
-        return next(
-            each for each in self.dialects if each.prefix == tuple(path[: len(each.prefix)])
-        )
-
-
 def public_url(request: IRequest) -> str:
     """Return the URL of the API's root for clients, without a slash at the end."""
     return str(getattr(request, "public_url", ""))
-
-
-def _asked_at(request: Request) -> str:
-    scheme = "https" if request.isSecure() else "http"
-    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
-    return f"{scheme}://{host}"
-
-
-def _check_host(request: Request) -> None:
-    """Refuse an invalid Host: routing would fail, and every link repeats the Host."""
-    try:
-        if len(request.getHeader(b"host") or b"") > _LONGEST_HOST:
-            raise MalformedUrl("Malformed Host header")
-        request.getRequestHostname().decode("ascii").encode("idna")
-    except UnicodeError:
-        raise MalformedUrl("Malformed Host header") from None
-
-
-def _check_query(request: Request) -> None:
-    """Refuse a query with more parameters than any call takes."""
-    if sum(map(len, (request.args or {}).values())) > MOST_PARAMETERS:
-        raise MalformedUrl("Too many parameters in the URL")
-
-
-def _take_suffix(request: Request) -> None:
-    """Strip the suffix for JSON (specification, section 2.1), the only supported format."""
-    path = request.postpath or []
-    try:
-        b"/".join(path).decode("utf-8")
-    except UnicodeDecodeError:
-        raise MalformedUrl from None
-    # Routing would treat `a//b` as `a/b`, another spelling of the same call.
-    if not all(path[:-1]):
-        raise MalformedUrl("Empty path segment")
-    if path and path[-1].endswith(b".json"):
-        path[-1] = path[-1].removesuffix(b".json")

@@ -8,16 +8,17 @@ from twisted.web.iweb import IRequest
 
 from bootvol.api.embedded import v2, v3
 from bootvol.api.embedded.catalog import Catalog
-from bootvol.api.http import Dialect, Reply, public_url, route, tell_errors
+from bootvol.api.http import Reply, add_error_handler, public_url, route
+from bootvol.api.root import Mount
 from bootvol.login import ILogin
 from bootvol.policy import Policy
 from bootvol.turns import Paced
 
 
-def dialects(
+def mounts(
     login: ILogin | None, policy: Policy, region: str, most: int, clock: IReactorTime
-) -> list[Dialect]:
-    """Return the dialects of the identity API, the longest prefixes first.
+) -> list[Mount]:
+    """Return the mounts of the identity API, the longest prefixes first.
 
     :param login: logs users in; None if the identity plugin has no log-ins.  All these paths then
         answer 404.
@@ -28,17 +29,17 @@ def dialects(
     """
     if login is None:
         nothing = Klein()
-        tell_errors(nothing, v3.fault)
-        return [Dialect((prefix,), nothing, v3.fault) for prefix in (b"identity", b"v2.0")]
+        add_error_handler(nothing, v3.FAULTS)
+        return [Mount((prefix,), nothing, v3.FAULTS) for prefix in (b"identity", b"v2.0")]
     catalog = Catalog(region)
     pace = Paced(clock)
     third = v3.V3(login, policy, catalog, most, pace).app
     second = v2.V2(login, catalog, pace).app
     return [
-        Dialect((b"identity", b"v3"), third, v3.fault),
-        Dialect((b"identity", b"v2.0"), second, v2.fault),
-        Dialect((b"v2.0",), second, v2.fault),
-        Dialect((b"identity",), _versions(), v3.fault),
+        Mount((b"identity", b"v3"), third, v3.FAULTS),
+        Mount((b"identity", b"v2.0"), second, v2.FAULTS),
+        Mount((b"v2.0",), second, v2.FAULTS),
+        Mount((b"identity",), _versions(), v3.FAULTS),
     ]
 
 
@@ -52,5 +53,5 @@ def _versions() -> Klein:
         return Reply({"versions": {"values": values}}, 300)
 
     route(app, "GET", "/", versions)
-    tell_errors(app, v3.fault)
+    add_error_handler(app, v3.FAULTS)
     return app

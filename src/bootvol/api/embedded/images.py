@@ -16,9 +16,10 @@ from twisted.web.iweb import IRequest
 
 from bootvol.api.door import Door
 from bootvol.api.embedded import image_views as views
-from bootvol.api.embedded.v3 import fault
-from bootvol.api.http import Dialect, Reply, public_url, query, route, tell_errors
+from bootvol.api.embedded.v3 import FAULTS
+from bootvol.api.http import Reply, add_error_handler, public_url, query, route
 from bootvol.api.lists import after
+from bootvol.api.root import Mount
 from bootvol.errors import NotFound
 from bootvol.model import Caller
 from bootvol.policy import Policy, Right
@@ -50,12 +51,12 @@ class ImageApi:
         route(self._app, "GET", "/v2/images", self._list)
         route(self._app, "GET", "/v2/images/<image_id>", self._show)
         route(self._app, "GET", "/v2/schemas/<name>", self._schema)
-        tell_errors(self._app, fault)
+        add_error_handler(self._app, FAULTS)
 
     @property
-    def dialect(self) -> Dialect:
-        """The dialect for the API's root."""
-        return Dialect((b"image",), self._app, fault)
+    def mount(self) -> Mount:
+        """The mount below the API's root."""
+        return Mount((b"image",), self._app, FAULTS)
 
     async def _choices(self, request: IRequest) -> Reply:
         return Reply(_versions(request), 300)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from klein import Klein
 from pydantic import BeforeValidator, ConfigDict, model_validator
@@ -13,7 +13,8 @@ from twisted.web.iweb import IRequest
 from bootvol.api.addresses import address
 from bootvol.api.embedded.bodies import ONE_WAY, Body, Secret, Text, read
 from bootvol.api.embedded.catalog import Catalog
-from bootvol.api.http import Reply, public_url, route, tell_errors, token
+from bootvol.api.http import Faults, Reply, add_error_handler, public_url, route, token
+from bootvol.api.openapi import exactly
 from bootvol.errors import BootvolError
 from bootvol.login import AccessKey, Credentials, EarlierToken, ILogin, Password, Session, Which
 from bootvol.turns import Paced
@@ -78,10 +79,20 @@ class _Login(Body):
     auth: _Auth
 
 
-def fault(error: BootvolError) -> dict[str, Any]:
-    """Return the JSON object that reports ``error`` to a client."""
+def _fault(error: BootvolError) -> dict[str, Any]:
     content = {"message": error.message, "details": error.remedy, "code": error.status}
     return {"identityFault": content}
+
+
+def _schema(status: int) -> dict[str, Any]:
+    text = {"type": "string"}
+    return exactly(
+        {"identityFault": exactly({"message": text, "details": text, "code": {"const": status}})}
+    )
+
+
+#: The form of errors.
+FAULTS: Final = Faults(_fault, _schema, name="v2-")
 
 
 def version(url: str) -> dict[str, Any]:
@@ -111,7 +122,7 @@ class V2:
         route(self.app, "GET", "/", self._version)
         route(self.app, "POST", "/tokens", self._log_in)
         route(self.app, "GET", "/tenants", self._tenants)
-        tell_errors(self.app, fault)
+        add_error_handler(self.app, FAULTS)
 
     async def _version(self, request: IRequest) -> Reply:
         return Reply({"version": version(public_url(request))})

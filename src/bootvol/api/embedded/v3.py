@@ -13,7 +13,8 @@ from twisted.web.iweb import IRequest
 from bootvol.api.addresses import address
 from bootvol.api.embedded.bodies import ONE_WAY, Body, Secret, Text, read
 from bootvol.api.embedded.catalog import Catalog
-from bootvol.api.http import Reply, public_url, route, tell_errors, token
+from bootvol.api.http import Faults, Reply, add_error_handler, public_url, route, token
+from bootvol.api.openapi import exactly
 from bootvol.errors import BootvolError, Forbidden, LoginFailed, NotFound, Unauthorized
 from bootvol.login import Credentials, EarlierToken, ILogin, Named, Password, Session, Which
 from bootvol.policy import Policy, Right
@@ -108,10 +109,22 @@ class _Login(Body):
     auth: _Auth
 
 
-def fault(error: BootvolError) -> dict[str, Any]:
-    """Return the JSON object that reports ``error`` to a client."""
+def _fault(error: BootvolError) -> dict[str, Any]:
     title = HTTPStatus(error.status).phrase
     return {"error": {"code": error.status, "title": title, "message": error.message}}
+
+
+def _schema(status: int) -> dict[str, Any]:
+    content = {
+        "code": {"const": status},
+        "title": {"const": HTTPStatus(status).phrase},
+        "message": {"type": "string"},
+    }
+    return exactly({"error": exactly(content)})
+
+
+#: The form of errors.
+FAULTS: Final = Faults(_fault, _schema)
 
 
 def version(url: str) -> dict[str, Any]:
@@ -152,7 +165,7 @@ class V3:
         route(self.app, "GET", "/auth/catalog", self._show_catalog)
         for path in ("/auth/projects", "/projects", "/users/<user>/projects"):
             route(self.app, "GET", path, self._projects)
-        tell_errors(self.app, fault)
+        add_error_handler(self.app, FAULTS)
 
     async def _version(self, request: IRequest) -> Reply:
         return Reply({"version": version(public_url(request))})

@@ -122,7 +122,7 @@ class CreateVolume(BaseModel):
     metadata: dict[Text, Text] | None = None
     availability_zone: Text | None = None
 
-    def wanted(self, snapshot_id: int | None) -> NewVolume:
+    def request(self, snapshot_id: int | None) -> NewVolume:
         """Return the body as the core's value.
 
         :param snapshot_id: the number of the snapshot.
@@ -160,7 +160,7 @@ class CreateSnapshot(BaseModel):
     display_description: Text | None = None
     force: Annotated[bool, BeforeValidator(_force, _Force)] = False
 
-    def wanted(self, volume_id: int) -> NewSnapshot:
+    def request(self, volume_id: int) -> NewSnapshot:
         """Return the body as the core's value.
 
         :param volume_id: the number of the volume.

@@ -12,24 +12,25 @@ from typing import Annotated, Final, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.calls import Ask, call
 from bootvol.api.nova.cinder_bodies import (
     ChangeSnapshot,
     ChangeVolume,
     CreateCinderSnapshot,
     CreateCinderVolume,
 )
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.filters import Filter, filtered, paged
 from bootvol.api.nova.links import Link, Place
 from bootvol.api.nova.views import Size, VolumeStatus
 from bootvol.api.nova.volume_types import LIST_QUERY, listed
+from bootvol.api.operations import operation
 from bootvol.lifecycle import Kind
 from bootvol.model import Snapshot, Volume, VolumeType
 from bootvol.service.ids import NONE
 
 #: The version of Cinder v1, and the versions whose endpoint in the catalog is also the volume
 #: service's.
-_BASES: Final = ("v1", "v2", "v1.1")
+_VERSIONS: Final = ("v1", "v2", "v1.1")
 _CREATED: Final = "%Y-%m-%dT%H:%M:%S.000000"
 #: Clients of Cinder v2 use this version.
 _SECOND: Final = "v2"
@@ -137,94 +138,153 @@ _SNAPSHOT_FITS: Final[Mapping[str, Filter[Snapshot]]] = {
 _PAGE: Final = ("limit", "marker", "offset")
 
 
-@call("GET", "volumes", "volumes/detail", query=(*_VOLUME_FITS, *_PAGE), bases=_BASES)
-async def list_volumes(ask: Ask) -> CinderVolumes:
+@operation(
+    "cinder_list_volumes",
+    "GET",
+    "volumes",
+    aliases={"volumes/detail": "cinder_list_volumes_again"},
+    query=(*_VOLUME_FITS, *_PAGE),
+    versions=_VERSIONS,
+)
+async def list_volumes(context: NovaContext) -> CinderVolumes:
     """List the tenant's volumes as in Cinder v1."""
-    found = filtered(ask.request, await ask.core.volumes.listed(ask.caller), _VOLUME_FITS, _REFUSED)
-    page, links = paged(ask.request, found, lambda each: each.uuid)
-    shown: CinderVolumes = {"volumes": [_volume(each, ask.place) for each in page]}
-    if links and ask.place.version == _SECOND:
+    found = filtered(
+        context.request,
+        await context.services.volumes.listed(context.caller),
+        _VOLUME_FITS,
+        _REFUSED,
+    )
+    page, links = paged(context.request, found, lambda each: each.uuid)
+    shown: CinderVolumes = {"volumes": [_volume(each, context.place) for each in page]}
+    if links and context.place.version == _SECOND:
         shown["volumes_links"] = links
     return shown
 
 
-@call("POST", "volumes", entity="volume", refusals=(404, 413, 503), bases=_BASES)
-async def create_volume(ask: Ask, asked: CreateCinderVolume) -> OneCinderVolume:
+@operation(
+    "cinder_create_volume",
+    "POST",
+    "volumes",
+    entity="volume",
+    refusals=(404, 413, 503),
+    versions=_VERSIONS,
+)
+async def create_volume(context: NovaContext, body: CreateCinderVolume) -> OneCinderVolume:
     """Create a volume; with ``imageRef``, a bootable volume."""
-    wanted = asked.wanted(await ask.number(Kind.SNAPSHOT, asked.snapshot_id))
-    return {"volume": _volume(await ask.core.volumes.create(ask.caller, wanted), ask.place)}
+    request = body.request(await context.number(Kind.SNAPSHOT, body.snapshot_id))
+    return {
+        "volume": _volume(
+            await context.services.volumes.create(context.caller, request), context.place
+        )
+    }
 
 
-@call("GET", "volumes/<volume_id>", bases=_BASES)
-async def show_volume(ask: Ask, volume_id: int) -> OneCinderVolume:
+@operation("cinder_show_volume", "GET", "volumes/<volume_id>", versions=_VERSIONS)
+async def show_volume(context: NovaContext, volume_id: int) -> OneCinderVolume:
     """Show a volume as in Cinder v1."""
-    return {"volume": _volume(await ask.core.volumes.get(ask.caller, volume_id), ask.place)}
+    return {
+        "volume": _volume(
+            await context.services.volumes.get(context.caller, volume_id), context.place
+        )
+    }
 
 
-@call("PUT", "volumes/<volume_id>", entity="volume", bases=_BASES)
-async def change_volume(ask: Ask, volume_id: int, asked: ChangeVolume) -> OneCinderVolume:
+@operation(
+    "cinder_change_volume", "PUT", "volumes/<volume_id>", entity="volume", versions=_VERSIONS
+)
+async def change_volume(
+    context: NovaContext, volume_id: int, body: ChangeVolume
+) -> OneCinderVolume:
     """Change a volume's name or description, or replace its metadata."""
-    changed = await ask.core.volumes.change(ask.caller, volume_id, asked.values)
-    return {"volume": _volume(changed, ask.place)}
+    changed = await context.services.volumes.change(context.caller, volume_id, body.values)
+    return {"volume": _volume(changed, context.place)}
 
 
-@call("DELETE", "volumes/<volume_id>", status=202, bases=_BASES)
-async def delete_volume(ask: Ask, volume_id: int) -> None:
+@operation("cinder_delete_volume", "DELETE", "volumes/<volume_id>", status=202, versions=_VERSIONS)
+async def delete_volume(context: NovaContext, volume_id: int) -> None:
     """Delete a volume; the answer does not wait for the deletion."""
-    await ask.core.volumes.delete(ask.caller, volume_id)
+    await context.services.volumes.delete(context.caller, volume_id)
 
 
-@call("GET", "snapshots", "snapshots/detail", query=(*_SNAPSHOT_FITS, *_PAGE), bases=_BASES)
-async def list_snapshots(ask: Ask) -> CinderSnapshots:
+@operation(
+    "cinder_list_snapshots",
+    "GET",
+    "snapshots",
+    aliases={"snapshots/detail": "cinder_list_snapshots_again"},
+    query=(*_SNAPSHOT_FITS, *_PAGE),
+    versions=_VERSIONS,
+)
+async def list_snapshots(context: NovaContext) -> CinderSnapshots:
     """List the tenant's snapshots as in Cinder v1."""
     found = filtered(
-        ask.request, await ask.core.snapshots.listed(ask.caller), _SNAPSHOT_FITS, _REFUSED
+        context.request,
+        await context.services.snapshots.listed(context.caller),
+        _SNAPSHOT_FITS,
+        _REFUSED,
     )
-    page, links = paged(ask.request, found, lambda each: each.uuid)
-    shown: CinderSnapshots = {"snapshots": [_snapshot(each, ask.place) for each in page]}
-    if links and ask.place.version == _SECOND:
+    page, links = paged(context.request, found, lambda each: each.uuid)
+    shown: CinderSnapshots = {"snapshots": [_snapshot(each, context.place) for each in page]}
+    if links and context.place.version == _SECOND:
         shown["snapshots_links"] = links
     return shown
 
 
-@call("POST", "snapshots", entity="snapshot", named=True, refusals=(404, 413), bases=_BASES)
-async def create_snapshot(ask: Ask, asked: CreateCinderSnapshot) -> OneCinderSnapshot:
+@operation(
+    "cinder_create_snapshot",
+    "POST",
+    "snapshots",
+    entity="snapshot",
+    named=True,
+    refusals=(404, 413),
+    versions=_VERSIONS,
+)
+async def create_snapshot(context: NovaContext, body: CreateCinderSnapshot) -> OneCinderSnapshot:
     """Make a snapshot of a volume."""
-    volume_id = await ask.number(Kind.VOLUME, asked.volume_id)
-    made = await ask.core.snapshots.create(ask.caller, asked.wanted(volume_id or NONE))
-    return {"snapshot": _snapshot(made, ask.place)}
+    volume_id = await context.number(Kind.VOLUME, body.volume_id)
+    made = await context.services.snapshots.create(context.caller, body.request(volume_id or NONE))
+    return {"snapshot": _snapshot(made, context.place)}
 
 
-@call("GET", "snapshots/<snapshot_id>", bases=_BASES)
-async def show_snapshot(ask: Ask, snapshot_id: int) -> OneCinderSnapshot:
+@operation("cinder_show_snapshot", "GET", "snapshots/<snapshot_id>", versions=_VERSIONS)
+async def show_snapshot(context: NovaContext, snapshot_id: int) -> OneCinderSnapshot:
     """Show a snapshot as in Cinder v1."""
-    found = await ask.core.snapshots.get(ask.caller, snapshot_id)
-    return {"snapshot": _snapshot(found, ask.place)}
+    found = await context.services.snapshots.get(context.caller, snapshot_id)
+    return {"snapshot": _snapshot(found, context.place)}
 
 
-@call("PUT", "snapshots/<snapshot_id>", entity="snapshot", bases=_BASES)
-async def change_snapshot(ask: Ask, snapshot_id: int, asked: ChangeSnapshot) -> OneCinderSnapshot:
+@operation(
+    "cinder_change_snapshot",
+    "PUT",
+    "snapshots/<snapshot_id>",
+    entity="snapshot",
+    versions=_VERSIONS,
+)
+async def change_snapshot(
+    context: NovaContext, snapshot_id: int, body: ChangeSnapshot
+) -> OneCinderSnapshot:
     """Change a snapshot's name or description."""
-    changed = await ask.core.snapshots.change(ask.caller, snapshot_id, asked.values)
-    return {"snapshot": _snapshot(changed, ask.place)}
+    changed = await context.services.snapshots.change(context.caller, snapshot_id, body.values)
+    return {"snapshot": _snapshot(changed, context.place)}
 
 
-@call("DELETE", "snapshots/<snapshot_id>", status=202, bases=_BASES)
-async def delete_snapshot(ask: Ask, snapshot_id: int) -> None:
+@operation(
+    "cinder_delete_snapshot", "DELETE", "snapshots/<snapshot_id>", status=202, versions=_VERSIONS
+)
+async def delete_snapshot(context: NovaContext, snapshot_id: int) -> None:
     """Delete a snapshot; the answer does not wait for the deletion."""
-    await ask.core.snapshots.delete(ask.caller, snapshot_id)
+    await context.services.snapshots.delete(context.caller, snapshot_id)
 
 
-@call("GET", "types", query=LIST_QUERY, bases=_BASES)
-async def list_types(ask: Ask) -> CinderTypes:
+@operation("cinder_list_types", "GET", "types", query=LIST_QUERY, versions=_VERSIONS)
+async def list_types(context: NovaContext) -> CinderTypes:
     """List the volume types."""
-    return {"volume_types": [_type(each) for each in await listed(ask)]}
+    return {"volume_types": [_type(each) for each in await listed(context)]}
 
 
-@call("GET", "types/<type_id>", bases=_BASES)
-async def show_type(ask: Ask, type_id: int) -> OneCinderType:
+@operation("cinder_show_type", "GET", "types/<type_id>", versions=_VERSIONS)
+async def show_type(context: NovaContext, type_id: int) -> OneCinderType:
     """Show a volume type."""
-    return {"volume_type": _type(await ask.core.types.get(type_id))}
+    return {"volume_type": _type(await context.services.types.get(type_id))}
 
 
 def _volume(value: Volume, place: Place) -> VolumeShown:
@@ -277,3 +337,19 @@ def _snapshot(value: Snapshot, place: Place) -> SnapshotShown:
 
 def _type(value: VolumeType) -> TypeShown:
     return {"id": str(value.id), "name": value.name, "extra_specs": dict(value.extra_specs)}
+
+
+OPERATIONS = (
+    list_volumes,
+    create_volume,
+    show_volume,
+    change_volume,
+    delete_volume,
+    list_snapshots,
+    create_snapshot,
+    show_snapshot,
+    change_snapshot,
+    delete_snapshot,
+    list_types,
+    show_type,
+)

@@ -9,8 +9,9 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.views import Nothing
+from bootvol.api.operations import operation
 from bootvol.errors import NotFound
 
 
@@ -139,15 +140,18 @@ EXTENSIONS: Final[dict[str, ExtensionShown]] = {
 }
 
 
-@call("GET", "extensions")
-async def list_extensions(ask: Ask) -> Extensions:
+@operation("extensions_list_extensions", "GET", "extensions")
+async def list_extensions(context: NovaContext) -> Extensions:
     """List the extensions, by alias."""
     return {"extensions": list(EXTENSIONS.values())}
 
 
-@call("GET", "extensions/<alias>")
-async def show_extension(ask: Ask, alias: str) -> OneExtension:
+@operation("extensions_show_extension", "GET", "extensions/<alias>")
+async def show_extension(context: NovaContext, alias: str) -> OneExtension:
     """Show an extension."""
     if alias not in EXTENSIONS:
         raise NotFound
     return {"extension": EXTENSIONS[alias]}
+
+
+OPERATIONS = (list_extensions, show_extension)

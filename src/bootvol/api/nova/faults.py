@@ -5,8 +5,12 @@ The keys are HP's keys of 2012 (specification, section 2.5).
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, Final
 
+from bootvol.api.http import Faults
+from bootvol.api.openapi import COUNT, exactly
+from bootvol.api.operations import Operation
 from bootvol.errors import BootvolError, RateLimited
 
 #: The keys by HTTP status.
@@ -26,6 +30,11 @@ FAULTS: Final = {
 }
 
 
+#: The faults that every operation may answer with: because of the tenant, the token, a missing
+#: right, a rate limit, or the identity service.
+_ALWAYS: Final = (400, 401, 403, 413, 500, 503)
+
+
 def fault(error: BootvolError) -> dict[str, Any]:
     """Return the JSON object that reports ``error`` to a client."""
     content: dict[str, Any] = {"message": error.message, "code": error.status}
@@ -34,3 +43,27 @@ def fault(error: BootvolError) -> dict[str, Any]:
     elif error.status == 413:
         content["retryAfter"] = 0
     return {FAULTS.get(error.status, FAULTS[500]): content}
+
+
+def _schema(status: int) -> dict[str, Any]:
+    content: dict[str, Any] = {"message": {"type": "string"}, "code": {"const": status}}
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        content["retryAfter"] = COUNT
+    inner = exactly(content)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        # The details name the rate limit.
+        inner["properties"]["details"] = {"type": "string"}
+    return exactly({FAULTS[status]: inner})
+
+
+#: The form of errors in Nova's dialect.
+NOVA_FAULTS: Final = Faults(fault, _schema)
+
+
+def refusals(operation: Operation) -> frozenset[int]:
+    """Return the statuses of an operation's possible failures."""
+    return frozenset(
+        (*_ALWAYS, *operation.refusals)
+        + (404,) * ("<" in operation.path)
+        + (422,) * (operation.body is not None)
+    )

@@ -12,7 +12,7 @@ from twisted.web.iweb import IRequest
 
 from bootvol.api.lists import text
 from bootvol.api.nova.links import Link, following
-from bootvol.api.nova.paging import page
+from bootvol.api.paging import page
 from bootvol.errors import InvalidRequest
 
 Listed = TypeVar("Listed")

@@ -8,9 +8,10 @@ from typing import Final
 from typing_extensions import TypedDict
 
 from bootvol.api.nova import server_views
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.filters import Filter, filtered, number, paged
 from bootvol.api.nova.links import Link
+from bootvol.api.operations import operation
 from bootvol.errors import FlavorNotFound, NotFound
 from bootvol.model import Flavor
 
@@ -34,33 +35,35 @@ class Zones(TypedDict):
     availabilityZoneInfo: list[ZoneShown]
 
 
-@call("GET", "flavors", query=_QUERY)
-async def list_flavors(ask: Ask) -> server_views.Flavors:
+@operation("flavors_list_flavors", "GET", "flavors", query=_QUERY)
+async def list_flavors(context: NovaContext) -> server_views.Flavors:
     """List the flavors (sizes of servers): ids and names."""
-    listed, links = _listed(ask)
+    listed, links = _listed(context)
     shown: server_views.Flavors = {
-        "flavors": [server_views.brief_flavor(each, ask.place) for each in listed]
+        "flavors": [server_views.brief_flavor(each, context.place) for each in listed]
     }
     if links:
         shown["flavors_links"] = links
     return shown
 
 
-@call("GET", "flavors/detail", query=_QUERY)
-async def list_flavors_in_detail(ask: Ask) -> server_views.FlavorsInDetail:
+@operation("flavors_list_flavors_in_detail", "GET", "flavors/detail", query=_QUERY)
+async def list_flavors_in_detail(context: NovaContext) -> server_views.FlavorsInDetail:
     """List the flavors (sizes of servers) with details."""
-    listed, links = _listed(ask)
+    listed, links = _listed(context)
     shown: server_views.FlavorsInDetail = {
-        "flavors": [server_views.flavor(each, ask.place) for each in listed]
+        "flavors": [server_views.flavor(each, context.place) for each in listed]
     }
     if links:
         shown["flavors_links"] = links
     return shown
 
 
-def _listed(ask: Ask) -> tuple[Sequence[Flavor], list[Link]]:
-    found = list(ask.core.servers.flavors.values())
-    return paged(ask.request, filtered(ask.request, found, _FITS, _REFUSED), lambda each: each.id)
+def _listed(context: NovaContext) -> tuple[Sequence[Flavor], list[Link]]:
+    found = list(context.services.servers.flavors.values())
+    return paged(
+        context.request, filtered(context.request, found, _FITS, _REFUSED), lambda each: each.id
+    )
 
 
 _FITS: Final[Mapping[str, Filter[Flavor]]] = {
@@ -72,39 +75,49 @@ _FITS: Final[Mapping[str, Filter[Flavor]]] = {
 }
 
 
-@call("GET", "flavors/<flavor_id>")
-async def show_flavor(ask: Ask, flavor_id: str) -> server_views.OneFlavor:
+@operation("flavors_show_flavor", "GET", "flavors/<flavor_id>")
+async def show_flavor(context: NovaContext, flavor_id: str) -> server_views.OneFlavor:
     """Show a flavor."""
-    return {"flavor": server_views.flavor(_flavor(ask, flavor_id), ask.place)}
+    return {"flavor": server_views.flavor(_flavor(context, flavor_id), context.place)}
 
 
-@call("GET", "flavors/<flavor_id>/os-extra_specs")
-async def list_extra_specs(ask: Ask, flavor_id: str) -> server_views.ExtraSpecs:
+@operation("flavors_list_extra_specs", "GET", "flavors/<flavor_id>/os-extra_specs")
+async def list_extra_specs(context: NovaContext, flavor_id: str) -> server_views.ExtraSpecs:
     """Show a flavor's extra specs: always empty."""
-    _flavor(ask, flavor_id)
+    _flavor(context, flavor_id)
     return {"extra_specs": {}}
 
 
-@call("GET", "flavors/<flavor_id>/os-extra_specs/<key>")
-async def show_extra_spec(ask: Ask, flavor_id: str, key: str) -> dict[str, str]:
+@operation("flavors_show_extra_spec", "GET", "flavors/<flavor_id>/os-extra_specs/<key>")
+async def show_extra_spec(context: NovaContext, flavor_id: str, key: str) -> dict[str, str]:
     """Show one of a flavor's extra specs: always 404, because flavors have none."""
-    _flavor(ask, flavor_id)
+    _flavor(context, flavor_id)
     raise NotFound
 
 
-def _flavor(ask: Ask, flavor_id: str) -> Flavor:
-    found = ask.core.servers.flavors.get(flavor_id)
+def _flavor(context: NovaContext, flavor_id: str) -> Flavor:
+    found = context.services.servers.flavors.get(flavor_id)
     if found is None:
         raise FlavorNotFound(flavor_id)
     return found
 
 
-@call("GET", "os-availability-zone")
-async def list_zones(ask: Ask) -> Zones:
+@operation("flavors_list_zones", "GET", "os-availability-zone")
+async def list_zones(context: NovaContext) -> Zones:
     """List the only availability zone."""
     zone: ZoneShown = {
-        "zoneName": ask.core.servers.zone,
+        "zoneName": context.services.servers.zone,
         "zoneState": {"available": True},
         "hosts": None,
     }
     return {"availabilityZoneInfo": [zone]}
+
+
+OPERATIONS = (
+    list_flavors,
+    list_flavors_in_detail,
+    show_flavor,
+    list_extra_specs,
+    show_extra_spec,
+    list_zones,
+)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from bootvol.api.nova import views
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
+from bootvol.api.operations import operation
 from bootvol.policy import Right
 
 
-@call("GET", "golden-volumes", right=Right.GOLDEN_VOLUMES)
-async def list_goldens(ask: Ask) -> views.Goldens:
+@operation("goldens_list_goldens", "GET", "golden-volumes", right=Right.GOLDEN_VOLUMES)
+async def list_goldens(context: NovaContext) -> views.Goldens:
     """List the cached images (golden volumes), with the cache's hits and misses by backend."""
-    found = await ask.core.goldens.listed()
+    found = await context.services.goldens.listed()
     return {
         "goldenVolumes": [views.golden(each) for each in found],
-        "use": views.cache_use(ask.core.goldens.use),
+        "use": views.cache_use(context.services.goldens.use),
     }
+
+
+OPERATIONS = (list_goldens,)

@@ -7,9 +7,10 @@ from typing import Final
 
 from bootvol.api.lists import composed
 from bootvol.api.nova import views
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.filters import Filter, filtered, number, paged
 from bootvol.api.nova.links import Link
+from bootvol.api.operations import operation
 from bootvol.model import Image
 
 _QUERY: Final = ("name", "status", "minDisk", "minRam", "limit", "marker", "offset")
@@ -23,32 +24,41 @@ _FITS: Final[Mapping[str, Filter[Image]]] = {
 }
 
 
-@call("GET", "images", query=_QUERY, refusals=(503,))
-async def list_images(ask: Ask) -> views.Images:
+@operation("images_list_images", "GET", "images", query=_QUERY, refusals=(503,))
+async def list_images(context: NovaContext) -> views.Images:
     """List the images that a volume can be created from: ids and names."""
-    listed, links = await _listed(ask)
-    shown: views.Images = {"images": [views.brief_image(each, ask.place) for each in listed]}
+    listed, links = await _listed(context)
+    shown: views.Images = {"images": [views.brief_image(each, context.place) for each in listed]}
     if links:
         shown["images_links"] = links
     return shown
 
 
-@call("GET", "images/detail", query=_QUERY, refusals=(503,))
-async def list_images_in_detail(ask: Ask) -> views.ImagesInDetail:
+@operation("images_list_images_in_detail", "GET", "images/detail", query=_QUERY, refusals=(503,))
+async def list_images_in_detail(context: NovaContext) -> views.ImagesInDetail:
     """List the images that a volume can be created from, with details."""
-    listed, links = await _listed(ask)
-    shown: views.ImagesInDetail = {"images": [views.image(each, ask.place) for each in listed]}
+    listed, links = await _listed(context)
+    shown: views.ImagesInDetail = {"images": [views.image(each, context.place) for each in listed]}
     if links:
         shown["images_links"] = links
     return shown
 
 
-async def _listed(ask: Ask) -> tuple[Sequence[Image], list[Link]]:
-    found = await ask.core.images.listed(ask.caller)
-    return paged(ask.request, filtered(ask.request, found, _FITS, _REFUSED), lambda each: each.id)
+async def _listed(context: NovaContext) -> tuple[Sequence[Image], list[Link]]:
+    found = await context.services.images.listed(context.caller)
+    return paged(
+        context.request, filtered(context.request, found, _FITS, _REFUSED), lambda each: each.id
+    )
 
 
-@call("GET", "images/<image_id>", named=True, refusals=(503,))
-async def show_image(ask: Ask, image_id: str) -> views.OneImage:
+@operation("images_show_image", "GET", "images/<image_id>", named=True, refusals=(503,))
+async def show_image(context: NovaContext, image_id: str) -> views.OneImage:
     """Show an image."""
-    return {"image": views.image(await ask.core.images.find(ask.caller, image_id), ask.place)}
+    return {
+        "image": views.image(
+            await context.services.images.find(context.caller, image_id), context.place
+        )
+    }
+
+
+OPERATIONS = (list_images, list_images_in_detail, show_image)

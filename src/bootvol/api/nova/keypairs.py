@@ -8,10 +8,11 @@ from pydantic import BaseModel, BeforeValidator
 from typing_extensions import TypedDict
 
 from bootvol.api.nova.bodies import Body, Text, absent_if_empty
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.filters import filtered, paged
 from bootvol.api.nova.links import Link
 from bootvol.api.nova.views import Moment
+from bootvol.api.operations import operation
 from bootvol.model import KeyPair
 
 
@@ -68,22 +69,24 @@ class OneKeyPair(TypedDict):
     keypair: KeyPairInDetail
 
 
-@call("GET", "os-keypairs", query=("limit", "marker", "offset"))
-async def list_key_pairs(ask: Ask) -> KeyPairs:
+@operation("keypairs_list_key_pairs", "GET", "os-keypairs", query=("limit", "marker", "offset"))
+async def list_key_pairs(context: NovaContext) -> KeyPairs:
     """List the caller's key pairs, by name."""
-    found = await ask.core.key_pairs.listed(ask.caller)
-    found = filtered(ask.request, found, {"user_id": lambda each, text: each.user == text})
-    listed, links = paged(ask.request, found, lambda each: each.name)
+    found = await context.services.key_pairs.listed(context.caller)
+    found = filtered(context.request, found, {"user_id": lambda each, text: each.user == text})
+    listed, links = paged(context.request, found, lambda each: each.name)
     shown: KeyPairs = {"keypairs": [{"keypair": _shown(each)} for each in listed]}
     if links:
         shown["keypairs_links"] = links
     return shown
 
 
-@call("POST", "os-keypairs", entity="keypair", refusals=(409, 413))
-async def create_key_pair(ask: Ask, asked: CreateKeyPair) -> NewKeyPair:
+@operation("keypairs_create_key_pair", "POST", "os-keypairs", entity="keypair", refusals=(409, 413))
+async def create_key_pair(context: NovaContext, body: CreateKeyPair) -> NewKeyPair:
     """Create a key pair, or import a public key."""
-    made, private = await ask.core.key_pairs.create(ask.caller, asked.name, asked.public_key)
+    made, private = await context.services.key_pairs.create(
+        context.caller, body.name, body.public_key
+    )
     shown: NewKeyPairShown = {
         "name": made.name,
         "public_key": made.public_key,
@@ -95,10 +98,10 @@ async def create_key_pair(ask: Ask, asked: CreateKeyPair) -> NewKeyPair:
     return {"keypair": shown}
 
 
-@call("GET", "os-keypairs/<key_name>", named=True)
-async def show_key_pair(ask: Ask, key_name: str) -> OneKeyPair:
+@operation("keypairs_show_key_pair", "GET", "os-keypairs/<key_name>", named=True)
+async def show_key_pair(context: NovaContext, key_name: str) -> OneKeyPair:
     """Show one of the caller's key pairs."""
-    found = await ask.core.key_pairs.get(ask.caller, key_name)
+    found = await context.services.key_pairs.get(context.caller, key_name)
     return {
         "keypair": {
             **_shown(found),
@@ -112,10 +115,10 @@ async def show_key_pair(ask: Ask, key_name: str) -> OneKeyPair:
     }
 
 
-@call("DELETE", "os-keypairs/<key_name>", status=202, named=True)
-async def delete_key_pair(ask: Ask, key_name: str) -> None:
+@operation("keypairs_delete_key_pair", "DELETE", "os-keypairs/<key_name>", status=202, named=True)
+async def delete_key_pair(context: NovaContext, key_name: str) -> None:
     """Delete one of the caller's key pairs; servers with the key keep it."""
-    await ask.core.key_pairs.delete(ask.caller, key_name)
+    await context.services.key_pairs.delete(context.caller, key_name)
 
 
 def _shown(value: KeyPair) -> KeyPairShown:
@@ -124,3 +127,6 @@ def _shown(value: KeyPair) -> KeyPairShown:
         "public_key": value.public_key,
         "fingerprint": value.fingerprint,
     }
+
+
+OPERATIONS = (list_key_pairs, create_key_pair, show_key_pair, delete_key_pair)

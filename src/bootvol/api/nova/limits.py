@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.views import Count, Moment
+from bootvol.api.operations import operation
 from bootvol.service.quotas import MOST_METADATA, Account
 from bootvol.service.rates import Rate
 
@@ -64,13 +65,13 @@ class Limits(TypedDict):
     limits: LimitsShown
 
 
-@call("GET", "limits")
-async def show_limits(ask: Ask) -> Limits:
+@operation("limits_show_limits", "GET", "limits")
+async def show_limits(context: NovaContext) -> Limits:
     """Show the tenant's usage, quota and rate limits."""
-    account = await ask.core.quotas.account(ask.caller)
+    account = await context.services.quotas.account(context.caller)
     return {
         "limits": {
-            "rate": _rates(ask.core.rates.of(ask.caller.tenant)),
+            "rate": _rates(context.services.rates.of(context.caller.tenant)),
             "absolute": _absolute(account),
         }
     }
@@ -118,3 +119,6 @@ def _rates(rates: Iterable[Rate]) -> list[RatesShown]:
     return [
         {"uri": uri, "regex": regex, "limit": limits} for (uri, regex), limits in groups.items()
     ]
+
+
+OPERATIONS = (show_limits,)

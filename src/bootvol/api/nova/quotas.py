@@ -8,7 +8,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from bootvol.api.nova.bodies import Body
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
+from bootvol.api.operations import operation
 from bootvol.errors import NotFound
 from bootvol.model import LARGEST_ID
 from bootvol.policy import Right
@@ -72,26 +73,32 @@ class ChangedQuota(TypedDict):
     quota_set: QuotaShown
 
 
-@call("GET", "os-quota-sets/<of_tenant>")
-async def show_quota(ask: Ask, of_tenant: str) -> OneQuota:
+@operation("quotas_show_quota", "GET", "os-quota-sets/<of_tenant>")
+async def show_quota(context: NovaContext, of_tenant: str) -> OneQuota:
     """Show a tenant's quota; only admins may see other tenants' quotas."""
     name = _tenant(of_tenant)
-    if name != ask.caller.tenant:
-        ask.policy.check(ask.caller.roles, Right.QUOTAS)
-    return {"quota_set": {"id": name, **_shown(await ask.core.quotas.get(name))}}
+    if name != context.caller.tenant:
+        context.policy.check(context.caller.roles, Right.QUOTAS)
+    return {"quota_set": {"id": name, **_shown(await context.services.quotas.get(name))}}
 
 
-@call("GET", "os-quota-sets/<of_tenant>/defaults")
-async def show_default_quota(ask: Ask, of_tenant: str) -> OneQuota:
+@operation("quotas_show_default_quota", "GET", "os-quota-sets/<of_tenant>/defaults")
+async def show_default_quota(context: NovaContext, of_tenant: str) -> OneQuota:
     """Show the default quota."""
-    return {"quota_set": {"id": _tenant(of_tenant), **_shown(ask.core.quotas.default)}}
+    return {"quota_set": {"id": _tenant(of_tenant), **_shown(context.services.quotas.default)}}
 
 
-@call("PUT", "os-quota-sets/<of_tenant>", entity="quota_set", right=Right.QUOTAS)
-async def update_quota(ask: Ask, of_tenant: str, asked: ChangeQuota) -> ChangedQuota:
+@operation(
+    "quotas_update_quota",
+    "PUT",
+    "os-quota-sets/<of_tenant>",
+    entity="quota_set",
+    right=Right.QUOTAS,
+)
+async def update_quota(context: NovaContext, of_tenant: str, body: ChangeQuota) -> ChangedQuota:
     """Set a tenant's quota; limits that the request does not name stay."""
-    bounds = asked.model_dump(exclude_none=True)
-    return {"quota_set": _shown(await ask.core.quotas.set(_tenant(of_tenant), bounds))}
+    bounds = body.model_dump(exclude_none=True)
+    return {"quota_set": _shown(await context.services.quotas.set(_tenant(of_tenant), bounds))}
 
 
 def _tenant(text: str) -> str:
@@ -112,3 +119,6 @@ def _shown(value: Quota) -> QuotaShown:
         "instances": value.instances,
         "key_pairs": value.key_pairs,
     }
+
+
+OPERATIONS = (show_quota, show_default_quota, update_quota)

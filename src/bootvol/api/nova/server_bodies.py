@@ -93,7 +93,7 @@ class Mapping(BaseModel):
     disk_bus: Text | None = None
     guest_format: Refused = None
 
-    async def wanted(self, number: Numbered) -> NewDisk:
+    async def request(self, number: Numbered) -> NewDisk:
         """Return the entry as the core's value.
 
         :raises BadMapping: if the entry names no volume.
@@ -135,7 +135,7 @@ class Mapping2(BaseModel):
     guest_format: Refused = None
     tag: Refused = None
 
-    async def wanted(self, number: Numbered) -> NewDisk:
+    async def request(self, number: Numbered) -> NewDisk:
         """Return the entry as the core's value.
 
         :raises BadMapping: if bootvol cannot provide such a disk.
@@ -243,7 +243,7 @@ class CreateServer(BaseModel):
     availability_zone: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
     personality: Refused = None
 
-    async def wanted(self, number: Numbered) -> NewServer:
+    async def request(self, number: Numbered) -> NewServer:
         """Return the body as the core's value.
 
         :param number: returns the number of a volume or snapshot.
@@ -272,7 +272,7 @@ class CreateServer(BaseModel):
         return NewServer(
             self.name,
             self.flavor_ref,
-            tuple([await each.wanted(number) for each in entries]),
+            tuple([await each.request(number) for each in entries]),
             self.metadata or {},
             self.key_name,
             self.user_data,

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from bootvol.api.nova import bodies, server_bodies, server_views
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.filters import Filter, filtered, paged
 from bootvol.api.nova.links import Link
+from bootvol.api.operations import operation
 from bootvol.errors import InvalidRequest, MetadataNotFound, MissingEntity
 from bootvol.lifecycle import Event
 from bootvol.model import Server
@@ -30,66 +31,75 @@ _REFUSED: Final = (
 _Seen = tuple[Server, bool]
 
 
-@call("POST", "os-volumes_boot", entity="server", refusals=_CREATION)
-async def boot(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneServer:
+@operation("servers_boot", "POST", "os-volumes_boot", entity="server", refusals=_CREATION)
+async def boot(context: NovaContext, body: server_bodies.CreateServer) -> server_views.OneServer:
     """Boot a server from a volume."""
-    return await _create(ask, asked)
+    return await _create(context, body)
 
 
-@call("POST", "servers", status=202, entity="server", refusals=_CREATION)
-async def create_server(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneServer:
+@operation(
+    "servers_create_server", "POST", "servers", status=202, entity="server", refusals=_CREATION
+)
+async def create_server(
+    context: NovaContext, body: server_bodies.CreateServer
+) -> server_views.OneServer:
     """Boot a server from a volume, as in Folsom."""
-    return await _create(ask, asked)
+    return await _create(context, body)
 
 
-async def _create(ask: Ask, asked: server_bodies.CreateServer) -> server_views.OneServer:
-    wanted = await asked.wanted(ask.number)
-    return _shown(ask, (await ask.core.servers.create(ask.caller, wanted), False))
+async def _create(context: NovaContext, body: server_bodies.CreateServer) -> server_views.OneServer:
+    request = await body.request(context.number)
+    return _shown(context, (await context.services.servers.create(context.caller, request), False))
 
 
-def _shown(ask: Ask, seen: _Seen) -> server_views.OneServer:
-    return {"server": server_views.server(*seen, ask.place, ask.core.servers.zone)}
+def _shown(context: NovaContext, seen: _Seen) -> server_views.OneServer:
+    return {"server": server_views.server(*seen, context.place, context.services.servers.zone)}
 
 
-@call("GET", "servers", query=_QUERY, refusals=(501, 503))
-async def list_servers(ask: Ask) -> server_views.Servers:
+@operation("servers_list_servers", "GET", "servers", query=_QUERY, refusals=(501, 503))
+async def list_servers(context: NovaContext) -> server_views.Servers:
     """List the tenant's servers, newest first: ids and names."""
-    listed, links = await _listed(ask)
+    listed, links = await _listed(context)
     shown: server_views.Servers = {
-        "servers": [server_views.brief_server(server, ask.place) for server, _ in listed]
+        "servers": [server_views.brief_server(server, context.place) for server, _ in listed]
     }
     if links:
         shown["servers_links"] = links
     return shown
 
 
-@call("GET", "servers/detail", query=_QUERY, refusals=(501, 503))
-async def list_servers_in_detail(ask: Ask) -> server_views.ServersInDetail:
+@operation(
+    "servers_list_servers_in_detail", "GET", "servers/detail", query=_QUERY, refusals=(501, 503)
+)
+async def list_servers_in_detail(context: NovaContext) -> server_views.ServersInDetail:
     """List the tenant's servers with details, newest first."""
-    listed, links = await _listed(ask)
+    listed, links = await _listed(context)
     shown: server_views.ServersInDetail = {
-        "servers": [server_views.server(*each, ask.place, ask.core.servers.zone) for each in listed]
+        "servers": [
+            server_views.server(*each, context.place, context.services.servers.zone)
+            for each in listed
+        ]
     }
     if links:
         shown["servers_links"] = links
     return shown
 
 
-async def _listed(ask: Ask) -> tuple[Sequence[_Seen], list[Link]]:
-    found = await ask.core.servers.listed(ask.caller)
-    found = filtered(ask.request, found, _FITS, _REFUSED)
-    return paged(ask.request, found, lambda seen: ask.place.id(seen[0].id, seen[0].uuid))
+async def _listed(context: NovaContext) -> tuple[Sequence[_Seen], list[Link]]:
+    found = await context.services.servers.listed(context.caller)
+    found = filtered(context.request, found, _FITS, _REFUSED)
+    return paged(context.request, found, lambda seen: context.place.id(seen[0].id, seen[0].uuid))
 
 
 def _is_called(seen: _Seen, text: str) -> bool:
     """Tell whether a server's name contains a text; ``^`` and ``$`` mean the name's ends."""
-    name, wanted = seen[0].display_name, text.removeprefix("^").removesuffix("$")
+    name, part = seen[0].display_name, text.removeprefix("^").removesuffix("$")
     begins, ends = text.startswith("^"), text.endswith("$")
     if begins and ends:
-        return name == wanted
+        return name == part
     if begins or ends:
-        return name.startswith(wanted) if begins else name.endswith(wanted)
-    return wanted in name
+        return name.startswith(part) if begins else name.endswith(part)
+    return part in name
 
 
 def _changed_since(seen: _Seen, text: str) -> bool:
@@ -116,45 +126,55 @@ _FITS: Final[Mapping[str, Filter[_Seen]]] = {
 }
 
 
-@call("GET", "servers/<server_id>", refusals=(501, 503))
-async def show_server(ask: Ask, server_id: str) -> server_views.OneServer:
+@operation("servers_show_server", "GET", "servers/<server_id>", refusals=(501, 503))
+async def show_server(context: NovaContext, server_id: str) -> server_views.OneServer:
     """Show a server, by id or uuid."""
-    return _shown(ask, await ask.core.servers.get(ask.caller, server_id))
+    return _shown(context, await context.services.servers.get(context.caller, server_id))
 
 
-@call("PUT", "servers/<server_id>", entity="server", refusals=(501, 503))
+@operation(
+    "servers_change_server", "PUT", "servers/<server_id>", entity="server", refusals=(501, 503)
+)
 async def change_server(
-    ask: Ask, server_id: str, asked: server_bodies.ChangeServer
+    context: NovaContext, server_id: str, body: server_bodies.ChangeServer
 ) -> server_views.OneServer:
     """Change a server's name."""
-    if asked.name is None:
-        return _shown(ask, await ask.core.servers.get(ask.caller, server_id))
-    return _shown(ask, await ask.core.servers.rename(ask.caller, server_id, asked.name))
+    if body.name is None:
+        return _shown(context, await context.services.servers.get(context.caller, server_id))
+    return _shown(
+        context, await context.services.servers.rename(context.caller, server_id, body.name)
+    )
 
 
-@call("DELETE", "servers/<server_id>", status=204, refusals=(501,))
-async def delete_server(ask: Ask, server_id: str) -> None:
+@operation("servers_delete_server", "DELETE", "servers/<server_id>", status=204, refusals=(501,))
+async def delete_server(context: NovaContext, server_id: str) -> None:
     """Terminate a server; its volumes stay, except those marked for deletion with it."""
-    await ask.core.servers.delete(ask.caller, server_id)
+    await context.services.servers.delete(context.caller, server_id)
 
 
-@call("POST", "servers/<server_id>/action", empty=202, refusals=(409, 501, 503))
+@operation("servers_act", "POST", "servers/<server_id>/action", empty=202, refusals=(409, 501, 503))
 async def act(
-    ask: Ask, server_id: str, asked: server_bodies.Action
+    context: NovaContext, server_id: str, body: server_bodies.Action
 ) -> server_views.ConsoleShown | None:
     """Stop, start or reboot a server, or show the last lines of its serial console."""
-    if len(asked.root) != 1:
+    if len(body.root) != 1:
         # The message is Nova's.
-        raise InvalidRequest("Malformed request body") if asked.root else MissingEntity
-    ((name, given),) = asked.root.items()
+        raise InvalidRequest("Malformed request body") if body.root else MissingEntity
+    ((name, given),) = body.root.items()
     if name == "os-getConsoleOutput":
-        wanted = bodies.read_part(given or {}, server_bodies.GetConsole)
-        return {"output": await ask.core.servers.console(ask.caller, server_id, wanted.lines)}
+        console = bodies.read_part(given or {}, server_bodies.GetConsole)
+        return {
+            "output": await context.services.servers.console(
+                context.caller, server_id, console.lines
+            )
+        }
     if name == "reboot":
         soft = bodies.read_part(given, server_bodies.Reboot).type == "SOFT"
-        await ask.core.servers.power(ask.caller, server_id, Event.REBOOT if soft else Event.RESET)
+        await context.services.servers.power(
+            context.caller, server_id, Event.REBOOT if soft else Event.RESET
+        )
     elif name in _POWER:
-        await ask.core.servers.power(ask.caller, server_id, _POWER[name])
+        await context.services.servers.power(context.caller, server_id, _POWER[name])
     else:
         raise InvalidRequest(f"There is no such action: {name[:255]}")
     return None
@@ -163,54 +183,98 @@ async def act(
 _POWER: Final = {"os-stop": Event.STOP, "os-start": Event.START}
 
 
-@call("GET", "servers/<server_id>/metadata", refusals=(501, 503))
-async def show_metadata(ask: Ask, server_id: str) -> server_views.MetadataShown:
+@operation("servers_show_metadata", "GET", "servers/<server_id>/metadata", refusals=(501, 503))
+async def show_metadata(context: NovaContext, server_id: str) -> server_views.MetadataShown:
     """Show a server's metadata."""
-    server, _ = await ask.core.servers.get(ask.caller, server_id)
+    server, _ = await context.services.servers.get(context.caller, server_id)
     return {"metadata": dict(server.metadata)}
 
 
-@call("POST", "servers/<server_id>/metadata", entity="metadata", refusals=(501, 503))
+@operation(
+    "servers_add_metadata",
+    "POST",
+    "servers/<server_id>/metadata",
+    entity="metadata",
+    refusals=(501, 503),
+)
 async def add_metadata(
-    ask: Ask, server_id: str, asked: server_bodies.MetadataItems
+    context: NovaContext, server_id: str, body: server_bodies.MetadataItems
 ) -> server_views.MetadataShown:
     """Set items of a server's metadata; other items stay."""
-    server = await ask.core.servers.set_metadata(ask.caller, server_id, asked.root)
+    server = await context.services.servers.set_metadata(context.caller, server_id, body.root)
     return {"metadata": dict(server.metadata)}
 
 
-@call("PUT", "servers/<server_id>/metadata", entity="metadata", refusals=(501, 503))
+@operation(
+    "servers_replace_metadata",
+    "PUT",
+    "servers/<server_id>/metadata",
+    entity="metadata",
+    refusals=(501, 503),
+)
 async def replace_metadata(
-    ask: Ask, server_id: str, asked: server_bodies.MetadataItems
+    context: NovaContext, server_id: str, body: server_bodies.MetadataItems
 ) -> server_views.MetadataShown:
     """Replace a server's metadata."""
-    server = await ask.core.servers.set_metadata(ask.caller, server_id, asked.root, whole=True)
+    server = await context.services.servers.set_metadata(
+        context.caller, server_id, body.root, whole=True
+    )
     return {"metadata": dict(server.metadata)}
 
 
-@call("GET", "servers/<server_id>/metadata/<key>", refusals=(501, 503))
-async def show_item(ask: Ask, server_id: str, key: str) -> server_views.MetaShown:
+@operation("servers_show_item", "GET", "servers/<server_id>/metadata/<key>", refusals=(501, 503))
+async def show_item(context: NovaContext, server_id: str, key: str) -> server_views.MetaShown:
     """Show an item of a server's metadata."""
-    server, _ = await ask.core.servers.get(ask.caller, server_id)
+    server, _ = await context.services.servers.get(context.caller, server_id)
     if key not in server.metadata:
         raise MetadataNotFound
     return {"meta": {key: server.metadata[key]}}
 
 
-@call("PUT", "servers/<server_id>/metadata/<key>", entity="meta", refusals=(501, 503))
+@operation(
+    "servers_set_item",
+    "PUT",
+    "servers/<server_id>/metadata/<key>",
+    entity="meta",
+    refusals=(501, 503),
+)
 async def set_item(
-    ask: Ask, server_id: str, key: str, asked: server_bodies.MetadataItems
+    context: NovaContext, server_id: str, key: str, body: server_bodies.MetadataItems
 ) -> server_views.MetaShown:
     """Set an item of a server's metadata."""
-    if key not in asked.root:
+    if key not in body.root:
         raise InvalidRequest("Request body and URI mismatch")
-    if len(asked.root) > 1:
+    if len(body.root) > 1:
         raise InvalidRequest("Request body contains too many items")
-    await ask.core.servers.set_metadata(ask.caller, server_id, asked.root)
-    return {"meta": asked.root}
+    await context.services.servers.set_metadata(context.caller, server_id, body.root)
+    return {"meta": body.root}
 
 
-@call("DELETE", "servers/<server_id>/metadata/<key>", status=204, refusals=(501, 503))
-async def delete_item(ask: Ask, server_id: str, key: str) -> None:
+@operation(
+    "servers_delete_item",
+    "DELETE",
+    "servers/<server_id>/metadata/<key>",
+    status=204,
+    refusals=(501, 503),
+)
+async def delete_item(context: NovaContext, server_id: str, key: str) -> None:
     """Delete an item of a server's metadata."""
-    await ask.core.servers.delete_metadata(ask.caller, server_id, key)
+    await context.services.servers.delete_metadata(context.caller, server_id, key)
+
+
+OPERATIONS = (
+    boot,
+    create_server,
+    list_servers,
+    list_servers_in_detail,
+    show_server,
+    change_server,
+    delete_server,
+    act,
+    show_metadata,
+    add_metadata,
+    replace_metadata,
+    show_item,
+    set_item,
+    delete_item,
+)

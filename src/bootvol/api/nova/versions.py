@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from twisted.web.http import MULTIPLE_CHOICE
 from twisted.web.iweb import IRequest
 from typing_extensions import TypedDict
 
-from bootvol.api.http import public_url
-from bootvol.api.nova.calls import document
+from bootvol.api.http import Reply, public_url
 from bootvol.api.nova.links import Link
+from bootvol.api.operations import document
 
 #: The versions with Nova's calls: HP's version, and its name for later clients.
-BASES: Final = ("v1.1", "v2")
+VERSIONS: Final = ("v1.1", "v2")
 _UPDATED: Final = "2011-01-21T11:33:21Z"
 
 
@@ -53,25 +54,27 @@ class Choices(TypedDict):
     choices: list[Choice]
 
 
-@document("/")
+@document("versions_list_versions", "/")
 def list_versions(url: str) -> Versions:
     """List the versions of the API."""
-    return {"versions": [_version(url, base) for base in BASES]}
+    return {"versions": [_version(url, base) for base in VERSIONS]}
 
 
-@document("/v1.1/", "/v1.1")
+@document("versions_show_v1", "/v1.1/", aliases={"/v1.1": "versions_show_v1_again"})
 def show_v1(url: str) -> OneVersion:
     """Show version 1.1 of the API."""
     return {"version": {**_version(url, "v1.1"), "media-types": _MEDIA["v1.1"]}}
 
 
-@document("/v2/", "/v2")
+@document("versions_show_v2", "/v2/", aliases={"/v2": "versions_show_v2_again"})
 def show_v2(url: str) -> OneVersion:
     """Show version 2.0 of the API, another name of version 1.1."""
     return {"version": {**_version(url, "v2"), "media-types": _MEDIA["v2"]}}
 
 
-@document("/v1/", "/v1")
+@document(
+    "versions_show_volume_service", "/v1/", aliases={"/v1": "versions_show_volume_service_again"}
+)
 def show_volume_service(url: str) -> OneVersion:
     """Show version 1.0 of the volume service, as in Cinder; ``GET /`` lists only Nova's."""
     shown: VersionShown = {
@@ -83,9 +86,12 @@ def show_volume_service(url: str) -> OneVersion:
     return {"version": {**shown, "media-types": _MEDIA["v1"]}}
 
 
-def is_version(segment: bytes) -> bool:
-    """Return whether a path's first segment names a version."""
-    return segment.decode("utf-8", "replace") in (*BASES, "v1")
+def negotiate(request: IRequest) -> Reply | None:
+    """Return the choices (300) for a path that names no version; None for other paths."""
+    segment = request.postpath[0].decode("utf-8", "replace")
+    if segment in (*VERSIONS, "v1"):
+        return None
+    return Reply(choices(request), MULTIPLE_CHOICE)
 
 
 def choices(request: IRequest) -> Choices:
@@ -100,7 +106,7 @@ def choices(request: IRequest) -> Choices:
                 "links": [_link(url, f"{base}/{path}")],
                 "media-types": _MEDIA[base],
             }
-            for base in BASES
+            for base in VERSIONS
         ]
     }
 
@@ -127,3 +133,6 @@ def _version(url: str, base: str) -> VersionShown:
 
 def _link(url: str, path: str) -> Link:
     return {"rel": "self", "href": f"{url}/{path}"}
+
+
+OPERATIONS = (list_versions, show_v1, show_v2, show_volume_service)

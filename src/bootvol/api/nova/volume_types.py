@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from bootvol.api.nova.bodies import Body, Text
-from bootvol.api.nova.calls import Ask, call
+from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.filters import Filter, filtered, paged
 from bootvol.api.nova.views import Id
+from bootvol.api.operations import operation
 from bootvol.errors import InvalidRequest, MissingEntity, NotFound
 from bootvol.model import VolumeType
 from bootvol.policy import Right
@@ -64,81 +65,123 @@ _FITS: Final[Mapping[str, Filter[VolumeType]]] = {
 }
 
 
-async def listed(ask: Ask) -> Sequence[VolumeType]:
+async def listed(context: NovaContext) -> Sequence[VolumeType]:
     """Return the requested page of types.
 
     :raises InvalidRequest: if a filter is not supported, or if the page is invalid.
     """
-    found = filtered(ask.request, await ask.core.types.listed(), _FITS, _REFUSED)
-    return paged(ask.request, found, lambda each: each.id)[0]
+    found = filtered(context.request, await context.services.types.listed(), _FITS, _REFUSED)
+    return paged(context.request, found, lambda each: each.id)[0]
 
 
-@call("GET", "os-volume-types", query=LIST_QUERY)
-async def list_types(ask: Ask) -> Types:
+@operation("volume_types_list_types", "GET", "os-volume-types", query=LIST_QUERY)
+async def list_types(context: NovaContext) -> Types:
     """List the volume types."""
-    return {"volume_types": [_shown(each) for each in await listed(ask)]}
+    return {"volume_types": [_shown(each) for each in await listed(context)]}
 
 
-@call("POST", "os-volume-types", entity="volume_type", right=Right.VOLUME_TYPES, refusals=(409,))
-async def create_type(ask: Ask, asked: CreateType) -> OneType:
-    """Create a volume type."""
-    if not asked.name:
-        raise MissingEntity
-    return {"volume_type": _shown(await ask.core.types.create(asked.name, asked.extra_specs or {}))}
-
-
-@call("GET", "os-volume-types/<type_id>")
-async def show_type(ask: Ask, type_id: int) -> OneType:
-    """Show a volume type."""
-    return {"volume_type": _shown(await ask.core.types.get(type_id))}
-
-
-@call("DELETE", "os-volume-types/<type_id>", right=Right.VOLUME_TYPES)
-async def delete_type(ask: Ask, type_id: int) -> None:
-    """Delete a volume type; existing volumes of the type do not change."""
-    await ask.core.types.delete(type_id)
-
-
-@call("GET", "os-volume-types/<type_id>/extra_specs")
-async def list_specs(ask: Ask, type_id: int) -> SpecsShown:
-    """List a volume type's extra specs."""
-    return {"extra_specs": dict((await ask.core.types.get(type_id)).extra_specs)}
-
-
-@call(
-    "POST", "os-volume-types/<type_id>/extra_specs", entity="extra_specs", right=Right.VOLUME_TYPES
+@operation(
+    "volume_types_create_type",
+    "POST",
+    "os-volume-types",
+    entity="volume_type",
+    right=Right.VOLUME_TYPES,
+    refusals=(409,),
 )
-async def create_specs(ask: Ask, type_id: int, asked: ExtraSpecs) -> SpecsShown:
+async def create_type(context: NovaContext, body: CreateType) -> OneType:
+    """Create a volume type."""
+    if not body.name:
+        raise MissingEntity
+    return {
+        "volume_type": _shown(
+            await context.services.types.create(body.name, body.extra_specs or {})
+        )
+    }
+
+
+@operation("volume_types_show_type", "GET", "os-volume-types/<type_id>")
+async def show_type(context: NovaContext, type_id: int) -> OneType:
+    """Show a volume type."""
+    return {"volume_type": _shown(await context.services.types.get(type_id))}
+
+
+@operation(
+    "volume_types_delete_type", "DELETE", "os-volume-types/<type_id>", right=Right.VOLUME_TYPES
+)
+async def delete_type(context: NovaContext, type_id: int) -> None:
+    """Delete a volume type; existing volumes of the type do not change."""
+    await context.services.types.delete(type_id)
+
+
+@operation("volume_types_list_specs", "GET", "os-volume-types/<type_id>/extra_specs")
+async def list_specs(context: NovaContext, type_id: int) -> SpecsShown:
+    """List a volume type's extra specs."""
+    return {"extra_specs": dict((await context.services.types.get(type_id)).extra_specs)}
+
+
+@operation(
+    "volume_types_create_specs",
+    "POST",
+    "os-volume-types/<type_id>/extra_specs",
+    entity="extra_specs",
+    right=Right.VOLUME_TYPES,
+)
+async def create_specs(context: NovaContext, type_id: int, body: ExtraSpecs) -> SpecsShown:
     """Add or change a volume type's extra specs; other specs stay."""
-    await ask.core.types.update(type_id, asked.root)
-    return {"extra_specs": asked.root}
+    await context.services.types.update(type_id, body.root)
+    return {"extra_specs": body.root}
 
 
-@call("GET", "os-volume-types/<type_id>/extra_specs/<key>")
-async def show_spec(ask: Ask, type_id: int, key: str) -> dict[str, str]:
+@operation("volume_types_show_spec", "GET", "os-volume-types/<type_id>/extra_specs/<key>")
+async def show_spec(context: NovaContext, type_id: int, key: str) -> dict[str, str]:
     """Show one of a volume type's extra specs."""
-    specs = (await ask.core.types.get(type_id)).extra_specs
+    specs = (await context.services.types.get(type_id)).extra_specs
     if key not in specs:
         raise NotFound
     return {key: specs[key]}
 
 
-@call("PUT", "os-volume-types/<type_id>/extra_specs/<key>", right=Right.VOLUME_TYPES)
-async def update_spec(ask: Ask, type_id: int, key: str, asked: ExtraSpecs) -> dict[str, str]:
+@operation(
+    "volume_types_update_spec",
+    "PUT",
+    "os-volume-types/<type_id>/extra_specs/<key>",
+    right=Right.VOLUME_TYPES,
+)
+async def update_spec(
+    context: NovaContext, type_id: int, key: str, body: ExtraSpecs
+) -> dict[str, str]:
     """Set one of a volume type's extra specs."""
-    if key not in asked.root:
+    if key not in body.root:
         raise InvalidRequest("Request body and URI mismatch")
-    if len(asked.root) > 1:
+    if len(body.root) > 1:
         raise InvalidRequest("Request body contains too many items")
-    await ask.core.types.update(type_id, asked.root)
-    return asked.root
+    await context.services.types.update(type_id, body.root)
+    return body.root
 
 
-@call("DELETE", "os-volume-types/<type_id>/extra_specs/<key>", right=Right.VOLUME_TYPES)
-async def delete_spec(ask: Ask, type_id: int, key: str) -> None:
+@operation(
+    "volume_types_delete_spec",
+    "DELETE",
+    "os-volume-types/<type_id>/extra_specs/<key>",
+    right=Right.VOLUME_TYPES,
+)
+async def delete_spec(context: NovaContext, type_id: int, key: str) -> None:
     """Delete one of a volume type's extra specs."""
-    await ask.core.types.forget(type_id, key)
+    await context.services.types.forget(type_id, key)
 
 
 def _shown(value: VolumeType) -> TypeShown:
     return {"id": value.id, "name": value.name, "extra_specs": dict(value.extra_specs)}
+
+
+OPERATIONS = (
+    list_types,
+    create_type,
+    show_type,
+    delete_type,
+    list_specs,
+    create_specs,
+    show_spec,
+    update_spec,
+    delete_spec,
+)

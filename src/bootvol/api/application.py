@@ -1,0 +1,154 @@
+"""A dialect on Klein: registers the declared operations, and answers errors with faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
+from typing import Any, Final, Generic, TypeVar
+
+import orjson
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import NotFound as UnknownPath
+
+from bootvol.api.cache import Answers
+from bootvol.api.dialects import Dialect
+from bootvol.api.http import Reply, answer, public_url, render_error, write
+from bootvol.api.operations import Document, Operation
+from bootvol.api.root import Mount
+from bootvol.errors import BootvolError
+
+ContextT = TypeVar("ContextT")
+
+#: Admits a request: takes the request, the operation, the version, the declared path, the tenant
+#: in the path, and the other segments by name; yields the handler's context.
+Admit = Callable[
+    [IRequest, Operation, str, str, str | None, Mapping[str, str]],
+    AbstractAsyncContextManager[ContextT],
+]
+
+#: Maximum number of cached answers of a document, one for each URL of the API's root. The cache
+#: needs a limit because clients may send any Host.
+_URLS: Final = 16
+
+
+class Application(Generic[ContextT]):
+    """The Klein application of a dialect.
+
+    :param admit: admits requests.
+    :param answers: caches the answers that depend on rows alone; None if the dialect has none.
+    :ivar klein: the application.
+    """
+
+    def __init__(
+        self, dialect: Dialect[ContextT], admit: Admit[ContextT], answers: Answers | None = None
+    ) -> None:
+        self.klein = Klein()
+        self._dialect = dialect
+        self._admit = admit
+        self._answers = answers
+        for each in dialect.routes():
+            if isinstance(each.declared, Operation):
+                self._register(each.declared, each.version, each.path, each.rule)
+            elif isinstance(each.declared, Document):
+                self.klein.route(each.rule, methods=["GET"], endpoint=each.rule)(
+                    _showing(each.declared)
+                )
+        self.klein.handle_errors(Exception)(self._failed)
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """The application at each of the dialect's prefixes."""
+        return [
+            Mount(
+                tuple(prefix.encode("ascii").split(b"/")) if prefix else (),
+                self.klein,
+                self._dialect.faults,
+            )
+            for prefix in self._dialect.prefixes
+        ]
+
+    def _register(self, operation: Operation, version: str, path: str, rule: str) -> None:
+        """Register a route that runs an operation to its end, even if the client disconnects."""
+
+        async def answered(
+            request: IRequest, tenant: str | None, segments: Mapping[str, str]
+        ) -> Reply:
+            admission = self._admit(request, operation, version, path, tenant, segments)
+            async with admission as context:
+                return await self._run(operation, context, request, segments)
+
+        @self.klein.route(
+            rule, methods=[operation.method], endpoint=f"{operation.method} {version} {path}"
+        )
+        def route(request: IRequest, tenant: str | None = None, **segments: str) -> Deferred[bytes]:
+            return answer(request, answered(request, tenant, segments))
+
+    async def _run(
+        self,
+        operation: Operation,
+        context: ContextT,
+        request: IRequest,
+        segments: Mapping[str, str],
+    ) -> Reply:
+        """Return the reply of an operation.  The handler's result is a JSON object.
+
+        An operation with another kind of answer, such as a stream of events, would differ here.
+        """
+        cache_key = self._dialect.cache_key
+        if not operation.of_rows or cache_key is None or self._answers is None:
+            body = await self._handle(operation, context, request, segments)
+            bare = body is None and operation.empty is not None
+            return Reply(body, operation.empty if bare and operation.empty else operation.status)
+        key = (operation, *cache_key(context, operation), *segments.values())
+        found = await self._answers.get(
+            key, lambda: self._handle(operation, context, request, segments)
+        )
+        return Reply(found, operation.status)
+
+    async def _handle(
+        self,
+        operation: Operation,
+        context: ContextT,
+        request: IRequest,
+        segments: Mapping[str, str],
+    ) -> Any:
+        """Run a handler, and return the body of the reply.
+
+        :raises bootvol.errors.BootvolError: if the request is invalid or the operation fails.
+        """
+        dialect = self._dialect
+        arguments: dict[str, object] = {}
+        try:
+            for name, text in segments.items():
+                arguments[name] = await dialect.argument(context, operation, name, text)
+            if operation.body is not None:
+                arguments["body"] = dialect.read_body(request, operation, operation.body)
+            return await operation.handler(context, **arguments)
+        except BootvolError as error:
+            reworded = dialect.reword(operation, error)
+            if reworded is error:
+                raise
+            raise reworded from None
+
+    def _failed(self, request: IRequest, failure: Failure) -> bytes:
+        """Answer with the fault of the exception, or with the dialect's reply to unknown paths."""
+        if failure.check(UnknownPath) and (reply := self._dialect.negotiate(request)) is not None:
+            return write(request, reply)
+        return render_error(request, failure, self._dialect.faults)
+
+
+def _showing(document: Document) -> Callable[[IRequest], bytes]:
+    """Return a route that shows a document, with a cache of the rendered JSON."""
+
+    @lru_cache(_URLS)
+    def rendered(url: str) -> bytes:
+        return orjson.dumps(document.handler(url))
+
+    return lambda request: write(
+        request,
+        Reply(rendered(public_url(request) if document.of_url else ""), document.status),
+    )

@@ -1,0 +1,63 @@
+"""The context of a request: what a handler needs beside the request's own parameters."""
+
+from __future__ import annotations
+
+import attrs
+from twisted.web.iweb import IRequest
+
+from bootvol.lifecycle import Kind
+from bootvol.model import Caller
+from bootvol.policy import Policy
+from bootvol.service.attachments import Attachments
+from bootvol.service.ids import Ids
+from bootvol.service.image_cache import Goldens
+from bootvol.service.images import Images
+from bootvol.service.keypairs import KeyPairs
+from bootvol.service.quotas import Quotas
+from bootvol.service.rates import RateLimits
+from bootvol.service.servers import Servers
+from bootvol.service.snapshots import Snapshots
+from bootvol.service.volume_types import VolumeTypes
+from bootvol.service.volumes import Volumes
+
+
+@attrs.frozen
+class Services:
+    """The use cases behind the operations of all dialects."""
+
+    volumes: Volumes
+    snapshots: Snapshots
+    attachments: Attachments
+    servers: Servers
+    images: Images
+    goldens: Goldens
+    types: VolumeTypes
+    quotas: Quotas
+    rates: RateLimits
+    key_pairs: KeyPairs
+    ids: Ids
+
+
+@attrs.frozen
+class RequestContext:
+    """The context of a request from an admitted caller.  A dialect may add to this class.
+
+    :ivar policy: decides the rights that an operation needs in addition to its declared right.
+    :ivar version: the version of the API in the request's path.
+    """
+
+    services: Services
+    policy: Policy
+    caller: Caller
+    request: IRequest
+    version: str
+
+    async def number(self, kind: Kind, named: int | str | None) -> int | None:
+        """Return the number of the object that a request names by a number, digits or a uuid.
+
+        :returns: None if ``named`` is None.  If the tenant has no such object, the result is a
+            number without an object.
+        """
+        if named is None or isinstance(named, int):
+            return named
+        return await self.services.ids.number(self.caller, kind, named)

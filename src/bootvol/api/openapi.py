@@ -1,0 +1,180 @@
+"""OpenAPI 3.1 documents, made of the declarations of operations, so always up to date."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from importlib.metadata import version
+from types import NoneType
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import TypedDictSchema
+
+from bootvol.api.dialects import Dialect, Route
+from bootvol.api.operations import Admission, Declared, Document, Operation
+
+#: Schemas of parameters, and the scheme of tokens.
+_TENANT: Final = {"type": "string", "description": "The token's own."}
+COUNT: Final = {"type": "integer", "minimum": 0}
+_COUNTED: Final = frozenset({"limit", "offset"})
+_TOKEN: Final = {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}
+
+
+def exactly(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object with exactly these members."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def describe(title: str, about: str, *dialects: Dialect[Any]) -> dict[str, Any]:
+    """Return the OpenAPI document of some dialects.
+
+    :param about: the description of the API.
+    """
+    schemas = _Schemas(dialects)
+    paths: dict[str, dict[str, Any]] = {}
+    for is_document in (True, False):
+        for dialect in dialects:
+            for route in _shown(dialect):
+                declared = route.declared
+                if isinstance(declared, Operation) is is_document:
+                    continue
+                method = declared.method.lower() if isinstance(declared, Operation) else "get"
+                shown = _operation(dialect, route, schemas)
+                paths.setdefault(_path(dialect, route), {})[method] = shown
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version("bootvol"), "description": about},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": _TOKEN},
+            "schemas": schemas.definitions,
+            "responses": {
+                f"{dialect.faults.name}{status}": {
+                    "description": HTTPStatus(status).phrase,
+                    "content": {"application/json": {"schema": dialect.faults.schema(status)}},
+                }
+                for dialect in dialects
+                for status in sorted(frozenset().union(*map(dialect.refusals, dialect.operations)))
+            },
+        },
+    }
+
+
+def _shown(dialect: Dialect[Any]) -> Iterator[Route]:
+    """Yield the routes of a dialect, in the first version of each operation."""
+    first = {each: dialect.versions_of(each)[0] for each in dialect.declared}
+    return (route for route in dialect.routes() if route.version == first[route.declared])
+
+
+def _path(dialect: Dialect[Any], route: Route) -> str:
+    prefix = "/" + dialect.prefixes[0] if dialect.prefixes[0] else ""
+    return re.sub("<([a-z_]+)>", r"{\1}", prefix + route.rule).removesuffix("/" if prefix else "")
+
+
+class _Terse(GenerateJsonSchema):
+    """A schema generator: replies have only the declared members, and members have no titles."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def typed_dict_schema(self, schema: TypedDictSchema) -> JsonSchemaValue:
+        return {**super().typed_dict_schema(schema), "additionalProperties": False}
+
+
+class _Schemas:
+    """The schemas of all bodies; a schema with a name is defined once."""
+
+    def __init__(self, dialects: Sequence[Dialect[Any]]) -> None:
+        declared = [each for dialect in dialects for each in dialect.declared]
+        documents = [each for each in declared if isinstance(each, Document)]
+        operations = [each for each in declared if isinstance(each, Operation)]
+        modes: list[tuple[Literal["validation", "serialization"], Any]] = [
+            *(("serialization", each.reply) for each in (*documents, *operations)),
+            *(("validation", each.body) for each in operations if each.body is not None),
+        ]
+        self._schemas, defined = TypeAdapter.json_schemas(
+            [(kind, mode, TypeAdapter(kind)) for mode, kind in modes],
+            ref_template="#/components/schemas/{model}",
+            schema_generator=_Terse,
+        )
+        self.definitions: dict[str, Any] = defined.get("$defs", {})
+
+    def of_reply(self, declared: Declared) -> JsonSchemaValue:
+        return self._schemas[declared.reply, "serialization"]
+
+    def of_body(self, operation: Operation) -> JsonSchemaValue:
+        return self._schemas[operation.body, "validation"]
+
+
+def _operation(dialect: Dialect[Any], route: Route, schemas: _Schemas) -> dict[str, Any]:
+    declared = route.declared
+    shown = {
+        "operationId": declared.paths[route.path],
+        "tags": [next(tag for tag, room in dialect.rooms.items() if declared in room)],
+        "summary": declared.summary,
+        "responses": {str(declared.status): _reply(declared, schemas)},
+    }
+    if not isinstance(declared, Operation):
+        return {**shown, "security": []}
+    shown |= _of_operation(dialect, declared, route, schemas)
+    if declared.admission is Admission.NOBODY:
+        shown["security"] = []
+    return shown
+
+
+def _of_operation(
+    dialect: Dialect[Any], operation: Operation, route: Route, schemas: _Schemas
+) -> dict[str, Any]:
+    responses = {str(operation.status): _reply(operation, schemas)}
+    if operation.empty is not None:
+        responses[str(operation.empty)] = {"description": HTTPStatus(operation.empty).phrase}
+    for status in sorted(dialect.refusals(operation)):
+        name = f"{dialect.faults.name}{status}"
+        responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    shown: dict[str, Any] = {
+        "parameters": list(_parameters(dialect, operation, route)),
+        "responses": responses,
+    }
+    if operation.body is not None:
+        body = schemas.of_body(operation)
+        if operation.entity is not None:
+            body = {
+                "type": "object",
+                "properties": {operation.entity: body},
+                "required": [operation.entity],
+            }
+        shown["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return shown
+
+
+def _parameters(
+    dialect: Dialect[Any], operation: Operation, route: Route
+) -> Iterator[dict[str, Any]]:
+    for name in re.findall("<([a-z_]+)>", route.rule):
+        if name == "tenant":
+            schema: JsonSchemaValue = _TENANT
+        else:
+            kind = dialect.id_type if operation.hints[name] is int else str
+            schema = TypeAdapter(kind).json_schema()
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
+    for name in (*(dialect.page_parameters if operation.paged else ()), *operation.query):
+        schema = COUNT if name in _COUNTED else {"type": "string"}
+        yield {"name": name, "in": "query", "schema": schema}
+    for name in operation.headers:
+        yield {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+
+
+def _reply(declared: Declared, schemas: _Schemas) -> dict[str, Any]:
+    shown: dict[str, Any] = {"description": HTTPStatus(declared.status).phrase}
+    if declared.reply is not NoneType:
+        shown["content"] = {"application/json": {"schema": schemas.of_reply(declared)}}
+    return shown

@@ -1,0 +1,139 @@
+"""The root of the API: refuses invalid requests, and passes the others to their mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import attrs
+import orjson
+from klein import Klein
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from bootvol.api.http import (
+    JSON,
+    REQUEST_ID,
+    ApiRequest,
+    Faults,
+    new_id,
+    seconds_until_retry,
+    write,
+)
+from bootvol.errors import BootvolError, MalformedUrl
+
+#: Longest Host in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
+_LONGEST_HOST: Final = 255 + 6
+#: Maximum number of parameters in a query. Each parameter is compared with a whole list.
+MOST_PARAMETERS: Final = 100
+
+
+@attrs.frozen
+class Mount:
+    """An application, mounted at a prefix.
+
+    :ivar prefix: the first segments of all paths of the application, removed for the application.
+    """
+
+    prefix: tuple[bytes, ...]
+    app: Klein
+    faults: Faults
+
+
+class ApiRoot(Resource):
+    """The root resource: rejects undecodable paths, strips ``.json``, and dispatches to a mount.
+
+    :param mounts: mounts in the order of dispatch; the prefix of the last fits all paths.
+    :param public_url: the API's URL for clients; None for the Host of each request.
+    :ivar mounts: the same mounts.
+    """
+
+    isLeaf = True
+
+    def __init__(self, *mounts: Mount, public_url: str | None = None) -> None:
+        super().__init__()
+        self.mounts = mounts
+        self._resources = {each.prefix: each.app.resource() for each in mounts}
+        self._public_url = public_url
+
+    def render(self, request: ApiRequest) -> Any:
+        """Refuse an invalid request, or dispatch the request to its dialect's application."""
+        request_id = getattr(request, "request_id", "")
+        request.setHeader(REQUEST_ID, request_id.encode("ascii"))
+        # Twisted's own value names a version, a hint for attackers.
+        request.setHeader(b"Server", b"bootvol")
+        # Answers depend on X-Auth-Token, unknown to caches (RFC 9111, section 3.5). Some answers
+        # hold tokens and keys.
+        request.setHeader(b"Cache-Control", b"no-store")
+        path = request.postpath or []
+        mount = self._mount(path)
+        try:
+            _check_host(request)
+            _check_query(request)
+            _take_suffix(request)
+            request.public_url = self._public_url or _asked_at(request)
+        except BootvolError as error:
+            return write(request, mount.faults.reply(error))
+        length = len(mount.prefix)
+        request.prepath = [*(request.prepath or []), *path[:length]]
+        request.postpath = path[length:] or [b""]
+        return self._resources[mount.prefix].render(request)
+
+    def refusal(self, path: bytes, error: BootvolError) -> bytes:
+        """Return a complete HTTP answer to an unread request, as the last of its connection.
+
+        :param path: the path, as far as received.
+        """
+        reply = self._mount(path.lstrip(b"/").split(b"/")).faults.reply(error)
+        body = orjson.dumps(reply.body)
+        status = f"{reply.status} {HTTPStatus(reply.status).phrase}".encode("ascii")
+        head = [
+            b"HTTP/1.1 " + status,
+            b"Connection: close",
+            REQUEST_ID + b": " + new_id().encode("ascii"),
+            b"Content-Type: " + JSON,
+            b"Content-Length: %d" % len(body),
+        ]
+        if (retry_after := seconds_until_retry(error)) is not None:
+            head.append(b"Retry-After: " + retry_after)
+        return b"\r\n".join([*head, b"", body])
+
+    def _mount(self, path: Sequence[bytes]) -> Mount:
+        return next(each for each in self.mounts if each.prefix == tuple(path[: len(each.prefix)]))
+
+
+def _asked_at(request: Request) -> str:
+    scheme = "https" if request.isSecure() else "http"
+    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
+    return f"{scheme}://{host}"
+
+
+def _check_host(request: Request) -> None:
+    """Refuse an invalid Host: routing would fail, and every link repeats the Host."""
+    try:
+        if len(request.getHeader(b"host") or b"") > _LONGEST_HOST:
+            raise MalformedUrl("Malformed Host header")
+        request.getRequestHostname().decode("ascii").encode("idna")
+    except UnicodeError:
+        raise MalformedUrl("Malformed Host header") from None
+
+
+def _check_query(request: Request) -> None:
+    """Refuse a query with more parameters than any call takes."""
+    if sum(map(len, (request.args or {}).values())) > MOST_PARAMETERS:
+        raise MalformedUrl("Too many parameters in the URL")
+
+
+def _take_suffix(request: Request) -> None:
+    """Strip the suffix for JSON (specification, section 2.1), the only supported format."""
+    path = request.postpath or []
+    try:
+        b"/".join(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedUrl from None
+    # Routing would treat `a//b` as `a/b`, another spelling of the same call.
+    if not all(path[:-1]):
+        raise MalformedUrl("Empty path segment")
+    if path and path[-1].endswith(b".json"):
+        path[-1] = path[-1].removesuffix(b".json")
