@@ -1,5 +1,5 @@
 /* A preloaded library that shifts the calendar clock by a number of seconds: the one double in the
-   file CLOCK_OFFSET_FILE, read at each call.  Steady clocks stay as they are. */
+   file CLOCK_OFFSET_FILE, read at each call. Steady clocks are unchanged. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -49,7 +49,7 @@ volume.wait_for(120, 0.5) { ready? }
 server.attach_volume(volume.id, nil)
 volume.wait_for(120, 0.5) { status == "in-use" }
 expect("attached", server.volume_attachments.map { |each| each["volumeId"] }.sort == [*root, volume.id].sort)
-# A guest that has not come up lets go of nothing.
+# A guest that has not come up does not release a disk.
 Fog.wait_for(120, 0.5) { server.console(50).body["output"].include?("guest: ready") }
 server.detach_volume(volume.id)
 volume.wait_for(120, 0.5) { ready? }

@@ -105,7 +105,7 @@ func main() {
 		compute, server.ID, volumeattach.CreateOpts{VolumeID: volume.ID}).Extract()
 	check(err)
 	check(volumes.WaitForStatus(storage, volume.ID, "in-use", 120))
-	// A guest that has not come up lets go of nothing.
+	// A guest that has not come up does not release a disk.
 	until("the guest is up", func() bool {
 		console, err := servers.ShowConsoleOutput(
 			compute, server.ID, servers.ShowConsoleOutputOpts{Length: 50}).Extract()

@@ -27,7 +27,7 @@ driver = get_driver(Provider.OPENSTACK)(
 
 
 def until(what: str, holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
     end = time.time() + float(os.environ["LIMIT"])
     while not holds():
         assert time.time() < end, what
@@ -65,7 +65,7 @@ disk = {
 node = driver.create_node(
     name=name,
     size=size,
-    # Libcloud 1.1 asks for an image, whatever the server boots from.
+    # Libcloud 1.1 requires an image, even for a server that boots from a volume.
     image=image,
     ex_keyname=name,
     ex_metadata={"use": "web"},
@@ -83,9 +83,10 @@ assert {str(each.id) for each in driver.list_volumes()} >= {str(root), str(volum
 assert driver.attach_volume(node, volume)
 until("the volume is attached", lambda: status() == "in-use")
 volume = driver.ex_get_volume(volume.id)
-# A node's id is text, a server's below /v1.1 a number: Libcloud does not find it by the node.
+# A node's id is text, a server's id below /v1.1 a number: Libcloud cannot look up the server by the
+# node.
 assert [str(each["serverId"]) for each in volume.extra["attachments"]] == [node.id]
-# A guest that has not come up lets go of nothing.
+# A guest that has not come up does not release a disk.
 until("the guest is up", lambda: "guest: ready" in driver.ex_get_console_output(node)["output"])
 assert driver.detach_volume(volume, node if version == "3" else None)
 until("the volume is detached", lambda: status() == "available")

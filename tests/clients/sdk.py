@@ -46,7 +46,7 @@ assert (server.status, server.vm_state, server.key_name) == ("ACTIVE", "active",
 assert [each.id for each in compute.servers(name="sdk")] == [server.id]
 assert compute.find_server("sdk", ignore_missing=False).id == server.id
 
-# openstacksdk leaves volumes to Cinder; the compute service's own come by its plain requests.
+# openstacksdk uses Cinder for volumes. Plain requests reach the compute service's own volumes.
 reply = compute.post("/os-volumes", json={"volume": {"size": 1, "display_name": "sdk"}})
 volume = reply.json()["volume"]["id"]
 
@@ -65,7 +65,7 @@ places = {each.volume_id: each.device for each in compute.volume_attachments(ser
 assert places[volume] == attached.device, places
 assert len(places) == 2
 assert {each["id"] for each in compute.get_server(server).attached_volumes} == set(places)
-# A guest that has not come up lets go of nothing.
+# A guest that has not come up does not release a disk.
 for _ in openstack.utils.iterate_timeout(LIMIT, "the guest does not come up", wait=0.5):
     if "guest: ready" in compute.get_server_console_output(server, length=50)["output"]:
         break

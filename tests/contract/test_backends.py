@@ -1,4 +1,4 @@
-"""Every first-party backend, and the one in memory, passes the same suite."""
+"""Every first-party backend, and the backend in memory, passes the same suite."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,12 +22,12 @@ _SETTINGS = "settings.json"
 
 
 def file_backend(context: PluginContext, folder: Path) -> IBlockBackend:
-    """Make a backend of a folder, also in other processes."""
+    """Make a backend with a folder, also in other processes."""
     return FileBackend(context.name, folder, context.threads)
 
 
 def rbd_backend(context: PluginContext, folder: Path) -> IBlockBackend:
-    """Make a backend of the settings that lie in a folder, also in other processes."""
+    """Make a backend from the settings in a folder, also in other processes."""
     settings = json.loads((folder / _SETTINGS).read_text())
     return rbd.PLUGIN.factory(RbdOptions.model_validate(settings, strict=False), context)
 
@@ -48,9 +48,9 @@ TestMemoryFullOfOldBytes = make_block_backend_tests(
 
 @pytest.mark.heavy
 class OnDisk(AnyBytes, BlockBackendContract):
-    """The file backend on a file system whose files share blocks.
+    """The file backend on a file system with block sharing.
 
-    :cvar kind: of file system.
+    :cvar kind: the kind of file system.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class TestFileOnBtrfs(OnDisk):
 
 
 class TestRbd(AnyBytes, BlockBackendContract):
-    """In a namespace of its own, so that names may be used again."""
+    """A backend in a namespace of its own, so that tests may use the same names."""
 
     @pytest.fixture
     def put_image(self, ceph_cluster: Cluster) -> Callable[[bytes], str]:
@@ -99,7 +99,7 @@ class TestRbd(AnyBytes, BlockBackendContract):
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> AsyncIterator[IBlockBackend]:
-        # Nobody here is killed, so that the cluster need not find out.
+        # No client is killed here, so the cluster need not notice a dead one.
         monkeypatch.setattr("bootvol_plugins.rbd.backend._TRIES", 3)
         namespace = ceph_cluster.add_namespace()
         settings = json.dumps(ceph_cluster.options(namespace), default=str)

@@ -1,4 +1,4 @@
-"""The wrappers pass the suites of what they wrap, and fail as they are told."""
+"""The wrappers pass the suites of the wrapped plugins, and fail as configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every first-party hypervisor, and the one in memory, passes the same suite."""
+"""Every first-party hypervisor, and the hypervisor in memory, passes the same suite."""
 
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ TestMemory = make_hypervisor_tests(_memory)
 
 
 class TestQemu(HypervisorContract):
-    """QEMU with a guest of Linux."""
+    """QEMU with a Linux guest."""
 
     @pytest.fixture
     def made(self, context: PluginContext, tmp_path: Path, guest_image: Path) -> Subject:

@@ -76,7 +76,7 @@ TestEmbeddedLogin = make_login_tests(_login)
 class TestKeystone(IdentityContract):
     @pytest.fixture
     def subject(self, context: PluginContext, keystone: Keystone) -> Iterator[Subject]:
-        """Keystone itself says who is who."""
+        """The callers of a real Keystone."""
         people = People.of(keystone)
         identity = people.identity(context.reactor)
         valid = {}

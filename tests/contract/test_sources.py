@@ -40,7 +40,7 @@ def _indexed(context: PluginContext, folder: Path) -> Subject:
 
 
 def _with_holes(context: PluginContext, folder: Path) -> Subject:
-    """Return a file with holes, one of which is preallocated, and one ends it."""
+    """Return a file with holes: one is preallocated, and one is at the end."""
     mib = 1024 * 1024
     content = bytearray(12 * mib + 777)
     with (folder / "disk.raw").open("w+b") as file:
@@ -61,7 +61,7 @@ TestDirectoryWithIndex = make_image_source_tests(_indexed)
 
 
 class TestHttp(ImageSourceContract):
-    """The source over a real server, which states the length."""
+    """The source with a real server that states the length."""
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[Server]:
@@ -77,7 +77,7 @@ class TestHttp(ImageSourceContract):
 
 
 class TestGlance(ImageSourceContract):
-    """The source over a real Glance."""
+    """The source with a real Glance."""
 
     @pytest.fixture
     def subject(self, context: PluginContext, cloud: Cloud) -> Iterator[Subject]:
@@ -85,5 +85,5 @@ class TestGlance(ImageSourceContract):
         image = cloud.glance.image(str(caller.token), CONTENT)
         source = make(context.name, cloud.options(), context.reactor)
         yield Subject(source, (image, CONTENT), caller=caller)
-        # Let connections end before anything blocks: gunicorn waits for that.
+        # End the connections before any blocking call: gunicorn waits for their end.
         pytest_twisted.blockon(sleep(context.reactor, 0.01))

@@ -1,19 +1,19 @@
-"""Makes the disk of the guest that tests boot: GRUB, a Linux kernel, busybox.
+"""Makes the disk of the guest for tests: GRUB, a Linux kernel, busybox.
 
-Each boot of it adds a file to its root file system, ``/dev/vda1``, and says on the serial console::
+Each boot adds a file to the root file system, ``/dev/vda1``, and writes to the serial console::
 
     bootvol guest: boot 2; found files: boot-1
     bootvol guest: disk vda: 1073741824 bytes, serial none
     bootvol guest: ready
 
-A config drive that it finds is told of file by file::
+The guest prints each file of a config drive::
 
     bootvol guest: config openstack/latest/user_data: #!/bin/sh
 
-Then it stays up, and says which disks come and go.  The first line of a disk may tell it to do
-something: see :data:`POWER_OFF`, :data:`WRITE` and :data:`CHATTER`.
+Then the guest keeps running, and reports plugged and unplugged disks. The first line of a disk may
+be a command: see :data:`POWER_OFF`, :data:`WRITE` and :data:`CHATTER`.
 
-The kernel and busybox come from Debian packages that ``make packages`` unpacks into var/guest.
+The kernel and busybox come from Debian packages, unpacked by ``make packages`` into var/guest.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _FETCHED: Final = _HERE.parent.parent / "var" / "guest"
 _GRUB: Final = Path("/usr/lib/grub/i386-pc")
 
 _MIB: Final = 1024 * 1024
-#: Of the disk, and where its one partition begins; bytes.
+#: Size of the disk, and offset of its one partition, in bytes.
 _SIZE: Final = 40 * _MIB
 _START: Final = _MIB
 
-#: What the guest says when it has said what it has found.
+#: The guest's last line after a boot.
 READY: Final = "bootvol guest: ready"
-#: First lines of disks: turn the machine off; write to the disk's second sector; write to the
-#: console for ever.
+#: First lines of disks, as commands: turn the machine off; write to the disk's second sector; write
+#: to the console for ever.
 POWER_OFF: Final = b"bootvol: power off\n"
 WRITE: Final = b"bootvol: write\n"
 CHATTER: Final = b"bootvol: chatter\n"
@@ -77,7 +77,7 @@ def make(image: Path) -> None:
 
 
 def _fill(root: Path) -> None:
-    """Make what the root file system holds."""
+    """Fill the root file system."""
     for folder in ("bin", "sbin", "dev", "proc", "sys", "boot", "boots", "config"):
         (root / folder).mkdir(parents=True)
     (root / "bin/busybox").write_bytes(_fetched("bin/busybox").read_bytes())
@@ -113,7 +113,7 @@ def _padded(part: bytes) -> bytes:
 
 
 def _modules(*names: str) -> list[Path]:
-    """Return kernel modules after those that they depend upon; those built in are left out."""
+    """Return kernel modules, each after its dependencies; built-in modules are left out."""
     known: dict[str, Path] = {}
 
     def add(name: str) -> None:
@@ -138,7 +138,7 @@ def _fetched(pattern: str) -> Path:
 def _master_boot_record() -> bytes:
     """Return GRUB's boot code and a table with one partition."""
     count, sectors = (_SIZE - _START) // 512, _START // 512
-    beyond = b"\xfe\xff\xff"  # cylinder, head, sector: only the numbers that follow count
+    beyond = b"\xfe\xff\xff"  # cylinder, head, sector: unused, unlike the numbers after them
     partition = struct.pack("<B3sB3sII", 0x80, beyond, 0x83, beyond, sectors, count)
     code = (_GRUB / "boot.img").read_bytes()[:440]
     return code.ljust(446, b"\0") + partition + bytes(48) + b"\x55\xaa"

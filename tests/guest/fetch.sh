@@ -1,6 +1,6 @@
 #!/bin/sh
-# Unpacks a Linux kernel and busybox from their Debian packages into var/guest, for the guest that
-# tests boot.  They are not installed: a machine would boot a kernel that is.
+# Unpacks a Linux kernel and busybox from their Debian packages into var/guest, for the tests' guest.
+# Nothing is installed: this machine would boot an installed kernel.
 set -eu
 cd "$(dirname "$0")/../.."
 [ ! -e var/guest/complete ] || exit 0
@@ -16,7 +16,7 @@ echo "fetching $real busybox-static"
 rm -rf var/guest
 mkdir -p var/guest
 cd var/guest
-# Root downloads as root: the folder need not be open to anybody else.
+# Root downloads as root, so the folder need not be open to other users.
 apt-get download -qq -o APT::Sandbox::User=root "$real" busybox-static
 for package in *.deb; do
     dpkg-deb --extract "$package" .

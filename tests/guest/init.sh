@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The guest on its root file system: it remembers each boot in a file, tells on the serial console
-# what it finds, and then watches disks come and go.  What a disk says in its first line is done.
+# The guest on its root file system: records each boot in a file, reports its disks and files on the
+# serial console, and then watches disks come and go. Runs the command in a disk's first line.
 busybox=/bin/busybox
 
 say() {
@@ -11,7 +11,7 @@ cd /boots || exit
 number=1
 found=
 while [ -e boot-$number ]; do
-    # Each file holds its own name.
+    # Each file contains its own name.
     [ "$($busybox cat boot-$number)" = boot-$number ] || found="$found (damaged:)"
     found="$found boot-$number"
     number=$((number + 1))

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The first program of the guest, in memory: it loads the disk's driver and goes on from the disk.
+# The first program of the guest, in memory: loads the disk's driver, and continues from the disk.
 busybox=/bin/busybox
 $busybox mount -t proc proc /proc
 $busybox mount -t sysfs sysfs /sys

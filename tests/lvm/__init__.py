@@ -1,8 +1,8 @@
-"""Tests that need LVM run inside a machine of their own: its disks are nobody else's.
+"""Tests that need LVM run inside a machine with disks of their own.
 
-The machine is User Mode Linux: a Linux kernel as a process, with the host's files beneath its own,
-so that the same Python and the same tests run there.  What is written there is lost, but for one
-folder.  Needs root, and the packages that ``make packages`` names.
+The machine is User Mode Linux: a Linux kernel as a process. The kernel sees the host's files below
+its own, so the same Python runs the same tests. Only one folder keeps written files; all other
+changes are lost. The machine needs root, and the packages named by ``make packages``.
 
 Modules named ``inside_*`` are collected only there.
 """
@@ -21,16 +21,18 @@ from tests.waiting import LONG_LIMIT
 _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parent.parent
 _MEMORY: Final = "2G"
-#: Its disks, /dev/ubda and so on; the files are sparse.
+#: The machine's disks, /dev/ubda and so on; the files are sparse.
 _DISKS: Final = ("3300M", "3G")
 
 
 def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.CompletedProcess[str]:
-    """Boot the machine, run a command in it as root, and turn it off.  Blocks.
+    """Boot the machine, run a command as root, and turn the machine off. Blocks.
 
-    :param folder: is the host's, in the machine, too; the rest of what is written there is lost.
-    :param seconds: that all of it may take.
-    :raises AssertionError: the machine did not come so far, with what its kernel said.
+    :param folder: a folder of the host, with the same path in the machine. Files written elsewhere
+        are lost.
+    :param seconds: time limit for the whole run.
+    :raises AssertionError: if the machine did not run the command; the message has the kernel's
+        output.
     """
     control = folder / "control"
     (control / "uml").mkdir(parents=True)
@@ -46,11 +48,11 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
         check=True,
     )
     (control / "command").write_text(f"cd {shlex.quote(str(_ROOT))}\nexec {words}\n")
-    # Two processors only take turns at it, which takes several times as long.
+    # Two processors would only alternate, which takes several times as long.
     processor = str(max(os.sched_getaffinity(0)))
     machine = [
         *("taskset", "--cpu-list", processor),
-        # Nothing of it survives.
+        # No process of the machine survives.
         *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
         *("linux.uml", f"mem={_MEMORY}", f"uml_dir={control / 'uml'}", *disks),
         *("rootfstype=hostfs", "rootflags=/", "ro", f"init={_HERE / 'init.sh'}"),
@@ -71,7 +73,7 @@ def run(folder: Path, command: list[str | Path], seconds: int) -> subprocess.Com
         except subprocess.TimeoutExpired:
             stderr.write(f"Not finished within {seconds} seconds.\n")
         finally:
-            # With --kill-child all of the machine goes.
+            # With --kill-child, all processes of the machine end.
             running.kill()
             running.wait()
     out, err = (path.read_text(errors="replace") for path in (said, log))

@@ -1,9 +1,9 @@
 /*
- * Lets User Mode Linux 6.1 run where processors have more registers than it knows (AMX).
+ * Lets User Mode Linux 6.1 run on processors with more registers than the kernel knows (AMX).
  *
- * It reads 2696 bytes of a process's extended state, all that there is up to AVX-512, and gives as
- * many back.  The host's kernel takes nothing but the whole (xstateregs_set), which is larger there;
- * what lies beyond are registers that no process has asked for, so that they are all zero.
+ * User Mode Linux reads 2696 bytes of a process's extended state, enough up to AVX-512, and writes
+ * the same number back. The host's kernel accepts only the complete state (xstateregs_set), larger on
+ * such processors. The rest are registers that no process has requested, so the rest is zero.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

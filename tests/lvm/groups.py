@@ -1,4 +1,4 @@
-"""Volume groups of the tests' own, inside the machine that :mod:`tests.lvm` boots."""
+"""Volume groups for tests, inside the machine of :mod:`tests.lvm`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VOLUMES: Final = "segtype!=thin-pool"
 
 
 def lvm(*words: str) -> str:
-    """Run a command of LVM; return what it says."""
+    """Run a command of LVM; return its output."""
     ended = subprocess.run(
         ["lvm", *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
@@ -26,18 +26,18 @@ def lvm(*words: str) -> str:
 
 
 def names(group: str) -> list[str]:
-    """Return the names of the logical volumes in a group, but for pools."""
+    """Return the names of the logical volumes in a group, without pools."""
     found = lvm("lvs", "--noheadings", "-o", "lv_name", "-S", _VOLUMES, group)
     return sorted(line.strip() for line in found.splitlines())
 
 
 def empty(group: str) -> None:
-    """Remove all that :func:`names` lists."""
+    """Remove all volumes listed by :func:`names`."""
     lvm("lvremove", "-y", "-S", _VOLUMES, group)
 
 
 def fill(device: str, content: bytes) -> None:
-    """Write the same again and again, to a device's end; ``content`` is a power of two long."""
+    """Write ``content``, of a length of a power of two, repeatedly to a device's end."""
     piece = mmap.mmap(-1, _PIECE)
     piece[:] = content * (_PIECE // len(content))
     with open(os.open(device, os.O_WRONLY | os.O_DIRECT), "wb", buffering=0) as opened:
@@ -49,7 +49,7 @@ def fill(device: str, content: bytes) -> None:
 
 
 def holds(device: str | Path, content: bytes) -> bool:
-    """Tell whether something is found at the beginning of any block of 512 bytes on a device."""
+    """Return whether any block of 512 bytes on a device begins with the content."""
     with open(os.open(device, os.O_RDONLY | os.O_DIRECT), "rb", buffering=0) as opened:
         piece = mmap.mmap(-1, _PIECE)
         while count := opened.readinto(piece):
@@ -63,11 +63,11 @@ def holds(device: str | Path, content: bytes) -> bool:
 
 @contextmanager
 def group(name: str, disk: str, pool: str | None = None, extent: str = "4m") -> Iterator[str]:
-    """Make a volume group until the block ends.
+    """Make a volume group until the end of the block.
 
-    :param disk: the device that it lies on.
-    :param pool: the size of a thin pool in it, ``pool``.
-    :param extent: the size of its extents.
+    :param disk: the device of the group.
+    :param pool: size of a thin pool in the group, named ``pool``.
+    :param extent: size of the group's extents.
     """
     lvm("vgcreate", "-y", "-s", extent, name, disk)
     try:

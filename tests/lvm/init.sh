@@ -1,6 +1,6 @@
 #!/bin/bash
-# The first process of the machine that tests/lvm boots.  FOLDER and CONTROL come from its kernel's
-# command line.
+# The first process of the machine of tests/lvm. FOLDER and CONTROL come from the kernel's command
+# line.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C PYTHONDONTWRITEBYTECODE=1
 root=/mnt/root
@@ -9,7 +9,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /mnt
 
-# The host's files, read-only, and what is written to them in memory.
+# The host's files, read-only; written data stays in memory.
 insmod "$modules/kernel/fs/overlayfs/overlay.ko"
 mkdir /mnt/upper /mnt/work $root
 mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work $root
@@ -27,7 +27,7 @@ mount --bind /usr/lib/uml/modules $root/lib/modules
 chroot $root modprobe -a loop dm-mod dm-thin-pool dm-snapshot
 chroot $root ip link set lo up
 
-# There is no udev here, which would make the links in /dev.
+# Without udev, LVM itself has to make the links in /dev.
 mkdir -p $root/etc/lvm $root/run/lock $root/run/lvm
 cat >$root/etc/lvm/lvm.conf <<'END'
 devices { obtain_device_list_from_udev=0 external_device_info_source="none" }

@@ -29,7 +29,7 @@ def thin(context: PluginContext, _folder: Path) -> IBlockBackend:
 
 
 class OnGroup(AnyBytes, BlockBackendContract):
-    """Volumes in a group, where other tests have left what they wrote."""
+    """Volumes in a group with bytes left by other tests."""
 
     pool: str | None = None
     make = staticmethod(thick)
@@ -51,11 +51,11 @@ class OnGroup(AnyBytes, BlockBackendContract):
 
 
 class TestThick(OnGroup):
-    """Extents of their own."""
+    """Volumes with extents of their own."""
 
 
 class TestThin(OnGroup):
-    """In a pool."""
+    """Volumes in a pool."""
 
     pool = "pool"
     make = staticmethod(thin)

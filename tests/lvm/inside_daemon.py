@@ -1,4 +1,4 @@
-"""A whole daemon on thick and thin volumes: what clients ask for, restarts, and old blocks."""
+"""A whole daemon with thick and thin volumes: clients' calls, restarts, and old blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.processes import Process, cli
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-#: With holes.
+#: Content with holes.
 CONTENT = noise(3 * MIB) + bytes(5 * MIB) + noise(MIB + 100, 1)
 ZEROS = bytes(4 * MIB)
 BOTH = ("thick", "thin")
@@ -37,7 +37,7 @@ pool = "pool"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A daemon with both backends, each with a type of its name; the thick one is full of marks."""
+    """A daemon with both backends and a type for each. The thick group is full of marks."""
     with group("thick", DISKS[0]), group("thin", DISKS[1], pool="1g"):
         lvm("lvcreate", "-y", "-l", "100%FREE", "-n", "others", "thick")
         fill("/dev/thick/others", MARK)
@@ -48,7 +48,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
                 image.write(CONTENT[: 3 * MIB])
                 image.seek(8 * MIB)
                 image.write(CONTENT[8 * MIB :])
-                # So that it is passed over, but for thick volumes, where marks lie.
+                # The hole is skipped, except on thick volumes, where the old blocks have marks.
                 assert os.lseek(image.fileno(), 0, os.SEEK_HOLE) == 3 * MIB
             for name in "thick", "thin":
                 wanted = {"name": name, "extra_specs": {"volume_backend_name": name}}
@@ -59,7 +59,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 def create(daemon: Process, **wanted: Any) -> int:
-    """Create a volume; return its id."""
+    """Create a volume; return the id."""
     number: int = daemon.call("POST", "os-volumes", {"volume": wanted})["volume"]["id"]
     return number
 
@@ -72,9 +72,9 @@ def path_of(daemon: Process, volume: int) -> Path:
 
 
 def check(path: Path, content: bytes, size: int = GIB) -> None:
-    """See that a volume holds an image, and zeros after that.
+    """Check that a volume has an image, followed by zeros.
 
-    :param size: how many of its first bytes are looked at.
+    :param size: number of compared bytes at the start.
     """
     with path.open("rb") as opened:
         assert opened.read(len(content)) == content
@@ -84,12 +84,12 @@ def check(path: Path, content: bytes, size: int = GIB) -> None:
 
 
 def left(group: str) -> list[str]:
-    """Return what is left in a group, but for golden volumes."""
+    """Return the volumes left in a group, without cached images."""
     return [name for name in names(group) if "golden" not in name]
 
 
 def settle(daemon: Process) -> None:
-    """Wait until nothing is on its way; everything must have come well."""
+    """Wait until all work is done; all of it must have succeeded."""
     assert set(daemon.until_settled()) <= {"available", "in-use"}, daemon.log.read_text()[-5000:]
 
 
@@ -113,7 +113,7 @@ def test_what_clients_ask_for(daemon: Process, name: str) -> None:
     assert daemon.get(f"os-volumes/{volume}")["volume"]["status"] == "in-use"
     daemon.call("DELETE", f"{attachments}/{volume}")
     settle(daemon)
-    # The volume goes before its snapshot.
+    # The volume is deleted before its snapshot.
     daemon.delete(volume)
     settle(daemon)
     check(path_of(daemon, clone), CONTENT)
@@ -124,7 +124,7 @@ def test_what_clients_ask_for(daemon: Process, name: str) -> None:
 
 
 def test_old_blocks_are_nowhere(daemon: Process) -> None:
-    """Where volumes were there is nothing of them, nor of what lay there before them.
+    """The space of deleted volumes has neither their bytes nor older ones.
 
     Break: `plugins/bootvol_plugins/lvm/backend.py`: `await self._zero(volume, 0, found.size)` ->
     `pass`.
@@ -159,7 +159,7 @@ def test_stopped_and_killed_among_the_work(daemon: Process) -> None:
 
 
 def test_a_backend_is_checked_beside_the_daemon(daemon: Process) -> None:
-    # The machine is slow, and the suite starts another process in it.
+    # The machine is slow, and the suite starts another process inside.
     checked = cli("plugin", "check", "thin", "--config", str(daemon.config))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "FAILS" not in checked.stdout

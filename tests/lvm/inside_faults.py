@@ -1,4 +1,4 @@
-"""LVM when something is in the way: named for what it is, and nothing that is another's touched."""
+"""LVM with obstacles: each error names the obstacle, and nothing of others is changed."""
 
 from __future__ import annotations
 
@@ -44,28 +44,30 @@ def make(threads: Threads) -> Make:
 
 @pytest.fixture(scope="module")
 def groups() -> Iterator[None]:
-    """``thick`` with extents that are larger than volumes, and ``thin`` with a small pool."""
+    """The group ``thick``, with extents larger than volumes, and the group ``thin``, with a small
+    pool.
+    """
     with group("thick", DISKS[0], extent="16m"), group("thin", DISKS[1], pool="64m"):
         yield
 
 
 @pytest.fixture
 def thick(groups: None, make: Make) -> Iterator[IBlockBackend]:
-    """A backend on ``thick``."""
+    """A backend with the group ``thick``."""
     yield make(group="thick")
     empty("thick")
 
 
 @pytest.fixture
 def thin(groups: None, make: Make) -> Iterator[IBlockBackend]:
-    """A backend on the pool of ``thin``."""
+    """A backend with the pool of the group ``thin``."""
     yield make(group="thin", pool="pool")
     empty("thin")
 
 
 @pytest.fixture(params=["thick", "thin"])
 def either(request: pytest.FixtureRequest) -> tuple[IBlockBackend, str]:
-    """A backend, and its group."""
+    """A backend of each kind in turn, and its group."""
     return request.getfixturevalue(request.param), request.param
 
 
@@ -75,7 +77,7 @@ def device(group: str, name: str = NAME) -> str:
 
 
 def used() -> float:
-    """Return how many percent of the pool's data space are in use."""
+    """Return the used part of the pool's data space, in percent."""
     return float(lvm("lvs", "--noheadings", "-o", "data_percent", "thin/pool"))
 
 
@@ -102,7 +104,7 @@ async def test_a_pool_is_not_filled(thin: IBlockBackend) -> None:
     await writer.flush()
     await writer.close()
     assert 80 < used() <= 90
-    # Others use it as well: what is there stays, but nothing new is let in.
+    # Others use the pool as well: existing volumes stay, but no new one is accepted.
     fill(device("thin", OTHER), MARK)
     assert used() >= 90
     with pytest.raises(NoSpace, match="no data space left"):
@@ -111,7 +113,7 @@ async def test_a_pool_is_not_filled(thin: IBlockBackend) -> None:
         await ICloningBackend(thin).clone(OTHER, "volume-3", SIZE)
     with pytest.raises(NoSpace):
         await write(thin, OTHER, 0, noise(SIZE))
-    # Its space comes back.
+    # The space is free again.
     await thin.delete(NAME)
     assert used() < 20
     await thin.allocate("volume-3", SIZE)
@@ -164,7 +166,7 @@ async def test_what_is_in_use_stays(
 
 @ensureDeferred
 async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
-    """Neither bootvol nor others read on a volume what the blocks held before.
+    """Neither bootvol nor others read the old content of blocks on a volume.
 
     Break: `plugins/bootvol_plugins/lvm/backend.py`: `await self._zero(volume, 0, found.size)` ->
     `pass`.
@@ -173,12 +175,12 @@ async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
     fill("/dev/thick/others", MARK)
     lvm("lvremove", "-y", "thick/others")
     await thick.allocate(NAME, SIZE)
-    # The core zeroes what it asked for; of that it cannot know.
+    # The core zeroes the requested size; the core does not know the rest of the extent.
     writer = await thick.open_writer(NAME)
     await writer.zero(0, SIZE)
     await writer.close()
     assert not holds(device("thick"), MARK)
-    # Nor are those of its own by others.
+    # Others cannot read the volume's own blocks later, either.
     fill(device("thick"), MARK)
     await thick.delete(NAME)
     lvm("lvcreate", "-y", "-L", "16m", "-n", "others", "thick")
@@ -187,7 +189,7 @@ async def test_old_blocks_are_never_seen(thick: IBlockBackend) -> None:
 
 @ensureDeferred
 async def test_a_wipe_that_was_cancelled(thick: IBlockBackend) -> None:
-    """A volume whose wipe was cut off stays until it is wiped."""
+    """A volume with an interrupted wipe stays until it is wiped."""
     await thick.allocate(NAME, SIZE)
     fill(device("thick"), MARK)
     task = Deferred.fromCoroutine(thick.delete(NAME))
@@ -205,7 +207,7 @@ async def test_snapshots_that_others_made_stay(either: tuple[IBlockBackend, str]
     await backend.allocate(NAME, SIZE)
     fill(device(group), MARK)
     if not backend.capabilities.clones:
-        # LVM would remove it with the volume.
+        # LVM would remove the snapshot with the volume.
         lvm("lvcreate", "-y", "-s", "-L", "16m", "-n", "others", f"{group}/bootvol-{NAME}")
         with pytest.raises(BackendFailed, match="has snapshots"):
             await backend.delete(NAME)
@@ -218,7 +220,7 @@ async def test_snapshots_that_others_made_stay(either: tuple[IBlockBackend, str]
 
 @ensureDeferred
 async def test_what_lies_at_the_path_is_another(either: tuple[IBlockBackend, str]) -> None:
-    """A device at a volume's path that is another volume is not opened.
+    """A device at a volume's path is not opened if it is another volume.
 
     Break: `plugins/bootvol_plugins/lvm/volumes.py`: `if not self._is_this(descriptor):` -> `if not
     descriptor:`.
@@ -278,7 +280,7 @@ async def test_the_device_is_gone(make: Make, tmp_path: Path) -> None:
         await writer.flush()
         disk.break_after(4096)
         with suppress(BackendFailed):
-            # Through the page cache, perhaps.
+            # The write may go through the page cache.
             await writer.write(0, memoryview(bytearray(SIZE)))
         with pytest.raises(BackendFailed, match="Input/output error"):
             await writer.flush()
@@ -300,7 +302,7 @@ async def test_the_device_is_gone(make: Make, tmp_path: Path) -> None:
 
 @contextmanager
 def busy(group: str) -> Iterator[None]:
-    """Hold a group as a command of LVM does that takes its time."""
+    """Hold a group's lock, as a slow command of LVM does."""
     descriptor = os.open(f"/run/lock/lvm/V_{group}", os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:

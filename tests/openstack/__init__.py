@@ -1,7 +1,7 @@
-"""Services of OpenStack for tests: real ones, on loopback, in folders that go with them.
+"""Real services of OpenStack for tests, on loopback, in temporary folders.
 
-Their programs live in an environment of their own, ``.venv-openstack``, which ``make test`` makes
-of ``requirements.txt``: what they need does not mix with what bootvol needs.
+Their programs have an environment of their own, ``.venv-openstack``, made by ``make test`` from
+``requirements.txt``: their dependencies stay apart from bootvol's.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _BIN: Final = Path(__file__).parents[2] / ".venv-openstack/bin"
 
 
 def program(name: str) -> str:
-    """Return the path of a program of that environment."""
+    """Return the path of a program in the environment."""
     path = _BIN / name
     assert path.exists(), "This test needs: make .venv-openstack/.installed"
     return str(path)
 
 
 def run(*command: str, env: Mapping[str, str] | None = None) -> None:
-    """Run one of those programs to its end.  Blocks."""
+    """Run a program of the environment to its end. Blocks."""
     name, *arguments = command
     ended = subprocess.run(
         [program(name), *arguments],
@@ -43,14 +43,14 @@ def run(*command: str, env: Mapping[str, str] | None = None) -> None:
 
 
 class Served:
-    """A service behind gunicorn, in a process group of its own.  All methods block.
+    """A service behind gunicorn, in a process group of its own. All methods block.
 
-    :param application: as gunicorn names it, ``module:name``.
-    :param port: to listen on, on loopback.
-    :param folder: takes what the service writes out.
-    :param env: what is added to the environment.
-    :param threads: how many requests are answered at once.
-    :param tls: the files of a certificate and of its key, for https.
+    :param application: the application in gunicorn's form, ``module:name``.
+    :param port: the port on loopback.
+    :param folder: folder for the service's output.
+    :param env: additional environment variables.
+    :param threads: number of requests answered at once.
+    :param tls: the files of a certificate and its key, for https.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Served:
         threads: int = 1,
         tls: tuple[Path, Path] | None = None,
     ) -> None:
-        # In a file: what stands in the command line Keystone takes for its own.
+        # The settings are in a file, since Keystone takes the command line for its own.
         settings = {
             "wsgi_app": application,
             "bind": f"127.0.0.1:{port}",
@@ -84,7 +84,7 @@ class Served:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, address: str) -> None:
-        """Start it, and wait until it answers at an address of its own, with whatever status."""
+        """Start the service, and wait until its address answers, with any status."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [program("gunicorn")],
@@ -102,19 +102,19 @@ class Served:
             time.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to all of it: SIGSTOP and SIGCONT stop it for a while."""
+        """Send a signal to all processes: SIGSTOP pauses the service, SIGCONT ends the pause."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
 
     def requests(self) -> list[str]:
-        """Return what has been asked so far: of each the method, the path and the status.
+        """Return the requests so far, each with method, path and status.
 
-        With one thread, a request is in it when the next one has been answered.
+        With one thread, a request is listed once the next one has been answered.
         """
         return (self._folder / "access.log").read_text().splitlines()
 
     def kill(self) -> None:
-        """End it at once, even where it is stopped.  Idempotent."""
+        """End the service at once, even a stopped one. Idempotent."""
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait()
@@ -127,7 +127,7 @@ def _answers(address: str) -> bool:
     except urllib.error.HTTPError as error:
         error.close()
     except urllib.error.URLError as error:
-        # Whoever does not know the certificate has reached the service all the same.
+        # A client that rejects the certificate has reached the service, too.
         return "CERTIFICATE" in str(error.reason)
     except ConnectionError:
         return False

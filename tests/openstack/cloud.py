@@ -1,4 +1,4 @@
-"""A small cloud for tests: Keystone, Glance, and people with images."""
+"""A small cloud for tests: Keystone, Glance, and users with images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bootvol_plugins.glance.options import GlanceOptions
 from tests.openstack.identity import PASSWORD, Keystone
 from tests.openstack.images import Glance
 
-#: Does off the reactor what blocks: gunicorn waits for clients to close their connections, and so
-#: must not wait for the reactor while that waits for it.
+#: Runs blocking calls outside the reactor: gunicorn waits until clients close their connections, so
+#: the reactor must not wait for gunicorn.
 blocking = deferToThread
 
 #: bootvol's own user.
 SERVICE: Final = "images-bootvol"
-#: The projects of the others by their names, and their roles.
+#: The projects of the other users by name, and the roles there.
 _PEOPLE: Final = {
     "ann": ("images", "member"),
     "eve": ("images", "reader"),
@@ -41,12 +41,12 @@ project = "{user}"
 
 @attrs.frozen
 class Cloud:
-    """What there is.
+    """A Keystone and a Glance with users.
 
-    ``ann`` may do with the images of her project what she likes, ``eve`` may look at them; ``bob``
-    is of another project.
+    ``ann`` has all rights on the images of her project, ``eve`` may read them; ``bob`` belongs to
+    another project.
 
-    :ivar projects: the ids of the projects, by who is in them.
+    :ivar projects: ids of the projects, by user.
     """
 
     keystone: Keystone
@@ -55,7 +55,7 @@ class Cloud:
 
     @classmethod
     def of(cls, keystone: Keystone, glance: Glance) -> Cloud:
-        """Let people in."""
+        """Make the users."""
         projects: dict[str, str] = {}
         ids: dict[str, str] = {}
         for user, (project, role) in _PEOPLE.items():
@@ -65,19 +65,19 @@ class Cloud:
         return cls(keystone, glance, projects)
 
     def token(self, user: str) -> str:
-        """Log one of them in, or ``admin``."""
+        """Log in a user, or ``admin``; return the token."""
         if user == "admin":
             return self.keystone.token("admin", "admin")
         return self.keystone.token(f"images-{user}", _PEOPLE[user][0])
 
     def caller(self, user: str) -> Caller:
-        """Return one of them as bootvol knows callers."""
+        """Return a user as bootvol's caller."""
         return Caller(user, self.projects.get(user, user), frozenset(), self.token(user))
 
     def options(self, keystone: dict[str, Any] | None = None, **more: Any) -> GlanceOptions:
-        """Return what an operator says of a source that reads this Glance.
+        """Return the operator's options of a source with this Glance.
 
-        :param keystone: what is said otherwise of its table of that name.
+        :param keystone: replaces options in the table ``keystone``.
         """
         access = {
             "url": self.keystone.url,
@@ -91,12 +91,12 @@ class Cloud:
         )
 
     def table(self, endpoint: str) -> str:
-        """Return the TOML of such a source."""
+        """Return the TOML of the source."""
         return _TABLE.format(
             endpoint=endpoint, keystone=self.keystone.url, user=SERVICE, password=PASSWORD
         )
 
 
 def port_of(url: str) -> int:
-    """Return the port in a service's root."""
+    """Return the port in the URL of a service's root."""
     return int(url.rpartition(":")[2])

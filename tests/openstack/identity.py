@@ -1,4 +1,4 @@
-"""A real Keystone for tests, with SQLite: there in a few seconds, and gone with the tests."""
+"""A real Keystone for tests, with SQLite: ready in a few seconds, and removed with the tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.openstack import Served, run
 from tests.servers import free_port
 from tests.waiting import LIMIT
 
-#: The password of everybody whom the harness makes.
+#: The password of all users made by the tests.
 PASSWORD: Final = "correct horse battery staple"
 
 _APPLICATION: Final = "keystone.wsgi.api:application"
@@ -49,17 +49,17 @@ backend = dogpile.cache.memory
 
 @attrs.frozen
 class Refused(Exception):
-    """Keystone's answer where it is not one of success."""
+    """An answer of Keystone with an error."""
 
     status: int
     message: str
 
 
 class Keystone:
-    """A Keystone that runs.  All methods block.
+    """A running Keystone. All methods block.
 
-    :param folder: everything of it.
-    :ivar url: its root, without a slash at the end; version 3 of its API is below ``/v3``.
+    :param folder: folder for all files.
+    :ivar url: the root without a final slash; version 3 of the API is below ``/v3``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class Keystone:
         self._admin = ""
 
     def make(self) -> None:
-        """Write its files and its database, and its first user, ``admin``."""
+        """Write the files and the database with the first user, ``admin``."""
         self._file.write_text(_CONFIGURATION.format(folder=self._folder))
         owner = ("--keystone-user", self._folder.owner(), "--keystone-group", self._folder.group())
         region = [f"--bootstrap-{kind}-url={self.url}/v3" for kind in INTERFACES]
@@ -90,16 +90,16 @@ class Keystone:
         )
 
     def start(self) -> None:
-        """Start it, or start it again; what it gave out before is valid still."""
+        """Start or restart Keystone; earlier tokens stay valid."""
         self._served.start(f"{self.url}/v3")
 
     def kill(self) -> None:
-        """End it at once.  Idempotent."""
+        """End Keystone at once. Idempotent."""
         self._served.kill()
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Have it take connections and answer nothing, until the block ends."""
+        """Let Keystone accept connections without an answer, until the end of the block."""
         self._served.signal(signal.SIGSTOP)
         try:
             yield
@@ -108,9 +108,9 @@ class Keystone:
 
     @contextmanager
     def over_tls(self, certificate: Path, key: Path) -> Iterator[str]:
-        """Serve the same by https, too, until the block ends, which gets the URL.
+        """Serve Keystone over https as well, until the end of the block; the value is the URL.
 
-        :param certificate: for localhost, with its authorities.
+        :param certificate: a certificate for localhost, with its authorities.
         """
         folder, port = Path(tempfile.mkdtemp(dir=self._folder)), free_port()
         served = Served(_APPLICATION, port, folder, self._env, tls=(certificate, key))
@@ -122,8 +122,8 @@ class Keystone:
             served.kill()
 
     def requests(self) -> list[str]:
-        """Return what others have asked so far: of each the method, the path and the status."""
-        # Whatever was asked before this is noted when it is answered.
+        """Return the requests of others so far, each with method, path and status."""
+        # When this request is answered, all earlier ones are listed.
         self.call("GET", "/domains/default")
         return [each for each in self._served.requests() if "/domains/" not in each]
 
@@ -135,10 +135,10 @@ class Keystone:
         token: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> Any:
-        """Send a request, without a token as ``admin``; return the JSON of the answer, or None.
+        """Send a request, with admin's token by default; return the JSON of the answer, or None.
 
-        :param path: below ``/v3``.
-        :raises Refused: Keystone says no.
+        :param path: the path below ``/v3``.
+        :raises Refused: if Keystone answers with an error.
         """
         sent = {**(headers or {}), "X-Auth-Token": token or self._admin_token()}
         return self._send(method, path, body, sent)[1]
@@ -146,11 +146,11 @@ class Keystone:
     def token(
         self, user: str, project: str | None, *, password: str = PASSWORD, system: bool = False
     ) -> str:
-        """Log somebody in by name and password; return the token, for a project by its name.
+        """Log in a user by name and password; return the token, for a project by name.
 
-        :param project: None is a token without a project.
-        :param system: rather than for a project, for Keystone itself.
-        :raises Refused: Keystone says no.
+        :param project: None for a token without a project.
+        :param system: request a token for Keystone itself instead of a project.
+        :raises Refused: if Keystone answers with an error.
         """
         scope: Any = "unscoped"
         if system:
@@ -162,7 +162,7 @@ class Keystone:
         return self.log_in({"identity": identity, "scope": scope})
 
     def log_in(self, auth: Any) -> str:
-        """Log in with what the body's ``auth`` is to be; return the token."""
+        """Log in with the value of ``auth`` in the body; return the token."""
         found: str = self._send("POST", "/auth/tokens", {"auth": auth}, {})[0]["X-Subject-Token"]
         return found
 
@@ -171,15 +171,15 @@ class Keystone:
         self.call("DELETE", "/auth/tokens", headers={"X-Subject-Token": token})
 
     def project(self, name: str) -> str:
-        """Make a project; return its id."""
+        """Make a project; return the id."""
         wanted = {"name": name, "domain_id": "default"}
         found: str = self.call("POST", "/projects", {"project": wanted})["project"]["id"]
         return found
 
     def user(self, name: str, roles: dict[str, Sequence[str]]) -> str:
-        """Make a user; return its id.
+        """Make a user; return the id.
 
-        :param roles: by the ids of the projects, the names of the user's roles there.
+        :param roles: names of the user's roles, by the ids of the projects.
         """
         wanted = {"name": name, "domain_id": "default", "password": PASSWORD}
         user: str = self.call("POST", "/users", {"user": wanted})["user"]["id"]
@@ -192,9 +192,9 @@ class Keystone:
     def application_credential(self, user: str, token: str, **more: Any) -> tuple[str, str]:
         """Make an application credential; return its id and its secret.
 
-        :param user: whose; the id.
-        :param token: the user's, for the project that the credential is to be for.
-        :param more: of what the credential is (``expires_at``, say).
+        :param user: id of the owner.
+        :param token: a token of the owner, for the credential's project.
+        :param more: other properties of the credential, for example ``expires_at``.
         """
         wanted = {"name": uuid4().hex, **more}
         path = f"/users/{user}/application_credentials"
@@ -202,7 +202,7 @@ class Keystone:
         return made["application_credential"]["id"], made["application_credential"]["secret"]
 
     def log_in_by_credential(self, credential: tuple[str, str]) -> str:
-        """Log in with what :meth:`application_credential` returned; return the token."""
+        """Log in with the result of :meth:`application_credential`; return the token."""
         number, secret = credential
         method = "application_credential"
         return self.log_in(
@@ -210,7 +210,7 @@ class Keystone:
         )
 
     def role(self, name: str) -> str:
-        """Return the id of a role, which is made if there is none of that name."""
+        """Return the id of a role; make the role if it does not exist."""
         found = self.call("GET", f"/roles?name={name}")["roles"]
         if not found:
             found = [self.call("POST", "/roles", {"role": {"name": name}})["role"]]
@@ -218,10 +218,10 @@ class Keystone:
         return number
 
     def endpoint(self, name: str, kind: str, url: str) -> None:
-        """Put a service into the catalog.
+        """Add a service to the catalog.
 
-        :param kind: its type, ``compute`` say.
-        :param url: may hold ``%(project_id)s``.
+        :param kind: the service's type, for example ``compute``.
+        :param url: may contain ``%(project_id)s``.
         """
         wanted = {"name": name, "type": kind}
         service = self.call("POST", "/services", {"service": wanted})["service"]["id"]
@@ -256,7 +256,7 @@ class Keystone:
 
 @contextmanager
 def keystone() -> Iterator[Keystone]:
-    """Run a Keystone until the block ends.  Blocks."""
+    """Run a Keystone until the end of the block. Blocks."""
     folder = Path(tempfile.mkdtemp(prefix="bootvol-keystone-"))
     made = Keystone(folder)
     try:

@@ -1,6 +1,6 @@
-"""A real Glance for tests, with SQLite: it asks a real Keystone who is who.
+"""A real Glance for tests, with SQLite and a real Keystone.
 
-Its images are files, or lie in a cluster of Ceph.
+The images are files, or lie in a Ceph cluster.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ rbd_store_pool = {pool}
 
 
 class Glance:
-    """A Glance that runs.  All methods block.
+    """A running Glance. All methods block.
 
-    :param folder: everything of it.
-    :param keystone: says whom a token speaks for.
-    :param cluster: where its images lie; in files without one.
-    :ivar url: its root, without a slash at the end.
+    :param folder: folder for all files.
+    :param keystone: checks the tokens.
+    :param cluster: the cluster of the images; None stores the images in files.
+    :ivar url: the root without a final slash.
     """
 
     def __init__(self, folder: Path, keystone: Keystone, cluster: Cluster | None) -> None:
@@ -88,17 +88,17 @@ class Glance:
         self._served = Served(application, port, folder, env, threads=4)
 
     def make(self) -> None:
-        """Write its files and its database, and make its user."""
+        """Write the files and the database, and make Glance's user."""
         paste = Path(program("glance-api")).parents[1] / "etc/glance/glance-api-paste.ini"
         for name in ("store", "staging", "tasks", "locks"):
             (self._folder / name).mkdir()
-        # There may be several that one Keystone knows.
+        # One Keystone may have users of several Glances.
         name = self._folder.name
         kind, store = "file", f"filesystem_store_datadir = {self._folder}/store"
         if self._cluster is not None:
             conf = self._cluster.configuration
             kind, store = "rbd", _CEPH.format(conf=conf, pool=IMAGES)
-            # Debian's, as for bootvol itself: the two alone.
+            # Debian's bindings, as for bootvol itself: only these two.
             (self._folder / "bindings").mkdir()
             for module in (self._cluster.bindings.rados, self._cluster.bindings.rbd):
                 file = Path(module.__file__)
@@ -118,19 +118,19 @@ class Glance:
         run("glance-manage", "--config-file", str(self._file), "db_sync")
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start or restart Glance."""
         self._served.start(f"{self.url}/versions")
 
     def kill(self) -> None:
-        """End it at once.  Idempotent."""
+        """End Glance at once. Idempotent."""
         self._served.kill()
 
     def image(self, token: str, content: bytes | None, **more: Any) -> str:
-        """Make an image; return its id.
+        """Make an image; return the id.
 
-        :param token: its owner's.
-        :param content: its data; None leaves it queued.
-        :param more: what else is said of it; without that it is a bare raw disk, and private.
+        :param token: a token of the owner.
+        :param content: the data; None leaves the image queued.
+        :param more: other properties; by default, the image is a bare raw disk, and private.
         """
         wanted = {
             "name": "disk",
@@ -147,15 +147,15 @@ class Glance:
     def share(self, number: str, token: str, project: str, status: str, with_: str) -> None:
         """Share an image with a project.
 
-        :param token: its owner's.
-        :param status: what that project makes of it: ``pending``, ``accepted`` or ``rejected``.
-        :param with_: a token of that project.
+        :param token: a token of the owner.
+        :param status: the project's answer: ``pending``, ``accepted`` or ``rejected``.
+        :param with_: a token of the project.
         """
         self.call("POST", f"/{number}/members", token, {"member": project})
         self.call("PUT", f"/{number}/members/{project}", with_, {"status": status})
 
     def stored(self, number: str) -> Path:
-        """Return the file that an image's data lies in."""
+        """Return the file of an image's data."""
         return self._folder / "store" / number
 
     def call(self, method: str, path: str, token: str, body: Any = None) -> Any:
@@ -187,7 +187,7 @@ class Glance:
 
 @contextmanager
 def glance(keystone: Keystone, cluster: Cluster | None = None) -> Iterator[Glance]:
-    """Run a Glance until the block ends; the parameters are :class:`Glance`'s.  Blocks."""
+    """Run a Glance until the end of the block. Blocks. See :class:`Glance` for the parameters."""
     folder = Path(tempfile.mkdtemp(prefix="bootvol-glance-"))
     made = Glance(folder, keystone, cluster)
     try:

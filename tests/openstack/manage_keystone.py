@@ -1,7 +1,7 @@
-"""Runs in the environment of OpenStack: ``keystone-manage``, several times for one start.
+"""Runs in the environment of OpenStack: several calls of ``keystone-manage`` in one start.
 
-The arguments are JSON lists, each the arguments of one call.  Importing Keystone is what takes
-time, and it can be set up but once in a process.
+Each argument is a JSON list with the arguments of one call. Importing Keystone takes most of the
+time, and each process can set up Keystone only once.
 """
 
 import json
@@ -12,7 +12,7 @@ from keystone.cmd import cli
 
 
 def main() -> None:
-    """Run each call in a process of its own, one after the other; stop at one that fails."""
+    """Run each call in a process of its own, one after the other; stop after a failure."""
     for argument in sys.argv[1:]:
         child = os.fork()
         if not child:

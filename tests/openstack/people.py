@@ -1,4 +1,4 @@
-"""Who there is in Keystone for the tests of the identity ``keystone``."""
+"""Keystone's users for the tests of the identity ``keystone``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from bootvol_plugins.keystone.options import KeystoneOptions
 from tests.daemons import reactor
 from tests.openstack.identity import PASSWORD, Keystone
 
-#: What the documentation asks for.
+#: The right required by the documentation.
 _ROLE: Final = "service"
 
 
 @attrs.frozen
 class People:
-    """Two projects, ``demo`` and ``other``, with people in them, and bootvol's own user.
+    """Two projects, ``demo`` and ``other``, with users, and bootvol's own user.
 
     ``ann`` is an admin in demo and a member in other, ``bob`` a member and ``eve`` a reader in
-    demo; ``bootvol`` is in a project of its own.  In Keystone all their names end alike.
+    demo; ``bootvol`` has a project of its own. In Keystone all their names have the same ending.
 
-    :ivar projects: their ids, and ``users``, those of the users.
+    :ivar projects: ids of the projects; ``users``: ids of the users.
     """
 
     keystone: Keystone
@@ -36,7 +36,7 @@ class People:
 
     @classmethod
     def of(cls, keystone: Keystone) -> People:
-        """Make them."""
+        """Make the projects and users."""
         ending = f"-{uuid4().hex}"
         projects = {
             name: keystone.project(f"{name}{ending}") for name in ("demo", "other", "service")
@@ -56,13 +56,13 @@ class People:
         return cls(keystone, ending, projects, users)
 
     def token(self, user: str, project: str | None = "demo") -> str:
-        """Log somebody in for a project, or for none."""
+        """Log in a user for a project, or for none; return the token."""
         return self.keystone.token(
             f"{user}{self.ending}", None if project is None else f"{project}{self.ending}"
         )
 
     def options(self, **more: Any) -> dict[str, Any]:
-        """Return what configures the plugin.
+        """Return the options of the plugin.
 
         :param more: replaces keys; None leaves them out.
         """
@@ -76,7 +76,7 @@ class People:
         return {key: value for key, value in found.items() if value is not None}
 
     def table(self, **more: Any) -> str:
-        """Return the same in TOML."""
+        """Return the options as TOML."""
         lines = [f"{key} = {json.dumps(value)}" for key, value in self.options(**more).items()]
         return "\n".join(['[identity]\nplugin = "keystone"', *lines])
 
@@ -86,23 +86,23 @@ class People:
 
 
 def identity(options: dict[str, Any], clock: Any = reactor) -> KeystoneIdentity:
-    """Return the plugin as the daemon makes it of its table."""
+    """Return the plugin made from its table, as the daemon does."""
     context: dict[str, Any] = {BASE: Path.cwd()}
     return KeystoneIdentity(KeystoneOptions.model_validate(options, context=context), clock)
 
 
 class Later:
-    """The reactor, but for the time: that goes on when it is told to, too."""
+    """The reactor with a clock that the test can advance."""
 
     def __init__(self) -> None:
         self._passed = 0.0
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self._passed += seconds
 
     def seconds(self) -> float:
-        """Return the time."""
+        """Return the time in seconds."""
         now: float = reactor.seconds()
         return now + self._passed
 

@@ -1,4 +1,4 @@
-"""Machines boot from volumes: what bootvol is for."""
+"""Machines boot from volumes: the purpose of bootvol."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tests.processes import Process, process
 
 #: From Debian's package ipxe.
 IPXE = "/usr/lib/ipxe/ipxe.iso"
-#: Another may be named: ``make test IMAGE=path``.
+#: The tests accept another image: ``make test IMAGE=path``.
 IMAGES = sorted({IPXE, os.environ.get("IMAGE") or IPXE})
 NOTHING = "No bootable device."
 
 
 def boot(daemon: Process, volume: int, seconds: int = 20) -> str:
-    """Boot a volume for so long at the most; return what the machine said."""
+    """Boot a volume until a time limit; return the machine's output."""
     booted = daemon.cli("volume", "boot", str(volume), "--seconds", str(seconds))
     assert booted.returncode == 0, booted.stderr
     return booted.stdout
 
 
 def make(daemon: Process, image: str) -> int:
-    """Create a volume from an image, and wait until it is made."""
+    """Create a volume from an image, and wait for the end."""
     volume = daemon.create(image)
     assert set(daemon.until_settled()) == {"available"}
     return volume
@@ -39,7 +39,7 @@ def test_our_own_disk_boots_and_remembers(tmp_path: Path) -> None:
         first, second = make(daemon, "bootdisk.raw"), make(daemon, "bootdisk.raw")
         for count in ("01", "02", "03"):
             assert f"{HELLO}{count}." in boot(daemon, first)
-        # The volume outlives its machines, and the daemon too; another volume knows nothing.
+        # The volume outlives its machines and the daemon; another volume is unchanged.
         daemon.stop()
         daemon.start()
         assert f"{HELLO}04." in boot(daemon, first)

@@ -1,4 +1,4 @@
-"""While a machine of the command line has a volume, nobody else does."""
+"""While a machine of the command line has a volume, no other user of the volume is accepted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bootvol.jail import FIRST_USER
 from tests.processes import BIN, Process, process
 from tests.waiting import LIMIT, LONG_LIMIT, block_until
 
-#: What a machine runs into that finds nothing to boot; it then waits.
+#: The last output of a machine without anything to boot; the machine then waits.
 NOTHING = "No bootable device."
 HOSTING = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\naccel = "tcg"\n'
 
@@ -33,18 +33,18 @@ def daemon(tmp_path: Path) -> Iterator[Process]:
 
 
 def blank(daemon: Process) -> None:
-    """Make a volume from which a machine runs on for ever, since there is nothing to boot."""
+    """Make a volume without anything to boot: a machine with the volume runs on for ever."""
     daemon.call("POST", "os-volumes", {"volume": {"size": 1}})
     assert set(daemon.until_settled()) == {"available"}
 
 
 def exporting(folder: Path, sockets: str) -> AbstractContextManager[Process]:
-    """Return a daemon that exports its volumes."""
+    """Return a daemon that exports volumes."""
     return process(folder, f'[exports]\nby = "unix"\ndirectory = "{sockets}/e"\n')
 
 
 def begun(daemon: Process) -> subprocess.Popen[str]:
-    """Boot volume 1; return when its machine runs."""
+    """Boot volume 1; return when the machine runs."""
     machine = daemon.begin("volume", "boot", "1", "--seconds", "3000")
     assert machine.stdout is not None
     while NOTHING not in (line := machine.stdout.readline()):
@@ -73,7 +73,9 @@ def test_a_volume_is_its_machines_until_that_ends(daemon: Process, how: signal.S
 
 
 def test_the_terminal_is_closed(daemon: Process) -> None:
-    """On a terminal the guest has its console: Ctrl-C is the guest's; that it is closed, ours."""
+    """The terminal is the guest's console: Ctrl-C goes to the guest, but the end of the terminal
+    ends the command.
+    """
     env = {**os.environ, "BOOTVOL_ENDPOINT": daemon.base, "BOOTVOL_TOKEN": "root"}
     pid, terminal = pty.fork()
     if not pid:
@@ -91,7 +93,7 @@ def test_the_terminal_is_closed(daemon: Process) -> None:
 
 
 def test_its_machine_is_confined(daemon: Process) -> None:
-    """As servers are: see `tests/integration/test_qemu.py`.
+    """The confinement is the same as for servers: see `tests/integration/test_qemu.py`.
 
     Break: `src/bootvol/cli/boot.py`: `return Jail().command(command, bounds)` -> `return command`
     """
@@ -102,7 +104,7 @@ def test_its_machine_is_confined(daemon: Process) -> None:
 
 
 def confined(machine: Path) -> None:
-    """See that a process, by its folder in /proc, has a user of its own and no rights."""
+    """Check that a process, by its folder in /proc, has a user of its own and no rights."""
     status = (machine / "status").read_text()
     user = FIRST_USER + int(machine.name) if os.geteuid() == 0 else os.geteuid()
     assert f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in status
@@ -111,7 +113,7 @@ def confined(machine: Path) -> None:
 
 
 def test_a_command_that_is_killed(daemon: Process) -> None:
-    """Its machine ends with it; its volume stays attached, and can be freed."""
+    """The machine ends with the command; the volume stays attached, and can be released."""
     machine = begun(daemon)
     running = child(machine)
     machine.kill()
@@ -126,7 +128,7 @@ def test_a_command_that_is_killed(daemon: Process) -> None:
 
 
 def child(command: subprocess.Popen[str]) -> Path:
-    """Return the folder in /proc of the QEMU that a command runs."""
+    """Return the folder in /proc of a command's QEMU."""
     (pid,) = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
     return Path("/proc", pid)
 
@@ -141,7 +143,7 @@ def test_the_daemon_may_be_away_when_the_machine_ends(daemon: Process) -> None:
 
 
 def test_a_token_that_has_ended_when_the_machine_ends(daemon: Process) -> None:
-    """The command does not ask for minutes what nobody will allow."""
+    """The command does not retry for minutes with an expired token."""
     machine = begun(daemon)
     text = daemon.config.read_text()
     daemon.config.write_text(text.replace('token = "root"', 'token = "new"'))
@@ -173,11 +175,11 @@ def test_where_the_service_runs_servers_itself(tmp_path: Path) -> None:
 
 
 def test_an_exported_volume_boots(tmp_path: Path) -> None:
-    """The machine has the volume by its export, as any other would, and is confined.
+    """The machine has the volume by its export, as any other client would, and is confined.
 
     Break: `src/bootvol/cli/boot.py`: `return Jail().command(command, bounds)` -> `return command`
     """
-    # The name of a socket has at most 108 bytes: unix(7).
+    # The path of a socket has at most 108 bytes: unix(7).
     with TemporaryDirectory() as short, exporting(tmp_path, short) as daemon:
         (daemon.images / "bootdisk.raw").write_bytes(disk())
         daemon.create("bootdisk.raw")

@@ -1,4 +1,4 @@
-"""Clients of Nova, old and new, with servers of QEMU: what docs/clients.md says works."""
+"""Clients of Nova, old and new, with servers of QEMU: the statements of docs/clients.md."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ BLOCK = (
 
 @attrs.frozen
 class Client:
-    """A client's program, and how it is told where to go.
+    """A client's program, with its credentials and endpoint.
 
-    :ivar version: as the table of the document has it.
-    :ivar venv: the folder where ``make test`` installs it.
+    :ivar version: the version in the document's table.
+    :ivar venv: the folder of the client, installed by ``make test``.
     """
 
     program: str
@@ -50,7 +50,7 @@ class Client:
     settings: dict[str, str]
 
     def run(self, daemon: Process, *arguments: str) -> str:
-        """Run the client; return what it writes."""
+        """Run the client; return its output."""
         told = {name: value.format(url=daemon.url) for name, value in self.settings.items()}
         done = subprocess.run(
             [ROOT / self.venv / "bin" / self.program, *arguments],
@@ -75,7 +75,7 @@ CLIENTS = [
     Client("nova", "newest", ".venv-clients", V3),
     Client("openstack", "newest", ".venv-clients", V3),
 ]
-#: What each program calls the same thing; ``{s}`` is the server, ``{v}`` a volume.
+#: The same actions in the words of each program; ``{s}`` is the server, ``{v}`` a volume.
 WORDS = {
     "nova": {
         "key": "keypair-add key-of-{s}",
@@ -104,9 +104,9 @@ WORDS = {
 
 @attrs.frozen
 class Library:
-    """A library, and the script that takes it on the tour of the document.
+    """A library, and a script for the document's tour.
 
-    :ivar version: as the table of the document has it.
+    :ivar version: the version in the document's table.
     :ivar command: runs the script; the daemon's URL and the password follow, then ``more``.
     """
 
@@ -140,7 +140,7 @@ LIBRARIES = [
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, guest_image: Path) -> Iterator[Process]:
-    """A daemon that people log in to, with the image of a guest and servers of QEMU."""
+    """A daemon with log-ins, the image of a guest, and servers of QEMU."""
     folder = tmp_path_factory.mktemp("daemon")
     (folder / "images").mkdir()
     shutil.copy(guest_image, folder / "images" / "linux")
@@ -181,7 +181,7 @@ def test_a_library_has_a_server_with_a_volume(daemon: Process, library: Library)
             "HOME": str(daemon.folder),
             "LC_ALL": "C.UTF-8",
             "LIMIT": str(LIMIT),
-            # Debian's packages of Go lie here; they are no modules.
+            # Debian's packages for Go lie here; the packages are no modules.
             "GO111MODULE": "off",
             "GOPATH": "/usr/share/gocode",
         },
@@ -193,15 +193,15 @@ def test_a_library_has_a_server_with_a_volume(daemon: Process, library: Library)
 
 
 def attached(shown: str) -> list[str]:
-    """Return the volumes that a shown server has."""
+    """Return the volumes of a shown server."""
     lines = shown.splitlines()
     first = next(n for n, line in enumerate(lines) if "volumes_attached" in line)
-    # openstack has a line for each.
+    # openstack prints one line for each.
     return re.findall(r"""id["']?[:=] ?["']?([0-9a-f-]+)""", "".join(lines[first:]))
 
 
 def new_volume(client: Client, daemon: Process) -> str:
-    """Make a volume; return its id in the form that the client sees."""
+    """Make a volume; return the id in the client's form."""
     credentials = {"username": "ann", "password": PASSWORD}
     body: Any = {"auth": {"passwordCredentials": credentials, "tenantName": "demo"}}
     login = requests.post(f"{daemon.url}/v2.0/tokens", json=body, timeout=LIMIT).json()

@@ -1,4 +1,4 @@
-"""Machines whose clocks are set back and forward by hours while daemons work."""
+"""The clocks of machines jump by hours, back and forward, while daemons work."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ stall = 1.0
 
 @pytest.fixture
 def web() -> BadWeb:
-    """A server that takes its time."""
+    """A slow server."""
     return BadWeb(CONTENT, reactor, RATE)
 
 
 @pytest.fixture
 def server(web: BadWeb) -> Iterator[Server]:
-    """It runs."""
+    """The running server."""
     with serve(web) as server:
         yield server
 
@@ -59,7 +59,7 @@ def progress(daemon: Process, volume: int) -> Any:
 
 
 def content_of(daemon: Process) -> bytes:
-    """Return what the only volume begins with."""
+    """Return the first bytes of the only volume."""
     (file,) = daemon.files()
     with file.open("rb") as volume:
         return volume.read(len(CONTENT))
@@ -81,7 +81,7 @@ async def test_an_import_neither_stands_still_nor_ends(
             assert content_of(daemon) == CONTENT
             daemon.delete(slow)
             assert daemon.until_settled() == []
-            # What breaks off is tried again after a pause; a source that is silent is given up.
+            # A broken connection is retried after a pause; a silent source times out.
             stalled = daemon.create(f"{server.url}images/stall")
             block_until(lambda: progress(daemon, stalled)["bytesDone"])
             clock.set(-leap)
@@ -115,12 +115,12 @@ async def test_a_clock_that_is_set_takes_nothing_from_anybody(
             block_until(lambda: progress(first, number)["bytesDone"] > MIB)
             clock.set(leap)
             second = daemon("b")
-            # It has looked for work by then, more than once.
+            # The second daemon has looked for work several times by then.
             assert second.until_settled() == ["available"]
             assert progress(second, number)["attempt"] == 1
             assert web.requests["slow"] == [None]
             assert content_of(second) == CONTENT
-            # Who starts with a wrong clock says so.
+            # A daemon started with a wrong clock reports the difference.
             first.stop()
             first.start()
             told = f"{abs(leap)} s {'behind' if leap < 0 else 'ahead of'} the database's"

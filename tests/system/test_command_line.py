@@ -1,4 +1,4 @@
-"""The commands, as operators and scripts run them."""
+"""The commands, as run by operators and scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.processes import BIN, TWISTD, Process, cli, process, run
 from tests.servers import free_port
 from tests.waiting import block_until
 
-#: It has the signature of a boot sector.
+#: The image has the signature of a boot sector.
 CONTENT = noise(510) + b"\x55\xaa" + noise(2 * 1024 * 1024 - 512)
 
 
@@ -86,7 +86,7 @@ def test_a_warning_is_shown_while_waiting_and_afterwards(daemon: Process) -> Non
     assert made.returncode == 0, made.stderr
     (warning,) = json.loads(daemon.cli("volume", "show", "1").stdout)["warnings"]
     assert warning["code"] == "unidentified-image"
-    # The lines may be broken where the terminal ends.
+    # Lines may be wrapped at the terminal's width.
     told = " ".join(made.stderr.split())
     assert told.count(f"warning: {warning['message']} (unidentified-image)") == 1
 
@@ -118,8 +118,8 @@ def test_types_quotas_and_limits(daemon: Process) -> None:
     assert (absolute["maxTotalVolumes"], absolute["totalVolumesUsed"]) == (5, 1)
 
 
-#: Names that would be markup, or end in a traceback; that would clear a terminal, set its title and
-#: its clipboard; that would turn the direction of what follows, and add a line.
+#: Hostile names: markup, and causes of a traceback; a clear of the terminal, a new title and a new
+#: clipboard; a change of direction, and a line break.
 HARD_NAMES = [
     "disk [/srv]",
     "[bold red]markup[/] [link=file:///etc/passwd]click[/link]",
@@ -200,7 +200,7 @@ def test_exit_codes(daemon: Process) -> None:
 
 
 def test_a_token_goes_nowhere_else(tmp_path: Path) -> None:
-    """Whoever answers in the service's place cannot send a client on with its token.
+    """A server in the service's place cannot redirect a client together with its token.
 
     Break: `src/bootvol/cli/http.py`: `def redirect_request(self` -> `def redirected_request(self`.
     """
@@ -240,7 +240,7 @@ def test_a_token_goes_nowhere_else(tmp_path: Path) -> None:
     ],
 )
 def test_a_service_that_ends_within_its_answer(answer: bytes, status: bytes) -> None:
-    """As one does that is killed."""
+    """A killed service ends in this way."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

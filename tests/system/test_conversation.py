@@ -1,4 +1,4 @@
-"""The conversation (specification, section 11), over a real socket, with a server that boots."""
+"""The conversation (specification, section 11), over a real socket, with a booting server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.people import ACCESS_KEY, PEOPLE, SECRET_KEY
 from tests.system.test_servers import HOSTING, says
 from tests.waiting import until
 
-#: What one client's strict schema lists for the answer of a create.
+#: The keys in one client's strict schema for the answer to a create.
 PLAIN = {
     "attachments", "availabilityZone", "createdAt", "displayDescription", "displayName", "id",
     "metadata", "size", "snapshotId", "status", "volumeType",
@@ -24,9 +24,9 @@ PLAIN = {
 
 
 class Client:
-    """What a client of the era does: logs in, finds the endpoint, and calls it.
+    """A client of 2012: logs in, finds the endpoint, and calls it.
 
-    :param running: a daemon that people log in to.
+    :param running: a daemon with log-ins.
     """
 
     def __init__(self, running: Running) -> None:
@@ -52,7 +52,7 @@ class Client:
         self.base = url.partition("//")[2].partition("/")[2]
 
     async def ask(self, method: str, path: str, status: int, body: Any = None) -> Any:
-        """Call; the status must be just that.  Such clients send a content type with anything."""
+        """Call with a content type, as such clients always do; the status must be equal."""
         answer = await self.running.request(
             method,
             f"/{self.base}/{path}",
@@ -64,7 +64,7 @@ class Client:
         return answer.json if answer.body else None
 
     async def until(self, path: str, kind: str, *wanted: str) -> Any:
-        """Ask until it has a status."""
+        """Poll until the resource has a status."""
         shown = await until(
             lambda: self.ask("GET", path, 200), lambda found: found[kind]["status"] in wanted
         )
@@ -73,7 +73,7 @@ class Client:
 
 @pytest_twisted.async_yield_fixture
 async def client(tmp_path: Path, guest_image: Path) -> AsyncIterator[Client]:
-    """A client, and a daemon that runs servers."""
+    """A client, and a daemon with servers."""
     running = Running(tmp_path, HOSTING, identity=PEOPLE)
     shutil.copy(guest_image, running.images / "4")
     client = Client(running)
@@ -118,7 +118,7 @@ async def test_one_full_conversation(client: Client) -> None:
     made = (await client.ask("POST", "os-volumes", 200, copy))["volume"]  # 6
     assert (made["status"], made["snapshotId"]) == ("creating", str(snapshot))
     await client.until(f"os-volumes/{made['id']}", "volume", "available")
-    server = await boot(client, root)  # 9, since 7 needs a server
+    server = await boot(client, root)  # 9, needed by 7
     await says(client.running, server, guest.READY, token=client.token)
     attachments = f"servers/{server}/os-volume_attachments"
     body = {"volumeAttachment": {"volumeId": made["id"], "device": "/dev/sdf"}}
@@ -159,7 +159,7 @@ async def boot(client: Client, volume: int) -> int:
 
 
 async def gone(client: Client, path: str) -> bool:
-    """Tell whether there is nothing at a path any more."""
+    """Return whether a path answers 404."""
     answer = await client.running.request("GET", f"/{client.base}/{path}", token=client.token)
     assert answer.status in {200, 404}
     return answer.status == 404

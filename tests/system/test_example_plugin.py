@@ -1,4 +1,4 @@
-"""A plugin that lives outside: installed beside bootvol, found, right, and in use."""
+"""A third-party plugin: installed beside bootvol, found, correct, and in use."""
 
 from __future__ import annotations
 

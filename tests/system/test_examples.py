@@ -1,4 +1,4 @@
-"""The examples of docs/api.md, carried out in their order: the answers are the documented ones."""
+"""The examples of docs/api.md run in order, and the answers are the documented ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.processes import process
 from tests.waiting import LIMIT, block_until
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
-#: What clients of the documented daemon call it, in the header Host.
+#: The documented daemon's name in the header Host.
 HOST = "bootvol.example:8776"
 
 
@@ -28,7 +28,7 @@ HOST = "bootvol.example:8776"
 class Example:
     """A request, and its answer.
 
-    :ivar path: below the tenant's base URI, or from the root.
+    :ivar path: the path below the tenant's base URI, or from the root.
     """
 
     line: int
@@ -64,7 +64,7 @@ def read(text: str) -> list[Example]:
 
 
 def fits(found: Any, wanted: Any) -> bool:
-    """Return whether an answer is the documented one, but for what is written ``<…>`` there."""
+    """Return whether an answer is the documented one, except for parts written as ``<…>``."""
     if isinstance(wanted, str) and re.fullmatch("<[a-z ]+>", wanted):
         return found is not None
     if isinstance(wanted, dict) and isinstance(found, dict):
@@ -77,7 +77,7 @@ def fits(found: Any, wanted: Any) -> bool:
 
 
 def asked(example: Example, url: str) -> tuple[int, Any]:
-    """Send an example's request; return the status and what the body holds."""
+    """Send an example's request; return the status and the content of the body."""
     headers = {"X-Auth-Token": example.token, "Host": HOST, "Content-Type": "application/json"}
     body = example.body.encode() or None
     answer = requests.request(

@@ -1,4 +1,4 @@
-"""Floods of requests that clients send ahead, at every route: memory and other clients' waits."""
+"""Floods of requests without waiting, on every route: memory, and the waits of other clients."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tests.processes import Process, process
 from tests.waiting import LIMIT
 
 MIB = 1024 * 1024
-#: What a flood may take of memory, in bytes; without bounds one connection takes hundreds of MiB.
+#: Limit of a flood's memory, in bytes; without bounds, one connection takes hundreds of MiB.
 MOST_MEMORY = 128 * MIB
-#: Seconds that another client may wait for an answer meanwhile; without bounds it waits for longer.
+#: Limit of another client's wait, in seconds; without bounds, the wait is longer.
 PATIENCE = 15.0
-#: How many bytes of requests each client has on their way, and how many flood at once.
+#: Bytes of requests on their way for each client, and number of simultaneous floods.
 AHEAD = 64 * 1024
 AT_ONCE = 12
-#: Seconds that each dozen floods, and after which nobody waits for an answer any more.
+#: Seconds of each dozen of floods, and timeout of an answer in seconds.
 LENGTH, HOPELESS = 0.15, 60.0
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A daemon that knows an admin."""
+    """A daemon with an admin."""
     with process(tmp_path_factory.mktemp("daemon"), identity=IDENTITY) as daemon:
         yield daemon
 
 
 def token(daemon: Process) -> bytes:
-    """Log the admin in."""
+    """Log in the admin; return the token."""
     asked = json.dumps({"auth": ADMIN}).encode()
     head = b"POST /v2.0/tokens HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(asked)
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=LIMIT) as client:
@@ -59,20 +59,20 @@ def requests(admin: bytes) -> list[bytes]:
 
 
 class Flood:
-    """A client that sends a request again and again, and never waits for an answer."""
+    """A client that sends a request repeatedly, without waiting for answers."""
 
     def __init__(self, daemon: Process, request: bytes) -> None:
         self._requests = request * (AHEAD // len(request) + 1)
         self._left = memoryview(self._requests)
         self.socket = socket.socket()
-        # What is not read soon fills the daemon's buffers, not the system's.
+        # Unread answers soon fill the daemon's buffers, not the system's.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(("127.0.0.1", daemon.port))
         self.socket.setblocking(False)
         self.read = 0
 
     def send(self) -> None:
-        """Send what the system takes now."""
+        """Send as many bytes as the system accepts now."""
         try:
             sent = self.socket.send(self._left)
         except BlockingIOError:
@@ -80,7 +80,7 @@ class Flood:
         self._left = self._left[sent:] or memoryview(self._requests)
 
     def receive(self) -> None:
-        """Read what there is."""
+        """Read the available bytes."""
         try:
             self.read += len(self.socket.recv(MIB))
         except BlockingIOError:
@@ -88,9 +88,9 @@ class Flood:
 
 
 def wait_of_another(daemon: Process, meanwhile: Callable[[], None] = lambda: None) -> float:
-    """Return how long another client waits for an answer, in seconds.
+    """Return the wait of another client for an answer, in seconds.
 
-    :param meanwhile: what goes on until the answer has come.
+    :param meanwhile: called repeatedly until the answer has come.
     """
     begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", daemon.port)) as client:
@@ -107,7 +107,7 @@ def wait_of_another(daemon: Process, meanwhile: Callable[[], None] = lambda: Non
 
 
 def test_answers_that_nobody_reads_take_little_memory(daemon: Process) -> None:
-    """Every route is asked for again and again by a client that never reads.
+    """A client that never reads requests every route repeatedly.
 
     Break: `src/bootvol/api/channels.py`: `(ahead or self._waitingForTransport)` -> `False`
     """
@@ -124,7 +124,7 @@ def test_answers_that_nobody_reads_take_little_memory(daemon: Process) -> None:
 
 
 def test_requests_sent_ahead_hold_up_nobody_else(daemon: Process) -> None:
-    """Every route is asked for again and again by a client that reads all answers.
+    """A client that reads all answers requests every route repeatedly.
 
     Break: `src/bootvol/api/channels.py`: `(ahead or self._waitingForTransport)` -> `False`
     """
@@ -146,7 +146,7 @@ def test_requests_sent_ahead_hold_up_nobody_else(daemon: Process) -> None:
 
 
 def pump(ready: selectors.BaseSelector) -> None:
-    """Let floods flow, once."""
+    """Send and receive once for each flood."""
     for key, events in ready.select(0.01):
         if events & selectors.EVENT_WRITE:
             key.data.send()

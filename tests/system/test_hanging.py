@@ -1,7 +1,7 @@
-"""Disks that hang: what lies on others goes on, and the daemon ends all the same.
+"""Hanging disks: work on other disks continues, and the daemon ends nevertheless.
 
-A frozen file system (fsfreeze) lets whoever writes to it wait, and a file that a stopped process
-serves (FUSE) whoever reads it: the system lets nothing end that, not even SIGKILL.
+On a frozen file system (fsfreeze), writers wait; on a file served by a stopped process (FUSE),
+readers wait. The system lets nothing end such a wait, not even SIGKILL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.waiting import LIMIT, block_until
 
 MIB = 1024 * 1024
 CONTENT = noise(8 * MIB)
-#: From linux/sched.h: a flag of a process that ends.
+#: From linux/sched.h: a flag of an ending process.
 _EXITING = 0x4
 SECOND = """
 [[backends]]
@@ -54,7 +54,9 @@ buffer_kib = 256
 
 @contextmanager
 def served(file: Path, content: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Let a process serve what a file holds (FUSE) until the block ends; it may be stopped."""
+    """Serve a file's content by a process (FUSE) until the end of the block; the process may be
+    stopped.
+    """
     program = shutil.which("qemu-storage-daemon")
     assert program is not None, "This test needs: apt-get install qemu-system-common"
     file.touch()
@@ -87,19 +89,19 @@ def until(daemon: Process, number: int, *wanted: str) -> str:
 
 
 def is_ending(daemon: Process) -> bool:
-    """Tell whether a process runs no more, though parts of it wait in the system for a disk."""
+    """Return whether a process has ended, except for threads waiting in the system for a disk."""
     state, *rest = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
     return state == "Z" or bool(int(rest[5]) & _EXITING)
 
 
 def stopped(daemon: Process) -> None:
-    """Stop a daemon by SIGTERM, and see that nothing hinders its end."""
+    """Stop a daemon by SIGTERM, and check that nothing delays the end."""
     daemon.process.send_signal(signal.SIGTERM)
     block_until(lambda: daemon.process.poll() is not None or is_ending(daemon))
 
 
 def create(daemon: Process, image: str | None, kind: str | None = None) -> int:
-    """Create a volume of some type; return its id."""
+    """Create a volume of a type; return the id."""
     wanted: dict[str, Any] = {"size": 1}
     wanted |= {"imageRef": image} if image else {}
     wanted |= {"volume_type": kind} if kind else {}
@@ -109,7 +111,7 @@ def create(daemon: Process, image: str | None, kind: str | None = None) -> int:
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
-    """What ends with the test."""
+    """The resources of the test."""
     with ExitStack() as stack:
         yield stack
 
@@ -133,7 +135,7 @@ def _a_backend_that_hangs(folder: Path, stack: ExitStack) -> None:
     for number in old:
         until(daemon, number, "available")
     with mounted.frozen():
-        # More of each kind than there are places in its lane.
+        # More jobs of each kind than places in their lane.
         hanging = [create(daemon, f"{number}") for number in range(3)]
         for number in old:
             daemon.delete(number)
@@ -146,7 +148,8 @@ def _a_backend_that_hangs(folder: Path, stack: ExitStack) -> None:
         log = daemon.log.read_text()
         assert "left behind, since it hangs: MakeFromImage of volume 6 on backend local" in log
         assert "left behind, since it hangs: RemoveVolume of volume 1 on backend local" in log
-        # Nothing that it held hinders the next one, though not even SIGKILL ends it now.
+        # The next daemon gets all locks and ports, though not even SIGKILL ends the old process
+        # now.
         for name in ("daemon.lock", "bootvol.db.lock"):
             with (folder / name).open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,7 +178,7 @@ def _a_source_that_hangs(folder: Path, stack: ExitStack) -> None:
     hanging = create(daemon, "hangs")
     block_until(lambda: daemon.get(f"hp-bootable-volumes/{hanging}/import")["import"]["bytesDone"])
     serving.send_signal(signal.SIGSTOP)
-    # One import may run at once: the one that makes no progress does not count.
+    # One import may run at once: an import without progress does not count.
     assert until(daemon, create(daemon, "well"), "available", "error") == "available"
     assert until(daemon, hanging, "downloading") == "downloading"
     assert [each["id"] for each in daemon.get("images")["images"]] == ["well"]
@@ -191,6 +194,6 @@ def _a_source_that_hangs(folder: Path, stack: ExitStack) -> None:
     daemon.process.wait(LIMIT)
     daemon.start()
     stack.callback(daemon.stop)
-    # What QEMU serves seems to be written to all the time, so it never comes whole.
+    # QEMU seems to write to its export all the time, so the image never arrives unchanged.
     daemon.delete(hanging)
     assert until(daemon, hanging, "gone", "error") == "gone"

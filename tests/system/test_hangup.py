@@ -1,4 +1,4 @@
-"""SIGHUP, as operators and logrotate send it."""
+"""SIGHUP, as sent by operators and logrotate."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from tests.waiting import LIMIT, block_until
 
 
 def hears_sighup(pid: int) -> bool:
-    """Tell whether a process has taken the signal over."""
+    """Return whether a process has a handler for the signal."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(line.split()[1], 16) & 1 << (signal.SIGHUP - 1))
 
 
 def test_a_daemon_that_is_sent_sighup(tmp_path: Path) -> None:
-    """The log goes on in a new file once the old one was moved, and a new token is known.
+    """The log continues in a new file after the old one was moved, and a new token is known.
 
-    What is sent while the daemon starts is answered then.
-
-    Where the log's folder has gone, the old file serves, and new tokens are known all the same.
+    Signals during the start are answered afterwards. If the log's folder is gone, the old file
+    stays in use, and new tokens are known nevertheless.
     """
     port = free_port()
     (tmp_path / "images").mkdir()
@@ -55,7 +54,7 @@ def test_a_daemon_that_is_sent_sighup(tmp_path: Path) -> None:
         block_until(lambda: log.exists() and "applied: identity" in log.read_text())
         assert "applied: identity" not in (folder / "bootvol.log.1").read_text()
         assert (code("carol"), code("ann")) == (0, 3)
-        # Twisted's own way to rotate works as ever.
+        # Twisted's own rotation works as before.
         os.kill(pid, signal.SIGUSR1)
         block_until(lambda: "applied" not in log.read_text())
         away = folder.rename(tmp_path / "away")

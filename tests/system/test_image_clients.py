@@ -1,4 +1,4 @@
-"""Clients of OpenStack find images by their names, and volumes are created from what they find."""
+"""Clients of OpenStack find images by name, and create volumes from the found images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.processes import BIN, Process, cli, process
 from tests.servers import free_port
 from tests.waiting import LIMIT
 
-# openstacksdk's own.
+# The warnings are openstacksdk's own.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 
 CONTENT = noise(1000 * 1000)
@@ -36,7 +36,7 @@ sha512 = "{sha512(CONTENT).hexdigest()}"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A daemon that people log in to, with an image and some more."""
+    """A daemon with log-ins, one image, and some more."""
     folder = tmp_path_factory.mktemp("daemon")
     images = folder / "images"
     images.mkdir()
@@ -49,7 +49,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 def as_ann(daemon: Process) -> dict[str, str]:
-    """Return what clients have in their environment."""
+    """Return the environment variables of clients."""
     return {
         "OS_AUTH_URL": f"{daemon.url}/identity",
         "OS_USERNAME": "ann",
@@ -75,7 +75,7 @@ def glance(daemon: Process, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def cloud(daemon: Process) -> Iterator[Any]:
-    """What the command `openstack` is made of."""
+    """The library behind the command `openstack`."""
     settings: dict[str, Any] = {name[3:].lower(): value for name, value in as_ann(daemon).items()}
     with openstack.connect(**settings, load_yaml_config=False) as connection:
         yield connection
@@ -169,7 +169,7 @@ def test_a_name_that_several_images_have(daemon: Process) -> None:
 
 
 def token_of_ann(daemon: Process) -> str:
-    """Log in, and return the token."""
+    """Log in; return the token."""
     settings: dict[str, Any] = {name[3:].lower(): value for name, value in as_ann(daemon).items()}
     with openstack.connect(**settings, load_yaml_config=False) as connection:
         return str(connection.auth_token)

@@ -1,4 +1,4 @@
-"""A client of OpenStack, a Keystone, and a daemon as users run it: found by Keystone's catalog."""
+"""A client of OpenStack with a Keystone and a whole daemon, found in Keystone's catalog."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_keystoneauth(keystone: Keystone, tmp_path: Path) -> None:
     (tmp_path / "password").touch(mode=0o600)
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
     with process(tmp_path, identity=people.table(password="file:password")) as daemon:
-        # A type of its own: the catalog is everybody's.
+        # A unique type, since all tests share the catalog.
         kind = f"volume-{uuid4().hex}"
         keystone.endpoint("bootvol", kind, f"{daemon.url}/v1.1/%(project_id)s")
         volumes = {"service_type": kind, "region_name": "RegionOne", "interface": "public"}

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: every import goes on, none is wrong, nothing is left."""
+"""kill -9 at any moment: every import resumes, none is wrong, and nothing is left."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.daemons import pause, reactor
 from tests.processes import Process
 from tests.servers import Server, serve
 
-#: A disk that boots, and more.
+#: A bootable disk, and more.
 CONTENT = disk() + noise(24 * 1024 * 1024 + 333)
 KILLS = 25
-#: Together about as long as the imports take when nobody disturbs them.
+#: Together about as long as undisturbed imports take.
 RATE = 6 * 1024 * 1024
 CONFIG = """
 [imports]
@@ -41,20 +41,20 @@ networks = ["127.0.0.0/8", "::1/128"]
 
 @pytest.fixture
 def web() -> BadWeb:
-    """A server that takes its time."""
+    """A slow server."""
     return BadWeb(CONTENT, reactor, RATE)
 
 
 @pytest.fixture
 def server(web: BadWeb) -> Iterator[Server]:
-    """It runs."""
+    """The running server."""
     with serve(web) as server:
         yield server
 
 
 @ensureDeferred
 async def test_killed_at_random_moments(tmp_path: Path, web: BadWeb, server: Server) -> None:
-    """The seed is printed when it fails: the moments are chance, the outcome is not."""
+    """A failure prints the seed: the moments are random, the outcome is not."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -62,7 +62,7 @@ async def test_killed_at_random_moments(tmp_path: Path, web: BadWeb, server: Ser
     try:
         volumes: list[int] = []
         for kill in range(KILLS):
-            # Now and then something new, and something that is no longer wanted.
+            # Now and then, a new volume or a deletion.
             if kill % 5 == 0:
                 made = await deferToThread(daemon.create, f"{server.url}images/slow")
                 volumes.append(made)
@@ -87,7 +87,7 @@ async def test_killed_at_random_moments(tmp_path: Path, web: BadWeb, server: Ser
 
 @ensureDeferred
 async def test_killed_among_snapshots_and_attachments(tmp_path: Path) -> None:
-    """Whatever clients ask for meanwhile; the seed is printed when it fails."""
+    """The clients' requests are random; a failure prints the seed."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     await deferToThread(_kill_among_snapshots, tmp_path, random.Random(seed))
@@ -120,7 +120,7 @@ def _kill_among_snapshots(folder: Path, chance: random.Random) -> None:
 
 
 def ask(daemon: Process, chance: random.Random) -> None:
-    """Ask for something by chance; that it cannot be had just now is an answer, too."""
+    """Send a random request; a refusal is a valid answer, too."""
     volumes = [each["id"] for each in daemon.get("os-volumes")["volumes"]] or [0]
     snapshots = [each["id"] for each in daemon.get("os-snapshots")["snapshots"]] or [0]
     volume, snapshot = chance.choice(volumes), chance.choice(snapshots)
@@ -147,7 +147,7 @@ def ask(daemon: Process, chance: random.Random) -> None:
 
 
 async def killed_until_resumed(daemon: Process, web: BadWeb, volume: int) -> None:
-    """Kill a daemon when some of an import is durable, until the next one asks for the rest."""
+    """Kill a daemon after part of an import is durable; wait for the next daemon's request."""
     progress = f"hp-bootable-volumes/{volume}/import"
     while not any(web.requests["slow"]):
         asked = len(web.requests["slow"])

@@ -1,4 +1,4 @@
-"""A client of OpenStack logs in to a daemon as users run it, and finds its way by the catalog."""
+"""A client of OpenStack logs in to a whole daemon, and finds the services in the catalog."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VOLUMES = {"service_type": "volume", "region_name": "nova", "interface": "public
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Process]:
-    """A daemon that people log in to."""
+    """A daemon with log-ins."""
     with process(tmp_path, identity=PEOPLE) as daemon:
         yield daemon
 
@@ -61,7 +61,7 @@ def test_keystoneauth(daemon: Process) -> None:
 
 
 def test_no_secret_is_in_the_log(daemon: Process) -> None:
-    """Neither of logins that go well nor of those that fail, in whatever way.
+    """The log has no secrets, neither of successful log-ins nor of any failed ones.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `who=who, address=address)` ->
     `who=given, address=address)`.

@@ -1,4 +1,4 @@
-"""What runs inside the machine of :mod:`tests.lvm`, with its report."""
+"""The modules inside the machine of :mod:`tests.lvm`, with their reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests import lvm
 
 @pytest.mark.parametrize("module", ["inside_contract", "inside_faults", "inside_daemon"])
 def test_inside(module: str) -> None:
-    # Its sockets lie there, whose paths may not be long.
+    # Sockets lie there, and need short paths.
     with tempfile.TemporaryDirectory(prefix="lvm") as folder:
         ended = lvm.pytest(Path(folder), module)
     print(ended.stdout)

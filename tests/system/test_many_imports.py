@@ -1,4 +1,4 @@
-"""Many imports at once: all are right, the API answers meanwhile, memory stays bounded."""
+"""Many imports at once: all are right, the API answers meanwhile, and memory stays bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daemon whose name server is silent serves images of other hosts, and ends when it is told."""
+"""A daemon with a silent name server serves images of other hosts, and ends on request."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.daemons import pause, reactor
 from tests.processes import Process
 from tests.servers import Server, serve
 
-#: Where the silent name server is.
+#: The address of the silent name server.
 ADDRESS = "127.0.0.53"
-#: More than the reactor has threads.
+#: More than the reactor's number of threads.
 MANY = 15
 CONFIG = """
 [[sources]]
@@ -40,7 +40,7 @@ timeout = 30.0
 
 @pytest.fixture
 def name_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A name server that never answers, for daemons alone: they have a resolv.conf of their own."""
+    """A name server that never answers, only for daemons: they have their own resolv.conf."""
     conf = tmp_path / "resolv.conf"
     conf.write_text(f"nameserver {ADDRESS}\n")
     mount = f'mount --bind {shlex.quote(str(conf))} /etc/resolv.conf && exec "$@"'
@@ -56,13 +56,13 @@ def name_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[soc
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server that is well, and known without a name server."""
+    """A healthy server, known without a name server."""
     with serve(BadWeb(noise(100_000), reactor)) as server:
         yield server
 
 
 def refusal(daemon: Process) -> Any:
-    """Ask for an image of the host whose name server is silent; return what is answered."""
+    """Request an image from a host with a silent name server; return the answer."""
     try:
         daemon.create("http://silent.example/disk.raw")
     except HTTPError as error:

@@ -1,4 +1,4 @@
-"""A plugin that is begun as docs/plugin-authors.md says: it passes, and volumes lie on it."""
+"""A plugin begun by docs/plugin-authors.md passes its tests, and stores volumes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_names_that_are_none(tmp_path: Path) -> None:
 
 
 def test_the_document_shows_what_is_there(tmp_path: Path) -> None:
-    """What it quotes is in the plugin that it begins with, or in the suite's own documents."""
+    """The document quotes the generated plugin, or the docstrings of the suite."""
     assert cli("plugin", "new", "shelf", cwd=tmp_path).returncode == 0
     project = tmp_path / "bootvol-shelf"
     there = (faults.__doc__ or "") + "".join(

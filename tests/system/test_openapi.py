@@ -1,4 +1,4 @@
-"""Every answer of a daemon is as its description says, whatever is asked."""
+"""Every answer of a daemon follows its description, for any request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.processes import Process, process
 from tests.waiting import LIMIT, block_until
 
 API = schemathesis.openapi.from_dict(description())
-#: 501 and 503 are declared where they may come, so what is declared is what counts.
+#: 501 and 503 are declared where possible, so the declared statuses count.
 HELD: Any = CHECKS.get_by_names(
     ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 )
@@ -47,14 +47,14 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 class Things:
-    """What there is to be named: one set for all that only read, one for each call that may not."""
+    """Objects for requests to name: one set for all reading calls, one for each other call."""
 
     def __init__(self, daemon: Process) -> None:
         self._daemon = daemon
         self._made: dict[str, dict[str, Any]] = {}
 
     def of(self, case: Case[Any]) -> dict[str, Any]:
-        """Return what a case should name, by the names that paths and bodies use for it."""
+        """Return the objects for a case, by their names in paths and bodies."""
         reads = case.operation.method.upper() == "GET"
         user = "" if reads else case.operation.label
         if user not in self._made:
@@ -66,12 +66,12 @@ class Things:
 
 @pytest.fixture(scope="module")
 def things(daemon: Process) -> Things:
-    """What there is to be named."""
+    """The objects for requests to name."""
     return Things(daemon)
 
 
 def make(daemon: Process) -> dict[str, Any]:
-    """Make one of everything; return how it is named."""
+    """Make one object of each kind; return their names."""
 
     def new(path: str, entity: str, **wanted: Any) -> Any:
         return daemon.call("POST", path, {entity: wanted})[entity]
@@ -107,7 +107,7 @@ def make(daemon: Process) -> dict[str, Any]:
 
 
 def aimed(value: Any, things: dict[str, Any], name: str = "") -> Any:
-    """Return a value with what may be an id, and most other names, naming what there is."""
+    """Return a value with likely ids, and most other names, replaced by names of objects."""
     if isinstance(value, dict):
         return {key: aimed(each, things, key) for key, each in value.items()}
     if isinstance(value, list):
@@ -132,7 +132,7 @@ def test_every_answer_is_as_described(case: Case[Any], daemon: Process, things: 
     answer = case.call_and_validate(
         base_url=daemon.url, headers={"X-Auth-Token": "root"}, checks=HELD, timeout=LIMIT
     )
-    # It is described, since it may come, but nothing that is asked may make it come.
+    # 500 is described, but no request may cause one.
     assert answer.status_code != 500
 
 

@@ -1,6 +1,7 @@
-"""A daemon that is stopped beyond its leases, and goes on when another has finished its work.
+"""A daemon is stopped beyond its leases, and continues after another daemon has finished its work.
 
-What it had begun it may still write to, make anew or delete.  By then a guest may have the volume.
+The stopped daemon may still write to a volume, make it anew or delete it. By then a guest may have
+the volume.
 """
 
 from __future__ import annotations
@@ -48,22 +49,22 @@ networks = ["127.0.0.0/8", "::1/128"]
 
 @pytest.fixture
 def web() -> BadWeb:
-    """A server that takes its time."""
+    """A slow server."""
     return BadWeb(CONTENT, reactor, RATE)
 
 
 @pytest.fixture
 def server(web: BadWeb) -> Iterator[Server]:
-    """It runs."""
+    """The running server."""
     with serve(web) as server:
         yield server
 
 
 class Pair:
-    """Two daemons that share a database and the directory of volumes.
+    """Two daemons with a common database and a common directory of volumes.
 
-    :ivar first: claims what is asked for, and is stopped then.
-    :ivar second: takes that over.
+    :ivar first: claims the work, and is then stopped.
+    :ivar second: takes the work over.
     """
 
     def __init__(self, folder: Path, url: str, more: str) -> None:
@@ -79,7 +80,7 @@ class Pair:
         self.volumes = self.first.volumes
 
     def ask(self, *images: str | None) -> list[int]:
-        """Have the first daemon alone make volumes of images; return their ids."""
+        """Let the first daemon alone make volumes of images; return their ids."""
         self.second.process.send_signal(signal.SIGSTOP)
         wanted = [{"size": 1, **({"imageRef": image} if image else {})} for image in images]
         return [
@@ -88,13 +89,13 @@ class Pair:
         ]
 
     def take_over(self) -> None:
-        """Stop the first daemon where it is, and let its leases run out."""
+        """Stop the first daemon at once, and let its leases expire."""
         while True:
             self.first.process.send_signal(signal.SIGSTOP)
             try:
                 self.db.execute("UPDATE volumes SET lease_until = 0 WHERE worker IS NOT NULL")
             except psycopg.errors.LockNotAvailable:
-                # It was stopped within a transaction.
+                # The daemon was stopped within a transaction.
                 self.first.process.send_signal(signal.SIGCONT)
                 time.sleep(0.05)
             else:
@@ -102,15 +103,15 @@ class Pair:
         self.second.process.send_signal(signal.SIGCONT)
 
     def rows(self, query: str) -> list[Any]:
-        """Return what the database holds."""
+        """Return rows of the database."""
         return [row[0] for row in self.db.execute(query.encode())]
 
     def files(self) -> set[str]:
-        """Return the names of what lies in the directory of volumes."""
+        """Return the names in the directory of volumes."""
         return {file.stem for file in self.first.files()}
 
     def stop(self) -> None:
-        """End both."""
+        """End both daemons."""
         for each in (self.first, self.second):
             each.process.send_signal(signal.SIGCONT)
             each.stop()
@@ -170,7 +171,7 @@ async def test_a_volume_that_is_deleted_meanwhile_leaves_nothing(
         block_until(lambda: bool(pair.rows("SELECT 1 FROM imports WHERE durable_bytes > 2000000")))
         pair.take_over()
         (file,) = pair.first.files()
-        # Of a logical volume this is how the stopped daemon has it open.
+        # For a logical volume, the stopped daemon keeps the device open like this.
         with opened(Connection("file", str(file)), tmp_path):
             pair.second.delete(asked)
             block_until(lambda: pair.second.statuses() == [])

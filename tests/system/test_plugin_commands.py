@@ -1,4 +1,4 @@
-"""What operators and authors see of plugins: which there are, and which promises they keep."""
+"""Plugins as operators and authors see them: the installed plugins, and their kept promises."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLUGIN = BackendPlugin(
     Settings, lambda settings, context: Forgetful(context.name, context.reactor)
 )
 """
-# A source that goes on at the start, whatever it says; an identity that tells of what it was shown.
+# A source that resumes at the start despite its statement; an identity that reveals tokens.
 CARELESS = """
 from bootvol.interfaces import IdentityPlugin, SourcePlugin
 from bootvol_plugins.directory import DirectoryOptions, DirectorySource
@@ -76,7 +76,7 @@ IMAGE = noise(1024 * 1024 + 777)
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """The environment in which wrong plugins and one that does not load are installed."""
+    """The environment with wrong plugins and one that cannot be loaded."""
     folder = tmp_path / "installed"
     about = folder / "forgetful-1.5.dist-info"
     about.mkdir(parents=True)
@@ -159,7 +159,7 @@ def test_a_broken_backend_fails_by_the_promise(tmp_path: Path, installed: dict[s
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration with what the careless plugin has, and the same name for two things."""
+    """A configuration with a careless plugin, and with one name for two tables."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "disk.raw").write_bytes(IMAGE)
     (tmp_path / "images" / "small.raw").write_bytes(b"x")
@@ -244,7 +244,7 @@ def test_what_cannot_be_checked(tmp_path: Path) -> None:
     other = cli("plugin", "check", "images", "--kind", "backend", "--config", str(config))
     assert other.returncode == 1
     assert "has no backend 'images'; it has: backend local\n" in other.stderr
-    # What the extra brings, gone.
+    # Without the packages of the extra.
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pytest_twisted'] = None\n")
     env = {"PYTHONPATH": str(tmp_path)}
     bare = cli("plugin", "check", "local", "--config", str(config), env=env)

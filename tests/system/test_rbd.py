@@ -1,4 +1,4 @@
-"""Daemons of their own on a Ceph cluster: killed at any moment, and machines that boot from it."""
+"""Separate daemons on a Ceph cluster: killed at any moment, and machines that boot from images."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.waiting import block_until
 
 @pytest.fixture
 def web() -> BadWeb:
-    """A server that takes its time."""
+    """A slow server."""
     return BadWeb(CONTENT, reactor, RATE)
 
 
 @pytest.fixture
 def server(web: BadWeb) -> Iterator[Server]:
-    """It runs."""
+    """The running server."""
     with serve(web) as server:
         yield server
 
@@ -44,7 +44,7 @@ def server(web: BadWeb) -> Iterator[Server]:
 async def test_a_machine_boots_from_what_was_resumed(
     tmp_path: Path, web: BadWeb, server: Server, ceph_cluster: Cluster
 ) -> None:
-    """Killed in the middle; QEMU then reads and writes the image itself."""
+    """The daemon is killed half way; then QEMU reads and writes the image itself."""
     daemon = await deferToThread(
         Process, tmp_path, CONFIG.format(url=server.url), first=ceph_cluster.table()
     )
@@ -65,7 +65,7 @@ async def test_a_machine_boots_from_what_was_resumed(
 async def test_a_server_runs_on_an_image(
     tmp_path: Path, guest_image: Path, ceph_cluster: Cluster
 ) -> None:
-    """Its guest writes to the disk that it boots from, and lets go of one that is plugged in.
+    """The guest writes to its boot disk, and releases a plugged disk.
 
     Break: `plugins/bootvol_plugins/qemu/machine.py`: `locks=PROCESS,` -> `locks=PROCESS,
     as_us=True,`
@@ -96,7 +96,7 @@ async def test_a_server_runs_on_an_image(
 
 
 def _has_a_user_of_its_own(folder: Path) -> bool:
-    """Tell whether the QEMU of a server is confined, and no process of the daemon's user."""
+    """Return whether a server's QEMU is confined, with no process of the daemon's user."""
     opened = Folder(folder)
     process = opened.process()
     opened.close()
@@ -107,7 +107,7 @@ def _has_a_user_of_its_own(folder: Path) -> bool:
 
 @ensureDeferred
 async def test_killed_among_snapshots(tmp_path: Path, ceph_cluster: Cluster) -> None:
-    """Whatever clients ask for meanwhile; the seed is printed when it fails."""
+    """The clients' requests are random; a failure prints the seed."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     await deferToThread(_kill_among_snapshots, tmp_path, ceph_cluster, random.Random(seed))
@@ -130,7 +130,7 @@ def _kill_among_snapshots(folder: Path, cluster: Cluster, chance: random.Random)
         volumes = daemon.get("os-volumes")["volumes"]
         snapshots = daemon.get("os-snapshots")["snapshots"]
         for name in set(cluster.images()) - others:
-            # Golden ones go of their own accord.
+            # Cached images are removed by the daemon itself.
             if not name.startswith("golden-"):
                 with cluster.image(name) as image:
                     assert image.read(0, len(CONTENT)) == CONTENT

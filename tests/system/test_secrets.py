@@ -1,6 +1,6 @@
-"""Nothing that is secret is in a log, in the database, or in an answer that tells of an error.
+"""No log, database, or error answer has a secret.
 
-Every secret of these conversations has a mark in it.  twistd writes messages of all levels.
+Every secret of these conversations has a mark. twistd writes messages of all levels.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ timeout = 1.0
 retries = 0
 """
 V3 = "identity/v3/auth/tokens"
-#: Bodies that are wrong, each in a way of its own, by the path that they are sent to.
+#: Wrong bodies by path, each with a different mistake.
 WRONG: list[tuple[str, Any]] = [
     (V3, f'{{"auth": "{GUESS}'),
     (V3, f'"{GUESS}"'),
@@ -61,7 +61,7 @@ WRONG: list[tuple[str, Any]] = [
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Process]:
-    """A daemon whose secrets come from a file and from the environment."""
+    """A daemon with secrets from a file and from the environment."""
     (tmp_path / "ann.hash").touch(mode=0o600)
     (tmp_path / "ann.hash").write_text(QUICK.hash(PASSWORD))
     config = "\n".join(
@@ -74,7 +74,7 @@ def daemon(tmp_path: Path) -> Iterator[Process]:
 
 
 def holding(folder: Path, secrets: set[str]) -> list[tuple[str, str]]:
-    """Return each file of a daemon that holds one of its secrets, with the secret."""
+    """Return each file of a daemon with one of its secrets, and the secret."""
     files = [each for each in folder.rglob("*") if each.is_file()]
     assert {"log", "bootvol.db", "revoked"} <= {each.name for each in files}
     return [
@@ -86,7 +86,7 @@ def holding(folder: Path, secrets: set[str]) -> list[tuple[str, str]]:
 
 
 def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
-    """No answer, log or database has a secret of a conversation in it.
+    """No answer, log or database has a secret of a conversation.
 
     Break: `plugins/bootvol_plugins/embedded/identity.py`: `who=who, address=address)` ->
     `who=given, address=address)`.
@@ -121,7 +121,7 @@ def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
             answer = requests.get(f"{daemon.url}/{path}", headers=sent, timeout=LIMIT)
             assert answer.status_code == 401
             said.append(answer.text)
-    # URLs may be signed: whoever has one may read what it names.
+    # URLs may be signed: a signed URL gives access to its image.
     signed = f"{daemon.config.read_text().partition('allow = [')[2].split(chr(34))[1]}i?sig={GUESS}"
     volumes = f"v1.1/{TENANT}/os-volumes"
     wanted = {"volume": {"size": 1, "imageRef": signed}}
@@ -140,7 +140,7 @@ def test_a_conversation(daemon: Process, tmp_path: Path) -> None:
 
 
 def test_nobody_else_may_read_what_the_daemon_keeps(daemon: Process) -> None:
-    """No file of the daemon can be read by the machine's other users.
+    """The machine's other users can read no file of the daemon.
 
     Break: `src/bootvol/store/database.py`: `file.touch(mode=0o600)` -> `file.touch(mode=0o644)`.
     Break: `plugins/bootvol_plugins/file.py`: `os.close(os.open(path, flags, 0o600, dir_fd=folder))`
@@ -158,7 +158,7 @@ def test_nobody_else_may_read_what_the_daemon_keeps(daemon: Process) -> None:
 
 
 def daemon_volume(daemon: Process) -> int:
-    """Create a volume, and return its id when it is there."""
+    """Create a volume; return the id of the finished volume."""
     env = {
         "OS_AUTH_URL": f"{daemon.url}/identity",
         "OS_USERNAME": "ann",
@@ -171,7 +171,7 @@ def daemon_volume(daemon: Process) -> int:
 
 
 def test_the_command_line(daemon: Process) -> None:
-    """It repeats no password and no token, and takes none that others would see in a list.
+    """The command line repeats no password and no token, and accepts none visible to others.
 
     Break: `src/bootvol/cli/http.py`: `raise CommandFailed(_told(error), code, error.code, after)`
     -> `raise CommandFailed(f"{_told(error)}{headers}{sent!r}", code, error.code, after)`.
@@ -201,7 +201,7 @@ def test_the_command_line(daemon: Process) -> None:
     ],
 )
 def test_what_is_said_of_a_configuration(tmp_path: Path, change: tuple[str, str]) -> None:
-    """A mistake in a secret of the configuration is told without the secret.
+    """The message about a mistake in a secret of the configuration does not contain the secret.
 
     Break: `src/bootvol/validation.py`: `"(hidden)" if secret or tables else repr(value)` ->
     `repr(value)`.

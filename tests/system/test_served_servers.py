@@ -1,4 +1,4 @@
-"""Servers whose volumes come to them by NBD, and a daemon that is killed meanwhile."""
+"""Servers with volumes over NBD, and a daemon that is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ directory = "{short}"
 
 
 def boot(daemon: Process, volume: int) -> int:
-    """Boot a server from a volume; return its id."""
+    """Boot a server from a volume; return the id."""
     disk = {"device_name": "vda", "volume_id": volume, "delete_on_termination": False}
     server = {"name": "x", "flavorRef": "100", "block_device_mapping": [disk]}
     number: int = daemon.call("POST", "servers", {"server": server})["server"]["id"]
@@ -28,7 +28,7 @@ def boot(daemon: Process, volume: int) -> int:
 
 
 def says(daemon: Process, server: int, text: str) -> None:
-    """Wait until a server has written something to its console."""
+    """Wait until a server has written a text to its console."""
     order: dict[str, object] = {"os-getConsoleOutput": {}}
     block_until(
         lambda: daemon.call("POST", f"servers/{server}/action", order)["output"],

@@ -1,4 +1,4 @@
-"""Calls around servers as clients of Nova make them, with servers in memory."""
+"""Calls around servers, as clients of Nova make them, with servers in memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ instances = 100
 key_pairs = 3
 """
 _TEXT, _MAYBE = (str,), (str, type(None))
-#: The keys, and the types of their values, that Nova's API reference gives in responses of v2.0 and
-#: v2.1 without a microversion, but for what only admins see.  An id of a server is ours.
+#: The keys and the types of their values in Nova's API reference, for responses of v2.0 and of v2.1
+#: without a microversion, except keys only for admins. The ids of servers are bootvol's own.
 NOVA_SERVER = {
     **dict.fromkeys(("OS-DCF:diskConfig", "OS-EXT-AZ:availability_zone", "status"), _TEXT),
     **dict.fromkeys(("OS-EXT-STS:vm_state", "accessIPv4", "accessIPv6", "created"), _TEXT),
@@ -58,7 +58,7 @@ BRIEF = {"id": _TEXT, "name": _TEXT, "links": (list,)}
 
 
 def is_of(shown: dict[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
-    """Tell whether what is shown has exactly these keys, with values of these types."""
+    """Return whether a shown object has exactly these keys, with values of these types."""
     return shown.keys() == types.keys() and all(
         type(value) in types[key] for key, value in shown.items()
     )
@@ -89,7 +89,7 @@ def ask(
 
 
 def booted(daemon: Process, base: str = "v1.1", **more: Any) -> Any:
-    """Boot a server from a new volume of the image; return it once it runs."""
+    """Boot a server from a new volume of the image; return the running server."""
     disk = {
         "source_type": "image",
         "destination_type": "volume",
@@ -105,7 +105,7 @@ def booted(daemon: Process, base: str = "v1.1", **more: Any) -> Any:
 
 
 def until(daemon: Process, server: Any, wanted: str, base: str = "v1.1") -> Any:
-    """Wait until a server has a status and nothing goes on with it; return the server."""
+    """Wait until a server has a status and no task; return the server."""
     return block_until(
         lambda: ask(daemon, "GET", f"servers/{server}", None, base)[1]["server"],
         lambda found: found["status"] == wanted and found["OS-EXT-STS:task_state"] is None,
@@ -132,7 +132,7 @@ def test_a_server_is_shown_with_novas_keys(daemon: Process, base: str) -> None:
     for link, begin in zip(server["links"], (f"/{base}/", "/"), strict=True):
         assert link["href"] == f"{daemon.url}{begin}{TENANT}/servers/{server['id']}"
     assert server["image"] == ""
-    # What was made for it of an image is a bootable volume.
+    # The volume made from an image for the server is bootable.
     assert ask(daemon, "GET", f"hp-bootable-volumes/{volume['id']}", None, base)[0] == 200
 
 
@@ -370,5 +370,5 @@ def test_key_pairs(daemon: Process, tmp_path: Path) -> None:
 
 
 def run(*command: str | Path) -> str:
-    """Run a command; return what it writes."""
+    """Run a command; return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT).stdout

@@ -1,4 +1,4 @@
-"""Servers that really boot from volumes: what a guest writes outlives it."""
+"""Servers that really boot from volumes: data written by a guest outlives the guest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ram = 256
 
 @pytest_twisted.async_yield_fixture
 async def hosting(tmp_path: Path, guest_image: Path) -> AsyncIterator[Running]:
-    """A daemon that runs servers, and the image of a guest."""
+    """A daemon with servers, and the image of a guest."""
     running = Running(tmp_path, HOSTING)
     shutil.copy(guest_image, running.images / "linux")
     yield running
@@ -46,7 +46,7 @@ async def hosting(tmp_path: Path, guest_image: Path) -> AsyncIterator[Running]:
 
 
 async def boot(running: Running, volume: int, **more: Any) -> int:
-    """Boot a server from a volume; return its id."""
+    """Boot a server from a volume; return the id."""
     mapping = {"device_name": "vda", "volume_id": str(volume), "volume_size": "", **more}
     body = {
         "server": {
@@ -65,7 +65,7 @@ async def boot(running: Running, volume: int, **more: Any) -> int:
 
 
 async def says(running: Running, server: int, pattern: str, token: str = "ann") -> re.Match[str]:
-    """Wait until a server has written something to its console; return it."""
+    """Wait until a server has written a text to its console; return the text."""
     body = {"os-getConsoleOutput": {"length": 50}}
     answer = await until(
         lambda: running.call("POST", f"servers/{server}/action", body, token),
@@ -97,7 +97,7 @@ async def test_what_a_guest_wrote_is_found_by_the_next(hosting: Running) -> None
     await says(hosting, first, guest.READY)
     listed = (await hosting.call("GET", "servers/detail")).json["servers"]
     assert [(each["id"], each["status"]) for each in listed] == [(first, "ACTIVE")]
-    # Nothing that runs from a volume loses it.
+    # A volume in use by a running server cannot be deleted or detached.
     for path in (f"os-volumes/{volume}", f"servers/{first}/os-volume_attachments/{volume}"):
         assert (await hosting.call("DELETE", path)).status == 400
     await end(hosting, first)
@@ -132,7 +132,7 @@ async def test_disks_come_and_go_while_a_guest_runs(hosting: Running) -> None:
     await says(hosting, server, "disk vdb: 2147483648 bytes")
     listed = (await hosting.call("GET", attachments)).json["volumeAttachments"]
     assert [each["volumeId"] for each in listed] == [volume, other]
-    # Taken by their ids or uuids alike.
+    # Ids and uuids are accepted alike.
     uuid = (await hosting.call("GET", f"servers/{server}")).json["server"]["uuid"]
     assert (await hosting.call("DELETE", f"servers/{uuid}/os-volume_attachments/{other}")).status
     await hosting.until(other, "available")
@@ -173,7 +173,7 @@ async def test_a_guest_finds_keys_and_user_data_and_is_turned_off_and_on(hosting
 
     for action, status in (
         ({"os-stop": None}, "SHUTOFF"),
-        # Attached to a server that is off, a disk is there when the server is on again.
+        # A disk attached to a stopped server is present after the next start.
         ({"os-start": None}, "ACTIVE"),
         ({"reboot": {"type": "SOFT"}}, "ACTIVE"),
         ({"reboot": {"type": "HARD"}}, "ACTIVE"),
@@ -197,7 +197,7 @@ async def test_a_guest_finds_keys_and_user_data_and_is_turned_off_and_on(hosting
 
 
 async def settled(running: Running, server: int) -> None:
-    """Wait until nothing goes on with a server."""
+    """Wait until a server has no task."""
     await until(
         lambda: running.call("GET", f"servers/{server}"),
         lambda shown: shown.json["server"]["OS-EXT-STS:task_state"] is None,

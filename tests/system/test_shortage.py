@@ -1,4 +1,4 @@
-"""A daemon that runs out of descriptors: nothing fails of that, and the log tells of it."""
+"""A daemon without free descriptors: no volume fails, and the log reports the shortage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OVER = "the daemon is not short of anything any more"
 
 @contextmanager
 def short(daemon: Process, spare: int) -> Iterator[None]:
-    """Let a daemon have no more descriptors than it has, but for a few, until the block ends."""
+    """Leave a daemon only a few free descriptors, until the end of the block."""
     pid = daemon.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     highest = max(int(each) for each in os.listdir(f"/proc/{pid}/fd"))
@@ -46,10 +46,10 @@ def _a_shortage_is_waited_out(folder: Path) -> None:
     with process(folder, "[quota]\nvolumes = -1\n") as daemon:
         (daemon.images / "raw").write_bytes(CONTENT)
         (daemon.images / "packed").write_bytes(convert(folder, "qcow2", disk=CONTENT))
-        # What is made first opens what stays open.
+        # The first volumes open all lasting descriptors.
         assert _made(daemon, [daemon.create("raw"), daemon.create("packed")])
         numbers: list[int] = []
-        # Whichever of its steps comes to lack one: opening, sharing, writing, a process.
+        # Any step may lack a descriptor: opening, sharing, writing, starting a process.
         for spare in (1, 2, 3, 5, 8, 12):
             with short(daemon, spare):
                 answers = [_tried(daemon, image) for image in ("raw", "packed")]
@@ -65,18 +65,18 @@ def _a_shortage_is_waited_out(folder: Path) -> None:
 
 
 def _tried(daemon: Process, image: str) -> tuple[int, int]:
-    """Create a volume; return its id or 0, and the status of a refusal or 0."""
+    """Create a volume; return the id or 0, and the status of a refusal or 0."""
     try:
         return daemon.create(image), 0
     except HTTPError as error:
         return 0, error.code
     except OSError:
-        # The connection is one too many.
+        # The connection itself lacks a descriptor.
         return 0, 0
 
 
 def _made(daemon: Process, numbers: list[int]) -> bool:
-    """Wait until nothing is on its way; tell whether all of some volumes are available."""
+    """Wait until all work is done; return whether all given volumes are available."""
     daemon.until_settled()
     shown = {each["id"]: each["status"] for each in daemon.get("os-volumes")["volumes"]}
     assert {number: shown[number] for number in numbers} == dict.fromkeys(numbers, "available"), (
@@ -86,7 +86,7 @@ def _made(daemon: Process, numbers: list[int]) -> bool:
 
 
 def _content(daemon: Process, number: int) -> bytes:
-    """Return what a volume begins with."""
+    """Return the first bytes of a volume."""
     found = daemon.get(f"os-volumes/{number}/connection")["connection"]["address"]
     with Path(found).open("rb") as volume:
         return volume.read(len(CONTENT))

@@ -1,4 +1,4 @@
-"""What waits for the service outlives its restarts, and says what goes on without it."""
+"""Waiting commands survive restarts of the service, and report work that continues without them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CREATE = ("volume", "create", "--image", "disk.raw", "--size", "1", "--wait")
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Process]:
-    """A daemon whose imports take some seconds."""
+    """A daemon with imports of some seconds."""
     with process(tmp_path, SLOW) as daemon:
         (daemon.images / "disk.raw").write_bytes(CONTENT)
         yield daemon
 
 
 def begun(daemon: Process, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Create a volume; return when its id has been told."""
+    """Create a volume; return once the command has printed the id."""
     waiting = daemon.begin(*CREATE, env=env)
     assert waiting.stderr is not None
     assert waiting.stderr.readline() == "volume 1: creating\n"
@@ -84,14 +84,14 @@ def test_a_failure_has_the_id_and_the_image(daemon: Process) -> None:
 
 @pytest.fixture
 def people(tmp_path: Path) -> Iterator[Process]:
-    """A daemon whose imports take some seconds, and that people log in to."""
+    """A daemon with imports of some seconds, and with log-ins."""
     with process(tmp_path, SLOW, identity=PEOPLE) as daemon:
         (daemon.images / "disk.raw").write_bytes(CONTENT)
         yield daemon
 
 
 def login(daemon: Process) -> dict[str, str]:
-    """Return the environment of somebody who logs in."""
+    """Return the environment of a user who logs in."""
     return {
         "OS_AUTH_URL": f"{daemon.url}/identity/v3",
         "OS_USERNAME": "ann",
@@ -101,7 +101,7 @@ def login(daemon: Process) -> dict[str, str]:
 
 
 def forget_tokens(daemon: Process) -> None:
-    """Start the daemon again with another key, so that no token is valid any more."""
+    """Restart the daemon with another key, so that no token stays valid."""
     daemon.stop(signal.SIGKILL)
     shutil.rmtree(daemon.folder / "identity")
     daemon.start()
