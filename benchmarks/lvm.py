@@ -1,7 +1,7 @@
 """Imports onto logical volumes, in the machine of :mod:`tests.lvm`: not every host maps devices.
 
-The daemon, its peer and the server of the image all run in that machine, which has one processor.
-Each system call takes several times as long as outside. So only the ratio counts.
+The daemon, the peer and the server of the image all run in the machine, on one processor. Each
+system call takes several times as long as outside. So only the ratio counts.
 """
 
 from __future__ import annotations

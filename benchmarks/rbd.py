@@ -19,7 +19,7 @@ _PEER: Final = f"{POOL}/peer"
 def rbd_import(cluster: Cluster, image: str, through: str = "") -> Callable[[], Taken]:
     """Return a function that measures one import of the image at a URL.
 
-    :param through: commands that filter the image on its way, ``| COMMAND``.
+    :param through: filters of the image on the way, ``| COMMAND``.
     """
     rbd = f"rbd -c {cluster.configuration} --id {USER} -k {cluster.keyring} --no-progress"
 

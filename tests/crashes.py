@@ -1,7 +1,7 @@
 """Hooks of pytest: the report of a crashed test process shows the cause at the end of the output.
 
-Without these hooks a crash of native code, for example of Ceph's library, shows its signal and its
-stacks only among the dots of the tests, far above the summary.
+Native code may crash, for example Ceph's library. Without these hooks, the signal and the stacks
+stand only among the dots of the tests, far above the summary.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class BreakingExports(Exports):
 
 
 class World:
-    """What a daemon consists of without its API, to test attachments and servers.
+    """The parts of a daemon without the API, for tests of attachments and servers.
 
     The database (SQLite), the exports (real qemu-nbd processes) and the backend ``b`` (files) are
     real.  The hypervisor keeps its servers in memory.  No images exist, so all volumes are blank.

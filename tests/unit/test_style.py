@@ -6,11 +6,8 @@ import pytest
 
 from tests import style
 
-#: tests follow when their docstrings are rewritten.
-HELD = [each for each in style.FOLDERS if each != "tests"]
 
-
-@pytest.mark.parametrize("folder", HELD)
+@pytest.mark.parametrize("folder", style.FOLDERS)
 def test_docstrings_name_their_subjects(folder: str) -> None:
     counts = style.count(folder)
     assert counts.words

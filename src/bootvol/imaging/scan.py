@@ -47,7 +47,7 @@ class Scan:
 
     @property
     def tells_nothing(self) -> bool:
-        """Whether the scanned bytes have no signature of a disk."""
+        """True if the scanned bytes have no signature of a disk."""
         return self._inspection.tells_nothing
 
     def chunk(self, chunk: Chunk) -> Chunk:
