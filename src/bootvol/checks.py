@@ -59,7 +59,7 @@ def folder(key: str, path: Path) -> Iterator[Mistake]:
             key,
             path,
             f"the folder cannot {doing}",
-            "Give the daemon's user the right to write there, or name another folder.",
+            "Give the daemon's user the right to write to the folder, or name another folder.",
         )
 
 
@@ -71,7 +71,7 @@ def readable_folder(key: str, path: Path, *, fatal: bool = True) -> Iterator[Mis
     """
     if not path.is_dir():
         fault = "there is no such folder" if not os.path.lexists(path) else "this is not a folder"
-        yield Mistake(key, path, fault, "Make the folder, or name another one.", fatal)
+        yield Mistake(key, path, fault, "Create the folder, or name another folder.", fatal)
     elif not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
         remedy = "Give the daemon's user the right to read the folder."
         yield Mistake(key, path, "the folder cannot be read", remedy, fatal)
@@ -128,7 +128,9 @@ def credentials(
     except ssl.SSLError as error:
         why = str(getattr(error, "verify_message", "") or error.reason).rstrip(".")
         fault = f"the other side will not trust {role}-cert.pem: {why}"
-        yield Mistake(key, folder, fault, "Have ca-cert.pem's authority issue another.", False)
+        yield Mistake(
+            key, folder, fault, "Have the authority of ca-cert.pem issue a new certificate.", False
+        )
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, host: str | None) -> None:
@@ -160,4 +162,4 @@ def program(key: str, name: str, package: str, *, fatal: bool = True) -> Iterato
     """
     if shutil.which(name) is None:
         remedy = f"Install the program: apt-get install {package}"
-        yield Mistake(key, name, "there is no such program", remedy, fatal)
+        yield Mistake(key, name, "the program is not installed", remedy, fatal)

@@ -33,7 +33,7 @@ def of_folders(
     for key, path in stores.items():
         first = taken.setdefault(_same(path), key)
         if first != key:
-            yield f"{key}: '{path}': {first} is the same folder. Give each a folder of its own."
+            yield f"{key}: '{path}': {first} is the same folder. Give each key its own folder."
     for key, path in others.items():
         taken.setdefault(_same(path), key)
     for key, path in sources.items():

@@ -51,7 +51,7 @@ def _sqlite(file: Path) -> Iterator[Mistake]:
     yield from locks.check_database(file)
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            yield Mistake(key, file, "this is no file", "Name another file.")
+            yield Mistake(key, file, "this is not a regular file", "Name another file.")
             return
         with file.open("r+b") as opened:
             begin = opened.read(len(_SQLITE))
@@ -90,6 +90,7 @@ def _content(key: str, file: Path) -> Iterator[Mistake]:
         yield Mistake(
             key,
             file,
-            f"a later bootvol made the database (schema {row[0]}; {schema.REVISION} is known)",
-            "Install that version of bootvol, or name another file.",
+            f"a later version of bootvol wrote the database (schema {row[0]}; this version knows"
+            f" {schema.REVISION})",
+            "Install the later version of bootvol, or name another file.",
         )

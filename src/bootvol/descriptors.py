@@ -41,7 +41,7 @@ def connections(config: Settings) -> tuple[int, str | None]:
     if left >= wanted:
         return wanted, None
     return left, (
-        f"api.connections: {wanted}: the daemon may have {limit} files open, of which it needs"
+        f"api.connections: {wanted}: the daemon may have {limit} open files, needs"
         f" {others} for other things, so it takes {left} connections. {remedy} the value."
     )
 

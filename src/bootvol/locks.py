@@ -46,7 +46,8 @@ def _take_directory(directory: Path) -> tuple[int, str]:
     lock = _lock(
         "state.directory",
         path,
-        f"another daemon is using {directory}. Stop it, or give each its own.",
+        f"another daemon uses {directory}. Stop that daemon, or give each daemon its own"
+        " directory.",
     )
     content = os.read(lock, _LONGEST)
     if (mistake := _fault(path, content, lock)) is not None:
@@ -69,7 +70,7 @@ def take_database(file: Path) -> int:
     :raises ConfigurationError: if another daemon has the file, if no file beside it can be
         written, or if the disk hangs.
     """
-    taken = f"another daemon is using {file}. Stop it, or let both use PostgreSQL."
+    taken = f"another daemon uses {file}. Stop that daemon, or use PostgreSQL for both."
     return in_time("state.url", file, lambda: _lock("state.url", _beside(file), taken))
 
 
@@ -103,8 +104,8 @@ def check_database(file: Path) -> Iterator[Mistake]:
         yield from _not_opened("state.url", path, error)
         return
     if _is_locked(path):
-        remedy = "Stop that daemon, or let both use PostgreSQL."
-        yield Mistake("state.url", file, "another daemon is using the file", remedy)
+        remedy = "Stop that daemon, or use PostgreSQL for both."
+        yield Mistake("state.url", file, "another daemon uses the file", remedy)
 
 
 def _beside(file: Path) -> Path:
@@ -117,7 +118,7 @@ def _not_opened(key: str, path: Path, error: OSError) -> Iterator[Mistake]:
     # The start makes missing files, and other checks report if the start cannot.
     if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
         fault = f"the file cannot be written: {error.strerror}"
-        yield Mistake(key, path, fault, "Give the file to the daemon's user, or delete it.")
+        yield Mistake(key, path, fault, "Give the file to the daemon's user, or delete the file.")
 
 
 def _is_locked(path: Path) -> bool:

@@ -101,8 +101,10 @@ def _mistakes(config: Settings, reactor: IReactor) -> Iterator[Mistake | str]:
 def _state(directory: Path, taken: bool) -> Iterator[Mistake]:
     key = "state.directory"
     if taken:
-        fault = f"another daemon is using {directory}"
-        yield Mistake(key, directory, fault, "Stop that daemon, or give each its own folder.")
+        fault = f"another daemon uses {directory}"
+        yield Mistake(
+            key, directory, fault, "Stop that daemon, or give each daemon its own folder."
+        )
     else:
         yield from locks.check_directory(directory)
     yield from checks.folder(key, directory)
@@ -147,9 +149,9 @@ def _endpoints(listen: list[str]) -> Iterator[Mistake]:
             try:
                 planned = tls.plan(endpoint)
             except Exception as error:
-                why = str(error) or "endpoints of this kind are no servers"
+                why = str(error) or "this kind of endpoint does not listen"
                 remedy = "Correct the endpoint, or the files that it names."
-                yield Mistake(key, endpoint, f"this cannot listen: {why}", remedy)
+                yield Mistake(key, endpoint, f"the endpoint cannot listen: {why}", remedy)
                 continue
             for each in planned:
                 if each.path is not None:
@@ -167,18 +169,18 @@ def _tcp(
     :param held: sockets of the earlier endpoints; the socket of this port is added.
     """
     if not 0 <= listener.port <= _LAST_PORT:
-        yield Mistake(key, endpoint, "there is no such port", f"Name one up to {_LAST_PORT}.")
+        yield Mistake(key, endpoint, "the port does not exist", f"Name a port up to {_LAST_PORT}.")
         return
     try:
         held.enter_context(_bound(listener))
     except OverflowError:
-        yield Mistake(key, endpoint, "the backlog is no number of connections", "Lower it.")
+        yield Mistake(key, endpoint, "the backlog is too large", "Lower the backlog.")
     except OSError as error:
         unknown = ("nothing can listen there", "Name an address and a port of this machine.")
         fault, remedy = _NOT_BOUND.get(error.errno or 0, unknown)
         if error.errno == errno.EADDRINUSE and _is_free_without(listener, held):
-            fault = "an endpoint before this one listens there"
-            remedy = "Remove one of them, or name another port; tcp6 serves IPv4, too."
+            fault = "an earlier endpoint listens at the same port"
+            remedy = "Remove one of the endpoints, or name another port; tcp6 serves IPv4, too."
         yield Mistake(key, endpoint, f"{fault} ({error.strerror})", remedy)
 
 
@@ -227,20 +229,24 @@ def _unix(key: str, endpoint: str, path: str, paths: set[str]) -> Iterator[Mista
         return
     place = Path(path).absolute()
     if not place.parent.exists():
-        yield Mistake(key, endpoint, f"there is no folder {place.parent}", "Make the folder.")
+        yield Mistake(
+            key, endpoint, f"the folder {place.parent} does not exist", "Create the folder."
+        )
         return
     yield from checks.folder(key, place.parent)
     # Clients would send their tokens to a socket that another user puts there.
     yield from private.check(key, place, private.Kept.PLACE)
     real = os.path.realpath(path)
     if real in paths:
-        fault = "an endpoint before this one listens there"
-        yield Mistake(key, endpoint, fault, "Remove one of them, or name another path.")
+        fault = "an earlier endpoint listens at the same path"
+        yield Mistake(key, endpoint, fault, "Remove one of the endpoints, or name another path.")
     elif _answers(path):
         fault, remedy = _NOT_BOUND[errno.EADDRINUSE]
         yield Mistake(key, endpoint, fault, remedy.replace("port", "path"))
     elif os.path.lexists(path) and not _is_left_over(place):
-        yield Mistake(key, endpoint, "the path is taken", f"Delete {path}, or name another path.")
+        yield Mistake(
+            key, endpoint, "another file has this path", f"Delete {path}, or name another path."
+        )
     paths.add(real)
 
 
@@ -268,9 +274,11 @@ def _in_time(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistak
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         fault = (
             f"the certificate is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to"
-            f" {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, which is not now"
+            f" {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and not now"
         )
-        yield Mistake(key, endpoint, fault, "Put a valid one there; SIGHUP loads it.", fatal=False)
+        yield Mistake(
+            key, endpoint, fault, "Put a valid certificate there, and send SIGHUP.", fatal=False
+        )
 
 
 def _imports(config: Settings) -> Iterator[Mistake]:
@@ -284,12 +292,12 @@ def _imports(config: Settings) -> Iterator[Mistake]:
                 "imports.spool_gib",
                 wanted,
                 f"the disk of {spool} has {free / GIB:.1f} GiB free",
-                "Name fewer GiB, or a spool on another disk.",
+                "Lower the value, or move the spool to a larger disk.",
                 fatal=False,
             )
     for program in ("qemu-img", "qemu-nbd"):
         for mistake in checks.program("imports", program, "qemu-utils", fatal=False):
-            fault = f"{mistake.fault}, so no qcow2, vmdk, vhd, vhdx and vdi images are read"
+            fault = f"{mistake.fault}, so imports of qcow2, vmdk, vhd, vhdx and vdi images fail"
             yield attrs.evolve(mistake, fault=fault)
 
 
@@ -317,7 +325,7 @@ def _memory(config: Settings) -> Iterator[Mistake]:
             config.imports.buffers,
             f"all imports together may take {needed // _MIB} MiB of the machine's"
             f" {memory // _MIB} MiB",
-            "Lower buffers, buffer_kib or concurrent.",
+            "Lower imports.buffers, imports.buffer_kib or imports.concurrent.",
             fatal=False,
         )
     if config.hypervisor is None:
@@ -328,6 +336,6 @@ def _memory(config: Settings) -> Iterator[Mistake]:
                 f"flavors[{n}].ram",
                 flavor.ram,
                 f"the machine has {memory // _MIB} MiB",
-                "Name a smaller flavor.",
+                "Reduce the flavor's ram.",
                 fatal=False,
             )

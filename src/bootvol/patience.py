@@ -49,10 +49,10 @@ def found_in_time(
         # For example, a name is too long.  No check has to look for such errors itself.
         place = f"{error.filename}: " if error.filename is not None else ""
         fault = f"this cannot be looked at: {place}{error.strerror or error}"
-        return [Mistake(key, value, fault, "Name another path, or mend the disk.", fatal)]
+        return [Mistake(key, value, fault, "Repair the disk, or name another path.", fatal)]
 
 
 def _hanging(key: str, value: object, *, fatal: bool = True) -> Mistake:
-    fault = f"there is no answer after {plugins.PATIENCE:.0f} s: a disk or a service hangs"
-    remedy = "Look at the disk, the mount or the service behind it."
+    fault = f"no answer after {plugins.PATIENCE:.0f} s: a disk or a service hangs"
+    remedy = "Check the disk, the mount or the service behind the path."
     return Mistake(key, value, fault, remedy, fatal)

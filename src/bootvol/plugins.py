@@ -68,13 +68,13 @@ def load(kind: type[Descriptor], name: str) -> Descriptor:
     found = list(entry_points(group=_GROUPS[kind], name=name))
     if not found:
         known = ", ".join(names(kind)) or "none"
-        raise ConfigurationError(f"there is no such plugin; installed: {known}")
+        raise ConfigurationError(f"the plugin is not installed; installed plugins: {known}")
     try:
         descriptor = found[0].load()
     except Exception as error:
         raise DefectivePlugin(f"plugin {name!r} cannot be imported: {error}") from error
     if not isinstance(descriptor, kind):
-        raise DefectivePlugin(f"plugin {name!r}: {found[0].value} is no {kind.__name__}")
+        raise DefectivePlugin(f"plugin {name!r}: {found[0].value} is not a {kind.__name__}")
     return descriptor
 
 
@@ -91,7 +91,7 @@ def build(descriptor: Plugin[Settings, Made], settings: Settings, context: Plugi
     try:
         verifyObject(_INTERFACES[type(descriptor)], made)
     except Invalid as error:
-        raise DefectivePlugin(f"plugin {context.name!r} is not complete: {error}") from error
+        raise DefectivePlugin(f"plugin {context.name!r} is incomplete: {error}") from error
     return made
 
 

@@ -66,7 +66,7 @@ def _check_kind(path: Path, mode: int, *, pipes: bool) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not (stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode))):
-        raise OSError(errno.EINVAL, "this is not a file, but a pipe or a device", str(path))
+        raise OSError(errno.EINVAL, "this is not a regular file, but a pipe or a device", str(path))
 
 
 def _read(path: Path, descriptor: int) -> bytes:
@@ -76,7 +76,7 @@ def _read(path: Path, descriptor: int) -> bytes:
     ready.register(descriptor, select.POLLIN)
     while len(read) <= LARGEST:
         if not ready.poll(max(0.0, end - time.monotonic()) * 1000):
-            raise TimeoutError(errno.ETIMEDOUT, "this is a pipe whose end does not come", str(path))
+            raise TimeoutError(errno.ETIMEDOUT, "this is a pipe without an end", str(path))
         try:
             chunk = os.read(descriptor, _CHUNK)
         except BlockingIOError:

@@ -123,7 +123,7 @@ class Reloader:
             return await at_most(self._clock, plugins.PATIENCE, running)
         except StillRunning:
             raise ConfigurationError(
-                f"there is no answer after {plugins.PATIENCE:.0f} s: a disk or a service hangs"
+                f"no answer after {plugins.PATIENCE:.0f} s: a disk or a service hangs"
             ) from None
 
     def _stays(self, what: str, error: Exception) -> None:

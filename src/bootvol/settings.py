@@ -181,7 +181,7 @@ def load(path: Path, listening: Collection[str] = ()) -> Settings:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         # Invalid TOML, integers of thousands of digits, or arrays nested too deeply.
-        raise ConfigurationError(f"{path}: is not TOML: {error}") from error
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from error
     return _read(path, tables, listening)
 
 

@@ -53,10 +53,10 @@ def _mistake(path: Path, place: str, detail: Any, model: type[BaseModel]) -> str
     kind = detail["type"]
     text = str(detail["msg"]).removeprefix("Value error, ")
     if kind == "missing":
-        return f"{path}: {where}: is missing. Add it; twistd.conf explains every key."
+        return f"{path}: {where}: is missing. Add the key; twistd.conf explains every key."
     if kind == "extra_forbidden":
         known = ", ".join(model.model_fields) if len(detail["loc"]) == 1 else "see twistd.conf"
-        return f"{path}: {where}: there is no such key. Remove it, or use one of: {known}."
+        return f"{path}: {where}: the key is unknown. Remove the key, or use one of: {known}."
     remedy = "Correct the value; twistd.conf explains every key."
     return f"{path}: {where}: {_shown(detail)}: {text}. {remedy}"
 

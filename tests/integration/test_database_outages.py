@@ -220,7 +220,7 @@ async def test_what_callers_say_is_refused(tmp_path: Path, state: str) -> None:
     for path, body in REFUSED:
         answer = await daemon.call("POST", path, body, token="root")
         assert answer.status == 400, (path, body, answer)
-        assert "zero character" in answer.json["badRequest"]["message"]
+        assert "null character" in answer.json["badRequest"]["message"]
     for asked in ("os-volumes/%00", "os-volumes?display_name=%00", "os-volume-types/%00"):
         assert (await daemon.call("GET", asked)).status in (200, 400, 404)
     # Deep enough to break a recursive reader.

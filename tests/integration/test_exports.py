@@ -598,7 +598,7 @@ async def test_a_socket_that_was_taken_away(folder: Path, make: Make, volume: Co
 async def test_a_volume_is_exported_once(folder: Path, make: Make, volume: Connection) -> None:
     exports = make(unix(folder))
     served = await exports.open(NAME, volume)
-    with pytest.raises(ExportFailed, match="exported already"):
+    with pytest.raises(ExportFailed, match="already exported"):
         await exports.open("volume-2", volume)
     assert await exports.names() == {NAME}
     with (
@@ -628,9 +628,9 @@ async def test_a_volume_that_a_machine_has_open(
     ("kind", "path", "told"),
     [
         ("file", "gone.raw", "The volume cannot be exported: No such file or directory."),
-        ("file", ".", "Something else is in the place of the volume."),
-        ("block", "v.raw", "Something else is in the place of the volume."),
-        ("nbd", "v.raw", "A volume that is reached by nbd cannot be exported."),
+        ("file", ".", "The volume's path leads to something else."),
+        ("block", "v.raw", "The volume's path leads to something else."),
+        ("nbd", "v.raw", "A volume of kind nbd cannot be exported."),
     ],
 )
 @ensureDeferred
@@ -810,7 +810,7 @@ async def test_a_server_that_does_not_begin(
 ) -> None:
     running = hanging(folder, monkeypatch)
     exports = Exports(unix(folder), threads, reactor, Jail(), 1)
-    with pytest.raises(ExportFailed, match="qemu-nbd does not begin"):
+    with pytest.raises(ExportFailed, match="qemu-nbd does not start"):
         await exports.open(NAME, volume)
     assert running() == []
     assert left(folder) == []

@@ -65,7 +65,7 @@ BAD_BODIES: list[tuple[Any, tuple[int, str, str]]] = [
     ),
     (
         {"volume": {"size": 1, "display_description": "a\0b"}},
-        (400, "badRequest", "Invalid input received: text must not hold a zero character"),
+        (400, "badRequest", "Invalid input received: text must not contain a null character"),
     ),
     (
         {"volume": {"size": 1, "snapshot_id": 3, "imageRef": "4"}},

@@ -287,7 +287,7 @@ async def test_what_is_exported_stays_in_use_without_exports(world: World, hosts
     await world.until(volume, Status.DETACHING)
     kept = await world.until(volume, Status.IN_USE)
     assert kept.error is not None
-    assert "exported still" in kept.error.message
+    assert "still exported" in kept.error.message
     await world.worker.stopService()
     world.exports = exports
     world.restart()

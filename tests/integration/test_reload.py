@@ -75,7 +75,7 @@ async def test_tokens(tmp_path: Path) -> None:
         assert "have the same token" in await told(running)
         assert await status(running, "carol") == 200
         config.write_text("no TOML")
-        assert "is not TOML" in await told(running)
+        assert "is not valid TOML" in await told(running)
         # A secret open to other users has the same effect.
         (tmp_path / "bobs").write_text("bobby")
         (tmp_path / "bobs").chmod(0o644)
@@ -107,7 +107,7 @@ async def test_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     try:
         with monkeypatch.context() as patched:
             patched.setattr(settings, "load", hang)
-            assert "the settings stay as they were: there is no answer" in await told(running)
+            assert "the settings stay as they were: no answer" in await told(running)
         monkeypatch.setattr(plugins, "PATIENCE", 60.0)
         running.config.write_text(running.config.read_text().replace('"bob"', '"bobby"', 1))
         assert await told(running) == "applied: identity"

@@ -362,4 +362,4 @@ async def test_a_start_ends_where_the_disk_of_the_state_hangs(
     with disk(tmp_path / "state", 64 * MIB, "ext4") as mounted:
         with mounted.frozen(), pytest.raises(ConfigurationError, match=key) as caught:
             Running(tmp_path, state=state)
-        assert "a disk or a service hangs. Look at the disk" in str(caught.value)
+        assert "a disk or a service hangs. Check the disk" in str(caught.value)

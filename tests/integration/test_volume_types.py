@@ -133,7 +133,7 @@ WRONG: list[tuple[str, str, Any, tuple[int, str, str]]] = [
         "POST",
         "",
         {"volume_type": {"name": "x\0"}},
-        (400, "badRequest", "Invalid input received: text must not hold a zero character"),
+        (400, "badRequest", "Invalid input received: text must not contain a null character"),
     ),
     (
         "POST",
@@ -236,7 +236,7 @@ async def test_volumes_of_no_such_type(daemon: Running) -> None:
     wrong: list[tuple[Any, str]] = [
         ("x" * 256, " for volume_type: String should have at most 255 characters"),
         (7, " for volume_type: Input should be a valid string"),
-        ("\0", ": text must not hold a zero character"),
+        ("\0", ": text must not contain a null character"),
     ]
     for value, text in wrong:
         wanted = {"volume": {"size": 1, "volume_type": value}}

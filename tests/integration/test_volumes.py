@@ -147,7 +147,7 @@ async def test_what_was_answered_shows_at_once(running: Running) -> None:
 
 @ensureDeferred
 async def test_one_daemon_alone_uses_an_embedded_database(running: Running) -> None:
-    with pytest.raises(ConfigurationError, match=r"^state\.url: another daemon is using "):
+    with pytest.raises(ConfigurationError, match=r"^state\.url: another daemon uses "):
         Running(running.folder, state='url = "sqlite:///bootvol.db"\ndirectory = "another"')
 
 

@@ -320,7 +320,7 @@ def test_db_upgrade(tmp_path: Path) -> None:
 def test_a_second_daemon_is_refused(daemon: Process) -> None:
     second = run([BIN / "bootvol", "serve", "--config", daemon.config], cwd=daemon.folder)
     assert second.returncode != 0
-    assert "another daemon is using" in second.stdout + second.stderr
+    assert "another daemon uses" in second.stdout + second.stderr
 
 
 def test_a_port_that_is_taken(daemon: Process, tmp_path: Path) -> None:

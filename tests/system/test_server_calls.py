@@ -182,12 +182,12 @@ TO_VOLUME = {**ROOT, "destination_type": "volume"}
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"imageRef": "other.raw"}, "imageRef cannot be used here"),
-        ({"imageRef": "disk.raw", "block_device_mapping_v2": []}, "imageRef cannot be used here"),
-        ({"block_device_mapping_v2": [ROOT]}, "destination_type local cannot be used"),
+        ({"imageRef": "other.raw"}, "imageRef is not supported"),
+        ({"imageRef": "disk.raw", "block_device_mapping_v2": []}, "imageRef is not supported"),
+        ({"block_device_mapping_v2": [ROOT]}, "destination_type local is not supported"),
         (
             {"block_device_mapping_v2": [{**ROOT, "destination_type": "local"}]},
-            "destination_type local cannot be used",
+            "destination_type local is not supported",
         ),
         ({"block_device_mapping_v2": [{**TO_VOLUME, "boot_index": 1}]}, "Boot sequence"),
         ({"block_device_mapping_v2": [TO_VOLUME, TO_VOLUME]}, "Boot sequence"),

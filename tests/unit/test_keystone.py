@@ -365,7 +365,7 @@ BY_PASSWORD = f'username = "b"\npassword = "{SECRET}"'
             "bootvol's own user is given either by username and password, or by",
         ),
         (f'url = "http://k"\n{BY_PASSWORD}\ncache_seconds = -1.0', "identity.cache_seconds: -1.0:"),
-        (f'url = "http://k"\n{BY_PASSWORD}\ncash = 1', "identity.cash: there is no such key."),
+        (f'url = "http://k"\n{BY_PASSWORD}\ncash = 1', "identity.cash: the key is unknown."),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, lines: str, told: str) -> None:

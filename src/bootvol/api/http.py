@@ -134,7 +134,9 @@ def _check(body: object) -> None:
         below: list[object] = []
         for each in level:
             if isinstance(each, str) and "\0" in each:
-                raise InvalidRequest("Invalid input received: text must not hold a zero character")
+                raise InvalidRequest(
+                    "Invalid input received: text must not contain a null character"
+                )
             if isinstance(each, dict):
                 below += [*each, *each.values()]
             elif isinstance(each, list):

@@ -86,7 +86,7 @@ class _Source:
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ExportFailed("The volume is exported already, under another name.") from None
+            raise ExportFailed("The volume is already exported, under another name.") from None
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -259,7 +259,7 @@ class Exports:
         # goes, and the probe's connection breaks.
         listening.listener.close()
         if not await readable(self._reactor, listening.probe.fileno(), self._patience):
-            raise ExportFailed("The volume cannot be exported: qemu-nbd does not begin.")
+            raise ExportFailed("The volume cannot be exported: qemu-nbd does not start.")
         try:
             return listening.probe.recv(len(_GREETING), socket.MSG_DONTWAIT) == _GREETING
         except ConnectionError:
@@ -275,13 +275,13 @@ def _open(source: Connection) -> _Source:
     """Open a volume, if the file at the address is of the stated kind."""
     is_right = _IS.get(source.kind)
     if is_right is None:
-        raise ExportFailed(f"A volume that is reached by {source.kind} cannot be exported.")
+        raise ExportFailed(f"A volume of kind {source.kind} cannot be exported.")
     # Not for writing: the server opens the very same file again to write.
     descriptor = os.open(source.address, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(descriptor)
     if not is_right(found.st_mode):
         os.close(descriptor)
-        raise ExportFailed("Something else is in the place of the volume.")
+        raise ExportFailed("The volume's path leads to something else.")
     return _Source(
         descriptor,
         f"{source.kind}:{source.address}",

@@ -99,8 +99,8 @@ class Unix:
         most = _LONGEST_PATH - len(os.fsencode(socket_of(directory, "x" * _LONGEST_NAME))) + size
         if size > most:
             raise ConfigurationError(
-                f"exports.directory: the path {directory} has {size} bytes; at most {most} leave"
-                " room for sockets in it. Name another one, /run/bootvol say."
+                f"exports.directory: the path {directory} has {size} bytes; at most {most} bytes"
+                " leave room for sockets. Name another directory, for example /run/bootvol."
             )
 
     def files(self) -> dict[str, bytes]:
@@ -142,8 +142,8 @@ class Tls:
             self._listen(0, "").close()
         except OSError as error:
             raise ConfigurationError(
-                f"exports.host: nothing can listen at {host!r}: {error.strerror}. Name an address"
-                " of this machine, or a name that leads to one."
+                f"exports.host: the daemon cannot listen at {host!r}: {error.strerror}. Name an"
+                " address of this machine, or a name that leads to one."
             ) from error
 
     def files(self) -> dict[str, bytes]:

@@ -67,7 +67,7 @@ class Records:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as error:
-            raise ExportFailed(f"What is known of export {name} is damaged.") from error
+            raise ExportFailed(f"The record of export {name} is damaged.") from error
 
     def write(self, name: str, record: Record) -> None:
         """Write the record of an export.  The record survives a loss of power."""

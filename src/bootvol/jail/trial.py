@@ -41,7 +41,7 @@ def check(jail: Jail, *, needed: bool) -> Iterator[Mistake]:
         fault = f"programs are not confined as they should be: {lacking}"
         yield Mistake(_KEY, False, fault, _REMEDY, fatal=False)
         return
-    fault = f"{lacking}, so no qcow2, vmdk, vhd, vhdx and vdi images are read"
+    fault = f"{lacking}, so imports of qcow2, vmdk, vhd, vhdx and vdi images fail"
     if needed:
         fault += ", no volume is exported, and no server starts"
     yield Mistake(_KEY, True, fault, _REMEDY, fatal=needed)

@@ -117,7 +117,7 @@ class Attachments:
         known = _called(server, server_id)
         attachment = attachment_rows.get(db, caller.tenant, known, volume_id)
         if server is not None and attachment.disk == ROOT:
-            raise VolumeBusy("The server runs from this volume: terminate the server")
+            raise VolumeBusy("The server runs from this volume: terminate the server first")
         try:
             states.happen(db, Kind.VOLUME, volume_id, Event.DETACH)
         except IllegalTransition:

@@ -33,7 +33,7 @@ def _size(value: object) -> object:
 
 def _text(value: object) -> object:
     if isinstance(value, str) and "\0" in value:
-        raise ValueError("Invalid input received: text must not hold a zero character")
+        raise ValueError("Invalid input received: text must not contain a null character")
     return value
 
 

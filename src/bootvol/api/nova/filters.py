@@ -53,7 +53,7 @@ def refuse(request: IRequest, names: Collection[str]) -> None:
     for name in names:
         value = text(request, name.encode("ascii"))
         if value is not None and value.strip().lower() not in _NO:
-            raise InvalidRequest(f"This list takes no {name}.")
+            raise InvalidRequest(f"This list does not support the parameter {name}.")
 
 
 def paged(

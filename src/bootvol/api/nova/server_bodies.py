@@ -104,7 +104,7 @@ class Mapping(BaseModel):
                 (None, self.uuid) if self.source_type == "snapshot" else (self.uuid, None)
             )
         if volume is None and snapshot is None:
-            raise BadMapping("Block Device Mapping is Invalid: it names no volume.")
+            raise BadMapping("Block Device Mapping is Invalid: the entry names no volume.")
         return NewDisk(
             self.device_name,
             await _found(number, Kind.VOLUME, volume),
@@ -145,8 +145,8 @@ class Mapping2(BaseModel):
             self.destination_type is None and kind in {"image", "blank"}
         ):
             raise BadMapping(
-                "Block Device Mapping is Invalid: destination_type local cannot be used here,"
-                " servers run from volumes: say destination_type volume."
+                "Block Device Mapping is Invalid: destination_type local is not supported,"
+                " since servers run from volumes: use destination_type volume."
             )
         if (self.uuid is None) != (kind == "blank"):
             raise BadMapping(
@@ -178,7 +178,8 @@ class Mapping2(BaseModel):
             return named if is_root else ROOT
         if is_root:
             raise BadMapping(
-                f"Block Device Mapping is Invalid: {named} is what a server boots from: the entry"
+                f"Block Device Mapping is Invalid: {named} is the name of the boot disk, for the"
+                " entry"
                 " with boot_index 0."
             )
         return named
@@ -209,7 +210,7 @@ def _drive(value: object) -> object:
     """Return whether the client wants a config drive; refuse other values (images) of 2011."""
     if isinstance(value, str | int | None) and str(value).lower() in _YES | _NO | {"none"}:
         return str(value).lower() in _YES
-    raise ValueError("config_drive is true or false: it cannot be an image")
+    raise ValueError("config_drive must be true or false: images are not supported")
 
 
 _Short = Annotated[str, Field(max_length=255)]
@@ -250,14 +251,16 @@ class CreateServer(BaseModel):
         :raises BadMapping: if bootvol cannot provide such a server.
         """
         if not (self.min_count and self.max_count):
-            raise BadMapping("A volume is the disk of one server: min_count and max_count are 1.")
+            raise BadMapping(
+                "A volume is the disk of one server: min_count and max_count must be 1."
+            )
         if self.block_device_mapping and self.block_device_mapping_v2:
             raise BadMapping(
                 "Using different block_device_mapping syntaxes is not allowed in the same request."
             )
         if self.image_ref is not None and not self._is_root(self.image_ref):
             raise BadMapping(
-                "imageRef cannot be used here, servers run from volumes: leave imageRef out, and"
+                "imageRef is not supported, since servers run from volumes: leave imageRef out, and"
                 " name the image in block_device_mapping_v2, with source_type image and"
                 " destination_type volume."
             )

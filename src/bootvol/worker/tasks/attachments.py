@@ -49,7 +49,8 @@ async def cut_off(tools: Tools, volume: Volume) -> None:
         await tools.exports.close(volume.name)
     elif await tools.database.read(attachment_rows.reach, volume.id) is not None:
         raise ExportFailed(
-            "The volume is exported still, since the daemon ran with [exports]; put that back."
+            "The volume is still exported, from a time when the configuration had [exports]:"
+            " restore [exports]."
         )
 
 
