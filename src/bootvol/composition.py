@@ -1,0 +1,298 @@
+"""Makes the parts of a daemon, and gives each part what it needs: the one place of the wiring.
+
+:mod:`bootvol.daemon` starts and stops the parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from pydantic import BaseModel
+from twisted.internet.defer import Deferred
+
+from bootvol import descriptors, plugins
+from bootvol.api.cache import Answers
+from bootvol.api.channels import ApiSite
+from bootvol.api.context import Services
+from bootvol.api.door import Door
+from bootvol.api.embedded.identity import mounts
+from bootvol.api.embedded.images import ImageApi
+from bootvol.api.nova import dialect as nova
+from bootvol.api.root import ApiRoot
+from bootvol.backends import Absent, Backends
+from bootvol.exports.exports import Exports
+from bootvol.imaging.bandwidth import Bandwidth
+from bootvol.imaging.buffers import Memory
+from bootvol.imaging.containers import Containers
+from bootvol.imaging.sandbox import Sandbox
+from bootvol.interfaces import BackendPlugin, IBlockBackend, IHypervisor, PluginContext
+from bootvol.login import ILogin
+from bootvol.model import GIB, CacheUse, Flavor
+from bootvol.reactors import IReactor
+from bootvol.service.attachments import Attachments
+from bootvol.service.ids import Ids
+from bootvol.service.image_cache import Goldens as CachedImages
+from bootvol.service.images import Images
+from bootvol.service.inflight import Bounds
+from bootvol.service.keypairs import KeyPairs
+from bootvol.service.quotas import Quota, Quotas
+from bootvol.service.rates import RateLimits
+from bootvol.service.servers import Servers
+from bootvol.service.snapshots import Snapshots
+from bootvol.service.volume_types import VolumeTypes
+from bootvol.service.volumes import Volumes
+from bootvol.settings import PluginSettings, Settings
+from bootvol.store import claims, stores
+from bootvol.store.database import Database
+from bootvol.threads import Shared, StillRunning, Threads, within
+from bootvol.worker.clock_skew import SkewWatch
+from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.export_recovery import restore_on
+from bootvol.worker.image_cache import Goldens
+from bootvol.worker.importer import Importer
+from bootvol.worker.stores import Stores
+from bootvol.worker.sweeper import Sweeper
+from bootvol.worker.tasks.task import Tools
+from bootvol.worker.worker import Concurrency, Worker
+
+#: Threads for the blocking calls of one plugin, and as many for hashing and decompression.
+_THREADS: Final = 4
+#: More of these threads for each import, which seldom reads, writes and flushes all at once.
+_THREADS_OF_AN_IMPORT: Final = 4
+_MIB: Final = 1024 * 1024
+
+
+class Composition:
+    """The parts of one daemon. No part is started.
+
+    Construction blocks on the database and the disks of the backends: call it before the reactor
+    runs.
+
+    :param database: the database, with the schema of this version.
+    :param daemon: id that marks claims, servers and exports as this daemon's.
+    :param connections: limit of the API's open connections.
+    :ivar pools: all threads but the database's.
+    :ivar plugins: the plugins, by their places in the configuration.
+    :ivar site: factory of the API's connections.
+    """
+
+    def __init__(
+        self, config: Settings, reactor: IReactor, database: Database, daemon: str, connections: int
+    ) -> None:
+        self.pools: list[Threads] = []
+        self.plugins: dict[str, Any] = {}
+        self._config = config
+        self._reactor = reactor
+        self._database = database
+        self._daemon = daemon
+        #: Functions that make the backends that have not answered yet, by backend name.
+        self._late: dict[str, Callable[[], Awaitable[IBlockBackend]]] = {}
+        self._threads = self.pool("data")
+        self._cache_use = CacheUse()
+        remembered = database.alone(stores.remembered)
+        self._make_plugins(remembered)
+        self._hypervisor: IHypervisor | None = self.plugins.get("hypervisor")
+        self._bounds = Bounds.of(connections)
+        sources = {
+            each.name: self.plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)
+        }
+        self._images = Images(sources, reactor, self._bounds.dependency)
+        self._backends = Backends(
+            [self.plugins[f"backends[{n}]"] for n in range(len(config.backends))], reactor
+        )
+        tools = self._tools()
+        self.worker = Worker(self._concurrency(), tools)
+        self.stores = Stores(
+            database,
+            self._backends,
+            remembered,
+            self._late,
+            partial(restore_on, tools),
+            reactor,
+            self.worker.wake,
+        )
+        self.sweeper = Sweeper(database, self._backends, reactor, claims.shared_time)
+        self.clock_skew = SkewWatch(database, reactor, time.time)
+        self.site = ApiSite(self._api(), reactor, connections, descriptors.SPARE)
+
+    # --- answers to callers ----------------------------------------------------------------------
+
+    def _api(self) -> ApiRoot:
+        config, services = self._config, self._services()
+        identity = self.plugins["identity"]
+        door = Door(identity, self._bounds, self._reactor)
+        answers = Answers(lambda: self._database.version)
+        return ApiRoot(
+            *mounts(
+                ILogin(identity, None),
+                config.policy,
+                config.availability_zone,
+                self._bounds.strangers,
+                self._reactor,
+            ),
+            ImageApi(door, config.policy, self._images, services.rates).mount,
+            *nova.application(door, config.policy, services, answers).mounts,
+            public_url=config.api.public_url,
+        )
+
+    def _services(self) -> Services:
+        config, database, worker = self._config, self._database, self.worker
+        quotas = Quotas(
+            database,
+            Quota(**config.quota.model_dump(exclude={"snapshots_in_gigabytes"})),
+            snapshots_in_gigabytes=config.quota.snapshots_in_gigabytes,
+        )
+        types = VolumeTypes(database, self._backends)
+        volumes = Volumes(
+            database,
+            self._images,
+            self._backends,
+            quotas,
+            types,
+            config.availability_zone,
+            worker,
+            _now,
+        )
+        flavors = [Flavor(each.id, each.name, each.ram, each.cpus) for each in config.flavors]
+        return Services(
+            volumes,
+            Snapshots(database, self._backends, quotas, worker, _now),
+            Attachments(database, self._hypervisor is not None, worker),
+            Servers(
+                database,
+                volumes,
+                self._daemon,
+                self._hypervisor,
+                flavors,
+                quotas,
+                worker,
+                self._reactor,
+                self._bounds.dependency,
+                _now,
+            ),
+            self._images,
+            CachedImages(database, self._cache_use),
+            types,
+            quotas,
+            RateLimits.configured(config.rate_limits, self._reactor),
+            KeyPairs(database, quotas, self._threads, _now),
+            Ids(database),
+        )
+
+    # --- the worker ------------------------------------------------------------------------------
+
+    def _concurrency(self) -> Concurrency:
+        config = self._config
+        return Concurrency(
+            config.imports.concurrent,
+            {each.name: each.concurrent for each in config.backends if each.concurrent},
+            {each.name: each.concurrent for each in config.sources if each.concurrent},
+            config.imports.least_kib * 1024,
+        )
+
+    def _tools(self) -> Tools:
+        """Return the tools of the worker's tasks."""
+        config = self._config
+        bandwidth = Bandwidth(
+            config.imports.bandwidth_mib,
+            {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
+            self._reactor,
+        )
+        limits = Limits(
+            config.imports.checkpoint_mib * _MIB,
+            config.imports.retries,
+            config.imports.spool,
+            int(config.imports.spool_gib * GIB) if config.imports.spool_gib else None,
+            config.imports.verify == "read-back",
+            config.imports.strict_images,
+        )
+        memory = Memory(config.imports.buffers, config.imports.buffer_kib * 1024)
+        copier = Copier(limits, memory, self._threads, self._reactor)
+        caches = {each.name: each.cache_gib for each in config.backends}
+        goldens = Goldens(
+            self._database,
+            self._backends,
+            copier,
+            {name: gib for name, gib in caches.items() if gib is not None},
+            self._cache_use,
+        )
+        jail, table = config.sandbox.jail, config.exports
+        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, jail)
+        containers = Containers(sandbox, self._threads)
+        importer = Importer(
+            self._images.source, self._backends, goldens, containers, bandwidth, copier
+        )
+        return Tools(
+            self._daemon,
+            self._database,
+            self._backends,
+            copier,
+            importer,
+            goldens,
+            [each.name for each in config.sources],
+            self._hypervisor,
+            Exports(table, self.pool("nbd"), self._reactor, jail) if table else None,
+            self._reactor,
+            config.availability_zone,
+        )
+
+    # --- plugins ---------------------------------------------------------------------------------
+
+    def _make_plugins(self, remembered: Mapping[str, str]) -> None:
+        for place, configured in self._config.plugins():
+            descriptor = configured.descriptor
+            if isinstance(descriptor, BackendPlugin):
+                identity = remembered.get(configured.name)
+                self.plugins[place] = self._backend(place, descriptor, configured, identity)
+            else:
+                self.plugins[place] = self._plugin(configured)
+
+    def pool(self, name: str) -> Threads:
+        """Return a new pool of threads.  The daemon starts and stops the pool."""
+        size = _THREADS + _THREADS_OF_AN_IMPORT * self._config.imports.concurrent
+        pool = Threads(self._reactor, f"bootvol-{name}", size)
+        self.pools.append(pool)
+        return pool
+
+    def _context(self, name: str) -> PluginContext:
+        jail = self._config.sandbox.jail
+        return PluginContext(self._reactor, self.pool(name), name, jail=jail)
+
+    def _plugin(self, configured: PluginSettings) -> Any:
+        # A pool for this plugin alone: calls that never return keep their threads.
+        context = self._context(configured.name)
+        return plugins.build(configured.descriptor, configured.options, context)
+
+    def _backend(
+        self,
+        place: str,
+        descriptor: BackendPlugin[BaseModel],
+        configured: PluginSettings,
+        identity: str | None,
+    ) -> IBlockBackend:
+        """Return a backend, or an :class:`Absent` if the backend does not answer in time.
+
+        :param identity: identity of the store with the backend's volumes, if known.
+        """
+        context = self._context(configured.name)
+        make = partial(plugins.build_backend, descriptor, configured.options, context, identity)
+
+        async def make_late() -> IBlockBackend:
+            # Nothing has to be undone, so the end of the daemon need not wait for this call.
+            making = Shared(Deferred.fromCoroutine(context.threads.run(make)))
+            self.plugins[place] = made = await making.wait()
+            return made
+
+        try:
+            return within(plugins.PATIENCE, make)
+        except StillRunning:
+            self._late[configured.name] = make_late
+            return Absent(configured.name)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
