@@ -40,7 +40,7 @@ class Server(Child):
 
     def let_go_on(self) -> None:
         """Let the process begin its work."""
-        self.process.writeToChild(0, b"\n")
+        self.process.write(b"\n")
         self.process.closeStdin()
 
     def leave(self) -> None:
