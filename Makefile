@@ -14,7 +14,10 @@ export IMAGE
 
 .PHONY: demo run check lint test coverage fuzz breaks bench lock audit release packages clean
 
+# As root on Debian or Ubuntu, installs a missing QEMU; otherwise the demo tells how to install QEMU.
 demo: $(VENV)/.installed
+	command -v qemu-system-x86_64 >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  ! command -v apt-get >/dev/null || sh tests/packages.sh qemu-system-x86
 	$(BIN)/python -m demo.demo
 
 run: $(VENV)/.installed
