@@ -1,5 +1,5 @@
-# `make demo` shows what bootvol does; `make test` shows that it does it right.
-# IMAGE=path-or-url makes both use another bootable image; PYTHON=... another Python.
+# `make demo` shows bootvol at work; `make test` runs all tests.
+# IMAGE=path-or-url selects another bootable image for both; PYTHON=... another Python.
 
 PYTHON ?= python3
 VENV := .venv
@@ -41,7 +41,7 @@ check: lint
 test: packages lint $(OPENSTACK)/.installed $(CLIENTS)/.installed $(CLIENTS)-old/.installed
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
-# Writes which lines and branches of src and plugins no test runs: to the terminal, and to htmlcov/.
+# Reports the lines and branches of src and plugins without a test: on the terminal, and in htmlcov/.
 # TESTS="tests/unit tests/contract" measures some tests only.
 TESTS ?= tests
 coverage: $(VENV)/.installed-dev
@@ -51,41 +51,41 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
 
-# Feeds the parsers with FUZZ times as many inputs as `make test` does; see tests/fuzz.py.
+# Feeds the parsers with FUZZ times as many inputs as `make test`; see tests/fuzz.py.
 FUZZ ?= 50
 fuzz: $(VENV)/.installed-dev
 	sh tests/packages.sh qemu-utils
 	FUZZ=$(FUZZ) $(BIN)/pytest -m fuzz --numprocesses 2 tests/unit tests/integration
 
-# Makes each claim of docs/security.md false in turn, and sees its test fail; takes about an hour.
+# Makes each claim of docs/security.md false in turn; the claim's test must fail. Takes about an hour.
 breaks: $(VENV)/.installed-dev
 	git diff --quiet HEAD -- src plugins
 	$(BIN)/python -m tests.breaks
 
-# Pins what a release runs with, by hashes, in requirements.lock: on any system and Python.
+# Pins the packages of a release by hashes in requirements.lock, for any system and Python.
 lock: $(RELEASE)/.installed
 	$(RELEASE)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" --extra postgresql --output-file requirements.lock pyproject.toml
 
-# Asks for known vulnerabilities of what is pinned; fails, and says so, where no data can be had.
+# Looks for known vulnerabilities of the pinned packages; fails with a message without such data.
 audit: $(RELEASE)/.installed
 	$(RELEASE)/bin/python -m release.audit
 
-# Makes the packages in dist, and beside them the bill of materials (CycloneDX) of what is pinned.
+# Makes the packages in dist, and the bill of materials (CycloneDX) of the pinned packages.
 release: $(RELEASE)/.installed $(VENV)/.installed-dev
 	$(BIN)/pytest --quiet tests/unit/test_lock.py
 	$(RELEASE)/bin/uv build --quiet --out-dir dist
 	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file dist/bootvol.cdx.json requirements.lock
 
-# Writes benchmarks/RESULTS.md; takes 20 to 45 minutes, 25 GiB of disk and root (it mounts one).
+# Writes benchmarks/RESULTS.md; takes 20 to 45 minutes, 25 GiB of disk, and root to mount a disk.
 bench: $(VENV)/.installed-dev
 	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount $(CEPH) $(LVM)
 	$(BIN)/python -m benchmarks
 
-# What the tests need besides Python: QEMU and its tools, a bootable image that nobody here made,
-# PostgreSQL, file systems to break, what a guest of our own is made of, curl and GnuPG to compare with,
-# libraries for Nova in Ruby and Go, a Ceph cluster, LVM and a kernel to run it in.
+# The packages for the tests: QEMU and its tools, a bootable image from Debian, PostgreSQL, file systems,
+# the parts of the tests' guest, curl and GnuPG for comparisons, libraries for Nova in Ruby and Go, Ceph,
+# and LVM with a kernel of its own.
 packages:
 	sh tests/packages.sh qemu-system-x86 qemu-utils ipxe postgresql e2fsprogs xfsprogs btrfs-progs \
 	  mount grub-common grub-pc-bin openssh-client qemu-block-extra curl gnupg gpgv $(LIBRARIES) $(CEPH) $(LVM)
@@ -103,20 +103,20 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
-# The tools of releases: apart, since neither users nor tests need them.
+# The tools for releases. They are apart, since neither users nor tests need the tools.
 $(RELEASE)/.installed: $(VENV)/bin/python release/requirements.txt
 	$(PYTHON) -m venv $(RELEASE)
 	$(RELEASE)/bin/pip install --quiet --disable-pip-version-check --requirement release/requirements.txt
 	touch $@
 
-# Keystone and Glance, which the tests run: apart, since they need much that bootvol does not.
+# Keystone and Glance for the tests. They are apart, since bootvol does not need their many packages.
 $(OPENSTACK)/.installed: $(VENV)/bin/python tests/openstack/requirements.txt tests/openstack/constraints.txt
 	$(PYTHON) -m venv $(OPENSTACK)
 	$(OPENSTACK)/bin/pip install --quiet --disable-pip-version-check \
 	  --requirement tests/openstack/requirements.txt
 	touch $@
 
-# Clients of Nova, new and old: apart, since each needs others of the same libraries.
+# Clients of Nova, new and old. They are apart, since they need different versions of libraries.
 $(CLIENTS)/.installed: $(VENV)/bin/python tests/clients/requirements.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check \
