@@ -217,7 +217,7 @@ async def idle(daemon: Running, channel: Any) -> None:
     """Wait until all complete requests are answered."""
     while True:
         await pause(0)
-        if not daemon.site.at_work and not channel.is_ahead:
+        if not (daemon.site.at_work or channel.is_ahead or channel.is_behind):
             return
 
 

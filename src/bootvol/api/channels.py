@@ -5,6 +5,8 @@ bytes behind a request in progress, and one minute for an idle connection.  Addi
 
 * A request has to arrive completely within :data:`WHOLE` seconds after its first byte.
 * A request that is too large is refused at once, in the fault form of its dialect.
+* Each turn of the reactor parses one piece of one connection's input, and clients' addresses take
+  turns (:mod:`bootvol.api.pieces`).
 * A new connection beyond the limit replaces an idle connection: the longest idle one of the address
   with the most idle connections.  If all connections have requests in progress, a few additional
   connections are answered with a refusal.
@@ -19,15 +21,16 @@ from collections import Counter, OrderedDict
 from io import BytesIO
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from bootvol.api.access import AccessLog
 from bootvol.api.addresses import network
 from bootvol.api.http import ApiRequest
+from bootvol.api.pieces import PacedChannel
 from bootvol.api.root import ApiRoot
 from bootvol.errors import (
     BodyTooLarge,
@@ -36,6 +39,7 @@ from bootvol.errors import (
     MalformedRequest,
     TooManyCalls,
 )
+from bootvol.turns import Paced
 
 #: Largest request body in bytes, the same as Nova's limit (specification, section 2.1).
 LARGEST_BODY: Final = 114688
@@ -53,7 +57,7 @@ MOST_UNREAD: Final = 64 * 1024 * 1024
 _DIGITS: Final = 20
 
 
-class ApiChannel(HTTPChannel):
+class ApiChannel(PacedChannel):
     """An HTTP/1.1 connection."""
 
     maxHeaders = 100
@@ -69,8 +73,8 @@ class ApiChannel(HTTPChannel):
         self.address = ""
         #: The timer for the end of a request, or for the reading of a refusal.
         self._ending: Any = None
-        #: The delayed call that parses the next request.
-        self._next: Any = None
+        #: The wait for the turn to parse a pipelined request.
+        self._next: Deferred[None] | None = None
 
     def connectionMade(self) -> None:
         """Register the new connection as idle."""
@@ -83,12 +87,11 @@ class ApiChannel(HTTPChannel):
         self._cancel()
         if self._next is not None:
             self._next.cancel()
-            self._next = None
         self.site.gone(self)
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
-        """Process input, and start the timer of a request at its first byte."""
+        """Take input, and start the timer of a request at its first byte."""
         if self._refused:
             return
         if self._ending is None and not self._handlingRequest:
@@ -175,7 +178,7 @@ class ApiChannel(HTTPChannel):
         """Stop reading until a later turn of the reactor, and until the client reads."""
         self._networkProducer.pauseProducing()
         if self._next is None and not self._waitingForTransport:
-            self._next = self.callLater(0, self._go_on)
+            self._next = self.turn(self._go_on)
 
     def _go_on(self) -> None:
         self._next = None
@@ -184,7 +187,7 @@ class ApiChannel(HTTPChannel):
         self.paused = False
         self._networkProducer.resumeProducing()
         if self._buffer:
-            self.dataReceived(b"")
+            self.parse(b"")
 
     def timeoutConnection(self) -> None:
         """End the connection, once: sending the rest may take some seconds."""
@@ -244,6 +247,7 @@ class ApiSite(Site):
     :param connections: maximum number of connections at once.
     :param spare: maximum number of additional connections while all connections have requests in
         progress; never more than ``connections``.  Requests on additional connections are refused.
+    :ivar pace: paces the parsing of input, in turns of clients' addresses.
     """
 
     # Twisted's own would choose between HTTP/1.1 and 2.
@@ -259,6 +263,7 @@ class ApiSite(Site):
             reactor=reactor,
         )
         self.access = AccessLog(reactor)
+        self.pace = Paced(reactor)
         self._most = connections
         self._spare = min(spare, connections)
         self._working: set[ApiChannel] = set()

@@ -1,0 +1,137 @@
+"""Parses the input of HTTP connections in pieces: one piece in each turn of the reactor.
+
+Some input takes much time to parse: a chunk of one byte takes about 7 microseconds.  So clients'
+addresses take turns (:class:`bootvol.turns.Paced`), and a connection reads no more while received
+bytes wait for their turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+#: Maximum number of bytes to parse in one turn of the reactor.  As chunks of one byte, these take
+#: about five milliseconds.
+PIECE: Final = 4096
+
+
+class PacedChannel(HTTPChannel):
+    """An HTTP/1.1 connection whose input takes turns with the input of all other connections.
+
+    The factory of the connection has a ``pace``: see :class:`bootvol.api.channels.ApiSite`.
+
+    :ivar address: the client's address; addresses take turns.
+    """
+
+    _log = Logger()
+    #: The factory.
+    site: Any
+    #: The transport: TCP, TLS or a unix socket.
+    transport: Any
+    #: The transport, or the valve before the transport.
+    _networkProducer: Any  # noqa: N815 (Twisted's name)
+    address = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: True while received input waits for its turn.
+        self.is_behind = False
+        self._come = b""
+        #: The last wait for a turn.
+        self._turn: Deferred[None] | None = None
+
+    def connectionMade(self) -> None:
+        """Put a valve between HTTPChannel and the transport."""
+        super().connectionMade()
+        self._networkProducer = self._valve = _Valve(self._networkProducer)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Cancel the wait for a turn."""
+        if self._turn is not None:
+            self._turn.cancel()
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep input until the turn of the connection."""
+        self._come += data
+        if not self.is_behind:
+            self._wait_for_turn()
+
+    def turn(self, work: Callable[[], None]) -> Deferred[None]:
+        """Return a Deferred that calls ``work`` in the turn of the connection.
+
+        After a defect of ``work`` the connection ends.
+        """
+        turn: Deferred[None] = self.site.pace.turn(self.address)
+        return turn.addCallback(lambda _: work()).addErrback(self._failed)
+
+    def parse(self, data: bytes) -> None:
+        """Parse input now."""
+        super().dataReceived(data)
+
+    def _wait_for_turn(self) -> None:
+        self.is_behind = True
+        self._valve.hold()
+        turn = self.turn(self._parse_a_piece)
+        # If the turn has begun already, the next wait may have begun, too.
+        if not turn.called:
+            self._turn = turn
+
+    def _parse_a_piece(self) -> None:
+        self.is_behind = False
+        piece, self._come = self._come[:PIECE], self._come[PIECE:]
+        self.parse(piece)
+        if self._come:
+            self._wait_for_turn()
+        else:
+            self._valve.let_go()
+
+    def _failed(self, failure: Failure) -> None:
+        """End the connection after a defect.  A cancelled wait for a turn is none."""
+        if not failure.check(CancelledError):
+            self._log.failure("a request cannot be parsed", failure)
+            self.transport.abortConnection()
+
+
+class _Valve:
+    """The input of a connection, which stops for HTTPChannel, and while it waits for a turn.
+
+    :param transport: the transport of the connection.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._is_paused = False
+        self._is_held = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def pauseProducing(self) -> None:
+        """Read no more until HTTPChannel resumes the input."""
+        self._is_paused = True
+        self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on, unless the connection waits for its turn."""
+        self._is_paused = False
+        if not self._is_held:
+            self._transport.resumeProducing()
+
+    def hold(self) -> None:
+        """Read no more until the turn of the connection."""
+        self._is_held = True
+        if not self._transport.disconnecting:
+            self._transport.pauseProducing()
+
+    def let_go(self) -> None:
+        """Read on, unless HTTPChannel has paused or ended the input."""
+        self._is_held = False
+        if not self._is_paused and not self._transport.disconnecting:
+            self._transport.resumeProducing()
