@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -263,7 +264,7 @@ def test_a_service_that_ends_within_its_answer(answer: bytes, status: bytes) -> 
     ("answer", "told"),
     [
         (b"{}", "there is no 'volumes' in the answer"),
-        (b'{"volumes": [{}]}', "there is no 'id' in the answer"),
+        (b'{"volumes": [{}]}', "'volumes' in the answer of the service has another form"),
         (b"[]", "answers with JSON that is no object"),
         (b"<html>", "answers with what is no JSON"),
         (b"[" * 100_000, "answers with what is no JSON"),
@@ -357,3 +358,44 @@ def test_twistd_as_a_daemon(tmp_path: Path) -> None:
     log = (tmp_path / "twistd.log").read_text()
     assert "Server Shut Down" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("volume", "list"), ""),
+        (
+            ("volume", "create", "--size", "1"),
+            "interrupted before the answer of the service, which",
+        ),
+        (("volume", "boot", "1"), "bootvol: interrupted"),
+    ],
+)
+def test_ctrl_c_ends_a_command_whose_service_is_silent(words: tuple[str, ...], told: str) -> None:
+    """The exit code is 130, and the user hears of work that the service may do.
+
+    Break: `src/bootvol/cli/signals.py`: `self._breaks_off = True` -> `pass`
+    """
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(180)
+        env = {"BOOTVOL_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}/v1.1/t"}
+        command = subprocess.Popen(
+            [BIN / "bootvol", *words], env={**os.environ, **env}, stderr=subprocess.PIPE, text=True
+        )
+        connection, _ = silent.accept()
+        with connection:
+            # The whole request has come: the command waits for the answer.
+            assert connection.recv(65536)
+            command.send_signal(signal.SIGINT)
+            said = command.communicate(timeout=180)[1]
+    assert command.returncode == 130
+    assert told in said
+    assert "Traceback" not in said
+
+
+def test_an_argument_that_is_no_text(daemon: Process) -> None:
+    word = b"\xff".decode(errors="surrogateescape")
+    for words in (("show", word), ("create", "--size", "1", "--image", word)):
+        refused = daemon.cli("volume", *words)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("bootvol: ")

@@ -13,11 +13,34 @@ from tests.servers import free_port
 from tests.waiting import LIMIT, block_until
 
 
-def hears_sighup(pid: int) -> bool:
-    """Return whether a process has a handler for the signal."""
+def hears_sighup(pid: int, how: str = "SigCgt:") -> bool:
+    """Return whether a process has a handler for the signal.
+
+    :param how: ``SigIgn:`` to ask whether the process ignores the signal.
+    """
     status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("SigCgt:"))
+    (line,) = (line for line in status.splitlines() if line.startswith(how))
     return bool(int(line.split()[1], 16) & 1 << (signal.SIGHUP - 1))
+
+
+def test_a_signal_before_the_daemon_is_loaded(tmp_path: Path) -> None:
+    """`bootvol serve` outlives SIGHUP, although the daemon cannot answer the signal yet.
+
+    Break: `src/bootvol/cli/__init__.py`: `== ["serve"]` -> `== []`
+    """
+    (tmp_path / "images").mkdir()
+    (tmp_path / "twistd.conf").write_text(configuration(free_port()))
+    starting = subprocess.Popen(
+        [BIN / "bootvol", "serve"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    block_until(lambda: hears_sighup(starting.pid, "SigIgn:") or hears_sighup(starting.pid))
+    starting.send_signal(signal.SIGHUP)
+    assert starting.stdout is not None
+    try:
+        assert any("there is work to go on with" in line for line in starting.stdout)
+    finally:
+        starting.terminate()
+        starting.communicate(timeout=LIMIT)
 
 
 def test_a_daemon_that_is_sent_sighup(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ class Pages(Client):
         super().__init__(lambda: Access("", ""))
         self._pages = pages
 
-    def get(self, path: str) -> object:
-        """See :meth:`bootvol.cli.client.Client.get`."""
+    def answer(self, path: str) -> object:
+        """See :meth:`bootvol.cli.client.Client.answer`."""
         return self._pages[path]
 
 

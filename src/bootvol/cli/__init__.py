@@ -1,20 +1,34 @@
 """The command ``bootvol``: the operator's commands, and a client of the HTTP API.
 
 Exit codes: 0: success; 1: failure; 2: wrong command line; 3: the token is missing, invalid or lacks
-rights; 4: the object does not exist; 5: the service cannot be reached.
+rights; 4: the object does not exist; 5: the service cannot be reached; 130: Ctrl-C.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command line. An error goes to standard error in one line."""
+    if sys.argv[1:2] == ["serve"]:
+        # The daemon answers SIGHUP.  Until the daemon can do so, the signal must not end it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _run()
+    except KeyboardInterrupt:
+        # Ctrl-C came before the command began.
+        sys.exit(128 + signal.SIGINT)
+
+
+def _run() -> None:
+    import click
+
     from bootvol.cli.commands import bootvol
-    from bootvol.cli.failures import FAILED, CommandFailed
+    from bootvol.cli.failures import FAILED, INTERRUPTED, CommandFailed
     from bootvol.cli.text import lines
 
     for name in ("stdout", "stderr"):
@@ -27,7 +41,15 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
     try:
-        bootvol(prog_name="bootvol")
+        sys.exit(bootvol(prog_name="bootvol", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort as error:
+        # Or the input of a prompt has ended.
+        interrupted = isinstance(error.__context__, KeyboardInterrupt)
+        sys.stderr.write("\n" if interrupted else "bootvol: there is no input\n")
+        sys.exit(INTERRUPTED if interrupted else FAILED)
     except CommandFailed as failure:
         sys.stderr.write(f"bootvol: {lines(str(failure))}\n")
         sys.exit(failure.exit_code)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from bootvol.cli.failures import NOT_FOUND, UNAUTHORIZED, CommandFailed
+from bootvol.cli.failures import INTERRUPTED, NOT_FOUND, UNAUTHORIZED, CommandFailed
 from bootvol.cli.http import exchange
 from bootvol.cli.login import Access
+from bootvol.cli.shapes import LINKS, NAMED, OBJECT, Shape, fits, other_form, taken
+from bootvol.cli.signals import Interrupted
 
 #: The most entries of one answer of the API (docs/api.md).
 _PAGE: Final = 1000
@@ -34,8 +36,17 @@ class Client:
         """The client's tenant."""
         return unquote(self._access.endpoint.rpartition("/")[2])
 
-    def get(self, path: str) -> Any:
-        """Return the JSON at ``path``, relative to the base URI.
+    def get(self, path: str, key: str, shape: Shape = OBJECT) -> Any:
+        """Return a value of the JSON object at ``path``, relative to the base URI.
+
+        :param key: the value's key in the object.
+        :raises CommandFailed: if the service refuses or does not answer, or the value has another
+            shape.
+        """
+        return taken(self.answer(path), key, shape)
+
+    def answer(self, path: str) -> Any:
+        """Return the JSON object at ``path``, relative to the base URI.
 
         :raises CommandFailed: if the service refuses or does not answer.
         """
@@ -44,20 +55,25 @@ class Client:
             raise CommandFailed(f"{path}: the answer of the service is empty")
         return answer
 
-    def all(self, path: str, key: str) -> list[Any]:
+    def all(self, path: str, key: str, shape: Shape = OBJECT) -> list[Any]:
         """Return all entries of a list, from all its pages.
 
         :param path: a path without a query.
         :param key: the list's key in the answers.
-        :raises CommandFailed: if the service refuses or does not answer.
+        :param shape: the shape of an entry, besides its id.
+        :raises CommandFailed: if the service refuses or does not answer, or an entry has another
+            shape.
         """
         found: dict[Any, Any] = {}
         query: str | None = ""
         while query is not None:
-            page = self.get(f"{path}?{query}" if query else path)
-            new = {each["id"]: each for each in _rows(page[key]) if each["id"] not in found}
+            page = self.answer(f"{path}?{query}" if query else path)
+            rows = taken(page, key, [NAMED])
+            if not fits(rows, [shape]):
+                raise other_form(key)
+            new = {each["id"]: each for each in rows if each["id"] not in found}
             found |= new
-            query = _next(page.get(f"{key}_links", ()))
+            query = _next(page, f"{key}_links")
             if query is None and len(new) >= _PAGE:
                 # The service sends no links, and a full page may not be the last one.
                 query = urlencode({"limit": _PAGE, "offset": len(found)})
@@ -65,19 +81,22 @@ class Client:
                 break
         return list(found.values())
 
-    def post(self, path: str, body: object) -> Any:
-        """Send JSON to ``path``; return the JSON of the answer.
+    def post(self, path: str, body: object, key: str, shape: Shape = OBJECT) -> Any:
+        """Send JSON to ``path``; return a value of the answer.
 
-        :raises CommandFailed: if the service refuses or does not answer.
+        :param key: the value's key in the answer.
+        :raises CommandFailed: if the service refuses or does not answer, or the value has another
+            shape.
         """
-        return self._call("POST", path, body)
+        return taken(self._call("POST", path, body), key, shape)
 
-    def put(self, path: str, body: object) -> Any:
-        """Put JSON to ``path``; return the JSON of the answer.
+    def put(self, path: str, body: object, key: str) -> Any:
+        """Put JSON to ``path``; return an object of the answer.
 
-        :raises CommandFailed: if the service refuses or does not answer.
+        :param key: the object's key in the answer.
+        :raises CommandFailed: as :meth:`post`.
         """
-        return self._call("PUT", path, body)
+        return taken(self._call("PUT", path, body), key, OBJECT)
 
     def delete(self, path: str) -> None:
         """Delete the object at ``path``.
@@ -95,12 +114,13 @@ class Client:
         if "://" in given:
             return given
         try:
-            if self.get(f"images/{segment(given)}")["image"]["id"] == given:
+            if self.get(f"images/{segment(given)}", "image", NAMED)["id"] == given:
                 return given
         except CommandFailed as failure:
             if failure.exit_code != NOT_FOUND:
                 raise
-        named = self.get(f"images?{urlencode({'name': given})}")["images"]
+        query = urlencode({"name": given}, errors="surrogatepass")
+        named = self.get(f"images?{query}", "images", [NAMED])
         if len(named) > 1:
             ids = ", ".join(str(each["id"]) for each in named)
             raise CommandFailed(f"several images are called {given!r}; give the id of one: {ids}")
@@ -121,29 +141,35 @@ class Client:
         access = self._access
         headers = {"X-Auth-Token": access.token}
         url = f"{access.endpoint}/{path}"
-        return exchange(method, url, headers, body, access.authorities)[0]
+        try:
+            return exchange(method, url, headers, body, access.authorities)[0]
+        except KeyboardInterrupt as interrupted:
+            if method == "GET":
+                raise
+            # The service may have the request, and does the work without this command.
+            raise CommandFailed(
+                "interrupted before the answer of the service, which may do the work all the same",
+                interrupted.exit_code if isinstance(interrupted, Interrupted) else INTERRUPTED,
+            ) from None
 
 
-def _rows(listed: Any) -> list[Any]:
-    """Return the entries of a list in an answer.
-
-    :raises CommandFailed: if it is no list of objects with ids.
-    """
-    if isinstance(listed, list) and all(
-        isinstance(each, dict) and isinstance(each["id"], int | str) for each in listed
-    ):
-        return listed
-    raise CommandFailed("the service answers with a list of another form: it is another service")
-
-
-def _next(links: Iterable[Any]) -> str | None:
-    """Return the query of the link to the next page; None if the links lack one.
+def _next(page: Any, key: str) -> str | None:
+    """Return the query of the link to the next page; None if the page lacks one.
 
     The link's host is ignored: the token is for this service only.
+
+    :raises CommandFailed: if the links have another shape.
     """
-    return next((urlsplit(each["href"]).query for each in links if each["rel"] == "next"), None)
+    links = page.get(key, [])
+    if not fits(links, LINKS):
+        raise other_form(key)
+    try:
+        return next((urlsplit(each["href"]).query for each in links if each["rel"] == "next"), None)
+    except ValueError:
+        raise other_form(key) from None
 
 
 def segment(text: str) -> str:
     """Return a user's text as one segment of a path."""
-    return quote(text, safe="")
+    # An argument of the command may be no text in UTF-8: Python then keeps surrogates for bytes.
+    return quote(text, safe="", errors="surrogatepass")

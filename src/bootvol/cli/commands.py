@@ -23,6 +23,7 @@ from bootvol.cli import (
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
 from bootvol.cli.login import ENDPOINT, access
+from bootvol.cli.shapes import OBJECT, USES, VOLUME, taken
 
 if TYPE_CHECKING:
     from bootvol.settings import Settings
@@ -195,7 +196,7 @@ def list_images(client: Client, raw: bool) -> None:
 @click.pass_obj
 def list_goldens(client: Client, raw: bool) -> None:
     """List the cached images (golden volumes), which need no download (admins only)."""
-    found = client.get("golden-volumes")
+    found = client.answer("golden-volumes")
     if raw:
         click.echo(show.as_json(found))
         return
@@ -206,8 +207,8 @@ def list_goldens(client: Client, raw: bool) -> None:
         "hits": "HITS",
         "usedAt": "LAST USED",
     }
-    show.table(found["goldenVolumes"], headings)
-    for backend, use in found["use"].items():
+    show.table(taken(found, "goldenVolumes", [OBJECT]), headings)
+    for backend, use in taken(found, "use", USES).items():
         show.line(f"{backend}: {use['hits']} hits, {use['misses']} misses since the start")
 
 
@@ -243,7 +244,7 @@ def create_volume(
         "imageRef": None if image is None else client.image(image),
         "volume_type": volume_type,
     }
-    made: dict[str, Any] = client.post("os-volumes", {"volume": wanted})["volume"]
+    made: dict[str, Any] = client.post("os-volumes", {"volume": wanted}, "volume", VOLUME)
     if wait:
         made = waiting.created(client, made, bootable=image is not None)
     click.echo(show.as_json(made))
@@ -270,12 +271,12 @@ def show_volume(client: Client, volume_id: str) -> None:
     """Print a volume's JSON, with its warnings, and with the reason of an error or a wait."""
     number = segment(volume_id)
     try:
-        shown = client.get(f"hp-bootable-volumes/{number}")["volume"]
+        shown = client.get(f"hp-bootable-volumes/{number}", "volume")
     except CommandFailed as failure:
         if failure.exit_code != NOT_FOUND:
             raise
-        shown = client.get(f"os-volumes/{number}")["volume"]
-    error = client.get(f"os-volumes/{number}/error")["error"]
+        shown = client.get(f"os-volumes/{number}", "volume")
+    error = waiting.error_of(client, volume_id)
     if error is not None:
         shown["error"] = error
     warnings = _warnings(client, number)
@@ -287,13 +288,12 @@ def show_volume(client: Client, volume_id: str) -> None:
 def _warnings(client: Client, number: str) -> list[dict[str, Any]]:
     """Return the warnings of a volume's import; none if the volume was not imported."""
     try:
-        progress = client.get(f"hp-bootable-volumes/{number}/import")["import"]
+        progress = client.get(f"hp-bootable-volumes/{number}/import", "import")
     except CommandFailed as failure:
         if failure.exit_code != NOT_FOUND:
             raise
         return []
-    found: list[dict[str, Any]] = progress.get("warnings", [])
-    return found
+    return waiting.warnings_of(progress)
 
 
 @volume.command("delete")
@@ -334,12 +334,12 @@ def boot(
 
     The volume is attached, under an id of its own, until the machine has ended.
     """
-    stop: list[int] = []
+    stop = signals.Stop()
     with (
-        signals.handled(stop.append),
+        signals.handled(stop),
         reservation.Reservation(context.obj, volume_id, stop) as volume,
     ):
-        code = machine.boot(volume.address, memory, accel, seconds, stop)
+        code = machine.boot(volume.address, memory, accel, seconds, stop.numbers)
     context.exit(code)
 
 

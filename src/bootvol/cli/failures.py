@@ -8,6 +8,8 @@ FAILED: Final = 1
 NOT_ALLOWED: Final = 3
 NOT_FOUND: Final = 4
 UNREACHABLE: Final = 5
+#: The exit code that shells use for a command that Ctrl-C ended.
+INTERRUPTED: Final = 130
 
 #: HTTP statuses with an exit code of their own. All others are plain failures.
 OF_STATUS: Final = {401: NOT_ALLOWED, 403: NOT_ALLOWED, 404: NOT_FOUND}

@@ -21,7 +21,7 @@ def quota() -> None:
 def show_quota(client: Client, tenant: str | None) -> None:
     """Print a tenant's quotas as JSON; by default your own (others: admins only)."""
     path = f"os-quota-sets/{segment(tenant or client.tenant)}"
-    click.echo(show.as_json(client.get(path)["quota_set"]))
+    click.echo(show.as_json(client.get(path, "quota_set")))
 
 
 @quota.command("set")
@@ -35,12 +35,12 @@ def show_quota(client: Client, tenant: str | None) -> None:
 def set_quota(client: Client, /, tenant: str, **bounds: int | None) -> None:
     """Set some of a tenant's quotas, and print all of them as JSON (admins only)."""
     changed = {name: bound for name, bound in bounds.items() if bound is not None}
-    answer = client.put(f"os-quota-sets/{segment(tenant)}", {"quota_set": changed})
-    click.echo(show.as_json(answer["quota_set"]))
+    quotas = client.put(f"os-quota-sets/{segment(tenant)}", {"quota_set": changed}, "quota_set")
+    click.echo(show.as_json(quotas))
 
 
 @click.command()
 @click.pass_obj
 def limits(client: Client) -> None:
     """Print your limits, your usage and your rate limits as JSON."""
-    click.echo(show.as_json(client.get("limits")["limits"]))
+    click.echo(show.as_json(client.get("limits", "limits")))

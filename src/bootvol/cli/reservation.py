@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from bootvol.cli import show
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_ALLOWED, NOT_FOUND, CommandFailed
-from bootvol.cli.signals import exit_code
-from bootvol.cli.waiting import PATIENCE, patiently
+from bootvol.cli.shapes import ATTACHED, CONNECTION
+from bootvol.cli.signals import Stop, exit_code
+from bootvol.cli.waiting import PATIENCE, error_of, patiently
 
 #: Prefix of the server ids that this module attaches volumes to.
 _PREFIX: Final = "boot-"
@@ -27,11 +27,11 @@ class Reservation:
 
     While the volume is attached, nobody else can boot, attach or delete the volume.
 
-    :param stop: becomes non-empty when the command must end: the caller appends signal numbers.
+    :param stop: the signals that ask the command to end.
     :ivar address: the volume's address for QEMU.
     """
 
-    def __init__(self, client: Client, volume_id: str, stop: Sequence[int]) -> None:
+    def __init__(self, client: Client, volume_id: str, stop: Stop) -> None:
         self.address = ""
         self._client = client
         self._stop = stop
@@ -50,10 +50,10 @@ class Reservation:
         if volume["status"] != "available":
             raise in_use(volume)
         # Ask before any change: the service refuses callers who may not know the address.
-        self._client.get(f"{self._volume}/connection")
+        self._connection()
         try:
             self._attach()
-            self.address = self._client.get(f"{self._volume}/connection")["connection"]["address"]
+            self.address = self._connection()
             if self.address.startswith("nbds:"):
                 raise CommandFailed(
                     "the service exports its volumes by TLS, to hypervisors that have certificates:"
@@ -80,8 +80,11 @@ class Reservation:
     def _attach(self) -> None:
         wanted = {"volumeAttachment": {"volumeId": self._id, "device": _DEVICE}}
         try:
-            self._client.post(self._attachments, wanted)
+            with self._stop.breaking_off():
+                self._client.post(self._attachments, wanted, "volumeAttachment")
         except CommandFailed as failure:
+            if self._stop.numbers:
+                raise
             volume = self._shown()
             if failure.exit_code == NOT_FOUND:
                 raise CommandFailed(
@@ -90,11 +93,11 @@ class Reservation:
                 ) from None
             raise in_use(volume) if volume["status"] != "available" else failure from None
         while (volume := patiently(self._shown, _AWAY))["status"] == "attaching":
-            if self._stop:
-                raise CommandFailed("interrupted", exit_code(self._stop[0]))
+            if self._stop.numbers:
+                raise CommandFailed("interrupted", exit_code(self._stop.numbers[0]))
             time.sleep(_INTERVAL)
         if volume["status"] != "in-use":
-            error = self._client.get(f"{self._volume}/error")["error"] or {"message": ""}
+            error = error_of(self._client, str(self._id)) or {"message": ""}
             raise CommandFailed(f"volume {self._id} could not be attached: {error['message']}")
 
     def _free(self) -> None:
@@ -102,7 +105,8 @@ class Reservation:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                self._client.delete(f"{self._attachments}/{self._id}")
+                with self._stop.breaking_off():
+                    self._client.delete(f"{self._attachments}/{self._id}")
                 failure = None
             except CommandFailed as error:
                 if error.exit_code == NOT_FOUND:
@@ -110,7 +114,7 @@ class Reservation:
                 # The service also refuses while the volume is being attached or detached.
                 failure = error
             refused = failure is not None and failure.exit_code == NOT_ALLOWED
-            if refused or time.monotonic() > until or len(self._stop) > 1:
+            if refused or time.monotonic() > until or len(self._stop.numbers) > 1:
                 why = f": {failure}" if failure is not None else ""
                 when = "with a token that is valid" if refused else "when the service is well"
                 show.tell(
@@ -121,7 +125,13 @@ class Reservation:
             time.sleep(_INTERVAL)
 
     def _shown(self) -> Any:
-        return self._client.get(self._volume)["volume"]
+        with self._stop.breaking_off():
+            return self._client.get(self._volume, "volume", ATTACHED)
+
+    def _connection(self) -> str:
+        with self._stop.breaking_off():
+            path = f"{self._volume}/connection"
+            return str(self._client.get(path, "connection", CONNECTION)["address"])
 
 
 def in_use(volume: dict[str, Any]) -> CommandFailed:
@@ -144,7 +154,7 @@ def detach(client: Client, volume_id: str) -> None:
 
     :raises CommandFailed: if the volume is not attached, or the service refuses or does not answer.
     """
-    volume = client.get(f"os-volumes/{segment(volume_id)}")["volume"]
+    volume = client.get(f"os-volumes/{segment(volume_id)}", "volume", ATTACHED)
     if not volume["attachments"]:
         raise CommandFailed(f"volume {volume['id']} is attached to nothing")
     server = segment(str(volume["attachments"][0]["serverId"]))

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from bootvol.cli.failures import CommandFailed
+
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -20,6 +22,37 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.exit_code = exit_code(number)
+
+
+class Stop:
+    """Remembers the signals that came.
+
+    :ivar numbers: the numbers of these signals.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._breaks_off = False
+
+    def __call__(self, number: int) -> None:
+        """Remember a signal; raise within :meth:`breaking_off`."""
+        self.numbers.append(number)
+        if self._breaks_off:
+            raise Interrupted(number)
+
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """Break off the block, which waits for the service, when a signal comes.
+
+        :raises CommandFailed: if a signal came.
+        """
+        self._breaks_off = True
+        try:
+            yield
+        except Interrupted as interrupted:
+            raise CommandFailed("interrupted", interrupted.exit_code) from None
+        finally:
+            self._breaks_off = False
 
 
 def exit_code(number: int) -> int:

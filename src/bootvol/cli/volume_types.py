@@ -6,6 +6,7 @@ import click
 
 from bootvol.cli import show
 from bootvol.cli.client import Client, segment
+from bootvol.cli.shapes import TYPE
 
 
 @click.group("type")
@@ -18,7 +19,7 @@ def volume_type() -> None:
 @click.pass_obj
 def list_types(client: Client, raw: bool) -> None:
     """List volume types."""
-    types = client.all("os-volume-types", "volume_types")
+    types = client.all("os-volume-types", "volume_types", TYPE)
     if raw:
         click.echo(show.as_json(types))
         return
@@ -35,7 +36,7 @@ def create_type(client: Client, name: str, backend: str | None) -> None:
     """Create a volume type, and print its JSON (admins only)."""
     specs = {} if backend is None else {"volume_backend_name": backend}
     wanted = {"volume_type": {"name": name, "extra_specs": specs}}
-    click.echo(show.as_json(client.post("os-volume-types", wanted)["volume_type"]))
+    click.echo(show.as_json(client.post("os-volume-types", wanted, "volume_type")))
 
 
 @volume_type.command("delete")

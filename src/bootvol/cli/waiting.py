@@ -12,6 +12,7 @@ import click
 from bootvol.cli import show, signals
 from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, UNAUTHORIZED, CommandFailed
+from bootvol.cli.shapes import ERROR, IMPORT, VOLUME, WARNINGS, fits, taken
 from bootvol.cli.text import shown
 
 #: Seconds between two looks.
@@ -108,7 +109,7 @@ def detached(client: Client, volume_id: str) -> None:
 def _settled(client: Client, path: str, moving: set[str]) -> dict[str, Any]:
     """Return a volume when its status is not in ``moving``."""
     while True:
-        volume: dict[str, Any] = patiently(lambda: client.get(path))["volume"]
+        volume: dict[str, Any] = patiently(lambda: client.get(path, "volume", VOLUME))
         if volume["status"] not in moving:
             return volume
         time.sleep(_INTERVAL)
@@ -117,7 +118,7 @@ def _settled(client: Client, path: str, moving: set[str]) -> dict[str, Any]:
 def _failed(client: Client, volume: dict[str, Any]) -> CommandFailed:
     """Return the error for a volume with an unexpected status."""
     number, image = volume["id"], volume.get("sourceImageRef")
-    error = patiently(lambda: client.get(f"os-volumes/{number}/error"))["error"]
+    error = patiently(lambda: error_of(client, str(number)))
     if error is None:
         return CommandFailed(f"volume {number} is {volume['status']}")
     of = f" of the image {image}" if image else ""
@@ -175,21 +176,41 @@ def _follow(client: Client, path: str) -> None:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("queued", total=None)
         while True:
-            now = patiently(lambda: client.get(path))["import"]
+            now = patiently(lambda: client.get(path, "import", IMPORT))
             bar.update(
                 task,
                 description=shown(stage(now)),
                 completed=now["bytesDone"],
                 total=now["bytesTotal"],
             )
-            # A service of another version may send no warnings.
-            for warning in now.get("warnings", ()):
+            for warning in warnings_of(now):
                 if warning["code"] not in warned:
                     warned.add(warning["code"])
                     show.tell(f"warning: {warning['message']} ({warning['code']})")
             if now["phase"] in {"done", "failed"}:
                 return
             time.sleep(_INTERVAL)
+
+
+def error_of(client: Client, number: str) -> Any:
+    """Return the error of a volume; None without one.
+
+    :raises CommandFailed: if the service refuses or does not answer.
+    """
+    return client.get(f"os-volumes/{segment(number)}/error", "error", _is_error_or_null)
+
+
+def warnings_of(progress: dict[str, Any]) -> list[Any]:
+    """Return the warnings of an import.
+
+    :raises CommandFailed: if they have another shape.
+    """
+    # A service of another version may send no warnings.
+    return taken(progress, "warnings", WARNINGS) if "warnings" in progress else []
+
+
+def _is_error_or_null(value: object) -> bool:
+    return value is None or fits(value, ERROR)
 
 
 def stage(progress: dict[str, Any]) -> str:
