@@ -70,7 +70,7 @@ def readable_folder(key: str, path: Path, *, fatal: bool = True) -> Iterator[Mis
     :param fatal: see :attr:`Mistake.fatal`.
     """
     if not path.is_dir():
-        fault = "there is no such folder" if not os.path.lexists(path) else "this is not a folder"
+        fault = "the folder does not exist" if not os.path.lexists(path) else "this is not a folder"
         yield Mistake(key, path, fault, "Create the folder, or name another folder.", fatal)
     elif not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
         remedy = "Give the daemon's user the right to read the folder."

@@ -309,5 +309,5 @@ async def test_less_of_an_image_than_was_stated(
     monkeypatch.setitem(
         HABITS, "keeps-a-part", lambda asked: right(attrs.evolve(asked, content=CONTENT[:200_000]))
     )
-    with pytest.raises(SourceFailed, match="states 200000 bytes of the image now, and stated 3000"):
+    with pytest.raises(SourceFailed, match="states 200000 bytes for the image, but stated 3000"):
         await web.open(image, offset, image.validator if offset else None)

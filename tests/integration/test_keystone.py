@@ -79,7 +79,7 @@ async def test_a_token_without_a_project_says_so(
     for token in (unscoped, unscoped, of_the_system):
         error = await refused(identity.authenticate(token))
         assert isinstance(error, TokenWithoutProject)
-        assert error.message == "This token is for no project; get one that is."
+        assert error.message == "This token is not for a project; log in for a project."
 
 
 @ensureDeferred

@@ -87,7 +87,7 @@ async def test_roles_give_rights(
 @ensureDeferred
 async def test_a_token_without_a_project_is_told_so(daemon: Running, people: People) -> None:
     answer = await call(daemon, people, people.token("ann", None), "GET", "os-volumes")
-    message = "This token is for no project; get one that is."
+    message = "This token is not for a project; log in for a project."
     assert answer.status == 401
     assert answer.json == {"unauthorized": {"code": 401, "message": message}}
 

@@ -76,7 +76,7 @@ def test_a_failure_is_told_with_its_remedy(daemon: Process) -> None:
     made = daemon.cli("volume", "create", "--image", "page", "--size", "1", "--wait")
     assert made.returncode == 1
     assert "The image is an HTML or XML page, not a disk." in made.stderr
-    assert "Check what the image reference leads to. (not-a-disk)" in made.stderr
+    assert "Check that the image reference leads to a disk image. (not-a-disk)" in made.stderr
     shown = json.loads(daemon.cli("volume", "show", "1").stdout)
     assert shown["error"]["code"] == "not-a-disk"
 

@@ -46,7 +46,7 @@ def test_keystoneauth(keystone: Keystone, tmp_path: Path) -> None:
         with pytest.raises(exceptions.Unauthorized) as caught:
             session("ann", None).get(f"{daemon.url}/v1.1/{people.projects['demo']}/os-volumes")
         assert caught.value.response is not None
-        assert "This token is for no project" in caught.value.response.text
+        assert "This token is not for a project" in caught.value.response.text
         token = bob.get_token()
     log = daemon.log.read_text()
     assert f"/v1.1/{people.projects['demo']}/os-volumes" in log

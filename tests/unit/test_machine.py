@@ -492,7 +492,7 @@ def test_a_mistake(world: World, spoil: Callable[[World], Path], key: str, words
 @pytest.mark.parametrize(
     ("old", "new", "more", "words"),
     [
-        ('directory = "images"', 'directory = "elsewhere"', "", "there is no such folder"),
+        ('directory = "images"', 'directory = "elsewhere"', "", "the folder does not exist"),
         (
             'directory = "volumes"',
             'directory = "volumes"\nmounted = true',
@@ -818,8 +818,8 @@ def test_a_machine_that_cannot_confine_programs(
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda _path: None, "there is no such folder. Make the folder"),
-        (lambda path: path.write_text(""), "this is not a folder. Make the folder"),
+        (lambda _path: None, "the folder does not exist. Create the folder"),
+        (lambda path: path.write_text(""), "this is not a folder. Create the folder"),
     ],
 )
 def test_folders_of_programs_that_are_none(

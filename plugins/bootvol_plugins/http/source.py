@@ -329,7 +329,7 @@ async def _not_less(stream: IImageStream, image: Image) -> IImageStream:
     if stated is not None and stream.size is not None and stream.size < stated:
         await stream.close()
         raise SourceFailed(
-            f"The server states {stream.size} bytes of the image now, and stated {stated} before."
+            f"The server now states {stream.size} bytes for the image, but stated {stated} before."
         )
     return stream
 

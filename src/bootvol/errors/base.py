@@ -26,7 +26,9 @@ class BootvolError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = True
-    remedy: ClassVar[str] = "Try again later; if it goes on, ask the operator to read the log."
+    remedy: ClassVar[str] = (
+        "Try again later. If the error persists, ask the operator to read the log."
+    )
     default_message: ClassVar[str] = "Server Error, please try again later."
 
     def __init__(self, message: str | None = None) -> None:

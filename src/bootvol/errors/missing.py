@@ -11,7 +11,7 @@ class NotFound(BootvolError):
     code = "not-found"
     status = 404
     retryable = False
-    remedy = "List what there is, and use an id from the list."
+    remedy = "List the objects, and use an id from the list."
     default_message = "The resource could not be found."
 
 

@@ -10,11 +10,11 @@ class ConfigurationError(BootvolError):
 
     code = "configuration"
     retryable = False
-    remedy = "Correct the configuration; `bootvol check-config FILE` says when it is right."
+    remedy = "Correct the configuration. Check the file with `bootvol check-config FILE`."
 
 
 class DefectivePlugin(ConfigurationError):
     """A plugin does not provide the interface of its entry point group."""
 
     code = "defective-plugin"
-    remedy = "Install another version of the plugin, or tell its author."
+    remedy = "Install another version of the plugin, or report the error to its author."

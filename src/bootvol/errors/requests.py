@@ -59,7 +59,7 @@ class MalformedUrl(InvalidRequest):
     """The path names another tenant than the token, or is not text."""
 
     code = "malformed-url"
-    remedy = "Use the tenant that your token is for."
+    remedy = "Use the tenant of your token in the path."
     default_message = "Malformed request url"
 
 
@@ -68,7 +68,7 @@ class MissingEntity(InvalidRequest):
 
     code = "missing-entity"
     status = 422
-    remedy = "Wrap the request in the object that the reference names."
+    remedy = "Wrap the request in the object that /openapi.json gives for the call."
     default_message = "Unable to process the contained instructions"
 
 
@@ -76,7 +76,7 @@ class InvalidImageRef(InvalidRequest):
     """The image reference has a form that no source reads, or names a forbidden place."""
 
     code = "invalid-image-ref"
-    remedy = "Use an image id that the service lists, or a URL that the operator allows."
+    remedy = "Use an image id from the list of images, or a URL that the operator allows."
     default_message = "Invalid imageRef provided."
 
 
@@ -85,7 +85,7 @@ class ImageNotReady(InvalidRequest):
 
     code = "image-not-ready"
     retryable = True
-    remedy = "Wait until the image is active; then send the request again."
+    remedy = "Wait until the image is active, then send the request again."
     default_message = "The image is not active yet."
 
 
@@ -93,7 +93,7 @@ class ImageUnusable(InvalidRequest):
     """The image is known, but its source allows nobody to use it."""
 
     code = "image-unusable"
-    remedy = "Have the image activated, or use another one."
+    remedy = "Have the image activated, or use another image."
     default_message = "The image is not active."
 
 
@@ -102,7 +102,7 @@ class ImageLargerThanVolume(InvalidRequest):
 
     code = "image-larger-than-volume"
     remedy = (
-        "Ask for a larger volume. If the image holds snapshots or saved memory, `qemu-img convert`"
+        "Request a larger volume. If the image holds snapshots or saved memory, `qemu-img convert`"
         " leaves these out."
     )
     default_message = "Size of specified image is larger than volume size."
@@ -112,7 +112,7 @@ class VolumeBusy(InvalidRequest):
     """The volume's status does not allow the request."""
 
     code = "volume-busy"
-    remedy = "Wait until the volume has the status that the call needs."
+    remedy = "Wait until the volume has the required status, then send the request again."
     default_message = "Volume status must be available or error"
 
 
@@ -120,7 +120,7 @@ class SnapshotBusy(InvalidRequest):
     """The snapshot's status does not allow the request."""
 
     code = "snapshot-busy"
-    remedy = "Wait until the snapshot has the status that the call needs."
+    remedy = "Wait until the snapshot has the required status, then send the request again."
     default_message = "Snapshot status must be available or error"
 
 
@@ -128,7 +128,7 @@ class ServerBusy(InvalidRequest):
     """The server's status does not allow the request."""
 
     code = "server-busy"
-    remedy = "Wait until the server is active."
+    remedy = "Wait until the server is active, then send the request again."
     default_message = "Server status must be ACTIVE"
 
 
@@ -146,7 +146,7 @@ class InvalidDevice(InvalidRequest):
     """
 
     code = "invalid-device"
-    remedy = "Name the device as /dev/vdb is named, or leave it out."
+    remedy = "Use a device name like /dev/vdb, or leave the device out."
 
     def __init__(self, device: str) -> None:
         super().__init__(f"The supplied device path ({device}) is invalid.")
@@ -161,7 +161,7 @@ class DeviceInUse(BootvolError):
     code = "device-in-use"
     status = 409
     retryable = False
-    remedy = "Name another device, or leave it out."
+    remedy = "Name another device, or leave the device out."
 
     def __init__(self, device: str) -> None:
         super().__init__(f"The supplied device path ({device}) is in use.")
@@ -173,7 +173,9 @@ class NoHypervisor(BootvolError):
     code = "no-hypervisor"
     status = 501
     retryable = False
-    remedy = "Boot from the volume elsewhere, or have the operator configure a hypervisor."
+    remedy = (
+        "Boot from the volume on another hypervisor, or have the operator configure a hypervisor."
+    )
     default_message = "This service runs no servers."
 
 
@@ -181,7 +183,7 @@ class UnknownBackend(InvalidRequest):
     """A volume type names a backend that is not configured."""
 
     code = "unknown-backend"
-    remedy = "Have the type's volume_backend_name name a backend of the configuration."
+    remedy = "Set the type's volume_backend_name to a configured backend."
 
 
 class Unauthorized(BootvolError):
@@ -210,7 +212,7 @@ class TooManyLogins(BootvolError):
 
     code = "too-many-logins"
     status = 429
-    remedy = "Wait as long as Retry-After says; then log in again."
+    remedy = "Wait for the time in Retry-After, then log in again."
     default_message = "Too many logins; try again later."
 
     def __init__(self, retry_after: float) -> None:
@@ -223,7 +225,7 @@ class IdentityFailed(BootvolError):
 
     code = "identity-failed"
     status = 503
-    remedy = "Ask the operator to look at the daemon's log and at the disk with its state."
+    remedy = "Ask the operator to check the daemon's log, and the disk with the daemon's state."
     default_message = "The identity service failed."
 
 
@@ -231,8 +233,8 @@ class TokenWithoutProject(Unauthorized):
     """The token is valid, but not for a project: for a domain, say, or unscoped."""
 
     code = "token-without-project"
-    remedy = "Log in for a project, and send the token that you get."
-    default_message = "This token is for no project; get one that is."
+    remedy = "Log in for a project, and send the new token."
+    default_message = "This token is not for a project; log in for a project."
 
 
 class IdentityUnavailable(BootvolError):
@@ -244,7 +246,9 @@ class IdentityUnavailable(BootvolError):
     code = "identity-unavailable"
     status = 503
     retryable = True
-    remedy = "Wait as long as Retry-After says; if it goes on, ask the operator to read the log."
+    remedy = (
+        "Wait for the time in Retry-After. If the error persists, ask the operator to read the log."
+    )
     default_message = "Tokens cannot be verified for now; try again later."
 
     def __init__(self, retry_after: float) -> None:
@@ -263,7 +267,9 @@ class DatabaseUnavailable(BootvolError):
     code = "database-unavailable"
     status = 503
     retryable = True
-    remedy = "Wait as long as Retry-After says; if it goes on, ask the operator to read the log."
+    remedy = (
+        "Wait for the time in Retry-After. If the error persists, ask the operator to read the log."
+    )
     default_message = "The database of the service does not answer for now; try again later."
     retry_after = 5.0
 
@@ -274,7 +280,7 @@ class ServiceShort(BootvolError):
     code = "service-short"
     status = 503
     retryable = True
-    remedy = "Try again in a while; if it goes on, ask the operator to read the log."
+    remedy = "Try again later. If the error persists, ask the operator to read the log."
     default_message = "The service is short of resources; try again later."
     #: Seconds until the next try.
     retry_after = 5.0
@@ -286,7 +292,9 @@ class TooManyCalls(BootvolError):
     code = "too-many-calls"
     status = 503
     retryable = True
-    remedy = "Wait as long as Retry-After says, then send the request again; send fewer at once."
+    remedy = (
+        "Wait for the time in Retry-After, then send the request again. Send fewer calls at once."
+    )
     default_message = "Too many calls are under way; try again later."
     #: Seconds until the next try.
     retry_after = 5.0
@@ -298,7 +306,7 @@ class Forbidden(BootvolError):
     code = "forbidden"
     status = 403
     retryable = False
-    remedy = "Ask somebody with the right role."
+    remedy = "Ask the operator for a role with this right."
     default_message = "Access was denied to this resource."
 
 
@@ -308,7 +316,7 @@ class VolumeTypeExists(BootvolError):
     code = "volume-type-exists"
     status = 409
     retryable = False
-    remedy = "Choose another name, or change the type that there is."
+    remedy = "Choose another name, or change the existing type."
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Volume Type {name} already exists.")
@@ -320,7 +328,7 @@ class MethodNotAllowed(BootvolError):
     code = "method-not-allowed"
     status = 405
     retryable = False
-    remedy = "Use a method that the reference gives for this path."
+    remedy = "Use a method that /openapi.json gives for this path."
     default_message = "The method is not allowed for the requested URL."
 
 
@@ -330,7 +338,7 @@ class QuotaExceeded(BootvolError):
     code = "quota-exceeded"
     status = 413
     retryable = False
-    remedy = "Delete what is not needed, or ask for a higher quota."
+    remedy = "Delete unneeded resources, or ask the operator for a higher quota."
 
 
 class RateLimited(BootvolError):
@@ -343,7 +351,7 @@ class RateLimited(BootvolError):
     code = "rate-limited"
     status = 413
     retryable = True
-    remedy = "Wait as long as the answer says, then send the request again."
+    remedy = "Wait for the time in the answer, then send the request again."
     default_message = "This request was rate-limited."
 
     def __init__(self, details: str, retry_after: int) -> None:
@@ -357,8 +365,8 @@ class InvalidKeyPair(InvalidRequest):
 
     code = "invalid-key-pair"
     remedy = (
-        "Send a public key as ssh-keygen writes it, in one line; a name has up to 255 letters,"
-        " digits, spaces and the signs @ . _ - in it, no others."
+        "Send a public key in one line, in the form of ssh-keygen. A name has up to 255 letters,"
+        " digits, spaces, and the characters @ . _ and -."
     )
     default_message = "Keypair data is invalid: failed to generate fingerprint"
 
@@ -369,7 +377,7 @@ class KeyPairExists(BootvolError):
     code = "key-pair-exists"
     status = 409
     retryable = False
-    remedy = "Choose another name, or delete the key pair first."
+    remedy = "Choose another name, or delete the existing key pair first."
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Key pair '{name}' already exists.")
@@ -381,7 +389,7 @@ class ServerConflict(BootvolError):
     code = "server-conflict"
     status = 409
     retryable = True
-    remedy = "Wait until the server is as the call needs it: see its status."
+    remedy = "Wait until the server has a status that allows the action."
 
     def __init__(self, action: str, server_id: str, state: str) -> None:
         # Nova's text.
@@ -392,7 +400,7 @@ class NotForGuests(InvalidRequest):
     """The hypervisor cannot provide the requested guest configuration."""
 
     code = "not-for-guests"
-    remedy = "Leave key_name, user_data and config_drive out."
+    remedy = "Leave key_name, user_data and config_drive out of the request."
     default_message = (
         "This service's hypervisor gives guests no config drive: key_name, user_data and"
         " config_drive cannot be used."

@@ -20,7 +20,7 @@ class ImportFailed(BootvolError):
     code = "import-failed"
     status = 400
     retryable = False
-    remedy = "Read the message, delete the volume, and create it again."
+    remedy = "Correct the cause in the message, then delete the volume and create it again."
     default_message = "The image could not be copied onto the volume."
 
 
@@ -30,8 +30,8 @@ class ImageTooLarge(ImportFailed):
     of_image = False
     code = "image-too-large"
     remedy = (
-        "Delete the volume and create a larger one. If the image holds snapshots or saved memory,"
-        " `qemu-img convert` leaves these out."
+        "Delete the volume, and create a larger volume. If the image holds snapshots or saved"
+        " memory, `qemu-img convert` leaves these out."
     )
 
 
@@ -40,7 +40,9 @@ class ImageTruncated(ImportFailed):
 
     code = "image-truncated"
     retryable = True
-    remedy = "Delete the volume and try again; if it goes on, look at the image's source."
+    remedy = (
+        "Delete the volume and create it again. If the error persists, check the image's source."
+    )
 
 
 class ImageLengthUnknown(ImportFailed):
@@ -62,8 +64,8 @@ class ImageCorrupt(ImportFailed):
 
     code = "image-corrupt"
     remedy = (
-        "Have the image stored anew. Where it is kept, `qemu-img check`, or a test of its"
-        " compression (`gzip -t`, `xz -t`), shows whether it is broken there as well."
+        "Have the image stored anew. Run `qemu-img check`, or a test of the compression"
+        " (`gzip -t`, `xz -t`), on the source to find out whether the image is broken there."
     )
 
 
@@ -72,8 +74,7 @@ class ImageNeedsRepair(ImageCorrupt):
 
     code = "image-needs-repair"
     remedy = (
-        "Have `qemu-img check -r all` run on the image where it is kept, then create the volume"
-        " again."
+        "Have `qemu-img check -r all` repair the image on its source, then create the volume again."
     )
 
 
@@ -81,14 +82,14 @@ class DigestMismatch(ImportFailed):
     """The received bytes differ from the bytes that the source promised."""
 
     code = "digest-mismatch"
-    remedy = "Have the image or its stated digest put right, then create the volume again."
+    remedy = "Have the image or its stated digest corrected, then create the volume again."
 
 
 class ContainerTruncated(ImageCorrupt):
     """The whole image came, but lacks a part that its own tables refer to."""
 
     code = "container-truncated"
-    remedy = "Have the image stored anew: it was cut off before it came here."
+    remedy = "Have the image stored anew: the stored image is incomplete."
 
 
 class ImageBomb(ImportFailed):
@@ -97,7 +98,7 @@ class ImageBomb(ImportFailed):
     # The limits are higher for a larger volume.
     of_image = False
     code = "image-bomb"
-    remedy = "Have the image made anew with the usual settings, or stored as a raw disk."
+    remedy = "Have the image made anew with common settings, or stored as a raw disk."
 
 
 class ImageRefersElsewhere(ImportFailed):
@@ -111,21 +112,21 @@ class ImageAmbiguous(ImportFailed):
     """The image has several formats or several disks, and nothing shows the right one."""
 
     code = "image-ambiguous"
-    remedy = "Have the image made anew, in one format, with one disk in it."
+    remedy = "Have the image made anew, in one format and with one disk."
 
 
 class FormatMismatch(ImportFailed):
     """The image does not have the format that its source states."""
 
     code = "format-mismatch"
-    remedy = "Have the image's stated format put right, then create the volume again."
+    remedy = "Have the image's stated format corrected, then create the volume again."
 
 
 class UnsupportedFormat(ImportFailed):
     """The image has an unsupported format."""
 
     code = "unsupported-format"
-    remedy = "Convert the image to a raw disk or to qcow2, and use that."
+    remedy = "Convert the image to a raw disk or to qcow2, then create the volume again."
 
 
 class ConverterMissing(ImportFailed):
@@ -141,7 +142,7 @@ class NotADisk(ImportFailed):
     """The source sent something other than a disk image."""
 
     code = "not-a-disk"
-    remedy = "Check what the image reference leads to."
+    remedy = "Check that the image reference leads to a disk image."
 
 
 class ImageUnidentified(NotADisk):
@@ -149,12 +150,12 @@ class ImageUnidentified(NotADisk):
 
     code = "image-unidentified"
     remedy = (
-        "Check what the image reference leads to; if the image is right, have the operator set"
+        "Check that the image reference leads to a disk image. If so, have the operator set"
         " `strict_images = false` in `[imports]`."
     )
     default_message = (
-        "Nothing tells that the image is a disk: no partition table, boot sector or file system is"
-        " in it."
+        "The image does not look like a disk: it has no partition table, no boot sector and no file"
+        " system."
     )
 
 
@@ -167,7 +168,7 @@ class SourceFailed(ImportFailed):
     code = "source-failed"
     status = 503
     retryable = True
-    remedy = "Try again; if it goes on, ask the operator whether the image's source is well."
+    remedy = "Try again. If the error persists, ask the operator to check the image's source."
     default_message = "The image's source does not answer."
 
     def __init__(self, message: str | None = None, retry_after: float = 0.0) -> None:
@@ -196,7 +197,7 @@ class SourceRefused(ImportFailed):
     """The image's source refuses to give the image out."""
 
     code = "source-refused"
-    remedy = "Ask whoever keeps the image, or the operator, to allow it."
+    remedy = "Ask the owner of the image, or the operator, for access to the image."
 
 
 class BackendFailed(BootvolError):
@@ -204,7 +205,7 @@ class BackendFailed(BootvolError):
 
     code = "backend-failed"
     status = 503
-    remedy = "Ask the operator to look at the backend, then delete and create the volume again."
+    remedy = "Ask the operator to check the backend, then delete and create the volume again."
     default_message = "The storage backend failed."
 
 
@@ -215,7 +216,7 @@ class BackendSilent(BackendFailed):
     """
 
     code = "backend-silent"
-    remedy = "Try again later; if it goes on, ask the operator to look at the backend."
+    remedy = "Try again later. If the error persists, ask the operator to check the backend."
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The backend {name} does not answer.")
@@ -231,7 +232,7 @@ class BackendGone(BackendFailed):
     retryable = False
     remedy = (
         "Have the operator put the backend back into the configuration, under the same name:"
-        " then what waits for it goes on."
+        " the waiting work then continues."
     )
 
     def __init__(self, name: str) -> None:
@@ -242,7 +243,7 @@ class NoSpace(BackendFailed):
     """The backend has no room for the volume."""
 
     code = "no-space"
-    remedy = "Have the operator add space, or delete volumes that are not needed."
+    remedy = "Have the operator add space, or delete unneeded volumes."
     default_message = "The storage backend has no space left."
 
 
@@ -254,10 +255,10 @@ class WrongStore(BackendFailed):
 
     code = "wrong-store"
     remedy = (
-        "Have the operator bring back the store, which may be a disk that is not mounted; or accept"
-        " another one by `bootvol db forget-store`, then restart the daemon."
+        "Have the operator restore the store, for example mount its disk; or accept"
+        " the other store with `bootvol db forget-store`, then restart the daemon."
     )
-    default_message = "The storage backend's store is not the one that its volumes lie on."
+    default_message = "The storage backend has another store than the store with its volumes."
 
 
 class VolumeInUse(BackendFailed):
@@ -266,10 +267,10 @@ class VolumeInUse(BackendFailed):
     code = "volume-in-use"
     status = 409
     remedy = (
-        "End whatever has the volume open (a guest, `bootvol volume boot`, a program on the host),"
+        "End the program that has the volume open (a guest, `bootvol volume boot`, a host program),"
         " then try again."
     )
-    default_message = "Something has the volume open."
+    default_message = "A program has the volume open."
 
 
 class SpoolFull(BackendFailed):
@@ -277,10 +278,10 @@ class SpoolFull(BackendFailed):
 
     code = "spool-full"
     remedy = (
-        "Have the operator make room where `[imports] spool` lies, or raise `spool_gib`,"
+        "Have the operator free space on the disk of `[imports] spool`, or raise `spool_gib`,"
         " or use a raw image."
     )
-    default_message = "The daemon has no room to unpack the image."
+    default_message = "The daemon has no space to convert the image."
 
 
 class HypervisorFailed(BootvolError):
@@ -288,7 +289,7 @@ class HypervisorFailed(BootvolError):
 
     code = "hypervisor-failed"
     status = 503
-    remedy = "Ask the operator to look at the hypervisor, then try again."
+    remedy = "Ask the operator to check the hypervisor, then try again."
     default_message = "The hypervisor failed."
 
 
@@ -296,7 +297,7 @@ class HypervisorSilent(HypervisorFailed):
     """The hypervisor does not answer in time."""
 
     code = "hypervisor-silent"
-    remedy = "Try again later; if it goes on, ask the operator to look at the hypervisor."
+    remedy = "Try again later. If the error persists, ask the operator to check the hypervisor."
     default_message = "The hypervisor does not answer."
 
 
@@ -305,7 +306,7 @@ class ExportFailed(BootvolError):
 
     code = "export-failed"
     status = 503
-    remedy = "Ask the operator to look at the daemon's log and at qemu-nbd, then try again."
+    remedy = "Ask the operator to check the daemon's log and qemu-nbd, then try again."
     default_message = "The volume cannot be exported."
 
 
@@ -313,7 +314,10 @@ class UnexpectedFailure(BootvolError):
     """A defect of bootvol itself.  The log has the details."""
 
     code = "unexpected-failure"
-    remedy = "Ask the operator to report the traceback in the log; delete and create again."
+    remedy = (
+        "Ask the operator to report the traceback in the log, then delete and create the object"
+        " again."
+    )
     default_message = "An unexpected failure stopped the work on this volume."
 
 
@@ -322,8 +326,8 @@ class DatabaseRefused(BootvolError):
 
     code = "database-refused"
     retryable = False
-    remedy = "Ask the operator to read the log, which says what the database does not take."
-    default_message = "The database refused what was to be written about this work."
+    remedy = "Ask the operator to read the log, which shows the rejected value."
+    default_message = "The database refused to store the result of this work."
 
 
 def reason(error: BaseException) -> ErrorReport:

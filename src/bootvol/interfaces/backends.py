@@ -59,8 +59,10 @@ class IBlockBackend(Interface):
     The core handles bytes, order, digests and retries.  The backend handles the device.
     """
 
-    name: str = Attribute("The name that the operator gave this backend.")
-    capabilities: Capabilities = Attribute("What this backend promises; the suite tests it.")
+    name: str = Attribute("The operator's name for this backend.")
+    capabilities: Capabilities = Attribute(
+        "The declared abilities.  The contract suite tests them."
+    )
 
     async def allocate(volume: str, size: int) -> None:
         """Reserve the space of a volume.  Quick.  Idempotent for the same name and size.

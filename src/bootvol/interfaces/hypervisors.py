@@ -17,7 +17,7 @@ class IHypervisor(Interface):
     :meth:`console`.
     """
 
-    name: str = Attribute("The name that the operator gave this hypervisor.")
+    name: str = Attribute("The operator's name for this hypervisor.")
 
     async def start(server: str, machine: Machine) -> None:
         """Start a server with its disks plugged in.  Idempotent: a running server stays as it is.

@@ -12,10 +12,10 @@ from bootvol.model import Caller, Image
 class IImageStream(Interface):
     """The bytes of one image.  One reader pulls them in order."""
 
-    size: int | None = Attribute("Bytes from the start of the image to its end; None if unknown.")
-    offset: int = Attribute("Where in the image this stream began, in bytes from its start.")
+    size: int | None = Attribute("Size of the whole image in bytes; None if unknown.")
+    offset: int = Attribute("First byte of this stream, counted from the start of the image.")
     validator: str | None = Attribute(
-        "Changes whenever the image's bytes do (an ETag, say); None if the source cannot tell."
+        "A text that changes with the image's bytes, such as an ETag; None if the source has none."
     )
 
     async def read_into(target: memoryview) -> int:
@@ -61,8 +61,8 @@ class ILocatedStream(Interface):
     """Optional interface of a stream whose image may already be stored beside the volumes."""
 
     location: str | None = Attribute(
-        "A URL of where exactly these bytes lie, never to change; None if the source does not know."
-        "  In Ceph it is as Glance states it: rbd://FSID/POOL/IMAGE/SNAPSHOT, all percent-encoded."
+        "URL of a place with exactly these bytes, which never change there; None if unknown."
+        "  In Ceph, the form of Glance: rbd://FSID/POOL/IMAGE/SNAPSHOT, with percent-encoded parts."
     )
 
 
@@ -70,14 +70,14 @@ class IOpenEndedStream(IImageStream):
     """Optional interface of a stream that cannot always tell the end from a lost connection."""
 
     proven: bool = Attribute(
-        "Whether the end that was reached is known to be the image's; True until it is reached."
+        "Whether the reached end is known to be the end of the image.  True before the end."
     )
 
 
 class IImageSource(Interface):
     """A place that images come from."""
 
-    name: str = Attribute("The name that the operator gave this source.")
+    name: str = Attribute("The operator's name for this source.")
 
     async def images(caller: Caller) -> Sequence[Image]:
         """List the images that ``caller`` may use, sorted by id.

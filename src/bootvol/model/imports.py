@@ -59,21 +59,21 @@ class Caution:
 #: The image does not begin as a disk does.
 UNIDENTIFIED: Final = Caution(
     "unidentified-image",
-    "Nothing tells that the image is a disk: no partition table, boot sector or file system is in"
-    " it.",
+    "The image does not look like a disk: it has no partition table, no boot sector and no file"
+    " system.",
 )
 
 
 #: OpenWrt's images are an example.  gunzip warns of "trailing garbage" and ignores these bytes.
 FOREIGN_BYTES: Final = Caution(
     "foreign-bytes",
-    "Bytes that are not compressed follow the compressed image. They are no part of the volume.",
+    "Uncompressed bytes follow the compressed image. The volume does not contain these bytes.",
 )
 
 
 STARTED_OVER: Final = Caution(
     "started-over",
-    "The import could not go on where it was interrupted. It began again with the first byte.",
+    "The import could not continue at the point of its interruption. It started over.",
 )
 
 

@@ -296,7 +296,7 @@ class Servers:
         """
         hypervisor = self._runs_servers()
         if not IPoweringHypervisor.providedBy(hypervisor):
-            raise NoHypervisor("This service's hypervisor turns no servers off or on.")
+            raise NoHypervisor("This service's hypervisor cannot turn servers off or on.")
         running = await self._asked.running(caller, hypervisor)
 
         def write(db: Db) -> None:
@@ -324,7 +324,9 @@ class Servers:
         hypervisor = self._runs_servers()
         server = await self._database.read(server_rows.get, caller.tenant, server_id)
         if self._is_elsewhere(server):
-            raise HypervisorFailed("Another daemon runs the server, and has its console.")
+            raise HypervisorFailed(
+                "Another daemon runs the server, and only that daemon can read the console."
+            )
         written = await self._asked.console(caller, hypervisor, server.name, LONGEST_CONSOLE)
         lines = written.decode("utf-8", "replace").splitlines(keepends=True)
         return "".join(lines[-length:] if length else lines)

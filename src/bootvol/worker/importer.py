@@ -195,7 +195,8 @@ class Importer:
                 raise SpoolFull from error
             except Packed:
                 raise FormatMismatch(
-                    f"The image was {packed.container} at first, and not when it was fetched again."
+                    f"The image was {packed.container} at first, and had another format when it"
+                    " was fetched again."
                 ) from None
             await spool.cut(progress.bytes_done)
             stream = await self._containers.open(
@@ -249,7 +250,7 @@ class Importer:
             fetch.progress.validator = stream.validator
             if copy and copy.size and stream.offset and stream.size not in (None, copy.size):
                 raise SourceFailed(
-                    f"The source states {stream.size} bytes of the image now, and stated"
+                    f"The source now states {stream.size} bytes for the image, but stated"
                     f" {copy.size} before."
                 )
             if copy is None or at is None or stream.offset != at[0]:

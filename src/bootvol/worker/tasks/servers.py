@@ -65,7 +65,9 @@ class BuildServer(_Hosting):
         found = await claim.note(_begin, self.id, self.tools.daemon)
         for volume, _ in found:
             if volume.status is not Status.ATTACHING:
-                raise BackendFailed(f"Volume {volume.id} could not be made: it is {volume.status}.")
+                raise BackendFailed(
+                    f"Volume {volume.id} could not be created: its status is {volume.status}."
+                )
         machine = await self.machine(claim, found)
         await hypervisor(self.tools).start(self.server.name, machine)
         return Event.COMPLETE
@@ -152,5 +154,5 @@ def _powering(tools: Tools) -> IPoweringHypervisor:
     """
     found: IHypervisor = hypervisor(tools)
     if not IPoweringHypervisor.providedBy(found):
-        raise HypervisorFailed("The hypervisor turns no servers off.")
+        raise HypervisorFailed("The hypervisor cannot turn servers off.")
     return IPoweringHypervisor(found)

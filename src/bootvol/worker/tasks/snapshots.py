@@ -30,7 +30,9 @@ class MakeSnapshot(Making):
         volume = await self.tools.database.read(volume_rows.get, self.tenant, self._volume_id)
         if volume.status is Status.IN_USE and not self.place.capabilities.clones:
             # The volume has been attached since the snapshot was requested (see Snapshots.create).
-            raise BackendFailed("The volume is in use, and its backend cannot copy it so.")
+            raise BackendFailed(
+                "The volume is in use, and its backend cannot copy a volume in use."
+            )
         if volume.status is Status.AVAILABLE:
             # For an available volume, no caller has declared that writers may exist.
             await self.tools.backends.check_unused(volume.backend, volume.name)
