@@ -84,6 +84,8 @@ class IndexFile:
         #: The last good index, with the time of the last look and the file's identity.
         self._last: _Read | None = None
         self._is_valid = True
+        #: The identity of the file that was last found invalid.
+        self._invalid: tuple[int, ...] | None = None
 
     def entries(self) -> Sequence[Entry]:
         """Return the entries of the index; none if the file does not exist.
@@ -93,27 +95,32 @@ class IndexFile:
         :raises SourceFailed: if the index is invalid, and no index of the last hour was good.
         """
         entries: Sequence[Entry]
+        file: tuple[int, ...] | None = None
         try:
             file, last = _identity(os.stat(self._directory / INDEX)), self._last
+            if file is not None and file == self._invalid:
+                return self._last_entries()
             if last is not None and file is not None and file == last.file:
                 entries = last.entries
             else:
                 entries = read_index(self._directory).images
         except FileNotFoundError:
             entries, file = [], None
-        except (OSError, ValueError) as error:
-            return self._last_entries(error)
+        except OSError as error:
+            self._note_fault(error)
+            return self._last_entries()
+        except ValueError as error:
+            self._invalid = file
+            self._note_fault(error)
+            return self._last_entries()
         if not self._is_valid:
             self._log.info("source {name}: {index} is valid again", name=self._name, index=INDEX)
         self._is_valid = True
         self._last = _Read(entries, monotonic(), file)
         return entries
 
-    def _last_entries(self, error: Exception) -> Sequence[Entry]:
-        """Return the entries of the last good index, and log the fault of this one.
-
-        :raises SourceFailed: if no good index exists, or the last good one is too old.
-        """
+    def _note_fault(self, error: Exception) -> None:
+        """Log the fault of the index, once until the index is valid again."""
         if self._is_valid:
             self._is_valid = False
             self._log.error(
@@ -122,6 +129,12 @@ class IndexFile:
                 index=INDEX,
                 error=error,
             )
+
+    def _last_entries(self) -> Sequence[Entry]:
+        """Return the entries of the last good index.
+
+        :raises SourceFailed: if no good index exists, or the last good one is too old.
+        """
         if self._last is None or monotonic() - self._last.at > _STALE:
             # The fault is the operator's matter, and is in the log.
             raise SourceFailed(f"Source {self._name}: {INDEX} is not valid.") from None

@@ -16,6 +16,7 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -403,7 +404,11 @@ async def test_a_golden_volume_that_has_gone_is_made_anew(
         await made(running, url, cached=False)
         (golden,) = [file for file in running.files() if file.name.startswith("golden-")]
         golden.unlink()
-        await made(running, url, cached=False)
+        with capturedLogs() as logs:
+            await made(running, url, cached=False)
+        assert any("is of no use: " in (formatEvent(each) or "") for each in logs)
+        # A file that was removed is no fault of the program, so the log has no traceback.
+        assert not any("log_failure" in each for each in logs)
         await made(running, url, cached=True)
         assert web.asked["disk"] == 2
 

@@ -195,6 +195,15 @@ async def test_an_index_that_has_not_changed_is_not_read_again(
         assert image.id == str(number // 3 * 3)
         assert (await source.find(CALLER, image.id)).id == image.id
     assert len(read) == 2 + 2 + 1 + 1
+    # An invalid index is not read again either: a large one takes long.
+    index.write_text("no TOML")
+    now = index.stat().st_ctime + 3
+    for _ in range(3):
+        assert (await source.find(CALLER, "3")).id == "3"
+    assert len(read) == 2 + 2 + 1 + 1 + 1
+    index.write_text('[[images]]\nid = "again"\nfile = "disk"\n')
+    now = index.stat().st_ctime + 3
+    assert (await source.find(CALLER, "again")).id == "again"
     index.unlink()
     assert [each.id for each in await source.images(CALLER)] == ["disk"]
 

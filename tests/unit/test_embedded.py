@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -189,6 +190,31 @@ async def test_what_has_expired_is_forgotten(make: Make, clock: Clock, tmp_path:
     clock.advance(13 * 3600)
     await service.revoke((await log_in(service)).token)
     assert file.stat().st_size == size
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@ensureDeferred
+async def test_a_clock_that_is_set_forward_and_back_forgets_no_revocation(
+    clock: Clock, threads: Threads, tmp_path: Path, restarts: bool
+) -> None:
+    """Break: `plugins/bootvol_plugins/embedded/revoked.py`: `and end.steady <= steady` -> ``"""
+    wrong = 0.0
+    context = PluginContext(as_reactor(clock), threads, "identity", lambda: clock.seconds() + wrong)
+    service = identity(context, tmp_path)
+    token = (await log_in(service)).token
+    await service.revoke(token)
+    wrong = 365 * 24 * 3600.0
+    if restarts:
+        service = identity(context, tmp_path)
+    # Each revocation forgets earlier ones.
+    await service.revoke((await log_in(service)).token)
+    wrong = 0.0
+    with pytest.raises(Unauthorized):
+        await service.authenticate(token)
+    clock.advance(13 * 3600)
+    await service.revoke((await log_in(service)).token)
+    # The clock was a year ahead, so one of the three is kept for a year.
+    assert len(json.loads((tmp_path / "identity" / "revoked").read_text())["10"]["tokens"]) == 2
 
 
 @ensureDeferred

@@ -100,7 +100,13 @@ class EmbeddedIdentity:
         self._now = context.now
         self._threads = context.threads
         self._tokens = Tokens(signing_key(options.directory, options.key_file))
-        self._revoked = Revoked(options.directory / "revoked", context.threads, self._now)
+        self._revoked = Revoked(
+            options.directory / "revoked",
+            context.threads,
+            self._now,
+            context.reactor.seconds,
+            _lifetime(options),
+        )
         self._throttle = Throttle(context.reactor.seconds)
         self._addresses = (
             Throttle(context.reactor.seconds, options.address_failures)
@@ -115,7 +121,7 @@ class EmbeddedIdentity:
         self._use(options)
 
     def _use(self, options: EmbeddedOptions) -> None:
-        self._lifetime = int(options.token_hours * 3600)
+        self._lifetime = _lifetime(options)
         self._projects = {each.id: Named(each.id, each.name) for each in options.projects}
         self._users: dict[str, _User] = {}
         self._passwords: dict[str, _Secret] = {}
@@ -304,6 +310,11 @@ class EmbeddedIdentity:
             datetime.fromtimestamp(claims.issued, UTC),
             datetime.fromtimestamp(claims.expires, UTC),
         )
+
+
+def _lifetime(options: EmbeddedOptions) -> int:
+    """Return the lifetime of a token in seconds."""
+    return int(options.token_hours * 3600)
 
 
 def _digest(*values: object) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import DeferredLock
@@ -20,29 +20,59 @@ from bootvol_plugins.embedded.tokens import Claims
 MOST: Final = 1000
 
 
+@attrs.frozen
+class _End:
+    """The time when a token has expired, by two clocks.
+
+    The system's clock may be set forward and back.  A revocation that were forgotten meanwhile
+    would make the token valid again.
+
+    :ivar wall: the time of expiry, in seconds since the epoch.
+    :ivar steady: the same time, in seconds of a clock that nobody can set.
+    """
+
+    wall: int = 0
+    steady: float = 0.0
+
+
 @attrs.define
 class _Ended:
     """The revoked tokens of a user.
 
-    :ivar tokens: time of expiry of each revoked token, by nonce.
+    :ivar tokens: expiry of each revoked token, by nonce.
     :ivar until: time in seconds since the epoch.  All tokens issued up to this time are revoked.
     :ivar kept: time when all of these tokens have expired, and the entry may be dropped.
     """
 
-    tokens: dict[str, int] = attrs.Factory(dict)
+    tokens: dict[str, _End] = attrs.Factory(dict)
     until: int = 0
-    kept: int = 0
+    kept: _End = _End()
+
+    def shown(self) -> dict[str, Any]:
+        """Return the values for the file, with the times since the epoch only."""
+        tokens = {nonce: end.wall for nonce, end in self.tokens.items()}
+        return {"tokens": tokens, "until": self.until, "kept": self.kept.wall}
 
 
 class Revoked:
     """A store of revoked tokens.  Each token is remembered until its time of expiry.
 
     :param seconds: returns the time in seconds since the epoch.
+    :param steady: returns the seconds of a clock that nobody can set.
+    :param lifetime: validity of any token in seconds.  What the file holds is kept for so long,
+        since the system's clock may be wrong at the start.
     """
 
     _log = Logger()
 
-    def __init__(self, path: Path, threads: Threads, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: Threads,
+        seconds: Callable[[], float],
+        steady: Callable[[], float],
+        lifetime: int,
+    ) -> None:
         """Load the file.  Blocks on the disk.
 
         :raises ConfigurationError: if the file exists, but has invalid content.
@@ -50,8 +80,9 @@ class Revoked:
         self._path = path
         self._threads = threads
         self._seconds = seconds
+        self._steady = steady
         self._lock = DeferredLock()
-        self._users = _load(path)
+        self._users = _load(path, steady() + lifetime)
         #: Number of changes so far, and number of changes that the file contains.
         self._changes = self._kept = 0
 
@@ -80,12 +111,16 @@ class Revoked:
             restarts.
         """
         self._forget_expired()
+        now, steady = self._seconds(), self._steady()
         ended = self._users.setdefault(claims.user, _Ended())
-        ended.tokens[claims.nonce] = claims.expires
+        ended.tokens[claims.nonce] = _End(claims.expires, steady + claims.expires - now)
         if len(ended.tokens) > MOST:
-            now = int(self._seconds())
-            last = max(now + lifetime, *ended.tokens.values())
-            self._users[claims.user] = _Ended({}, max(now, claims.issued), last)
+            ends = ended.tokens.values()
+            last = _End(
+                max(int(now) + lifetime, *(end.wall for end in ends)),
+                max(steady + lifetime, *(end.steady for end in ends)),
+            )
+            self._users[claims.user] = _Ended({}, max(int(now), claims.issued), last)
         self._changes += 1
         change = self._changes
         await self._lock.acquire()
@@ -93,7 +128,7 @@ class Revoked:
             if self._kept >= change:
                 return  # One write has stored all waiting changes.
             change = self._changes
-            shown = {user: attrs.asdict(each) for user, each in self._users.items()}
+            shown = {user: each.shown() for user, each in self._users.items()}
             content = json.dumps(shown).encode("ascii")
             await self._threads.run(files.replace, self._path, content)
             self._kept = change
@@ -104,21 +139,31 @@ class Revoked:
             self._lock.release()
 
     def _forget_expired(self) -> None:
-        now = self._seconds()
+        now, steady = self._seconds(), self._steady()
+
+        def has_passed(end: _End) -> bool:
+            return end.wall <= now and end.steady <= steady
+
         for user, ended in list(self._users.items()):
-            ended.tokens = {nonce: when for nonce, when in ended.tokens.items() if when > now}
-            if not ended.tokens and ended.kept <= now:
+            ended.tokens = {
+                nonce: end for nonce, end in ended.tokens.items() if not has_passed(end)
+            }
+            if not ended.tokens and has_passed(ended.kept):
                 del self._users[user]
 
 
-def _load(path: Path) -> dict[str, _Ended]:
+def _load(path: Path, steady: float) -> dict[str, _Ended]:
+    """Read the file.
+
+    :param steady: the time until which everything is kept: see :class:`_End`.
+    """
     try:
         read = json.loads(path.read_bytes())
         return {
             str(user): _Ended(
-                {str(nonce): int(when) for nonce, when in each["tokens"].items()},
+                {str(nonce): _End(int(when), steady) for nonce, when in each["tokens"].items()},
                 int(each["until"]),
-                int(each["kept"]),
+                _End(int(each["kept"]), steady),
             )
             for user, each in read.items()
         }

@@ -120,7 +120,13 @@ class Goldens:
             except (BackendFailed, DigestMismatch) as error:
                 if short_of(error):
                     raise
-                self._log.failure("golden volume {name} is of no use", name=golden.name)
+                # The operator may have removed the volume: that is no fault of the program.
+                self._log.warn(
+                    "golden volume {name} of image {image} is of no use: {error}",
+                    name=golden.name,
+                    image=golden.image_id,
+                    error=error,
+                )
                 # If the backend itself fails, this call most likely fails as well, and its error
                 # ends the loop.
                 await place.renew()
