@@ -14,10 +14,10 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.imaging import magics
 from bootvol.imaging.buffers import Memory
-from bootvol.imaging.target import OnBackend
+from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend, PluginContext
 from bootvol.testing.backends import SIZE, noise, read, write
-from bootvol.worker.clone_or_copy import Origin, duplicate
+from bootvol.worker.clone_or_copy import Origin, clone_or_copy
 from bootvol.worker.copier import Copier, Limits
 from tests.daemons import reactor
 
@@ -108,7 +108,7 @@ class AnyBytes:
             await write(backend, _NAMES[0], 0, written)
             for one, other in pairwise(_NAMES):
                 origin = Origin(backend, one, size)
-                await duplicate(copier, origin, OnBackend(backend, other, size))
+                await clone_or_copy(copier, origin, VolumeTarget(backend, other, size))
                 assert await read(backend, other, 0, size) == written, (head[:16], tail[-16:])
             for name in reversed(_NAMES):
                 await backend.delete(name)

@@ -25,10 +25,10 @@ from twisted.internet.defer import Deferred
 
 from bootvol.errors import ExportFailed, HypervisorFailed
 from bootvol.exports.exports import Exports
-from bootvol.exports.places import make
+from bootvol.exports.listeners import make
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.jail import Jail, program
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.tables import Exports as Table
 from bootvol.threads import Threads
 from tests import probe
@@ -144,7 +144,7 @@ async def _export(reactor: Any, folder: Path) -> str:
     table = Table(by="unix", directory=folder / "e")
     with pytest.raises(ExportFailed) as failed:
         await Exports(table, threads, reactor, Jail()).open(
-            "volume-1", Connection("file", str(volume))
+            "volume-1", ConnectionInfo("file", str(volume))
         )
     threads.stop()
     return failed.value.message
@@ -155,7 +155,7 @@ async def _guest(reactor: Any, folder: Path) -> str:
     disk = folder / "private" / "disk"
     disk.write_bytes(bytes(_MIB))
     disk.chmod(0o600)
-    return await _hosted(reactor, folder, Connection("file", str(disk)))
+    return await _hosted(reactor, folder, ConnectionInfo("file", str(disk)))
 
 
 async def _served(reactor: Any, folder: Path) -> str:
@@ -163,7 +163,7 @@ async def _served(reactor: Any, folder: Path) -> str:
     place = make(Table(by="unix", directory=folder / "e"))
     mine, beside = (place.listen(name, None, ()) for name in ("mine", BESIDE))
     try:
-        return await _hosted(reactor, folder, Connection("nbd", mine.address))
+        return await _hosted(reactor, folder, ConnectionInfo("nbd", mine.address))
     finally:
         mine.close()
         beside.close()
@@ -175,10 +175,10 @@ async def _image(reactor: Any, folder: Path) -> str:
     conf.write_text("[global]\nmon_host = 127.0.0.1\n")
     keyring.write_text("[client.ann]\nkey = ANN==\n")
     address = f"rbd:pool/image:id=ann:conf={conf}:keyring={keyring}"
-    return await _hosted(reactor, folder, Connection("rbd", address))
+    return await _hosted(reactor, folder, ConnectionInfo("rbd", address))
 
 
-async def _hosted(reactor: Any, folder: Path, disk: Connection) -> str:
+async def _hosted(reactor: Any, folder: Path, disk: ConnectionInfo) -> str:
     threads = Threads(reactor, "test", 2)
     threads.start()
     with pytest.raises(HypervisorFailed) as failed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 
 from bootvol.interfaces import PluginContext
-from bootvol.model import Connection, Disk, Machine
+from bootvol.model import ConnectionInfo, Disk, Machine
 from bootvol.threads import Threads
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.options import QemuOptions
@@ -36,13 +36,13 @@ def hypervisor(folder: Path, threads: Threads, **more: object) -> QemuHypervisor
     )
 
 
-def disk_file(path: Path, first_line: bytes = b"") -> Connection:
+def disk_file(path: Path, first_line: bytes = b"") -> ConnectionInfo:
     """Make a disk, and return its connection."""
     path.write_bytes(first_line.ljust(MIB, b"\0"))
-    return Connection("file", str(path))
+    return ConnectionInfo("file", str(path))
 
 
-def machine(*disks: Connection) -> Machine:
+def machine(*disks: ConnectionInfo) -> Machine:
     """Return a server with the given disks as vda, vdb and so on."""
     named = (Disk(f"vd{letter}", disk) for letter, disk in zip("abcdef", disks, strict=False))
     return Machine(256, 1, tuple(named))
@@ -56,7 +56,9 @@ async def says(qemu: QemuHypervisor, server: str, text: str) -> None:
 def main(folder: str, server: str, disk: str) -> None:
     """Start a server, report that, and stay."""
     threads = Threads(reactor, "daemon", 2)
-    starting = hypervisor(Path(folder), threads).start(server, machine(Connection("file", disk)))
+    starting = hypervisor(Path(folder), threads).start(
+        server, machine(ConnectionInfo("file", disk))
+    )
 
     async def start() -> None:
         threads.start()

@@ -40,7 +40,7 @@ from bootvol.interfaces import (
     IVolumeWriter,
     PluginContext,
 )
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
 from bootvol_plugins.file_store import (
@@ -300,16 +300,16 @@ class FileBackend:
         finally:
             os.close(descriptor)
 
-    async def connection(self, volume: str) -> Connection:
+    async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         return await self._threads.run(self._connection, volume)
 
-    def _connection(self, volume: str) -> Connection:
+    def _connection(self, volume: str) -> ConnectionInfo:
         with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
             found = _found(folder, volume)
             if found is None or not stat.S_ISREG(found.st_mode):
                 raise BackendFailed(f"There is no {self._called(volume)}.")
-        return Connection("file", str(self._directory / _file(volume)))
+        return ConnectionInfo("file", str(self._directory / _file(volume)))
 
     @contextmanager
     def _folder(self) -> Iterator[int]:

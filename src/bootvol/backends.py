@@ -23,7 +23,7 @@ from bootvol.interfaces import (
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Connection, Volume
+from bootvol.model import ConnectionInfo, Volume
 from bootvol.questions import Questions
 from bootvol.threads import StillRunning
 
@@ -59,7 +59,7 @@ class Absent:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
         raise BackendSilent(self.name)
 
-    async def connection(self, volume: str) -> Connection:
+    async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         raise BackendSilent(self.name)
 
@@ -145,7 +145,7 @@ class Backends:
         if IGuardedBackend.providedBy(found):
             await IGuardedBackend(found).check_unused(volume)
 
-    async def connection(self, volume: Volume) -> Connection:
+    async def connection(self, volume: Volume) -> ConnectionInfo:
         """Return how a hypervisor reaches a volume on its backend.
 
         :raises BackendGone: if the backend is not configured any more.

@@ -35,7 +35,7 @@ from bootvol.model import GIB, CacheUse, Flavor
 from bootvol.reactors import IReactor
 from bootvol.service.attachments import Attachments
 from bootvol.service.ids import Ids
-from bootvol.service.image_cache import Goldens as CachedImages
+from bootvol.service.image_cache import CachedImages
 from bootvol.service.images import Images
 from bootvol.service.inflight import Bounds
 from bootvol.service.keypairs import KeyPairs
@@ -52,7 +52,7 @@ from bootvol.threads import Shared, StillRunning, Threads, within
 from bootvol.worker.clock_skew import SkewWatch
 from bootvol.worker.copier import Copier, Limits
 from bootvol.worker.export_recovery import restore_on
-from bootvol.worker.image_cache import Goldens
+from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
 from bootvol.worker.stores import Stores
 from bootvol.worker.sweeper import Sweeper
@@ -213,7 +213,7 @@ class Composition:
         memory = Memory(config.imports.buffers, config.imports.buffer_kib * 1024)
         copier = Copier(limits, memory, self._threads, self._reactor)
         caches = {each.name: each.cache_gib for each in config.backends}
-        goldens = Goldens(
+        image_cache = ImageCache(
             self._database,
             self._backends,
             copier,
@@ -224,7 +224,7 @@ class Composition:
         sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, jail)
         containers = Containers(sandbox, self._threads)
         importer = Importer(
-            self._images.source, self._backends, goldens, containers, bandwidth, copier
+            self._images.source, self._backends, image_cache, containers, bandwidth, copier
         )
         return Tools(
             self._daemon,
@@ -232,7 +232,7 @@ class Composition:
             self._backends,
             copier,
             importer,
-            goldens,
+            image_cache,
             [each.name for each in config.sources],
             self._hypervisor,
             Exports(table, self.pool("nbd"), self._reactor, jail) if table else None,

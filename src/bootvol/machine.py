@@ -22,7 +22,7 @@ from bootvol import checks, database_checks, descriptors, locks, private, secrec
 from bootvol.api import tls
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
-from bootvol.exports import places
+from bootvol.exports import listeners
 from bootvol.interfaces import BackendPlugin, SourcePlugin
 from bootvol.jail import trial
 from bootvol.model import GIB
@@ -305,7 +305,7 @@ def _exports(exports: Exports) -> Iterator[Mistake | str]:
     yield from checks.folder("exports.directory", exports.directory)
     yield from checks.program("exports", "qemu-nbd", "qemu-utils")
     try:
-        places.make(exports)
+        listeners.make(exports)
     except ConfigurationError as error:
         yield str(error)
         return

@@ -47,7 +47,7 @@ class PluginSettings:
         own.
     :ivar bandwidth_mib: bandwidth per daemon in MiB per second; None for no limit of the plugin's
         own.
-    :ivar cache_gib: space for cached images (golden volumes) in GiB; None for the backend's
+    :ivar cache_gib: space for cached images in GiB; None for the backend's
         default.
     """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bootvol.interfaces import PluginContext
-from bootvol.model import Connection, Disk
+from bootvol.model import ConnectionInfo, Disk
 from bootvol.testing.hypervisors import HypervisorContract, Subject, make_hypervisor_tests
 from bootvol.testing.machines import READY, MemoryHypervisor, Server
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
@@ -23,9 +23,9 @@ def _memory(context: PluginContext, folder: Path) -> Subject:
     return Subject(
         MemoryHypervisor(context.name, context.reactor, servers),
         lambda: MemoryHypervisor(context.name, context.reactor, servers),
-        Connection("memory", "boot"),
-        Connection("memory", "spare"),
-        Connection("file", str(folder / "missing")),
+        ConnectionInfo("memory", "boot"),
+        ConnectionInfo("memory", "spare"),
+        ConnectionInfo("file", str(folder / "missing")),
         READY,
         turn_off,
     )
@@ -51,9 +51,9 @@ class TestQemu(HypervisorContract):
         return Subject(
             make(),
             make,
-            Connection("file", str(tmp_path / "boot.raw")),
+            ConnectionInfo("file", str(tmp_path / "boot.raw")),
             disk_file(tmp_path / "spare.raw"),
-            Connection("file", str(tmp_path / "missing")),
+            ConnectionInfo("file", str(tmp_path / "missing")),
             guest.READY.encode(),
             turn_off,
         )

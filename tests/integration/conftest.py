@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.threads import Threads
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from tests.machines import disk_file, hypervisor
@@ -25,13 +25,13 @@ async def qemu(tmp_path: Path, threads: Threads) -> AsyncIterator[QemuHypervisor
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Connection:
+def empty(tmp_path: Path) -> ConnectionInfo:
     """A disk without anything to boot."""
     return disk_file(tmp_path / "empty.raw")
 
 
 @pytest.fixture
-def linux(tmp_path: Path, guest_image: Path) -> Connection:
+def linux(tmp_path: Path, guest_image: Path) -> ConnectionInfo:
     """A disk with a bootable Linux."""
     shutil.copy(guest_image, tmp_path / "linux.raw")
-    return Connection("file", str(tmp_path / "linux.raw"))
+    return ConnectionInfo("file", str(tmp_path / "linux.raw"))

@@ -28,7 +28,7 @@ from bootvol.exports.exports import Exports
 from bootvol.exports.records import Records
 from bootvol.jail import FIRST_USER, Jail
 from bootvol.jail.program import Lacking
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.processes import Process
 from bootvol.shortage import short_of
 from bootvol.tables import Exports as ExportsTable
@@ -91,18 +91,18 @@ def make(folder: Path, threads: Threads) -> Iterator[Make]:
 
 
 @pytest.fixture
-def volume(folder: Path) -> Connection:
+def volume(folder: Path) -> ConnectionInfo:
     """A volume of 8 MiB, full of 1s."""
     path = folder / "v.raw"
     path.write_bytes(b"\1" * 8 * MIB)
-    return Connection("file", str(path))
+    return ConnectionInfo("file", str(path))
 
 
-def another(volume: Connection, name: str) -> Connection:
+def another(volume: ConnectionInfo, name: str) -> ConnectionInfo:
     """Make one more volume in the same folder."""
     path = Path(volume.address).with_name(name)
     path.write_bytes(bytes(MIB))
-    return Connection("file", str(path))
+    return ConnectionInfo("file", str(path))
 
 
 def left(folder: Path) -> list[str]:
@@ -115,11 +115,11 @@ def left(folder: Path) -> list[str]:
 
 
 @ensureDeferred
-async def test_by_unix(folder: Path, make: Make, volume: Connection) -> None:
+async def test_by_unix(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     exports = make(unix(folder))
     served = await exports.open(NAME, volume)
     path = folder / "e" / "s" / NAME
-    assert served == Connection("nbd", f"nbd+unix:///{NAME}?socket={path}")
+    assert served == ConnectionInfo("nbd", f"nbd+unix:///{NAME}?socket={path}")
     where = image(served.address)
     before = Path(volume.address).stat().st_blocks
     qemu_io(where, "read -P 1 0 8M", "write -P 7 1M 1M", "flush", "discard 4M 2M")
@@ -137,7 +137,7 @@ async def test_by_unix(folder: Path, make: Make, volume: Connection) -> None:
 
 @ensureDeferred
 async def test_a_server_that_is_not_known_keeps_no_volume(
-    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+    folder: Path, make: Make, volume: ConnectionInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports, of = make(unix(folder)), Process.of
 
@@ -155,7 +155,7 @@ async def test_a_server_that_is_not_known_keeps_no_volume(
 
 @ensureDeferred
 async def test_a_server_without_threads_is_no_failure_of_the_volume(
-    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+    folder: Path, make: Make, volume: ConnectionInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = folder / "qemu-nbd"
     said = "qemu: qemu_thread_create: Resource temporarily unavailable"
@@ -172,7 +172,7 @@ async def test_a_server_without_threads_is_no_failure_of_the_volume(
 async def test_what_a_guest_flushes_is_flushed(make: Make, folder: Path) -> None:
     with disks.block_device(folder / "disk", 16 * MIB) as device:
         exports = make(unix(folder))
-        served = await exports.open(NAME, Connection("block", str(device.path)))
+        served = await exports.open(NAME, ConnectionInfo("block", str(device.path)))
         flushes = Path(f"/sys/block/{device.path.name}/stat")
         before = int(flushes.read_text().split()[15])
         qemu_io(image(served.address), "write -P 5 0 1M", "flush")
@@ -182,15 +182,15 @@ async def test_what_a_guest_flushes_is_flushed(make: Make, folder: Path) -> None
 
 
 @ensureDeferred
-async def test_by_tls(folder: Path, make: Make, volume: Connection) -> None:
+async def test_by_tls(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     """A client without a certificate of the authority reads nothing from a disk.
 
-    Break: `src/bootvol/exports/places.py`: `verify-peer=yes,` -> `verify-peer=no,`.
+    Break: `src/bootvol/exports/listeners.py`: `verify-peer=yes,` -> `verify-peer=no,`.
     """
     port = free_port()
     exports = make(tls(folder, [port, port]))
     served = await exports.open(NAME, volume)
-    assert served == Connection("nbd", f"nbds://{HOST}:{port}/{NAME}")
+    assert served == ConnectionInfo("nbd", f"nbds://{HOST}:{port}/{NAME}")
     qemu_io(image(served.address, folder / "pki"), "read -P 1 0 4k", "write -P 7 0 1M", "flush")
     assert Path(volume.address).read_bytes()[:MIB] == b"\7" * MIB
 
@@ -205,7 +205,7 @@ async def test_by_tls(folder: Path, make: Make, volume: Connection) -> None:
 
 @ensureDeferred
 async def test_the_system_asks_after_clients_that_say_nothing(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     port = free_port()
     served = await make(tls(folder, [port, port])).open(NAME, volume)
@@ -221,7 +221,7 @@ async def test_the_system_asks_after_clients_that_say_nothing(
 
 
 @ensureDeferred
-async def test_one_client_at_a_time(folder: Path, make: Make, volume: Connection) -> None:
+async def test_one_client_at_a_time(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     served = await make(unix(folder)).open(NAME, volume)
     with connect(served.address) as first, connect(served.address) as second:
         assert first.recv(18)[:16] == GREETING
@@ -231,7 +231,7 @@ async def test_one_client_at_a_time(folder: Path, make: Make, volume: Connection
 
 
 @ensureDeferred
-async def test_a_server_has_no_rights(folder: Path, make: Make, volume: Connection) -> None:
+async def test_a_server_has_no_rights(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     """Under root, a server has a user of its own; the volume belongs to that user no longer than
     needed.
 
@@ -280,7 +280,7 @@ def test_nothing_but_the_volume_is_reached_from_inside(user: int) -> None:
 async def test_how_the_volume_is_opened(
     folder: Path,
     make: Make,
-    volume: Connection,
+    volume: ConnectionInfo,
     monkeypatch: pytest.MonkeyPatch,
     direct: bool,
     in_use: int,
@@ -297,7 +297,7 @@ async def test_how_the_volume_is_opened(
 
 
 @ensureDeferred
-async def test_many_at_once(folder: Path, make: Make, volume: Connection) -> None:
+async def test_many_at_once(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     first = free_port()
     exports = make(tls(folder, [first, min(first + 400, 65535)]))
     names = [f"volume-{n}" for n in range(8)]
@@ -312,7 +312,7 @@ async def test_many_at_once(folder: Path, make: Make, volume: Connection) -> Non
 
 @ensureDeferred
 async def test_what_is_served_takes_nothing_of_the_daemons(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     exports = make(unix(folder))
     before = len(os.listdir("/proc/self/fd"))
@@ -330,7 +330,7 @@ async def test_what_is_served_takes_nothing_of_the_daemons(
 @pytest.mark.parametrize("by", ["unix", "tls"])
 @ensureDeferred
 async def test_closing_cuts_off_the_guest(
-    folder: Path, make: Make, volume: Connection, by: str
+    folder: Path, make: Make, volume: ConnectionInfo, by: str
 ) -> None:
     """A closed export has no process, no socket and no client left.
 
@@ -358,7 +358,7 @@ async def test_closing_cuts_off_the_guest(
 
 @ensureDeferred
 async def test_what_a_guest_wrote_is_never_probed(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     """A volume with the header of a qcow2 image is served byte for byte.
 
@@ -376,7 +376,7 @@ async def test_what_a_guest_wrote_is_never_probed(
 
 
 @ensureDeferred
-async def test_closing_what_is_dying(folder: Path, make: Make, volume: Connection) -> None:
+async def test_closing_what_is_dying(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     # The first thread is a zombie then, while other threads have the volume open.
     exports = make(unix(folder))
     for _ in range(10):
@@ -392,7 +392,7 @@ async def test_closing_what_is_dying(folder: Path, make: Make, volume: Connectio
 
 
 @ensureDeferred
-async def test_what_is_no_export_stays(folder: Path, make: Make, volume: Connection) -> None:
+async def test_what_is_no_export_stays(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     """An operator may keep volumes, or the database, in the same folder."""
     exports = make(unix(folder))
     await exports.open(NAME, volume)
@@ -409,7 +409,7 @@ async def test_what_is_no_export_stays(folder: Path, make: Make, volume: Connect
 
 @ensureDeferred
 async def test_another_daemon_finds_what_is_served(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     served = await make(unix(folder)).open(NAME, volume)
     process = server(folder, NAME)
@@ -434,7 +434,7 @@ from twisted.internet.task import react
 from bootvol.exports import processes
 from bootvol.exports.exports import Exports
 from bootvol.jail import Jail
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.tables import Exports as Table
 from bootvol.threads import Threads
 
@@ -449,7 +449,7 @@ async def main():
     if when == "starting":
         processes.Server.let_go_on = die
     exports = Exports(Table(by="unix", directory=Path(folder) / "e"), threads, reactor, Jail())
-    await exports.open(name, Connection("file", file))
+    await exports.open(name, ConnectionInfo("file", file))
     sys.stdin.read()
     die()
 
@@ -457,7 +457,7 @@ react(lambda _: Deferred.fromCoroutine(main()))
 """
 
 
-def daemon(folder: Path, volume: Connection, when: str) -> subprocess.Popen[bytes]:
+def daemon(folder: Path, volume: ConnectionInfo, when: str) -> subprocess.Popen[bytes]:
     """Start a process that exports the volume, and is killed.
 
     :param when: ``starting`` or, once the standard input ends, ``served``.
@@ -468,7 +468,7 @@ def daemon(folder: Path, volume: Connection, when: str) -> subprocess.Popen[byte
 
 @ensureDeferred
 async def test_a_guest_does_not_notice_that_the_daemon_is_killed(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     killed = daemon(folder, volume, "served")
     path = folder / "e" / f"{NAME}.json"
@@ -495,7 +495,7 @@ async def test_a_guest_does_not_notice_that_the_daemon_is_killed(
 
 @ensureDeferred
 async def test_a_daemon_that_is_killed_while_a_server_starts(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     killed = daemon(folder, volume, "starting")
     killed.communicate()
@@ -511,7 +511,7 @@ async def test_a_daemon_that_is_killed_while_a_server_starts(
 @pytest.mark.parametrize("by", ["unix", "tls"])
 @ensureDeferred
 async def test_a_server_that_is_killed_is_started_again(
-    folder: Path, make: Make, volume: Connection, by: str
+    folder: Path, make: Make, volume: ConnectionInfo, by: str
 ) -> None:
     first = free_port()
     options = unix(folder) if by == "unix" else tls(folder, [first, first + 1])
@@ -537,7 +537,7 @@ async def test_a_server_that_is_killed_is_started_again(
 @pytest.mark.parametrize("known_by", ["number", "number and ticks"])
 @ensureDeferred
 async def test_a_number_that_is_another_process_by_now(
-    folder: Path, make: Make, volume: Connection, known_by: str
+    folder: Path, make: Make, volume: ConnectionInfo, known_by: str
 ) -> None:
     exports = make(unix(folder))
     served = await exports.open(NAME, volume)
@@ -568,7 +568,7 @@ async def test_a_number_that_is_another_process_by_now(
 
 @ensureDeferred
 async def test_another_volume_in_the_place_of_the_first(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     exports = make(unix(folder))
     served = await exports.open(NAME, volume)
@@ -583,7 +583,9 @@ async def test_another_volume_in_the_place_of_the_first(
 
 
 @ensureDeferred
-async def test_a_socket_that_was_taken_away(folder: Path, make: Make, volume: Connection) -> None:
+async def test_a_socket_that_was_taken_away(
+    folder: Path, make: Make, volume: ConnectionInfo
+) -> None:
     exports = make(unix(folder))
     served = await exports.open(NAME, volume)
     (folder / "e" / "s" / NAME).unlink()
@@ -595,7 +597,7 @@ async def test_a_socket_that_was_taken_away(folder: Path, make: Make, volume: Co
 
 
 @ensureDeferred
-async def test_a_volume_is_exported_once(folder: Path, make: Make, volume: Connection) -> None:
+async def test_a_volume_is_exported_once(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     exports = make(unix(folder))
     served = await exports.open(NAME, volume)
     with pytest.raises(ExportFailed, match="already exported"):
@@ -611,7 +613,7 @@ async def test_a_volume_is_exported_once(folder: Path, make: Make, volume: Conne
 
 @ensureDeferred
 async def test_a_volume_that_a_machine_has_open(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     exports = make(unix(folder))
     with machine(volume.address):
@@ -635,17 +637,17 @@ async def test_a_volume_that_a_machine_has_open(
 )
 @ensureDeferred
 async def test_no_such_volume(
-    folder: Path, make: Make, volume: Connection, kind: str, path: str, told: str
+    folder: Path, make: Make, volume: ConnectionInfo, kind: str, path: str, told: str
 ) -> None:
     with pytest.raises(ExportFailed) as caught:
-        await make(unix(folder)).open(NAME, Connection(kind, str(folder / path)))
+        await make(unix(folder)).open(NAME, ConnectionInfo(kind, str(folder / path)))
     assert caught.value.message == told
     assert left(folder) == []
 
 
 @ensureDeferred
 async def test_a_volume_that_vanishes_while_its_server_is_down(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     exports = make(unix(folder))
     await exports.open(NAME, volume)
@@ -659,7 +661,7 @@ async def test_a_volume_that_vanishes_while_its_server_is_down(
 
 
 @ensureDeferred
-async def test_a_record_that_is_damaged(folder: Path, make: Make, volume: Connection) -> None:
+async def test_a_record_that_is_damaged(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     exports = make(unix(folder))
     await exports.open(NAME, volume)
     path = folder / "e" / f"{NAME}.json"
@@ -674,7 +676,7 @@ async def test_a_record_that_is_damaged(folder: Path, make: Make, volume: Connec
 
 
 @ensureDeferred
-async def test_all_ports_are_in_use(folder: Path, make: Make, volume: Connection) -> None:
+async def test_all_ports_are_in_use(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     with socket.socket() as other:
         other.bind((HOST, 0))
         other.listen()
@@ -692,7 +694,7 @@ async def test_all_ports_are_in_use(folder: Path, make: Make, volume: Connection
 
 @ensureDeferred
 async def test_the_port_of_an_export_is_anothers(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     port = free_port()
     exports = make(tls(folder, [port, port + 1]))
@@ -708,7 +710,7 @@ async def test_the_port_of_an_export_is_anothers(
 
 
 @ensureDeferred
-async def test_credentials_that_went_bad(folder: Path, make: Make, volume: Connection) -> None:
+async def test_credentials_that_went_bad(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     port = free_port()
     exports = make(tls(folder, [port, port]))
     key = folder / "pki" / "server-key.pem"
@@ -741,7 +743,7 @@ def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, qemu_nbd: str | None
 
 @ensureDeferred
 async def test_qemu_nbd_is_missing(
-    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+    folder: Path, make: Make, volume: ConnectionInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exports = make(unix(folder))
     programs(folder, monkeypatch, None)
@@ -753,7 +755,7 @@ async def test_qemu_nbd_is_missing(
 
 @ensureDeferred
 async def test_a_machine_that_cannot_confine_servers(
-    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+    folder: Path, make: Make, volume: ConnectionInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def landlock() -> int:
         raise Lacking("the kernel has no Landlock")
@@ -766,7 +768,7 @@ async def test_a_machine_that_cannot_confine_servers(
 
 @ensureDeferred
 async def test_a_volume_is_given_back_that_a_killed_daemon_left(
-    folder: Path, make: Make, volume: Connection
+    folder: Path, make: Make, volume: ConnectionInfo
 ) -> None:
     """The server had become the volume's owner, and had not begun to serve.
 
@@ -806,7 +808,7 @@ def hanging(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 
 @ensureDeferred
 async def test_a_server_that_does_not_begin(
-    folder: Path, threads: Threads, volume: Connection, monkeypatch: pytest.MonkeyPatch
+    folder: Path, threads: Threads, volume: ConnectionInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = hanging(folder, monkeypatch)
     exports = Exports(unix(folder), threads, reactor, Jail(), 1)
@@ -818,7 +820,7 @@ async def test_a_server_that_does_not_begin(
 
 @ensureDeferred
 async def test_cancelling(
-    folder: Path, make: Make, volume: Connection, monkeypatch: pytest.MonkeyPatch
+    folder: Path, make: Make, volume: ConnectionInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = hanging(folder, monkeypatch)
     exports = make(unix(folder))
@@ -836,7 +838,7 @@ async def test_cancelling(
 
 
 @ensureDeferred
-async def test_cancelling_at_any_moment(folder: Path, make: Make, volume: Connection) -> None:
+async def test_cancelling_at_any_moment(folder: Path, make: Make, volume: ConnectionInfo) -> None:
     exports = make(unix(folder))
     for step in range(12):
         opening: Deferred[Any] = Deferred.fromCoroutine(exports.open(NAME, volume))
@@ -861,7 +863,7 @@ def test_a_path_that_is_too_long(tmp_path: Path, make: Make) -> None:
 
 
 @ensureDeferred
-async def test_the_longest_path(folder: Path, threads: Threads, volume: Connection) -> None:
+async def test_the_longest_path(folder: Path, threads: Threads, volume: ConnectionInfo) -> None:
     directory = folder / ("x" * (40 - len(str(folder)) - 1))
     longer = directory.with_name(f"{directory.name}x")
     with pytest.raises(ConfigurationError, match="has 41 bytes; at most 40"):

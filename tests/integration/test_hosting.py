@@ -39,7 +39,7 @@ from bootvol.jail import Jail
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import (
     Caller,
-    Connection,
+    ConnectionInfo,
     Disk,
     Flavor,
     Machine,
@@ -64,7 +64,7 @@ from bootvol.threads import Shared, Threads
 from bootvol.worker.tasks.task import Tools
 from bootvol.worker.worker import Concurrency, Worker
 from bootvol_plugins.file import FileBackend
-from tests.unit.test_worker import NoGoldens
+from tests.unit.test_worker import NoImageCache
 from tests.waiting import until
 
 loop: Any = reactor
@@ -79,9 +79,9 @@ class BreakingExports(Exports):
     """
 
     fails = False
-    elsewhere: Connection | None = None
+    elsewhere: ConnectionInfo | None = None
 
-    async def open(self, name: str, source: Connection) -> Connection:
+    async def open(self, name: str, source: ConnectionInfo) -> ConnectionInfo:
         """See bootvol.exports.exports.Exports."""
         return self.elsewhere or await super().open(name, source)
 
@@ -138,11 +138,20 @@ class World:
     def restart(self) -> None:
         """Start a new worker, as after a killed daemon."""
         no: Any = None
-        goldens: Any = NoGoldens()
+        image_cache: Any = NoImageCache()
         backends = Backends([self.backend], loop)
         self.quotas = Quotas(self.database, Quota(-1, -1, -1, -1))
         tools = Tools(
-            "d", self.database, backends, no, no, goldens, [], self.hypervisor, self.exports, loop
+            "d",
+            self.database,
+            backends,
+            no,
+            no,
+            image_cache,
+            [],
+            self.hypervisor,
+            self.exports,
+            loop,
         )
         self.worker = Worker(Concurrency(1), tools)
         now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes
@@ -469,7 +478,7 @@ async def test_a_restart_serves_what_is_attached_and_nothing_else(world: World) 
     await world.exports.open(stray.name, lies)
     await world.exports.close(root.name)
     # As if the configuration had named another address at that time.
-    before = Connection("nbd", "nbds://elsewhere/x")
+    before = ConnectionInfo("nbd", "nbds://elsewhere/x")
     await world.database.write(attachment_rows.reached, volume, before)
     world.restart()
     await until(world.exports.names, lambda found: set(found) == {root.name})
@@ -487,7 +496,7 @@ async def test_what_was_not_ended_is_ended_after_a_restart(world: World) -> None
     await world.attachments.create(ANN, str(server.id), other, None)
     await world.until(other, Status.IN_USE)
     await world.worker.stopService()
-    await world.database.write(states.happen, Kind.VOLUME, other, Event.DETACH)
+    await world.database.write(states.apply_event, Kind.VOLUME, other, Event.DETACH)
     world.restart()
     await world.until(other, Status.AVAILABLE)
     assert world.hypervisor.servers[server.name].disks.keys() == {"vda"}
@@ -563,7 +572,7 @@ async def test_a_server_that_did_not_end_lets_go_of_nothing_by_itself(world: Wor
     volume = await world.volume()
     await world.attachments.create(ANN, str(server.id), volume, None)
     await world.until(volume, Status.IN_USE)
-    await world.database.write(states.happen, Kind.SERVER, server.id, Event.FAIL)
+    await world.database.write(states.apply_event, Kind.SERVER, server.id, Event.FAIL)
     with pytest.raises(ServerBusy):
         await world.attachments.delete(ANN, str(server.id), volume)
     assert (await world.volumes.get(ANN, volume)).status is Status.IN_USE
@@ -625,7 +634,7 @@ async def test_what_a_restart_serves_elsewhere_is_found_there(world: World) -> N
     _, volume = await world.started()
     await world.worker.stopService()
     # The machine was restarted, and its exports had been in memory.
-    world.exports.elsewhere = Connection("nbd", "nbds://host:1/x")
+    world.exports.elsewhere = ConnectionInfo("nbd", "nbds://host:1/x")
     world.restart()
     admin = Caller("root", "t", frozenset({"admin"}))
     await until(

@@ -161,7 +161,7 @@ async def test_lists_of_one_tenant_keep_no_other_from_the_database(
 ) -> None:
     """While a tenant requests many long lists, another tenant's list waits for none of them.
 
-    Break: `src/bootvol/turns.py`: `self._held[asker] < self._most` -> `True`
+    Break: `src/bootvol/fair_share.py`: `self._held[asker] < self._most` -> `True`
     """
     plain, may_go_on = volumes.listed, threading.Event()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_twisted import ensureDeferred
 
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.testing.backends import noise
 from bootvol.testing.shared import opened
 from tests.daemons import Running
@@ -20,7 +20,7 @@ CONTENT = noise(1024 * 1024)
 def opened_by_qemu(daemon: Running) -> Iterator[Path]:
     """Let QEMU open the only volume until the end of the block."""
     (file,) = daemon.files()
-    with opened(Connection("file", str(file)), daemon.folder):
+    with opened(ConnectionInfo("file", str(file)), daemon.folder):
         yield file
 
 

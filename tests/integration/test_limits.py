@@ -131,7 +131,9 @@ async def test_positions_go_down(tmp_path: Path, mirror: Mirror) -> None:
 
 @ensureDeferred
 async def test_tenants_take_turns(tmp_path: Path, mirror: Mirror) -> None:
-    """Break: `src/bootvol/store/line.py`: `volumes.c.tenant == tenant,` -> `volumes.c.id > 0,`"""
+    """Break: `src/bootvol/store/import_queue.py`: `volumes.c.tenant == tenant,` ->
+    `volumes.c.id > 0,`
+    """
     async with daemon(tmp_path, mirror, "concurrent = 1") as running:
         await running.create(f"{mirror.url}1")
         await mirror.asked("1")

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from bootvol.errors import HypervisorFailed
 from bootvol.jail import FIRST_USER, may_limit
-from bootvol.model import Connection, Disk
+from bootvol.model import ConnectionInfo, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
@@ -53,7 +53,7 @@ def process(folder: Path, server: str = SERVER) -> Iterator[int]:
 
 @ensureDeferred
 async def test_its_process_is_locked_up(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     """QEMU has no rights, no core files, and a filter of system calls.
 
@@ -122,7 +122,7 @@ def writes(user: int) -> list[str]:
 
 @ensureDeferred
 async def test_a_server_outlives_a_daemon_that_is_killed(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     daemon = _daemon(tmp_path, empty)
     assert await deferToThread(_line, daemon) == b"started\n"
@@ -138,7 +138,7 @@ async def test_a_server_outlives_a_daemon_that_is_killed(
 
 @ensureDeferred
 async def test_a_daemon_is_killed_while_it_starts_a_server(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     for delay in (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2):
         for again in (True, False):
@@ -156,7 +156,7 @@ async def test_a_daemon_is_killed_while_it_starts_a_server(
             await qemu.stop(OTHER)
 
 
-def _daemon(folder: Path, disk: Connection) -> subprocess.Popen[bytes]:
+def _daemon(folder: Path, disk: ConnectionInfo) -> subprocess.Popen[bytes]:
     """Start a daemon that starts a server; wait for the beginning of the start."""
     command = [sys.executable, "-m", "tests.machines", str(folder), SERVER, disk.address]
     daemon = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -176,7 +176,7 @@ def _kill(daemon: subprocess.Popen[bytes]) -> None:
 
 @ensureDeferred
 async def test_a_server_that_is_killed_does_not_run(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     await qemu.start(SERVER, machine(empty))
     await says(qemu, SERVER, "No bootable device.")
@@ -193,7 +193,7 @@ async def test_a_server_that_is_killed_does_not_run(
 
 @ensureDeferred
 async def test_a_server_that_hangs_is_ended_all_the_same(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     await qemu.start(SERVER, machine(empty))
     with process(tmp_path) as pid:
@@ -219,7 +219,7 @@ time.sleep(600)
 
 @ensureDeferred
 async def test_a_server_that_lets_go_of_its_locks_is_ended(
-    tmp_path: Path, threads: Threads, empty: Connection
+    tmp_path: Path, threads: Threads, empty: ConnectionInfo
 ) -> None:
     """A guest that has broken into QEMU neither outlives the server nor keeps the disks.
 
@@ -267,7 +267,7 @@ async def test_nobody_else_is_taken_for_a_server(qemu: QemuHypervisor, tmp_path:
 )
 @ensureDeferred
 async def test_a_wrong_program(
-    tmp_path: Path, threads: Threads, empty: Connection, binary: str, reason: str
+    tmp_path: Path, threads: Threads, empty: ConnectionInfo, binary: str, reason: str
 ) -> None:
     qemu = hypervisor(tmp_path, threads, binary=binary)
     before = len(os.listdir("/proc/self/fd"))
@@ -281,7 +281,7 @@ async def test_a_wrong_program(
 
 @ensureDeferred
 async def test_a_guest_that_writes_for_ever(
-    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+    qemu: QemuHypervisor, linux: ConnectionInfo, tmp_path: Path
 ) -> None:
     """A guest's console has two files of bounded size.
 
@@ -299,7 +299,7 @@ async def test_a_guest_that_writes_for_ever(
 
 
 @ensureDeferred
-async def test_nothing_is_left_open(qemu: QemuHypervisor, empty: Connection) -> None:
+async def test_nothing_is_left_open(qemu: QemuHypervisor, empty: ConnectionInfo) -> None:
     before: int | None = None
     for _ in range(3):
         await qemu.start(SERVER, machine(empty))

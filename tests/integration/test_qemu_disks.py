@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from bootvol.errors import HypervisorFailed
 from bootvol.exports.exports import Exports
 from bootvol.jail import FIRST_USER, Jail, may_limit
-from bootvol.model import Connection, Disk
+from bootvol.model import ConnectionInfo, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu import disks
 from bootvol_plugins.qemu.folders import Folder
@@ -38,7 +38,7 @@ OTHER = "server-2"
 
 
 @ensureDeferred
-async def test_no_disk_is_in_two_servers(qemu: QemuHypervisor, empty: Connection) -> None:
+async def test_no_disk_is_in_two_servers(qemu: QemuHypervisor, empty: ConnectionInfo) -> None:
     await qemu.start(SERVER, machine(empty))
     with pytest.raises(HypervisorFailed, match=r'server-2 does not start: .*get "write" lock\.'):
         await qemu.start(OTHER, machine(empty))
@@ -47,7 +47,7 @@ async def test_no_disk_is_in_two_servers(qemu: QemuHypervisor, empty: Connection
 
 @ensureDeferred
 async def test_a_disk_that_a_server_has_is_not_plugged_into_another(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     await qemu.start(SERVER, machine(empty))
     await qemu.start(OTHER, machine(disk_file(tmp_path / "another.raw")))
@@ -59,7 +59,7 @@ async def test_a_disk_that_a_server_has_is_not_plugged_into_another(
 
 @ensureDeferred
 async def test_disks_are_plugged_in_one_after_the_other(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     await qemu.start(SERVER, machine(empty))
     letters = "bcdefgh"
@@ -72,7 +72,7 @@ async def test_disks_are_plugged_in_one_after_the_other(
 
 @ensureDeferred
 async def test_qemu_writes_to_the_whole_of_its_largest_disk_and_no_further(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     larger = tmp_path / "larger.raw"
     larger.write_bytes(bytes(2 * MIB + 512))
@@ -85,7 +85,7 @@ async def test_qemu_writes_to_the_whole_of_its_largest_disk_and_no_further(
         assert _limit(process) == resource.RLIM_INFINITY
         return
     assert _limit(process) == MIB
-    await qemu.attach(SERVER, Disk("vdb", Connection("file", str(larger))))
+    await qemu.attach(SERVER, Disk("vdb", ConnectionInfo("file", str(larger))))
     assert _limit(process) == 2 * MIB + 4096
     await qemu.attach(SERVER, Disk("vdc", disk_file(tmp_path / "less.raw")))
     assert _limit(process) == 2 * MIB + 4096
@@ -101,23 +101,23 @@ def _limit(process: int) -> int:
 
 @ensureDeferred
 async def test_only_what_a_disk_should_be_is_one(
-    qemu: QemuHypervisor, empty: Connection, tmp_path: Path
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
 ) -> None:
     link, pipe = tmp_path / "link", tmp_path / "pipe"
     link.symlink_to(empty.address)
     os.mkfifo(pipe)
     for kind, path in (("file", link), ("file", pipe), ("file", tmp_path), ("block", pipe)):
         with pytest.raises(HypervisorFailed):
-            await qemu.start(SERVER, machine(Connection(kind, str(path))))
+            await qemu.start(SERVER, machine(ConnectionInfo(kind, str(path))))
     for kind, address in (("iscsi", "pool/volume"), ("nbd", "nbd://localhost/x")):
         with pytest.raises(HypervisorFailed, match="QEMU reaches no disks"):
-            await qemu.start(SERVER, machine(Connection(kind, address)))
+            await qemu.start(SERVER, machine(ConnectionInfo(kind, address)))
     assert not await qemu.running()
 
 
 @ensureDeferred
 async def test_a_guest_that_does_not_let_go(
-    tmp_path: Path, threads: Threads, qemu: QemuHypervisor, empty: Connection
+    tmp_path: Path, threads: Threads, qemu: QemuHypervisor, empty: ConnectionInfo
 ) -> None:
     impatient = hypervisor(tmp_path, threads, detach_timeout=1.0)
     spare = Disk("vdb", disk_file(tmp_path / "spare.raw"))
@@ -134,7 +134,7 @@ async def test_a_guest_that_does_not_let_go(
 
 @ensureDeferred
 async def test_a_guest_lets_go_once_it_has_started(
-    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+    qemu: QemuHypervisor, linux: ConnectionInfo, tmp_path: Path
 ) -> None:
     """The request is repeated, since a starting guest does not notice requests."""
     await qemu.start(SERVER, machine(linux))
@@ -145,7 +145,7 @@ async def test_a_guest_lets_go_once_it_has_started(
 
 @ensureDeferred
 async def test_what_an_attempt_left_is_used_or_taken_away(
-    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+    qemu: QemuHypervisor, linux: ConnectionInfo, tmp_path: Path
 ) -> None:
     await qemu.start(SERVER, machine(linux))
     await says(qemu, SERVER, guest.READY)
@@ -193,7 +193,7 @@ async def test_a_block_device(qemu: QemuHypervisor, tmp_path: Path) -> None:
         # The names used by LVM and udev.
         link = tmp_path / "link"
         link.symlink_to(device.path)
-        connection = Connection("block", str(link))
+        connection = ConnectionInfo("block", str(link))
         await qemu.start(SERVER, machine(connection))
         await says(qemu, SERVER, "No bootable device.")
         with pytest.raises(HypervisorFailed, match="lock"):
@@ -203,7 +203,7 @@ async def test_a_block_device(qemu: QemuHypervisor, tmp_path: Path) -> None:
 
 @ensureDeferred
 async def test_disks_that_are_served(
-    qemu: QemuHypervisor, linux: Connection, tmp_path: Path
+    qemu: QemuHypervisor, linux: ConnectionInfo, tmp_path: Path
 ) -> None:
     local, remote = tmp_path / "local.raw", tmp_path / "remote.raw"
     for path in (local, remote):
@@ -222,8 +222,8 @@ async def test_disks_that_are_served(
     socket = folder / "nbd"
     with _served(linux.address, "--socket", str(socket), "--export-name", "root"):
         with _served(str(remote), *secure):
-            boot = Connection("nbd", f"nbd+unix:///root?socket={socket}")
-            served = Connection("nbd", f"nbds://{HOST}:{port}/a%20disk")
+            boot = ConnectionInfo("nbd", f"nbd+unix:///root?socket={socket}")
+            served = ConnectionInfo("nbd", f"nbds://{HOST}:{port}/a%20disk")
             await qemu.start(SERVER, machine(boot, served))
             await says(qemu, SERVER, "wrote to vdb")
             await says(qemu, SERVER, guest.READY)
@@ -245,13 +245,13 @@ async def test_disks_that_are_served(
 
 @ensureDeferred
 async def test_a_disk_that_is_exported_here_is_its_servers_alone(
-    tmp_path: Path, threads: Threads, empty: Connection
+    tmp_path: Path, threads: Threads, empty: ConnectionInfo
 ) -> None:
     """QEMU has a user of its own, and reconnects to a restarted export.
 
     Break: `plugins/bootvol_plugins/qemu/machine.py`: `locks=PROCESS,` -> `locks=PROCESS,
     as_us=True,`
-    Break: `src/bootvol/exports/places.py`: `os.chown(path, owner, -1)` -> `pass`
+    Break: `src/bootvol/exports/listeners.py`: `os.chown(path, owner, -1)` -> `pass`
     """
     qemu = hypervisor(tmp_path, threads, remote_disks=True)
     with TemporaryDirectory(prefix="bootvol", dir="/tmp") as short:
@@ -266,7 +266,7 @@ async def test_a_disk_that_is_exported_here_is_its_servers_alone(
             await qemu.attach(SERVER, two)
             for name, disk in (("one", one), ("two", two)):
                 await server(Path(short), name).end(reactor, 30)
-                assert await exports.open(name, Connection("file", str(tmp_path / name)))
+                assert await exports.open(name, ConnectionInfo("file", str(tmp_path / name)))
                 async with _monitor(tmp_path) as qmp:
                     # Without a connection this takes a minute, longer than QMP waits.
                     read = f'qemu-io {disks.node_name(disk)} "read 0 512"'

@@ -56,7 +56,7 @@ async def test_warnings_of_the_image(
     assert await codes(running, number) == warnings
     again = await running.create(kind)
     assert await running.until(again, "available", "error") == "available"
-    assert await codes(running, again) == warnings, "of a golden volume, too"
+    assert await codes(running, again) == warnings, "of a cached image, too"
 
 
 @ensureDeferred

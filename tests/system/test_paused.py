@@ -18,7 +18,7 @@ from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet.threads import deferToThread
 
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
 from bootvol.testing.shared import opened
@@ -172,7 +172,7 @@ async def test_a_volume_that_is_deleted_meanwhile_leaves_nothing(
         pair.take_over()
         (file,) = pair.first.files()
         # For a logical volume, the stopped daemon keeps the device open like this.
-        with opened(Connection("file", str(file)), tmp_path):
+        with opened(ConnectionInfo("file", str(file)), tmp_path):
             pair.second.delete(asked)
             block_until(lambda: pair.second.statuses() == [])
             assert file.exists()

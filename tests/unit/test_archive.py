@@ -21,7 +21,7 @@ from bootvol.errors import (
     UnsupportedFormat,
 )
 from bootvol.imaging.archive import Tar
-from bootvol.imaging.decompress import Unpacked, unpacked
+from bootvol.imaging.decompress import DecompressingStream, unpacked
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
 from tests.fuzz import fuzz
@@ -110,7 +110,7 @@ async def test_an_archive_without_its_last_blocks(
     stream, _ = await unpacked(
         Stream(PACKERS[packing](bare) if packing else bare), None, MOST, threads
     )
-    assert isinstance(stream, Unpacked)
+    assert isinstance(stream, DecompressingStream)
     got = bytearray()
     assert not await read_on(stream, got)
     assert got == DISK
@@ -128,7 +128,7 @@ async def test_an_archive_whose_source_breaks_off_goes_on(
     """Break off before the disk, between a header and its data, and within the disk."""
     packed = tar(tmp_path, "--format=posix -S", "a.ovf", "disk.raw")
     packed = PACKERS[packing](packed) if packing else packed
-    disk: Unpacked | None = None
+    disk: DecompressingStream | None = None
     got = bytearray()
     for stop in [*stops, len(packed)]:
         begin = disk.taken if disk is not None else 0
@@ -142,14 +142,14 @@ async def test_an_archive_whose_source_breaks_off_goes_on(
                 found, _ = await unpacked(source, None, MOST, threads)
             except SourceFailed:
                 continue
-            assert isinstance(found, Unpacked)
+            assert isinstance(found, DecompressingStream)
             disk = found
         assert await read_on(disk, got) is (end is not None)
         await disk.close()
     assert got == DISK
 
 
-async def read_on(disk: Unpacked, got: bytearray) -> bool:
+async def read_on(disk: DecompressingStream, got: bytearray) -> bool:
     """Append the bytes to ``got``; return whether the stream broke off."""
     buffer = memoryview(bytearray(30_000))
     try:

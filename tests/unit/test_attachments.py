@@ -35,9 +35,9 @@ def test_only_what_was_named_is_detached(database: Database) -> None:
     with ThreadPoolExecutor() as pool:
         with database._engine.begin() as db:
             # The worker and two callers act at once in between.
-            states.happen(db, Kind.VOLUME, volume.id, Event.DETACH)
+            states.apply_event(db, Kind.VOLUME, volume.id, Event.DETACH)
             db.execute(update(schema.attachments).values(server_id="two"))
-            states.happen(db, Kind.VOLUME, volume.id, Event.ATTACHED)
+            states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACHED)
             detaching = pool.submit(detach)
             wait([detaching], 0.5)
         with pytest.raises(AttachmentNotFound):

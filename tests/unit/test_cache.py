@@ -111,7 +111,7 @@ async def test_the_version_grows_with_what_may_be_shown(database: Database) -> N
     database.start()
     before = database.version
     await database.read(lambda db: None)
-    await database.write_unseen(lambda db: None)
+    await database.write_without_invalidation(lambda db: None)
     assert database.version == before
     await database.write(lambda db: None)
     after = database.version

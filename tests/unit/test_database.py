@@ -278,7 +278,11 @@ async def test_a_file_that_is_not_there_any_more_takes_nothing(
     elif how == "hidden":
         file.symlink_to(file)
     with capturedLogs() as logged:
-        for ask in (embedded.write(add, "more"), embedded.write_unseen(add), embedded.read(count)):
+        for ask in (
+            embedded.write(add, "more"),
+            embedded.write_without_invalidation(add),
+            embedded.read(count),
+        ):
             with pytest.raises(DatabaseUnavailable) as caught:
                 await ask
             assert "x.db" in str(caught.value.__cause__)
@@ -296,7 +300,11 @@ async def test_a_log_of_sqlite_that_is_removed_loses_nothing(tmp_path: Path) -> 
     with working(in_file(tmp_path)) as database:
         await database.write(add)
         log.unlink()
-        for ask in (database.write(add, "more"), database.write_unseen(add), database.read(count)):
+        for ask in (
+            database.write(add, "more"),
+            database.write_without_invalidation(add),
+            database.read(count),
+        ):
             with pytest.raises(DatabaseUnavailable) as caught:
                 await ask
             assert "x.db-wal is gone. End the daemon" in str(caught.value.__cause__)
@@ -342,7 +350,7 @@ async def test_a_disk_that_hangs_holds_no_request(
 
     first = start(embedded, hanging)
     waiting = [start(embedded, late) for _ in range(50)]
-    unseen = Deferred.fromCoroutine(embedded.write_unseen(add, "unseen"))
+    unseen = Deferred.fromCoroutine(embedded.write_without_invalidation(add, "unseen"))
     results = await DeferredList([first, *waiting], consumeErrors=True)
     for succeeded, failure in results:
         assert not succeeded
@@ -362,12 +370,14 @@ async def test_the_end_waits_for_nothing_that_hangs(
 ) -> None:
     monkeypatch.setattr(databases, "_LAST", 0.1)
     goes_on = threading.Event()
-    hanging = Deferred.fromCoroutine(embedded.write_unseen(lambda _: goes_on.wait(LIMIT)))
+    hanging = Deferred.fromCoroutine(
+        embedded.write_without_invalidation(lambda _: goes_on.wait(LIMIT))
+    )
     embedded.end_soon()
     with pytest.raises(DatabaseUnavailable):
         await hanging
     with pytest.raises(DatabaseUnavailable):
-        await embedded.write_unseen(add)
+        await embedded.write_without_invalidation(add)
     goes_on.set()
 
 
@@ -386,7 +396,11 @@ async def test_a_server_that_is_silent_holds_nobody(
                 asked = [
                     Deferred.fromCoroutine(ask)
                     for _ in range(20)
-                    for ask in (served.read(count), served.write(add), served.write_unseen(add))
+                    for ask in (
+                        served.read(count),
+                        served.write(add),
+                        served.write_without_invalidation(add),
+                    )
                 ]
                 for succeeded, failure in await DeferredList(asked, consumeErrors=True):
                     assert not succeeded
@@ -533,7 +547,7 @@ async def test_leases_do_not_wait_for_what_clients_write(served: Database) -> No
         assert goes_on.wait(LIMIT)
 
     writing = [start(served, hanging) for _ in range(20)]
-    await served.write_unseen(add)
+    await served.write_without_invalidation(add)
     assert not any(each.called for each in writing)
     goes_on.set()
     await gatherResults(writing)

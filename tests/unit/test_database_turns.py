@@ -11,8 +11,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
+from bootvol.fair_share import Turns
 from bootvol.store.asker import ASKER
-from bootvol.turns import Turns
 from bootvol.worker.lanes import Lane
 from bootvol.worker.shares import Limit, Rules, Shares
 from tests.daemons import pause
@@ -25,7 +25,7 @@ ASKERS = ("a", "b", "c", None)
 def test_a_newcomer_waits_for_one_turn_of_each_other_tenant(size: int, tenants: list[str]) -> None:
     """A new tenant waits for one call of each other tenant, not for all their calls.
 
-    Break: `src/bootvol/turns.py`: `self._lines[asker] = line` ->
+    Break: `src/bootvol/fair_share.py`: `self._lines[asker] = line` ->
     `self._lines = {asker: line, **self._lines}`
     """
     turns, begun = Turns(size), []
@@ -50,7 +50,7 @@ def test_places_are_used_and_no_tenant_holds_the_last(size: int, data: st.DataOb
     """No place is lost, and none stays empty: after any sequence of arrivals, ends and
     cancellations.
 
-    Break: `src/bootvol/turns.py`: `self._held[asker] < self._most` -> `True`
+    Break: `src/bootvol/fair_share.py`: `self._held[asker] < self._most` -> `True`
     """
     turns = Turns(size)
     held: list[str | None] = []

@@ -21,7 +21,7 @@ from bootvol.errors import (
     SourceFailed,
 )
 from bootvol.imaging.compression import compression_of
-from bootvol.imaging.decompress import Unpacked, unpacked
+from bootvol.imaging.decompress import DecompressingStream, unpacked
 from bootvol.imaging.inspect import Inspection
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
@@ -54,7 +54,7 @@ async def test_unpacks(threads: Threads, pack: Callable[[bytes], bytes], size: i
     packed = pack(CONTENT)
     stated = Digest("sha512", hashlib.sha512(packed).hexdigest())
     stream, left = await unpacked(Stream(packed, len(packed)), stated, MOST, threads)
-    assert isinstance(stream, Unpacked)
+    assert isinstance(stream, DecompressingStream)
     assert left is None, "the digest is of what came"
     assert (stream.size, stream.offset, stream.validator) == (None, 0, None)
     assert await read_all(stream, size) == CONTENT
@@ -267,7 +267,7 @@ async def test_a_stream_that_breaks_off_goes_on(
     ends = [len(packed) * (n + 1) // (stops + 1) for n in range(stops)]
     first = Stream(packed[: ends[0]], end=SourceFailed("It broke off."))
     stream, _ = await unpacked(first, stated, MOST, threads)
-    assert isinstance(stream, Unpacked)
+    assert isinstance(stream, DecompressingStream)
     got = b""
     buffer = memoryview(bytearray(300_000))
     for end in [*ends[1:], len(packed)]:

@@ -40,7 +40,7 @@ def test_calls_begin_one_a_turn_and_tenants_take_turns(clock: Clock) -> None:
 
     Break: `src/bootvol/api/door.py`: `await self._pace.turn(found.tenant)` -> `await
     self._pace.turn("")`.
-    Break: `src/bootvol/turns.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
+    Break: `src/bootvol/fair_share.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
     `self._turns.release(asker)`.
     """
     door = Door(Everybody(), Bounds.of(100), clock)  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_log_ins_begin_one_a_turn(
 
     Break: `src/bootvol/api/embedded/v3.py`: `await self._pace.turn(address(request))` -> `await
     self._pace.turn("")`.
-    Break: `src/bootvol/turns.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
+    Break: `src/bootvol/fair_share.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
     `self._turns.release(asker)`.
     """
     read: list[str] = []

@@ -21,8 +21,8 @@ from bootvol.imaging.buffers import Memory
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.extents import LEAST, Ahead
 from bootvol.imaging.inspect import CONTAINERS, Inspection
-from bootvol.imaging.pipeline import Copy, PrefixChanged
-from bootvol.imaging.target import OnBackend
+from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
+from bootvol.imaging.target import VolumeTarget
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IImageStream, ISparse, ISparseStream
 from bootvol.model import Digest, Extent, Image
@@ -107,10 +107,10 @@ def own(content: bytes) -> Digest | None:
 
 def a_copy(
     threads: Threads, backend: MemoryBackend, image: Image = IMAGE, size: int = SIZE
-) -> Copy:
+) -> CopyPipeline:
     """Return a copy before its start."""
     memory = Memory(3, BUFFER // 2)
-    return Copy(image, size, backend.capabilities, memory, threads, CLOCK, MIB)
+    return CopyPipeline(image, size, backend.capabilities, memory, threads, CLOCK, MIB)
 
 
 @settings(max_examples=50, suppress_health_check=list(HealthCheck))
@@ -198,7 +198,7 @@ async def test_any_pattern_comes_out_the_same(
         if checkpoint is not None and lost:
             name = "w"
             await inherit(
-                OnBackend(backend, name, SIZE), "v", lambda each: task.restore(each, checkpoint)
+                VolumeTarget(backend, name, SIZE), "v", lambda each: task.restore(each, checkpoint)
             )
         elif checkpoint is not None:
             await task.restore(await backend.open_reader(name), checkpoint)
@@ -298,7 +298,9 @@ async def test_a_volume_of_zeros_is_copied_at_once(threads: Threads) -> None:
     assert ISparse.providedBy(reader)
     await backend.allocate("w", TIB)
     memory = Memory(3, BUFFER // 2)
-    task = Copy(IMAGE, TIB, backend.capabilities, memory, threads, CLOCK, MIB, hash_anyway=True)
+    task = CopyPipeline(
+        IMAGE, TIB, backend.capabilities, memory, threads, CLOCK, MIB, hash_anyway=True
+    )
     digest = await task.run(
         VolumeStream(reader, TIB, 512), await backend.open_writer("w"), plain=True
     )

@@ -99,7 +99,7 @@ def server(tmp_path: Path) -> Server:
 def test_one_step_of_a_handshake_is_made_a_turn(server: Server) -> None:
     """One of many clients with simultaneous handshakes is answered in each turn of the reactor.
 
-    Break: `src/bootvol/turns.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
+    Break: `src/bootvol/fair_share.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
     `self._turns.release(asker)`.
     """
     many = [server.connect("192.0.2.1") for _ in range(10)]

@@ -30,9 +30,9 @@ from bootvol.errors import (
 from bootvol.imaging.blocks import PIECE, runs
 from bootvol.imaging.buffers import Memory
 from bootvol.imaging.digest import Digester
-from bootvol.imaging.inspect import Inspection, Packed
-from bootvol.imaging.pipeline import Copy, PrefixChanged
-from bootvol.imaging.tasks import together
+from bootvol.imaging.gathering import gather_cancelling
+from bootvol.imaging.inspect import ContainerDetected, Inspection
+from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest, Image
 from bootvol.testing.backends import noise, read
@@ -98,15 +98,15 @@ def own(content: bytes) -> Digest:
     return digest
 
 
-def a_copy(threads: Threads, backend: MemoryBackend, image: Image = IMAGE) -> Copy:
+def a_copy(threads: Threads, backend: MemoryBackend, image: Image = IMAGE) -> CopyPipeline:
     """Return a copy before its start."""
     memory = Memory(4, BUFFER // 2)  # and twice the size for a single one
-    return Copy(image, SIZE, backend.capabilities, memory, threads, CLOCK, MIB)
+    return CopyPipeline(image, SIZE, backend.capabilities, memory, threads, CLOCK, MIB)
 
 
 async def copy(
     threads: Threads, backend: MemoryBackend, stream: Stream, image: Image = IMAGE
-) -> tuple[Digest | None, Copy]:
+) -> tuple[Digest | None, CopyPipeline]:
     """Copy a stream onto a new volume."""
     await backend.allocate("v", SIZE)
     writer = await backend.open_writer("v")
@@ -378,7 +378,7 @@ async def test_together_leaves_nothing_running() -> None:
         raise ValueError("first")
 
     with pytest.raises(ValueError, match="first"):
-        await together(CLOCK, waits(), fails())
+        await gather_cancelling(CLOCK, waits(), fails())
     assert ended == ["cancelled"]
 
 
@@ -419,7 +419,7 @@ def test_what_is_not_read_is_named(head: bytes, name: str) -> None:
 async def test_a_container_is_told_before_anything_is_written(threads: Threads) -> None:
     head = b"conectix".ljust(BUFFER, b"\0")
     backend = MemoryBackend("m", reactor)
-    with pytest.raises(Packed) as packed:
+    with pytest.raises(ContainerDetected) as packed:
         await copy(threads, backend, Stream(head + noise(MIB)))
     assert packed.value.container == "vhd"
     assert await read(backend, "v", 0, SIZE) == bytes(SIZE)
@@ -437,7 +437,7 @@ async def test_a_footer_may_lie_behind_the_end_of_the_volume(
 ) -> None:
     """The disk of a fixed-size vhd has the volume's size."""
     content = noise(SIZE) + FOOTER
-    with pytest.raises(Packed) as packed:
+    with pytest.raises(ContainerDetected) as packed:
         await copy(threads, MemoryBackend("m", reactor, **kind), Stream(content, length))
     assert packed.value.container == "vhd"
     for image, tail in ((IMAGE, FOOTER[::-1]), (attrs.evolve(IMAGE, format="raw"), FOOTER)):
@@ -458,7 +458,7 @@ async def test_a_footer_is_no_part_of_a_disk(
     if stated == "raw":
         await copy(threads, MemoryBackend("m", reactor), Stream(content), image)
     else:
-        with pytest.raises(Packed) as packed:
+        with pytest.raises(ContainerDetected) as packed:
             await copy(threads, MemoryBackend("m", reactor), Stream(content), image)
         assert packed.value.container == "vhd"
     if stated == "vhd":

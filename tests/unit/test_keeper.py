@@ -71,8 +71,8 @@ class Outage:
 async def tick(bench: Bench, seconds: float = RENEWAL) -> None:
     """Advance the clock, and let the current claims be renewed."""
     bench.clock.advance(seconds)
-    await bench.until(lambda: bench.worker._keeper._ticking.call is not None)
-    for ask in bench.database.write_unseen, bench.database.read:
+    await bench.until(lambda: bench.worker._heartbeats._ticking.call is not None)
+    for ask in bench.database.write_without_invalidation, bench.database.read:
         done: Deferred[Any] = Deferred.fromCoroutine(ask(lambda _: None))
         done.addErrback(lambda failure: failure.trap(DatabaseUnavailable))
         await done
@@ -105,13 +105,13 @@ async def test_one_transaction_keeps_all_claims(
     numbers = await two(either)
     for number in numbers:
         job_of(either, number).task.columns = lambda: {"bytes_done": 5}  # type: ignore[method-assign]
-    write, asked = either.database.write_unseen, []
+    write, asked = either.database.write_without_invalidation, []
 
     def counted(query: Any, *args: Any) -> Any:
         asked.append(query)
         return write(query, *args)
 
-    monkeypatch.setattr(either.database, "write_unseen", counted)
+    monkeypatch.setattr(either.database, "write_without_invalidation", counted)
     await tick(either)
     assert len(asked) == 2, "the other one is that of this test"
     assert [(await row(either, number)).bytes_done for number in numbers] == [5, 5]
@@ -124,7 +124,7 @@ async def test_one_transaction_keeps_all_claims(
 @ensureDeferred
 async def test_each_job_hears_of_its_own_claim(either: Bench) -> None:
     wanted, unwanted = await two(either)
-    await either.database.write(states.happen, Kind.VOLUME, unwanted, Event.DELETE)
+    await either.database.write(states.apply_event, Kind.VOLUME, unwanted, Event.DELETE)
     either.clock.advance(RENEWAL)
     await either.status(unwanted, Status.GONE)
     assert either.imports.volumes == [wanted]
@@ -144,7 +144,7 @@ async def test_a_checkpoint_stays_until_the_import_looks_at_it(either: Bench) ->
     # The importer of this test does not look at the row.
     await either.until(lambda: len(either.imports.runs) == 1)
     await tick(either)
-    await job_of(either, number).keep()
+    await job_of(either, number).heartbeat()
     either.imports.runs[0].errback(ImageTooLarge())
     await either.status(number, Status.ERROR)
     found = await row(either, number)
@@ -239,7 +239,7 @@ async def test_nothing_goes_on_without_a_lease(served: Bench) -> None:
 async def test_a_claim_in_a_file_is_let_go_of_after_an_outage(bench: Bench) -> None:
     outage = Outage(bench)
     number = await bench.importing()
-    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     outage.on = True
     bench.worker.stop_making(Kind.VOLUME, number)
     for _ in range(3):

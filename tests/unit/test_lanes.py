@@ -101,7 +101,7 @@ async def test_wiping_for_one_tenant_keeps_no_other_waiting(bench: Bench) -> Non
     assert isinstance(bench.backend, Old)
     for tenant, names in (("t", ["1", "2", "3", "4"]), ("other", ["5", "6"])):
         for number in await blank(bench, tenant, "b", *names):
-            await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+            await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     wiping = bench.backend.deleting
     await bench.until(lambda: len(wiping) == 3)

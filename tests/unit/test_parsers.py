@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
 from bootvol.errors import ImportFailed, SourceFailed
-from bootvol.imaging.inspect import CONTAINERS, FOOTER, HEAD, Inspection, Packed
+from bootvol.imaging.inspect import CONTAINERS, FOOTER, HEAD, ContainerDetected, Inspection
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
 from bootvol_plugins.http.checksums import Ambiguous, find_digest, text_of
@@ -59,7 +59,7 @@ def test_broken_containers_end_in_named_errors(images: list[bytes], data: st.Dat
     stated = data.draw(st.sampled_from([None, "raw", *CONTAINERS]))
     cuts = data.draw(st.lists(st.integers(HEAD, max(HEAD, len(content))), max_size=3).map(sorted))
     inspection = Inspection(stated)
-    with suppress(ImportFailed, Packed):
+    with suppress(ImportFailed, ContainerDetected):
         inspection.begin(memoryview(content[:HEAD]))
         for begin, end in pairwise([HEAD, *cuts, max(HEAD, len(content))]):
             if data.draw(st.booleans()):

@@ -17,7 +17,7 @@ import pytest
 
 from bootvol.errors import ConfigurationError, HypervisorFailed
 from bootvol.interfaces import PluginContext
-from bootvol.model import Connection, Disk
+from bootvol.model import ConnectionInfo, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu import PLUGIN, ceph, console, disks, folders
 from bootvol_plugins.qemu.machine import DISKS, Qemu, command, keeper, reached
@@ -61,7 +61,7 @@ def follow(steps: Reaching) -> tuple[Told, dict[int, int]]:
 def told(kind: str, address: str, tls: Path | None = None) -> Told:
     """Return QEMU's options for a disk."""
     with ExitStack() as stack:
-        return follow(reach(Disk("vdb", Connection(kind, address)), tls, stack))[0]
+        return follow(reach(Disk("vdb", ConnectionInfo(kind, address)), tls, stack))[0]
 
 
 def test_disks_that_are_opened_here_are_numbered(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_disks_that_are_opened_here_are_numbered(tmp_path: Path) -> None:
     """
     files = [disk_file(tmp_path / name) for name in "abc"]
     with listening(tmp_path / "nbd") as address, ExitStack() as stack:
-        wanted = machine(files[0], Connection("nbd", address), *files[1:])
+        wanted = machine(files[0], ConnectionInfo("nbd", address), *files[1:])
         given = reached(options(tmp_path), wanted, stack)
         words = command(options(tmp_path), "/usr/bin/qemu", "server-1", wanted, given)
         assert [os.fstat(each).st_ino for each in given.files.values()] == [
@@ -126,7 +126,7 @@ def test_a_disk_at_a_port(address: str, host: str, port: str, export: str, tmp_p
     for name in ("ca-cert.pem", "client-cert.pem", "client-key.pem", "server-key.pem"):
         (tmp_path / name).write_text(name)
     with ExitStack() as stack:
-        disk = Disk("vdb", Connection("nbd", address))
+        disk = Disk("vdb", ConnectionInfo("nbd", address))
         found, given = follow(reach(disk, tmp_path, stack))
         *files, folder = given.values()
         links = {name: os.readlink(name, dir_fd=folder) for name in os.listdir(folder)}
@@ -157,7 +157,7 @@ def test_no_disk_is_fetched_in_the_clear(tmp_path: Path) -> None:
 
 def test_a_node_stands_for_one_disk_in_one_place() -> None:
     names = {
-        disks.node_name(Disk(device, Connection(kind, address)))
+        disks.node_name(Disk(device, ConnectionInfo(kind, address)))
         for device in ("vdb", "vdc")
         for kind in ("file", "block")
         for address in ("/a", "/b")

@@ -25,8 +25,18 @@ from twisted.internet import reactor
 
 from bootvol.errors import ConfigurationError, ErrorReport, NotFound, VolumeNotFound
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
-from bootvol.model import Digest, Golden, Image, Usage, Volume
-from bootvol.store import claims, goldens, imports, line, queue, schema, snapshots, states, volumes
+from bootvol.model import CachedImage, Digest, Image, Usage, Volume
+from bootvol.store import (
+    claims,
+    image_cache,
+    import_queue,
+    imports,
+    schema,
+    snapshots,
+    states,
+    volumes,
+    work_queue,
+)
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
 from tests.unit.conftest import ENDED, Anybody, end_leases, on_server
@@ -38,9 +48,11 @@ REPORT = ErrorReport("code", "message", True, "remedy")
 STATES = ("waits", "runs", "ran out", "deleting", "blank", "done")
 
 
-def happen(db: Connection, number: int, event: Event, error: ErrorReport | None = None) -> Status:
+def apply_event(
+    db: Connection, number: int, event: Event, error: ErrorReport | None = None
+) -> Status:
     """Apply an event to a volume."""
-    return states.happen(db, Kind.VOLUME, number, event, error)
+    return states.apply_event(db, Kind.VOLUME, number, event, error)
 
 
 def a_volume(name: str = "v", tenant: str = "t", image: str | None = None) -> Volume:
@@ -68,10 +80,10 @@ def a_claim(db: Connection, holder: str, *, bootable: bool, **more: Any) -> Any:
     """Claim work as a worker with one backend and no other job."""
     mine = {"backends": ["b"], "zeroed": [], "busy": {kind: [] for kind in Kind}, **more}
     sources = mine.pop("sources", ["s", "another"])
-    claimer = claims.Holder(holder, daemon=holder.split("/")[0], serves=True, **mine)
+    claimer = claims.ClaimRequest(holder, daemon=holder.split("/")[0], serves=True, **mine)
     if bootable:
-        return line.claim(db, claimer, sources, Anybody())[0]
-    return queue.claim_quick(db, claimer, Anybody())[0]
+        return import_queue.claim(db, claimer, sources, Anybody())[0]
+    return work_queue.claim_quick(db, claimer, Anybody())[0]
 
 
 def described(database: Database) -> dict[str, Any]:
@@ -184,8 +196,8 @@ def test_imports_from_before_learn_their_source(url: URL) -> None:
     with database._engine.begin() as db:
         assert compare_metadata(MigrationContext.configure(db), METADATA) == []
         assert db.execute(select(schema.imports.c.source)).scalar_one() == "some-source"
-        happen(db, 1, Event.DELETE)
-        happen(db, 1, Event.VANISH)
+        apply_event(db, 1, Event.DELETE)
+        apply_event(db, 1, Event.VANISH)
         assert imports.find(db, 1) is None, "it goes with its volume, still"
     database._engine.dispose()
 
@@ -232,21 +244,21 @@ def test_what_is_added_is_found(db: Connection) -> None:
 
 def test_ids_are_never_given_again(db: Connection) -> None:
     first = volumes.add(db, a_volume())
-    happen(db, first.id, Event.DELETE)
-    assert happen(db, first.id, Event.VANISH) is Status.GONE
+    apply_event(db, first.id, Event.DELETE)
+    assert apply_event(db, first.id, Event.VANISH) is Status.GONE
     assert volumes.add(db, a_volume()).id > first.id
 
 
 def test_a_volume_goes_its_way(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
-    assert happen(db, number, Event.FAIL, REPORT) is Status.ERROR
+    assert apply_event(db, number, Event.FAIL, REPORT) is Status.ERROR
     assert volumes.get(db, "t", number).error == REPORT
     with pytest.raises(IllegalTransition):
-        happen(db, number, Event.COMPLETE)
-    happen(db, number, Event.DELETE)
+        apply_event(db, number, Event.COMPLETE)
+    apply_event(db, number, Event.DELETE)
     assert volumes.get(db, "t", number).error is None
     with pytest.raises(NotFound):
-        happen(db, number + 1, Event.FAIL)
+        apply_event(db, number + 1, Event.FAIL)
 
 
 @pytest.mark.parametrize("digest", [None, Digest("sha512", "00")])
@@ -274,13 +286,13 @@ def test_a_claim_keeps_others_out_until_it_runs_out(db: Connection) -> None:
     assert claimed.id == volume.id
     assert a_claim(db, "b", bootable=False) is None
     end_leases(db)
-    assert claims.renew(db, claims.Claim("a", Kind.VOLUME, volume.id, {Status.CREATING}))
+    assert claims.renew(db, claims.Lease("a", Kind.VOLUME, volume.id, {Status.CREATING}))
     assert a_claim(db, "b", bootable=False) is None
     end_leases(db)
     assert a_claim(db, "b", bootable=False) is not None
-    assert not claims.renew(db, claims.Claim("a", Kind.VOLUME, volume.id, {Status.CREATING}))
+    assert not claims.renew(db, claims.Lease("a", Kind.VOLUME, volume.id, {Status.CREATING}))
     claims.release(db, "a", Kind.VOLUME, volume.id)
-    assert claims.renew(db, claims.Claim("b", Kind.VOLUME, volume.id, {Status.CREATING})), (
+    assert claims.renew(db, claims.Lease("b", Kind.VOLUME, volume.id, {Status.CREATING})), (
         "only one's own is let go of"
     )
 
@@ -320,9 +332,9 @@ def test_a_lease_lasts_by_the_clock_of_the_database(db: Connection) -> None:
 def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
     number = an_import(db)
     assert a_claim(db, "a", bootable=True) is not None
-    happen(db, number, Event.DELETE)
+    apply_event(db, number, Event.DELETE)
     assert not claims.renew(
-        db, claims.Claim("a", Kind.VOLUME, number, {Status.CREATING, Status.DOWNLOADING})
+        db, claims.Lease("a", Kind.VOLUME, number, {Status.CREATING, Status.DOWNLOADING})
     )
     assert a_claim(db, "a", bootable=False) is None, "still held"
     claims.release(db, "a", Kind.VOLUME, number)
@@ -340,7 +352,7 @@ def test_a_worker_leaves_alone_what_it_cannot_reach_or_does_already(db: Connecti
 
 def test_settled_volumes_are_no_work(db: Connection) -> None:
     number = volumes.add(db, a_volume()).id
-    happen(db, number, Event.COMPLETE)
+    apply_event(db, number, Event.COMPLETE)
     assert a_claim(db, "a", bootable=False) is None
 
 
@@ -374,12 +386,12 @@ def _claim_all(db: Connection, imported: list[tuple[str, str]]) -> None:
         )
         for numbers in waiting.values():
             # The position among the tenant's own imports.
-            shown = [line.position(db, number) for number in numbers]
+            shown = [import_queue.position(db, number) for number in numbers]
             assert shown == list(range(1, len(numbers) + 1))
         claimed = a_claim(db, "w/1", bootable=True)
         assert claimed is not None
         assert claimed.id == expected[0][-1]
-        assert line.position(db, claimed.id) is None
+        assert import_queue.position(db, claimed.id) is None
         waiting[claimed.tenant].remove(claimed.id)
         running[claimed.tenant] += 1
         last[claimed.tenant] = max(last.values()) + 1
@@ -396,10 +408,10 @@ def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
         until = 1e12 if state == "runs" else ENDED
         db.execute(mine.values(status=Status.DOWNLOADING, worker="x/1", lease_until=until))
     elif state == "deleting":
-        happen(db, number, Event.DELETE)
+        apply_event(db, number, Event.DELETE)
     elif state == "done":
-        happen(db, number, Event.DOWNLOAD)
-        happen(db, number, Event.COMPLETE)
+        apply_event(db, number, Event.DOWNLOAD)
+        apply_event(db, number, Event.COMPLETE)
     return number
 
 
@@ -415,7 +427,7 @@ def test_nobody_waits_for_all_that_another_asked_for(db: Connection, at_once: in
     for _ in range(9):
         # The oldest import ends, and another one begins.
         for event in (Event.DOWNLOAD, Event.COMPLETE):
-            happen(db, running[0].id, event)
+            apply_event(db, running[0].id, event)
         running = [*running[1:], a_claim(db, "w/1", bootable=True)]
         taken += running[-1].tenant
     assert taken[:2] == "bc"
@@ -428,24 +440,24 @@ def test_followers_are_those_that_wait_and_have_not_begun(db: Connection) -> Non
     an_import(db, "other", content="y")
     unknown = an_import(db, "unknown"), an_import(db, "unknown too")
     begun, claimed, deleted, elsewhere, waiting = others
-    happen(db, begun, Event.DOWNLOAD)
-    happen(db, deleted, Event.DELETE)
+    apply_event(db, begun, Event.DOWNLOAD)
+    apply_event(db, deleted, Event.DELETE)
     for number, values in ((claimed, {"worker": "w/1"}), (elsewhere, {"backend": "c"})):
         db.execute(update(schema.volumes).where(schema.volumes.c.id == number).values(**values))
-    assert line.followers(db, leader) == [waiting]
-    assert line.followers(db, unknown[0]) == []
-    golden = Golden("g", "b", "i", "x", 1, None, 0, 0.0)
-    goldens.begin(db, golden, leader)
-    assert line.followers(db, leader) == [waiting]
-    goldens.complete(db, golden.name)
-    assert line.followers(db, leader) == [], "they are made of that"
+    assert import_queue.followers(db, leader) == [waiting]
+    assert import_queue.followers(db, unknown[0]) == []
+    golden = CachedImage("g", "b", "i", "x", 1, None, 0, 0.0)
+    image_cache.begin(db, golden, leader)
+    assert import_queue.followers(db, leader) == [waiting]
+    image_cache.complete(db, golden.name)
+    assert import_queue.followers(db, leader) == [], "they are made of that"
 
 
 def test_a_volume_that_has_failed_waits_for_nobody(db: Connection) -> None:
     failed, running = an_import(db, "1", content="x"), an_import(db, "2", content="x")
-    happen(db, failed, Event.FAIL)
+    apply_event(db, failed, Event.FAIL)
     assert a_claim(db, "w/1", bootable=True).id == running
-    assert line.leader(db, failed) is None
+    assert import_queue.leader(db, failed) is None
 
 
 def test_imports_of_a_full_source_are_overtaken(db: Connection) -> None:
@@ -482,7 +494,7 @@ def test_who_claims_at_the_same_time_copies_something_else(
         assert (first.id, second.id) == (numbers[0], numbers[2])
     with database._engine.begin() as db:
         assert a_claim(db, "one/2", bootable=True) is None
-        assert line.leader(db, numbers[1]) == numbers[0]
+        assert import_queue.leader(db, numbers[1]) == numbers[0]
     database._engine.dispose()
 
 

@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred
 
 from bootvol.backends import Backends
 from bootvol.errors import BackendFailed, ImageTooLarge
-from bootvol.imaging.target import OnBackend
+from bootvol.imaging.target import VolumeTarget
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Golden, Image, Snapshot, Volume
-from bootvol.store import claims, goldens, imports, schema, snapshots, states, strays, volumes
+from bootvol.model import CachedImage, Image, Snapshot, Volume
+from bootvol.store import claims, image_cache, imports, schema, snapshots, states, strays, volumes
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.worker.heartbeat import RENEWAL
@@ -44,7 +44,7 @@ def a_volume(db: Connection, name: str = "old", image: str | None = "i") -> int:
 def claimed(db: Connection, daemon: str, kind: Kind = Kind.VOLUME) -> Any:
     """Claim work as a daemon without other work."""
     busy: dict[Kind, list[int]] = {each: [] for each in Kind}
-    holder = claims.Holder(
+    holder = claims.ClaimRequest(
         f"{daemon}/1", daemon, backends=["b"], zeroed=[], busy=busy, serves=False
     )
     return claims.claim(db, kind, holder)
@@ -88,7 +88,7 @@ def test_the_loser_can_settle_nothing(db: Connection) -> None:
     claimed(db, "a")
     run_out(db)
     claimed(db, "b")
-    assert not claims.renew(db, claims.Claim("a/1", Kind.VOLUME, number, {Status.CREATING}))
+    assert not claims.renew(db, claims.Lease("a/1", Kind.VOLUME, number, {Status.CREATING}))
     assert not claims.release(db, "a/1", Kind.VOLUME, number)
     assert claims.release(db, "b/1", Kind.VOLUME, number)
 
@@ -109,7 +109,7 @@ def test_what_was_let_go_or_is_the_daemons_own_keeps_its_name(db: Connection) ->
 def test_a_removal_keeps_the_name_and_comes_again_later(db: Connection) -> None:
     number = a_volume(db)
     claimed(db, "a")
-    states.happen(db, Kind.VOLUME, number, Event.DELETE)
+    states.apply_event(db, Kind.VOLUME, number, Event.DELETE)
     run_out(db)
     assert claimed(db, "b").name == "old"
     assert left(db) == [("old", "a")]
@@ -117,7 +117,7 @@ def test_a_removal_keeps_the_name_and_comes_again_later(db: Connection) -> None:
     run_out(db)
     claimed(db, "a")
     assert left(db) == [("old", "a"), ("old", "b")]
-    states.happen(db, Kind.VOLUME, number, Event.VANISH)
+    states.apply_event(db, Kind.VOLUME, number, Event.VANISH)
     assert due(db) == ["old", "old"]
 
 
@@ -169,14 +169,14 @@ def volumes_name(db: Connection, index: int) -> str:
 def test_golden_volumes_that_the_loser_was_making_are_strays(db: Connection) -> None:
     number = a_volume(db)
     claimed(db, "a")
-    goldens.begin(db, Golden("golden-1", "b", "i", "content", MIB, None, 0, 0.0), number)
-    goldens.begin(db, Golden("golden-2", "b", "i", "other", MIB, None, 0, 0.0), number)
-    goldens.complete(db, "golden-2")
+    image_cache.begin(db, CachedImage("golden-1", "b", "i", "content", MIB, None, 0, 0.0), number)
+    image_cache.begin(db, CachedImage("golden-2", "b", "i", "other", MIB, None, 0, 0.0), number)
+    image_cache.complete(db, "golden-2")
     run_out(db)
     claimed(db, "b")
     assert left(db) == [("old", "a"), ("golden-1", "a")]
-    assert not goldens.complete(db, "golden-1")
-    assert [each.name for each in goldens.listed(db)] == ["golden-2"]
+    assert not image_cache.complete(db, "golden-1")
+    assert [each.name for each in image_cache.listed(db)] == ["golden-2"]
 
 
 def test_strays_are_deleted_again_until_nobody_can_make_them_anew(db: Connection) -> None:
@@ -410,7 +410,7 @@ async def test_what_the_loser_had_written_is_taken_over(fill: int, clones: bool)
             await reader.read_into(offset, target)
             seen += bytes(target)
 
-    await inherit(OnBackend(backend, "new", 4 * MIB), "old", look)
+    await inherit(VolumeTarget(backend, "new", 4 * MIB), "old", look)
     assert seen == content
     assert await read(backend, "new", 0, 3 * MIB) == content
     # Later writes of the loser change nothing.

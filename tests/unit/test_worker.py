@@ -61,7 +61,7 @@ class Imports:
             self.volumes.remove(volume.id)
 
 
-class NoGoldens:
+class NoImageCache:
     """Stands for the image cache, always empty.
 
     :ivar tidying: awaited by the tidying after each job.
@@ -71,14 +71,14 @@ class NoGoldens:
         self.tidying: Deferred[None] = succeed(None)
 
     async def let_go(self, volume_id: int) -> None:
-        """See bootvol.worker.image_cache.Goldens."""
+        """See bootvol.worker.image_cache.ImageCache."""
 
     async def tidy(self, name: str) -> None:
-        """See bootvol.worker.image_cache.Goldens."""
+        """See bootvol.worker.image_cache.ImageCache."""
         await self.tidying
 
     async def make_room(self, name: str, but_for: int = 0) -> bool:
-        """See bootvol.worker.image_cache.Goldens."""
+        """See bootvol.worker.image_cache.ImageCache."""
         return False
 
 
@@ -108,7 +108,7 @@ class Bench:
         self.spare = MemoryBackend("c", loop)
         self.clock = Clock()
         self.imports = Imports()
-        self.goldens = NoGoldens()
+        self.image_cache = NoImageCache()
         self.exports: NoExports | None = None
         self.copier: Any = None
         self.worker = self.another("w")
@@ -119,7 +119,7 @@ class Bench:
     ) -> Worker:
         """Return another worker on the same database."""
         importer: Any = self.imports
-        goldens: Any = self.goldens
+        image_cache: Any = self.image_cache
         exports: Any = self.exports
         backends = Backends([backend] if backend else [self.backend, self.spare], loop)
         tools = Tools(
@@ -128,7 +128,7 @@ class Bench:
             backends,
             self.copier,
             importer,
-            goldens,
+            image_cache,
             ["s", "another"],
             None,
             exports,
@@ -207,7 +207,7 @@ async def test_an_import_to_its_end(bench: Bench) -> None:
     await bench.status(number, Status.DOWNLOADING)
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
-    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
 
@@ -218,10 +218,10 @@ async def test_a_claim_and_its_renewals_change_nothing_that_is_shown(bench: Benc
     before = await bench.status(number, Status.DOWNLOADING)
     (job,) = bench.worker._jobs
     # A write is counted just after its commit, by the one thread for writes.
-    await bench.database.write_unseen(lambda _: None)
+    await bench.database.write_without_invalidation(lambda _: None)
     version = bench.database.version
     for _ in range(3):
-        await job.keep()
+        await job.heartbeat()
         bench.worker.wake()
     await gatherResults([lane.idle() for lane in bench.worker._lanes])
     assert bench.database.version == version
@@ -236,7 +236,7 @@ async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
     number = await bench.importing()
     bench.clock.advance(300)
     bench.worker.wake()
-    await bench.database.write_unseen(lambda _: None)
+    await bench.database.write_without_invalidation(lambda _: None)
     assert bench.imports.started == bench.imports.most == 1
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
@@ -244,14 +244,14 @@ async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
 
 @ensureDeferred
 async def test_tidying_that_fails_or_lasts_harms_no_job(bench: Bench) -> None:
-    bench.goldens.tidying = fail(RuntimeError("defect"))
-    bench.goldens.tidying.addErrback(lambda failure: failure)
+    bench.image_cache.tidying = fail(RuntimeError("defect"))
+    bench.image_cache.tidying.addErrback(lambda failure: failure)
     number = await bench.importing()
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
     await bench.until(lambda: not bench.worker._jobs)
-    bench.goldens.tidying = Deferred()
-    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    bench.image_cache.tidying = Deferred()
+    await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
     assert len(bench.worker._jobs) == 1
@@ -264,7 +264,7 @@ async def test_a_renewal_that_comes_after_the_end_hinders_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = await bench.importing()
-    bench.goldens.tidying = Deferred()
+    bench.image_cache.tidying = Deferred()
     write = bench.database.write
 
     def written(query: Any, *args: Any) -> Deferred[Any]:
@@ -277,10 +277,10 @@ async def test_a_renewal_that_comes_after_the_end_hinders_nothing(
     bench.imports.runs[0].callback(None)
     await bench.status(number, Status.AVAILABLE)
     # All due renewals have happened by now.
-    await bench.database.write_unseen(lambda _: None)
+    await bench.database.write_without_invalidation(lambda _: None)
     assert len(bench.worker._jobs) == 1
-    assert not bench.goldens.tidying.called
-    bench.goldens.tidying.callback(None)
+    assert not bench.image_cache.tidying.called
+    bench.image_cache.tidying.callback(None)
     await bench.until(lambda: not bench.worker._jobs)
 
 
@@ -298,7 +298,7 @@ async def test_who_lost_the_claim_changes_nothing(bench: Bench) -> None:
 @ensureDeferred
 async def test_a_deletion_outlasts_a_failure(bench: Bench) -> None:
     number = await bench.importing()
-    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.imports.runs[0].errback(ImageTooLarge())
     await bench.status(number, Status.GONE)
 
@@ -337,14 +337,14 @@ async def test_a_deletion_that_fails_can_be_asked_for_again(bench: Bench) -> Non
     bench.worker.wake()
     await bench.status(number, Status.AVAILABLE)
     delete, bench.backend.delete = bench.backend.delete, failing  # type: ignore[method-assign]
-    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     failed = await bench.status(number, Status.ERROR)
     assert failed is not None
     assert failed.error is not None
     assert failed.error.message == "not now"
     bench.backend.delete = delete  # type: ignore[method-assign]
-    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
     assert bench.backend.volumes == {}
@@ -352,7 +352,10 @@ async def test_a_deletion_that_fails_can_be_asked_for_again(bench: Bench) -> Non
 
 @ensureDeferred
 async def test_a_database_that_fails_once_is_asked_again(bench: Bench) -> None:
-    write, failures = bench.database.write_unseen, [RuntimeError("once"), RuntimeError("twice")]
+    write, failures = (
+        bench.database.write_without_invalidation,
+        [RuntimeError("once"), RuntimeError("twice")],
+    )
 
     async def failing(*args: Any, **kwargs: Any) -> Any:
         if failures:
@@ -360,7 +363,7 @@ async def test_a_database_that_fails_once_is_asked_again(bench: Bench) -> None:
         return await write(*args, **kwargs)
 
     number = await bench.add(image=None)
-    bench.database.write_unseen = failing  # type: ignore[method-assign]
+    bench.database.write_without_invalidation = failing  # type: ignore[method-assign]
     bench.worker.wake()
     assert not failures
     bench.clock.advance(POLL)
@@ -443,7 +446,7 @@ async def test_a_full_backend_still_removes_and_makes_blank_volumes(bench: Bench
     number = await bench.add(image=None, name="blank")
     bench.worker.wake()
     await bench.status(number, Status.AVAILABLE)
-    await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+    await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(number, Status.GONE)
 

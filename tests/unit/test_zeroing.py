@@ -73,7 +73,7 @@ async def test_wiping_keeps_nobody_waiting(bench: Bench) -> None:
     for number in (*slow, quick):
         await bench.status(number, Status.AVAILABLE)
     for number in (*slow, quick):
-        await bench.database.write(states.happen, Kind.VOLUME, number, Event.DELETE)
+        await bench.database.write(states.apply_event, Kind.VOLUME, number, Event.DELETE)
     bench.worker.wake()
     await bench.status(quick, Status.GONE)
     assert isinstance(bench.backend, Old)

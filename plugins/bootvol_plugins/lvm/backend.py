@@ -27,7 +27,7 @@ from bootvol.interfaces import (
     IVolumeWriter,
     PluginContext,
 )
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol_plugins.lvm.commands import Lvm
 from bootvol_plugins.lvm.pools import Pool, PoolWriter
 from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, TAG, Found
@@ -168,9 +168,9 @@ class LvmBackend:
 
         await self._threads.run(check)
 
-    async def connection(self, volume: str) -> Connection:
+    async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
-        return Connection("block", (await self._active(volume)).path)
+        return ConnectionInfo("block", (await self._active(volume)).path)
 
     async def _active(self, volume: str) -> Found:
         """Return a volume, activated if necessary.

@@ -21,7 +21,7 @@ import attrs
 
 from bootvol.errors import HypervisorFailed
 from bootvol.jail.handing import contents, folder_of, in_memory
-from bootvol.model import Connection, Disk
+from bootvol.model import ConnectionInfo, Disk
 from bootvol_plugins.qemu import ceph
 from bootvol_plugins.qemu.disks import node_name
 
@@ -73,12 +73,12 @@ def step(steps: Reaching, number: int | None = None) -> int | Told:
         return told
 
 
-def has_descriptor(connection: Connection) -> bool:
+def has_descriptor(connection: ConnectionInfo) -> bool:
     """Return whether the disk itself is opened here.  Then the number in QEMU is an fdset's."""
     return connection.kind in _DRIVERS
 
 
-def is_of_socket(connection: Connection) -> bool:
+def is_of_socket(connection: ConnectionInfo) -> bool:
     """Return whether the disk is served at a socket in the file system."""
     return connection.kind == "nbd" and urlsplit(connection.address).scheme == "nbd+unix"
 

@@ -21,7 +21,7 @@ from bootvol.interfaces import (
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.reactors import IReactor
 from bootvol_plugins.rbd.bindings import Bindings
 from bootvol_plugins.rbd.calls import Calls
@@ -142,10 +142,10 @@ class RbdBackend:
         except InUse as error:
             raise VolumeInUse(str(error)) from error
 
-    async def connection(self, volume: str) -> Connection:
+    async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         await self._run("Finding", volume, lambda images, _: images.check(volume))
-        return Connection("rbd", self._options.address(volume))
+        return ConnectionInfo("rbd", self._options.address(volume))
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IClosable.close`."""

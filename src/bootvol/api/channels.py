@@ -39,7 +39,7 @@ from bootvol.errors import (
     MalformedRequest,
     TooManyCalls,
 )
-from bootvol.turns import Paced
+from bootvol.fair_share import Paced
 
 #: Largest request body in bytes, the same as Nova's limit (specification, section 2.1).
 LARGEST_BODY: Final = 114688

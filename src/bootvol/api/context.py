@@ -10,7 +10,7 @@ from bootvol.model import Caller
 from bootvol.policy import Policy
 from bootvol.service.attachments import Attachments
 from bootvol.service.ids import Ids
-from bootvol.service.image_cache import Goldens
+from bootvol.service.image_cache import CachedImages
 from bootvol.service.images import Images
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quotas
@@ -30,7 +30,7 @@ class Services:
     attachments: Attachments
     servers: Servers
     images: Images
-    goldens: Goldens
+    goldens: CachedImages
     types: VolumeTypes
     quotas: Quotas
     rates: RateLimits

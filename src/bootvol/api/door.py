@@ -18,11 +18,11 @@ from twisted.web.iweb import IRequest
 
 from bootvol.api.addresses import address
 from bootvol.api.http import token
+from bootvol.fair_share import Paced
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
 from bootvol.service.inflight import Bounds, InFlight
 from bootvol.store.asker import ASKER
-from bootvol.turns import Paced
 
 
 class Door:

@@ -1,8 +1,8 @@
 """Parses the input of HTTP connections in pieces: one piece in each turn of the reactor.
 
 Some input takes much time to parse: a chunk of one byte takes about 7 microseconds.  So clients'
-addresses take turns (:class:`bootvol.turns.Paced`), and a connection reads no more while received
-bytes wait for their turn.
+addresses take turns (:class:`bootvol.fair_share.Paced`), and a connection reads no more while
+received bytes wait for their turn.
 """
 
 from __future__ import annotations

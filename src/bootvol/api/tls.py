@@ -1,7 +1,7 @@
 """The API's TLS: versions 1.2 and 1.3, with forward-secret ciphers.
 
 A handshake takes one or two milliseconds of the reactor.  So each turn of the reactor makes one
-step of one handshake, and clients' addresses take turns (:class:`bootvol.turns.Paced`).
+step of one handshake, and clients' addresses take turns (:class:`bootvol.fair_share.Paced`).
 
 Twisted's defaults for ``ssl:`` endpoints allow older ciphers, and leave the version to the author
 of the endpoint.
@@ -23,8 +23,8 @@ from zope.interface import implementer
 
 from bootvol import endpoints
 from bootvol.api.addresses import network
+from bootvol.fair_share import Paced
 from bootvol.reactors import IReactor
-from bootvol.turns import Paced
 
 #: The ciphers of TLS 1.2. All ciphers of TLS 1.3 are acceptable.
 _CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"

@@ -27,12 +27,12 @@ from twisted.internet.defer import Deferred
 from bootvol import tables
 from bootvol.devices import can_go_around_cache, shortage_in
 from bootvol.errors import ExportFailed
-from bootvol.exports import places
+from bootvol.exports import listeners
 from bootvol.exports.processes import CREDENTIALS, FILE, Server, start
 from bootvol.exports.records import Record, Records
 from bootvol.jail import LISTENER, Jail
 from bootvol.jail.handing import Handed
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.processes import Process, readable
 from bootvol.reactors import IReactor
 from bootvol.threads import Threads, outlast
@@ -111,14 +111,14 @@ class Exports:
         jail: Jail,
         patience: float = _PATIENCE,
     ) -> None:
-        self._place = places.make(options)
+        self._place = listeners.make(options)
         self._records = Records(options.directory)
         self._threads = threads
         self._reactor = reactor
         self._jail = jail
         self._patience = patience
 
-    async def open(self, name: str, source: Connection) -> Connection:
+    async def open(self, name: str, source: ConnectionInfo) -> ConnectionInfo:
         """Serve a volume, unless the volume is served already.
 
         The guest of a served volume notices nothing.  A server that has died is started again, at
@@ -137,7 +137,7 @@ class Exports:
                     record = await self._serve(name, opened, record)
             finally:
                 await self._threads.run(opened.close)
-        return Connection("nbd", record.address)
+        return ConnectionInfo("nbd", record.address)
 
     async def close(self, name: str) -> None:
         """Cut off all clients of a volume, and serve the volume no more.  Idempotent.
@@ -165,7 +165,7 @@ class Exports:
     def _is_served(self, record: Record, source: _Source) -> bool:
         if (record.lies, record.identity) != (source.lies, source.identity):
             return False
-        return record.ready and places.is_there(record.address) and record.process.runs()
+        return record.ready and listeners.is_there(record.address) and record.process.runs()
 
     async def _serve(self, name: str, source: _Source, before: Record | None) -> Record:
         """Start a server.
@@ -177,7 +177,9 @@ class Exports:
                 await before.process.end(self._reactor, self._patience)
             source.lock()
             port = None if before is None else before.port
-            listening = await self._threads.obtain(places.Listening.close, self._listen, name, port)
+            listening = await self._threads.obtain(
+                listeners.Listening.close, self._listen, name, port
+            )
             try:
                 owner = self._owner(source, before)
                 return await self._start(name, source, listening, owner)
@@ -189,7 +191,7 @@ class Exports:
             raise
 
     async def _start(
-        self, name: str, source: _Source, listening: places.Listening, owner: int
+        self, name: str, source: _Source, listening: listeners.Listening, owner: int
     ) -> Record:
         command = ["qemu-nbd", *_SERVING, f"--export-name={name}", *_cache(source)]
         command += [*self._place.options, f"/proc/self/fd/{FILE}"]
@@ -210,7 +212,7 @@ class Exports:
         return attrs.evolve(record, ready=True)
 
     async def _see_it_serve(
-        self, name: str, server: Server, listening: places.Listening, record: Record
+        self, name: str, server: Server, listening: listeners.Listening, record: Record
     ) -> None:
         process = record.process
         try:
@@ -243,7 +245,7 @@ class Exports:
             return
         kind, _, address = record.lies.partition(":")
         try:
-            source = _open(Connection(kind, address))
+            source = _open(ConnectionInfo(kind, address))
         except (OSError, ExportFailed):
             # The volume does not exist any more.
             return
@@ -253,7 +255,7 @@ class Exports:
         finally:
             source.close()
 
-    async def _greets(self, listening: places.Listening) -> bool:
+    async def _greets(self, listening: listeners.Listening) -> bool:
         """Wait until a server serves.  Return whether the server does."""
         # From now on only the server has the listening socket.  The socket goes when the server
         # goes, and the probe's connection breaks.
@@ -265,13 +267,13 @@ class Exports:
         except ConnectionError:
             return False
 
-    def _listen(self, name: str, port: int | None) -> places.Listening:
+    def _listen(self, name: str, port: int | None) -> listeners.Listening:
         others = [self._records.read(each) for each in self._records.names() - {name}]
         taken = {each.port for each in others if each is not None and each.port is not None}
         return self._place.listen(name, port, taken)
 
 
-def _open(source: Connection) -> _Source:
+def _open(source: ConnectionInfo) -> _Source:
     """Open a volume, if the file at the address is of the stated kind."""
     is_right = _IS.get(source.kind)
     if is_right is None:

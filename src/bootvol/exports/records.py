@@ -10,7 +10,7 @@ import attrs
 
 from bootvol import files
 from bootvol.errors import ExportFailed
-from bootvol.exports.places import socket_of, sockets_in
+from bootvol.exports.listeners import socket_of, sockets_in
 from bootvol.processes import Process
 
 #: Suffixes of an export's files (sockets once lay beside the records).  All other files in the
@@ -24,7 +24,7 @@ class Record:
 
     :ivar lies: kind and path of the volume.
     :ivar identity: distinguishes the volume from any other volume with this path later.
-    :ivar address: as in :class:`bootvol.model.Connection`.
+    :ivar address: as in :class:`bootvol.model.ConnectionInfo`.
     :ivar port: port number; None for a socket in a folder.
     :ivar process: process of the server.
     :ivar ready: whether the server was seen to serve.

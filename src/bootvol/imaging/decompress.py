@@ -57,7 +57,7 @@ async def unpacked(
         return whole, stated
     digester = Digester(stated)
     digester.idle = stated is None
-    return Unpacked(_Decoded(whole, compression, digester, most, threads)), None
+    return DecompressingStream(_Decoded(whole, compression, digester, most, threads)), None
 
 
 @implementer(IImageStream)
@@ -82,7 +82,7 @@ class _Peeked(Wrapping):
 
 
 @implementer(IImageStream)
-class Unpacked:
+class DecompressingStream:
     """The disk in a compressed stream, in an archive, or in a compressed archive.
 
     The disk can only be read from its start.  If the source breaks off, no received bytes are lost:

@@ -94,7 +94,7 @@ _CUT_OFF: Final = "Header and footer signature do not match"
 _UNKNOWN: Final = "unknown_features"
 
 
-class Packed(Exception):
+class ContainerDetected(Exception):
     """The image is a container: its bytes have to be copied to another place first.
 
     :ivar container: format of the container.
@@ -229,10 +229,10 @@ class Inspection:
         """Compare the found container with the expected one.
 
         :param container: the known format of the container; None for no container.
-        :raises Packed: if the found container is another.
+        :raises ContainerDetected: if the found container is another.
         """
         if self.container != container:
-            raise Packed(str(self.container), self.disk_size)
+            raise ContainerDetected(str(self.container), self.disk_size)
 
     def _look(self, data: bytes, *, whole: bool = False) -> None:
         """Collect the image's first bytes, until a search for signatures of disks is possible."""

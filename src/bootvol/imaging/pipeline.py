@@ -27,12 +27,12 @@ from bootvol.errors import (
 )
 from bootvol.imaging.blocks import END, PIECE, Chunk, up_to_block
 from bootvol.imaging.buffers import BufferPool, Memory
-from bootvol.imaging.decompress import Unpacked, unpacked
+from bootvol.imaging.decompress import DecompressingStream, unpacked
 from bootvol.imaging.extents import STEP, Ahead
+from bootvol.imaging.gathering import gather_cancelling
 from bootvol.imaging.inspect import check_stated, largest_container
 from bootvol.imaging.readback import ReadBack
 from bootvol.imaging.scan import Scan
-from bootvol.imaging.tasks import together
 from bootvol.interfaces import (
     Capabilities,
     IImageStream,
@@ -48,7 +48,7 @@ class PrefixChanged(Exception):
     """The volume does not contain the bytes that were written before: start over."""
 
 
-class Copy:
+class CopyPipeline:
     """The copy of one image onto one volume, or to a place where a container can be read.
 
     :param image: the source's description of the image.
@@ -107,7 +107,7 @@ class Copy:
         self._landed: dict[int, Chunk] = {}
         self._validator: str | None = None
         self._broken_off: ImportFailed | None = None
-        self._unpacking: Unpacked | None = None
+        self._unpacking: DecompressingStream | None = None
         self.offset = self.skipped = 0
         self.checkpoint: Checkpoint | None = None
 
@@ -147,8 +147,8 @@ class Copy:
         :returns: the digest of the whole image, if one was computed.
         :raises bootvol.errors.ImportFailed: if the image is not as stated, or does not fit.
         :raises bootvol.errors.BackendFailed: if the volume cannot be written.
-        :raises Packed: if the image is an unexpected container.  Nothing was written, except for a
-            fixed-size vhd, which only its last bytes identify.
+        :raises ContainerDetected: if the image is an unexpected container.  Nothing was written,
+            except for a fixed-size vhd, which only its last bytes identify.
         """
         check_stated(self._image.format)
         most = largest_container(self._volume_size)
@@ -165,7 +165,7 @@ class Copy:
             disk, self._scan.digester.stated = await unpacked(
                 stream, self._image.digest, most, self._threads
             )
-            self._unpacking = disk if isinstance(disk, Unpacked) else None
+            self._unpacking = disk if isinstance(disk, DecompressingStream) else None
         try:
             return await self._run(disk, writer)
         finally:
@@ -185,7 +185,7 @@ class Copy:
         # A buffer that is being written cannot receive a read, so lend more buffers.
         with self._memory.lend(more=self._capabilities.parallel_writes - 1) as pool:
             try:
-                await together(
+                await gather_cancelling(
                     self._clock,
                     self._read(stream, pool),
                     self._write_all(writer, pool),
@@ -309,7 +309,7 @@ class Copy:
 
     async def _write_all(self, writer: IVolumeWriter, pool: BufferPool) -> None:
         at_once = self._capabilities.parallel_writes
-        await together(self._clock, *(self._write(writer, pool) for _ in range(at_once)))
+        await gather_cancelling(self._clock, *(self._write(writer, pool) for _ in range(at_once)))
         self._flushing.put(False)
 
     async def _write(self, writer: IVolumeWriter, pool: BufferPool) -> None:

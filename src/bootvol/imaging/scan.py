@@ -69,7 +69,7 @@ class Scan:
 
         :param offset: offset of the bytes in the image.
         :raises bootvol.errors.ImportFailed: if the image is refused, or cannot fit.
-        :raises Packed: if the image is an unexpected container.
+        :raises ContainerDetected: if the image is an unexpected container.
         """
         if offset:
             self._inspection.more(data)
@@ -99,7 +99,7 @@ class Scan:
 
         :param length: length of the image in bytes.
         :raises bootvol.errors.ImportFailed: if the image is refused, or does not fit.
-        :raises Packed: if the image is an unexpected container.
+        :raises ContainerDetected: if the image is an unexpected container.
         """
         self._inspection.finish()
         self._inspection.check_packed(self._container)

@@ -14,7 +14,7 @@ from bootvol.interfaces import (
 )
 
 
-class Place(Protocol):
+class Target(Protocol):
     """The destination of a copy of an image's bytes."""
 
     @property
@@ -35,7 +35,7 @@ class Place(Protocol):
         """Open the destination for reading."""
 
 
-class OnBackend:
+class VolumeTarget:
     """A volume as a destination.
 
     :param name: name of the volume on its backend.

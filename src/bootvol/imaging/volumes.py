@@ -117,7 +117,7 @@ class CopyingReader:
 
 
 @implementer(IVolumeWriter)
-class Nowhere:
+class NullWriter:
     """A writer that drops its input, since the volume already has these bytes."""
 
     async def write(self, offset: int, data: memoryview) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from zope.interface import Attribute, Interface
 
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 
 
 class IVolumeWriter(Interface):
@@ -98,7 +98,7 @@ class IBlockBackend(Interface):
         :raises bootvol.errors.BackendFailed: if the volume still exists.
         """
 
-    async def connection(volume: str) -> Connection:
+    async def connection(volume: str) -> ConnectionInfo:
         """Return how a hypervisor reaches an allocated volume.
 
         :raises bootvol.errors.BackendFailed: if the volume does not exist.

@@ -1,4 +1,4 @@
-"""Imports, from the first byte to the finished volume, and cached images (golden volumes)."""
+"""Imports, from the first byte to the finished volume, and cached images."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class Import:
 
 
 @attrs.frozen
-class Golden:
-    """A cached image (golden volume): a hidden volume with one image, the origin of other volumes.
+class CachedImage:
+    """A cached image: a hidden volume with one image, the origin of other volumes.
 
     :ivar content: key of the image's bytes: see :func:`bootvol.model.content_of`.
     :ivar size: size of the disk in bytes.  The volume's size is rounded up to whole GiB.
@@ -155,7 +155,7 @@ def content_of(image: Image) -> str | None:
 
 @attrs.frozen
 class CacheUse:
-    """The use of golden volumes since the daemon started.
+    """The use of cached images since the daemon started.
 
     :ivar hits: imports without a download, by backend.
     :ivar misses: imports with a download of an image that has a content key, by backend.

@@ -12,7 +12,7 @@ from bootvol.errors import ErrorReport
 from bootvol.lifecycle import Status
 from bootvol.model.callers import PublicKey
 from bootvol.model.volumes import (
-    Connection,
+    ConnectionInfo,
 )
 
 #: The boot disk of a server (specification, section B1).
@@ -116,7 +116,7 @@ class Disk:
     """
 
     device: str
-    connection: Connection
+    connection: ConnectionInfo
 
 
 @attrs.frozen

@@ -174,7 +174,7 @@ class Usage:
 
 
 @attrs.frozen
-class Connection:
+class ConnectionInfo:
     """The route of a hypervisor on the backend's side to a volume.
 
     A volume holds exactly the bytes of its disk.  A guest may write bytes that look like the header

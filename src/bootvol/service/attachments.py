@@ -57,14 +57,14 @@ class Attachments:
     def _add(
         self, db: Db, caller: Caller, server_id: str, volume_id: int, device: str
     ) -> Attachment:
-        volume_rows.take_turns(db, caller.tenant)
+        volume_rows.lock_tenant_quota(db, caller.tenant)
         server = self._server(db, caller, server_id, lock=True)
         _check_active(server)
         volume = volume_rows.get(db, caller.tenant, volume_id, lock=True)
         if attachment_rows.is_promised(db, volume.id):
             raise VolumeBusy("Volume status must be available")
         try:
-            states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+            states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
         except IllegalTransition:
             raise VolumeBusy("Volume status must be available") from None
         wanted = Attachment(volume.id, _called(server, server_id), device, volume_uuid=volume.uuid)
@@ -119,7 +119,7 @@ class Attachments:
         if server is not None and attachment.disk == ROOT:
             raise VolumeBusy("The server runs from this volume: terminate the server first")
         try:
-            states.happen(db, Kind.VOLUME, volume_id, Event.DETACH)
+            states.apply_event(db, Kind.VOLUME, volume_id, Event.DETACH)
         except IllegalTransition:
             raise VolumeBusy("Volume status must be in-use") from None
 

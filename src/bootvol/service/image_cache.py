@@ -1,16 +1,16 @@
-"""The cached images (golden volumes), as operators see them."""
+"""The cached images, as operators see them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bootvol.model import CacheUse, Golden
-from bootvol.store import goldens as rows
+from bootvol.model import CachedImage, CacheUse
+from bootvol.store import image_cache as rows
 from bootvol.store.database import Database
 
 
-class Goldens:
-    """The golden volumes on all backends.
+class CachedImages:
+    """The cached images on all backends.
 
     :param use: the hits and misses, which the worker counts.
     """
@@ -19,6 +19,6 @@ class Goldens:
         self._database = database
         self.use = use
 
-    async def listed(self) -> Sequence[Golden]:
-        """Return all golden volumes, the most recently used first."""
+    async def listed(self) -> Sequence[CachedImage]:
+        """Return all cached images, the most recently used first."""
         return await self._database.read(rows.listed)

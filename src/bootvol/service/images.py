@@ -20,11 +20,11 @@ from bootvol.errors import (
     SourceGone,
     TooManyCalls,
 )
+from bootvol.fair_share import Paced
 from bootvol.interfaces import IImageSource
 from bootvol.model import Caller, Image
 from bootvol.service.inflight import InFlight
 from bootvol.threads import StillRunning, at_most
-from bootvol.turns import Paced
 
 #: Seconds that a source may take to list its images, and to find one image, while a caller waits.
 _LISTING: Final = 10.0

@@ -26,13 +26,13 @@ from cryptography.hazmat.primitives.serialization import (
 from sqlalchemy import Connection as Db
 
 from bootvol.errors import InvalidKeyPair
+from bootvol.fair_share import Turns
 from bootvol.model import Caller, KeyPair
 from bootvol.service.quotas import Quotas
 from bootvol.store import keypairs as keypair_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 from bootvol.threads import Threads
-from bootvol.turns import Turns
 
 #: Bits of a generated key; as many as Nova's.
 _BITS: Final = 2048
@@ -81,7 +81,7 @@ class KeyPairs:
         return await self._database.write(self._add, wanted), private
 
     def _add(self, db: Db, wanted: KeyPair) -> KeyPair:
-        volume_rows.take_turns(db, wanted.tenant)
+        volume_rows.lock_tenant_quota(db, wanted.tenant)
         used = keypair_rows.count(db, wanted.tenant, wanted.user)
         self._quotas.of(db, wanted.tenant).check_key_pairs(used)
         return keypair_rows.add(db, wanted)

@@ -104,7 +104,7 @@ class Quotas:
         """Return the quota of a tenant.
 
         To compare usage with the quota exactly, call this method in the transaction that counts,
-        after :func:`bootvol.store.volumes.take_turns`.
+        after :func:`bootvol.store.volumes.lock_tenant_quota`.
         """
         return attrs.evolve(self.default, **quota_rows.of(db, tenant))
 
@@ -140,7 +140,7 @@ class Quotas:
         return await self._database.write(self._set, tenant, bounds)
 
     def _set(self, db: Db, tenant: str, bounds: Mapping[str, int]) -> Quota:
-        volume_rows.take_turns(db, tenant)
+        volume_rows.lock_tenant_quota(db, tenant)
         quota_rows.put(db, tenant, bounds)
         return self.of(db, tenant)
 

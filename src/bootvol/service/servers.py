@@ -144,7 +144,7 @@ class Servers:
         flavor: Flavor,
         new: Mapping[int, Prepared],
     ) -> Server:
-        volume_rows.take_turns(db, caller.tenant)
+        volume_rows.lock_tenant_quota(db, caller.tenant)
         self._quotas.of(db, caller.tenant).check_instances(server_rows.count(db, caller.tenant))
         server = Server(
             id=0,
@@ -186,7 +186,7 @@ class Servers:
             volume = volume_rows.get(db, caller.tenant, disk.volume_id, lock=True)
             if attachment_rows.is_promised(db, volume.id):
                 raise VolumeBusy
-            states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+            states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
         except (NotFound, VolumeBusy, IllegalTransition):
             raise _not_had(f"volume {disk.volume_id}") from None
         return volume
@@ -305,7 +305,7 @@ class Servers:
             if runs == (action is Event.START) and action is not Event.RESET:
                 raise ServerConflict(action, server_id, "active" if runs else "stopped")
             try:
-                states.happen(db, Kind.SERVER, server.id, action)
+                states.apply_event(db, Kind.SERVER, server.id, action)
             except IllegalTransition:
                 raise ServerConflict(action, server_id, server.status) from None
             server_rows.change(db, server.id, self._now())
@@ -376,7 +376,7 @@ def _not_had(what: str) -> BadMapping:
 def _mark_deleted(db: Db, tenant: str, server_id: str) -> Server:
     server = server_rows.get(db, tenant, server_id, lock=True)
     try:
-        states.happen(db, Kind.SERVER, server.id, Event.DELETE)
+        states.apply_event(db, Kind.SERVER, server.id, Event.DELETE)
     except IllegalTransition:
         raise ServerBusy("The server is being terminated") from None
     return server

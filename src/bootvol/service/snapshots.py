@@ -54,7 +54,7 @@ class Snapshots:
         return added
 
     def _add(self, db: Db, caller: Caller, wanted: NewSnapshot) -> Snapshot:
-        volume_rows.take_turns(db, caller.tenant)
+        volume_rows.lock_tenant_quota(db, caller.tenant)
         volume = volume_rows.get(db, caller.tenant, wanted.volume_id, lock=True)
         free = volume.status is Status.AVAILABLE
         promised = free and attachment_rows.is_promised(db, volume.id)
@@ -133,6 +133,6 @@ class Snapshots:
 def _mark_deleted(db: Db, tenant: str, snapshot_id: int) -> None:
     snapshot_rows.get(db, tenant, snapshot_id, lock=True)
     try:
-        states.happen(db, Kind.SNAPSHOT, snapshot_id, Event.DELETE)
+        states.apply_event(db, Kind.SNAPSHOT, snapshot_id, Event.DELETE)
     except IllegalTransition:
         raise SnapshotBusy from None

@@ -25,7 +25,7 @@ from bootvol.lifecycle import MAKING, Event, IllegalTransition, Kind, Status
 from bootvol.model import (
     GIB,
     Caller,
-    Connection,
+    ConnectionInfo,
     Image,
     Import,
     NewVolume,
@@ -147,7 +147,7 @@ class Volumes:
         :raises InvalidRequest: if the snapshot is larger than the requested volume.
         :raises QuotaExceeded: if the tenant's quota is used up.
         """
-        volume_rows.take_turns(db, caller.tenant)
+        volume_rows.lock_tenant_quota(db, caller.tenant)
         size, snapshot = wanted.size_gib or 0, None
         if wanted.snapshot_id is not None:
             snapshot = snapshot_rows.get(db, caller.tenant, wanted.snapshot_id, lock=True)
@@ -265,7 +265,7 @@ class Volumes:
         self._work.stop_making(Kind.VOLUME, volume_id)
         self._work.wake()
 
-    async def connection(self, caller: Caller, volume_id: int) -> Connection:
+    async def connection(self, caller: Caller, volume_id: int) -> ConnectionInfo:
         """Return how to reach a volume, for an operator or hypervisor.
 
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
@@ -283,7 +283,7 @@ def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:
     if attachment_rows.is_promised(db, volume_id):
         raise VolumeBusy
     try:
-        states.happen(db, Kind.VOLUME, volume_id, Event.DELETE)
+        states.apply_event(db, Kind.VOLUME, volume_id, Event.DELETE)
     except IllegalTransition:
         raise VolumeBusy from None
 

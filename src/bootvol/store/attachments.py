@@ -16,8 +16,7 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
 from bootvol.lifecycle import HELD
-from bootvol.model import ROOT, Attachment, Server, Volume
-from bootvol.model import Connection as Reached
+from bootvol.model import ROOT, Attachment, ConnectionInfo, Server, Volume
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.volumes import of_row
 
@@ -35,7 +34,7 @@ def add(
 ) -> Attachment:
     """Insert an attachment.  Return the attachment with its device.
 
-    Call :func:`bootvol.store.volumes.take_turns` before this function.
+    Call :func:`bootvol.store.volumes.lock_tenant_quota` before this function.
 
     :param attachment: the new attachment; an empty device stands for the next free one.
     :param server: the server of the attachment, if bootvol runs the server.
@@ -130,7 +129,7 @@ def take(connection: Connection, volume_id: int, daemon: str | None) -> Attachme
     return found
 
 
-def reached(connection: Connection, volume_id: int, by: Reached | None) -> None:
+def reached(connection: Connection, volume_id: int, by: ConnectionInfo | None) -> None:
     """Set how the server reaches a volume.
 
     :param by: the connection; None if the server opens the volume directly on the backend.
@@ -142,14 +141,14 @@ def reached(connection: Connection, volume_id: int, by: Reached | None) -> None:
     )
 
 
-def reach(connection: Connection, volume_id: int) -> Reached | None:
+def reach(connection: Connection, volume_id: int) -> ConnectionInfo | None:
     """Return how the server reaches a volume; None for a direct open on the backend."""
     row = connection.execute(
         select(attachments.c.address_kind, attachments.c.address).where(
             attachments.c.volume_id == volume_id, attachments.c.address.is_not(None)
         )
     ).one_or_none()
-    return Reached(row.address_kind, row.address) if row is not None else None
+    return ConnectionInfo(row.address_kind, row.address) if row is not None else None
 
 
 def remove(connection: Connection, volume_id: int) -> None:

@@ -10,11 +10,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from bootvol.errors import DatabaseUnavailable
+from bootvol.fair_share import Turns
 from bootvol.reactors import IReactor
 from bootvol.store.asker import ASKER
 from bootvol.store.connections import BrokenOff, Transaction
 from bootvol.threads import Shared, Threads
-from bootvol.turns import Turns
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The warnings in rows of imports and of cached images (golden volumes)."""
+"""The warnings in rows of imports and of cached images."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from bootvol.model import Caution
 
 
 def warnings_of(row: Row[Any]) -> tuple[Caution, ...]:
-    """Return the warnings in the row of an import or of a golden volume."""
+    """Return the warnings in the row of an import or of a cached image."""
     return tuple(Caution(**each) for each in row.warnings or ())

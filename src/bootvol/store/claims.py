@@ -72,7 +72,7 @@ def shared_time(connection: Connection) -> float:
 
 
 @attrs.frozen
-class Holder:
+class ClaimRequest:
     """The holder of a new claim, and the bounds of the holder's choice.
 
     :ivar name: name of this one claim, ``DAEMON/…``, never used again.
@@ -93,7 +93,7 @@ class Holder:
 
 
 @attrs.frozen
-class Claim:
+class Lease:
     """A worker's claim on one row.
 
     :ivar holder: name of the claim.
@@ -109,7 +109,7 @@ class Claim:
 
 
 def claim(
-    connection: Connection, kind: Kind, holder: Holder, *conditions: ColumnElement[bool]
+    connection: Connection, kind: Kind, holder: ClaimRequest, *conditions: ColumnElement[bool]
 ) -> Row[Any] | None:
     """Claim the oldest row without a valid claim.  Return the row, or None.
 
@@ -137,7 +137,7 @@ def claim(
     ).one()
 
 
-def renew(connection: Connection, held: Claim) -> bool:
+def renew(connection: Connection, held: Lease) -> bool:
     """Renew a lease, and lock the row until the transaction ends.
 
     :returns: False if another worker has the claim, or the work is not wanted any more.  The caller
@@ -154,16 +154,16 @@ def renew(connection: Connection, held: Claim) -> bool:
 
 
 def renew_all(
-    connection: Connection, held: Collection[Claim]
-) -> tuple[Collection[Claim], Collection[Claim]]:
+    connection: Connection, held: Collection[Lease]
+) -> tuple[Collection[Lease], Collection[Lease]]:
     """Renew the leases of one daemon, all at once.
 
     Leave alone the rows locked by another transaction, which is about to renew or end these leases.
 
     :returns: the lost claims, and the renewed claims.
     """
-    lost: list[Claim] = []
-    renewed: list[Claim] = []
+    lost: list[Lease] = []
+    renewed: list[Lease] = []
     for kind, table in LIVING.items():
         claimed = {each.number: each for each in held if each.kind is kind}
         if not claimed:
@@ -172,7 +172,7 @@ def renew_all(
             select(table.c.id, table.c.worker, table.c.status).where(table.c.id.in_(claimed))
         )
         known = {row.id: (row.worker, row.status) for row in rows}
-        mine: dict[int, Claim] = {}
+        mine: dict[int, Lease] = {}
         for number, each in claimed.items():
             worker, status = known.get(number, (None, None))
             if worker == each.holder and status in each.statuses:
@@ -183,7 +183,7 @@ def renew_all(
     return lost, renewed
 
 
-def _renewed(connection: Connection, table: Table, mine: Mapping[int, Claim]) -> Collection[int]:
+def _renewed(connection: Connection, table: Table, mine: Mapping[int, Lease]) -> Collection[int]:
     """Renew valid leases, except those locked by another transaction.  Return the ids."""
     if connection.dialect.name != "postgresql":
         return mine.keys()  # Leases do not end on SQLite.

@@ -306,8 +306,8 @@ def _state(error: DBAPIError) -> str:
 def _server(url: URL) -> dict[str, Any]:
     """Return the settings of connections to a server.  The operator's URL takes precedence.
 
-    The promise of :func:`bootvol.store.volumes.take_turns` needs READ COMMITTED: each statement
-    sees all data committed by then.
+    The promise of :func:`bootvol.store.volumes.lock_tenant_quota` needs READ COMMITTED: each
+    statement sees all data committed by then.
     """
     bounds = {key: value for key, value in _TCP.items() if key not in url.query}
     # The database or the role may set another encoding, in which some texts could not be sent.

@@ -170,7 +170,7 @@ class Database:
         """
         return await self._run(self._writing, lambda db: query(db, *args, **kwargs), seen=True)
 
-    async def write_unseen(
+    async def write_without_invalidation(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """As :meth:`write`, for data that no volume or snapshot shows: leases, progress.

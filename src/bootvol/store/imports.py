@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
 from bootvol.model import STARTED_OVER, Checkpoint, Digest, Image, Import, Phase, Volume
-from bootvol.store import line
+from bootvol.store import import_queue
 from bootvol.store import volumes as volume_rows
 from bootvol.store.cautions import warnings_of
 from bootvol.store.schema import imports, volumes
@@ -48,11 +48,11 @@ def get(connection: Connection, tenant: str, volume_id: int) -> Import:
     found = find(connection, volume_id)
     if found is None:
         raise VolumeNotFound(volume_id)
-    leader = line.leader(connection, volume_id, tenant)
+    leader = import_queue.leader(connection, volume_id, tenant)
     if leader is not None and (led := find(connection, leader)) is not None:
         # Show the progress of the import that this import waits for.
         return attrs.evolve(led, volume_id=volume_id, phase=Phase.WAITING, attempt=found.attempt)
-    place = line.position(connection, volume_id)
+    place = import_queue.position(connection, volume_id)
     if place is not None:
         # The last recorded rate belongs to an attempt that has ended.
         found = attrs.evolve(found, bytes_per_second=0)

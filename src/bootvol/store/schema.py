@@ -245,7 +245,7 @@ imports = Table(
     Column("source", CleanString(64), nullable=False),
     # Key of the image's bytes.  Two imports with the same key need only one download.
     Column("content", CleanString(64), index=True),
-    # Whether a cached image (golden volume) of this content existed; null until known.
+    # Whether a cached image of this content existed; null until known.
     Column("cached", Boolean),
     Column("phase", CleanString(32), nullable=False),
     Column("bytes_done", BigInteger, nullable=False),
@@ -262,7 +262,7 @@ imports = Table(
     Column("warnings", CleanJson),
 )
 
-goldens = Table(
+cached_images = Table(
     "goldens",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
@@ -274,7 +274,7 @@ goldens = Table(
     Column("digest_algorithm", CleanString(32)),
     Column("digest", CleanString(128)),
     Column("state", CleanString(16), nullable=False),
-    # The volume whose import makes the golden volume; null after the making.
+    # The volume whose import makes the cached image; null after the making.
     Column("volume_id", Integer),
     Column("hits", Integer, nullable=False),
     Column("used_at", Float, nullable=False),

@@ -12,7 +12,7 @@ from bootvol.lifecycle import Event, Kind, Status, after
 from bootvol.store.schema import LIVING
 
 
-def happen(
+def apply_event(
     connection: Connection,
     kind: Kind,
     number: int,

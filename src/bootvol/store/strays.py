@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy import delete as delete_from
 
 from bootvol.lifecycle import MAKING, Kind, Status
-from bootvol.store.schema import goldens, imports, snapshots, strays, volumes
+from bootvol.store.schema import cached_images, imports, snapshots, strays, volumes
 
 #: Statuses in which a worker may be making the data under a name, or may have begun to.
 _MADE: Final = frozenset({*MAKING, Status.DELETING})
@@ -59,7 +59,7 @@ def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Map
         return {}
     _add(connection, row.backend, row.name, daemon)
     if kind is Kind.VOLUME:
-        _leave_goldens(connection, row.id, daemon)
+        _leave_cached_images(connection, row.id, daemon)
     if row.status == Status.DELETING:
         # The removal deletes this name first of all.  Later the name is deleted as a stray, if
         # need be.
@@ -71,12 +71,12 @@ def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Map
     return {"name": f"{kind}-{uuid4()}"}
 
 
-def _leave_goldens(connection: Connection, volume_id: int, daemon: str) -> None:
-    """Give up the cached images (golden volumes) that a lost claim was making of a volume."""
-    making = and_(goldens.c.volume_id == volume_id, goldens.c.state == "making")
-    for row in connection.execute(select(goldens).where(making)).all():
+def _leave_cached_images(connection: Connection, volume_id: int, daemon: str) -> None:
+    """Give up the cached images that a lost claim was making of a volume."""
+    making = and_(cached_images.c.volume_id == volume_id, cached_images.c.state == "making")
+    for row in connection.execute(select(cached_images).where(making)).all():
         _add(connection, row.backend, row.name, daemon)
-        connection.execute(delete_from(goldens).where(goldens.c.id == row.id))
+        connection.execute(delete_from(cached_images).where(cached_images.c.id == row.id))
 
 
 def _add(connection: Connection, backend: str, name: str, daemon: str) -> None:
@@ -157,6 +157,6 @@ def _used(name: ColumnElement[str] | str) -> ColumnElement[bool]:
     return or_(
         exists().where(volumes.c.name == name),
         exists().where(snapshots.c.name == name),
-        exists().where(goldens.c.name == name),
+        exists().where(cached_images.c.name == name),
         exists().where(imports.c.durable_name == name),
     )

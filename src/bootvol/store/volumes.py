@@ -78,14 +78,14 @@ def askers(connection: Connection, numbers: Sequence[int]) -> Sequence[tuple[int
 def usage(connection: Connection, tenant: str) -> Usage:
     """Count a tenant's volumes and their GiB, whatever the status, for the check of the quota.
 
-    Call :func:`take_turns` before this function.
+    Call :func:`lock_tenant_quota` before this function.
     """
     query = select(func.count(), func.coalesce(func.sum(volumes.c.size_gib), 0))
     count, gigabytes = connection.execute(query.where(volumes.c.tenant == tenant)).one()
     return Usage(count, int(gigabytes))
 
 
-def take_turns(connection: Connection, tenant: str) -> None:
+def lock_tenant_quota(connection: Connection, tenant: str) -> None:
     """Serialize, until they end, the transactions that count a tenant's resources.
 
     The second transaction sees the additions of the first.  Call this function before any row is

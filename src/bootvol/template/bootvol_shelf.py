@@ -23,7 +23,7 @@ from bootvol.interfaces import (
     IVolumeWriter,
     PluginContext,
 )
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
 
@@ -123,10 +123,10 @@ class ShelfBackend:
         finally:
             os.close(descriptor)
 
-    async def connection(self, volume: str) -> Connection:
+    async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         await (await self.open_reader(volume)).close()
-        return Connection("file", str(self._directory / volume))
+        return ConnectionInfo("file", str(self._directory / volume))
 
     def _sync(self) -> None:
         """Make new and deleted names survive a loss of power."""

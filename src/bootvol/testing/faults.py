@@ -33,7 +33,7 @@ from bootvol.interfaces import (
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Caller, Connection, Extent, Image
+from bootvol.model import Caller, ConnectionInfo, Extent, Image
 
 #: The optional interfaces of a backend.
 _OPTIONAL: Final = (
@@ -178,7 +178,7 @@ class FaultyBackend:
         await self._faults.meet(self._clock, "delete")
         await self._inner.delete(volume)
 
-    async def connection(self, volume: str) -> Connection:
+    async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         await self._faults.meet(self._clock, "connection")
         return await self._inner.connection(volume)

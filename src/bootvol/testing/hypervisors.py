@@ -21,7 +21,7 @@ from bootvol.interfaces import (
     IPoweringHypervisor,
     PluginContext,
 )
-from bootvol.model import Connection, Disk, Machine
+from bootvol.model import ConnectionInfo, Disk, Machine
 from bootvol.reactors import installed
 from bootvol.testing.contract import Contract
 from bootvol.testing.volumes import cancelled
@@ -48,9 +48,9 @@ class Subject:
 
     hypervisor: IHypervisor
     again: Callable[[], IHypervisor]
-    boot: Connection
-    spare: Connection
-    missing: Connection
+    boot: ConnectionInfo
+    spare: ConnectionInfo
+    missing: ConnectionInfo
     ready: bytes
     turn_off: Callable[[str], Awaitable[None]]
 

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from bootvol.clocks import sleep
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor
-from bootvol.model import Connection, Disk, Machine
+from bootvol.model import ConnectionInfo, Disk, Machine
 from bootvol.reactors import IReactor
 
 #: The console output of every started guest.
@@ -33,7 +33,7 @@ class Server:
     """
 
     machine: Machine
-    disks: dict[str, Connection]
+    disks: dict[str, ConnectionInfo]
     console: bytes = READY
     runs: bool = True
     lets_go: bool = True

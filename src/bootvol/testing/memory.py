@@ -23,7 +23,7 @@ from bootvol.interfaces import (
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import Connection, Extent
+from bootvol.model import ConnectionInfo, Extent
 
 _PAGE: Final = 65536
 _ZEROS: Final = bytes(_PAGE)
@@ -140,13 +140,13 @@ class MemoryBackend:
         await self._turn()
         self.volumes.pop(volume, None)
 
-    async def connection(self, volume: str) -> Connection:
+    async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`.
 
         No program can use the connection.
         """
         self._found(volume)
-        return Connection("memory", volume)
+        return ConnectionInfo("memory", volume)
 
     def _found(self, volume: str) -> Memory:
         try:

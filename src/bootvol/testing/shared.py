@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from bootvol.errors import BackendFailed, VolumeInUse
 from bootvol.interfaces import IBlockBackend, ICloningBackend, IGuardedBackend
-from bootvol.model import Connection
+from bootvol.model import ConnectionInfo
 from bootvol.testing.elsewhere import Elsewhere
 from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, write
 
@@ -133,7 +133,7 @@ class VolumesInUse:
 
 
 @contextmanager
-def opened(connection: Connection, folder: Path) -> Iterator[None]:
+def opened(connection: ConnectionInfo, folder: Path) -> Iterator[None]:
     """Have QEMU keep a volume open until the end of the block."""
     path = folder / "nbd"
     command = [_NBD, "--persistent", "--format=raw", f"--socket={path}", connection.address]

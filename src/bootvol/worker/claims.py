@@ -15,10 +15,10 @@ class Unwanted(Exception):
     """The claim was lost, or the work is no longer wanted: stop, and change nothing."""
 
 
-class Held(Protocol):
+class Claim(Protocol):
     """A claim."""
 
-    async def note(
+    async def in_transaction(
         self, query: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
@@ -26,7 +26,7 @@ class Held(Protocol):
         :raises Unwanted: if the claim was lost.
         """
 
-    async def keep(self) -> None:
+    async def heartbeat(self) -> None:
         """Renew the claim, and record the progress durably.
 
         :raises Unwanted: if the claim was lost.

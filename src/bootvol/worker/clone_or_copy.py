@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import attrs
 
-from bootvol.imaging.target import OnBackend
+from bootvol.imaging.target import VolumeTarget
 from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IBlockBackend, ICloningBackend, IImageStream
 from bootvol.model import Digest, Image, Phase
@@ -29,8 +29,8 @@ class Origin:
     digest: Digest | None = None
 
 
-async def duplicate(
-    copier: Copier, origin: Origin, place: OnBackend, progress: Progress | None = None
+async def clone_or_copy(
+    copier: Copier, origin: Origin, place: VolumeTarget, progress: Progress | None = None
 ) -> None:
     """Make a new volume that holds the same bytes as another one.
 

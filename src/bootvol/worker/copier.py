@@ -8,8 +8,8 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.imaging.buffers import Memory
-from bootvol.imaging.pipeline import Copy
-from bootvol.imaging.target import Place
+from bootvol.imaging.pipeline import CopyPipeline
+from bootvol.imaging.target import Target
 from bootvol.model import Digest, Image
 from bootvol.threads import Threads
 
@@ -51,14 +51,14 @@ class Copier:
     clock: IReactorTime
 
     def copy(
-        self, image: Image, place: Place, container: str | None = None, *, inspected: bool = True
-    ) -> Copy:
+        self, image: Image, place: Target, container: str | None = None, *, inspected: bool = True
+    ) -> CopyPipeline:
         """Return a copy of ``image`` to ``place``.
 
         :param container: the known container format of an image that is copied as it is; else None.
         :param inspected: false for the content of a volume, which may be anything.
         """
-        return Copy(
+        return CopyPipeline(
             image,
             place.size,
             place.capabilities,
@@ -72,7 +72,7 @@ class Copier:
             inspected,
         )
 
-    async def verify(self, place: Place, digest: Digest, length: int) -> None:
+    async def verify(self, place: Target, digest: Digest, length: int) -> None:
         """Read back the bytes written to ``place``, and compare them with a digest.
 
         :param length: how many of the first bytes the digest covers.

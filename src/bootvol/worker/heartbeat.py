@@ -24,7 +24,7 @@ RENEWAL: Final = 0.5
 
 
 @attrs.frozen
-class _Kept:
+class _Renewal:
     """The results of a renewal.
 
     :ivar lost: names of the claims that no longer hold.
@@ -37,7 +37,7 @@ class _Kept:
     refused: Mapping[str, DatabaseRefused]
 
 
-class Keeper:
+class Heartbeats:
     """Renews the claims of jobs until it is stopped.
 
     :param jobs: returns the jobs that have not ended.
@@ -65,24 +65,24 @@ class Keeper:
 
     async def _tick(self) -> None:
         try:
-            await self._keep()
+            await self._renew()
         except DatabaseUnavailable:
             pass  # The database layer has logged the failure.
         except Exception:
             self._log.failure("claims are not renewed")
 
-    async def _keep(self) -> None:
+    async def _renew(self) -> None:
         jobs = {job.holder: job for job in self._jobs()}
         if not jobs:
             return
         asked = self._clock.seconds()
-        held = [job.claim for job in jobs.values()]
+        held = [job.lease for job in jobs.values()]
         # Threads of the database must not read the state of tasks.
         progress = {name: (job.task, job.columns()) for name, job in jobs.items()}
         try:
-            kept = await self._database.write_unseen(_keep, held, progress)
+            kept = await self._database.write_without_invalidation(_renew, held, progress)
         except DatabaseRefused:
-            kept = await self._database.write_unseen(_keep_each, held, progress)
+            kept = await self._database.write_without_invalidation(_renew_each, held, progress)
         for name in kept.lost:
             jobs[name].renewed(asked, held=False)
         for name in kept.renewed:
@@ -94,17 +94,17 @@ class Keeper:
 _Progress = Mapping[str, tuple[Task, dict[str, Any]]]
 
 
-def _keep(db: Db, held: Collection[claims.Claim], progress: _Progress) -> _Kept:
+def _renew(db: Db, held: Collection[claims.Lease], progress: _Progress) -> _Renewal:
     """Renew claims, and record the progress of the jobs whose claims hold."""
     lost, renewed = claims.renew_all(db, held)
     for each in renewed:
         _record(db, *progress[each.holder])
-    return _Kept([each.holder for each in lost], [each.holder for each in renewed], {})
+    return _Renewal([each.holder for each in lost], [each.holder for each in renewed], {})
 
 
-def _keep_each(db: Db, held: Collection[claims.Claim], progress: _Progress) -> _Kept:
+def _renew_each(db: Db, held: Collection[claims.Lease], progress: _Progress) -> _Renewal:
     """Do as :func:`_keep`, but record each job's progress apart, to find refused values."""
-    kept = _keep(db, held, {each.holder: (progress[each.holder][0], {}) for each in held})
+    kept = _renew(db, held, {each.holder: (progress[each.holder][0], {}) for each in held})
     refused = {}
     for name in kept.renewed:
         try:

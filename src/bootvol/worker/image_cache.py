@@ -1,8 +1,8 @@
-"""The cache of images: one cached image (golden volume) spares later and parallel downloads.
+"""The cache of images: one cached image spares later and parallel downloads.
 
-When an import has finished, no user has its volume yet. At this moment a golden volume is made from
+When an import has finished, no user has its volume yet. At this moment a cached image is made from
 the volume. That happens if the cache has room, or if other imports wait for the same image. These
-imports then clone the golden volume, or copy it if the backend does not clone.
+imports then clone the cached image, or copy it if the backend does not clone.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from twisted.logger import Logger
 from bootvol.backends import Backends
 from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace, WrongStore
 from bootvol.imaging.containers import too_large
-from bootvol.imaging.target import OnBackend
+from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend
 from bootvol.model import (
     GIB,
     STARTED_OVER,
     UNIDENTIFIED,
+    CachedImage,
     CacheUse,
     Caution,
     Digest,
-    Golden,
     Image,
     Phase,
     Volume,
 )
 from bootvol.shortage import short_of
-from bootvol.store import goldens as rows
+from bootvol.store import image_cache as rows
 from bootvol.store import strays
 from bootvol.store.database import Database
-from bootvol.worker.claims import Held, Unwanted
-from bootvol.worker.clone_or_copy import Origin, duplicate
+from bootvol.worker.claims import Claim, Unwanted
+from bootvol.worker.clone_or_copy import Origin, clone_or_copy
 from bootvol.worker.copier import Copier
-from bootvol.worker.progress import Keep, Progress
+from bootvol.worker.progress import Heartbeat, Progress
 
-#: Default limit in GiB of the golden volumes on a backend that clones.
+#: Default limit in GiB of the cached images on a backend that clones.
 DEFAULT_GIB: Final = 20
 
 
-class Goldens:
-    """The golden volumes on all backends.
+class ImageCache:
+    """The cached images on all backends.
 
-    :param limits: the limits in GiB of each backend's golden volumes, by its name. For a backend
+    :param limits: the limits in GiB of each backend's cached images, by its name. For a backend
         without an entry the limit is :data:`DEFAULT_GIB` if the backend clones, else 0.
     :param use: counts the hits and misses.
     """
@@ -69,53 +69,57 @@ class Goldens:
         self._copier = copier
         self._limits = limits
 
-    async def fill(self, volume: Volume, content: str, progress: Progress, keep: Keep) -> bool:
-        """Fill a volume from the golden volume of some content.
+    async def fill(
+        self, volume: Volume, content: str, progress: Progress, heartbeat: Heartbeat
+    ) -> bool:
+        """Fill a volume from the cached image of some content.
 
-        :param keep: records ``progress`` durably.
-        :returns: False if no usable golden volume exists; the volume then has to be filled anew.
+        :param heartbeat: records ``progress`` durably.
+        :returns: False if no usable cached image exists; the volume then has to be filled anew.
         :raises ImageTooLarge: if the image's disk is larger than the volume.
         :raises NoSpace: if the backend has no room for the volume.
-        :raises BackendFailed: if the backend fails in more than reading the golden volume.
+        :raises BackendFailed: if the backend fails in more than reading the cached image.
         """
-        golden = await self._database.write(rows.take, volume.backend, content, self._now())
-        if golden is not None and self._copier.limits.strict and UNIDENTIFIED in golden.warnings:
-            # The golden volume was made while unidentified images were allowed; now the image is
+        cached = await self._database.write(rows.take, volume.backend, content, self._now())
+        if cached is not None and self._copier.limits.strict and UNIDENTIFIED in cached.warnings:
+            # The cached image was made while unidentified images were allowed; now the image is
             # refused.
-            golden = None
-        progress.cached = golden is not None
-        if golden is not None:
-            if golden.size > volume.size_bytes:
-                raise too_large(golden.size, volume.size_bytes)
+            cached = None
+        progress.cached = cached is not None
+        if cached is not None:
+            if cached.size > volume.size_bytes:
+                raise too_large(cached.size, volume.size_bytes)
             backend = self._backends.named(volume.backend)
             progress.phase = Phase.CLONING
-            await progress.forget(keep)
-            place = OnBackend(backend, volume.name, volume.size_bytes)
-            if not await self._is_filled(place, golden, progress):
-                await self._database.write(rows.doom, golden.name)
+            await progress.forget(heartbeat)
+            place = VolumeTarget(backend, volume.name, volume.size_bytes)
+            if not await self._is_filled(place, cached, progress):
+                await self._database.write(rows.mark_for_eviction, cached.name)
                 progress.cached = False
             else:
-                progress.warn(*golden.warnings)
+                progress.warn(*cached.warnings)
         (self._use.hits if progress.cached else self._use.misses)[volume.backend] += 1
         return progress.cached
 
-    async def _is_filled(self, place: OnBackend, golden: Golden, progress: Progress) -> bool:
-        """Try to fill a volume from a golden volume; return whether that succeeded.
+    async def _is_filled(
+        self, place: VolumeTarget, cached: CachedImage, progress: Progress
+    ) -> bool:
+        """Try to fill a volume from a cached image; return whether that succeeded.
 
         The method tries twice: a backend may fail for a moment, which says nothing about the golden
         volume.
 
         :raises BackendFailed: if the backend fails to make any volume.
         """
-        origin = Origin(place.backend, golden.name, golden.size, golden.digest)
+        origin = Origin(place.backend, cached.name, cached.size, cached.digest)
         for _ in range(2):
             try:
                 await place.backend.delete(place.name)
-                await duplicate(self._copier, origin, place, progress)
-                if self._copier.limits.read_back and golden.digest is not None:
-                    await self._copier.verify(place, golden.digest, golden.size)
+                await clone_or_copy(self._copier, origin, place, progress)
+                if self._copier.limits.read_back and cached.digest is not None:
+                    await self._copier.verify(place, cached.digest, cached.size)
             except (NoSpace, WrongStore):
-                # The work waits for the right store, and the golden volume stays.
+                # The work waits for the right store, and the cached image stays.
                 raise
             except (BackendFailed, DigestMismatch) as error:
                 if short_of(error):
@@ -123,8 +127,8 @@ class Goldens:
                 # The operator may have removed the volume: that is no fault of the program.
                 self._log.warn(
                     "golden volume {name} of image {image} is of no use: {error}",
-                    name=golden.name,
-                    image=golden.image_id,
+                    name=cached.name,
+                    image=cached.image_id,
                     error=error,
                 )
                 # If the backend itself fails, this call most likely fails as well, and its error
@@ -134,7 +138,7 @@ class Goldens:
                 return True
         return False
 
-    async def keep(
+    async def add(
         self,
         volume: Volume,
         image: Image,
@@ -142,9 +146,9 @@ class Goldens:
         size: int,
         digest: Digest | None,
         warnings: Sequence[Caution],
-        claim: Held,
+        claim: Claim,
     ) -> None:
-        """Make a golden volume from a volume that has just been filled, if that is of use.
+        """Make a cached image from a volume that has just been filled, if that is of use.
 
         A failure does not affect the volume itself.
 
@@ -155,7 +159,7 @@ class Goldens:
         """
         backend = self._backends.named(volume.backend)
         name = f"golden-{uuid4()}"
-        golden = Golden(
+        cached = CachedImage(
             name,
             volume.backend,
             image.id,
@@ -166,16 +170,16 @@ class Goldens:
             self._now(),
             tuple(each for each in warnings if each != STARTED_OVER),
         )
-        place = OnBackend(backend, name, golden.volume_size)
+        place = VolumeTarget(backend, name, cached.volume_size)
         try:
             awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)
             if not awaited and size > self._limit(backend):
                 return
-            if await claim.note(rows.begin, golden, volume.id):
+            if await claim.in_transaction(rows.begin, cached, volume.id):
                 origin = Origin(backend, volume.name, size, digest)
-                await duplicate(self._copier, origin, place)
+                await clone_or_copy(self._copier, origin, place)
                 if not await self._database.write(rows.complete, name):
-                    # Another task gave the golden volume up, and may have deleted it before it was
+                    # Another task gave the cached image up, and may have deleted it before it was
                     # complete.
                     await backend.delete(name)
                     await self._database.write(strays.forget, name)
@@ -187,38 +191,38 @@ class Goldens:
             self._log.failure("golden volume {name} is not made", name=name)
 
     async def let_go(self, volume_id: int) -> None:
-        """Give up the incomplete golden volume that was begun from a volume, if any."""
-        await self._database.write(rows.doom_unfinished, volume_id)
+        """Give up the incomplete cached image that was begun from a volume, if any."""
+        await self._database.write(rows.mark_unfinished_for_eviction, volume_id)
 
     async def tidy(self, name: str) -> None:
-        """Remove doomed, incomplete and surplus golden volumes from a backend.
+        """Remove doomed, incomplete and surplus cached images from a backend.
 
-        Surplus golden volumes exceed the backend's limit. Failed removals are retried the next
+        Surplus cached images exceed the backend's limit. Failed removals are retried the next
         time.
         """
         await self._remove(name, self._limit(self._backends.named(name)))
 
     async def make_room(self, name: str, but_for: int = 0) -> bool:
-        """Remove all golden volumes that no import wants from a backend.
+        """Remove all cached images that no import wants from a backend.
 
         :param but_for: id of a volume whose own import does not count.
-        :returns: whether any such golden volumes existed.
+        :returns: whether any such cached images existed.
         """
         return await self._remove(name, 0, but_for)
 
     async def _remove(self, name: str, limit: int, but_for: int = 0) -> bool:
-        """Remove doomed golden volumes from a backend, and those beyond ``limit`` bytes."""
-        doomed = await self._database.write(rows.doom_surplus, name, limit, but_for)
+        """Remove doomed cached images from a backend, and those beyond ``limit`` bytes."""
+        doomed = await self._database.write(rows.mark_surplus_for_eviction, name, limit, but_for)
         try:
-            for golden in doomed:
-                await self._backends.named(name).delete(golden)
-                await self._database.write(rows.forget, golden)
+            for cached in doomed:
+                await self._backends.named(name).delete(cached)
+                await self._database.write(rows.forget, cached)
         except BackendFailed as error:
             self._log.warn("golden volumes are not removed: {error}", error=error)
         return bool(doomed)
 
     def _limit(self, backend: IBlockBackend) -> int:
-        """Return the limit of a backend's golden volumes, in bytes."""
+        """Return the limit of a backend's cached images, in bytes."""
         default = DEFAULT_GIB if backend.capabilities.clones else 0
         return self._limits.get(backend.name, default) * GIB
 

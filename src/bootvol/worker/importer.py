@@ -35,11 +35,11 @@ from bootvol.errors import (
 )
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, too_large
-from bootvol.imaging.inspect import CONTAINERS, Packed, largest_container
-from bootvol.imaging.pipeline import Copy, PrefixChanged
+from bootvol.imaging.inspect import CONTAINERS, ContainerDetected, largest_container
+from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
 from bootvol.imaging.spool import Room, Spool
-from bootvol.imaging.target import OnBackend, Place
-from bootvol.imaging.volumes import Ends, Nowhere, VolumeStream
+from bootvol.imaging.target import Target, VolumeTarget
+from bootvol.imaging.volumes import Ends, NullWriter, VolumeStream
 from bootvol.interfaces import (
     IFileStream,
     IImageSource,
@@ -49,10 +49,10 @@ from bootvol.interfaces import (
 )
 from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.shortage import short_of
-from bootvol.worker.claims import Held
+from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
-from bootvol.worker.image_cache import Goldens
-from bootvol.worker.progress import Keep, Progress
+from bootvol.worker.image_cache import ImageCache
+from bootvol.worker.progress import Heartbeat, Progress
 from bootvol.worker.takeover import inherit
 from bootvol.worker.turns import InTurn
 
@@ -73,9 +73,9 @@ class _Fetch:
 
     image: Image
     source: IImageSource
-    place: Place
+    place: Target
     progress: Progress
-    keep: Keep
+    heartbeat: Heartbeat
     container: str | None = None
 
 
@@ -111,7 +111,7 @@ class Importer:
     """Runs imports.
 
     :param source: returns an image source by name; raises SourceGone for an unknown name.
-    :param goldens: the golden volumes, which spare downloads.
+    :param image_cache: the cached images, which spare downloads.
     :param containers: reads the disks of images in containers.
     :param bandwidth: the limit of what all imports together read from sources.
     """
@@ -120,14 +120,14 @@ class Importer:
         self,
         source: Callable[[str], IImageSource],
         backends: Backends,
-        goldens: Goldens,
+        image_cache: ImageCache,
         containers: Containers,
         bandwidth: Bandwidth,
         copier: Copier,
     ) -> None:
         self._source = source
         self._backends = backends
-        self._goldens = goldens
+        self._image_cache = image_cache
         self._containers = containers
         self._bandwidth = bandwidth
         self._copier = copier
@@ -135,7 +135,7 @@ class Importer:
         self._clock = copier.clock
         self._room = Room(copier.limits.spool_size)
 
-    async def run(self, volume: Volume, task: Import, progress: Progress, claim: Held) -> None:
+    async def run(self, volume: Volume, task: Import, progress: Progress, claim: Claim) -> None:
         """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
 
         :param claim: the claim on the volume; renewing the claim records ``progress`` durably.
@@ -150,22 +150,26 @@ class Importer:
             await self._run(volume, task, progress, claim)
         except NoSpace:
             # A requested volume has priority over the cache.
-            if progress.stopping or not await self._goldens.make_room(volume.backend, volume.id):
+            if progress.stopping or not await self._image_cache.make_room(
+                volume.backend, volume.id
+            ):
                 raise
             await self._run(volume, task, progress, claim)
 
-    async def _run(self, volume: Volume, task: Import, progress: Progress, claim: Held) -> None:
-        keep = claim.keep
+    async def _run(self, volume: Volume, task: Import, progress: Progress, claim: Claim) -> None:
+        heartbeat = claim.heartbeat
         image, content = task.image, task.content
         progress.start(task)
-        await self._goldens.let_go(volume.id)
-        if content is not None and await self._goldens.fill(volume, content, progress, keep):
+        await self._image_cache.let_go(volume.id)
+        if content is not None and await self._image_cache.fill(
+            volume, content, progress, heartbeat
+        ):
             return
-        place = OnBackend(self._backends.named(volume.backend), volume.name, volume.size_bytes)
-        fetch = _Fetch(image, self._source(image.source), place, progress, keep)
+        place = VolumeTarget(self._backends.named(volume.backend), volume.name, volume.size_bytes)
+        fetch = _Fetch(image, self._source(image.source), place, progress, heartbeat)
         try:
             digest = await self._fetch(fetch)
-        except Packed as packed:
+        except ContainerDetected as packed:
             digest = await self._convert(fetch, packed)
         if self._limits.read_back and digest is not None:
             progress.phase = Phase.VERIFYING
@@ -174,9 +178,9 @@ class Importer:
         if content is not None and (image.digest or progress.validator == image.validator):
             size = progress.bytes_done
             told = progress.warnings
-            await self._goldens.keep(volume, image, content, size, digest, told, claim)
+            await self._image_cache.add(volume, image, content, size, digest, told, claim)
 
-    async def _convert(self, fetch: _Fetch, packed: Packed) -> Digest | None:
+    async def _convert(self, fetch: _Fetch, packed: ContainerDetected) -> Digest | None:
         """Fetch a container to the spool, and copy the disk in it onto the volume."""
         place, progress = fetch.place, fetch.progress
         if packed.disk_size > place.size:
@@ -186,14 +190,14 @@ class Importer:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
             # A vhd of a fixed size is recognized by its end: checkpoints may exist by then.
-            await progress.forget(fetch.keep)
+            await progress.forget(fetch.heartbeat)
             progress.staged = True
             try:
                 await self._fetch(attrs.evolve(fetch, place=spool, container=packed.container))
             except NoSpace as error:
-                # Removing golden volumes would not help: they take no room on the spool's disk.
+                # Removing cached images would not help: they take no room on the spool's disk.
                 raise SpoolFull from error
-            except Packed:
+            except ContainerDetected:
                 raise FormatMismatch(
                     f"The image was {packed.container} at first, and had another format when it"
                     " was fetched again."
@@ -227,7 +231,7 @@ class Importer:
                 doubted = True
                 tries = _Tries(self._limits.retries)
                 progress.start_over()
-                await progress.forget(fetch.keep)
+                await progress.forget(fetch.heartbeat)
             except (ImportFailed, ImageNotFound) as error:
                 may_pass = error.retryable or (begun and isinstance(error, _MAY_PASS))
                 if progress.stopping or not may_pass or short_of(error):
@@ -293,7 +297,7 @@ class Importer:
         :returns: the size of the image in bytes; None if the image has to be copied.
         """
         place = fetch.place
-        if not isinstance(place, OnBackend) or fetch.image.format in CONTAINERS:
+        if not isinstance(place, VolumeTarget) or fetch.image.format in CONTAINERS:
             return None
         if place.capabilities.shares and IFileStream.providedBy(stream):
             file = IFileStream(stream)
@@ -314,7 +318,7 @@ class Importer:
 
     async def _clone_anew(self, fetch: _Fetch) -> None:
         fetch.progress.phase = Phase.CLONING
-        await fetch.progress.forget(fetch.keep)
+        await fetch.progress.forget(fetch.heartbeat)
 
     async def _examine(self, fetch: _Fetch, size: int) -> Digest | None:
         """Check that the volume begins with a disk that matches what was stated; return its digest.
@@ -331,14 +335,14 @@ class Importer:
             stream = (VolumeStream if hashed else Ends)(reader, size, block)
             copy = self._copier.copy(fetch.image, fetch.place)
             fetch.progress.begin(copy, Phase.VERIFYING, self._clock.seconds())
-            digest = await copy.run(stream, Nowhere(), plain=True)
+            digest = await copy.run(stream, NullWriter(), plain=True)
             fetch.progress.warn(*copy.warnings)
         finally:
             await reader.close()
         fetch.progress.arrive(size)
         return digest
 
-    async def _restored(self, fetch: _Fetch) -> Copy | None:
+    async def _restored(self, fetch: _Fetch) -> CopyPipeline | None:
         """Return a copy that resumes from the checkpoint; None if no valid checkpoint exists."""
         earlier, checkpoint = fetch.progress.copy, fetch.progress.checkpoint
         if earlier is not None and earlier.can_go_on:
@@ -348,7 +352,7 @@ class Importer:
         copy = self._copier.copy(fetch.image, fetch.place, fetch.container)
         try:
             inherited = fetch.progress.inherited
-            if inherited is not None and isinstance(fetch.place, OnBackend):
+            if inherited is not None and isinstance(fetch.place, VolumeTarget):
                 fetch.progress.phase = Phase.CLONING
                 await inherit(fetch.place, inherited, lambda each: copy.restore(each, checkpoint))
             else:
@@ -365,10 +369,10 @@ class Importer:
             return None
         return copy
 
-    async def _afresh(self, fetch: _Fetch) -> Copy:
+    async def _afresh(self, fetch: _Fetch) -> CopyPipeline:
         """Return a copy from the image's first byte, and make its destination as good as new."""
         fetch.progress.start_over()
-        await fetch.progress.forget(fetch.keep)
+        await fetch.progress.forget(fetch.heartbeat)
         await fetch.place.renew()
         return self._copier.copy(fetch.image, fetch.place, fetch.container)
 

@@ -121,7 +121,7 @@ class Job:
     async def _released(self) -> bool:
         """Try to end the claim; return False if the database should be asked again."""
         try:
-            if not await self._database.write_unseen(
+            if not await self._database.write_without_invalidation(
                 claims.release, self.holder, self.task.kind, self.task.id
             ):
                 await self.task.lost()
@@ -209,7 +209,7 @@ class Job:
                 whose=whose(self.task.tenant, self.task.request_id),
             )
         # A job whose claim has run out must not touch a volume that another job is making by now.
-        await self.keep()
+        await self.heartbeat()
         event = Event.FAIL
         try:
             event = await self._insist(lambda: self._with_all_it_needs(self.task.undo))
@@ -245,11 +245,11 @@ class Job:
         return {} if self._refused else self.task.columns()
 
     @property
-    def claim(self) -> claims.Claim:
+    def lease(self) -> claims.Lease:
         """The claim of the job while it works."""
-        return claims.Claim(self.holder, self.task.kind, self.task.id, self.task.statuses)
+        return claims.Lease(self.holder, self.task.kind, self.task.id, self.task.statuses)
 
-    async def keep(self) -> None:
+    async def heartbeat(self) -> None:
         """Renew the lease, and record the progress.
 
         :raises Unwanted: if the lease no longer exists.
@@ -258,7 +258,7 @@ class Job:
         async def write() -> float:
             asked = self._clock.seconds()
             # Threads of the database must not read the state of the task.
-            await self._database.write_unseen(self._renewed, self.columns())
+            await self._database.write_without_invalidation(self._renewed, self.columns())
             return asked
 
         self.renewed(await self._insist(write), held=True)
@@ -267,7 +267,7 @@ class Job:
         """Return the remaining seconds of a lease that was asked for at the time ``asked``."""
         return max(0.0, asked + LEASE - self._clock.seconds())
 
-    async def note(
+    async def in_transaction(
         self, query: Callable[Concatenate[Db, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
@@ -295,7 +295,7 @@ class Job:
         await self._insist(lambda: self._database.write(settled, columns))
 
     def _renewed(self, db: Db, columns: dict[str, Any]) -> None:
-        if not claims.renew(db, self.claim):
+        if not claims.renew(db, self.lease):
             raise Unwanted
         if columns:
             self.task.record(db, columns)

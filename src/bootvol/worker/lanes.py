@@ -30,7 +30,7 @@ _REMEMBERED: Final = 1000
 
 #: Claims work that a lane's shares admit, and starts a job; returns the job, if any, and all
 #: waiting work.
-Claim = Callable[[Shares], Awaitable[tuple[Job | None, Collection[Waiting]]]]
+StartJob = Callable[[Shares], Awaitable[tuple[Job | None, Collection[Waiting]]]]
 
 
 @attrs.define(eq=False)
@@ -98,7 +98,7 @@ class Lane:
     def __init__(
         self,
         rules: Rules,
-        claim: Claim,
+        claim: StartJob,
         wake_all: Callable[[], None],
         runs: Callable[[], bool],
         clock: IReactorTime,

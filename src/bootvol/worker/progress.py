@@ -7,11 +7,11 @@ from typing import Any
 
 import attrs
 
-from bootvol.imaging.pipeline import Copy
+from bootvol.imaging.pipeline import CopyPipeline
 from bootvol.model import STARTED_OVER, Caution, Checkpoint, Import, Phase
 from bootvol.worker.turns import Turn
 
-Keep = Callable[[], Awaitable[object]]
+Heartbeat = Callable[[], Awaitable[object]]
 
 
 @attrs.define
@@ -26,7 +26,7 @@ class Progress:
         the import's own volume. Set until its bytes are copied.
     :ivar expected: size of the image in bytes as stated by its source, until a copy exists.
     :ivar stopping: whether the import has been cancelled. Failures are not retried after that.
-    :ivar cached: whether the volume is made from a cached image (golden volume); None while
+    :ivar cached: whether the volume is made from a cached image; None while
         unknown.
     :ivar cloned: bytes that arrived at once, without a copy.
     :ivar warned: warnings for users about the work so far, by code.
@@ -44,7 +44,7 @@ class Progress:
     validator: str | None = None
     resume: Checkpoint | None = None
     inherited: str | None = None
-    copy: Copy | None = None
+    copy: CopyPipeline | None = None
     stopping: bool = False
     staged: bool = False
     cached: bool | None = None
@@ -88,22 +88,22 @@ class Progress:
         if again:
             self.warn(STARTED_OVER)
 
-    async def forget(self, keep: Keep) -> None:
+    async def forget(self, heartbeat: Heartbeat) -> None:
         """Drop the checkpoint durably, before the bytes that it describes are changed.
 
-        :param keep: records the progress durably.
+        :param heartbeat: records the progress durably.
         """
         kept = self.checkpoint is not None
         self.copy = self.resume = self.inherited = None
         if kept:
-            await keep()
+            await heartbeat()
 
     def arrive(self, size: int) -> None:
         """Note that a whole image of ``size`` bytes arrived at once."""
         self.copy = self.resume = self.inherited = None
         self.cloned = self.expected = size
 
-    def begin(self, copy: Copy, phase: Phase, now: float) -> None:
+    def begin(self, copy: CopyPipeline, phase: Phase, now: float) -> None:
         """Note that a copy begins or continues."""
         self.copy, self.inherited = copy, None
         self.began_at = copy.offset - copy.skipped
@@ -116,7 +116,7 @@ class Progress:
 
     @property
     def reached(self) -> tuple[int, str] | None:
-        """The length that the source need not send again: see :attr:`.Copy.reached`."""
+        """The length that the source need not send again: see :attr:`.CopyPipeline.reached`."""
         if self.copy is not None:
             return self.copy.reached
         return (self.resume.offset, self.resume.validator) if self.resume else None

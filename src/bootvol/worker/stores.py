@@ -139,6 +139,8 @@ class Stores(Service):
         identity = await backend.identity()
         if name not in self._remembered:
             # Another daemon may have stored an identity first.
-            remembered = await self._database.write_unseen(stores.remember, name, identity)
+            remembered = await self._database.write_without_invalidation(
+                stores.remember, name, identity
+            )
             backend.expect(remembered)
             self._remembered[name] = remembered

@@ -83,7 +83,7 @@ class Sweeper(Service):
 
     async def _sweep(self, backend: str) -> None:
         try:
-            found = await self._database.write_unseen(self._due, backend)
+            found = await self._database.write_without_invalidation(self._due, backend)
             await self._delete(found)
         except (CancelledError, DatabaseUnavailable):
             pass
@@ -112,4 +112,4 @@ class Sweeper(Service):
                     error=error,
                 )
             else:
-                await self._database.write_unseen(self._deleted, stray)
+                await self._database.write_without_invalidation(self._deleted, stray)

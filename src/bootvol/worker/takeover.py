@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from bootvol.imaging.target import OnBackend
+from bootvol.imaging.target import VolumeTarget
 from bootvol.imaging.volumes import CopyingReader
 from bootvol.interfaces import ICloningBackend, IVolumeReader
 
 
 async def inherit(
-    place: OnBackend, name: str, read: Callable[[IVolumeReader], Awaitable[None]]
+    place: VolumeTarget, name: str, read: Callable[[IVolumeReader], Awaitable[None]]
 ) -> None:
     """Allocate a volume anew and fill it durably with the bytes that ``read`` reads of another one.
 

@@ -30,16 +30,16 @@ from bootvol.clocks import sleep
 from bootvol.errors import DatabaseUnavailable
 from bootvol.lifecycle import MAKING, POWERING, Kind, Status
 from bootvol.model import Server, Snapshot, Volume
-from bootvol.store import claims, line, queue
+from bootvol.store import claims, import_queue, work_queue
 from bootvol.store import imports as import_rows
 from bootvol.store import volumes as volume_rows
 from bootvol.store.waiting import Order, Waiting
 from bootvol.threads import Shared
 from bootvol.worker import backlog
 from bootvol.worker.export_recovery import restore
-from bootvol.worker.heartbeat import Keeper
+from bootvol.worker.heartbeat import Heartbeats
 from bootvol.worker.job import Job
-from bootvol.worker.lanes import Claim, Lane
+from bootvol.worker.lanes import Lane, StartJob
 from bootvol.worker.shares import Limit, Rules, Shares
 from bootvol.worker.tasks import snapshots, volumes
 from bootvol.worker.tasks.attachments import Attach, Detach
@@ -100,14 +100,14 @@ class Worker(Service):
         self._jobs: set[Job] = set()
         self._lanes = [
             self._lane(Rules(imports.limits, gives_way=True), self._claim_import, imports.least),
-            self._lane(_rules(_COPIES, gives_way=True), self._claiming(queue.claim_copy)),
-            self._lane(_rules(_ZEROINGS), self._claiming(queue.claim_zeroing)),
-            self._lane(_rules(_HOSTING), self._claiming(queue.claim_hosting)),
-            self._lane(_rules(_QUICK), self._claiming(queue.claim_quick)),
+            self._lane(_rules(_COPIES, gives_way=True), self._claiming(work_queue.claim_copy)),
+            self._lane(_rules(_ZEROINGS), self._claiming(work_queue.claim_zeroing)),
+            self._lane(_rules(_HOSTING), self._claiming(work_queue.claim_hosting)),
+            self._lane(_rules(_QUICK), self._claiming(work_queue.claim_quick)),
         ]
         self._begun = Shared(succeed(None))
         self._ready = False
-        self._keeper = Keeper(tools.database, tools.clock, lambda: self._jobs)
+        self._heartbeats = Heartbeats(tools.database, tools.clock, lambda: self._jobs)
         #: How often in a row the work on a resource has failed because of the database.
         self._failures: Counter[tuple[Kind, int]] = Counter()
         self._polling = LoopingCall(self.wake)
@@ -116,7 +116,7 @@ class Worker(Service):
     def startService(self) -> None:
         """Begin to claim work."""
         super().startService()
-        self._keeper.start()
+        self._heartbeats.start()
         self._begun = Shared(Deferred.fromCoroutine(self._begin()))
 
     def stopService(self) -> Deferred[None]:
@@ -133,7 +133,7 @@ class Worker(Service):
         await self._begun.wait()
         await gatherResults([lane.idle() for lane in self._lanes])
         await gatherResults([job.ended.wait() for job in self._jobs])
-        self._keeper.stop()
+        self._heartbeats.stop()
         self._tools.shortage.stop()
 
     async def _begin(self) -> None:
@@ -159,7 +159,7 @@ class Worker(Service):
 
     async def _tidy(self, backend: str) -> None:
         try:
-            await self._tools.goldens.tidy(backend)
+            await self._tools.image_cache.tidy(backend)
         except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
@@ -195,46 +195,48 @@ class Worker(Service):
         """Return the names of the jobs that have not ended, for people."""
         return sorted(str(job) for job in self._jobs)
 
-    def _lane(self, rules: Rules, claim: Claim, least: float = 0.0) -> Lane:
+    def _lane(self, rules: Rules, claim: StartJob, least: float = 0.0) -> Lane:
         return Lane(rules, claim, self.wake, self._may_begin, self._tools.clock, least)
 
     def _may_begin(self) -> bool:
         return bool(self.running) and self._ready
 
     async def _claim_import(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
-        """Claim the next import that may run, if any, and start its job; see :data:`.Claim`."""
-        holder, asked = self._holder(), self._tools.clock.seconds()
-        found, waiting = await self._tools.database.write_unseen(
-            _claimed_import, holder, set(self._tools.sources), shares
+        """Claim the next import that may run, if any, and start its job; see :data:`.StartJob`."""
+        request, asked = self._claim_request(), self._tools.clock.seconds()
+        found, waiting = await self._tools.database.write_without_invalidation(
+            _claimed_import, request, set(self._tools.sources), shares
         )
         if found is None:
             return None, waiting
-        return self._start(holder, volumes.MakeFromImage(*found, self._tools), asked), waiting
+        return self._start(request, volumes.MakeFromImage(*found, self._tools), asked), waiting
 
     def _claiming(
         self,
         query: Callable[
-            [Db, claims.Holder, Order], tuple[queue.Subject | None, Collection[Waiting]]
+            [Db, claims.ClaimRequest, Order], tuple[work_queue.Subject | None, Collection[Waiting]]
         ],
-    ) -> Claim:
+    ) -> StartJob:
         """Return a function that claims one kind of work and starts its job."""
 
         async def claim(shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
-            holder, asked = self._holder(), self._tools.clock.seconds()
-            found, waiting = await self._tools.database.write_unseen(query, holder, shares)
+            request, asked = self._claim_request(), self._tools.clock.seconds()
+            found, waiting = await self._tools.database.write_without_invalidation(
+                query, request, shares
+            )
             if found is None:
                 return None, waiting
-            return self._start(holder, _task(found, self._tools), asked), waiting
+            return self._start(request, _task(found, self._tools), asked), waiting
 
         return claim
 
-    def _holder(self) -> claims.Holder:
+    def _claim_request(self) -> claims.ClaimRequest:
         """Return a new holder."""
         backends = self._tools.backends
         busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for job in self._jobs:
             busy[job.task.kind].append(job.task.id)
-        return claims.Holder(
+        return claims.ClaimRequest(
             name=f"{self._tools.daemon}/{uuid4().hex[:12]}",
             daemon=self._tools.daemon,
             backends=set(backends.usable),
@@ -247,9 +249,9 @@ class Worker(Service):
             serves=self._tools.hypervisor is not None,
         )
 
-    def _start(self, holder: claims.Holder, task: Task, asked: float) -> Job:
+    def _start(self, request: claims.ClaimRequest, task: Task, asked: float) -> Job:
         what = task.kind, task.id
-        job = Job(holder.name, task, asked, self._failures[what])
+        job = Job(request.name, task, asked, self._failures[what])
         self._jobs.add(job)
 
         def ended(_result: None) -> None:
@@ -279,19 +281,19 @@ def _rules(limit: int, *, gives_way: bool = False) -> Rules:
 
 
 def _claimed_import(
-    db: Db, holder: claims.Holder, sources: Collection[str], order: Order
+    db: Db, request: claims.ClaimRequest, sources: Collection[str], order: Order
 ) -> tuple[tuple[Volume, str] | None, Collection[Waiting]]:
     """Claim the next import.
 
     :returns: the import's volume and source, or None; and all waiting work.
     """
-    row, waiting = line.claim(db, holder, sources, order)
+    row, waiting = import_queue.claim(db, request, sources, order)
     task = import_rows.find(db, row.id) if row is not None else None
     found = (volume_rows.of_row(row), task.image.source) if row is not None and task else None
     return found, waiting
 
 
-def _task(subject: queue.Subject, tools: Tools) -> Task:
+def _task(subject: work_queue.Subject, tools: Tools) -> Task:
     """Return the task that the status of a volume, snapshot or server asks for."""
     removed = subject.status is Status.DELETING
     if isinstance(subject, Server):

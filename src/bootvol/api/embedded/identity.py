@@ -10,9 +10,9 @@ from bootvol.api.embedded import v2, v3
 from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Reply, add_error_handler, public_url, route
 from bootvol.api.root import Mount
+from bootvol.fair_share import Paced
 from bootvol.login import ILogin
 from bootvol.policy import Policy
-from bootvol.turns import Paced
 
 
 def mounts(

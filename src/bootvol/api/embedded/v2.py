@@ -16,8 +16,8 @@ from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Faults, Reply, add_error_handler, public_url, route, token
 from bootvol.api.openapi import exactly
 from bootvol.errors import BootvolError
+from bootvol.fair_share import Paced
 from bootvol.login import AccessKey, Credentials, EarlierToken, ILogin, Password, Session, Which
-from bootvol.turns import Paced
 
 
 def _id(value: object) -> object:

@@ -16,10 +16,10 @@ from bootvol.api.embedded.catalog import Catalog
 from bootvol.api.http import Faults, Reply, add_error_handler, public_url, route, token
 from bootvol.api.openapi import exactly
 from bootvol.errors import BootvolError, Forbidden, LoginFailed, NotFound, Unauthorized
+from bootvol.fair_share import Paced
 from bootvol.login import Credentials, EarlierToken, ILogin, Named, Password, Session, Which
 from bootvol.policy import Policy, Right
 from bootvol.service.inflight import InFlight
-from bootvol.turns import Paced
 
 _SUBJECT: Final = b"X-Subject-Token"
 #: The only domain. Clients must name a domain, and all use this one by default.

@@ -14,9 +14,9 @@ from bootvol.lifecycle import POWERING, Status
 from bootvol.model import (
     LARGEST_ID,
     Attachment,
+    CachedImage,
     CacheUse,
-    Connection,
-    Golden,
+    ConnectionInfo,
     Image,
     Import,
     Phase,
@@ -334,7 +334,7 @@ def error(value: ErrorReport | None) -> ErrorShown | None:
     }
 
 
-def connection(value: Connection) -> ConnectionShown:
+def connection(value: ConnectionInfo) -> ConnectionShown:
     """Return the view of a volume's address for hypervisors."""
     return {"kind": value.kind, "address": value.address, "format": "raw"}
 
@@ -365,7 +365,7 @@ def brief_image(value: Image, place: Place) -> ImageBrief:
     return {"id": value.id, "name": value.name, "links": place.links("images", value.id)}
 
 
-def golden(value: Golden) -> GoldenShown:
+def golden(value: CachedImage) -> GoldenShown:
     """Return the view of a golden volume.  An addition to the specification."""
     return {
         "imageRef": value.image_id,

@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from bootvol.errors import DatabaseUnavailable, ErrorReport, ExportFailed, NoHypervisor
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Attachment, Connection, Disk, Server, Volume
+from bootvol.model import Attachment, ConnectionInfo, Disk, Server, Volume
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
-from bootvol.worker.claims import Held
+from bootvol.worker.claims import Claim
 from bootvol.worker.tasks.task import Task, Tools
 
 #: Kinds of connections that can be exported. Hypervisors reach volumes of other kinds from
@@ -26,7 +26,7 @@ from bootvol.worker.tasks.task import Task, Tools
 EXPORTABLE: Final = frozenset({"file", "block"})
 
 
-async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
+async def reach(tools: Tools, claim: Claim, volume: Volume) -> ConnectionInfo:
     """Return how hypervisors reach a volume; export the volume first if so configured.
 
     :raises bootvol.errors.BackendFailed: if the volume does not exist.
@@ -36,7 +36,7 @@ async def reach(tools: Tools, claim: Held, volume: Volume) -> Connection:
     if tools.exports is None or lies.kind not in EXPORTABLE:
         return lies
     served = await tools.exports.open(volume.name, lies)
-    await claim.note(attachment_rows.reached, volume.id, served)
+    await claim.in_transaction(attachment_rows.reached, volume.id, served)
     return served
 
 
@@ -77,13 +77,13 @@ class _Moving(Task):
         """The volume's backend."""
         return self.volume.backend
 
-    async def begin(self, claim: Held) -> tuple[Attachment, Server | None]:
+    async def begin(self, claim: Claim) -> tuple[Attachment, Server | None]:
         """Record which daemon owns the attachment from now on, if any.
 
         :returns: the attachment; and its server, or None if other systems run the server.
         """
         ours = self.tools.exports is not None or self.tools.hypervisor is not None
-        return await claim.note(_begin, self.id, self.tools.daemon, ours)
+        return await claim.in_transaction(_begin, self.id, self.tools.daemon, ours)
 
     async def unplug(self, attachment: Attachment, server: Server | None) -> None:
         """Unplug the volume from its server, and end its export; idempotent.
@@ -115,7 +115,7 @@ class Attach(_Moving):
     statuses = frozenset({Status.ATTACHING})
     _begun: tuple[Attachment, Server | None] | None = None
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Export the volume, and plug it in."""
         self._begun = attachment, server = await self.begin(claim)
         if server is None and not await self._is_served():
@@ -151,7 +151,7 @@ class Detach(_Moving):
 
     statuses = frozenset({Status.DETACHING})
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Unplug the volume, and end its export."""
         await self.unplug(*await self.begin(claim))
         return Event.DETACHED

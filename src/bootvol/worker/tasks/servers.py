@@ -13,7 +13,7 @@ from bootvol.model import Attachment, Disk, Machine, Server, Volume
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import states
-from bootvol.worker.claims import Held
+from bootvol.worker.claims import Claim
 from bootvol.worker.tasks import config_drive
 from bootvol.worker.tasks.attachments import cut_off, hypervisor, reach
 from bootvol.worker.tasks.task import Task, Tools
@@ -28,7 +28,7 @@ class _Hosting(Task):
         super().__init__(server.id, tools, server.tenant)
         self.server = server
 
-    async def machine(self, claim: Held, found: Disks) -> Machine:
+    async def machine(self, claim: Claim, found: Disks) -> Machine:
         """Export the volumes, and return the machine of the server."""
         disks = [
             Disk(attachment.disk, await reach(self.tools, claim, volume))
@@ -60,9 +60,9 @@ class BuildServer(_Hosting):
         super().__init__(server, tools)
         self.request_id = server.request_id
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Export the volumes, and start the server."""
-        found = await claim.note(_begin, self.id, self.tools.daemon)
+        found = await claim.in_transaction(_begin, self.id, self.tools.daemon)
         for volume, _ in found:
             if volume.status is not Status.ATTACHING:
                 raise BackendFailed(
@@ -85,7 +85,7 @@ class BuildServer(_Hosting):
         for volume, _ in attachment_rows.disks(db, self.id):
             if volume.status is Status.ATTACHING:
                 moved = Event.DETACHED if self._ended else Event.ATTACHED
-                states.happen(db, Kind.VOLUME, volume.id, moved)
+                states.apply_event(db, Kind.VOLUME, volume.id, moved)
             if self._ended:
                 attachment_rows.remove(db, volume.id)
 
@@ -97,7 +97,7 @@ def _begin(db: Db, server_id: int, daemon: str) -> Disks:
         attachment_rows.take(db, volume.id, daemon)
         if volume.status is Status.AVAILABLE:
             # The volume was made for this server, and no other server could get it.
-            states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+            states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
     return attachment_rows.disks(db, server_id)
 
 
@@ -106,7 +106,7 @@ class EndServer(_Hosting):
 
     statuses = frozenset({Status.DELETING})
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """End the server."""
         await self.end(await self.tools.database.read(attachment_rows.disks, self.id))
         return Event.VANISH
@@ -117,9 +117,9 @@ class EndServer(_Hosting):
             for volume, attachment in attachment_rows.disks(db, self.id):
                 attachment_rows.remove(db, volume.id)
                 if volume.status in HELD:
-                    states.happen(db, Kind.VOLUME, volume.id, Event.DETACHED)
+                    states.apply_event(db, Kind.VOLUME, volume.id, Event.DETACHED)
                 if attachment.delete_on_termination and volume.status is not Status.DELETING:
-                    states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
+                    states.apply_event(db, Kind.VOLUME, volume.id, Event.DELETE)
         super().settle(db, event, error)
 
 
@@ -128,7 +128,7 @@ class PowerServer(_Hosting):
 
     statuses = POWERING
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Do the action that the status asks for."""
         server, status = self.server.name, self.server.status
         if status is not Status.STARTING:

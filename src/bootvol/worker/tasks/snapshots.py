@@ -11,7 +11,7 @@ from bootvol.errors import BackendFailed
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Snapshot
 from bootvol.store import volumes as volume_rows
-from bootvol.worker.claims import Held
+from bootvol.worker.claims import Claim
 from bootvol.worker.tasks.storage import Making, Removing
 from bootvol.worker.tasks.task import Tools
 
@@ -25,7 +25,7 @@ class MakeSnapshot(Making):
         super().__init__(snapshot, tools)
         self._volume_id = snapshot.volume_id
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Clone or copy the volume."""
         volume = await self.tools.database.read(volume_rows.get, self.tenant, self._volume_id)
         if volume.status is Status.IN_USE and not self.place.capabilities.clones:
@@ -36,7 +36,7 @@ class MakeSnapshot(Making):
         if volume.status is Status.AVAILABLE:
             # For an available volume, no caller has declared that writers may exist.
             await self.tools.backends.check_unused(volume.backend, volume.name)
-        await self.duplicate(volume.backend, volume.name, volume.size_bytes)
+        await self.clone_or_copy(volume.backend, volume.name, volume.size_bytes)
         return Event.COMPLETE
 
 

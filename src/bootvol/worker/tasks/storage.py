@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
-from bootvol.imaging.target import OnBackend
+from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Status
 from bootvol.model import Snapshot, Volume
 from bootvol.store import strays
-from bootvol.worker.claims import Held
-from bootvol.worker.clone_or_copy import Origin, duplicate
+from bootvol.worker.claims import Claim
+from bootvol.worker.clone_or_copy import Origin, clone_or_copy
 from bootvol.worker.progress import Progress
 from bootvol.worker.tasks.task import Task, Tools
 
@@ -46,11 +46,11 @@ class OnBackendTask(Task):
     async def lost(self) -> None:
         """See :meth:`Task.lost`."""
         database = self.tools.database
-        if await database.write_unseen(strays.is_mine, self._name, self.tools.daemon):
+        if await database.write_without_invalidation(strays.is_mine, self._name, self.tools.daemon):
             # If the deletion fails now, the name stays a stray, which is deleted later.
             with suppress(BackendFailed):
                 await self.place.delete(self._name)
-                await database.write_unseen(strays.forget, self._name)
+                await database.write_without_invalidation(strays.forget, self._name)
 
 
 class Making(OnBackendTask):
@@ -73,7 +73,7 @@ class Making(OnBackendTask):
         return Event.FAIL
 
     async def with_room(self, make: Callable[[], Awaitable[None]]) -> None:
-        """Call ``make``, and call it again if the removal of golden volumes has made room.
+        """Call ``make``, and call it again if the removal of cached images has made room.
 
         :raises NoSpace: if the backend has no room all the same.
         """
@@ -81,19 +81,19 @@ class Making(OnBackendTask):
             await make()
         except NoSpace:
             # Requested volumes have priority over the cache.
-            if not await self.tools.goldens.make_room(self._backend):
+            if not await self.tools.image_cache.make_room(self._backend):
                 raise
             await make()
 
-    async def duplicate(self, backend: str, source: str, size: int) -> None:
+    async def clone_or_copy(self, backend: str, source: str, size: int) -> None:
         """Copy another volume, of ``size`` bytes, to the new one."""
         origin = Origin(self.tools.backends.named(backend), source, size)
-        place = OnBackend(self.place, self._name, self._size)
+        place = VolumeTarget(self.place, self._name, self._size)
 
         async def make() -> None:
             # An earlier attempt may have left anything.
             await self.remove()
-            await duplicate(self.tools.copier, origin, place, self._progress)
+            await clone_or_copy(self.tools.copier, origin, place, self._progress)
 
         await self.with_room(make)
 
@@ -103,12 +103,12 @@ class Removing(OnBackendTask):
 
     statuses = frozenset({Status.DELETING})
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Give the space back."""
         try:
             await self.remove()
         except VolumeInUse:
-            if not await claim.note(strays.may_be_open, self._name):
+            if not await claim.in_transaction(strays.may_be_open, self._name):
                 raise
             # A daemon that lost its claim may have the volume open, and no guest. The name then is
             # a stray; strays are deleted later.

@@ -18,9 +18,9 @@ from bootvol.questions import Questions
 from bootvol.shortage import Shortage
 from bootvol.store import states
 from bootvol.store.database import Database
-from bootvol.worker.claims import Held
+from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
-from bootvol.worker.image_cache import Goldens
+from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
 from bootvol.worker.turns import Turn
 
@@ -46,7 +46,7 @@ class Tools:
     backends: Backends
     copier: Copier
     importer: Importer
-    goldens: Goldens
+    image_cache: ImageCache
     sources: Collection[str]
     hypervisor: IHypervisor | None
     exports: Exports | None
@@ -102,7 +102,7 @@ class Task:
         """Return the bytes received from a slow source; 0 if no source can be slow."""
         return 0
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Do the work; return the resulting event.
 
         When the method raises or is cancelled, nothing is left open or running.
@@ -118,7 +118,7 @@ class Task:
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """Record the event, in the transaction that ends the claim."""
-        states.happen(db, self.kind, self.id, event, error)
+        states.apply_event(db, self.kind, self.id, event, error)
 
     def stop(self) -> None:
         """Note that the task is being cancelled: do not retry failures from now on."""

@@ -11,11 +11,11 @@ from twisted.logger import Logger
 from bootvol.errors import ErrorReport, ImportFailed
 from bootvol.lifecycle import Event, Kind
 from bootvol.model import Import, Phase, Volume
+from bootvol.store import import_queue, states
 from bootvol.store import imports as import_rows
-from bootvol.store import line, states
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
-from bootvol.worker.claims import Held
+from bootvol.worker.claims import Claim
 from bootvol.worker.tasks.storage import Making, Removing
 from bootvol.worker.tasks.task import Tools, whose
 
@@ -28,7 +28,7 @@ class MakeBlank(Making):
     def mark(self) -> None:
         """See :meth:`Task.mark`: backends do not report the progress of zeroing."""
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Allocate the volume, and zero its old blocks."""
         await self.with_room(lambda: self.place.allocate(self._name, self._size))
         if not self.place.capabilities.reads_zero_when_new:
@@ -64,9 +64,9 @@ class MakeFromImage(Making):
         """See :meth:`Task.done`."""
         return self._progress.bytes_done
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Copy the image."""
-        task = await claim.note(_begin, self.id)
+        task = await claim.in_transaction(_begin, self.id)
         self._progress.inherited = task.durable_name
         try:
             await self.tools.importer.run(self._volume, task, self._progress, claim)
@@ -79,16 +79,16 @@ class MakeFromImage(Making):
         """See :meth:`Task.settle`."""
         # If each waiting import had to find out by itself, a bad image would be downloaded many
         # times.
-        waiting = line.followers(db, self.id) if self._failed_for_all else ()
+        waiting = import_queue.followers(db, self.id) if self._failed_for_all else ()
         super().settle(db, event, error)
         self._failed_too = volume_rows.askers(db, waiting)
         for number in waiting:
-            states.happen(db, Kind.VOLUME, number, Event.FAIL, error)
+            states.apply_event(db, Kind.VOLUME, number, Event.FAIL, error)
             import_rows.record(db, number, phase=Phase.FAILED)
 
     async def remove(self) -> None:
-        """Give all space back, and give up the golden volume that was begun from the volume."""
-        await self.tools.goldens.let_go(self.id)
+        """Give all space back, and give up the cached image that was begun from the volume."""
+        await self.tools.image_cache.let_go(self.id)
         await super().remove()
 
     def stop(self) -> None:
@@ -108,7 +108,7 @@ class MakeFromImage(Making):
         self._progress.phase = Phase.FAILED if failed else Phase.DONE
 
     async def after(self) -> None:
-        """Log the failures of waiting imports, and remove golden volumes of no further use."""
+        """Log the failures of waiting imports, and remove cached images of no further use."""
         for number, tenant, request_id in self._failed_too:
             self._log.warn(
                 "volume {id} ({whose}) failed as volume {first} did",
@@ -116,12 +116,12 @@ class MakeFromImage(Making):
                 whose=whose(tenant, request_id),
                 first=self.id,
             )
-        await self.tools.goldens.tidy(self._backend)
+        await self.tools.image_cache.tidy(self._backend)
 
 
 def _begin(db: Db, volume_id: int) -> Import:
     """Note that an import begins; return its current row."""
-    states.happen(db, Kind.VOLUME, volume_id, Event.DOWNLOAD)
+    states.apply_event(db, Kind.VOLUME, volume_id, Event.DOWNLOAD)
     return import_rows.begin(db, volume_id)
 
 
@@ -140,11 +140,11 @@ class MakeFromSnapshot(Making):
         """See :attr:`Task.stores`."""
         return {self._backend, self._origin}
 
-    async def work(self, claim: Held) -> Event:
+    async def work(self, claim: Claim) -> Event:
         """Clone or copy the snapshot, which is not removed meanwhile."""
         found = await self.tools.database.read(snapshot_rows.get, self.tenant, self._snapshot_id)
         self._origin = found.backend
-        await self.duplicate(found.backend, found.name, found.size_bytes)
+        await self.clone_or_copy(found.backend, found.name, found.size_bytes)
         return Event.COMPLETE
 
 
@@ -158,11 +158,11 @@ class RemoveVolume(Removing):
         self._bootable = volume.image_id is not None
 
     async def remove(self) -> None:
-        """Give all space back, and give up the golden volume that was begun from the volume."""
-        await self.tools.goldens.let_go(self.id)
+        """Give all space back, and give up the cached image that was begun from the volume."""
+        await self.tools.image_cache.let_go(self.id)
         await super().remove()
 
     async def after(self) -> None:
-        """Remove the golden volume that only this volume's import could have wanted."""
+        """Remove the cached image that only this volume's import could have wanted."""
         if self._bootable:
-            await self.tools.goldens.tidy(self._backend)
+            await self.tools.image_cache.tidy(self._backend)

@@ -12,17 +12,17 @@ from sqlalchemy import Connection, update
 from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Server, Snapshot, Volume
-from bootvol.store import attachments, claims, queue, servers, snapshots, states, volumes
+from bootvol.store import attachments, claims, servers, snapshots, states, volumes, work_queue
 from bootvol.store.schema import LIVING
 from tests.unit.conftest import Anybody, end_leases
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def holder(daemon: str = "d", *, serves: bool = True) -> claims.Holder:
+def request(daemon: str = "d", *, serves: bool = True) -> claims.ClaimRequest:
     """Return a daemon with a request for work."""
     busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
-    return claims.Holder(f"{daemon}/1", daemon, ["b"], [], busy, serves)
+    return claims.ClaimRequest(f"{daemon}/1", daemon, ["b"], [], busy, serves)
 
 
 def a_volume(db: Connection, status: Status = Status.AVAILABLE, **more: Any) -> Volume:
@@ -61,92 +61,92 @@ def free(db: Connection, kind: Kind, number: int) -> None:
     db.execute(update(table).where(table.c.id == number).values(worker=None, lease_until=None))
 
 
-def claim(db: Connection, who: claims.Holder) -> queue.Subject | None:
+def claim(db: Connection, who: claims.ClaimRequest) -> work_queue.Subject | None:
     """Claim any work except copies."""
-    quick, _ = queue.claim_quick(db, who, Anybody())
-    return quick or queue.claim_hosting(db, who, Anybody())[0]
+    quick, _ = work_queue.claim_quick(db, who, Anybody())
+    return quick or work_queue.claim_hosting(db, who, Anybody())[0]
 
 
-def copy(db: Connection, who: claims.Holder) -> queue.Subject | None:
+def copy(db: Connection, who: claims.ClaimRequest) -> work_queue.Subject | None:
     """Claim a copy."""
-    return queue.claim_copy(db, who, Anybody())[0]
+    return work_queue.claim_copy(db, who, Anybody())[0]
 
 
 def quick(db: Connection, **more: Any) -> int | None:
     """Claim any work except copies; return the id."""
-    found = claim(db, holder(**more))
+    found = claim(db, request(**more))
     return None if found is None else found.id
 
 
 def test_a_volume_stays_while_a_snapshot_of_it_is_made(db: Connection) -> None:
     volume = a_volume(db)
     snapshot = a_snapshot(db, volume)
-    states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.DELETE)
     assert quick(db) is None
-    copied = copy(db, holder())
+    copied = copy(db, request())
     assert isinstance(copied, Snapshot)
     assert copied.id == snapshot.id
     assert quick(db) is None
-    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.COMPLETE)
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.COMPLETE)
     assert quick(db) == volume.id
 
 
 def test_a_snapshot_stays_while_a_volume_is_made_of_it(db: Connection) -> None:
     snapshot = a_snapshot(db, a_volume(db), Status.AVAILABLE)
     volume = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
-    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     assert quick(db) is None
-    copied = copy(db, holder())
+    copied = copy(db, request())
     assert isinstance(copied, Volume)
     assert copied.id == volume.id
-    assert copy(db, holder()) is None
-    states.happen(db, Kind.VOLUME, volume.id, Event.COMPLETE)
+    assert copy(db, request()) is None
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.COMPLETE)
     assert quick(db) == snapshot.id
 
 
 def test_what_is_still_read_stays_though_the_copy_is_not_wanted_any_more(db: Connection) -> None:
     volume = a_volume(db)
     snapshot = a_snapshot(db, volume)
-    copied = copy(db, holder("other"))
+    copied = copy(db, request("other"))
     assert isinstance(copied, Snapshot)
-    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
-    states.happen(db, Kind.VOLUME, volume.id, Event.DELETE)
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.DELETE)
     assert quick(db) is None
     free(db, Kind.SNAPSHOT, snapshot.id)
-    assert isinstance(claim(db, holder()), Volume)
-    assert isinstance(claim(db, holder()), Snapshot)
+    assert isinstance(claim(db, request()), Volume)
+    assert isinstance(claim(db, request()), Snapshot)
 
 
 def test_a_snapshot_that_is_still_read_stays_likewise(db: Connection) -> None:
     snapshot = a_snapshot(db, a_volume(db), Status.AVAILABLE)
     made = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
-    assert isinstance(copy(db, holder("other")), Volume)
-    states.happen(db, Kind.VOLUME, made.id, Event.DELETE)
-    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
+    assert isinstance(copy(db, request("other")), Volume)
+    states.apply_event(db, Kind.VOLUME, made.id, Event.DELETE)
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.DELETE)
     assert quick(db) is None
     # The claim means nothing now: the lease has expired.
     end_leases(db)
-    assert isinstance(claim(db, holder()), Volume)
+    assert isinstance(claim(db, request()), Volume)
     assert quick(db) is None
     free(db, Kind.VOLUME, made.id)
     become(db, Kind.VOLUME, made.id, Status.ERROR)
-    assert isinstance(claim(db, holder()), Snapshot)
+    assert isinstance(claim(db, request()), Snapshot)
 
 
 def test_nobody_writes_to_what_is_copied(db: Connection) -> None:
     volume = a_volume(db)
     snapshot = a_snapshot(db, volume)
     attach(db, volume, None)
-    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
     assert quick(db) is None
-    states.happen(db, Kind.SNAPSHOT, snapshot.id, Event.COMPLETE)
+    states.apply_event(db, Kind.SNAPSHOT, snapshot.id, Event.COMPLETE)
     assert quick(db) == volume.id
 
 
 def test_an_attachment_is_its_daemons(db: Connection) -> None:
     volume = a_volume(db)
     attach(db, volume, None)
-    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
     attachments.take(db, volume.id, "other")
     assert quick(db) is None
     assert quick(db, daemon="other") == volume.id
@@ -157,7 +157,7 @@ def test_a_server_waits_for_its_volumes(db: Connection) -> None:
     made = a_volume(db, Status.CREATING, snapshot_id=snapshot.id)
     attach(db, made, server, "vda")
     assert quick(db) is None
-    states.happen(db, Kind.VOLUME, made.id, Event.COMPLETE)
+    states.apply_event(db, Kind.VOLUME, made.id, Event.COMPLETE)
     assert quick(db, serves=False) is None
     assert quick(db) == server.id
 
@@ -165,11 +165,11 @@ def test_a_server_waits_for_its_volumes(db: Connection) -> None:
 def test_the_disks_of_a_server_that_is_built_are_its_own_task(db: Connection) -> None:
     server, volume = a_server(db, daemon="d"), a_volume(db)
     attach(db, volume, server, "vda")
-    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
-    found = claim(db, holder())
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    found = claim(db, request())
     assert isinstance(found, Server)
     assert quick(db) is None
-    states.happen(db, Kind.SERVER, server.id, Event.COMPLETE)
+    states.apply_event(db, Kind.SERVER, server.id, Event.COMPLETE)
     assert quick(db) == volume.id
 
 
@@ -178,9 +178,9 @@ def test_a_server_is_told_one_thing_at_a_time(db: Connection) -> None:
     first, second, third = (a_volume(db) for _ in range(3))
     for volume, its in (first, server), (second, server), (third, other):
         attach(db, volume, its, "vdb" if volume is not second else "vdc")
-        states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+        states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
     assert [quick(db) for _ in range(3)] == [first.id, third.id, None]
-    states.happen(db, Kind.VOLUME, first.id, Event.ATTACHED)
+    states.apply_event(db, Kind.VOLUME, first.id, Event.ATTACHED)
     free(db, Kind.VOLUME, first.id)
     assert quick(db) == second.id
 
@@ -196,12 +196,12 @@ def test_a_server_boots_from_its_root_whatever_its_other_disks_are_called(db: Co
 def test_a_server_does_not_end_while_its_daemon_is_at_it(db: Connection) -> None:
     server, volume = a_server(db, Status.AVAILABLE, "d"), a_volume(db)
     attach(db, volume, server)
-    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
     assert quick(db) == volume.id
-    states.happen(db, Kind.SERVER, server.id, Event.DELETE)
+    states.apply_event(db, Kind.SERVER, server.id, Event.DELETE)
     # The lease has expired, but the hypervisor's call continues.
     end_leases(db)
-    late = holder()
+    late = request()
     busy = {**late.busy, Kind.VOLUME: [volume.id]}
     assert claim(db, attrs.evolve(late, busy=busy)) is None
     assert isinstance(claim(db, late), Server)
@@ -210,14 +210,14 @@ def test_a_server_does_not_end_while_its_daemon_is_at_it(db: Connection) -> None
 def test_a_server_ends_when_nobody_moves_a_disk_of_it(db: Connection) -> None:
     server, volume = a_server(db, Status.AVAILABLE, "d"), a_volume(db)
     attach(db, volume, server)
-    states.happen(db, Kind.VOLUME, volume.id, Event.ATTACH)
+    states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
     assert quick(db) == volume.id
-    states.happen(db, Kind.SERVER, server.id, Event.DELETE)
+    states.apply_event(db, Kind.SERVER, server.id, Event.DELETE)
     assert quick(db) is None
     # Nobody begins a move now, and every earlier move has ended.
     free(db, Kind.VOLUME, volume.id)
     assert quick(db, daemon="other") is None
-    found = claim(db, holder())
+    found = claim(db, request())
     assert isinstance(found, Server)
     assert quick(db) is None
 
@@ -233,7 +233,7 @@ def test_what_is_settled_is_no_work(db: Connection, kind: Kind) -> None:
     for status in Status.AVAILABLE, Status.ERROR, Status.IN_USE:
         become(db, kind, number, status)
         assert quick(db) is None
-        assert copy(db, holder()) is None
+        assert copy(db, request()) is None
     become(db, kind, number, Status.DELETING)
     assert quick(db) == number
     assert quick(db) is None, "it is claimed"

@@ -12,7 +12,9 @@ from bootvol.clocks import sleep
 from bootvol.threads import outlast
 
 
-async def together(clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], Any, None]) -> None:
+async def gather_cancelling(
+    clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], Any, None]
+) -> None:
     """Run coroutines concurrently, until all have ended.
 
     If one coroutine raises, the others are cancelled.  The error is raised after all have ended.  A

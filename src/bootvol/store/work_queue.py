@@ -44,49 +44,51 @@ _OTHERS: Final = volumes.alias("others")
 _THEIRS: Final = attachments.alias("theirs")
 
 
-def claim_copy(connection: Connection, holder: claims.Holder, order: Order) -> Found:
+def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim a copy, which may take long: a snapshot to make, or a volume to make from one."""
-    snapshot = and_(snapshots.c.backend.in_(holder.backends), snapshots.c.status == Status.CREATING)
+    snapshot = and_(
+        snapshots.c.backend.in_(request.backends), snapshots.c.status == Status.CREATING
+    )
     volume = and_(
-        volumes.c.backend.in_(holder.backends),
+        volumes.c.backend.in_(request.backends),
         volumes.c.status.in_(MAKING),
         volumes.c.snapshot_id.is_not(None),
         # The snapshot may lie on another backend than the volume.
         ~exists().where(
             snapshots.c.id == volumes.c.snapshot_id,
-            snapshots.c.backend.not_in(holder.backends),
+            snapshots.c.backend.not_in(request.backends),
         ),
     )
-    return _first(connection, holder, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
+    return _first(connection, request, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
 
 
-def claim_zeroing(connection: Connection, holder: claims.Holder, order: Order) -> Found:
+def claim_zeroing(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim a removal or a blank volume on a backend that zeroes whole volumes.
 
     Zeroing may take long, too.
     """
-    return _first(connection, holder, order, _small(holder, holder.zeroed))
+    return _first(connection, request, order, _small(request, request.zeroed))
 
 
-def claim_quick(connection: Connection, holder: claims.Holder, order: Order) -> Found:
+def claim_quick(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim a removal or a blank volume on a backend where such work is quick."""
-    quick = set(holder.backends).difference(holder.zeroed)
-    return _first(connection, holder, order, _small(holder, quick))
+    quick = set(request.backends).difference(request.zeroed)
+    return _first(connection, request, order, _small(request, quick))
 
 
-def claim_hosting(connection: Connection, holder: claims.Holder, order: Order) -> Found:
+def claim_hosting(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim work that depends on hypervisors and guests: volumes to attach or detach, servers."""
-    wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(holder.backends), _move(holder))}
-    if holder.serves:
+    wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(request.backends), _move(request))}
+    if request.serves:
         wanted[Kind.SERVER] = and_(
-            _is(servers.c.daemon, holder), or_(_build(holder), _end(holder), _power(holder))
+            _is(servers.c.daemon, request), or_(_build(request), _end(request), _power(request))
         )
-    return _first(connection, holder, order, wanted)
+    return _first(connection, request, order, wanted)
 
 
 def _first(
     connection: Connection,
-    holder: claims.Holder,
+    request: claims.ClaimRequest,
     order: Order,
     wanted: Mapping[Kind, ColumnElement[bool]],
 ) -> Found:
@@ -94,39 +96,41 @@ def _first(
     waiting = [
         each
         for kind, condition in wanted.items()
-        for each in _waiting(connection, holder, kind, condition)
+        for each in _waiting(connection, request, kind, condition)
     ]
     for each in order.admitted(waiting):
         table = LIVING[each.kind]
         mine = and_(wanted[each.kind], table.c.tenant == each.tenant)
         if each.backend is not None:
             mine = and_(mine, table.c.backend == each.backend)
-        row = claims.claim(connection, each.kind, holder, mine)
+        row = claims.claim(connection, each.kind, request, mine)
         if row is not None:
             return _VALUES[each.kind](row), waiting
     return None, waiting
 
 
 def _waiting(
-    connection: Connection, holder: claims.Holder, kind: Kind, condition: ColumnElement[bool]
+    connection: Connection, request: claims.ClaimRequest, kind: Kind, condition: ColumnElement[bool]
 ) -> Collection[Waiting]:
     """Return the waiting work of one kind, the oldest first."""
     table = LIVING[kind]
     backend = null() if kind is Kind.SERVER else table.c.backend
     rows = connection.execute(
         select(table.c.tenant, backend.label("backend"))
-        .where(claims.free(table), table.c.id.not_in(holder.busy[kind]), condition)
+        .where(claims.free(table), table.c.id.not_in(request.busy[kind]), condition)
         .group_by(table.c.tenant, *([] if kind is Kind.SERVER else [backend]))
         .order_by(func.min(table.c.id))
     )
     return [Waiting(kind, row.tenant, row.backend) for row in rows]
 
 
-def _small(holder: claims.Holder, backends: Collection[str]) -> Mapping[Kind, ColumnElement[bool]]:
+def _small(
+    request: claims.ClaimRequest, backends: Collection[str]
+) -> Mapping[Kind, ColumnElement[bool]]:
     """Return the SQL conditions for removals and blank volumes on some backends."""
     return {
-        Kind.VOLUME: and_(volumes.c.backend.in_(backends), or_(_blank(), _removal(holder))),
-        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(backends), _snapshot_removal(holder)),
+        Kind.VOLUME: and_(volumes.c.backend.in_(backends), or_(_blank(), _removal(request))),
+        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(backends), _snapshot_removal(request)),
     }
 
 
@@ -136,71 +140,71 @@ def _blank() -> ColumnElement[bool]:
     )
 
 
-def _removal(holder: claims.Holder) -> ColumnElement[bool]:
-    return and_(volumes.c.status == Status.DELETING, ~_copied(holder))
+def _removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
+    return and_(volumes.c.status == Status.DELETING, ~_copied(request))
 
 
-def _snapshot_removal(holder: claims.Holder) -> ColumnElement[bool]:
+def _snapshot_removal(request: claims.ClaimRequest) -> ColumnElement[bool]:
     return and_(
         snapshots.c.status == Status.DELETING,
         ~exists().where(
-            volumes.c.snapshot_id == snapshots.c.id, _is_made(volumes, Kind.VOLUME, holder)
+            volumes.c.snapshot_id == snapshots.c.id, _is_made(volumes, Kind.VOLUME, request)
         ),
     )
 
 
-def _move(holder: claims.Holder) -> ColumnElement[bool]:
+def _move(request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for volumes to attach or detach, except in work on whole servers."""
     whole = exists().where(
         servers.c.id == attachments.c.hosted, servers.c.status != Status.AVAILABLE
     )
     mine = exists().where(
         attachments.c.volume_id == volumes.c.id,
-        _is(attachments.c.daemon, holder),
+        _is(attachments.c.daemon, request),
         ~whole,
-        ~_told(attachments.c.hosted, holder),
+        ~_told(attachments.c.hosted, request),
     )
     # Writes to a volume during its copy would make a copy of no single moment.
-    quiet = or_(volumes.c.status == Status.DETACHING, ~_copied(holder))
+    quiet = or_(volumes.c.status == Status.DETACHING, ~_copied(request))
     return and_(volumes.c.status.in_(MOVING), mine, quiet)
 
 
-def _build(holder: claims.Holder) -> ColumnElement[bool]:
+def _build(request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for servers to start: all of their volumes exist and are at rest."""
     return and_(
         servers.c.status == Status.CREATING,
-        ~_has(or_(volumes.c.status.in_(MAKING), _copied(holder))),
+        ~_has(or_(volumes.c.status.in_(MAKING), _copied(request))),
     )
 
 
-def _end(holder: claims.Holder) -> ColumnElement[bool]:
+def _end(request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for servers to end: none of their disks is attached or detached."""
-    return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, holder))
+    return and_(servers.c.status == Status.DELETING, ~_told(servers.c.id, request))
 
 
-def _power(holder: claims.Holder) -> ColumnElement[bool]:
+def _power(request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for servers to turn off or on: none of their disks is plugged."""
-    return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id, holder))
+    return and_(servers.c.status.in_(POWERING), ~_told(servers.c.id, request))
 
 
-def _copied(holder: claims.Holder) -> ColumnElement[bool]:
+def _copied(request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for volumes that must not change: a snapshot of them is made."""
     return exists().where(
-        snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT, holder)
+        snapshots.c.volume_id == volumes.c.id, _is_made(snapshots, Kind.SNAPSHOT, request)
     )
 
 
-def _is_made(table: Table, kind: Kind, holder: claims.Holder) -> ColumnElement[bool]:
+def _is_made(table: Table, kind: Kind, request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for rows in the making.
 
     A row that was deleted in the making counts while a worker works on the row: the worker may
     still read.
     """
-    gives_up = and_(table.c.status == Status.DELETING, _worked_on(table, kind, holder))
+    gives_up = and_(table.c.status == Status.DELETING, _worked_on(table, kind, request))
     return or_(table.c.status.in_(MAKING), gives_up)
 
 
-def _told(server: ColumnElement[Any], holder: claims.Holder) -> ColumnElement[bool]:
+def _told(server: ColumnElement[Any], request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for servers with a disk being plugged or unplugged now.
 
     A server gets one call at a time.
@@ -209,16 +213,16 @@ def _told(server: ColumnElement[Any], holder: claims.Holder) -> ColumnElement[bo
         _THEIRS.c.hosted == server,
         _THEIRS.c.volume_id == _OTHERS.c.id,
         _OTHERS.c.status.in_(MOVING),
-        _worked_on(_OTHERS, Kind.VOLUME, holder),
+        _worked_on(_OTHERS, Kind.VOLUME, request),
     )
 
 
-def _worked_on(table: FromClause, kind: Kind, holder: claims.Holder) -> ColumnElement[bool]:
+def _worked_on(table: FromClause, kind: Kind, request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for rows in work.
 
     This daemon knows its own work better than the leases do.
     """
-    return or_(~claims.free(table), table.c.id.in_(holder.busy[kind]))
+    return or_(~claims.free(table), table.c.id.in_(request.busy[kind]))
 
 
 def _has(volume: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -228,5 +232,5 @@ def _has(volume: ColumnElement[bool]) -> ColumnElement[bool]:
     )
 
 
-def _is(daemon: ColumnElement[str | None], holder: claims.Holder) -> ColumnElement[bool]:
-    return or_(daemon.is_(None), daemon == holder.daemon)
+def _is(daemon: ColumnElement[str | None], request: claims.ClaimRequest) -> ColumnElement[bool]:
+    return or_(daemon.is_(None), daemon == request.daemon)

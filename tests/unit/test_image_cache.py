@@ -15,21 +15,21 @@ from twisted.internet import reactor
 from bootvol.backends import Backends
 from bootvol.imaging.buffers import Memory
 from bootvol.lifecycle import Status
-from bootvol.model import GIB, CacheUse, Checkpoint, Golden, Image, Import, Volume
-from bootvol.store import goldens as rows
+from bootvol.model import GIB, CachedImage, CacheUse, Checkpoint, Image, Import, Volume
+from bootvol.store import image_cache as rows
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
 from bootvol.worker.copier import Copier, Limits
-from bootvol.worker.image_cache import Goldens
+from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.progress import Progress
 
 loop: Any = reactor
 SIZE = 65536
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VOLUME = Volume(1, "v", "t", "u", 1, Status.DOWNLOADING, NOW, "nova", "b", "i")
-GOLDEN = Golden("golden", "b", "i", "content", SIZE, None, 0, 0.0)
+GOLDEN = CachedImage("golden", "b", "i", "content", SIZE, None, 0, 0.0)
 TASK = Import(1, Image("i", "s", "n"), checkpoint=Checkpoint(SIZE, "digest", "validator"))
 
 
@@ -52,7 +52,7 @@ async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
     """A checkpoint left in the row might vouch for the bytes of the clone."""
     backend = MemoryBackend("b", reactor, clones=True)
     copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
-    goldens = Goldens(database, Backends([backend], loop), copier, {}, CacheUse())
+    image_cache = ImageCache(database, Backends([backend], loop), copier, {}, CacheUse())
     await backend.allocate("golden", GIB)
     await write(backend, "golden", 0, noise(SIZE))
     await backend.allocate("v", GIB)
@@ -61,11 +61,11 @@ async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
     progress.start(TASK)
     kept: list[Any] = []
 
-    async def keep() -> None:
+    async def heartbeat() -> None:
         assert await read(backend, "v", 0, SIZE) == noise(SIZE, 1), "nothing is changed yet"
         kept.append(progress.columns(1.0)["durable_bytes"])
 
-    assert await goldens.fill(VOLUME, "content", progress, keep)
+    assert await image_cache.fill(VOLUME, "content", progress, heartbeat)
     assert kept == [None]
     assert await read(backend, "v", 0, SIZE) == noise(SIZE)
     assert progress.bytes_done == SIZE

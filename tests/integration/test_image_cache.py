@@ -23,7 +23,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import IVolumeReader
 from bootvol.model import GIB
-from bootvol.store import goldens as rows
+from bootvol.store import image_cache as rows
 from bootvol.testing.backends import noise
 from bootvol_plugins.file import FileBackend
 from tests.daemons import OTHER_TENANT, Running, pause
@@ -214,8 +214,8 @@ async def test_nothing_shows_of_another_tenants_images(
 ) -> None:
     """A second tenant's import of the same image seems to be a download, but downloads nothing.
 
-    Break: `src/bootvol/store/imports.py`: `line.leader(connection, volume_id, tenant)` ->
-    `line.leader(connection, volume_id)`
+    Break: `src/bootvol/store/imports.py`: `import_queue.leader(connection, volume_id, tenant)` ->
+    `import_queue.leader(connection, volume_id)`
 
     Break: `src/bootvol/store/imports.py`: `if found.cached and not` -> `if False and not`
     """

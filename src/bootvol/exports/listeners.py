@@ -46,7 +46,7 @@ _KEEPALIVE: Final = (
 class Listening:
     """A listening socket, with a connection to the socket made before anybody else's.
 
-    :ivar address: as in :class:`bootvol.model.Connection`.
+    :ivar address: as in :class:`bootvol.model.ConnectionInfo`.
     :ivar port: port number; None for a socket in a folder.
     """
 
@@ -61,7 +61,7 @@ class Listening:
         self.probe.close()
 
 
-class Place(Protocol):
+class Listener(Protocol):
     """A way to reach exports."""
 
     options: Sequence[str]
@@ -104,11 +104,11 @@ class Unix:
             )
 
     def files(self) -> dict[str, bytes]:
-        """See :meth:`Place.files`."""
+        """See :meth:`Listener.files`."""
         return {}
 
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
-        """See :meth:`Place.listen`."""
+        """See :meth:`Listener.listen`."""
         path = socket_of(self._directory, name)
         owner = None
         with contextlib.suppress(FileNotFoundError):
@@ -147,11 +147,11 @@ class Tls:
             ) from error
 
     def files(self) -> dict[str, bytes]:
-        """See :meth:`Place.files`."""
+        """See :meth:`Listener.files`."""
         return contents(self._credentials, _CREDENTIALS)
 
     def listen(self, name: str, port: int | None, taken: Collection[int]) -> Listening:
-        """See :meth:`Place.listen`."""
+        """See :meth:`Listener.listen`."""
         if port is not None:
             return self._listen(port, name)
         first, last = self._ports
@@ -171,7 +171,7 @@ class Tls:
         return _listening(family, address, f"nbds://{host}:{port}/{name}", port)
 
 
-def make(options: tables.Exports) -> Place:
+def make(options: tables.Exports) -> Listener:
     """Return the place that the operator chose, and make the folder.  Blocks.
 
     :raises ConfigurationError: if the place cannot be used.

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from bootvol.lifecycle import MAKING, Kind, Status
 from bootvol.store import claims
-from bootvol.store import goldens as golden_rows
+from bootvol.store import image_cache as cached_image_rows
 from bootvol.store.schema import imports, turns, volumes
 from bootvol.store.waiting import Order, Waiting
 
@@ -32,7 +32,7 @@ _OTHER_IMPORTS: Final = imports.alias("other_imports")
 
 
 def claim(
-    connection: Connection, holder: claims.Holder, sources: Collection[str], order: Order
+    connection: Connection, request: claims.ClaimRequest, sources: Collection[str], order: Order
 ) -> tuple[Row[Any] | None, Collection[Waiting]]:
     """Claim the first import in the queue that may be claimed.
 
@@ -50,9 +50,9 @@ def claim(
     rows = connection.execute(
         select(line)
         .where(
-            line.c.backend.in_(holder.backends),
+            line.c.backend.in_(request.backends),
             line.c.source.in_(sources),
-            line.c.id.not_in(holder.busy[Kind.VOLUME]),
+            line.c.id.not_in(request.busy[Kind.VOLUME]),
         )
         .order_by(line.c.position)
     ).all()
@@ -66,7 +66,7 @@ def claim(
         row = claims.claim(
             connection,
             Kind.VOLUME,
-            holder,
+            request,
             and_(volumes.c.id == number, volumes.c.status.in_(MAKING)),
         )
         if row is not None:
@@ -89,7 +89,7 @@ def _is_the_only_one(connection: Connection, volume_id: int) -> bool:
         .where(
             volumes.c.id == volume_id,
             imports.c.content.is_not(None),
-            ~_content().in_(golden_rows.ready()),
+            ~_content().in_(cached_image_rows.ready()),
         )
     ).one_or_none()
     if same is None:
@@ -140,7 +140,7 @@ def leader(connection: Connection, volume_id: int, tenant: str | None = None) ->
             volumes.c.id == volume_id,
             volumes.c.status.in_(MAKING),
             claims.free(volumes),
-            ~_content().in_(golden_rows.ready()),
+            ~_content().in_(cached_image_rows.ready()),
         )
         .order_by(running.c.id)
     )
@@ -155,7 +155,7 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
     led = (
         select(volumes.c.backend, imports.c.content)
         .select_from(volumes.join(imports))
-        .where(volumes.c.id == volume_id, ~_content().in_(golden_rows.ready()))
+        .where(volumes.c.id == volume_id, ~_content().in_(cached_image_rows.ready()))
         .subquery()
     )
     query = (
@@ -179,7 +179,7 @@ def _running() -> Select[tuple[int, str, str]]:
     """Return the query for running imports that others may wait for: those with a known content.
 
     Another import of the same content onto the same backend waits, unless the backend has a cached
-    image (golden volume) of the content.
+    image (cached image) of the content.
     """
     return (
         select(_OTHERS.c.id, _OTHERS.c.backend, _OTHER_IMPORTS.c.content)
@@ -195,7 +195,7 @@ def _running() -> Select[tuple[int, str, str]]:
 def _waits(running: Subquery) -> ColumnElement[bool]:
     """Return the SQL condition for unclaimed imports that wait for none of ``running``."""
     led = select(running.c.backend, running.c.content)
-    unled = or_(_content().not_in(led), _content().in_(golden_rows.ready()))
+    unled = or_(_content().not_in(led), _content().in_(cached_image_rows.ready()))
     return and_(claims.free(volumes), unled)
 
 
