@@ -315,9 +315,6 @@ def _check(options: DirectoryOptions) -> Iterator[Mistake]:
             fault = f"the index names {entry.file!r}, which is no file"
         elif entry.format is not None and entry.format not in FORMATS:
             fault = f"image {entry.id!r} has the format {entry.format!r}, which nothing reads"
-        elif "/" in entry.id:
-            # In a path it would be several segments.
-            fault = f"image {entry.id!r} cannot be shown by its id, which has a slash"
         else:
             continue
         yield Mistake("directory", index, fault, "Correct the index.", fatal=False)

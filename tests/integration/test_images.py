@@ -121,6 +121,22 @@ async def test_hard_names(images: Running) -> None:
 
 
 @ensureDeferred
+async def test_an_id_with_slashes(images: Running) -> None:
+    """An encoded slash is part of the id; another one separates segments."""
+    named = "debian/12//x"
+    (images.images / "index.toml").write_text(INDEX.replace('id = "1"', f'id = "{named}"'))
+    encoded = quote(named, safe="")
+    shown = (await images.request("GET", f"{LIST}/{encoded}")).json
+    assert shown["id"] == named
+    assert (await images.request("GET", f"/image{shown['self']}")).json == shown
+    answer = await images.call("GET", f"images/{encoded}")
+    assert answer.json["image"]["id"] == named
+    assert answer.json["image"]["links"][0]["href"].endswith(f"/images/{encoded}")
+    assert (await images.call("GET", f"images/{named}")).status in {400, 404}
+    assert (await images.call("GET", "os-volumes/1%2F2")).status == 404
+
+
+@ensureDeferred
 async def test_a_name_in_another_form(images: Running) -> None:
     """A Mac separates letters and their marks; a person who types the name does not."""
     apart, composed = (unicodedata.normalize(form, "Größe é.raw") for form in ("NFD", "NFC"))
@@ -219,7 +235,7 @@ async def test_pages(images: Running) -> None:
     ("method", "path", "status", "message"),
     [
         ("GET", f"{LIST}/nothing", 404, "Image nothing could not be found."),
-        ("GET", f"{LIST}/..%2Ftwistd.conf", 404, "The resource could not be found."),
+        ("GET", f"{LIST}/..%2Ftwistd.conf", 404, "Image ../twistd.conf could not be found."),
         ("GET", f"{LIST}/%00", 404, "Image \0 could not be found."),
         ("GET", f"{LIST}/1/file", 404, "The resource could not be found."),
         ("GET", f"{LIST}?marker=nothing", 400, "marker [nothing] not found"),

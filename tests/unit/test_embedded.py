@@ -197,7 +197,9 @@ async def test_what_has_expired_is_forgotten(make: Make, clock: Clock, tmp_path:
 async def test_a_clock_that_is_set_forward_and_back_forgets_no_revocation(
     clock: Clock, threads: Threads, tmp_path: Path, restarts: bool
 ) -> None:
-    """Break: `plugins/bootvol_plugins/embedded/revoked.py`: `and end.steady <= steady` -> ``"""
+    """Break: `plugins/bootvol_plugins/embedded/revoked.py`: `and end.steady <= steady` -> `and
+    True`.
+    """
     wrong = 0.0
     context = PluginContext(as_reactor(clock), threads, "identity", lambda: clock.seconds() + wrong)
     service = identity(context, tmp_path)

@@ -521,7 +521,6 @@ def test_a_warning(world: World, old: str, new: str, more: str, words: str) -> N
             "[[images]]\nid = 'x'\nfile = 'a.raw'\nformat = 'floppy'",
             "'floppy', which nothing reads",
         ),
-        ("[[images]]\nid = 'a/b'\nfile = 'a.raw'", "'a/b' cannot be shown by its id"),
         ('[[images]]\nid = "a\\u0000b"\nfile = "a.raw"', "control characters"),
         ("[[images]]\nid = 'x'\nfile = 'a.raw'\nmin_disk = 9999999999999", "min_disk"),
     ],

@@ -16,7 +16,7 @@ from werkzeug.exceptions import NotFound as UnknownPath
 
 from bootvol.api.cache import Answers
 from bootvol.api.dialects import Dialect
-from bootvol.api.http import Reply, answer, public_url, render_error, write
+from bootvol.api.http import Reply, answer, public_url, render_error, with_slash, write
 from bootvol.api.operations import Document, Operation
 from bootvol.api.root import Mount
 from bootvol.errors import BootvolError
@@ -85,7 +85,8 @@ class Application(Generic[ContextT]):
             rule, methods=[operation.method], endpoint=f"{operation.method} {version} {path}"
         )
         def route(request: IRequest, tenant: str | None = None, **segments: str) -> Deferred[bytes]:
-            return answer(request, answered(request, tenant, segments))
+            written = {name: with_slash(segment) for name, segment in segments.items()}
+            return answer(request, answered(request, tenant and with_slash(tenant), written))
 
     async def _run(
         self,

@@ -48,6 +48,10 @@ JSON: Final = b"application/json; charset=UTF-8"
 _SHOWN: Final = 200
 REQUEST_ID: Final = b"X-Compute-Request-Id"
 
+#: Stands for an encoded slash in a segment of a path, which is part of an id.  Routing would take a
+#: slash for the segment's end.  No text has this noncharacter (Unicode Standard, section 23.7).
+_SLASH: Final = "\ufdd0"
+
 _log = Logger()
 
 #: Temporary errors, which know the time until a retry.
@@ -207,6 +211,16 @@ def printable(sent: bytes) -> str:
     return repr(sent[:_SHOWN])[2:-1]
 
 
+def without_slash(segment: bytes) -> bytes:
+    """Return a segment of a path in a form that routing does not split: see :func:`with_slash`."""
+    return segment.replace(b"/", _SLASH.encode("utf-8"))
+
+
+def with_slash(segment: str) -> str:
+    """Return a segment that :func:`without_slash` changed, as the client wrote it."""
+    return segment.replace(_SLASH, "/")
+
+
 def route(
     app: Klein, method: str, path: str, call: Callable[..., Coroutine[Any, Any, Reply]]
 ) -> None:
@@ -218,7 +232,8 @@ def route(
 
     @app.route(path, methods=[method], endpoint=f"{method} {path}")
     def answered(request: IRequest, **segments: str) -> Deferred[bytes]:
-        return answer(request, call(request, **segments))
+        written = {name: with_slash(segment) for name, segment in segments.items()}
+        return answer(request, call(request, **written))
 
 
 def add_error_handler(app: Klein, faults: Faults) -> None:

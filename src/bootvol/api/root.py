@@ -19,6 +19,7 @@ from bootvol.api.http import (
     Faults,
     new_id,
     seconds_until_retry,
+    without_slash,
     write,
 )
 from bootvol.errors import BootvolError, MalformedUrl
@@ -77,7 +78,7 @@ class ApiRoot(Resource):
             return write(request, mount.faults.reply(error))
         length = len(mount.prefix)
         request.prepath = [*(request.prepath or []), *path[:length]]
-        request.postpath = path[length:] or [b""]
+        request.postpath = [without_slash(each) for each in path[length:]] or [b""]
         return self._resources[mount.prefix].render(request)
 
     def refusal(self, path: bytes, error: BootvolError) -> bytes:
