@@ -19,8 +19,8 @@ from bootvol.api.cache import Answers
 from bootvol.api.channels import ApiSite
 from bootvol.api.context import Services
 from bootvol.api.door import Door
-from bootvol.api.embedded.identity import mounts
-from bootvol.api.embedded.images import ImageApi
+from bootvol.api.glance import dialect as glance
+from bootvol.api.keystone import dialect as keystone
 from bootvol.api.nova import dialect as nova
 from bootvol.api.root import ApiRoot
 from bootvol.backends import Absent, Backends
@@ -127,14 +127,14 @@ class Composition:
         door = Door(identity, self._bounds, self._reactor)
         answers = Answers(lambda: self._database.version)
         return ApiRoot(
-            *mounts(
+            *keystone.mounts(
                 ILogin(identity, None),
                 config.policy,
                 config.availability_zone,
                 self._bounds.strangers,
                 self._reactor,
             ),
-            ImageApi(door, config.policy, self._images, services.rates).mount,
+            *glance.application(door, config.policy, services).mounts,
             *nova.application(door, config.policy, services, answers).mounts,
             public_url=config.api.public_url,
         )

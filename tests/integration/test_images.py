@@ -13,7 +13,7 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
-from bootvol.api.embedded.image_views import image
+from bootvol.api.glance.views import image
 from bootvol.model import Digest, Image
 from tests.daemons import Running
 

@@ -269,8 +269,8 @@ async def test_a_disk_that_keeps_no_revocation_takes_few_calls(
 ) -> None:
     """A slow disk holds few of one user's calls that revoke tokens; the other calls get 503.
 
-    Break: `src/bootvol/api/embedded/v3.py`: `with self._revoking.place(session.user.id):` ->
-    `if session:`.
+    Break: `src/bootvol/api/keystone/v3.py`: `with
+    context.services.revoking.place(session.user.id):` -> `if session:`.
     """
     plain, may_go_on = files.replace, threading.Event()
 

@@ -25,7 +25,7 @@ from bootvol import sparing
 from bootvol.api import channels
 from bootvol.api.addresses import network
 from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiChannel, ApiSite
-from bootvol.api.embedded import v3
+from bootvol.api.faults import TITLED_FAULTS
 from bootvol.api.http import add_error_handler
 from bootvol.api.nova import faults
 from bootvol.api.root import ApiRoot, Mount
@@ -64,7 +64,9 @@ class Served:
             return b"done"
 
         add_error_handler(app, faults.NOVA_FAULTS)
-        root = ApiRoot(Mount((b"identity",), app, v3.FAULTS), Mount((), app, faults.NOVA_FAULTS))
+        root = ApiRoot(
+            Mount((b"identity",), app, TITLED_FAULTS), Mount((), app, faults.NOVA_FAULTS)
+        )
         self.site = ApiSite(root, self.clock, MOST, SPARE)
         self.site.startFactory()
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
+from pydantic import BaseModel
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.web.server import Request
 from twisted.web.test.requesthelper import DummyChannel
 
+from bootvol.api.application import Application
+from bootvol.api.dialects import Dialect
 from bootvol.api.door import Door
-from bootvol.api.embedded import identity, v2, v3
+from bootvol.api.keystone.context import IdentityContext, Sessions
+from bootvol.api.keystone.v2 import V2
+from bootvol.api.keystone.v3 import V3
 from bootvol.errors import LoginFailed
+from bootvol.fair_share import Paced
 from bootvol.model import Caller
-from bootvol.policy import Policy
 from bootvol.service.inflight import Bounds
 from tests.unit.test_channels import turn
 
@@ -60,33 +66,33 @@ def test_calls_begin_one_a_turn_and_tenants_take_turns(clock: Clock) -> None:
     assert begun.index("bob") <= 2
 
 
-@pytest.mark.parametrize("module", [v2, v3])
+@pytest.mark.parametrize(
+    ("dialect", "path"), [(V2, b"tokens"), (V3, b"auth/tokens")], ids=["v2.0", "v3"]
+)
 def test_log_ins_begin_one_a_turn(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, module: Any
+    clock: Clock, dialect: Dialect[IdentityContext], path: bytes
 ) -> None:
     """The body of one log-in is read in each turn of the reactor, and addresses take turns.
 
-    Break: `src/bootvol/api/embedded/v3.py`: `await self._pace.turn(address(request))` -> `await
-    self._pace.turn("")`.
+    Break: `src/bootvol/api/keystone/context.py`: `await self._pace.turn(address(request))` ->
+    `await self._pace.turn("")`.
     Break: `src/bootvol/fair_share.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
     `self._turns.release(asker)`.
     """
     read: list[str] = []
 
-    def refuse(request: Any, _model: object) -> None:
+    def refuse(request: Any, *_: object) -> BaseModel:
         read.append(request.client.host)
         raise LoginFailed
 
-    monkeypatch.setattr(module, "read", refuse)
-    path = b"/tokens" if module is v2 else b"/auth/tokens"
-    prefix = b"v2.0" if module is v2 else b"v3"
-    mounts = identity.mounts(Everybody(), Policy(), "region", 9, clock)  # type: ignore[arg-type]
-    app = next(each.app for each in mounts if each.prefix[-1] == prefix)
+    nothing: Any = None  # no log-in happens
+    sessions = Sessions(nothing, Paced(clock))
+    app = Application(attrs.evolve(dialect, read_body=refuse), sessions.admit).klein
     for host in ["192.0.2.1"] * 5 + ["198.51.100.1"]:
         request: Any = Request(DummyChannel())
         request.client = IPv4Address("TCP", host, 1)
         request.method, request.prepath = b"POST", []
-        request.postpath = path.split(b"/")[1:]
+        request.postpath = path.split(b"/")
         app.resource().render(request)
     for count in range(1, 7):
         assert len(read) == count

@@ -5,9 +5,10 @@ Every dialect checks in the same order: the token, the tenant, the rate limits, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from twisted.web.iweb import IRequest
 
@@ -25,6 +26,20 @@ ContextT = TypeVar("ContextT")
 MakeContext = Callable[[Services, Policy, Caller, IRequest, str], ContextT]
 #: Returns the paths that rate limits are matched with, from the declared path and its segments.
 RatePaths = Callable[[str, Mapping[str, str]], Iterable[str]]
+
+#: The statuses of failures that every operation may answer with: because of the request, the token,
+#: a missing right, a rate limit, or the identity service.
+_ALWAYS: Final = (400, 401, 403, 413, 500, 503)
+
+
+def refusals(operation: Operation) -> frozenset[int]:
+    """Return the statuses of an operation's possible failures."""
+    return frozenset((*_ALWAYS, *operation.refusals) + (404,) * ("<" in operation.path))
+
+
+def segments_filled(path: str, segments: Mapping[str, str]) -> list[str]:
+    """Return the declared path with the values of its names, for rate limits."""
+    return ["/" + re.sub("<([a-z_]+)>", lambda found: segments[found[1]], path)]
 
 
 class Callers(Generic[ContextT]):

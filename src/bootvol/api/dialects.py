@@ -39,6 +39,10 @@ async def _as_sent(context: object, operation: Operation, name: str, text: str) 
     return text
 
 
+def _no_body(request: IRequest, operation: Operation, model: type[BaseModel]) -> BaseModel:
+    raise NotImplementedError(f"the dialect of {operation.path} reads no bodies")
+
+
 def _unchanged(operation: Operation, error: BootvolError) -> BootvolError:
     return error
 
@@ -79,7 +83,7 @@ class Dialect(Generic[ContextT]):
     rooms: Mapping[str, Sequence[Declared]]
     faults: Faults
     refusals: Callable[[Operation], frozenset[int]]
-    read_body: Callable[[IRequest, Operation, type[BaseModel]], BaseModel]
+    read_body: Callable[[IRequest, Operation, type[BaseModel]], BaseModel] = _no_body
     argument: Callable[[ContextT, Operation, str, str], Awaitable[object]] = _as_sent
     id_type: Any = str
     reword: Callable[[Operation, BootvolError], BootvolError] = _unchanged

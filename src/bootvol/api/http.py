@@ -221,21 +221,6 @@ def with_slash(segment: str) -> str:
     return segment.replace(_SLASH, "/")
 
 
-def route(
-    app: Klein, method: str, path: str, call: Callable[..., Coroutine[Any, Any, Reply]]
-) -> None:
-    """Add a route to an application; ``call`` answers the route's requests.
-
-    :param path: the path; ``<name>`` stands for a segment, and becomes a parameter of ``call``.
-    :param call: the handler; the first parameter is the request.
-    """
-
-    @app.route(path, methods=[method], endpoint=f"{method} {path}")
-    def answered(request: IRequest, **segments: str) -> Deferred[bytes]:
-        written = {name: with_slash(segment) for name, segment in segments.items()}
-        return answer(request, call(request, **written))
-
-
 def add_error_handler(app: Klein, faults: Faults) -> None:
     """Make an application answer exceptions with faults."""
 

@@ -77,7 +77,8 @@ def _shown(dialect: Dialect[Any]) -> Iterator[Route]:
 
 def _path(dialect: Dialect[Any], route: Route) -> str:
     prefix = "/" + dialect.prefixes[0] if dialect.prefixes[0] else ""
-    return re.sub("<([a-z_]+)>", r"{\1}", prefix + route.rule).removesuffix("/" if prefix else "")
+    rule = "" if prefix and route.rule == "/" else route.rule
+    return re.sub("<([a-z_]+)>", r"{\1}", prefix + rule)
 
 
 class _Terse(GenerateJsonSchema):

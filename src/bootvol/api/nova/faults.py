@@ -8,6 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
+from bootvol.api import admission
 from bootvol.api.http import Faults
 from bootvol.api.openapi import COUNT, exactly
 from bootvol.api.operations import Operation
@@ -28,11 +29,6 @@ FAULTS: Final = {
     501: "notImplemented",
     503: "serviceUnavailable",
 }
-
-
-#: The faults that every operation may answer with: because of the tenant, the token, a missing
-#: right, a rate limit, or the identity service.
-_ALWAYS: Final = (400, 401, 403, 413, 500, 503)
 
 
 def fault(error: BootvolError) -> dict[str, Any]:
@@ -62,8 +58,4 @@ NOVA_FAULTS: Final = Faults(fault, _schema)
 
 def refusals(operation: Operation) -> frozenset[int]:
     """Return the statuses of an operation's possible failures."""
-    return frozenset(
-        (*_ALWAYS, *operation.refusals)
-        + (404,) * ("<" in operation.path)
-        + (422,) * (operation.body is not None)
-    )
+    return admission.refusals(operation) | ({422} if operation.body is not None else set())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from twisted.web.iweb import IRequest
+from typing_extensions import TypedDict
 
 from bootvol.api.lists import composed, text
 from bootvol.errors import InvalidRequest
@@ -28,6 +29,11 @@ _KEYS: Final = (
 )
 #: Parameters of a query that are not properties of images.
 _NO_PROPERTIES: Final = {"limit", "marker", "sort", "sort_key", "sort_dir", "member_status"}
+#: Parameters of the query of a list, beside the page.
+QUERY: Final = (
+    *("name", "status", "visibility", "disk_format", "container_format", "tag", "os_hidden"),
+    *("protected", "size_min", "size_max", "sort", "sort_key", "sort_dir", "member_status"),
+)
 
 _TEXT: Final = {"type": ["null", "string"]}
 _NUMBER: Final = {"type": ["null", "integer"]}
@@ -82,6 +88,32 @@ IMAGES: Final[dict[str, Any]] = {
 }
 
 
+class ImageShown(TypedDict):
+    """An image, with the properties that bootvol knows."""
+
+    id: str
+    name: str
+    status: Literal["active"]
+    visibility: Literal["public"]
+    protected: Literal[False]
+    os_hidden: Literal[False]
+    owner: None
+    size: int | None
+    virtual_size: int | None
+    disk_format: str | None
+    container_format: str
+    checksum: str | None
+    os_hash_algo: str | None
+    os_hash_value: str | None
+    min_disk: int
+    min_ram: int
+    created_at: str | None
+    updated_at: str | None
+    tags: list[str]
+    self: str
+    schema: str
+
+
 def _moment(value: Image) -> str | None:
     if value.changed_at is None:
         return None
@@ -125,12 +157,13 @@ def _second(value: Image) -> int | None:
 _SORTED: Final = {**_SHOWN, "created_at": _second, "updated_at": _second}
 
 
-def image(value: Image) -> dict[str, Any]:
+def image(value: Image) -> ImageShown:
     """Return the view of an image, as far as bootvol knows the properties."""
-    return {name: show(value) for name, show in _SHOWN.items()}
+    shown: Any = {name: show(value) for name, show in _SHOWN.items()}
+    return shown  # type: ignore[no-any-return]
 
 
-def wanted(request: IRequest, found: Sequence[Image]) -> list[Image]:
+def select(request: IRequest, found: Sequence[Image]) -> list[Image]:
     """Return the images that match a request's query, in the requested order.
 
     As in Glance, every name in the query is a property.  Images without the property are left out.
@@ -139,8 +172,8 @@ def wanted(request: IRequest, found: Sequence[Image]) -> list[Image]:
 
     :raises InvalidRequest: if a sort key or direction is invalid, or if a size is not a number.
     """
-    asked = {name.decode("utf-8", "replace") for name in request.args or {}}
-    filters = [_filter(request, name) for name in sorted(asked - _NO_PROPERTIES)]
+    names = {name.decode("utf-8", "replace") for name in request.args or {}}
+    filters = [_filter(request, name) for name in sorted(names - _NO_PROPERTIES)]
     # Sorting is stable, so sort by the most significant key last.
     left = [each for each in found if all(fits(each) for fits in filters)]
     left.sort(key=lambda each: each.id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import attrs
+from typing_extensions import TypedDict
 
 from bootvol.login import Named
 
@@ -27,6 +28,44 @@ class _Service:
     of_a_project: bool = True
 
 
+class EarlierEndpoint(TypedDict):
+    """The endpoint of a service, in the form of identity v2.0."""
+
+    tenantId: str
+    publicURL: str
+    region: str
+    versionId: str
+    versionInfo: str
+    versionList: str
+
+
+class EarlierServiceShown(TypedDict):
+    """A service, in the form of identity v2.0."""
+
+    name: str
+    type: str
+    endpoints: list[EarlierEndpoint]
+
+
+class Endpoint(TypedDict):
+    """The endpoint of a service."""
+
+    id: str
+    interface: str
+    region: str
+    region_id: str
+    url: str
+
+
+class ServiceShown(TypedDict):
+    """A service."""
+
+    id: str
+    name: str
+    type: str
+    endpoints: list[Endpoint]
+
+
 _VOLUMES: Final = "/v1.1/{tenant}"
 _SERVICES: Final = (
     # Clients that log in by v3 need the later version, with uuids.
@@ -46,7 +85,7 @@ class Catalog:
 
     region: str
 
-    def v2(self, url: str, project: Named | None) -> list[dict[str, Any]]:
+    def v2(self, url: str, project: Named | None) -> list[EarlierServiceShown]:
         """Return the catalog in the form of identity v2.0.
 
         :param url: URL of the API's root.
@@ -70,7 +109,7 @@ class Catalog:
             for each in _shown(project)
         ]
 
-    def v3(self, url: str, project: Named | None) -> list[dict[str, Any]]:
+    def v3(self, url: str, project: Named | None) -> list[ServiceShown]:
         """Return the catalog in the form of identity v3; the parameters are :meth:`v2`'s."""
         return [
             {

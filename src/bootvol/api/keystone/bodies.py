@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twisted.web.iweb import IRequest
 
 from bootvol.api.http import read_json
+from bootvol.api.operations import Operation
 from bootvol.errors import InvalidRequest
-
-Model = TypeVar("Model", bound=BaseModel)
 
 #: An id or a name.
 Text = Annotated[str, Field(max_length=255)]
@@ -28,7 +27,7 @@ class Body(BaseModel):
 ONE_WAY: Final = "give one way to log in that is known here"
 
 
-def read(request: IRequest, model: type[Model]) -> Model:
+def read_body(request: IRequest, operation: Operation, model: type[BaseModel]) -> BaseModel:
     """Validate the body of a request.
 
     :raises bootvol.errors.InvalidRequest: if the body is not JSON or does not fit the model.  The

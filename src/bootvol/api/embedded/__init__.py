@@ -1,1 +1,0 @@
-"""The identity API, for use without OpenStack, and the image API."""

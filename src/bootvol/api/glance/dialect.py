@@ -1,0 +1,60 @@
+"""Glance's image API v2 as a dialect, read only, below ``/image``.
+
+Glance's operations that change images answer 404.  Errors have the form of the identity API:
+Glance itself sends HTML, and its clients understand this form of JSON.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+from bootvol.api.admission import Callers, refusals, segments_filled
+from bootvol.api.application import Application
+from bootvol.api.context import RequestContext, Services
+from bootvol.api.dialects import Dialect
+from bootvol.api.door import Door
+from bootvol.api.faults import TITLED_FAULTS
+from bootvol.api.glance import images
+from bootvol.api.openapi import describe
+from bootvol.api.operations import document
+from bootvol.policy import Policy
+
+_ABOUT: Final = """\
+The images of all sources, in the form of Glance's API v2, read only.
+Every other name in the query of a list filters by the property of that name; every path may end in
+`.json`."""
+
+
+@document("openapi_describe_images", "/openapi", of_url=False)
+def show_description(_url: str) -> dict[str, Any]:
+    """Describe the image API in OpenAPI 3.1."""
+    return description()
+
+
+GLANCE: Final = Dialect[RequestContext](
+    prefixes=("image",),
+    template="/v2/{path}",
+    rooms={"openapi": (show_description,), "images": images.OPERATIONS},
+    faults=TITLED_FAULTS,
+    refusals=refusals,
+)
+
+
+@cache
+def description() -> dict[str, Any]:
+    """Return the OpenAPI document of the dialect.
+
+    All callers get the same cached object, so they must not change it.
+    """
+    return describe("bootvol: images", _ABOUT, GLANCE)
+
+
+def application(door: Door, policy: Policy, services: Services) -> Application[RequestContext]:
+    """Return the application of the image API.
+
+    :param door: authenticates requests.
+    :param policy: decides who may read.
+    """
+    callers = Callers(door, policy, services, RequestContext, segments_filled)
+    return Application(GLANCE, callers.admit)

@@ -1,0 +1,111 @@
+"""Operations of images, with the version documents.  Clients find images here by name."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NotRequired
+from urllib.parse import urlencode
+
+from twisted.web.iweb import IRequest
+from typing_extensions import TypedDict
+
+from bootvol.api.context import RequestContext
+from bootvol.api.glance import views
+from bootvol.api.lists import after
+from bootvol.api.operations import document, operation
+from bootvol.errors import NotFound
+
+#: Maximum number of images in one answer.
+_MOST: Final = 1000
+
+
+class Link(TypedDict):
+    """A link to a resource."""
+
+    rel: str
+    href: str
+
+
+class VersionShown(TypedDict):
+    """A version of the API."""
+
+    id: str
+    status: str
+    links: list[Link]
+
+
+class Versions(TypedDict):
+    versions: list[VersionShown]
+
+
+class Images(TypedDict):
+    """A page of images."""
+
+    images: list[views.ImageShown]
+    first: str
+    next: NotRequired[str]
+    schema: str
+
+
+# 300, as in Glance: the client chooses a version.
+@document("images_choose_version", "/", status=300)
+def choose_version(url: str) -> Versions:
+    """List the versions of the image API, as choices."""
+    return _versions(url)
+
+
+@document(
+    "images_list_versions",
+    "/versions",
+    aliases={"/v2": "images_list_versions_again", "/v2/": "images_list_versions_again_again"},
+)
+def list_versions(url: str) -> Versions:
+    """List the versions of the image API."""
+    return _versions(url)
+
+
+@operation("images_list_images", "GET", "images", paged=True, query=views.QUERY, refusals=(503,))
+async def list_images(context: RequestContext) -> Images:
+    """List the images of all sources."""
+    found = await context.services.images.listed(context.caller)
+    fitting = views.select(context.request, found)
+    page = after(context.request, fitting, lambda each: each.id, _MOST)
+    shown: Images = {
+        "images": [views.image(each) for each in page],
+        "first": _link(context.request),
+        "schema": "/v2/schemas/images",
+    }
+    if page and page[-1] is not fitting[-1]:
+        shown["next"] = _link(context.request, page[-1].id)
+    return shown
+
+
+@operation("images_show_image", "GET", "images/<image_id>", refusals=(503,))
+async def show_image(context: RequestContext, image_id: str) -> views.ImageShown:
+    """Show an image."""
+    return views.image(await context.services.images.find(context.caller, image_id))
+
+
+@operation("images_show_schema", "GET", "schemas/<name>")
+async def show_schema(context: RequestContext, name: str) -> dict[str, Any]:
+    """Show the JSON schema of an image, or of a list of images."""
+    schemas = {"image": views.IMAGE, "images": views.IMAGES}
+    if name not in schemas:
+        raise NotFound
+    return schemas[name]
+
+
+def _versions(url: str) -> Versions:
+    link: Link = {"rel": "self", "href": f"{url}/image/v2/"}
+    return {"versions": [{"id": "v2.7", "status": "CURRENT", "links": [link]}]}
+
+
+def _link(request: IRequest, marker: str | None = None) -> str:
+    """Return the path of a list's first page, or of the page after a marker."""
+    pairs = [(n, value) for n, given in (request.args or {}).items() for value in given]
+    kept: list[tuple[bytes, bytes]] = [pair for pair in pairs if pair[0] != b"marker"]
+    if marker is not None:
+        kept.append((b"marker", marker.encode("utf-8")))
+    return "/v2/images" + (f"?{urlencode(kept)}" if kept else "")
+
+
+OPERATIONS = (choose_version, list_versions, list_images, show_image, show_schema)
