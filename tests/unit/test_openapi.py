@@ -1,52 +1,83 @@
-"""The API's description: complete, valid, and equal to the served calls."""
+"""The API's descriptions: complete, valid, and equal to the served operations."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from bootvol.api.nova.dialect import NOVA, application, description
+from bootvol.api.application import Application
+from bootvol.api.dialects import Dialect, Route
+from bootvol.api.glance import dialect as glance
+from bootvol.api.keystone import dialect as keystone
+from bootvol.api.nova.dialect import NOVA, description
 from bootvol.lifecycle import POWERING, Status
 
+#: The documents of all dialects.
+DOCUMENTS: dict[str, tuple[dict[str, Any], tuple[Dialect[Any], ...]]] = {
+    "nova": (description(), (NOVA,)),
+    "identity": (keystone.description(), keystone.KEYSTONE),
+    "images": (glance.description(), (glance.GLANCE,)),
+}
+every_document = pytest.mark.parametrize(
+    ("document", "dialects"), DOCUMENTS.values(), ids=DOCUMENTS.keys()
+)
 
-def operations() -> dict[tuple[str, str], dict[str, Any]]:
+
+def operations(document: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the described operations, by method and path."""
     return {
         (method.upper(), path): operation
-        for path, methods in description()["paths"].items()
+        for path, methods in (document or description())["paths"].items()
         for method, operation in methods.items()
     }
 
 
-def test_exactly_what_is_served_is_described() -> None:
+def shown(dialect: Dialect[Any], rule: str) -> str:
+    """Return a rule of a dialect's application as a path of the OpenAPI document."""
+    path = re.sub("<([a-z_]+)>", r"{\1}", rule)
+    prefix = dialect.prefixes[0]
+    if not prefix:
+        return path
+    return f"/{prefix}" if path == "/" else f"/{prefix}{path}"
+
+
+def first_version(dialect: Dialect[Any]) -> Iterator[Route]:
+    """Yield the routes of each operation's first version."""
+    return (
+        route
+        for route in dialect.routes()
+        if route.version == dialect.versions_of(route.declared)[0]
+    )
+
+
+@every_document
+def test_exactly_what_is_served_is_described(
+    document: dict[str, Any], dialects: tuple[Dialect[Any], ...]
+) -> None:
     nothing: Any = None
-    rules = application(nothing, nothing, nothing, nothing).klein.url_map.iter_rules()
     served = {
-        (method, re.sub("<([a-z_]+)>", r"{\1}", rule.rule))
-        for rule in rules
+        (method, shown(dialect, rule.rule))
+        for dialect in dialects
+        for rule in Application(dialect, nothing).klein.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD"}
     }
-    below = {
-        (each.method, version, re.sub("<([a-z_]+)>", r"{\1}", NOVA.rule(each, version, path)))
-        for each in NOVA.operations
-        for version in NOVA.versions_of(each)
-        for path in each.paths
+    later = {
+        (getattr(route.declared, "method", "GET"), shown(dialect, route.rule))
+        for dialect in dialects
+        for route in {*dialect.routes()} - {*first_version(dialect)}
     }
-    described = {(method, path) for method, path in operations() if "{tenant}" in path}
-    first = {(each.method, NOVA.versions_of(each)[0]) for each in NOVA.operations}
-    assert described <= {
-        (method, path) for method, version, path in below if (method, version) in first
-    }
-    assert served == {(method, path) for method, _, path in below} | operations().keys()
-    for each in NOVA.operations:
-        for path in each.paths:
-            rule = NOVA.rule(each, NOVA.versions_of(each)[0], path)
-            assert (each.method, re.sub("<([a-z_]+)>", r"{\1}", rule)) in described
+    described = operations(document).keys()
+    assert described <= served
+    assert served - described == later
 
 
-def test_every_reference_leads_somewhere_and_every_part_is_used() -> None:
+@every_document
+def test_every_reference_leads_somewhere_and_every_part_is_used(
+    document: dict[str, Any], dialects: object
+) -> None:
     def references(value: Any) -> set[str]:
         if isinstance(value, list):
             return {found for each in value for found in references(each)}
@@ -55,15 +86,16 @@ def test_every_reference_leads_somewhere_and_every_part_is_used() -> None:
             return own.union(*(references(each) for each in value.values()))
         return set()
 
-    parts = description()["components"]
+    parts = document["components"]
     there = {
         f"#/components/{kind}/{name}" for kind in ("schemas", "responses") for name in parts[kind]
     }
-    assert references(description()) == there
+    assert references(document) == there
 
 
-def test_names_of_operations_differ() -> None:
-    names = [operation["operationId"] for operation in operations().values()]
+@every_document
+def test_names_of_operations_differ(document: dict[str, Any], dialects: object) -> None:
+    names = [operation["operationId"] for operation in operations(document).values()]
     assert len(names) == len(set(names))
 
 
@@ -89,7 +121,22 @@ def test_each_call_says_what_may_become_of_it(method: str, path: str, expected: 
 def test_only_documents_need_no_token() -> None:
     for (_, path), operation in operations().items():
         assert ("{tenant}" in path) is (operation.get("security") is None)
-    assert description()["security"] == [{"token": []}]
+    for document, _ in DOCUMENTS.values():
+        assert document["security"] == [{"token": []}]
+
+
+def test_only_documents_and_log_ins_of_the_identity_api_need_no_token() -> None:
+    found = operations(keystone.description())
+    needy = {key for key, operation in found.items() if operation.get("security") is None}
+    assert needy == {
+        ("GET", "/identity/v3/auth/tokens"),
+        ("DELETE", "/identity/v3/auth/tokens"),
+        ("GET", "/identity/v3/auth/catalog"),
+        ("GET", "/identity/v3/auth/projects"),
+        ("GET", "/identity/v3/projects"),
+        ("GET", "/identity/v3/users/{user}/projects"),
+        ("GET", "/v2.0/tenants"),
+    }
 
 
 def test_what_is_shown_is_told_exactly() -> None:
@@ -97,9 +144,9 @@ def test_what_is_shown_is_told_exactly() -> None:
     volume = schemas["BootableShown"]
     assert volume["additionalProperties"] is False
     assert set(volume["required"]) == set(volume["properties"])
-    shown = volume["properties"]
-    assert set(shown["status"]["enum"]) == set(Status) - POWERING - {Status.GONE}
-    assert shown["id"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
-    assert shown["displayName"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
-    assert shown["sourceImageRef"] == {"type": "string"}
+    members = volume["properties"]
+    assert set(members["status"]["enum"]) == set(Status) - POWERING - {Status.GONE}
+    assert members["id"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+    assert members["displayName"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    assert members["sourceImageRef"] == {"type": "string"}
     assert schemas["CreateVolume"].get("additionalProperties") is None, "other keys are ignored"

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from bootvol import settings
+from bootvol.api.glance.dialect import GLANCE
+from bootvol.api.keystone.dialect import KEYSTONE
 from bootvol.api.nova.dialect import NOVA
+from bootvol.api.operations import Admission
 from bootvol.errors import ConfigurationError, Forbidden
 from bootvol.policy import Policy, Right
 from tests.daemons import configuration
@@ -65,6 +68,19 @@ def test_no_call_is_forgotten() -> None:
     for operation in NOVA.operations:
         if operation.right is Right.READ:
             assert operation.method == "GET"
+    assert {each.right for each in GLANCE.operations} == {Right.READ}
+
+
+def test_only_the_identity_api_admits_callers_without_a_right() -> None:
+    for dialect in (NOVA, GLANCE):
+        assert {each.admission for each in dialect.operations} == {Admission.DOOR}
+    open_paths = {
+        each.path
+        for dialect in KEYSTONE
+        for each in dialect.operations
+        if each.admission is Admission.NOBODY
+    }
+    assert open_paths == {"auth/tokens", "tokens"}
 
 
 def load(folder: Path, table: str) -> Policy:

@@ -129,7 +129,7 @@ async def test_documents_are_rendered_once() -> None:
         rendered.append(url)
         return url
 
-    dialect: Any = attrs.evolve(NOVA, rooms={"": (with_links, without_links)})
+    dialect: Any = attrs.evolve(NOVA, groups={"": (with_links, without_links)})
     other: Any = None  # unused by documents
     agent = RequestTraversalAgent(ApiRoot(*Application[NovaContext](dialect, other).mounts))
     for path in ("a", "b"):

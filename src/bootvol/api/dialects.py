@@ -60,7 +60,7 @@ class Dialect(Generic[ContextT]):
     :ivar template: the path of an operation within the dialect, with the fields ``version`` and
         ``path``.  The segment ``<tenant>`` must be the tenant of the caller's token.
     :ivar versions: the versions that have the operations.
-    :ivar rooms: the operations and documents, by their tags in the OpenAPI document.
+    :ivar groups: the operations and documents, by their tags in the OpenAPI document.
     :ivar faults: the form of errors.
     :ivar refusals: returns the statuses of an operation's possible failures, for the OpenAPI
         document.
@@ -80,7 +80,7 @@ class Dialect(Generic[ContextT]):
     prefixes: tuple[str, ...] = ("",)
     template: str = "/{path}"
     versions: tuple[str, ...] = ("",)
-    rooms: Mapping[str, Sequence[Declared]]
+    groups: Mapping[str, Sequence[Declared]]
     faults: Faults
     refusals: Callable[[Operation], frozenset[int]]
     read_body: Callable[[IRequest, Operation, type[BaseModel]], BaseModel] = _no_body
@@ -94,8 +94,8 @@ class Dialect(Generic[ContextT]):
     @property
     def declared(self) -> Iterator[Declared]:
         """All operations and documents."""
-        for room in self.rooms.values():
-            yield from room
+        for group in self.groups.values():
+            yield from group
 
     @property
     def operations(self) -> Iterator[Operation]:

@@ -120,7 +120,7 @@ def _operation(dialect: Dialect[Any], route: Route, schemas: _Schemas) -> dict[s
     declared = route.declared
     shown = {
         "operationId": declared.paths[route.path],
-        "tags": [next(tag for tag, room in dialect.rooms.items() if declared in room)],
+        "tags": [next(tag for tag, group in dialect.groups.items() if declared in group)],
         "summary": declared.summary,
         "responses": {str(declared.status): _reply(declared, schemas)},
     }

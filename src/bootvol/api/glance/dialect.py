@@ -35,7 +35,7 @@ def show_description(_url: str) -> dict[str, Any]:
 GLANCE: Final = Dialect[RequestContext](
     prefixes=("image",),
     template="/v2/{path}",
-    rooms={"openapi": (show_description,), "images": images.OPERATIONS},
+    groups={"openapi": (show_description,), "images": images.OPERATIONS},
     faults=TITLED_FAULTS,
     refusals=refusals,
 )

@@ -45,7 +45,7 @@ def show_description(_url: str) -> dict[str, Any]:
 
 _VERSIONS: Final = Dialect[IdentityContext](
     prefixes=("identity",),
-    rooms={"openapi": (show_description,), "identity versions": (list_versions,)},
+    groups={"openapi": (show_description,), "identity versions": (list_versions,)},
     faults=TITLED_FAULTS,
     refusals=refusals,
 )

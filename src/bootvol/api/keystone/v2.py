@@ -209,7 +209,7 @@ def _time(when: datetime) -> str:
 
 V2: Final = Dialect[IdentityContext](
     prefixes=("v2.0", "identity/v2.0"),
-    rooms={"identity v2.0": (show_version, log_in, list_tenants)},
+    groups={"identity v2.0": (show_version, log_in, list_tenants)},
     faults=_FAULTS,
     refusals=refusals,
     read_body=read_body,

@@ -242,7 +242,7 @@ def _time(when: datetime) -> str:
 
 V3: Final = Dialect[IdentityContext](
     prefixes=("identity/v3",),
-    rooms={
+    groups={
         "identity v3": (
             show_version,
             log_in,

@@ -52,7 +52,7 @@ def show_description(_url: str) -> dict[str, Any]:
 NOVA: Final = Dialect[NovaContext](
     template="/{version}/<tenant>/{path}",
     versions=versions.VERSIONS,
-    rooms={
+    groups={
         "openapi": (show_description,),
         "versions": versions.OPERATIONS,
         "attachments": attachments.OPERATIONS,
