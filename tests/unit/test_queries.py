@@ -32,7 +32,7 @@ def test_parameters_are_bounded() -> None:
     """
     app = Klein()
     app.route("/x")(lambda _: b"found")
-    root = ApiRoot(Mount((), app, Faults(lambda error: error.message, lambda _: {})))
+    root = ApiRoot(Mount((), app, Faults(lambda error, _: error.message, lambda _: {})))
     codes = []
     for count in (MOST_PARAMETERS, MOST_PARAMETERS + 1):
         request: Any = asking(b",".join([b"x"] * count))

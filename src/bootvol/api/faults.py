@@ -10,9 +10,9 @@ from bootvol.api.openapi import exactly
 from bootvol.errors import BootvolError
 
 
-def _fault(error: BootvolError) -> dict[str, Any]:
-    title = HTTPStatus(error.status).phrase
-    return {"error": {"code": error.status, "title": title, "message": error.message}}
+def _fault(error: BootvolError, status: int) -> dict[str, Any]:
+    title = HTTPStatus(status).phrase
+    return {"error": {"code": status, "title": title, "message": error.message}}
 
 
 def _schema(status: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
+from bootvol.api.statuses import status_of
 from bootvol.errors import (
     BootvolError,
     DatabaseUnavailable,
@@ -76,28 +77,25 @@ class Reply:
     status: int = 200
 
 
-def _status(error: BootvolError) -> int:
-    return error.status
-
-
 @attrs.frozen
 class Faults:
     """The form of a dialect's errors.
 
-    :ivar body: converts an error to the JSON object for the client.
+    :ivar body: converts an error and its HTTP status to the JSON object for the client.
     :ivar schema: returns the JSON schema of these objects by HTTP status.
     :ivar status: returns the HTTP status of an error.
     :ivar name: distinguishes the form from others in the same OpenAPI document.
     """
 
-    body: Callable[[BootvolError], object]
+    body: Callable[[BootvolError, int], object]
     schema: Callable[[int], dict[str, Any]]
-    status: Callable[[BootvolError], int] = _status
+    status: Callable[[BootvolError], int] = status_of
     name: str = ""
 
     def reply(self, error: BootvolError) -> Reply:
         """Return the reply that reports an error."""
-        return Reply(self.body(error), self.status(error))
+        status = self.status(error)
+        return Reply(self.body(error, status), status)
 
 
 def write(request: IRequest, reply: Reply) -> bytes:

@@ -1,9 +1,9 @@
 """The tree of all errors, for machines and for people.
 
-Every class has a stable ``code`` (never reused, never renamed) and the HTTP ``status`` of an API
-answer.  ``retryable`` tells whether the same request may succeed later.  ``remedy`` tells a person
-how to proceed.  Each dialect of the API turns an error into its own fault format.  A volume in
-``error`` stores the same error as an :class:`ErrorReport`.
+Every class has a stable ``code`` (never reused, never renamed).  ``retryable`` tells whether the
+same request may succeed later.  ``remedy`` tells a person how to proceed.  Each dialect of the API
+turns an error into its own HTTP status and fault format.  A volume in ``error`` stores the same
+error as an :class:`ErrorReport`.
 """
 
 from bootvol.errors.base import *

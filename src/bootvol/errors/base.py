@@ -24,7 +24,6 @@ class BootvolError(Exception):
     """
 
     code: ClassVar[str] = "internal"
-    status: ClassVar[int] = 500
     retryable: ClassVar[bool] = True
     remedy: ClassVar[str] = (
         "Try again later. If the error persists, ask the operator to read the log."

@@ -9,7 +9,6 @@ class NotFound(BootvolError):
     """The object does not exist, or the caller may not know of it."""
 
     code = "not-found"
-    status = 404
     retryable = False
     remedy = "List the objects, and use an id from the list."
     default_message = "The resource could not be found."

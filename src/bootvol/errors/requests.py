@@ -9,7 +9,6 @@ class InvalidRequest(BootvolError):
     """The request cannot be carried out in its current form."""
 
     code = "invalid-request"
-    status = 400
     retryable = False
     remedy = "Correct the request and send it again."
     default_message = "The request is not valid."
@@ -49,7 +48,6 @@ class HeadersTooLarge(BootvolError):
     """The request line and the headers are larger than in any valid request of the API."""
 
     code = "headers-too-large"
-    status = 431
     retryable = False
     remedy = "Send fewer or shorter headers, or a shorter query."
     default_message = "Request headers are too large."
@@ -67,7 +65,6 @@ class MissingEntity(InvalidRequest):
     """The body lacks the main object of the call."""
 
     code = "missing-entity"
-    status = 422
     remedy = "Wrap the request in the object that /openapi.json gives for the call."
     default_message = "Unable to process the contained instructions"
 
@@ -159,7 +156,6 @@ class DeviceInUse(BootvolError):
     """
 
     code = "device-in-use"
-    status = 409
     retryable = False
     remedy = "Name another device, or leave the device out."
 
@@ -171,7 +167,6 @@ class NoHypervisor(BootvolError):
     """The operator has configured no hypervisor."""
 
     code = "no-hypervisor"
-    status = 501
     retryable = False
     remedy = (
         "Boot from the volume on another hypervisor, or have the operator configure a hypervisor."
@@ -190,7 +185,6 @@ class Unauthorized(BootvolError):
     """The token is missing or invalid."""
 
     code = "unauthorized"
-    status = 401
     retryable = False
     remedy = "Send a valid token in X-Auth-Token."
     default_message = "This server could not verify that you are authorized to access it."
@@ -211,7 +205,6 @@ class TooManyLogins(BootvolError):
     """
 
     code = "too-many-logins"
-    status = 429
     remedy = "Wait for the time in Retry-After, then log in again."
     default_message = "Too many logins; try again later."
 
@@ -224,7 +217,6 @@ class IdentityFailed(BootvolError):
     """The identity service cannot verify its input, or cannot store its state."""
 
     code = "identity-failed"
-    status = 503
     remedy = "Ask the operator to check the daemon's log, and the disk with the daemon's state."
     default_message = "The identity service failed."
 
@@ -244,7 +236,6 @@ class IdentityUnavailable(BootvolError):
     """
 
     code = "identity-unavailable"
-    status = 503
     retryable = True
     remedy = (
         "Wait for the time in Retry-After. If the error persists, ask the operator to read the log."
@@ -265,7 +256,6 @@ class DatabaseUnavailable(BootvolError):
     """
 
     code = "database-unavailable"
-    status = 503
     retryable = True
     remedy = (
         "Wait for the time in Retry-After. If the error persists, ask the operator to read the log."
@@ -278,7 +268,6 @@ class ServiceShort(BootvolError):
     """The daemon lacks open files, memory or threads for an answer."""
 
     code = "service-short"
-    status = 503
     retryable = True
     remedy = "Try again later. If the error persists, ask the operator to read the log."
     default_message = "The service is short of resources; try again later."
@@ -290,7 +279,6 @@ class TooManyCalls(BootvolError):
     """Too many calls of one tenant or address, or for one slow service, are in flight."""
 
     code = "too-many-calls"
-    status = 503
     retryable = True
     remedy = (
         "Wait for the time in Retry-After, then send the request again. Send fewer calls at once."
@@ -304,7 +292,6 @@ class Forbidden(BootvolError):
     """The caller lacks the right for the call."""
 
     code = "forbidden"
-    status = 403
     retryable = False
     remedy = "Ask the operator for a role with this right."
     default_message = "Access was denied to this resource."
@@ -314,7 +301,6 @@ class VolumeTypeExists(BootvolError):
     """Another volume type has this name."""
 
     code = "volume-type-exists"
-    status = 409
     retryable = False
     remedy = "Choose another name, or change the existing type."
 
@@ -326,7 +312,6 @@ class MethodNotAllowed(BootvolError):
     """The path exists, but not for this method."""
 
     code = "method-not-allowed"
-    status = 405
     retryable = False
     remedy = "Use a method that /openapi.json gives for this path."
     default_message = "The method is not allowed for the requested URL."
@@ -336,7 +321,6 @@ class QuotaExceeded(BootvolError):
     """The tenant has used up its quota."""
 
     code = "quota-exceeded"
-    status = 413
     retryable = False
     remedy = "Delete unneeded resources, or ask the operator for a higher quota."
 
@@ -349,7 +333,6 @@ class RateLimited(BootvolError):
     """
 
     code = "rate-limited"
-    status = 413
     retryable = True
     remedy = "Wait for the time in the answer, then send the request again."
     default_message = "This request was rate-limited."
@@ -375,7 +358,6 @@ class KeyPairExists(BootvolError):
     """The user has another key pair with this name."""
 
     code = "key-pair-exists"
-    status = 409
     retryable = False
     remedy = "Choose another name, or delete the existing key pair first."
 
@@ -387,7 +369,6 @@ class ServerConflict(BootvolError):
     """The server's current state does not allow the action."""
 
     code = "server-conflict"
-    status = 409
     retryable = True
     remedy = "Wait until the server has a status that allows the action."
 

@@ -18,7 +18,6 @@ class ImportFailed(BootvolError):
     of_image: ClassVar[bool] = True
     came: int = 0
     code = "import-failed"
-    status = 400
     retryable = False
     remedy = "Correct the cause in the message, then delete the volume and create it again."
     default_message = "The image could not be copied onto the volume."
@@ -134,7 +133,6 @@ class ConverterMissing(ImportFailed):
 
     of_image = False
     code = "converter-missing"
-    status = 503
     remedy = "Have the operator run `bootvol check-config --machine`, or use a raw image."
 
 
@@ -166,7 +164,6 @@ class SourceFailed(ImportFailed):
     """
 
     code = "source-failed"
-    status = 503
     retryable = True
     remedy = "Try again. If the error persists, ask the operator to check the image's source."
     default_message = "The image's source does not answer."
@@ -204,7 +201,6 @@ class BackendFailed(BootvolError):
     """The storage backend refused or failed."""
 
     code = "backend-failed"
-    status = 503
     remedy = "Ask the operator to check the backend, then delete and create the volume again."
     default_message = "The storage backend failed."
 
@@ -265,7 +261,6 @@ class VolumeInUse(BackendFailed):
     """A program that bootvol does not know, or no longer knows, has the volume open."""
 
     code = "volume-in-use"
-    status = 409
     remedy = (
         "End the program that has the volume open (a guest, `bootvol volume boot`, a host program),"
         " then try again."
@@ -288,7 +283,6 @@ class HypervisorFailed(BootvolError):
     """The hypervisor refused or failed."""
 
     code = "hypervisor-failed"
-    status = 503
     remedy = "Ask the operator to check the hypervisor, then try again."
     default_message = "The hypervisor failed."
 
@@ -305,7 +299,6 @@ class ExportFailed(BootvolError):
     """The daemon cannot export a volume to the host of its server."""
 
     code = "export-failed"
-    status = 503
     remedy = "Ask the operator to check the daemon's log and qemu-nbd, then try again."
     default_message = "The volume cannot be exported."
 

@@ -140,8 +140,8 @@ class Tenants(TypedDict):
     tenants_links: list[str]
 
 
-def _fault(error: BootvolError) -> dict[str, Any]:
-    content = {"message": error.message, "details": error.remedy, "code": error.status}
+def _fault(error: BootvolError, status: int) -> dict[str, Any]:
+    content = {"message": error.message, "details": error.remedy, "code": status}
     return {"identityFault": content}
 
 

@@ -31,14 +31,14 @@ FAULTS: Final = {
 }
 
 
-def fault(error: BootvolError) -> dict[str, Any]:
-    """Return the JSON object that reports ``error`` to a client."""
-    content: dict[str, Any] = {"message": error.message, "code": error.status}
+def fault(error: BootvolError, status: int) -> dict[str, Any]:
+    """Return the JSON object that reports an error with an HTTP status to a client."""
+    content: dict[str, Any] = {"message": error.message, "code": status}
     if isinstance(error, RateLimited):
         content |= {"details": error.details, "retryAfter": error.retry_after}
-    elif error.status == 413:
+    elif status == 413:
         content["retryAfter"] = 0
-    return {FAULTS.get(error.status, FAULTS[500]): content}
+    return {FAULTS.get(status, FAULTS[500]): content}
 
 
 def _schema(status: int) -> dict[str, Any]:
