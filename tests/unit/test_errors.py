@@ -9,7 +9,16 @@ import pytest
 
 from bootvol.api.nova.faults import fault
 from bootvol.api.statuses import STATUSES, status_of
-from bootvol.errors import BootvolError, NoSpace, UnexpectedFailure, VolumeNotFound, reason
+from bootvol.errors import (
+    BackendFailed,
+    BootvolError,
+    ConfigurationError,
+    NoSpace,
+    UnexpectedFailure,
+    VolumeNotFound,
+    reason,
+)
+from bootvol.errors.base import LONGEST
 
 
 def _tree(root: type[BootvolError]) -> Iterator[type[BootvolError]]:
@@ -71,3 +80,17 @@ def test_a_reason_tells_tenants_of_known_errors_only() -> None:
     assert reason(NoSpace("full")).message == "full"
     assert reason(VolumeNotFound(3)).code == "volume-not-found"
     assert reason(RuntimeError("secret")) == UnexpectedFailure().report()
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, "\x1b[2J" * 10**5, "a\nb", "\u202e", "\udc80", "ä"])
+def test_a_message_is_short_and_harmless(text: str) -> None:
+    """Whatever a server or a program says, the message in the log and the database is one line.
+
+    Break: `src/bootvol/errors/base.py`: `if len(text) > LONGEST:` -> `if False:`.
+    Break: `src/bootvol/errors/base.py`: `if text.isprintable():` -> `if True:`.
+    """
+    message = BackendFailed(text).report().message
+    assert message.isprintable()
+    assert 0 < len(message) <= LONGEST
+    assert "ä" not in text or message == "ä"
+    assert ConfigurationError(text).message == text

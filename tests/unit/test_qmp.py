@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 
-from bootvol_plugins.qemu.qmp import QmpFailed, QmpRefused, connected
+from bootvol.errors import HypervisorFailed
+from bootvol.errors.base import LONGEST
+from bootvol_plugins.qemu import qmp as client
+from bootvol_plugins.qemu.qmp import Qmp, QmpFailed, QmpRefused, connected, failures
 from tests.daemons import reactor
+from tests.fuzz import fuzz
 from tests.waiting import LIMIT
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
@@ -76,7 +87,8 @@ async def test_a_refusal(tmp_path: Path) -> None:
         [GREETING],
         [GREETING, DONE],
         [GREETING, DONE, b"what?\n"],
-        [GREETING, DONE, b'{"event": "X"}\n' * 300_000],
+        [GREETING, DONE, b'{"event": "X"}\n' * 2000],
+        [GREETING, DONE, b'{"event": "' + b"x" * 1_000_000 + b'"}\n' * 5],
     ],
 )
 @ensureDeferred
@@ -104,3 +116,74 @@ async def test_cancelled_before_it_is_connected(tmp_path: Path) -> None:
     telling.cancel()
     with pytest.raises(CancelledError):
         await telling
+
+
+#: All questions whose answers the daemon uses.
+QUESTIONS: list[Callable[[Qmp], Awaitable[object]]] = [
+    lambda qmp: qmp.execute("quit"),
+    lambda qmp: client.devices(qmp),
+    lambda qmp: client.nodes(qmp),
+    lambda qmp: client.drive(qmp, "vda"),
+    lambda qmp: qmp.ask(client.FDSETS, "query-fdsets"),
+    lambda qmp: qmp.ask(client.ADDED, "add-fd"),
+]
+KEYS = st.sampled_from(["return", "error", "desc", "name", "node-name", "fds", "opaque", "fd"])
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=9,
+)
+
+
+@fuzz(300)
+@given(question=st.sampled_from(QUESTIONS), answer=st.dictionaries(KEYS, JSON, max_size=3))
+@example(question=QUESTIONS[0], answer={"error": 5})
+@example(question=QUESTIONS[1], answer={"return": [{"name": 5}]})
+@example(question=QUESTIONS[2], answer={"error": {"desc": "\x1b" * 100_000}})
+def test_whatever_qemu_answers_is_used_or_named(
+    question: Callable[[Qmp], Awaitable[object]], answer: dict[str, Any]
+) -> None:
+    """A guest that broke out of QEMU answers anything: no answer is a defect of the daemon.
+
+    Break: `plugins/bootvol_plugins/qemu/qmp.py`: `except ValidationError:` -> `except KeyError:`.
+    Break: `plugins/bootvol_plugins/qemu/qmp.py`: `if isinstance(error, dict) else` -> `if error else`.
+    Break: `src/bootvol/errors/base.py`: `if len(text) > LONGEST:` -> `if False:`.
+    """
+    qmp = Qmp(Clock())
+    qmp.makeConnection(StringTransport())
+
+    async def asked() -> None:
+        with failures("The server fails"):
+            await question(qmp)
+
+    results: list[Any] = []
+    Deferred.fromCoroutine(asked()).addBoth(results.append)
+    qmp.dataReceived(orjson.dumps(answer) + b"\n")
+    for result in results:
+        if result is not None:
+            error = result.check(HypervisorFailed) and result.value
+            assert error, result
+            assert error.message.isprintable()
+            assert len(error.message) <= LONGEST
+    assert results or "event" in answer
+
+
+@pytest.mark.parametrize("line", [b'{"event": 1}\n', b"{}\n", b"1\n", b"\n"])
+def test_few_messages_of_a_flood_are_read(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that broke out of QEMU sends messages without end: the daemon reads few.
+
+    Break: `plugins/bootvol_plugins/qemu/qmp.py`: `_MOST_MESSAGES: Final = 1000` ->
+    `_MOST_MESSAGES: Final = 10**9`.
+    """
+    read: list[bytes] = []
+
+    def loads(line: bytes) -> dict[str, Any]:
+        read.append(line)
+        return {"event": "X"}
+
+    monkeypatch.setattr("bootvol_plugins.qemu.qmp.orjson.loads", loads)
+    qmp, transport = Qmp(Clock()), StringTransport()
+    qmp.makeConnection(transport)
+    while not transport.disconnected:
+        qmp.dataReceived(line * 10_000)
+    assert len(read) < 2000

@@ -52,3 +52,18 @@ def test_a_status_changes_when_the_task_has_ended(
     view = server_views.server(server, running, PLACE, "nova")
     found = (view["status"], view["OS-EXT-STS:vm_state"], view["OS-EXT-STS:task_state"])
     assert found == (shown, state, task)
+
+
+def test_tenants_see_other_ids_of_one_host() -> None:
+    """Two tenants cannot tell whether their servers share a machine.
+
+    Break: `src/bootvol/api/nova/server_views.py`: `f"{value.tenant}{value.daemon}"` ->
+    `f"{value.daemon}"`.
+    """
+    one = attrs.evolve(SERVER, daemon="worker-1")
+    hosts = [
+        server_views.server(each, True, PLACE, "nova")["hostId"]
+        for each in (one, attrs.evolve(one, id=2), attrs.evolve(one, tenant="other"))
+    ]
+    assert hosts[0] == hosts[1] != hosts[2]
+    assert not any("worker-1" in each for each in hosts)

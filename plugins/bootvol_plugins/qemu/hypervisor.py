@@ -15,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import Final
+from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -33,6 +33,8 @@ from bootvol_plugins.qemu import console, disks, machine, reach
 from bootvol_plugins.qemu.folders import Folder, servers
 from bootvol_plugins.qemu.options import QemuOptions
 from bootvol_plugins.qemu.qmp import (
+    ADDED,
+    FDSETS,
     Qmp,
     QmpFailed,
     QmpRefused,
@@ -263,13 +265,15 @@ class QemuHypervisor:
     ) -> reach.Told:
         """Give QEMU the descriptors by which QEMU reaches a disk."""
         # The number of an fdset differs from the number of the descriptor in the fdset.
-        number = "fdset-id" if reach.has_descriptor(disk.connection) else "fd"
+        number: Literal["fdset-id", "fd"] = (
+            "fdset-id" if reach.has_descriptor(disk.connection) else "fd"
+        )
         found = await self._threads.run(reach.step, steps)
         while not isinstance(found, reach.Told):
             if number == "fdset-id" and folder is not None:
                 await self._threads.run(folder.make_room, found)
             opaque = {"opaque": disks.node_name(disk)}
-            added = await qmp.execute("add-fd", opaque, found)
+            added = await qmp.ask(ADDED, "add-fd", opaque, found)
             found = await self._threads.run(reach.step, steps, added[number])
         return found
 
@@ -303,18 +307,19 @@ class QemuHypervisor:
 
     async def _drop(self, qmp: Qmp, prefix: str) -> None:
         """Let QEMU close all that it has opened for a device, even by a failed attempt."""
+        # One limit for all nodes: a guest that broke out may name many.
+        end = self._reactor.seconds() + _QUIT
         for node in await nodes(qmp):
             if node.startswith(prefix):
-                await self._delete(qmp, node)
-        for fdset in await qmp.execute("query-fdsets"):
+                await self._delete(qmp, node, end)
+        for fdset in await qmp.ask(FDSETS, "query-fdsets"):
             if any(each.get("opaque", "").startswith(prefix) for each in fdset["fds"]):
                 await qmp.execute("remove-fd", {"fdset-id": fdset["fdset-id"]})
         for name in await children(qmp, "/objects"):
             if name.startswith(prefix):
                 await qmp.execute("object-del", {"id": name})
 
-    async def _delete(self, qmp: Qmp, node: str) -> None:
-        end = self._reactor.seconds() + _QUIT
+    async def _delete(self, qmp: Qmp, node: str, end: float) -> None:
         while True:
             try:
                 await qmp.execute("blockdev-del", {"node-name": node})

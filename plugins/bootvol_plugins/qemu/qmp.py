@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Annotated, Any, Final, NotRequired, TypeVar
 
 import orjson
+from pydantic import Field, TypeAdapter, ValidationError
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
+from typing_extensions import TypedDict
 
 from bootvol.errors import HypervisorFailed
 from bootvol.reactors import IReactor
@@ -23,15 +26,40 @@ from bootvol.threads import Shared
 
 #: Longest message in bytes.  A guest that broke out must not fill the daemon's memory.
 _LONGEST: Final = 1024 * 1024
-#: Most bytes until an answer has come.  A guest that broke out must not keep the daemon busy with
-#: events.
+#: Most bytes, and most messages, until an answer has come.  A guest that broke out must not keep
+#: the daemon busy with events.  A working QEMU sends few.
 _MOST: Final = 4 * _LONGEST
+_MOST_MESSAGES: Final = 1000
 #: Longest wait for the answer to a command, in seconds.
 _ANSWER: Final = 10.0
 
 
+# The forms of answers.  Keys that nobody asks for are left out.
+class _Child(TypedDict):
+    name: str
+
+
+_Node = TypedDict("_Node", {"node-name": str})
+
+
+class _Given(TypedDict):
+    opaque: NotRequired[str]
+
+
+_Fdset = TypedDict("_Fdset", {"fdset-id": int, "fds": list[_Given]})
+_Added = TypedDict("_Added", {"fdset-id": int, "fd": int})
+_Few = Field(max_length=1000)
+_TEXT: Final = TypeAdapter(str)
+_CHILDREN: Final = TypeAdapter(Annotated[list[_Child], _Few])
+_NODES: Final = TypeAdapter(Annotated[list[_Node], _Few])
+FDSETS: Final = TypeAdapter(Annotated[list[_Fdset], _Few])
+ADDED: Final = TypeAdapter(_Added)
+
+T = TypeVar("T")
+
+
 class QmpFailed(Exception):
-    """QEMU does not answer, or broke off the connection."""
+    """QEMU does not answer, answers nonsense, or broke off the connection."""
 
 
 class QmpRefused(Exception):
@@ -51,7 +79,7 @@ class Qmp(LineReceiver):
         self._clock = clock
         self._awaited: Deferred[dict[str, Any]] = Deferred()
         self._lost: Shared[None] = Shared()
-        self._come = 0
+        self._come = self._messages = 0
 
     async def execute(
         self,
@@ -62,20 +90,40 @@ class Qmp(LineReceiver):
         """Let QEMU carry out a command.
 
         :param descriptor: descriptor to send along.  The caller keeps and closes the descriptor.
-        :returns: the result of the command.
+        :returns: the result of the command, of any form: see :meth:`ask`.
         :raises QmpRefused: if QEMU does not carry out the command.
         :raises QmpFailed: if no answer comes.  QEMU may have carried out the command, or not.
         """
         self._awaited = Deferred()
-        self._come = 0
+        self._come = self._messages = 0
         transport: Any = self.transport
         if descriptor is not None:
             transport.sendFileDescriptor(descriptor)
         self.sendLine(orjson.dumps({"execute": command, "arguments": arguments or {}}))
         answer = await self.message(_ANSWER)
         if "error" in answer:
-            raise QmpRefused(str(answer["error"].get("desc")))
+            error = answer["error"]
+            raise QmpRefused(str(error.get("desc") if isinstance(error, dict) else error))
         return answer.get("return")
+
+    async def ask(
+        self,
+        form: TypeAdapter[T],
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        descriptor: int | None = None,
+    ) -> T:
+        """Let QEMU carry out a command, and return the result.
+
+        :param form: the form of the result.  A guest that broke out sends any other form.
+        :raises QmpRefused: as :meth:`execute`.
+        :raises QmpFailed: as :meth:`execute`, or if the result has another form.
+        """
+        result = await self.execute(command, arguments, descriptor)
+        try:
+            return form.validate_python(result, strict=True)
+        except ValidationError:
+            raise QmpFailed(f"QEMU answers nonsense to {command}.") from None
 
     async def message(self, seconds: float) -> dict[str, Any]:
         """Wait for the greeting, or for an answer.
@@ -100,22 +148,26 @@ class Qmp(LineReceiver):
         self._come += len(data)
         if self._come <= _MOST:
             return super().dataReceived(data)
-        transport: Any = self.transport
-        transport.abortConnection()
+        self._break_off()
         return None
 
     def lineReceived(self, line: bytes) -> None:
         """Take a message.  Pass over events, since commands can ask for the state."""
+        self._messages += 1
         try:
             message = orjson.loads(line)
-            if not isinstance(message, dict):
-                raise ValueError("no object")
         except ValueError:
-            transport: Any = self.transport
-            transport.abortConnection()
-            return
-        if "event" not in message and not self._awaited.called:
+            message = None
+        if not isinstance(message, dict) or self._messages > _MOST_MESSAGES:
+            self._break_off()
+        elif "event" not in message and not self._awaited.called:
             self._awaited.callback(message)
+
+    def _break_off(self) -> None:
+        """End the connection, without another look at the bytes that have come."""
+        self.clearLineBuffer()
+        transport: Any = self.transport
+        transport.abortConnection()
 
     def connectionLost(self, reason: Failure = Failure(ConnectError())) -> None:  # noqa: B008
         """Fail the wait for an answer, since nothing more will come."""
@@ -132,8 +184,11 @@ async def connected(reactor: IReactor, path: str, seconds: float = _ANSWER) -> A
     :raises QmpFailed: if nobody listens there, or no greeting comes.
     """
     qmp = Qmp(reactor)
+    factory = Factory.forProtocol(lambda: qmp)
+    # Otherwise each connection would have two lines in the log.
+    factory.noisy = False
     try:
-        await connectProtocol(UNIXClientEndpoint(reactor, path), qmp)
+        await UNIXClientEndpoint(reactor, path).connect(factory)
     except ConnectError as error:
         raise QmpFailed("QEMU does not listen.") from error
     except ConnectingCancelledError as error:
@@ -163,8 +218,8 @@ def failures(what: str) -> Iterator[None]:
 
 async def children(qmp: Qmp, path: str) -> list[str]:
     """Return the names of the objects below a path in QEMU's tree of objects."""
-    found: list[dict[str, Any]] = await qmp.execute("qom-list", {"path": path})
-    return [str(each["name"]) for each in found]
+    found = await qmp.ask(_CHILDREN, "qom-list", {"path": path})
+    return [each["name"] for each in found]
 
 
 async def devices(qmp: Qmp) -> list[str]:
@@ -175,10 +230,10 @@ async def devices(qmp: Qmp) -> list[str]:
 async def drive(qmp: Qmp, device: str) -> str:
     """Return the name of the node that a device reads and writes."""
     path = f"/machine/peripheral/{device}"
-    return str(await qmp.execute("qom-get", {"path": path, "property": "drive"}))
+    return await qmp.ask(_TEXT, "qom-get", {"path": path, "property": "drive"})
 
 
 async def nodes(qmp: Qmp) -> list[str]:
     """Return the names of the open block nodes."""
-    found = await qmp.execute("query-named-block-nodes", {"flat": True})
-    return [str(each["node-name"]) for each in found]
+    found = await qmp.ask(_NODES, "query-named-block-nodes", {"flat": True})
+    return [each["node-name"] for each in found]

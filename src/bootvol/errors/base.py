@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import attrs
+
+#: Maximum number of characters of a message.  Messages repeat texts of servers and programs, which
+#: attackers may write.
+LONGEST: Final = 1000
 
 
 @attrs.frozen
@@ -31,9 +35,27 @@ class BootvolError(Exception):
     default_message: ClassVar[str] = "Server Error, please try again later."
 
     def __init__(self, message: str | None = None) -> None:
-        self.message = message or self.default_message
+        self.message = self.worded(message or self.default_message)
         super().__init__(self.message)
+
+    @classmethod
+    def worded(cls, text: str) -> str:
+        """Return a text as the message of an error: see :func:`readable`."""
+        return readable(text)
 
     def report(self) -> ErrorReport:
         """Return the stored form of this error."""
         return ErrorReport(self.code, self.message, self.retryable, self.remedy)
+
+
+def readable(text: str) -> str:
+    """Return a text in one line of at most :data:`LONGEST` characters, safe for a terminal."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 1]}…"
+    if text.isprintable():
+        return text
+    escaped = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+    return readable(escaped)

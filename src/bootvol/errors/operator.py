@@ -12,6 +12,11 @@ class ConfigurationError(BootvolError):
     retryable = False
     remedy = "Correct the configuration. Check the file with `bootvol check-config FILE`."
 
+    @classmethod
+    def worded(cls, text: str) -> str:
+        """Return the text unchanged: a line for each mistake, in the operator's own words."""
+        return text
+
 
 class DefectivePlugin(ConfigurationError):
     """A plugin does not provide the interface of its entry point group."""

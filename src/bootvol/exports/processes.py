@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bootvol.errors import ExportFailed
+from bootvol.errors.base import readable
 from bootvol.jail import LISTENER, Bounds, Jail, NotConfined, room
 from bootvol.processes import Child, spawn
 from bootvol.reactors import IReactor
@@ -56,7 +57,9 @@ class Server(Child):
         lines = self.err.strip().splitlines()
         self.complaint = lines[0] if lines else reason.getErrorMessage()
         self._log.info(
-            "the server of export {name} has ended: {first}", name=self._name, first=self.complaint
+            "the server of export {name} has ended: {first}",
+            name=self._name,
+            first=readable(self.complaint),
         )
         super().processEnded(reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha224
 from typing import Final, Literal, NotRequired
 
 from typing_extensions import TypedDict
@@ -192,7 +193,7 @@ def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown
         "image": "",
         "key_name": value.key.name if value.key else None,
         "config_drive": "True" if value.config_drive else "",
-        "hostId": value.daemon or "",
+        "hostId": _host(value),
         "accessIPv4": "",
         "accessIPv6": "",
         "addresses": {},
@@ -206,6 +207,16 @@ def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown
     if error is not None:
         shown["fault"] = {"message": error.message, "code": 500, "created": updated}
     return shown
+
+
+def _host(value: Server) -> str:
+    """Return the id of a server's host.  As in Nova, no two tenants see the same id of a host.
+
+    Otherwise tenants would learn whose servers share a machine.
+    """
+    if value.daemon is None:
+        return ""
+    return sha224(f"{value.tenant}{value.daemon}".encode()).hexdigest()
 
 
 def brief_server(value: Server, place: Place) -> ServerBrief:
