@@ -117,6 +117,63 @@ def start(database: Database, query: Any) -> Deferred[Any]:
     return Deferred.fromCoroutine(database.write(query))
 
 
+# --- upgrades ------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_no_upgrade_while_a_daemon_uses_the_database(served: Database, address: str) -> None:
+    await served.write(add)
+    other = Database(on_server(address), reactor)
+    other.upgrade()
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        with pytest.raises(ConfigurationError, match=r"daemons use it \(on the server's own mach"):
+            other.upgrade()
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        assert found == ("0001",)
+
+
+@ensureDeferred
+async def test_a_daemon_leaves_the_schema_of_another_version_alone(
+    served: Database, address: str
+) -> None:
+    """The connections were lost, so an upgrade was possible.
+
+    Break: `src/bootvol/store/connections.py`: `share(connection, self._revision)` -> `share(
+    connection, None)`.
+    """
+    await served.write(add)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with capturedLogs() as logged:
+            for call in served.read(count), served.write(add):
+                with pytest.raises(DatabaseUnavailable):
+                    await call
+        reasons = [each["failure"] for each in logged if "failure" in each]
+        assert all(
+            f"needs {schema.REVISION}" in each and "stop this daemon" in each for each in reasons
+        )
+        assert reasons
+        assert connection.execute("SELECT count(*) FROM quotas").fetchone() == (1,)
+        connection.execute("UPDATE alembic_version SET version_num = %s", [schema.REVISION])
+    await served.write(add, "another")
+
+
+def test_an_upgrade_is_noticed(address: str) -> None:
+    database = Database(on_server(address), reactor)
+    database.upgrade()
+    with psycopg.connect(address) as connection:
+        take = "SELECT pg_advisory_lock(%s)"
+        connection.execute(take, [int.from_bytes(b"bootvol", "big")])
+        with pytest.raises(ConfigurationError, match="its schema is being upgraded"):
+            database.check()
+    database.check()
+
+
 # --- foreign servers -----------------------------------------------------------------------------
 
 

@@ -99,13 +99,17 @@ def db() -> None:
 @db.command()
 @click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
 def upgrade(config: Path) -> None:
-    """Upgrade the database's schema to this version."""
-    from bootvol import reactors
+    """Upgrade the database's schema to this version. Stop all daemons of the database before."""
+    from bootvol import locks, reactors
     from bootvol.errors import ConfigurationError
     from bootvol.store.database import Database
 
     try:
-        Database(_settings(config).database, reactors.installed()).upgrade()
+        database = Database(_settings(config).database, reactors.installed())
+        if database.embedded:
+            for mistake in locks.check_database(Path(_settings(config).database.database or "")):
+                raise ConfigurationError(str(mistake))
+        database.upgrade()
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
     click.echo("The database is up to date.")

@@ -27,6 +27,8 @@ from sqlalchemy.exc import (
 )
 
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
+from bootvol.store import schema
+from bootvol.store.schema_lock import OtherSchema, share
 
 T = TypeVar("T")
 
@@ -120,6 +122,7 @@ class Connections:
         #: SQLite's write-ahead log beside the file.  The log exists while connections are open.
         self._log: tuple[int, int] | None = None
         self._open: set[int] = set()
+        self._revision: str | None = None
         self._prepares = True
         self._here = local()
         try:
@@ -137,19 +140,28 @@ class Connections:
             self._tune_server()
 
     def begin(self) -> None:
-        """Note the identity of the database file, which is in use from now on."""
+        """Note the identity of the database file, which is in use from now on.
+
+        New connections to a server require this version's schema from now on.
+        """
+        self._revision = schema.REVISION
         if self._path is not None:
             self._file = _identity(self._path) or (0, 0)
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """Yield a transaction without time limits.  Leave no connection afterwards."""
+        """Yield a transaction without time limits.  Leave no connection afterwards.
+
+        :raises ConfigurationError: if another process is upgrading the schema.
+        """
         try:
             with self.engine.begin() as connection:
                 if not self.embedded:
                     for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
                         connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
                 yield connection
+        except OtherSchema as error:
+            raise ConfigurationError(f"the database cannot be used: {error}") from error
         finally:
             self.engine.dispose()
 
@@ -177,7 +189,7 @@ class Connections:
                         raise
                     if not tries:
                         raise
-        except BrokenOff as error:
+        except (BrokenOff, OtherSchema) as error:
             raise DatabaseUnavailable from error
         except DataError as error:
             raise DatabaseRefused from error
@@ -249,6 +261,7 @@ class Connections:
                 connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE * 1000}")
                 # psycopg reads no other format of dates.
                 connection.execute("SET DateStyle = 'ISO'")
+                share(connection, self._revision)
                 connection.autocommit = was
             except BaseException:
                 own.close()

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from bootvol import private
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.reactors import IReactor
-from bootvol.store import schema
+from bootvol.store import schema, schema_lock
 from bootvol.store.calls import Call, Lane
 from bootvol.store.connections import LIMIT, Connections, Transaction
 from bootvol.threads import outlast
@@ -255,6 +255,8 @@ class Database:
             with self._connections.alone() as connection:
                 _check_encoding(connection)
                 now = _revision(connection)
+                if now != revision and not self.embedded:
+                    schema_lock.take(connection)
                 if now is None and revision == schema.REVISION:
                     _make(connection)
                 elif now != revision:
