@@ -11,6 +11,9 @@ Each folder on the way to a path is checked, too, as sshd does with StrictModes:
 write to such a folder may replace the right file.  In a folder with the sticky bit, such as /tmp,
 only the owner of an entry may replace the entry.
 
+Access control lists (acl(5)) name further users and groups.  Rights that a list gives to such users
+count like the rights of all others.
+
 Functions here block on the disk.  All but :func:`make` change nothing.
 """
 
@@ -22,6 +25,7 @@ import os
 import pwd
 import shlex
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -33,6 +37,12 @@ from bootvol.errors import ConfigurationError
 
 #: The most symbolic links in a path (path_resolution(7)).
 _MOST_LINKS: Final = 40
+#: The attribute with the access control list of a file.  Each entry has a tag, rights, and an id
+#: (linux/posix_acl_xattr.h).  The mask limits the rights of all named users and groups.
+_ACL: Final = "system.posix_acl_access"
+_ACL_HEAD: Final = 4
+_ACL_ENTRY: Final = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP, _ACL_MASK = 0x02, 0x08, 0x10
 
 
 class Kept(enum.Enum):
@@ -134,7 +144,7 @@ def _way(key: str, path: Path) -> Mistake | None:
         above = folder.lstat()
         if not _is_trusted(above.st_uid):
             return _of_another(key, path, folder, above)
-        if _others_write(above):
+        if _others_write(folder, above):
             found = _status(entry)
             if not above.st_mode & stat.S_ISVTX:
                 fault = f"other users may write to the folder {folder}, and so replace the path"
@@ -178,7 +188,7 @@ def _itself(key: str, path: Path, kept: Kept) -> Mistake | None:
         return None
     if not _is_trusted(found.st_uid):
         return _of_another(key, path, path, found)
-    mode = stat.S_IMODE(found.st_mode)
+    mode = _mode(path, found)
     if kept is Kept.SECRET and stat.S_ISREG(found.st_mode):
         return _of_secret(key, path, found)
     what = "folder" if stat.S_ISDIR(found.st_mode) else "file"
@@ -187,14 +197,14 @@ def _itself(key: str, path: Path, kept: Kept) -> Mistake | None:
         owned = f"{_command('chown', _name(os.geteuid()), path)} && "
         run = ("" if found.st_uid == os.geteuid() else owned) + _command("chmod 700", path)
         return Mistake(key, path, fault, f"Run: {run}")
-    if _others_write(found):
+    if _others_write(path, found):
         fault = f"other users may write to the {what}"
         return Mistake(key, path, fault, f"Run: {_command('chmod go-w', path)}")
     return None
 
 
 def _of_secret(key: str, path: Path, found: os.stat_result) -> Mistake | None:
-    mode = stat.S_IMODE(found.st_mode)
+    mode = _mode(path, found)
     of_root = found.st_uid == 0
     if not mode & (0o037 if of_root else 0o077):
         return None
@@ -222,9 +232,29 @@ def _is_trusted(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
-def _others_write(status: os.stat_result) -> bool:
-    mode = stat.S_IMODE(status.st_mode)
+def _others_write(path: Path, status: os.stat_result) -> bool:
+    mode = _mode(path, status)
     return bool(mode & 0o002 or (mode & 0o020 and not _is_own_group(status.st_gid)))
+
+
+def _mode(path: Path, status: os.stat_result) -> int:
+    """Return the mode of a path; the rights of all others include those of an access control list.
+
+    ``chmod`` takes these rights away as well: the rights of the group are the mask of the list.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    try:
+        entries = list(_ACL_ENTRY.iter_unpack(os.getxattr(path, _ACL)[_ACL_HEAD:]))
+    except OSError:
+        # The file has no list, or the file system knows none.
+        return mode
+    most = next((rights for tag, rights, _ in entries if tag == _ACL_MASK), 0o7)
+    for tag, rights, number in entries:
+        if (tag == _ACL_USER and not _is_trusted(number)) or (
+            tag == _ACL_GROUP and not _is_own_group(number)
+        ):
+            mode |= rights & most
+    return mode
 
 
 def _is_own_group(gid: int) -> bool:

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,6 +97,51 @@ def test_nobody_else_writes_to_a_folder(
     closed = right and not mode & 0o077 and owner == ME
     if place == "itself":
         assert bool(faults(path, Kept.CLOSED)) == (not closed)
+
+
+def grant(path: Path, tag: int, number: int, rights: int, mask: int) -> None:
+    """Give a path an access control list of one named user (2) or group (8)."""
+    nobody = 0xFFFFFFFF
+    entries = [(1, 7, nobody), (4, 0, nobody), (16, mask, nobody), (32, 0, nobody)]
+    entries.append((tag, rights, number))
+    packed = b"".join(struct.pack("<HHI", *each) for each in sorted(entries))
+    os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+
+
+@pytest.mark.usefixtures("as_me")
+@bounds(max_examples=100, suppress_health_check=list(HealthCheck))
+@given(
+    named=st.sampled_from([(2, ME), (2, 0), (2, STRANGER), (8, OUR_GROUP), (8, OTHER_GROUP)]),
+    rights=st.integers(0, 7),
+    mask=st.integers(0, 7),
+    owner=st.sampled_from([0, ME]),
+)
+@example((2, STRANGER), 4, 4, 0)
+@example((8, OTHER_GROUP), 2, 2, ME)
+def test_access_control_lists_count(
+    tmp_path: Path, named: tuple[int, int], rights: int, mask: int, owner: int
+) -> None:
+    """A list names users and groups that the mode does not show.
+
+    Break: `src/bootvol/private.py`: `tag == _ACL_USER and not _is_trusted(number)` -> `False`
+    Break: `src/bootvol/private.py`: `tag == _ACL_GROUP and not _is_own_group(number)` -> `False`
+    Break: `src/bootvol/private.py`: `mode |= rights & most` -> `mode |= 0`
+    """
+    file, folder = tmp_path / "secret", tmp_path / "folder"
+    file.touch()
+    folder.mkdir(exist_ok=True)
+    for path in (file, folder):
+        # The group is the daemon's own, so the mask alone gives others nothing.
+        os.chown(path, owner, OUR_GROUP)
+        grant(path, *named, rights, mask)
+    given = rights & mask if named[1] in (STRANGER, OTHER_GROUP) else 0
+    assert bool(faults(folder, Kept.FOLDER)) == bool(given & 2)
+    assert bool(faults(folder / "within", Kept.PLACE)) == bool(given & 2)
+    # The mask counts as the group's rights, which only the root's secrets may have, to read.
+    most = 0o7 if owner == ME else 0o3
+    assert bool(faults(file, Kept.SECRET)) == bool(given or mask & most)
+    file.chmod(0o600)
+    assert not faults(file, Kept.SECRET)
 
 
 @pytest.mark.parametrize("depth", range(4))

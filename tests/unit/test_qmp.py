@@ -146,7 +146,8 @@ def test_whatever_qemu_answers_is_used_or_named(
     """A guest that broke out of QEMU answers anything: no answer is a defect of the daemon.
 
     Break: `plugins/bootvol_plugins/qemu/qmp.py`: `except ValidationError:` -> `except KeyError:`.
-    Break: `plugins/bootvol_plugins/qemu/qmp.py`: `if isinstance(error, dict) else` -> `if error else`.
+    Break: `plugins/bootvol_plugins/qemu/qmp.py`: `if isinstance(error, dict) else` ->
+    `if error else`.
     Break: `src/bootvol/errors/base.py`: `if len(text) > LONGEST:` -> `if False:`.
     """
     qmp = Qmp(Clock())
