@@ -665,7 +665,7 @@ def test_a_secret_that_others_may_read(world: World, whole: Path, name: str) -> 
 def test_a_path_that_others_may_write_to(world: World, whole: Path, name: str) -> None:
     """Break: `src/bootvol/private.py`: `if _others_write(above):` -> `if False:`
 
-    Break: `src/bootvol/private.py`: `if _others_write(found):` -> `if False:`
+    Break: `src/bootvol/private.py`: `if _others_write(path, found):` -> `if False:`
     """
     path = world.folder / name
     path.chmod(path.stat().st_mode | 0o002)
