@@ -663,7 +663,7 @@ def test_a_secret_that_others_may_read(world: World, whole: Path, name: str) -> 
     [".", "state", "identity", "spool", "exports", "servers", "volumes", "pki", "twistd.conf"],
 )
 def test_a_path_that_others_may_write_to(world: World, whole: Path, name: str) -> None:
-    """Break: `src/bootvol/private.py`: `if _others_write(above):` -> `if False:`
+    """Break: `src/bootvol/private.py`: `if _others_write(folder, above):` -> `if False:`
 
     Break: `src/bootvol/private.py`: `if _others_write(path, found):` -> `if False:`
     """
