@@ -51,12 +51,17 @@ from bootvol.store.database import Database
 from bootvol.threads import Shared, StillRunning, Threads, within
 from bootvol.worker.clock_skew import SkewWatch
 from bootvol.worker.copier import Copier, Limits
-from bootvol.worker.export_recovery import restore_on
+from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
 from bootvol.worker.stores import Stores
 from bootvol.worker.sweeper import Sweeper
-from bootvol.worker.tasks.task import Tools
+from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
+from bootvol.worker.tasks.factories import TaskFactories
+from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
+from bootvol.worker.tasks.snapshots import MakeSnapshot, RemoveSnapshot
+from bootvol.worker.tasks.storage import Storage
+from bootvol.worker.tasks.volumes import MakeBlank, MakeFromImage, MakeFromSnapshot, RemoveVolume
 from bootvol.worker.worker import Concurrency, Worker
 
 #: Threads for the blocking calls of one plugin, and as many for hashing and decompression.
@@ -104,14 +109,28 @@ class Composition:
         self._backends = Backends(
             [self.plugins[f"backends[{n}]"] for n in range(len(config.backends))], reactor
         )
-        tools = self._tools()
-        self.worker = Worker(self._concurrency(), tools)
+        exports = self._exports()
+        recovery = ExportRecovery(daemon, database, self._backends, exports, reactor)
+        copier = self._copier()
+        image_cache = self._image_cache(copier)
+        self.worker = Worker(
+            self._concurrency(),
+            self._tasks(copier, image_cache, exports),
+            daemon,
+            database,
+            self._backends,
+            image_cache,
+            recovery,
+            [each.name for each in config.sources],
+            reactor,
+            serves=self._hypervisor is not None,
+        )
         self.stores = Stores(
             database,
             self._backends,
             remembered,
             self._late,
-            partial(restore_on, tools),
+            recovery.restore_on,
             reactor,
             self.worker.wake,
         )
@@ -194,14 +213,14 @@ class Composition:
             config.imports.least_kib * 1024,
         )
 
-    def _tools(self) -> Tools:
-        """Return the tools of the worker's tasks."""
+    def _exports(self) -> Exports | None:
+        table = self._config.exports
+        if table is None:
+            return None
+        return Exports(table, self.pool("nbd"), self._reactor, self._config.sandbox.jail)
+
+    def _copier(self) -> Copier:
         config = self._config
-        bandwidth = Bandwidth(
-            config.imports.bandwidth_mib,
-            {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
-            self._reactor,
-        )
         limits = Limits(
             config.imports.checkpoint_mib * _MIB,
             config.imports.retries,
@@ -211,33 +230,58 @@ class Composition:
             config.imports.strict_images,
         )
         memory = Memory(config.imports.buffers, config.imports.buffer_kib * 1024)
-        copier = Copier(limits, memory, self._threads, self._reactor)
-        caches = {each.name: each.cache_gib for each in config.backends}
-        image_cache = ImageCache(
+        return Copier(limits, memory, self._threads, self._reactor)
+
+    def _image_cache(self, copier: Copier) -> ImageCache:
+        caches = {each.name: each.cache_gib for each in self._config.backends}
+        return ImageCache(
             self._database,
             self._backends,
             copier,
             {name: gib for name, gib in caches.items() if gib is not None},
             self._cache_use,
         )
-        jail, table = config.sandbox.jail, config.exports
-        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, jail)
+
+    def _importer(self, copier: Copier, image_cache: ImageCache) -> Importer:
+        config = self._config
+        bandwidth = Bandwidth(
+            config.imports.bandwidth_mib,
+            {each.name: each.bandwidth_mib for each in config.sources if each.bandwidth_mib},
+            self._reactor,
+        )
+        sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, config.sandbox.jail)
         containers = Containers(sandbox, self._threads)
-        importer = Importer(
+        return Importer(
             self._images.source, self._backends, image_cache, containers, bandwidth, copier
         )
-        return Tools(
-            self._daemon,
-            self._database,
-            self._backends,
-            copier,
-            importer,
-            image_cache,
-            [each.name for each in config.sources],
-            self._hypervisor,
-            Exports(table, self.pool("nbd"), self._reactor, jail) if table else None,
-            self._reactor,
-            config.availability_zone,
+
+    def _tasks(
+        self, copier: Copier, image_cache: ImageCache, exports: Exports | None
+    ) -> TaskFactories:
+        """Return a factory for each kind of task, with all that the task needs."""
+        database, clock, daemon = self._database, self._reactor, self._daemon
+        hypervisor, zone = self._hypervisor, self._config.availability_zone
+        storage = Storage(self._backends, database, image_cache, daemon)
+        access = VolumeAccess(database, self._backends, exports)
+        importer = self._importer(copier, image_cache)
+        return TaskFactories(
+            make_blank=lambda volume: MakeBlank(volume, storage, clock),
+            make_from_image=lambda volume, source: MakeFromImage(
+                volume, source, storage, importer, image_cache, clock
+            ),
+            make_from_snapshot=lambda volume: MakeFromSnapshot(
+                volume, storage, copier, database, clock
+            ),
+            remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
+            make_snapshot=lambda snapshot: MakeSnapshot(snapshot, storage, copier, database, clock),
+            remove_snapshot=lambda snapshot: RemoveSnapshot(snapshot, storage),
+            attach=lambda volume: Attach(volume, access, hypervisor, daemon),
+            detach=lambda volume: Detach(volume, access, hypervisor, daemon),
+            build_server=lambda server: BuildServer(
+                server, access, hypervisor, database, zone, daemon
+            ),
+            power_server=lambda server: PowerServer(server, access, hypervisor, database, zone),
+            end_server=lambda server: EndServer(server, access, hypervisor, database, zone),
         )
 
     # --- plugins ---------------------------------------------------------------------------------

@@ -61,10 +61,15 @@ from bootvol.store.database import Database
 from bootvol.testing.machines import READY, MemoryHypervisor
 from bootvol.testing.machines import Server as MemoryServer
 from bootvol.threads import Shared, Threads
-from bootvol.worker.tasks.task import Tools
+from bootvol.worker.export_recovery import ExportRecovery
+from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
+from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
+from bootvol.worker.tasks.snapshots import RemoveSnapshot
+from bootvol.worker.tasks.storage import Storage
+from bootvol.worker.tasks.volumes import MakeBlank, RemoveVolume
 from bootvol.worker.worker import Concurrency, Worker
 from bootvol_plugins.file import FileBackend
-from tests.unit.test_worker import NoImageCache
+from tests.unit.test_worker import NoImageCache, factories
 from tests.waiting import until
 
 loop: Any = reactor
@@ -141,19 +146,33 @@ class World:
         image_cache: Any = NoImageCache()
         backends = Backends([self.backend], loop)
         self.quotas = Quotas(self.database, Quota(-1, -1, -1, -1))
-        tools = Tools(
-            "d",
-            self.database,
-            backends,
-            no,
-            no,
-            image_cache,
-            [],
-            self.hypervisor,
-            self.exports,
-            loop,
+        database, hypervisor = self.database, self.hypervisor
+        storage = Storage(backends, database, image_cache, "d")
+        access = VolumeAccess(database, backends, self.exports)
+        tasks = factories(
+            make_blank=lambda volume: MakeBlank(volume, storage, loop),
+            remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
+            remove_snapshot=lambda snapshot: RemoveSnapshot(snapshot, storage),
+            attach=lambda volume: Attach(volume, access, hypervisor, "d"),
+            detach=lambda volume: Detach(volume, access, hypervisor, "d"),
+            build_server=lambda server: BuildServer(
+                server, access, hypervisor, database, "nova", "d"
+            ),
+            power_server=lambda server: PowerServer(server, access, hypervisor, database, "nova"),
+            end_server=lambda server: EndServer(server, access, hypervisor, database, "nova"),
         )
-        self.worker = Worker(Concurrency(1), tools)
+        self.worker = Worker(
+            Concurrency(1),
+            tasks,
+            "d",
+            database,
+            backends,
+            image_cache,
+            ExportRecovery("d", database, backends, self.exports, loop),
+            [],
+            loop,
+            serves=hypervisor is not None,
+        )
         now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes
         types = VolumeTypes(self.database, backends)
         self.volumes = Volumes(

@@ -19,8 +19,7 @@ from bootvol import plugins
 from bootvol.errors import ConfigurationError
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
-from bootvol.worker import stores
-from bootvol.worker.tasks import task as tasks
+from bootvol.worker import export_recovery, stores
 from bootvol_plugins.file_store import STORE
 from tests.daemons import Running, pause, reactor, volumes_in
 from tests.disks import disk, without_a_server
@@ -208,7 +207,7 @@ async def test_work_begins_where_a_volume_cannot_be_served_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk hangs while attached volumes are served again: other backends do not wait."""
-    monkeypatch.setattr(tasks, "SERVING", 0.5)
+    monkeypatch.setattr(export_recovery, "SERVING", 0.5)
     monkeypatch.setattr(stores, "POLL", 0.3)
     with (
         tempfile.TemporaryDirectory() as short,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
@@ -22,9 +23,14 @@ from bootvol.model import Image, Import, Volume
 from bootvol.store import imports, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.testing.memory import MemoryBackend
+from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.heartbeat import RENEWAL
 from bootvol.worker.progress import Progress
-from bootvol.worker.tasks.task import Tools
+from bootvol.worker.tasks.factories import TaskFactories
+from bootvol.worker.tasks.snapshots import MakeSnapshot
+from bootvol.worker.tasks.storage import Storage
+from bootvol.worker.tasks.task import Task
+from bootvol.worker.tasks.volumes import MakeBlank, MakeFromImage, RemoveVolume
 from bootvol.worker.worker import POLL, Concurrency, Worker
 from tests.unit.conftest import ENDED
 from tests.waiting import until
@@ -97,6 +103,16 @@ class NoExports:
         return []
 
 
+def factories(**known: Any) -> TaskFactories:
+    """Return the known factories, and for all other kinds of tasks a factory that fails."""
+
+    def unexpected(*subject: object) -> Task:
+        raise AssertionError(f"no task is expected for {subject}")
+
+    fields = attrs.fields_dict(TaskFactories)
+    return TaskFactories(**{name: known.get(name, unexpected) for name in fields})
+
+
 class Bench:
     """A worker and its surroundings."""
 
@@ -110,6 +126,7 @@ class Bench:
         self.imports = Imports()
         self.image_cache = NoImageCache()
         self.exports: NoExports | None = None
+        #: Copies snapshots; only tests of snapshots set this.
         self.copier: Any = None
         self.worker = self.another("w")
         self.worker.startService()
@@ -122,19 +139,30 @@ class Bench:
         image_cache: Any = self.image_cache
         exports: Any = self.exports
         backends = Backends([backend] if backend else [self.backend, self.spare], loop)
-        tools = Tools(
-            name,
-            self.database,
-            backends,
-            self.copier,
-            importer,
-            image_cache,
-            ["s", "another"],
-            None,
-            exports,
-            self.clock,
+        database, clock = self.database, self.clock
+        storage = Storage(backends, database, image_cache, name)
+        tasks = factories(
+            make_blank=lambda volume: MakeBlank(volume, storage, clock),
+            make_from_image=lambda volume, source: MakeFromImage(
+                volume, source, storage, importer, image_cache, clock
+            ),
+            remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
+            make_snapshot=lambda snapshot: MakeSnapshot(
+                snapshot, storage, self.copier, database, clock
+            ),
         )
-        return Worker(limits, tools)
+        return Worker(
+            limits,
+            tasks,
+            name,
+            database,
+            backends,
+            image_cache,
+            ExportRecovery(name, database, backends, exports, clock),
+            ["s", "another"],
+            clock,
+            serves=False,
+        )
 
     async def limit(self, **limits: Any) -> None:
         """Replace the worker by a stopped one with other limits."""

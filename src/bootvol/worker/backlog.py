@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.store import unsettled
-from bootvol.worker.tasks.task import Tools
+from bootvol.store.database import Database
 
 _log = Logger()
 
 
-async def tell(tools: Tools) -> None:
-    """Log the pending work, and the rows on backends or of sources that are not configured."""
-    database = tools.database
+async def tell(database: Database, backends: Backends, sources: Collection[str]) -> None:
+    """Log the pending work, and the rows on backends or of sources that are not configured.
+
+    :param sources: names of the configured image sources.
+    """
     work = await database.read(unsettled.work)
     found = [f"{_counted(count, kind)} {status}" for (kind, status), count in sorted(work.items())]
     _log.info("there is work to go on with: {work}", work=", ".join(found) or "none")
-    elsewhere = await database.read(unsettled.elsewhere, tools.backends.names)
+    elsewhere = await database.read(unsettled.elsewhere, backends.names)
     for backend in sorted({name for name, _ in elsewhere}):
         lies = [_counted(n, kind) for (name, kind), n in elsewhere.items() if name == backend]
         _log.warn(
@@ -25,7 +30,7 @@ async def tell(tools: Tools) -> None:
             name=backend,
             lies=" and ".join(lies),
         )
-    waiting = await database.read(unsettled.imports_elsewhere, tools.sources)
+    waiting = await database.read(unsettled.imports_elsewhere, sources)
     for source, count in sorted(waiting.items()):
         _log.warn(
             "source {name} is not configured, but {imports} of its images: that waits until it is"

@@ -8,8 +8,10 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection as Db
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.clocks import sleep
 from bootvol.errors import (
     BootvolError,
@@ -20,9 +22,10 @@ from bootvol.errors import (
     reason,
 )
 from bootvol.lifecycle import Event
-from bootvol.shortage import short_of
+from bootvol.shortage import Shortage, short_of
 from bootvol.store import claims
 from bootvol.store.claims import LEASE
+from bootvol.store.database import Database
 from bootvol.threads import Shared
 from bootvol.worker.claims import Unwanted
 from bootvol.worker.tasks.task import Task, whose
@@ -40,10 +43,12 @@ class Job:
     """The work on one task.
 
     :param holder: name of the claim.
-    :param asked: time of the request for the claim, by the clock of ``task``'s tools. The daemon
+    :param asked: time of the request for the claim, by ``clock``. The daemon
         counts the lease from this time; the database counts from a later time. So the daemon never
         takes a lease for longer than the database does.
     :param failures: how often the task has ended because of the database, without any result.
+    :param backends: the backends, of which the job suspends those with a wrong store.
+    :param shortage: waits for a resource that the daemon is short of.
     :ivar holder: name of the claim.
     :ivar failed: whether the task has ended in this way once more.
     :ivar ended: fires when the work and its claim have ended in any way.
@@ -51,14 +56,26 @@ class Job:
 
     _log = Logger()
 
-    def __init__(self, holder: str, task: Task, asked: float, failures: int = 0) -> None:
+    def __init__(
+        self,
+        holder: str,
+        task: Task,
+        asked: float,
+        failures: int,
+        database: Database,
+        backends: Backends,
+        shortage: Shortage,
+        clock: IReactorTime,
+    ) -> None:
         self.task = task
         self.ended: Shared[None] = Shared()
         self.holder = holder
         self.failed = False
         self._failures = failures
-        self._database = task.tools.database
-        self._clock = task.tools.clock
+        self._database = database
+        self._backends = backends
+        self._shortage = shortage
+        self._clock = clock
         self._cancelled = False
         self._settling = False
         self._refused: DatabaseRefused | None = None
@@ -167,7 +184,7 @@ class Job:
                 # The error does not tell which store is wrong. The backends with a right store are
                 # resumed at once.
                 for name in self.task.stores:
-                    self.task.tools.backends.suspend(name, error)
+                    self._backends.suspend(name, error)
                 raise Unwanted from error
             if isinstance(error, DatabaseUnavailable) and self._failures < MOST_FAILURES:
                 # Database errors say nothing about the task, so the work is retried.
@@ -188,7 +205,7 @@ class Job:
                 what = None if self._cancelled else short_of(error)
                 if what is None:
                     raise
-            await self.task.turn.rest(self.task.tools.shortage.wait(what))
+            await self.task.turn.rest(self._shortage.wait(what))
 
     async def _fail(self, error: Exception) -> None:
         """Undo the task as far as possible, and record the reason."""
@@ -222,7 +239,7 @@ class Job:
     def renewed(self, asked: float, *, held: bool) -> None:
         """Note the database's answer about the claim.
 
-        :param asked: time of the request, by the clock of the task's tools.
+        :param asked: time of the request, by the job's clock.
         :param held: whether the claim holds and the work is wanted; if not, the work stops.
         """
         if not held:

@@ -23,28 +23,31 @@ import attrs
 from sqlalchemy import Connection as Db
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.clocks import sleep
 from bootvol.errors import DatabaseUnavailable
-from bootvol.lifecycle import MAKING, POWERING, Kind, Status
-from bootvol.model import Server, Snapshot, Volume
+from bootvol.lifecycle import MAKING, Kind
+from bootvol.model import Volume
+from bootvol.shortage import Shortage
 from bootvol.store import claims, import_queue, work_queue
 from bootvol.store import imports as import_rows
 from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
 from bootvol.store.waiting import Order, Waiting
 from bootvol.threads import Shared
 from bootvol.worker import backlog
-from bootvol.worker.export_recovery import restore
+from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.heartbeat import Heartbeats
+from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.job import Job
 from bootvol.worker.lanes import Lane, StartJob
 from bootvol.worker.shares import Limit, Rules, Shares
-from bootvol.worker.tasks import snapshots, volumes
-from bootvol.worker.tasks.attachments import Attach, Detach
-from bootvol.worker.tasks.servers import BuildServer, EndServer, PowerServer
-from bootvol.worker.tasks.task import Task, Tools
+from bootvol.worker.tasks.factories import TaskFactories
+from bootvol.worker.tasks.task import Task
 
 #: Seconds between searches for unannounced work (such as that of another daemon that ended).
 POLL: Final = 5.0
@@ -91,12 +94,37 @@ class Worker(Service):
     """Does the unsettled work in the database until the worker is stopped.
 
     :param imports: how many imports run at once in this worker.
+    :param daemon: id that marks the claims as this daemon's.
+    :param sources: names of the configured image sources.
+    :param serves: whether the daemon runs servers.
     """
 
     _log = Logger()
 
-    def __init__(self, imports: Concurrency, tools: Tools) -> None:
-        self._tools = tools
+    def __init__(
+        self,
+        imports: Concurrency,
+        tasks: TaskFactories,
+        daemon: str,
+        database: Database,
+        backends: Backends,
+        image_cache: ImageCache,
+        exports: ExportRecovery,
+        sources: Collection[str],
+        clock: IReactorTime,
+        *,
+        serves: bool,
+    ) -> None:
+        self._tasks = tasks
+        self._daemon = daemon
+        self._database = database
+        self._backends = backends
+        self._image_cache = image_cache
+        self._exports = exports
+        self._sources = set(sources)
+        self._clock = clock
+        self._serves = serves
+        self._shortage = Shortage(clock)
         self._jobs: set[Job] = set()
         self._lanes = [
             self._lane(Rules(imports.limits, gives_way=True), self._claim_import, imports.least),
@@ -107,11 +135,11 @@ class Worker(Service):
         ]
         self._begun = Shared(succeed(None))
         self._ready = False
-        self._heartbeats = Heartbeats(tools.database, tools.clock, lambda: self._jobs)
+        self._heartbeats = Heartbeats(database, clock, lambda: self._jobs)
         #: How often in a row the work on a resource has failed because of the database.
         self._failures: Counter[tuple[Kind, int]] = Counter()
         self._polling = LoopingCall(self.wake)
-        self._polling.clock = tools.clock
+        self._polling.clock = clock
 
     def startService(self) -> None:
         """Begin to claim work."""
@@ -134,7 +162,7 @@ class Worker(Service):
         await gatherResults([lane.idle() for lane in self._lanes])
         await gatherResults([job.ended.wait() for job in self._jobs])
         self._heartbeats.stop()
-        self._tools.shortage.stop()
+        self._shortage.stop()
 
     async def _begin(self) -> None:
         """Clean up after an earlier run of the daemon, and begin to claim work."""
@@ -143,7 +171,7 @@ class Worker(Service):
             await self._restore()
             self._polling.start(POLL)
             # All backends at the same time: a hanging backend delays no other.
-            names = self._tools.backends.usable
+            names = self._backends.usable
             tidying = [Deferred.fromCoroutine(self._tidy(name)) for name in names]
             await gatherResults([telling, *tidying])
         except CancelledError:
@@ -151,7 +179,7 @@ class Worker(Service):
 
     async def _tell(self) -> None:
         try:
-            await backlog.tell(self._tools)
+            await backlog.tell(self._database, self._backends, self._sources)
         except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
@@ -159,7 +187,7 @@ class Worker(Service):
 
     async def _tidy(self, backend: str) -> None:
         try:
-            await self._tools.image_cache.tidy(backend)
+            await self._image_cache.tidy(backend)
         except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
@@ -169,14 +197,14 @@ class Worker(Service):
         """Restore the exports; retry until that succeeds, since no work may begin before."""
         while not self._ready:
             try:
-                await restore(self._tools)
+                await self._exports.restore()
                 self._ready = True
             except CancelledError:
                 raise
             except Exception as error:
                 if not isinstance(error, DatabaseUnavailable):
                     self._log.failure("no work begins, since the exports are not in order")
-                await sleep(self._tools.clock, POLL)
+                await sleep(self._clock, POLL)
 
     def wake(self) -> None:
         """Look for work in all lanes."""
@@ -196,20 +224,20 @@ class Worker(Service):
         return sorted(str(job) for job in self._jobs)
 
     def _lane(self, rules: Rules, claim: StartJob, least: float = 0.0) -> Lane:
-        return Lane(rules, claim, self.wake, self._may_begin, self._tools.clock, least)
+        return Lane(rules, claim, self.wake, self._may_begin, self._clock, least)
 
     def _may_begin(self) -> bool:
         return bool(self.running) and self._ready
 
     async def _claim_import(self, shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
         """Claim the next import that may run, if any, and start its job; see :data:`.StartJob`."""
-        request, asked = self._claim_request(), self._tools.clock.seconds()
-        found, waiting = await self._tools.database.write_without_invalidation(
-            _claimed_import, request, set(self._tools.sources), shares
+        request, asked = self._claim_request(), self._clock.seconds()
+        found, waiting = await self._database.write_without_invalidation(
+            _claimed_import, request, self._sources, shares
         )
         if found is None:
             return None, waiting
-        return self._start(request, volumes.MakeFromImage(*found, self._tools), asked), waiting
+        return self._start(request, self._tasks.make_from_image(*found), asked), waiting
 
     def _claiming(
         self,
@@ -220,25 +248,23 @@ class Worker(Service):
         """Return a function that claims one kind of work and starts its job."""
 
         async def claim(shares: Shares) -> tuple[Job | None, Collection[Waiting]]:
-            request, asked = self._claim_request(), self._tools.clock.seconds()
-            found, waiting = await self._tools.database.write_without_invalidation(
-                query, request, shares
-            )
+            request, asked = self._claim_request(), self._clock.seconds()
+            found, waiting = await self._database.write_without_invalidation(query, request, shares)
             if found is None:
                 return None, waiting
-            return self._start(request, _task(found, self._tools), asked), waiting
+            return self._start(request, self._tasks.task_for(found), asked), waiting
 
         return claim
 
     def _claim_request(self) -> claims.ClaimRequest:
         """Return a new holder."""
-        backends = self._tools.backends
+        backends = self._backends
         busy: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         for job in self._jobs:
             busy[job.task.kind].append(job.task.id)
         return claims.ClaimRequest(
-            name=f"{self._tools.daemon}/{uuid4().hex[:12]}",
-            daemon=self._tools.daemon,
+            name=f"{self._daemon}/{uuid4().hex[:12]}",
+            daemon=self._daemon,
             backends=set(backends.usable),
             zeroed=[
                 name
@@ -246,12 +272,21 @@ class Worker(Service):
                 if not backends.named(name).capabilities.reads_zero_when_new
             ],
             busy=busy,
-            serves=self._tools.hypervisor is not None,
+            serves=self._serves,
         )
 
     def _start(self, request: claims.ClaimRequest, task: Task, asked: float) -> Job:
         what = task.kind, task.id
-        job = Job(request.name, task, asked, self._failures[what])
+        job = Job(
+            request.name,
+            task,
+            asked,
+            self._failures[what],
+            self._database,
+            self._backends,
+            self._shortage,
+            self._clock,
+        )
         self._jobs.add(job)
 
         def ended(_result: None) -> None:
@@ -291,23 +326,3 @@ def _claimed_import(
     task = import_rows.find(db, row.id) if row is not None else None
     found = (volume_rows.of_row(row), task.image.source) if row is not None and task else None
     return found, waiting
-
-
-def _task(subject: work_queue.Subject, tools: Tools) -> Task:
-    """Return the task that the status of a volume, snapshot or server asks for."""
-    removed = subject.status is Status.DELETING
-    if isinstance(subject, Server):
-        if subject.status in POWERING:
-            return PowerServer(subject, tools)
-        return EndServer(subject, tools) if removed else BuildServer(subject, tools)
-    if isinstance(subject, Snapshot):
-        return (snapshots.RemoveSnapshot if removed else snapshots.MakeSnapshot)(subject, tools)
-    if subject.status is Status.ATTACHING:
-        return Attach(subject, tools)
-    if subject.status is Status.DETACHING:
-        return Detach(subject, tools)
-    if removed:
-        return volumes.RemoveVolume(subject, tools)
-    if subject.snapshot_id is not None:
-        return volumes.MakeFromSnapshot(subject, tools)
-    return volumes.MakeBlank(subject, tools)

@@ -12,65 +12,92 @@ from sqlalchemy import Connection as Db
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
+from bootvol.backends import Backends
 from bootvol.errors import DatabaseUnavailable, ErrorReport, ExportFailed, NoHypervisor
+from bootvol.exports.exports import Exports
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, ConnectionInfo, Disk, Server, Volume
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
+from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
-from bootvol.worker.tasks.task import Task, Tools
+from bootvol.worker.tasks.task import Task
 
 #: Kinds of connections that can be exported. Hypervisors reach volumes of other kinds from
 #: anywhere.
 EXPORTABLE: Final = frozenset({"file", "block"})
 
 
-async def reach(tools: Tools, claim: Claim, volume: Volume) -> ConnectionInfo:
-    """Return how hypervisors reach a volume; export the volume first if so configured.
+class VolumeAccess:
+    """Makes volumes reachable for hypervisors, and ends that.
 
-    :raises bootvol.errors.BackendFailed: if the volume does not exist.
-    :raises bootvol.errors.ExportFailed: if the volume cannot be exported.
+    :param exports: None if hypervisors open volumes directly.
     """
-    lies = await tools.backends.connection(volume)
-    if tools.exports is None or lies.kind not in EXPORTABLE:
-        return lies
-    served = await tools.exports.open(volume.name, lies)
-    await claim.in_transaction(attachment_rows.reached, volume.id, served)
-    return served
+
+    def __init__(self, database: Database, backends: Backends, exports: Exports | None) -> None:
+        self._database = database
+        self._backends = backends
+        self._exports = exports
+        self.exports = exports is not None
+
+    async def open(self, claim: Claim, volume: Volume) -> ConnectionInfo:
+        """Return how hypervisors reach a volume; export the volume first if so configured.
+
+        :raises bootvol.errors.BackendFailed: if the volume does not exist.
+        :raises bootvol.errors.ExportFailed: if the volume cannot be exported.
+        """
+        lies = await self._backends.connection(volume)
+        if self._exports is None or lies.kind not in EXPORTABLE:
+            return lies
+        served = await self._exports.open(volume.name, lies)
+        await claim.in_transaction(attachment_rows.reached, volume.id, served)
+        return served
+
+    async def close(self, volume: Volume) -> None:
+        """Ensure that nobody can reach a volume any more; idempotent.
+
+        :raises ExportFailed: if the volume may still be reachable.
+        """
+        if self._exports is not None:
+            await self._exports.close(volume.name)
+        elif await self._database.read(attachment_rows.reach, volume.id) is not None:
+            raise ExportFailed(
+                "The volume is still exported, from a time when the configuration had [exports]:"
+                " restore [exports]."
+            )
+
+    async def is_open(self, volume: Volume) -> bool:
+        """Tell whether an export has the volume open."""
+        return self._exports is not None and volume.name in await self._exports.names()
+
+    async def check_unused(self, volume: Volume) -> None:
+        """Check that nobody has a volume open: see :meth:`.Backends.check_unused`."""
+        await self._backends.check_unused(volume.backend, volume.name)
 
 
-async def cut_off(tools: Tools, volume: Volume) -> None:
-    """Ensure that nobody can reach a volume any more.
-
-    :raises ExportFailed: if the volume may still be reachable.
-    """
-    if tools.exports is not None:
-        await tools.exports.close(volume.name)
-    elif await tools.database.read(attachment_rows.reach, volume.id) is not None:
-        raise ExportFailed(
-            "The volume is still exported, from a time when the configuration had [exports]:"
-            " restore [exports]."
-        )
-
-
-def hypervisor(tools: Tools) -> IHypervisor:
+def required(hypervisor: IHypervisor | None) -> IHypervisor:
     """Return the hypervisor.
 
     :raises NoHypervisor: if no hypervisor is configured any more.
     """
-    if tools.hypervisor is None:
+    if hypervisor is None:
         raise NoHypervisor
-    return tools.hypervisor
+    return hypervisor
 
 
 class _Moving(Task):
     _log = Logger()
     kind = Kind.VOLUME
 
-    def __init__(self, volume: Volume, tools: Tools) -> None:
-        super().__init__(volume.id, tools, volume.tenant)
+    def __init__(
+        self, volume: Volume, access: VolumeAccess, hypervisor: IHypervisor | None, daemon: str
+    ) -> None:
+        super().__init__(volume.id, volume.tenant)
         self.volume = volume
+        self.access = access
+        self.hypervisor = hypervisor
+        self._daemon = daemon
 
     @property
     def backend(self) -> str:
@@ -82,8 +109,8 @@ class _Moving(Task):
 
         :returns: the attachment; and its server, or None if other systems run the server.
         """
-        ours = self.tools.exports is not None or self.tools.hypervisor is not None
-        return await claim.in_transaction(_begin, self.id, self.tools.daemon, ours)
+        ours = self.access.exports or self.hypervisor is not None
+        return await claim.in_transaction(_begin, self.id, self._daemon, ours)
 
     async def unplug(self, attachment: Attachment, server: Server | None) -> None:
         """Unplug the volume from its server, and end its export; idempotent.
@@ -92,8 +119,8 @@ class _Moving(Task):
         :raises bootvol.errors.ExportFailed: if the volume may still be reachable.
         """
         if server is not None:
-            await hypervisor(self.tools).detach(server.name, attachment.disk)
-        await cut_off(self.tools, self.volume)
+            await required(self.hypervisor).detach(server.name, attachment.disk)
+        await self.access.close(self.volume)
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """Record the event; remove the attachment if the volume is free again."""
@@ -118,20 +145,15 @@ class Attach(_Moving):
     async def work(self, claim: Claim) -> Event:
         """Export the volume, and plug it in."""
         self._begun = attachment, server = await self.begin(claim)
-        if server is None and not await self._is_served():
+        if server is None and not await self.access.is_open(self.volume):
             # A configured hypervisor opens no volume twice.
-            await self.tools.backends.check_unused(self.volume.backend, self.volume.name)
-        connection = await reach(self.tools, claim, self.volume)
-        if server is not None and server.name in await hypervisor(self.tools).running():
+            await self.access.check_unused(self.volume)
+        connection = await self.access.open(claim, self.volume)
+        if server is not None and server.name in await required(self.hypervisor).running():
             disk = Disk(attachment.disk, connection)
-            await hypervisor(self.tools).attach(server.name, disk)
+            await required(self.hypervisor).attach(server.name, disk)
         # A server that is turned off gets the disk when the server is turned on.
         return Event.ATTACHED
-
-    async def _is_served(self) -> bool:
-        """Tell whether an earlier attempt exports the volume, and so has the volume open."""
-        exports = self.tools.exports
-        return exports is not None and self.volume.name in await exports.names()
 
     async def undo(self) -> Event:
         """Detach the volume again; if that fails, too, the volume counts as in use."""

@@ -13,10 +13,11 @@ from bootvol.model import Attachment, Disk, Machine, Server, Volume
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import servers as server_rows
 from bootvol.store import states
+from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
 from bootvol.worker.tasks import config_drive
-from bootvol.worker.tasks.attachments import cut_off, hypervisor, reach
-from bootvol.worker.tasks.task import Task, Tools
+from bootvol.worker.tasks.attachments import VolumeAccess, required
+from bootvol.worker.tasks.task import Task
 
 Disks = Sequence[tuple[Volume, Attachment]]
 
@@ -24,18 +25,29 @@ Disks = Sequence[tuple[Volume, Attachment]]
 class _Hosting(Task):
     kind = Kind.SERVER
 
-    def __init__(self, server: Server, tools: Tools) -> None:
-        super().__init__(server.id, tools, server.tenant)
+    def __init__(
+        self,
+        server: Server,
+        access: VolumeAccess,
+        hypervisor: IHypervisor | None,
+        database: Database,
+        zone: str,
+    ) -> None:
+        super().__init__(server.id, server.tenant)
         self.server = server
+        self.access = access
+        self.hypervisor = hypervisor
+        self.database = database
+        self._zone = zone
 
     async def machine(self, claim: Claim, found: Disks) -> Machine:
         """Export the volumes, and return the machine of the server."""
         disks = [
-            Disk(attachment.disk, await reach(self.tools, claim, volume))
+            Disk(attachment.disk, await self.access.open(claim, volume))
             for volume, attachment in found
         ]
         server = self.server
-        files = config_drive.files(server, self.tools.zone) if server.config_drive else {}
+        files = config_drive.files(server, self._zone) if server.config_drive else {}
         return Machine(server.memory_mib, server.cpus, tuple(disks), files)
 
     async def end(self, disks: Disks) -> None:
@@ -44,9 +56,9 @@ class _Hosting(Task):
         :raises bootvol.errors.HypervisorFailed: if the server may still run.
         :raises bootvol.errors.ExportFailed: if a volume may still be reachable.
         """
-        await hypervisor(self.tools).stop(self.server.name)
+        await required(self.hypervisor).stop(self.server.name)
         for volume, _ in disks:
-            await cut_off(self.tools, volume)
+            await self.access.close(volume)
 
 
 class BuildServer(_Hosting):
@@ -56,25 +68,34 @@ class BuildServer(_Hosting):
     #: Whether the server is known not to run after a failure.
     _ended = False
 
-    def __init__(self, server: Server, tools: Tools) -> None:
-        super().__init__(server, tools)
+    def __init__(
+        self,
+        server: Server,
+        access: VolumeAccess,
+        hypervisor: IHypervisor | None,
+        database: Database,
+        zone: str,
+        daemon: str,
+    ) -> None:
+        super().__init__(server, access, hypervisor, database, zone)
+        self._daemon = daemon
         self.request_id = server.request_id
 
     async def work(self, claim: Claim) -> Event:
         """Export the volumes, and start the server."""
-        found = await claim.in_transaction(_begin, self.id, self.tools.daemon)
+        found = await claim.in_transaction(_begin, self.id, self._daemon)
         for volume, _ in found:
             if volume.status is not Status.ATTACHING:
                 raise BackendFailed(
                     f"Volume {volume.id} could not be created: its status is {volume.status}."
                 )
         machine = await self.machine(claim, found)
-        await hypervisor(self.tools).start(self.server.name, machine)
+        await required(self.hypervisor).start(self.server.name, machine)
         return Event.COMPLETE
 
     async def undo(self) -> Event:
         """End the server if it may have been started, so that its volumes are free."""
-        disks = await self.tools.database.read(attachment_rows.disks, self.id)
+        disks = await self.database.read(attachment_rows.disks, self.id)
         await self.end(disks)
         self._ended = True
         return Event.FAIL
@@ -108,7 +129,7 @@ class EndServer(_Hosting):
 
     async def work(self, claim: Claim) -> Event:
         """End the server."""
-        await self.end(await self.tools.database.read(attachment_rows.disks, self.id))
+        await self.end(await self.database.read(attachment_rows.disks, self.id))
         return Event.VANISH
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
@@ -132,11 +153,11 @@ class PowerServer(_Hosting):
         """Do the action that the status asks for."""
         server, status = self.server.name, self.server.status
         if status is not Status.STARTING:
-            await _powering(self.tools).power_off(server, status is not Status.RESETTING)
+            await _powering(self.hypervisor).power_off(server, status is not Status.RESETTING)
         if status is not Status.STOPPING:
-            found = await self.tools.database.read(attachment_rows.disks, self.id)
+            found = await self.database.read(attachment_rows.disks, self.id)
             plugged = [each for each in found if each[0].status in HELD]
-            await hypervisor(self.tools).start(server, await self.machine(claim, plugged))
+            await required(self.hypervisor).start(server, await self.machine(claim, plugged))
         return Event.POWERED
 
     async def undo(self) -> Event:
@@ -147,12 +168,12 @@ class PowerServer(_Hosting):
         return Event.POWERED
 
 
-def _powering(tools: Tools) -> IPoweringHypervisor:
+def _powering(hypervisor: IHypervisor | None) -> IPoweringHypervisor:
     """Return the hypervisor if it can turn servers off.
 
     :raises HypervisorFailed: if the hypervisor cannot.
     """
-    found: IHypervisor = hypervisor(tools)
+    found = required(hypervisor)
     if not IPoweringHypervisor.providedBy(found):
         raise HypervisorFailed("The hypervisor cannot turn servers off.")
     return IPoweringHypervisor(found)

@@ -7,13 +7,16 @@ clones, else a copy. Afterwards volume and snapshot are independent, so either m
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IReactorTime
+
 from bootvol.errors import BackendFailed
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Snapshot
 from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
-from bootvol.worker.tasks.storage import Making, Removing
-from bootvol.worker.tasks.task import Tools
+from bootvol.worker.copier import Copier
+from bootvol.worker.tasks.storage import Making, Removing, Storage
 
 
 class MakeSnapshot(Making):
@@ -21,13 +24,22 @@ class MakeSnapshot(Making):
 
     kind = Kind.SNAPSHOT
 
-    def __init__(self, snapshot: Snapshot, tools: Tools) -> None:
-        super().__init__(snapshot, tools)
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        storage: Storage,
+        copier: Copier,
+        database: Database,
+        clock: IReactorTime,
+    ) -> None:
+        super().__init__(snapshot, storage, clock)
+        self._copier = copier
+        self._database = database
         self._volume_id = snapshot.volume_id
 
     async def work(self, claim: Claim) -> Event:
         """Clone or copy the volume."""
-        volume = await self.tools.database.read(volume_rows.get, self.tenant, self._volume_id)
+        volume = await self._database.read(volume_rows.get, self.tenant, self._volume_id)
         if volume.status is Status.IN_USE and not self.place.capabilities.clones:
             # The volume has been attached since the snapshot was requested (see Snapshots.create).
             raise BackendFailed(
@@ -35,8 +47,8 @@ class MakeSnapshot(Making):
             )
         if volume.status is Status.AVAILABLE:
             # For an available volume, no caller has declared that writers may exist.
-            await self.tools.backends.check_unused(volume.backend, volume.name)
-        await self.clone_or_copy(volume.backend, volume.name, volume.size_bytes)
+            await self.storage.check_unused(volume.backend, volume.name)
+        await self.copy_from(self._copier, volume.backend, volume.name, volume.size_bytes)
         return Event.COMPLETE
 
 

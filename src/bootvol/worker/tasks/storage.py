@@ -5,23 +5,77 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from twisted.internet.interfaces import IReactorTime
+
+from bootvol.backends import Backends
 from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
 from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Status
 from bootvol.model import Snapshot, Volume
 from bootvol.store import strays
+from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
 from bootvol.worker.clone_or_copy import Origin, clone_or_copy
+from bootvol.worker.copier import Copier
+from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.progress import Progress
-from bootvol.worker.tasks.task import Task, Tools
+from bootvol.worker.tasks.task import Task
+
+
+class Storage:
+    """The backends, as tasks on volumes and snapshots use them.
+
+    :param daemon: id of this daemon.
+    """
+
+    def __init__(
+        self, backends: Backends, database: Database, image_cache: ImageCache, daemon: str
+    ) -> None:
+        self._backends = backends
+        self._database = database
+        self._image_cache = image_cache
+        self._daemon = daemon
+
+    def backend(self, name: str) -> IBlockBackend:
+        """Return a backend by name.
+
+        :raises BackendFailed: if the operator has removed the backend from the configuration.
+        """
+        return self._backends.named(name)
+
+    async def check_unused(self, backend: str, name: str) -> None:
+        """Check that nobody has a volume open: see :meth:`.Backends.check_unused`."""
+        await self._backends.check_unused(backend, name)
+
+    async def delete_lost(self, backend: str, name: str) -> None:
+        """Delete the volume of a lost claim, unless somebody needs the volume."""
+        if await self._database.write_without_invalidation(strays.is_mine, name, self._daemon):
+            # If the deletion fails now, the name stays a stray, which is deleted later.
+            with suppress(BackendFailed):
+                await self.backend(backend).delete(name)
+                await self._database.write_without_invalidation(strays.forget, name)
+
+    async def with_room(self, backend: str, make: Callable[[], Awaitable[None]]) -> None:
+        """Call ``make``, and call it again if the removal of cached images has made room.
+
+        :raises NoSpace: if the backend has no room all the same.
+        """
+        try:
+            await make()
+        except NoSpace:
+            # Requested volumes have priority over the cache.
+            if not await self._image_cache.make_room(backend):
+                raise
+            await make()
 
 
 class OnBackendTask(Task):
     """A task on one named volume of a backend."""
 
-    def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
-        super().__init__(subject.id, tools, subject.tenant)
+    def __init__(self, subject: Volume | Snapshot, storage: Storage) -> None:
+        super().__init__(subject.id, subject.tenant)
+        self.storage = storage
         self._name = subject.name
         self._size = subject.size_bytes
         self._backend = subject.backend
@@ -37,7 +91,7 @@ class OnBackendTask(Task):
 
         :raises BackendFailed: if the operator has removed the backend from the configuration.
         """
-        return self.tools.backends.named(self._backend)
+        return self.storage.backend(self._backend)
 
     async def remove(self) -> None:
         """Give all space back."""
@@ -45,12 +99,7 @@ class OnBackendTask(Task):
 
     async def lost(self) -> None:
         """See :meth:`Task.lost`."""
-        database = self.tools.database
-        if await database.write_without_invalidation(strays.is_mine, self._name, self.tools.daemon):
-            # If the deletion fails now, the name stays a stray, which is deleted later.
-            with suppress(BackendFailed):
-                await self.place.delete(self._name)
-                await database.write_without_invalidation(strays.forget, self._name)
+        await self.storage.delete_lost(self._backend, self._name)
 
 
 class Making(OnBackendTask):
@@ -58,10 +107,10 @@ class Making(OnBackendTask):
 
     statuses = MAKING
 
-    def __init__(self, subject: Volume | Snapshot, tools: Tools) -> None:
-        super().__init__(subject, tools)
+    def __init__(self, subject: Volume | Snapshot, storage: Storage, clock: IReactorTime) -> None:
+        super().__init__(subject, storage)
         self.request_id = subject.request_id
-        self._progress = Progress(tools.clock.seconds(), turn=self.turn)
+        self._progress = Progress(clock.seconds(), turn=self.turn)
 
     def mark(self) -> object:
         """See :meth:`Task.mark`."""
@@ -72,30 +121,17 @@ class Making(OnBackendTask):
         await self.remove()
         return Event.FAIL
 
-    async def with_room(self, make: Callable[[], Awaitable[None]]) -> None:
-        """Call ``make``, and call it again if the removal of cached images has made room.
-
-        :raises NoSpace: if the backend has no room all the same.
-        """
-        try:
-            await make()
-        except NoSpace:
-            # Requested volumes have priority over the cache.
-            if not await self.tools.image_cache.make_room(self._backend):
-                raise
-            await make()
-
-    async def clone_or_copy(self, backend: str, source: str, size: int) -> None:
-        """Copy another volume, of ``size`` bytes, to the new one."""
-        origin = Origin(self.tools.backends.named(backend), source, size)
-        place = VolumeTarget(self.place, self._name, self._size)
+    async def copy_from(self, copier: Copier, backend: str, source: str, size: int) -> None:
+        """Clone or copy another volume, of ``size`` bytes, to the new one."""
+        origin = Origin(self.storage.backend(backend), source, size)
+        target = VolumeTarget(self.place, self._name, self._size)
 
         async def make() -> None:
             # An earlier attempt may have left anything.
             await self.remove()
-            await clone_or_copy(self.tools.copier, origin, place, self._progress)
+            await clone_or_copy(copier, origin, target, self._progress)
 
-        await self.with_room(make)
+        await self.storage.with_room(self._backend, make)
 
 
 class Removing(OnBackendTask):

@@ -1,61 +1,17 @@
-"""The tasks of jobs, and their tools. Each kind of work is a subclass of :class:`Task`."""
+"""The tasks of jobs. Each kind of work is a subclass of :class:`Task`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any
 
-import attrs
 from sqlalchemy import Connection as Db
-from twisted.internet.interfaces import IReactorTime
 
-from bootvol.backends import Backends
 from bootvol.errors import ErrorReport
-from bootvol.exports.exports import Exports
-from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.questions import Questions
-from bootvol.shortage import Shortage
 from bootvol.store import states
-from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
-from bootvol.worker.copier import Copier
-from bootvol.worker.image_cache import ImageCache
-from bootvol.worker.importer import Importer
 from bootvol.worker.turns import Turn
-
-#: Seconds to wait for an export after a restart: longer than two servers may take, one that ends
-#: and one that begins.
-SERVING: Final = 90.0
-
-
-@attrs.frozen
-class Tools:
-    """The objects that tasks work with.
-
-    :ivar daemon: the name that marks servers and exports as this daemon's.
-    :ivar sources: names of the configured image sources.
-    :ivar hypervisor: None if servers run elsewhere.
-    :ivar zone: the availability zone of all volumes and servers.
-    :ivar exports: None if hypervisors open volumes directly.
-    :ivar serving: bounds the wait for exports after a restart.
-    """
-
-    daemon: str
-    database: Database
-    backends: Backends
-    copier: Copier
-    importer: Importer
-    image_cache: ImageCache
-    sources: Collection[str]
-    hypervisor: IHypervisor | None
-    exports: Exports | None
-    clock: IReactorTime
-    zone: str = "nova"
-    serving: Questions = attrs.Factory(
-        lambda tools: Questions(tools.clock, SERVING), takes_self=True
-    )
-    shortage: Shortage = attrs.Factory(lambda tools: Shortage(tools.clock), takes_self=True)
 
 
 class Task:
@@ -73,9 +29,8 @@ class Task:
     statuses: Collection[Status]
     request_id = ""
 
-    def __init__(self, number: int, tools: Tools, tenant: str) -> None:
+    def __init__(self, number: int, tenant: str) -> None:
         self.id = number
-        self.tools = tools
         self.tenant = tenant
         self.turn = Turn()
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection as Db
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from bootvol.errors import ErrorReport, ImportFailed
@@ -15,9 +16,13 @@ from bootvol.store import import_queue, states
 from bootvol.store import imports as import_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import volumes as volume_rows
+from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
-from bootvol.worker.tasks.storage import Making, Removing
-from bootvol.worker.tasks.task import Tools, whose
+from bootvol.worker.copier import Copier
+from bootvol.worker.image_cache import ImageCache
+from bootvol.worker.importer import Importer
+from bootvol.worker.tasks.storage import Making, Removing, Storage
+from bootvol.worker.tasks.task import whose
 
 
 class MakeBlank(Making):
@@ -30,7 +35,9 @@ class MakeBlank(Making):
 
     async def work(self, claim: Claim) -> Event:
         """Allocate the volume, and zero its old blocks."""
-        await self.with_room(lambda: self.place.allocate(self._name, self._size))
+        await self.storage.with_room(
+            self._backend, lambda: self.place.allocate(self._name, self._size)
+        )
         if not self.place.capabilities.reads_zero_when_new:
             writer = await self.place.open_writer(self._name)
             try:
@@ -47,8 +54,19 @@ class MakeFromImage(Making):
     _log = Logger()
     kind = Kind.VOLUME
 
-    def __init__(self, volume: Volume, source: str, tools: Tools) -> None:
-        super().__init__(volume, tools)
+    def __init__(
+        self,
+        volume: Volume,
+        source: str,
+        storage: Storage,
+        importer: Importer,
+        image_cache: ImageCache,
+        clock: IReactorTime,
+    ) -> None:
+        super().__init__(volume, storage, clock)
+        self._importer = importer
+        self._image_cache = image_cache
+        self._clock = clock
         self._volume = volume
         self._source = source
         self._failed_for_all = False
@@ -69,7 +87,7 @@ class MakeFromImage(Making):
         task = await claim.in_transaction(_begin, self.id)
         self._progress.inherited = task.durable_name
         try:
-            await self.tools.importer.run(self._volume, task, self._progress, claim)
+            await self._importer.run(self._volume, task, self._progress, claim)
         except ImportFailed as error:
             self._failed_for_all = error.of_image
             raise
@@ -88,7 +106,7 @@ class MakeFromImage(Making):
 
     async def remove(self) -> None:
         """Give all space back, and give up the cached image that was begun from the volume."""
-        await self.tools.image_cache.let_go(self.id)
+        await self._image_cache.let_go(self.id)
         await super().remove()
 
     def stop(self) -> None:
@@ -97,7 +115,7 @@ class MakeFromImage(Making):
 
     def columns(self) -> dict[str, Any]:
         """See :meth:`Task.columns`."""
-        return self._progress.columns(self.tools.clock.seconds())
+        return self._progress.columns(self._clock.seconds())
 
     def record(self, db: Db, columns: dict[str, Any]) -> None:
         """See :meth:`Task.record`."""
@@ -116,7 +134,7 @@ class MakeFromImage(Making):
                 whose=whose(tenant, request_id),
                 first=self.id,
             )
-        await self.tools.image_cache.tidy(self._backend)
+        await self._image_cache.tidy(self._backend)
 
 
 def _begin(db: Db, volume_id: int) -> Import:
@@ -130,8 +148,17 @@ class MakeFromSnapshot(Making):
 
     kind = Kind.VOLUME
 
-    def __init__(self, volume: Volume, tools: Tools) -> None:
-        super().__init__(volume, tools)
+    def __init__(
+        self,
+        volume: Volume,
+        storage: Storage,
+        copier: Copier,
+        database: Database,
+        clock: IReactorTime,
+    ) -> None:
+        super().__init__(volume, storage, clock)
+        self._copier = copier
+        self._database = database
         self._snapshot_id = volume.snapshot_id or 0
         self._origin = volume.backend
 
@@ -142,9 +169,9 @@ class MakeFromSnapshot(Making):
 
     async def work(self, claim: Claim) -> Event:
         """Clone or copy the snapshot, which is not removed meanwhile."""
-        found = await self.tools.database.read(snapshot_rows.get, self.tenant, self._snapshot_id)
+        found = await self._database.read(snapshot_rows.get, self.tenant, self._snapshot_id)
         self._origin = found.backend
-        await self.clone_or_copy(found.backend, found.name, found.size_bytes)
+        await self.copy_from(self._copier, found.backend, found.name, found.size_bytes)
         return Event.COMPLETE
 
 
@@ -153,16 +180,17 @@ class RemoveVolume(Removing):
 
     kind = Kind.VOLUME
 
-    def __init__(self, volume: Volume, tools: Tools) -> None:
-        super().__init__(volume, tools)
+    def __init__(self, volume: Volume, storage: Storage, image_cache: ImageCache) -> None:
+        super().__init__(volume, storage)
+        self._image_cache = image_cache
         self._bootable = volume.image_id is not None
 
     async def remove(self) -> None:
         """Give all space back, and give up the cached image that was begun from the volume."""
-        await self.tools.image_cache.let_go(self.id)
+        await self._image_cache.let_go(self.id)
         await super().remove()
 
     async def after(self) -> None:
         """Remove the cached image that only this volume's import could have wanted."""
         if self._bootable:
-            await self.tools.image_cache.tidy(self._backend)
+            await self._image_cache.tidy(self._backend)

@@ -1,0 +1,50 @@
+"""Makes the task that the status of a volume, snapshot or server asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from bootvol.lifecycle import POWERING, Status
+from bootvol.model import Server, Snapshot, Volume
+from bootvol.worker.tasks.task import Task
+
+
+@attrs.frozen
+class TaskFactories:
+    """One factory for each kind of task; :mod:`bootvol.composition` makes the factories.
+
+    :ivar make_from_image: takes the volume, and the name of the image's source.
+    """
+
+    make_blank: Callable[[Volume], Task]
+    make_from_image: Callable[[Volume, str], Task]
+    make_from_snapshot: Callable[[Volume], Task]
+    remove_volume: Callable[[Volume], Task]
+    make_snapshot: Callable[[Snapshot], Task]
+    remove_snapshot: Callable[[Snapshot], Task]
+    attach: Callable[[Volume], Task]
+    detach: Callable[[Volume], Task]
+    build_server: Callable[[Server], Task]
+    power_server: Callable[[Server], Task]
+    end_server: Callable[[Server], Task]
+
+    def task_for(self, subject: Volume | Snapshot | Server) -> Task:
+        """Return the task that the status of a resource asks for; imports have their own lane."""
+        removed = subject.status is Status.DELETING
+        if isinstance(subject, Server):
+            if subject.status in POWERING:
+                return self.power_server(subject)
+            return (self.end_server if removed else self.build_server)(subject)
+        if isinstance(subject, Snapshot):
+            return (self.remove_snapshot if removed else self.make_snapshot)(subject)
+        if subject.status is Status.ATTACHING:
+            return self.attach(subject)
+        if subject.status is Status.DETACHING:
+            return self.detach(subject)
+        if removed:
+            return self.remove_volume(subject)
+        if subject.snapshot_id is not None:
+            return self.make_from_snapshot(subject)
+        return self.make_blank(subject)
