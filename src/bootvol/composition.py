@@ -24,6 +24,7 @@ from bootvol.api.keystone import dialect as keystone
 from bootvol.api.nova import dialect as nova
 from bootvol.api.root import ApiRoot
 from bootvol.backends import Absent, Backends
+from bootvol.event_log import EventLog
 from bootvol.exports.exports import Exports
 from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.buffers import Memory
@@ -97,6 +98,7 @@ class Composition:
         #: Functions that make the backends that have not answered yet, by backend name.
         self._late: dict[str, Callable[[], Awaitable[IBlockBackend]]] = {}
         self._threads = self.pool("data")
+        database.subscribe(EventLog())
         self._cache_use = CacheUse()
         remembered = database.alone(stores.remembered)
         self._make_plugins(remembered)

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import attrs
 from sqlalchemy import Connection as Db
-from twisted.logger import Logger
 
 from bootvol.backends import Backends
 from bootvol.errors import (
@@ -64,8 +63,6 @@ class Volumes:
     :ivar zone: the availability zone of all volumes.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         database: Database,
@@ -99,14 +96,6 @@ class Volumes:
         """
         image, backend = await self.prepare(caller, wanted)
         added = await self._database.write(self.add, caller, wanted, image, backend)
-        # Later log entries name the volume by its id.
-        self._log.info(
-            "{request_id}: volume {id} of tenant {tenant} is to be made{what}",
-            request_id=caller.request_id or "a request",
-            id=added.id,
-            tenant=caller.tenant,
-            what=f" from image {image.id!r} of source {image.source}" if image else "",
-        )
         self._work.wake()
         return added
 
@@ -172,7 +161,7 @@ class Volumes:
             metadata=wanted.metadata,
             request_id=caller.request_id,
         )
-        added = volume_rows.add(db, volume)
+        added = volume_rows.add(db, volume, image)
         if image is not None:
             import_rows.add(db, added.id, image, content_of(image))
         return added

@@ -27,7 +27,8 @@ from sqlalchemy.exc import (
 )
 
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
-from bootvol.store import schema
+from bootvol.store import events, schema
+from bootvol.store.events import StateChange
 from bootvol.store.schema_lock import OtherSchema, share
 
 T = TypeVar("T")
@@ -72,12 +73,16 @@ class BrokenOff(Exception):
 
 
 class Transaction:
-    """A transaction in one thread.  Another thread may break off the transaction."""
+    """A transaction in one thread.  Another thread may break off the transaction.
+
+    :ivar changes: the changes of statuses; empty until the commit has succeeded.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._socket: socket.socket | None = None
         self._broken_off = False
+        self.changes: list[StateChange] = []
 
     def use(self, connection: socket.socket | None) -> None:
         """Set the connection to a server that the transaction uses; None for no connection.
@@ -181,7 +186,7 @@ class Connections:
             while True:
                 tries -= 1
                 try:
-                    return self._transact(query, writes=writes)
+                    return self._transact(transaction, query, writes=writes)
                 except DBAPIError as error:
                     if _state(error) in _NOT_PREPARED:
                         self._prepares = False
@@ -201,15 +206,20 @@ class Connections:
             transaction.use(None)
             self._here.transaction = None
 
-    def _transact(self, query: Callable[[Connection], T], *, writes: bool) -> T:
+    def _transact(
+        self, transaction: Transaction, query: Callable[[Connection], T], *, writes: bool
+    ) -> T:
+        changes: list[StateChange] = []
+        options = {"bootvol_writes": writes, **events.options(changes)}
         with (
-            self.engine.connect().execution_options(bootvol_writes=writes) as connection,
+            self.engine.connect().execution_options(**options) as connection,
             connection.begin(),
         ):
             result = query(connection)
             if self._path is not None and self._log is None:
                 self._log = _identity(_log_of(self._path))
-            return result
+        transaction.changes = changes
+        return result
 
     def _check_file(self) -> None:
         """Check that SQLite's files are still in place.  Writes to a removed file would be lost.

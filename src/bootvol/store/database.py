@@ -28,6 +28,7 @@ from bootvol.reactors import IReactor
 from bootvol.store import schema, schema_lock
 from bootvol.store.calls import Call, Lane
 from bootvol.store.connections import LIMIT, Connections, Transaction
+from bootvol.store.events import Publisher, Subscriber
 from bootvol.threads import outlast
 
 P = ParamSpec("P")
@@ -106,8 +107,9 @@ class Database:
         self._connections = Connections(url, _READERS + writers + (0 if embedded else _KEEPERS))
         self.embedded = embedded
         self._engine = self._connections.engine
-        self._clock: IReactorTime = reactor
+        self._clock: IReactor = reactor
         self._changes = 0
+        self._publisher = Publisher()
         self._reading = Lane(reactor, "bootvol-read", _READERS)
         self._writing = Lane(reactor, "bootvol-write", writers)
         # A lane of its own renews leases in time, however much the API writes.
@@ -118,6 +120,15 @@ class Database:
             _Outage(reactor, done, self._log) for done in ("read", "written")
         )
         self.ending = False
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call ``subscriber`` in the reactor thread with each change of a status by this daemon.
+
+        The calls follow the commit.  A transaction that is rolled back causes no call, and a
+        transaction that is tried again causes one.  A commit whose answer is lost causes none.
+        Changes of one transaction come in order.
+        """
+        self._publisher.subscribe(subscriber)
 
     def start(self) -> None:
         """Start the threads of transactions.  Call this method after any fork."""
@@ -196,7 +207,12 @@ class Database:
 
         def run() -> T:
             try:
-                return self._connections.transact(transaction, query, writes=writes)
+                result = self._connections.transact(transaction, query, writes=writes)
+                if transaction.changes:
+                    # Not by the caller, who may have been cancelled, or told that the database is
+                    # silent.  The subscribers hear of the changes before the caller does.
+                    self._clock.callFromThread(self._publisher.publish, transaction.changes)
+                return result
             finally:
                 if seen:
                     # Count a failed call, too: its data may be written all the same.  On SQLite

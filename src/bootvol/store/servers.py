@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, func, or_, select, update
 
 from bootvol.errors import ServerNotFound
-from bootvol.lifecycle import Status
+from bootvol.lifecycle import Kind, Status
 from bootvol.model import PublicKey, Server
+from bootvol.store import states
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.states import error_of
 
@@ -28,8 +29,7 @@ def add(connection: Connection, server: Server) -> Server:
     values["metadata"] = dict(server.metadata)
     if server.key is not None:
         values |= {"key_name": server.key.name, "public_key": server.key.text}
-    added = insert(servers).values(values).returning(servers.c.id)
-    return attrs.evolve(server, id=connection.execute(added).scalar_one())
+    return attrs.evolve(server, id=states.add(connection, Kind.SERVER, values))
 
 
 def get(connection: Connection, tenant: str, server_id: str, *, lock: bool = False) -> Server:

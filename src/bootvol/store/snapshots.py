@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from bootvol.errors import SnapshotNotFound
-from bootvol.lifecycle import Status
+from bootvol.lifecycle import Kind, Status
 from bootvol.model import Snapshot
+from bootvol.store import states
 from bootvol.store.schema import snapshots
 from bootvol.store.states import error_of
 
@@ -18,8 +19,7 @@ from bootvol.store.states import error_of
 def add(connection: Connection, snapshot: Snapshot) -> Snapshot:
     """Insert ``snapshot``, and ignore its id.  Return the snapshot with its new id."""
     values = attrs.asdict(snapshot, filter=attrs.filters.exclude("id", "error"), recurse=False)
-    added = insert(snapshots).values(values).returning(snapshots.c.id)
-    return attrs.evolve(snapshot, id=connection.execute(added).scalar_one())
+    return attrs.evolve(snapshot, id=states.add(connection, Kind.SNAPSHOT, values))
 
 
 def get(connection: Connection, tenant: str, snapshot_id: int, *, lock: bool = False) -> Snapshot:

@@ -1,15 +1,49 @@
-"""Statuses of volumes, snapshots and servers: changes of status, and reasons of failures."""
+"""Statuses of volumes, snapshots and servers: changes of status, and reasons of failures.
+
+No other module writes a status. Each change is collected for subscribers: see :mod:`.events`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy import delete as delete_from
 
 from bootvol.errors import ErrorReport, NotFound
 from bootvol.lifecycle import Event, Kind, Status, after
+from bootvol.model import Image
+from bootvol.store.events import StateChange, collect
 from bootvol.store.schema import LIVING
+
+
+def add(
+    connection: Connection, kind: Kind, values: Mapping[str, Any], image: Image | None = None
+) -> int:
+    """Insert a row with its first status.  Return the id.
+
+    :param values: the values of all columns but ``id``.
+    :param image: the image that a volume is made from.
+    """
+    table = LIVING[kind]
+    number: int = connection.execute(
+        insert(table).values(dict(values)).returning(table.c.id)
+    ).scalar_one()
+    collect(
+        connection,
+        StateChange(
+            kind,
+            number,
+            values["tenant"],
+            values["request_id"],
+            event=None,
+            before=None,
+            after=values["status"],
+            image=image,
+        ),
+    )
+    return number
 
 
 def apply_event(
@@ -18,6 +52,7 @@ def apply_event(
     number: int,
     event: Event,
     error: ErrorReport | None = None,
+    cause: int | None = None,
 ) -> Status:
     """Apply ``event`` to a row.  Return the new status.
 
@@ -25,30 +60,46 @@ def apply_event(
 
     :param number: id of the row.
     :param error: reason to keep in the row from now on, if any.
+    :param cause: id of another volume whose failure causes the event.
     :raises NotFound: if the row is gone.
     :raises bootvol.lifecycle.IllegalTransition: if the event cannot happen in the present status.
     """
     table = LIVING[kind]
     mine = table.c.id == number
-    now = connection.execute(
-        select(table.c.status).where(mine).with_for_update()
-    ).scalar_one_or_none()
-    if now is None:
+    row = connection.execute(
+        select(table.c.status, table.c.tenant, table.c.request_id).where(mine).with_for_update()
+    ).one_or_none()
+    if row is None:
         raise NotFound
-    status = after(Status(now), event)
+    before = Status(row.status)
+    status = after(before, event)
     if status is Status.GONE:
         connection.execute(delete_from(table).where(mine))
-        return status
-    connection.execute(
-        update(table)
-        .where(mine)
-        .values(
-            status=status,
-            error_code=error.code if error else None,
-            error_message=error.message if error else None,
-            error_retryable=error.retryable if error else None,
-            error_remedy=error.remedy if error else None,
+    else:
+        connection.execute(
+            update(table)
+            .where(mine)
+            .values(
+                status=status,
+                error_code=error.code if error else None,
+                error_message=error.message if error else None,
+                error_retryable=error.retryable if error else None,
+                error_remedy=error.remedy if error else None,
+            )
         )
+    collect(
+        connection,
+        StateChange(
+            kind,
+            number,
+            row.tenant,
+            row.request_id or "",
+            event,
+            before,
+            status,
+            error,
+            cause=cause,
+        ),
     )
     return status
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, func, select, text, update
 
 from bootvol.errors import VolumeNotFound
-from bootvol.lifecycle import Status
-from bootvol.model import Attachment, Usage, Volume
+from bootvol.lifecycle import Kind, Status
+from bootvol.model import Attachment, Image, Usage, Volume
+from bootvol.store import states
 from bootvol.store.schema import attachments, servers, volumes
 from bootvol.store.states import error_of
 
@@ -18,14 +19,16 @@ from bootvol.store.states import error_of
 _ATTACHED: Final = frozenset({Status.IN_USE, Status.DETACHING})
 
 
-def add(connection: Connection, volume: Volume) -> Volume:
-    """Insert ``volume``, and ignore its id.  Return the volume with its new id."""
+def add(connection: Connection, volume: Volume, image: Image | None = None) -> Volume:
+    """Insert ``volume``, and ignore its id.  Return the volume with its new id.
+
+    :param image: the image that the volume is made from.
+    """
     values = attrs.asdict(
         volume, filter=attrs.filters.exclude("id", "error", "attachments"), recurse=False
     )
     values["metadata"] = dict(volume.metadata)
-    number = connection.execute(insert(volumes).values(values).returning(volumes.c.id)).scalar_one()
-    return attrs.evolve(volume, id=number)
+    return attrs.evolve(volume, id=states.add(connection, Kind.VOLUME, values, image))
 
 
 def get(connection: Connection, tenant: str, volume_id: int, *, lock: bool = False) -> Volume:
@@ -66,13 +69,6 @@ def change(connection: Connection, volume_id: int, values: Mapping[str, Any]) ->
     """
     if values:
         connection.execute(update(volumes).where(volumes.c.id == volume_id).values(dict(values)))
-
-
-def askers(connection: Connection, numbers: Sequence[int]) -> Sequence[tuple[int, str, str]]:
-    """Return the id, tenant and request of each of some volumes, for the log."""
-    query = select(volumes.c.id, volumes.c.tenant, volumes.c.request_id)
-    found = connection.execute(query.where(volumes.c.id.in_(numbers)).order_by(volumes.c.id))
-    return [(row.id, row.tenant, row.request_id or "") for row in found]
 
 
 def usage(connection: Connection, tenant: str) -> Usage:

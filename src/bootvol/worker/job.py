@@ -21,6 +21,7 @@ from bootvol.errors import (
     WrongStore,
     reason,
 )
+from bootvol.event_log import whose
 from bootvol.lifecycle import Event
 from bootvol.shortage import Shortage, short_of
 from bootvol.store import claims
@@ -28,7 +29,7 @@ from bootvol.store.claims import LEASE
 from bootvol.store.database import Database
 from bootvol.threads import Shared
 from bootvol.worker.claims import Unwanted
-from bootvol.worker.tasks.task import Task, whose
+from bootvol.worker.tasks.task import Task
 
 #: Seconds before an unavailable database is asked again.
 PAUSE: Final = 1.0

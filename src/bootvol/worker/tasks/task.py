@@ -96,8 +96,3 @@ class Task:
 
     async def after(self) -> None:
         """Do follow-up work that others may wait for; the task has been settled already."""
-
-
-def whose(tenant: str, request_id: str) -> str:
-    """Return the tenant, and the request id if known, for the log."""
-    return f"tenant {tenant}, asked for by {request_id}" if request_id else f"tenant {tenant}"

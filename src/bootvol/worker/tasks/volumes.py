@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from bootvol.errors import ErrorReport, ImportFailed
 from bootvol.lifecycle import Event, Kind
@@ -15,14 +14,12 @@ from bootvol.model import Import, Phase, Volume
 from bootvol.store import import_queue, states
 from bootvol.store import imports as import_rows
 from bootvol.store import snapshots as snapshot_rows
-from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
 from bootvol.worker.tasks.storage import Making, Removing, Storage
-from bootvol.worker.tasks.task import whose
 
 
 class MakeBlank(Making):
@@ -51,7 +48,6 @@ class MakeBlank(Making):
 class MakeFromImage(Making):
     """Makes a bootable volume: an import."""
 
-    _log = Logger()
     kind = Kind.VOLUME
 
     def __init__(
@@ -70,8 +66,6 @@ class MakeFromImage(Making):
         self._volume = volume
         self._source = source
         self._failed_for_all = False
-        #: Id, tenant and request of each volume that waited for the same image, and failed too.
-        self._failed_too: Sequence[tuple[int, str, str]] = ()
 
     @property
     def source(self) -> str | None:
@@ -99,9 +93,8 @@ class MakeFromImage(Making):
         # times.
         waiting = import_queue.followers(db, self.id) if self._failed_for_all else ()
         super().settle(db, event, error)
-        self._failed_too = volume_rows.askers(db, waiting)
         for number in waiting:
-            states.apply_event(db, Kind.VOLUME, number, Event.FAIL, error)
+            states.apply_event(db, Kind.VOLUME, number, Event.FAIL, error, cause=self.id)
             import_rows.record(db, number, phase=Phase.FAILED)
 
     async def remove(self) -> None:
@@ -126,14 +119,7 @@ class MakeFromImage(Making):
         self._progress.phase = Phase.FAILED if failed else Phase.DONE
 
     async def after(self) -> None:
-        """Log the failures of waiting imports, and remove cached images of no further use."""
-        for number, tenant, request_id in self._failed_too:
-            self._log.warn(
-                "volume {id} ({whose}) failed as volume {first} did",
-                id=number,
-                whose=whose(tenant, request_id),
-                first=self.id,
-            )
+        """Remove cached images of no further use."""
         await self._image_cache.tidy(self._backend)
 
 
