@@ -34,6 +34,9 @@ _OF_A_PROCESS: Final = 16
 #: Most bytes kept of each output of a child by default.
 _KEPT: Final = 1024 * 1024
 
+#: Clock ticks in a second of CPU time.
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
 ChildT = TypeVar("ChildT", bound="Child")
 
 
@@ -62,6 +65,17 @@ class Child(ProcessProtocol):
         """The process id; None if the process has ended."""
         number: int | None = self.process.pid
         return number
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time of all threads of the process so far; 0 for a process that has ended."""
+        try:
+            status = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
+        except OSError:
+            return 0.0
+        # proc_pid_stat(5): the fields 14 and 15, counted from the name in brackets, the field 2.
+        fields = status.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
 
     @property
     def out(self) -> str:

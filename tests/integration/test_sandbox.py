@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,17 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 
 from bootvol import headroom
-from bootvol.errors import BackendFailed, BootvolError, ConverterMissing, ImageBomb, ImageCorrupt
+from bootvol.errors import (
+    BackendFailed,
+    BootvolError,
+    ConverterMissing,
+    ImageBomb,
+    ImageCorrupt,
+    SpoolSilent,
+)
 from bootvol.imaging import containers
 from bootvol.imaging.containers import Containers
-from bootvol.imaging.sandbox import Sandbox
+from bootvol.imaging.sandbox import Program, Sandbox
 from bootvol.jail import FIRST_USER, Bounds, Jail
 from bootvol.jail.program import Lacking
 from bootvol.model import GIB
@@ -27,7 +36,7 @@ from tests import probe
 from tests.daemons import pause, reactor
 from tests.images import HOSTILE, qcow2
 from tests.jails import ANOTHER, PYTHON, ROOT, attacks
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, until
 
 
 @pytest.fixture
@@ -239,6 +248,7 @@ async def test_servers_that_fail(
     folder.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(containers, "_GRACE", 0.2)
+    monkeypatch.setattr(containers, "_FURTHER", 1)
     server = folder / "qemu-nbd"
     speaking = (
         f"exec {PYTHON} -c 'import socket, time\n"
@@ -247,7 +257,8 @@ async def test_servers_that_fail(
     for does, silence, kind, text in (
         ("echo qemu-nbd: it is broken >&2; exit 1", LIMIT, ImageCorrupt, "read: it is broken"),
         (speaking, LIMIT, ImageCorrupt, "cannot be read: no greeting"),
-        ("exec sleep 600", 1, ImageBomb, "more time"),
+        # Nothing is wrong with the image where the server waits: for the disk of the spool.
+        ("exec sleep 600", 1, SpoolSilent, "does not answer"),
     ):
         monkeypatch.setattr(containers, "_SILENCE", silence)
         server.write_text(f"#!/bin/sh\n{does}\n")
@@ -255,7 +266,55 @@ async def test_servers_that_fail(
         error = await opened(tmp_path, sandbox, threads)
         assert type(error) is kind
         assert text in error.message
+    ticking = count(step=1000)
+    monkeypatch.setattr(Program, "cpu_seconds", property(lambda _: float(next(ticking))))
+    assert type(await opened(tmp_path, sandbox, threads)) is ImageBomb
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+@ensureDeferred
+async def test_a_spool_that_hangs_for_a_while(
+    sandbox: Sandbox,
+    threads: Threads,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    silent: int,
+) -> None:
+    """Another server continues where a silent one stopped.
+
+    Break: `src/bootvol/imaging/containers.py`: `_FURTHER: Final = 5` -> `_FURTHER: Final = 0`.
+    """
+    monkeypatch.setattr(containers, "_SILENCE", 1)
+    left = [silent]
+    start = sandbox.start
+
+    def hanging(command: Sequence[str], *rest: Any, **named: Any) -> Program:
+        if command[0] == "qemu-nbd" and left[0]:
+            left[0] -= 1
+            command = ["sleep", "600"]
+        elif command[0] == "qemu-nbd":
+            monkeypatch.setattr(containers, "_SILENCE", LIMIT)
+        return start(command, *rest, **named)
+
+    monkeypatch.setattr(sandbox, "start", hanging)
+    image = tmp_path / "image"
+    image.write_bytes(qcow2(tmp_path))
+    with image.open("rb") as file:
+        async with AsyncExitStack() as stack:
+            stream = await Containers(sandbox, threads).open("qcow2", file.fileno(), GIB, stack)
+            buffer = bytearray(65536)
+            assert await stream.read_into(memoryview(buffer)) == len(buffer)
+    assert left == [0]
+
+
+@ensureDeferred
+async def test_the_time_that_a_program_computes(sandbox: Sandbox) -> None:
+    program = sandbox.start(["sh", "-c", "while :; do :; done"], 60)
+    await until(lambda: program.cpu_seconds)
+    program.kill()
+    await program.end()
+    assert program.cpu_seconds == 0
 
 
 @ensureDeferred

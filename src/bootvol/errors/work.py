@@ -279,6 +279,14 @@ class SpoolFull(BackendFailed):
     default_message = "The daemon has no space to convert the image."
 
 
+class SpoolSilent(BackendFailed):
+    """The spool did not give back a container in time, although bootvol asked several times."""
+
+    code = "spool-silent"
+    remedy = "Have the operator check the disk of `[imports] spool`, then create the volume again."
+    default_message = "The daemon's disk for converting images does not answer."
+
+
 class HypervisorFailed(BootvolError):
     """The hypervisor refused or failed."""
 

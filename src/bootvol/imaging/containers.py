@@ -13,7 +13,7 @@ import re
 import socket
 import struct
 import tempfile
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,6 +27,7 @@ from bootvol.errors import (
     ImageNeedsRepair,
     ImageRefersElsewhere,
     ImageTooLarge,
+    SpoolSilent,
     UnsupportedFormat,
 )
 from bootvol.imaging.complaints import LOG, Complaints, broken
@@ -43,8 +44,10 @@ _IMAGE: Final = 4
 _PATH: Final = f"/proc/self/fd/{_IMAGE}"
 #: CPU time for reading, in seconds: a fixed part, and a part for each GiB of the volume.
 _SECONDS, _SECONDS_OF_A_GIB = 60, 30
-#: Seconds to wait for an answer, before a reader of an image is given up.
+#: Seconds to wait for an answer, before a reader of an image is given up; and the number of further
+#: readers for one part of the image, if the spool and not the image kept the first one busy.
 _SILENCE: Final = 60
+_FURTHER: Final = 5
 #: Seconds in which a failed reader has to end by itself.
 _GRACE: Final = 10.0
 #: Exit codes of `qemu-img check`: the check failed, or found errors.
@@ -79,6 +82,7 @@ _VHDX_UNIT: Final = 1024 * 1024
 
 
 T = TypeVar("T")
+_Start = Callable[[], Coroutine[Any, Any, tuple[Program, NbdConnection]]]
 
 
 class Containers:
@@ -108,7 +112,13 @@ class Containers:
         seconds = _SECONDS + _SECONDS_OF_A_GIB * (volume_size // GIB)
         await self._threads.run(_check_end, container, descriptor)
         await self._examine(driver, descriptor, volume_size, seconds)
-        stream = await self._serve(driver, descriptor, seconds, stack)
+
+        def start() -> Coroutine[Any, Any, tuple[Program, NbdConnection]]:
+            return self._start(driver, descriptor, seconds)
+
+        stream = _Served(*await start(), start, self._threads)
+        stack.push_async_callback(stream.close)
+        await stream.begin()
         await self._threads.run(_check_tables, container, descriptor)
         stated = await self._threads.run(_stated_size, container, descriptor)
         if stated not in (None, stream.size):
@@ -157,9 +167,9 @@ class Containers:
         if mapped.code:
             raise broken(mapped.err, mapped.code)
 
-    async def _serve(
-        self, driver: str, descriptor: int, seconds: int, stack: AsyncExitStack
-    ) -> NbdStream:
+    async def _start(
+        self, driver: str, descriptor: int, seconds: int
+    ) -> tuple[Program, NbdConnection]:
         """Start a server of the disk on a socket, and connect to the server."""
         listener, client = await self._threads.run(_sockets)
         try:
@@ -180,47 +190,74 @@ class Containers:
             raise
         finally:
             listener.close()
-        stack.push_async_callback(_end, program)
-        connection = NbdConnection(client, _SILENCE)
-        stream = _Served(connection, self._threads, program)
-        stack.push_async_callback(stream.close)
-        await stream.negotiate()
-        return stream
+        return program, NbdConnection(client, _SILENCE)
 
 
 class _Served(NbdStream):
-    """A stream of a disk whose content may crash the server."""
+    """A stream of a disk whose content may crash the server.
 
-    def __init__(self, connection: NbdConnection, threads: Threads, program: Program) -> None:
+    The image lies in the spool.  If the spool hangs, or the daemon was stopped meanwhile, the
+    server seems silent, although the image is right.  Another server then continues.
+
+    :param start: starts a server, and returns the server and a connection to it.
+    """
+
+    def __init__(
+        self, program: Program, connection: NbdConnection, start: _Start, threads: Threads
+    ) -> None:
         super().__init__(connection, threads)
         self._program = program
+        self._start = start
+        self._is_ready = False
 
-    async def negotiate(self) -> None:
+    async def begin(self) -> None:
         """Wait until the server offers the disk."""
-        await self._guarded(self._threads.run(self._connection.negotiate))
-        self.size = self._connection.size
+        await self._guarded(self._get_ready)
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
-        return await self._guarded(super().read_into(target))
+        return await self._guarded(lambda: NbdStream.read_into(self, target))
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
         """See :meth:`bootvol.interfaces.ISparse.extents`."""
-        return await self._guarded(super().extents(offset, length))
+        return await self._guarded(lambda: NbdStream.extents(self, offset, length))
 
-    async def _guarded(self, call: Coroutine[Any, Any, T]) -> T:
+    async def close(self) -> None:
+        """End the connection and the server."""
         try:
-            return await call
-        except NbdFailed as error:
-            if isinstance(error, NbdSilent):
-                raise ImageBomb("Reading the image takes more time than it may.") from error
-            # A server that ends gives the reason.  A server that breaks the protocol and goes on
-            # gives none.
-            ended = await self._program.end_within(_GRACE)
-            if ended is None:
-                raise ImageCorrupt(f"The image cannot be read: {error}.") from error
-            ended.check_spent()
-            raise broken(ended.err, ended.code) from error
+            await super().close()
+        finally:
+            self._program.kill()
+            await self._program.end()
+
+    async def _get_ready(self) -> None:
+        if not self._is_ready:
+            await self._threads.run(self._connection.negotiate)
+            self.size = self._connection.size
+            self._is_ready = True
+
+    async def _guarded(self, ask: Callable[[], Awaitable[T]]) -> T:
+        for further in range(_FURTHER + 1):
+            if further:
+                await self.close()
+                self._is_ready = False
+                self._program, self._connection = await self._start()
+            spent = self._program.cpu_seconds
+            try:
+                await self._get_ready()
+                return await ask()
+            except NbdSilent as error:
+                if self._program.cpu_seconds - spent > _SILENCE / 2:
+                    raise ImageBomb("Reading the image takes more time than it may.") from error
+            except NbdFailed as error:
+                # A server that ends gives the reason.  A server that breaks the protocol and goes
+                # on gives none.
+                ended = await self._program.end_within(_GRACE)
+                if ended is None:
+                    raise ImageCorrupt(f"The image cannot be read: {error}.") from error
+                ended.check_spent()
+                raise broken(ended.err, ended.code) from error
+        raise SpoolSilent
 
 
 class _Ends:
@@ -237,11 +274,6 @@ class _Ends:
         found = _EXTENT.search(line)
         if found is not None:
             self.last = max(self.last, int(found[1]) + int(found[2]))
-
-
-async def _end(program: Program) -> None:
-    program.kill()
-    await program.end()
 
 
 def _check_info(info: dict[str, Any], volume_size: int) -> None:
