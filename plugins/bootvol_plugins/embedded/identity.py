@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -29,6 +28,7 @@ from bootvol.login import (
 from bootvol.model import Caller
 from bootvol.sparing import FewLines
 from bootvol_plugins.embedded.key import signing_key
+from bootvol_plugins.embedded.known import Known
 from bootvol_plugins.embedded.options import EmbeddedOptions, UserTable
 from bootvol_plugins.embedded.revoked import Revoked
 from bootvol_plugins.embedded.throttle import Throttle
@@ -44,8 +44,6 @@ _WAITING: Final = 32
 _GENERATIONS: Final = 16
 #: Number of failures of one user, from all addresses together, that cause no delay.
 _GUESSES: Final = 100
-#: Number of pairs of user and network that are remembered after a successful login.
-_KNOWN: Final = 10_000
 
 
 @attrs.frozen
@@ -115,7 +113,7 @@ class EmbeddedIdentity:
         )
         self._guesses = Throttle(context.reactor.seconds, _GUESSES)
         #: Users and networks of successful logins.  Guesses from elsewhere do not delay these.
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._known = Known(options.directory / "known", context.threads)
         self._turns = Turns(_AT_ONCE, _WAITING)
         self._failures = FewLines(context.reactor, self._log, "failed log-ins")
         self._use(options)
@@ -270,10 +268,7 @@ class EmbeddedIdentity:
 
     def _succeeded(self, guess: _Guess) -> None:
         self._throttle.succeeded(guess.both)
-        self._known[guess.both] = None
-        self._known.move_to_end(guess.both)
-        if len(self._known) > _KNOWN:
-            self._known.popitem(last=False)
+        self._known.add(guess.both)
 
     def _project(self, user: _User, asked: Which) -> str:
         """Return the id of a project that the user may log in to."""

@@ -1,0 +1,81 @@
+"""The users who have logged in, each with a network: guesses from elsewhere do not delay them.
+
+The pairs are in memory, and in a file for the next start.  Otherwise strangers could keep all users
+out after a restart of the daemon.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from bootvol import files, reading
+from bootvol.threads import Threads
+
+#: Number of remembered pairs.  Beyond this number, the pair with the oldest log-in is dropped.
+MOST: Final = 10_000
+#: Length in bytes of a pair: a digest of the user and the network.
+_LENGTH: Final = 32
+
+
+class Known:
+    """A store of pairs of user and network.
+
+    Call all methods from the reactor thread only.
+
+    :param path: the file, which others may not read.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: Path, threads: Threads) -> None:
+        """Load the file.  Blocks on the disk.  Without a valid file, no pair is known."""
+        self._path = path
+        self._threads = threads
+        self._pairs = OrderedDict.fromkeys(self._load())
+        self._is_writing = False
+        self._is_written = True
+
+    def __contains__(self, pair: bytes) -> bool:
+        return pair in self._pairs
+
+    def add(self, pair: bytes) -> None:
+        """Remember a pair.  The file has a new pair a moment later, if the disk does not fail.
+
+        :param pair: a digest of 32 bytes.
+        """
+        self._is_written = self._is_written and pair in self._pairs
+        self._pairs[pair] = None
+        self._pairs.move_to_end(pair)
+        if len(self._pairs) > MOST:
+            self._pairs.popitem(last=False)
+        if not self._is_written and not self._is_writing:
+            self._is_writing = True
+            Deferred.fromCoroutine(self._write()).addErrback(self._failed)
+
+    async def _write(self) -> None:
+        try:
+            # One write stores all pairs that have come during the last one.
+            while not self._is_written:
+                self._is_written = True
+                await self._threads.run(files.replace, self._path, b"".join(self._pairs))
+        finally:
+            self._is_writing = False
+
+    def _failed(self, failure: object) -> None:
+        self._log.error("{path}: {failure}", path=str(self._path), failure=failure)
+
+    def _load(self) -> list[bytes]:
+        try:
+            content = reading.content(self._path)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._log.error("{path}: {error}", path=str(self._path), error=error)
+            return []
+        found = [content[at : at + _LENGTH] for at in range(0, len(content), _LENGTH)]
+        return [each for each in found if len(each) == _LENGTH][-MOST:]
