@@ -244,7 +244,7 @@ class _FileStream:
         """See :meth:`bootvol.interfaces.IFileStream.check`."""
         status = await self._threads.run(os.fstat, self.fileno())
         if _validator(status) != self.validator:
-            raise SourceFailed("The image's file was written to while it was read.")
+            raise SourceFailed("The image's file changed while bootvol read it.")
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
@@ -312,9 +312,11 @@ def _check(options: DirectoryOptions) -> Iterator[Mistake]:
         if name is None:
             fault = f"the index names {entry.file!r}, which is not in the folder"
         elif not (options.directory / name).is_file():
-            fault = f"the index names {entry.file!r}, which is no file"
+            fault = f"the index names {entry.file!r}, which is not a file"
         elif entry.format is not None and entry.format not in FORMATS:
-            fault = f"image {entry.id!r} has the format {entry.format!r}, which nothing reads"
+            fault = (
+                f"image {entry.id!r} has the format {entry.format!r}, which bootvol does not read"
+            )
         else:
             continue
         yield Mistake("directory", index, fault, "Correct the index.", fatal=False)

@@ -135,7 +135,7 @@ class FileBackend:
             raise ConfigurationError(
                 f"backend {self.name!r}: the volumes lie in the store {identity}, but"
                 f" {self._directory} {has}. Mount the right disk there, or name the right"
-                f" directory. To go on with this one, without those volumes: bootvol db"
+                f" directory. To continue with the present store, without those volumes: bootvol db"
                 f" forget-store {self.name}"
             )
 
@@ -158,7 +158,7 @@ class FileBackend:
                 ours = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
                 if not ours or found.st_size not in (0, size):
                     raise BackendFailed(
-                        f"Something else is in the place of {self._called(volume)}."
+                        f"The place of {self._called(volume)} is taken by something else."
                     )
                 os.ftruncate(descriptor, size)
                 os.fsync(descriptor)
@@ -220,7 +220,7 @@ class FileBackend:
         with failures(f"Flushing {self._called(volume)} failed"), self._folder() as folder:
             found = _found(folder, volume)
             if found is None or not os.path.samestat(found, os.fstat(descriptor)):
-                raise BackendFailed(f"{self._called(volume)} was taken away from its place.")
+                raise BackendFailed(f"{self._called(volume)} was removed or replaced.")
 
     async def clone(self, source: str, target: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
@@ -308,7 +308,7 @@ class FileBackend:
         with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
             found = _found(folder, volume)
             if found is None or not stat.S_ISREG(found.st_mode):
-                raise BackendFailed(f"There is no {self._called(volume)}.")
+                raise BackendFailed(f"{self._called(volume)} does not exist.")
         return ConnectionInfo("file", str(self._directory / _file(volume)))
 
     @contextmanager
@@ -322,7 +322,8 @@ class FileBackend:
                 found = None if self._expected is None else identity_of(folder)
             if found != self._expected:
                 raise WrongStore(
-                    f"Backend {self.name} has another directory than the one with its volumes."
+                    f"Backend {self.name} has another directory than the directory with its"
+                    " volumes."
                 )
             yield folder
 

@@ -188,7 +188,7 @@ class OpenDevice:
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:
-            raise BackendFailed(f"Nothing can be done to {self._name}: it is closed.")
+            raise BackendFailed(f"{self._name} cannot be used: the volume is closed.")
         return self._descriptor
 
     # --- in threads ------------------------------------------------------------------------------
@@ -250,9 +250,7 @@ class OpenDevice:
         while target:
             count = os.preadv(descriptor, [target], offset)
             if not count:
-                raise BackendFailed(
-                    f"Reading {self._name} failed: it ends before what was to be read."
-                )
+                raise BackendFailed(f"Reading {self._name} failed: the volume ends too early.")
             target, offset = target[count:], offset + count
 
 

@@ -33,7 +33,7 @@ def parse(reactor: object, description: str) -> IStreamServerEndpoint:
             raise ValueError(f"{file}: {error.strerror}") from error
         if any(sign in content for sign in _ENCRYPTED):
             raise ValueError(
-                f"the key in {file} is encrypted, and nobody could give the daemon its passphrase;"
+                f"the key in {file} is encrypted, and the daemon cannot ask for the passphrase;"
                 " take that away with `openssl pkey`"
             )
     try:
@@ -41,7 +41,7 @@ def parse(reactor: object, description: str) -> IStreamServerEndpoint:
     except (SSL.Error, crypto.Error) as error:
         named = ", ".join(map(str, files(description)))
         raise ValueError(
-            f"{named}: no key with its certificate is there ({_reasons(error)})"
+            f"{named}: no key with its certificate found ({_reasons(error)})"
         ) from error
     except OSError as error:
         raise ValueError(f"{error.filename}: {error.strerror}") from error

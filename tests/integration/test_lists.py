@@ -393,5 +393,5 @@ def test_a_keyring_that_is_of_no_use(server: Server, threads: Threads, tmp_path:
     with pytest.raises(ConfigurationError, match="No such file"):
         source(server, threads, keyring=str(tmp_path / "none"))
     (tmp_path / "empty").touch()
-    with pytest.raises(ConfigurationError, match="there is no key in it"):
+    with pytest.raises(ConfigurationError, match="the file contains no key"):
         source(server, threads, keyring=str(tmp_path / "empty"))

@@ -215,7 +215,7 @@ async def test_an_origin_whose_certificate_is_anothers(
             b"220 mail.example ESMTP\r\n",
             "source-failed",
             f"{NAME} cannot be reached through the proxy: ",
-            "The proxy answers what is not HTTP.",
+            "The proxy's answer is not HTTP.",
         ),
         (
             b"HTTP/1.1 2",

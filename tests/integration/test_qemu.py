@@ -263,7 +263,7 @@ async def test_nobody_else_is_taken_for_a_server(qemu: QemuHypervisor, tmp_path:
 
 @pytest.mark.parametrize(
     ("binary", "reason"),
-    [("no-such-qemu", "no program no-such-qemu"), ("false", "ended without a word")],
+    [("no-such-qemu", "program no-such-qemu is not installed"), ("false", "ended without a word")],
 )
 @ensureDeferred
 async def test_a_wrong_program(

@@ -110,7 +110,7 @@ async def test_only_what_a_disk_should_be_is_one(
         with pytest.raises(HypervisorFailed):
             await qemu.start(SERVER, machine(ConnectionInfo(kind, str(path))))
     for kind, address in (("iscsi", "pool/volume"), ("nbd", "nbd://localhost/x")):
-        with pytest.raises(HypervisorFailed, match="QEMU reaches no disks"):
+        with pytest.raises(HypervisorFailed, match="QEMU cannot open disks"):
             await qemu.start(SERVER, machine(ConnectionInfo(kind, address)))
     assert not await qemu.running()
 
@@ -124,7 +124,9 @@ async def test_a_guest_that_does_not_let_go(
     await impatient.start(SERVER, machine(empty))
     await impatient.attach(SERVER, spare)
     for _ in range(2):
-        with pytest.raises(HypervisorFailed, match="does not let go of vdb: it is still plugged"):
+        with pytest.raises(
+            HypervisorFailed, match="does not release vdb: the disk is still plugged"
+        ):
             await impatient.detach(SERVER, "vdb")
     with pytest.raises(HypervisorFailed, match="lock"):
         await impatient.start(OTHER, machine(spare.connection))

@@ -246,7 +246,7 @@ async def test_a_writer_of_old_is_shut_out(
     try:
         new = await other.open_writer(NAME)
         await new.write(0, memoryview(bytearray(SIZE)))
-        with pytest.raises(BackendFailed, match="the cluster has shut this client out"):
+        with pytest.raises(BackendFailed, match="the cluster has blocked this client"):
             await old.write(0, memoryview(bytearray(noise(SIZE))))
         await new.close()
     finally:

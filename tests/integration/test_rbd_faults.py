@@ -253,7 +253,7 @@ async def test_a_write_that_timed_out_is_not_done_later(cluster: Cluster, closed
         for place in reversed(places):
             await again.write(place, new)
         if not closed:
-            with pytest.raises(BackendFailed, match="the cluster has shut this client out"):
+            with pytest.raises(BackendFailed, match="the cluster has blocked this client"):
                 await writer.write(0, old)
             await writer.close()
         await again.flush()
@@ -326,7 +326,7 @@ async def test_a_client_that_is_shut_out(cluster: Cluster, faulty: Faulty, halve
     await deferToThread(shut_out)
     halves.finish()
     error = await faulty.reason(volume)
-    assert error["message"].endswith("the cluster has shut this client out.")
+    assert error["message"].endswith("the cluster has blocked this client.")
     await faulty.is_well(volume)
 
 
@@ -337,7 +337,7 @@ async def test_an_image_that_somebody_deleted(cluster: Cluster, faulty: Faulty) 
     await deferToThread(cluster.remove, name)
     snapshot = await faulty.snapshot(volume)
     error = await faulty.reason(snapshot, "snapshot")
-    assert error["message"] == f"There is no {name} on backend ceph."
+    assert error["message"] == f"{name} on backend ceph does not exist."
     await faulty.delete(snapshot, "snapshot")
     await faulty.is_well(volume)
 

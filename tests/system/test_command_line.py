@@ -65,7 +65,7 @@ def test_a_new_configuration_has_a_token_of_its_own(tmp_path: Path) -> None:
         texts.append(config.read_text())
         again = cli("init", str(folder))
         assert again.returncode == 1
-        assert "is there already" in again.stderr
+        assert "already exists" in again.stderr
         assert config.read_text() == texts[-1]
     assert texts[0] != texts[1]
     assert "demo-token" not in "".join(texts)
@@ -263,12 +263,12 @@ def test_a_service_that_ends_within_its_answer(answer: bytes, status: bytes) -> 
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (b"{}", "there is no 'volumes' in the answer"),
+        (b"{}", "answer has no 'volumes'"),
         (b'{"volumes": [{}]}', "'volumes' in the answer of the service has another form"),
-        (b"[]", "answers with JSON that is no object"),
-        (b"<html>", "answers with what is no JSON"),
-        (b"[" * 100_000, "answers with what is no JSON"),
-        (b"", "the answer of the service is empty"),
+        (b"[]", "answers with JSON other than an object"),
+        (b"<html>", "answers with invalid JSON"),
+        (b"[" * 100_000, "answers with invalid JSON"),
+        (b"", "the service's answer is empty"),
     ],
 )
 def test_another_service_answers(answer: bytes, told: str) -> None:
@@ -366,7 +366,7 @@ def test_twistd_as_a_daemon(tmp_path: Path) -> None:
         (("volume", "list"), ""),
         (
             ("volume", "create", "--size", "1"),
-            "interrupted before the answer of the service, which",
+            "interrupted before the service's answer; the service",
         ),
         (("volume", "boot", "1"), "bootvol: interrupted"),
     ],

@@ -139,7 +139,7 @@ def test_our_own_client_logs_in_and_finds_an_image_by_its_name(daemon: Process) 
         ({"OS_USERNAME": ""}, 3, "OS_USERNAME is not set"),
         ({"OS_PROJECT_NAME": ""}, 3, "OS_PROJECT_NAME is not set"),
         ({"OS_REGION_NAME": "elsewhere"}, 1, "no endpoint of the type volume in elsewhere"),
-        ({"OS_AUTH_URL": f"{daemon.url}/v2.0"}, 1, "must be that of version 3"),
+        ({"OS_AUTH_URL": f"{daemon.url}/v2.0"}, 1, "must be the URL of version 3"),
         ({"OS_AUTH_URL": f"{daemon.url}/nowhere"}, 1, "HTTP 300"),
         ({"OS_AUTH_URL": f"http://127.0.0.1:{free_port()}"}, 5, "cannot be reached"),
     ):

@@ -49,7 +49,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "bootvol-mine").mkdir()
     there = cli("plugin", "new", "mine", cwd=tmp_path)
     assert there.returncode == 1
-    assert "bootvol-mine is there already" in there.stderr
+    assert "bootvol-mine already exists" in there.stderr
     assert list((tmp_path / "bootvol-mine").iterdir()) == []
 
 

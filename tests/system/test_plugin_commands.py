@@ -201,7 +201,7 @@ def test_a_broken_source_fails_by_the_promise(config: Path, installed: dict[str,
     check = ("plugin", "check", "shelf", "--image", "disk.raw", "--config", str(config))
     either = cli(*check, env=installed)
     assert either.returncode == 1
-    assert "'shelf' is backend and source: say which by --kind" in either.stderr
+    assert "'shelf' is backend and source: choose one with --kind" in either.stderr
     checked = cli(*check, "--kind", "source", env=installed)
     assert checked.returncode == 1
     assert "FAILS        goes on where it is asked to\n" in checked.stdout
@@ -215,7 +215,7 @@ def test_the_identity_is_checked_by_a_token(config: Path, installed: dict[str, s
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "holds        knows nobody else\n" in checked.stdout
     assert "not checked  tells tenants apart" in checked.stdout
-    for token, said in (("", "a token that it knows"), ("wrong", "is not taken")):
+    for token, said in (("", "to a valid token"), ("wrong", "is not accepted")):
         refused = cli(*check, env=installed | {"BOOTVOL_TOKEN": token})
         assert refused.returncode == 1
         assert said in refused.stdout + refused.stderr

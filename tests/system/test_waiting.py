@@ -47,7 +47,7 @@ def test_who_does_not_wait_is_told_what_goes_on(daemon: Process, how: signal.Sig
     assert waiting.returncode == 128 + how
     assert json.loads(printed)["id"] == 1
     last = told.splitlines()[-1]
-    assert "volume 1 is being made all the same: see it with `bootvol volume show 1`" in last
+    assert "volume 1 is being made nevertheless: see it with `bootvol volume show 1`" in last
     assert "Traceback" not in told
     assert daemon.statuses()[0] in {"creating", "downloading", "available"}
     gone = daemon.cli("volume", "delete", "1", "--wait")
@@ -122,5 +122,5 @@ def test_who_has_only_a_token_is_told_how_to_go_on(people: Process) -> None:
     printed, told = waiting.communicate(timeout=LONG_LIMIT)
     assert waiting.returncode == 3
     assert json.loads(printed)["id"] == 1
-    assert "put another one into BOOTVOL_TOKEN" in told
-    assert "volume 1 is being made all the same" in told
+    assert "set BOOTVOL_TOKEN to a valid token" in told
+    assert "volume 1 is being made nevertheless" in told

@@ -21,7 +21,7 @@ STALE = [
         (f"qemu-img: Could not open {PATH}: L1 size too big\n", "L1 size too big"),
         (
             f"qemu-img: Could not open {PATH}: Could not open {PATH}: Invalid argument",
-            "it is broken, or was cut off (QEMU says: Invalid argument)",
+            "it is broken or incomplete (QEMU says: Invalid argument)",
         ),
         (
             f"qemu-img: {PATH}: it is odd\nqemu-img: Could not open {PATH}: Invalid argument",
@@ -40,7 +40,7 @@ STALE = [
         (
             "qemu-nbd: Disconnect client, due to: Failed to send reply: reading from file failed:"
             " Input/output error",
-            "it is broken, or was cut off (QEMU says: Input/output error)",
+            "it is broken or incomplete (QEMU says: Input/output error)",
         ),
         ("ERROR cluster 0 refcount=1 reference=2", "cluster 0 refcount=1 reference=2"),
         ("", "exit code 1"),

@@ -113,10 +113,10 @@ async def test_a_device_that_is_full(threads: Threads) -> None:
 @ensureDeferred
 async def test_reading_past_the_end(path: Path, threads: Threads) -> None:
     device = OpenDevice.to_read(threads, os.open(path, os.O_RDONLY), "volume-1")
-    with pytest.raises(BackendFailed, match="Reading volume-1 failed: it ends"):
+    with pytest.raises(BackendFailed, match="Reading volume-1 failed: the volume ends"):
         await read_from(device, SIZE - BLOCK, 2 * BLOCK)
     await device.close()
-    with pytest.raises(BackendFailed, match="volume-1: it is closed"):
+    with pytest.raises(BackendFailed, match="volume-1 cannot be used: the volume is closed"):
         await read_from(device, 0, BLOCK)
 
 

@@ -43,7 +43,7 @@ async def test_an_image_that_is_written_to_while_it_is_read(
 ) -> None:
     stream = await half_read(tmp_path, threads)
     (tmp_path / "disk").write_bytes(content)
-    with pytest.raises(SourceFailed, match="was written to while it was read") as failed:
+    with pytest.raises(SourceFailed, match="changed while bootvol read it") as failed:
         await read_all(stream, size)
     assert failed.value.retryable
 
@@ -263,7 +263,7 @@ async def test_an_image_that_is_cut_in_a_hole(tmp_path: Path, threads: Threads, 
     again = await ISparseStream(stream).extents(max(size, len(CONTENT)), 1)
     assert not again[0].zero
     ISparseStream(stream).skip(told[0].length)
-    with pytest.raises(SourceFailed, match="was written to while it was read"):
+    with pytest.raises(SourceFailed, match="changed while bootvol read it"):
         await read_all(stream, 65536)
 
 
@@ -278,5 +278,5 @@ async def test_a_hole_that_is_filled_while_it_is_passed_over(
         file.seek(4 * len(CONTENT))
         file.write(CONTENT)
     ISparseStream(stream).skip(hole.length)
-    with pytest.raises(SourceFailed, match="was written to while it was read"):
+    with pytest.raises(SourceFailed, match="changed while bootvol read it"):
         await read_all(stream, 65536)

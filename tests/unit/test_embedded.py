@@ -713,7 +713,7 @@ def test_the_decoy_costs_as_the_dearest_hash(make: Make) -> None:
     with capturedLogs() as logged:
         service = make(PEOPLE.replace(kept[-1], dear))
     assert service._decoy == dear
-    told = [text for each in logged if "costs another" in (text := str(formatEvent(each)))]
+    told = [text for each in logged if "takes another" in (text := str(formatEvent(each)))]
     assert any("user bob" in each for each in told)
 
 
@@ -754,7 +754,7 @@ async def test_the_decoys_password_opens_nothing(make: Make) -> None:
 @pytest.mark.parametrize(
     ("was", "becomes", "told"),
     [
-        (PASSWORD_HASH, PASSWORD, "this is not a hash; `bootvol hash-password` makes one"),
+        (PASSWORD_HASH, PASSWORD, "this is not a hash; make one with `bootvol hash-password`"),
         (PASSWORD_HASH, "file:none", "the file none cannot be read"),
         (PASSWORD_HASH, "file:", "this is not a path"),
         (PASSWORD_HASH, "env:BOOTVOL_NONE", "the environment variable BOOTVOL_NONE is not set"),
@@ -764,7 +764,7 @@ async def test_the_decoys_password_opens_nothing(make: Make) -> None:
         ('name = "closed"', 'name = "demo"\nid = "x"', "the project name 'demo' is given twice"),
         ('name = "closed"', f'name = "x"\nid = "{TENANT}"', "the project id '11692683195772' is"),
         ('name = "closed"', 'id = "x"', "Field required"),
-        ("{ other", "{ nowhere", "the user 'bob' has roles in 'nowhere', which is no project"),
+        ("{ other", "{ nowhere", "the user 'bob' has roles in 'nowhere', which is not a project"),
         ('other = ["member"] }\n\n', "other = [] }\n\n", "List should have at least 1 item"),
         ('plugin = "embedded"', 'plugin = "embedded"\ntoken_hours = 0', "greater than 0"),
     ],

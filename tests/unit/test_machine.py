@@ -516,10 +516,10 @@ def test_a_warning(world: World, old: str, new: str, more: str, words: str) -> N
         ("nonsense [", "the index is not valid"),
         ("[[images]]\nid = 'x'\nfile = 'x'\nsha512 = 'short'", "sha512"),
         ("[[images]]\nid = 'x'\nfile = 'none.raw'", "'none.raw', which is not in the folder"),
-        ("[[images]]\nid = 'x'\nfile = 'folder'", "'folder', which is no file"),
+        ("[[images]]\nid = 'x'\nfile = 'folder'", "'folder', which is not a file"),
         (
             "[[images]]\nid = 'x'\nfile = 'a.raw'\nformat = 'floppy'",
-            "'floppy', which nothing reads",
+            "'floppy', which bootvol does not read",
         ),
         ('[[images]]\nid = "a\\u0000b"\nfile = "a.raw"', "control characters"),
         ("[[images]]\nid = 'x'\nfile = 'a.raw'\nmin_disk = 9999999999999", "min_disk"),
@@ -590,7 +590,7 @@ def test_nobody_is_asked_for_the_passphrase_of_a_key(world: World, form: Private
     path = world.folder / "pki" / "server-key.pem"
     key = load_pem_private_key(path.read_bytes(), None)
     path.write_bytes(key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"secret")))
-    with pytest.raises(ConfigurationError, match="is encrypted, and nobody could give"):
+    with pytest.raises(ConfigurationError, match="is encrypted, and the daemon cannot"):
         settings.load(listen_with_tls(world))
 
 
@@ -790,7 +790,7 @@ def test_a_mistake_in_the_file(world: World, change: Callable[[str], str], words
 def test_a_file_without_a_key(world: World, content: bytes) -> None:
     pem = world.file("server.pem", content)
     file = world.spoil_listen(f"ssl:{world.port}:privateKey={pem}:certKey={pem}")
-    with pytest.raises(ConfigurationError, match=f"{pem}: no key with its certificate is there"):
+    with pytest.raises(ConfigurationError, match=f"{pem}: no key with its certificate found"):
         settings.load(file)
 
 

@@ -109,7 +109,7 @@ def test_a_disk_at_a_socket(tmp_path: Path) -> None:
         assert file["server"] == {"type": "unix", "path": "/proc/self/fd/100/x,y z"}
         assert (file["export"], found.socket, found.secret) == ("a b", tmp_path / "x,y z", None)
     (tmp_path / "file").touch()
-    for name, reason in (("file", "at no socket"), ("none", "cannot be reached: No such file")):
+    for name, reason in (("file", "is not a socket"), ("none", "cannot be reached: No such file")):
         with pytest.raises(HypervisorFailed, match=reason):
             told("nbd", f"nbd+unix:///a?socket={tmp_path}/{name}")
 
@@ -151,7 +151,7 @@ def test_no_disk_is_fetched_in_the_clear(tmp_path: Path) -> None:
     """
     with pytest.raises(HypervisorFailed, match="names no credentials"):
         told("nbd", "nbds://host/a")
-    with pytest.raises(HypervisorFailed, match="no disks by nbd"):
+    with pytest.raises(HypervisorFailed, match="cannot open disks by nbd"):
         told("nbd", "nbd://host/a", tmp_path)
 
 
@@ -279,10 +279,10 @@ def test_what_is_no_keyring(tmp_path: Path) -> None:
     said = {"id": "ann", "mon_host": "192.0.2.1;192.0.2.2", "keyring": str(tmp_path / "key")}
     assert b"mon_host = 192.0.2.1,192.0.2.2\n" in ceph.configuration(said)
     (tmp_path / "key").write_bytes(b"ANN==\xff")
-    with pytest.raises(HypervisorFailed, match="key is no keyring"):
+    with pytest.raises(HypervisorFailed, match="key is not a keyring"):
         ceph.configuration(said)
     (tmp_path / "conf").write_text("]")
-    with pytest.raises(HypervisorFailed, match="Ceph's library does not take"):
+    with pytest.raises(HypervisorFailed, match="Ceph's library does not accept"):
         ceph.configuration({"id": "ann", "conf": str(tmp_path / "conf")})
 
 

@@ -277,7 +277,10 @@ def test_databases(tmp_path: Path) -> None:
             "sources[1].networks: ['10.0.0.1/8']: 10.0.0.1/8 has host bits set. Correct",
         ),
         (HTTP + 'networks = ["inside"]\n', "'inside' does not appear to be an IPv4 or IPv6 net"),
-        (HTTP + 'networks = ["::ffff:10.0.0.0/104"]\n', "is a network of IPv4; write it so"),
+        (
+            HTTP + 'networks = ["::ffff:10.0.0.0/104"]\n',
+            "is an IPv4 network: write the network in IPv4 form",
+        ),
         (
             HTTP + 'proxy = "http://me:secret-token@proxy:3128"\n',
             "sources[1]: (hidden): proxy has credentials, which are not supported",

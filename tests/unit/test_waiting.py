@@ -42,7 +42,7 @@ def test_what_passes_is_waited_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert patiently(call, PATIENCE, time.clock, time.sleep) == "done"
     assert time.slept[-1] == 17.0
     told = capsys.readouterr().err
-    assert told == "away; trying again for 300 seconds\n"
+    assert told == "away; retrying for 300 seconds\n"
 
 
 @pytest.mark.parametrize("failure", [AWAY, BUSY, LIMITED])

@@ -132,7 +132,7 @@ class EmbeddedIdentity:
         for secret in secrets_kept:
             if passwords.cost(secret.kept) != passwords.COST:
                 self._log.warn(
-                    "a hash of user {user} costs another time than new ones: make it anew with"
+                    "a hash of user {user} takes another time than a new hash. Make a new one with"
                     " `bootvol hash-password`, so that no answer's time tells who there is",
                     user=secret.user.named.name,
                 )

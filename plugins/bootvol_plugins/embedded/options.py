@@ -16,7 +16,7 @@ def _read(value: object, info: ValidationInfo) -> object:
     """Return a hash: see :func:`bootvol.options.indirect`."""
     value = indirect(value, info)
     if isinstance(value, str) and not passwords.is_hash(value):
-        raise ValueError("this is not a hash; `bootvol hash-password` makes one")
+        raise ValueError("this is not a hash; make one with `bootvol hash-password`")
     return value
 
 
@@ -95,7 +95,7 @@ class EmbeddedOptions(Options):
             for project in user.roles:
                 if project not in known:
                     raise ValueError(
-                        f"the user {user.name!r} has roles in {project!r}, which is no project"
+                        f"the user {user.name!r} has roles in {project!r}, which is not a project"
                     )
         return self
 

@@ -171,6 +171,7 @@ def _load(path: Path, steady: float) -> dict[str, _Ended]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigurationError(
-            f"identity: {path}: cannot be read ({error}). Put it back; or remove it and the key "
+            f"identity: {path}: cannot be read ({error}). Restore the file; or remove the file and"
+            " the key "
             "beside it, which ends all tokens."
         ) from error

@@ -131,6 +131,6 @@ class Glance:
             length = await stream.read_into(text)
             return orjson.loads(text[:length])
         except (ImageTruncated, orjson.JSONDecodeError):
-            raise SourceFailed(f"{_NAME} answers with what is no JSON.") from None
+            raise SourceFailed(f"{_NAME} answers with invalid JSON.") from None
         finally:
             await stream.close()

@@ -86,7 +86,7 @@ def described(answer: object) -> Described:
     try:
         return Described.model_validate(answer)
     except ValidationError:
-        raise SourceFailed("Glance answers with what is no image.") from None
+        raise SourceFailed("Glance's answer is not an image.") from None
 
 
 def page(answer: object) -> Page:
@@ -97,7 +97,7 @@ def page(answer: object) -> Page:
     try:
         return Page.model_validate(answer)
     except ValidationError:
-        raise SourceFailed("Glance answers with what is no list of images.") from None
+        raise SourceFailed("Glance's answer is not a list of images.") from None
 
 
 def usable(found: Described, source: str) -> Image:
@@ -121,7 +121,8 @@ def usable(found: Described, source: str) -> Image:
         )
     if found.disk_format not in _FORMATS:
         raise UnsupportedFormat(
-            f"Image {found.id} has the disk format {found.disk_format}, which is not read."
+            f"Image {found.id} has the disk format {found.disk_format}, which bootvol does not"
+            " read."
         )
     digest = _digest(found)
     return Image(

@@ -91,7 +91,7 @@ class GlanceSource:
             if code in _UNKNOWN:
                 return []
             if code != 200:
-                raise SourceFailed(f"Glance answers {code} to the question which images there are.")
+                raise SourceFailed(f"Glance answers {code} to the request for the list of images.")
             part = page(answer)
             for each in part.images:
                 try:
@@ -165,7 +165,7 @@ class GlanceSource:
         found = described(answer)
         now = usable(found, self.name)
         if (now.size_bytes, now.digest) != (image.size_bytes, image.digest):
-            raise DigestMismatch(f"Image {image.id} is another one in Glance by now.")
+            raise DigestMismatch(f"Image {image.id} has been replaced in Glance.")
         return found.in_ceph
 
     async def _data(self, image: Image, headers: Headers | None = None) -> tuple[int, IResponse]:
@@ -248,7 +248,7 @@ def _refusal(code: int, reference: str) -> BootvolError:
     if code == 401:
         return Unauthorized()
     if code == 403:
-        return Forbidden(f"Glance does not allow you the use of {reference}.")
+        return Forbidden(f"Glance does not allow you to use {reference}.")
     if code in _MISSING:
         return ImageNotFound(reference)
     return SourceRefused(f"Glance answers {code}.")

@@ -172,7 +172,7 @@ def _authorities(path: Path) -> Any:
     except (OSError, SSLError) as error:
         raise ConfigurationError(f"ca: {path}: {error}") from error
     if not certificates:
-        raise ConfigurationError(f"ca: {path}: there is no certificate in it")
+        raise ConfigurationError(f"ca: {path}: the file contains no certificate")
     return trustRootFromCertificates(certificates)
 
 

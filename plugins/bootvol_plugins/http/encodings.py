@@ -153,7 +153,7 @@ class Decoded:
 
     async def _fetch(self) -> None:
         if not self._more:
-            raise ImageTruncated("The encoded image ends before its end.")
+            raise ImageTruncated("The encoded image is incomplete.")
         length = await self._stream.read_into(self._input)
         self._given, self._more = bytes(self._input[:length]), length == len(self._input)
 
@@ -167,6 +167,6 @@ class Decoded:
         try:
             out = self._decoder.decompress(given, len(target))
         except (zlib.error, zstd.ZstdError) as error:
-            raise ImageCorrupt(f"What the server sends cannot be decoded: {error}.") from error
+            raise ImageCorrupt(f"The server's answer cannot be decoded: {error}.") from error
         target[: len(out)] = out
         return len(out)

@@ -127,7 +127,7 @@ class Lists:
         """Return the digest from a list that must exist."""
         name = _named(pattern, url)
         if not self._allowed(_beside(url, name)):
-            raise SourceRefused(f"{name} beside the image is not allowed to be read.")
+            raise SourceRefused(f"{name} beside the image is at a forbidden place.")
         try:
             found = await self._read(url, pattern)
         except ImageNotFound:

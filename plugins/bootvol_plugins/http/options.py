@@ -61,13 +61,13 @@ class HttpOptions(Options):
         for each in value:
             network = ipaddress.ip_network(each)  # its error names the fault
             if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
-                raise ValueError(f"{each!r} is a network of IPv4; write it so")
+                raise ValueError(f"{each!r} is an IPv4 network: write the network in IPv4 form")
         return value
 
     @model_validator(mode="after")
     def _check_keyring(self) -> Self:
         if self.keyring is not None and self.checksums == NONE:
-            raise ValueError('keyring is of no use with checksums = "none"')
+            raise ValueError('keyring needs a list of digests, so remove checksums = "none"')
         return self
 
     # Validate the whole table, not the key: then the message does not repeat a password in the key.

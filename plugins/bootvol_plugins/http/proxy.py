@@ -198,7 +198,7 @@ class _Tunnel(Protocol):
 def _refused(code: int | None) -> Exception | None:
     """Return the error of a proxy's answer to CONNECT; None if the tunnel is open."""
     if code is None:
-        return SourceFailed("The proxy answers what is not HTTP.")
+        return SourceFailed("The proxy's answer is not HTTP.")
     if code < 300:
         return None
     if code == 407:

@@ -42,13 +42,15 @@ class Keyring:
     def __init__(self, path: Path) -> None:
         program = shutil.which("gpgv")
         if program is None:
-            raise ConfigurationError("keyring: gpgv is not there; install Debian's package gpgv")
+            raise ConfigurationError(
+                "keyring: gpgv is not installed. Install the program: apt-get install gpgv"
+            )
         try:
             self._keys = _binary(reading.content(path))
         except (OSError, binascii.Error) as error:
             raise ConfigurationError(f"keyring: {path}: {error}") from error
         if not self._keys:
-            raise ConfigurationError(f"keyring: {path}: there is no key in it")
+            raise ConfigurationError(f"keyring: {path}: the file contains no key")
         self._program = program
 
     def verify(self, text: bytes, signature: bytes | None) -> bytes:

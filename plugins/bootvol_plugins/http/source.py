@@ -138,7 +138,7 @@ class HttpSource:
         """See :meth:`bootvol.interfaces.IImageSource.open`."""
         url = parse(image.id)
         if not lies_under(url, self._allow):
-            raise SourceRefused("The operator no longer allows images from there.")
+            raise SourceRefused("The operator no longer allows images from this URL.")
         if not offset or not validator:
             return await self._opened(await self._ask(url), url, image)
         # With a stated digest, the digest finally shows whether the parts belong to one image. The
@@ -153,7 +153,7 @@ class HttpSource:
         same = condition is None or validator_of(response) == condition
         if _is_page(response, image, same):
             stop(response)
-            raise SourceFailed(f"{url.host} answers with a page in the place of the image.")
+            raise SourceFailed(f"{url.host} answers with a page instead of the image.")
         part = _fitting(response, image, offset) if same else None
         if part is not None:
             skip = offset - part.start
@@ -269,7 +269,7 @@ class HttpSource:
         try:
             target = joined(url, location)
         except Refused:
-            raise SourceRefused(f"{url.host} redirects to what is no URL.") from None
+            raise SourceRefused(f"{url.host} redirects to an invalid URL.") from None
         if not lies_under(target, self._allow):
             where = target.replace(query=()).to_text()
             raise SourceRefused(f"{url.host} redirects to {where}, which is not allowed.")

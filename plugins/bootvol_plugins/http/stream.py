@@ -77,7 +77,9 @@ class BodyStream:
                 raise
             self._skip -= count
             if count < most:
-                raise ImageTruncated("The image ended before what had come of it earlier.")
+                raise ImageTruncated(
+                    "The image is now shorter than the part that had already arrived."
+                )
         count = await self._body.fill(target)
         self._at += count
         if count < len(target) and self._is_short():

@@ -53,7 +53,7 @@ def parse(text: str) -> DecodedURL:
     except (URLParseError, ValueError, UnicodeError) as error:
         raise Refused("is not a URL") from error
     if not 0 < (url.port or 0) < 65536:
-        raise Refused("has a port that there is not")
+        raise Refused("has an impossible port")
     for segment in url.path:
         plain = unquote_to_bytes(segment)
         # A server may treat %2F as a separator of segments.

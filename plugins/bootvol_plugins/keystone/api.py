@@ -167,6 +167,6 @@ class Keystone:
         except ImageTruncated:
             raise SourceFailed(f"{self._url.host} broke off its answer.") from None
         except ValidationError:
-            raise SourceFailed(f"{self._url.host} answers with what is no token.") from None
+            raise SourceFailed(f"{self._url.host} answers without a valid token.") from None
         finally:
             await stream.close()

@@ -78,7 +78,8 @@ class LvmBackend:
             raise ConfigurationError(
                 f"backend {self.name!r}: the volumes lie in the store {identity}, but volume group"
                 f" {self._group} is the store {self._store}. Connect the right disks, or name the"
-                f" right group and pool. To go on with this one, without those volumes: bootvol db"
+                " right group and pool. To continue with the present store, without those"
+                " volumes: bootvol db"
                 f" forget-store {self.name}"
             )
 
@@ -89,7 +90,7 @@ class LvmBackend:
                 await self._make(volume, size)
         found = await self._active(volume)
         if found.size != found.whole(size):
-            raise BackendFailed(f"Something else is in the place of {self._called(volume)}.")
+            raise BackendFailed(f"The place of {self._called(volume)} is taken by something else.")
         await self._made(volume, size, found)
         self._newest = volume, found
 
@@ -183,7 +184,7 @@ class LvmBackend:
             await self._lvm.run("lvchange", "-ay", self._lv(volume))
             found = await self._find(volume)
         if found is None:
-            raise BackendFailed(f"There is no {self._called(volume)}.")
+            raise BackendFailed(f"{self._called(volume)} does not exist.")
         return found
 
     async def _find(self, volume: str) -> Found | None:
@@ -199,7 +200,8 @@ class LvmBackend:
         found = Found.of_row(rows[0])
         if not found.ours:
             raise BackendFailed(
-                f"{self._lv(volume)} on backend {self.name} is not bootvol's: it lacks its tag."
+                f"{self._lv(volume)} on backend {self.name} does not belong to bootvol: the tag is"
+                " missing."
             )
         return found
 
@@ -334,7 +336,7 @@ class ThinBackend(LvmBackend):
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`."""
         async with self._changing:
             if await self._find(target) is not None:
-                raise BackendFailed(f"There is a {self._called(target)} already.")
+                raise BackendFailed(f"{self._called(target)} already exists.")
             await self._active(source)
             await self._pool.check()
             # Without -kn LVM would skip the snapshot at later activations.

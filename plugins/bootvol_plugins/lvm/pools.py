@@ -82,7 +82,7 @@ class Pool:
                 await device.flush()
                 free = await self.check()
                 if length > free:
-                    raise NoSpace(f"Backend {self._backend} has no room for what is written.")
+                    raise NoSpace(f"Backend {self._backend} has no space left for writes.")
                 self._saw(free)
             self._left = max(0, self._left - length)
 

@@ -27,7 +27,8 @@ def check_group(name: str, options: LvmOptions) -> str:
     binary = commands.find()
     if binary is None:
         raise ConfigurationError(
-            f"backend {name!r}: there is no program lvm. Install it: apt-get install lvm2"
+            f"backend {name!r}: the program lvm is not installed. Install the program: apt-get"
+            " install lvm2"
         )
     group = options.group
     # If the group does not exist, vgs fails.
@@ -60,23 +61,23 @@ def check_pool(name: str, binary: str, group: str, pool: str) -> int:
     found = _report(name, binary, words)
     if not found or found[0]["segtype"] != "thin-pool":
         raise ConfigurationError(
-            f"backend {name!r}: {group} has no thin pool {pool!r}. Make it:"
+            f"backend {name!r}: {group} has no thin pool {pool!r}. Create the pool:"
             f" lvcreate --type thin-pool -l 90%FREE -n {pool} {group}"
         )
     if found[0]["zero"] != "zero":
         # After a write to a part of a chunk, the rest of the chunk would show old data.
         raise ConfigurationError(
             f"backend {name!r}: pool {group}/{pool} does not zero new chunks, so volumes would show"
-            f" what others held. Let it: lvchange --zero y {group}/{pool}"
+            f" former data of other volumes. Enable zeroing: lvchange --zero y {group}/{pool}"
         )
     if found[0]["discards"] == "ignore":
         raise ConfigurationError(
-            f"backend {name!r}: pool {group}/{pool} takes no space back, so clones cannot be cut"
-            f" short. Let it: lvchange --discards passdown {group}/{pool}"
+            f"backend {name!r}: pool {group}/{pool} does not accept discards, so clones cannot be"
+            f" shortened. Enable discards: lvchange --discards passdown {group}/{pool}"
         )
     if found[0]["lv_when_full"] == "queue":
         _log.warn(
-            "backend {name}: when the pool is full, whoever writes hangs for a minute."
+            "backend {name}: when the pool is full, writes hang for a minute."
             " Better: lvchange --errorwhenfull y {group}/{pool}",
             name=name,
             group=group,
@@ -117,7 +118,7 @@ def _said(name: str, binary: str, words: Sequence[str]) -> str:
         raise ConfigurationError(f"backend {name!r}: LVM cannot be used: {error}") from error
     if ended.returncode:
         raise ConfigurationError(
-            f"backend {name!r}: {commands.complaint(ended.stderr)}. See what `vgs` says, as the"
-            " user that the daemon runs as, which must be root"
+            f"backend {name!r}: {commands.complaint(ended.stderr)}. Run `vgs` as the"
+            " daemon's user, which must be root"
         )
     return ended.stdout

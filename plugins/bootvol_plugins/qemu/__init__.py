@@ -53,7 +53,7 @@ def _check_tls(folder: Path) -> Iterator[Mistake]:
         context.load_cert_chain(folder / "client-cert.pem", folder / "client-key.pem")
     except OSError as error:
         fault = f"client-cert.pem and client-key.pem cannot be used: {error.strerror or error}"
-        yield Mistake("tls", folder, fault, "Put a certificate and the key of it there.")
+        yield Mistake("tls", folder, fault, "Put a certificate and its key there.")
         return
     if not found:
         yield from checks.credentials("tls", folder, "client")

@@ -54,7 +54,7 @@ def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
         library = rados.Rados(conffile=conf, rados_id=name, conf=settings)
         key, file, keyrings = (library.conf_get(each) for each in ("key", "keyfile", "keyring"))
     except rados.Error as error:
-        raise HypervisorFailed(f"Ceph's library does not take {conf}: {error}.") from error
+        raise HypervisorFailed(f"Ceph's library does not accept {conf}: {error}.") from error
     if key:
         return str(key)
     if file:
@@ -68,5 +68,5 @@ def _in_keyring(path: Path, name: str) -> str | None:
     try:
         parsed.read_string(reading.content(path).decode())
     except (NotAKeyring, UnicodeDecodeError):
-        raise HypervisorFailed(f"{path} is no keyring.") from None
+        raise HypervisorFailed(f"{path} is not a keyring.") from None
     return parsed.get(f"client.{name}", "key", fallback=None)

@@ -90,7 +90,9 @@ class QemuHypervisor:
         """Start QEMU.  ``folder`` must be locked."""
         binary = await self._threads.run(shutil.which, self._options.binary)
         if binary is None:
-            raise HypervisorFailed(f"There is no program {self._options.binary}: install QEMU.")
+            raise HypervisorFailed(
+                f"The program {self._options.binary} is not installed: install QEMU."
+            )
         async with self._stack() as stack:
             given = await self._threads.run(machine.reached, self._options, wanted, stack)
             command = machine.command(self._options, binary, server, wanted, given)
@@ -219,7 +221,7 @@ class QemuHypervisor:
 
     async def running(self) -> Collection[str]:
         """See :meth:`bootvol.interfaces.IHypervisor.running`."""
-        with failures("Which servers run cannot be told"):
+        with failures("The running servers cannot be listed"):
             return await self._threads.run(lambda: list(servers(self._options.directory)))
 
     async def attach(self, server: str, disk: Disk) -> None:
@@ -295,7 +297,7 @@ class QemuHypervisor:
             now = self._reactor.seconds()
             if now >= end:
                 raise HypervisorFailed(
-                    f"The guest of server {server} does not let go of {device}: it is still "
+                    f"The guest of server {server} does not release {device}: the disk is still "
                     "plugged in."
                 )
             if now >= ask:
@@ -365,7 +367,7 @@ class QemuHypervisor:
             if process is not None or await self._threads.run(folder.take):
                 return process
             await self._pause()
-        raise HypervisorFailed(f"Something of server {server} still runs, and does not end.")
+        raise HypervisorFailed(f"A process of server {server} still runs, and does not end.")
 
     async def _is_free(self, server: str, folder: Folder) -> bool:
         return await self._process(server, folder) is None

@@ -97,14 +97,14 @@ def reach(disk: Disk, tls: Path | None, stack: ExitStack) -> Reaching:
     if connection.kind == "rbd":
         return _rbd(disk, stack)
     if connection.kind != "nbd":
-        raise HypervisorFailed(f"QEMU reaches no disks of the kind {connection.kind}.")
+        raise HypervisorFailed(f"QEMU cannot open disks of the kind {connection.kind}.")
     scheme = urlsplit(connection.address).scheme
     if scheme == "nbd+unix":
         return _socket(disk, stack)
     if scheme != "nbds":
-        raise HypervisorFailed(f"QEMU reaches no disks by {scheme}.")
+        raise HypervisorFailed(f"QEMU cannot open disks by {scheme}.")
     if tls is None:
-        raise HypervisorFailed("A disk is served by TLS; `tls` names no credentials for it.")
+        raise HypervisorFailed("A disk is served by TLS, but hypervisor.tls names no credentials.")
     return _tls(disk, tls, stack)
 
 
@@ -121,7 +121,7 @@ def _opened(disk: Disk, stack: ExitStack) -> Reaching:
         raise HypervisorFailed(f"A disk cannot be opened: {error.strerror}.") from error
     stack.callback(os.close, descriptor)
     if not is_right(os.fstat(descriptor).st_mode):
-        raise HypervisorFailed(f"A disk is no {disk.connection.kind}.")
+        raise HypervisorFailed(f"A disk is not a {disk.connection.kind}.")
     os.set_blocking(descriptor, True)
     number = yield descriptor
     return Told(_raw(disk, {"driver": driver, "filename": f"/dev/fdset/{number}"}))
@@ -142,7 +142,7 @@ def _socket(disk: Disk, stack: ExitStack) -> Reaching:
     except OSError as error:
         raise HypervisorFailed(f"A disk cannot be reached: {error.strerror}.") from error
     if not is_socket:
-        raise HypervisorFailed("A disk is served at no socket.")
+        raise HypervisorFailed("The address of a disk is not a socket.")
     number = yield folder
     server = {"type": "unix", "path": f"/proc/self/fd/{number}/{path.name}"}
     return Told(_nbd(disk, server), socket=path)

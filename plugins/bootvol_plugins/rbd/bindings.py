@@ -43,8 +43,9 @@ def _module(name: str, folder: str) -> ModuleType:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise ConfigurationError(
             f"plugin rbd: Python {version} has no module {name}. Install Debian's python3-rbd and"
-            " python3-rados, and run bootvol on the python3 of the same release: they are made for"
-            " no other."
+            " python3-rados, and run bootvol with the python3 of the same release, the only one"
+            " that"
+            " they support."
         )
     try:
         module = sys.modules[name] = module_from_spec(spec)

@@ -51,7 +51,7 @@ def failed(what: str, code: int) -> BackendFailed | Disconnected:
     if code == errno.ETIMEDOUT:
         return BackendFailed(f"{what}: the cluster does not answer in time, or is full.")
     if code == errno.ESHUTDOWN:
-        return Disconnected(f"{what}: the cluster has shut this client out.")
+        return Disconnected(f"{what}: the cluster has blocked this client.")
     kind = NoSpace if code in _FULL else BackendFailed
     return kind(f"{what}: {os.strerror(code)}.")
 

@@ -82,7 +82,7 @@ class OpenImage:
             self._pool, f"Reading {self._name} failed", lambda _: image.read(offset, count)
         )
         if len(found) != count:
-            raise BackendFailed(f"Reading {self._name} failed: it ends before what was to be read.")
+            raise BackendFailed(f"Reading {self._name} failed: the volume ends too early.")
         target[:] = found
 
     async def extents(self, offset: int, length: int) -> Sequence[Extent]:
@@ -119,7 +119,7 @@ class OpenImage:
 
     def _open_image(self) -> Any:
         if self._image is None:
-            raise BackendFailed(f"Nothing can be done to {self._name}: it is closed.")
+            raise BackendFailed(f"{self._name} cannot be used: the volume is closed.")
         return self._image
 
 

@@ -62,7 +62,9 @@ class Images:
         try:
             with self._opened(volume, read_only=True) as image:
                 if not _is_marked(image, volume) or image.size() != size:
-                    raise BackendFailed(f"Something else is in the place of {self.called(volume)}.")
+                    raise BackendFailed(
+                        f"The place of {self.called(volume)} is taken by something else."
+                    )
         except self._rbd.ImageNotFound:
             self._check_space(size)
             self._leave_note(volume, "")
@@ -82,7 +84,7 @@ class Images:
         If the source is deleted later, the library keeps its data until the last clone is gone.
         """
         if self._exists(target):
-            raise BackendFailed(f"There is a {self.called(target)} already.")
+            raise BackendFailed(f"{self.called(target)} already exists.")
         with self._ours(source) as origin:
             depth = int(_metadata(origin, _DEPTH) or "0") + 1
             self._check_space(size)
@@ -106,7 +108,7 @@ class Images:
     def clone_image(self, location: Location, volume: str, size: int) -> int | None:
         """See :meth:`bootvol.interfaces.IImageCloningBackend.clone_image`."""
         if self._exists(volume):
-            raise BackendFailed(f"There is a {self.called(volume)} already.")
+            raise BackendFailed(f"{self.called(volume)} already exists.")
         ioctx = self.pool.of_images(location.fsid, location.pool)
         if ioctx is None:
             return None
@@ -264,7 +266,7 @@ class Images:
         try:
             image = self._rbd.Image(self.pool.ioctx, volume, read_only=read_only)
         except self._rbd.ImageNotFound as error:
-            raise BackendFailed(f"There is no {self.called(volume)}.") from error
+            raise BackendFailed(f"{self.called(volume)} does not exist.") from error
         try:
             # Old images have no noted size.
             size = int(_metadata(image, _SIZE) or image.size())

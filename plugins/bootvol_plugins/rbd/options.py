@@ -39,7 +39,7 @@ class RbdOptions(Options):
     @model_validator(mode="after")
     def _has_cluster(self) -> Self:
         if (self.conf is None) == (not self.monitors):
-            raise ValueError("name the cluster by either conf or monitors")
+            raise ValueError("set either conf or monitors, and not both")
         return self
 
     def client(self) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Client:
         """
         answer = self._call("GET", path)
         if answer is None:
-            raise CommandFailed(f"{path}: the answer of the service is empty")
+            raise CommandFailed(f"{path}: the service's answer is empty")
         return answer
 
     def all(self, path: str, key: str, shape: Shape = OBJECT) -> list[Any]:
@@ -148,7 +148,7 @@ class Client:
                 raise
             # The service may have the request, and does the work without this command.
             raise CommandFailed(
-                "interrupted before the answer of the service, which may do the work all the same",
+                "interrupted before the service's answer; the service may do the work nevertheless",
                 interrupted.exit_code if isinstance(interrupted, Interrupted) else INTERRUPTED,
             ) from None
 

@@ -38,7 +38,7 @@ _CONFIG = click.Path(dir_okay=False, path_type=Path)
     envvar="BOOTVOL_ENDPOINT",
     default="",
     show_envvar=True,
-    help=f"Base URI of the API, with the tenant; by default the catalog's, or {ENDPOINT}.",
+    help=f"Base URI of the API, with the tenant. Default: from the catalog, or {ENDPOINT}.",
 )
 @click.option("--token", envvar="BOOTVOL_TOKEN", default="", show_envvar=True, help="Auth token.")
 @click.pass_context
@@ -68,7 +68,7 @@ def serve(config: Path) -> None:
 
 @bootvol.command("check-config")
 @click.argument("file", type=_CONFIG)
-@click.option("--machine", "on_machine", is_flag=True, help="Check this machine, too.")
+@click.option("--machine", "on_machine", is_flag=True, help="Check this machine as well.")
 def check_config(file: Path, on_machine: bool) -> None:
     """Check a configuration file: print each mistake with its remedy, or ok.
 
@@ -136,7 +136,7 @@ def forget_store(backend: str, config: Path) -> None:
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
     if not forgotten:
-        raise CommandFailed(f"no store is known of a backend {backend!r}", NOT_FOUND)
+        raise CommandFailed(f"the database has no store of a backend {backend!r}", NOT_FOUND)
     click.echo(f"The store of {backend} is forgotten. Restart the daemon.")
 
 
@@ -155,7 +155,7 @@ def hash_password() -> None:
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
-        raise CommandFailed("there is no password")
+        raise CommandFailed("the password is empty")
     click.echo(passwords.hash_password(password))
 
 
@@ -222,11 +222,13 @@ def volume() -> None:
 
 
 @volume.command("create")
-@click.option("--image", help="Image id, name or URL; without it the volume is blank.")
+@click.option("--image", help="Image id, name or URL. Without an image the volume is blank.")
 @click.option("--size", type=click.IntRange(min=1), required=True, help="GiB.")
 @click.option("--name", help="Display name.")
-@click.option("--type", "volume_type", help="The name of a volume type.")
-@click.option("--wait", is_flag=True, help="Follow the import until the volume can be used.")
+@click.option("--type", "volume_type", help="Name of a volume type.")
+@click.option(
+    "--wait", is_flag=True, help="Wait until the volume is available, and show the progress."
+)
 @click.pass_obj
 def create_volume(
     client: Client,
@@ -240,7 +242,7 @@ def create_volume(
     if image == "":
         # A script with an unset variable does not want a blank volume.
         raise click.BadParameter(
-            "is empty; without the option the volume is blank", param_hint="--image"
+            "is empty; leave the option out for a blank volume", param_hint="--image"
         )
     wanted = {
         "size": size,
@@ -255,7 +257,7 @@ def create_volume(
 
 
 @volume.command("list")
-@click.option("--bootable", is_flag=True, help="Only those made from an image.")
+@click.option("--bootable", is_flag=True, help="List only volumes created from an image.")
 @click.option("--json", "raw", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_volumes(client: Client, bootable: bool, raw: bool) -> None:
@@ -305,7 +307,7 @@ def _warnings(client: Client, number: str) -> list[dict[str, Any]]:
 @click.option("--wait", is_flag=True, help="Wait until the volume is gone.")
 @click.pass_obj
 def delete_volume(client: Client, volume_id: str, wait: bool) -> None:
-    """Delete a volume. If the volume is still being made, cancel that."""
+    """Delete a volume, also during its creation."""
     client.delete(f"os-volumes/{segment(volume_id)}")
     if wait:
         waiting.deleted(client, volume_id)
@@ -329,7 +331,7 @@ def detach_volume(client: Client, volume_id: str, wait: bool) -> None:
 @click.argument("volume_id")
 @click.option("--memory", type=click.IntRange(min=16), default=512, show_default=True, help="MiB.")
 @click.option("--accel", default="tcg", show_default=True, help="QEMU accelerator: tcg or kvm.")
-@click.option("--seconds", type=float, help="Turn the machine off after so long.")
+@click.option("--seconds", type=float, help="Turn the machine off after this time.")
 @click.pass_context
 def boot(
     context: click.Context, volume_id: str, memory: int, accel: str, seconds: float | None

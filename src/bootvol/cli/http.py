@@ -26,7 +26,7 @@ class Answer(dict[str, Any]):
 
     def __missing__(self, key: str) -> NoReturn:
         raise CommandFailed(
-            f"there is no {key!r} in the answer of the service: it is another service, or of"
+            f"the service's answer has no {key!r}: the URL leads to another service, or to"
             " another version"
         )
 
@@ -84,9 +84,9 @@ def _read(url: str, content: bytes) -> Answer | None:
         found = json.loads(content, object_hook=Answer)
     except (ValueError, RecursionError):
         # A proxy's page, say: that may pass.
-        raise CommandFailed(f"{url} answers with what is no JSON", UNREACHABLE) from None
+        raise CommandFailed(f"{url} answers with invalid JSON", UNREACHABLE) from None
     if not isinstance(found, Answer):
-        raise CommandFailed(f"{url} answers with JSON that is no object")
+        raise CommandFailed(f"{url} answers with JSON other than an object")
     return found
 
 

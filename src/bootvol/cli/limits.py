@@ -27,7 +27,7 @@ def show_quota(client: Client, tenant: str | None) -> None:
 @quota.command("set")
 @click.argument("tenant")
 @click.option("--volumes", type=_BOUND)
-@click.option("--gigabytes", type=_BOUND, help="GiB of all volumes together.")
+@click.option("--gigabytes", type=_BOUND, help="GiB of all volumes and snapshots.")
 @click.option("--snapshots", type=_BOUND)
 @click.option("--instances", type=_BOUND, help="Servers.")
 @click.option("--key-pairs", type=_BOUND, help="Key pairs of each user.")

@@ -49,13 +49,15 @@ def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
         found = endpoint or _endpoint(answer["token"]["catalog"], environment)
         return Access(found.rstrip("/"), headers["X-Subject-Token"] or "", authorities, True)
     except (KeyError, TypeError):
-        raise CommandFailed("OS_AUTH_URL leads to no identity service of version 3") from None
+        raise CommandFailed(
+            "OS_AUTH_URL does not lead to an identity service of version 3"
+        ) from None
 
 
 def _version_3(environment: Mapping[str, str]) -> str:
     url = environment["OS_AUTH_URL"].rstrip("/")
     if url.endswith("/v2.0"):
-        raise CommandFailed("OS_AUTH_URL must be that of version 3 of the identity service")
+        raise CommandFailed("OS_AUTH_URL must be the URL of version 3 of the identity service")
     return url if url.endswith("/v3") else f"{url}/v3"
 
 
@@ -68,11 +70,11 @@ def _body(environment: Mapping[str, str]) -> dict[str, Any]:
         password = environment.get("OS_PASSWORD")
         if user is None or password is None:
             lacking = "OS_USERNAME" if user is None else "OS_PASSWORD"
-            raise CommandFailed(f"{lacking} is not set, so there is no logging in", NOT_ALLOWED)
+            raise CommandFailed(f"{lacking} is not set: set the variable to log in", NOT_ALLOWED)
         identity = {"methods": ["password"], "password": {"user": {**user, "password": password}}}
     project = _named(environment, "OS_PROJECT", "OS_PROJECT_NAME", "OS_TENANT_NAME", "OS_TENANT_ID")
     if project is None:
-        raise CommandFailed("OS_PROJECT_NAME is not set, so there is no logging in", NOT_ALLOWED)
+        raise CommandFailed("OS_PROJECT_NAME is not set: set the variable to log in", NOT_ALLOWED)
     return {"auth": {"identity": identity, "scope": {"project": project}}}
 
 

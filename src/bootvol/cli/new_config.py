@@ -29,7 +29,7 @@ def init(folder: Path) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise CommandFailed(f"{path} is there already") from None
+        raise CommandFailed(f"{path} already exists") from None
     with open(descriptor, "w") as file:
         file.write(sample.replace(_PUBLIC, f'"{secrets.token_urlsafe(32)}"'))
     (folder / "var/images").mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ _NAME = "shelf"
 @click.option(
     "--into",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder to write; bootvol-NAME by default.",
+    help="Folder to create. Default: bootvol-NAME.",
 )
 def new(name: str, into: Path | None) -> None:
     """Write a new backend plugin that passes the contract suite, as a start for your own.
@@ -31,14 +31,16 @@ def new(name: str, into: Path | None) -> None:
     NAME is the plugin's name in configurations: small letters, digits and "_".
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
-        raise CommandFailed(f"{name!r} is no name: take small letters, digits and '_'")
+        raise CommandFailed(f"{name!r} is not a valid name: use lower-case letters, digits and '_'")
     folder = into or Path(f"bootvol-{name}")
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise CommandFailed(f"{folder} is there already") from None
+        raise CommandFailed(f"{folder} already exists") from None
     _write(files("bootvol") / "template", folder, name)
-    click.echo(f"{folder}: a backend that passes; its README says how to go on")
+    click.echo(
+        f"{folder}: a backend that passes the contract suite; README.md lists the next steps"
+    )
 
 
 def _write(template: Traversable, folder: Path, name: str) -> None:

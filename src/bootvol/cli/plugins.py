@@ -96,7 +96,11 @@ def _type(annotation: Any) -> str:
 
 @plugin.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(["backend", "source", "identity"]), help="Which NAME.")
+@click.option(
+    "--kind",
+    type=click.Choice(["backend", "source", "identity"]),
+    help="Kind of NAME, if several plugins have this name.",
+)
 @click.option("--image", metavar="REF", help="An image of the source, of 1 MiB to 64 MiB.")
 @click.option("--config", "-c", type=_CONFIG, default="twistd.conf", show_default=True)
 @click.pass_context
@@ -117,9 +121,9 @@ def check(
     kind = _kind(config, name, kind)
     token = context.find_root().params["token"]
     if kind == "source" and not image:
-        raise CommandFailed("a source is checked by an image that it has: --image REF")
+        raise CommandFailed("name an image of the source for the check: --image REF")
     if kind == "identity" and not token:
-        raise CommandFailed("the identity is checked by a token that it knows: BOOTVOL_TOKEN")
+        raise CommandFailed("set BOOTVOL_TOKEN to a valid token for the check of the identity")
     # Run the suite in a process of its own: the suite needs its own reactor.
     child = [sys.executable, "-m", "bootvol.cli.check", str(config), kind, name, image or ""]
     env = os.environ | {"BOOTVOL_TOKEN": token}
@@ -144,7 +148,7 @@ def _kind(config: Path, name: str, wanted: str | None) -> str:
     asked = [wanted] if wanted else list(known)
     kinds = [kind for kind in asked if name in known[kind]]
     if len(kinds) > 1:
-        raise CommandFailed(f"{name!r} is {' and '.join(kinds)}: say which by --kind")
+        raise CommandFailed(f"{name!r} is {' and '.join(kinds)}: choose one with --kind")
     if not kinds:
         has = "; ".join(f"{kind} {', '.join(known[kind])}" for kind in asked)
         raise CommandFailed(f"{config} has no {' or '.join(asked)} {name!r}; it has: {has}")

@@ -56,7 +56,7 @@ class Reservation:
             self.address = self._connection()
             if self.address.startswith("nbds:"):
                 raise CommandFailed(
-                    "the service exports its volumes by TLS, to hypervisors that have certificates:"
+                    "the service exports its volumes by TLS, to hypervisors with certificates:"
                     " boot the volume on one of these"
                 )
         except BaseException:
@@ -64,7 +64,7 @@ class Reservation:
             raise
         show.tell(
             f"volume {self._id} is attached until the machine ends; if this command is killed, free"
-            f" it with `bootvol volume detach {self._id}`"
+            f" the volume with `bootvol volume detach {self._id}`"
         )
         return self
 
@@ -88,8 +88,8 @@ class Reservation:
             volume = self._shown()
             if failure.exit_code == NOT_FOUND:
                 raise CommandFailed(
-                    "the service runs servers itself, and attaches volumes to these alone: boot the"
-                    " volume as one of them (`POST os-volumes_boot`)"
+                    "the service attaches volumes only to its own servers: boot the"
+                    " volume as a server of the service (`POST os-volumes_boot`)"
                 ) from None
             raise in_use(volume) if volume["status"] != "available" else failure from None
         while (volume := patiently(self._shown, _AWAY))["status"] == "attaching":
@@ -118,7 +118,7 @@ class Reservation:
                 why = f": {failure}" if failure is not None else ""
                 when = "with a token that is valid" if refused else "when the service is well"
                 show.tell(
-                    f"volume {self._id} is attached still{why}; {when}, free it"
+                    f"volume {self._id} is still attached{why}; {when}, free the volume"
                     f" with `bootvol volume detach {self._id}`"
                 )
                 return
@@ -156,6 +156,6 @@ def detach(client: Client, volume_id: str) -> None:
     """
     volume = client.get(f"os-volumes/{segment(volume_id)}", "volume", ATTACHED)
     if not volume["attachments"]:
-        raise CommandFailed(f"volume {volume['id']} is attached to nothing")
+        raise CommandFailed(f"volume {volume['id']} is not attached")
     server = segment(str(volume["attachments"][0]["serverId"]))
     client.delete(f"servers/{server}/os-volume_attachments/{volume['id']}")

@@ -74,6 +74,7 @@ def taken(answer: Any, key: str, shape: Shape) -> Any:
 def other_form(key: str) -> CommandFailed:
     """Return the error for an answer of another shape."""
     return CommandFailed(
-        f"{key!r} in the answer of the service has another form: it is another service, or of"
+        f"{key!r} in the answer of the service has another form: the URL leads to another service,"
+        " or to"
         " another version"
     )

@@ -30,7 +30,7 @@ def list_types(client: Client, raw: bool) -> None:
 
 @volume_type.command("create")
 @click.argument("name")
-@click.option("--backend", help="The backend that its volumes are made on; else the default one.")
+@click.option("--backend", help="Backend for volumes of the type. Default: the first backend.")
 @click.pass_obj
 def create_type(client: Client, name: str, backend: str | None) -> None:
     """Create a volume type, and print its JSON (admins only)."""

@@ -45,7 +45,7 @@ def patiently(
             if not failure.passing or left <= 0:
                 raise
             if pause == _INTERVAL:
-                show.tell(f"{failure}; trying again for {left:.0f} seconds")
+                show.tell(f"{failure}; retrying for {left:.0f} seconds")
             sleep(min(left, max(pause, failure.retry_after)))
             pause = min(2 * pause, _LONGEST)
 
@@ -136,7 +136,7 @@ def _told(volume: object, going_on: str, remedy: str = "") -> Iterator[None]:
             yield
     except signals.Interrupted as interrupted:
         raise CommandFailed(
-            f"volume {volume} {going_on} all the same: {look}", interrupted.exit_code
+            f"volume {volume} {going_on} nevertheless: {look}", interrupted.exit_code
         ) from None
     except CommandFailed as failure:
         if failure.exit_code == NOT_FOUND:
@@ -144,13 +144,13 @@ def _told(volume: object, going_on: str, remedy: str = "") -> Iterator[None]:
         again = ""
         if failure.status == UNAUTHORIZED:
             again = (
-                "the token is not valid any more: put another one into BOOTVOL_TOKEN,"
+                "the token has expired: set BOOTVOL_TOKEN to a valid token,"
                 " or let the command log in by OS_AUTH_URL, OS_USERNAME and so on; "
             )
         elif not failure.passing:
             raise
         raise CommandFailed(
-            f"{failure}; {again}volume {volume} {going_on} all the same: {look}", failure.exit_code
+            f"{failure}; {again}volume {volume} {going_on} nevertheless: {look}", failure.exit_code
         ) from None
 
 

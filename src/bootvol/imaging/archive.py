@@ -148,7 +148,7 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
         if not any(block):
             if not disk:
                 raise UnsupportedFormat(
-                    "The image is a tar archive in which no disk is: no file's name ends in"
+                    "The image is a tar archive without a disk: no file's name ends in"
                     f" {', '.join(_DISKS)}."
                 )
             return
@@ -176,7 +176,7 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
             parts, whole = yield from _old_map(block)
         elif kind not in _REGULAR:
             if kind == b"M":
-                raise UnsupportedFormat("The image is one volume of a tar archive of several.")
+                raise UnsupportedFormat("The image is one of several volumes of a tar archive.")
             if kind not in _EMPTY:
                 yield _Do.SKIP, size + -size % _BLOCK
             continue
@@ -201,7 +201,7 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
         else:
             yield _Do.COPY, size
         yield _Do.SKIP, -size % _BLOCK
-    raise ImageBomb("The tar archive has more members than are looked at.")
+    raise ImageBomb("The tar archive has more members than bootvol reads.")
 
 
 def _sparse(parts: Iterable[tuple[int, int]], size: int, whole: int) -> _Steps:
@@ -214,13 +214,15 @@ def _sparse(parts: Iterable[tuple[int, int]], size: int, whole: int) -> _Steps:
     at = 0
     for offset, length in parts:
         if offset < at or offset + length > whole or length > size:
-            raise ImageCorrupt("The tar archive is broken: parts of its disk do not fit.")
+            raise ImageCorrupt(
+                "The tar archive is broken: the parts of its disk overlap or have gaps."
+            )
         yield _Do.ZERO, offset - at
         yield _Do.COPY, length
         at = offset + length
         size -= length
     if size:
-        raise ImageCorrupt("The tar archive is broken: it has more of its disk than it states.")
+        raise ImageCorrupt("The tar archive is broken: its disk is longer than stated.")
     yield _Do.ZERO, whole - at
 
 
@@ -232,7 +234,7 @@ def _old_map(
     more, whole = block[482], _field(block[483:495])
     while more:
         if len(fields) > 2 * _MOST_PARTS:
-            raise ImageBomb("The tar archive has a disk in more parts than are read.")
+            raise ImageBomb("The tar archive has a disk in more parts than bootvol reads.")
         block = yield _Do.TAKE, _BLOCK
         fields += [block[place : place + 12] for place in range(0, 504, 12)]
         more = block[504]
@@ -252,7 +254,7 @@ def _map_in_data(
         length = len(blocks) * _BLOCK
         too_long = length > (2 * count + 1) * _LONGEST_NUMBER
         if count > _MOST_PARTS or too_long or length >= size:
-            raise ImageCorrupt("The tar archive is broken: it does not tell where its holes are.")
+            raise ImageCorrupt("The tar archive is broken: the map of holes is missing or invalid.")
         blocks.append((yield _Do.TAKE, _BLOCK))
         lines += blocks[-1].count(b"\n")
     told = b"".join(blocks)
@@ -263,7 +265,7 @@ def _map_in_data(
 
 def _pairs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     if len(numbers) % 2 or len(numbers) > 2 * _MOST_PARTS:
-        raise ImageCorrupt("The tar archive is broken: it does not tell where its holes are.")
+        raise ImageCorrupt("The tar archive is broken: the map of holes is missing or invalid.")
     return zip(numbers[::2], numbers[1::2], strict=True)
 
 
@@ -273,7 +275,7 @@ def _header(block: bytes) -> tarfile.TarInfo:
     except (tarfile.HeaderError, ValueError) as error:
         raise ImageCorrupt(f"The tar archive is broken: {error}.") from error
     if not 0 <= header.size < 2**63:
-        raise ImageCorrupt("The tar archive is broken: a size is no size.")
+        raise ImageCorrupt("The tar archive is broken: a size is invalid.")
     return header
 
 
@@ -282,13 +284,13 @@ def _field(field: bytes) -> int:
     try:
         number: int = tarfile.nti(field)  # type: ignore[attr-defined]
     except tarfile.HeaderError as error:
-        raise ImageCorrupt("The tar archive is broken: a number is none.") from error
+        raise ImageCorrupt("The tar archive is broken: a number is invalid.") from error
     return _number(str(number))
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER):
-        raise ImageCorrupt("The tar archive is broken: a number is none.")
+        raise ImageCorrupt("The tar archive is broken: a number is invalid.")
     return int(text)
 
 
@@ -306,12 +308,14 @@ def _pax(data: bytes) -> dict[str, str]:
         record = data[at + len(length) + 1 : at + size]
         key, equals, value = record.partition(b"=")
         if not space or not equals or not value.endswith(b"\n") or at + size > len(data):
-            raise ImageCorrupt("The tar archive is broken: a pax header is none.")
+            raise ImageCorrupt("The tar archive is broken: a pax header is invalid.")
         at += size
         name = key.decode("utf-8", "replace")
         if name in _PARTS:
             if name != _PARTS[len(parts) % 2]:
-                raise ImageCorrupt("The tar archive is broken: parts of its disk do not fit.")
+                raise ImageCorrupt(
+                    "The tar archive is broken: the parts of its disk overlap or have gaps."
+                )
             parts.append(value[:-1].decode("utf-8", "replace"))
         elif name in _KEYS:
             found[name] = value[:-1].decode("utf-8", "replace")

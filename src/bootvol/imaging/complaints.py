@@ -83,16 +83,16 @@ def broken(said: str, code: int) -> ImportFailed:
     telling = [each for each in plain if each not in _ERRORS]
     if _BEYOND.search(said):
         beyond = next(filter(_BEYOND.search, reversed(plain)), plain[-1])
-        return ContainerTruncated(f"Parts of the image lie beyond its end: {beyond}.")
+        return ContainerTruncated(f"The image refers to parts beyond its end: {beyond}.")
     if plain[-1] == _NOT_SUPPORTED:
         return UnsupportedFormat(
-            "The image is of a kind that QEMU does not read: a difference to another image, say, or"
+            "QEMU does not read this kind of image, for example a difference to another image, or"
             " a disk whose sectors have 4096 bytes."
         )
     if telling and _UNSUPPORTED.search(telling[-1]):
-        return UnsupportedFormat(f"The image is of a kind that is not read: {telling[-1]}.")
+        return UnsupportedFormat(f"bootvol does not read this kind of image: {telling[-1]}.")
     if not telling:
         return ImageCorrupt(
-            f"The image cannot be read: it is broken, or was cut off (QEMU says: {plain[-1]})."
+            f"The image cannot be read: it is broken or incomplete (QEMU says: {plain[-1]})."
         )
     return ImageCorrupt(f"The image cannot be read: {telling[-1]}.")

@@ -124,7 +124,7 @@ class Containers:
         if stated not in (None, stream.size):
             # If the size is no whole number of sectors, QEMU leaves out the rest.
             raise ImageCorrupt(
-                f"The image's disk has {stated} bytes, of which {stream.size} can be read."
+                f"The image's disk has {stated} bytes, but only {stream.size} can be read."
             )
         return stream
 
@@ -142,7 +142,9 @@ class Containers:
         try:
             said = json.loads(info.out)
         except ValueError:
-            raise ImageCorrupt("The image has more snapshots or bitmaps than are read.") from None
+            raise ImageCorrupt(
+                "The image has more snapshots or bitmaps than bootvol reads."
+            ) from None
         _check_info(said, volume_size)
         complaints = Complaints(bool(said.get("dirty-flag")))
         check = await self._sandbox.run(
@@ -159,11 +161,15 @@ class Containers:
             ["qemu-img", "map", "--output=json", *_opened(driver)],
             seconds,
             files,
-            Lines(self._threads, ends.take, f"The disk is in more than {MOST} pieces.").read,
+            Lines(
+                self._threads, ends.take, f"The image's disk consists of more than {MOST} pieces."
+            ).read,
         )
         size = os.fstat(descriptor).st_size
         if ends.last > size:
-            raise ContainerTruncated(f"The image has {size} bytes, but parts of it lie beyond.")
+            raise ContainerTruncated(
+                f"The image has {size} bytes, but refers to parts beyond its end."
+            )
         if mapped.code:
             raise broken(mapped.err, mapped.code)
 
@@ -248,7 +254,7 @@ class _Served(NbdStream):
                 return await ask()
             except NbdSilent as error:
                 if self._program.cpu_seconds - spent > _SILENCE / 2:
-                    raise ImageBomb("Reading the image takes more time than it may.") from error
+                    raise ImageBomb("Reading the image takes longer than the limit.") from error
             except NbdFailed as error:
                 # A server that ends gives the reason.  A server that breaks the protocol and goes
                 # on gives none.
@@ -282,7 +288,7 @@ def _check_info(info: dict[str, Any], volume_size: int) -> None:
     extents = data.get("extents", [])
     elsewhere = [each for each in extents if each.get("filename") != _PATH]
     if elsewhere or len(extents) > 1:
-        raise ImageRefersElsewhere("Parts of the image's disk lie in other files.")
+        raise ImageRefersElsewhere("Parts of the image's disk are in other files.")
     if info.get("backing-filename") or data.get("data-file"):
         raise ImageRefersElsewhere("The image has a backing or data file.")
     if data.get("parent-cid", _NO_PARENT) != _NO_PARENT:
@@ -290,7 +296,9 @@ def _check_info(info: dict[str, Any], volume_size: int) -> None:
         raise ImageRefersElsewhere("The vmdk image is only the difference to another one.")
     if data.get("corrupt"):
         # qcow2 specification, incompatible feature bit 1: any part of the image may be wrong.
-        raise ImageNeedsRepair("The image is marked as corrupt: QEMU found it so when writing it.")
+        raise ImageNeedsRepair(
+            "The image is marked as corrupt: QEMU found damage when it wrote the image."
+        )
     if info.get("encrypted"):
         raise UnsupportedFormat("The image is encrypted.")
     if info["virtual-size"] > volume_size:
@@ -323,7 +331,7 @@ def _check_end(container: str, descriptor: int) -> None:
             raise ContainerTruncated("The vhd image lacks its last bytes, the footer.")
         _check_kind(int.from_bytes(tail[60:64], "big"))
     if container == "vhdx" and size % _VHDX_UNIT:
-        raise ContainerTruncated("The vhdx image does not end where one can end.")
+        raise ContainerTruncated("The vhdx image ends at an impossible position.")
 
 
 def _check_tables(container: str, descriptor: int) -> None:
@@ -345,10 +353,10 @@ def _check_tables(container: str, descriptor: int) -> None:
         length = count * _QCOW2_ENTRY.size
         table = os.pread(descriptor, length, start)
     if len(table) < length:
-        raise ContainerTruncated("The L1 table of the qcow2 image goes on beyond the image's end.")
+        raise ContainerTruncated("The L1 table of the qcow2 image extends beyond the image's end.")
     furthest = max((each & _QCOW2_PLACE for (each,) in _QCOW2_ENTRY.iter_unpack(table)), default=0)
     if furthest and furthest + (1 << bits) > size:
-        raise ContainerTruncated("An L2 table of the qcow2 image goes on beyond the image's end.")
+        raise ContainerTruncated("An L2 table of the qcow2 image extends beyond the image's end.")
 
 
 def _stated_size(container: str, descriptor: int) -> int | None:

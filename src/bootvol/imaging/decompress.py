@@ -226,7 +226,7 @@ class _Decoded:
             raise
         if not self.compression.is_whole(self._decoder):
             # The source has sent all its bytes: a retry would not help.
-            raise ImageCorrupt(f"The {self.compression.called} ends before its end.")
+            raise ImageCorrupt(f"The {self.compression.called} is incomplete.")
         self._digester.verify()
         return filled
 
@@ -256,7 +256,7 @@ class _Decoded:
         if self.taken > self._most:
             raise ImageTooLarge(
                 f"The {self.compression.called} has more than {self._most} bytes;"
-                " the volume takes no more."
+                " the volume has no room for them."
             )
         self._ended = broken is None and length < len(self._filling) - _ROOM
         # The rest may be the beginning of a member, so put the rest before the new bytes.
@@ -335,7 +335,7 @@ class _Decoded:
                 return False
             if not kind.passes_over:
                 raise ImageCorrupt(
-                    "The compressed image cannot be unpacked: what follows a part of it is not"
+                    "The compressed image cannot be unpacked: the bytes after one part are not"
                     f" {kind.name}."
                 )
             self.foreign = True
@@ -344,7 +344,7 @@ class _Decoded:
         self._check_padding()
         self._credit -= _MEMBER
         if self._credit < 0:
-            raise ImageBomb("The compressed image is in parts that hold next to nothing.")
+            raise ImageBomb("The compressed image consists of too many almost empty parts.")
         self._decoder = kind.make()
         self._hungry = True
         self._piece = _FIRST_PIECE
@@ -363,8 +363,10 @@ class _Decoded:
 def _refusal(error: Exception) -> ImportFailed:
     """Return the error to raise for a decoder's error."""
     if "emory" in str(error):
-        return ImageBomb("Unpacking the image takes more memory than it may.")
+        return ImageBomb("Unpacking the image takes more memory than the limit.")
     if "ictionary" in str(error):
         # RFC 8878, 3.1.1.1.3 "Dictionary_ID".
-        return UnsupportedFormat("The image was compressed with a dictionary, which is not in it.")
+        return UnsupportedFormat(
+            "The image was compressed with a dictionary that the image does not contain."
+        )
     return ImageCorrupt(f"The compressed image cannot be unpacked: {error}.")

@@ -219,10 +219,12 @@ class Inspection:
             if not _is_footer_of_fixed(self._last):
                 # QEMU does not accept the image either.  As a raw disk, the image would contain the
                 # footer.
-                raise ImageCorrupt("The image ends as a vhd image does, but its footer is broken.")
+                raise ImageCorrupt("The image ends like a vhd image, but its footer is broken.")
             self.container = "vhd"
         elif magics.is_footer_of_dmg(self._last):
-            raise UnsupportedFormat("The image is an Apple disk image (dmg), which is not read.")
+            raise UnsupportedFormat(
+                "The image is an Apple disk image (dmg), a format that bootvol does not read."
+            )
         self._look(b"", whole=True)
 
     def check_packed(self, container: str | None) -> None:
@@ -251,7 +253,7 @@ class Inspection:
             # Only its last bytes identify a fixed-size vhd.
             return stated
         raise FormatMismatch(
-            f"The image was stated to be {self._stated}, but it is {found or 'a raw disk'}."
+            f"The image was stated to be {self._stated}, but is {found or 'a raw disk'}."
         )
 
     def _check_safe(self) -> None:
@@ -263,7 +265,7 @@ class Inspection:
             kind: type[ImportFailed] = ImageCorrupt
             if _CUT_OFF in what:
                 raise ContainerTruncated(
-                    f"The {self.container} image was cut off: it does not end with its footer."
+                    f"The {self.container} image is incomplete: its footer is missing."
                 ) from error
             if _ELSEWHERE & error.failures.keys():
                 kind = ImageRefersElsewhere
@@ -305,7 +307,9 @@ def check_stated(image_format: str | None) -> None:
     """
     if image_format is not None and image_format not in READABLE:
         known = ", ".join(sorted(READABLE))
-        raise UnsupportedFormat(f"Images in the format {image_format} are not read, only {known}.")
+        raise UnsupportedFormat(
+            f"Images in the format {image_format} are not supported; supported formats: {known}."
+        )
 
 
 def _check_content(head: bytes) -> None:
@@ -313,7 +317,7 @@ def _check_content(head: bytes) -> None:
     if not head:
         raise NotADisk("The image is empty.")
     if head.startswith(_DESCRIPTOR):
-        raise ImageRefersElsewhere("The vmdk image is only a description of other files.")
+        raise ImageRefersElsewhere("The vmdk image only describes other files.")
     document = _document(head)
     if document is not None:
         raise NotADisk(f"The image is {document}, not a disk.")

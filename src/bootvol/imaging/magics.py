@@ -230,7 +230,7 @@ def is_tar(head: bytes) -> bool:
 def _refused(name: str, *, read: bool) -> ImportFailed:
     if read:
         return NotADisk(f"The image is {name}, not a disk.")
-    return UnsupportedFormat(f"The image is {name}, which is not read.")
+    return UnsupportedFormat(f"The image is {name}, a format that bootvol does not read.")
 
 
 def _is_lzma(head: bytes) -> bool:

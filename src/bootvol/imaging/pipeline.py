@@ -154,7 +154,7 @@ class CopyPipeline:
         most = largest_container(self._volume_size)
         if stream.size is not None and stream.size > most:
             raise ImageTooLarge(
-                f"The image has {stream.size} bytes; the volume takes {most} at most."
+                f"The image has {stream.size} bytes; the volume has room for {most}."
             )
         if self._unpacking is not None:
             self._unpacking.go_on(stream)

@@ -69,4 +69,4 @@ class ReadBack:
         try:
             found.verify()
         except DigestMismatch:
-            raise BackendFailed("The volume does not give back what was written to it.") from None
+            raise BackendFailed("The volume returns other bytes than those written.") from None

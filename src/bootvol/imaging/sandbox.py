@@ -72,12 +72,14 @@ class Ended:
         if self.code == NOT_RUN:
             raise ConverterMissing(f"The program that reads containers cannot run: {self.reason}.")
         if self.code == _NO_THREAD and few_threads():
-            raise BackendFailed("The program that reads the image got no thread.") from NoThread()
+            raise BackendFailed(
+                "The program that reads the image could not start a thread."
+            ) from NoThread()
         if self.code == -signal.SIGKILL and self.lacked_memory:
             # No automatic retry: the image may be the cause of the memory use.
             raise BackendFailed("The machine lacked memory for the program that reads the image.")
         if self.code in _SPENT or _NO_MEMORY in self.err:
-            raise ImageBomb("Reading the image takes more memory or time than it may.")
+            raise ImageBomb("Reading the image takes more memory or time than the limit.")
 
 
 class Program(Child):
@@ -187,7 +189,7 @@ class Sandbox:
         try:
             whole = self._jail.command(command, bounds)
         except NotConfined as error:
-            raise ConverterMissing(f"No program may read containers. {error}") from error
+            raise ConverterMissing(f"No program can read containers safely. {error}") from error
         program = Program(self._reactor, reader)
         try:
             with ExitStack() as stack:

@@ -41,7 +41,7 @@ class Room:
         :raises SpoolFull: if fewer bytes are left.
         """
         if self._size is not None and self._taken + length > self._size:
-            raise SpoolFull("As many images are being unpacked as there is room for.")
+            raise SpoolFull("The spool has no space for a further image.")
         self._taken += length
 
     def give(self, length: int) -> None:
@@ -117,7 +117,7 @@ class Spool:
             self._taken = end
 
     def _make(self) -> int:
-        with failures("no room to unpack the image can be made"):
+        with failures("no space for the image can be reserved in the spool"):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC

@@ -26,7 +26,7 @@ class TestIdentity(IdentityContract):
             try:
                 caller = await identity.authenticate(token)
             except BootvolError as error:
-                pytest.exit(f"the token of {TOKEN} is not taken: {error}")
+                pytest.exit(f"the token of {TOKEN} is not accepted: {error}")
             yield Subject(identity, {token: caller})
         finally:
             if IClosable.providedBy(identity):
