@@ -232,7 +232,7 @@ KEYS = st.sampled_from(
 async def test_no_body_gives_a_server_error(running: Running, body: Any) -> None:
     """No body, right or wrong, gives a status of 5xx.
 
-    Break: `src/bootvol/api/nova/bodies.py`: `except ValidationError as error:` ->
+    Break: `src/bootvol/api/bodies.py`: `except ValidationError as error:` ->
     `except KeyError as error:`.
     """
     try:

@@ -11,9 +11,9 @@ from klein import Klein
 from twisted.web.server import Request
 from twisted.web.test.requesthelper import DummyChannel
 
-from bootvol.api import lists
+from bootvol.api import filters
+from bootvol.api.filters import filtered
 from bootvol.api.http import Faults
-from bootvol.api.nova.filters import filtered
 from bootvol.api.root import MOST_PARAMETERS, ApiRoot, Mount
 
 
@@ -45,7 +45,7 @@ def test_parameters_are_bounded() -> None:
 def test_a_value_is_held_against_a_list_once() -> None:
     """A repeated value is compared with a list once.
 
-    Break: `src/bootvol/api/nova/filters.py`: `in dict.fromkeys((request.args or
+    Break: `src/bootvol/api/filters.py`: `in dict.fromkeys((request.args or
     {}).get(name.encode("ascii"), ())):` -> `in (request.args or {}).get(name.encode("ascii"), ()):`
     """
     asked: list[str] = []
@@ -70,17 +70,17 @@ def normalized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return plain(form, text)
 
     monkeypatch.setattr(unicodedata, "normalize", normalize)
-    lists.composed.cache_clear()
+    filters.composed.cache_clear()
     yield texts
-    lists.composed.cache_clear()
+    filters.composed.cache_clear()
 
 
 def test_a_text_that_is_compared_with_many_is_composed_once(normalized: list[str]) -> None:
     """A text with many combining marks, slow to sort, is normalized once for a whole list.
 
-    Break: `src/bootvol/api/lists.py`: `@lru_cache(64)` -> `@lru_cache(0)`.
+    Break: `src/bootvol/api/filters.py`: `@lru_cache(64)` -> `@lru_cache(0)`.
     """
     marks = "a" + "\u0301\u0323" * 2000
     names = [f"image {number}" for number in range(500)]
-    assert not any(lists.composed(name) == lists.composed(marks) for name in names)
+    assert not any(filters.composed(name) == filters.composed(marks) for name in names)
     assert normalized.count(marks) == 1

@@ -8,11 +8,11 @@ import attrs
 import pytest
 
 from bootvol.api.nova import server_views
-from bootvol.api.nova.links import Place
+from bootvol.api.nova.links import BaseUri
 from bootvol.lifecycle import Status
 from bootvol.model import Server
 
-PLACE = Place("http://host", "v1.1", "t")
+BASE = BaseUri("http://host", "v1.1", "t")
 SERVER = Server(
     id=1,
     name="server-x",
@@ -49,7 +49,7 @@ def test_a_status_changes_when_the_task_has_ended(
     status: Status, running: bool, shown: str, state: str, task: str | None
 ) -> None:
     server = attrs.evolve(SERVER, status=status)
-    view = server_views.server(server, running, PLACE, "nova")
+    view = server_views.server(server, running, BASE, "nova")
     found = (view["status"], view["OS-EXT-STS:vm_state"], view["OS-EXT-STS:task_state"])
     assert found == (shown, state, task)
 
@@ -62,7 +62,7 @@ def test_tenants_see_other_ids_of_one_host() -> None:
     """
     one = attrs.evolve(SERVER, daemon="worker-1")
     hosts = [
-        server_views.server(each, True, PLACE, "nova")["hostId"]
+        server_views.server(each, True, BASE, "nova")["hostId"]
         for each in (one, attrs.evolve(one, id=2), attrs.evolve(one, tenant="other"))
     ]
     assert hosts[0] == hosts[1] != hosts[2]

@@ -22,7 +22,7 @@ from bootvol.api.door import Door
 from bootvol.api.nova import views
 from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.dialect import NOVA, application
-from bootvol.api.nova.links import Place
+from bootvol.api.nova.links import BaseUri
 from bootvol.api.operations import document
 from bootvol.api.root import ApiRoot
 from bootvol.lifecycle import Status
@@ -34,7 +34,7 @@ from bootvol.service.volumes import Volumes
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
-PLACE = Place("http://host", "v1.1", "t")
+BASE = BaseUri("http://host", "v1.1", "t")
 
 FIRST = Volume(
     id=10,
@@ -64,7 +64,7 @@ def test_the_list_of_the_specification() -> None:
     sample = json.loads((GOLDEN / "hp-bootable-volumes-list.json").read_text())
     # Attachments, and this status, come with servers.
     sample["volumes"][0]["status"] = "available"
-    assert {"volumes": [views.bootable_volume(each, PLACE) for each in (FIRST, SECOND)]} == sample
+    assert {"volumes": [views.bootable_volume(each, BASE) for each in (FIRST, SECOND)]} == sample
 
 
 @ensureDeferred
@@ -173,5 +173,5 @@ def test_the_time_left_is_said_when_it_is_known(
 def test_an_image_shows_its_times_whatever_is_known(
     changed_at: float | None, shown: str | None
 ) -> None:
-    view = views.image(Image("i", "s", "n", changed_at=changed_at), PLACE)
+    view = views.image(Image("i", "s", "n", changed_at=changed_at), BASE)
     assert (view["created"], view["updated"]) == (shown, shown)

@@ -95,10 +95,7 @@ class Application(Generic[ContextT]):
         request: IRequest,
         segments: Mapping[str, str],
     ) -> Reply:
-        """Return the reply of an operation.  The handler's result is a JSON object.
-
-        An operation with another kind of answer, such as a stream of events, would differ here.
-        """
+        """Return the reply of an operation.  The handler's result becomes JSON."""
         cache_key = self._dialect.cache_key
         if not operation.of_rows or cache_key is None or self._answers is None:
             body = await self._handle(operation, context, request, segments)

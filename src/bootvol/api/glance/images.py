@@ -10,19 +10,12 @@ from typing_extensions import TypedDict
 
 from bootvol.api.context import RequestContext
 from bootvol.api.glance import views
-from bootvol.api.lists import after
 from bootvol.api.operations import document, operation
+from bootvol.api.paging import Link, after
 from bootvol.errors import NotFound
 
 #: Maximum number of images in one answer.
 _MOST: Final = 1000
-
-
-class Link(TypedDict):
-    """A link to a resource."""
-
-    rel: str
-    href: str
 
 
 class VersionShown(TypedDict):

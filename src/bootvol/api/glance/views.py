@@ -10,7 +10,7 @@ from urllib.parse import quote
 from twisted.web.iweb import IRequest
 from typing_extensions import TypedDict
 
-from bootvol.api.lists import composed, text
+from bootvol.api.filters import composed, text
 from bootvol.errors import InvalidRequest
 from bootvol.model import Image
 

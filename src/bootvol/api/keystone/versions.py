@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 
+from bootvol.api.paging import Link
+
 VersionShown = TypedDict(
     "VersionShown",
     {
@@ -14,13 +16,6 @@ VersionShown = TypedDict(
         "media-types": "list[Media]",
     },
 )
-
-
-class Link(TypedDict):
-    """A link to a version."""
-
-    rel: str
-    href: str
 
 
 class Media(TypedDict):

@@ -19,7 +19,7 @@ _BASE: Final = "servers/<server_id>/os-volume_attachments"
 async def list_attachments(context: NovaContext, server_id: str) -> views.Attachments:
     """List the volumes attached to a server."""
     listed = await context.services.attachments.listed(context.caller, server_id, **context.page)
-    return {"volumeAttachments": [views.attachment(each, context.place) for each in listed]}
+    return {"volumeAttachments": [views.attachment(each, context.base) for each in listed]}
 
 
 @operation("attachments_attach", "POST", _BASE, entity="volumeAttachment", refusals=(409,))
@@ -31,8 +31,8 @@ async def attach(
     made = await context.services.attachments.create(
         context.caller, server_id, NONE if volume_id is None else volume_id, body.device
     )
-    if context.place.version != NUMBERED:
-        return {"volumeAttachment": views.attachment(made, context.place)}
+    if context.base.version != NUMBERED:
+        return {"volumeAttachment": views.attachment(made, context.base)}
     return {"volumeAttachment": {"id": body.as_sent, "volumeId": body.as_sent}}
 
 
@@ -42,7 +42,7 @@ async def show_attachment(
 ) -> views.OneAttachment:
     """Show the attachment of a volume to a server."""
     found = await context.services.attachments.get(context.caller, server_id, volume_id)
-    return {"volumeAttachment": views.attachment(found, context.place)}
+    return {"volumeAttachment": views.attachment(found, context.base)}
 
 
 @operation("attachments_swap", "PUT", f"{_BASE}/<volume_id>")

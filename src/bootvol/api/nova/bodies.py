@@ -1,105 +1,30 @@
-"""Models of request bodies: strict, but with the spellings of real clients of 2012."""
+"""Models of request bodies in Nova's dialect."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
+
+from bootvol.api.bodies import (
+    Body,
+    Model,
+    Named,
+    Reference,
+    Refused,
+    Size,
+    Text,
+    absent_if_empty,
+    named,
+    read_part,
+    shown,
 )
-from pydantic_core import ErrorDetails
+from bootvol.errors import MissingEntity
+from bootvol.model import NewSnapshot, NewVolume
 
-from bootvol.errors import InvalidRequest, MissingEntity
-from bootvol.model import LARGEST_ID, NewSnapshot, NewVolume
-
-
-def _size(value: object) -> object:
-    digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
-    number = int(str(value)) if digits else value
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= LARGEST_ID:
-        raise ValueError(
-            f"Invalid input received: Volume size '{shown(value)}'"
-            " must be an integer and greater than 0"
-        )
-    return number
-
-
-def _text(value: object) -> object:
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError("Invalid input received: text must not contain a null character")
-    return value
-
-
-def _reference(value: object) -> object:
-    # Clients send ids as integers, too (specification, section 2.2).
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if is_number else _text(value)
-
-
-def _named(value: object) -> int | str:
-    """Return an id from a number, digits (specification, section 2.2) or a uuid; -1 if invalid."""
-    if isinstance(value, str):
-        if re.fullmatch(_UUID, value):
-            return value
-        value = int(value) if re.fullmatch("[0-9]{1,10}", value) else -1
-    return value if isinstance(value, int) and 0 <= value <= LARGEST_ID else -1
-
-
-def absent_if_empty(value: object) -> object:
-    """Return None for an empty text, because clients send an empty text for no value."""
-    return None if value == "" else value
-
-
-def refused(value: object, info: ValidationInfo) -> None:
-    """Refuse an unsupported key with a value, because ignoring the key would mislead the client.
-
-    Null and empty values are accepted.
-
-    :raises ValueError: if the key has a value.
-    """
-    if value not in (None, "", [], {}):
-        raise ValueError(f"Invalid input received: {info.field_name} cannot be used here")
-
-
-def _device(value: object) -> object:
-    """Return a device name; None for ``auto``, Libcloud's word for the next free device."""
-    return None if value in ("", "auto") else value
-
-
-def count(value: object) -> object:
-    """Return a number, also from digits; None for an empty text."""
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
-        return int(value)
-    return None if value == "" else value
-
-
-_UUID: Final = "[0-9A-Fa-f]{8}-?([0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}"
-
-
-#: The accepted input in the OpenAPI document.
-_Counted = Annotated[int, Field(ge=1, le=LARGEST_ID)] | Annotated[str, Field(pattern="^[0-9]+$")]
-
-Named = Annotated[
-    int | str, BeforeValidator(_named, _Counted | Annotated[str, Field(pattern=f"^{_UUID}$")])
-]
-Refused = Annotated[None, BeforeValidator(refused, str | None)]
-Size = Annotated[int, BeforeValidator(_size, _Counted)]
-Text = Annotated[str, Field(max_length=255), BeforeValidator(_text)]
-_Referred = Annotated[str, Field(min_length=1, max_length=2048)]
-Reference = Annotated[_Referred, BeforeValidator(_reference, _Referred | int)]
-
-
-#: Null means absent for every optional key. Unknown keys are ignored.
-Body: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
-
-Model = TypeVar("Model", bound=BaseModel)
+#: These objects may be empty: an action without parameters and a change of nothing are valid. None
+#: stands for the body itself.
+_MAY_BE_EMPTY: Final = frozenset({"quota_set", "extra_specs", "metadata", None})
 
 
 class CreateVolume(BaseModel):
@@ -168,6 +93,11 @@ class CreateSnapshot(BaseModel):
         return NewSnapshot(volume_id, self.display_name, self.display_description, self.force)
 
 
+def _device(value: object) -> object:
+    """Return a device name; None for ``auto``, Libcloud's word for the next free device."""
+    return None if value in ("", "auto") else value
+
+
 class Attach(BaseModel):
     """The object ``volumeAttachment`` of an attach request (specification, section 5.8)."""
 
@@ -179,7 +109,7 @@ class Attach(BaseModel):
     @property
     def volume_id(self) -> int | str:
         """The volume's number or uuid; -1 if the id is invalid."""
-        return _named(self.as_sent)
+        return named(self.as_sent)
 
 
 def read(body: object, entity: str | None, model: type[Model]) -> Model:
@@ -195,39 +125,3 @@ def read(body: object, entity: str | None, model: type[Model]) -> Model:
     if not isinstance(found, dict) or not (found or entity in _MAY_BE_EMPTY):
         raise MissingEntity
     return read_part(found, model)
-
-
-def read_part(part: object, model: type[Model]) -> Model:
-    """Validate a part of a body.
-
-    :raises InvalidRequest: if a value has a wrong type or is out of range.
-    """
-    try:
-        return model.model_validate(part)
-    except ValidationError as error:
-        raise InvalidRequest(_told(error.errors()[0])) from error
-
-
-#: Maximum number of characters of a part of a body in a message.
-_LONGEST_SHOWN: Final = 100
-
-#: These objects may be empty: an action without parameters and a change of nothing are valid. None
-#: stands for the body itself.
-_MAY_BE_EMPTY: Final = frozenset({"quota_set", "extra_specs", "metadata", None})
-
-
-def shown(value: object) -> str:
-    """Return a part of a body for a message, shortened to a bounded length."""
-    if not isinstance(value, str | int | float | None):
-        return "[...]"
-    text = str(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def _told(detail: ErrorDetails) -> str:
-    if detail["type"] == "missing":
-        return f"Invalid input received: {detail['loc'][-1]} is required"
-    if detail["type"] == "value_error":
-        return detail["msg"].removeprefix("Value error, ")
-    place = ".".join(map(shown, detail["loc"])) or "the body"
-    return f"Invalid input received for {place}: {detail['msg']}"

@@ -11,7 +11,7 @@ from bootvol.api.operations import operation
 async def list_bootable(context: NovaContext) -> views.BootableVolumes:
     """List the volumes created from an image."""
     listed = await context.services.volumes.listed(context.caller, bootable=True, **context.page)
-    return {"volumes": [views.bootable_volume(each, context.place) for each in listed]}
+    return {"volumes": [views.bootable_volume(each, context.base) for each in listed]}
 
 
 @operation(
@@ -20,7 +20,7 @@ async def list_bootable(context: NovaContext) -> views.BootableVolumes:
 async def show_bootable(context: NovaContext, volume_id: int) -> views.OneBootableVolume:
     """Show a volume created from an image."""
     found = await context.services.volumes.get(context.caller, volume_id, bootable=True)
-    return {"volume": views.bootable_volume(found, context.place)}
+    return {"volume": views.bootable_volume(found, context.base)}
 
 
 @operation("bootable_show_import", "GET", "hp-bootable-volumes/<volume_id>/import", named=True)

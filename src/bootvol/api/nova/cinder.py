@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from bootvol.api.filters import Filter, filtered
 from bootvol.api.nova.cinder_bodies import (
     ChangeSnapshot,
     ChangeVolume,
@@ -19,11 +20,11 @@ from bootvol.api.nova.cinder_bodies import (
     CreateCinderVolume,
 )
 from bootvol.api.nova.context import NovaContext
-from bootvol.api.nova.filters import Filter, filtered, paged
-from bootvol.api.nova.links import Link, Place
+from bootvol.api.nova.links import BaseUri
 from bootvol.api.nova.views import Size, VolumeStatus
 from bootvol.api.nova.volume_types import LIST_QUERY, listed
 from bootvol.api.operations import operation
+from bootvol.api.paging import Link, paged
 from bootvol.lifecycle import Kind
 from bootvol.model import Snapshot, Volume, VolumeType
 from bootvol.service.ids import NONE
@@ -155,8 +156,8 @@ async def list_volumes(context: NovaContext) -> CinderVolumes:
         _REFUSED,
     )
     page, links = paged(context.request, found, lambda each: each.uuid)
-    shown: CinderVolumes = {"volumes": [_volume(each, context.place) for each in page]}
-    if links and context.place.version == _SECOND:
+    shown: CinderVolumes = {"volumes": [_volume(each, context.base) for each in page]}
+    if links and context.base.version == _SECOND:
         shown["volumes_links"] = links
     return shown
 
@@ -174,7 +175,7 @@ async def create_volume(context: NovaContext, body: CreateCinderVolume) -> OneCi
     request = body.request(await context.number(Kind.SNAPSHOT, body.snapshot_id))
     return {
         "volume": _volume(
-            await context.services.volumes.create(context.caller, request), context.place
+            await context.services.volumes.create(context.caller, request), context.base
         )
     }
 
@@ -184,7 +185,7 @@ async def show_volume(context: NovaContext, volume_id: int) -> OneCinderVolume:
     """Show a volume as in Cinder v1."""
     return {
         "volume": _volume(
-            await context.services.volumes.get(context.caller, volume_id), context.place
+            await context.services.volumes.get(context.caller, volume_id), context.base
         )
     }
 
@@ -197,7 +198,7 @@ async def change_volume(
 ) -> OneCinderVolume:
     """Change a volume's name or description, or replace its metadata."""
     changed = await context.services.volumes.change(context.caller, volume_id, body.values)
-    return {"volume": _volume(changed, context.place)}
+    return {"volume": _volume(changed, context.base)}
 
 
 @operation("cinder_delete_volume", "DELETE", "volumes/<volume_id>", status=202, versions=_VERSIONS)
@@ -223,8 +224,8 @@ async def list_snapshots(context: NovaContext) -> CinderSnapshots:
         _REFUSED,
     )
     page, links = paged(context.request, found, lambda each: each.uuid)
-    shown: CinderSnapshots = {"snapshots": [_snapshot(each, context.place) for each in page]}
-    if links and context.place.version == _SECOND:
+    shown: CinderSnapshots = {"snapshots": [_snapshot(each, context.base) for each in page]}
+    if links and context.base.version == _SECOND:
         shown["snapshots_links"] = links
     return shown
 
@@ -242,14 +243,14 @@ async def create_snapshot(context: NovaContext, body: CreateCinderSnapshot) -> O
     """Make a snapshot of a volume."""
     volume_id = await context.number(Kind.VOLUME, body.volume_id)
     made = await context.services.snapshots.create(context.caller, body.request(volume_id or NONE))
-    return {"snapshot": _snapshot(made, context.place)}
+    return {"snapshot": _snapshot(made, context.base)}
 
 
 @operation("cinder_show_snapshot", "GET", "snapshots/<snapshot_id>", versions=_VERSIONS)
 async def show_snapshot(context: NovaContext, snapshot_id: int) -> OneCinderSnapshot:
     """Show a snapshot as in Cinder v1."""
     found = await context.services.snapshots.get(context.caller, snapshot_id)
-    return {"snapshot": _snapshot(found, context.place)}
+    return {"snapshot": _snapshot(found, context.base)}
 
 
 @operation(
@@ -264,7 +265,7 @@ async def change_snapshot(
 ) -> OneCinderSnapshot:
     """Change a snapshot's name or description."""
     changed = await context.services.snapshots.change(context.caller, snapshot_id, body.values)
-    return {"snapshot": _snapshot(changed, context.place)}
+    return {"snapshot": _snapshot(changed, context.base)}
 
 
 @operation(
@@ -287,7 +288,7 @@ async def show_type(context: NovaContext, type_id: int) -> OneCinderType:
     return {"volume_type": _type(await context.services.types.get(type_id))}
 
 
-def _volume(value: Volume, place: Place) -> VolumeShown:
+def _volume(value: Volume, base: BaseUri) -> VolumeShown:
     shown: VolumeShown = {
         "id": value.uuid,
         "display_name": value.display_name,
@@ -314,12 +315,12 @@ def _volume(value: Volume, place: Place) -> VolumeShown:
         "encrypted": False,
         "multiattach": "false",
     }
-    if place.version == _SECOND:
+    if base.version == _SECOND:
         shown |= {"name": value.display_name, "description": value.display_description}
     return shown
 
 
-def _snapshot(value: Snapshot, place: Place) -> SnapshotShown:
+def _snapshot(value: Snapshot, base: BaseUri) -> SnapshotShown:
     shown: SnapshotShown = {
         "id": value.uuid,
         "display_name": value.display_name,
@@ -330,7 +331,7 @@ def _snapshot(value: Snapshot, place: Place) -> SnapshotShown:
         "created_at": value.created_at.strftime(_CREATED),
         "metadata": {},
     }
-    if place.version == _SECOND:
+    if base.version == _SECOND:
         shown |= {"name": value.display_name, "description": value.display_description}
     return shown
 

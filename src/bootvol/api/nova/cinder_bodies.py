@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, Field
 
+from bootvol.api.bodies import Body, Text
 from bootvol.api.nova import bodies
-from bootvol.api.nova.bodies import Body, Text
 
 
 def _called(name: str) -> Any:

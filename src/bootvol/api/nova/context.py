@@ -11,10 +11,10 @@ from pydantic import BaseModel
 from twisted.web.iweb import IRequest
 
 from bootvol.api.context import RequestContext, Services
+from bootvol.api.filters import refuse
 from bootvol.api.http import read_json
 from bootvol.api.nova import bodies
-from bootvol.api.nova.filters import refuse
-from bootvol.api.nova.links import Place, place
+from bootvol.api.nova.links import BaseUri, base_uri
 from bootvol.api.operations import Operation
 from bootvol.api.paging import Page, page
 from bootvol.errors import (
@@ -60,18 +60,18 @@ _KINDS: Final = {"volume_id": Kind.VOLUME, "snapshot_id": Kind.SNAPSHOT}
 class NovaContext(RequestContext):
     """The context of a request in Nova's dialect.
 
-    :ivar place: the base URI of the request.
+    :ivar base: the base URI of the request.
     """
 
-    place: Place
+    base: BaseUri
 
     @classmethod
     def of(
         cls, services: Services, policy: Policy, caller: Caller, request: IRequest, version: str
     ) -> NovaContext:
         """Return the context of a request below the base URI of the caller's tenant."""
-        where = place(request, version, caller.tenant)
-        return cls(services, policy, caller, request, version, where)
+        base = base_uri(request, version, caller.tenant)
+        return cls(services, policy, caller, request, version, base)
 
     @property
     def page(self) -> Page:
@@ -87,7 +87,7 @@ class NovaContext(RequestContext):
 
 def cache_key(context: NovaContext, operation: Operation) -> tuple[Hashable, ...]:
     """Return the inputs of a reply that depends only on rows, without the segments of the path."""
-    return (context.place, *(context.page.values() if operation.paged else ()))
+    return (context.base, *(context.page.values() if operation.paged else ()))
 
 
 def read_body(request: IRequest, operation: Operation, model: type[BaseModel]) -> BaseModel:

@@ -7,11 +7,11 @@ from typing import Final
 
 from typing_extensions import TypedDict
 
+from bootvol.api.filters import Filter, filtered, number
 from bootvol.api.nova import server_views
 from bootvol.api.nova.context import NovaContext
-from bootvol.api.nova.filters import Filter, filtered, number, paged
-from bootvol.api.nova.links import Link
 from bootvol.api.operations import operation
+from bootvol.api.paging import Link, paged
 from bootvol.errors import FlavorNotFound, NotFound
 from bootvol.model import Flavor
 
@@ -40,7 +40,7 @@ async def list_flavors(context: NovaContext) -> server_views.Flavors:
     """List the flavors (sizes of servers): ids and names."""
     listed, links = _listed(context)
     shown: server_views.Flavors = {
-        "flavors": [server_views.brief_flavor(each, context.place) for each in listed]
+        "flavors": [server_views.brief_flavor(each, context.base) for each in listed]
     }
     if links:
         shown["flavors_links"] = links
@@ -52,7 +52,7 @@ async def list_flavors_in_detail(context: NovaContext) -> server_views.FlavorsIn
     """List the flavors (sizes of servers) with details."""
     listed, links = _listed(context)
     shown: server_views.FlavorsInDetail = {
-        "flavors": [server_views.flavor(each, context.place) for each in listed]
+        "flavors": [server_views.flavor(each, context.base) for each in listed]
     }
     if links:
         shown["flavors_links"] = links
@@ -78,7 +78,7 @@ _FITS: Final[Mapping[str, Filter[Flavor]]] = {
 @operation("flavors_show_flavor", "GET", "flavors/<flavor_id>")
 async def show_flavor(context: NovaContext, flavor_id: str) -> server_views.OneFlavor:
     """Show a flavor."""
-    return {"flavor": server_views.flavor(_flavor(context, flavor_id), context.place)}
+    return {"flavor": server_views.flavor(_flavor(context, flavor_id), context.base)}
 
 
 @operation("flavors_list_extra_specs", "GET", "flavors/<flavor_id>/os-extra_specs")

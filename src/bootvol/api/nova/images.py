@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from bootvol.api.lists import composed
+from bootvol.api.filters import Filter, composed, filtered, number
 from bootvol.api.nova import views
 from bootvol.api.nova.context import NovaContext
-from bootvol.api.nova.filters import Filter, filtered, number, paged
-from bootvol.api.nova.links import Link
 from bootvol.api.operations import operation
+from bootvol.api.paging import Link, paged
 from bootvol.model import Image
 
 _QUERY: Final = ("name", "status", "minDisk", "minRam", "limit", "marker", "offset")
@@ -28,7 +27,7 @@ _FITS: Final[Mapping[str, Filter[Image]]] = {
 async def list_images(context: NovaContext) -> views.Images:
     """List the images that a volume can be created from: ids and names."""
     listed, links = await _listed(context)
-    shown: views.Images = {"images": [views.brief_image(each, context.place) for each in listed]}
+    shown: views.Images = {"images": [views.brief_image(each, context.base) for each in listed]}
     if links:
         shown["images_links"] = links
     return shown
@@ -38,7 +37,7 @@ async def list_images(context: NovaContext) -> views.Images:
 async def list_images_in_detail(context: NovaContext) -> views.ImagesInDetail:
     """List the images that a volume can be created from, with details."""
     listed, links = await _listed(context)
-    shown: views.ImagesInDetail = {"images": [views.image(each, context.place) for each in listed]}
+    shown: views.ImagesInDetail = {"images": [views.image(each, context.base) for each in listed]}
     if links:
         shown["images_links"] = links
     return shown
@@ -56,7 +55,7 @@ async def show_image(context: NovaContext, image_id: str) -> views.OneImage:
     """Show an image."""
     return {
         "image": views.image(
-            await context.services.images.find(context.caller, image_id), context.place
+            await context.services.images.find(context.caller, image_id), context.base
         )
     }
 

@@ -7,12 +7,12 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import BaseModel, BeforeValidator
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.bodies import Body, Text, absent_if_empty
+from bootvol.api.bodies import Body, Text, absent_if_empty
+from bootvol.api.filters import filtered
 from bootvol.api.nova.context import NovaContext
-from bootvol.api.nova.filters import filtered, paged
-from bootvol.api.nova.links import Link
 from bootvol.api.nova.views import Moment
 from bootvol.api.operations import operation
+from bootvol.api.paging import Link, paged
 from bootvol.model import KeyPair
 
 

@@ -7,27 +7,20 @@ section 8).
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import attrs
 from twisted.web.iweb import IRequest
-from typing_extensions import TypedDict
 
 from bootvol.api.http import public_url
+from bootvol.api.paging import Link
 
 #: The version with numbers as ids.
 NUMBERED: Final = "v1.1"
 
 
-class Link(TypedDict):
-    """A link to a resource."""
-
-    rel: str
-    href: str
-
-
 @attrs.frozen
-class Place:
+class BaseUri:
     """The base URI of a request.
 
     :ivar url: URL of the API's root, without a slash at the end.
@@ -51,18 +44,6 @@ class Place:
         ]
 
 
-def place(request: IRequest, version: str, tenant: str) -> Place:
+def base_uri(request: IRequest, version: str, tenant: str) -> BaseUri:
     """Return the base URI of a request."""
-    return Place(public_url(request), version, tenant)
-
-
-def following(request: IRequest, marker: object) -> list[Link]:
-    """Return the link to the next page of a list.
-
-    :param marker: the id of the last item of this page.
-    """
-    given = [(n, value) for n, values in (request.args or {}).items() for value in values]
-    query: list[tuple[bytes, bytes]] = [pair for pair in given if pair[0] != b"marker"]
-    query.append((b"marker", str(marker).encode("utf-8")))
-    path = request.path.decode("utf-8", "replace")
-    return [{"rel": "next", "href": f"{public_url(request)}{path}?{urlencode(query)}"}]
+    return BaseUri(public_url(request), version, tenant)

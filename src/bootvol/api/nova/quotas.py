@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.bodies import Body
+from bootvol.api.bodies import Body
 from bootvol.api.nova.context import NovaContext
 from bootvol.api.operations import operation
 from bootvol.errors import NotFound

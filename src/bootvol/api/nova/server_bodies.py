@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
-from bootvol.api.nova.bodies import (
+from bootvol.api.bodies import (
     Body,
     Named,
     Reference,

@@ -7,8 +7,9 @@ from typing import Final, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.links import NUMBERED, Link, Place
+from bootvol.api.nova.links import NUMBERED, BaseUri
 from bootvol.api.nova.views import AnyId, Count, Moment, Nothing
+from bootvol.api.paging import Link
 from bootvol.lifecycle import Status
 from bootvol.model import Flavor, Server
 
@@ -163,7 +164,7 @@ class ExtraSpecs(TypedDict):
     extra_specs: dict[str, str]
 
 
-def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown:
+def server(value: Server, running: bool, base: BaseUri, zone: str) -> ServerShown:
     """Return the view of a server.
 
     :param running: whether the server runs; its guest may have turned it off.
@@ -174,7 +175,7 @@ def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown
     error, is_built = value.error, value.status is not Status.CREATING
     has_failed = value.status is Status.ERROR
     shown: ServerShown = {
-        "id": place.id(value.id, value.uuid),
+        "id": base.id(value.id, value.uuid),
         "name": value.display_name,
         "status": status(value, running),
         "OS-DCF:diskConfig": "MANUAL",
@@ -189,7 +190,7 @@ def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown
         "created": created,
         "updated": updated,
         "progress": 100 if is_built else 0,
-        "flavor": {"id": value.flavor_id, "links": place.links("flavors", value.flavor_id)[1:]},
+        "flavor": {"id": value.flavor_id, "links": base.links("flavors", value.flavor_id)[1:]},
         "image": "",
         "key_name": value.key.name if value.key else None,
         "config_drive": "True" if value.config_drive else "",
@@ -198,11 +199,11 @@ def server(value: Server, running: bool, place: Place, zone: str) -> ServerShown
         "accessIPv6": "",
         "addresses": {},
         "metadata": dict(value.metadata),
-        "os-extended-volumes:volumes_attached": [{"id": place.id(*each)} for each in value.volumes],
+        "os-extended-volumes:volumes_attached": [{"id": base.id(*each)} for each in value.volumes],
         "security_groups": [],
-        "links": _links(value, place),
+        "links": _links(value, base),
     }
-    if place.version == NUMBERED:
+    if base.version == NUMBERED:
         shown["uuid"] = value.uuid
     if error is not None:
         shown["fault"] = {"message": error.message, "code": 500, "created": updated}
@@ -219,17 +220,17 @@ def _host(value: Server) -> str:
     return sha224(f"{value.tenant}{value.daemon}".encode()).hexdigest()
 
 
-def brief_server(value: Server, place: Place) -> ServerBrief:
+def brief_server(value: Server, base: BaseUri) -> ServerBrief:
     """Return the view of a server in a list without details."""
     return {
-        "id": place.id(value.id, value.uuid),
+        "id": base.id(value.id, value.uuid),
         "name": value.display_name,
-        "links": _links(value, place),
+        "links": _links(value, base),
     }
 
 
-def _links(value: Server, place: Place) -> list[Link]:
-    return place.links("servers", place.id(value.id, value.uuid))
+def _links(value: Server, base: BaseUri) -> list[Link]:
+    return base.links("servers", base.id(value.id, value.uuid))
 
 
 _TASKS: Final[dict[Status, TaskState]] = {
@@ -268,7 +269,7 @@ def _is_on(status: Status, running: bool) -> bool:
     return was.get(status, running)
 
 
-def flavor(value: Flavor, place: Place) -> FlavorShown:
+def flavor(value: Flavor, base: BaseUri) -> FlavorShown:
     """Return the view of a flavor."""
     return {
         "id": value.id,
@@ -281,10 +282,10 @@ def flavor(value: Flavor, place: Place) -> FlavorShown:
         "OS-FLV-DISABLED:disabled": False,
         "OS-FLV-EXT-DATA:ephemeral": 0,
         "os-flavor-access:is_public": True,
-        "links": place.links("flavors", value.id),
+        "links": base.links("flavors", value.id),
     }
 
 
-def brief_flavor(value: Flavor, place: Place) -> FlavorBrief:
+def brief_flavor(value: Flavor, base: BaseUri) -> FlavorBrief:
     """Return the view of a flavor in a list without details."""
-    return {"id": value.id, "name": value.name, "links": place.links("flavors", value.id)}
+    return {"id": value.id, "name": value.name, "links": base.links("flavors", value.id)}

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from bootvol.api.nova import bodies, server_bodies, server_views
+from bootvol.api.bodies import read_part
+from bootvol.api.filters import Filter, filtered
+from bootvol.api.nova import server_bodies, server_views
 from bootvol.api.nova.context import NovaContext
-from bootvol.api.nova.filters import Filter, filtered, paged
-from bootvol.api.nova.links import Link
 from bootvol.api.operations import operation
+from bootvol.api.paging import Link, paged
 from bootvol.errors import InvalidRequest, MetadataNotFound, MissingEntity
 from bootvol.lifecycle import Event
 from bootvol.model import Server
@@ -53,7 +54,7 @@ async def _create(context: NovaContext, body: server_bodies.CreateServer) -> ser
 
 
 def _shown(context: NovaContext, seen: _Seen) -> server_views.OneServer:
-    return {"server": server_views.server(*seen, context.place, context.services.servers.zone)}
+    return {"server": server_views.server(*seen, context.base, context.services.servers.zone)}
 
 
 @operation("servers_list_servers", "GET", "servers", query=_QUERY, refusals=(501, 503))
@@ -61,7 +62,7 @@ async def list_servers(context: NovaContext) -> server_views.Servers:
     """List the tenant's servers, newest first: ids and names."""
     listed, links = await _listed(context)
     shown: server_views.Servers = {
-        "servers": [server_views.brief_server(server, context.place) for server, _ in listed]
+        "servers": [server_views.brief_server(server, context.base) for server, _ in listed]
     }
     if links:
         shown["servers_links"] = links
@@ -76,7 +77,7 @@ async def list_servers_in_detail(context: NovaContext) -> server_views.ServersIn
     listed, links = await _listed(context)
     shown: server_views.ServersInDetail = {
         "servers": [
-            server_views.server(*each, context.place, context.services.servers.zone)
+            server_views.server(*each, context.base, context.services.servers.zone)
             for each in listed
         ]
     }
@@ -88,7 +89,7 @@ async def list_servers_in_detail(context: NovaContext) -> server_views.ServersIn
 async def _listed(context: NovaContext) -> tuple[Sequence[_Seen], list[Link]]:
     found = await context.services.servers.listed(context.caller)
     found = filtered(context.request, found, _FITS, _REFUSED)
-    return paged(context.request, found, lambda seen: context.place.id(seen[0].id, seen[0].uuid))
+    return paged(context.request, found, lambda seen: context.base.id(seen[0].id, seen[0].uuid))
 
 
 def _is_called(seen: _Seen, text: str) -> bool:
@@ -162,14 +163,14 @@ async def act(
         raise InvalidRequest("Malformed request body") if body.root else MissingEntity
     ((name, given),) = body.root.items()
     if name == "os-getConsoleOutput":
-        console = bodies.read_part(given or {}, server_bodies.GetConsole)
+        console = read_part(given or {}, server_bodies.GetConsole)
         return {
             "output": await context.services.servers.console(
                 context.caller, server_id, console.lines
             )
         }
     if name == "reboot":
-        soft = bodies.read_part(given, server_bodies.Reboot).type == "SOFT"
+        soft = read_part(given, server_bodies.Reboot).type == "SOFT"
         await context.services.servers.power(
             context.caller, server_id, Event.REBOOT if soft else Event.RESET
         )

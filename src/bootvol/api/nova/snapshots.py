@@ -20,7 +20,7 @@ from bootvol.service.ids import NONE
 async def list_snapshots(context: NovaContext) -> views.Snapshots:
     """List the tenant's snapshots; ``detail`` makes no difference."""
     listed = await context.services.snapshots.listed(context.caller, **context.page)
-    return {"snapshots": [views.snapshot(each, context.place) for each in listed]}
+    return {"snapshots": [views.snapshot(each, context.base) for each in listed]}
 
 
 @operation(
@@ -35,14 +35,14 @@ async def create_snapshot(context: NovaContext, body: bodies.CreateSnapshot) -> 
     """Make a snapshot of a volume."""
     volume_id = await context.number(Kind.VOLUME, body.volume_id)
     made = await context.services.snapshots.create(context.caller, body.request(volume_id or NONE))
-    return {"snapshot": views.snapshot(made, context.place)}
+    return {"snapshot": views.snapshot(made, context.base)}
 
 
 @operation("snapshots_show_snapshot", "GET", "os-snapshots/<snapshot_id>", of_rows=True)
 async def show_snapshot(context: NovaContext, snapshot_id: int) -> views.OneSnapshot:
     """Show a snapshot."""
     found = await context.services.snapshots.get(context.caller, snapshot_id)
-    return {"snapshot": views.snapshot(found, context.place)}
+    return {"snapshot": views.snapshot(found, context.base)}
 
 
 @operation("snapshots_delete_snapshot", "DELETE", "os-snapshots/<snapshot_id>", status=202)

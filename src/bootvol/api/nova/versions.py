@@ -9,8 +9,8 @@ from twisted.web.iweb import IRequest
 from typing_extensions import TypedDict
 
 from bootvol.api.http import Reply, public_url
-from bootvol.api.nova.links import Link
 from bootvol.api.operations import document
+from bootvol.api.paging import Link
 
 #: The versions with Nova's calls: HP's version, and its name for later clients.
 VERSIONS: Final = ("v1.1", "v2")

@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal, NotRequired
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.links import NUMBERED, Link, Place
+from bootvol.api.nova.links import NUMBERED, BaseUri
+from bootvol.api.paging import Link
 from bootvol.errors import ErrorReport
 from bootvol.lifecycle import POWERING, Status
 from bootvol.model import (
@@ -245,13 +246,13 @@ class Goldens(TypedDict):
     use: dict[str, UseShown]
 
 
-def volume(value: Volume, place: Place) -> VolumeShown:
+def volume(value: Volume, base: BaseUri) -> VolumeShown:
     """Return the view of a volume for ``os-volumes`` (specification, sections 3.1 and 8)."""
-    origin = "" if place.version == NUMBERED else None
+    origin = "" if base.version == NUMBERED else None
     if value.snapshot_id is not None:
-        origin = str(place.id(value.snapshot_id, value.snapshot_uuid or ""))
+        origin = str(base.id(value.snapshot_id, value.snapshot_uuid or ""))
     return {
-        "id": place.id(value.id, value.uuid),
+        "id": base.id(value.id, value.uuid),
         "displayName": value.display_name,
         "displayDescription": value.display_description,
         "status": value.status,
@@ -262,44 +263,44 @@ def volume(value: Volume, place: Place) -> VolumeShown:
         "snapshotId": origin,
         "createdAt": value.created_at.strftime(_CREATED),
         # Not [{}]: docs/decisions/0002-nova-details.md
-        "attachments": [attachment(each, place) for each in value.attachments],
+        "attachments": [attachment(each, base) for each in value.attachments],
     }
 
 
-def bootable_volume(value: Volume, place: Place) -> BootableShown:
+def bootable_volume(value: Volume, base: BaseUri) -> BootableShown:
     """Return the view of a volume for ``hp-bootable-volumes``, with the source image."""
-    return {**volume(value, place), "sourceImageRef": value.image_id or ""}
+    return {**volume(value, base), "sourceImageRef": value.image_id or ""}
 
 
-def snapshot(value: Snapshot, place: Place) -> SnapshotShown:
+def snapshot(value: Snapshot, base: BaseUri) -> SnapshotShown:
     """Return the view of a snapshot (specification, section 3.4)."""
     return {
-        "id": place.id(value.id, value.uuid),
+        "id": base.id(value.id, value.uuid),
         "displayName": value.display_name,
         "displayDescription": value.display_description,
-        "volumeId": place.id(value.volume_id, value.volume_uuid),
+        "volumeId": base.id(value.volume_id, value.volume_uuid),
         "status": value.status,
         "size": value.size_gib,
         "createdAt": value.created_at.strftime(_CREATED),
     }
 
 
-def attachment(value: Attachment, place: Place) -> AttachmentShown:
+def attachment(value: Attachment, base: BaseUri) -> AttachmentShown:
     """Return the view of an attachment (specification, section 3.1)."""
-    volume_id = place.id(value.volume_id, value.volume_uuid)
+    volume_id = base.id(value.volume_id, value.volume_uuid)
     return {
         "id": volume_id,
         "volumeId": volume_id,
-        "serverId": _server(value, place),
+        "serverId": _server(value, base),
         "device": value.device,
     }
 
 
-def _server(value: Attachment, place: Place) -> int | str:
+def _server(value: Attachment, base: BaseUri) -> int | str:
     """Return the id of an attachment's server; if another service runs the server, its own id."""
     named = value.server_id
     number = int(named) if named.isdecimal() and len(named) < 19 else None
-    if place.version == NUMBERED:
+    if base.version == NUMBERED:
         return named if number is None else number
     return value.server_uuid or named
 
@@ -339,7 +340,7 @@ def connection(value: ConnectionInfo) -> ConnectionShown:
     return {"kind": value.kind, "address": value.address, "format": "raw"}
 
 
-def image(value: Image, place: Place) -> ImageShown:
+def image(value: Image, base: BaseUri) -> ImageShown:
     """Return the view of an image for ``images/detail``, as far as bootvol knows the values."""
     changed = None
     if value.changed_at is not None:
@@ -356,13 +357,13 @@ def image(value: Image, place: Place) -> ImageShown:
         # Libcloud demands the keys, even with unknown values. Nova always shows them, too.
         "created": changed,
         "updated": changed,
-        "links": place.links("images", value.id),
+        "links": base.links("images", value.id),
     }
 
 
-def brief_image(value: Image, place: Place) -> ImageBrief:
+def brief_image(value: Image, base: BaseUri) -> ImageBrief:
     """Return the view of an image in a list without details."""
-    return {"id": value.id, "name": value.name, "links": place.links("images", value.id)}
+    return {"id": value.id, "name": value.name, "links": base.links("images", value.id)}
 
 
 def golden(value: CachedImage) -> GoldenShown:

@@ -8,11 +8,12 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
-from bootvol.api.nova.bodies import Body, Text
+from bootvol.api.bodies import Body, Text
+from bootvol.api.filters import Filter, filtered
 from bootvol.api.nova.context import NovaContext
-from bootvol.api.nova.filters import Filter, filtered, paged
 from bootvol.api.nova.views import Id
 from bootvol.api.operations import operation
+from bootvol.api.paging import paged
 from bootvol.errors import InvalidRequest, MissingEntity, NotFound
 from bootvol.model import VolumeType
 from bootvol.policy import Right

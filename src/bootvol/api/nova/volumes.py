@@ -20,7 +20,7 @@ from bootvol.policy import Right
 async def list_volumes(context: NovaContext) -> views.Volumes:
     """List the tenant's volumes; ``detail`` makes no difference."""
     listed = await context.services.volumes.listed(context.caller, **context.page)
-    return {"volumes": [views.volume(each, context.place) for each in listed]}
+    return {"volumes": [views.volume(each, context.base) for each in listed]}
 
 
 @operation("volumes_create_volume", "POST", "os-volumes", entity="volume", refusals=(404, 413, 503))
@@ -28,14 +28,14 @@ async def create_volume(context: NovaContext, body: bodies.CreateVolume) -> view
     """Create a volume; with ``imageRef``, a bootable volume."""
     request = body.request(await context.number(Kind.SNAPSHOT, body.snapshot_id))
     made = await context.services.volumes.create(context.caller, request)
-    return {"volume": views.volume(made, context.place)}
+    return {"volume": views.volume(made, context.base)}
 
 
 @operation("volumes_show_volume", "GET", "os-volumes/<volume_id>", of_rows=True)
 async def show_volume(context: NovaContext, volume_id: int) -> views.OneVolume:
     """Show a volume."""
     found = await context.services.volumes.get(context.caller, volume_id)
-    return {"volume": views.volume(found, context.place)}
+    return {"volume": views.volume(found, context.base)}
 
 
 @operation("volumes_delete_volume", "DELETE", "os-volumes/<volume_id>", status=202)

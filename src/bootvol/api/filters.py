@@ -1,18 +1,17 @@
-"""Filters of lists: each of Nova's filters either narrows the list or is refused.
+"""Filters of lists: each filter of the original API either narrows the list or is refused.
 
-Names that no version of Nova knows are ignored, as in Nova v1.1 and v2.
+Names that no version of that API knows are ignored, as in Nova v1.1 and v2.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from twisted.web.iweb import IRequest
 
-from bootvol.api.lists import text
-from bootvol.api.nova.links import Link, following
-from bootvol.api.paging import page
 from bootvol.errors import InvalidRequest
 
 Listed = TypeVar("Listed")
@@ -24,6 +23,23 @@ Filter = Callable[[Listed, str], bool]
 _NO = frozenset({"", "0", "f", "false", "n", "no", "off", "none"})
 
 
+def text(request: IRequest, name: bytes) -> str | None:
+    """Return the first value of a query's parameter; None if the query has no such parameter."""
+    given = (request.args or {}).get(name)
+    return None if given is None else given[0].decode("utf-8", "replace")
+
+
+# The cache helps because one text is compared with many. Ordering a text's marks takes time that
+# grows with the square of their number.
+@lru_cache(64)
+def composed(value: str) -> str:
+    """Return a text in NFC, so that texts with the same look compare equal.
+
+    In NFC (Unicode Standard, Annex 15) a letter with its mark is one character.
+    """
+    return unicodedata.normalize("NFC", value)
+
+
 def filtered(
     request: IRequest,
     found: Sequence[Listed],
@@ -32,8 +48,8 @@ def filtered(
 ) -> Sequence[Listed]:
     """Return the items that match all filters of a request's query.
 
-    :param refused: names of Nova's filters without support here.  Values that mean "no" are
-        accepted, because they change nothing.
+    :param refused: names of the original API's filters without support here.  Values that mean
+        "no" are accepted, because they change nothing.
     :raises InvalidRequest: if a filter is not supported.
     """
     refuse(request, refused)
@@ -54,35 +70,6 @@ def refuse(request: IRequest, names: Collection[str]) -> None:
         value = text(request, name.encode("ascii"))
         if value is not None and value.strip().lower() not in _NO:
             raise InvalidRequest(f"This list does not support the parameter {name}.")
-
-
-def paged(
-    request: IRequest, found: Sequence[Listed], key: Callable[[Listed], object]
-) -> tuple[Sequence[Listed], list[Link]]:
-    """Return a page of a list, after a marker or at an offset, and the link to the next page.
-
-    :param found: the whole list.
-    :param key: returns an item's id, the value of a marker.
-    :raises InvalidRequest: if limit or offset is not a valid number, or if the list has no item
-        with the marker's id.
-    """
-    part = page(request)
-    if text(request, b"marker") is not None:
-        found = _after(request, found, key)
-    found = found[part["offset"] :]
-    shown: Sequence[Listed] = found[: part["limit"]]
-    more = len(found) > len(shown)
-    return shown, following(request, key(shown[-1])) if more else []
-
-
-def _after(
-    request: IRequest, found: Sequence[Listed], key: Callable[[Listed], object]
-) -> Sequence[Listed]:
-    marker = text(request, b"marker")
-    for place, each in enumerate(found):
-        if str(key(each)) == marker:
-            return found[place + 1 :]
-    raise InvalidRequest(f"marker [{marker}] not found")
 
 
 def number(value: str, name: str) -> int:
