@@ -144,7 +144,8 @@ async def test_made_up_tokens_and_a_keystone_that_hangs(
 ) -> None:
     """Few invented tokens wait; a known token at the same address, and other addresses, are served.
 
-    Break: `src/bootvol/api/door.py`: `self._strangers.through(address(request), asked)` -> `asked`
+    Break: `src/bootvol/api/door.py`: `self._strangers.through(address(request),
+    authenticating)` -> `authenticating`
     Break: `src/bootvol/service/inflight.py`: `if running.called:` -> `if False:`
     """
     token, other = people.token("ann"), people.token("bob")

@@ -272,7 +272,8 @@ async def test_every_route_has_a_row(daemon: Running) -> None:
 async def test_everybody_is_answered_as_the_table_says(daemon: Running) -> None:
     """Each caller gets the status in the table, on each route.
 
-    Break: `src/bootvol/api/admission.py`: `and caller.tenant != tenant:` -> `and not tenant:`.
+    Break: `src/bootvol/api/admission.py`: `and caller.tenant != incoming.tenant:` -> `and
+    not incoming.tenant:`.
     Break: `src/bootvol/api/admission.py`: `self._policy.check(caller.roles, operation.right)` ->
     `_ = operation.right`.
     """

@@ -96,8 +96,8 @@ async def test_who_calls_too_often_is_told_when_to_come_again(daemon: Running) -
 async def test_no_spelling_leads_around_a_limit(daemon: Running, path: str) -> None:
     """No spelling of a path gets more calls than the limit allows.
 
-    Break: `src/bootvol/api/admission.py`: `self._rate_paths(path, segments)` ->
-    `[request.path.decode().partition(str(tenant))[2].lstrip("/")]`.
+    Break: `src/bootvol/api/admission.py`: `self._rate_paths(incoming.path,
+    incoming.segments)` -> `[request.path.decode().partition(str(incoming.tenant))[2].lstrip("/")]`.
     """
     statuses = [(await daemon.request("GET", path.format(TENANT))).status for _ in range(5)]
     assert 200 not in statuses[2:]

@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 from twisted.web.iweb import IRequest
 
 from bootvol.api.context import Services
+from bootvol.api.dialects import Incoming
 from bootvol.api.door import Door
 from bootvol.api.http import query
 from bootvol.api.operations import Operation
@@ -63,21 +64,9 @@ class Callers(Generic[ContextT]):
         self._rate_paths = rate_paths
 
     @asynccontextmanager
-    async def admit(
-        self,
-        request: IRequest,
-        operation: Operation,
-        version: str,
-        path: str,
-        tenant: str | None,
-        segments: Mapping[str, str],
-    ) -> AsyncIterator[ContextT]:
+    async def admit(self, incoming: Incoming) -> AsyncIterator[ContextT]:
         """Yield the context of a request; the call is in flight until the block ends.
 
-        :param version: the version in the request's path.
-        :param path: the declared path.
-        :param tenant: the tenant in the request's path; None if the path has none.
-        :param segments: the values of the declared path's names.
         :raises bootvol.errors.Unauthorized: if the request has no valid token.
         :raises bootvol.errors.TooManyCalls: if too many calls of the address or tenant are in
             flight.
@@ -85,12 +74,13 @@ class Callers(Generic[ContextT]):
         :raises bootvol.errors.RateLimited: if the tenant has exceeded a rate limit.
         :raises Forbidden: if the caller has not the right that the operation needs.
         """
+        request, operation = incoming.request, incoming.operation
         async with self._door.caller(request) as caller:
-            if tenant is not None and caller.tenant != tenant:
+            if incoming.tenant is not None and caller.tenant != incoming.tenant:
                 raise MalformedUrl
-            paths = self._rate_paths(path, segments)
+            paths = self._rate_paths(incoming.path, incoming.segments)
             self._services.rates.count(caller.tenant, operation.method, query(request), *paths)
             if operation.right is None:
                 raise Forbidden
             self._policy.check(caller.roles, operation.right)
-            yield self._context(self._services, self._policy, caller, request, version)
+            yield self._context(self._services, self._policy, caller, request, incoming.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
@@ -15,7 +15,7 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import NotFound as UnknownPath
 
 from bootvol.api.cache import Answers
-from bootvol.api.dialects import Dialect
+from bootvol.api.dialects import Dialect, Incoming
 from bootvol.api.http import Reply, answer, public_url, render_error, with_slash, write
 from bootvol.api.operations import Document, Operation
 from bootvol.api.root import Mount
@@ -23,12 +23,8 @@ from bootvol.errors import BootvolError
 
 ContextT = TypeVar("ContextT")
 
-#: Admits a request: takes the request, the operation, the version, the declared path, the tenant
-#: in the path, and the other segments by name; yields the handler's context.
-Admit = Callable[
-    [IRequest, Operation, str, str, str | None, Mapping[str, str]],
-    AbstractAsyncContextManager[ContextT],
-]
+#: Admits a request, and yields the handler's context.
+Admit = Callable[[Incoming], AbstractAsyncContextManager[ContextT]]
 
 #: Maximum number of cached answers of a document, one for each URL of the API's root. The cache
 #: needs a limit because clients may send any Host.
@@ -74,57 +70,42 @@ class Application(Generic[ContextT]):
     def _register(self, operation: Operation, version: str, path: str, rule: str) -> None:
         """Register a route that runs an operation to its end, even if the client disconnects."""
 
-        async def answered(
-            request: IRequest, tenant: str | None, segments: Mapping[str, str]
-        ) -> Reply:
-            admission = self._admit(request, operation, version, path, tenant, segments)
-            async with admission as context:
-                return await self._run(operation, context, request, segments)
+        async def answered(incoming: Incoming) -> Reply:
+            async with self._admit(incoming) as context:
+                return await self._run(incoming, context)
 
         @self.klein.route(
             rule, methods=[operation.method], endpoint=f"{operation.method} {version} {path}"
         )
         def route(request: IRequest, tenant: str | None = None, **segments: str) -> Deferred[bytes]:
             written = {name: with_slash(segment) for name, segment in segments.items()}
-            return answer(request, answered(request, tenant and with_slash(tenant), written))
+            owner = tenant and with_slash(tenant)
+            incoming = Incoming(request, operation, version, path, owner, written)
+            return answer(request, answered(incoming))
 
-    async def _run(
-        self,
-        operation: Operation,
-        context: ContextT,
-        request: IRequest,
-        segments: Mapping[str, str],
-    ) -> Reply:
+    async def _run(self, incoming: Incoming, context: ContextT) -> Reply:
         """Return the reply of an operation.  The handler's result becomes JSON."""
-        cache_key = self._dialect.cache_key
+        operation, cache_key = incoming.operation, self._dialect.cache_key
         if not operation.of_rows or cache_key is None or self._answers is None:
-            body = await self._handle(operation, context, request, segments)
+            body = await self._handle(incoming, context)
             bare = body is None and operation.empty is not None
             return Reply(body, operation.empty if bare and operation.empty else operation.status)
-        key = (operation, *cache_key(context, operation), *segments.values())
-        found = await self._answers.get(
-            key, lambda: self._handle(operation, context, request, segments)
-        )
+        key = (operation, *cache_key(context, operation), *incoming.segments.values())
+        found = await self._answers.get(key, lambda: self._handle(incoming, context))
         return Reply(found, operation.status)
 
-    async def _handle(
-        self,
-        operation: Operation,
-        context: ContextT,
-        request: IRequest,
-        segments: Mapping[str, str],
-    ) -> Any:
+    async def _handle(self, incoming: Incoming, context: ContextT) -> Any:
         """Run a handler, and return the body of the reply.
 
         :raises bootvol.errors.BootvolError: if the request is invalid or the operation fails.
         """
-        dialect = self._dialect
+        dialect, operation = self._dialect, incoming.operation
         arguments: dict[str, object] = {}
         try:
-            for name, text in segments.items():
+            for name, text in incoming.segments.items():
                 arguments[name] = await dialect.argument(context, operation, name, text)
             if operation.body is not None:
-                arguments["body"] = dialect.read_body(request, operation, operation.body)
+                arguments["body"] = dialect.read_body(incoming.request, operation, operation.body)
             return await operation.handler(context, **arguments)
         except BootvolError as error:
             reworded = dialect.reword(operation, error)

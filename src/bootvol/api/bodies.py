@@ -97,7 +97,7 @@ def read_part(part: object, model: type[Model]) -> Model:
     try:
         return model.model_validate(part)
     except ValidationError as error:
-        raise InvalidRequest(_told(error.errors()[0])) from error
+        raise InvalidRequest(_message(error.errors()[0])) from error
 
 
 #: Maximum number of characters of a part of a body in a message.
@@ -112,7 +112,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def _told(detail: ErrorDetails) -> str:
+def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"Invalid input received: {detail['loc'][-1]} is required"
     if detail["type"] == "value_error":

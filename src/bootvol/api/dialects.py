@@ -35,6 +35,24 @@ class Route:
     rule: str
 
 
+@attrs.frozen
+class Incoming:
+    """A request for an operation, before its admission.
+
+    :ivar version: the version in the request's path.
+    :ivar path: the path as declared.
+    :ivar tenant: the tenant in the request's path; None if the path has none.
+    :ivar segments: the values of the declared path's names.
+    """
+
+    request: IRequest
+    operation: Operation
+    version: str
+    path: str
+    tenant: str | None
+    segments: Mapping[str, str]
+
+
 async def _as_sent(context: object, operation: Operation, name: str, text: str) -> object:
     return text
 

@@ -48,8 +48,8 @@ class Door:
         :raises Unauthorized: if the request has no valid token.
         :raises TooManyCalls: if too many calls of the address or tenant are in flight.
         """
-        asked = Deferred.fromCoroutine(self._identity.authenticate(token(request)))
-        found = await self._strangers.through(address(request), asked)
+        authenticating = Deferred.fromCoroutine(self._identity.authenticate(token(request)))
+        found = await self._strangers.through(address(request), authenticating)
         called: Any = request
         called.tenant = found.tenant
         # This sets the tenant of this call alone: the answering coroutine has its own context.

@@ -73,7 +73,7 @@ class ApiRoot(Resource):
             _check_host(request)
             _check_query(request)
             _take_suffix(request)
-            request.public_url = self._public_url or _asked_at(request)
+            request.public_url = self._public_url or _url_of_host(request)
         except BootvolError as error:
             return write(request, mount.faults.reply(error))
         length = len(mount.prefix)
@@ -104,7 +104,7 @@ class ApiRoot(Resource):
         return next(each for each in self.mounts if each.prefix == tuple(path[: len(each.prefix)]))
 
 
-def _asked_at(request: Request) -> str:
+def _url_of_host(request: Request) -> str:
     scheme = "https" if request.isSecure() else "http"
     host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
     return f"{scheme}://{host}"

@@ -62,8 +62,8 @@ class ModernTls:
         """
         if self._served is None:
             return False
-        (wanted,) = plan(self._endpoint)
-        self._served.context = _modern(wanted.tls)
+        (planned,) = plan(self._endpoint)
+        self._served.context = _modern(planned.tls)
         return True
 
 

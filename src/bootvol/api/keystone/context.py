@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
 from twisted.web.iweb import IRequest
 
 from bootvol.api.addresses import address
+from bootvol.api.dialects import Incoming
 from bootvol.api.http import token
 from bootvol.api.keystone.catalog import Catalog
 from bootvol.api.operations import Admission, Operation
@@ -59,21 +60,14 @@ class Sessions:
         self._pace = pace
 
     @asynccontextmanager
-    async def admit(
-        self,
-        request: IRequest,
-        operation: Operation,
-        version: str,
-        path: str,
-        tenant: str | None,
-        segments: Mapping[str, str],
-    ) -> AsyncIterator[IdentityContext]:
+    async def admit(self, incoming: Incoming) -> AsyncIterator[IdentityContext]:
         """Yield the context of a request; see :meth:`bootvol.api.admission.Callers.admit`.
 
         :raises bootvol.errors.Unauthorized: if the operation needs a session, and the request has
             no valid token.
         """
-        if operation.admission is Admission.NOBODY:
+        request = incoming.request
+        if incoming.operation.admission is Admission.NOBODY:
             await self._pace.turn(address(request))
             yield IdentityContext(self._services, request)
         else:

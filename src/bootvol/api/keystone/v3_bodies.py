@@ -67,18 +67,17 @@ class IdentityMethods(Body):
         return EarlierToken(self.token.id if self.token else "")
 
 
-# The messages about invalid bodies show the names of the next two classes.
-class _Scope(Body):
+class Scope(Body):
     project: Reference
 
 
-class _Unscoped(Body):
+class Unscoped(Body):
     unscoped: dict[str, object]
 
 
 class Auth(Body):
     identity: IdentityMethods
-    scope: _Scope | _Unscoped | Text | None = None
+    scope: Scope | Unscoped | Text | None = None
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
@@ -88,7 +87,7 @@ class Auth(Body):
 
     def project(self) -> Which | None:
         """Return the project of the token; None for an unscoped token."""
-        return self.scope.project.which() if isinstance(self.scope, _Scope) else None
+        return self.scope.project.which() if isinstance(self.scope, Scope) else None
 
 
 class LogIn(Body):
