@@ -60,7 +60,7 @@ def test_no_call_is_forgotten() -> None:
         "create_type",
         "delete_spec",
         "delete_type",
-        "list_goldens",
+        "list_cached_images",
         "show_connection",
         "update_quota",
         "update_spec",

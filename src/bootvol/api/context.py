@@ -30,7 +30,7 @@ class Services:
     attachments: Attachments
     servers: Servers
     images: Images
-    goldens: CachedImages
+    cached_images: CachedImages
     types: VolumeTypes
     quotas: Quotas
     rates: RateLimits

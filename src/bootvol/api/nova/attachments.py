@@ -1,4 +1,4 @@
-"""Calls of servers/{id}/os-volume_attachments (specification, section 5.8)."""
+"""Operations of servers/{id}/os-volume_attachments (specification, section 5.8)."""
 
 from __future__ import annotations
 

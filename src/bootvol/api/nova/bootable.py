@@ -1,4 +1,4 @@
-"""Calls of hp-bootable-volumes (specification, section B3)."""
+"""Operations of hp-bootable-volumes (specification, section B3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of volumes, snapshots and types as in Cinder v1, for clients of a volume service.
+"""Operations of volumes, snapshots and types as in Cinder v1, for clients of a volume service.
 
 The calls show the same use cases as ``os-volumes``.  Ids are uuids below every version.  Below
 ``/v2``, names also have the keys of Cinder v2, and lists have links, for clients of Cinder v2.

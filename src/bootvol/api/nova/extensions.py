@@ -1,4 +1,4 @@
-"""Calls of extensions (specification, section 5.2): the list of extensions of Nova v1.1.
+"""Operations of extensions (specification, section 5.2): the list of extensions of Nova v1.1.
 
 docs/decisions/0005-parent-api.md decides the points that the specification leaves open.
 """

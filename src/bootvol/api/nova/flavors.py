@@ -1,4 +1,4 @@
-"""Calls of flavors and os-availability-zone, for clients that prepare to boot a server."""
+"""Operations of flavors and os-availability-zone, for clients that prepare to boot a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of images that clients of this API use (specification, section 5.12), in Nova's form."""
+"""Operations of images that clients use (specification, section 5.12), in Nova's form."""
 
 from __future__ import annotations
 

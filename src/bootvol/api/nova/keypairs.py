@@ -1,4 +1,4 @@
-"""Calls of os-keypairs: a user's key pairs, as in Nova.  Guests get them on a config drive."""
+"""Operations of os-keypairs: a user's key pairs, as in Nova.  Guests get them on a config drive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The call of limits (specification, section 5.3)."""
+"""The operation of limits (specification, section 5.3)."""
 
 from __future__ import annotations
 

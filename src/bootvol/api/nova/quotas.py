@@ -1,4 +1,4 @@
-"""Calls of os-quota-sets (specification, section 5.4); the texts are Folsom's."""
+"""Operations of os-quota-sets (specification, section 5.4); the texts are Folsom's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of servers and os-volumes_boot (specification, sections 5.9 and 5.12)."""
+"""Operations of servers and os-volumes_boot (specification, sections 5.9 and 5.12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of os-snapshots (specification, section 5.7)."""
+"""Operations of os-snapshots (specification, section 5.7)."""
 
 from __future__ import annotations
 

@@ -366,7 +366,7 @@ def brief_image(value: Image, base: BaseUri) -> ImageBrief:
     return {"id": value.id, "name": value.name, "links": base.links("images", value.id)}
 
 
-def golden(value: CachedImage) -> GoldenShown:
+def cached_image(value: CachedImage) -> GoldenShown:
     """Return the view of a golden volume.  An addition to the specification."""
     return {
         "imageRef": value.image_id,

@@ -1,4 +1,4 @@
-"""Calls of os-volume-types (specification, section 5.10); the texts are Folsom's."""
+"""Operations of os-volume-types (specification, section 5.10); the texts are Folsom's."""
 
 from __future__ import annotations
 

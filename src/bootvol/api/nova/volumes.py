@@ -1,4 +1,4 @@
-"""Calls of os-volumes (specification, section 5.5)."""
+"""Operations of os-volumes (specification, section 5.5)."""
 
 from __future__ import annotations
 

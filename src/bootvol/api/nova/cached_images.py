@@ -1,4 +1,4 @@
-"""The call for cached images (golden volumes), for operators; an addition to the specification."""
+"""The operation of cached images (golden volumes), an addition to the specification."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bootvol.policy import Right
 
 
 @operation("goldens_list_goldens", "GET", "golden-volumes", right=Right.GOLDEN_VOLUMES)
-async def list_goldens(context: NovaContext) -> views.Goldens:
+async def list_cached_images(context: NovaContext) -> views.Goldens:
     """List the cached images (golden volumes), with the cache's hits and misses by backend."""
-    found = await context.services.goldens.listed()
+    found = await context.services.cached_images.listed()
     return {
-        "goldenVolumes": [views.golden(each) for each in found],
-        "use": views.cache_use(context.services.goldens.use),
+        "goldenVolumes": [views.cached_image(each) for each in found],
+        "use": views.cache_use(context.services.cached_images.use),
     }
 
 
-OPERATIONS = (list_goldens,)
+OPERATIONS = (list_cached_images,)
