@@ -55,6 +55,7 @@ from bootvol.worker.copier import Copier, Limits
 from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
+from bootvol.worker.shortcuts import FromImageCache, ImageClone, SharedBlocks
 from bootvol.worker.stores import Stores
 from bootvol.worker.sweeper import Sweeper
 from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
@@ -254,7 +255,13 @@ class Composition:
         sandbox = Sandbox(self._reactor, config.imports.converter_mib * _MIB, config.sandbox.jail)
         containers = Containers(sandbox, self._threads)
         return Importer(
-            self._images.source, self._backends, image_cache, containers, bandwidth, copier
+            self._images.source,
+            self._backends,
+            image_cache,
+            [FromImageCache(image_cache), SharedBlocks(), ImageClone()],
+            containers,
+            bandwidth,
+            copier,
         )
 
     def _tasks(

@@ -30,7 +30,7 @@ class Origin:
 
 
 async def clone_or_copy(
-    copier: Copier, origin: Origin, place: VolumeTarget, progress: Progress | None = None
+    copier: Copier, origin: Origin, target: VolumeTarget, progress: Progress | None = None
 ) -> None:
     """Make a new volume that holds the same bytes as another one.
 
@@ -42,20 +42,20 @@ async def clone_or_copy(
     :raises bootvol.errors.DigestMismatch: if a copy's bytes do not match ``origin.digest``.
     """
     backend = origin.backend
-    if place.backend is backend and backend.capabilities.clones:
-        await ICloningBackend(backend).clone(origin.name, place.name, place.size)
+    if target.backend is backend and backend.capabilities.clones:
+        await ICloningBackend(backend).clone(origin.name, target.name, target.size)
         if progress is not None:
             progress.arrive(origin.size)
         return
     disk = Image("", "", origin.name, "raw", digest=origin.digest)
-    copy = copier.copy(disk, place, inspected=False)
+    copy = copier.copy(disk, target, inspected=False)
     if progress is not None:
         progress.begin(copy, Phase.CLONING, copier.clock.seconds())
     async with AsyncExitStack() as stack:
         reader = await backend.open_reader(origin.name)
         stack.push_async_callback(reader.close)
-        await place.renew()
-        writer = await place.open_writer()
+        await target.renew()
+        writer = await target.open_writer()
         stack.push_async_callback(writer.close)
         stream: IImageStream = VolumeStream(reader, origin.size, backend.capabilities.block_size)
         if progress is not None:

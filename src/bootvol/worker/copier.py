@@ -51,17 +51,17 @@ class Copier:
     clock: IReactorTime
 
     def copy(
-        self, image: Image, place: Target, container: str | None = None, *, inspected: bool = True
+        self, image: Image, target: Target, container: str | None = None, *, inspected: bool = True
     ) -> CopyPipeline:
-        """Return a copy of ``image`` to ``place``.
+        """Return a copy of ``image`` to ``target``.
 
         :param container: the known container format of an image that is copied as it is; else None.
         :param inspected: false for the content of a volume, which may be anything.
         """
         return CopyPipeline(
             image,
-            place.size,
-            place.capabilities,
+            target.size,
+            target.capabilities,
             self.memory,
             self.threads,
             self.clock,
@@ -72,14 +72,14 @@ class Copier:
             inspected,
         )
 
-    async def verify(self, place: Target, digest: Digest, length: int) -> None:
-        """Read back the bytes written to ``place``, and compare them with a digest.
+    async def verify(self, target: Target, digest: Digest, length: int) -> None:
+        """Read back the bytes written to ``target``, and compare them with a digest.
 
         :param length: how many of the first bytes the digest covers.
         :raises bootvol.errors.BackendFailed: if the backend returns other bytes, or none.
         """
-        reader = await place.open_reader()
+        reader = await target.open_reader()
         try:
-            await self.copy(Image("", "", "", "raw"), place).verify(reader, digest, length)
+            await self.copy(Image("", "", "", "raw"), target).verify(reader, digest, length)
         finally:
             await reader.close()

@@ -92,8 +92,8 @@ class ImageCache:
             backend = self._backends.named(volume.backend)
             progress.phase = Phase.CLONING
             await progress.forget(heartbeat)
-            place = VolumeTarget(backend, volume.name, volume.size_bytes)
-            if not await self._is_filled(place, cached, progress):
+            target = VolumeTarget(backend, volume.name, volume.size_bytes)
+            if not await self._is_filled(target, cached, progress):
                 await self._database.write(rows.mark_for_eviction, cached.name)
                 progress.cached = False
             else:
@@ -102,7 +102,7 @@ class ImageCache:
         return progress.cached
 
     async def _is_filled(
-        self, place: VolumeTarget, cached: CachedImage, progress: Progress
+        self, target: VolumeTarget, cached: CachedImage, progress: Progress
     ) -> bool:
         """Try to fill a volume from a cached image; return whether that succeeded.
 
@@ -111,13 +111,13 @@ class ImageCache:
 
         :raises BackendFailed: if the backend fails to make any volume.
         """
-        origin = Origin(place.backend, cached.name, cached.size, cached.digest)
+        origin = Origin(target.backend, cached.name, cached.size, cached.digest)
         for _ in range(2):
             try:
-                await place.backend.delete(place.name)
-                await clone_or_copy(self._copier, origin, place, progress)
+                await target.backend.delete(target.name)
+                await clone_or_copy(self._copier, origin, target, progress)
                 if self._copier.limits.read_back and cached.digest is not None:
-                    await self._copier.verify(place, cached.digest, cached.size)
+                    await self._copier.verify(target, cached.digest, cached.size)
             except (NoSpace, WrongStore):
                 # The work waits for the right store, and the cached image stays.
                 raise
@@ -133,7 +133,7 @@ class ImageCache:
                 )
                 # If the backend itself fails, this call most likely fails as well, and its error
                 # ends the loop.
-                await place.renew()
+                await target.renew()
             else:
                 return True
         return False
@@ -170,14 +170,14 @@ class ImageCache:
             self._now(),
             tuple(each for each in warnings if each != STARTED_OVER),
         )
-        place = VolumeTarget(backend, name, cached.volume_size)
+        target = VolumeTarget(backend, name, cached.volume_size)
         try:
             awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)
             if not awaited and size > self._limit(backend):
                 return
             if await claim.in_transaction(rows.begin, cached, volume.id):
                 origin = Origin(backend, volume.name, size, digest)
-                await clone_or_copy(self._copier, origin, place)
+                await clone_or_copy(self._copier, origin, target)
                 if not await self._database.write(rows.complete, name):
                     # Another task gave the cached image up, and may have deleted it before it was
                     # complete.

@@ -8,7 +8,7 @@ the end of a daemon, the bytes before the checkpoint are first read back and has
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
@@ -44,7 +44,6 @@ from bootvol.interfaces import (
     IFileStream,
     IImageSource,
     IImageStream,
-    ILocatedStream,
     IOpenEndedStream,
 )
 from bootvol.model import Digest, Image, Import, Phase, Volume
@@ -53,6 +52,7 @@ from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.progress import Heartbeat, Progress
+from bootvol.worker.shortcuts import Filling, Shortcut
 from bootvol.worker.takeover import inherit
 from bootvol.worker.turns import InTurn
 
@@ -66,17 +66,31 @@ _MAY_PASS: Final = (ImageNotFound, NotADisk, SourceRefused)
 
 @attrs.frozen
 class _Fetch:
-    """An image, its source, its destination, and the progress of the copy.
+    """A copy of an image from its source.
 
+    :ivar target: the destination: the volume, or the spool.
     :ivar container: the known container format of an image that is copied as it is; else None.
     """
 
-    image: Image
+    filling: Filling
     source: IImageSource
-    place: Target
-    progress: Progress
-    heartbeat: Heartbeat
+    target: Target
     container: str | None = None
+
+    @property
+    def image(self) -> Image:
+        """The image."""
+        return self.filling.image
+
+    @property
+    def progress(self) -> Progress:
+        """The progress of the copy."""
+        return self.filling.progress
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """Records the progress durably."""
+        return self.filling.heartbeat
 
 
 class _Tries:
@@ -111,7 +125,8 @@ class Importer:
     """Runs imports.
 
     :param source: returns an image source by name; raises SourceGone for an unknown name.
-    :param image_cache: the cached images, which spare downloads.
+    :param image_cache: keeps finished images for later imports.
+    :param shortcuts: ways to fill a volume without a copy, in the order of preference.
     :param containers: reads the disks of images in containers.
     :param bandwidth: the limit of what all imports together read from sources.
     """
@@ -121,6 +136,7 @@ class Importer:
         source: Callable[[str], IImageSource],
         backends: Backends,
         image_cache: ImageCache,
+        shortcuts: Sequence[Shortcut],
         containers: Containers,
         bandwidth: Bandwidth,
         copier: Copier,
@@ -128,6 +144,7 @@ class Importer:
         self._source = source
         self._backends = backends
         self._image_cache = image_cache
+        self._shortcuts = shortcuts
         self._containers = containers
         self._bandwidth = bandwidth
         self._copier = copier
@@ -157,23 +174,22 @@ class Importer:
             await self._run(volume, task, progress, claim)
 
     async def _run(self, volume: Volume, task: Import, progress: Progress, claim: Claim) -> None:
-        heartbeat = claim.heartbeat
         image, content = task.image, task.content
         progress.start(task)
         await self._image_cache.let_go(volume.id)
-        if content is not None and await self._image_cache.fill(
-            volume, content, progress, heartbeat
-        ):
-            return
-        place = VolumeTarget(self._backends.named(volume.backend), volume.name, volume.size_bytes)
-        fetch = _Fetch(image, self._source(image.source), place, progress, heartbeat)
+        target = VolumeTarget(self._backends.named(volume.backend), volume.name, volume.size_bytes)
+        filling = Filling(volume, image, content, target, progress, claim.heartbeat)
+        for shortcut in self._shortcuts:
+            if await shortcut.before_source(filling):
+                return
+        fetch = _Fetch(filling, self._source(image.source), target)
         try:
             digest = await self._fetch(fetch)
         except ContainerDetected as packed:
             digest = await self._convert(fetch, packed)
         if self._limits.read_back and digest is not None:
             progress.phase = Phase.VERIFYING
-            await self._copier.verify(place, digest, progress.bytes_done)
+            await self._copier.verify(target, digest, progress.bytes_done)
         # Without a digest, the source may have sent another image than the requested one.
         if content is not None and (image.digest or progress.validator == image.validator):
             size = progress.bytes_done
@@ -182,10 +198,10 @@ class Importer:
 
     async def _convert(self, fetch: _Fetch, packed: ContainerDetected) -> Digest | None:
         """Fetch a container to the spool, and copy the disk in it onto the volume."""
-        place, progress = fetch.place, fetch.progress
-        if packed.disk_size > place.size:
-            raise too_large(packed.disk_size, place.size)
-        most = largest_container(place.size)
+        target, progress = fetch.target, fetch.progress
+        if packed.disk_size > target.size:
+            raise too_large(packed.disk_size, target.size)
+        most = largest_container(target.size)
         spool = Spool(self._limits.spool, most, self._room, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
@@ -193,7 +209,7 @@ class Importer:
             await progress.forget(fetch.heartbeat)
             progress.staged = True
             try:
-                await self._fetch(attrs.evolve(fetch, place=spool, container=packed.container))
+                await self._fetch(attrs.evolve(fetch, target=spool, container=packed.container))
             except NoSpace as error:
                 # Removing cached images would not help: they take no room on the spool's disk.
                 raise SpoolFull from error
@@ -204,13 +220,13 @@ class Importer:
                 ) from None
             await spool.cut(progress.bytes_done)
             stream = await self._containers.open(
-                packed.container, spool.descriptor, place.size, stack
+                packed.container, spool.descriptor, target.size, stack
             )
-            await place.renew()
-            writer = await place.open_writer()
+            await target.renew()
+            writer = await target.open_writer()
             stack.push_async_callback(writer.close)
             disk = attrs.evolve(fetch.image, format="raw", digest=None)
-            copy = self._copier.copy(disk, place)
+            copy = self._copier.copy(disk, target)
             progress.begin(copy, Phase.CONVERTING, self._clock.seconds())
             return await copy.run(InTurn(stream, progress.turn, self._clock), writer, plain=True)
 
@@ -260,7 +276,7 @@ class Importer:
             if copy is None or at is None or stream.offset != at[0]:
                 # The source may be unable to resume from a checkpoint, or the image may have
                 # changed.
-                size = await self._adopt(fetch, stream)
+                size = await self._shortcut(fetch, stream)
                 if size is not None:
                     # The examination detects compressed images, which have to be unpacked during a
                     # copy.
@@ -270,7 +286,7 @@ class Importer:
             sent = stream
             stream = self._bandwidth.limited(fetch.image.source, stream)
             stream = InTurn(stream, fetch.progress.turn, self._clock)
-            writer = await fetch.place.open_writer()
+            writer = await fetch.target.open_writer()
             stack.push_async_callback(writer.close)
             fetch.progress.begin(copy, Phase.DOWNLOADING, self._clock.seconds())
             try:
@@ -291,34 +307,16 @@ class Importer:
             fetch.progress.warn(*copy.warnings)
             return digest
 
-    async def _adopt(self, fetch: _Fetch, stream: IImageStream) -> int | None:
-        """Make the volume share or clone the image, if source and backend support that.
-
-        :returns: the size of the image in bytes; None if the image has to be copied.
-        """
-        place = fetch.place
-        if not isinstance(place, VolumeTarget) or fetch.image.format in CONTAINERS:
+    async def _shortcut(self, fetch: _Fetch, stream: IImageStream) -> int | None:
+        """Ask the shortcuts; return the size of the image in bytes, or None if none helps."""
+        filling = fetch.filling
+        if fetch.target is not filling.target or filling.image.format in CONTAINERS:
             return None
-        if place.capabilities.shares and IFileStream.providedBy(stream):
-            file = IFileStream(stream)
-            await self._clone_anew(fetch)
-            size = await place.share(file.fileno())
+        for shortcut in self._shortcuts:
+            size = await shortcut.from_stream(filling, stream)
             if size is not None:
-                # A file that was being written to may have held neither the old nor the new image.
-                await file.check()
-            return size
-        if place.capabilities.clones_images and ILocatedStream.providedBy(stream):
-            location = ILocatedStream(stream).location
-            if location is not None:
-                await self._clone_anew(fetch)
-                size = await place.clone_image(location)
-                # The image at that location may differ from the image that the source would send.
-                return size if stream.size in (None, size) else None
+                return size
         return None
-
-    async def _clone_anew(self, fetch: _Fetch) -> None:
-        fetch.progress.phase = Phase.CLONING
-        await fetch.progress.forget(fetch.heartbeat)
 
     async def _examine(self, fetch: _Fetch, size: int) -> Digest | None:
         """Check that the volume begins with a disk that matches what was stated; return its digest.
@@ -328,12 +326,12 @@ class Importer:
         :param size: size of the image in bytes.
         :returns: the digest; None if no digest was needed.
         """
-        reader = await fetch.place.open_reader()
+        reader = await fetch.target.open_reader()
         try:
             hashed = fetch.image.digest is not None or self._limits.read_back
-            block = fetch.place.capabilities.block_size
+            block = fetch.target.capabilities.block_size
             stream = (VolumeStream if hashed else Ends)(reader, size, block)
-            copy = self._copier.copy(fetch.image, fetch.place)
+            copy = self._copier.copy(fetch.image, fetch.target)
             fetch.progress.begin(copy, Phase.VERIFYING, self._clock.seconds())
             digest = await copy.run(stream, NullWriter(), plain=True)
             fetch.progress.warn(*copy.warnings)
@@ -349,14 +347,14 @@ class Importer:
             return earlier
         if checkpoint is None:
             return None
-        copy = self._copier.copy(fetch.image, fetch.place, fetch.container)
+        copy = self._copier.copy(fetch.image, fetch.target, fetch.container)
         try:
             inherited = fetch.progress.inherited
-            if inherited is not None and isinstance(fetch.place, VolumeTarget):
+            if inherited is not None and isinstance(fetch.target, VolumeTarget):
                 fetch.progress.phase = Phase.CLONING
-                await inherit(fetch.place, inherited, lambda each: copy.restore(each, checkpoint))
+                await inherit(fetch.target, inherited, lambda each: copy.restore(each, checkpoint))
             else:
-                reader = await fetch.place.open_reader()
+                reader = await fetch.target.open_reader()
                 try:
                     await copy.restore(reader, checkpoint)
                 finally:
@@ -373,8 +371,8 @@ class Importer:
         """Return a copy from the image's first byte, and make its destination as good as new."""
         fetch.progress.start_over()
         await fetch.progress.forget(fetch.heartbeat)
-        await fetch.place.renew()
-        return self._copier.copy(fetch.image, fetch.place, fetch.container)
+        await fetch.target.renew()
+        return self._copier.copy(fetch.image, fetch.target, fetch.container)
 
 
 def _has_ended(stream: IImageStream) -> bool:

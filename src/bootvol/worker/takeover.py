@@ -16,7 +16,7 @@ from bootvol.interfaces import ICloningBackend, IVolumeReader
 
 
 async def inherit(
-    place: VolumeTarget, name: str, read: Callable[[IVolumeReader], Awaitable[None]]
+    target: VolumeTarget, name: str, read: Callable[[IVolumeReader], Awaitable[None]]
 ) -> None:
     """Allocate a volume anew and fill it durably with the bytes that ``read`` reads of another one.
 
@@ -28,18 +28,18 @@ async def inherit(
         fails.
     """
     async with AsyncExitStack() as stack:
-        if place.capabilities.clones:
-            await place.backend.delete(place.name)
-            await ICloningBackend(place.backend).clone(name, place.name, place.size)
-            reader = await place.open_reader()
+        if target.capabilities.clones:
+            await target.backend.delete(target.name)
+            await ICloningBackend(target.backend).clone(name, target.name, target.size)
+            reader = await target.open_reader()
             stack.push_async_callback(reader.close)
             await read(reader)
             return
-        former = await place.backend.open_reader(name)
+        former = await target.backend.open_reader(name)
         stack.push_async_callback(former.close)
-        await place.renew()
-        writer = await place.open_writer()
+        await target.renew()
+        writer = await target.open_writer()
         stack.push_async_callback(writer.close)
-        zeros = not place.capabilities.reads_zero_when_new
+        zeros = not target.capabilities.reads_zero_when_new
         await read(CopyingReader(former, writer, zeros=zeros))
         await writer.flush()
