@@ -21,6 +21,7 @@ from bootvol.errors import HypervisorFailed
 from bootvol.jail import FIRST_USER, may_limit
 from bootvol.model import ConnectionInfo, Disk
 from bootvol.threads import Threads
+from bootvol_plugins.qemu import console
 from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.machine import MONITOR
@@ -74,6 +75,32 @@ async def test_its_process_is_locked_up(
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
     assert (tmp_path / "servers").joinpath(SERVER).stat().st_mode & 0o777 == 0o700
+
+
+@ensureDeferred
+async def test_the_keeper_of_a_console_is_locked_up(
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
+) -> None:
+    """The program that keeps a server's console has no rights, and opens no files and sockets.
+
+    Break: `plugins/bootvol_plugins/qemu/console.py`: `program.stay(sys.argv[2:])` -> `pass`.
+    """
+    await qemu.start(SERVER, machine(empty))
+    folder = tmp_path / "servers" / SERVER
+    (keeper,) = (
+        each.parent
+        for each in Path("/proc").glob("[0-9]*/cmdline")
+        if console.__file__.encode() in each.read_bytes()
+        and os.readlink(each.parent / "cwd") == str(folder)
+    )
+    status = (keeper / "status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    assert f"CapEff:\t{0:016x}" in status
+    uid = os.geteuid()
+    user = FIRST_USER + int(keeper.name) if uid == 0 else uid
+    assert f"Uid:\t{user}\t{user}\t{user}\t{user}\n" in status
+    await says(qemu, SERVER, "No bootable device.")
 
 
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
@@ -285,12 +312,12 @@ async def test_a_guest_that_writes_for_ever(
 ) -> None:
     """A guest's console has two files of bounded size.
 
-    Break: `plugins/bootvol_plugins/qemu/console.py`: `if os.fstat(file).st_size >= HALF:` -> `if
-    not file:`.
+    Break: `plugins/bootvol_plugins/qemu/console.py`: `if os.fstat(new).st_size >= HALF:` -> `if
+    not new:`.
     """
     await qemu.start(SERVER, machine(linux, disk_file(tmp_path / "order.raw", guest.CHATTER)))
     old = tmp_path / "servers" / SERVER / "console.old"
-    await until(old.exists, seconds=LONG_LIMIT)
+    await until(lambda: old.exists() and old.stat().st_size, seconds=LONG_LIMIT)
     assert old.stat().st_size < 700 * 1024
     said = await qemu.console(SERVER, 100 * 1024)
     assert len(said) == 100 * 1024

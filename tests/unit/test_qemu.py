@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from bootvol.errors import ConfigurationError, HypervisorFailed
 from bootvol.interfaces import PluginContext
+from bootvol.jail import Jail
 from bootvol.model import ConnectionInfo, Disk
 from bootvol.threads import Threads
 from bootvol_plugins.qemu import PLUGIN, ceph, console, disks, folders
@@ -188,22 +190,25 @@ def test_what_is_said_of_one_that_does_not_start(said: bytes, complaint: str) ->
 
 def test_of_a_console_the_end_is_kept(tmp_path: Path) -> None:
     written = b"".join(b"line %d\r\n" % number for number in range(300_000))
-    subprocess.run(keeper(), input=written, cwd=tmp_path, check=True, timeout=LIMIT)
+    subprocess.run(keeper(Jail()), input=written, cwd=tmp_path, check=True, timeout=LIMIT)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3 * console.HALF
     folder = os.open(tmp_path, os.O_PATH)
     try:
         for length in (0, 1, 1000, console.HALF):
             assert console.tail(folder, length) == written[len(written) - length :]
         assert written.endswith(console.tail(folder, len(written)))
+        # Just before and just after a rotation, the second file has the content of the first.
+        shutil.copyfile(tmp_path / "console.old", tmp_path / "console")
+        assert console.tail(folder, 3 * console.HALF) == (tmp_path / "console").read_bytes()
         # Another start of the server succeeds.
-        subprocess.run(keeper(), input=b"again", cwd=tmp_path, check=True, timeout=LIMIT)
-        assert console.tail(folder, 7) == b"\r\nagain"
+        subprocess.run(keeper(Jail()), input=b"again", cwd=tmp_path, check=True, timeout=LIMIT)
+        assert console.tail(folder, 5) == b"again"
     finally:
         os.close(folder)
 
 
 def test_a_guest_does_not_stop_where_its_console_cannot_be_kept(tmp_path: Path) -> None:
-    limited = ["prlimit", "--fsize=4096", *keeper()]
+    limited = ["prlimit", "--fsize=4096", *keeper(Jail())]
     subprocess.run(limited, input=bytes(1024 * 1024), cwd=tmp_path, check=True, timeout=LIMIT)
     assert (tmp_path / "console").stat().st_size == 4096
 

@@ -118,7 +118,7 @@ class QemuHypervisor:
             shared = {machine.FOLDER: folder.descriptor}
             home = str(folder.path)
             keeping: Mapping[int, int | str] = {0: reading, **shared}
-            spawn(self._reactor, Child(), machine.keeper(), keeping, folder=home)
+            spawn(self._reactor, Child(), machine.keeper(self._jail), keeping, folder=home)
             given: Mapping[int, int | str] = {2: "r", machine.CONSOLE: writing, **shared, **files}
             return spawn(self._reactor, machine.Qemu(), command, given, folder=home)
         finally:

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from bootvol.jail import Bounds, Sockets, may_limit, room
+from bootvol.jail import Bounds, Jail, Sockets, here, may_limit, room
 from bootvol.model import Disk, Machine
 from bootvol.processes import Child
 from bootvol_plugins.qemu import config_drive, console, disks, reach
@@ -191,6 +191,10 @@ class Qemu(Child):
         self.ignore(2)
 
 
-def keeper() -> list[str]:
-    """Return the command that keeps its standard input as a server's console."""
-    return ["setsid", sys.executable, "-IS", console.__file__]
+def keeper(jail: Jail) -> list[str]:
+    """Return the command that keeps its standard input as a server's console.
+
+    :raises NotConfined: if programs have to be confined, and cannot be.
+    """
+    bounds = Bounds(limits={"CORE": 0}, grows=console.HALF + console.PIECE)
+    return [sys.executable, "-IS", console.__file__, str(here()), *jail.words(bounds)]

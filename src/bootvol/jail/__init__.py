@@ -127,11 +127,8 @@ class Jail:
         """Return the user id of a confined process.  Under root, each process has its own user."""
         return self.first_user + pid if os.geteuid() == 0 else os.geteuid()
 
-    def command(self, command: Sequence[str], bounds: Bounds) -> list[str]:
-        """Return the command that runs another command within bounds.
-
-        If the program cannot be run, the process ends with
-        :data:`bootvol.jail.program.NOT_RUN`, and says why in the last line of its standard error.
+    def words(self, bounds: Bounds) -> list[str]:
+        """Return the words by which :mod:`bootvol.jail.program` knows some bounds.
 
         :raises NotConfined: if programs have to be confined, and cannot be: see :meth:`check`.
         """
@@ -158,15 +155,30 @@ class Jail:
             words.append(f"lock={bounds.locks}")
         if not self.required:
             words.append("lax")
+        return words
+
+    def command(self, command: Sequence[str], bounds: Bounds) -> list[str]:
+        """Return the command that runs another command within bounds.
+
+        If the program cannot be run, the process ends with
+        :data:`bootvol.jail.program.NOT_RUN`, and says why in the last line of its standard error.
+
+        :raises NotConfined: if programs have to be confined, and cannot be: see :meth:`check`.
+        """
         return [
             sys.executable,
             "-ISc",
             _RUN,
-            str(Path(program.__file__).parent.parent),
-            *words,
+            str(here()),
+            *self.words(bounds),
             "--",
             *command,
         ]
+
+
+def here() -> Path:
+    """Return the folder of :mod:`bootvol.jail.program`, for a Python without other packages."""
+    return Path(program.__file__).parent.parent
 
 
 def room(size: int) -> int:

@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, NoReturn
 
-__all__ = ["NOT_RUN", "Lacking", "landlock", "main", "seccomp"]
+__all__ = ["NOT_RUN", "Lacking", "landlock", "main", "seccomp", "stay"]
 
 #: Exit code for a command that is not run, as of a shell.
 NOT_RUN: Final = 126
@@ -95,17 +95,43 @@ def main(arguments: list[str]) -> NoReturn:
         os._exit(NOT_RUN)
 
 
+def stay(arguments: list[str]) -> None:
+    """Confine this process, which has opened all its files.
+
+    :param arguments: the words of :meth:`bootvol.jail.Jail.words`.
+    :raises Lacking: if the process cannot be confined.
+    """
+    said = _said(arguments)
+    _begin(said)
+    _restrict(said)
+
+
 def _become(arguments: list[str]) -> NoReturn:
     end = arguments.index("--")
     command = arguments[end + 1 :]
-    said: dict[str, list[str]] = {}
-    for word in arguments[:end]:
-        key, _, value = word.partition("=")
-        said.setdefault(key, []).append(value)
+    said = _said(arguments[:end])
     program = _found(command[0])
     if program is None:
         raise Lacking(f"there is no program {command[0]}")
     _begin(said)
+    # The folder of the program may hold only a link to the program.
+    _restrict(said, program, os.path.realpath(program))
+    os.execv(program, command)  # noqa: S606 - no shell, and the words are the daemon's
+
+
+def _said(words: list[str]) -> dict[str, list[str]]:
+    said: dict[str, list[str]] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        said.setdefault(key, []).append(value)
+    return said
+
+
+def _restrict(said: dict[str, list[str]], *reads: str) -> None:
+    """Give up all rights that the words do not grant.
+
+    :param reads: paths of files to read, besides those of the words.
+    """
     uid = int(said["users"][0]) + os.getpid() if "users" in said else None
     if uid is not None:
         for path in said.get("own", []):
@@ -119,9 +145,9 @@ def _become(arguments: list[str]) -> NoReturn:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(value), int(value)))
     for size in said.get("grow", []):
         most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), most))
-    _confine(said, program)
-    os.execv(program, command)  # noqa: S606 - no shell, and the words are the daemon's
+        wanted = int(size) if most == resource.RLIM_INFINITY else min(int(size), most)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wanted, most))
+    _confine(said, [*reads, *said.get("read", [])])
 
 
 def _begin(said: dict[str, list[str]]) -> None:
@@ -137,10 +163,8 @@ def _begin(said: dict[str, list[str]]) -> None:
         os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 
 
-def _confine(said: dict[str, list[str]], program: str) -> None:
+def _confine(said: dict[str, list[str]], reads: list[str]) -> None:
     families: tuple[int, ...] = FAMILIES[said["sockets"][0]]
-    # The folder of the program may hold only a link to the program.
-    reads = [program, os.path.realpath(program), *said.get("read", [])]
     try:
         restrict_files(reads, said.get("write", []), families)
     except Lacking:
