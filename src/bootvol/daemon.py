@@ -81,13 +81,13 @@ class Daemon(Service):
         self._reloader = Reloader(config, self._parts.plugins, certificates, files, reactor)
 
     def _prepare_database(self) -> None:
-        if self._database.embedded:
+        if self._database.is_sqlite:
             self._locks.append(locks.take_database(Path(self._config.database.database or "")))
             self._database.upgrade()
         else:
             self._database.check()
         # In an SQLite file all other holders of claims have ended: this daemon has the lock.
-        self._database.alone(claims.release_all, None if self._database.embedded else self._id)
+        self._database.alone(claims.release_all, None if self._database.is_sqlite else self._id)
 
     def reload(self) -> Deferred[None]:
         """Apply the current configuration file (see :class:`bootvol.reload.Reloader`)."""

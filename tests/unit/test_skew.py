@@ -24,7 +24,7 @@ def running(database: Database) -> Iterator[Database]:
 
 @ensureDeferred
 async def test_a_difference_is_told_once(running: Database) -> None:
-    if running.embedded:
+    if running.is_sqlite:
         clock = Clock()
         SkewWatch(running, clock, time.time).startService()
         assert not clock.getDelayedCalls(), "there is nothing to compare with"
@@ -47,7 +47,7 @@ async def test_a_difference_is_told_once(running: Database) -> None:
 async def test_a_clock_that_is_set_while_it_is_looked_at_harms_nothing(running: Database) -> None:
     readings = iter([time.time(), time.time() - 3600])
     watch = SkewWatch(running, Clock(), lambda: next(readings))
-    if not running.embedded:
+    if not running.is_sqlite:
         with capturedLogs() as logged:
             await watch.look()
         assert not logged

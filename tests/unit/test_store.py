@@ -166,7 +166,7 @@ def test_volumes_and_snapshots_from_before_get_uuids(url: URL) -> None:
         assert made[2].snapshot_uuid == kept[1].uuid
         assert kept[1].volume_uuid == made[1].uuid
         assert UUID(str(made[3].snapshot_uuid)) != UUID(kept[2].volume_uuid)
-        if database.embedded:
+        if database.is_sqlite:
             # A deleted volume's id is never used again.
             assert volumes.add(db, a_volume()).id == 10
     database._engine.dispose()
@@ -220,7 +220,7 @@ def test_a_later_versions_schema_is_refused(database: Database) -> None:
 def test_tables_of_somebody_else_are_left_alone(url: URL) -> None:
     loop: Any = reactor
     database = Database(url, loop)
-    if database.embedded:
+    if database.is_sqlite:
         Path(str(url.database)).parent.mkdir()
     with database._engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE volumes (theirs INTEGER)")
@@ -538,7 +538,7 @@ def test_the_statements_for_a_restored_database(url: URL) -> None:
     database.upgrade()
     added = database.alone(volumes.add, a_volume())
     said = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    begin = "UPDATE sqlite_sequence" if database.embedded else "SELECT setval"
+    begin = "UPDATE sqlite_sequence" if database.is_sqlite else "SELECT setval"
     (statement,) = [line.strip() for line in said.splitlines() if line.strip().startswith(begin)]
     database.alone(lambda db: db.exec_driver_sql(statement).close())
     assert database.alone(volumes.add, a_volume("w")).id == added.id + 100_000 + 1

@@ -106,7 +106,7 @@ def upgrade(config: Path) -> None:
 
     try:
         database = Database(_settings(config).database, reactors.installed())
-        if database.embedded:
+        if database.is_sqlite:
             for mistake in locks.check_database(Path(_settings(config).database.database or "")):
                 raise ConfigurationError(str(mistake))
         database.upgrade()

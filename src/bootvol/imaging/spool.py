@@ -131,7 +131,7 @@ class Spool:
             return descriptor
 
     def _cut(self, length: int) -> None:
-        with failures("the unpacked image cannot be cut"):
+        with failures("the converted image cannot be shortened"):
             os.ftruncate(self.descriptor, length)
 
 

@@ -116,13 +116,13 @@ class Connections:
 
     :param url: ``sqlite:///…`` or ``postgresql+psycopg://…``.
     :param most: maximum number of connections at once.
-    :ivar embedded: whether the database is a file of SQLite.
+    :ivar is_sqlite: whether the database is a file of SQLite.
     :raises ConfigurationError: if the driver is not installed.
     """
 
     def __init__(self, url: URL, most: int) -> None:
-        self.embedded = url.get_backend_name() == "sqlite"
-        self._path = Path(url.database) if self.embedded and url.database else None
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._path = Path(url.database) if self.is_sqlite and url.database else None
         self._file: tuple[int, int] | None = None
         #: SQLite's write-ahead log beside the file.  The log exists while connections are open.
         self._log: tuple[int, int] | None = None
@@ -132,13 +132,13 @@ class Connections:
         self._here = local()
         try:
             self.engine = create_engine(
-                url, pool_size=most, max_overflow=0, **({} if self.embedded else _server(url))
+                url, pool_size=most, max_overflow=0, **({} if self.is_sqlite else _server(url))
             )
         except ImportError as error:
             raise ConfigurationError(
                 f"state.url: {error}. Install it: pip install 'bootvol[postgresql]'"
             ) from error
-        if self.embedded:
+        if self.is_sqlite:
             _tune_sqlite(self.engine)
             self._count()
         else:
@@ -161,7 +161,7 @@ class Connections:
         """
         try:
             with self.engine.begin() as connection:
-                if not self.embedded:
+                if not self.is_sqlite:
                     for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
                         connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
                 yield connection

@@ -95,17 +95,17 @@ class Database:
     :param url: ``sqlite:///…`` or ``postgresql+psycopg://…``.
     :param reactor: brings results back from the threads, and is the clock.
     :raises ConfigurationError: if the driver is not installed.
-    :ivar embedded: whether the database is a file of SQLite, for this daemon alone.
+    :ivar is_sqlite: whether the database is a file of SQLite, for this daemon alone.
     :ivar ending: whether the daemon is to end.
     """
 
     _log = Logger()
 
     def __init__(self, url: URL, reactor: IReactor) -> None:
-        embedded = url.get_backend_name() == "sqlite"
-        writers = 1 if embedded else _WRITES_ON_A_SERVER
-        self._connections = Connections(url, _READERS + writers + (0 if embedded else _KEEPERS))
-        self.embedded = embedded
+        is_sqlite = url.get_backend_name() == "sqlite"
+        writers = 1 if is_sqlite else _WRITES_ON_A_SERVER
+        self._connections = Connections(url, _READERS + writers + (0 if is_sqlite else _KEEPERS))
+        self.is_sqlite = is_sqlite
         self._engine = self._connections.engine
         self._clock: IReactor = reactor
         self._changes = 0
@@ -113,7 +113,7 @@ class Database:
         self._reading = Lane(reactor, "bootvol-read", _READERS)
         self._writing = Lane(reactor, "bootvol-write", writers)
         # A lane of its own renews leases in time, however much the API writes.
-        self._keeping = self._writing if embedded else Lane(reactor, "bootvol-keep", _KEEPERS)
+        self._keeping = self._writing if is_sqlite else Lane(reactor, "bootvol-keep", _KEEPERS)
         self._lanes = {self._reading, self._writing, self._keeping}
         self._calls: set[Call[Any]] = set()
         self._read, self._written = (
@@ -156,7 +156,7 @@ class Database:
 
         None if other daemons write, too.
         """
-        return self._changes if self.embedded else None
+        return self._changes if self.is_sqlite else None
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -189,7 +189,7 @@ class Database:
         On SQLite the call has no time limit.  No request waits for the call, and a claim unknown to
         the daemon would never end.
         """
-        bounded = not self.embedded
+        bounded = not self.is_sqlite
         return await self._run(
             self._keeping, lambda db: query(db, *args, **kwargs), bounded=bounded
         )
@@ -263,7 +263,7 @@ class Database:
         :raises ConfigurationError: if the database cannot be upgraded.
         """
         try:
-            if self.embedded and self._engine.url.database:
+            if self.is_sqlite and self._engine.url.database:
                 file = Path(self._engine.url.database)
                 private.make("state.url", file.parent)
                 # No other user may read the file.  SQLite gives the files beside it the same mode.
@@ -271,7 +271,7 @@ class Database:
             with self._connections.alone() as connection:
                 _check_encoding(connection)
                 now = _revision(connection)
-                if now != revision and not self.embedded:
+                if now != revision and not self.is_sqlite:
                     schema_lock.take(connection)
                 if now is None and revision == schema.REVISION:
                     _make(connection)

@@ -47,7 +47,7 @@ class SkewWatch(Service):
         SQLite has no clock of its own, so with SQLite nothing is compared.
         """
         super().startService()
-        if not self._database.embedded:
+        if not self._database.is_sqlite:
             self._looking.start(LOOK)
 
     def stopService(self) -> None:

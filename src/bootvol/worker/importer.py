@@ -185,8 +185,8 @@ class Importer:
         fetch = _Fetch(filling, self._source(image.source), target)
         try:
             digest = await self._fetch(fetch)
-        except ContainerDetected as packed:
-            digest = await self._convert(fetch, packed)
+        except ContainerDetected as detected:
+            digest = await self._convert(fetch, detected)
         if self._limits.read_back and digest is not None:
             progress.phase = Phase.VERIFYING
             await self._copier.verify(target, digest, progress.bytes_done)
@@ -196,11 +196,11 @@ class Importer:
             told = progress.warnings
             await self._image_cache.add(volume, image, content, size, digest, told, claim)
 
-    async def _convert(self, fetch: _Fetch, packed: ContainerDetected) -> Digest | None:
+    async def _convert(self, fetch: _Fetch, detected: ContainerDetected) -> Digest | None:
         """Fetch a container to the spool, and copy the disk in it onto the volume."""
         target, progress = fetch.target, fetch.progress
-        if packed.disk_size > target.size:
-            raise too_large(packed.disk_size, target.size)
+        if detected.disk_size > target.size:
+            raise too_large(detected.disk_size, target.size)
         most = largest_container(target.size)
         spool = Spool(self._limits.spool, most, self._room, self._copier.threads)
         async with AsyncExitStack() as stack:
@@ -209,18 +209,18 @@ class Importer:
             await progress.forget(fetch.heartbeat)
             progress.staged = True
             try:
-                await self._fetch(attrs.evolve(fetch, target=spool, container=packed.container))
+                await self._fetch(attrs.evolve(fetch, target=spool, container=detected.container))
             except NoSpace as error:
                 # Removing cached images would not help: they take no room on the spool's disk.
                 raise SpoolFull from error
             except ContainerDetected:
                 raise FormatMismatch(
-                    f"The image was {packed.container} at first, and had another format when it"
+                    f"The image was {detected.container} at first, and had another format when it"
                     " was fetched again."
                 ) from None
             await spool.cut(progress.bytes_done)
             stream = await self._containers.open(
-                packed.container, spool.descriptor, target.size, stack
+                detected.container, spool.descriptor, target.size, stack
             )
             await target.renew()
             writer = await target.open_writer()

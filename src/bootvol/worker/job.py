@@ -84,7 +84,7 @@ class Job:
         # Stop when the lease expires, even if the database has not answered yet.
         self._expiry = (
             None
-            if self._database.embedded
+            if self._database.is_sqlite
             else self._clock.callLater(self._left(asked), self.cancel)
         )
 
