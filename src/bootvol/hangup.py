@@ -7,7 +7,7 @@ import re
 import signal
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -77,13 +77,13 @@ class TwistdLog:
     def __init__(self) -> None:
         self._file: _File | None = None
 
-    def observer(self, options: Mapping[str, Any]) -> ILogObserver | None:
+    def observer(self, options: Mapping[str, object]) -> ILogObserver | None:
         """Open the log file.  Blocks.
 
         :param options: options of ``twistd``.
         :returns: the observer of the log file; None if ``twistd`` logs to no file.
         """
-        name = options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log")
+        name = str(options.get("logfile") or ("-" if options.get("nodaemon") else "twistd.log"))
         if name == "-" or options.get("syslog") or options.get("logger"):
             return None
         file = self._file = _File.fromFullPath(

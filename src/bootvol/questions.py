@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -32,7 +32,9 @@ class Questions:
         self._patience = patience
         self._unanswered: set[Hashable] = set()
 
-    async def ask(self, topic: Hashable, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def ask(
+        self, topic: Hashable, question: Callable[[], Coroutine[Deferred[object], object, T]]
+    ) -> T:
         """Return the plugin's answer.
 
         :param topic: a key that is equal for equal questions.

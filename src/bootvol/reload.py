@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock
@@ -50,7 +50,7 @@ class Reloader:
     def __init__(
         self,
         config: Settings,
-        plugins: Mapping[str, Any],
+        plugins: Mapping[str, object],
         certificates: Mapping[str, Callable[[], bool]],
         threads: Threads,
         clock: IReactorTime,
@@ -112,7 +112,7 @@ class Reloader:
             self._log.warn("changed, and applied by a restart only: {later}", later=_list(later))
         return applied
 
-    async def _in_time(self, work: Coroutine[Deferred[Any], Any, T]) -> T:
+    async def _in_time(self, work: Coroutine[Deferred[object], object, T]) -> T:
         """Return the result of some work.
 
         :raises ConfigurationError: if the work has not ended in time.  The next SIGHUP must not

@@ -94,14 +94,14 @@ class _Root(Options):
     quota: Quota = Quota()
     imports: Imports
     sandbox: SandboxTable = SandboxTable()
-    identity: dict[str, Any]
-    policy: dict[str, Any] = Field(default={})
-    hypervisor: dict[str, Any] | None = None
-    exports: dict[str, Any] | None = None
+    identity: dict[str, object]
+    policy: dict[str, object] = Field(default={})
+    hypervisor: dict[str, object] | None = None
+    exports: dict[str, object] | None = None
     rate_limits: list[RateLimitTable] = Field(default_factory=list)
     flavors: list[FlavorTable] = Field(default=list(FLAVORS), min_length=1)
-    backends: list[dict[str, Any]] = Field(min_length=1)
-    sources: list[dict[str, Any]] = Field(min_length=1)
+    backends: list[dict[str, object]] = Field(min_length=1)
+    sources: list[dict[str, object]] = Field(min_length=1)
 
     @field_validator("flavors")
     @classmethod
@@ -115,7 +115,7 @@ class _Root(Options):
 
     @field_validator("backends", "sources")
     @classmethod
-    def _names_differ(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _names_differ(cls, value: list[dict[str, object]]) -> list[dict[str, object]]:
         given = [table.get("name") for table in value]
         for name in given:
             if given.count(name) > 1:
@@ -185,7 +185,7 @@ def load(path: Path, listening: Collection[str] = ()) -> Settings:
     return _read(path, tables, listening)
 
 
-def _read(path: Path, tables: Mapping[str, Any], listening: Collection[str]) -> Settings:
+def _read(path: Path, tables: Mapping[str, object], listening: Collection[str]) -> Settings:
     base = path.absolute().parent
     secrets = Secrets()
     read = partial(validate, path, base=base, secrets=secrets, listening=listening)
@@ -275,23 +275,25 @@ def _database(url: str, base: Path) -> URL:
 class _Read(Protocol):
     """The function :func:`bootvol.validation.validate`, bound to one configuration file."""
 
-    def __call__(self, place: str, model: type[Model], table: Mapping[str, Any]) -> Model: ...
+    def __call__(self, place: str, model: type[Model], table: Mapping[str, object]) -> Model: ...
 
 
-def _hypervisor(path: Path, table: Mapping[str, Any] | None, read: _Read) -> PluginSettings | None:
+def _hypervisor(
+    path: Path, table: Mapping[str, object] | None, read: _Read
+) -> PluginSettings | None:
     if table is None:
         return None
     return _plugin(path, "hypervisor", HypervisorPlugin, {"name": "hypervisor", **table}, read)
 
 
-def _exports(table: Mapping[str, Any] | None, read: _Read) -> Exports | None:
+def _exports(table: Mapping[str, object] | None, read: _Read) -> Exports | None:
     if table is None:
         return None
     return read("exports", TlsExports if table.get("by") == "tls" else Exports, table)
 
 
 def _plugin(
-    path: Path, place: str, kind: type[plugins.Descriptor], table: Mapping[str, Any], read: _Read
+    path: Path, place: str, kind: type[plugins.Descriptor], table: Mapping[str, object], read: _Read
 ) -> PluginSettings:
     head = read(place, _TABLES[kind], table)
     try:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Lock, Thread
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
+from typing import Final, Generic, ParamSpec, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def outlast(running: Deferred[T], undo: Callable[[T], Deferred[Any]] | None = None) -> T:
+async def outlast(running: Deferred[T], undo: Callable[[T], Deferred[object]] | None = None) -> T:
     """Await ``running`` to its end.  A cancellation meanwhile is raised only after that.
 
     :param undo: undoes the result of ``running`` if a cancellation drops the result.
@@ -270,16 +270,17 @@ class InOrder:
         self._reactor = reactor
         self._threads = threads
         self._lock = Lock()
-        self._calls: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        #: Make one call each, and return whether the next one may run.
+        self._calls: deque[Callable[[], bool]] = deque()
         self._busy = False
         self._work_ended: Shared[None] | None = None
-        self._failed: Deferred[Any] | None = None
+        self._drop_failure: Callable[[], object] | None = None
 
     def begin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Queue a blocking call.  The Deferred fires with the result of the call."""
         result: Deferred[T] = Deferred()
         with self._lock:
-            self._calls.append((partial(call, *args, **kwargs), result))
+            self._calls.append(partial(self._make, partial(call, *args, **kwargs), result))
             busy, self._busy = self._busy, True
         if not busy:
             self._work_ended = Shared(Deferred.fromCoroutine(self._threads.run(self._work)))
@@ -292,25 +293,29 @@ class InOrder:
             self._calls.clear()
         if self._work_ended is not None:
             await outlast(self._work_ended.wait())
-        if self._failed is not None:
-            # A waiter has received the failure by now.  Without a waiter, drop the failure.
-            self._failed.addErrback(lambda _failure: None)
+        if self._drop_failure is not None:
+            # A waiter has received the failure by now.
+            self._drop_failure()
 
     # --- in the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (next_one := self._next()) is not None:
-            call, result = next_one
-            try:
-                value = call()
-            except Exception:
-                # Stay busy for ever: no further call may run.
-                self._failed = result
-                self._reactor.callFromThread(result.errback, Failure())
+        while (call := self._next()) is not None:
+            # After a failure stay busy for ever: no further call may run.
+            if not call():
                 return
-            self._reactor.callFromThread(result.callback, value)
 
-    def _next(self) -> tuple[Callable[[], Any], Deferred[Any]] | None:
+    def _make(self, call: Callable[[], T], result: Deferred[T]) -> bool:
+        try:
+            value = call()
+        except Exception:
+            self._drop_failure = partial(result.addErrback, lambda _failure: None)
+            self._reactor.callFromThread(result.errback, Failure())
+            return False
+        self._reactor.callFromThread(result.callback, value)
+        return True
+
+    def _next(self) -> Callable[[], bool] | None:
         with self._lock:
             if self._calls:
                 return self._calls.popleft()

@@ -25,7 +25,7 @@ def validate(
     path: Path,
     place: str,
     model: type[Model],
-    table: Mapping[str, Any],
+    table: Mapping[str, object],
     base: Path,
     secrets: Secrets | None = None,
     listening: Collection[str] = (),

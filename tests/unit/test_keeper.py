@@ -172,7 +172,7 @@ async def test_progress_that_is_not_taken_fails_its_own_work(served: Bench) -> N
 @ensureDeferred
 async def test_an_end_that_is_not_taken_is_a_failure(served: Bench) -> None:
     number = await served.importing()
-    columns = {"durable_digest": "d" * 300}
+    columns: dict[str, object] = {"durable_digest": "d" * 300}
     job_of(served, number).task.columns = lambda: columns  # type: ignore[method-assign]
     served.imports.runs[0].callback(None)
     failed = await served.status(number, Status.ERROR)

@@ -26,7 +26,7 @@ Hash = Annotated[str, BeforeValidator(_read)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@+-]{1,64}$")]
 
 
-def _name(data: dict[str, Any]) -> Any:
+def _name(data: dict[str, object]) -> Any:
     return data.get("name", "unnamed")
 
 

@@ -6,8 +6,9 @@ import re
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from hyperlink import URL, DecodedURL
 from OpenSSL.SSL import Error as SSLError
 from service_identity import VerificationError
 from treq.client import HTTPClient
@@ -47,6 +48,8 @@ _USER_AGENT: Final = f"bootvol/{version('bootvol')}".encode()
 #: The header with an answer's Content-Encoding. Under the original name treq would decode the body.
 ENCODING: Final = b"x-bootvol-content-encoding"
 
+Answer = TypeVar("Answer", bound=IResponse)
+
 
 class Client:
     """An HTTP client that follows no redirects.
@@ -76,7 +79,7 @@ class Client:
     async def request(
         self,
         method: str,
-        url: Any,
+        url: URL | DecodedURL | str,
         host: str,
         headers: Headers | None = None,
         data: bytes | None = None,
@@ -176,25 +179,25 @@ def _authorities(path: Path) -> Any:
     return trustRootFromCertificates(certificates)
 
 
-def _cancellable(asked: Deferred[Any]) -> Deferred[IResponse]:
+def _cancellable(asked: Deferred[Answer]) -> Deferred[Answer]:
     """Return a Deferred like ``asked`` that ends in CancelledError after a cancellation.
 
     The agent's own Deferred may end in any error that the cancellation caused.
     """
     cancelled = False
 
-    def cancel(_answer: Deferred[IResponse]) -> None:
+    def cancel(_answer: Deferred[Answer]) -> None:
         nonlocal cancelled
         cancelled = True
         asked.cancel()
 
-    def deliver(result: IResponse | Failure) -> None:
+    def deliver(result: Answer | Failure) -> None:
         if not cancelled:
             answer.callback(result)
         elif not isinstance(result, Failure):
             stop(result)
 
-    answer: Deferred[IResponse] = Deferred(cancel)
+    answer: Deferred[Answer] = Deferred(cancel)
     asked.addBoth(deliver)
     return answer
 

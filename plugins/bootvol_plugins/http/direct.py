@@ -9,7 +9,7 @@ memory.
 from __future__ import annotations
 
 import socket
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -179,7 +179,7 @@ class DirectAgent:
             else Agent.usingEndpointFactory(self._reactor, noting, pool)
         )
         asked: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
-        return asked.addCallback(lambda answer: _Answer(answer, noting.connection))
+        return asked.addCallback(lambda answer: _Answer(answer, noting.noted))
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
@@ -187,8 +187,8 @@ class _Noting:
     """An endpoint and its factory that remember the only connection."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint: Any = endpoint
-        self.connection: Any = None
+        self._endpoint = endpoint
+        self._noted: _Connection | None = None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See :meth:`twisted.web.iweb.IAgentEndpointFactory.endpointForURI`."""
@@ -196,12 +196,18 @@ class _Noting:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`."""
-        connecting: Deferred[Any] = self._endpoint.connect(_Connections(protocolFactory))
+        connecting = self._endpoint.connect(_Connections(protocolFactory))
         return connecting.addCallback(self._note)
 
-    def _note(self, connection: _Connection) -> IProtocol:
-        self.connection = connection
-        return connection.wrappedProtocol
+    def _note(self, connection: IProtocol) -> IProtocol:
+        self._noted = cast("_Connection", connection)
+        return self._noted.wrappedProtocol
+
+    @property
+    def noted(self) -> _Connection:
+        """The connection, once connected."""
+        assert self._noted is not None  # noqa: S101 - an answer has come by the connection
+        return self._noted
 
 
 class _Connection(ProtocolWrapper):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import wrapClientTLS
@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
+    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -122,8 +123,8 @@ class TunnelEndpoint:
         :raises SourceFailed: if the proxy cannot be reached, or temporarily opens no tunnel.
         :raises SourceRefused: if the proxy refuses a tunnel to the host.
         """
-        connecting: Deferred[Any] = self._proxy.connect(_TunnelFactory(protocolFactory))
-        return connecting.addCallback(lambda tunnel: tunnel.open(self._authority))
+        connecting = self._proxy.connect(_TunnelFactory(protocolFactory))
+        return connecting.addCallback(lambda tunnel: cast("_Tunnel", tunnel).open(self._authority))
 
 
 class _TunnelFactory(Factory):
@@ -150,7 +151,7 @@ class _Tunnel(Protocol):
 
     def open(self, authority: bytes) -> Deferred[IProtocol]:
         """Open the tunnel; return the connected protocol at its end."""
-        transport: Any = self.transport
+        transport = cast("ITCPTransport", self.transport)
         self._opening = Deferred(lambda _opening: self._give_up())
         opening = self._opening
         transport.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (authority, authority))
@@ -191,7 +192,7 @@ class _Tunnel(Protocol):
 
     def _give_up(self) -> None:
         self._opening = None
-        transport: Any = self.transport
+        transport = cast("ITCPTransport", self.transport)
         transport.abortConnection()
 
 

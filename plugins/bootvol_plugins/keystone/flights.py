@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -26,7 +26,9 @@ class Flights(Generic[_T]):
     def __init__(self) -> None:
         self._flights: dict[bytes, _Flight[_T]] = {}
 
-    async def join(self, key: bytes, begin: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def join(
+        self, key: bytes, begin: Callable[[], Coroutine[Deferred[object], object, _T]]
+    ) -> _T:
         """Return or raise the result of the call with this key.  Begin the call if none runs.
 
         If a waiter is cancelled, the call goes on for the other waiters.  If the last waiter is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -62,7 +62,7 @@ class Access(Options):
             )
         return self
 
-    def login(self) -> dict[str, Any]:
+    def login(self) -> dict[str, object]:
         """Return the body of the request for a token of bootvol's own (Identity API v3)."""
         if self.password is not None:
             user = {

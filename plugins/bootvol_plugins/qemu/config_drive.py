@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pycdlib import PyCdlib
 
@@ -15,10 +15,10 @@ _NODE: Final = "config-drive"
 
 #: Arguments of ``device_add``.  Every guest of a PC knows IDE's CD-ROMs, and the names of the
 #: guest's disks (vda, vdb) stay as they are.
-DEVICE: Final[Mapping[str, Any]] = {"driver": "ide-cd", "id": _NODE, "drive": _NODE}
+DEVICE: Final[Mapping[str, object]] = {"driver": "ide-cd", "id": _NODE, "drive": _NODE}
 
 
-def block(fdset: int) -> dict[str, Any]:
+def block(fdset: int) -> dict[str, object]:
     """Return the arguments of ``blockdev-add`` for the drive.
 
     :param fdset: number of the fdset with the drive's descriptor.

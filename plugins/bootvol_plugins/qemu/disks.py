@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from bootvol.model import Disk
 
@@ -22,7 +21,7 @@ def prefix(device: str) -> str:
     return f"{device}-"
 
 
-def device(disk: Disk) -> dict[str, Any]:
+def device(disk: Disk) -> dict[str, object]:
     """Return the arguments of ``device_add`` for a disk.
 
     The guest also finds the disk by the serial number: ``/dev/disk/by-id/virtio-vdb``.  QEMU

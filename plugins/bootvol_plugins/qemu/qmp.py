@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any, Final, NotRequired, TypeVar
+from typing import Annotated, Any, Final, NotRequired, TypeVar, cast
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
@@ -15,12 +15,15 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.internet.unix import Client
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from typing_extensions import TypedDict
 
 from bootvol.errors import HypervisorFailed
+from bootvol.jsons import JsonObject
 from bootvol.reactors import IReactor
 from bootvol.threads import Shared
 
@@ -75,16 +78,20 @@ class Qmp(LineReceiver):
     delimiter = b"\n"
     MAX_LENGTH = _LONGEST
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._awaited: Deferred[dict[str, Any]] = Deferred()
+        self._awaited: Deferred[JsonObject] = Deferred()
         self._lost: Shared[None] = Shared()
         self._come = self._messages = 0
+
+    @property
+    def _socket(self) -> Client:
+        return cast("Client", self.transport)
 
     async def execute(
         self,
         command: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         descriptor: int | None = None,
     ) -> Any:
         """Let QEMU carry out a command.
@@ -96,9 +103,8 @@ class Qmp(LineReceiver):
         """
         self._awaited = Deferred()
         self._come = self._messages = 0
-        transport: Any = self.transport
         if descriptor is not None:
-            transport.sendFileDescriptor(descriptor)
+            self._socket.sendFileDescriptor(descriptor)
         self.sendLine(orjson.dumps({"execute": command, "arguments": arguments or {}}))
         answer = await self.message(_ANSWER)
         if "error" in answer:
@@ -139,17 +145,16 @@ class Qmp(LineReceiver):
 
     async def close(self) -> None:
         """Close the connection, and wait until the connection is closed."""
-        transport: Any = self.transport
-        transport.abortConnection()
+        self._socket.abortConnection()
         await self._lost.wait()
 
-    def dataReceived(self, data: bytes) -> Any:
+    def dataReceived(self, data: bytes) -> None:
         """Take some bytes.  Break off when too many have come."""
         self._come += len(data)
         if self._come <= _MOST:
-            return super().dataReceived(data)
-        self._break_off()
-        return None
+            super().dataReceived(data)
+        else:
+            self._break_off()
 
     def lineReceived(self, line: bytes) -> None:
         """Take a message.  Pass over events, since commands can ask for the state."""
@@ -166,8 +171,7 @@ class Qmp(LineReceiver):
     def _break_off(self) -> None:
         """End the connection, without another look at the bytes that have come."""
         self.clearLineBuffer()
-        transport: Any = self.transport
-        transport.abortConnection()
+        self._socket.abortConnection()
 
     def connectionLost(self, reason: Failure = Failure(ConnectError())) -> None:  # noqa: B008
         """Fail the wait for an answer, since nothing more will come."""

@@ -11,16 +11,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 
 from bootvol.errors import HypervisorFailed
 from bootvol.jail.handing import contents, folder_of, in_memory
+from bootvol.jsons import JsonObject
 from bootvol.model import ConnectionInfo, Disk
 from bootvol_plugins.qemu import ceph
 from bootvol_plugins.qemu.disks import node_name
@@ -52,8 +53,8 @@ class Told:
         only if QEMU's user owns the socket.
     """
 
-    block: dict[str, Any]
-    secret: dict[str, Any] | None = None
+    block: JsonObject
+    secret: JsonObject | None = None
     socket: Path | None = None
 
 
@@ -184,14 +185,12 @@ def _rbd(disk: Disk, stack: ExitStack) -> Reaching:
     return Told(_raw(disk, below))
 
 
-def _nbd(
-    disk: Disk, server: dict[str, str], secure: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def _nbd(disk: Disk, server: dict[str, str], secure: JsonObject | None = None) -> JsonObject:
     export = unquote(urlsplit(disk.connection.address).path.removeprefix("/"))
     below = {"driver": "nbd", "server": server, "export": export, "reconnect-delay": _RECONNECT}
     return _raw(disk, {**below, **(secure or {})})
 
 
-def _raw(disk: Disk, below: dict[str, Any]) -> dict[str, Any]:
+def _raw(disk: Disk, below: Mapping[str, object]) -> JsonObject:
     """Return a raw disk: QEMU takes the bytes for no other format, whatever the guest writes."""
     return {"driver": "raw", "node-name": node_name(disk), "file": below}

@@ -16,7 +16,9 @@ import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
+
+from twisted.internet.defer import Deferred
 
 from bootvol.devices import can_go_around_cache, failures
 from bootvol.errors import (
@@ -34,6 +36,7 @@ from bootvol.imaging.complaints import LOG, Complaints, broken
 from bootvol.imaging.lines import MOST, Lines
 from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdSilent, NbdStream
 from bootvol.imaging.sandbox import Program, Sandbox
+from bootvol.jsons import JsonObject
 from bootvol.model import GIB, Extent
 from bootvol.threads import Threads
 
@@ -82,7 +85,7 @@ _VHDX_UNIT: Final = 1024 * 1024
 
 
 T = TypeVar("T")
-_Start = Callable[[], Coroutine[Any, Any, tuple[Program, NbdConnection]]]
+_Start = Callable[[], Coroutine[Deferred[object], object, tuple[Program, NbdConnection]]]
 
 
 class Containers:
@@ -113,7 +116,7 @@ class Containers:
         await self._threads.run(_check_end, container, descriptor)
         await self._examine(driver, descriptor, volume_size, seconds)
 
-        def start() -> Coroutine[Any, Any, tuple[Program, NbdConnection]]:
+        def start() -> Coroutine[Deferred[object], object, tuple[Program, NbdConnection]]:
             return self._start(driver, descriptor, seconds)
 
         stream = _Served(*await start(), start, self._threads)
@@ -282,7 +285,7 @@ class _Ends:
             self.last = max(self.last, int(found[1]) + int(found[2]))
 
 
-def _check_info(info: dict[str, Any], volume_size: int) -> None:
+def _check_info(info: JsonObject, volume_size: int) -> None:
     """Check the output of `qemu-img info`.  An incomplete image was refused before."""
     data = info.get("format-specific", {}).get("data", {})
     extents = data.get("extents", [])

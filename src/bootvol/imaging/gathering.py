@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
 from twisted.internet.interfaces import IReactorTime
@@ -13,7 +12,7 @@ from bootvol.threads import outlast
 
 
 async def gather_cancelling(
-    clock: IReactorTime, *coroutines: Coroutine[Deferred[Any], Any, None]
+    clock: IReactorTime, *coroutines: Coroutine[Deferred[object], object, None]
 ) -> None:
     """Run coroutines concurrently, until all have ended.
 

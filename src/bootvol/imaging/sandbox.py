@@ -10,10 +10,10 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Final
 
 import attrs
-from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -40,7 +40,7 @@ _NO_MEMORY: Final = "allocate memory"
 
 
 #: Processes a block of a program's output.  No more output is read until the call has ended.
-Reader = Callable[[bytes], Coroutine[Any, Any, None]]
+Reader = Callable[[bytes], Coroutine[Deferred[object], object, None]]
 
 
 @attrs.frozen

@@ -172,7 +172,7 @@ class Images:
         name: str,
         caller: Caller,
         kind: _Question,
-        question: Callable[[], Coroutine[Any, Any, T]],
+        question: Callable[[], Coroutine[Deferred[object], object, T]],
         *,
         apart: bool = False,
     ) -> T:

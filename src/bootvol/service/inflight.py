@@ -84,7 +84,9 @@ class InFlight:
         finally:
             self._give_back(key)
 
-    def hold(self, key: Hashable, call: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+    def hold(
+        self, key: Hashable, call: Callable[[], Coroutine[Deferred[object], object, T]]
+    ) -> Deferred[T]:
         """Make a call that holds a place until the call ends, even if nobody waits for the result.
 
         :raises TooManyCalls: if the key has to leave the free places to others; the call is not

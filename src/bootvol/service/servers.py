@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import attrs
@@ -248,7 +248,7 @@ class Servers:
         :raises QuotaExceeded: if the server would have more items than allowed.
         """
 
-        def change(server: Server) -> dict[str, Any]:
+        def change(server: Server) -> dict[str, object]:
             new = {**({} if whole else server.metadata), **items}
             check_metadata(new)
             return {"metadata": new}
@@ -263,7 +263,7 @@ class Servers:
         :raises MetadataNotFound: if the server has no such item.
         """
 
-        def change(server: Server) -> dict[str, Any]:
+        def change(server: Server) -> dict[str, object]:
             if key not in server.metadata:
                 raise MetadataNotFound
             return {"metadata": {k: v for k, v in server.metadata.items() if k != key}}
@@ -271,7 +271,7 @@ class Servers:
         await self._change(caller, server_id, change)
 
     async def _change(
-        self, caller: Caller, server_id: str, change: Callable[[Server], Mapping[str, Any]]
+        self, caller: Caller, server_id: str, change: Callable[[Server], Mapping[str, object]]
     ) -> tuple[Server, bool]:
         self._runs_servers()
 

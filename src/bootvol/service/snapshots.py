@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
@@ -96,7 +95,9 @@ class Snapshots:
         """
         return await self._database.read(snapshot_rows.get, caller.tenant, snapshot_id)
 
-    async def change(self, caller: Caller, snapshot_id: int, values: Mapping[str, Any]) -> Snapshot:
+    async def change(
+        self, caller: Caller, snapshot_id: int, values: Mapping[str, object]
+    ) -> Snapshot:
         """Change a snapshot in any status; return the snapshot.
 
         :param values: new values of ``display_name`` and ``display_description``; other values

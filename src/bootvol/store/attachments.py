@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
@@ -179,14 +179,14 @@ def served(connection: Connection, daemon: str) -> Sequence[Volume]:
     return [of_row(row) for row in connection.execute(query)]
 
 
-def _shown() -> Select[Any]:
+def _shown() -> Select[object]:
     """Return the query for attachments with the uuids of their volumes and servers."""
     uuids = volumes.c.uuid.label("volume_uuid"), servers.c.uuid.label("server_uuid")
     joined = attachments.join(volumes).outerjoin(servers)
     return select(attachments, *uuids).select_from(joined)
 
 
-def _of_row(row: Row[Any]) -> Attachment:
+def _of_row(row: Row[object]) -> Attachment:
     return Attachment(
         row.volume_id,
         row.server_id,

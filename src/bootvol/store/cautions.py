@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Row
 
 from bootvol.model import Caution
 
 
-def warnings_of(row: Row[Any]) -> tuple[Caution, ...]:
+def warnings_of(row: Row[object]) -> tuple[Caution, ...]:
     """Return the warnings in the row of an import or of a cached image."""
     return tuple(Caution(**each) for each in row.warnings or ())

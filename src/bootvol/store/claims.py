@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from sqlalchemy import (
@@ -51,12 +51,12 @@ class LeaseClock(GenericFunction[float]):
 
 
 @compiles(LeaseClock, "postgresql")
-def _on_postgresql(*_: Any, **__: Any) -> str:
+def _on_postgresql(*_: object, **__: object) -> str:
     return "CAST(extract(epoch FROM statement_timestamp()) AS double precision)"
 
 
 @compiles(LeaseClock, "sqlite")
-def _on_sqlite(*_: Any, **__: Any) -> str:
+def _on_sqlite(*_: object, **__: object) -> str:
     return "0.0"
 
 
@@ -110,7 +110,7 @@ class Lease:
 
 def claim(
     connection: Connection, kind: Kind, holder: ClaimRequest, *conditions: ColumnElement[bool]
-) -> Row[Any] | None:
+) -> Row[object] | None:
     """Claim the oldest row without a valid claim.  Return the row, or None.
 
     Skip rows locked by another transaction, since another worker is about to claim them.  Where

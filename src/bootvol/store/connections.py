@@ -326,7 +326,7 @@ def _state(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 
 
-def _server(url: URL) -> dict[str, Any]:
+def _server(url: URL) -> dict[str, object]:
     """Return the settings of connections to a server.  The operator's URL takes precedence.
 
     The promise of :func:`bootvol.store.volumes.lock_tenant_quota` needs READ COMMITTED: each

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -11,6 +11,7 @@ from sqlalchemy import (
     Row,
     Select,
     Subquery,
+    Tuple,
     and_,
     case,
     func,
@@ -33,7 +34,7 @@ _OTHER_IMPORTS: Final = imports.alias("other_imports")
 
 def claim(
     connection: Connection, request: claims.ClaimRequest, sources: Collection[str], order: Order
-) -> tuple[Row[Any] | None, Collection[Waiting]]:
+) -> tuple[Row[object] | None, Collection[Waiting]]:
     """Claim the first import in the queue that may be claimed.
 
     The tenant with the fewest places on this daemon comes first, according to ``order``.  Among
@@ -199,7 +200,7 @@ def _waits(running: Subquery) -> ColumnElement[bool]:
     return and_(claims.free(volumes), unled)
 
 
-def _content() -> ColumnElement[Any]:
+def _content() -> Tuple:
     """Return an import's backend and content in SQL.  An unknown content is like no other."""
     return tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from bootvol.errors import VolumeNotFound
+from bootvol.jsons import JsonObject
 from bootvol.model import STARTED_OVER, Checkpoint, Digest, Image, Import, Phase, Volume
 from bootvol.store import import_queue
 from bootvol.store import volumes as volume_rows
@@ -122,17 +121,17 @@ def begin(connection: Connection, volume_id: int) -> Import:
     return begun
 
 
-def record(connection: Connection, volume_id: int, **columns: Any) -> None:
+def record(connection: Connection, volume_id: int, **columns: object) -> None:
     """Set columns of an import.  Do nothing if the import is gone."""
     connection.execute(update(imports).where(imports.c.volume_id == volume_id).values(**columns))
 
 
-def _checkpoint(row: Row[Any]) -> Checkpoint | None:
+def _checkpoint(row: Row[object]) -> Checkpoint | None:
     if row.durable_bytes is None:
         return None
     return Checkpoint(row.durable_bytes, row.durable_digest, row.validator)
 
 
-def _image(fields: dict[str, Any]) -> Image:
+def _image(fields: JsonObject) -> Image:
     digest = fields["digest"]
     return Image(**{**fields, "digest": Digest(**digest) if digest else None})

@@ -6,7 +6,6 @@ As in Nova, a key pair belongs to a user within a tenant.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select
@@ -68,7 +67,7 @@ def _of(tenant: str, user: str) -> ColumnElement[bool]:
     return and_(keypairs.c.tenant == tenant, keypairs.c.user == user)
 
 
-def _of_row(row: Row[Any]) -> KeyPair:
+def _of_row(row: Row[object]) -> KeyPair:
     return KeyPair(
         row.tenant, row.user, row.name, row.fingerprint, row.public_key, row.created_at, row.id
     )

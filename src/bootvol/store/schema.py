@@ -104,7 +104,7 @@ METADATA = MetaData(
 )
 
 
-def _life() -> list[Column[Any]]:
+def _life() -> list[Column[object]]:
     """Return the columns of rows with a status, which may be work for a worker."""
     return [
         Column("status", CleanString(32), nullable=False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import attrs
 from sqlalchemy import Connection, Row, func, or_, select, update
@@ -71,7 +70,7 @@ def _with_volumes(connection: Connection, found: Sequence[Server]) -> Sequence[S
     return [attrs.evolve(each, volumes=tuple(theirs.get(each.id, ()))) for each in found]
 
 
-def change(connection: Connection, server_id: int, now: datetime, **values: Any) -> None:
+def change(connection: Connection, server_id: int, now: datetime, **values: object) -> None:
     """Change columns of a server that callers may change.
 
     :param now: time of the change.
@@ -100,7 +99,7 @@ def take(connection: Connection, server_id: int, daemon: str) -> None:
     connection.execute(update(servers).where(servers.c.id == server_id).values(daemon=daemon))
 
 
-def of_row(row: Row[Any]) -> Server:
+def of_row(row: Row[object]) -> Server:
     """Return the server of a row."""
     return Server(
         id=row.id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import attrs
 from sqlalchemy import Connection, Row, func, select, update
@@ -43,7 +42,7 @@ def listed(
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
 
 
-def change(connection: Connection, snapshot_id: int, values: Mapping[str, Any]) -> None:
+def change(connection: Connection, snapshot_id: int, values: Mapping[str, object]) -> None:
     """Change columns of a snapshot that callers may change.
 
     :param values: new values, by column name.
@@ -65,7 +64,7 @@ def gigabytes(connection: Connection, tenant: str) -> int:
     return int(connection.execute(query.where(snapshots.c.tenant == tenant)).scalar_one())
 
 
-def of_row(row: Row[Any]) -> Snapshot:
+def of_row(row: Row[object]) -> Snapshot:
     """Return the snapshot of a row."""
     return Snapshot(
         id=row.id,

@@ -10,7 +10,7 @@ stray anew.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import attrs
@@ -48,7 +48,9 @@ class Stray:
     name: str
 
 
-def leave(connection: Connection, kind: Kind, row: Row[Any], daemon: str) -> Mapping[str, Any]:
+def leave(
+    connection: Connection, kind: Kind, row: Row[object], daemon: str
+) -> Mapping[str, object]:
     """Make a stray of the name under which another daemon worked.
 
     :param row: locked row of the claimed volume or snapshot.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -75,5 +74,5 @@ def _one(
     return _of_row(row)
 
 
-def _of_row(row: Row[Any]) -> VolumeType:
+def _of_row(row: Row[object]) -> VolumeType:
     return VolumeType(row.id, row.name, row.extra_specs)

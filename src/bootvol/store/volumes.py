@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from sqlalchemy import Connection, Row, Select, func, select, text, update
@@ -62,7 +62,7 @@ def listed(
     return [of_row(row) for row in connection.execute(query.limit(limit).offset(offset))]
 
 
-def change(connection: Connection, volume_id: int, values: Mapping[str, Any]) -> None:
+def change(connection: Connection, volume_id: int, values: Mapping[str, object]) -> None:
     """Change columns of a volume that callers may change.
 
     :param values: new values, by column name.
@@ -94,7 +94,7 @@ def lock_tenant_quota(connection: Connection, tenant: str) -> None:
         )
 
 
-def _shown() -> Select[Any]:
+def _shown() -> Select[object]:
     """Return the query for volumes as callers see them: with their attachments."""
     return select(
         volumes,
@@ -105,7 +105,7 @@ def _shown() -> Select[Any]:
     ).select_from(volumes.outerjoin(attachments).outerjoin(servers))
 
 
-def of_row(row: Row[Any]) -> Volume:
+def of_row(row: Row[object]) -> Volume:
     """Return the volume of a row, with an attachment only if the row has the attachment, too."""
     attached = row.status in _ATTACHED and getattr(row, "server_id", None) is not None
     return Volume(
@@ -132,7 +132,7 @@ def of_row(row: Row[Any]) -> Volume:
     )
 
 
-def _attachment(row: Row[Any]) -> Attachment:
+def _attachment(row: Row[object]) -> Attachment:
     return Attachment(
         row.id, row.server_id, row.device, row.delete_on_termination, row.uuid, row.server_uuid
     )

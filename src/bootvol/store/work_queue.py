@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -33,7 +33,7 @@ Subject = Volume | Snapshot | Server
 #: The claimed object, if any, and all waiting work, whether an order admits the work or not.
 Found = tuple[Subject | None, Collection[Waiting]]
 
-_VALUES: Final[Mapping[Kind, Callable[[Row[Any]], Subject]]] = {
+_VALUES: Final[Mapping[Kind, Callable[[Row[object]], Subject]]] = {
     Kind.VOLUME: volume_rows.of_row,
     Kind.SNAPSHOT: snapshot_rows.of_row,
     Kind.SERVER: server_rows.of_row,
@@ -204,7 +204,7 @@ def _is_made(table: Table, kind: Kind, request: claims.ClaimRequest) -> ColumnEl
     return or_(table.c.status.in_(MAKING), gives_up)
 
 
-def _told(server: ColumnElement[Any], request: claims.ClaimRequest) -> ColumnElement[bool]:
+def _told(server: ColumnElement[object], request: claims.ClaimRequest) -> ColumnElement[bool]:
     """Return the SQL condition for servers with a disk being plugged or unplugged now.
 
     A server gets one call at a time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import pytest
@@ -44,7 +44,7 @@ async def write(backend: IBlockBackend, volume: str, offset: int, data: bytes) -
         await writer.close()
 
 
-async def cancelled(call: Coroutine[Any, Any, object]) -> None:
+async def cancelled(call: Coroutine[Deferred[object], object, object]) -> None:
     """Begin a call, cancel the call at once, and wait until it has ended with CancelledError."""
     begun = Deferred.fromCoroutine(call)
     begun.cancel()

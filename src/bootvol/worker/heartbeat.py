@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from sqlalchemy import Connection as Db
@@ -91,7 +91,7 @@ class Heartbeats:
             jobs[name].refuse(error)
 
 
-_Progress = Mapping[str, tuple[Task, dict[str, Any]]]
+_Progress = Mapping[str, tuple[Task, dict[str, object]]]
 
 
 def _renew(db: Db, held: Collection[claims.Lease], progress: _Progress) -> _Renewal:
@@ -116,6 +116,6 @@ def _renew_each(db: Db, held: Collection[claims.Lease], progress: _Progress) -> 
     return attrs.evolve(kept, refused=refused)
 
 
-def _record(db: Db, task: Task, columns: dict[str, Any]) -> None:
+def _record(db: Db, task: Task, columns: dict[str, object]) -> None:
     if columns:
         task.record(db, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection as Db
 from twisted.internet.defer import CancelledError, Deferred
@@ -258,7 +258,7 @@ class Job:
             if self._running is not None:
                 self._running.cancel()
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
         """Return the current progress; nothing if the database refuses the progress."""
         return {} if self._refused else self.task.columns()
 
@@ -302,7 +302,7 @@ class Job:
     async def _settle(self, event: Event, error: ErrorReport | None = None) -> None:
         """Record the event, and end the claim."""
 
-        def settled(db: Db, columns: dict[str, Any]) -> None:
+        def settled(db: Db, columns: dict[str, object]) -> None:
             self._renewed(db, columns)
             claims.release(db, self.holder, self.task.kind, self.task.id)
             self.task.settle(db, event, error)
@@ -312,7 +312,7 @@ class Job:
         columns = self.columns()
         await self._insist(lambda: self._database.write(settled, columns))
 
-    def _renewed(self, db: Db, columns: dict[str, Any]) -> None:
+    def _renewed(self, db: Db, columns: dict[str, object]) -> None:
         if not claims.renew(db, self.lease):
             raise Unwanted
         if columns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import attrs
 
@@ -133,7 +132,7 @@ class Progress:
         """The size of the image in bytes."""
         return self.copy.size if self.copy else self.expected
 
-    def columns(self, now: float) -> dict[str, Any]:
+    def columns(self, now: float) -> dict[str, object]:
         """Return the values for the columns of the import's row."""
         if not self.started:
             return {"phase": self.phase}

@@ -9,7 +9,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from bootvol.model import Server
 
@@ -22,7 +22,7 @@ def files(server: Server, zone: str) -> Mapping[str, bytes]:
 
     :param zone: the availability zone to report to the guest.
     """
-    meta: dict[str, Any] = {
+    meta: dict[str, object] = {
         "uuid": server.uuid,
         "name": server.display_name,
         "hostname": hostname(server),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from sqlalchemy import Connection as Db
 
@@ -81,11 +80,11 @@ class Task:
     def ending(self, *, failed: bool) -> None:
         """Note that the work has ended: the next result of :meth:`columns` is the last one."""
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
         """Return the current progress, for :meth:`record`."""
         return {}
 
-    def record(self, db: Db, columns: dict[str, Any]) -> None:
+    def record(self, db: Db, columns: dict[str, object]) -> None:
         """Write the progress to its columns; no volume or snapshot shows them.
 
         Runs in a thread of the database.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from sqlalchemy import Connection as Db
 from twisted.internet.interfaces import IReactorTime
@@ -106,11 +105,11 @@ class MakeFromImage(Making):
         """See :meth:`Task.stop`."""
         self._progress.stopping = True
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
         """See :meth:`Task.columns`."""
         return self._progress.columns(self._clock.seconds())
 
-    def record(self, db: Db, columns: dict[str, Any]) -> None:
+    def record(self, db: Db, columns: dict[str, object]) -> None:
         """See :meth:`Task.record`."""
         import_rows.record(db, self.id, **columns)
 
