@@ -14,7 +14,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from bootvol.errors import SourceFailed
-from bootvol.imaging.bandwidth import Bandwidth, Bucket, Limited
+from bootvol.imaging.bandwidth import Bandwidth, Limited, Rate
 from bootvol.interfaces import IImageStream
 
 MIB = 1024 * 1024
@@ -57,7 +57,7 @@ def reading(stream: IImageStream, length: int) -> Deferred[int]:
 
 def limited(stream: Stream, clock: Clock, *rates: float) -> Limited:
     """Return the stream, limited by buckets of these numbers of bytes per second."""
-    return Limited(stream, [Bucket(rate, clock) for rate in rates], clock)
+    return Limited(stream, [Rate(rate, clock) for rate in rates], clock)
 
 
 def test_it_is_a_stream_like_the_one_below() -> None:
@@ -110,7 +110,7 @@ def test_a_failure_of_the_source_goes_on_up() -> None:
 
 def test_who_was_idle_may_take_a_second_at_once_and_no_more() -> None:
     clock = Clock()
-    bucket = Bucket(100, clock)
+    bucket = Rate(100, clock)
     clock.advance(3600)
     assert bucket.take(100) <= 0
     assert bucket.take(100) == pytest.approx(1)
@@ -127,7 +127,7 @@ def test_the_slower_of_two_limits_sets_the_pace() -> None:
 
 def test_streams_share_a_bucket_in_turns() -> None:
     clock = Clock()
-    bucket = Bucket(400, clock)
+    bucket = Rate(400, clock)
     below = [Stream(10_000) for _ in range(4)]
     reads = [reading(Limited(each, [bucket], clock), 1000) for each in below]
     clock.pump([0.05] * 150)
@@ -141,7 +141,7 @@ def test_streams_share_a_bucket_in_turns() -> None:
 
 def test_who_leaves_does_not_hold_up_others() -> None:
     clock = Clock()
-    bucket = Bucket(100, clock)
+    bucket = Rate(100, clock)
     one, two = (Limited(Stream(10_000), [bucket], clock) for _ in range(2))
     first, second = reading(one, 100), reading(two, 25)
     failed: list[Failure] = []
@@ -157,7 +157,7 @@ def test_who_leaves_does_not_hold_up_others() -> None:
 def test_a_clock_that_is_set_back_holds_up_nobody() -> None:
     clock = Clock()
     clock.advance(3600)
-    bucket = Bucket(100, clock)
+    bucket = Rate(100, clock)
     bucket.take(50)
     clock.rightNow = 0.0
     assert bucket.take(50) == pytest.approx(1)
@@ -171,7 +171,7 @@ def test_never_more_than_the_rate_and_a_second(
     takes: Sequence[tuple[float, int]], rate: int
 ) -> None:
     clock = Clock()
-    bucket = Bucket(rate, clock)
+    bucket = Rate(rate, clock)
     total = 0
     for pause, amount in takes:
         clock.advance(pause)

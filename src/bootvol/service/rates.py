@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
+from bootvol.buckets import Bucket
 from bootvol.errors import RateLimited
 from bootvol.tables import RateLimitTable
 
@@ -70,28 +71,28 @@ class Rate:
     wait: float
 
 
-@attrs.define
-class _Bucket:
-    """A leaky bucket.
+class _Counted:
+    """The calls of one tenant under one limit."""
 
-    :ivar level: content of the bucket at the time ``seen``, in seconds.
-    :ivar seen: time of the last update.
-    """
+    def __init__(self, limit: RateLimit, clock: IReactorTime) -> None:
+        self.limit = limit
+        self._bucket = Bucket(limit.seconds, clock)
 
-    limit: RateLimit
-    seen: float
-    level: float = 0.0
-
-    def leak(self, now: float) -> None:
-        """Update the level for the time since the last update; a clock set back leaks nothing."""
-        self.level = max(0.0, self.level - max(0.0, now - self.seen))
-        self.seen = now
+    def count(self) -> None:
+        """Count a call."""
+        self._bucket.add(self.limit.cost)
 
     @property
     def wait(self) -> float:
-        """The seconds until the bucket can take a call; 0 if it can take one now."""
-        over = self.level + self.limit.cost - self.limit.seconds
+        """The seconds until the limit accepts a call; 0 if the limit accepts one now."""
+        over = self._bucket.wait(self.limit.cost)
         return over if over > self.limit.cost * _ROUNDING else 0.0
+
+    @property
+    def state(self) -> Rate:
+        """The tenant's state under the limit."""
+        remaining = int(-self._bucket.wait() / self.limit.cost + _ROUNDING)
+        return Rate(self.limit, remaining, self.wait)
 
 
 class RateLimits:
@@ -103,7 +104,7 @@ class RateLimits:
     def __init__(self, limits: Sequence[RateLimit], clock: IReactorTime) -> None:
         self._limits = limits
         self._clock = clock
-        self._tenants: OrderedDict[str, list[_Bucket]] = OrderedDict()
+        self._tenants: OrderedDict[str, list[_Counted]] = OrderedDict()
 
     @classmethod
     def configured(cls, tables: Sequence[RateLimitTable], clock: IReactorTime) -> RateLimits:
@@ -124,35 +125,24 @@ class RateLimits:
         """
         targets = [*paths, *(f"{path}?{query}" for path in paths)]
         meant = [
-            bucket
-            for bucket in self._buckets(tenant)
-            if bucket.limit.verb == verb and any(map(bucket.limit.regex.match, targets))
+            each
+            for each in self._of(tenant)
+            if each.limit.verb == verb and any(map(each.limit.regex.match, targets))
         ]
-        longest = max(meant, key=lambda bucket: bucket.wait, default=None)
+        longest = max(meant, key=lambda each: each.wait, default=None)
         if longest is not None and longest.wait:
             raise RateLimited(longest.limit.text, math.ceil(longest.wait))
-        for bucket in meant:
-            bucket.level += bucket.limit.cost
+        for each in meant:
+            each.count()
 
     def of(self, tenant: str) -> Sequence[Rate]:
         """Return a tenant's state under each limit, in the order of the configuration."""
-        return [
-            Rate(
-                bucket.limit,
-                int((bucket.limit.seconds - bucket.level) / bucket.limit.cost + _ROUNDING),
-                bucket.wait,
-            )
-            for bucket in self._buckets(tenant)
-        ]
+        return [each.state for each in self._of(tenant)]
 
-    def _buckets(self, tenant: str) -> Sequence[_Bucket]:
-        """Return a tenant's buckets, updated to the current time."""
-        now = self._clock.seconds()
+    def _of(self, tenant: str) -> Sequence[_Counted]:
         if tenant not in self._tenants:
-            self._tenants[tenant] = [_Bucket(limit, now) for limit in self._limits]
+            self._tenants[tenant] = [_Counted(limit, self._clock) for limit in self._limits]
         self._tenants.move_to_end(tenant)
         if len(self._tenants) > MOST_TENANTS:
             self._tenants.popitem(last=False)
-        for bucket in self._tenants[tenant]:
-            bucket.leak(now)
         return self._tenants[tenant]
