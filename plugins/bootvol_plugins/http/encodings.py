@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from backports import zstd
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+from bootvol.decoders import Decoder, Gzip
 from bootvol.errors import ImageCorrupt, ImageTruncated, SourceRefused
 from bootvol.interfaces import IImageStream, IOpenEndedStream
 from bootvol.threads import Threads
@@ -22,8 +23,8 @@ from bootvol_plugins.http.client import ENCODING
 
 #: For each supported encoding (RFC 9110, section 8.4.1; RFC 8878): the first bytes, the endings of
 #: files with this compression, and the decoder.
-_DECODED: Final[dict[str, tuple[bytes, tuple[str, ...], Callable[[], Any]]]] = {
-    "gzip": (b"\x1f\x8b", (".gz", ".tgz", ".gzip"), lambda: _Gzip()),
+_DECODED: Final[dict[str, tuple[bytes, tuple[str, ...], Callable[[], Decoder]]]] = {
+    "gzip": (b"\x1f\x8b", (".gz", ".tgz", ".gzip"), Gzip),
     "zstd": (b"\x28\xb5\x2f\xfd", (".zst", ".zstd", ".tzst"), zstd.ZstdDecompressor),
 }
 _ALIASES: Final = {"x-gzip": "gzip"}
@@ -73,26 +74,12 @@ async def decoded(stream: IImageStream, encoding: str, name: str, threads: Threa
     return Decoded(stream, first, make(), threads) if really else _Peeked(stream, first)
 
 
-def _begin(decoder: Any, first: bytes) -> bytes:
+def _begin(decoder: Decoder, first: bytes) -> bytes:
     """Return some of the first decoded bytes; empty if decoding fails."""
     try:
         return bytes(decoder.decompress(first, 64))
     except (zlib.error, zstd.ZstdError):
         return b""
-
-
-class _Gzip:
-    """zlib's decoder with the interface of zstd's decoder."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
 @implementer(IOpenEndedStream)
@@ -129,7 +116,9 @@ class Decoded:
     :param head: first bytes of the encoded body, read already.
     """
 
-    def __init__(self, stream: IImageStream, head: bytes, decoder: Any, threads: Threads) -> None:
+    def __init__(
+        self, stream: IImageStream, head: bytes, decoder: Decoder, threads: Threads
+    ) -> None:
         self.size: int | None = None
         self.offset = 0
         # The server's validator is for the encoded bytes.

@@ -79,7 +79,7 @@ _Steps = Generator[tuple[_Do, int], bytes, None]
 
 
 class Tar:
-    """A decoder from an archive to the one disk inside: see :class:`.compression.Decoder`."""
+    """A decoder from an archive to the one disk inside: see :class:`bootvol.decoders.Decoder`."""
 
     def __init__(self) -> None:
         self.eof = False

@@ -12,11 +12,12 @@ import re
 import zlib
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Final
 
 import attrs
 from backports import zstd
 
+from bootvol.decoders import Decoder, Gzip
 from bootvol.imaging.archive import Tar
 from bootvol.imaging.magics import BZIP2, GZIP, is_tar
 
@@ -26,42 +27,6 @@ _MEMORY: Final = 128 * 1024 * 1024
 
 #: Exceptions of the decoders.
 FAILURES: Final = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError)
-
-
-class Decoder(Protocol):
-    """The common interface of the standard library's decompressors, except zlib's.
-
-    Each decoder decodes one member.
-    """
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes: ...
-
-
-class _Gzip:
-    """zlib's decompressor with the common interface: input beyond the output limit is kept."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        """True once the member has ended."""
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        """The bytes after the member."""
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
-        """Return no more than ``max_length`` decoded bytes."""
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
 @attrs.frozen
@@ -84,7 +49,7 @@ class Compression:
     magics: tuple[bytes, ...]
     first: re.Pattern[bytes] | None = None
     padding: int = 1
-    is_whole: Callable[[Any], bool] = attrgetter("eof")
+    is_whole: Callable[[Decoder], bool] = attrgetter("eof")
     passes_over: bool = False
 
     @property
@@ -102,7 +67,7 @@ FORMATS: Final = (
     # RFC 1952, section 2.3.1.  gzip(1): "trailing garbage ignored"; zeros pad tapes.
     Compression(
         "gzip",
-        _Gzip,
+        Gzip,
         (b"\x1f\x8b",),
         first=GZIP,
         passes_over=True,
