@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
@@ -43,7 +43,9 @@ _UNKNOWN: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 #: The host, the address family and the socket type.
 _Key: TypeAlias = tuple[str, int, int]
-_Found: TypeAlias = list[tuple[Any, ...]] | OSError | UnicodeError
+#: A result of :func:`socket.getaddrinfo`.
+_Info: TypeAlias = tuple[Any, ...]
+_Found: TypeAlias = list[_Info] | OSError | UnicodeError
 
 
 class IReasonedReceiver(IResolutionReceiver):
@@ -66,11 +68,11 @@ def silent(host: str) -> str:
 class _Waiting:
     """A receiver that waits for an answer."""
 
-    def __init__(self, name: str, receiver: IResolutionReceiver, port: int, transport: Any) -> None:
+    def __init__(self, name: str, receiver: IResolutionReceiver, port: int, transport: str) -> None:
         self.name = name
         self.receiver = receiver
         self.port = port
-        self.transport = transport
+        self.transport = cast('Literal["TCP", "UDP"]', transport)
         self.watch: IDelayedCall | None = None
         self.over = False
 
@@ -127,7 +129,7 @@ class Resolver:
         reactor: IReactor,
         most: int = _MOST,
         patience: float = _PATIENCE,
-        look_up: Callable[..., list[tuple[Any, ...]]] = socket.getaddrinfo,
+        look_up: Callable[..., list[_Info]] = socket.getaddrinfo,
     ) -> None:
         self._reactor = reactor
         self._most = most

@@ -28,7 +28,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from pydantic import BaseModel
 
@@ -97,7 +97,7 @@ def paths(options: BaseModel, kept: Kept) -> Iterator[Path]:
             yield value
 
 
-def kept_as(annotation: Any) -> Kept | None:
+def kept_as(annotation: object) -> Kept | None:
     """Return the mark in a setting's type; None if the type has no mark."""
     if isinstance(annotation, Kept):
         return annotation
@@ -121,7 +121,7 @@ def make(key: str, path: Path, kept: Kept = Kept.FOLDER) -> None:
         raise ConfigurationError(str(mistake))
 
 
-def _check_value(key: str, value: Any, kept: Kept | None) -> Iterator[Mistake]:
+def _check_value(key: str, value: object, kept: Kept | None) -> Iterator[Mistake]:
     if isinstance(value, BaseModel):
         for mistake in check_options(value):
             yield _below(key, mistake)

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import attrs
 from pydantic import BaseModel, Field, field_validator
@@ -253,7 +253,7 @@ def _contradictions(found: Settings) -> Iterator[str]:
     yield from contradictions.of_endpoints(found.api.listen)
 
 
-def _files(place: str, value: Any) -> Iterator[tuple[str, str]]:
+def _files(place: str, value: object) -> Iterator[tuple[str, str]]:
     """Yield the place and the file of each value of the form ``file:FILE``."""
     if isinstance(value, dict):
         for key, each in value.items():

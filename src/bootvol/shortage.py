@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from socket import EAI_MEMORY, gaierror
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -56,7 +56,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         yield each
         waiting.append(each.__cause__ or (None if each.__suppress_context__ else each.__context__))
         # Some errors of Twisted contain others: ResponseNeverReceived, for example.
-        reasons: Any = getattr(each, "reasons", None)
+        reasons: object = getattr(each, "reasons", None)
         if isinstance(reasons, list):
             waiting += [one.value for one in reasons if isinstance(one, Failure)]
 
@@ -96,7 +96,7 @@ class Shortage:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._over: Any = None
+        self._over: IDelayedCall | None = None
 
     async def wait(self, what: str) -> None:
         """Wait before a retry.  Log a new shortage.

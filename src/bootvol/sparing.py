@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 #: The most lines of one kind in one :data:`PERIOD`.
@@ -30,7 +30,7 @@ class FewLines:
         self._left = MOST
         self._omitted = 0
         #: Ends the period.
-        self._ending: Any = None
+        self._ending: IDelayedCall | None = None
 
     def admit(self) -> bool:
         """Return whether one more line may be written."""

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, IServiceCollection, MultiService
 from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from bootvol.hangup import Hangup, TwistdLog
 from bootvol.reactors import installed
@@ -71,9 +72,9 @@ class _Root(MultiService):
         options.daemon.setServiceParent(self)
         options.hangup.setServiceParent(self)
 
-    def setServiceParent(self, parent: Any) -> None:
+    def setServiceParent(self, parent: IServiceCollection) -> None:
         """Join the application, and set the daemon's log before ``twistd`` opens its own log."""
         super().setServiceParent(parent)
         observer = self._options.log.observer(self._options.parent or {})
         if observer is not None:
-            parent.setComponent(ILogObserver, observer)
+            cast("Componentized", parent).setComponent(ILogObserver, observer)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from bootvol.errors import ConfigurationError
 from bootvol.options import BASE, LISTENING, SECRETS, Secrets
@@ -48,7 +49,7 @@ def validate(
         raise ConfigurationError("\n".join(lines)) from error
 
 
-def _mistake(path: Path, place: str, detail: Any, model: type[BaseModel]) -> str:
+def _mistake(path: Path, place: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
     where = _dotted(place, detail["loc"])
     kind = detail["type"]
     text = str(detail["msg"]).removeprefix("Value error, ")
@@ -61,7 +62,7 @@ def _mistake(path: Path, place: str, detail: Any, model: type[BaseModel]) -> str
     return f"{path}: {where}: {_shown(detail)}: {text}. {remedy}"
 
 
-def _shown(detail: Any) -> str:
+def _shown(detail: ErrorDetails) -> str:
     value = detail["input"]
     secret = _SECRET.intersection(str(part) for part in detail["loc"])
     tables = any(isinstance(each, dict) for each in (value if isinstance(value, list) else [value]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -26,7 +26,7 @@ Hash = Annotated[str, BeforeValidator(_read)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@+-]{1,64}$")]
 
 
-def _name(data: dict[str, object]) -> Any:
+def _name(data: dict[str, object]) -> object:
     return data.get("name", "unnamed")
 
 

@@ -6,12 +6,13 @@ import re
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from hyperlink import URL, DecodedURL
 from OpenSSL.SSL import Error as SSLError
 from service_identity import VerificationError
 from treq.client import HTTPClient
+from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
@@ -168,7 +169,7 @@ class _PlainAgent:
         return self._agent.request(method, uri, plain, bodyProducer).addCallback(self._look)
 
 
-def _authorities(path: Path) -> Any:
+def _authorities(path: Path) -> IOpenSSLTrustRoot:
     try:
         parts = _CERTIFICATE.findall(reading.content(path))
         certificates = [Certificate.loadPEM(part) for part in parts]
@@ -176,7 +177,8 @@ def _authorities(path: Path) -> Any:
         raise ConfigurationError(f"ca: {path}: {error}") from error
     if not certificates:
         raise ConfigurationError(f"ca: {path}: the file contains no certificate")
-    return trustRootFromCertificates(certificates)
+    root: IOpenSSLTrustRoot = trustRootFromCertificates(certificates)
+    return root
 
 
 def _cancellable(asked: Deferred[Answer]) -> Deferred[Answer]:

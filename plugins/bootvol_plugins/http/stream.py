@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorFDSet, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -103,7 +103,7 @@ class Unwanted(Protocol):
 
     def connectionMade(self) -> None:
         """End the connection."""
-        transport: Any = self.transport
+        transport = cast("IPushProducer", self.transport)
         transport.stopProducing()
 
 
@@ -163,7 +163,7 @@ class Body(Protocol):
             # The connection may have another user by now.
             return
         # Do not use loseConnection: with TLS, loseConnection reads on until the other side answers.
-        transport: Any = self.transport
+        transport = cast("IPushProducer", self.transport)
         transport.stopProducing()
 
     def connectionMade(self) -> None:

@@ -6,10 +6,12 @@ So from a limit on the pool takes no new volumes, and each writer watches the po
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import attrs
 from twisted.internet.defer import DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -34,7 +36,7 @@ class Pool:
     """
 
     def __init__(
-        self, lvm: Lvm, clock: Any, backend: str, group: str, name: str, limit: int
+        self, lvm: Lvm, clock: IReactorTime, backend: str, group: str, name: str, limit: int
     ) -> None:
         self._lvm = lvm
         self._clock = clock
@@ -93,7 +95,7 @@ class Pool:
         # Use half of the free space: others write as well.
         self._left, self._looked = free // 2, self._clock.seconds()
 
-    async def _look(self) -> Any:
+    async def _look(self) -> Mapping[str, str]:
         rows = await self._asked()
         if rows and not rows[0]["data_percent"]:
             # No volume of the pool has been used since the machine started.
@@ -103,7 +105,7 @@ class Pool:
             raise BackendFailed(f"The thin pool of backend {self._backend} is gone.")
         return rows[0]
 
-    async def _asked(self) -> Any:
+    async def _asked(self) -> Sequence[Mapping[str, str]]:
         chosen = f'lv_name="{self._name}"'
         return await self._lvm.report("lvs", _FIELDS, "-S", chosen, self._group)
 

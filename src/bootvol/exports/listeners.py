@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 import attrs
@@ -201,7 +201,9 @@ def is_there(address: str) -> bool:
     return all(Path(path).is_socket() for path in paths)
 
 
-def _listening(family: int, where: Any, address: str, port: int | None) -> Listening:
+def _listening(
+    family: int, where: str | tuple[object, ...], address: str, port: int | None
+) -> Listening:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(family))
         if port is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Final, Protocol, Self
 
 import xxhash
 
@@ -21,6 +21,16 @@ OWN: Final = "xxh3_128-sparse"
 _FORMER: Final = "xxh3_128"
 
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
+
+
+class _Hash(Protocol):
+    """The common interface of :mod:`hashlib` and of xxhash."""
+
+    def update(self, chunk: memoryview, /) -> None: ...
+
+    def copy(self) -> Self: ...
+
+    def hexdigest(self) -> str: ...
 
 
 class _SparseHash:
@@ -62,7 +72,7 @@ class _DenseHash:
     """A digest of :mod:`hashlib`: zeros are hashed like other bytes."""
 
     def __init__(self, algorithm: str) -> None:
-        self._hash: Any = xxhash.xxh3_128() if algorithm == _FORMER else hashlib.new(algorithm)
+        self._hash: _Hash = xxhash.xxh3_128() if algorithm == _FORMER else hashlib.new(algorithm)
         self.update = self._hash.update
 
     def skip(self, length: int) -> None:
@@ -73,7 +83,7 @@ class _DenseHash:
 
     def hexdigest(self) -> str:
         """Return the digest of all bytes so far, in hex."""
-        return str(self._hash.copy().hexdigest())
+        return self._hash.copy().hexdigest()
 
 
 class Digester:

@@ -19,10 +19,11 @@ LEAST: Final = 1024 * 1024
 STEP: Final = 256 * 1024 * 1024
 
 
-def tell_of(inner: Any, wrapper: Any) -> None:
+def tell_of(inner: object, wrapper: Any) -> None:
     """Let a wrapper stream offer the extents of the inner stream, if the inner stream has any."""
     if ISparseStream.providedBy(inner):
-        wrapper.extents, wrapper.skip = inner.extents, inner.skip
+        sparse = ISparseStream(inner)
+        wrapper.extents, wrapper.skip = sparse.extents, sparse.skip
         alsoProvides(wrapper, ISparseStream)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from bootvol.errors import TooManyCalls
 
@@ -121,7 +122,7 @@ class InFlight:
         self._held[key] += 1
         self._free -= 1
 
-    def _ended(self, result: Any, key: Hashable) -> Any:
+    def _ended(self, result: T | Failure, key: Hashable) -> T | Failure:
         self._give_back(key)
         return result
 

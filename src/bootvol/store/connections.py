@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock, local
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DatabaseError,
     DataError,
@@ -25,6 +26,7 @@ from sqlalchemy.exc import (
     InvalidatePoolError,
     OperationalError,
 )
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.store import events, schema
@@ -246,11 +248,11 @@ class Connections:
         """Watch for the close of the last connection: SQLite removes its log then."""
 
         @event.listens_for(self.engine, "connect")
-        def connected(connection: Any, _record: Any) -> None:
+        def connected(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
             self._open.add(id(connection))
 
         @event.listens_for(self.engine, "close")
-        def closed(connection: Any, _record: Any) -> None:
+        def closed(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
             self._open.discard(id(connection))
             if not self._open:
                 self._log = None
@@ -260,7 +262,7 @@ class Connections:
         engine = self.engine
 
         @event.listens_for(engine, "connect")
-        def connected(connection: Any, record: Any) -> None:
+        def connected(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
             # A descriptor of its own: the connection may close its descriptor, and the number may
             # then mean another file.
             own = socket.socket(fileno=os.dup(connection.fileno()))
@@ -280,7 +282,7 @@ class Connections:
             record.info.update(socket=own, fresh=True)
 
         @event.listens_for(engine, "checkout")
-        def used(connection: Any, record: Any, _fairy: Any) -> None:
+        def used(connection: DBAPIConnection, record: ConnectionPoolEntry, _fairy: object) -> None:
             self._use(record.info["socket"])
             if not self._prepares:
                 connection.prepare_threshold = None
@@ -292,11 +294,11 @@ class Connections:
                     raise InvalidatePoolError from error
 
         @event.listens_for(engine, "checkin")
-        def given_back(_connection: Any, _record: Any) -> None:
+        def given_back(_connection: object, _record: ConnectionPoolEntry) -> None:
             self._use(None)
 
         @event.listens_for(engine, "close")
-        def closed(_connection: Any, record: Any) -> None:
+        def closed(_connection: object, record: ConnectionPoolEntry) -> None:
             if (own := record.info.pop("socket", None)) is not None:
                 own.close()
 
@@ -380,7 +382,7 @@ def _tune_sqlite(engine: Engine) -> None:
     """Let SQLAlchemy begin the transactions, and SQLite lose no committed transaction."""
 
     @event.listens_for(engine, "connect")
-    def connected(connection: Any, _record: Any) -> None:
+    def connected(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",

@@ -11,9 +11,10 @@ Offsets are in bytes, from the start of the volume or image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import alsoProvides, implementer
 
 from bootvol.clocks import sleep
@@ -68,7 +69,7 @@ class Faults:
     short_writes: bool = False
     longest_read: int | None = None
 
-    async def meet(self, clock: Any, method: str, waits: bool = False) -> None:
+    async def meet(self, clock: IReactorTime, method: str, waits: bool = False) -> None:
         """Delay and raise as configured for a method.
 
         :param clock: provides IReactorTime.
@@ -84,7 +85,7 @@ class Faults:
 class _Writer:
     _inner: IVolumeWriter
     _faults: Faults
-    _clock: Any
+    _clock: IReactorTime
     _block: int
 
     async def write(self, offset: int, data: memoryview) -> None:
@@ -116,7 +117,7 @@ class _Writer:
 class _Reader:
     _inner: IVolumeReader
     _faults: Faults
-    _clock: Any
+    _clock: IReactorTime
 
     def __attrs_post_init__(self) -> None:
         if ISparse.providedBy(self._inner):
@@ -143,7 +144,7 @@ class FaultyBackend:
     :param clock: provides IReactorTime.
     """
 
-    def __init__(self, inner: IBlockBackend, faults: Faults, clock: Any) -> None:
+    def __init__(self, inner: IBlockBackend, faults: Faults, clock: IReactorTime) -> None:
         self._inner = inner
         self._faults = faults
         self._clock = clock
@@ -220,7 +221,7 @@ class FaultyBackend:
 
 @implementer(IImageStream)
 class _Stream:
-    def __init__(self, inner: IImageStream, faults: Faults, clock: Any) -> None:
+    def __init__(self, inner: IImageStream, faults: Faults, clock: IReactorTime) -> None:
         self._inner = inner
         self._faults = faults
         self._clock = clock
@@ -265,7 +266,7 @@ class FaultySource:
     :param clock: provides IReactorTime.
     """
 
-    def __init__(self, inner: IImageSource, faults: Faults, clock: Any) -> None:
+    def __init__(self, inner: IImageSource, faults: Faults, clock: IReactorTime) -> None:
         self._inner = inner
         self._faults = faults
         self._clock = clock

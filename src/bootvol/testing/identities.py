@@ -220,7 +220,7 @@ class LoginContract(Contract):
         await service.login(Password(user, subject.password), None, "198.51.100.1")
 
 
-async def _guess(service: Any, user: Which) -> None:
+async def _guess(service: ILogin, user: Which) -> None:
     for number in range(100):
         with pytest.raises(LoginFailed):
             await service.login(Password(user, f"guess {number}"), None, "192.0.2.1")

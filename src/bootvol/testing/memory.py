@@ -5,9 +5,9 @@ The backend passes the contract suite, and so can replace a real one in tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -163,7 +163,7 @@ class MemoryBackend:
 class _OpenMemory:
     """An open volume."""
 
-    def __init__(self, memory: Memory, block_size: int, turn: Any) -> None:
+    def __init__(self, memory: Memory, block_size: int, turn: Callable[[], Deferred[None]]) -> None:
         self._memory: Memory | None = memory
         self._block_size = block_size
         self._turn = turn
