@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -23,7 +23,7 @@ from bootvol.interfaces import (
 )
 from bootvol.model import ConnectionInfo
 from bootvol.reactors import IReactor
-from bootvol_plugins.rbd.bindings import Bindings
+from bootvol_plugins.rbd.bindings import Bindings, Image
 from bootvol_plugins.rbd.calls import Calls
 from bootvol_plugins.rbd.cluster import Cluster
 from bootvol_plugins.rbd.handles import OpenImage
@@ -151,7 +151,7 @@ class RbdBackend:
         """See :meth:`bootvol.interfaces.IClosable.close`."""
         await self._cluster.close()
 
-    async def _open(self, volume: str, call: Callable[[Images, str], Any]) -> OpenImage:
+    async def _open(self, volume: str, call: Callable[[Images, str], Image]) -> OpenImage:
         pool, image = await self._run(
             "Opening",
             volume,

@@ -3,23 +3,112 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
 from bootvol.errors import ConfigurationError
+from bootvol.jsons import JsonObject
 
 #: The bindings' folder on Debian and Ubuntu.  Never add the folder to ``sys.path``: its other
 #: modules would come before those of the environment, or replace them.
 _DEBIAN: Final = "/usr/lib/python3/dist-packages"
 
 
+class Ioctx(Protocol):
+    """A handle of a pool: the part of ``rados.Ioctx`` that the plugin uses."""
+
+    def get_omap_keys(
+        self, operation: object, after: str, most: int
+    ) -> tuple[Iterable[tuple[str, bytes]], int]: ...
+
+    def operate_read_op(self, operation: object, name: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Rados(Protocol):
+    """A connection to a cluster: the part of ``rados.Rados`` that the plugin uses."""
+
+    def get_fsid(self) -> str: ...
+
+    def open_ioctx(self, pool: str) -> Ioctx: ...
+
+    def mon_command(self, command: str, data: bytes) -> tuple[int, bytes, str]: ...
+
+    def blocklist_add(self, address: str) -> None: ...
+
+    def wait_for_latest_osdmap(self) -> object: ...
+
+    def shutdown(self) -> None: ...
+
+
+class Image(Protocol):
+    """An open image: the part of ``rbd.Image`` that the plugin uses.  Sizes are in bytes."""
+
+    def size(self) -> int: ...
+
+    def features(self) -> int: ...
+
+    def resize(self, size: int) -> None: ...
+
+    def flatten(self, on_progress: Callable[..., int]) -> None: ...
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+    def write(self, data: bytes, offset: int) -> int: ...
+
+    def write_zeroes(self, offset: int, length: int) -> object: ...
+
+    def flush(self) -> None: ...
+
+    def diff_iterate(
+        self,
+        offset: int,
+        length: int,
+        from_snapshot: str | None,
+        take: Callable[[int, int, bool], None],
+        *,
+        include_parent: bool,
+        whole_object: bool,
+    ) -> None: ...
+
+    def metadata_get(self, key: str) -> str: ...
+
+    def metadata_set(self, key: str, value: str) -> None: ...
+
+    def create_snap(self, name: str) -> None: ...
+
+    def remove_snap(self, name: str) -> None: ...
+
+    def remove_snap_by_id(self, number: int) -> None: ...
+
+    def set_snap(self, name: str | None) -> None: ...
+
+    def set_snap_by_id(self, number: int) -> None: ...
+
+    def snap_exists(self, name: str) -> bool: ...
+
+    def list_snaps(self) -> Iterable[JsonObject]: ...
+
+    def list_children2(self) -> Iterable[object]: ...
+
+    def lock_get_owners(self) -> Iterable[JsonObject]: ...
+
+    def lock_break(self, mode: int, owner: str) -> None: ...
+
+    def watchers_list(self) -> Iterable[JsonObject]: ...
+
+    def close(self) -> None: ...
+
+
 @attrs.frozen
 class Bindings:
-    """The two modules of the bindings."""
+    """The two modules of the bindings, which have no types."""
 
     rados: Any
     rbd: Any

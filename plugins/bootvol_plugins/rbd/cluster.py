@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, DeferredLock
 from twisted.logger import Logger
 
 from bootvol.errors import BackendFailed, NoSpace, WrongStore
-from bootvol_plugins.rbd.bindings import Bindings
+from bootvol_plugins.rbd.bindings import Bindings, Image, Ioctx, Rados
 from bootvol_plugins.rbd.calls import Calls, Disconnected, GivenUp, failures
 from bootvol_plugins.rbd.options import RbdOptions
 
@@ -38,13 +38,13 @@ class Pool:
     """
 
     bindings: Bindings
-    rados: Any
-    ioctx: Any
+    rados: Rados
+    ioctx: Ioctx
     name: str
     address: str
     store: str
     uses: int = 0
-    kept: list[Any] = attrs.Factory(list)
+    kept: list[Image] = attrs.Factory(list)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -69,7 +69,7 @@ class Pool:
                 return free
         return None
 
-    def of_images(self, fsid: str, name: str) -> Any:
+    def of_images(self, fsid: str, name: str) -> Ioctx | None:
         """Return the library's handle of another pool. The caller closes the handle.
 
         :param fsid: the FSID of the pool's cluster.
@@ -176,7 +176,7 @@ class Cluster:
                     self._doubted.append(pool)
             raise
 
-    async def close_image(self, pool: Pool, what: str, image: Any) -> None:
+    async def close_image(self, pool: Pool, what: str, image: Image) -> None:
         """Close an image that was opened on ``pool``.
 
         :raises BackendFailed: if the image is still open, or may be.

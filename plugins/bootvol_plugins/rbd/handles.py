@@ -8,13 +8,14 @@ also call Python from the library's threads, while the reactor may already close
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from zope.interface import implementer
 
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
+from bootvol_plugins.rbd.bindings import Image
 from bootvol_plugins.rbd.cluster import Cluster, Pool
 
 #: The most bytes to zero in one call. Each call must end within the time limit.
@@ -33,11 +34,11 @@ class OpenImage:
     :param name: the image's name in errors.
     """
 
-    def __init__(self, cluster: Cluster, pool: Pool, image: Any, name: str) -> None:
+    def __init__(self, cluster: Cluster, pool: Pool, image: Image, name: str) -> None:
         pool.uses += 1
         self._cluster = cluster
         self._pool = pool
-        self._image: Any = image
+        self._image: Image | None = image
         self._name = name
 
     async def write(self, offset: int, data: memoryview) -> None:
@@ -117,7 +118,7 @@ class OpenImage:
         if image is not None:
             await self._cluster.close_image(self._pool, f"Closing {self._name} failed", image)
 
-    def _open_image(self) -> Any:
+    def _open_image(self) -> Image:
         if self._image is None:
             raise BackendFailed(f"{self._name} cannot be used: the volume is closed.")
         return self._image

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 
 from twisted.logger import Logger
 
 from bootvol.errors import BackendFailed, NoSpace
+from bootvol_plugins.rbd.bindings import Image, Ioctx
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
 
@@ -130,7 +131,7 @@ class Images:
         self._finish(volume, size, depth=1)
         return held
 
-    def _clonable(self, ioctx: Any, location: Location) -> int | None:
+    def _clonable(self, ioctx: Ioctx, location: Location) -> int | None:
         """Return the size of an image in bytes; None if the image cannot be cloned."""
         try:
             with closing(
@@ -215,7 +216,7 @@ class Images:
 
     # --- opening ---------------------------------------------------------------------------------
 
-    def open_writer(self, volume: str) -> Any:
+    def open_writer(self, volume: str) -> Image:
         """Open a volume for its one writer, and break the locks of other connections.
 
         The core opens no volume twice. So another lock's owner is a killed daemon, or a daemon
@@ -232,7 +233,7 @@ class Images:
             raise
         return image
 
-    def open_reader(self, volume: str) -> Any:
+    def open_reader(self, volume: str) -> Image:
         """Open a volume for reading."""
         return self._open_ours(volume, read_only=True)
 
@@ -258,13 +259,13 @@ class Images:
         return f"{volume} on backend {self._backend}"
 
     @contextmanager
-    def _ours(self, volume: str) -> Iterator[Any]:
+    def _ours(self, volume: str) -> Iterator[Image]:
         with closing(self._open_ours(volume, read_only=False)) as image:
             yield image
 
-    def _open_ours(self, volume: str, *, read_only: bool) -> Any:
+    def _open_ours(self, volume: str, *, read_only: bool) -> Image:
         try:
-            image = self._rbd.Image(self.pool.ioctx, volume, read_only=read_only)
+            image: Image = self._rbd.Image(self.pool.ioctx, volume, read_only=read_only)
         except self._rbd.ImageNotFound as error:
             raise BackendFailed(f"{self.called(volume)} does not exist.") from error
         try:
@@ -278,7 +279,7 @@ class Images:
         return image
 
     @contextmanager
-    def _opened(self, name: str, *, read_only: bool = False) -> Iterator[Any]:
+    def _opened(self, name: str, *, read_only: bool = False) -> Iterator[Image]:
         with closing(self._rbd.Image(self.pool.ioctx, name, read_only=read_only)) as image:
             yield image
 
@@ -312,7 +313,7 @@ class Images:
             )
             raise NoSpace(f"Backend {self._backend} has no room for the volume.")
 
-    def _drop_snapshots(self, image: Any) -> None:
+    def _drop_snapshots(self, image: Image) -> None:
         """Remove our snapshots that no clone needs."""
         for snapshot in list(image.list_snaps()):
             if snapshot["namespace"] == self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
@@ -325,7 +326,7 @@ class Images:
                 if not needed:
                     image.remove_snap_by_id(snapshot["id"])
 
-    def _drop_snapshot(self, image: Any, name: str) -> None:
+    def _drop_snapshot(self, image: Image, name: str) -> None:
         if image.snap_exists(name):
             image.remove_snap(name)
 
@@ -350,11 +351,11 @@ def _quiet(*_: object) -> int:
     return 0
 
 
-def _is_marked(image: Any, volume: str) -> bool:
+def _is_marked(image: Image, volume: str) -> bool:
     return _metadata(image, _MARK) == volume
 
 
-def _metadata(image: Any, key: str) -> str | None:
+def _metadata(image: Image, key: str) -> str | None:
     try:
         return str(image.metadata_get(key))
     except KeyError:
