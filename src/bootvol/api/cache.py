@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final
 
 import orjson
 
@@ -31,7 +31,7 @@ class Answers:
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._size = 0
 
-    async def get(self, key: Hashable, answer: Callable[[], Coroutine[Any, Any, object]]) -> bytes:
+    async def get(self, key: Hashable, answer: Callable[[], Awaitable[object]]) -> bytes:
         """Return the cached answer, or a new one.
 
         :param key: all inputs of the answer beside the rows: the tenant and the request.

@@ -22,7 +22,7 @@ from io import BytesIO
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import Request, Site
@@ -72,7 +72,7 @@ class ApiChannel(PacedChannel):
         #: The client's address: see :func:`bootvol.api.addresses.network`.
         self.address = ""
         #: The timer for the end of a request, or for the reading of a refusal.
-        self._ending: Any = None
+        self._ending: IDelayedCall | None = None
         #: The wait for the turn to parse a pipelined request.
         self._next: Deferred[None] | None = None
 

@@ -7,7 +7,7 @@ A dialect is data and functions without state, so its OpenAPI document needs no 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 from pydantic import BaseModel
@@ -138,3 +138,7 @@ class Dialect(Generic[ContextT]):
         if isinstance(declared, Document):
             return path
         return self.template.format(version=version, path=path)
+
+
+#: A dialect with a context of any type.
+AnyDialect: TypeAlias = Dialect[Any]

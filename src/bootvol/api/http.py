@@ -40,6 +40,7 @@ from bootvol.errors import (
     Unauthorized,
     UnsupportedContentType,
 )
+from bootvol.jsons import JsonObject
 from bootvol.shortage import short_of
 
 #: Maximum number of nested objects and lists in a body. No call needs a third of these levels.
@@ -88,7 +89,7 @@ class Faults:
     """
 
     body: Callable[[BootvolError, int], object]
-    schema: Callable[[int], dict[str, Any]]
+    schema: Callable[[int], JsonObject]
     status: Callable[[BootvolError], int] = status_of
     name: str = ""
 
@@ -164,7 +165,7 @@ def query(request: IRequest) -> str:
     return unquote(request.uri.decode("ascii", "replace").partition("?")[2])
 
 
-def answer(request: IRequest, call: Coroutine[Any, Any, Reply]) -> Deferred[bytes]:
+def answer(request: IRequest, call: Coroutine[Deferred[object], object, Reply]) -> Deferred[bytes]:
     """Answer with the reply of ``call``, which runs to its end even if the client disconnects."""
     running = to_the_end(Deferred.fromCoroutine(call))
     return running.addCallback(lambda reply: write(request, reply))
@@ -273,7 +274,7 @@ class ApiRequest(Request):
     #: For the access log: the reason for a failure without a fault in the request.
     reason = ""
 
-    def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, channel: HTTPChannel, *args: object, **kwargs: object) -> None:
         super().__init__(channel, *args, **kwargs)
         self.request_id = new_id()
 

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TypedDictSchema
 
-from bootvol.api.dialects import Dialect, Route
+from bootvol.api.dialects import AnyDialect, Route
 from bootvol.api.operations import Admission, Declared, Document, Operation
+from bootvol.jsons import JsonObject
 
 #: Schemas of parameters, and the scheme of tokens.
 _TENANT: Final = {"type": "string", "description": "The token's own."}
@@ -23,7 +24,7 @@ _COUNTED: Final = frozenset({"limit", "offset"})
 _TOKEN: Final = {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}
 
 
-def exactly(properties: dict[str, Any]) -> dict[str, Any]:
+def exactly(properties: JsonObject) -> JsonObject:
     """Return the schema of an object with exactly these members."""
     return {
         "type": "object",
@@ -33,13 +34,13 @@ def exactly(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe(title: str, about: str, *dialects: Dialect[Any]) -> dict[str, Any]:
+def describe(title: str, about: str, *dialects: AnyDialect) -> JsonObject:
     """Return the OpenAPI document of some dialects.
 
     :param about: the description of the API.
     """
     schemas = _Schemas(dialects)
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, JsonObject] = {}
     for is_document in (True, False):
         for dialect in dialects:
             for route in _shown(dialect):
@@ -69,13 +70,13 @@ def describe(title: str, about: str, *dialects: Dialect[Any]) -> dict[str, Any]:
     }
 
 
-def _shown(dialect: Dialect[Any]) -> Iterator[Route]:
+def _shown(dialect: AnyDialect) -> Iterator[Route]:
     """Yield the routes of a dialect, in the first version of each operation."""
     first = {each: dialect.versions_of(each)[0] for each in dialect.declared}
     return (route for route in dialect.routes() if route.version == first[route.declared])
 
 
-def _path(dialect: Dialect[Any], route: Route) -> str:
+def _path(dialect: AnyDialect, route: Route) -> str:
     prefix = "/" + dialect.prefixes[0] if dialect.prefixes[0] else ""
     rule = "" if prefix and route.rule == "/" else route.rule
     return re.sub("<([a-z_]+)>", r"{\1}", prefix + rule)
@@ -94,7 +95,7 @@ class _Terse(GenerateJsonSchema):
 class _Schemas:
     """The schemas of all bodies; a schema with a name is defined once."""
 
-    def __init__(self, dialects: Sequence[Dialect[Any]]) -> None:
+    def __init__(self, dialects: Sequence[AnyDialect]) -> None:
         declared = [each for dialect in dialects for each in dialect.declared]
         documents = [each for each in declared if isinstance(each, Document)]
         operations = [each for each in declared if isinstance(each, Operation)]
@@ -107,7 +108,7 @@ class _Schemas:
             ref_template="#/components/schemas/{model}",
             schema_generator=_Terse,
         )
-        self.definitions: dict[str, Any] = defined.get("$defs", {})
+        self.definitions: JsonObject = defined.get("$defs", {})
 
     def of_reply(self, declared: Declared) -> JsonSchemaValue:
         return self._schemas[declared.reply, "serialization"]
@@ -116,7 +117,7 @@ class _Schemas:
         return self._schemas[operation.body, "validation"]
 
 
-def _operation(dialect: Dialect[Any], route: Route, schemas: _Schemas) -> dict[str, Any]:
+def _operation(dialect: AnyDialect, route: Route, schemas: _Schemas) -> JsonObject:
     declared = route.declared
     shown = {
         "operationId": declared.paths[route.path],
@@ -133,15 +134,15 @@ def _operation(dialect: Dialect[Any], route: Route, schemas: _Schemas) -> dict[s
 
 
 def _of_operation(
-    dialect: Dialect[Any], operation: Operation, route: Route, schemas: _Schemas
-) -> dict[str, Any]:
+    dialect: AnyDialect, operation: Operation, route: Route, schemas: _Schemas
+) -> JsonObject:
     responses = {str(operation.status): _reply(operation, schemas)}
     if operation.empty is not None:
         responses[str(operation.empty)] = {"description": HTTPStatus(operation.empty).phrase}
     for status in sorted(dialect.refusals(operation)):
         name = f"{dialect.faults.name}{status}"
         responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
-    shown: dict[str, Any] = {
+    shown: JsonObject = {
         "parameters": list(_parameters(dialect, operation, route)),
         "responses": responses,
     }
@@ -157,9 +158,7 @@ def _of_operation(
     return shown
 
 
-def _parameters(
-    dialect: Dialect[Any], operation: Operation, route: Route
-) -> Iterator[dict[str, Any]]:
+def _parameters(dialect: AnyDialect, operation: Operation, route: Route) -> Iterator[JsonObject]:
     for name in re.findall("<([a-z_]+)>", route.rule):
         if name == "tenant":
             schema: JsonSchemaValue = _TENANT
@@ -174,8 +173,8 @@ def _parameters(
         yield {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
 
 
-def _reply(declared: Declared, schemas: _Schemas) -> dict[str, Any]:
-    shown: dict[str, Any] = {"description": HTTPStatus(declared.status).phrase}
+def _reply(declared: Declared, schemas: _Schemas) -> JsonObject:
+    shown: JsonObject = {"description": HTTPStatus(declared.status).phrase}
     if declared.reply is not NoneType:
         shown["content"] = {"application/json": {"schema": schemas.of_reply(declared)}}
     return shown

@@ -19,10 +19,12 @@ from typing import Any, get_args, get_type_hints
 
 import attrs
 from pydantic import BaseModel
+from twisted.internet.defer import Deferred
 
+from bootvol.jsons import JsonObject
 from bootvol.policy import Right
 
-Handler = Callable[..., Coroutine[Any, Any, Any]]
+Handler = Callable[..., Coroutine[Deferred[object], object, Any]]
 DocumentHandler = Callable[[str], Any]
 
 
@@ -62,7 +64,7 @@ class Declared:
         return (self.handler.__doc__ or "").partition("\n")[0]
 
     @cached_property
-    def hints(self) -> dict[str, Any]:
+    def hints(self) -> JsonObject:
         """The types of the handler's parameters and of its result."""
         return get_type_hints(self.handler)
 

@@ -15,7 +15,12 @@ import attrs
 from cryptography.x509 import Certificate
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -45,7 +50,9 @@ class ModernTls:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def listenSSL(self, port: int, factory: Any, contextFactory: Any, **more: Any) -> Any:
+    def listenSSL(
+        self, port: int, factory: IProtocolFactory, contextFactory: object, **more: int | str
+    ) -> IListeningPort:
         """See :meth:`twisted.internet.interfaces.IReactorSSL.listenSSL`."""
         self._served = _Served(_modern(contextFactory))
         encrypting = Encrypting(self._served, factory, self._reactor)
@@ -167,7 +174,7 @@ def plan(endpoint: str) -> list[Listener]:
     """
     planned = _Plan()
     listening = endpoints.parse(planned, endpoint).listen(Factory())
-    failures: list[Any] = []
+    failures: list[Failure] = []
     listening.addErrback(failures.append)
     if failures:
         failures[0].raiseException()
@@ -183,21 +190,21 @@ class _Plan:
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
+    def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> None:
         self.listeners.append(Listener(port, interface, backlog=backlog))
 
     def listenSSL(
         self,
         port: int,
-        factory: Any,
-        contextFactory: Any,
+        factory: object,
+        contextFactory: object,
         backlog: int = 50,
         interface: str = "",
     ) -> None:
         self.listeners.append(Listener(port, interface, None, contextFactory, backlog))
 
-    def listenUNIX(self, address: str, factory: Any, *_args: Any, **_more: Any) -> None:
+    def listenUNIX(self, address: str, factory: object, *_args: object, **_more: object) -> None:
         self.listeners.append(Listener(path=address))
 
-    def adoptStreamPort(self, *_args: Any) -> None:
+    def adoptStreamPort(self, *_args: object) -> None:
         pass

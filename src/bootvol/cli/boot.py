@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import attrs
@@ -21,6 +21,7 @@ import attrs
 from bootvol.cli import signals
 from bootvol.cli.failures import CommandFailed
 from bootvol.jail import Bounds, Jail, NotConfined, Sockets
+from bootvol.jsons import JsonObject
 
 QEMU: Final = "qemu-system-x86_64"
 
@@ -132,7 +133,7 @@ def _served(uri: SplitResult, stack: ExitStack) -> _Volume:
     return _Volume(words, Bounds(owns=[socket], sockets=Sockets.UNIX), descriptor)
 
 
-def _blockdev(file: dict[str, Any]) -> list[str]:
+def _blockdev(file: JsonObject) -> list[str]:
     return ["-blockdev", json.dumps({"driver": "raw", "node-name": "root", "file": file})]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +24,7 @@ from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, CommandFailed
 from bootvol.cli.login import ENDPOINT, access
 from bootvol.cli.shapes import OBJECT, USES, VOLUME, taken
+from bootvol.jsons import JsonObject
 
 if TYPE_CHECKING:
     from bootvol.settings import Settings
@@ -250,7 +251,7 @@ def create_volume(
         "imageRef": None if image is None else client.image(image),
         "volume_type": volume_type,
     }
-    made: dict[str, Any] = client.post("os-volumes", {"volume": wanted}, "volume", VOLUME)
+    made: JsonObject = client.post("os-volumes", {"volume": wanted}, "volume", VOLUME)
     if wait:
         made = waiting.created(client, made, bootable=image is not None)
     click.echo(show.as_json(made))
@@ -291,7 +292,7 @@ def show_volume(client: Client, volume_id: str) -> None:
     click.echo(show.as_json(shown))
 
 
-def _warnings(client: Client, number: str) -> list[dict[str, Any]]:
+def _warnings(client: Client, number: str) -> list[JsonObject]:
     """Return the warnings of a volume's import; none if the volume was not imported."""
     try:
         progress = client.get(f"hp-bootable-volumes/{number}/import", "import")

@@ -12,13 +12,14 @@ from typing import Any, NoReturn
 
 from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
 from bootvol.cli.text import shown
+from bootvol.jsons import JsonObject
 
 _TIMEOUT = 60.0
 #: The largest answer, in bytes; 1,000 volumes with full metadata have 70 MB.
 _LONGEST = 128 * 1024 * 1024
 
 
-class Answer(dict[str, Any]):
+class Answer(JsonObject):
     """A JSON object of an answer.  Asking for a missing key ends the command.
 
     :raises CommandFailed: if the object lacks the key.
@@ -34,7 +35,7 @@ class Answer(dict[str, Any]):
 class _Stay(urllib.request.HTTPRedirectHandler):
     """Follows no redirects: only the server named by the user gets the token."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: object) -> None:
         return None
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from bootvol.cli.failures import NOT_ALLOWED, CommandFailed
 from bootvol.cli.http import exchange
+from bootvol.jsons import JsonObject
 
 #: The base URI if the user and the catalog name no other.
 ENDPOINT: Final = "http://127.0.0.1:8776/v1.1/demo"
@@ -61,10 +62,10 @@ def _version_3(environment: Mapping[str, str]) -> str:
     return url if url.endswith("/v3") else f"{url}/v3"
 
 
-def _body(environment: Mapping[str, str]) -> dict[str, Any]:
+def _body(environment: Mapping[str, str]) -> JsonObject:
     """Return the request for a token."""
     if token := environment.get("OS_TOKEN"):
-        identity: dict[str, Any] = {"methods": ["token"], "token": {"id": token}}
+        identity: JsonObject = {"methods": ["token"], "token": {"id": token}}
     else:
         user = _named(environment, "OS_USER", "OS_USERNAME", "OS_USER_NAME")
         password = environment.get("OS_PASSWORD")
@@ -78,7 +79,7 @@ def _body(environment: Mapping[str, str]) -> dict[str, Any]:
     return {"auth": {"identity": identity, "scope": {"project": project}}}
 
 
-def _named(environment: Mapping[str, str], prefix: str, *others: str) -> dict[str, Any] | None:
+def _named(environment: Mapping[str, str], prefix: str, *others: str) -> JsonObject | None:
     """Return the user or project of the environment, by id, or by name and domain."""
     for variable in (f"{prefix}_ID", *others):
         if value := environment.get(variable):

@@ -7,17 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin
 
 import click
 
 from bootvol.cli import show
 from bootvol.cli.failures import CommandFailed
+from bootvol.jsons import JsonObject
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from pydantic.fields import FieldInfo
+
+    from bootvol.plugins import AnyPlugin
 
 _CONFIG = click.Path(dir_okay=False, path_type=Path)
 
@@ -47,7 +50,7 @@ def list_plugins(as_json: bool) -> None:
             show.line(f"  {setting['key']} ({setting['type']}, {default}){meaning}")
 
 
-def _described(kind: type[Any], point: EntryPoint) -> dict[str, Any]:
+def _described(kind: type[AnyPlugin], point: EntryPoint) -> JsonObject:
     from bootvol import plugins
     from bootvol.errors import BootvolError
 
@@ -67,7 +70,7 @@ def _described(kind: type[Any], point: EntryPoint) -> dict[str, Any]:
     }
 
 
-def _setting(key: str, field: FieldInfo) -> dict[str, Any]:
+def _setting(key: str, field: FieldInfo) -> JsonObject:
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return {
         "key": field.alias or key,
@@ -78,7 +81,7 @@ def _setting(key: str, field: FieldInfo) -> dict[str, Any]:
     }
 
 
-def _type(annotation: Any) -> str:
+def _type(annotation: object) -> str:
     """Return a type in Python's notation, without pydantic's constraints."""
     arguments = get_args(annotation)
     origin = get_origin(annotation)

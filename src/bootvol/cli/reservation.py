@@ -13,6 +13,7 @@ from bootvol.cli.failures import NOT_ALLOWED, NOT_FOUND, CommandFailed
 from bootvol.cli.shapes import ATTACHED, CONNECTION
 from bootvol.cli.signals import Stop, exit_code
 from bootvol.cli.waiting import PATIENCE, error_of, patiently
+from bootvol.jsons import JsonObject
 
 #: Prefix of the server ids that this module attaches volumes to.
 _PREFIX: Final = "boot-"
@@ -134,7 +135,7 @@ class Reservation:
             return str(self._client.get(path, "connection", CONNECTION)["address"])
 
 
-def in_use(volume: dict[str, Any]) -> CommandFailed:
+def in_use(volume: JsonObject) -> CommandFailed:
     """Return the error for a volume that cannot be booted from."""
     number, status = volume["id"], volume["status"]
     if not volume["attachments"]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from bootvol.cli.text import as_json as as_json
 from bootvol.cli.text import shown
+from bootvol.jsons import JsonObject
 
 #: A width in columns that no row exceeds.
 _UNFOLDED: Final = 1_000_000
 
 
-def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> None:
+def table(rows: Sequence[JsonObject], columns: dict[str, str]) -> None:
     """Print rows. A terminal folds long rows; other outputs get one line for each row.
 
     :param columns: maps the fields to show to their headings.

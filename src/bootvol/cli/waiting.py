@@ -14,6 +14,7 @@ from bootvol.cli.client import Client, segment
 from bootvol.cli.failures import NOT_FOUND, UNAUTHORIZED, CommandFailed
 from bootvol.cli.shapes import ERROR, IMPORT, VOLUME, WARNINGS, fits, taken
 from bootvol.cli.text import shown
+from bootvol.jsons import JsonObject
 
 #: Seconds between two looks.
 _INTERVAL: Final = 0.2
@@ -50,7 +51,7 @@ def patiently(
             pause = min(2 * pause, _LONGEST)
 
 
-def created(client: Client, volume: dict[str, Any], bootable: bool) -> dict[str, Any]:
+def created(client: Client, volume: JsonObject, bootable: bool) -> JsonObject:
     """Follow a volume until it is made, and show the progress of its import.
 
     Print the id first.  If the wait ends early, print the volume as the service first answered, so
@@ -106,16 +107,16 @@ def detached(client: Client, volume_id: str) -> None:
         raise _failed(client, left)
 
 
-def _settled(client: Client, path: str, moving: set[str]) -> dict[str, Any]:
+def _settled(client: Client, path: str, moving: set[str]) -> JsonObject:
     """Return a volume when its status is not in ``moving``."""
     while True:
-        volume: dict[str, Any] = patiently(lambda: client.get(path, "volume", VOLUME))
+        volume: JsonObject = patiently(lambda: client.get(path, "volume", VOLUME))
         if volume["status"] not in moving:
             return volume
         time.sleep(_INTERVAL)
 
 
-def _failed(client: Client, volume: dict[str, Any]) -> CommandFailed:
+def _failed(client: Client, volume: JsonObject) -> CommandFailed:
     """Return the error for a volume with an unexpected status."""
     number, image = volume["id"], volume.get("sourceImageRef")
     error = patiently(lambda: error_of(client, str(number)))
@@ -200,7 +201,7 @@ def error_of(client: Client, number: str) -> Any:
     return client.get(f"os-volumes/{segment(number)}/error", "error", _is_error_or_null)
 
 
-def warnings_of(progress: dict[str, Any]) -> list[Any]:
+def warnings_of(progress: JsonObject) -> list[Any]:
     """Return the warnings of an import.
 
     :raises CommandFailed: if they have another shape.
@@ -213,7 +214,7 @@ def _is_error_or_null(value: object) -> bool:
     return value is None or fits(value, ERROR)
 
 
-def stage(progress: dict[str, Any]) -> str:
+def stage(progress: JsonObject) -> str:
     """Return the phase of an import, or its place in line while the import waits."""
     # A service of another version may send no position.
     place = progress.get("position")

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from bootvol.api.bodies import Body, Text
 from bootvol.api.nova import bodies
+from bootvol.jsons import JsonObject
 
 
 def _called(name: str) -> Any:
@@ -38,7 +39,7 @@ class ChangeSnapshot(BaseModel):
     display_description: Text | None = _called("description")
 
     @property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> JsonObject:
         """The changed values, by their names in the core."""
         return self.model_dump(include=self.model_fields_set)
 
@@ -49,7 +50,7 @@ class ChangeVolume(ChangeSnapshot):
     metadata: dict[Text, Text] | None = None
 
     @property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> JsonObject:
         """The changed values, by their names in the core."""
         ignored = {"metadata"} if self.metadata is None else set()
         return self.model_dump(include=self.model_fields_set - ignored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from bootvol.api.admission import Callers
 from bootvol.api.application import Application
@@ -34,6 +34,7 @@ from bootvol.api.nova.faults import NOVA_FAULTS, refusals
 from bootvol.api.nova.rates import counted
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
+from bootvol.jsons import JsonObject
 from bootvol.policy import Policy
 
 _ABOUT: Final = """\
@@ -44,7 +45,7 @@ A path that is not here is a 404, or 300 with choices if it names no version."""
 
 
 @document("openapi_show_description", "/openapi", of_url=False)
-def show_description(_url: str) -> dict[str, Any]:
+def show_description(_url: str) -> JsonObject:
     """Describe the API in OpenAPI 3.1."""
     return description()
 
@@ -83,7 +84,7 @@ NOVA: Final = Dialect[NovaContext](
 
 
 @cache
-def description() -> dict[str, Any]:
+def description() -> JsonObject:
     """Return the OpenAPI document of the dialect.
 
     All callers get the same cached object, so they must not change it.

@@ -6,13 +6,14 @@ The keys are HP's keys of 2012 (specification, section 2.5).
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from bootvol.api import admission
 from bootvol.api.http import Faults
 from bootvol.api.openapi import COUNT, exactly
 from bootvol.api.operations import Operation
 from bootvol.errors import BootvolError, RateLimited
+from bootvol.jsons import JsonObject
 
 #: The keys by HTTP status.
 FAULTS: Final = {
@@ -31,9 +32,9 @@ FAULTS: Final = {
 }
 
 
-def fault(error: BootvolError, status: int) -> dict[str, Any]:
+def fault(error: BootvolError, status: int) -> JsonObject:
     """Return the JSON object that reports an error with an HTTP status to a client."""
-    content: dict[str, Any] = {"message": error.message, "code": status}
+    content: JsonObject = {"message": error.message, "code": status}
     if isinstance(error, RateLimited):
         content |= {"details": error.details, "retryAfter": error.retry_after}
     elif status == 413:
@@ -41,8 +42,8 @@ def fault(error: BootvolError, status: int) -> dict[str, Any]:
     return {FAULTS.get(status, FAULTS[500]): content}
 
 
-def _schema(status: int) -> dict[str, Any]:
-    content: dict[str, Any] = {"message": {"type": "string"}, "code": {"const": status}}
+def _schema(status: int) -> JsonObject:
+    content: JsonObject = {"message": {"type": "string"}, "code": {"const": status}}
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         content["retryAfter"] = COUNT
     inner = exactly(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
@@ -21,6 +21,7 @@ from bootvol.api.bodies import (
     shown,
 )
 from bootvol.errors import BadMapping
+from bootvol.jsons import JsonObject
 from bootvol.lifecycle import Kind
 from bootvol.model import LARGEST_ID, ROOT, NewDisk, NewServer
 
@@ -335,7 +336,7 @@ class Reboot(BaseModel):
     type: Annotated[Literal["SOFT", "HARD"], BeforeValidator(_kind, Literal["SOFT", "HARD"])]
 
 
-class Action(RootModel[dict[str, Any]]):
+class Action(RootModel[JsonObject]):
     """An action on a server: one name, with its parameters."""
 
     model_config = ConfigDict(
