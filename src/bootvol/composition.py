@@ -315,7 +315,7 @@ class Composition:
         jail = self._config.sandbox.jail
         return PluginContext(self._reactor, self.pool(name), name, jail=jail)
 
-    def _plugin(self, configured: PluginSettings) -> Any:
+    def _plugin(self, configured: PluginSettings) -> object:
         # A pool for this plugin alone: calls that never return keep their threads.
         context = self._context(configured.name)
         return plugins.build(configured.descriptor, configured.options, context)

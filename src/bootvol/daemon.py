@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import Any, Final
+from typing import Final, cast
 
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
@@ -74,8 +74,10 @@ class Daemon(Service):
         self._listening = MultiService()
         certificates = {}
         for endpoint in config.api.listen:
-            serving: Any = ModernTls(reactor, endpoint)
-            strports.service(endpoint, self.site, serving).setServiceParent(self._listening)
+            serving = ModernTls(reactor, endpoint)
+            strports.service(endpoint, self.site, cast("IReactor", serving)).setServiceParent(
+                self._listening
+            )
             certificates[endpoint] = serving.reload
         files = self._parts.pool("reload")
         self._reloader = Reloader(config, self._parts.plugins, certificates, files, reactor)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from bootvol.cli.client import Client
 from bootvol.cli.failures import FAILED, NOT_FOUND, UNREACHABLE, CommandFailed
 from bootvol.cli.login import Access
 from bootvol.cli.waiting import PATIENCE, patiently
+from bootvol.jsons import JsonObject
 
 AWAY = CommandFailed("away", UNREACHABLE)
 BUSY = CommandFailed("busy", FAILED, 503)
@@ -83,9 +86,9 @@ class Pages(Client):
         super().__init__(lambda: Access("", ""))
         self._pages = pages
 
-    def answer(self, path: str) -> object:
+    def answer(self, path: str) -> JsonObject:
         """See :meth:`bootvol.cli.client.Client.answer`."""
-        return self._pages[path]
+        return cast("JsonObject", self._pages[path])
 
 
 def rows(first: int, count: int) -> list[dict[str, int]]:

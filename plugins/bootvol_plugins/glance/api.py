@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import orjson
 from hyperlink import DecodedURL
@@ -72,14 +72,14 @@ class Glance:
 
     async def get_json(
         self, token: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()
-    ) -> tuple[int, Any]:
+    ) -> tuple[int, object]:
         """Request JSON; return the status, and the value if the status is 200.
 
         :param path: segments of the path after the version.
         :raises SourceFailed: if no endpoint answers in JSON at the moment.
         """
 
-        async def ask(root: DecodedURL) -> tuple[int, Any]:
+        async def ask(root: DecodedURL) -> tuple[int, object]:
             response = await self._ask(root, token, path, query, None)
             if response.code != 200:
                 stop(response)
@@ -120,7 +120,7 @@ class Glance:
             raise
         return response
 
-    async def _read(self, response: IResponse) -> Any:
+    async def _read(self, response: IResponse) -> object:
         """Read an answer of bounded size.
 
         :raises SourceFailed: if the answer breaks off or is not JSON.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as NotAKeyring
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bootvol import reading
 from bootvol.errors import HypervisorFailed
@@ -49,7 +49,7 @@ def configuration(said: Mapping[str, str]) -> bytes:
 
 def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
     """Return the key of a user; None without a key, as in a cluster that asks for no keys."""
-    rados: Any = load().rados
+    rados = load().rados
     try:
         library = rados.Rados(conffile=conf, rados_id=name, conf=settings)
         key, file, keyrings = (library.conf_get(each) for each in ("key", "keyfile", "keyring"))

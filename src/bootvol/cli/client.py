@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from bootvol.cli.failures import INTERRUPTED, NOT_FOUND, UNAUTHORIZED, CommandFailed
@@ -12,6 +12,7 @@ from bootvol.cli.http import exchange
 from bootvol.cli.login import Access
 from bootvol.cli.shapes import LINKS, NAMED, OBJECT, Shape, fits, other_form, taken
 from bootvol.cli.signals import Interrupted
+from bootvol.jsons import JsonObject
 
 #: The most entries of one answer of the API (docs/api.md).
 _PAGE: Final = 1000
@@ -45,7 +46,7 @@ class Client:
         """
         return taken(self.answer(path), key, shape)
 
-    def answer(self, path: str) -> Any:
+    def answer(self, path: str) -> JsonObject:
         """Return the JSON object at ``path``, relative to the base URI.
 
         :raises CommandFailed: if the service refuses or does not answer.
@@ -55,7 +56,7 @@ class Client:
             raise CommandFailed(f"{path}: the service's answer is empty")
         return answer
 
-    def all(self, path: str, key: str, shape: Shape = OBJECT) -> list[Any]:
+    def all(self, path: str, key: str, shape: Shape = OBJECT) -> list[JsonObject]:
         """Return all entries of a list, from all its pages.
 
         :param path: a path without a query.
@@ -64,7 +65,7 @@ class Client:
         :raises CommandFailed: if the service refuses or does not answer, or an entry has another
             shape.
         """
-        found: dict[Any, Any] = {}
+        found: dict[object, JsonObject] = {}
         query: str | None = ""
         while query is not None:
             page = self.answer(f"{path}?{query}" if query else path)
@@ -90,13 +91,13 @@ class Client:
         """
         return taken(self._call("POST", path, body), key, shape)
 
-    def put(self, path: str, body: object, key: str) -> Any:
+    def put(self, path: str, body: object, key: str) -> JsonObject:
         """Put JSON to ``path``; return an object of the answer.
 
         :param key: the object's key in the answer.
         :raises CommandFailed: as :meth:`post`.
         """
-        return taken(self._call("PUT", path, body), key, OBJECT)
+        return cast("JsonObject", taken(self._call("PUT", path, body), key, OBJECT))
 
     def delete(self, path: str) -> None:
         """Delete the object at ``path``.
@@ -127,7 +128,7 @@ class Client:
         # If no image has the name, the service will say so.
         return str(named[0]["id"]) if named else given
 
-    def _call(self, method: str, path: str, body: object = None) -> Any:
+    def _call(self, method: str, path: str, body: object = None) -> object:
         try:
             return self._send(method, path, body)
         except CommandFailed as failure:
@@ -137,7 +138,7 @@ class Client:
         del self._access
         return self._send(method, path, body)
 
-    def _send(self, method: str, path: str, body: object) -> Any:
+    def _send(self, method: str, path: str, body: object) -> object:
         access = self._access
         headers = {"X-Auth-Token": access.token}
         url = f"{access.endpoint}/{path}"
@@ -153,7 +154,7 @@ class Client:
             ) from None
 
 
-def _next(page: Any, key: str) -> str | None:
+def _next(page: JsonObject, key: str) -> str | None:
     """Return the query of the link to the next page; None if the page lacks one.
 
     The link's host is ignored: the token is for this service only.

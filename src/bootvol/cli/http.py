@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from email.message import Message
 from http.client import HTTPException
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
 from bootvol.cli.text import shown
@@ -41,7 +41,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 def exchange(
     method: str, url: str, headers: dict[str, str], body: object = None, authorities: str = ""
-) -> tuple[Any, Message]:
+) -> tuple[object, Message]:
     """Send a request; return the JSON of its answer, None if the answer is empty, and the headers.
 
     :param body: the value to send as JSON; None sends no body.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final, cast
 
 import attrs
 
@@ -47,7 +47,7 @@ def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
         "POST", f"{_version_3(environment)}/auth/tokens", {}, _body(environment), authorities
     )
     try:
-        found = endpoint or _endpoint(answer["token"]["catalog"], environment)
+        found = endpoint or _endpoint(cast("JsonObject", answer)["token"]["catalog"], environment)
         return Access(found.rstrip("/"), headers["X-Subject-Token"] or "", authorities, True)
     except (KeyError, TypeError):
         raise CommandFailed(
@@ -92,7 +92,7 @@ def _named(environment: Mapping[str, str], prefix: str, *others: str) -> JsonObj
     return None
 
 
-def _endpoint(catalog: Any, environment: Mapping[str, str]) -> str:
+def _endpoint(catalog: Iterable[JsonObject], environment: Mapping[str, str]) -> str:
     region = environment.get("OS_REGION_NAME")
     for service in catalog:
         for each in service["endpoints"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self, cast
 
 from bootvol.cli import show
 from bootvol.cli.client import Client, segment
@@ -125,9 +125,9 @@ class Reservation:
                 return
             time.sleep(_INTERVAL)
 
-    def _shown(self) -> Any:
+    def _shown(self) -> JsonObject:
         with self._stop.breaking_off():
-            return self._client.get(self._volume, "volume", ATTACHED)
+            return cast("JsonObject", self._client.get(self._volume, "volume", ATTACHED))
 
     def _connection(self) -> str:
         with self._stop.breaking_off():

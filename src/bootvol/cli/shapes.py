@@ -15,7 +15,7 @@ from bootvol.cli.failures import CommandFailed
 #: A type; a function that tells whether a value fits; the shapes of an object's keys; or the one
 #: shape of a list's entries.  A missing key counts as null.
 Shape: TypeAlias = (
-    "type | UnionType | Callable[[Any], bool] | Mapping[str, Shape] | Sequence[Shape]"
+    "type | UnionType | Callable[[object], bool] | Mapping[str, Shape] | Sequence[Shape]"
 )
 
 
@@ -61,7 +61,7 @@ def fits(value: object, shape: Shape) -> bool:
     return shape(value)
 
 
-def taken(answer: Any, key: str, shape: Shape) -> Any:
+def taken(answer: object, key: str, shape: Shape) -> Any:
     """Return a value of an answer.
 
     :raises CommandFailed: if the answer lacks the key, or the value has another shape.

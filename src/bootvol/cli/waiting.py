@@ -201,7 +201,7 @@ def error_of(client: Client, number: str) -> Any:
     return client.get(f"os-volumes/{segment(number)}/error", "error", _is_error_or_null)
 
 
-def warnings_of(progress: JsonObject) -> list[Any]:
+def warnings_of(progress: JsonObject) -> list[JsonObject]:
     """Return the warnings of an import.
 
     :raises CommandFailed: if they have another shape.

@@ -16,7 +16,7 @@ Rules for every method in this package:
 * A cancelled method first waits for the end of its work in threads and elsewhere, and closes
   everything that the call opened.  Only then does the method raise CancelledError
   (:meth:`bootvol.threads.Threads.run` works in this way).
-* The method raises the errors in its docstring.  Any other exception counts as a defect of the
+* The method raises the errors in its docstring.  Every other exception counts as a defect of the
   plugin.
 
 A volume's name consists of letters, digits and ``-``, with at most 64 characters.  No name is ever

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -132,7 +132,7 @@ def _main(where: str, folder: str, volume: str) -> None:
 
     signal.alarm(_LIMIT)
     module, _, name = where.partition(":")
-    make: Any = getattr(import_module(module), name)
+    make: Callable[[PluginContext, Path], IBlockBackend] = getattr(import_module(module), name)
     reactor = installed()
     threads = Threads(reactor, "elsewhere", 4)
 
@@ -142,7 +142,7 @@ def _main(where: str, folder: str, volume: str) -> None:
         try:
             await _work(backend, volume)
             if IClosable.providedBy(backend):
-                await backend.close()
+                await IClosable(backend).close()
         finally:
             threads.stop()
 

@@ -1,6 +1,6 @@
 """Deletes strays: volumes and snapshots under names whose claims were lost.
 
-Any daemon that has the backend deletes strays. A daemon that finds its claim lost deletes its own
+Each daemon that has the backend deletes strays. A daemon that finds its claim lost deletes its own
 unfinished volume at once (:meth:`bootvol.worker.tasks.task.Task.lost`). The sweeper handles the
 strays of daemons that never come back, and strays that other volumes needed at that moment.
 """
