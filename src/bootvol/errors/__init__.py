@@ -6,6 +6,7 @@ turns an error into its own HTTP status and fault format.  A volume in ``error``
 error as an :class:`ErrorReport`.
 """
 
+from bootvol.errors.access import *
 from bootvol.errors.base import *
 from bootvol.errors.missing import *
 from bootvol.errors.operator import *
