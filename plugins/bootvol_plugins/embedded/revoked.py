@@ -123,20 +123,18 @@ class Revoked:
             self._users[claims.user] = _Ended({}, max(int(now), claims.issued), last)
         self._changes += 1
         change = self._changes
-        await self._lock.acquire()
-        try:
+        async with self._lock:
             if self._kept >= change:
                 return  # One write has stored all waiting changes.
             change = self._changes
             shown = {user: each.shown() for user, each in self._users.items()}
             content = json.dumps(shown).encode("ascii")
-            await self._threads.run(files.replace, self._path, content)
+            try:
+                await self._threads.run(files.replace, self._path, content)
+            except OSError as error:
+                self._log.error("{path}: {error}", path=str(self._path), error=error)
+                raise IdentityFailed from error
             self._kept = change
-        except OSError as error:
-            self._log.error("{path}: {error}", path=str(self._path), error=error)
-            raise IdentityFailed from error
-        finally:
-            self._lock.release()
 
     def _forget_expired(self) -> None:
         now, steady = self._seconds(), self._steady()

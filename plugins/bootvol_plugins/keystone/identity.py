@@ -122,11 +122,8 @@ class KeystoneIdentity:
         return self._keep(digest, described)
 
     async def _describe(self, token: str) -> Described | None:
-        await self._at_once.acquire()
-        try:
+        async with self._at_once:
             return await self._keystone.describe(token)
-        finally:
-            self._at_once.release()
 
     def _keep(self, digest: bytes, described: Described | None) -> _Answer:
         """Cache an answer, and return it."""

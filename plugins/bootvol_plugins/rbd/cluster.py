@@ -249,8 +249,7 @@ class Cluster:
             await self._disconnect(pool)
 
     async def _connected(self) -> Pool:
-        await self._connecting.acquire()
-        try:
+        async with self._connecting:
             if self._pool is None:
                 what = f"Connecting to the cluster of backend {self._name} failed"
                 if len(self._lost) >= _MOST_LOST:
@@ -263,8 +262,6 @@ class Cluster:
                 for pool in doubted:
                     await self._let_go(pool)
             return self._pool
-        finally:
-            self._connecting.release()
 
     async def _call(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -11,10 +10,9 @@ from twisted.web.iweb import IRequest
 from typing_extensions import TypedDict
 
 from bootvol.api.filters import composed, text
+from bootvol.api.times import to_seconds
 from bootvol.errors import InvalidRequest
 from bootvol.model import Image
-
-_MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 #: The sort keys of a list.
 _KEYS: Final = (
@@ -117,7 +115,7 @@ class ImageShown(TypedDict):
 def _moment(value: Image) -> str | None:
     if value.changed_at is None:
         return None
-    return datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
+    return to_seconds(value.changed_at)
 
 
 #: The shown properties of an image, as far as bootvol knows them.

@@ -13,6 +13,7 @@ from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.views import Moment
 from bootvol.api.operations import operation
 from bootvol.api.paging import Link, paged
+from bootvol.api.times import to_seconds
 from bootvol.model import KeyPair
 
 
@@ -107,7 +108,7 @@ async def show_key_pair(context: NovaContext, key_name: str) -> OneKeyPair:
             **_shown(found),
             "id": found.id,
             "user_id": found.user,
-            "created_at": found.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "created_at": to_seconds(found.created_at),
             "updated_at": None,
             "deleted": False,
             "deleted_at": None,

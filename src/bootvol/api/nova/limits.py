@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.views import Count, Moment
 from bootvol.api.operations import operation
+from bootvol.api.times import to_seconds
 from bootvol.service.quotas import MOST_METADATA, Account
 from bootvol.service.rates import Rate
 
@@ -111,9 +112,7 @@ def _rates(rates: Iterable[Rate]) -> list[RatesShown]:
                 "value": limit.value,
                 "remaining": rate.remaining,
                 "unit": limit.unit,
-                "next-available": (now + timedelta(seconds=rate.wait)).strftime(
-                    "%Y-%m-%dT%H:%M:%SZ"
-                ),
+                "next-available": to_seconds(now + timedelta(seconds=rate.wait)),
             }
         )
     return [

@@ -10,10 +10,9 @@ from typing_extensions import TypedDict
 from bootvol.api.nova.links import NUMBERED, BaseUri
 from bootvol.api.nova.views import AnyId, Count, Moment, Nothing
 from bootvol.api.paging import Link
+from bootvol.api.times import to_seconds
 from bootvol.lifecycle import Status
 from bootvol.model import Flavor, Server
-
-_CREATED: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 ServerStatus = Literal["BUILD", "ACTIVE", "SHUTOFF", "REBOOT", "HARD_REBOOT", "ERROR"]
 VmState = Literal["building", "active", "stopped", "error"]
@@ -170,8 +169,8 @@ def server(value: Server, running: bool, base: BaseUri, zone: str) -> ServerShow
     :param running: whether the server runs; its guest may have turned it off.
     :param zone: the availability zone.
     """
-    created = value.created_at.strftime(_CREATED)
-    updated = (value.updated_at or value.created_at).strftime(_CREATED)
+    created = to_seconds(value.created_at)
+    updated = to_seconds(value.updated_at or value.created_at)
     error, is_built = value.error, value.status is not Status.CREATING
     has_failed = value.status is Status.ERROR
     shown: ServerShown = {

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from bootvol.api.nova.links import NUMBERED, BaseUri
 from bootvol.api.paging import Link
+from bootvol.api.times import to_seconds
 from bootvol.errors import ErrorReport
 from bootvol.lifecycle import POWERING, Status
 from bootvol.model import (
@@ -27,8 +28,6 @@ from bootvol.model import (
 
 #: HP's format of 2012: UTC, without zone and fraction (specification, section 2.3).
 _CREATED: Final = "%Y-%m-%d %H:%M:%S"
-#: The format of times in Nova's own calls.
-_MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 #: Types with their schemas for :mod:`bootvol.api.nova.openapi`.
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
@@ -344,7 +343,7 @@ def image(value: Image, base: BaseUri) -> ImageShown:
     """Return the view of an image for ``images/detail``, as far as bootvol knows the values."""
     changed = None
     if value.changed_at is not None:
-        changed = datetime.fromtimestamp(value.changed_at, UTC).strftime(_MOMENT)
+        changed = to_seconds(value.changed_at)
     return {
         "id": value.id,
         "name": value.name,
