@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 from twisted.internet.defer import Deferred
@@ -31,6 +31,7 @@ from bootvol.imaging.buffers import Memory
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.interfaces import BackendPlugin, IBlockBackend, IHypervisor, PluginContext
+from bootvol.jsons import JsonObject
 from bootvol.login import ILogin
 from bootvol.model import GIB, CacheUse, Flavor
 from bootvol.reactors import IReactor
@@ -91,7 +92,7 @@ class Composition:
         self, config: Settings, reactor: IReactor, database: Database, daemon: str, connections: int
     ) -> None:
         self.pools: list[Threads] = []
-        self.plugins: dict[str, Any] = {}
+        self.plugins: JsonObject = {}
         self._config = config
         self._reactor = reactor
         self._database = database

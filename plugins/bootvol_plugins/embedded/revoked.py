@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from twisted.internet.defer import DeferredLock
@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from bootvol import files
 from bootvol.errors import ConfigurationError, IdentityFailed
+from bootvol.jsons import JsonObject
 from bootvol.threads import Threads
 from bootvol_plugins.embedded.tokens import Claims
 
@@ -48,7 +49,7 @@ class _Ended:
     until: int = 0
     kept: _End = _End()
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> JsonObject:
         """Return the values for the file, with the times since the epoch only."""
         tokens = {nonce: end.wall for nonce, end in self.tokens.items()}
         return {"tokens": tokens, "until": self.until, "kept": self.kept.wall}

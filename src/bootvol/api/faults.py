@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from bootvol.api.http import Faults
 from bootvol.api.openapi import exactly
 from bootvol.errors import BootvolError
+from bootvol.jsons import JsonObject
 
 
-def _fault(error: BootvolError, status: int) -> dict[str, Any]:
+def _fault(error: BootvolError, status: int) -> JsonObject:
     title = HTTPStatus(status).phrase
     return {"error": {"code": status, "title": title, "message": error.message}}
 
 
-def _schema(status: int) -> dict[str, Any]:
+def _schema(status: int) -> JsonObject:
     content = {
         "code": {"const": status},
         "title": {"const": HTTPStatus(status).phrase},

@@ -83,7 +83,12 @@ class Encrypting(TLSMemoryBIOFactory):
     :ivar steps: paces the steps of handshakes, in turns of clients' addresses.
     """
 
-    def __init__(self, served: Any, factory: Any, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        served: IOpenSSLServerConnectionCreator,
+        factory: IProtocolFactory,
+        clock: IReactorTime,
+    ) -> None:
         super().__init__(served, False, factory)
         self.protocol = _Encrypted
         self.steps = Paced(clock)
@@ -126,7 +131,7 @@ class _Served:
     def __init__(self, context: SSL.Context) -> None:
         self.context = context
 
-    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See :class:`twisted.internet.interfaces.IOpenSSLServerConnectionCreator`."""
         return SSL.Connection(self.context, None)
 

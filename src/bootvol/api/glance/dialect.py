@@ -7,7 +7,7 @@ Glance itself sends HTML, and its clients understand this form of JSON.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from bootvol.api.admission import Callers, refusals, segments_filled
 from bootvol.api.application import Application
@@ -18,6 +18,7 @@ from bootvol.api.faults import TITLED_FAULTS
 from bootvol.api.glance import images
 from bootvol.api.openapi import describe
 from bootvol.api.operations import document
+from bootvol.jsons import JsonObject
 from bootvol.policy import Policy
 
 _ABOUT: Final = """\
@@ -27,7 +28,7 @@ Every other name in the query of a list filters by the property of that name; ev
 
 
 @document("openapi_describe_images", "/openapi", of_url=False)
-def show_description(_url: str) -> dict[str, Any]:
+def show_description(_url: str) -> JsonObject:
     """Describe the image API in OpenAPI 3.1."""
     return description()
 
@@ -42,7 +43,7 @@ GLANCE: Final = Dialect[RequestContext](
 
 
 @cache
-def description() -> dict[str, Any]:
+def description() -> JsonObject:
     """Return the OpenAPI document of the dialect.
 
     All callers get the same cached object, so they must not change it.

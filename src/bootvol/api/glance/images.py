@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NotRequired
+from typing import Final, NotRequired
 from urllib.parse import urlencode
 
 from twisted.web.iweb import IRequest
@@ -13,6 +13,7 @@ from bootvol.api.glance import views
 from bootvol.api.operations import document, operation
 from bootvol.api.paging import Link, after
 from bootvol.errors import NotFound
+from bootvol.jsons import JsonObject
 
 #: Maximum number of images in one answer.
 _MOST: Final = 1000
@@ -79,7 +80,7 @@ async def show_image(context: RequestContext, image_id: str) -> views.ImageShown
 
 
 @operation("images_show_schema", "GET", "schemas/<name>")
-async def show_schema(context: RequestContext, name: str) -> dict[str, Any]:
+async def show_schema(context: RequestContext, name: str) -> JsonObject:
     """Show the JSON schema of an image, or of a list of images."""
     schemas = {"image": views.IMAGE, "images": views.IMAGES}
     if name not in schemas:

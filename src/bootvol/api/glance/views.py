@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from bootvol.api.filters import composed, text
 from bootvol.api.times import to_seconds
 from bootvol.errors import InvalidRequest
+from bootvol.jsons import JsonObject
 from bootvol.model import Image
 
 #: The sort keys of a list.
@@ -38,7 +39,7 @@ _NUMBER: Final = {"type": ["null", "integer"]}
 _MOMENTS: Final = {"type": ["null", "string"], "format": "date-time"}
 
 #: The JSON schema of an image.
-IMAGE: Final[dict[str, Any]] = {
+IMAGE: Final[JsonObject] = {
     "name": "image",
     "properties": {
         "id": {"type": "string"},
@@ -70,7 +71,7 @@ IMAGE: Final[dict[str, Any]] = {
     ],
 }
 #: The JSON schema of a list of images.
-IMAGES: Final[dict[str, Any]] = {
+IMAGES: Final[JsonObject] = {
     "name": "images",
     "properties": {
         "images": {"type": "array", "items": IMAGE},
@@ -232,10 +233,10 @@ def _order(request: IRequest) -> list[tuple[str, bool]]:
     return [(key, way != "asc") for key, way in dict(pairs).items()]
 
 
-def _place(value: Callable[[Image], Any]) -> Callable[[Image], tuple[bool, Any]]:
+def _place(value: Callable[[Image], object]) -> Callable[[Image], tuple[bool, object]]:
     """Return a sort key for a property; images with an unknown value come first."""
 
-    def place(each: Image) -> tuple[bool, Any]:
+    def place(each: Image) -> tuple[bool, object]:
         found = value(each)
         return (found is not None, 0 if found is None else found)
 

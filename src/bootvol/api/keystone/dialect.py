@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
@@ -21,6 +21,7 @@ from bootvol.api.openapi import describe
 from bootvol.api.operations import document
 from bootvol.api.root import Mount
 from bootvol.fair_share import Paced
+from bootvol.jsons import JsonObject
 from bootvol.login import ILogin
 from bootvol.policy import Policy
 from bootvol.service.inflight import InFlight
@@ -38,7 +39,7 @@ def list_versions(url: str) -> Versions:
 
 
 @document("openapi_describe_identity", "/openapi", of_url=False)
-def show_description(_url: str) -> dict[str, Any]:
+def show_description(_url: str) -> JsonObject:
     """Describe the identity API in OpenAPI 3.1."""
     return description()
 
@@ -54,7 +55,7 @@ KEYSTONE: Final = (V3, V2, _VERSIONS)
 
 
 @cache
-def description() -> dict[str, Any]:
+def description() -> JsonObject:
     """Return the OpenAPI document of all dialects of the identity API.
 
     All callers get the same cached object, so they must not change it.

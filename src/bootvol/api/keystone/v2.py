@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, NotRequired, Self
+from typing import Annotated, Final, NotRequired, Self
 
 from pydantic import BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
@@ -19,6 +19,7 @@ from bootvol.api.keystone.versions import OneVersion, version_2
 from bootvol.api.openapi import exactly
 from bootvol.api.operations import Admission, document, operation
 from bootvol.errors import BootvolError
+from bootvol.jsons import JsonObject
 from bootvol.login import AccessKey, Credentials, EarlierToken, Password, Session, Which
 
 
@@ -140,12 +141,12 @@ class Tenants(TypedDict):
     tenants_links: list[str]
 
 
-def _fault(error: BootvolError, status: int) -> dict[str, Any]:
+def _fault(error: BootvolError, status: int) -> JsonObject:
     content = {"message": error.message, "details": error.remedy, "code": status}
     return {"identityFault": content}
 
 
-def _schema(status: int) -> dict[str, Any]:
+def _schema(status: int) -> JsonObject:
     text = {"type": "string"}
     return exactly(
         {"identityFault": exactly({"message": text, "details": text, "code": {"const": status}})}
