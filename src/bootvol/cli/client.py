@@ -54,7 +54,7 @@ class Client:
         answer = self._call("GET", path)
         if answer is None:
             raise CommandFailed(f"{path}: the service's answer is empty")
-        return answer
+        return cast("JsonObject", answer)
 
     def all(self, path: str, key: str, shape: Shape = OBJECT) -> list[JsonObject]:
         """Return all entries of a list, from all its pages.
