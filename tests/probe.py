@@ -184,6 +184,15 @@ def connects_beside_its_own() -> bool:
     return any(attempt(connects, f"/proc/self/fd/{each}/{WORLD['beside']}") for each in held())
 
 
+def finds_the_sockets_of_others() -> bool:
+    # Of sockets with random names, whoever cannot list them finds none.
+    folders = [f"/proc/self/fd/{each}" for each in held()]
+    listed = [attempt(os.listdir, each) or [] for each in [*folders, *held()]]
+    if any(WORLD["beside"] in each for each in listed):
+        return True
+    return WORLD["beside"] in Path("/proc/net/unix").read_text()
+
+
 def connects_by_abstract_name() -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect("\0" + WORLD["abstract"])

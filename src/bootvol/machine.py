@@ -92,6 +92,7 @@ def _mistakes(config: Settings, reactor: IReactor) -> Iterator[Mistake | str]:
     yield from trial.check(config.sandbox.jail, needed=runs)
     if (exports := config.exports) is not None:
         yield from found_in_time("exports", exports.directory, lambda: _exports(exports))
+    yield from _guests(config)
     yield from _memory(config)
     for place, configured in config.plugins():
         for mistake in _of_plugin(configured):
@@ -312,6 +313,28 @@ def _exports(exports: Exports) -> Iterator[Mistake | str]:
     if isinstance(exports, TlsExports):
         yield from checks.credentials(
             "exports.credentials", exports.credentials, "server", exports.host
+        )
+
+
+def _guests(config: Settings) -> Iterator[Mistake]:
+    """Warn of a database that admits a QEMU that a guest has taken over.
+
+    Unless the daemon is root, such a QEMU is the daemon's user.  For exported disks, QEMU may
+    connect to the sockets of that user.
+    """
+    exports, url = config.exports, config.database
+    of_socket = exports is not None and exports.by == "unix"
+    if os.geteuid() == 0 or config.hypervisor is None or not of_socket:
+        return
+    host = url.host or str(url.query.get("host", "/"))
+    if url.get_backend_name() != "sqlite" and host.startswith("/") and url.password is None:
+        yield Mistake(
+            "state.url",
+            url.render_as_string(hide_password=True),
+            "a guest that breaks out of QEMU reaches the database's socket as the daemon's user",
+            "Have the database demand a password (pg_hba.conf: scram-sha-256), or run the daemon as"
+            " root.",
+            fatal=False,
         )
 
 

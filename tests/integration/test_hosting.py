@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_twisted
@@ -238,6 +239,21 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path)
     yield world
     await world.stop()
+
+
+@ensureDeferred
+async def test_nobody_guesses_the_name_of_a_socket(world: World) -> None:
+    """The sockets of servers and exports have random names, which the API does not show.
+
+    Break: `src/bootvol/service/servers.py`: `name=f"server-{uuid4()}"` -> `name="server-1"`.
+    Break: `src/bootvol/service/volumes.py`: `name=f"volume-{uuid4()}"` -> `name="volume-1"`.
+    """
+    server, number = await world.started()
+    volume = await world.volumes.get(ANN, number)
+    for kind, each in (("server", server), ("volume", volume)):
+        random = each.name.removeprefix(f"{kind}-")
+        assert UUID(random).version == 4
+        assert each.uuid not in (None, random)
 
 
 @ensureDeferred

@@ -123,8 +123,10 @@ def grows(user: int) -> list[str]:
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_little_is_reached_from_a_server_whose_disk_is_exported(user: int) -> None:
     """Under a root daemon, QEMU reaches only the export; under another one, all sockets of the
-    daemon's user.
+    daemon's user whose names QEMU knows, but QEMU finds no names.
 
+    Break: `plugins/bootvol_plugins/qemu/machine.py`: `writes=kvm,` -> `writes=kvm,
+    reads=[Path("/")],`.
     Break: `plugins/bootvol_plugins/qemu/machine.py`: `return Sockets.UNIX if here` -> `return
     Sockets.ALL if here`
     """

@@ -901,3 +901,31 @@ def test_a_check_that_hangs(
     assert "no answer after" in found.line
     # A daemon can run without a source for a while.
     assert found.fatal == (key != "sources[0].name")
+
+
+@pytest.mark.parametrize(
+    ("user", "url", "by", "warned"),
+    [
+        (54321, "postgresql:///bootvol", "unix", True),
+        (54321, "postgresql://bootvol@/bootvol?host=/run/postgresql", "unix", True),
+        (54321, "postgresql://bootvol:secret@/bootvol?host=/run/postgresql", "unix", False),
+        (54321, "postgresql://bootvol@database.example/bootvol", "unix", False),
+        (54321, "sqlite:///bootvol.db", "unix", False),
+        (54321, "postgresql:///bootvol", None, False),
+        (0, "postgresql:///bootvol", "unix", False),
+    ],
+)
+def test_a_database_that_guests_could_reach(
+    world: World, monkeypatch: pytest.MonkeyPatch, user: int, url: str, by: str | None, warned: bool
+) -> None:
+    """The operator is told if a guest that breaks out of QEMU could log in to the database.
+
+    Break: `src/bootvol/machine.py`: `and url.password is None:` -> `and False:`.
+    """
+    more = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\n'
+    more += f'[exports]\nby = "{by}"\ndirectory = "e"\n' if by else ""
+    config = settings.load(world.write("sqlite:///bootvol.db", url, more))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    found = list(machine._guests(config))
+    assert bool(found) == warned
+    assert not any(each.fatal or "secret" in str(each) for each in found)
