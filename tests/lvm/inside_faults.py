@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import capturedLogs
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, VolumeInUse
 from bootvol.interfaces import IBlockBackend, ICloningBackend, PluginContext
@@ -21,6 +25,7 @@ from bootvol_plugins.lvm.options import LvmOptions
 from tests.daemons import reactor
 from tests.disks import block_device
 from tests.lvm.groups import DISKS, empty, fill, group, holds, lvm, names
+from tests.waiting import block_until, until
 
 MIB = 1024 * 1024
 SIZE = 4 * MIB
@@ -160,6 +165,77 @@ async def test_what_is_in_use_stays(
     with pytest.raises(BackendFailed, match="Device or resource busy"):
         await under_test.open_writer(NAME)
     await writer.close()
+    await under_test.delete(NAME)
+    assert names(group) == []
+
+
+#: Opens a device, and then reads from the device in a thread, after a line of input.
+_READER = """
+import mmap, os, sys, threading
+device = os.open(sys.argv[1], os.O_RDWR | os.O_EXCL | os.O_DIRECT)
+print("open", flush=True)
+input()
+threading.Thread(target=os.preadv, args=(device, [mmap.mmap(-1, 4096)], 0)).start()
+"""
+
+
+@contextmanager
+def hanging(path: str) -> Iterator[Callable[[], None]]:
+    """Let the thread of a killed process hang on a device; yield what ends that."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _READER, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        subprocess.run(["dmsetup", "suspend", "--noflush", path], check=True)
+        try:
+            print(file=reader.stdin, flush=True)
+            folder = Path(f"/proc/{reader.pid}")
+            block_until(lambda: any(state(each) == "D" for each in folder.glob("task/*")))
+            reader.kill()
+            block_until(lambda: state(folder) == "Z")
+            yield lambda: _resume(path)
+        finally:
+            _resume(path)
+
+
+def _resume(path: str) -> None:
+    # A device that was resumed may have been deleted by now.
+    subprocess.run(["dmsetup", "resume", path], check=os.path.exists(path))
+
+
+def state(thread: Path) -> str:
+    """Return the state of a process or thread."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("kind", ["write", "delete"])
+@ensureDeferred
+async def test_a_thread_of_an_earlier_daemon_hangs(
+    either: tuple[IBlockBackend, str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Work waits for the disk, and does not fail because the volume is in use.
+
+    Break: `plugins/bootvol_plugins/lvm/holders.py`: `if _state(process) == _ENDED` -> `if False`.
+    """
+    under_test, group = either
+    monkeypatch.setattr(backend, "_LOOK", 0.1)
+    await under_test.allocate(NAME, SIZE)
+    with capturedLogs() as logs, hanging(device(group)) as end:
+        if kind == "write":
+            work: Deferred[Any] = Deferred.fromCoroutine(under_test.open_writer(NAME))
+        else:
+            work = Deferred.fromCoroutine(under_test.delete(NAME))
+        await until(lambda: any("hangs there" in str(each.get("log_format")) for each in logs))
+        assert not work.called
+        end()
+        writer = await work
+    if kind == "write":
+        await writer.close()
     await under_test.delete(NAME)
     assert names(group) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from bootvol.testing.backends import noise
 from tests.daemons import TENANT, configuration
 from tests.processes import BIN, TWISTD, Process, cli, process, run
 from tests.servers import free_port
-from tests.waiting import block_until
+from tests.waiting import LIMIT, block_until
 
 #: The image has the signature of a boot sector.
 CONTENT = noise(510) + b"\x55\xaa" + noise(2 * 1024 * 1024 - 512)
@@ -51,6 +52,13 @@ def test_a_volume_by_commands(daemon: Process) -> None:
     assert blank["status"] == "available"
     assert daemon.cli("volume", "delete", str(volume["id"])).returncode == 0
     assert daemon.until_settled() == ["available"]
+
+
+def test_the_progress_of_a_compressed_image(daemon: Process) -> None:
+    """At the end, the whole is the size of the disk, not of the file."""
+    (daemon.images / "disk.gz").write_bytes(gzip.compress(noise(1024 * 1024) + bytes(1024 * 1024)))
+    made = daemon.cli("volume", "create", "--size", "1", "--image", "disk.gz", "--wait")
+    assert "2.0/2.0 MiB" in made.stderr
 
 
 def test_a_new_configuration_has_a_token_of_its_own(tmp_path: Path) -> None:
@@ -377,7 +385,7 @@ def test_ctrl_c_ends_a_command_whose_service_is_silent(words: tuple[str, ...], t
     Break: `src/bootvol/cli/signals.py`: `self._breaks_off = True` -> `pass`
     """
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(180)
+        silent.settimeout(LIMIT)
         env = {"BOOTVOL_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}/v1.1/t"}
         command = subprocess.Popen(
             [BIN / "bootvol", *words], env={**os.environ, **env}, stderr=subprocess.PIPE, text=True
@@ -387,7 +395,7 @@ def test_ctrl_c_ends_a_command_whose_service_is_silent(words: tuple[str, ...], t
             # The whole request has come: the command waits for the answer.
             assert connection.recv(65536)
             command.send_signal(signal.SIGINT)
-            said = command.communicate(timeout=180)[1]
+            said = command.communicate(timeout=LIMIT)[1]
     assert command.returncode == 130
     assert told in said
     assert "Traceback" not in said

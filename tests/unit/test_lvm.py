@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from bootvol.errors import ConfigurationError
 from bootvol.interfaces import BackendPlugin, PluginContext
 from bootvol.threads import Threads
 from bootvol_plugins.lvm import commands
+from bootvol_plugins.lvm.holders import is_left_open
 from bootvol_plugins.lvm.options import LvmOptions
 from tests.daemons import reactor
+from tests.disks import block_device
 
 
 def test_without_lvm_it_is_said_what_to_install(
@@ -54,3 +58,24 @@ def test_what_cannot_be_a_name_is_refused(wrong: dict[str, Any]) -> None:
 )
 def test_what_is_shown_of_a_complaint(said: str, shown: str) -> None:
     assert commands.complaint(said) == shown
+
+
+@pytest.mark.parametrize(
+    ("state", "opened", "found"),
+    [("Z", True, True), ("S", True, False), ("Z", False, False), ("", True, False)],
+)
+def test_a_process_that_has_ended_and_hangs(
+    tmp_path: Path, state: str, opened: bool, found: bool
+) -> None:
+    """Only a process that has ended counts, and only the device itself."""
+    with block_device(tmp_path / "x", 1024 * 1024) as device:
+        files = tmp_path / "proc" / "7" / "task" / "8" / "fd"
+        files.mkdir(parents=True)
+        (tmp_path / "proc" / "self").mkdir()
+        (tmp_path / "proc" / "7" / "stat").write_text(f"7 (a ) Z) {state} 1 7")
+        (files / "0").symlink_to("/dev/null")
+        (files / "1").symlink_to(tmp_path / "gone")
+        (files / "2").symlink_to(device.path if opened else "/dev/zero")
+        number = os.stat(device.path).st_rdev
+        shown = is_left_open((os.major(number), os.minor(number)), tmp_path / "proc")
+    assert shown is found

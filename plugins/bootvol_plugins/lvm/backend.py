@@ -29,6 +29,7 @@ from bootvol.interfaces import (
 )
 from bootvol.model import ConnectionInfo
 from bootvol_plugins.lvm.commands import Lvm
+from bootvol_plugins.lvm.holders import is_left_open
 from bootvol_plugins.lvm.pools import Pool, PoolWriter
 from bootvol_plugins.lvm.volumes import FIELDS, PREFIX, TAG, Found
 
@@ -65,6 +66,8 @@ class LvmBackend:
         self._newest: tuple[str, Found] | None = None
         self._store = store
         self._expected: str | None = None
+        #: Volumes with a log line that an ended process has the volume open.
+        self._hanging: set[str] = set()
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""
@@ -131,12 +134,41 @@ class LvmBackend:
                 descriptor = found.open(os.O_RDWR | os.O_EXCL)
             return OpenDevice.to_write(self._threads, descriptor, self._called(volume))
 
-        return await self._threads.obtain(OpenDevice.shut, opened)
+        while True:
+            try:
+                return await self._threads.obtain(OpenDevice.shut, opened)
+            except BackendFailed as error:
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno != errno.EBUSY:
+                    raise
+                if not await self._is_left_open(volume, found):
+                    raise
+            await sleep(self._clock, _LOOK)
+
+    async def _is_left_open(self, volume: str, found: Found) -> bool:
+        """Return whether only a process that has ended has the volume open: an earlier daemon.
+
+        Such a process lets go of the volume when the disk answers.  Until then the work waits.
+        """
+        if found.number is None or not await self._threads.run(is_left_open, found.number):
+            self._hanging.discard(volume)
+            return False
+        if volume not in self._hanging:
+            self._hanging.add(volume)
+            self._log.warn(
+                "work waits for the disk of {volume}: a thread of an ended process hangs there",
+                volume=self._called(volume),
+            )
+        return True
 
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`."""
         self._newest = None
-        if await self._find(volume) is None:
+        while (found := await self._find(volume)) is not None and found.is_open:
+            if not await self._is_left_open(volume, found):
+                break
+            await sleep(self._clock, _LOOK)
+        if found is None:
             return
         await self._unmake(volume)
         async with self._changing:

@@ -182,7 +182,8 @@ def _follow(client: Client, path: str) -> None:
                 task,
                 description=shown(stage(now)),
                 completed=now["bytesDone"],
-                total=now["bytesTotal"],
+                # Of a compressed image, only the end tells the whole size.
+                total=now["bytesDone"] if now["phase"] == "done" else now["bytesTotal"],
             )
             for warning in warnings_of(now):
                 if warning["code"] not in warned:
