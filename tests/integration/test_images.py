@@ -236,7 +236,7 @@ async def test_pages(images: Running) -> None:
     [
         ("GET", f"{LIST}/nothing", 404, "Image nothing could not be found."),
         ("GET", f"{LIST}/..%2Ftwistd.conf", 404, "Image ../twistd.conf could not be found."),
-        ("GET", f"{LIST}/%00", 404, "Image \0 could not be found."),
+        ("GET", f"{LIST}/%00", 404, "Image \\x00 could not be found."),
         ("GET", f"{LIST}/1/file", 404, "The resource could not be found."),
         ("GET", f"{LIST}?marker=nothing", 400, "marker [nothing] not found"),
         ("GET", f"{LIST}?limit=-1", 400, "limit param must be an integer, and positive"),
