@@ -18,7 +18,7 @@ from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend, PluginContext
 from bootvol.testing.backends import SIZE, noise, read, write
 from bootvol.worker.clone_or_copy import Origin, clone_or_copy
-from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.copier import Copier, ImportLimits
 from tests.daemons import reactor
 
 #: Bytes of arbitrary data at a volume's beginning and end. Also the size of the copies' buffers.
@@ -94,7 +94,7 @@ class AnyBytes:
         Break: `src/bootvol/worker/clone_or_copy.py`: `inspected=False` -> `inspected=True`
         """
         size = self.size
-        limits = Limits(size, 0, cast("Any", None))
+        limits = ImportLimits(size, 0, cast("Any", None))
         copier = Copier(limits, Memory(2, EDGE), context.threads, reactor)
         chance = random.Random(self.examples)
         edges = [

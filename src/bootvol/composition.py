@@ -39,7 +39,7 @@ from bootvol.service.attachments import Attachments
 from bootvol.service.ids import Ids
 from bootvol.service.image_cache import CachedImages
 from bootvol.service.images import Images
-from bootvol.service.inflight import Bounds
+from bootvol.service.inflight import CallLimits
 from bootvol.service.keypairs import KeyPairs
 from bootvol.service.quotas import Quota, Quotas
 from bootvol.service.rates import RateLimits
@@ -52,7 +52,7 @@ from bootvol.store import claims, stores
 from bootvol.store.database import Database
 from bootvol.threads import Shared, StillRunning, Threads, within
 from bootvol.worker.clock_skew import SkewWatch
-from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.copier import Copier, ImportLimits
 from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
@@ -105,7 +105,7 @@ class Composition:
         remembered = database.alone(stores.remembered)
         self._make_plugins(remembered)
         self._hypervisor: IHypervisor | None = self.plugins.get("hypervisor")
-        self._bounds = Bounds.of(connections)
+        self._bounds = CallLimits.of(connections)
         sources = {
             each.name: self.plugins[f"sources[{n}]"] for n, each in enumerate(config.sources)
         }
@@ -225,7 +225,7 @@ class Composition:
 
     def _copier(self) -> Copier:
         config = self._config
-        limits = Limits(
+        limits = ImportLimits(
             config.imports.checkpoint_mib * _MIB,
             config.imports.retries,
             config.imports.spool,

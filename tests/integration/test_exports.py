@@ -447,7 +447,7 @@ async def main():
     threads = Threads(reactor, "test", 2)
     threads.start()
     if when == "starting":
-        processes.Server.let_go_on = die
+        processes.NbdServer.let_go_on = die
     exports = Exports(Table(by="unix", directory=Path(folder) / "e"), threads, reactor, Jail())
     await exports.open(name, ConnectionInfo("file", file))
     sys.stdin.read()

@@ -657,7 +657,7 @@ async def test_a_server_of_another_daemon_is_not_taken_for_turned_off(world: Wor
     del world.hypervisor.servers[server.name]
     assert await world.servers.get(ANN, server.uuid) == (server, False)
     assert await world.servers.console(ANN, server.uuid, None) == ""
-    await world.database.write(server_rows.take, server.id, "other")
+    await world.database.write(server_rows.assign, server.id, "other")
     assert [runs for _, runs in await world.servers.listed(ANN)] == [True]
     assert (await world.servers.get(ANN, server.uuid))[1]
     with pytest.raises(HypervisorFailed):

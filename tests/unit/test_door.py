@@ -22,7 +22,7 @@ from bootvol.api.keystone.v3 import V3
 from bootvol.errors import LoginFailed
 from bootvol.fair_share import Paced
 from bootvol.model import Caller
-from bootvol.service.inflight import Bounds
+from bootvol.service.inflight import CallLimits
 from tests.unit.test_channels import turn
 
 
@@ -49,7 +49,7 @@ def test_calls_begin_one_a_turn_and_tenants_take_turns(clock: Clock) -> None:
     Break: `src/bootvol/fair_share.py`: `self._clock.callLater(0, self._turns.release, asker)` ->
     `self._turns.release(asker)`.
     """
-    door = Door(Everybody(), Bounds.of(100), clock)  # type: ignore[arg-type]
+    door = Door(Everybody(), CallLimits.of(100), clock)  # type: ignore[arg-type]
     begun: list[str] = []
 
     async def call(tenant: str) -> None:

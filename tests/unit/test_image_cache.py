@@ -21,7 +21,7 @@ from bootvol.store.database import Database
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
-from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.copier import Copier, ImportLimits
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.progress import Progress
 
@@ -51,7 +51,7 @@ async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
 ) -> None:
     """A checkpoint left in the row might vouch for the bytes of the clone."""
     backend = MemoryBackend("b", reactor, clones=True)
-    copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
+    copier = Copier(ImportLimits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
     image_cache = ImageCache(database, Backends([backend], loop), copier, {}, CacheUse())
     await backend.allocate("golden", GIB)
     await write(backend, "golden", 0, noise(SIZE))

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.defer import CancelledError, Deferred
 
 from bootvol.errors import TooManyCalls
-from bootvol.service.inflight import Bounds, InFlight
+from bootvol.service.inflight import CallLimits, InFlight
 
 MOST = 12
 KEYS = range(6)
@@ -156,7 +156,7 @@ def test_a_call_without_a_place_is_not_made_or_cancelled() -> None:
 
 @given(connections=st.integers(1, 10_000))
 def test_new_clients_find_connections(connections: int) -> None:
-    bounds = Bounds.of(connections)
+    bounds = CallLimits.of(connections)
     assert min(bounds.strangers, bounds.tenants, bounds.dependency) >= 1
     if connections >= 8:
         assert bounds.strangers + bounds.tenants <= connections - connections // 8

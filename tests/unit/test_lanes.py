@@ -18,7 +18,7 @@ from bootvol.model import Snapshot
 from bootvol.store import snapshots, states
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
-from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.copier import Copier, ImportLimits
 from tests.unit.test_worker import Bench, loop
 from tests.unit.test_zeroing import Old
 
@@ -68,7 +68,7 @@ async def bench(tmp_path: Path, threads: Threads) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path)
     await bench.worker.stopService()
     bench.backend, bench.spare = Old("b"), Slow("c")
-    bench.copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
+    bench.copier = Copier(ImportLimits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
     bench.worker = bench.another("w")
     bench.worker.startService()
     yield bench
@@ -113,7 +113,7 @@ async def test_wiping_for_one_tenant_keeps_no_other_waiting(bench: Bench) -> Non
 async def test_slow_copies_of_one_tenant_keep_no_other_waiting(bench: Bench) -> None:
     """A copy gives way in the middle.
 
-    Break: `src/bootvol/worker/clone_or_copy.py`: `stream = InTurn(stream, progress.turn, copier.clock)` -> `pass`
+    Break: `src/bootvol/worker/clone_or_copy.py`: `stream = YieldingStream(stream, progress.lane_place, copier.clock)` -> `pass`
     """  # noqa: E501
     slow_ones = bench.spare
     assert isinstance(slow_ones, Slow)
@@ -127,7 +127,7 @@ async def test_slow_copies_of_one_tenant_keep_no_other_waiting(bench: Bench) -> 
     await bench.until(lambda: "other" in [job.task.tenant for job in bench.worker._jobs])
     turns: dict[str, list[tuple[bool, bool]]] = {"t": [], "other": []}
     for job in bench.worker._jobs:
-        turns[job.task.tenant].append((job.task.turn.held, job.task.turn.wanted))
+        turns[job.task.tenant].append((job.task.lane_place.held, job.task.lane_place.wanted))
     assert turns["other"] == [(True, False)]
     # One job waits in the middle of its work, and the third has not begun.
     assert sorted(turns["t"]) == [(False, True), (True, False)]

@@ -21,7 +21,7 @@ from bootvol.model import GIB, Digest, Image, Import, Phase, Volume
 from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
-from bootvol.worker.copier import Copier, Limits
+from bootvol.worker.copier import Copier, ImportLimits
 from bootvol.worker.importer import Importer
 from bootvol.worker.progress import Progress
 from bootvol.worker.shortcuts import Filling, NoShortcut
@@ -134,7 +134,7 @@ class Claim:
 @pytest.fixture
 def bench(threads: Threads, tmp_path: Path) -> Bench:
     """An importer onto an empty backend."""
-    copier = Copier(Limits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, reactor)
+    copier = Copier(ImportLimits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, reactor)
     return Bench(MemoryBackend("b", reactor), Source(), copier)
 
 

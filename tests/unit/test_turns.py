@@ -23,9 +23,9 @@ from twisted.internet.task import Clock
 from bootvol.lifecycle import Kind
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
+from bootvol.worker.lane_place import LanePlace
 from bootvol.worker.lanes import STALL, TURN, Lane
 from bootvol.worker.shares import BEGUN, Limit, Rules, Shares
-from bootvol.worker.turns import Turn
 
 TENANTS = "abcd"
 LEAST = 1000.0
@@ -39,7 +39,7 @@ class Task:
 
     def __init__(self, what: Waiting) -> None:
         self.tenant, self.backend, self.source = what.tenant, what.backend, what.source
-        self.turn = Turn()
+        self.lane_place = LanePlace()
         self.bytes = 0
 
     def mark(self) -> object:
@@ -67,14 +67,14 @@ class Job:
 
     def read(self, count: int) -> None:
         """Read on, if the job has a place; between two reads, the job gives way."""
-        if self.task.turn.held:
+        if self.task.lane_place.held:
             self.task.bytes += count
-            self._doing = Deferred.fromCoroutine(self.task.turn.give_way())
+            self._doing = Deferred.fromCoroutine(self.task.lane_place.give_way())
 
     def rest(self) -> None:
         """Begin a pause."""
         self.pause = Deferred()
-        self._doing = Deferred.fromCoroutine(self.task.turn.rest(self.pause))
+        self._doing = Deferred.fromCoroutine(self.task.lane_place.rest(self.pause))
 
     def wake(self) -> None:
         """End the pause."""
@@ -139,7 +139,7 @@ class World:
 
     def holders(self, tenant: str | None = None) -> list[Job]:
         """Return the jobs with a place."""
-        held = [job for job in self.jobs if job.task.turn.held]
+        held = [job for job in self.jobs if job.task.lane_place.held]
         return held if tenant is None else [job for job in held if job.what.tenant == tenant]
 
     def go_on(self, seconds: float, count: int = 100_000_000) -> None:
@@ -162,7 +162,7 @@ class World:
 
     def wishes(self) -> set[Waiting]:
         """Return the waiting requests, begun or not."""
-        return {job.what for job in self.jobs if job.task.turn.wanted} | set(self.waiting)
+        return {job.what for job in self.jobs if job.task.lane_place.wanted} | set(self.waiting)
 
 
 def imports(total: int, **sources: int) -> Rules:
@@ -370,7 +370,7 @@ def test_what_is_slow_does_not_count() -> None:
     world.go_on(TURN, count=1)
     world.add("a")
     world.go_on(STALL, count=1)
-    assert [job.task.turn.held for job in world.jobs] == [True, True]
+    assert [job.task.lane_place.held for job in world.jobs] == [True, True]
 
 
 def test_what_is_slow_makes_way_where_it_counts() -> None:
@@ -379,4 +379,4 @@ def test_what_is_slow_makes_way_where_it_counts() -> None:
     for _ in range(2):
         world.add("a", "y")
     world.go_on(TURN + 2 * STALL, count=1)
-    assert [job.task.turn.held for job in world.jobs] == [False, True]
+    assert [job.task.lane_place.held for job in world.jobs] == [False, True]

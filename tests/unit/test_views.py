@@ -28,7 +28,7 @@ from bootvol.api.root import ApiRoot
 from bootvol.lifecycle import Status
 from bootvol.model import Attachment, Caller, Image, Import, Phase, Volume
 from bootvol.policy import Policy
-from bootvol.service.inflight import Bounds
+from bootvol.service.inflight import CallLimits
 from bootvol.service.rates import RateLimits
 from bootvol.service.volumes import Volumes
 
@@ -85,7 +85,7 @@ async def test_the_server_error_of_the_specification() -> None:
     services = Services(
         Broken(), other, other, other, other, other, other, other, no_limits, other, other
     )
-    door = Door(Anybody(), Bounds.of(9), Clock())  # type: ignore[arg-type]
+    door = Door(Anybody(), CallLimits.of(9), Clock())  # type: ignore[arg-type]
     api = application(door, Policy(), services, Answers(lambda: None))
     agent = RequestTraversalAgent(ApiRoot(*api.mounts))
     asked = HTTPClient(agent).get(

@@ -147,7 +147,7 @@ def test_an_attachment_is_its_daemons(db: Connection) -> None:
     volume = a_volume(db)
     attach(db, volume, None)
     states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
-    attachments.take(db, volume.id, "other")
+    attachments.assign(db, volume.id, "other")
     assert quick(db) is None
     assert quick(db, daemon="other") == volume.id
 
@@ -255,4 +255,4 @@ def test_devices_are_named_once(db: Connection) -> None:
     attachments.remove(db, first.id)
     attach(db, third, None, "vdb")
     with pytest.raises(AttachmentNotFound):
-        attachments.take(db, first.id, "d")
+        attachments.assign(db, first.id, "d")

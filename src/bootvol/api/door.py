@@ -21,7 +21,7 @@ from bootvol.api.http import token
 from bootvol.fair_share import Paced
 from bootvol.interfaces import IIdentity
 from bootvol.model import Caller
-from bootvol.service.inflight import Bounds, InFlight
+from bootvol.service.inflight import CallLimits, InFlight
 from bootvol.store.asker import ASKER
 
 
@@ -35,7 +35,7 @@ class Door:
     :param clock: the reactor.
     """
 
-    def __init__(self, identity: IIdentity, bounds: Bounds, clock: IReactorTime) -> None:
+    def __init__(self, identity: IIdentity, bounds: CallLimits, clock: IReactorTime) -> None:
         self._identity = identity
         self._pace = Paced(clock)
         self._strangers = InFlight(bounds.strangers)

@@ -28,7 +28,7 @@ from bootvol import tables
 from bootvol.devices import can_go_around_cache, shortage_in
 from bootvol.errors import ExportFailed
 from bootvol.exports import listeners
-from bootvol.exports.processes import CREDENTIALS, FILE, Server, start
+from bootvol.exports.processes import CREDENTIALS, FILE, NbdServer, start
 from bootvol.exports.records import Record, Records
 from bootvol.jail import LISTENER, Jail
 from bootvol.jail.handing import Handed
@@ -212,7 +212,7 @@ class Exports:
         return attrs.evolve(record, ready=True)
 
     async def _see_it_serve(
-        self, name: str, server: Server, listening: listeners.Listening, record: Record
+        self, name: str, server: NbdServer, listening: listeners.Listening, record: Record
     ) -> None:
         process = record.process
         try:
@@ -305,7 +305,7 @@ def _cache(source: _Source) -> Sequence[str]:
     return ("--cache=none", f"--aio={'native' if native else 'threads'}")
 
 
-async def _process(server: Server) -> Process:
+async def _process(server: NbdServer) -> Process:
     """Return the identity of a server's process, different from every other process.
 
     :raises ExportFailed: if the process has ended.
@@ -323,7 +323,7 @@ async def _process(server: Server) -> Process:
     return process
 
 
-async def _refusal(server: Server) -> ExportFailed:
+async def _refusal(server: NbdServer) -> ExportFailed:
     """Return the error for a server that could not begin, in the server's own words."""
     await server.ended.wait()
     said = server.complaint

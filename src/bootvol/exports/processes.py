@@ -22,7 +22,7 @@ _KEPT: Final = 4096
 FILE, CREDENTIALS = 4, 5
 
 
-class Server(Child):
+class NbdServer(Child):
     """A process of the daemon that waits for :meth:`let_go_on`, and then serves by itself.
 
     Until the process serves, its complaints come by a pipe, not into a file.  So the complaints are
@@ -70,10 +70,10 @@ def start(
     command: Sequence[str],
     files: Mapping[int, int],
     jail: Jail,
-) -> Server:
+) -> NbdServer:
     """Start a process that outlives the daemon, and reaches only its own file.
 
-    The process waits for :meth:`Server.let_go_on`, so that no process runs without a record.  If
+    The process waits for :meth:`NbdServer.let_go_on`, so that no process runs without a record.  If
     the daemon dies before this call, the process reads the end of the pipe, and ends.  Where the
     daemon is root, the file belongs to the process's user from then on.
 
@@ -98,4 +98,4 @@ def start(
     except NotConfined as error:
         raise ExportFailed(f"The volume cannot be exported. {error}") from error
     pipes = {0: "w", 1: "r", 2: "r"}
-    return spawn(reactor, Server(name), whole, {**pipes, **files}, folder="/")
+    return spawn(reactor, NbdServer(name), whole, {**pipes, **files}, folder="/")

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class Bounds:
+class CallLimits:
     """Limits of calls in flight, at least one of each kind.
 
     :ivar strangers: calls that wait for the authentication of their caller.
@@ -34,7 +34,7 @@ class Bounds:
     dependency: int
 
     @classmethod
-    def of(cls, connections: int) -> Bounds:
+    def of(cls, connections: int) -> CallLimits:
         """Return the bounds that leave an eighth of the connections to new clients.
 
         :param connections: limit of the API's connections.

@@ -114,7 +114,7 @@ def find(connection: Connection, volume_id: int) -> Attachment | None:
     return _of_row(row) if row is not None else None
 
 
-def take(connection: Connection, volume_id: int, daemon: str | None) -> Attachment:
+def assign(connection: Connection, volume_id: int, daemon: str | None) -> Attachment:
     """Set the daemon that has a volume plugged in or serves the volume.  Return the attachment.
 
     :param daemon: id of the daemon, or None.

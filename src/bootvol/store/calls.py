@@ -19,7 +19,7 @@ from bootvol.threads import Shared, Threads
 T = TypeVar("T")
 
 
-class Lane:
+class ThreadLane:
     """The threads for one kind of transaction.  A waiting call may leave at any time."""
 
     def __init__(self, reactor: IReactor, name: str, size: int) -> None:
@@ -35,7 +35,7 @@ class Call(Generic[T]):
     """
 
     def __init__(
-        self, lane: Lane, run: Callable[[], T], transaction: Transaction, clock: IReactorTime
+        self, lane: ThreadLane, run: Callable[[], T], transaction: Transaction, clock: IReactorTime
     ) -> None:
         self.answer: Shared[T] = Shared()
         self._clock = clock
@@ -65,7 +65,7 @@ class Call(Generic[T]):
         self._answer(Failure(error))
         self._cancel()
 
-    def _begin(self, lane: Lane, run: Callable[[], T]) -> None:
+    def _begin(self, lane: ThreadLane, run: Callable[[], T]) -> None:
         self._has_turn = True
         running = Deferred.fromCoroutine(lane.threads.run(run))
         running.addBoth(self._answer)

@@ -26,7 +26,7 @@ from bootvol import private
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.reactors import IReactor
 from bootvol.store import schema, schema_lock
-from bootvol.store.calls import Call, Lane
+from bootvol.store.calls import Call, ThreadLane
 from bootvol.store.connections import LIMIT, Connections, Transaction
 from bootvol.store.events import Publisher, Subscriber
 from bootvol.threads import outlast
@@ -110,10 +110,12 @@ class Database:
         self._clock: IReactor = reactor
         self._changes = 0
         self._publisher = Publisher()
-        self._reading = Lane(reactor, "bootvol-read", _READERS)
-        self._writing = Lane(reactor, "bootvol-write", writers)
+        self._reading = ThreadLane(reactor, "bootvol-read", _READERS)
+        self._writing = ThreadLane(reactor, "bootvol-write", writers)
         # A lane of its own renews leases in time, however much the API writes.
-        self._keeping = self._writing if is_sqlite else Lane(reactor, "bootvol-keep", _KEEPERS)
+        self._keeping = (
+            self._writing if is_sqlite else ThreadLane(reactor, "bootvol-keep", _KEEPERS)
+        )
         self._lanes = {self._reading, self._writing, self._keeping}
         self._calls: set[Call[Any]] = set()
         self._read, self._written = (
@@ -196,7 +198,7 @@ class Database:
 
     async def _run(
         self,
-        lane: Lane,
+        lane: ThreadLane,
         query: Callable[[Connection], T],
         *,
         seen: bool = False,

@@ -69,7 +69,7 @@ def complete(connection: Connection, name: str) -> bool:
     return connection.execute(made).rowcount > 0
 
 
-def take(connection: Connection, backend: str, content: str, now: float) -> CachedImage | None:
+def use(connection: Connection, backend: str, content: str, now: float) -> CachedImage | None:
     """Return the cached image of a content on a backend, and count the use.
 
     The cached image stays while an import of the content goes on there.

@@ -94,7 +94,7 @@ def having(connection: Connection, volume_id: int) -> Server | None:
     return of_row(row) if row is not None else None
 
 
-def take(connection: Connection, server_id: int, daemon: str) -> None:
+def assign(connection: Connection, server_id: int, daemon: str) -> None:
     """Set the daemon whose hypervisor runs a server."""
     connection.execute(update(servers).where(servers.c.id == server_id).values(daemon=daemon))
 

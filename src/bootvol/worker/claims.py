@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Unwanted(Exception):
+class ClaimLost(Exception):
     """The claim was lost, or the work is no longer wanted: stop, and change nothing."""
 
 
@@ -23,11 +23,11 @@ class Claim(Protocol):
     ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
 
-        :raises Unwanted: if the claim was lost.
+        :raises ClaimLost: if the claim was lost.
         """
 
     async def heartbeat(self) -> None:
         """Renew the claim, and record the progress durably.
 
-        :raises Unwanted: if the claim was lost.
+        :raises ClaimLost: if the claim was lost.
         """

@@ -11,8 +11,8 @@ from bootvol.imaging.volumes import VolumeStream
 from bootvol.interfaces import IBlockBackend, ICloningBackend, IImageStream
 from bootvol.model import Digest, Image, Phase
 from bootvol.worker.copier import Copier
+from bootvol.worker.lane_place import YieldingStream
 from bootvol.worker.progress import Progress
-from bootvol.worker.turns import InTurn
 
 
 @attrs.frozen
@@ -59,5 +59,5 @@ async def clone_or_copy(
         stack.push_async_callback(writer.close)
         stream: IImageStream = VolumeStream(reader, origin.size, backend.capabilities.block_size)
         if progress is not None:
-            stream = InTurn(stream, progress.turn, copier.clock)
+            stream = YieldingStream(stream, progress.lane_place, copier.clock)
         await copy.run(stream, writer, plain=True)

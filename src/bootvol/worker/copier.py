@@ -15,7 +15,7 @@ from bootvol.threads import Threads
 
 
 @attrs.frozen
-class Limits:
+class ImportLimits:
     """The resources that one import may use.
 
     :ivar checkpoint: bytes between two checkpoints.
@@ -45,7 +45,7 @@ class Copier:
     :ivar clock: the reactor.
     """
 
-    limits: Limits
+    limits: ImportLimits
     memory: Memory
     threads: Threads
     clock: IReactorTime

@@ -36,7 +36,7 @@ from bootvol.shortage import short_of
 from bootvol.store import image_cache as rows
 from bootvol.store import strays
 from bootvol.store.database import Database
-from bootvol.worker.claims import Claim, Unwanted
+from bootvol.worker.claims import Claim, ClaimLost
 from bootvol.worker.clone_or_copy import Origin, clone_or_copy
 from bootvol.worker.copier import Copier
 from bootvol.worker.progress import Heartbeat, Progress
@@ -80,7 +80,7 @@ class ImageCache:
         :raises NoSpace: if the backend has no room for the volume.
         :raises BackendFailed: if the backend fails in more than reading the cached image.
         """
-        cached = await self._database.write(rows.take, volume.backend, content, self._now())
+        cached = await self._database.write(rows.use, volume.backend, content, self._now())
         if cached is not None and self._copier.limits.strict and UNIDENTIFIED in cached.warnings:
             # The cached image was made while unidentified images were allowed; now the image is
             # refused.
@@ -183,7 +183,7 @@ class ImageCache:
                     # complete.
                     await backend.delete(name)
                     await self._database.write(strays.forget, name)
-        except (CancelledError, Unwanted):
+        except (CancelledError, ClaimLost):
             raise
         except BootvolError as error:
             self._log.warn("golden volume {name} is not made: {error}", name=name, error=error)

@@ -51,10 +51,10 @@ from bootvol.shortage import short_of
 from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
 from bootvol.worker.image_cache import ImageCache
+from bootvol.worker.lane_place import YieldingStream
 from bootvol.worker.progress import Heartbeat, Progress
 from bootvol.worker.shortcuts import Filling, Shortcut
 from bootvol.worker.takeover import inherit
-from bootvol.worker.turns import InTurn
 
 #: The first and the longest pause before a retry, in seconds. Pauses roughly double.
 _FIRST_PAUSE: Final = 1.0
@@ -228,7 +228,9 @@ class Importer:
             disk = attrs.evolve(fetch.image, format="raw", digest=None)
             copy = self._copier.copy(disk, target)
             progress.begin(copy, Phase.CONVERTING, self._clock.seconds())
-            return await copy.run(InTurn(stream, progress.turn, self._clock), writer, plain=True)
+            return await copy.run(
+                YieldingStream(stream, progress.lane_place, self._clock), writer, plain=True
+            )
 
     async def _fetch(self, fetch: _Fetch) -> Digest | None:
         """Copy an image to its destination, with retries after failures; return its digest."""
@@ -258,7 +260,7 @@ class Importer:
                 error.with_traceback(None)
                 progress.phase = Phase.RETRYING
                 pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
-                await progress.turn.rest(sleep(self._clock, pause))
+                await progress.lane_place.rest(sleep(self._clock, pause))
 
     async def _attempt(self, fetch: _Fetch) -> Digest | None:
         """Copy until the image is complete or the copy breaks off; keep the received bytes."""
@@ -285,7 +287,7 @@ class Importer:
                 copy = await self._afresh(fetch)
             sent = stream
             stream = self._bandwidth.limited(fetch.image.source, stream)
-            stream = InTurn(stream, fetch.progress.turn, self._clock)
+            stream = YieldingStream(stream, fetch.progress.lane_place, self._clock)
             writer = await fetch.target.open_writer()
             stack.push_async_callback(writer.close)
             fetch.progress.begin(copy, Phase.DOWNLOADING, self._clock.seconds())

@@ -28,7 +28,7 @@ from bootvol.store import claims
 from bootvol.store.claims import LEASE
 from bootvol.store.database import Database
 from bootvol.threads import Shared
-from bootvol.worker.claims import Unwanted
+from bootvol.worker.claims import ClaimLost
 from bootvol.worker.tasks.task import Task
 
 #: Seconds before an unavailable database is asked again.
@@ -108,13 +108,13 @@ class Job:
         try:
             await self._attempt()
             settled = True
-        except (CancelledError, Unwanted):
+        except (CancelledError, ClaimLost):
             pass
         except DatabaseUnavailable:
             self.failed = True
         except Exception:
             self._log.failure("could not settle {task}", task=self)
-            self.task.turn.leave()
+            self.task.lane_place.leave()
             with suppress(CancelledError):
                 # An immediate retry would most likely fail again.
                 await self._pause(LEASE)
@@ -173,7 +173,7 @@ class Job:
     async def _attempt(self) -> None:
         try:
             event = await self._with_all_it_needs(lambda: self.task.work(self))
-        except Unwanted:
+        except ClaimLost:
             raise
         except Exception as error:
             # A plugin may raise CancelledError for its own reasons, or another error because of the
@@ -186,7 +186,7 @@ class Job:
                 # resumed at once.
                 for name in self.task.stores:
                     self._backends.suspend(name, error)
-                raise Unwanted from error
+                raise ClaimLost from error
             if isinstance(error, DatabaseUnavailable) and self._failures < MOST_FAILURES:
                 # Database errors say nothing about the task, so the work is retried.
                 raise
@@ -206,7 +206,7 @@ class Job:
                 what = None if self._cancelled else short_of(error)
                 if what is None:
                     raise
-            await self.task.turn.rest(self._shortage.wait(what))
+            await self.task.lane_place.rest(self._shortage.wait(what))
 
     async def _fail(self, error: Exception) -> None:
         """Undo the task as far as possible, and record the reason."""
@@ -270,7 +270,7 @@ class Job:
     async def heartbeat(self) -> None:
         """Renew the lease, and record the progress.
 
-        :raises Unwanted: if the lease no longer exists.
+        :raises ClaimLost: if the lease no longer exists.
         """
 
         async def write() -> float:
@@ -290,7 +290,7 @@ class Job:
     ) -> T:
         """Run ``query(connection, …)`` in a transaction that commits only while the claim holds.
 
-        :raises Unwanted: if the claim does not hold.
+        :raises ClaimLost: if the claim does not hold.
         """
 
         def held(db: Db) -> T:
@@ -314,7 +314,7 @@ class Job:
 
     def _renewed(self, db: Db, columns: dict[str, object]) -> None:
         if not claims.renew(db, self.lease):
-            raise Unwanted
+            raise ClaimLost
         if columns:
             self.task.record(db, columns)
 

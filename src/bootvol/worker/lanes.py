@@ -56,27 +56,31 @@ class _Entry:
 
         :param least: minimum rate of the job in bytes per second.
         """
-        turn, mark, done = self.job.task.turn, self.job.task.mark(), self.job.task.done()
-        state = turn.held, turn.wanted
+        lane_place, mark, done = (
+            self.job.task.lane_place,
+            self.job.task.mark(),
+            self.job.task.done(),
+        )
+        state = lane_place.held, lane_place.wanted
         if state != self.state:
             self.state, self.since, self.done = state, now, (done, now)
-            self.slow = turn.wanted and self.slow
+            self.slow = lane_place.wanted and self.slow
             # A job that has just been given a place has had no time to make progress.
             self.mark = mark, now
         if mark != self.mark[0]:
             self.mark = mark, now
-        if turn.held and now - self.done[1] >= TURN:
+        if lane_place.held and now - self.done[1] >= TURN:
             before, then = self.done
             self.slow = done - before < least * (now - then)
             self.done = done, now
         return Standing(
             self.number,
             self.what,
-            turn.held,
-            turn.wanted,
+            lane_place.held,
+            lane_place.wanted,
             mark is None or now - self.mark[1] < STALL,
             self.slow,
-            turn.asked and now - self.asked_at < _ANSWER,
+            lane_place.asked and now - self.asked_at < _ANSWER,
             self.since,
         )
 
@@ -166,9 +170,9 @@ class Lane:
     def _let_return(self, first: Standing) -> None:
         entry = self._entries.get(first.number)
         # The job may have ended in the meantime.
-        if entry is not None and entry.job.task.turn.wanted:
+        if entry is not None and entry.job.task.lane_place.wanted:
             self._note_turn(first.what.tenant)
-            entry.job.task.turn.give()
+            entry.job.task.lane_place.give()
 
     def _make_room(self, waiting: Collection[Waiting]) -> None:
         """Have another job make way for waiting work, if that is fair."""
@@ -176,7 +180,7 @@ class Lane:
         if (found := self.shares().in_the_way(waiting, now, TURN)) is not None:
             entry = self._entries[found.number]
             entry.asked_at = now
-            entry.job.task.turn.asked = True
+            entry.job.task.lane_place.asked = True
         if (surplus := self.shares().surplus(waiting)) is not None:
             self._entries[surplus.number].job.cancel()
 
@@ -187,7 +191,7 @@ class Lane:
             number, job, what, now, (task.mark(), now), (task.done(), now)
         )
         self._note_turn(task.tenant)
-        task.turn.enter(self.wake)
+        task.lane_place.enter(self.wake)
         job.ended.wait().addBoth(self._job_ended, number)
 
     def _note_turn(self, tenant: str) -> None:

@@ -8,7 +8,7 @@ import attrs
 
 from bootvol.imaging.pipeline import CopyPipeline
 from bootvol.model import STARTED_OVER, Caution, Checkpoint, Import, Phase
-from bootvol.worker.turns import Turn
+from bootvol.worker.lane_place import LanePlace
 
 Heartbeat = Callable[[], Awaitable[object]]
 
@@ -50,7 +50,7 @@ class Progress:
     cloned: int | None = None
     started: bool = False
     warned: dict[str, Caution] = attrs.Factory(dict)
-    turn: Turn = attrs.Factory(Turn)
+    lane_place: LanePlace = attrs.Factory(LanePlace)
 
     def mark(self) -> object:
         """Return a value that changes whenever the import makes progress."""
@@ -144,7 +144,7 @@ class Progress:
         rate = moved / (now - self.since) if now > self.since else 0
         checkpoint = None if self.staged else self.checkpoint
         return {
-            "phase": Phase.QUEUED if self.turn.wanted else phase,
+            "phase": Phase.QUEUED if self.lane_place.wanted else phase,
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
             "bytes_per_second": max(0, int(rate)),

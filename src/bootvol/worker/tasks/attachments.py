@@ -132,7 +132,7 @@ class _Moving(Task):
 def _begin(db: Db, volume_id: int, daemon: str, ours: bool) -> tuple[Attachment, Server | None]:
     # An exported volume is ours even if the configuration has no exports any more.
     ours = ours or attachment_rows.reach(db, volume_id) is not None
-    attachment = attachment_rows.take(db, volume_id, daemon if ours else None)
+    attachment = attachment_rows.assign(db, volume_id, daemon if ours else None)
     return attachment, server_rows.having(db, volume_id)
 
 

@@ -113,9 +113,9 @@ class BuildServer(_Hosting):
 
 def _begin(db: Db, server_id: int, daemon: str) -> Disks:
     """Record this daemon as the owner of the server; return the server's current volumes."""
-    server_rows.take(db, server_id, daemon)
+    server_rows.assign(db, server_id, daemon)
     for volume, _ in attachment_rows.disks(db, server_id):
-        attachment_rows.take(db, volume.id, daemon)
+        attachment_rows.assign(db, volume.id, daemon)
         if volume.status is Status.AVAILABLE:
             # The volume was made for this server, and no other server could get it.
             states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)

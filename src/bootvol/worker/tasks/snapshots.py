@@ -40,7 +40,7 @@ class MakeSnapshot(Making):
     async def work(self, claim: Claim) -> Event:
         """Clone or copy the volume."""
         volume = await self._database.read(volume_rows.get, self.tenant, self._volume_id)
-        if volume.status is Status.IN_USE and not self.place.capabilities.clones:
+        if volume.status is Status.IN_USE and not self.backend_plugin.capabilities.clones:
             # The volume has been attached since the snapshot was requested (see Snapshots.create).
             raise BackendFailed(
                 "The volume is in use, and its backend cannot copy a volume in use."

@@ -86,7 +86,7 @@ class OnBackendTask(Task):
         return self._backend
 
     @property
-    def place(self) -> IBlockBackend:
+    def backend_plugin(self) -> IBlockBackend:
         """The backend.
 
         :raises BackendFailed: if the operator has removed the backend from the configuration.
@@ -95,7 +95,7 @@ class OnBackendTask(Task):
 
     async def remove(self) -> None:
         """Give all space back."""
-        await self.place.delete(self._name)
+        await self.backend_plugin.delete(self._name)
 
     async def lost(self) -> None:
         """See :meth:`Task.lost`."""
@@ -110,7 +110,7 @@ class Making(OnBackendTask):
     def __init__(self, subject: Volume | Snapshot, storage: Storage, clock: IReactorTime) -> None:
         super().__init__(subject, storage)
         self.request_id = subject.request_id
-        self._progress = Progress(clock.seconds(), turn=self.turn)
+        self._progress = Progress(clock.seconds(), lane_place=self.lane_place)
 
     def mark(self) -> object:
         """See :meth:`Task.mark`."""
@@ -124,7 +124,7 @@ class Making(OnBackendTask):
     async def copy_from(self, copier: Copier, backend: str, source: str, size: int) -> None:
         """Clone or copy another volume, of ``size`` bytes, to the new one."""
         origin = Origin(self.storage.backend(backend), source, size)
-        target = VolumeTarget(self.place, self._name, self._size)
+        target = VolumeTarget(self.backend_plugin, self._name, self._size)
 
         async def make() -> None:
             # An earlier attempt may have left anything.

@@ -10,7 +10,7 @@ from bootvol.errors import ErrorReport
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.store import states
 from bootvol.worker.claims import Claim
-from bootvol.worker.turns import Turn
+from bootvol.worker.lane_place import LanePlace
 
 
 class Task:
@@ -31,7 +31,7 @@ class Task:
     def __init__(self, number: int, tenant: str) -> None:
         self.id = number
         self.tenant = tenant
-        self.turn = Turn()
+        self.lane_place = LanePlace()
 
     @property
     def source(self) -> str | None:

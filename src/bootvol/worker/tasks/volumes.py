@@ -32,10 +32,10 @@ class MakeBlank(Making):
     async def work(self, claim: Claim) -> Event:
         """Allocate the volume, and zero its old blocks."""
         await self.storage.with_room(
-            self._backend, lambda: self.place.allocate(self._name, self._size)
+            self._backend, lambda: self.backend_plugin.allocate(self._name, self._size)
         )
-        if not self.place.capabilities.reads_zero_when_new:
-            writer = await self.place.open_writer(self._name)
+        if not self.backend_plugin.capabilities.reads_zero_when_new:
+            writer = await self.backend_plugin.open_writer(self._name)
             try:
                 await writer.zero(0, self._size)
                 await writer.flush()

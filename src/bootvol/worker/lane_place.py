@@ -17,7 +17,7 @@ from bootvol.interfaces import IImageStream
 _SPAN: Final = 1.0
 
 
-class Turn:
+class LanePlace:
     """A job's place in its lane. Outside a lane a job always has a place.
 
     Call all methods from the reactor thread only.
@@ -80,7 +80,7 @@ class Turn:
 
 
 @implementer(IImageStream)
-class InTurn(Wrapping):
+class YieldingStream(Wrapping):
     """A stream that is read only while its job has a place.
 
     A slow source is read in small pieces, so that the job soon gives way.
@@ -88,9 +88,9 @@ class InTurn(Wrapping):
     :param stream: the stream to read; closed with this object.
     """
 
-    def __init__(self, stream: IImageStream, turn: Turn, clock: IReactorTime) -> None:
+    def __init__(self, stream: IImageStream, lane_place: LanePlace, clock: IReactorTime) -> None:
         super().__init__(stream)
-        self._turn = turn
+        self._lane_place = lane_place
         self._clock = clock
         self._most = PIECE
 
@@ -98,7 +98,7 @@ class InTurn(Wrapping):
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
         filled = 0
         while filled < len(target):
-            await self._turn.give_way()
+            await self._lane_place.give_way()
             piece = target[filled : filled + self._most]
             began = self._clock.seconds()
             with after(filled):
