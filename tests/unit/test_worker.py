@@ -30,7 +30,7 @@ from bootvol.worker.tasks.factories import TaskFactories
 from bootvol.worker.tasks.snapshots import MakeSnapshot
 from bootvol.worker.tasks.storage import Storage
 from bootvol.worker.tasks.task import Task
-from bootvol.worker.tasks.volumes import MakeBlank, MakeFromImage, RemoveVolume
+from bootvol.worker.tasks.volumes import MakeBlank, MakeFromImage, MakeFromSnapshot, RemoveVolume
 from bootvol.worker.worker import POLL, Concurrency, Worker
 from tests.unit.conftest import ENDED
 from tests.waiting import until
@@ -145,6 +145,9 @@ class Bench:
             make_blank=lambda volume: MakeBlank(volume, storage, clock),
             make_from_image=lambda volume, source: MakeFromImage(
                 volume, source, storage, importer, image_cache, clock
+            ),
+            make_from_snapshot=lambda volume: MakeFromSnapshot(
+                volume, storage, self.copier, database, clock
             ),
             remove_volume=lambda volume: RemoveVolume(volume, storage, image_cache),
             make_snapshot=lambda snapshot: MakeSnapshot(
