@@ -446,6 +446,18 @@ def test_a_request_that_is_not_http(served: Served, request_: bytes) -> None:
     assert refused(served.connect().send(request_), b"400", "badRequest")
 
 
+@pytest.mark.parametrize("name", [b"Host", b"x-auth-token", b"X-Subject-Token"])
+def test_a_request_names_one_host_and_one_caller(served: Served, name: bytes) -> None:
+    """A proxy in front may take the first of two headers, and bootvol the last.
+
+    Break: `src/bootvol/api/root.py`: `for name in _ONCE:` -> `for name in ():`.
+    """
+    head = b"GET /v1.1/x HTTP/1.1\r\nHost: h\r\nX-Auth-Token: t\r\nX-Subject-Token: t\r\n"
+    assert b"200 OK" in served.connect().send(head + b"\r\n")
+    answer = served.connect().send(head + name + b": other\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 def turn(clock: Clock) -> None:
     """Run all due calls. Calls scheduled by these calls have to wait, as with a real reactor."""
     due = [each for each in clock.calls if each.getTime() <= clock.seconds()]

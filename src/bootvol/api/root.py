@@ -22,12 +22,14 @@ from bootvol.api.http import (
     without_slash,
     write,
 )
-from bootvol.errors import BootvolError, MalformedUrl
+from bootvol.errors import BootvolError, MalformedRequest, MalformedUrl
 
 #: Longest Host in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
 _LONGEST_HOST: Final = 255 + 6
 #: Maximum number of parameters in a query. Each parameter is compared with a whole list.
 MOST_PARAMETERS: Final = 100
+#: Headers that a request has once at most.
+_ONCE: Final = (b"Host", b"X-Auth-Token", b"X-Subject-Token")
 
 
 @attrs.frozen
@@ -70,6 +72,7 @@ class ApiRoot(Resource):
         path = request.postpath or []
         mount = self._mount(path)
         try:
+            _check_once(request)
             _check_host(request)
             _check_query(request)
             _take_suffix(request)
@@ -108,6 +111,13 @@ def _url_of_host(request: Request) -> str:
     scheme = "https" if request.isSecure() else "http"
     host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
     return f"{scheme}://{host}"
+
+
+def _check_once(request: Request) -> None:
+    """Refuse a request that states its host or its caller twice: a proxy may believe the other."""
+    for name in _ONCE:
+        if len(request.requestHeaders.getRawHeaders(name, [])) > 1:
+            raise MalformedRequest
 
 
 def _check_host(request: Request) -> None:
