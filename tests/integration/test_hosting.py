@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 
 from bootvol import questions, tables
@@ -309,6 +310,28 @@ async def test_what_cannot_be_cut_off_stays_in_use(world: World) -> None:
     kept = await world.until(volume, Status.IN_USE)
     assert kept.error is not None
     assert kept.error.code == "export-failed"
+    world.exports.fails = False
+
+
+@ensureDeferred
+async def test_what_is_half_attached_stays_in_use(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has one line: a guest that has broken out may cause many such failures."""
+    server, _ = await world.started()
+    volume = await world.volume()
+
+    async def refuse(*_: object) -> None:
+        raise HypervisorFailed("no")
+
+    monkeypatch.setattr(world.hypervisor, "attach", refuse)
+    world.exports.fails = True
+    with capturedLogs() as logged:
+        await world.attachments.create(ANN, str(server.id), volume, None)
+        kept = await world.until(volume, Status.IN_USE)
+    assert kept.error is not None
+    assert any("is half attached: " in formatEvent(each) for each in logged)
+    assert not any("log_failure" in each for each in logged)
     world.exports.fails = False
 
 

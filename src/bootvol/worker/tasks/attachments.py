@@ -13,7 +13,13 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from bootvol.backends import Backends
-from bootvol.errors import DatabaseUnavailable, ErrorReport, ExportFailed, NoHypervisor
+from bootvol.errors import (
+    BootvolError,
+    DatabaseUnavailable,
+    ErrorReport,
+    ExportFailed,
+    NoHypervisor,
+)
 from bootvol.exports.exports import Exports
 from bootvol.interfaces import IHypervisor
 from bootvol.lifecycle import Event, Kind, Status
@@ -162,6 +168,9 @@ class Attach(_Moving):
                 await self.unplug(*self._begun)
         except (CancelledError, DatabaseUnavailable):
             raise
+        except BootvolError as error:
+            self._log.error("volume {id} is half attached: {error}", id=self.id, error=error)
+            return Event.ATTACHED
         except Exception:
             self._log.failure("volume {id} is half attached", id=self.id)
             return Event.ATTACHED
