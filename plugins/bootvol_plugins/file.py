@@ -27,7 +27,7 @@ from zope.interface import implementer
 from bootvol import checks, private
 from bootvol.checks import Mistake
 from bootvol.devices import OpenDevice, check_unused, failures
-from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, WrongStore
+from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, VolumeMissing, WrongStore
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
@@ -76,6 +76,10 @@ class FileOptions(Options):
     """
     mounted: bool = False
     """Whether the directory is the mount point of a disk.  Without the disk, the backend fails."""
+    shared: bool = False
+    """Whether the daemons of other hosts have the same directory (NFS, say), under this backend
+    name.
+    """
 
 
 @implementer(IBlockBackend, ICloningBackend, ISharingBackend, IIdentifiedBackend, IGuardedBackend)
@@ -85,6 +89,7 @@ class FileBackend:
     :param directory: an existing folder.
     :param mounted: True if the folder must be a mount point with a mounted disk.
     :param clones: True if the file system lets files share their blocks.
+    :param shared: True if other hosts have the same folder.
     """
 
     _log = Logger()
@@ -96,6 +101,7 @@ class FileBackend:
         threads: Threads,
         mounted: bool = False,
         clones: bool = False,
+        shared: bool = False,
     ) -> None:
         # Blocks of 4 KiB suit direct I/O on any disk.
         self.capabilities = Capabilities(
@@ -105,6 +111,7 @@ class FileBackend:
             shares=clones,
             # The second write keeps the disk busy until the reactor hears of the first one's end.
             parallel_writes=2,
+            local=not shared,
         )
         self.name = name
         self._directory = directory
@@ -308,7 +315,7 @@ class FileBackend:
         with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
             found = _found(folder, volume)
             if found is None or not stat.S_ISREG(found.st_mode):
-                raise BackendFailed(f"{self._called(volume)} does not exist.")
+                raise VolumeMissing(f"{self._called(volume)} does not exist.")
         return ConnectionInfo("file", str(self._directory / _file(volume)))
 
     @contextmanager
@@ -379,7 +386,7 @@ def _make(options: FileOptions, context: PluginContext) -> FileBackend:
         raise ConfigurationError(
             f"backend {context.name!r}: directory {directory} cannot be used: {error.strerror}"
         ) from error
-    return FileBackend(context.name, directory, context.threads, mounted, clones)
+    return FileBackend(context.name, directory, context.threads, mounted, clones, options.shared)
 
 
 def _check(options: FileOptions) -> Iterator[Mistake]:

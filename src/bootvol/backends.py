@@ -14,6 +14,7 @@ from bootvol.errors import (
     BootvolError,
     ConfigurationError,
     ErrorReport,
+    VolumeElsewhere,
     WrongStore,
 )
 from bootvol.interfaces import (
@@ -33,10 +34,13 @@ class Absent:
     """Stand-in for a backend that has not answered since the daemon started; each call fails.
 
     Nothing is known about the backend, not even its capabilities.
+
+    :ivar local: whether only this host reaches the store, as far as the database tells.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, local: bool = True) -> None:
         self.name = name
+        self.local = local
 
     @property
     def capabilities(self) -> Capabilities:
@@ -69,14 +73,18 @@ class Backends:
 
     :param backends: at least one backend, in the order of the configuration.
     :param clock: the reactor.
+    :ivar host: name of the daemon's host: what only this host reaches has the name in its row.
     """
 
     _log = Logger()
 
-    def __init__(self, backends: Sequence[IBlockBackend], clock: IReactorTime) -> None:
+    def __init__(
+        self, backends: Sequence[IBlockBackend], clock: IReactorTime, host: str = ""
+    ) -> None:
         self._questions = Questions(clock)
         self._backends = {backend.name: backend for backend in backends}
         self.default = backends[0].name
+        self.host = host
         self._suspended: dict[str, BootvolError | None] = {}
 
     @property
@@ -133,6 +141,25 @@ class Backends:
             error = WrongStore()
         return None if error is None else error.report()
 
+    def is_local(self, name: str) -> bool:
+        """Return whether only this host reaches the store of a backend.
+
+        :raises BackendGone: if the backend is not configured any more.
+        """
+        backend = self.named(name)
+        return backend.local if isinstance(backend, Absent) else backend.capabilities.local
+
+    def host_of(self, name: str) -> str:
+        """Return the host of the volumes that a backend makes here; empty if all hosts reach them.
+
+        :raises BackendGone: if the backend is not configured any more.
+        """
+        return self.host if self.is_local(name) else ""
+
+    def reaches(self, host: str) -> bool:
+        """Return whether this host reaches the volumes with a host in their rows."""
+        return host in ("", self.host)
+
     async def check_unused(self, backend: str, volume: str) -> None:
         """Check that nobody has a volume open, as far as the backend can tell.
 
@@ -148,10 +175,13 @@ class Backends:
     async def connection(self, volume: Volume) -> ConnectionInfo:
         """Return how a hypervisor reaches a volume on its backend.
 
+        :raises VolumeElsewhere: if only another host reaches the volume.
         :raises BackendGone: if the backend is not configured any more.
         :raises BackendSilent: if the backend does not answer in time.
         :raises bootvol.errors.BackendFailed: if the volume does not exist.
         """
+        if not self.reaches(volume.host):
+            raise VolumeElsewhere(volume.host)
         backend = self.named(volume.backend)
         try:
             return await self._questions.ask(volume.name, lambda: backend.connection(volume.name))

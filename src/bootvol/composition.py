@@ -50,6 +50,7 @@ from bootvol.service.volumes import Volumes
 from bootvol.settings import PluginSettings, Settings
 from bootvol.store import claims, stores
 from bootvol.store.database import Database
+from bootvol.store.stores import Store
 from bootvol.threads import Shared, StillRunning, Threads, within
 from bootvol.worker.clock_skew import SkewWatch
 from bootvol.worker.copier import Copier, ImportLimits
@@ -102,7 +103,8 @@ class Composition:
         self._threads = self.pool("data")
         database.subscribe(EventLog())
         self._cache_use = CacheUse()
-        remembered = database.alone(stores.remembered)
+        host = config.state.host or daemon
+        remembered = database.alone(stores.remembered, host)
         self._make_plugins(remembered)
         self._hypervisor: IHypervisor | None = self.plugins.get("hypervisor")
         self._bounds = CallLimits.of(connections)
@@ -111,7 +113,7 @@ class Composition:
         }
         self._images = Images(sources, reactor, self._bounds.dependency)
         self._backends = Backends(
-            [self.plugins[f"backends[{n}]"] for n in range(len(config.backends))], reactor
+            [self.plugins[f"backends[{n}]"] for n in range(len(config.backends))], reactor, host
         )
         exports = self._exports()
         recovery = ExportRecovery(daemon, database, self._backends, exports, reactor)
@@ -132,6 +134,7 @@ class Composition:
         self.stores = Stores(
             database,
             self._backends,
+            daemon,
             remembered,
             self._late,
             recovery.restore_on,
@@ -296,12 +299,12 @@ class Composition:
 
     # --- plugins ---------------------------------------------------------------------------------
 
-    def _make_plugins(self, remembered: Mapping[str, str]) -> None:
+    def _make_plugins(self, remembered: Mapping[str, Store]) -> None:
         for place, configured in self._config.plugins():
             descriptor = configured.descriptor
             if isinstance(descriptor, BackendPlugin):
-                identity = remembered.get(configured.name)
-                self.plugins[place] = self._backend(place, descriptor, configured, identity)
+                store = remembered.get(configured.name)
+                self.plugins[place] = self._backend(place, descriptor, configured, store)
             else:
                 self.plugins[place] = self._plugin(configured)
 
@@ -326,13 +329,14 @@ class Composition:
         place: str,
         descriptor: BackendPlugin[BaseModel],
         configured: PluginSettings,
-        identity: str | None,
+        store: Store | None,
     ) -> IBlockBackend:
         """Return a backend, or an :class:`Absent` if the backend does not answer in time.
 
-        :param identity: identity of the store with the backend's volumes, if known.
+        :param store: the store with the backend's volumes, if known.
         """
         context = self._context(configured.name)
+        identity = store.identity if store is not None else None
         make = partial(plugins.build_backend, descriptor, configured.options, context, identity)
 
         async def make_late() -> IBlockBackend:
@@ -345,7 +349,7 @@ class Composition:
             return within(plugins.PATIENCE, make)
         except StillRunning:
             self._late[configured.name] = make_late
-            return Absent(configured.name)
+            return Absent(configured.name, local=store is None or bool(store.host))
 
 
 def _now() -> datetime:

@@ -64,6 +64,15 @@ def _take_directory(directory: Path) -> tuple[int, str]:
     return lock, worker_id
 
 
+def known_id(directory: Path) -> str:
+    """Return the id of the daemon with the state directory; empty without one.  Blocks."""
+    try:
+        found = _parts((directory / _NAME).read_bytes()[:_LONGEST])
+    except OSError:
+        return ""
+    return found[0] if found is not None else ""
+
+
 def take_database(file: Path) -> int:
     """Lock the SQLite file for this process, which shows cached answers without reading again.
 

@@ -87,6 +87,10 @@ class State(Options):
 
     url: str = "sqlite:///var/bootvol.db"
     directory: OwnFolder = Field(default=Path("var"), validate_default=True)
+    host: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")] | None = None
+    """Name of the daemon's host, for daemons that reach the same disks; None for a name of the
+    daemon alone, which stays in ``directory``.
+    """
 
     @field_validator("url")
     @classmethod

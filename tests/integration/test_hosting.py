@@ -13,7 +13,8 @@ from uuid import UUID
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from sqlalchemy import make_url
+from sqlalchemy import Connection as Db
+from sqlalchemy import make_url, update
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -34,6 +35,7 @@ from bootvol.errors import (
     ServerBusy,
     ServerNotFound,
     VolumeBusy,
+    VolumeElsewhere,
 )
 from bootvol.exports.exports import Exports
 from bootvol.interfaces import IPoweringHypervisor
@@ -57,8 +59,8 @@ from bootvol.service.servers import Servers
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.service.volumes import Volumes
 from bootvol.store import attachments as attachment_rows
+from bootvol.store import daemons, schema, states
 from bootvol.store import servers as server_rows
-from bootvol.store import states
 from bootvol.store.database import Database
 from bootvol.testing.machines import READY, MemoryHypervisor
 from bootvol.testing.machines import Server as MemoryServer
@@ -857,3 +859,39 @@ async def test_the_next_daemon_ends_what_was_asked_of_a_servers_power(
     assert found.error is None
     assert (await world.servers.get(ANN, number))[1] is runs
     assert (await world.volumes.get(ANN, volume)).status is Status.IN_USE
+
+
+def _set_host(db: Db, volume: int, host: str) -> None:
+    db.execute(update(schema.volumes).where(schema.volumes.c.id == volume).values(host=host))
+
+
+@ensureDeferred
+async def test_a_volume_of_another_host_is_not_attached(world: World) -> None:
+    """The server would never get the disk."""
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.database.write(daemons.announce, "d", "A")
+    await world.database.write(_set_host, volume, "B")
+    with pytest.raises(VolumeElsewhere, match="on host B only"):
+        await world.attachments.create(ANN, str(server.id), volume, None)
+    assert (await world.volumes.get(ANN, volume)).status is Status.AVAILABLE
+    # The daemon has a new name of its host, and the volume is there.
+    await world.database.write(daemons.announce, "d", "B")
+    assert (await world.attachments.create(ANN, str(server.id), volume, None)).device == "/dev/vdb"
+
+
+@ensureDeferred
+async def test_a_server_needs_volumes_of_one_host(world: World) -> None:
+    volumes = [await world.volume() for _ in range(3)]
+    for volume, host in zip(volumes, ("", "A", "B"), strict=True):
+        await world.database.write(_set_host, volume, host)
+    with pytest.raises(VolumeElsewhere):
+        await world.boot(*volumes)
+    assert await world.servers.listed(ANN) == []
+    # A daemon of host A starts this one.
+    made = await world.boot(*volumes[:2])
+    await world.volume()
+    assert (await world.servers.get(ANN, str(made.id)))[0].status is Status.CREATING
+    await world.database.write(_set_host, volumes[1], "")
+    world.worker.wake()
+    await world.server(made.id, Status.AVAILABLE)

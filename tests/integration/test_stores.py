@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 
@@ -20,6 +21,7 @@ from bootvol.errors import ConfigurationError
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
 from bootvol.worker import export_recovery, stores
+from bootvol_plugins.file import FileBackend
 from bootvol_plugins.file_store import STORE
 from tests.daemons import Running, pause, reactor, volumes_in
 from tests.disks import disk, without_a_server
@@ -272,10 +274,11 @@ async def test_two_daemons_do_not_take_two_directories_for_one(
     state = f'url = "{url}"\ndirectory = "."'
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-    first = Running(tmp_path / "one", state=state)
+    shared = "shared = true"
+    first = Running(tmp_path / "one", state=state, backend=shared)
     assert await first.until(await first.create(), "available", "error") == "available"
     with pytest.raises(ConfigurationError, match="forget-store local"):
-        Running(tmp_path / "other", state=state)
+        Running(tmp_path / "other", state=state, backend=shared)
     await first.stop()
 
 
@@ -362,3 +365,73 @@ async def test_a_start_ends_where_the_disk_of_the_state_hangs(
         with mounted.frozen(), pytest.raises(ConfigurationError, match=key) as caught:
             Running(tmp_path, state=state)
         assert "a disk or a service hangs. Check the disk" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["volume", "snapshot"])
+@ensureDeferred
+async def test_data_that_went_missing_is_reported_once(running: Running, kind: str) -> None:
+    """The deletion of missing data fails; another deletion removes the record.
+
+    Break: `src/bootvol/worker/tasks/storage.py`: `if missing is not None:` -> `if False:`.
+    """
+    (running.images / "disk").write_bytes(CONTENT)
+    number = await running.create("disk")
+    await running.until(number, "available")
+    path = "os-volumes"
+    if kind == "snapshot":
+        number, path = await running.snapshot(number), "os-snapshots"
+        await running.until(number, "available", kind=kind)
+    (file,) = (each for each in running.files() if each.name.startswith(kind))
+    file.unlink()
+    assert (await running.call("DELETE", f"{path}/{number}")).status == 202
+    assert await running.until(number, "gone", "error", kind=kind) == "error"
+    error = (await running.call("GET", f"{path}/{number}/error")).json["error"]
+    assert error["code"] == "volume-missing"
+    assert file.stem in error["message"]
+    assert "delete the volume or snapshot again" in error["remedy"]
+    assert (await running.call("DELETE", f"{path}/{number}")).status == 202
+    assert await running.until(number, "gone", "error", kind=kind) == "gone"
+
+
+@ensureDeferred
+async def test_a_deletion_that_was_broken_off_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data may be gone by then."""
+    daemon = Running(tmp_path)
+    number = await daemon.create()
+    await daemon.until(number, "available")
+    deleted: Deferred[None] = Deferred()
+    delete = FileBackend.delete
+
+    async def delete_and_hang(backend: FileBackend, volume: str) -> None:
+        await delete(backend, volume)
+        deleted.callback(None)
+        await Deferred()
+
+    monkeypatch.setattr(FileBackend, "delete", delete_and_hang)
+    await daemon.call("DELETE", f"os-volumes/{number}")
+    await deleted
+    assert daemon.files() == []
+    await daemon.stop()
+    monkeypatch.undo()
+    again = Running(tmp_path)
+    try:
+        assert await again.until(number, "gone", "error") == "gone"
+    finally:
+        await again.stop()
+
+
+@ensureDeferred
+async def test_something_else_in_the_place_of_data_is_no_data(running: Running) -> None:
+    """The deletion reports the missing data; another deletion removes what is there."""
+    number = await running.create()
+    await running.until(number, "available")
+    (file,) = running.files()
+    file.unlink()
+    file.symlink_to(running.folder / "nowhere")
+    await running.call("DELETE", f"os-volumes/{number}")
+    assert await running.until(number, "gone", "error") == "error"
+    await running.call("DELETE", f"os-volumes/{number}")
+    assert await running.until(number, "gone", "error") == "gone"
+    assert running.files() == []

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import attrs
+import psycopg
+import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
 from tests.daemons import Running, reactor
+from tests.processes import cli
+from tests.waiting import until
 
 CONTENT = noise(3 * 1024 * 1024)
 
@@ -25,7 +33,12 @@ async def daemons(
     url = new_postgresql()
     Database(make_url(url).set(drivername="postgresql+psycopg"), reactor).upgrade()
     first, second = (
-        Running(tmp_path, state=f'url = "{url}"\ndirectory = "state-{name}"') for name in "ab"
+        Running(
+            tmp_path,
+            state=f'url = "{url}"\ndirectory = "state-{name}"',
+            backend="shared = true",
+        )
+        for name in "ab"
     )
     yield first, second
     await gatherResults([Deferred.fromCoroutine(each.stop()) for each in (first, second)])
@@ -71,3 +84,184 @@ async def test_one_goes_on_with_what_the_other_let_go(daemons: tuple[Running, Ru
     await first.stop()
     for number in numbers:
         assert await second.until(number, "available", "error") == "available"
+
+
+@attrs.frozen
+class Hosts:
+    """Two daemons on hosts of their own: each has its own disk under the same backend name.
+
+    :ivar daemons: the daemons, by the names of their hosts.
+    """
+
+    folder: Path
+    url: str
+    daemons: dict[str, Running]
+
+    def start(self, name: str, backend: str = "", more: str = "") -> Running:
+        """Start the daemon of a host.
+
+        :param backend: TOML to add to the table of the daemon's backend.
+        :param more: TOML to add to the table ``[state]``.
+        """
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        state = f'url = "{self.url}"\ndirectory = "state"\n{more}'
+        self.daemons[name] = Running(folder, state=state, backend=backend)
+        (folder / "images" / "disk.raw").write_bytes(CONTENT)
+        return self.daemons[name]
+
+    def execute(self, statement: str) -> None:
+        """Change the database."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@pytest_twisted.async_yield_fixture
+async def hosts(tmp_path: Path, new_postgresql: Callable[[], str]) -> AsyncIterator[Hosts]:
+    """The daemons of hosts a and b."""
+    url = new_postgresql()
+    Database(make_url(url).set(drivername="postgresql+psycopg"), reactor).upgrade()
+    hosts = Hosts(tmp_path, url, {})
+    for name in "ab":
+        hosts.start(name)
+    yield hosts
+    for each in hosts.daemons.values():
+        await each.stop()
+
+
+@ensureDeferred
+async def test_each_host_keeps_its_own_volumes(hosts: Hosts) -> None:
+    """Each daemon works on its own disk only.
+
+    Break: `src/bootvol/store/claims.py`: `table.c.host.in_(["", request.host])` ->
+    `table.c.id.is_not(None)`.
+    """
+    a, b = hosts.daemons["a"], hosts.daemons["b"]
+    made = {each: [await each.create("disk.raw") for _ in range(4)] for each in (a, b)}
+    for daemon, numbers in made.items():
+        for number in numbers:
+            assert await daemon.until(number, "available", "error") == "available"
+        # A cached image may still lie beside them.
+        files = [each for each in daemon.files() if each.name.startswith("volume-")]
+        assert len(files) == 4
+        for file in files:
+            with file.open("rb") as volume:
+                assert volume.read(len(CONTENT)) == CONTENT
+    # Requests go to the other daemon.
+    for daemon, other in ((a, b), (b, a)):
+        for number in made[daemon]:
+            assert (await other.call("DELETE", f"os-volumes/{number}")).status == 202
+        for number in made[daemon]:
+            assert await other.until(number, "gone", "error") == "gone"
+    await until(lambda: a.files() + b.files(), lambda left: left == [])
+
+
+@ensureDeferred
+async def test_copies_are_made_beside_their_origin(hosts: Hosts) -> None:
+    a, b = hosts.daemons["a"], hosts.daemons["b"]
+    volume = await a.create("disk.raw")
+    await a.until(volume, "available")
+    snapshot = await b.snapshot(volume)
+    assert await b.until(snapshot, "available", "error", kind="snapshot") == "available"
+    body = {"volume": {"snapshot_id": snapshot, "size": None}}
+    number = (await b.call("POST", "os-volumes", body)).json["volume"]["id"]
+    assert await b.until(number, "available", "error") == "available"
+    assert len(a.files()) == 3
+    assert b.files() == []
+    address = f"os-volumes/{number}/connection"
+    refused = await b.call("GET", address, token="root")
+    assert refused.status == 400
+    assert "can be reached on host" in str(refused.json)
+    assert (await a.call("GET", address, token="root")).status == 200
+
+
+@ensureDeferred
+async def test_a_volume_waits_for_its_host(hosts: Hosts) -> None:
+    a, b = hosts.daemons["a"], hosts.daemons["b"]
+    volume, other = await a.create(), await a.create()
+    for number in (volume, other):
+        await a.until(number, "available")
+    snapshot = await a.snapshot(other)
+    await a.until(snapshot, "available", kind="snapshot")
+    await a.stop()
+    assert (await b.call("DELETE", f"os-volumes/{volume}")).status == 202
+    assert (await b.call("GET", f"os-volumes/{volume}/error")).json["error"] is None
+    hosts.execute("UPDATE daemons SET lease_until = 0")
+    for path in (f"os-volumes/{volume}", f"os-snapshots/{snapshot}"):
+        error = (await b.call("GET", f"{path}/error")).json["error"]
+        assert (error["code"], error["retryable"]) == ("host-away", True)
+        assert "start the daemon of that host" in error["remedy"]
+    assert await b.status(volume) == "deleting"
+    again = hosts.start("a")
+    assert await b.until(volume, "gone", "error") == "gone"
+    assert len(again.files()) == 2
+
+
+@ensureDeferred
+async def test_one_directory_of_two_hosts_must_be_declared(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootvol.worker.stores.POLL", 0.3)
+    a, b = hosts.daemons["a"], hosts.daemons["b"]
+    volume = await a.create("disk.raw")
+    await a.until(volume, "available")
+    await b.stop()
+    shutil.rmtree(b.volumes)
+    b.volumes.symlink_to(a.volumes)
+    hosts.execute("DELETE FROM stores WHERE host <> (SELECT host FROM volumes)")
+    with capturedLogs() as logged:
+        undeclared = hosts.start("b")
+        waits = await undeclared.create()
+        await until(lambda: [each for each in logged if "shared = true" in formatEvent(each)])
+    assert await undeclared.status(waits) == "creating"
+    await gatherResults([Deferred.fromCoroutine(each.stop()) for each in (a, undeclared)])
+    # In any order, and the volumes from before are of all hosts now.
+    declared = [hosts.start(name, "shared = true") for name in "ba"]
+    assert await declared[0].until(waits, "available", "error") == "available"
+    await declared[1].stop()
+    for number in (volume, waits):
+        assert (await declared[0].call("DELETE", f"os-volumes/{number}")).status == 202
+        assert await declared[0].until(number, "gone", "error") == "gone"
+    assert declared[0].files() == []
+
+
+@ensureDeferred
+async def test_a_host_gets_another_name(hosts: Hosts) -> None:
+    """The daemon finds its store again, and the volumes there."""
+    a, b = hosts.daemons["a"], hosts.daemons["b"]
+    volume = await a.create("disk.raw")
+    await a.until(volume, "available")
+    await a.stop()
+    shutil.rmtree(a.folder / "state")
+    # The former daemon counts for 30 seconds.
+    hosts.execute("UPDATE daemons SET lease_until = 0")
+    again = hosts.start("a")
+    assert (await b.call("DELETE", f"os-volumes/{volume}")).status == 202
+    assert await again.until(volume, "gone", "error") == "gone"
+    assert again.files() == []
+
+
+@ensureDeferred
+async def test_the_volumes_of_a_lost_host_can_be_forgotten(hosts: Hosts) -> None:
+    """As docs/operations.md tells."""
+    a, b = hosts.daemons["a"], hosts.daemons["b"]
+    volume = await a.create("disk.raw")
+    await a.until(volume, "available")
+    await a.stop()
+    with psycopg.connect(hosts.url) as connection:
+        (host,) = connection.execute("SELECT host FROM volumes").fetchone() or ("",)
+    shutil.rmtree(a.folder)
+    await b.stop()
+    named = f'host = "{host}"'
+    folder = hosts.folder / "b"
+    shutil.rmtree(folder / "volumes")
+    config = b.config
+    config.write_text(
+        config.read_text().replace('directory = "state"', f'directory = "state"\n{named}')
+    )
+    done = await deferToThread(cli, "db", "forget-store", "local", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    again = hosts.start("b", more=named)
+    for status in "error", "gone":
+        assert (await again.call("DELETE", f"os-volumes/{volume}")).status == 202
+        assert await again.until(volume, "gone", "error") == status

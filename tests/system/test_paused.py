@@ -73,7 +73,11 @@ class Pair:
         self.db.execute("SET lock_timeout = '500ms'")
         self.first, self.second = (
             Process(
-                folder, more, state=f'url = "{url}"\ndirectory = "state-{name}"', name=f"-{name}"
+                folder,
+                more,
+                state=f'url = "{url}"\ndirectory = "state-{name}"',
+                name=f"-{name}",
+                backend="shared = true",
             )
             for name in "ab"
         )

@@ -51,6 +51,7 @@ def test_the_defaults(tmp_path: Path) -> None:
     assert found.backends[0].options.model_dump() == {
         "directory": tmp_path / "volumes",
         "mounted": False,
+        "shared": False,
     }
     assert found.sources[0].options.model_dump() == {"directory": Path("/srv/images")}
 

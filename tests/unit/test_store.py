@@ -34,11 +34,13 @@ from bootvol.store import (
     schema,
     snapshots,
     states,
+    stores,
     volumes,
     work_queue,
 )
 from bootvol.store.database import Database
 from bootvol.store.schema import METADATA
+from bootvol.store.stores import Store
 from tests.unit.conftest import ENDED, Anybody, end_leases, on_server
 
 REPORT = ErrorReport("code", "message", True, "remedy")
@@ -199,6 +201,30 @@ def test_imports_from_before_learn_their_source(url: URL) -> None:
         apply_event(db, 1, Event.DELETE)
         apply_event(db, 1, Event.VANISH)
         assert imports.find(db, 1) is None, "it goes with its volume, still"
+    database._engine.dispose()
+
+
+def test_volumes_from_before_are_of_all_hosts(url: URL) -> None:
+    loop: Any = reactor
+    database = Database(url, loop)
+    database.upgrade("0011")
+    with database._engine.begin() as db:
+        db.execute(text("INSERT INTO stores (backend, identity) VALUES ('b', 'one')"))
+        for number, status in enumerate(("available", "in-use", "creating", "deleting", "error")):
+            db.execute(
+                text(
+                    'INSERT INTO volumes (id, name, tenant, "user", size_gib, status, created_at,'
+                    " availability_zone, backend, metadata, uuid) VALUES"
+                    f" ({number}, 'v{number}', 't', 'u', 1, '{status}', '2026-01-01 00:00:00',"
+                    f" 'nova', 'b', '{{}}', '{number}')"
+                )
+            )
+    database.upgrade()
+    with database._engine.begin() as db:
+        assert {each.host for each in volumes.listed(db, "t")} == {""}
+        finished = [states.is_finished(db, Kind.VOLUME, number) for number in range(5)]
+        assert finished == [True, True, False, False, False]
+        assert stores.remembered(db, "any") == {"b": Store("", "one")}
     database._engine.dispose()
 
 

@@ -64,7 +64,7 @@ def left(db: Connection) -> list[tuple[str, str | None]]:
 
 def due(db: Connection, now: float = 0.0) -> list[str]:
     """Return the names due for deletion."""
-    return [each.name for each in strays.due(db, ["b"], now, PAUSE)]
+    return [each.name for each in strays.due(db, "b", "", now, PAUSE)]
 
 
 def test_another_daemons_claim_that_ran_out_gives_a_new_name(db: Connection) -> None:
@@ -184,8 +184,8 @@ def test_strays_are_deleted_again_until_nobody_can_make_them_anew(db: Connection
     claimed(db, "a")
     run_out(db)
     claimed(db, "b")
-    assert strays.due(db, ["another"], 0.0, PAUSE) == []
-    (stray,) = strays.due(db, ["b"], 0.0, PAUSE)
+    assert strays.due(db, "another", "", 0.0, PAUSE) == []
+    (stray,) = strays.due(db, "b", "", 0.0, PAUSE)
     assert due(db, 1.0) == [], "another daemon is at it"
     strays.deleted(db, stray.id, before=-PATIENCE)
     assert due(db, PAUSE) == ["old"]
@@ -210,7 +210,7 @@ def test_strays_of_a_daemon_that_started_again_are_deleted_once(db: Connection) 
     claimed(db, "a")
     run_out(db)
     claimed(db, "b")
-    (stray,) = strays.due(db, ["b"], 0.0, PAUSE)
+    (stray,) = strays.due(db, "b", "", 0.0, PAUSE)
     claims.release_all(db, "a")
     assert left(db) == [("old", None)]
     assert due(db, 1.0) == ["old"]

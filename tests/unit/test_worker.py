@@ -47,7 +47,8 @@ class Imports:
     :ivar most: the highest number of simultaneous runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *backends: MemoryBackend) -> None:
+        self._backends = {each.name: each for each in backends}
         self.runs: list[Deferred[None]] = []
         self.volumes: list[int] = []
         self.started = 0
@@ -62,6 +63,9 @@ class Imports:
         self.most = max(self.most, len(self.runs))
         try:
             await run
+            backend = self._backends[volume.backend]
+            if volume.name not in backend.volumes:
+                await backend.allocate(volume.name, volume.size_bytes)
         finally:
             self.runs.remove(run)
             self.volumes.remove(volume.id)
@@ -123,7 +127,7 @@ class Bench:
         self.backend = MemoryBackend("b", loop)
         self.spare = MemoryBackend("c", loop)
         self.clock = Clock()
-        self.imports = Imports()
+        self.imports = Imports(self.backend, self.spare)
         self.image_cache = NoImageCache()
         self.exports: NoExports | None = None
         #: Copies snapshots; only tests of snapshots set this.

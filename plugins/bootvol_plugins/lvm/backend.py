@@ -16,7 +16,13 @@ from zope.interface import implementer
 
 from bootvol.clocks import sleep
 from bootvol.devices import OpenDevice, check_unused, failures
-from bootvol.errors import BackendFailed, ConfigurationError, VolumeInUse, WrongStore
+from bootvol.errors import (
+    BackendFailed,
+    ConfigurationError,
+    VolumeInUse,
+    VolumeMissing,
+    WrongStore,
+)
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
@@ -216,7 +222,7 @@ class LvmBackend:
             await self._lvm.run("lvchange", "-ay", self._lv(volume))
             found = await self._find(volume)
         if found is None:
-            raise BackendFailed(f"{self._called(volume)} does not exist.")
+            raise VolumeMissing(f"{self._called(volume)} does not exist.")
         return found
 
     async def _find(self, volume: str) -> Found | None:
@@ -269,7 +275,7 @@ class LvmBackend:
 class ThickBackend(LvmBackend):
     """Volumes with their own extents. New extents hold old data, so deletion wipes a volume."""
 
-    capabilities = Capabilities(reads_zero_when_new=False, block_size=_BLOCK)
+    capabilities = Capabilities(reads_zero_when_new=False, block_size=_BLOCK, local=True)
 
     async def _make(self, volume: str, size: int) -> None:
         words = ("-L", f"{size}b", "-n", f"{PREFIX}{volume}", "--addtag", TAG)
@@ -336,7 +342,9 @@ class ThinBackend(LvmBackend):
     :param reduce: LVM's command to shrink a volume, up to the size.
     """
 
-    capabilities = Capabilities(reads_zero_when_new=True, block_size=_BLOCK, clones=True)
+    capabilities = Capabilities(
+        reads_zero_when_new=True, block_size=_BLOCK, clones=True, local=True
+    )
 
     def __init__(
         self,

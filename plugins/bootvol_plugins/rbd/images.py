@@ -13,7 +13,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.errors import BackendFailed, NoSpace, VolumeMissing
 from bootvol_plugins.rbd.bindings import Image, Ioctx
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
@@ -267,7 +267,7 @@ class Images:
         try:
             image: Image = self._rbd.Image(self.pool.ioctx, volume, read_only=read_only)
         except self._rbd.ImageNotFound as error:
-            raise BackendFailed(f"{self.called(volume)} does not exist.") from error
+            raise VolumeMissing(f"{self.called(volume)} does not exist.") from error
         try:
             # Old images have no noted size.
             size = int(_metadata(image, _SIZE) or image.size())

@@ -127,13 +127,16 @@ def forget_store(backend: str, config: Path) -> None:
     """
     from bootvol import reactors
     from bootvol.errors import ConfigurationError
+    from bootvol.locks import known_id
     from bootvol.store import stores
     from bootvol.store.database import Database
 
-    database = Database(_settings(config).database, reactors.installed())
+    settings = _settings(config)
+    database = Database(settings.database, reactors.installed())
     try:
         database.check()
-        forgotten = database.alone(stores.forget, backend)
+        host = settings.state.host or known_id(settings.state.directory)
+        forgotten = database.alone(stores.forget, backend, host)
     except ConfigurationError as error:
         raise CommandFailed(str(error)) from None
     if not forgotten:

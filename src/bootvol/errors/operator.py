@@ -18,6 +18,24 @@ class ConfigurationError(BootvolError):
         return text
 
 
+class StoreElsewhere(ConfigurationError):
+    """The store of a backend belongs to another host, or the backend's name does.
+
+    :param backend: the backend's name.
+    :param host: the other host's name.
+    """
+
+    code = "store-elsewhere"
+
+    def __init__(self, backend: str, host: str) -> None:
+        super().__init__(
+            f"backend {backend!r}: host {host} has this store, or another store under this name,"
+            f" on its own disks. If both hosts have the same store, declare it so on both (for a"
+            f" file backend: shared = true), or give daemons of one machine one [state] host."
+            f" Otherwise give this backend another name"
+        )
+
+
 class DefectivePlugin(ConfigurationError):
     """A plugin does not provide the interface of its entry point group."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from bootvol.errors.base import BootvolError, ErrorReport
+from bootvol.errors.requests import InvalidRequest
 
 
 class ImportFailed(BootvolError):
@@ -255,6 +256,47 @@ class WrongStore(BackendFailed):
         " the other store with `bootvol db forget-store`, then restart the daemon."
     )
     default_message = "The storage backend has another store than the store with its volumes."
+
+
+class VolumeMissing(BackendFailed):
+    """The backend has no data of a volume or snapshot that should have data."""
+
+    code = "volume-missing"
+    retryable = False
+    remedy = (
+        "Have the operator look where the data went: another program or person has removed or"
+        " renamed the data. To remove the record alone, delete the volume or snapshot again."
+    )
+    default_message = "The volume's data is missing on its backend."
+
+
+class HostAway(BackendFailed):
+    """No daemon runs on the only host that reaches the data.
+
+    :param host: the host's name.
+    """
+
+    code = "host-away"
+    remedy = (
+        "Have the operator start the daemon of that host: then the work goes on. If the disks have"
+        " moved to another host, have the operator start a daemon there, with the same backend."
+    )
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"The data is on host {host}, where no daemon runs.")
+
+
+class VolumeElsewhere(InvalidRequest):
+    """Only another host reaches the volume.
+
+    :param host: the host's name.
+    """
+
+    code = "volume-elsewhere"
+    remedy = "Ask the daemon of that host, or use volumes and servers of one host together."
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"The volume can be reached on host {host} only.")
 
 
 class VolumeInUse(BackendFailed):

@@ -101,7 +101,11 @@ class IBlockBackend(Interface):
     async def connection(volume: str) -> ConnectionInfo:
         """Return how a hypervisor reaches an allocated volume.
 
-        :raises bootvol.errors.BackendFailed: if the volume does not exist.
+        The core also calls this method before it deletes a finished volume, to notice a missing
+        one.
+
+        :raises bootvol.errors.VolumeMissing: if the volume does not exist.
+        :raises bootvol.errors.BackendFailed: if the backend cannot tell.
         """
 
 
@@ -190,7 +194,7 @@ class IIdentifiedBackend(Interface):
 
     A path or a name may lead to another store one day: the disk is not mounted, a new volume group
     has the old name, or the host is another one.  So the daemon keeps the identity in its database,
-    with the backend's name.
+    with the backend's name; and with the host, if the backend is local (:class:`Capabilities`).
     """
 
     async def identity() -> str:
@@ -231,6 +235,9 @@ class Capabilities:
     :ivar clones: whether the backend provides :class:`ICloningBackend`.
     :ivar shares: whether the backend provides :class:`ISharingBackend`.
     :ivar clones_images: whether the backend provides :class:`IImageCloningBackend`.
+    :ivar local: whether only this host reaches the store: a disk of the machine, say.  If so, only
+        the daemons of the volume's host work on a volume.  Otherwise every daemon with a backend of
+        this name does, so all of them must have the same store.
     """
 
     reads_zero_when_new: bool
@@ -239,3 +246,4 @@ class Capabilities:
     clones: bool = False
     shares: bool = False
     clones_images: bool = False
+    local: bool = False

@@ -121,6 +121,7 @@ class CachedImage:
     :ivar hits: number of volumes made from the cached image.
     :ivar used_at: time of the last use, in seconds since 1970.
     :ivar warnings: warnings about the image, for people.
+    :ivar host: the host whose daemons alone reach the cached image; empty if every host's do.
     """
 
     name: str
@@ -132,6 +133,7 @@ class CachedImage:
     hits: int
     used_at: float
     warnings: tuple[Caution, ...] = ()
+    host: str = ""
 
     @property
     def volume_size(self) -> int:

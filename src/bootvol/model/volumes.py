@@ -63,6 +63,7 @@ class Volume:
     :ivar uuid: a second id, used by later versions of the API.
     :ivar snapshot_uuid: uuid of the snapshot that the volume was made from.
     :ivar request_id: id of the request that created the volume; empty if unknown.
+    :ivar host: the host whose daemons alone reach the volume; empty if every host's daemons do.
     """
 
     id: int
@@ -85,6 +86,7 @@ class Volume:
     uuid: str = attrs.field(factory=new_uuid)
     snapshot_uuid: str | None = None
     request_id: str = ""
+    host: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -101,6 +103,7 @@ class Snapshot:
     :ivar uuid: a second id, used by later versions of the API.
     :ivar volume_uuid: uuid of the original volume.
     :ivar request_id: id of the request that created the snapshot; empty if unknown.
+    :ivar host: the host whose daemons alone reach the content; empty if every host's daemons do.
     """
 
     id: int
@@ -118,6 +121,7 @@ class Snapshot:
     uuid: str = attrs.field(factory=new_uuid)
     volume_uuid: str = ""
     request_id: str = ""
+    host: str = ""
 
     @property
     def size_bytes(self) -> int:

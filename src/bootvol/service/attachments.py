@@ -12,13 +12,13 @@ from typing import Final
 
 from sqlalchemy import Connection as Db
 
-from bootvol.errors import ServerBusy, ServerNotFound, VolumeBusy
+from bootvol.errors import ServerBusy, ServerNotFound, VolumeBusy, VolumeElsewhere
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import ROOT, Attachment, Caller, Server
 from bootvol.service.volumes import Work
 from bootvol.store import attachments as attachment_rows
+from bootvol.store import daemons, states
 from bootvol.store import servers as server_rows
-from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
@@ -47,6 +47,7 @@ class Attachments:
         :raises ServerBusy: if the server is not active.
         :raises VolumeNotFound: if the volume does not exist.
         :raises VolumeBusy: if the volume is not available.
+        :raises VolumeElsewhere: if another host than the server's alone reaches the volume.
         :raises InvalidDevice: if the name is not the name of a disk.
         :raises DeviceInUse: if the server has a disk of that name.
         """
@@ -67,6 +68,10 @@ class Attachments:
             states.apply_event(db, Kind.VOLUME, volume.id, Event.ATTACH)
         except IllegalTransition:
             raise VolumeBusy("Volume status must be available") from None
+        if server is not None and volume.host:
+            host = daemons.host_of(db, server.daemon)
+            if host not in (None, volume.host):
+                raise VolumeElsewhere(volume.host)
         wanted = Attachment(volume.id, _called(server, server_id), device, volume_uuid=volume.uuid)
         return attachment_rows.add(db, caller.tenant, wanted, server)
 

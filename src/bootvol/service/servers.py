@@ -25,6 +25,7 @@ from bootvol.errors import (
     ServerBusy,
     ServerConflict,
     VolumeBusy,
+    VolumeElsewhere,
 )
 from bootvol.interfaces import IConfiguringHypervisor, IHypervisor, IPoweringHypervisor
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
@@ -100,6 +101,7 @@ class Servers:
         :raises NoHypervisor: if bootvol runs no servers.
         :raises FlavorNotFound: if the flavor does not exist.
         :raises BadMapping: if no boot volume is given, or if a volume is not available.
+        :raises VolumeElsewhere: if no one host reaches all of the volumes.
         :raises QuotaExceeded: if the tenant's quota is used up.
         """
         self._runs_servers()
@@ -165,9 +167,12 @@ class Servers:
             request_id=caller.request_id,
         )
         server = server_rows.add(db, server)
-        volumes = []
+        volumes, hosts = [], set[str]()
         for place, disk in enumerate(wanted.disks):
             volume = self._promise(db, caller, disk, new.get(place))
+            hosts |= {volume.host} - {""}
+            if len(hosts) > 1:
+                raise VolumeElsewhere(volume.host)
             volumes.append((volume.id, volume.uuid))
             attachment = Attachment(
                 volume.id, str(server.id), disk.device, disk.delete_on_termination

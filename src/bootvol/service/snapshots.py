@@ -13,7 +13,7 @@ from bootvol.errors import ErrorReport, SnapshotBusy, VolumeBusy
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import Caller, NewSnapshot, Snapshot
 from bootvol.service.quotas import Quotas
-from bootvol.service.volumes import Work
+from bootvol.service.volumes import Work, absence
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import snapshots as snapshot_rows
 from bootvol.store import states
@@ -74,6 +74,7 @@ class Snapshots:
             status=Status.CREATING,
             created_at=self._now(),
             backend=volume.backend,
+            host=volume.host,
             display_name=wanted.display_name,
             display_description=wanted.display_description,
             request_id=caller.request_id,
@@ -117,8 +118,12 @@ class Snapshots:
 
         :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
         """
-        found = await self.get(caller, snapshot_id)
-        return found.error or self._backends.missing(found.backend)
+
+        def query(db: Db) -> ErrorReport | None:
+            found = snapshot_rows.get(db, caller.tenant, snapshot_id)
+            return found.error or absence(db, self._backends, found)
+
+        return await self._database.read(query)
 
     async def delete(self, caller: Caller, snapshot_id: int) -> None:
         """Request that a snapshot be removed, even while it is being made.

@@ -13,6 +13,7 @@ from sqlalchemy import Connection as Db
 from bootvol.backends import Backends
 from bootvol.errors import (
     ErrorReport,
+    HostAway,
     ImageLargerThanVolume,
     InvalidRequest,
     SnapshotBusy,
@@ -36,9 +37,9 @@ from bootvol.service.images import Images
 from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.store import attachments as attachment_rows
+from bootvol.store import daemons, states
 from bootvol.store import imports as import_rows
 from bootvol.store import snapshots as snapshot_rows
-from bootvol.store import states
 from bootvol.store import volumes as volume_rows
 from bootvol.store.database import Database
 
@@ -142,6 +143,7 @@ class Volumes:
             snapshot = snapshot_rows.get(db, caller.tenant, wanted.snapshot_id, lock=True)
             size, backend = _of_snapshot(snapshot, wanted.size_gib), backend or snapshot.backend
         self._quotas.of(db, caller.tenant).check(self._quotas.used(db, caller.tenant), size)
+        backend = backend or self._backends.default
         volume = Volume(
             id=0,
             name=f"volume-{uuid4()}",
@@ -151,7 +153,8 @@ class Volumes:
             status=Status.CREATING,
             created_at=self._now(),
             availability_zone=self.zone,
-            backend=backend or self._backends.default,
+            backend=backend,
+            host=self._host(backend, snapshot),
             image_id=image.id if image else None,
             snapshot_id=snapshot.id if snapshot else None,
             snapshot_uuid=snapshot.uuid if snapshot else None,
@@ -165,6 +168,13 @@ class Volumes:
         if image is not None:
             import_rows.add(db, added.id, image, content_of(image))
         return added
+
+    def _host(self, backend: str, snapshot: Snapshot | None) -> str:
+        """Return the host of a new volume: that of a snapshot, or this one; empty for all hosts."""
+        if snapshot is not None and snapshot.backend == backend:
+            return snapshot.host
+        host = self._backends.host_of(backend)
+        return snapshot.host if snapshot is not None and snapshot.host and host else host
 
     async def listed(
         self, caller: Caller, *, bootable: bool = False, limit: int | None = None, offset: int = 0
@@ -213,11 +223,11 @@ class Volumes:
 
         def query(db: Db) -> ErrorReport | None:
             volume = volume_rows.get(db, caller.tenant, volume_id)
-            reason = self._reason(volume, import_rows.find(db, volume_id))
+            reason = self._reason(db, volume, import_rows.find(db, volume_id))
             if reason is None and volume.status in MAKING and volume.snapshot_id is not None:
                 # The snapshot may lie on another backend.
                 origin = snapshot_rows.get(db, caller.tenant, volume.snapshot_id)
-                reason = self._backends.missing(origin.backend)
+                reason = absence(db, self._backends, origin)
             return reason
 
         return await self._database.read(query)
@@ -231,15 +241,15 @@ class Volumes:
         def query(db: Db) -> Import:
             found = import_rows.get(db, caller.tenant, volume_id)
             volume = volume_rows.get(db, caller.tenant, volume_id)
-            reason = self._reason(volume, found) if volume.status in MAKING else None
+            reason = self._reason(db, volume, found) if volume.status in MAKING else None
             # An import that waits for the operator has no position in the queue.
             return found if reason is None else attrs.evolve(found, error=reason, position=None)
 
         return await self._database.read(query)
 
-    def _reason(self, volume: Volume, task: Import | None) -> ErrorReport | None:
+    def _reason(self, db: Db, volume: Volume, task: Import | None) -> ErrorReport | None:
         """Return why a volume failed, or why no work on it is possible now."""
-        reason = volume.error or self._backends.missing(volume.backend)
+        reason = volume.error or absence(db, self._backends, volume)
         if reason is None and task is not None and volume.status in MAKING:
             reason = self._images.missing(task.image.source)
         return reason
@@ -259,12 +269,20 @@ class Volumes:
 
         :raises VolumeNotFound: if the volume does not exist or belongs to another tenant.
         :raises VolumeBusy: if the volume's status allows no connection, or not yet.
+        :raises VolumeElsewhere: if only another host reaches the volume.
         """
         volume = await self.get(caller, volume_id)
         if volume.status not in (Status.AVAILABLE, Status.IN_USE):
             raise VolumeBusy("Volume status must be available or in-use")
         served = await self._database.read(attachment_rows.reach, volume.id)
         return served or await self._backends.connection(volume)
+
+
+def absence(db: Db, backends: Backends, data: Volume | Snapshot) -> ErrorReport | None:
+    """Return why no daemon works on a volume or snapshot now; None without a known reason."""
+    if backends.reaches(data.host):
+        return backends.missing(data.backend)
+    return None if daemons.runs_on(db, data.host) else HostAway(data.host).report()
 
 
 def _mark_deleted(db: Db, tenant: str, volume_id: int) -> None:

@@ -78,6 +78,7 @@ class ClaimRequest:
     :ivar name: name of this one claim, ``DAEMON/…``, never used again.
     :ivar daemon: id of the claiming daemon; some work belongs to a certain daemon.
     :ivar backends: names of the backends whose volumes the daemon may work on.
+    :ivar host: the daemon's host.  The daemon works only on volumes that this host reaches.
     :ivar zeroed: names of the backends whose volumes are zeroed whole, both for a new blank volume
         and for a removal.
     :ivar busy: ids of the rows in work on this daemon, whatever the clock says of their leases.
@@ -90,6 +91,7 @@ class ClaimRequest:
     zeroed: Collection[str]
     busy: Mapping[Kind, Collection[int]]
     serves: bool
+    host: str = ""
 
 
 @attrs.frozen
@@ -224,6 +226,17 @@ def release_all(connection: Connection, daemon: str | None) -> None:
             held = table.c.worker.startswith(f"{daemon}/", autoescape=True)
         connection.execute(update(table).where(held).values(worker=None, lease_until=None))
     strays.end_all(connection, daemon)
+
+
+def here(
+    table: FromClause, request: ClaimRequest, backends: Collection[str] | None = None
+) -> ColumnElement[bool]:
+    """Return the SQL condition for rows on backends that a daemon reaches and may work on.
+
+    :param backends: names of some of the request's backends; None for all.
+    """
+    names = request.backends if backends is None else backends
+    return and_(table.c.backend.in_(names), table.c.host.in_(["", request.host]))
 
 
 def free(table: FromClause) -> ColumnElement[bool]:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy import delete as delete_from
 
 from bootvol.lifecycle import MAKING, Status
-from bootvol.model import CachedImage, Digest
+from bootvol.model import CachedImage, Digest, Volume
 from bootvol.store.cautions import warnings_of
 from bootvol.store.schema import cached_images, imports, volumes
 
@@ -38,6 +38,7 @@ def begin(connection: Connection, cached_image: CachedImage, volume_id: int) -> 
     """
     same = and_(
         cached_images.c.backend == cached_image.backend,
+        cached_images.c.host == cached_image.host,
         cached_images.c.content == cached_image.content,
         cached_images.c.state != _DOOMED,
     )
@@ -47,6 +48,7 @@ def begin(connection: Connection, cached_image: CachedImage, volume_id: int) -> 
         insert(cached_images).values(
             name=cached_image.name,
             backend=cached_image.backend,
+            host=cached_image.host,
             image_id=cached_image.image_id,
             content=cached_image.content,
             bytes=cached_image.size,
@@ -69,14 +71,21 @@ def complete(connection: Connection, name: str) -> bool:
     return connection.execute(made).rowcount > 0
 
 
-def use(connection: Connection, backend: str, content: str, now: float) -> CachedImage | None:
+def use(
+    connection: Connection, backend: str, host: str, content: str, now: float
+) -> CachedImage | None:
     """Return the cached image of a content on a backend, and count the use.
 
     The cached image stays while an import of the content goes on there.
 
+    :param host: host of the backend's volumes; empty for a backend that all hosts reach.
     :param now: seconds since 1970.
     """
-    same = and_(cached_images.c.backend == backend, cached_images.c.content == content)
+    same = and_(
+        cached_images.c.backend == backend,
+        cached_images.c.host == host,
+        cached_images.c.content == content,
+    )
     ready = and_(same, cached_images.c.state == _READY)
     name = (
         select(cached_images.c.name)
@@ -108,17 +117,18 @@ def mark_unfinished_for_eviction(connection: Connection, volume_id: int) -> bool
 
 
 def mark_surplus_for_eviction(
-    connection: Connection, backend: str, limit: int, but_for: int = 0
+    connection: Connection, backend: str, host: str, limit: int, but_for: int = 0
 ) -> Sequence[str]:
     """Doom the least recently used cached images of a backend beyond ``limit`` bytes in total.
 
     Keep a cached image whose content is still wanted by an import there.  Doom unfinished golden
     volumes, too, if the work on their origin volume has ended: nothing will complete them.
 
+    :param host: host of the backend's volumes; empty for a backend that all hosts reach.
     :param but_for: id of a volume whose import does not count.
     :returns: the names of all doomed cached images of the backend.
     """
-    here = cached_images.c.backend == backend
+    here = and_(cached_images.c.backend == backend, cached_images.c.host == host)
     # During the removal of a volume, the work on the volume may not have stopped yet.
     at_work = volumes.c.status.in_({*MAKING, Status.DELETING})
     ended = exists().where(volumes.c.id == cached_images.c.volume_id, ~at_work)
@@ -150,12 +160,16 @@ def forget(connection: Connection, name: str) -> None:
     connection.execute(delete_from(cached_images).where(cached_images.c.name == name))
 
 
-def is_awaited(connection: Connection, backend: str, content: str, volume_id: int) -> bool:
-    """Return whether another import than ``volume_id``'s wants the same content on a backend."""
-    others = and_(imports.c.content == content, volumes.c.backend == backend)
+def is_awaited(connection: Connection, volume: Volume, content: str) -> bool:
+    """Return whether another import than the volume's wants the same content beside the volume."""
+    others = and_(
+        imports.c.content == content,
+        volumes.c.backend == volume.backend,
+        volumes.c.host == volume.host,
+    )
     return bool(
         connection.execute(
-            select(exists().where(_unsettled(), others, volumes.c.id != volume_id))
+            select(exists().where(_unsettled(), others, volumes.c.id != volume.id))
         ).scalar()
     )
 
@@ -170,16 +184,18 @@ def listed(connection: Connection) -> Sequence[CachedImage]:
     return [_of_row(row) for row in connection.execute(query)]
 
 
-def ready() -> Select[tuple[str, str]]:
-    """Return the query for the backend and content of all ready cached images."""
-    return select(cached_images.c.backend, cached_images.c.content).where(
+def ready() -> Select[tuple[str, str, str]]:
+    """Return the query for the backend, host and content of all ready cached images."""
+    return select(cached_images.c.backend, cached_images.c.host, cached_images.c.content).where(
         cached_images.c.state == _READY
     )
 
 
 def _wanted(but_for: int) -> ColumnElement[bool]:
     same = and_(
-        imports.c.content == cached_images.c.content, volumes.c.backend == cached_images.c.backend
+        imports.c.content == cached_images.c.content,
+        volumes.c.backend == cached_images.c.backend,
+        volumes.c.host == cached_images.c.host,
     )
     return exists().where(_unsettled(), same, volumes.c.id != but_for)
 
@@ -199,4 +215,5 @@ def _of_row(row: Row[tuple[object, ...]]) -> CachedImage:
         hits=row.hits,
         used_at=row.used_at,
         warnings=warnings_of(row),
+        host=row.host,
     )

@@ -51,7 +51,7 @@ def claim(
     rows = connection.execute(
         select(line)
         .where(
-            line.c.backend.in_(request.backends),
+            claims.here(line, request),
             line.c.source.in_(sources),
             line.c.id.not_in(request.busy[Kind.VOLUME]),
         )
@@ -85,7 +85,7 @@ def _is_the_only_one(connection: Connection, volume_id: int) -> bool:
     if connection.dialect.name != "postgresql":
         return True  # On SQLite nobody else writes.
     same = connection.execute(
-        select(volumes.c.backend, imports.c.content)
+        select(volumes.c.backend, volumes.c.host, imports.c.content)
         .select_from(volumes.join(imports))
         .where(
             volumes.c.id == volume_id,
@@ -135,7 +135,11 @@ def leader(connection: Connection, volume_id: int, tenant: str | None = None) ->
         .select_from(volumes.join(imports))
         .join(
             running,
-            and_(running.c.backend == volumes.c.backend, running.c.content == imports.c.content),
+            and_(
+                running.c.backend == volumes.c.backend,
+                running.c.host == volumes.c.host,
+                running.c.content == imports.c.content,
+            ),
         )
         .where(
             volumes.c.id == volume_id,
@@ -154,7 +158,7 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
     Lock their rows: nobody can claim these volumes until the transaction ends.
     """
     led = (
-        select(volumes.c.backend, imports.c.content)
+        select(volumes.c.backend, volumes.c.host, imports.c.content)
         .select_from(volumes.join(imports))
         .where(volumes.c.id == volume_id, ~_content().in_(cached_image_rows.ready()))
         .subquery()
@@ -164,7 +168,11 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
         .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
         .join(
             led,
-            and_(led.c.backend == _OTHERS.c.backend, led.c.content == _OTHER_IMPORTS.c.content),
+            and_(
+                led.c.backend == _OTHERS.c.backend,
+                led.c.host == _OTHERS.c.host,
+                led.c.content == _OTHER_IMPORTS.c.content,
+            ),
         )
         .where(
             _OTHERS.c.id != volume_id,
@@ -176,14 +184,14 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
     return connection.scalars(query).all()
 
 
-def _running() -> Select[tuple[int, str, str]]:
+def _running() -> Select[tuple[int, str, str, str]]:
     """Return the query for running imports that others may wait for: those with a known content.
 
     Another import of the same content onto the same backend waits, unless the backend has a cached
     image (cached image) of the content.
     """
     return (
-        select(_OTHERS.c.id, _OTHERS.c.backend, _OTHER_IMPORTS.c.content)
+        select(_OTHERS.c.id, _OTHERS.c.backend, _OTHERS.c.host, _OTHER_IMPORTS.c.content)
         .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
         .where(
             _OTHERS.c.status.in_(MAKING),
@@ -195,18 +203,20 @@ def _running() -> Select[tuple[int, str, str]]:
 
 def _waits(running: Subquery) -> ColumnElement[bool]:
     """Return the SQL condition for unclaimed imports that wait for none of ``running``."""
-    led = select(running.c.backend, running.c.content)
+    led = select(running.c.backend, running.c.host, running.c.content)
     unled = or_(_content().not_in(led), _content().in_(cached_image_rows.ready()))
     return and_(claims.free(volumes), unled)
 
 
 def _content() -> Tuple:
-    """Return an import's backend and content in SQL.  An unknown content is like no other."""
-    return tuple_(volumes.c.backend, func.coalesce(imports.c.content, ""))
+    """Return an import's backend, host and content in SQL.  An unknown content is like no other."""
+    return tuple_(volumes.c.backend, volumes.c.host, func.coalesce(imports.c.content, ""))
 
 
 def _line() -> Subquery:
-    """Return the waiting imports: ``id``, ``tenant``, ``backend``, ``source``, ``position`` from 1.
+    """Return the waiting imports in their order: ``position`` counts from 1.
+
+    The other columns are ``id``, ``tenant``, ``backend``, ``host`` and ``source``.
 
     An import that waits for another import of the same image is not in the queue.
 
@@ -226,6 +236,7 @@ def _line() -> Subquery:
             volumes.c.id,
             volumes.c.tenant,
             volumes.c.backend,
+            volumes.c.host,
             imports.c.source,
             waits.label("waits"),
             (
@@ -239,7 +250,8 @@ def _line() -> Subquery:
         .subquery()
     )
     place = func.row_number().over(order_by=[unsettled.c.turn, unsettled.c.last, unsettled.c.id])
-    said = unsettled.c.id, unsettled.c.tenant, unsettled.c.backend, unsettled.c.source
+    of_volume = unsettled.c.id, unsettled.c.tenant, unsettled.c.backend, unsettled.c.host
+    said = *of_volume, unsettled.c.source
     return select(*said, place.label("position")).where(unsettled.c.waits).subquery("line")
 
 

@@ -69,6 +69,7 @@ def _has_made(connection: Connection, volume: Volume, content: str | None) -> bo
         imports.c.phase == Phase.DONE,
         volumes.c.tenant == volume.tenant,
         volumes.c.backend == volume.backend,
+        volumes.c.host == volume.host,
         volumes.c.id < volume.id,
     )
     query = select(exists().where(*older).select_from(imports.join(volumes)))

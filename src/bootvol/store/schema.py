@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -92,7 +93,7 @@ def clean(value: Any) -> Any:
 
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0011"
+REVISION: Final = "0012"
 
 METADATA = MetaData(
     naming_convention={
@@ -120,6 +121,19 @@ def _life() -> list[Column[object]]:
     ]
 
 
+def _host() -> Column[str]:
+    """Return the column for the host whose daemons alone reach the data; empty for every host."""
+    return Column("host", CleanString(64), nullable=False, server_default="")
+
+
+def _finished() -> Column[bool]:
+    """Return the column that tells whether the backend must have the data.
+
+    True from the end of the making until the deletion begins.
+    """
+    return Column("finished", Boolean, nullable=False, server_default=false())
+
+
 volumes = Table(
     "volumes",
     METADATA,
@@ -133,6 +147,7 @@ volumes = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("availability_zone", CleanString(255), nullable=False),
     Column("backend", CleanString(64), nullable=False),
+    _host(),
     Column("image_id", CleanText),
     # Without a foreign key, since the snapshot may be deleted first.
     Column("snapshot_id", Integer),
@@ -142,6 +157,7 @@ volumes = Table(
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
     Column("metadata", CleanJson, nullable=False),
+    _finished(),
     *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
@@ -164,8 +180,10 @@ snapshots = Table(
     Column("size_gib", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("backend", CleanString(64), nullable=False),
+    _host(),
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
+    _finished(),
     *_life(),
     Index(None, "tenant", "id"),
     Index(None, "status"),
@@ -268,6 +286,7 @@ cached_images = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", CleanString(64), nullable=False, unique=True),
     Column("backend", CleanString(64), nullable=False),
+    _host(),
     Column("image_id", CleanText, nullable=False),
     Column("content", CleanString(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
@@ -289,6 +308,7 @@ strays = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("backend", CleanString(64), nullable=False),
+    _host(),
     Column("name", CleanString(64), nullable=False, index=True),
     # The daemon that may make the stray anew; null if none can.
     Column("daemon", CleanString(64)),
@@ -298,12 +318,23 @@ strays = Table(
     Column("since", Float),
 )
 
-# The identity that tells a backend's store from every other store, by the backend's name.
+# The identity that tells a backend's store from every other store, by the backend's name; and by
+# the host, if only that host's daemons reach the store (otherwise the host is empty).
 stores = Table(
     "stores",
     METADATA,
     Column("backend", CleanString(64), primary_key=True),
+    Column("host", CleanString(64), primary_key=True, server_default=""),
     Column("identity", CleanString(255), nullable=False),
+)
+
+# The daemons, and their hosts.  A daemon runs until its lease ends, in seconds since 1970.
+daemons = Table(
+    "daemons",
+    METADATA,
+    Column("id", CleanString(64), primary_key=True),
+    Column("host", CleanString(64), nullable=False),
+    Column("lease_until", Float, nullable=False),
 )
 
 # The last claim of an import of each tenant: a number that grows with each claim.

@@ -82,4 +82,5 @@ def of_row(row: Row[object]) -> Snapshot:
         uuid=row.uuid,
         volume_uuid=row.volume_uuid,
         request_id=row.request_id or "",
+        host=row.host,
     )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy import delete as delete_from
 
 from bootvol.errors import ErrorReport, NotFound
-from bootvol.lifecycle import Event, Kind, Status, after
+from bootvol.lifecycle import MAKING, Event, Kind, Status, after
 from bootvol.model import Image
 from bootvol.store.events import StateChange, collect
 from bootvol.store.schema import LIVING
@@ -73,6 +73,7 @@ def apply_event(
         raise NotFound
     before = Status(row.status)
     status = after(before, event)
+    makes_data = event is Event.COMPLETE and before in MAKING and kind is not Kind.SERVER
     if status is Status.GONE:
         connection.execute(delete_from(table).where(mine))
     else:
@@ -85,6 +86,8 @@ def apply_event(
                 error_message=error.message if error else None,
                 error_retryable=error.retryable if error else None,
                 error_remedy=error.remedy if error else None,
+                # From now on the backend must have the data.
+                **({"finished": True} if makes_data else {}),
             )
         )
     collect(
@@ -102,6 +105,22 @@ def apply_event(
         ),
     )
     return status
+
+
+def begin_removal(connection: Connection, kind: Kind, number: int) -> None:
+    """Note that the removal of a volume's or snapshot's data begins: the data may be missing."""
+    table = LIVING[kind]
+    connection.execute(update(table).where(table.c.id == number).values(finished=False))
+
+
+def is_finished(connection: Connection, kind: Kind, number: int) -> bool:
+    """Return whether the backend must have the data of a volume or snapshot.
+
+    The data must exist from the end of the making until the removal begins.
+    """
+    table = LIVING[kind]
+    query = select(table.c.finished).where(table.c.id == number)
+    return bool(connection.execute(query).scalar())
 
 
 def error_of(row: Row[Any]) -> ErrorReport | None:

@@ -9,7 +9,7 @@ stray anew.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import uuid4
 
@@ -59,7 +59,7 @@ def leave(
     """
     if kind is Kind.SERVER or row.status not in _MADE:
         return {}
-    _add(connection, row.backend, row.name, daemon)
+    _add(connection, row, daemon)
     if kind is Kind.VOLUME:
         _leave_cached_images(connection, row.id, daemon)
     if row.status == Status.DELETING:
@@ -77,22 +77,24 @@ def _leave_cached_images(connection: Connection, volume_id: int, daemon: str) ->
     """Give up the cached images that a lost claim was making of a volume."""
     making = and_(cached_images.c.volume_id == volume_id, cached_images.c.state == "making")
     for row in connection.execute(select(cached_images).where(making)).all():
-        _add(connection, row.backend, row.name, daemon)
+        _add(connection, row, daemon)
         connection.execute(delete_from(cached_images).where(cached_images.c.id == row.id))
 
 
-def _add(connection: Connection, backend: str, name: str, daemon: str) -> None:
-    known = and_(strays.c.name == name, strays.c.daemon == daemon)
+def _add(connection: Connection, row: Row[object], daemon: str) -> None:
+    known = and_(strays.c.name == row.name, strays.c.daemon == daemon)
     if not connection.execute(select(exists().where(known))).scalar():
-        connection.execute(insert(strays).values(backend=backend, name=name, daemon=daemon))
+        left = {"backend": row.backend, "host": row.host, "name": row.name, "daemon": daemon}
+        connection.execute(insert(strays).values(left))
 
 
 def due(
-    connection: Connection, backends: Collection[str], now: float, pause: float
+    connection: Connection, backend: str, host: str, now: float, pause: float
 ) -> Sequence[Stray]:
     """Return the strays to delete now, and hide them from other daemons for a while.
 
-    :param backends: names of the backends to look at.
+    :param backend: name of the backend to look at.
+    :param host: host of the backend's volumes; empty for a backend that all hosts reach.
     :param now: seconds since 1970.
     :param pause: seconds until these strays are due again.
     """
@@ -100,7 +102,7 @@ def due(
     time = or_(strays.c.due.is_(None), strays.c.due <= now, strays.c.due > now + pause)
     query = (
         select(strays.c.id, strays.c.backend, strays.c.name)
-        .where(strays.c.backend.in_(backends), time, ~_used(strays.c.name))
+        .where(strays.c.backend == backend, strays.c.host == host, time, ~_used(strays.c.name))
         .order_by(strays.c.id)
         .with_for_update(skip_locked=True)
     )

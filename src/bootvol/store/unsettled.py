@@ -26,14 +26,19 @@ def work(connection: Connection) -> Mapping[tuple[Kind, Status], int]:
     }
 
 
-def elsewhere(connection: Connection, backends: Collection[str]) -> Mapping[tuple[str, Kind], int]:
-    """Count the volumes and snapshots on other backends than these, by backend and kind."""
+def elsewhere(
+    connection: Connection, backends: Collection[str], host: str
+) -> Mapping[tuple[str, Kind], int]:
+    """Count the volumes and snapshots on other backends than these, by backend and kind.
+
+    :param host: the daemon's host; volumes that only other hosts reach do not count.
+    """
     return {
         (backend, kind): count
         for kind, table in ((Kind.VOLUME, volumes), (Kind.SNAPSHOT, snapshots))
         for backend, count in connection.execute(
             select(table.c.backend, func.count())
-            .where(table.c.backend.not_in(backends))
+            .where(table.c.backend.not_in(backends), table.c.host.in_(["", host]))
             .group_by(table.c.backend)
         )
     }

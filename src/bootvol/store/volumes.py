@@ -129,6 +129,7 @@ def of_row(row: Row[object]) -> Volume:
         uuid=row.uuid,
         snapshot_uuid=row.snapshot_uuid,
         request_id=row.request_id or "",
+        host=row.host,
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     and_,
     exists,
     func,
+    not_,
     null,
     or_,
     select,
@@ -46,17 +47,15 @@ _THEIRS: Final = attachments.alias("theirs")
 
 def claim_copy(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim a copy, which may take long: a snapshot to make, or a volume to make from one."""
-    snapshot = and_(
-        snapshots.c.backend.in_(request.backends), snapshots.c.status == Status.CREATING
-    )
+    snapshot = and_(claims.here(snapshots, request), snapshots.c.status == Status.CREATING)
     volume = and_(
-        volumes.c.backend.in_(request.backends),
+        claims.here(volumes, request),
         volumes.c.status.in_(MAKING),
         volumes.c.snapshot_id.is_not(None),
         # The snapshot may lie on another backend than the volume.
         ~exists().where(
             snapshots.c.id == volumes.c.snapshot_id,
-            snapshots.c.backend.not_in(request.backends),
+            not_(claims.here(snapshots, request)),
         ),
     )
     return _first(connection, request, order, {Kind.SNAPSHOT: snapshot, Kind.VOLUME: volume})
@@ -78,7 +77,7 @@ def claim_quick(connection: Connection, request: claims.ClaimRequest, order: Ord
 
 def claim_hosting(connection: Connection, request: claims.ClaimRequest, order: Order) -> Found:
     """Claim work that depends on hypervisors and guests: volumes to attach or detach, servers."""
-    wanted = {Kind.VOLUME: and_(volumes.c.backend.in_(request.backends), _move(request))}
+    wanted = {Kind.VOLUME: and_(claims.here(volumes, request), _move(request))}
     if request.serves:
         wanted[Kind.SERVER] = and_(
             _is(servers.c.daemon, request), or_(_build(request), _end(request), _power(request))
@@ -129,8 +128,10 @@ def _small(
 ) -> Mapping[Kind, ColumnElement[bool]]:
     """Return the SQL conditions for removals and blank volumes on some backends."""
     return {
-        Kind.VOLUME: and_(volumes.c.backend.in_(backends), or_(_blank(), _removal(request))),
-        Kind.SNAPSHOT: and_(snapshots.c.backend.in_(backends), _snapshot_removal(request)),
+        Kind.VOLUME: and_(
+            claims.here(volumes, request, backends), or_(_blank(), _removal(request))
+        ),
+        Kind.SNAPSHOT: and_(claims.here(snapshots, request, backends), _snapshot_removal(request)),
     }
 
 
@@ -170,9 +171,13 @@ def _move(request: claims.ClaimRequest) -> ColumnElement[bool]:
 
 
 def _build(request: claims.ClaimRequest) -> ColumnElement[bool]:
-    """Return the SQL condition for servers to start: all of their volumes exist and are at rest."""
+    """Return the SQL condition for servers to start.
+
+    All of their volumes exist, are at rest, and are on hosts that the daemon reaches.
+    """
     return and_(
         servers.c.status == Status.CREATING,
+        ~_has(volumes.c.host.not_in(["", request.host])),
         ~_has(or_(volumes.c.status.in_(MAKING), _copied(request))),
     )
 

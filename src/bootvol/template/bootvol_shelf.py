@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from bootvol import private
 from bootvol.devices import OpenDevice, check_unused, failures
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, VolumeMissing
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
@@ -43,7 +43,7 @@ class ShelfBackend:
     """Stores each volume as a sparse file.  A new file reads as zeros."""
 
     # The contract suite tests the declared capabilities. Declare only what the backend has.
-    capabilities = Capabilities(reads_zero_when_new=True, block_size=512)
+    capabilities = Capabilities(reads_zero_when_new=True, block_size=512, local=True)
 
     def __init__(self, name: str, directory: Path, threads: Threads) -> None:
         self.name = name
@@ -85,7 +85,10 @@ class ShelfBackend:
 
     def _open(self, volume: str, flags: int) -> int:
         with failures(f"Backend {self.name} cannot open {volume}"):
-            descriptor = os.open(self._directory / volume, flags | _OURS)
+            try:
+                descriptor = os.open(self._directory / volume, flags | _OURS)
+            except FileNotFoundError as error:
+                raise VolumeMissing(f"Backend {self.name} has no volume {volume}.") from error
         try:
             self._checked(descriptor, volume)
         except BackendFailed:

@@ -14,7 +14,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, VolumeMissing
 from bootvol.interfaces import (
     IBlockBackend,
     IVolumeReader,
@@ -55,6 +55,7 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
         assert 0 < block <= 65536
         assert block & (block - 1) == 0, "the block size is a power of two"
         assert backend.capabilities.parallel_writes >= 1
+        assert isinstance(backend.capabilities.local, bool)
         await backend.allocate(_NAME, SIZE)
         writer, reader = await backend.open_writer(_NAME), await backend.open_reader(_NAME)
         verifyObject(IVolumeWriter, writer)
@@ -211,7 +212,7 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
             await backend.open_writer(_NAME)
         with pytest.raises(BackendFailed):
             await backend.open_reader(_NAME)
-        with pytest.raises(BackendFailed):
+        with pytest.raises(VolumeMissing):
             await backend.connection(_NAME)
 
     @ensureDeferred
@@ -219,7 +220,7 @@ class BlockBackendContract(Declared, LostClaims, VolumesInUse, Contract):
         await backend.delete(_OTHER)
         with pytest.raises(BackendFailed):
             await backend.open_writer(_OTHER)
-        with pytest.raises(BackendFailed):
+        with pytest.raises(VolumeMissing):
             await backend.connection(_OTHER)
 
     @ensureDeferred

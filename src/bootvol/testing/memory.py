@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from bootvol.clocks import sleep
-from bootvol.errors import BackendFailed
+from bootvol.errors import BackendFailed, VolumeMissing
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
@@ -152,7 +152,7 @@ class MemoryBackend:
         try:
             return self.volumes[volume]
         except KeyError:
-            raise BackendFailed("there is no such volume") from None
+            raise VolumeMissing("there is no such volume") from None
 
     def _turn(self) -> Deferred[None]:
         """Let other coroutines run, as a real device does."""

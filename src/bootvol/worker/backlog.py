@@ -21,7 +21,7 @@ async def tell(database: Database, backends: Backends, sources: Collection[str])
     work = await database.read(unsettled.work)
     found = [f"{_counted(count, kind)} {status}" for (kind, status), count in sorted(work.items())]
     _log.info("there is work to go on with: {work}", work=", ".join(found) or "none")
-    elsewhere = await database.read(unsettled.elsewhere, backends.names)
+    elsewhere = await database.read(unsettled.elsewhere, backends.names, backends.host)
     for backend in sorted({name for name, _ in elsewhere}):
         lies = [_counted(n, kind) for (name, kind), n in elsewhere.items() if name == backend]
         _log.warn(

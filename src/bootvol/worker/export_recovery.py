@@ -86,7 +86,8 @@ class ExportRecovery:
 
     async def _restore(self, exports: Exports, backend: str, attached: Sequence[Volume]) -> None:
         for volume in attached:
-            if volume.backend != backend or volume.status is not Status.IN_USE:
+            here = volume.backend == backend and self._backends.reaches(volume.host)
+            if not here or volume.status is not Status.IN_USE:
                 continue
             try:
                 lies = await self._backends.connection(volume)

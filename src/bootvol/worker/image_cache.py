@@ -80,7 +80,9 @@ class ImageCache:
         :raises NoSpace: if the backend has no room for the volume.
         :raises BackendFailed: if the backend fails in more than reading the cached image.
         """
-        cached = await self._database.write(rows.use, volume.backend, content, self._now())
+        cached = await self._database.write(
+            rows.use, volume.backend, volume.host, content, self._now()
+        )
         if cached is not None and self._copier.limits.strict and UNIDENTIFIED in cached.warnings:
             # The cached image was made while unidentified images were allowed; now the image is
             # refused.
@@ -169,10 +171,11 @@ class ImageCache:
             0,
             self._now(),
             tuple(each for each in warnings if each != STARTED_OVER),
+            volume.host,
         )
         target = VolumeTarget(backend, name, cached.volume_size)
         try:
-            awaited = await self._database.read(rows.is_awaited, volume.backend, content, volume.id)
+            awaited = await self._database.read(rows.is_awaited, volume, content)
             if not awaited and size > self._limit(backend):
                 return
             if await claim.in_transaction(rows.begin, cached, volume.id):
@@ -212,7 +215,10 @@ class ImageCache:
 
     async def _remove(self, name: str, limit: int, but_for: int = 0) -> bool:
         """Remove doomed cached images from a backend, and those beyond ``limit`` bytes."""
-        doomed = await self._database.write(rows.mark_surplus_for_eviction, name, limit, but_for)
+        host = self._backends.host_of(name)
+        doomed = await self._database.write(
+            rows.mark_surplus_for_eviction, name, host, limit, but_for
+        )
         try:
             for cached in doomed:
                 await self._backends.named(name).delete(cached)

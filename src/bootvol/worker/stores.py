@@ -4,6 +4,9 @@ The database remembers an identity of each backend's store. A backend does no wo
 is not known to be the right one. A store without a remembered identity has to state its identity
 first. A backend whose store turns out to be another one stops its work. A backend that has not
 answered since the daemon started does no work either. Work on such a backend waits.
+
+The store of a local backend belongs to one host. The rows of its volumes have the host's name, and
+only the daemons of that host work on them. So several hosts may each have a backend of one name.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from sqlalchemy import Connection as Db
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -26,8 +30,9 @@ from bootvol.errors import (
     WrongStore,
 )
 from bootvol.interfaces import IBlockBackend, IIdentifiedBackend
-from bootvol.store import stores
+from bootvol.store import daemons, stores
 from bootvol.store.database import Database
+from bootvol.store.stores import Store
 
 #: Seconds between two questions to a store that has not answered yet.
 POLL: Final = 5.0
@@ -36,7 +41,9 @@ POLL: Final = 5.0
 class Stores(Service):
     """The stores of all backends.
 
-    :param remembered: the identities in the database, by the names of the backends.
+    :param daemon: id of the daemon.
+    :param remembered: the stores in the database that this host reaches, by the names of the
+        backends.
     :param late: a function for each :class:`bootvol.backends.Absent` backend, by its name.
         The function returns the backend itself as soon as the backend answers, or raises
         ConfigurationError if the backend cannot be used.
@@ -50,7 +57,8 @@ class Stores(Service):
         self,
         database: Database,
         backends: Backends,
-        remembered: Mapping[str, str],
+        daemon: str,
+        remembered: Mapping[str, Store],
         late: Mapping[str, Callable[[], Awaitable[IBlockBackend]]],
         restore: Callable[[str], Awaitable[None]],
         clock: IReactorTime,
@@ -58,25 +66,34 @@ class Stores(Service):
     ) -> None:
         self._database = database
         self._backends = backends
-        self._remembered = dict(remembered)
+        self._daemon = daemon
         self._late = dict(late)
         self._restore = restore
         self._wake = wake
         self._asking: dict[str, Deferred[None]] = {}
+        self._announcing: Deferred[None] = succeed(None)
+        self._announced = False
         self._polling = LoopingCall(self._ask_all)
         self._polling.clock = clock
         #: Backends whose store has not been checked since the daemon started.
-        self._unseen: set[str] = set()
+        self._unseen: set[str] = set(backends.names)
+        #: Backends whose store is in the database, and whose rows have the right host.
+        self._settled: set[str] = set()
         for name in backends.names:
             if name in late:
                 backends.suspend(name, BackendSilent(name))
-            elif IIdentifiedBackend.providedBy(backends.named(name)):
-                self._unseen.add(name)
-                if name not in remembered:
-                    backends.suspend(name)
+            elif not IIdentifiedBackend.providedBy(backends.named(name)):
+                continue
+            elif name in remembered and remembered[name].host == backends.host_of(name):
+                self._settled.add(name)
+            else:
+                backends.suspend(name)
 
     def startService(self) -> None:
-        """Ask the stores that are not known to be the right ones, until each has answered."""
+        """Ask the stores that are not known to be the right ones, until each has answered.
+
+        Meanwhile and later, tell the other daemons that this one runs.
+        """
         super().startService()
         self._polling.start(POLL)
 
@@ -88,16 +105,32 @@ class Stores(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        under_way = list(self._asking.values())
+        under_way = [*self._asking.values(), self._announcing]
         for each in under_way:
             each.cancel()
         await gatherResults(under_way)
 
     def _ask_all(self) -> None:
+        # Nobody else reads an SQLite file.
+        again = not (self._announced and self._database.is_sqlite)
+        if again and self._announcing.called:
+            self._announcing = Deferred.fromCoroutine(self._announce())
         for name in self._unseen.union(self._backends.suspended).difference(self._asking):
             asked = Deferred.fromCoroutine(self._ask(name))
             if not asked.called:
                 self._asking[name] = asked
+
+    async def _announce(self) -> None:
+        try:
+            await self._database.write_without_invalidation(
+                daemons.announce, self._daemon, self._backends.host
+            )
+            self._announced = True
+        except (CancelledError, DatabaseUnavailable):
+            # The database layer has logged its failures.
+            pass
+        except Exception:
+            self._log.failure("other daemons are not told that this one runs")
 
     async def _ask(self, name: str) -> None:
         try:
@@ -128,19 +161,25 @@ class Stores(Service):
 
         :raises WrongStore: if the store is another one.
         :raises BackendFailed: if the store does not answer.
-        :raises ConfigurationError: if the backend cannot be used as configured.
+        :raises ConfigurationError: if the backend cannot be used as configured, or if another
+            host's daemon uses the same store as its own.
         """
         if name in self._late:
             self._backends.replace(await self._late[name]())
             del self._late[name]
-        if not IIdentifiedBackend.providedBy(self._backends.named(name)):
+        found = self._backends.named(name)
+        store = IIdentifiedBackend(found) if IIdentifiedBackend.providedBy(found) else None
+        identity = await store.identity() if store is not None else None
+        if name in self._settled:
             return
-        backend = IIdentifiedBackend(self._backends.named(name))
-        identity = await backend.identity()
-        if name not in self._remembered:
-            # Another daemon may have stored an identity first.
-            remembered = await self._database.write_without_invalidation(
-                stores.remember, name, identity
-            )
-            backend.expect(remembered)
-            self._remembered[name] = remembered
+        # Another daemon may have stored an identity first.
+        known = await self._database.write(self._settle, name, identity)
+        if store is not None and known is not None:
+            store.expect(known)
+        self._settled.add(name)
+
+    def _settle(self, db: Db, name: str, identity: str | None) -> str | None:
+        host, local = self._backends.host, self._backends.is_local(name)
+        # Without this, a former life of the daemon could count as another daemon.
+        daemons.announce(db, self._daemon, host)
+        return stores.settle(db, name, host, local, identity)

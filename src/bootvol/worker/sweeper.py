@@ -93,7 +93,7 @@ class Sweeper(Service):
             self._sweeping.pop(backend, None)
 
     def _due(self, db: Db, backend: str) -> Sequence[strays.Stray]:
-        return strays.due(db, [backend], self._now(db), PAUSE)
+        return strays.due(db, backend, self._backends.host_of(backend), self._now(db), PAUSE)
 
     def _deleted(self, db: Db, stray: strays.Stray) -> None:
         strays.deleted(db, stray.id, self._now(db) - PATIENCE)

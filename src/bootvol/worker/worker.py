@@ -273,6 +273,7 @@ class Worker(Service):
             ],
             busy=busy,
             serves=self._serves,
+            host=backends.host,
         )
 
     def _start(self, request: claims.ClaimRequest, task: Task, asked: float) -> Job:

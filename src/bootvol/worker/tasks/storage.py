@@ -8,12 +8,12 @@ from contextlib import suppress
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
+from bootvol.errors import BackendFailed, NoSpace, VolumeInUse, VolumeMissing, WrongStore
 from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend
 from bootvol.lifecycle import MAKING, Event, Status
 from bootvol.model import Snapshot, Volume
-from bootvol.store import strays
+from bootvol.store import states, strays
 from bootvol.store.database import Database
 from bootvol.worker.claims import Claim
 from bootvol.worker.clone_or_copy import Origin, clone_or_copy
@@ -140,7 +140,16 @@ class Removing(OnBackendTask):
     statuses = frozenset({Status.DELETING})
 
     async def work(self, claim: Claim) -> Event:
-        """Give the space back."""
+        """Give the space back.
+
+        :raises VolumeMissing: if the data should be on the backend, and is not: until now, nobody
+            has begun to remove it.
+        """
+        if await claim.in_transaction(states.is_finished, self.kind, self.id):
+            missing = await self._missing()
+            await claim.in_transaction(states.begin_removal, self.kind, self.id)
+            if missing is not None:
+                raise missing
         try:
             await self.remove()
         except VolumeInUse:
@@ -149,3 +158,19 @@ class Removing(OnBackendTask):
             # A daemon that lost its claim may have the volume open, and no guest. The name then is
             # a stray; strays are deleted later.
         return Event.VANISH
+
+    async def _missing(self) -> VolumeMissing | None:
+        """Return an error if the backend knows that the data does not exist.
+
+        :raises WrongStore: if the store is not the right one.
+        """
+        try:
+            await self.backend_plugin.connection(self._name)
+        except VolumeMissing as error:
+            return error
+        except WrongStore:
+            raise
+        except BackendFailed:
+            # The volume may be damaged. The removal itself tells whether the backend works.
+            return None
+        return None
