@@ -553,6 +553,26 @@ def test_nothing_is_answered_to_a_client_that_does_not_read(served: Served) -> N
     assert connection.ended
 
 
+def test_a_client_that_reads_slowly_is_served_on(served: Served) -> None:
+    """A connection continues after each answer that the client reads late.
+
+    No other connection is at work then, and so the turn of this connection begins at once.
+
+    Break: `src/bootvol/api/channels.py`: `if not turn.called:` -> `if turn:`.
+    """
+    connection = served.connect()
+    for answered in (1, 2, 3):
+        connection.channel.pauseProducing()
+        assert connection.send(GET).count(b"200 OK") == answered
+        turn(served.clock)
+        connection.channel.resumeProducing()
+        assert not connection.channel.is_ahead
+        assert connection.transport.producerState == "producing"
+    assert connection.send(GET * 2).count(b"200 OK") == 4
+    turn(served.clock)
+    assert connection.transport.value().count(b"200 OK") == 5
+
+
 #: Pieces of heads, right and wrong.
 PIECES = [
     *(b"GET ", b"POST ", b"/", b"/v1.1/x", b"?", b"%00", b"//[", b" ", b" HTTP/1.1", b" HTTP/1.0"),

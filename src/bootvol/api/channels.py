@@ -175,10 +175,13 @@ class ApiChannel(PacedChannel):
         return self._next is not None
 
     def _wait(self) -> None:
-        """Stop reading until a later turn of the reactor, and until the client reads."""
+        """Stop reading until the turn of the connection, and until the client reads."""
         self._networkProducer.pauseProducing()
         if self._next is None and not self._waitingForTransport:
-            self._next = self.turn(self._go_on)
+            turn = self.turn(self._go_on)
+            # If the turn has begun already, the next wait may have begun, too.
+            if not turn.called:
+                self._next = turn
 
     def _go_on(self) -> None:
         self._next = None
