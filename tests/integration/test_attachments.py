@@ -99,7 +99,7 @@ async def test_what_is_in_use_is_not_free(running: Running) -> None:
         ("", None),
         ("/dev/../etc", "The supplied device path (/dev/../etc) is invalid."),
         ("/dev/vd", "The supplied device path (/dev/vd) is invalid."),
-        ("vdb\n", "The supplied device path (vdb\n) is invalid."),
+        ("vdb\n", "The supplied device path (vdb\\n) is invalid."),
         ("/dev/vd" + "a" * 40, f"The supplied device path (/dev/vd{'a' * 40}) is invalid."),
     ],
 )
