@@ -111,13 +111,13 @@ class Backends:
             reason is not known yet.
         """
         if error is not None and str(self._suspended.get(name)) != str(error):
-            self._log.error("backend {name} does no work for now: {error}", name=name, error=error)
+            self._log.error("backend {name} is suspended: {error}", name=name, error=error)
         self._suspended[name] = error
 
     def resume(self, name: str) -> None:
         """Allow the work of a backend again."""
         if self._suspended.pop(name, None) is not None:
-            self._log.info("backend {name} does its work again", name=name)
+            self._log.info("backend {name} works again", name=name)
 
     def replace(self, backend: IBlockBackend) -> None:
         """Replace the :class:`Absent` backend of the same name."""

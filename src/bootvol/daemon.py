@@ -141,7 +141,7 @@ class Daemon(Service):
             await at_most(self._reactor, self._config.stop_seconds, working)
         except StillRunning:
             for left in self._parts.worker.left() or ["a plugin that does not close"]:
-                self._log.error("left behind, since it hangs: {left}", left=left)
+                self._log.error("the daemon leaves hanging work behind: {left}", left=left)
         finally:
             for pool in self._parts.pools:
                 pool.stop(_LAST)
@@ -161,7 +161,7 @@ class Daemon(Service):
 
         def end() -> None:
             time.sleep(self._config.stop_seconds + _GRACE)
-            self._log.error("the daemon does not end by itself, so it ends at once")
+            self._log.error("the daemon cannot end in order, so the process ends at once")
             os._exit(1)
 
         Thread(target=end, name="bootvol-end", daemon=True).start()

@@ -34,7 +34,7 @@ def parse(reactor: object, description: str) -> IStreamServerEndpoint:
         if any(sign in content for sign in _ENCRYPTED):
             raise ValueError(
                 f"the key in {file} is encrypted, and the daemon cannot ask for the passphrase;"
-                " take that away with `openssl pkey`"
+                " remove the passphrase with `openssl pkey`"
             )
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)

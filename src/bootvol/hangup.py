@@ -108,7 +108,7 @@ class TwistdLog:
             self._file.reopen()
         except OSError as error:
             self._log.error(
-                "{path} cannot be opened, so the log stays where it was: {why}",
+                "{path} cannot be opened, so the log continues in the former file: {why}",
                 path=self._file.path,
                 why=error.strerror,
             )

@@ -104,7 +104,7 @@ class Shortage:
         :param what: the result of :func:`short_of`.
         """
         if self._over is None or not self._over.active():
-            self._log.error("the daemon is short of {what}; work waits for that", what=what)
+            self._log.error("the daemon is short of {what}; work waits", what=what)
             self._over = self._clock.callLater(_OVER, self._tell)
         else:
             self._over.reset(_OVER)
@@ -116,4 +116,4 @@ class Shortage:
             self._over.cancel()
 
     def _tell(self) -> None:
-        self._log.info("the daemon is not short of anything any more; work goes on")
+        self._log.info("the daemon has enough of everything again; work continues")

@@ -273,7 +273,7 @@ async def test_an_image_that_is_never_whole(tmp_path: Path, habits: Habits, root
 @pytest.mark.parametrize(
     ("encoding", "body", "error", "message"),
     [
-        ("br", CONTENT, SourceRefused, "encoded .br., though it was asked not to"),
+        ("br", CONTENT, SourceRefused, "encoded .br., though bootvol asked for the plain"),
         ("deflate", CONTENT, SourceRefused, "encoded .deflate."),
         ("gzip, zstd", CONTENT, SourceRefused, "encoded .gzip, zstd."),
         ("gzip", gzip.compress(CONTENT)[:-9], ImageTruncated, "The encoded image is incomplete"),

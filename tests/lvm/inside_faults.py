@@ -142,10 +142,10 @@ async def test_the_name_is_taken(either: tuple[IBlockBackend, str]) -> None:
         lambda: backend.open_writer(NAME),
         lambda: backend.connection(NAME),
     ):
-        with pytest.raises(BackendFailed, match="is not bootvol's"):
+        with pytest.raises(BackendFailed, match="does not belong to bootvol"):
             await call()
     if backend.capabilities.clones:
-        with pytest.raises(BackendFailed, match="is not bootvol's"):
+        with pytest.raises(BackendFailed, match="does not belong to bootvol"):
             await ICloningBackend(backend).clone(OTHER, NAME, SIZE)
     assert holds(device(group), MARK)
 

@@ -146,8 +146,14 @@ def _a_backend_that_hangs(folder: Path, stack: ExitStack) -> None:
         assert len(daemon.get("images")["images"]) == 4
         stopped(daemon)
         log = daemon.log.read_text()
-        assert "left behind, since it hangs: MakeFromImage of volume 6 on backend local" in log
-        assert "left behind, since it hangs: RemoveVolume of volume 1 on backend local" in log
+        assert (
+            "the daemon leaves hanging work behind: MakeFromImage of volume 6 on backend local"
+            in log
+        )
+        assert (
+            "the daemon leaves hanging work behind: RemoveVolume of volume 1 on backend local"
+            in log
+        )
         # The next daemon gets all locks and ports, though not even SIGKILL ends the old process
         # now.
         for name in ("daemon.lock", "bootvol.db.lock"):
@@ -189,7 +195,7 @@ def _a_source_that_hangs(folder: Path, stack: ExitStack) -> None:
     stopped(daemon)
     log = daemon.log.read_text()
     assert log.count("source slow fails") == 1
-    assert f"left behind, since it hangs: MakeFromImage of volume {hanging}" in log
+    assert f"the daemon leaves hanging work behind: MakeFromImage of volume {hanging}" in log
     serving.send_signal(signal.SIGCONT)
     daemon.process.wait(LIMIT)
     daemon.start()

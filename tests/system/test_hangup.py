@@ -37,7 +37,7 @@ def test_a_signal_before_the_daemon_is_loaded(tmp_path: Path) -> None:
     starting.send_signal(signal.SIGHUP)
     assert starting.stdout is not None
     try:
-        assert any("there is work to go on with" in line for line in starting.stdout)
+        assert any("unfinished work continues" in line for line in starting.stdout)
     finally:
         starting.terminate()
         starting.communicate(timeout=LIMIT)
@@ -84,7 +84,7 @@ def test_a_daemon_that_is_sent_sighup(tmp_path: Path) -> None:
         config.write_text(config.read_text().replace('token = "carol"', 'token = "dora"'))
         os.kill(pid, signal.SIGHUP)
         block_until(lambda: "applied: identity" in (away / "bootvol.log").read_text())
-        assert "so the log stays where it was" in (away / "bootvol.log").read_text()
+        assert "so the log continues in the former file" in (away / "bootvol.log").read_text()
         assert (code("dora"), code("carol")) == (0, 3)
         away.rename(folder)
     finally:

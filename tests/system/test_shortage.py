@@ -21,7 +21,7 @@ from tests.waiting import block_until
 MIB = 1024 * 1024
 CONTENT = noise(4 * MIB)
 SHORT = "the daemon is short of open files"
-OVER = "the daemon is not short of anything any more"
+OVER = "the daemon has enough of everything again"
 
 
 @contextmanager

@@ -133,7 +133,7 @@ class EmbeddedIdentity:
             if passwords.cost(secret.kept) != passwords.COST:
                 self._log.warn(
                     "a hash of user {user} takes another time than a new hash. Make a new one with"
-                    " `bootvol hash-password`, so that no answer's time tells who there is",
+                    " `bootvol hash-password`, so that the time of an answer reveals no user names",
                     user=secret.user.named.name,
                 )
 

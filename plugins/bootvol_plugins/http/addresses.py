@@ -148,7 +148,7 @@ class FilteringResolver:
         self.refused.append(text)
         # This is for the operator only: tenants must not learn internal addresses.
         self._log.warn(
-            "source {source}: {host} leads to {address}, which is not connected to;"
+            "source {source}: {host} leads to {address}, a forbidden address;"
             " `networks` allows networks of your own",
             source=self._source,
             host=host,

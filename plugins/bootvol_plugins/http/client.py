@@ -216,7 +216,9 @@ def _refuse_encoded(response: IResponse) -> IResponse:
     encoded = any(each.strip().lower() not in {b"", b"identity"} for each in encodings)
     if encoded and response.code in {200, 206}:
         stop(response)
-        raise SourceFailed("The server sends the image encoded though it was asked not to.")
+        raise SourceFailed(
+            "The server sends the image encoded though bootvol asked for the plain image."
+        )
     return response
 
 

@@ -50,8 +50,8 @@ def encoding_of(response: IResponse) -> str | None:
     known = [each for each in found if each in _DECODED]
     if refused or len(known) > 1:
         raise SourceRefused(
-            f"The server sends the image encoded ({', '.join(refused or known)}), though it was"
-            " asked not to, and this is not decoded."
+            f"The server sends the image encoded ({', '.join(refused or known)}), though"
+            " bootvol asked for the plain image, and bootvol does not decode this encoding."
         )
     return known[0] if known else None
 

@@ -295,7 +295,7 @@ class ThickBackend(LvmBackend):
         found = await self._unused(volume)
         if await self._report(f'origin="{PREFIX}{volume}"'):
             # LVM would remove the snapshots together with the volume.
-            raise BackendFailed(f"{self._called(volume)} has snapshots that are not bootvol's.")
+            raise BackendFailed(f"{self._called(volume)} has snapshots that bootvol did not make.")
         await self._zero(volume, 0, found.size)
 
     async def _unused(self, volume: str) -> Found:

@@ -86,7 +86,7 @@ class Found:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if not self._is_this(descriptor):
-                raise BackendFailed(f"{self.path} is not the logical volume that LVM says it is.")
+                raise BackendFailed(f"{self.path} is not the logical volume that LVM reports.")
         except BaseException:
             os.close(descriptor)
             raise

@@ -196,7 +196,7 @@ class QemuHypervisor:
         end = self._reactor.seconds() + _KILL
         while (process := await self._process(server, folder)) is not None:
             if self._reactor.seconds() > end:
-                raise HypervisorFailed(f"Server {server} may still run: it does not end.")
+                raise HypervisorFailed(f"Server {server} may still run: the process does not end.")
             await self._end(folder, process)
 
     async def _end(self, folder: Folder, process: int) -> None:
@@ -257,7 +257,7 @@ class QemuHypervisor:
                 if not reach.has_descriptor(disk.connection) and _NOT_LET.search(str(error)):
                     raise HypervisorFailed(
                         f"{error}. The server started without disks of this kind, so it may not"
-                        " reach them. Start it with one, or have the operator set"
+                        " reach them. Start the server with such a disk, or have the operator set"
                         " hypervisor.remote_disks."
                     ) from error
                 raise

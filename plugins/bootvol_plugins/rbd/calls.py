@@ -95,7 +95,7 @@ class DetachedThreads:
             try:
                 calls.get()()
             except BaseException:
-                _log.failure("a call of Ceph's library failed that nobody waits for")
+                _log.failure("a call of Ceph's library failed without a waiting caller")
             if len(self._idle) >= _MOST_IDLE:
                 return
             self._idle.append(calls)

@@ -143,7 +143,7 @@ class Tls:
         except OSError as error:
             raise ConfigurationError(
                 f"exports.host: the daemon cannot listen at {host!r}: {error.strerror}. Name an"
-                " address of this machine, or a name that leads to one."
+                " address of this machine, or a name of such an address."
             ) from error
 
     def files(self) -> dict[str, bytes]:

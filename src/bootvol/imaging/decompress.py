@@ -354,7 +354,7 @@ class _Decoded:
         padding = self.compression.padding
         if self._zeros % padding:
             raise ImageCorrupt(
-                f"The compressed image cannot be unpacked: {self._zeros} zeros follow a part of it,"
+                f"The compressed image cannot be unpacked: {self._zeros} zeros follow one part,"
                 f" and no multiple of {padding}."
             )
         self._zeros = 0

@@ -19,23 +19,23 @@ async def gather_cancelling(
     If one coroutine raises, the others are cancelled.  The error is raised after all have ended.  A
     cancellation of this call cancels all coroutines.  In any case, no coroutine is left running.
     """
-    tasks = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
+    running = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
     error: BaseException | None = None
     try:
-        await DeferredList(tasks, fireOnOneErrback=True, consumeErrors=True)
+        await DeferredList(running, fireOnOneErrback=True, consumeErrors=True)
     except FirstError as first:
         error = first.subFailure.value
     except CancelledError as cancelled:
         error = cancelled
     if error is not None:
-        await outlast(Deferred.fromCoroutine(_end(clock, tasks)))
+        await outlast(Deferred.fromCoroutine(_end(clock, running)))
         raise error
 
 
-async def _end(clock: IReactorTime, tasks: list[Deferred[None]]) -> None:
+async def _end(clock: IReactorTime, running: list[Deferred[None]]) -> None:
     # Another coroutine may have woken the failed one.  That other one is still on the stack, and a
     # running coroutine cannot be cancelled.  So let that coroutine reach its next await.
     await sleep(clock, 0)
-    for task in tasks:
-        task.cancel()
-    await DeferredList(tasks, consumeErrors=True)
+    for each in running:
+        each.cancel()
+    await DeferredList(running, consumeErrors=True)

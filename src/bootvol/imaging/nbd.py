@@ -195,7 +195,7 @@ class NbdConnection:
         elif kind == _HOLE:
             (offset, hole) = struct.unpack(">QI", self._take(12))
             if not start <= offset <= offset + hole <= start + len(target):
-                raise NbdFailed("a hole outside of what was asked for")
+                raise NbdFailed("a hole outside the requested range")
             target[offset - start : offset - start + hole] = bytes(hole)
         elif kind != _NONE:
             self._fail(length, start)
@@ -228,7 +228,7 @@ class NbdConnection:
     def _place(self, start: int, target: memoryview, length: int) -> memoryview:
         (offset,) = struct.unpack(">Q", self._take(8))
         if not 0 < length <= len(target) - (offset - start) or offset < start:
-            raise NbdFailed("data outside of what was asked for")
+            raise NbdFailed("data outside the requested range")
         return target[offset - start : offset - start + length]
 
     def _take(self, length: int) -> bytes:

@@ -140,5 +140,6 @@ class Scan:
     def _check_fits(self, length: int) -> None:
         if length > self._volume_size:
             raise ImageTooLarge(
-                f"The image has at least {length} bytes; there is room for {self._volume_size}."
+                f"The image has at least {length} bytes; the volume has room for"
+                f" {self._volume_size}."
             )

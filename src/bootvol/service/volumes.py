@@ -247,11 +247,11 @@ class Volumes:
 
         return await self._database.read(query)
 
-    def _reason(self, db: Db, volume: Volume, task: Import | None) -> ErrorReport | None:
+    def _reason(self, db: Db, volume: Volume, made_from: Import | None) -> ErrorReport | None:
         """Return why a volume failed, or why no work on it is possible now."""
         reason = volume.error or absence(db, self._backends, volume)
-        if reason is None and task is not None and volume.status in MAKING:
-            reason = self._images.missing(task.image.source)
+        if reason is None and made_from is not None and volume.status in MAKING:
+            reason = self._images.missing(made_from.image.source)
         return reason
 
     async def delete(self, caller: Caller, volume_id: int) -> None:

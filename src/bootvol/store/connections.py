@@ -138,7 +138,7 @@ class Connections:
             )
         except ImportError as error:
             raise ConfigurationError(
-                f"state.url: {error}. Install it: pip install 'bootvol[postgresql]'"
+                f"state.url: {error}. Install the driver: pip install 'bootvol[postgresql]'"
             ) from error
         if self.is_sqlite:
             _tune_sqlite(self.engine)
@@ -233,7 +233,7 @@ class Connections:
         _check(
             self._path,
             self._file,
-            "Put back the file that was there, or stop the daemon, put the right file there, and"
+            "Put the former file back, or stop the daemon, put the right file there, and"
             " start it again",
         )
         if self._log is not None:

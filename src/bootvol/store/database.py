@@ -231,7 +231,7 @@ class Database:
             (self._written if writes else self._read).failed(_reason(error))
             raise
         except DatabaseRefused:
-            self._log.failure("the database refuses what was to be written")
+            self._log.failure("the database refuses a write")
             raise
         finally:
             self._calls.discard(call)
@@ -254,7 +254,7 @@ class Database:
             with self._connections.alone() as connection:
                 return query(connection, *args, **kwargs)
         except SQLAlchemyError as error:
-            raise ConfigurationError(f"the database does not answer as it must: {error}") from error
+            raise ConfigurationError(f"the database gives an unexpected answer: {error}") from error
 
     def upgrade(self, revision: str = schema.REVISION) -> None:
         """Upgrade the schema to this version of bootvol, or to an earlier version.  Blocks.
@@ -312,9 +312,9 @@ def _check_encoding(connection: Connection) -> None:
     found = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
     if found != "UTF8":
         raise ConfigurationError(
-            f"the database has the encoding {found}, which does not take every name: make another"
-            " one by `createdb --encoding=UTF8 --template=template0 NAME`, and move what is there"
-            " by pg_dump and psql"
+            f"the database has the encoding {found}, which cannot store every name: create another"
+            " database with `createdb --encoding=UTF8 --template=template0 NAME`, and move the"
+            " content with pg_dump and psql"
         )
 
 
@@ -344,5 +344,6 @@ def _migrate(connection: Connection, revision: str) -> None:
         command.upgrade(config, revision)
     except CommandError as error:
         raise ConfigurationError(
-            f"the database cannot be upgraded, perhaps it is a later bootvol's: {error}"
+            "the database cannot be upgraded, perhaps a later version of bootvol wrote the"
+            f" database: {error}"
         ) from error

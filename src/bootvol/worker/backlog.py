@@ -20,21 +20,21 @@ async def tell(database: Database, backends: Backends, sources: Collection[str])
     """
     work = await database.read(unsettled.work)
     found = [f"{_counted(count, kind)} {status}" for (kind, status), count in sorted(work.items())]
-    _log.info("there is work to go on with: {work}", work=", ".join(found) or "none")
+    _log.info("unfinished work continues: {work}", work=", ".join(found) or "none")
     elsewhere = await database.read(unsettled.elsewhere, backends.names, backends.host)
     for backend in sorted({name for name, _ in elsewhere}):
         lies = [_counted(n, kind) for (name, kind), n in elsewhere.items() if name == backend]
         _log.warn(
-            "backend {name} is not configured, but has {lies}: what is to be done with them waits"
-            " until it is configured again, under the same name",
+            "backend {name} is not configured, but has {lies}: work on them waits"
+            " until the backend is configured again, under the same name",
             name=backend,
             lies=" and ".join(lies),
         )
     waiting = await database.read(unsettled.imports_elsewhere, sources)
     for source, count in sorted(waiting.items()):
         _log.warn(
-            "source {name} is not configured, but {imports} of its images: that waits until it is"
-            " configured again, under the same name",
+            "source {name} is not configured, but {imports} of its images: this work waits until"
+            " the source is configured again, under the same name",
             name=source,
             imports=f"{count} volume{'s are' if count > 1 else ' is'} to be made",
         )

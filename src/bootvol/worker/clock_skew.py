@@ -70,7 +70,8 @@ class SkewWatch(Service):
             if not self._differs:
                 self._log.warn(
                     "the clock of this machine is {seconds:.0f} s {where} the database's; leases"
-                    " go by the database's, but dates that clients see by this machine's: set it",
+                    " go by the database's, but dates for clients by this machine's: set this"
+                    " machine's clock",
                     seconds=abs(apart),
                     where="behind" if apart > 0 else "ahead of",
                 )

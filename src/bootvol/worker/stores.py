@@ -147,7 +147,7 @@ class Stores(Service):
             if name in self._backends.suspended:
                 self._backends.suspend(name, error)
         except Exception:
-            self._log.failure("backend {name} does no work for now", name=name)
+            self._log.failure("backend {name} is suspended", name=name)
         else:
             self._unseen.discard(name)
             if name in self._backends.suspended:

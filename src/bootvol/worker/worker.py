@@ -183,7 +183,7 @@ class Worker(Service):
         except (CancelledError, DatabaseUnavailable):
             pass
         except Exception:
-            self._log.failure("it cannot be told what there is to go on with")
+            self._log.failure("unfinished work cannot be listed")
 
     async def _tidy(self, backend: str) -> None:
         try:

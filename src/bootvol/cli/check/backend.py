@@ -60,4 +60,4 @@ class TestBackend(BlockBackendContract):
 
 def _not_here(declared: bool, what: str) -> None:
     if declared:
-        pytest.skip(f"it would need {what} of its own beside the volumes")
+        pytest.skip(f"the check would need {what} of its own beside the volumes")

@@ -34,4 +34,4 @@ class TestIdentity(IdentityContract):
 
     @ensureDeferred
     async def test_tells_tenants_apart(self, subject: Subject) -> None:
-        pytest.skip("it would need tokens of two tenants")
+        pytest.skip("the check would need tokens of two tenants")
