@@ -117,7 +117,7 @@ def test_plugins_are_listed(installed: dict[str, str]) -> None:
     assert "backend forgetful (forgetful 1.5)" in shown
     assert "  shelf (int, default 3): Where it forgets things." in shown
     assert "  does not load: plugin 'lost' cannot be imported" in shown
-    assert "  pool (str | None, default None): The thin pool in it" in shown
+    assert "  pool (str | None, default None): A thin pool in the group" in shown
     for each in listed:
         if each["distribution"] == "bootvol":
             assert all(setting["meaning"] for setting in each["settings"]), each["name"]
