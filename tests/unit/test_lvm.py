@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,20 @@ def test_a_process_that_has_ended_and_hangs(
         number = os.stat(device.path).st_rdev
         shown = is_left_open((os.major(number), os.minor(number)), tmp_path / "proc")
     assert shown is found
+
+
+def test_a_process_that_goes_while_its_threads_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has gone has nothing open.
+
+    Break: `plugins/bootvol_plugins/lvm/holders.py`: `FileNotFoundError, ProcessLookupError,` -> ``.
+    """
+    (tmp_path / "7" / "task").mkdir(parents=True)
+    (tmp_path / "7" / "stat").write_text("7 (a) Z 1 7")
+
+    def gone(_folder: Path) -> Iterator[Path]:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+    monkeypatch.setattr(Path, "iterdir", gone)
+    assert not is_left_open((1, 2), tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def is_left_open(number: tuple[int, int], proc: Path = Path("/proc")) -> bool:
         _has_open(thread, device)
         for process in proc.glob("[1-9]*")
         if _state(process) == _ENDED
-        for thread in process.glob("task/*")
+        for thread in _threads(process)
     )
 
 
@@ -34,6 +35,13 @@ def _state(process: Path) -> str:
     with suppress(OSError, IndexError):
         return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     return ""
+
+
+def _threads(process: Path) -> Sequence[Path]:
+    # The process may be gone by now.
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        return list((process / "task").iterdir())
+    return []
 
 
 def _has_open(thread: Path, device: int) -> bool:
