@@ -57,7 +57,7 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     for name in ("", "Mine", "my-own", "../mine", "1st", "x" * 33):
         refused = cli("plugin", "new", name, cwd=tmp_path)
         assert refused.returncode == 1
-        assert "is no name" in refused.stderr
+        assert "is not a valid name" in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 
