@@ -484,6 +484,25 @@ def test_requests_sent_ahead_are_answered_one_a_turn(served: Served) -> None:
     assert connection.send(b"\r\n").count(b"200 OK") == 5
 
 
+@pytest.mark.parametrize("path", [b"/v1.1/x", b"/slow"])
+def test_requests_sent_ahead_stay_in_order(served: Served, path: bytes) -> None:
+    """Bytes behind a request are parsed before later bytes, in however many pieces they come.
+
+    Break: `src/bootvol/api/pieces.py`: `waiting, self._come = self._come, b""` -> `waiting = b""`.
+    """
+    connection = served.connect()
+    lengths = [number * 379 % 3000 for number in range(30)]
+    requests = [body(each).replace(b"/v1.1/x", path) for each in lengths]
+    connection.channel.dataReceived(b"".join(requests))
+    for _ in range(200):
+        turn(served.clock)
+        while served.slow:
+            served.slow.pop().callback(b"done")
+    assert [len(each) for each in served.bodies] == lengths
+    assert connection.transport.value().count(b"200 OK") == 30
+    assert connection.transport.producerState == "producing"
+
+
 #: A body of one byte in each chunk: no input takes longer to parse.
 CRUMBS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000
 

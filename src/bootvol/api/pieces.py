@@ -63,6 +63,12 @@ class PacedChannel(HTTPChannel):
         if not self.is_behind:
             self._wait_for_turn()
 
+    def setLineMode(self, extra: bytes = b"") -> None:  # noqa: N802 (Twisted's name)
+        """Take bytes that came behind a request again: they precede all bytes that wait."""
+        waiting, self._come = self._come, b""
+        super().setLineMode(extra)
+        self._come += waiting
+
     def turn(self, work: Callable[[], None]) -> Deferred[None]:
         """Return a Deferred that calls ``work`` in the turn of the connection.
 
@@ -87,10 +93,10 @@ class PacedChannel(HTTPChannel):
         self.is_behind = False
         piece, self._come = self._come[:PIECE], self._come[PIECE:]
         self.parse(piece)
-        if self._come:
-            self._wait_for_turn()
-        else:
+        if not self._come:
             self._valve.let_go()
+        elif not self.is_behind:
+            self._wait_for_turn()
 
     def _failed(self, failure: Failure) -> None:
         """End the connection after a defect.  A cancelled wait for a turn is none."""
