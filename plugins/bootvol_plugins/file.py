@@ -46,10 +46,12 @@ from bootvol.threads import Threads
 from bootvol_plugins.file_store import (
     FICLONE,
     can_clone,
+    file_of,
     free_space,
     identify,
     identity_of,
     is_mount,
+    status_of,
 )
 
 #: The system's errors for blocks that a file and a volume cannot share.
@@ -152,9 +154,9 @@ class FileBackend:
 
     def _allocate(self, volume: str, size: int) -> None:
         with failures(f"Making {self._called(volume)} failed"), self._folder() as folder:
-            if _found(folder, volume) is None:
+            if status_of(folder, volume) is None:
                 self._check_space(folder, size)
-            path = _file(volume)
+            path = file_of(volume)
             with contextlib.suppress(FileExistsError):
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
                 os.close(os.open(path, flags, 0o600, dir_fd=folder))
@@ -204,7 +206,7 @@ class FileBackend:
 
     def _open(self, volume: str, flags: int) -> int:
         with failures(f"Opening {self._called(volume)} failed"), self._folder() as folder:
-            return os.open(_file(volume), flags | _OURS, dir_fd=folder)
+            return os.open(file_of(volume), flags | _OURS, dir_fd=folder)
 
     def _open_to_read(self, volume: str) -> OpenDevice:
         descriptor = self._open(volume, os.O_RDONLY)
@@ -225,7 +227,7 @@ class FileBackend:
         the data.
         """
         with failures(f"Flushing {self._called(volume)} failed"), self._folder() as folder:
-            found = _found(folder, volume)
+            found = status_of(folder, volume)
             if found is None or not os.path.samestat(found, os.fstat(descriptor)):
                 raise BackendFailed(f"{self._called(volume)} was removed or replaced.")
 
@@ -236,7 +238,7 @@ class FileBackend:
     def _clone(self, source: str, target: str, size: int) -> None:
         doing = f"Cloning {self._called(source)} failed"
         with failures(doing), self._folder() as folder:
-            origin = os.open(_file(source), os.O_RDONLY | _OURS, dir_fd=folder)
+            origin = os.open(file_of(source), os.O_RDONLY | _OURS, dir_fd=folder)
             try:
                 self._make_of(origin, folder, target, size)
             finally:
@@ -256,14 +258,14 @@ class FileBackend:
                 length = None
             if length is not None and length <= size:
                 return length
-            os.unlink(_file(volume), dir_fd=folder)
+            os.unlink(file_of(volume), dir_fd=folder)
             return None
 
     def _make_of(self, origin: int, folder: int, volume: str, size: int) -> int:
         """Make a volume from the blocks of an open file; return the file's size in bytes."""
         self._check_space(folder, size)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _OURS
-        made = os.open(_file(volume), flags, 0o600, dir_fd=folder)
+        made = os.open(file_of(volume), flags, 0o600, dir_fd=folder)
         try:
             fcntl.ioctl(made, FICLONE, origin)
             length = os.fstat(made).st_size
@@ -281,11 +283,11 @@ class FileBackend:
     def _delete(self, volume: str) -> None:
         with failures(f"Deleting {self._called(volume)} failed"), self._folder() as folder:
             with contextlib.suppress(FileNotFoundError):
-                found = _found(folder, volume)
+                found = status_of(folder, volume)
                 # Only a file can be open as a volume; anything else goes by its name alone.
                 if found is not None and stat.S_ISREG(found.st_mode):
                     self._check_unused(folder, volume)
-                os.unlink(_file(volume), dir_fd=folder)
+                os.unlink(file_of(volume), dir_fd=folder)
             # Sync even if the file is gone: an earlier call may have ended before its sync.  A
             # failed file system reports its failure once; later only a change reports it.
             os.utime(folder)
@@ -301,7 +303,7 @@ class FileBackend:
         await self._threads.run(check)
 
     def _check_unused(self, folder: int, volume: str) -> None:
-        descriptor = os.open(_file(volume), os.O_RDONLY | os.O_NONBLOCK | _OURS, dir_fd=folder)
+        descriptor = os.open(file_of(volume), os.O_RDONLY | os.O_NONBLOCK | _OURS, dir_fd=folder)
         try:
             check_unused(descriptor, self._called(volume))
         finally:
@@ -313,10 +315,10 @@ class FileBackend:
 
     def _connection(self, volume: str) -> ConnectionInfo:
         with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
-            found = _found(folder, volume)
+            found = status_of(folder, volume)
             if found is None or not stat.S_ISREG(found.st_mode):
                 raise VolumeMissing(f"{self._called(volume)} does not exist.")
-        return ConnectionInfo("file", str(self._directory / _file(volume)))
+        return ConnectionInfo("file", str(self._directory / file_of(volume)))
 
     @contextmanager
     def _folder(self) -> Iterator[int]:
@@ -356,18 +358,6 @@ class FileBackend:
 
     def _called(self, volume: str) -> str:
         return f"{volume} on backend {self.name}"
-
-
-def _file(volume: str) -> str:
-    return f"{volume}.raw"
-
-
-def _found(folder: int, volume: str) -> os.stat_result | None:
-    """Return the status of a volume's file in an open folder; None if the file does not exist."""
-    try:
-        return os.stat(_file(volume), dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def _make(options: FileOptions, context: PluginContext) -> FileBackend:

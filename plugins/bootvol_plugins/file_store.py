@@ -66,3 +66,16 @@ def can_clone(directory: Path) -> bool:
         except OSError:
             return False
         return True
+
+
+def file_of(volume: str) -> str:
+    """Return the name of a volume's file."""
+    return f"{volume}.raw"
+
+
+def status_of(folder: int, volume: str) -> os.stat_result | None:
+    """Return the status of a volume's file in an open folder; None if the file does not exist."""
+    try:
+        return os.stat(file_of(volume), dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
