@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 import attrs
+from cachetools import FIFOCache
 
 from bootvol.errors import TooManyLogins
 
@@ -41,7 +41,7 @@ class Throttle:
     def __init__(self, seconds: Callable[[], float], free: int = FREE) -> None:
         self._seconds = seconds
         self._free = free
-        self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
+        self._failures: FIFOCache[bytes, _Failures] = FIFOCache(MOST)
 
     def check(self, key: bytes) -> None:
         """Return if the next try is allowed now.
@@ -56,11 +56,9 @@ class Throttle:
     def failed(self, key: bytes) -> None:
         """Count a failure."""
         now = self._seconds()
-        earlier = self._failures.pop(key, None)
+        earlier = self._failures.get(key)
         count = earlier.count if earlier and now - earlier.last < FORGIVEN else 0
         self._failures[key] = _Failures(count + 1, now)
-        if len(self._failures) > MOST:
-            self._failures.popitem(last=False)
 
     def succeeded(self, key: bytes) -> None:
         """Forget all failures of a key."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections import OrderedDict
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
+from cachetools import TLRUCache
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -41,22 +41,12 @@ class _Kept:
     until: float
 
 
-class _Cache:
-    """A bounded cache of answers by digest of the token.  The oldest answer is dropped first."""
+#: Answers by digest of the token, each until its time.
+_Cache: TypeAlias = TLRUCache[bytes, _Kept]
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
 
-    def get(self, digest: bytes, now: float) -> _Answer | None:
-        kept = self._kept.get(digest)
-        return kept.answer if kept is not None and now < kept.until else None
-
-    def put(self, digest: bytes, answer: _Answer, until: float) -> None:
-        self._kept.pop(digest, None)
-        self._kept[digest] = _Kept(answer, until)
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+def _until(_digest: bytes, kept: _Kept, _now: float) -> float:
+    return kept.until
 
 
 @implementer(IIdentity, IClosable, IReloadable)
@@ -80,9 +70,10 @@ class KeystoneIdentity:
         self._keystone = Keystone(options, self._reactor)
         self._timeout = options.timeout
         self._lifetime = options.cache_seconds
-        self._right = _Cache(options.cache_tokens)
+        seconds = self._reactor.seconds
+        self._right: _Cache = TLRUCache(options.cache_tokens, _until, seconds)
         # Two caches: guessed tokens must not drive valid ones out.
-        self._wrong = _Cache(_WRONG_TOKENS)
+        self._wrong: _Cache = TLRUCache(_WRONG_TOKENS, _until, seconds)
 
     async def reload(self, settings: KeystoneOptions) -> None:
         """See :meth:`bootvol.interfaces.IReloadable.reload`.
@@ -98,10 +89,11 @@ class KeystoneIdentity:
         if not _TOKEN.fullmatch(token):
             raise Unauthorized
         digest = sha256(token.encode("ascii")).digest()
-        now = self._reactor.seconds()
-        answer = self._right.get(digest, now) or self._wrong.get(digest, now)
-        if answer is None:
+        kept = self._right.get(digest) or self._wrong.get(digest)
+        if kept is None:
             answer = await self._flights.join(digest, lambda: self._ask(token, digest))
+        else:
+            answer = kept.answer
         if isinstance(answer, Caller):
             return attrs.evolve(answer, token=token)
         raise answer
@@ -127,16 +119,19 @@ class KeystoneIdentity:
 
     def _keep(self, digest: bytes, described: Described | None) -> _Answer:
         """Cache an answer, and return it."""
-        now = self._reactor.seconds()
         if described is None or described.project is None:
             wrong = Unauthorized if described is None else TokenWithoutProject
-            self._wrong.put(digest, wrong, now + min(_WRONG_SECONDS, self._lifetime))
+            self._put(self._wrong, digest, wrong, min(_WRONG_SECONDS, self._lifetime))
             return wrong
         roles = frozenset(role.name for role in described.roles)
         caller = Caller(described.user.id, described.project.id, roles)
         left = described.expires_at.timestamp() - time.time()
-        self._right.put(digest, caller, now + min(left, self._lifetime))
+        self._put(self._right, digest, caller, min(left, self._lifetime))
         return caller
+
+    def _put(self, cache: _Cache, digest: bytes, answer: _Answer, seconds: float) -> None:
+        if seconds > 0:
+            cache[digest] = _Kept(answer, self._reactor.seconds() + seconds)
 
     def _note(self, failure: str) -> None:
         """Log a change in Keystone's state, once for all callers."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from typing import Final
 
 import orjson
+from cachetools import LRUCache
 
 #: Bytes of the cache, and bytes that each entry takes in addition to its answer.
 _MOST: Final = 16 * 1024 * 1024
@@ -26,10 +27,8 @@ class Answers:
 
     def __init__(self, version: Callable[[], int | None], most: int = _MOST) -> None:
         self._now = version
-        self._most = most
         self._version: int | None = None
-        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._size = 0
+        self._kept: LRUCache[Hashable, bytes] = LRUCache(most, lambda each: len(each) + _OVERHEAD)
 
     async def get(self, key: Hashable, answer: Callable[[], Awaitable[object]]) -> bytes:
         """Return the cached answer, or a new one.
@@ -40,21 +39,14 @@ class Answers:
         # Read the version before the rows: a write in the meantime must make the answer outdated.
         version = self._now()
         if version != self._version:
-            self._version, self._size = version, 0
+            self._version = version
             self._kept.clear()
         kept = self._kept.get(key)
         if kept is not None:
-            self._kept.move_to_end(key)
             return kept
         new = orjson.dumps(await answer())
         if version is not None and version == self._version:
-            self._keep(key, new)
+            # An answer larger than the cache is not kept.
+            with suppress(ValueError):
+                self._kept[key] = new
         return new
-
-    def _keep(self, key: Hashable, new: bytes) -> None:
-        if key not in self._kept:
-            self._kept[key] = new
-            self._size += len(new) + _OVERHEAD
-        while self._size > self._most:
-            _, old = self._kept.popitem(last=False)
-            self._size -= len(old) + _OVERHEAD

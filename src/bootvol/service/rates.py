@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
+from cachetools import LRUCache
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.buckets import Bucket
@@ -104,7 +104,7 @@ class RateLimits:
     def __init__(self, limits: Sequence[RateLimit], clock: IReactorTime) -> None:
         self._limits = limits
         self._clock = clock
-        self._tenants: OrderedDict[str, list[_Counted]] = OrderedDict()
+        self._tenants: LRUCache[str, list[_Counted]] = LRUCache(MOST_TENANTS)
 
     @classmethod
     def configured(cls, tables: Sequence[RateLimitTable], clock: IReactorTime) -> RateLimits:
@@ -142,7 +142,4 @@ class RateLimits:
     def _of(self, tenant: str) -> Sequence[_Counted]:
         if tenant not in self._tenants:
             self._tenants[tenant] = [_Counted(limit, self._clock) for limit in self._limits]
-        self._tenants.move_to_end(tenant)
-        if len(self._tenants) > MOST_TENANTS:
-            self._tenants.popitem(last=False)
         return self._tenants[tenant]
