@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +29,11 @@ settings.load_profile("untimed")
 
 #: Fixtures that start services of other projects, or make a guest.
 _HEAVY = {"lasting_cluster", "keystone", "cloud", "guest_image"}
+
+# A shell starts a command in the background with SIGINT ignored, and children inherit that. Some
+# tests send SIGINT to their children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The daemon's own process does this. These tests run their daemons in the process of pytest.
 use_steady_clock(reactor)
