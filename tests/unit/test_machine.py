@@ -456,7 +456,7 @@ KEY_AMONG_IMAGES = EMBEDDED_IDENTITY + 'key_file = "images/key"\n' + PEOPLE
         (database_with_a_long_name, "state.url", "File name too long"),
         (credentials_with_a_long_name, "exports.credentials", "File name too long"),
         (database_of_a_later_bootvol, "state.url", "a later version of bootvol"),
-        (no_postgresql, "state.url", "does not answer"),
+        (no_postgresql, "state.url", "the database cannot be used"),
         (spool_in_a_file, "imports.spool", "is not a folder"),
         (spool_is_a_file, "imports.spool", "is not a folder"),
         (volumes_in_a_file, "backends[0].directory", "is not a folder"),

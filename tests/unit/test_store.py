@@ -239,7 +239,7 @@ def test_a_schema_of_another_version_is_refused(database: Database) -> None:
 def test_a_later_versions_schema_is_refused(database: Database) -> None:
     with database._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(ConfigurationError, match="a later bootvol's"):
+    with pytest.raises(ConfigurationError, match="a later version of bootvol"):
         database.upgrade()
 
 

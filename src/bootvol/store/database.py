@@ -254,7 +254,7 @@ class Database:
             with self._connections.alone() as connection:
                 return query(connection, *args, **kwargs)
         except SQLAlchemyError as error:
-            raise ConfigurationError(f"the database gives an unexpected answer: {error}") from error
+            raise ConfigurationError(f"the database cannot be used: {error}") from error
 
     def upgrade(self, revision: str = schema.REVISION) -> None:
         """Upgrade the schema to this version of bootvol, or to an earlier version.  Blocks.
