@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -60,7 +61,12 @@ def makeService(options: Options) -> IService:
     reactor = installed()
     reactor.installNameResolver(Resolver(reactor))
     reactor.addSystemEventTrigger("before", "shutdown", options.daemon.end_in_any_case)
-    return _Root(options)
+    root = _Root(options)
+    # A full collection of garbage stops the reactor, and bodies with many lists cause collections.
+    # All these objects last as long as the daemon, so no collection has to look at them again.
+    gc.collect()
+    gc.freeze()
+    return root
 
 
 class _Root(MultiService):

@@ -205,6 +205,20 @@ async def test_what_a_database_sets_for_its_sessions(postgresql_server: str) -> 
 
 
 @ensureDeferred
+async def test_a_session_that_stays_read_only_is_given_up(served: Database) -> None:
+    """After a failover, a session may lead to a standby for ever; later transactions use another.
+
+    Break: `src/bootvol/store/read_only.py`: `context.is_disconnect = True` -> `pass`
+    """
+    read_only = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+    await served.write(lambda db: db.exec_driver_sql(read_only))
+    with pytest.raises(DatabaseUnavailable):
+        await served.write(add)
+    await served.write(add)
+    assert await served.read(count) == 1
+
+
+@ensureDeferred
 async def test_a_pooler_that_drops_what_was_prepared(served: Database) -> None:
     """PgBouncer may give a transaction any session, without the prepared statements of another.
 

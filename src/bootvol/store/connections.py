@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
-from bootvol.store import events, schema
+from bootvol.store import events, read_only, schema
 from bootvol.store.events import StateChange
 from bootvol.store.schema_lock import OtherSchema, share
 
@@ -48,7 +48,7 @@ _TRIES: Final = 3
 #: Error codes of PostgreSQL (appendix A of its manual).  First: statements collided.  Then: the
 #: server is a standby by now, or somebody has taken the tables or the rights away.
 _COLLISIONS: Final = frozenset({"40001", "40P01"})
-_OF_THE_SERVER: Final = frozenset({"25006", "42501", "42P01"})
+_OF_THE_SERVER: Final = frozenset({read_only.READ_ONLY, "42501", "42P01"})
 #: Error codes of PostgreSQL, too: a statement that psycopg has prepared is not known, or belongs to
 #: another session.  This happens behind a pooler that gives each transaction any of the pooler's
 #: sessions (PgBouncer, say).
@@ -260,6 +260,7 @@ class Connections:
     def _tune_server(self) -> None:
         """Bound the waits at the server, and note the socket of each transaction."""
         engine = self.engine
+        read_only.watch(engine)
 
         @event.listens_for(engine, "connect")
         def connected(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
