@@ -25,8 +25,10 @@ _OVF: Final = ".ovf"
 _BLOCK: Final = 512
 #: The most headers in an archive.
 _MOST_HEADERS: Final = 1000
-#: The most bytes in a member that describes the next member.
+#: The most bytes in a member that describes the next member, and in all descriptions together.  A
+#: second passes with a MiB of tiny records, and a packed archive has gigabytes of them.
 _LONGEST: Final = 1024 * 1024
+_MOST_DESCRIBED: Final = 4 * 1024 * 1024
 #: The most parts of a file with holes.
 _MOST_PARTS: Final = 100_000
 #: The most bytes of a number and its line end.
@@ -143,6 +145,7 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
     disk, of_ova = "", False
     described: dict[str, str] = {}
     everywhere: dict[str, str] = {}
+    left = _MOST_DESCRIBED
     for _ in range(_MOST_HEADERS):
         block = yield _Do.TAKE_IF_ANY if disk and not described else _Do.TAKE, _BLOCK
         if not any(block):
@@ -158,6 +161,7 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
         if kind in _DESCRIBING:
             if size > _LONGEST:
                 raise ImageCorrupt("The tar archive is broken: a header is too long.")
+            left = _less(left, size)
             data = yield _Do.TAKE, size + -size % _BLOCK
             if kind == tarfile.GNUTYPE_LONGNAME:
                 described["path"] = data[:size].rstrip(b"\0").decode("utf-8", "replace")
@@ -170,10 +174,11 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
         described = {}
         size = _number(says["size"]) if "size" in says else size
         name = says.get("GNU.sparse.name") or says.get("path") or header.name
-        parts: Iterable[tuple[int, int]] = ()
+        fields: list[bytes] = []
         whole = size
         if kind == tarfile.GNUTYPE_SPARSE:
-            parts, whole = yield from _old_map(block)
+            fields, whole = yield from _old_map(block)
+            left = _less(left, len(b"".join(fields)))
         elif kind not in _REGULAR:
             if kind == b"M":
                 raise UnsupportedFormat("The image is one of several volumes of a tar archive.")
@@ -197,11 +202,25 @@ def _archive() -> _Steps:  # noqa: C901 - one step after the other, as they lie 
                 numbers = [_number(each) for each in told.split(",")] if told else []
                 yield from _sparse(_pairs(numbers), size, whole)
         elif kind == tarfile.GNUTYPE_SPARSE:
-            yield from _sparse(parts, size, whole)
+            # The fields of an unused part are empty.
+            numbers = [_field(each) for each in fields if each.strip(b"\0 ")]
+            yield from _sparse(_pairs(numbers), size, whole)
         else:
             yield _Do.COPY, size
         yield _Do.SKIP, -size % _BLOCK
     raise ImageBomb("The tar archive has more members than bootvol reads.")
+
+
+def _less(left: int, size: int) -> int:
+    """Return how many bytes of descriptions may still come.
+
+    :param left: how many bytes might come so far.
+    :param size: the number of bytes that came now.
+    :raises ImageBomb: if these are too many.
+    """
+    if size > left:
+        raise ImageBomb("The headers of the tar archive are longer than bootvol reads.")
+    return left - size
 
 
 def _sparse(parts: Iterable[tuple[int, int]], size: int, whole: int) -> _Steps:
@@ -226,10 +245,8 @@ def _sparse(parts: Iterable[tuple[int, int]], size: int, whole: int) -> _Steps:
     yield _Do.ZERO, whole - at
 
 
-def _old_map(
-    block: bytes,
-) -> Generator[tuple[_Do, int], bytes, tuple[Iterable[tuple[int, int]], int]]:
-    """Return the parts and the size of a file in GNU's old format."""
+def _old_map(block: bytes) -> Generator[tuple[_Do, int], bytes, tuple[list[bytes], int]]:
+    """Return the fields of the parts of a file in GNU's old format, and the size of the file."""
     fields = [block[place : place + 12] for place in range(386, 482, 12)]
     more, whole = block[482], _field(block[483:495])
     while more:
@@ -238,8 +255,7 @@ def _old_map(
         block = yield _Do.TAKE, _BLOCK
         fields += [block[place : place + 12] for place in range(0, 504, 12)]
         more = block[504]
-    # The fields of an unused part are empty.
-    return _pairs([_field(each) for each in fields if each.strip(b"\0 ")]), whole
+    return fields, whole
 
 
 def _map_in_data(

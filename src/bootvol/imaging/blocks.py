@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
+
+from bootvol.interfaces import IVolumeWriter
 
 #: Unit of the search for zeros, in bytes.  Small enough to find nearly all zeros (64 KiB runs skip
 #: 99.9 % of the zeros that 4 KiB runs skip), and large enough to cost next to nothing.
@@ -59,3 +61,20 @@ def runs(chunk: memoryview) -> Iterator[Run]:
             begin, zero = start, is_zero
     if len(chunk) > begin:
         yield Run(begin, len(chunk) - begin, zero)
+
+
+async def write_runs(
+    writer: IVolumeWriter, offset: int, data: memoryview, found: Iterable[Run], *, zeros: bool
+) -> None:
+    """Write the runs of a chunk to a volume.
+
+    :param offset: offset of ``data`` on the volume, in bytes.
+    :param found: the runs in ``data``.
+    :param zeros: whether zeros have to be written, too.
+    :raises bootvol.errors.BackendFailed: if the volume cannot be written.
+    """
+    for run in found:
+        if not run.zero:
+            await writer.write(offset + run.start, data[run.start : run.start + run.length])
+        elif zeros:
+            await writer.zero(offset + run.start, run.length)

@@ -20,12 +20,25 @@ class Memory:
     much memory.  So the first copy gets larger buffers than the copies that begin beside the first.
 
     :param count: number of buffers of a copy.
-    :param size: size of each buffer in bytes; a multiple of 64 KiB, so that any block size fits.
+    :param size: smallest size of a buffer in bytes; a multiple of 64 KiB, so that any block size
+        fits.
     """
 
     def __init__(self, count: int, size: int) -> None:
         self._count = count
-        self._size = size
+        self.size = size
+        self._large_is_free = self._large_ahead_is_free = True
+
+    def claim(self) -> bool:
+        """Claim the memory of the larger buffers for another use, until :meth:`release`.
+
+        :returns: false if the memory is in use.
+        """
+        free, self._large_is_free = self._large_is_free, False
+        return free
+
+    def release(self) -> None:
+        """Give up a claim."""
         self._large_is_free = True
 
     @contextmanager
@@ -36,9 +49,22 @@ class Memory:
         """
         large, self._large_is_free = self._large_is_free, False
         try:
-            yield BufferPool(self._count + more, self._size * _LARGER if large else self._size)
+            yield BufferPool(self._count + more, self.size * _LARGER if large else self.size)
         finally:
             self._large_is_free |= large
+
+    @contextmanager
+    def ahead(self) -> Iterator[memoryview]:
+        """Lend memory for bytes that a source sends ahead, as much as a copy has in its buffers.
+
+        The system provides this memory only when bytes arrive in it.
+        """
+        large, self._large_ahead_is_free = self._large_ahead_is_free, False
+        try:
+            size = self._count * self.size
+            yield memoryview(mmap.mmap(-1, size * _LARGER if large else size))
+        finally:
+            self._large_ahead_is_free |= large
 
 
 class BufferPool:

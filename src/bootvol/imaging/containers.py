@@ -7,7 +7,6 @@ another file in the place of a part of the disk.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -17,12 +16,14 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
+import orjson
 from twisted.internet.defer import Deferred
 
 from bootvol.devices import can_go_around_cache
 from bootvol.errors import (
     BackendFailed,
     ContainerTruncated,
+    FormatMismatch,
     ImageBomb,
     ImageCorrupt,
     ImageNeedsRepair,
@@ -60,7 +61,7 @@ _DAMAGED: Final = 2
 #: A line of `qemu-img map` about a data part of the disk: length, and offset in the image.  A part
 #: without data may have an offset as well, which may lie outside the image: for example, if the
 #: last subclusters of a cluster were never written (qcow2 specification, "Extended L2 Entries").
-_EXTENT: Final = re.compile(rb'"length": (\d+),.*"data": true,.*"offset": (\d+)')
+_EXTENT: Final = re.compile(rb'"length": (\d{1,19}),.*"data": true,.*"offset": (\d{1,19})\b')
 
 #: The parent's content id in a vmdk image without a parent (VMware, Virtual Disk Format 1.1, "The
 #: Header").
@@ -126,12 +127,15 @@ class Containers:
         if info.code:
             raise broken(info.err, info.code)
         try:
-            said = json.loads(info.out)
-        except ValueError:
+            said = orjson.loads(info.out)
+            _check_info(said, volume_size)
+        except orjson.JSONDecodeError:
             raise ImageCorrupt(
                 "The image has more snapshots or bitmaps than bootvol reads."
             ) from None
-        _check_info(said, volume_size)
+        except (AttributeError, KeyError, TypeError):
+            # An image that has taken over the program may write anything.
+            raise ImageCorrupt("QEMU's description of the image makes no sense.") from None
         complaints = Complaints(bool(said.get("dirty-flag")))
         check = await self._sandbox.run(
             # The output may be long: one line for each cluster.
@@ -294,6 +298,13 @@ def _check_info(info: JsonObject, volume_size: int) -> None:
 def too_large(disk_size: int, volume_size: int) -> ImageTooLarge:
     """Return the error for a disk larger than the volume; sizes in bytes."""
     return ImageTooLarge(f"The image's disk has {disk_size} bytes; the volume has {volume_size}.")
+
+
+def other_format(container: str) -> FormatMismatch:
+    """Return the error for an image that was fetched twice, and was a container only once."""
+    return FormatMismatch(
+        f"The image was {container} at first, and had another format when it was fetched again."
+    )
 
 
 def _opened(driver: str) -> list[str]:

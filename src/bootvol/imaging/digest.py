@@ -16,8 +16,8 @@ from bootvol.model import Digest
 #: bootvol checks only its own writes with this algorithm.  The cost is a tenth of sha256's, and
 #: sha256 would limit the speed of an import.  See :class:`_SparseHash`.
 OWN: Final = "xxh3_128-sparse"
-#: The former OWN, before zeros cost nothing.  Cached images (cached images) of that time are still
-#: checked with this algorithm.
+#: The former OWN, before zeros cost nothing.  Cached images of that time are still checked
+#: with this algorithm.
 _FORMER: Final = "xxh3_128"
 
 _ZEROS: Final = memoryview(bytes(1024 * 1024))

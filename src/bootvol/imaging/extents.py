@@ -30,38 +30,40 @@ def tell_of(inner: object, wrapper: Any) -> None:
 class Ahead:
     """The next extents of a stream or a volume, from its start to its end.
 
-    Callers ask for extents in the order of the bytes.  Only the newest answer of the origin is
-    kept.
+    Callers ask for extents in the order of the bytes, and read all bytes of an extent of data.
+    Only the newest answer of the origin is kept.
 
     :param origin: a stream or a reader.  An origin that does not know its zeros is read whole.
     :param end: size of the image, or of the relevant part of the volume, in bytes; None if unknown.
-    :param longest: the most zeros to skip at once, as whole pieces in bytes; None for no limit.
+    :param longest: the most zeros to skip at once, as whole units in bytes; None for no limit.
+    :param unit: except at the end, extents are whole units of this many bytes.
     """
 
-    def __init__(self, origin: object, end: int | None, longest: int | None = None) -> None:
+    def __init__(
+        self, origin: object, end: int | None, longest: int | None = None, unit: int = PIECE
+    ) -> None:
         self._origin: ISparse | None = ISparse(origin, None) if end is not None else None
         self._end = end or 0
         self._longest = longest
+        self._unit = unit
         # The end of each known extent, and whether the extent is zeros.
         self._known: deque[tuple[int, bool]] = deque()
 
     async def at(self, offset: int, most: int) -> Extent:
         """Return the extent at ``offset``: zeros to skip, or bytes to read.
 
-        Except at the end, the length is a whole number of pieces
-        (:data:`bootvol.imaging.blocks.PIECE`).  The first bytes are always read, because they show
-        the format.
+        The first bytes are always read, because they show the format.
 
-        :param offset: a whole number of pieces, not smaller than in the last call.
-        :param most: the most bytes to read at once, as whole pieces.
+        :param offset: a whole number of units, not smaller than in the last call.
+        :param most: the most bytes to read at once, as whole units.
         """
         if self._origin is None or not offset:
             return Extent(most, zero=False)
         at = offset
         while at < min(offset + most, self._end):
             stop, zero = await self._extent(at)
-            first = up_to_block(at, PIECE)
-            last = stop if stop == self._end else stop // PIECE * PIECE
+            first = up_to_block(at, self._unit)
+            last = stop if stop == self._end else stop // self._unit * self._unit
             if zero and last - first >= LEAST:
                 if first > offset:
                     return Extent(first - offset, zero=False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-import string
+import logging
 import struct
 from collections.abc import Callable
 from typing import Final
@@ -16,11 +15,18 @@ from bootvol.errors import (
     ImageAmbiguous,
     ImageCorrupt,
     ImageRefersElsewhere,
+    ImageTooLarge,
     ImportFailed,
     NotADisk,
     UnsupportedFormat,
 )
 from bootvol.imaging import magics
+from bootvol.imaging.stated_sizes import needed
+from bootvol.imaging.texts import kind_of_text
+from bootvol.model import Image
+
+# The inspectors would log bytes of images, up to a MiB in a line.  bootvol's errors say enough.
+logging.getLogger(oslo.__name__).disabled = True
 
 #: Stated formats of images whose bytes are the disk's bytes.  A bootable ISO image is one.
 PLAIN: Final = frozenset({"raw", "iso"})
@@ -42,6 +48,11 @@ CONTAINERS: Final[dict[str, tuple[int, bytes, Callable[[], oslo.FileInspector]]]
     "vdi": (0x40, b"\x7f\x10\xda\xbe", oslo.VDIInspector),
 }
 
+#: Endings of compressed images, behind the ending of the format.
+_PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
+#: The name of a raw disk that a vmdk describes (VMware, Virtual Disk Format 1.1, "Extents").
+_FLAT: Final = "-flat.vmdk"
+
 READABLE: Final = PLAIN | CONTAINERS.keys()
 
 #: The footer of a fixed-size vhd, behind the plain bytes of the disk (Virtual Hard Disk Image
@@ -57,22 +68,6 @@ _DISKS: Final[dict[str, Callable[[], oslo.FileInspector]]] = {
     "an ISO image": oslo.ISOInspector,
     "a partitioned disk": oslo.GPTInspector,
 }
-
-#: The first characters of documents that servers send instead of the requested file.  A mark of the
-#: encoding may come before.
-_DOCUMENTS: Final = {
-    "<": "an HTML or XML page",
-    "{": "a JSON document",
-    "[": "a JSON document",
-}
-_MARKS: Final = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-#: Number of first bytes to search for characters that no document has.
-_SECTOR: Final = 512
-_NOT_TEXT: Final = {chr(each) for each in (*range(32), 127)} - set(string.whitespace)
 
 #: The beginning of a vmdk that is only a text about other files.
 _DESCRIPTOR: Final = b"# Disk DescriptorFile"
@@ -123,6 +118,8 @@ class Inspection:
         self._inspector: oslo.FileInspector | None = None
         self._head = bytearray()
         self._tells: bool | None = None
+        self._encrypted = False
+        self._needed = 0
 
     @property
     def disk_size(self) -> int:
@@ -144,6 +141,16 @@ class Inspection:
         Such signatures belong to partition tables, boot sectors, file systems, LVM and the like.
         """
         return self.container is None and self._tells is False
+
+    @property
+    def is_encrypted(self) -> bool:
+        """True if the received bytes are enough, and begin a disk encrypted as a whole."""
+        return self.container is None and self._encrypted
+
+    @property
+    def needed(self) -> int:
+        """The fewest bytes of the disk, as its first bytes state; 0 if these state no size."""
+        return self._needed if self.container is None else 0
 
     def begin(self, chunk: memoryview) -> None:
         """Inspect the image's first bytes.
@@ -221,10 +228,8 @@ class Inspection:
                 # footer.
                 raise ImageCorrupt("The image ends like a vhd image, but its footer is broken.")
             self.container = "vhd"
-        elif magics.is_footer_of_dmg(self._last):
-            raise UnsupportedFormat(
-                "The image is an Apple disk image (dmg), a format that bootvol does not read."
-            )
+        elif (refusal := magics.refusal_of_end(self._last)) is not None:
+            raise refusal
         self._look(b"", whole=True)
 
     def check_packed(self, container: str | None) -> None:
@@ -241,7 +246,9 @@ class Inspection:
         if self._tells is None:
             self._head += data[: magics.LOOK - len(self._head)]
             if whole or len(self._head) == magics.LOOK:
-                self._tells = magics.tells_a_disk(bytes(self._head))
+                head = bytes(self._head)
+                self._encrypted = magics.is_encrypted(head)
+                self._tells, self._needed = magics.tells_a_disk(head), needed(head)
                 self._head.clear()
 
     def _agreed(self, found: str | None) -> str | None:
@@ -300,6 +307,16 @@ def largest_container(disk_size: int) -> int:
     return disk_size + disk_size // 8 + _MARGIN
 
 
+def check_container_size(size: int, disk_size: int) -> None:
+    """Refuse a container that is too large for a disk; sizes in bytes.
+
+    :raises ImageTooLarge: if the container is larger than :func:`largest_container`.
+    """
+    most = largest_container(disk_size)
+    if size > most:
+        raise ImageTooLarge(f"The image has {size} bytes; the volume has room for {most}.")
+
+
 def check_stated(image_format: str | None) -> None:
     """Refuse an unsupported format, before any byte is fetched.
 
@@ -312,40 +329,39 @@ def check_stated(image_format: str | None) -> None:
         )
 
 
+def is_misnamed(image: Image, container: str | None) -> bool:
+    """Return whether the name of an image without a stated format promises another container.
+
+    :param container: the found container; None for a plain disk.
+    """
+    named = None if image.format else _format_in(image.name)
+    return named not in (None, container)
+
+
+def _format_in(name: str) -> str | None:
+    """Return the format of the container that the name of an image ends in; None for no container.
+
+    Plain disks have many endings, so their endings state no format.
+    """
+    name = name.lower()
+    for packed in _PACKED:
+        name = name.removesuffix(packed)
+    stem, _, ending = name.rpartition(".")
+    return ending if stem and ending in CONTAINERS and not name.endswith(_FLAT) else None
+
+
 def _check_content(head: bytes) -> None:
     """Refuse an image that is neither a disk nor a supported container."""
     if not head:
         raise NotADisk("The image is empty.")
     if head.startswith(_DESCRIPTOR):
         raise ImageRefersElsewhere("The vmdk image only describes other files.")
-    document = _document(head)
-    if document is not None:
-        raise NotADisk(f"The image is {document}, not a disk.")
+    text = kind_of_text(head, whole=len(head) < HEAD)
+    if text is not None:
+        raise NotADisk(f"The image is {text}, not a disk.")
     refusal = magics.refusal(head)
     if refusal is not None:
         raise refusal
-
-
-def _document(head: bytes) -> str | None:
-    """Return the kind of a document; None if the image is no document."""
-    encoding = next((each for mark, each in _MARKS.items() if head.startswith(mark)), None)
-    text = head[:_SECTOR].decode(encoding or "latin-1", "replace").lstrip("\ufeff")
-    if _NOT_TEXT.intersection(text):
-        return None
-    text = text.lstrip()
-    for start, name in _DOCUMENTS.items():
-        if text.startswith(start):
-            return name
-    return "nothing but a text" if _is_text(head, encoding or "utf-8") else None
-
-
-def _is_text(head: bytes, encoding: str) -> bool:
-    try:
-        # The last character may continue behind the head.
-        text = codecs.getincrementaldecoder(encoding)().decode(head, final=len(head) < HEAD)
-    except UnicodeDecodeError:
-        return False
-    return not _NOT_TEXT.intersection(text)
 
 
 def _is_footer_of_fixed(last: bytes) -> bool:

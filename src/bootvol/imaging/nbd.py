@@ -114,8 +114,7 @@ class NbdConnection:
             self._drain()
             self._ask(_READ, offset, len(target))
         self._asked = None
-        while not self._chunk(offset, target):
-            pass
+        self._reply(offset, target)
         end = offset + len(target)
         self._longest = max(self._longest, len(target))
         if len(target) == self._longest and end < self.size:
@@ -161,9 +160,7 @@ class NbdConnection:
         """Receive and drop the range that was requested ahead, if any."""
         if self._asked is not None:
             (offset, length), self._asked = self._asked, None
-            unwanted = memoryview(bytearray(length))
-            while not self._chunk(offset, unwanted):
-                pass
+            self._reply(offset, memoryview(bytearray(length)))
 
     def _send(self, data: bytes) -> None:
         try:
@@ -186,20 +183,31 @@ class NbdConnection:
                 return said
             said.append((kind, text))
 
-    def _chunk(self, start: int, target: memoryview) -> bool:
-        """Receive one chunk of the reply to a read at ``start``; return whether it is the last."""
-        flags, kind, length = self._head()
-        if kind == _DATA:
-            place = self._place(start, target, length - 8)
-            self._fill(place)
-        elif kind == _HOLE:
-            (offset, hole) = struct.unpack(">QI", self._take(12))
-            if not start <= offset <= offset + hole <= start + len(target):
-                raise NbdFailed("a hole outside the requested range")
-            target[offset - start : offset - start + hole] = bytes(hole)
-        elif kind != _NONE:
-            self._fail(length, start)
-        return bool(flags & _DONE)
+    def _reply(self, start: int, target: memoryview) -> None:
+        """Receive the whole reply to a read at ``start``.  QEMU sends the chunks in order.
+
+        :raises NbdFailed: if the chunks are not the whole range.  Parts of ``target`` that no chunk
+            fills would keep older bytes.
+        """
+        done, ended = 0, False
+        while not ended:
+            flags, kind, length = self._head()
+            ended = bool(flags & _DONE)
+            if kind == _DATA:
+                (offset,) = struct.unpack(">Q", self._take(8))
+                place = self._place(target, done, offset - start, length - 8)
+                self._fill(place)
+            elif kind == _HOLE:
+                (offset, hole) = struct.unpack(">QI", self._take(12))
+                place = self._place(target, done, offset - start, hole)
+                place[:] = bytes(hole)
+            elif kind == _NONE:
+                continue
+            else:
+                self._fail(length, start)
+            done += len(place)
+        if done < len(target):
+            raise NbdFailed("an incomplete reply")
 
     def _head(self) -> tuple[int, int, int]:
         """Receive the header of a reply chunk: flags, kind, and length of the rest."""
@@ -225,11 +233,11 @@ class NbdConnection:
         self._take(min(length, _LONGEST_TEXT))
         raise ImageCorrupt(f"The image cannot be read at byte {start} of its disk.")
 
-    def _place(self, start: int, target: memoryview, length: int) -> memoryview:
-        (offset,) = struct.unpack(">Q", self._take(8))
-        if not 0 < length <= len(target) - (offset - start) or offset < start:
+    def _place(self, target: memoryview, done: int, at: int, length: int) -> memoryview:
+        """Return the place of a chunk in ``target``, behind the bytes that have come."""
+        if at != done or not 0 <= length <= len(target) - done:
             raise NbdFailed("data outside the requested range")
-        return target[offset - start : offset - start + length]
+        return target[done : done + length]
 
     def _take(self, length: int) -> bytes:
         data = bytearray(length)

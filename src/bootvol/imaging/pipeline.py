@@ -21,16 +21,20 @@ from twisted.internet.defer import Deferred, DeferredQueue, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from bootvol.errors import (
-    ImageTooLarge,
     ImageTruncated,
     ImportFailed,
 )
-from bootvol.imaging.blocks import END, PIECE, Chunk, up_to_block
+from bootvol.imaging.blocks import END, PIECE, Chunk, up_to_block, write_runs
 from bootvol.imaging.buffers import BufferPool, Memory
 from bootvol.imaging.decompress import DecompressingStream, unpacked
 from bootvol.imaging.extents import STEP, Ahead
 from bootvol.imaging.gathering import gather_cancelling
-from bootvol.imaging.inspect import check_stated, largest_container
+from bootvol.imaging.inspect import (
+    check_container_size,
+    check_stated,
+    is_misnamed,
+    largest_container,
+)
 from bootvol.imaging.readback import ReadBack
 from bootvol.imaging.scan import Scan
 from bootvol.interfaces import (
@@ -40,7 +44,17 @@ from bootvol.interfaces import (
     IVolumeReader,
     IVolumeWriter,
 )
-from bootvol.model import FOREIGN_BYTES, UNIDENTIFIED, Caution, Checkpoint, Digest, Image
+from bootvol.model import (
+    ENCRYPTED,
+    FOREIGN_BYTES,
+    SHORT_IMAGE,
+    UNEXPECTED_FORMAT,
+    UNIDENTIFIED,
+    Caution,
+    Checkpoint,
+    Digest,
+    Image,
+)
 from bootvol.threads import Threads
 
 
@@ -108,6 +122,8 @@ class CopyPipeline:
         self._validator: str | None = None
         self._broken_off: ImportFailed | None = None
         self._unpacking: DecompressingStream | None = None
+        # Whether the format is not the one in the name.  Some formats show at the image's end only.
+        self._is_unexpected = False
         self.offset = self.skipped = 0
         self.checkpoint: Checkpoint | None = None
 
@@ -152,10 +168,8 @@ class CopyPipeline:
         """
         check_stated(self._image.format)
         most = largest_container(self._volume_size)
-        if stream.size is not None and stream.size > most:
-            raise ImageTooLarge(
-                f"The image has {stream.size} bytes; the volume has room for {most}."
-            )
+        if stream.size is not None:
+            check_container_size(stream.size, self._volume_size)
         if self._unpacking is not None:
             self._unpacking.go_on(stream)
             disk: IImageStream = self._unpacking
@@ -163,7 +177,7 @@ class CopyPipeline:
             return await self._run(stream, writer)
         else:
             disk, self._scan.digester.stated = await unpacked(
-                stream, self._image.digest, most, self._threads
+                stream, self._image.digest, most, self._threads, self._memory
             )
             self._unpacking = disk if isinstance(disk, DecompressingStream) else None
         try:
@@ -197,6 +211,7 @@ class CopyPipeline:
             raise self._broken_off
         digest = self._scan.digester.verify()
         await self._threads.run(self._scan.finish, self._total)
+        self._is_unexpected = is_misnamed(self._image, self._container)
         if not self._capabilities.reads_zero_when_new:
             await self._zero_tail(writer)
         await writer.flush()
@@ -219,10 +234,21 @@ class CopyPipeline:
         return bool(self._image.digest or self._container or unpacked)
 
     @property
+    def unpacks(self) -> bool:
+        """True if the image is compressed as a whole."""
+        return self._unpacking is not None
+
+    @property
     def warnings(self) -> tuple[Caution, ...]:
         """The cautions about the image that are known so far."""
         foreign = self._unpacking is not None and self._unpacking.foreign
-        found = {UNIDENTIFIED: self._scan.tells_nothing, FOREIGN_BYTES: foreign}
+        found = {
+            UNIDENTIFIED: self._scan.tells_nothing,
+            ENCRYPTED: self._scan.is_encrypted,
+            FOREIGN_BYTES: foreign,
+            UNEXPECTED_FORMAT: self._is_unexpected,
+            SHORT_IMAGE: self._scan.is_short,
+        }
         return tuple(warning for warning, applies in found.items() if applies)
 
     @property
@@ -256,7 +282,8 @@ class CopyPipeline:
         await writer.flush()
         # Bytes behind the volume's end were not written, so no copy can resume from there.
         if self._validator is not None and 0 < offset <= self._volume_size:
-            self.checkpoint = Checkpoint(offset, digest, self._validator)
+            blank = self._capabilities.reads_zero_when_new
+            self.checkpoint = Checkpoint(offset, digest, self._validator, blank)
 
     # --- the stages ------------------------------------------------------------------------------
 
@@ -314,12 +341,8 @@ class CopyPipeline:
 
     async def _write(self, writer: IVolumeWriter, pool: BufferPool) -> None:
         while (chunk := await (await self._writing.get())) is not END:
-            for run in chunk.runs:
-                offset = chunk.offset + run.start
-                if not run.zero:
-                    await writer.write(offset, chunk.buffer[run.start : run.start + run.length])
-                elif not self._capabilities.reads_zero_when_new:
-                    await writer.zero(offset, run.length)
+            zeros = not self._capabilities.reads_zero_when_new
+            await write_runs(writer, chunk.offset, chunk.buffer, chunk.runs, zeros=zeros)
             self._land(chunk)
             pool.give(chunk.buffer)
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, ConverterMissing, ImageBomb
 from bootvol.headroom import few_threads, killed_for_memory
-from bootvol.jail import LISTENER, Bounds, Jail, NotConfined
+from bootvol.jail import FILES, LISTENER, Bounds, Jail, NotConfined
 from bootvol.jail.program import NOT_RUN
 from bootvol.processes import Child, spawn
 from bootvol.reactors import IReactor
@@ -183,6 +183,7 @@ class Sandbox:
         :raises BackendFailed: if the system cannot start another program.
         """
         limits = {"AS": self._memory, "CPU": seconds, "STACK": _STACK, "FSIZE": 0, "CORE": 0}
+        limits["NOFILE"] = FILES
         bounds = Bounds(
             reads=list(reads), limits=limits, dies_with_us=True, listens=listener is not None
         )

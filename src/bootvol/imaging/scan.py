@@ -8,7 +8,7 @@ from bootvol.errors import ImageTooLarge, ImageUnidentified
 from bootvol.imaging.blocks import END, Chunk, Run, runs, up_to_block
 from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import FOOTER, Inspection, Uninspected
-from bootvol.model import Image
+from bootvol.model import ENCRYPTED, Image
 
 
 class Scan:
@@ -23,6 +23,7 @@ class Scan:
     :param strict: whether to refuse an image without any signature of a disk.
     :param inspected: false if the stream is no image; then any bytes pass.
     :ivar digester: the digest of the scanned bytes.
+    :ivar is_short: whether the whole image is shorter than its first bytes state.
     :ivar size: size of the decompressed image in bytes, if known.
     """
 
@@ -44,11 +45,17 @@ class Scan:
         self._strict = strict
         self.digester = Digester(image.digest)
         self.size: int | None = None
+        self.is_short = False
 
     @property
     def tells_nothing(self) -> bool:
         """True if the scanned bytes have no signature of a disk."""
-        return self._inspection.tells_nothing
+        return self._inspection.tells_nothing and not self.is_encrypted
+
+    @property
+    def is_encrypted(self) -> bool:
+        """True if the scanned bytes begin a disk encrypted as a whole."""
+        return self._inspection.is_encrypted
 
     def chunk(self, chunk: Chunk) -> Chunk:
         """Scan a chunk, and pad its last bytes to whole blocks.
@@ -105,6 +112,7 @@ class Scan:
         self._inspection.check_packed(self._container)
         self._check_identified()
         self._check_fits(length)
+        self.is_short = length < self._inspection.needed
 
     def check_may_fit(self, length: int) -> None:
         """Check that an image of at least ``length`` bytes can fit.
@@ -134,7 +142,9 @@ class Scan:
         return length, up_to_block(length, self._block)
 
     def _check_identified(self) -> None:
-        if self._strict and self._inspection.tells_nothing:
+        if self._strict and self.is_encrypted:
+            raise ImageUnidentified(ENCRYPTED.message)
+        if self._strict and self.tells_nothing:
             raise ImageUnidentified
 
     def _check_fits(self, length: int) -> None:

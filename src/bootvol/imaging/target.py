@@ -7,6 +7,7 @@ from typing import Protocol
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
+    ICloningBackend,
     IImageCloningBackend,
     ISharingBackend,
     IVolumeReader,
@@ -26,7 +27,10 @@ class Target(Protocol):
         """The declared capabilities."""
 
     async def renew(self) -> None:
-        """Reset the destination, as if nothing had been written to it."""
+        """Reset the destination, as if nothing had been written to it.
+
+        The capabilities may differ from then on.
+        """
 
     async def open_writer(self) -> IVolumeWriter:
         """Open the destination for writing."""
@@ -50,8 +54,20 @@ class VolumeTarget:
 
     async def renew(self) -> None:
         """Allocate the volume anew: earlier writes may have left bytes in the image's holes."""
-        await self.backend.delete(self.name)
+        await self.replace()
         await self.backend.allocate(self.name, self.size)
+
+    async def replace(self) -> None:
+        """Remove the volume, for another volume of the same name."""
+        await self.backend.delete(self.name)
+
+    async def clone(self, source: str) -> None:
+        """Make the volume anew as a clone of another one.
+
+        :param source: name of the other volume on the backend, which has to clone.
+        """
+        await self.replace()
+        await ICloningBackend(self.backend).clone(source, self.name, self.size)
 
     async def share(self, file: int) -> int | None:
         """Make the volume anew so that it shares the blocks of an open file.
@@ -60,7 +76,7 @@ class VolumeTarget:
         :returns: the size in bytes of the file, which the volume begins with; None if sharing is
             impossible: then no volume exists.
         """
-        await self.backend.delete(self.name)
+        await self.replace()
         return await ISharingBackend(self.backend).share(file, self.name, self.size)
 
     async def clone_image(self, location: str) -> int | None:
@@ -69,7 +85,7 @@ class VolumeTarget:
         :returns: the size in bytes of the image, which the volume begins with; None if cloning is
             impossible: then no volume exists.
         """
-        await self.backend.delete(self.name)
+        await self.replace()
         cloning = IImageCloningBackend(self.backend)
         return await cloning.clone_image(location, self.name, self.size)
 

@@ -25,6 +25,8 @@ _SIZES: Final = {"qcow2": (24, os.SEEK_SET), "vhd": (48 - 512, os.SEEK_END)}
 _QCOW2_CLUSTER: Final = struct.Struct(">20xI")
 _QCOW2_TABLE: Final = struct.Struct(">36xIQ")
 _QCOW2_ENTRY: Final = struct.Struct(">Q")
+#: QEMU's limits (block/qcow2.h: MAX_CLUSTER_BITS, QCOW_MAX_L1_SIZE).
+_QCOW2_LARGEST, _QCOW2_LONGEST = 21, 32 * 1024 * 1024
 _QCOW2_PLACE: Final = 0x00FF_FFFF_FFFF_FE00
 #: Every part of a vhdx image begins and ends on a multiple of this (MS-VHDX, section 2.1), in
 #: bytes.
@@ -50,8 +52,8 @@ def check_tables(container: str, descriptor: int) -> None:
     QEMU reads the missing part of a table as zeros, and then the disk as zeros.  `qemu-img check`
     does not notice if less than a cluster is missing.
 
-    :param descriptor: an image whose header `qemu-img` accepts, so the L1 table is bounded.
     :raises ContainerTruncated: if a table continues beyond the image's end.
+    :raises ImageCorrupt: if QEMU would not accept the table.
     """
     if container != "qcow2":
         return
@@ -61,6 +63,8 @@ def check_tables(container: str, descriptor: int) -> None:
         (bits,) = _QCOW2_CLUSTER.unpack_from(header)
         count, start = _QCOW2_TABLE.unpack(header)
         length = count * _QCOW2_ENTRY.size
+        if bits > _QCOW2_LARGEST or length > _QCOW2_LONGEST:
+            raise ImageCorrupt("The qcow2 image has an impossible table.")
         table = os.pread(descriptor, length, start)
     if len(table) < length:
         raise ContainerTruncated("The L1 table of the qcow2 image extends beyond the image's end.")

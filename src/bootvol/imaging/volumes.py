@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from zope.interface import alsoProvides, implementer
 
-from bootvol.imaging.blocks import runs, up_to_block
+from bootvol.imaging.blocks import runs, up_to_block, write_runs
 from bootvol.interfaces import (
     IImageStream,
     ISparse,
@@ -15,6 +16,9 @@ from bootvol.interfaces import (
     IVolumeWriter,
 )
 from bootvol.model import Extent
+
+#: Size in bytes of the beginning and of the end that :class:`Ends` reads.
+_END: Final = 4 * 1024 * 1024
 
 
 @implementer(IImageStream, ISparseStream)
@@ -30,6 +34,7 @@ class VolumeStream:
 
     def __init__(self, reader: IVolumeReader, size: int, block: int) -> None:
         self.size: int | None = size
+        self._size = size
         self.offset = 0
         self.validator: str | None = None
         self._reader = reader
@@ -63,23 +68,19 @@ class VolumeStream:
 
 
 class Ends(VolumeStream):
-    """A stream of only the beginning and the end of a volume, which show the format.
+    """A stream of a volume that reads only the beginning and the end, which show the format.
 
-    The parameters are the same as for :class:`VolumeStream`.
+    The part between counts as zeros.  The parameters are the same as for :class:`VolumeStream`.
     """
 
-    def __init__(self, reader: IVolumeReader, size: int, block: int) -> None:
-        super().__init__(reader, size, block)
-        # The stream gives fewer bytes.
-        self.size = None
-
-    async def read_into(self, target: memoryview) -> int:
-        """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
-        if self._next and self._left > len(target):
-            skipped = up_to_block(self._left - len(target), self._block)
-            self._next += skipped
-            self._left -= skipped
-        return await super().read_into(target)
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """See :meth:`bootvol.interfaces.ISparse.extents`."""
+        end = (self._size - _END) // _END * _END
+        if offset < _END:
+            return [Extent(_END - offset, zero=False)]
+        if offset < end:
+            return [Extent(end - offset, zero=True)]
+        return [Extent(length, zero=False)]
 
 
 @implementer(IVolumeReader)
@@ -105,12 +106,7 @@ class CopyingReader:
         :raises bootvol.errors.BackendFailed: also if the other volume cannot be written.
         """
         await self._reader.read_into(offset, target)
-        for run in runs(target):
-            start = offset + run.start
-            if not run.zero:
-                await self._writer.write(start, target[run.start : run.start + run.length])
-            elif self._zeros:
-                await self._writer.zero(start, run.length)
+        await write_runs(self._writer, offset, target, runs(target), zeros=self._zeros)
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.close`."""

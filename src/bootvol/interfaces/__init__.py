@@ -57,6 +57,9 @@ from bootvol.interfaces.sources import (
     IImageStream,
     ILocatedStream,
     IOpenEndedStream,
+    IPartSource,
+    IPrefetchingStream,
+    IPrefixedStream,
 )
 from bootvol.interfaces.sparse import ISparse, ISparseStream
 
@@ -79,7 +82,10 @@ __all__ = [
     "IImageStream",
     "ILocatedStream",
     "IOpenEndedStream",
+    "IPartSource",
     "IPoweringHypervisor",
+    "IPrefetchingStream",
+    "IPrefixedStream",
     "IReloadable",
     "ISharingBackend",
     "ISparse",

@@ -180,8 +180,8 @@ class IGuardedBackend(Interface):
         """Check that no guest and no other program has a volume open.
 
         Readers that the core itself opened on this backend do not count.  The core calls this
-        method before it gives a volume away, and before it makes a snapshot of a volume that should
-        be at rest.
+        method before it gives a volume away, before a volume unplugged from a server counts as
+        free, and before it makes a snapshot of a volume that should be at rest.
 
         :raises bootvol.errors.VolumeInUse: if a guest or another program has the volume open.
         :raises bootvol.errors.BackendFailed: if the volume does not exist, or the backend cannot

@@ -68,17 +68,17 @@ class PluginContext:
     jail: Jail = attrs.field(factory=Jail)
 
 
-Settings = TypeVar("Settings", bound=BaseModel)
-Made = TypeVar("Made")
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+MadeT = TypeVar("MadeT")
 
 #: Checks the machine against an instance of a plugin's settings, and yields each fault.  Blocks.
 #: Changes nothing.  Runs before the factory: when the daemon starts, and in ``bootvol check-config
 #: --machine``.  See :mod:`bootvol.checks`.
-Check: TypeAlias = Callable[[Settings], Iterable[Mistake]]
+Check: TypeAlias = Callable[[SettingsT], Iterable[Mistake]]
 
 
 @attrs.frozen
-class Plugin(Generic[Settings, Made]):
+class Plugin(Generic[SettingsT, MadeT]):
     """The descriptor of a kind of plugin.
 
     :ivar settings: the model of the plugin's table in the configuration.
@@ -86,13 +86,13 @@ class Plugin(Generic[Settings, Made]):
     :ivar check: see :data:`Check`.
     """
 
-    settings: type[Settings]
-    factory: Callable[[Settings, PluginContext], Made]
-    check: Check[Settings] | None = None
+    settings: type[SettingsT]
+    factory: Callable[[SettingsT, PluginContext], MadeT]
+    check: Check[SettingsT] | None = None
 
 
 @attrs.frozen
-class SourcePlugin(Plugin[Settings, IImageSource]):
+class SourcePlugin(Plugin[SettingsT, IImageSource]):
     """The descriptor of a kind of image source.
 
     The core reads the keys ``name``, ``plugin``, ``concurrent`` and ``bandwidth_mib`` of the table.
@@ -100,7 +100,7 @@ class SourcePlugin(Plugin[Settings, IImageSource]):
 
 
 @attrs.frozen
-class BackendPlugin(Plugin[Settings, IBlockBackend]):
+class BackendPlugin(Plugin[SettingsT, IBlockBackend]):
     """The descriptor of a kind of block backend.
 
     The core reads the keys ``name``, ``plugin`` and ``concurrent`` of the table.
@@ -108,10 +108,16 @@ class BackendPlugin(Plugin[Settings, IBlockBackend]):
 
 
 @attrs.frozen
-class IdentityPlugin(Plugin[Settings, IIdentity]):
-    """The descriptor of a kind of identity."""
+class IdentityPlugin(Plugin[SettingsT, IIdentity]):
+    """The descriptor of a kind of identity.
+
+    :ivar roles: returns the roles that an instance of ``settings`` grants, each after its key; None
+        if another service grants the roles.  bootvol warns of a role unknown to ``[policy]``.
+    """
+
+    roles: Callable[[SettingsT], Iterable[tuple[str, str]]] | None = None
 
 
 @attrs.frozen
-class HypervisorPlugin(Plugin[Settings, IHypervisor]):
+class HypervisorPlugin(Plugin[SettingsT, IHypervisor]):
     """The descriptor of a kind of hypervisor."""

@@ -16,6 +16,7 @@ class IImageStream(Interface):
     offset: int = Attribute("First byte of this stream, counted from the start of the image.")
     validator: str | None = Attribute(
         "A text that changes with the image's bytes, such as an ETag; None if the source has none."
+        "  Of a file's times, only st_ctime changes with each write."
     )
 
     async def read_into(target: memoryview) -> int:
@@ -74,6 +75,30 @@ class IOpenEndedStream(IImageStream):
     )
 
 
+class IPrefixedStream(Interface):
+    """Optional interface of a stream whose source may send bytes before the stream's offset.
+
+    The stream drops these bytes.  The core then does not read many small parts of the image.
+    """
+
+    prefix: int = Attribute("Number of bytes that the source sends before the stream's offset.")
+
+
+class IPrefetchingStream(IImageStream):
+    """Optional interface of a stream that can fetch bytes before the reader asks for them.
+
+    The core lends the memory, and so bounds and counts the memory of all imports.
+    """
+
+    def lend(memory: memoryview) -> None:
+        """Lend memory for such bytes.  Without memory, the stream fetches no bytes ahead.
+
+        The core calls this method at most once, before the first read.
+
+        :param memory: writable memory of any size, for the stream alone until its end.
+        """
+
+
 class IImageSource(Interface):
     """A place that images come from."""
 
@@ -117,6 +142,23 @@ class IImageSource(Interface):
             has this ``validator``.  The ``offset`` of the stream states where it begins.
         :param validator: validator of the stream whose bytes up to ``offset`` were read; None if
             ``offset`` is 0.
+        :raises bootvol.errors.ImageNotFound: if the image no longer exists.
+        :raises bootvol.errors.SourceFailed: if the source does not answer.
+        """
+
+
+class IPartSource(IImageSource):
+    """Optional interface of a source that may give a short part of an image at less cost."""
+
+    async def open_part(
+        image: Image, offset: int, length: int, validator: str | None = None
+    ) -> IImageStream:
+        """Open a part of an image, as :meth:`IImageSource.open` opens the rest of an image.
+
+        The caller reads at most ``length`` bytes.  The stream may end behind them.
+
+        :param length: number of bytes, at least 1.
+        :param validator: None also if the bytes may be of any version of the image.
         :raises bootvol.errors.ImageNotFound: if the image no longer exists.
         :raises bootvol.errors.SourceFailed: if the source does not answer.
         """

@@ -1,0 +1,1 @@
+"""Decodes qcow2 images while their bytes arrive: the tables first, then the file in order."""

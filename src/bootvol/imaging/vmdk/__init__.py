@@ -1,0 +1,1 @@
+"""Decodes vmdk images in VMware's form for streams while their bytes arrive."""
