@@ -20,8 +20,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -51,6 +53,10 @@ from bootvol_plugins.directory_index import (
     is_shown,
     read_index,
 )
+
+#: Seconds within which two writes may leave the same times: a tick of the system's clock has at
+#: most 10 milliseconds (Linux, kernel/Kconfig.hz).
+_TICK: Final = 0.02
 
 
 class DirectoryOptions(Options):
@@ -92,7 +98,7 @@ class DirectorySource:
         self, image: Image, offset: int = 0, validator: str | None = None
     ) -> IImageStream:
         """See :meth:`bootvol.interfaces.IImageSource.open`."""
-        stream = await self._threads.obtain(_FileStream.shut, self._open, image.id)
+        stream = await self._threads.obtain(_FileStream.shut, self._open, image)
         if validator == stream.validator:
             stream.begin_at(offset)
         return stream
@@ -153,12 +159,14 @@ class DirectorySource:
         return {**{name: (name, None) for name in plain}, **indexed}
 
     def _image(self, name: str, entry: Entry | None, file: os.stat_result) -> Image:
+        digest = Digest("sha512", entry.sha512.lower()) if entry and entry.sha512 else None
         of_file = Image(
             id=name,
             source=self.name,
             name=name,
             size_bytes=file.st_size,
-            validator=_validator(file),
+            digest=digest,
+            validator=_validator(file, digest),
             changed_at=file.st_mtime,
         )
         if entry is None:
@@ -169,34 +177,43 @@ class DirectorySource:
             name=entry.name or entry.id,
             format=entry.format,
             min_disk_gib=entry.min_disk,
-            digest=Digest("sha512", entry.sha512.lower()) if entry.sha512 else None,
         )
 
-    def _open(self, image_id: str) -> _FileStream:
-        name, _, _ = self._find(image_id)
+    def _open(self, image: Image) -> _FileStream:
+        name, _, _ = self._find(image.id)
         try:
             # O_NONBLOCK: the open must not hang if a pipe has replaced the image's file.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(self._directory / name, flags)
         except FileNotFoundError:
-            raise ImageNotFound(image_id) from None
+            raise ImageNotFound(image.id) from None
         except OSError as error:
-            raise SourceFailed(f"Image {image_id} cannot be opened: {error.strerror}") from error
+            raise SourceFailed(f"Image {image.id} cannot be opened: {error.strerror}") from error
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
-            raise ImageNotFound(image_id)
-        return _FileStream(self._threads, descriptor, status)
+            raise ImageNotFound(image.id)
+        if abs(time.time() - status.st_ctime) < _TICK:
+            # A later write might leave the same times.  So read no byte before the next tick.
+            time.sleep(_TICK)
+        return _FileStream(self._threads, descriptor, status, image.digest)
 
 
 @implementer(IImageStream, IFileStream, ISparseStream)
 class _FileStream:
-    """An open file."""
+    """An open file.
 
-    def __init__(self, threads: Threads, descriptor: int, status: os.stat_result) -> None:
+    :param digest: the stated digest of the image; None without one.
+    """
+
+    def __init__(
+        self, threads: Threads, descriptor: int, status: os.stat_result, digest: Digest | None
+    ) -> None:
         self.size: int | None = status.st_size
-        self.validator: str | None = _validator(status)
+        self.validator: str | None = _validator(status, digest)
         self.offset = 0
+        self._digest = digest
+        self._status = status
         self._descriptor: int | None = descriptor
         self._threads = threads
         self._next = 0
@@ -242,9 +259,15 @@ class _FileStream:
 
     async def check(self) -> None:
         """See :meth:`bootvol.interfaces.IFileStream.check`."""
-        status = await self._threads.run(os.fstat, self.fileno())
-        if _validator(status) != self.validator:
+        now, before = await self._threads.run(os.fstat, self.fileno()), self._status
+        if _content(now) != _content(before):
             raise SourceFailed("The image's file changed while bootvol read it.")
+        # A new or removed name of the file also changes st_ctime, but changes no byte.
+        linked = now.st_nlink != before.st_nlink
+        if not linked and _validator(now, self._digest) != self.validator:
+            raise SourceFailed(
+                "The image's file, or its owner, rights or times, changed while bootvol read it."
+            )
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
@@ -257,7 +280,17 @@ class _FileStream:
             os.close(descriptor)
 
 
-def _validator(file: os.stat_result) -> str:
+def _validator(file: os.stat_result, digest: Digest | None) -> str:
+    """Return a value that changes with each change of a file.
+
+    Programs can set the other times, as ``cp --preserve`` does, but not ``st_ctime``.  Changes of
+    owner, rights or times also change ``st_ctime``.  With a stated digest, the digest shows changed
+    bytes, so ``st_ctime`` does not count.
+    """
+    return _content(file) if digest else f"{_content(file)}-{file.st_ctime_ns}"
+
+
+def _content(file: os.stat_result) -> str:
     return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
 
 
@@ -296,13 +329,21 @@ def _make(options: DirectoryOptions, context: PluginContext) -> DirectorySource:
 
 def _check(options: DirectoryOptions) -> Iterator[Mistake]:
     # The folder may appear later. Until then the source has no images.
-    yield from checks.readable_folder("directory", options.directory, fatal=False)
+    found = list(checks.readable_folder("directory", options.directory, fatal=False))
+    yield from found
+    if found:
+        return
     index = options.directory / INDEX
     try:
         entries = read_index(options.directory).images
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        fault = f"the index cannot be read: {error.strerror}"
+        remedy = "Let index.toml be a file that the daemon's user may read."
+        yield Mistake("directory", index, fault, remedy, fatal=False)
+        return
+    except ValueError as error:
         fault = " ".join(f"the index is not valid: {error}".split())
         yield Mistake("directory", index, fault, "Correct the index.", fatal=False)
         return
@@ -311,6 +352,9 @@ def _check(options: DirectoryOptions) -> Iterator[Mistake]:
         name = names.meant(entry.file)
         if name is None:
             fault = f"the index names {entry.file!r}, which is not in the folder"
+            remedy = "Put the image into the folder, or correct the index."
+            yield Mistake("directory", index, fault, remedy, fatal=False)
+            continue
         elif not (options.directory / name).is_file():
             fault = f"the index names {entry.file!r}, which is not a file"
         elif entry.format is not None and entry.format not in FORMATS:

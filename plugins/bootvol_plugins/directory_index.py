@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Final
 
 import attrs
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from twisted.logger import Logger
 
 from bootvol import reading
@@ -24,6 +24,9 @@ INDEX: Final = "index.toml"
 FORMATS: Final = frozenset({"raw", "iso", "qcow2", "vmdk", "vhd", "vhdx", "vdi"})
 #: Seconds for which the last good index replaces an invalid one.
 _STALE: Final = 3600.0
+#: The most faults of an index in a message, and the most characters of their text.
+_SHOWN: Final = 3
+_LONGEST: Final = 500
 #: Seconds after which a further write to a file surely gives another time of change.
 _SETTLED: Final = 2.0
 
@@ -172,8 +175,27 @@ def read_index(directory: Path) -> Index:
     :raises OSError: if the index cannot be read.
     :raises ValueError: if the index is invalid.
     """
-    text = reading.content(directory / INDEX).decode("utf-8-sig")
-    return Index.model_validate(tomllib.loads(text))
+    try:
+        text = reading.content(directory / INDEX).decode("utf-8-sig")
+        return Index.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise ValueError(_faults(error)) from None
+    except RecursionError:
+        raise ValueError("its values are nested too deep") from None
+    except ValueError as error:
+        raise ValueError(_shown(str(error))) from None
+
+
+def _faults(error: ValidationError) -> str:
+    """Return the first faults of an index in one bounded line."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    named = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found[:_SHOWN])
+    more = f"; and {len(found) - _SHOWN} more faults" if len(found) > _SHOWN else ""
+    return _shown("; ".join(named)) + more
+
+
+def _shown(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text[:_LONGEST])
 
 
 def is_shown(name: str) -> bool:

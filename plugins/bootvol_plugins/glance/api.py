@@ -13,7 +13,7 @@ from twisted.web.iweb import IResponse
 
 from bootvol.errors import ImageTruncated, SourceFailed
 from bootvol.reactors import IReactor
-from bootvol_plugins.http.client import Client, stop
+from bootvol_plugins.http.client import Client, is_unanswered, stop
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.http.urls import parse, to_ask
 
@@ -63,7 +63,8 @@ class Glance:
         """
 
         async def ask(root: DecodedURL) -> tuple[int, IResponse]:
-            response = await self._ask(root, token, path, (), headers)
+            response = await self._data(root, token, path, headers)
+            self._check(response)
             if response.code not in DATA:
                 stop(response)
             return response.code, response
@@ -81,6 +82,7 @@ class Glance:
 
         async def ask(root: DecodedURL) -> tuple[int, object]:
             response = await self._ask(root, token, path, query, None)
+            self._check(response)
             if response.code != 200:
                 stop(response)
                 return response.code, None
@@ -101,6 +103,25 @@ class Glance:
                 self._endpoints.append(root)
         raise failed
 
+    async def _data(
+        self, root: DecodedURL, token: str, path: Sequence[str], headers: Headers | None
+    ) -> IResponse:
+        """Request data, or all data if Glance fails at a request for a part.
+
+        Some stores, and some proxies, fail at each such request.  A busy Glance asks to wait.
+        """
+        if headers is not None:
+            try:
+                response = await self._ask(root, token, path, (), headers)
+            except SourceFailed as error:
+                if not is_unanswered(error):
+                    raise
+            else:
+                if response.code < 500 or response.headers.hasHeader(b"retry-after"):
+                    return response
+                stop(response)
+        return await self._ask(root, token, path, (), None)
+
     async def _ask(
         self,
         root: DecodedURL,
@@ -112,13 +133,14 @@ class Glance:
         sent = Headers(dict((headers or Headers()).getAllRawHeaders()))
         sent.setRawHeaders("X-Auth-Token", [token])
         url = root.child("v2", *path).replace(query=query)
-        response = await self._client.request("GET", to_ask(url), _NAME, sent)
+        return await self._client.request("GET", to_ask(url), _NAME, sent)
+
+    def _check(self, response: IResponse) -> None:
         try:
             self._client.check_passing(response, _NAME)
         except SourceFailed:
             stop(response)
             raise
-        return response
 
     async def _read(self, response: IResponse) -> object:
         """Read an answer of bounded size.

@@ -28,7 +28,7 @@ from bootvol_plugins.glance.options import GlanceOptions
 from bootvol_plugins.http.addresses import ANYWHERE, CheckedEndpoints
 from bootvol_plugins.http.client import Client, stop, trusting
 from bootvol_plugins.http.direct import DirectAgent
-from bootvol_plugins.http.ranges import size_from
+from bootvol_plugins.http.ranges import fitting, rest
 from bootvol_plugins.http.stream import BodyStream
 from bootvol_plugins.keystone.api import Keystone
 
@@ -135,19 +135,15 @@ class GlanceSource:
         """
         location = await self._same(image)
         if offset and validator and validator == image.validator:
-            code, response = await self._data(image, Headers({"Range": [f"bytes={offset}-"]}))
-            if code == 206 and size_from(response, offset) == image.size_bytes:
-                return self._stream(response, image, location, offset)
-            if code == 200:
-                return self._stream(response, image, location)
-            if code == 206:
-                stop(response)
-            # Otherwise the offset may be the image's end, or the store may not support ranges.
+            code, response = await self._data(image, rest(offset))
+            stream = self._stream(response, image, location, offset, ranged=True)
+            if stream is not None:
+                return stream
+            # The offset may be the image's end, or the store may not support ranges.
         code, response = await self._data(image)
-        if code == 200:
-            return self._stream(response, image, location)
-        if code == 206:
-            stop(response)
+        stream = self._stream(response, image, location)
+        if stream is not None:
+            return stream
         if code == 204:
             raise SourceRefused(f"Glance knows image {image.id}, but has lost its data.")
         raise _own_refusal(code, image)
@@ -198,9 +194,26 @@ class GlanceSource:
         await self._keystone.close()
 
     def _stream(
-        self, response: IResponse, image: Image, location: str | None, offset: int = 0
-    ) -> IImageStream:
-        return _GlanceStream(response, self._reactor, self._stall, image, location, offset)
+        self,
+        response: IResponse,
+        image: Image,
+        location: str | None,
+        offset: int = 0,
+        *,
+        ranged: bool = False,
+    ) -> IImageStream | None:
+        """Return the stream of an answer; None if the answer is not the image's data.
+
+        :param ranged: whether a part was requested.
+        """
+        if response.code not in DATA:
+            return None
+        part = fitting(response, image, offset, ranged=ranged)
+        if part is None or (ranged and part.size not in (None, image.size_bytes)):
+            stop(response)
+            return None
+        skip = offset - part.start
+        return _GlanceStream(response, self._reactor, self._stall, image, location, offset, skip)
 
 
 @implementer(ILocatedStream)
@@ -215,8 +228,9 @@ class _GlanceStream(BodyStream):
         image: Image,
         location: str | None,
         offset: int,
+        skip: int,
     ) -> None:
-        super().__init__(response, reactor, stall, image.size_bytes, offset, image.validator)
+        super().__init__(response, reactor, stall, image.size_bytes, offset, image.validator, skip)
         self.location = location
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from bootvol import checks
 from bootvol.checks import Mistake
@@ -13,7 +14,7 @@ from bootvol_plugins.http.options import HttpOptions
 def _make(options: HttpOptions, context: PluginContext) -> IImageSource:
     from bootvol_plugins.http.source import HttpSource  # late: treq is slow to import
 
-    return HttpSource(context.name, options, context.reactor, context.threads)
+    return HttpSource(context.name, options, context.reactor, context.threads, context.jail)
 
 
 def _check(options: HttpOptions) -> Iterator[Mistake]:
@@ -21,7 +22,20 @@ def _check(options: HttpOptions) -> Iterator[Mistake]:
         yield from checks.authorities("ca", options.ca)
     if options.keyring is not None:
         yield from checks.program("keyring", "gpgv", "gpgv")
-        yield from checks.file("keyring", options.keyring)
+        yield from _check_keyring(options.keyring)
+
+
+def _check_keyring(path: Path) -> Iterator[Mistake]:
+    from bootvol_plugins.http.signatures import keys_in
+
+    try:
+        keys_in(path)
+        return
+    except OSError as error:
+        fault = f"the file cannot be read: {error.strerror}"
+    except ValueError as error:
+        fault = str(error)
+    yield Mistake("keyring", path, fault, "Name a file that `gpg --export` has written.")
 
 
 PLUGIN = SourcePlugin(HttpOptions, _make, _check)

@@ -233,7 +233,8 @@ class CheckedEndpoint:
 class CheckedEndpoints:
     """A factory of endpoints with allowed addresses only, for an Agent's http and https.
 
-    The Agent must not keep connections, because only new connections are checked.
+    Only new connections are checked.  An Agent may use a connection again for the same scheme, host
+    and port: the connection stays with the checked address.
 
     :param tls: the policy for trust in https servers.
     """

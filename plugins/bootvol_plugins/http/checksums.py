@@ -10,9 +10,17 @@ from typing import Final
 import attrs
 
 from bootvol.model import Digest
+from bootvol_plugins.http.list_forms import rewritten
 
-#: Largest list in bytes.
+#: Largest list in bytes, and most lines of a list: more than fit with a digest in each.
 LONGEST: Final = 1024 * 1024
+MOST_LINES: Final = 50_000
+#: Longest line in characters: a digest, and a path of 4096 bytes (PATH_MAX).  Longer lines are
+#: skipped, because no other thread runs while an expression is compared with a line.
+LONGEST_LINE: Final = 8192
+#: Longest name, in characters, whose marks are put in order: longer than any name on a disk. The
+#: time grows with the square of the number of marks, and no other thread runs meanwhile.
+_LONGEST_NAME: Final = 512
 
 #: Algorithms by the length of their digests in hex, strongest first.
 _BY_LENGTH: Final = {128: "sha512", 96: "sha384", 64: "sha256", 56: "sha224", 40: "sha1", 32: "md5"}
@@ -23,8 +31,11 @@ _HEX: Final = r"(?P<digest>[0-9A-Fa-f]{32,128})"
 _GNU: Final = re.compile(rf"(?P<escaped>\\?)(?:(?P<tag>[A-Za-z0-9-]+):)?{_HEX}\s+\*?(?P<name>\S.*)")
 #: The format of ``sha256sum --tag``, BSD's ``sha256`` and ``openssl dgst``.
 _BSD: Final = re.compile(rf"(?P<escaped>\\?)(?P<tag>[A-Za-z0-9/-]+) ?\((?P<name>.+)\) ?= ?{_HEX}")
-_BARE: Final = re.compile(_HEX)
+#: A digest without a file's name, perhaps behind its algorithm: ``sha256:…`` (OCI), ``SHA256=…``.
+_BARE: Final = re.compile(rf"(?:(?P<tag>[A-Za-z0-9/-]+) ?[:=] ?)?{_HEX}")
 _TAGS: Final = re.compile(r"(?:SHA-?2?-?)(1|224|256|384|512)|(MD5)", re.IGNORECASE)
+#: Endings of compressed images.
+_PACKED: Final = re.compile(r"\.(?:gz|bz2|xz|zst)$")
 _ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 #: Names of lists with algorithms whose digests have the same length as other algorithms' digests.
 _OTHER: Final = re.compile(r"b2|blake|sha3|b3", re.IGNORECASE)
@@ -57,10 +68,15 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-16" if utf_16 else "utf-8", "replace")
 
 
+def is_list(text: str) -> bool:
+    """Return whether a text states any digest, of whatever file.  Blocks: uses the processor."""
+    return bool(_entries(text))
+
+
 def find_digest(
-    text: str, path: str, listed_in: str = "", *, by_list: bool = False
+    text: str, path: str, listed_in: str = "", *, by_list: bool = False, bare: bool = True
 ) -> Digest | None:
-    """Return the strongest digest that a list states for a file.
+    """Return the strongest digest that a list states for a file.  Blocks: uses the processor.
 
     If the list has paths, the entry with the most matching last parts counts.
 
@@ -69,17 +85,27 @@ def find_digest(
         same length) is not used.
     :param by_list: whether the list is named for the file.  If such a list has only one file, the
         digest counts under any name (openSUSE's links to the newest build).
+    :param bare: whether a digest without a name counts, for any file.
     :returns: None if the list states no digest for the file.
     :raises Ambiguous: if the list states several digests of one algorithm that match equally well.
     """
     if _OTHER.match(listed_in):
         return None
-    entries = list(_entries(text))
-    bare = [each for each in entries if each.name is None]
-    if len(entries) == len(bare) == 1:
-        return bare[0].digest
+    entries = _entries(text)
+    algorithms = {each.digest.algorithm for each in entries}
+    if bare and len(entries) == len(algorithms) and not any(each.name for each in entries):
+        # Each is a digest of the only file, by another algorithm.
+        return min(
+            (each.digest for each in entries),
+            key=lambda digest: _STRENGTH.index(digest.algorithm),
+            default=None,
+        )
     named = {each.name or "" for each in entries}
     parts = _parts(named.pop() if by_list and len(named) == 1 else path)
+    image = _parts(path)[-1:]
+    if parts[-1:] != image and parts[-1:] == _parts(_PACKED.sub("", path))[-1:]:
+        # The list of disk.img.xz states the digest of the unpacked disk.img.
+        return None
     found = [(_agreement(each.name, parts), each) for each in entries if each.name is not None]
     found = [(agreed, each) for agreed, each in found if agreed[1]]
     best = max((agreed for agreed, _ in found), default=None)
@@ -94,10 +120,13 @@ def find_digest(
 
 
 def _entries(text: str) -> list[_Entry]:
-    lines = _signed_part(text.lstrip("\ufeff").split("\n"))
+    lines = text.lstrip("\ufeff").split("\n")
+    if len(lines) > MOST_LINES:
+        return []
+    lines = [line for line in _signed_part(lines) if len(line) <= LONGEST_LINE]
     entries = []
     tag: str | None = None
-    for line in map(str.strip, lines):
+    for line in map(str.strip, rewritten(lines)):
         heading = _HEADING.fullmatch(line)
         tag = tag if heading is None else heading["tag"]
         entry = _entry(line, tag)
@@ -126,7 +155,7 @@ def _entry(line: str, heading: str | None) -> _Entry | None:
     found = _BSD.fullmatch(line) or _GNU.fullmatch(line)
     if found is None:
         found = _BARE.fullmatch(line)
-        digest = None if found is None else _digest(heading, found["digest"])
+        digest = None if found is None else _digest(found["tag"] or heading, found["digest"])
         return None if digest is None else _Entry(None, digest)
     digest = _digest(found["tag"] or heading, found["digest"])
     if digest is None:
@@ -149,8 +178,12 @@ def _digest(tag: str | None, value: str) -> Digest | None:
 
 def _parts(path: str) -> list[str]:
     """Return the parts of a path for comparison, in NFC: names may be composed or decomposed."""
-    normal = unicodedata.normalize("NFC", path.replace("\\", "/"))
-    return [part for part in normal.split("/") if part not in {"", "."}]
+    parts = path.replace("\\", "/").split("/")
+    return [
+        unicodedata.normalize("NFC", part) if len(part) <= _LONGEST_NAME else part
+        for part in parts
+        if part not in {"", "."}
+    ]
 
 
 def _agreement(name: str | None, parts: list[str]) -> tuple[bool, int]:

@@ -31,6 +31,7 @@ from zope.interface import implementer
 from bootvol import reading
 from bootvol.errors import ConfigurationError, SourceFailed
 from bootvol.reactors import IReactor
+from bootvol_plugins.http.heads import HeadTooLong, WrongLength
 from bootvol_plugins.http.hosts import AnyHost
 from bootvol_plugins.http.ranges import may_pass, retry_after
 from bootvol_plugins.http.stream import Unwanted
@@ -44,8 +45,12 @@ _NO_ANSWER: Final = (
     ResponseNeverReceived,
     ResponseFailed,
 )
+#: Faults of answers in HTTP.  Twisted raises KeyError for an unknown transfer encoding.
+_UNREADABLE: Final = (WrongLength, KeyError, HeadTooLong)
 #: Some servers refuse clients without a User-Agent.
 _USER_AGENT: Final = f"bootvol/{version('bootvol')}".encode()
+#: Values of Content-Encoding for bodies that are not encoded.
+_PLAIN: Final = frozenset({b"", b"identity"})
 #: The header with an answer's Content-Encoding. Under the original name treq would decode the body.
 ENCODING: Final = b"x-bootvol-content-encoding"
 
@@ -101,9 +106,11 @@ class Client:
         try:
             return await _cancellable(asked)
         except (*_NO_CONNECTION, *_NO_ANSWER) as error:
-            raise SourceFailed(
-                f"{host} cannot be reached{self._through}: {_why(error)}."
-            ) from error
+            reasons = getattr(error, "reasons", [])
+            fault = f"{host} cannot be reached{self._through}"
+            if reasons and reasons[0].check(*_UNREADABLE):
+                fault = f"The answer of {host}{self._through} cannot be read"
+            raise SourceFailed(f"{fault}: {why(error)}.") from error
 
     def check_passing(self, response: IResponse, host: str) -> None:
         """Raise an error for an answer with a temporary failure.
@@ -212,8 +219,8 @@ def _set_encoding_aside(response: IResponse) -> IResponse:
 
 
 def _refuse_encoded(response: IResponse) -> IResponse:
-    encodings = response.headers.getRawHeaders(b"content-encoding") or []
-    encoded = any(each.strip().lower() not in {b"", b"identity"} for each in encodings)
+    encodings = b",".join(response.headers.getRawHeaders(b"content-encoding") or [])
+    encoded = any(each.strip().lower() not in _PLAIN for each in encodings.split(b","))
     if encoded and response.code in {200, 206}:
         stop(response)
         raise SourceFailed(
@@ -222,11 +229,20 @@ def _refuse_encoded(response: IResponse) -> IResponse:
     return response
 
 
-def _why(error: Exception) -> str:
+def why(error: BaseException | None) -> str:
+    """Return why a server or a proxy cannot be reached, for tenants: without names and bytes."""
+    if isinstance(error, DNSLookupError):
+        # Twisted's text has the name, which may be that of a machine inside.
+        return "its name has no address"
     reasons = getattr(error, "reasons", None)
     if reasons and reasons[0].check(KeyError):
         # Twisted failed to look up a decoder for the body.
         return f"it sends a transfer encoding that is not known, {reasons[0].value}"
+    if reasons and reasons[0].check(WrongLength):
+        return str(reasons[0].value)
+    if reasons and reasons[0].check(ParseError, ValueError):
+        # Twisted's text has bytes of the answer, which another service than HTTP may have sent.
+        return "its answer is not valid HTTP"
     if reasons and reasons[0].check(VerificationError):
         return "its certificate is for other names"
     return str(reasons[0].value) if reasons else str(error) or type(error).__name__

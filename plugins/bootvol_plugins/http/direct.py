@@ -43,13 +43,14 @@ from twisted.web.iweb import (
 )
 from zope.interface import Interface, implementer
 
-from bootvol.errors import SourceFailed
 from bootvol.reactors import IReactor
 from bootvol_plugins.http.chunks import Chunks
 from bootvol_plugins.http.heads import (
     LONGEST,
     HeadTooLong,
+    WrongLength,
     as_parsed,
+    check_length,
     end_of,
     has_chunks,
     is_interim,
@@ -147,6 +148,11 @@ class QuietPool(HTTPConnectionPool):
 
     _factory = _QuietFactory
 
+    @property
+    def is_empty(self) -> bool:
+        """True if no connection waits for another request."""
+        return not any(self._connections.values())
+
 
 @implementer(IAgent)
 class DirectAgent:
@@ -188,7 +194,7 @@ class _Noting:
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
-        self._noted: _Connection | None = None
+        self._noted: BoundedConnection | None = None
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See :meth:`twisted.web.iweb.IAgentEndpointFactory.endpointForURI`."""
@@ -196,21 +202,21 @@ class _Noting:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See :meth:`twisted.internet.interfaces.IStreamClientEndpoint.connect`."""
-        connecting = self._endpoint.connect(_Connections(protocolFactory))
+        connecting = self._endpoint.connect(BoundedConnections(protocolFactory))
         return connecting.addCallback(self._note)
 
     def _note(self, connection: IProtocol) -> IProtocol:
-        self._noted = cast("_Connection", connection)
+        self._noted = cast("BoundedConnection", connection)
         return self._noted.wrappedProtocol
 
     @property
-    def noted(self) -> _Connection:
+    def noted(self) -> BoundedConnection:
         """The connection, once connected."""
         assert self._noted is not None  # noqa: S101 - an answer has come by the connection
         return self._noted
 
 
-class _Connection(ProtocolWrapper):
+class BoundedConnection(ProtocolWrapper):
     """A connection that reads the head of an answer in small pieces and of bounded size.
 
     Twisted limits neither the number of a head's lines nor the length of folded lines.  For many
@@ -223,19 +229,24 @@ class _Connection(ProtocolWrapper):
     socket: socket.socket | None = None
     _head: bytearray | None = None
     _before_body = 0
-    _too_long = False
+    _fault: Exception | None = None
     _chunks: Chunks | None = None
 
     def connectionMade(self) -> None:
-        """Prepare to read the head."""
+        """Read the head of the first answer."""
         encrypted = ISSLTransport.providedBy(self.transport)
         outer: Any = self.transport
         self._tcp: Any = outer.transport if encrypted else outer
-        self._tcp.bufferSize = _HEAD_AT_A_TIME
         # Keep the socket: a closed transport has none any more.
         self.socket = None if encrypted else outer.getHandle()
-        self._head = bytearray()
+        self.expect_head()
         super().connectionMade()
+
+    def expect_head(self) -> None:
+        """Read the head of an answer next, unless its begin has already come."""
+        if self._head is None:
+            self._tcp.bufferSize = _HEAD_AT_A_TIME
+            self._head, self._before_body = bytearray(), 0
 
     def dataReceived(self, data: bytes) -> None:
         """Process input, or abort the connection if the head is too long."""
@@ -248,8 +259,8 @@ class _Connection(ProtocolWrapper):
             if self._before_body > LONGEST:
                 raise HeadTooLong
             self._pass_heads_on(self._head)
-        except HeadTooLong:
-            self._too_long = True
+        except (HeadTooLong, WrongLength) as error:
+            self._fault = error
             self._head.clear()
             self.abortConnection()
 
@@ -260,8 +271,10 @@ class _Connection(ProtocolWrapper):
             del come[:end]
             lines = as_parsed(head) if head else []
             if not is_interim(head):
+                check_length(lines)
                 self._head = None
                 self._chunks = Chunks() if has_chunks(lines) else None
+                self.body_follows(chunked=self._chunks is not None)
             for line in lines:
                 super().dataReceived(line)
             if self._head is None:
@@ -277,30 +290,33 @@ class _Connection(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Report the end of the connection to the parser."""
-        if self._too_long:
-            reason = Failure(SourceFailed("the head of its answer is too long"))
+        if self._fault is not None:
+            reason = Failure(self._fault)
         elif self._head:
             # Let the parser report the incomplete answer.
             super().dataReceived(bytes(self._head))
         super().connectionLost(reason)
 
-    def body_begins(self, length: int | None) -> None:
+    def body_follows(self, *, chunked: bool) -> None:
+        """Note the end of a head.  A subclass may read larger pieces at once."""
+
+    def body_begins(self, *, chunked: bool) -> None:
         """Read larger pieces from now on."""
         # Chunks may be tiny. A large piece of tiny chunks would block the reactor for long.
-        self._tcp.bufferSize = _CHUNKS_AT_A_TIME if length is None else _BODY_AT_A_TIME
+        self._tcp.bufferSize = _CHUNKS_AT_A_TIME if chunked else _BODY_AT_A_TIME
 
 
-class _Connections(WrappingFactory):
+class BoundedConnections(WrappingFactory):
     """The factory of wrapped connections."""
 
     noisy = False
-    protocol = _Connection
+    protocol: type[BoundedConnection] = BoundedConnection
 
 
 class _Answer(proxyForInterface(IResponse, "answer")):  # type: ignore[misc]
     """A response that offers its connection's socket to the receiver of the body."""
 
-    def __init__(self, answer: IResponse, connection: _Connection) -> None:
+    def __init__(self, answer: IResponse, connection: BoundedConnection) -> None:
         super().__init__(answer)
         self._connection = connection
 
@@ -308,7 +324,7 @@ class _Answer(proxyForInterface(IResponse, "answer")):  # type: ignore[misc]
         """See :meth:`twisted.web.iweb.IResponse.deliverBody`."""
         # A body of unknown length has chunks, or ends with the connection.
         length = None if self.answer.length is UNKNOWN_LENGTH else int(self.answer.length)
-        self._connection.body_begins(length)
+        self._connection.body_begins(chunked=length is None)
         self.answer.deliverBody(protocol)
         connection = self._connection.socket
         if connection is not None and length is not None and IDirectReceiver.providedBy(protocol):

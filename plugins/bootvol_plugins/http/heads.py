@@ -20,8 +20,19 @@ _TRANSFER: Final = b"transfer-encoding"
 _NO_ENCODING: Final = frozenset({b"", b"identity"})
 
 
+#: A length in bytes.
+_LENGTH: Final = re.compile(rb"[0-9]{1,100}")
+
+
 class HeadTooLong(Exception):
     """A head has too many bytes or lines."""
+
+    def __init__(self) -> None:
+        super().__init__("the head of its answer is too long")
+
+
+class WrongLength(ValueError):
+    """A head states no possible length of its body."""
 
 
 def end_of(head: bytes | bytearray) -> int | None:
@@ -76,6 +87,29 @@ def has_chunks(lines: list[bytes]) -> bool:
     :param lines: the result of :func:`as_parsed`.
     """
     return any(line.lower().split() == [_TRANSFER + b":", b"chunked"] for line in lines)
+
+
+def check_length(lines: list[bytes]) -> None:
+    """Check the stated length of a body without a transfer encoding (RFC 9112, section 6.3).
+
+    :param lines: the result of :func:`as_parsed`.
+    :raises WrongLength: if the length is no number, has more than 100 digits, or contradicts
+        itself.
+    """
+    if any(_value_of(line, _TRANSFER) for line in lines):
+        return
+    stated = [each for line in lines if (each := _value_of(line, b"content-length")) is not None]
+    lengths = [each.strip() for line in stated for each in line.split(b",")]
+    if not all(_LENGTH.fullmatch(each) for each in lengths):
+        raise WrongLength("its Content-Length is no number of bytes")
+    if len(set(map(int, lengths))) > 1:
+        raise WrongLength("it states different lengths of the same body")
+
+
+def _value_of(line: bytes, name: bytes) -> bytes | None:
+    """Return the value of a header; None for another header."""
+    found, _, value = line.partition(b":")
+    return value if found.lower() == name else None
 
 
 def _with_encodings(line: bytes) -> bytes:

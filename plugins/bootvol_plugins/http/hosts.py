@@ -13,7 +13,6 @@ import idna
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -25,7 +24,6 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
-from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
@@ -45,7 +43,6 @@ class HostEndpoint:
     """
 
     def __init__(self, reactor: IReactor, host: str, port: int, timeout: float) -> None:
-        self._host = host
         resolved = host
         if not _is_known(host):
             resolved = _STANDIN
@@ -58,13 +55,7 @@ class HostEndpoint:
         :raises DNSLookupError: if the host has no address.
         """
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
-        return connecting.addErrback(self._explain)
-
-    def _explain(self, failure: Failure) -> Failure:
-        if failure.check(DNSLookupError):
-            # Twisted's message has the stand-in's name.
-            raise DNSLookupError(f"no results for hostname lookup: {self._host}")
-        return failure
+        return connecting
 
 
 def resolving(reactor: IReactor, resolver: IHostnameResolver) -> IReactor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -13,10 +14,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from bootvol.errors import ImageNotFound, ImageTruncated, SourceFailed, SourceRefused
+from bootvol.fair_share import Turns
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
+from bootvol.sparing import FewLines
 from bootvol.threads import Threads
-from bootvol_plugins.http.checksums import LONGEST, Ambiguous, find_digest, text_of
+from bootvol_plugins.http.checksums import LONGEST, Ambiguous, find_digest, is_list, text_of
 from bootvol_plugins.http.signatures import CLEARSIGNED, ENDINGS, Keyring, NotSigned
 from bootvol_plugins.http.urls import name_of
 
@@ -24,7 +27,7 @@ from bootvol_plugins.http.urls import name_of
 AUTO: Final = "auto"
 NONE: Final = "none"
 #: The placeholder for the image's name in the name of a list.
-_IMAGE: Final = "{image}"
+IMAGE: Final = "{image}"
 
 #: The usual names of lists, in the order of the requests.
 _USUAL: Final = (
@@ -34,12 +37,21 @@ _USUAL: Final = (
     "CHECKSUM",  # AlmaLinux, Rocky Linux, CentOS Stream
     "{image}.CHECKSUM",  # Rocky Linux
     "{image}-CHECKSUM",
-    "sha256sum.txt",  # CentOS, Void Linux
+    "sha256sum.txt",  # CentOS, Linux Mint, Void Linux
     "{image}.SHA256",  # Arch Linux
     "{image}.sha512",  # Alpine Linux
     "CHECKSUM.SHA256",  # FreeBSD
     "sha256sums",  # OpenWrt
+    "{image}.sha256sum",  # OpenIndiana, Solus
+    "{image}.sha512sum",  # EndeavourOS
+    "{image}.SHA512",
+    "sha512sum.txt",  # Talos
+    "sha256sums.txt",  # Arch Linux
+    "{image}.sha1",  # Manjaro
+    "{image}.sha1sum",
+    "SHA1SUMS",  # Ubuntu
     "{image}.md5",  # Cirros
+    "{image}.md5sum",
     "MD5SUMS",
 )
 #: Names of some projects' lists, by the names of their images. These are tried before the usual
@@ -62,14 +74,22 @@ _OF_PROJECTS: Final = (
     (r"NetBSD-.*", "SHA512"),
     (r"archlinux-.*", "sha256sums.txt"),
     (r"CentOS-Stream-.*", "{image}.SHA256SUM"),
-    (r"flatcar_.*", "{image}.DIGESTS"),
+    (r"(?:flatcar_|Qubes-).*", "{image}.DIGESTS"),
+    (r"Armbian_.*", "{image}.sha"),
+    (r"clear-.*", "{image}-SHA512SUMS"),
     (r"openwrt-.*", "sha256sums"),
 )
+#: Number of lists that are read at once, one of each server at most.
+_AT_ONCE: Final = 2
 #: Maximum number of directories with a remembered list, and of remembered URLs without a list.
 _REMEMBERED: Final = 256
 _MISSES: Final = 4096
 #: Seconds before a missing list is requested again.
 _MISSED: Final = 300.0
+
+
+class _NoList(Exception):
+    """A file with the name of a list is no list."""
 
 
 class Lists:
@@ -105,6 +125,10 @@ class Lists:
         self._threads = threads
         self._stall = stall
         self._patience = patience
+        #: A hostile list takes a second of a thread, and imports need the threads.
+        self._turns = Turns(_AT_ONCE)
+        #: A server may send a text for each name.
+        self._lines = FewLines(reactor, self._log, "faults of lists of digests")
         #: The pattern of the last found list of each directory.
         self._found_last: dict[str, str] = {}
         #: The URLs of missing lists, with the time of the last request.
@@ -134,6 +158,8 @@ class Lists:
             raise SourceRefused(
                 f"The list of digests {name} is missing beside the image on {url.host}."
             ) from None
+        except Ambiguous:
+            raise _ambiguous(url, pattern) from None
         if found is None:
             raise SourceRefused(f"{name} on {url.host} does not list the image.")
         return found
@@ -142,10 +168,7 @@ class Lists:
         folder = _beside(url, "").to_text()
         refused: SourceRefused | None = None
         late = self._reactor.seconds() + self._patience
-        for pattern in self._candidates(url, folder):
-            there = _beside(url, _named(pattern, url))
-            if not self._allowed(there) or self._is_missing(there):
-                continue
+        for pattern, there in self._candidates(url, folder):
             if self._reactor.seconds() > late:
                 break
             try:
@@ -157,11 +180,17 @@ class Lists:
                     "{list} is not asked for: {error}", list=there.to_text(), error=error.message
                 )
                 break
-            except ImageNotFound:
+            except (ImageNotFound, _NoList):
                 self._note_missing(there)
                 continue
             except SourceRefused as error:
+                self._note_refused(there, pattern, folder)
                 refused = refused or error
+                continue
+            except Ambiguous:
+                several = _ambiguous(url, pattern)
+                self._warn(there, several.message)
+                refused = refused or several
                 continue
             if found is not None:
                 self._remember(folder, pattern)
@@ -172,13 +201,16 @@ class Lists:
             )
         return None
 
-    def _candidates(self, url: DecodedURL, folder: str) -> Sequence[str]:
-        """Return the patterns of names to try, each once."""
+    def _candidates(self, url: DecodedURL, folder: str) -> Iterator[tuple[str, DecodedURL]]:
+        """Yield the patterns of names to try, each once, with the URL of the list."""
         image = name_of(url)
         matches = ((re.fullmatch(images, image), name) for images, name in _OF_PROJECTS)
         projects = [match.expand(name) for match, name in matches if match is not None]
         last = self._found_last.get(folder)
-        return list(dict.fromkeys([*([last] if last else []), *projects, *_USUAL]))
+        for pattern in dict.fromkeys([*([last] if last else []), *projects, *_USUAL]):
+            there = _beside(url, _named(pattern, url))
+            if self._allowed(there) and not self._is_missing(there):
+                yield pattern, there
 
     def _is_missing(self, there: DecodedURL) -> bool:
         """Tell whether a list was missing recently."""
@@ -194,6 +226,14 @@ class Lists:
         if len(self._missing) > _MISSES:
             del self._missing[next(iter(self._missing))]
 
+    def _note_refused(self, there: DecodedURL, pattern: str, folder: str) -> None:
+        """Note a list that the server refuses: perhaps the list does not exist (S3: 403).
+
+        A list of a form that was found before exists, and is refused for a while.
+        """
+        if pattern != self._found_last.get(folder):
+            self._note_missing(there)
+
     def _remember(self, folder: str, pattern: str) -> None:
         self._found_last.pop(folder, None)
         self._found_last[folder] = pattern
@@ -203,22 +243,33 @@ class Lists:
     async def _read(self, url: DecodedURL, pattern: str) -> Digest | None:
         """Return the digest that a list states for an image; None if the list has no such image.
 
-        :param pattern: the name of the list; :data:`_IMAGE` stands for the image's name.
+        :param pattern: the name of the list; :data:`IMAGE` stands for the image's name.
         :raises bootvol.errors.ImageNotFound: if the list does not exist.
+        :raises _NoList: if a file that was looked for is no list.
+        :raises Ambiguous: if the list states several digests for the image.
         """
         name = _named(pattern, url)
         text = await self._text(_beside(url, name))
         if self._keyring is not None:
             text = await self._verified(self._keyring, url, name, text)
-        path = unquote("/".join(url.encoded_url.path), errors="replace")
-        try:
-            # The signature does not cover the name of the list.
-            by_list = _IMAGE in pattern and self._keyring is None
-            return find_digest(text_of(text), path, name, by_list=by_list)
-        except Ambiguous:
-            raise SourceRefused(
-                f"{name} on {url.host} states several digests for the image."
-            ) from None
+        path, told = unquote("/".join(url.encoded_url.path), errors="replace"), text_of(text)
+        # A signature does not cover the name of the list.
+        bare = self._keyring is None
+        by_list = IMAGE in pattern and bare
+        find = partial(find_digest, told, path, name, by_list=by_list, bare=bare)
+        async with self._turns.turn(url.host):
+            if self._names != AUTO or await self._threads.run(is_list, told):
+                return await self._threads.run(find)
+        # Many servers send a page for a file that does not exist.
+        if not told.lstrip().startswith("<"):
+            fault = "the file states no digest in a form that bootvol reads"
+            self._warn(_beside(url, name), fault)
+        raise _NoList
+
+    def _warn(self, there: DecodedURL, fault: str) -> None:
+        """Log a fault of a list, within the limit of lines."""
+        if self._lines.admit():
+            self._log.warn("{list}: {fault}", list=there.to_text(), fault=fault)
 
     async def _verified(self, keyring: Keyring, url: DecodedURL, name: str, text: bytes) -> bytes:
         """Return the part of a list that a trusted key has signed."""
@@ -258,8 +309,13 @@ class Lists:
         return bytes(text[:length])
 
 
+def _ambiguous(url: DecodedURL, pattern: str) -> SourceRefused:
+    name = _named(pattern, url)
+    return SourceRefused(f"{name} on {url.host} states several digests for the image.")
+
+
 def _named(pattern: str, url: DecodedURL) -> str:
-    return pattern.replace(_IMAGE, name_of(url))
+    return pattern.replace(IMAGE, name_of(url))
 
 
 def _beside(url: DecodedURL, name: str) -> DecodedURL:

@@ -8,8 +8,8 @@ from typing import Final, Self
 from pydantic import Field, field_validator, model_validator
 
 from bootvol.options import Options, TrustedFile
-from bootvol_plugins.http.lists import AUTO, NONE
-from bootvol_plugins.http.urls import Refused, parse, parse_proxy
+from bootvol_plugins.http.lists import AUTO, IMAGE, NONE
+from bootvol_plugins.http.urls import Refused, lies_under, parse, parse_proxy
 
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
@@ -31,6 +31,13 @@ class HttpOptions(Options):
     """Longest pause of a server in seconds, while the source waits for data.  Each few MiB may take
     ten times as long.
     """
+    connections: int = Field(default=4, ge=1, le=16)
+    """Most connections for one image.  The source uses more than one while that is clearly faster.
+    """
+    mirrors: dict[str, list[str]] = Field(default={})
+    """Other URLs with the same files as below a URL.  If a server fails, the source reads the image
+    from another one.  All URLs must lie below those in ``allow``.
+    """
     ca: TrustedFile | None = None
     """A PEM file with the certificate authorities of https servers.  The default is the system's
     authorities.
@@ -50,9 +57,11 @@ class HttpOptions(Options):
     def _parse(cls, value: list[str]) -> list[str]:
         for prefix in value:
             try:
-                parse(prefix)
+                url = parse(prefix)
             except Refused as error:
                 raise ValueError(f"{prefix!r} {error}") from None
+            if url.query:
+                raise ValueError(f"{prefix!r} has a query, which would not limit the requests")
         return value
 
     @field_validator("networks")
@@ -63,6 +72,31 @@ class HttpOptions(Options):
             if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
                 raise ValueError(f"{each!r} is an IPv4 network: write the network in IPv4 form")
         return value
+
+    @field_validator("checksums")
+    @classmethod
+    def _names_a_list(cls, value: str) -> str:
+        if value.lower() in {AUTO, NONE} and value != value.lower():
+            raise ValueError(f'write "{value.lower()}" in lower case')
+        if set("{}") & set(value.replace(IMAGE, "")):
+            raise ValueError(f"the only placeholder is {IMAGE}, for the image's file name")
+        if value != value.strip() or value in {".", ".."}:
+            raise ValueError("this is not the name of a file")
+        return value
+
+    @model_validator(mode="after")
+    def _check_mirrors(self) -> Self:
+        allow = [parse(prefix) for prefix in self.allow]
+        for each in (*self.mirrors, *(each for others in self.mirrors.values() for each in others)):
+            try:
+                url = parse(each)
+            except Refused as error:
+                raise ValueError(f"mirrors: {each!r} {error}") from None
+            if url.query:
+                raise ValueError(f"mirrors: {each!r} has a query")
+            if not lies_under(url, allow):
+                raise ValueError(f"mirrors: {each!r} does not lie below a URL in allow")
+        return self
 
     @model_validator(mode="after")
     def _check_keyring(self) -> Self:

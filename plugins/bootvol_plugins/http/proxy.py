@@ -31,6 +31,7 @@ from zope.interface import implementer
 from bootvol.errors import SourceFailed, SourceRefused
 from bootvol.reactors import IReactor
 from bootvol_plugins.http.addresses import AddressPolicy, refusal
+from bootvol_plugins.http.client import why
 from bootvol_plugins.http.direct import DirectAgent
 from bootvol_plugins.http.hosts import HostEndpoint
 from bootvol_plugins.http.ranges import may_pass
@@ -218,5 +219,5 @@ def _check_credentials(response: IResponse) -> IResponse:
 
 def _unreachable(failure: Failure) -> Failure:
     if failure.check(ConnectError, DNSLookupError):
-        raise SourceFailed(f"The proxy cannot be reached: {failure.value}.") from failure.value
+        raise SourceFailed(f"The proxy cannot be reached: {why(failure.value)}.") from failure.value
     return failure

@@ -17,16 +17,17 @@ from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from bootvol.errors import ImageTruncated, ImportFailed, SourceFailed
-from bootvol.interfaces import IOpenEndedStream
+from bootvol.interfaces import IOpenEndedStream, IPrefixedStream
 from bootvol.reactors import IReactor
 from bootvol_plugins.http.direct import IDirectReceiver, SocketReader
+from bootvol_plugins.http.ranges import length_of
 
 #: Time limit for each requested piece (a few MiB), in multiples of the longest silence. Without the
 #: limit, a server that sends a byte now and then would hold an import's place forever.
 _SILENCES: Final = 10
 
 
-@implementer(IOpenEndedStream)
+@implementer(IOpenEndedStream, IPrefixedStream)
 class BodyStream:
     """The body of a response.
 
@@ -38,7 +39,6 @@ class BodyStream:
     :param offset: offset of the stream in the image.
     :param validator: validator of the image, or None.
     :param skip: bytes to skip at the start of the body, because they lie before ``offset``.
-    :param expected: size of the found image in bytes, if the image has not changed.
     """
 
     def __init__(
@@ -50,21 +50,19 @@ class BodyStream:
         offset: int,
         validator: str | None,
         skip: int = 0,
-        expected: int | None = None,
     ) -> None:
         self.size = size
         self.offset = offset
         self.validator = validator
-        self._skip = skip
-        self._expected = expected if size is None else size
+        self.prefix = self._skip = skip
         self._at = offset
-        self._body = Body(reactor, stall)
+        self._body = Body(reactor, stall, length_of(response))
         response.deliverBody(self._body)
 
     @property
     def proven(self) -> bool:
         """See :class:`bootvol.interfaces.IOpenEndedStream`."""
-        return not self._body.open_ended or self._at == self._expected
+        return not self._body.open_ended or self._at == self.size
 
     async def read_into(self, target: memoryview) -> int:
         """See :meth:`bootvol.interfaces.IImageStream.read_into`."""
@@ -82,16 +80,11 @@ class BodyStream:
                 )
         count = await self._body.fill(target)
         self._at += count
-        if count < len(target) and self._is_short():
-            short = ImageTruncated(f"The server sent {self._at} of {self._expected} bytes.")
+        if count < len(target) and self.size is not None and self._at < self.size:
+            short = ImageTruncated(f"The server sent {self._at} of {self.size} bytes.")
             short.came = count
             raise short
         return count
-
-    def _is_short(self) -> bool:
-        """Tell whether the ended body was too short for the image."""
-        counts = self.size is not None or self._body.open_ended
-        return counts and self._at < (self._expected or 0)
 
     async def close(self) -> None:
         """See :meth:`bootvol.interfaces.IImageStream.close`."""
@@ -114,13 +107,15 @@ class Body(Protocol):
     A transport may deliver some bytes after a pause, and ``deliverBody`` resumes the transport
     once.  The receiver keeps these bytes and pauses the transport again.
 
+    :param whole: length of the body in bytes; None if unknown.
     :ivar open_ended: whether the body ended with its connection, as a body without a length does
         (RFC 9112, section 6.3).  A broken connection looks the same.
     """
 
-    def __init__(self, reactor: IReactorTime, stall: float) -> None:
+    def __init__(self, reactor: IReactorTime, stall: float, whole: int | None = None) -> None:
         self._reactor = reactor
         self._stall = stall
+        self._whole = whole
         self._watch: IDelayedCall | None = None
         self._late = False
         self._deadline = 0.0
@@ -226,6 +221,9 @@ class Body(Protocol):
 
     def _answer_if_full(self) -> None:
         """Pause and answer if the memory is full; call last, since the reader may read again."""
+        if self._received == self._whole and self._ended is None and self._reader is None:
+            # The end of the body comes at once. Then the connection is free for another request.
+            return
         if self._target is None or self._filled == len(self._target):
             self._flow("pauseProducing")
             self._answer()

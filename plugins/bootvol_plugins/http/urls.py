@@ -9,11 +9,17 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 
 from hyperlink import URL, DecodedURL, EncodedURL, URLParseError
 
+#: Most characters of a URL, as many as servers should take (RFC 9110, section 4.1), and of a host's
+#: name (RFC 1035, section 2.3.4).  A redirect may be longer, and takes time and lines of the log.
+_LONGEST: Final = 8000
+_LONGEST_HOST: Final = 253
 #: Programs disagree on the meaning of these characters. No image needs them.
 _SUSPECT: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 #: An http or https URL without fragment: scheme, authority, path, query (RFC 3986, appendix B).
 _URL: Final = re.compile(r"(https?)://([^/?]+)([^?]*)(\?.*)?", re.IGNORECASE)
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@%\s]+?)\.?(:[0-9]*)?")
+#: Dots alone, except for spaces and parameters.
+_DOTS: Final = re.compile(rb"[ \t]*\.[. \t]*(;|$)")
 #: A host name in ASCII and lower case (RFC 1034, section 3.1).
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 #: Characters behind the authority that stay unchanged: the characters of RFC 3986, and characters
@@ -35,15 +41,13 @@ def parse(text: str) -> DecodedURL:
 
     :raises Refused: if ``text`` is not a URL, or has a deceptive form.
     """
-    text = text.strip()
-    if _SUSPECT.search(text):
-        raise Refused("has a form that is not allowed")
+    text = _checked(text)
     found = _URL.fullmatch(text.partition("#")[0])
     if found is None:
         raise Refused("is not an http or https URL")
     scheme, authority, path, query = found.groups(default="")
     host = _HOST.fullmatch(authority)
-    if host is None:
+    if host is None or len(host[1]) > _LONGEST_HOST:
         raise Refused("has a form that is not allowed")
     name, port = host[1].lower(), host[2] or ""
     try:
@@ -54,12 +58,19 @@ def parse(text: str) -> DecodedURL:
         raise Refused("is not a URL") from error
     if not 0 < (url.port or 0) < 65536:
         raise Refused("has an impossible port")
-    for segment in url.path:
-        plain = unquote_to_bytes(segment)
-        # A server may treat %2F as a separator of segments.
-        if {b".", b".."} & set(plain.split(b"/")) or set(plain) & set(b"\\\0"):
-            raise Refused("has a path that is not allowed")
+    if any(map(_is_deceptive, url.path)):
+        raise Refused("has a path that is not allowed")
     return DecodedURL(url, lazy=True)  # lazy, because the bytes may not be UTF-8
+
+
+def _checked(text: str) -> str:
+    """Return a URL or a reference without surrounding spaces, if its characters are acceptable."""
+    text = text.strip()
+    if len(text) > _LONGEST:
+        raise Refused(f"has more than {_LONGEST} characters")
+    if _SUSPECT.search(text):
+        raise Refused("has a form that is not allowed")
+    return text
 
 
 def to_ask(url: DecodedURL) -> EncodedURL:
@@ -78,9 +89,7 @@ def joined(base: DecodedURL, reference: str) -> DecodedURL:
     :param reference: an absolute or relative reference.
     :raises Refused: if the result is not an acceptable URL.
     """
-    reference = reference.strip()
-    if _SUSPECT.search(reference):
-        raise Refused("has a form that is not allowed")
+    reference = _checked(reference)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", reference)
     if scheme is not None:
         return parse(reference)
@@ -91,6 +100,19 @@ def joined(base: DecodedURL, reference: str) -> DecodedURL:
     except (URLParseError, ValueError, UnicodeError, NotImplementedError) as error:
         raise Refused("is not a URL") from error
     return parse(target.to_text())
+
+
+def _is_deceptive(segment: str) -> bool:
+    """Tell whether some server may take a segment of a path for ``.`` or ``..``, or for several.
+
+    Some servers decode twice, separate segments at %2F, drop parameters (``..;x``; RFC 3986,
+    section 3.3), or drop dots and spaces at the end of names.
+    """
+    once = unquote_to_bytes(segment)
+    return any(
+        set(plain) & set(b"\\\0") or any(map(_DOTS.match, plain.split(b"/")))
+        for plain in (once, unquote_to_bytes(once))
+    )
 
 
 def name_of(url: DecodedURL) -> str:
