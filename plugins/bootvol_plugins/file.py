@@ -9,13 +9,11 @@ the same reason a file in the folder holds the folder's identity.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ from zope.interface import implementer
 
 from bootvol import checks, private
 from bootvol.checks import Mistake
-from bootvol.devices import OpenDevice, check_unused, failures
+from bootvol.devices import OpenDevice, check_unused, check_unwritten, failures
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, VolumeMissing, WrongStore
 from bootvol.interfaces import (
     BackendPlugin,
@@ -47,10 +45,10 @@ from bootvol_plugins.file_store import (
     FICLONE,
     can_clone,
     file_of,
-    free_space,
     identify,
     identity_of,
     is_mount,
+    space,
     status_of,
 )
 
@@ -62,11 +60,6 @@ _NOT_SHARED: Final = frozenset(
 #: of NFS, or an ended process of FUSE.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN})
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
-#: How many times to check again whether the disk is full, and the seconds between two checks.
-_LOOKS: Final = 5
-_LOOK: Final = 0.1
-#: Provides syncfs(2), which Python lacks.
-_LIBC: Final = ctypes.CDLL(None)
 
 
 class FileOptions(Options):
@@ -155,7 +148,7 @@ class FileBackend:
     def _allocate(self, volume: str, size: int) -> None:
         with failures(f"Making {self._called(volume)} failed"), self._folder() as folder:
             if status_of(folder, volume) is None:
-                self._check_space(folder, size)
+                self._check_size(folder, volume, size)
             path = file_of(volume)
             with contextlib.suppress(FileExistsError):
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -175,26 +168,26 @@ class FileBackend:
                 os.close(descriptor)
             os.fsync(folder)
 
-    def _check_space(self, folder: int, size: int) -> None:
-        # Sparse files promise more space than the disk has. Refuse only sizes that could never fit.
-        free = free_space(folder)
-        for _ in range(_LOOKS):
-            if size <= free:
-                return
-            # Some file systems count deleted files as free only after the deletion is on the disk
-            # (btrfs), or a little later (xfs).
-            _LIBC.syncfs(folder)
-            time.sleep(_LOOK)
-            free = free_space(folder)
-        if size > free:
-            # Tenants must not learn how much space is free.
+    def _check_size(self, folder: int, volume: str, size: int) -> None:
+        # Sparse files and clones take space when they are written. Refuse only sizes that could
+        # never fit. Some file systems of FUSE do not tell the size of the disk.
+        most, free = space(folder)
+        if most and size > most:
+            # Tenants must not learn how much space the disk has.
             self._log.warn(
-                "backend {name} has {free} bytes free; a volume needs {size}",
+                "backend {name} cannot hold {volume}: {size} bytes are needed, and the disk of"
+                " {directory} has {most} bytes, {free} of them free",
                 name=self.name,
-                free=free,
+                volume=volume,
                 size=size,
+                directory=self._directory,
+                most=most,
+                free=free,
             )
-            raise NoSpace(f"Backend {self.name} has no room for the volume.")
+            raise NoSpace(
+                f"Backend {self.name} has no room for {volume}: its disk is smaller.",
+                never_fits=True,
+            )
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_writer`."""
@@ -263,7 +256,7 @@ class FileBackend:
 
     def _make_of(self, origin: int, folder: int, volume: str, size: int) -> int:
         """Make a volume from the blocks of an open file; return the file's size in bytes."""
-        self._check_space(folder, size)
+        self._check_size(folder, volume, size)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _OURS
         made = os.open(file_of(volume), flags, 0o600, dir_fd=folder)
         try:
@@ -294,18 +287,26 @@ class FileBackend:
             os.fsync(folder)
 
     async def check_unused(self, volume: str) -> None:
-        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`; check QEMU's locks."""
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`.
+
+        Check QEMU's locks, and whether a program without locks can write to the file.
+        """
 
         def check() -> None:
             with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
-                self._check_unused(folder, volume)
+                try:
+                    self._check_unused(folder, volume, check_unwritten)
+                except FileNotFoundError as error:
+                    raise VolumeMissing(f"{self._called(volume)} does not exist.") from error
 
         await self._threads.run(check)
 
-    def _check_unused(self, folder: int, volume: str) -> None:
-        descriptor = os.open(file_of(volume), os.O_RDONLY | os.O_NONBLOCK | _OURS, dir_fd=folder)
+    def _check_unused(self, folder: int, volume: str, *more: Callable[[int, str], None]) -> None:
+        flags = os.O_RDONLY | os.O_NONBLOCK | _OURS
+        descriptor = os.open(file_of(volume), flags, dir_fd=folder)
         try:
-            check_unused(descriptor, self._called(volume))
+            for check in (check_unused, *more):
+                check(descriptor, self._called(volume))
         finally:
             os.close(descriptor)
 
@@ -371,7 +372,7 @@ def _make(options: FileOptions, context: PluginContext) -> FileBackend:
         private.make(f"backend {context.name!r}: directory", directory)
         # A mount point at the start must remain one.
         mounted = options.mounted or directory.is_mount()
-        clones = can_clone(directory)
+        clones = can_clone(context.name, directory)
     except OSError as error:
         raise ConfigurationError(
             f"backend {context.name!r}: directory {directory} cannot be used: {error.strerror}"

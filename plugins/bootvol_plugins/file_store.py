@@ -1,14 +1,18 @@
-"""The folder of a ``file`` backend: its identity, its free space, and the abilities of its disk."""
+"""The folder of a ``file`` backend: its identity, its space, and the abilities of its disk."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
+
+from twisted.logger import Logger
 
 from bootvol import files
 
@@ -18,6 +22,9 @@ _SIZE: Final = 256
 #: ioctl_ficlone(2): makes a file share all blocks of another file.
 FICLONE: Final = 0x40049409
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_log = Logger()
 
 
 def identity_of(folder: int) -> str | None:
@@ -45,10 +52,10 @@ def identify(folder: int) -> str:
     return identity_of(folder) or identity
 
 
-def free_space(folder: int) -> int:
-    """Return the free space on the disk of an open folder, in bytes."""
+def space(folder: int) -> tuple[int, int]:
+    """Return the size of the disk of an open folder, and its free space, in bytes."""
     found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
 
 def is_mount(folder: int) -> bool:
@@ -56,16 +63,45 @@ def is_mount(folder: int) -> bool:
     return os.fstat(folder).st_dev != os.stat("..", dir_fd=folder).st_dev
 
 
-def can_clone(directory: Path) -> bool:
-    """Return whether files in a directory can share their blocks (xfs, btrfs).  Blocks."""
-    with tempfile.TemporaryFile(dir=directory) as one, tempfile.TemporaryFile(dir=directory) as two:
-        one.write(bytes(4096))
-        one.flush()
+def can_clone(backend: str, directory: Path) -> bool:
+    """Return whether files in a directory can share their blocks (xfs, btrfs).  Blocks.
+
+    A full disk must not keep the daemon from its start: nobody could delete volumes then.
+
+    :param backend: name of the backend, for the log.
+    :returns: False also if the disk is so full that no file can be made.
+    :raises OSError: if no file can be made for another reason.
+    """
+    with (
+        _full_or_not(),
+        tempfile.TemporaryFile(buffering=0, dir=directory) as one,
+        tempfile.TemporaryFile(buffering=0, dir=directory) as two,
+    ):
+        with _full_or_not():
+            # Empty files will do on a full disk, but not in every file system.
+            one.write(bytes(4096))
         try:
             fcntl.ioctl(two.fileno(), FICLONE, one.fileno())
         except OSError:
             return False
         return True
+    _log.warn(
+        "backend {backend} makes no clones until the next start of the daemon: the disk of"
+        " {directory} is full",
+        backend=backend,
+        directory=str(directory),
+    )
+    return False
+
+
+@contextlib.contextmanager
+def _full_or_not() -> Iterator[None]:
+    """End the block without an error if the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
 
 
 def file_of(volume: str) -> str:

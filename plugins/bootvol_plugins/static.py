@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final
 
@@ -96,4 +97,10 @@ def _make(options: StaticOptions, _context: PluginContext) -> StaticIdentity:
     return StaticIdentity(options)
 
 
-PLUGIN = IdentityPlugin(StaticOptions, _make)
+def _roles(options: StaticOptions) -> Iterator[tuple[str, str]]:
+    for n, token in enumerate(options.tokens):
+        for role in token.roles:
+            yield f"tokens[{n}].roles", role
+
+
+PLUGIN = IdentityPlugin(StaticOptions, _make, roles=_roles)

@@ -49,4 +49,11 @@ def _key(options: EmbeddedOptions) -> Iterator[Mistake]:
         yield from private.check(key, path, Kept.SECRET)
 
 
-PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check)
+def _roles(options: EmbeddedOptions) -> Iterator[tuple[str, str]]:
+    for n, user in enumerate(options.users):
+        for project, roles in user.roles.items():
+            for role in roles:
+                yield f"users[{n}].roles.{project}", role
+
+
+PLUGIN = IdentityPlugin(EmbeddedOptions, _make, _check, _roles)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -13,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from bootvol import passwords
-from bootvol.errors import LoginFailed, Unauthorized
+from bootvol.errors import ConfigurationError, LoginFailed, Unauthorized
 from bootvol.interfaces import IIdentity, IReloadable, PluginContext
 from bootvol.login import (
     AccessKey,
@@ -80,8 +81,9 @@ class _Guess:
 
     @property
     def both(self) -> bytes:
-        """The key of this user from this network."""
-        return _digest(self.network, self.user)
+        """The key of this user from this network: all keys of the user begin alike."""
+        half = len(self.user) // 2
+        return self.user[:half] + _digest(self.network, self.user)[:half]
 
 
 @implementer(IIdentity, ILogin, IReloadable)
@@ -97,6 +99,7 @@ class EmbeddedIdentity:
         """
         self._now = context.now
         self._threads = context.threads
+        self._directory, self._lasting = options.directory, _lasting(options)
         self._tokens = Tokens(signing_key(options.directory, options.key_file))
         self._revoked = Revoked(
             options.directory / "revoked",
@@ -140,10 +143,27 @@ class EmbeddedIdentity:
     async def reload(self, settings: EmbeddedOptions) -> None:
         """See :meth:`bootvol.interfaces.IReloadable.reload`.
 
-        Users, projects and ``token_hours`` change.  Revoked tokens stay revoked, and failed logins
-        still count.  A token ends if its user, project or credential was removed.
+        Users, projects, ``token_hours`` and the signing key change.  Revoked tokens stay revoked,
+        and failed logins still count.  A token ends if its user, project or credential was removed,
+        or if the key changed.
         """
+        if settings.key_file is not None:
+            await self._use_key(settings.key_file)
         self._use(settings)
+        if _lasting(settings) != self._lasting:
+            self._log.warn(
+                "changed, and applied by a restart only: directory, address_failures or key_file of"
+                " identity"
+            )
+
+    async def _use_key(self, file: Path) -> None:
+        try:
+            key = await self._threads.run(signing_key, self._directory, file)
+        except ConfigurationError as error:
+            # A key that cannot be read must not keep the tokens of removed users valid.
+            self._log.error("the signing key stays as it was: {error}", error=error)
+        else:
+            self._tokens = Tokens(key)
 
     def _add(self, table: UserTable) -> None:
         ids = {each.name: each.id for each in self._projects.values()}
@@ -199,7 +219,11 @@ class EmbeddedIdentity:
             secrets.token_urlsafe(12),
             ancestors,
         )
-        return self._session(self._tokens.write(claims), claims)
+        try:
+            # The configuration may have changed during the verification.
+            return await self.session(self._tokens.write(claims))
+        except Unauthorized:
+            raise LoginFailed from None
 
     async def _prove(self, credentials: Password | AccessKey, address: str) -> _Secret:
         """Return the secret that the credentials match.
@@ -305,6 +329,11 @@ class EmbeddedIdentity:
             datetime.fromtimestamp(claims.issued, UTC),
             datetime.fromtimestamp(claims.expires, UTC),
         )
+
+
+def _lasting(options: EmbeddedOptions) -> tuple[object, ...]:
+    """Return the settings that only a restart changes."""
+    return options.directory, options.address_failures, options.key_file is None
 
 
 def _lifetime(options: EmbeddedOptions) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 import attrs
-from cachetools import FIFOCache
 
 from bootvol.errors import TooManyLogins
 
@@ -16,7 +16,7 @@ FREE: Final = 5
 LONGEST: Final = 300.0
 #: Seconds without a failure until earlier failures are forgotten.
 FORGIVEN: Final = 900.0
-#: Number of remembered keys.  Beyond this number, the key with the oldest failure is dropped.
+#: Number of remembered keys.  Beyond this number, the key with the fewest failures is dropped.
 MOST: Final = 10_000
 
 
@@ -34,6 +34,11 @@ class _Failures:
 class Throttle:
     """A counter of failures by key.
 
+    If the keys are too many, a new key takes the place and the count of the key with the fewest
+    failures.  So nobody makes the throttle forget many failures of one user by a few failures of
+    each of many others (A. Metwally, D. Agrawal, A. El Abbadi: Efficient computation of frequent
+    and top-k elements in data streams, ICDT 2005).
+
     :param seconds: returns the time in seconds.
     :param free: number of failures that cause no delay.
     """
@@ -41,7 +46,8 @@ class Throttle:
     def __init__(self, seconds: Callable[[], float], free: int = FREE) -> None:
         self._seconds = seconds
         self._free = free
-        self._failures: FIFOCache[bytes, _Failures] = FIFOCache(MOST)
+        #: The keys in the order of their last failures.
+        self._failures: OrderedDict[bytes, _Failures] = OrderedDict()
 
     def check(self, key: bytes) -> None:
         """Return if the next try is allowed now.
@@ -56,10 +62,19 @@ class Throttle:
     def failed(self, key: bytes) -> None:
         """Count a failure."""
         now = self._seconds()
-        earlier = self._failures.get(key)
+        earlier = self._failures.pop(key, None) or self._replaced(now)
         count = earlier.count if earlier and now - earlier.last < FORGIVEN else 0
         self._failures[key] = _Failures(count + 1, now)
 
     def succeeded(self, key: bytes) -> None:
         """Forget all failures of a key."""
         self._failures.pop(key, None)
+
+    def _replaced(self, now: float) -> _Failures | None:
+        """Make room for a new key; return the failures that now count for the new key."""
+        if len(self._failures) < MOST:
+            return None
+        if now - next(iter(self._failures.values())).last >= FORGIVEN:
+            return self._failures.popitem(last=False)[1]
+        fewest = min(self._failures, key=lambda each: self._failures[each].count)
+        return self._failures.pop(fewest)

@@ -25,6 +25,8 @@ from bootvol_plugins.keystone.options import Access
 _LARGEST: Final = 256 * 1024
 #: Fraction of its life after which bootvol's own token is replaced.
 _OLD: Final = 0.9
+#: Keystone rounds the time of issue down to whole seconds.  A token must not count beyond its end.
+_ROUNDED: Final = 1.0
 #: Size of the connection pool.
 _CONNECTIONS: Final = 8
 
@@ -45,6 +47,7 @@ class Described(_Read):
     """The fields that bootvol uses of Keystone's description of a token."""
 
     expires_at: AwareDatetime
+    issued_at: AwareDatetime | None = None
     user: _Id
     project: _Id | None = None
     roles: list[_Role] = Field(default=[])
@@ -84,6 +87,8 @@ class Keystone:
         agent = Agent(reactor, trusting(options.ca), options.timeout, pool=self._pool)
         self._client = Client(agent, reactor, options.timeout)
         self._own: _OwnToken | None = None
+        #: Keystone's clock less the reactor's, in seconds, since the last login.
+        self._ahead = time.time() - reactor.seconds()
         self._logins: Flights[_OwnToken] = Flights()
 
     async def describe(self, token: str) -> Described | None:
@@ -113,6 +118,13 @@ class Keystone:
         """
         return (await self._own_token()).text
 
+    def seconds_left(self, described: Described) -> float:
+        """Return the seconds until a token expires, by Keystone's clock.
+
+        The machine's clock may differ, and may be set at any moment.
+        """
+        return described.expires_at.timestamp() - self._reactor.seconds() - self._ahead
+
     def forget(self, token: str) -> None:
         """Stop using a token of bootvol's own, because a service rejected the token."""
         if self._own is not None and self._own.text == token:
@@ -136,11 +148,13 @@ class Keystone:
         url = self._url.child("auth", "tokens").add("nocatalog")
         body = orjson.dumps(self._options.login())
         headers = Headers({"Content-Type": ["application/json"]})
+        asked, now = self._reactor.seconds(), time.time()
         response = await self._client.request("POST", to_ask(url), url.host, headers, body)
         self._check(response, 201, "bootvol's own credentials")
         (text, *_) = response.headers.getRawHeaders("X-Subject-Token") or [""]
-        ends = (await self._read(response)).expires_at.timestamp()
-        return _OwnToken(text, self._reactor.seconds() + (ends - time.time()) * _OLD)
+        own = await self._read(response)
+        self._ahead = (own.issued_at.timestamp() + _ROUNDED if own.issued_at else now) - asked
+        return _OwnToken(text, self._reactor.seconds() + self.seconds_left(own) * _OLD)
 
     def _check(self, response: IResponse, wanted: int, what: str) -> None:
         """Check that Keystone's answer has the expected status.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from hashlib import sha256
 from typing import Final, TypeAlias
 
@@ -125,7 +124,7 @@ class KeystoneIdentity:
             return wrong
         roles = frozenset(role.name for role in described.roles)
         caller = Caller(described.user.id, described.project.id, roles)
-        left = described.expires_at.timestamp() - time.time()
+        left = self._keystone.seconds_left(described)
         self._put(self._right, digest, caller, min(left, self._lifetime))
         return caller
 

@@ -48,6 +48,8 @@ class Access(Options):
         if url.query:
             raise ValueError("this has a query")
         root = value.rstrip("/")
+        if root.endswith("/v2.0"):
+            raise ValueError("this is version 2.0 of the identity API; name the URL of version 3")
         return root if root.endswith(f"/{_VERSION}") else f"{root}/{_VERSION}"
 
     @model_validator(mode="after")

@@ -138,6 +138,7 @@ class LvmBackend:
                 descriptor = found.open(os.O_RDWR | os.O_EXCL)
             return OpenDevice.to_write(self._threads, descriptor, self._called(volume))
 
+        looks = _LOOKS
         while True:
             try:
                 return await self._threads.obtain(OpenDevice.shut, opened)
@@ -145,7 +146,10 @@ class LvmBackend:
                 cause = error.__cause__
                 if not isinstance(cause, OSError) or cause.errno != errno.EBUSY:
                     raise
+                # The last opener may just have ended, and a check opens the device for a moment.
                 if not await self._is_left_open(volume, found):
+                    looks -= 1
+                if not looks:
                     raise
             await sleep(self._clock, _LOOK)
 
@@ -185,25 +189,33 @@ class LvmBackend:
         """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`.
 
         Check QEMU's locks, and whether the system uses the device, for example for a mounted
-        file system.
+        file system.  A second check at the same time, also of another daemon, looks like such a
+        use for a moment.
         """
-        found = await self._active(volume)
+        for left in reversed(range(_LOOKS)):
+            found = await self._active(volume)
+            try:
+                await self._threads.run(self._check_unused, volume, found)
+            except VolumeInUse:
+                if not left:
+                    raise
+                await sleep(self._clock, _LOOK)
+            else:
+                break
 
-        def check() -> None:
-            called = self._called(volume)
-            with failures(f"Opening {called} failed"):
-                try:
-                    descriptor = found.open(os.O_RDONLY | os.O_EXCL)
-                except OSError as error:
-                    if error.errno != errno.EBUSY:
-                        raise
-                    raise VolumeInUse(f"Another program has {called} open.") from error
-                try:
-                    check_unused(descriptor, called)
-                finally:
-                    os.close(descriptor)
-
-        await self._threads.run(check)
+    def _check_unused(self, volume: str, found: Found) -> None:
+        called = self._called(volume)
+        with failures(f"Opening {called} failed"):
+            try:
+                descriptor = found.open(os.O_RDONLY | os.O_EXCL)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                raise VolumeInUse(f"Another program has {called} open.") from error
+            try:
+                check_unused(descriptor, called)
+            finally:
+                os.close(descriptor)
 
     async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""

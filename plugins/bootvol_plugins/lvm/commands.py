@@ -134,7 +134,7 @@ class Lvm:
         if process.late:
             return BackendFailed(f"Backend {self._name}: LVM did not answer in time.")
         if any(text in said.lower() for text in _FULL):
-            return NoSpace(f"Backend {self._name} has no room for the volume.")
+            return NoSpace(f"Backend {self._name} has no room left.")
         if any(text in said for text in _IN_USE):
             return VolumeInUse(f"Backend {self._name}: the volume is in use.")
         return BackendFailed(f"Backend {self._name}: LVM failed: {complaint(said)}.")

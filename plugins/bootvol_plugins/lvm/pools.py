@@ -66,7 +66,7 @@ class Pool:
                 fullest=fullest,
                 what=what,
             )
-            raise NoSpace(f"Backend {self._backend} has no {what} space left for the volume.")
+            raise NoSpace(f"Backend {self._backend} has no {what} space left.")
         free = int(int(row["lv_size"]) * (self._limit - data) / 100)
         if self._is_old():
             self._saw(free)

@@ -7,14 +7,13 @@ Ceph's library in the daemon names the file of the key, as the library in QEMU w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from configparser import ConfigParser
-from configparser import Error as NotAKeyring
 from pathlib import Path
 from typing import Final
 
 from bootvol import reading
 from bootvol.errors import HypervisorFailed
 from bootvol_plugins.rbd.bindings import load
+from bootvol_plugins.rbd.keyrings import key_in
 
 #: The settings in an image's address that concern the cluster.  The library takes them unchanged.
 _SETTINGS: Final = ("mon_host", "keyring")
@@ -60,13 +59,7 @@ def _key(name: str, conf: str | None, settings: dict[str, str]) -> str | None:
     if file:
         return reading.content(Path(file)).decode("ascii", "replace").strip()
     found = next((each for each in keyrings.split(",") if each and Path(each).exists()), None)
-    return None if found is None else _in_keyring(Path(found), name)
-
-
-def _in_keyring(path: Path, name: str) -> str | None:
-    parsed = ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     try:
-        parsed.read_string(reading.content(path).decode())
-    except (NotAKeyring, UnicodeDecodeError):
-        raise HypervisorFailed(f"{path} is not a keyring.") from None
-    return parsed.get(f"client.{name}", "key", fallback=None)
+        return None if found is None else key_in(Path(found), f"client.{name}")
+    except ValueError:
+        raise HypervisorFailed(f"{found} is not a keyring.") from None

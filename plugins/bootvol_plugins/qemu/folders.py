@@ -19,7 +19,6 @@ import resource
 import socket as sockets
 import stat
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -164,13 +163,16 @@ class Folder:
         self.path.rmdir()
 
 
-def servers(directory: Path) -> Iterator[str]:
-    """Yield the names of the running servers.  Blocks."""
-    for path in directory.iterdir():
+def running(directory: Path) -> dict[str, int]:
+    """Return the process id of each server whose folder knows a process.  Blocks."""
+    found: dict[str, int] = {}
+    for path in directory.iterdir() if directory.exists() else ():
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             folder = Folder(path)
             try:
-                if folder.process() is not None:
-                    yield path.name
+                process = folder.process()
             finally:
                 folder.close()
+            if process is not None:
+                found[path.name] = process
+    return found

@@ -6,14 +6,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Final, Literal
 from weakref import WeakValueDictionary
@@ -30,7 +23,7 @@ from bootvol.model import Disk, Machine
 from bootvol.processes import Child, readable, spawn
 from bootvol.threads import outlast
 from bootvol_plugins.qemu import console, disks, machine, reach
-from bootvol_plugins.qemu.folders import Folder, servers
+from bootvol_plugins.qemu.folders import Folder
 from bootvol_plugins.qemu.options import QemuOptions
 from bootvol_plugins.qemu.qmp import (
     ADDED,
@@ -43,15 +36,18 @@ from bootvol_plugins.qemu.qmp import (
     devices,
     drive,
     failures,
+    in_time,
     nodes,
 )
+from bootvol_plugins.qemu.strays import Strays
 
-#: Seconds between two looks; and longest times in seconds for QEMU to start, to end after a command
-#: and to end after a kill.
+#: Seconds between two looks; and longest times in seconds for QEMU to start, to end after a
+#: command, to end after a kill, and to close a disk.
 _LOOK: Final = 0.05
 _START: Final = 60.0
 _QUIT: Final = 3.0
 _KILL: Final = 30.0
+_CLOSE: Final = 30.0
 #: Seconds after which a guest is asked once more to let go of a disk.  A guest that has only just
 #: started may have missed the request.
 _ASK_AGAIN: Final = 5.0
@@ -69,6 +65,7 @@ class QemuHypervisor:
         self._reactor = context.reactor
         self._threads = context.threads
         self._jail = context.jail
+        self._strays = Strays(options.directory, context.jail, context.threads, context.reactor)
         #: A lock for each server, since QEMU talks to one client at a time.
         self._locks: WeakValueDictionary[str, DeferredLock] = WeakValueDictionary()
 
@@ -82,6 +79,7 @@ class QemuHypervisor:
                 if await self._up(server, folder, lambda: self._is_free(server, folder)):
                     await self._threads.run(lambda: folder.note(folder.process()))
                 else:
+                    await self._strays.clear(server)
                     await self._run(server, folder, machine)
             finally:
                 folder.close()
@@ -164,40 +162,43 @@ class QemuHypervisor:
         """See :meth:`bootvol.interfaces.IHypervisor.stop`."""
         with failures(f"Server {server} may still run"):
             async with self._folder(server) as folder:
-                if folder is None:
-                    return
                 await self._end_all(server, folder)
-                await self._threads.run(folder.remove)
+                if folder is not None:
+                    await self._threads.run(folder.remove)
 
     async def power_off(self, server: str, ask: bool) -> None:
         """See :meth:`bootvol.interfaces.IPoweringHypervisor.power_off`."""
         with failures(f"Server {server} may still run"):
+            await self._strays.end(server)
             if ask:
                 await self._shut_down(server)
             async with self._folder(server) as folder:
-                if folder is not None:
-                    await self._end_all(server, folder)
+                await self._end_all(server, folder)
 
     async def _shut_down(self, server: str) -> None:
         """Ask the guest by ACPI to shut down.  Wait for the end, up to ``shutdown_timeout``."""
         end = self._reactor.seconds() + self._options.shutdown_timeout
         ask = 0.0
         while (now := self._reactor.seconds()) < end:
-            async with self._monitor(server) as qmp:
-                if qmp is None:
-                    return
-                if now >= ask:
-                    await qmp.execute("system_powerdown")
-                    ask = now + _ASK_AGAIN
+            # A QEMU that hangs loses its power after the same time as a guest.
+            with suppress(QmpFailed, QmpRefused):
+                async with self._monitor(server) as qmp:
+                    if qmp is None:
+                        return
+                    if now >= ask:
+                        await qmp.execute("system_powerdown")
+                        ask = now + _ASK_AGAIN
             await self._pause()
 
-    async def _end_all(self, server: str, folder: Folder) -> None:
-        """End all processes of a server.  Then ``folder`` is locked."""
+    async def _end_all(self, server: str, folder: Folder | None) -> None:
+        """End all processes of a server.  Then ``folder`` is locked, if the folder exists."""
+        await self._strays.end(server)
         end = self._reactor.seconds() + _KILL
-        while (process := await self._process(server, folder)) is not None:
+        while folder and (process := await self._process(server, folder)) is not None:
             if self._reactor.seconds() > end:
                 raise HypervisorFailed(f"Server {server} may still run: the process does not end.")
             await self._end(folder, process)
+        await self._strays.clear(server)
 
     async def _end(self, folder: Folder, process: int) -> None:
         """End a process of QEMU."""
@@ -222,7 +223,7 @@ class QemuHypervisor:
     async def running(self) -> Collection[str]:
         """See :meth:`bootvol.interfaces.IHypervisor.running`."""
         with failures("The running servers cannot be listed"):
-            return await self._threads.run(lambda: list(servers(self._options.directory)))
+            return await self._strays.running()
 
     async def attach(self, server: str, disk: Disk) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.attach`."""
@@ -287,7 +288,7 @@ class QemuHypervisor:
                     return
                 if device in await devices(qmp):
                     await self._unplug(qmp, server, device)
-                await self._drop(qmp, disks.prefix(device))
+                await in_time(self._drop(qmp, disks.prefix(device)), _CLOSE, self._reactor)
 
     async def _unplug(self, qmp: Qmp, server: str, device: str) -> None:
         """Let the guest release a device.  The guest has to agree."""
@@ -378,6 +379,7 @@ class QemuHypervisor:
         lock = self._locks.setdefault(server, DeferredLock())
         async with lock, self._folder(server) as folder:
             if folder is None or await self._process(server, folder) is None:
+                await self._strays.refuse(server)
                 yield None
                 return
             async with connected(self._reactor, folder.socket) as qmp:

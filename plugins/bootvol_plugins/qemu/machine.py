@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from bootvol.jail import Bounds, Jail, Sockets, here, may_limit, room
+from bootvol.jail import Bounds, Jail, Sockets, here, machine_limits, may_limit, memory_limits, room
 from bootvol.model import Disk, Machine
 from bootvol.processes import Child
 from bootvol_plugins.qemu import config_drive, console, disks, reach
@@ -28,6 +28,8 @@ FOLDER, CONSOLE, PROCESS, MONITOR, CONFIG, DISKS = range(3, 9)
 _KVM: Final = Path("/dev/kvm")
 #: Most bytes of QEMU's complaints that are kept.
 _KEPT: Final = 64 * 1024
+#: Memory of the keeper of a console in bytes: the keeper is a small Python.
+_KEEPER: Final = 256 * 1024 * 1024
 
 
 @attrs.frozen
@@ -110,13 +112,13 @@ def command(
 def bounds(options: QemuOptions, machine: Machine, given: Reached) -> Bounds:
     """Return the bounds of a server.  Blocks."""
     kvm = [_KVM] if options.accel == "kvm" else []
+    sockets = _sockets(options, machine)
     return Bounds(
         writes=kvm,
         owns=[told.socket for told in given.told if told.socket is not None],
         groups=[each.stat().st_gid for each in kvm],
-        sockets=_sockets(options, machine),
-        # No core dump, since QEMU's memory holds a guest's data.
-        limits={"CORE": 0},
+        sockets=sockets,
+        limits=machine_limits(machine.memory_mib, sockets),
         grows=_largest(given) if may_limit() else None,
         locks=PROCESS,
     )
@@ -196,5 +198,7 @@ def keeper(jail: Jail) -> list[str]:
 
     :raises NotConfined: if programs have to be confined, and cannot be.
     """
-    bounds = Bounds(limits={"CORE": 0}, grows=console.HALF + console.PIECE)
+    bounds = Bounds(
+        limits={"CORE": 0, **memory_limits(_KEEPER)}, grows=console.HALF + console.PIECE
+    )
     return [sys.executable, "-IS", console.__file__, str(here()), *jail.words(bounds)]

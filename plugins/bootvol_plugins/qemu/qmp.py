@@ -5,7 +5,7 @@ Each message is one line of JSON: see "QEMU Machine Protocol Specification" in Q
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, Final, NotRequired, TypeVar, cast
 
@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 
 from bootvol.errors import HypervisorFailed
 from bootvol.jsons import JsonObject
-from bootvol.reactors import IReactor
+from bootvol.reactors import IReactor, refuse_descriptors
 from bootvol.threads import Shared
 
 #: Longest message in bytes.  A guest that broke out must not fill the daemon's memory.
@@ -148,6 +148,10 @@ class Qmp(LineReceiver):
         self._socket.abortConnection()
         await self._lost.wait()
 
+    def connectionMade(self) -> None:
+        """Take no descriptors: a guest that broke out may send many."""
+        refuse_descriptors(self.transport)
+
     def dataReceived(self, data: bytes) -> None:
         """Take some bytes.  Break off when too many have come."""
         self._come += len(data)
@@ -203,6 +207,18 @@ async def connected(reactor: IReactor, path: str, seconds: float = _ANSWER) -> A
         yield qmp
     finally:
         await qmp.close()
+
+
+async def in_time(talk: Coroutine[Deferred[Any], Any, T], seconds: float, clock: IReactorTime) -> T:
+    """Let a talk of several commands take a limited time.
+
+    :param talk: gives commands.  A guest that broke out may answer each of them late.
+    :raises QmpFailed: if the talk takes more than ``seconds`` seconds.  The talk is then cancelled.
+    """
+    try:
+        return await Deferred.fromCoroutine(talk).addTimeout(seconds, clock)
+    except defer.TimeoutError:
+        raise QmpFailed("QEMU takes too long.") from None
 
 
 @contextmanager

@@ -35,10 +35,13 @@ T = TypeVar("T")
 
 #: A call consists of several operations. Silence for this many operation timeouts ends the call.
 _OPERATIONS: Final = 5
-#: Attempts to remove an image that is in use, and the seconds between two attempts. A cluster
-#: counts a dead client as alive for 30 seconds.
+#: Attempts with an image that is in use, and the seconds between two attempts. A cluster counts a
+#: dead client as alive for 30 seconds.
 _TRIES: Final = 45
 _PAUSE: Final = 1.0
+#: Seconds between two searches for the remains of deleted images. Another daemon may leave remains
+#: at any time.
+_SWEEP: Final = 3600.0
 
 
 def declared(options: RbdOptions) -> Capabilities:
@@ -76,7 +79,7 @@ class RbdBackend:
         self._reactor = reactor
         calls = Calls(reactor, _OPERATIONS * options.timeout)
         self._cluster = Cluster(name, options, bindings, calls)
-        self._swept = False
+        self._next_sweep = reactor.seconds()
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`.
@@ -96,7 +99,9 @@ class RbdBackend:
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
-        await self._retry("Making", volume, lambda images, _: images.allocate(volume, size))
+        await self._retry(
+            "Making", volume, lambda images, beat: images.allocate(volume, size, beat)
+        )
 
     async def clone(self, source: str, target: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.ICloningBackend.clone`.
@@ -120,8 +125,8 @@ class RbdBackend:
     async def delete(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.delete`; leave foreign images alone."""
         await self._retry("Deleting", volume, lambda images, beat: images.delete(volume, beat))
-        if not self._swept:
-            self._swept = True
+        if self._reactor.seconds() >= self._next_sweep:
+            self._next_sweep = self._reactor.seconds() + _SWEEP
             await self._sweep()
 
     async def open_writer(self, volume: str) -> IVolumeWriter:
@@ -135,12 +140,10 @@ class RbdBackend:
     async def check_unused(self, volume: str) -> None:
         """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`; check the image's watchers.
 
-        A cluster counts a killed guest as alive for 30 seconds.
+        Another daemon has an image open while it clones the image.  A cluster counts a killed
+        daemon or guest as alive for 30 seconds.  So the call waits for the other client to end.
         """
-        try:
-            await self._run("Finding", volume, lambda images, _: images.check_unused(volume))
-        except InUse as error:
-            raise VolumeInUse(str(error)) from error
+        await self._retry("Finding", volume, lambda images, _: images.check_unused(volume))
 
     async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
@@ -169,7 +172,7 @@ class RbdBackend:
     async def _retry(
         self, doing: str, volume: str, call: Callable[[Images, Callable[..., int]], None]
     ) -> None:
-        """Run a call that may remove an image; retry while a client has the image open.
+        """Run a call that no other client may disturb; retry while a client has the image open.
 
         :raises VolumeInUse: if the image is still open after the last attempt.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,17 +13,30 @@ import attrs
 from twisted.internet.defer import CancelledError, DeferredLock
 from twisted.logger import Logger
 
-from bootvol.errors import BackendFailed, NoSpace, WrongStore
+from bootvol.errors import BackendFailed, BackendInterrupted, NoSpace, WrongStore
 from bootvol_plugins.rbd.bindings import Bindings, Image, Ioctx, Rados
 from bootvol_plugins.rbd.calls import Calls, Disconnected, GivenUp, failures
 from bootvol_plugins.rbd.options import RbdOptions
 
 T = TypeVar("T")
 
+_VERSION: Final = re.compile(r"^(v\d|any|-):")
+_SEVERAL: Final = re.compile(r"\[((?:v\d|any|-):.*)\]")
 #: The most lost connections to keep. A lost connection stays while one of its calls hangs.
 _MOST_LOST: Final = 4
 #: After these errors the fate of a write is unknown.
 _DOUBTFUL: Final = (BackendFailed, GivenUp, Disconnected)
+
+
+def addresses_in(text: str) -> frozenset[str]:
+    """Return the addresses in Ceph's text of a client, each as ``IP:PORT/NONCE``.
+
+    Ceph writes one address with or without the version of the protocol before it, and several
+    addresses in brackets (``operator<<`` in Ceph's src/msg/msg_types.cc).
+    """
+    several = _SEVERAL.fullmatch(text)
+    listed = text if several is None else several[1]
+    return frozenset(_VERSION.sub("", each) for each in listed.split(","))
 
 
 @attrs.define(eq=False)
@@ -51,8 +65,10 @@ class Pool:
         """The base classes of the library's errors."""
         return (self.bindings.rbd.Error, self.bindings.rados.Error)
 
-    def free(self) -> int | None:
-        """Return the free space in bytes; None if the cluster does not tell.
+    def space(self) -> tuple[int, int] | None:
+        """Return how much the pool can hold, and how much of that is free, in bytes.
+
+        None means that the cluster does not tell.
 
         A manager daemon counts the space. The figures are some seconds old.
         """
@@ -63,10 +79,10 @@ class Pool:
         for pool in json.loads(answer)["pools"]:
             if pool["name"] == self.name:
                 counted = pool["stats"]
-                free = int(counted["max_avail"])
+                free, stored = int(counted["max_avail"]), int(counted["stored"])
                 if quota := counted.get("quota_bytes"):
-                    free = min(free, max(0, int(quota) - int(counted["stored"])))
-                return free
+                    return min(free + stored, int(quota)), min(free, max(0, int(quota) - stored))
+                return free + stored, free
         return None
 
     def of_images(self, fsid: str, name: str) -> Ioctx | None:
@@ -84,7 +100,7 @@ class Pool:
 
     def is_ours(self, address: str) -> bool:
         """Return whether an address, for example of a lock's owner, is this connection's."""
-        return address in self.address
+        return not addresses_in(address).isdisjoint(addresses_in(self.address))
 
     def shut_out(self, *others: Pool) -> None:
         """Make the cluster refuse all later operations of some connections, for an hour.
@@ -138,6 +154,8 @@ class Cluster:
         """Run a blocking call with the pool; see :meth:`Calls.run`.
 
         :raises BackendFailed: if the call fails, or the cluster cannot be reached.
+        :raises BackendInterrupted: if the cluster has shut the connection out. The next call makes
+            a new connection.
         """
         pool = await self._connected()
         return await self.run_on(pool, what, partial(call, pool), undo)
@@ -213,7 +231,7 @@ class Cluster:
                 self._lose(pool)
             if isinstance(error, CancelledError):
                 raise
-            raise BackendFailed(str(error)) from error
+            raise _for_callers(error) from error
         finally:
             pool.uses -= 1
 
@@ -272,11 +290,12 @@ class Cluster:
         """Do as :meth:`Calls.run`, without a connection.
 
         :raises BackendFailed: if the call shows no progress for too long.
+        :raises BackendInterrupted: if the cluster shuts out even new connections.
         """
         try:
             return await self._calls.run(what, call, undo)
-        except GivenUp as error:
-            raise BackendFailed(str(error)) from error
+        except (GivenUp, Disconnected) as error:
+            raise _for_callers(error) from error
 
     def _connect(self, what: str, doubted: tuple[Pool, ...]) -> Pool:
         rados, options = self._bindings.rados, self._options
@@ -314,6 +333,12 @@ class Cluster:
 
 def _close(pool: Pool, _: object) -> None:
     pool.close()
+
+
+def _for_callers(error: GivenUp | Disconnected) -> BackendFailed:
+    """Return the error of the contract for the end of a call without a result."""
+    kind = BackendInterrupted if isinstance(error, Disconnected) else BackendFailed
+    return kind(str(error))
 
 
 def _hidden(error: BaseException) -> BaseException | None:

@@ -7,6 +7,7 @@ step, the daemon leaves a note in the pool's metadata. The note marks half-made 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Final
@@ -17,6 +18,7 @@ from bootvol.errors import BackendFailed, NoSpace, VolumeMissing
 from bootvol_plugins.rbd.bindings import Image, Ioctx
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
+from bootvol_plugins.rbd.objects import is_quickly_removed
 
 #: Metadata keys of our images: the mark, the size, and the number of images that reads go through.
 _MARK: Final = "bootvol"
@@ -32,13 +34,16 @@ _DEEPEST: Final = 8
 #: (The bindings' own listing of the trash raises IndexError on such an image.)
 _TRASH: Final = "rbd_trash"
 
+#: Error codes of the removal of an image that another client has open, or is removing, too.
+_IN_USE: Final = frozenset({errno.EBUSY, errno.ESTALE})
+
 _log = Logger()
 
 Beat = Callable[..., int]
 
 
 class InUse(Exception):
-    """A client has the image open, or died too recently."""
+    """A client has the image open, is removing the image, or died too recently."""
 
 
 class Images:
@@ -56,10 +61,11 @@ class Images:
 
     # --- making and removing ---------------------------------------------------------------------
 
-    def allocate(self, volume: str, size: int) -> None:
+    def allocate(self, volume: str, size: int, beat: Beat) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
         if self._note(volume) is not None:
-            self._remove(volume, _quiet)
+            # The half-made image may be a clone with a full copy of much data.
+            self._remove(volume, beat)
         try:
             with self._opened(volume, read_only=True) as image:
                 if not _is_marked(image, volume) or image.size() != size:
@@ -67,7 +73,7 @@ class Images:
                         f"The place of {self.called(volume)} is taken by something else."
                     )
         except self._rbd.ImageNotFound:
-            self._check_space(size)
+            self._check_size(volume, size)
             self._leave_note(volume, "")
             try:
                 self._calls.create(
@@ -88,7 +94,7 @@ class Images:
             raise BackendFailed(f"{self.called(target)} already exists.")
         with self._ours(source) as origin:
             depth = int(_metadata(origin, _DEPTH) or "0") + 1
-            self._check_space(size)
+            self._check_size(target, size)
             self._leave_note(target, source)
             snapshot = _SNAPSHOT + target
             self._drop_snapshot(origin, snapshot)
@@ -117,7 +123,7 @@ class Images:
             held = self._clonable(ioctx, location)
             if held is None or held > size:
                 return None
-            self._check_space(size)
+            self._check_size(volume, size)
             self._leave_note(volume, "")
             try:
                 self._calls.clone(
@@ -176,13 +182,18 @@ class Images:
 
     def _remove(self, volume: str, beat: Beat) -> None:
         """Remove a whole or half-made image of ours, with its note and its source's snapshot."""
+        reports: Beat | None = beat
         try:
             with suppress(self._rbd.ImageNotFound), self._opened(volume) as image:
                 self._drop_snapshots(image)
+                if is_quickly_removed(image, beat):
+                    reports = None
             with suppress(self._rbd.ImageNotFound):
                 # Remove even an image that cannot be opened: an earlier call may have broken off.
-                self._calls.remove(self.pool.ioctx, volume, on_progress=beat)
-        except self._rbd.ImageBusy as error:
+                self._calls.remove(self.pool.ioctx, volume, on_progress=reports)
+        except self._rbd.OSError as error:
+            if abs(error.errno) not in _IN_USE:
+                raise
             raise InUse(f"{self.called(volume)} is in use.") from error
         source = self._note(volume)
         if source is not None:
@@ -300,18 +311,25 @@ class Images:
             | rbd.RBD_FEATURE_FAST_DIFF
         )
 
-    def _check_space(self, size: int) -> None:
-        # Images take space when they are written. Refuse only sizes that could never fit.
-        free = self.pool.free()
-        if free is not None and size > free:
-            # Tenants must not learn how much space is free.
+    def _check_size(self, volume: str, size: int) -> None:
+        # Images and clones take space when they are written. Refuse only sizes that could never
+        # fit.
+        space = self.pool.space()
+        if space is not None and size > space[0]:
+            # Tenants must not learn how much space the pool has.
             _log.warn(
-                "backend {name} has {free} bytes free; a volume needs {size}",
+                "backend {name} cannot hold {volume}: {size} bytes are needed, and the pool can"
+                " hold {most} bytes, {free} of them free",
                 name=self._backend,
-                free=free,
+                volume=volume,
                 size=size,
+                most=space[0],
+                free=space[1],
             )
-            raise NoSpace(f"Backend {self._backend} has no room for the volume.")
+            raise NoSpace(
+                f"Backend {self._backend} has no room for {volume}: its pool is smaller.",
+                never_fits=True,
+            )
 
     def _drop_snapshots(self, image: Image) -> None:
         """Remove our snapshots that no clone needs."""
@@ -345,10 +363,6 @@ class Images:
 
     def _take_note(self, volume: str) -> None:
         self._calls.pool_metadata_remove(self.pool.ioctx, _NOTE + volume)
-
-
-def _quiet(*_: object) -> int:
-    return 0
 
 
 def _is_marked(image: Image, volume: str) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+import re
+from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bootvol.options import Options, SecretFile, TrustedFile
 
 #: Names of pools, namespaces and users that need no quoting anywhere.
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+#: The port behind an IPv4 address, a name, or an IPv6 address in brackets.
+_PORT: Final = re.compile(r"^(?:[^:]+|.*\]):([0-9]{1,9})$")
+_LAST_PORT: Final = 65535
 
 
 class RbdOptions(Options):
@@ -35,6 +40,22 @@ class RbdOptions(Options):
     """
     timeout: int = Field(default=30, ge=1, le=3600)
     """Longest time in seconds for each operation of the cluster."""
+
+    @field_validator("user")
+    @classmethod
+    def _is_short(cls, value: str) -> str:
+        if value.startswith("client."):
+            raise ValueError('leave out "client." at the beginning')
+        return value
+
+    @field_validator("monitors")
+    @classmethod
+    def _have_ports(cls, value: list[str]) -> list[str]:
+        for each in value:
+            port = _PORT.search(each)
+            if port is not None and not 0 < int(port[1]) <= _LAST_PORT:
+                raise ValueError(f"{each!r} has an impossible port")
+        return value
 
     @model_validator(mode="after")
     def _has_cluster(self) -> Self:

@@ -105,7 +105,7 @@ class Exports:
 
     def __init__(
         self,
-        options: tables.Exports,
+        options: tables.ExportsTable,
         threads: Threads,
         reactor: IReactor,
         jail: Jail,

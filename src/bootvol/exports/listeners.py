@@ -30,6 +30,8 @@ _CREDENTIALS: Final = (
     "server-cert.pem",
     "server-key.pem",
 )
+#: GnuTLS's defaults, but for TLS 1.2 and 1.3 only ("Priority strings" in GnuTLS's manual).
+_TLS_VERSIONS: Final = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 #: Maximum number of connections that wait.  Each export serves one connection at a time.
 _BACKLOG: Final = 16
 #: An idle client without answers counts as gone after 30 + 3 x 10 seconds.  Until then no other
@@ -134,7 +136,8 @@ class Tls:
         self._credentials = credentials
         self.options: Sequence[str] = [
             "--object",
-            f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir=/proc/self/fd/{CREDENTIALS}",
+            "tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,"
+            f"priority={_TLS_VERSIONS},dir=/proc/self/fd/{CREDENTIALS}",
             "--tls-creds=tls",
         ]
         _check_credentials(credentials)
@@ -171,13 +174,13 @@ class Tls:
         return _listening(family, address, f"nbds://{host}:{port}/{name}", port)
 
 
-def make(options: tables.Exports) -> Listener:
+def make(options: tables.ExportsTable) -> Listener:
     """Return the place that the operator chose, and make the folder.  Blocks.
 
     :raises ConfigurationError: if the place cannot be used.
     """
     _make_private(options.directory)
-    if isinstance(options, tables.TlsExports):
+    if isinstance(options, tables.TlsExportsTable):
         return Tls(options.host, options.ports, options.credentials)
     return Unix(options.directory)
 
@@ -229,7 +232,8 @@ def _make_private(directory: Path) -> None:
         sockets.chmod(0o711)
     except OSError as error:
         raise ConfigurationError(
-            f"exports.directory: {directory} cannot be used: {error.strerror}. Name another one."
+            f"exports.directory: {directory} cannot be used: {error.strerror}. Name a folder on a"
+            " disk where the daemon's user may write."
         ) from error
 
 

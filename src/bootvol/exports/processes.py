@@ -12,12 +12,14 @@ from twisted.python.failure import Failure
 
 from bootvol.errors import ExportFailed
 from bootvol.errors.base import readable
-from bootvol.jail import LISTENER, Bounds, Jail, NotConfined, room
+from bootvol.jail import LISTENER, Bounds, Jail, NotConfined, memory_limits, room
 from bootvol.processes import Child, spawn
 from bootvol.reactors import IReactor
 
 #: Bytes of a process's complaints that are kept.  Further bytes are dropped.
 _KEPT: Final = 4096
+#: Memory of a server in bytes: requests of 32 MiB each, 16 of a client at once, and 64 threads.
+_MEMORY: Final = 4 * 1024 * 1024 * 1024
 #: The descriptors of the file and of a folder of credentials in the process.
 FILE, CREDENTIALS = 4, 5
 
@@ -88,10 +90,11 @@ def start(
         reads=[each for each in files if each not in (LISTENER, FILE)],
         writes=[FILE],
         owns=[FILE],
-        limits={"CORE": 0},
+        limits={"CORE": 0, **memory_limits(_MEMORY)},
         grows=room(found.st_size) if stat.S_ISREG(found.st_mode) else 0,
         waits=True,
         listens=True,
+        aio=any(each == "--aio=native" for each in command),
     )
     try:
         whole = jail.command(command, bounds)

@@ -28,6 +28,20 @@ FIRST_USER: Final = 0x70000000
 USERS: Final = 4 * 1024 * 1024
 #: The descriptor of the listening socket in a program that gets one (sd_listen_fds(3)).
 LISTENER: Final = 3
+#: Most threads of a program with a user of its own.  QEMU has 64 for its disks, and some for each
+#: virtual CPU and each image of Ceph.
+THREADS: Final = 4096
+#: Most descriptors of a program without sockets of the internet.  The system keeps up to 208 KiB
+#: in each socket (net.core.wmem_default), beside the memory of the process.  QEMU has two
+#: descriptors for each disk and virtual CPU.
+FILES: Final = 4096
+_GIB: Final = 1024 * 1024 * 1024
+#: Address space in bytes beside the memory in use.  The C library reserves 64 MiB for each thread.
+_RESERVED: Final = 128 * _GIB
+#: Memory of QEMU in bytes beside that of its machine: one GiB for translated code, and the stacks
+#: of threads.  Ceph's library takes up to 300 MiB more for each disk.
+_OF_QEMU: Final = 4 * _GIB
+_OF_CEPH: Final = 8 * _GIB
 #: From linux/capability.h: CAP_SYS_RESOURCE.
 _SYS_RESOURCE: Final = 1 << 24
 #: Imports the program: an import takes half as long as a compilation each time.
@@ -71,6 +85,7 @@ class Bounds:
     :ivar waits: whether the program does nothing before a line comes on its standard input.
     :ivar listens: whether the program is told that :data:`LISTENER` is a listening socket.
     :ivar locks: descriptor that the process locks by fcntl(2); the lock tells the process id.
+    :ivar aio: whether the program may use native AIO (io_setup(2)), which the machine shares.
     """
 
     reads: Sequence[int | Path] = ()
@@ -85,6 +100,7 @@ class Bounds:
     waits: bool = False
     listens: bool = False
     locks: int | None = None
+    aio: bool = False
 
 
 @attrs.frozen
@@ -135,7 +151,7 @@ class Jail:
         self.check()
         words = [f"sockets={bounds.sockets.value}"]
         if os.geteuid() == 0 and not bounds.as_us:
-            words.append(f"users={self.first_user}")
+            words += [f"users={self.first_user}", f"limit=NPROC:{THREADS}"]
             words += [f"own={_path(each)}" for each in bounds.owns]
             words += [f"group={each}" for each in bounds.groups]
         words += [f"read={_path(each)}" for each in (*self.programs, *bounds.reads)]
@@ -151,6 +167,8 @@ class Jail:
             words.append("wait")
         if bounds.listens:
             words.append("listen")
+        if bounds.aio:
+            words.append("aio")
         if bounds.locks is not None:
             words.append(f"lock={bounds.locks}")
         if not self.required:
@@ -184,6 +202,33 @@ def here() -> Path:
 def room(size: int) -> int:
     """Return the limit for a file of ``size`` bytes: whole pages, since QEMU writes whole pages."""
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def memory_limits(size: int) -> dict[str, int]:
+    """Return the limits (:attr:`Bounds.limits`) of a program that uses ``size`` bytes of memory.
+
+    The data of a process count as soon as the process may write to them.  Programs also reserve
+    much address space without use.  Even the tables for such space take memory, so the space has a
+    limit, too.
+    """
+    return {"DATA": size, "AS": size + _RESERVED, "NOFILE": FILES}
+
+
+def machine_limits(mib: int, sockets: Sockets) -> dict[str, int]:
+    """Return the limits (:attr:`Bounds.limits`) of a QEMU.
+
+    No core dump, since QEMU's memory holds a guest's data.
+
+    :param mib: memory of the machine in MiB.
+    :param sockets: the sockets that QEMU may make.
+    """
+    size = mib * 1024 * 1024 + _OF_QEMU
+    if sockets in (Sockets.NONE, Sockets.UNIX):
+        return {"CORE": 0, **memory_limits(size)}
+    limits = memory_limits(size + _OF_CEPH)
+    # Each image of Ceph may need a connection to each disk of the cluster.
+    del limits["NOFILE"]
+    return {"CORE": 0, **limits}
 
 
 def may_limit() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 from collections.abc import Iterator
 from typing import Final
@@ -10,7 +12,7 @@ import attrs
 
 from bootvol import checks
 from bootvol.checks import Mistake
-from bootvol.jail import Bounds, Jail
+from bootvol.jail import USERS, Bounds, Jail
 
 _KEY: Final = "sandbox.required"
 _REMEDY: Final = (
@@ -28,6 +30,7 @@ def check(jail: Jail, *, needed: bool) -> Iterator[Mistake]:
     """
     for n, folder in enumerate(jail.programs):
         yield from checks.readable_folder(f"sandbox.programs[{n}]", folder, fatal=False)
+    yield from _users(jail.first_user)
     confining = attrs.evolve(jail, required=True)
     lacking = jail.lacks() or _failure(confining)
     if lacking is None:
@@ -45,6 +48,18 @@ def check(jail: Jail, *, needed: bool) -> Iterator[Mistake]:
     if needed:
         fault += ", no volume is exported, and no server starts"
     yield Mistake(_KEY, True, fault, _REMEDY, fatal=needed)
+
+
+def _users(first: int) -> Iterator[Mistake]:
+    """Warn of a user of the system whose id is also an id of a confined program."""
+    if os.geteuid() != 0:
+        # All programs run as this user.
+        return
+    taken = next((each for each in pwd.getpwall() if first <= each.pw_uid < first + USERS), None)
+    if taken is not None:
+        fault = f"the user {taken.pw_name} has the id {taken.pw_uid}, as a program may have"
+        remedy = f"Name the first of {USERS} ids that no user has."
+        yield Mistake("sandbox.first_user", first, fault, remedy, fatal=False)
 
 
 def _failure(jail: Jail) -> str | None:

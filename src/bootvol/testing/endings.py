@@ -30,6 +30,17 @@ def _breaks_then_small_parts(asked: Asked) -> bytes:
     return right(attrs.evolve(asked, headers={"range": f"bytes={start}-{last}"}))
 
 
+def _breaks_in_chunks(asked: Asked) -> bytes:
+    """End the first body half way, as if it were whole: a proxy that lost its own source.
+
+    The first answer states the length of the whole content.
+    """
+    if asked.range is not None:
+        return right(asked)
+    content = asked.content[: len(asked.content) // 2] if asked.times == 2 else asked.content
+    return answer(_chunks(content), 'ETag: "e"', "Transfer-Encoding: chunked", length=NO_LENGTH)
+
+
 def _breaks_then_until_close(asked: Asked) -> bytes:
     """End the first connection half way.  Then send the rest without a length."""
     if asked.range is None:
@@ -103,4 +114,5 @@ BROKEN: Final[dict[str, Habit]] = {
         attrs.evolve(asked, content=gzipped(asked.content))
     ),
     "breaks-then-until-close": _breaks_then_until_close,
+    "breaks-in-chunks": _breaks_in_chunks,
 }

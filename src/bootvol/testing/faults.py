@@ -28,6 +28,7 @@ from bootvol.interfaces import (
     IImageCloningBackend,
     IImageSource,
     IImageStream,
+    IPartSource,
     ISharingBackend,
     ISparse,
     ISparseStream,
@@ -271,6 +272,8 @@ class FaultySource:
         self._faults = faults
         self._clock = clock
         self.name = inner.name
+        if IPartSource.providedBy(inner):
+            alsoProvides(self, IPartSource)
 
     async def images(self, caller: Caller) -> Sequence[Image]:
         """See :meth:`bootvol.interfaces.IImageSource.images`."""
@@ -288,4 +291,12 @@ class FaultySource:
         """See :meth:`bootvol.interfaces.IImageSource.open`."""
         await self._faults.meet(self._clock, "open")
         inner = await self._inner.open(image, offset, validator)
+        return _Stream(inner, self._faults, self._clock)
+
+    async def open_part(
+        self, image: Image, offset: int, length: int, validator: str | None = None
+    ) -> IImageStream:
+        """See :meth:`bootvol.interfaces.IPartSource.open_part`."""
+        await self._faults.meet(self._clock, "open_part")
+        inner = await IPartSource(self._inner).open_part(image, offset, length, validator)
         return _Stream(inner, self._faults, self._clock)

@@ -113,6 +113,7 @@ def _mirrors(asked: Asked) -> bytes:
 _always("weak", lambda asked: right(asked).replace(b'"e"', b'W/"e"'))
 _always("no-validator", lambda asked: right(asked).replace(b'ETag: "e"\r\n', b""))
 _always("odd-etag", lambda asked: right(asked).replace(b'"e"', b"e"))
+_always("empty-etag", lambda asked: right(asked).replace(b'"e"', b'""'))
 
 # --- Content-Encoding ----------------------------------------------------------------------------
 
@@ -133,6 +134,12 @@ def _encodes(asked: Asked) -> bytes:
 def _encodes_zstd(asked: Asked) -> bytes:
     """Compress the answer for an uncompressed file with zstd."""
     return answer(zstd.compress(asked.content, 1), "Content-Encoding: zstd")
+
+
+@_habit("encodes-twice")
+def _encodes_twice(asked: Asked) -> bytes:
+    """Compress the answer twice."""
+    return answer(gzipped(gzipped(asked.content)), "Content-Encoding: gzip, gzip")
 
 
 @_habit("encodes-gz")

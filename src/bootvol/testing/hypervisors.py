@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import attrs
 import pytest
@@ -26,8 +27,8 @@ from bootvol.reactors import installed
 from bootvol.testing.contract import Contract
 from bootvol.testing.volumes import cancelled
 
-_SERVER: Final = "server-00000000-0000-4000-8000-000000000001"
-_OTHER: Final = "server-00000000-0000-4000-8000-000000000002"
+#: Names of servers.  No other server on the machine has these names.
+_SERVER, _OTHER = sorted(f"server-{uuid4()}" for _ in range(2))
 #: Seconds that a guest may take to start, to detect a disk or to turn itself off.
 _PATIENCE: Final = 120
 _LOOK: Final = 0.1

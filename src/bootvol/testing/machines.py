@@ -24,7 +24,7 @@ READY: Final = b"The guest is ready.\r\n"
 
 
 @attrs.define
-class Server:
+class MemoryServer:
     """A server in memory.
 
     :ivar disks: connections of the attached disks, by device.
@@ -48,7 +48,7 @@ class MemoryHypervisor:
     """
 
     def __init__(
-        self, name: str, reactor: IReactor, servers: dict[str, Server] | None = None
+        self, name: str, reactor: IReactor, servers: dict[str, MemoryServer] | None = None
     ) -> None:
         self.name = name
         self.servers = {} if servers is None else servers
@@ -64,7 +64,7 @@ class MemoryHypervisor:
             self._check(disk)
         console = b"" if found is None else found.console
         disks = {disk.device: disk.connection for disk in machine.disks}
-        self.servers[server] = Server(machine, disks, console + READY)
+        self.servers[server] = MemoryServer(machine, disks, console + READY)
 
     async def stop(self, server: str) -> None:
         """See :meth:`bootvol.interfaces.IHypervisor.stop`."""

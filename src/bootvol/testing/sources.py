@@ -22,6 +22,7 @@ from bootvol.interfaces import (
     IImageStream,
     ILocatedStream,
     IOpenEndedStream,
+    IPartSource,
     ISparseStream,
     PluginContext,
 )
@@ -236,6 +237,32 @@ class ImageSourceContract(Contract):
             with pytest.raises(SourceFailed):
                 await sparse.extents(0, size)
         await stream.close()
+
+    @ensureDeferred
+    async def test_gives_parts_if_provided(self, subject: Subject) -> None:
+        """Open parts in any order.  A source may begin at 0 instead, and must say so."""
+        reference, content = subject.known
+        if not IPartSource.providedBy(subject.source):
+            return
+        verifyObject(IPartSource, subject.source)
+        source = IPartSource(subject.source)
+        image = await source.find(subject.caller, reference)
+        whole = await source.open(image)
+        await whole.close()
+        for validator in (whole.validator, None):
+            for offset, length in ((0, 4096), (65536, 100_000), (1, 1), (len(content) - 7, 7)):
+                part = await source.open_part(image, offset, length, validator)
+                verifyObject(IImageStream, part)
+                assert part.offset in (0, offset)
+                assert part.validator == whole.validator
+                assert part.size in (None, len(content))
+                buffer = memoryview(bytearray(length))
+                assert await part.read_into(buffer) == length
+                assert buffer == content[part.offset :][:length]
+                await part.close()
+        part = await source.open_part(image, 4096, 10, "not the one")
+        assert part.offset == 0
+        await part.close()
 
     @ensureDeferred
     async def test_says_where_it_lies_if_provided(self, subject: Subject) -> None:

@@ -142,12 +142,17 @@ def _restrict(said: dict[str, list[str]], *reads: str) -> None:
         _die_with(int(said["parent"][0]))
     for word in said.get("limit", []):
         name, value = word.split(":")
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(value), int(value)))
+        _limit(getattr(resource, f"RLIMIT_{name}"), int(value), can_be_raised=False)
     for size in said.get("grow", []):
-        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        wanted = int(size) if most == resource.RLIM_INFINITY else min(int(size), most)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (wanted, most))
+        _limit(resource.RLIMIT_FSIZE, int(size), can_be_raised=True)
     _confine(said, [*reads, *said.get("read", [])])
+
+
+def _limit(kind: int, wanted: int, *, can_be_raised: bool) -> None:
+    """Set a limit, at most to the limit that this process has already."""
+    most = resource.getrlimit(kind)[1]
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(kind, (limit, most if can_be_raised else limit))
 
 
 def _begin(said: dict[str, list[str]]) -> None:
@@ -171,7 +176,7 @@ def _confine(said: dict[str, list[str]], reads: list[str]) -> None:
         if "lax" not in said:
             raise
     try:
-        restrict_calls(families)
+        restrict_calls(families, aio="aio" in said)
     except Lacking:
         if "lax" not in said:
             raise

@@ -43,7 +43,8 @@ _TYPES, _STREAM = 0xF, 1
 
 #: Calls that no program here needs: changes of all files of the program's user, anywhere (Landlock
 #: does not see these); locks by which the daemon knows that the program lives; calls for other
-#: processes, for shared resources of processes, and for the machine; new addresses of sockets.
+#: processes, for shared resources of processes, and for the machine (``sync`` also writes the data
+#: of others to the disks, and waits for that); new addresses of sockets.
 _REFUSED: Final = """
     chmod fchmod fchmodat chown fchown fchownat lchown chown32 fchown32 lchown32
     truncate truncate64 utime utimes utimensat utimensat_time64 futimesat
@@ -60,14 +61,26 @@ _REFUSED: Final = """
     fsopen fsconfig fsmount fspick mount_setattr bpf userfaultfd
     init_module finit_module delete_module kexec_load kexec_file_load reboot
     iopl ioperm syslog sethostname setdomainname vhangup bind
+    sync syncfs
     settimeofday clock_settime clock_adjtime adjtimex personality lookup_dcookie nfsservctl
 """.split()  # noqa: SIM905 - names, not words to be quoted one by one
 #: More such calls, newer than some libseccomp: fchmodat2, setxattrat, removexattrat, file_setattr.
 _REFUSED_NUMBERS: Final = (452, 463, 466, 469)
 #: More such calls, for programs that may make no sockets.
 _CONNECTING: Final = ("connect", "socketcall")
-#: Calls for which libraries know another way.
-_MISSING: Final = ("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register")
+#: Calls for which libraries know another way.  Files in memory count in no limit of a process.
+_MISSING: Final = """
+    clone3 io_uring_setup io_uring_enter io_uring_register memfd_create memfd_secret
+""".split()  # noqa: SIM905 - names, not words to be quoted one by one
+#: The call for native AIO.  All processes of the machine share the requests (aio-max-nr).
+_AIO: Final = "io_setup"
+#: SOL_SOCKET, and its options SO_SNDBUF and SO_SNDBUFFORCE (asm-generic/socket.h): larger buffers,
+#: which count in no limit of a process.
+_SOCKET: Final = 1
+_LARGER: Final = (7, 32)
+#: The flags of mapped memory that belongs to no file, and that processes could share (mmap(2)):
+#: a limit of the data of a process (RLIMIT_DATA) does not count such memory.
+_SHARED: Final = 0x01 | 0x20
 
 
 class _Comparison(ctypes.Structure):
@@ -135,16 +148,17 @@ class _Filter:
         self._library.seccomp_release(self._filter)
 
 
-def restrict_calls(families: tuple[int, ...]) -> None:
+def restrict_calls(families: tuple[int, ...], *, aio: bool) -> None:
     """From now on, let this process make only harmless system calls.
 
     :param families: families of sockets that the process may make.
+    :param aio: whether the process may use native AIO.
     :raises Lacking: if the machine has no seccomp, or no libseccomp.
     """
     calls = _Filter()
     for call in (*_REFUSED, *_REFUSED_NUMBERS, *(() if families else _CONNECTING)):
         calls.refuse(call)
-    for call in _MISSING:
+    for call in (*_MISSING, *(() if aio else (_AIO,))):
         calls.refuse(call, error=errno.ENOSYS)
     # This process keeps its id when it becomes another program.
     me = os.getpid()
@@ -153,6 +167,9 @@ def restrict_calls(families: tuple[int, ...]) -> None:
     # Refuse the limits of other processes, and new limits of this process.
     calls.refuse("prlimit64", (0, _NE, 0, 0))
     calls.refuse("prlimit64", (2, _NE, 0, 0))
+    calls.refuse("mmap", (3, _MASKED_EQ, _SHARED, _SHARED), error=errno.ENOMEM)
+    for option in _LARGER:
+        calls.refuse("setsockopt", (1, _EQ, _SOCKET, 0), (2, _EQ, option, 0))
     for flag in _CLONE_NEW:
         calls.refuse("clone", (0, _MASKED_EQ, flag, flag))
     # Let only threads pass: threads end with the program, and share its limits.  Processes do not.
@@ -164,7 +181,10 @@ def restrict_calls(families: tuple[int, ...]) -> None:
     for family in set(range(_LAST + 1)) - set(families):
         calls.refuse("socket", (0, _EQ, family, 0))
     calls.refuse("socket", (0, _GT, _LAST, 0))
+    calls.refuse("socketpair", (0, _NE, UNIX, 0))
     for kind in set(range(_TYPES + 1)) - {_STREAM}:
-        # Datagrams reach sockets that everybody may write to, such as the system's log.
+        # Datagrams reach sockets that everybody may write to, such as the system's log.  The
+        # sockets of a pair send to other addresses, too (unix(7)).
         calls.refuse("socket", (0, _EQ, UNIX, 0), (1, _MASKED_EQ, _TYPES, kind))
+        calls.refuse("socketpair", (0, _EQ, UNIX, 0), (1, _MASKED_EQ, _TYPES, kind))
     calls.load()
