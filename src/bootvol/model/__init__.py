@@ -9,16 +9,21 @@ from __future__ import annotations
 from bootvol.model.callers import Caller, KeyPair, PublicKey
 from bootvol.model.images import Digest, Extent, Image
 from bootvol.model.imports import (
+    ENCRYPTED,
     FOREIGN_BYTES,
+    SHORT_IMAGE,
     STARTED_OVER,
+    UNEXPECTED_FORMAT,
     UNIDENTIFIED,
     CachedImage,
     CacheUse,
     Caution,
     Checkpoint,
+    DiskIndex,
     Import,
     Phase,
     content_of,
+    family_of,
 )
 from bootvol.model.servers import ROOT, Disk, Flavor, Machine, NewDisk, NewServer, Server
 from bootvol.model.volumes import (
@@ -36,11 +41,14 @@ from bootvol.model.volumes import (
 )
 
 __all__ = [
+    "ENCRYPTED",
     "FOREIGN_BYTES",
     "GIB",
     "LARGEST_ID",
     "ROOT",
+    "SHORT_IMAGE",
     "STARTED_OVER",
+    "UNEXPECTED_FORMAT",
     "UNIDENTIFIED",
     "Attachment",
     "CacheUse",
@@ -51,6 +59,7 @@ __all__ = [
     "ConnectionInfo",
     "Digest",
     "Disk",
+    "DiskIndex",
     "Extent",
     "Flavor",
     "Image",
@@ -69,5 +78,6 @@ __all__ = [
     "Volume",
     "VolumeType",
     "content_of",
+    "family_of",
     "new_uuid",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from enum import StrEnum
 from typing import Final
@@ -22,11 +23,14 @@ class Checkpoint:
     :ivar offset: length of the prefix in bytes.
     :ivar digest: digest of the prefix by the import's algorithm, in hex.
     :ivar validator: the image's validator, in the source's own format.
+    :ivar blank: whether the volume behind the prefix reads as zeros, except for bytes of the image.
+        Otherwise the volume has to be written to its end.
     """
 
     offset: int
     digest: str
     validator: str
+    blank: bool = True
 
 
 class Phase(StrEnum):
@@ -64,10 +68,31 @@ UNIDENTIFIED: Final = Caution(
 )
 
 
+#: A disk with such content is of use to a guest with the key.
+ENCRYPTED: Final = Caution(
+    "encrypted-image",
+    "The image is encrypted as a whole (LUKS). No server boots from the volume.",
+)
+
+
 #: OpenWrt's images are an example.  gunzip warns of "trailing garbage" and ignores these bytes.
 FOREIGN_BYTES: Final = Caution(
     "foreign-bytes",
     "Uncompressed bytes follow the compressed image. The volume does not contain these bytes.",
+)
+
+
+#: For example, a vhd of fixed size without its end, the footer, looks like a raw disk.
+UNEXPECTED_FORMAT: Final = Caution(
+    "unexpected-format",
+    "The image does not have the format that its name ends in. A part of a file looks like that.",
+)
+
+
+SHORT_IMAGE: Final = Caution(
+    "short-image",
+    "The image is shorter than its partition table or file system states. Perhaps the image is only"
+    " a part.",
 )
 
 
@@ -91,6 +116,9 @@ class Import:
     :ivar durable_name: name of the checkpoint's prefix on the backend, if this name differs from
         the volume's name.  The names differ if another daemon, which may be suspended, began the
         import.
+    :ivar stated_size: size of the image in bytes, as its source stated the size last while the
+        image came; None if the source stated no size.
+    :ivar stated_validator: validator of the image with this size.
     :ivar position: place in the queue, from 1; None if the import does not wait for a worker.
     :ivar warnings: warnings for people.
     """
@@ -106,6 +134,8 @@ class Import:
     cached: bool | None = None
     checkpoint: Checkpoint | None = None
     durable_name: str | None = None
+    stated_size: int | None = None
+    stated_validator: str | None = None
     error: ErrorReport | None = None
     position: int | None = None
     warnings: tuple[Caution, ...] = ()
@@ -153,6 +183,31 @@ def content_of(image: Image) -> str | None:
         return None
     said = json.dumps([image.source, image.id, image.format, bool(image.digest), known])
     return hashlib.sha256(said.encode()).hexdigest()
+
+
+def family_of(image: Image) -> str:
+    """Return a key for images that are likely releases of one another.
+
+    The images of a family have the same source, and names that differ only in numbers.
+    """
+    said = json.dumps([image.source, re.sub(r"\d+", "#", image.name.lower())])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+@attrs.frozen
+class DiskIndex:
+    """The index of a cached image's disk.
+
+    :ivar family: see :func:`family_of`.
+    :ivar tenant: the tenant whose import made the cached image.
+    :ivar depth: number of cached images in a row that the disk was made from.
+    :ivar chunks: the index, in the form of :class:`bootvol.imaging.chunk_index.ChunkIndex`.
+    """
+
+    family: str
+    tenant: str
+    depth: int
+    chunks: bytes
 
 
 @attrs.frozen

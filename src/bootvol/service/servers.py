@@ -43,6 +43,7 @@ from bootvol.model import (
 )
 from bootvol.service.hypervisors import Hypervisors
 from bootvol.service.quotas import Quotas, check_metadata
+from bootvol.service.server_hosts import with_reason
 from bootvol.service.volumes import Prepared, Volumes, Work
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import keypairs as keypair_rows
@@ -203,7 +204,12 @@ class Servers:
         :raises HypervisorFailed: if the hypervisor cannot tell which servers run.
         """
         hypervisor = self._runs_servers()
-        found = await self._database.read(server_rows.listed, caller.tenant)
+
+        def query(db: Db) -> Sequence[Server]:
+            servers = server_rows.listed(db, caller.tenant)
+            return [with_reason(db, each, self._daemon) for each in servers]
+
+        found = await self._database.read(query)
         # Ask the hypervisor last, so that a server that starts meanwhile does not appear turned
         # off.
         running = await self._asked.running(caller, hypervisor)
@@ -217,7 +223,7 @@ class Servers:
         :raises HypervisorFailed: if the hypervisor cannot tell which servers run.
         """
         hypervisor = self._runs_servers()
-        server = await self._database.read(server_rows.get, caller.tenant, server_id)
+        server = await self._database.read(_get, caller.tenant, server_id, self._daemon)
         return server, self._runs(server, await self._asked.running(caller, hypervisor))
 
     async def delete(self, caller: Caller, server_id: str) -> None:
@@ -347,6 +353,10 @@ class Servers:
         if self._hypervisor is None:
             raise NoHypervisor
         return self._hypervisor
+
+
+def _get(db: Db, tenant: str, server_id: str, own: str) -> Server:
+    return with_reason(db, server_rows.get(db, tenant, server_id), own)
 
 
 def _new_volume(disk: NewDisk) -> NewVolume:

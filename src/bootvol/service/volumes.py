@@ -21,7 +21,7 @@ from bootvol.errors import (
     VolumeNotFound,
 )
 from bootvol.imaging.inspect import PLAIN, largest_container
-from bootvol.lifecycle import MAKING, Event, IllegalTransition, Kind, Status
+from bootvol.lifecycle import MAKING, MOVING, Event, IllegalTransition, Kind, Status
 from bootvol.model import (
     GIB,
     Caller,
@@ -35,6 +35,7 @@ from bootvol.model import (
 )
 from bootvol.service.images import Images
 from bootvol.service.quotas import Quotas, check_metadata
+from bootvol.service.server_hosts import of_daemon
 from bootvol.service.volume_types import VolumeTypes
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import daemons, states
@@ -60,6 +61,7 @@ class Work(Protocol):
 class Volumes:
     """The volumes of all tenants, as seen by a caller.
 
+    :param daemon: id of this daemon.
     :param now: returns the current time, as an aware UTC datetime.
     :ivar zone: the availability zone of all volumes.
     """
@@ -71,6 +73,7 @@ class Volumes:
         backends: Backends,
         quotas: Quotas,
         types: VolumeTypes,
+        daemon: str,
         zone: str,
         work: Work,
         now: Callable[[], datetime],
@@ -80,6 +83,7 @@ class Volumes:
         self._backends = backends
         self._quotas = quotas
         self._types = types
+        self._daemon = daemon
         self.zone = zone
         self._work = work
         self._now = now
@@ -250,6 +254,8 @@ class Volumes:
     def _reason(self, db: Db, volume: Volume, made_from: Import | None) -> ErrorReport | None:
         """Return why a volume failed, or why no work on it is possible now."""
         reason = volume.error or absence(db, self._backends, volume)
+        if reason is None and volume.status in MOVING:
+            reason = of_daemon(db, attachment_rows.owner(db, volume.id), self._daemon)
         if reason is None and made_from is not None and volume.status in MAKING:
             reason = self._images.missing(made_from.image.source)
         return reason

@@ -114,6 +114,12 @@ def find(connection: Connection, volume_id: int) -> Attachment | None:
     return _of_row(row) if row is not None else None
 
 
+def owner(connection: Connection, volume_id: int) -> str | None:
+    """Return the daemon that has a volume plugged in or serves the volume; None if none does."""
+    query = select(attachments.c.daemon).where(attachments.c.volume_id == volume_id)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def assign(connection: Connection, volume_id: int, daemon: str | None) -> Attachment:
     """Set the daemon that has a volume plugged in or serves the volume.  Return the attachment.
 

@@ -244,6 +244,43 @@ def free(table: FromClause) -> ColumnElement[bool]:
     return or_(table.c.worker.is_(None), table.c.lease_until < LeaseClock())
 
 
+def lasts(until: ColumnElement[float]) -> ColumnElement[bool]:
+    """Return the SQL condition for the lease of a daemon that runs.
+
+    A lease cannot end later than :data:`LEASE` seconds from now.  A much later end is from a time
+    before the database's clock was set back.  The next renewal of a daemon that runs corrects the
+    end.
+
+    :param until: the end of the lease, by :class:`LeaseClock`.
+    """
+    return until.between(LeaseClock(), _latest())
+
+
+def shorten(connection: Connection) -> None:
+    """Have the leases end soon that would outlast the rules, after the clock was set back.
+
+    Without this call, the claims of a dead daemon would last until the clock catches up.  The
+    holder may live, and renews the lease then.  So these claims are not free at once: they get a
+    whole lease from now.  Leave alone the rows locked by another transaction.
+    """
+    for table in LIVING.values():
+        beyond = (
+            select(table.c.id)
+            .where(table.c.lease_until > _latest())
+            .with_for_update(skip_locked=True)
+        )
+        connection.execute(
+            update(table)
+            .where(table.c.id.in_(beyond.scalar_subquery()))
+            .values(lease_until=LeaseClock() + LEASE)
+        )
+
+
+def _latest() -> ColumnElement[float]:
+    """Return the time in SQL after which no lease can end."""
+    return LeaseClock() + 2 * LEASE
+
+
 def _held(table: Table, holder: str, number: int) -> ColumnElement[bool]:
     return and_(table.c.id == number, table.c.worker == holder)
 

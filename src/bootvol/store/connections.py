@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
-from bootvol.store import events, read_only, schema
+from bootvol.store import events, journal, read_only, schema
 from bootvol.store.events import StateChange
 from bootvol.store.schema_lock import OtherSchema, share
 
@@ -46,9 +46,9 @@ _IDLE: Final = 30
 #: Maximum number of tries of a transaction that collides with others.
 _TRIES: Final = 3
 #: Error codes of PostgreSQL (appendix A of its manual).  First: statements collided.  Then: the
-#: server is a standby by now, or somebody has taken the tables or the rights away.
+#: server is a standby by now, somebody has taken the tables or the rights away, or data is damaged.
 _COLLISIONS: Final = frozenset({"40001", "40P01"})
-_OF_THE_SERVER: Final = frozenset({read_only.READ_ONLY, "42501", "42P01"})
+_OF_THE_SERVER: Final = (read_only.READ_ONLY, "42501", "42P01", "XX")
 #: Error codes of PostgreSQL, too: a statement that psycopg has prepared is not known, or belongs to
 #: another session.  This happens behind a pooler that gives each transaction any of the pooler's
 #: sessions (PgBouncer, say).
@@ -133,9 +133,9 @@ class Connections:
         self._prepares = True
         self._here = local()
         try:
-            self.engine = create_engine(
-                url, pool_size=most, max_overflow=0, **({} if self.is_sqlite else _server(url))
-            )
+            # Failures reach the log, and values may be secrets: signed URLs, user data.
+            more = {"hide_parameters": True} | ({} if self.is_sqlite else _server(url))
+            self.engine = create_engine(url, pool_size=most, max_overflow=0, **more)
         except ImportError as error:
             raise ConfigurationError(
                 f"state.url: {error}. Install the driver: pip install 'bootvol[postgresql]'"
@@ -147,12 +147,13 @@ class Connections:
             self._tune_server()
 
     def begin(self) -> None:
-        """Note the identity of the database file, which is in use from now on.
+        """Note the identity of the database file, which is in use from now on.  Blocks.
 
         New connections to a server require this version's schema from now on.
         """
         self._revision = schema.REVISION
         if self._path is not None:
+            journal.reserve(self._path)
             self._file = _identity(self._path) or (0, 0)
 
     @contextmanager
@@ -196,7 +197,7 @@ class Connections:
                         raise
                     if not tries:
                         raise
-        except (BrokenOff, OtherSchema) as error:
+        except (BrokenOff, OtherSchema, OSError) as error:
             raise DatabaseUnavailable from error
         except DataError as error:
             raise DatabaseRefused from error
@@ -219,7 +220,8 @@ class Connections:
         ):
             result = query(connection)
             if self._path is not None and self._log is None:
-                self._log = _identity(_log_of(self._path))
+                self._log = _identity(journal.log_of(self._path))
+                journal.reserve(journal.log_of(self._path))
         transaction.changes = changes
         return result
 
@@ -238,7 +240,7 @@ class Connections:
         )
         if self._log is not None:
             _check(
-                _log_of(self._path),
+                journal.log_of(self._path),
                 self._log,
                 "End the daemon with SIGTERM, which writes down what was in that file, and start"
                 " the daemon again",
@@ -319,7 +321,7 @@ def passes(error: DBAPIError) -> bool:
         of_kind = isinstance(error, OperationalError) or type(error) is DatabaseError
         return of_kind and (code != _MISTAKE or "no such table" in str(error.orig))
     state = _state(error)
-    if state in _OF_THE_SERVER:
+    if state.startswith(_OF_THE_SERVER):
         return True
     return isinstance(error, OperationalError | InterfaceError) and not state.startswith(_TOO_MUCH)
 
@@ -358,11 +360,6 @@ def _found(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _log_of(path: Path) -> Path:
-    """Return the path of SQLite's write-ahead log (https://www.sqlite.org/wal.html)."""
-    return path.with_name(f"{path.name}-wal")
-
-
 def _check(path: Path, known: tuple[int, int], remedy: str) -> None:
     """Check that a file is still the same.
 
@@ -386,7 +383,7 @@ def _tune_sqlite(engine: Engine) -> None:
     def connected(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
         for pragma in (
-            "journal_mode=WAL",
+            f"journal_mode={journal.mode(Path(engine.url.database or '').parent)}",
             "synchronous=FULL",
             "foreign_keys=ON",
             f"busy_timeout={_PATIENCE * 1000}",

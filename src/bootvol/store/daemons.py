@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, delete, exists, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from bootvol.store.claims import LEASE, LeaseClock
+from bootvol.store import upsert
+from bootvol.store.claims import LEASE, LeaseClock, lasts
 from bootvol.store.schema import daemons
 
 
-def announce(connection: Connection, daemon: str, host: str) -> None:
-    """Note that a daemon runs on a host for the next :data:`.LEASE` seconds."""
-    embedded = connection.dialect.name == "sqlite"
-    if embedded:
+def announce(connection: Connection, daemon: str, host: str, *, serves: bool = False) -> None:
+    """Note that a daemon runs on a host for the next :data:`.LEASE` seconds.
+
+    :param serves: whether the daemon runs servers.
+    """
+    if connection.dialect.name == "sqlite":
         # This daemon has the file to itself.
         connection.execute(delete(daemons).where(daemons.c.id != daemon))
-    new = (sqlite if embedded else postgresql).insert(daemons)
-    values = {"host": host, "lease_until": LeaseClock() + LEASE}
-    connection.execute(
-        new.values(id=daemon, **values).on_conflict_do_update(index_elements=["id"], set_=values)
-    )
+    values = {"host": host, "lease_until": LeaseClock() + LEASE, "serves": serves}
+    upsert.put(connection, daemons, {"id": daemon}, values)
 
 
-def runs_on(connection: Connection, host: str) -> bool:
-    """Return whether any daemon runs on a host."""
-    running = exists().where(daemons.c.host == host, daemons.c.lease_until >= LeaseClock())
+def runs_on(connection: Connection, host: str, *, serving: bool = False) -> bool:
+    """Return whether any daemon runs on a host.
+
+    :param serving: whether only daemons that run servers count.
+    """
+    running = exists().where(daemons.c.host == host, lasts(daemons.c.lease_until))
+    if serving:
+        running = running.where(daemons.c.serves)
+    return bool(connection.execute(select(running)).scalar())
+
+
+def runs(connection: Connection, daemon: str | None) -> bool:
+    """Return whether a daemon runs."""
+    running = exists().where(daemons.c.id == daemon, lasts(daemons.c.lease_until))
     return bool(connection.execute(select(running)).scalar())
 
 

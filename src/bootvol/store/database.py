@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -42,6 +45,9 @@ _LAST = 4.0
 _PATIENCE = 1.0
 #: Seconds without a failure that end an outage, if the outage only seemed to be over before.
 _CALM = 60.0
+
+#: Free bytes without which SQLite can do nothing.
+ROOM: Final = 1024 * 1024
 
 #: Alembic's table with the revision of the schema.
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
@@ -254,7 +260,7 @@ class Database:
             with self._connections.alone() as connection:
                 return query(connection, *args, **kwargs)
         except SQLAlchemyError as error:
-            raise ConfigurationError(f"the database cannot be used: {error}") from error
+            raise _unusable(self._engine.url, "used", error) from error
 
     def upgrade(self, revision: str = schema.REVISION) -> None:
         """Upgrade the schema to this version of bootvol, or to an earlier version.  Blocks.
@@ -280,7 +286,7 @@ class Database:
                 elif now != revision:
                     _migrate(connection, revision)
         except (OSError, SQLAlchemyError) as error:
-            raise ConfigurationError(f"the database cannot be upgraded: {error}") from error
+            raise _unusable(self._engine.url, "upgraded", error) from error
 
     def check(self) -> None:
         """Check that the schema is the one for this version of bootvol.  Blocks.
@@ -296,10 +302,28 @@ class Database:
             )
 
 
-def _reason(error: DatabaseUnavailable) -> str:
+def _reason(error: Exception) -> str:
     """Return the reason of a database failure in one line, without the statement and its data."""
-    cause = error.__cause__ or error
+    cause = error.__cause__ or error if isinstance(error, DatabaseUnavailable) else error
     return " ".join(str(getattr(cause, "orig", cause)).split())
+
+
+def _unusable(url: URL, done: str, error: Exception) -> ConfigurationError:
+    """Return the error for a database that fails before the reactor runs.
+
+    :param done: the failing use of the database, as a participle.
+    """
+    fault = f"the database cannot be {done}: {_reason(error)}"
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return ConfigurationError(fault)
+    remedy = "Repair the disk, or give the daemon's user the right to write the file and its folder"
+    with suppress(OSError):
+        # SQLite calls a lack of room for its index of the log an error of the disk.
+        if shutil.disk_usage(Path(url.database).parent).free < ROOM:
+            remedy = "The disk is full: free space there"
+    if getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY:
+        remedy = "End the program that has the file locked"
+    return ConfigurationError(f"state.url: {url.database}: {fault}. {remedy}.")
 
 
 def _check_encoding(connection: Connection) -> None:

@@ -24,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy import delete as delete_from
 
 from bootvol.lifecycle import MAKING, Status
-from bootvol.model import CachedImage, Digest, Volume
+from bootvol.model import CachedImage, Digest, DiskIndex, Volume
+from bootvol.store import disk_indexes
 from bootvol.store.cautions import warnings_of
 from bootvol.store.schema import cached_images, imports, volumes
 
@@ -64,11 +65,18 @@ def begin(connection: Connection, cached_image: CachedImage, volume_id: int) -> 
     return True
 
 
-def complete(connection: Connection, name: str) -> bool:
-    """Mark a cached image as ready.  Return False for one that was given up meanwhile."""
+def complete(connection: Connection, name: str, index: DiskIndex | None = None) -> bool:
+    """Mark a cached image as ready.  Return False for one that was given up meanwhile.
+
+    :param index: the index of the cached image, if known.
+    """
     mine = and_(cached_images.c.name == name, cached_images.c.state == _MAKING)
     made = update(cached_images).where(mine).values(state=_READY, volume_id=None)
-    return connection.execute(made).rowcount > 0
+    if not connection.execute(made).rowcount:
+        return False
+    if index is not None:
+        disk_indexes.keep(connection, name, index)
+    return True
 
 
 def use(

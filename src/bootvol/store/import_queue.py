@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Row,
     Select,
     Subquery,
@@ -19,10 +20,9 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from bootvol.lifecycle import MAKING, Kind, Status
-from bootvol.store import claims
+from bootvol.store import claims, upsert
 from bootvol.store import image_cache as cached_image_rows
 from bootvol.store.schema import imports, turns, volumes
 from bootvol.store.waiting import Order, Waiting
@@ -133,14 +133,7 @@ def leader(connection: Connection, volume_id: int, tenant: str | None = None) ->
     query = (
         select(running.c.id)
         .select_from(volumes.join(imports))
-        .join(
-            running,
-            and_(
-                running.c.backend == volumes.c.backend,
-                running.c.host == volumes.c.host,
-                running.c.content == imports.c.content,
-            ),
-        )
+        .join(running, _copies(running, volumes, imports))
         .where(
             volumes.c.id == volume_id,
             volumes.c.status.in_(MAKING),
@@ -166,14 +159,7 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
     query = (
         select(_OTHERS.c.id)
         .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
-        .join(
-            led,
-            and_(
-                led.c.backend == _OTHERS.c.backend,
-                led.c.host == _OTHERS.c.host,
-                led.c.content == _OTHER_IMPORTS.c.content,
-            ),
-        )
+        .join(led, _copies(led, _OTHERS, _OTHER_IMPORTS))
         .where(
             _OTHERS.c.id != volume_id,
             _OTHERS.c.status == Status.CREATING,
@@ -184,18 +170,27 @@ def followers(connection: Connection, volume_id: int) -> Sequence[int]:
     return connection.scalars(query).all()
 
 
+def _copies(same: Subquery, volume: FromClause, its_import: FromClause) -> ColumnElement[bool]:
+    """Return the SQL condition for imports with the content, backend and host of ``same``."""
+    return and_(
+        same.c.backend == volume.c.backend,
+        same.c.host == volume.c.host,
+        same.c.content == its_import.c.content,
+    )
+
+
 def _running() -> Select[tuple[int, str, str, str]]:
     """Return the query for running imports that others may wait for: those with a known content.
 
     Another import of the same content onto the same backend waits, unless the backend has a cached
-    image (cached image) of the content.
+    image of the content.
     """
     return (
         select(_OTHERS.c.id, _OTHERS.c.backend, _OTHERS.c.host, _OTHER_IMPORTS.c.content)
         .join_from(_OTHERS, _OTHER_IMPORTS, _OTHER_IMPORTS.c.volume_id == _OTHERS.c.id)
         .where(
             _OTHERS.c.status.in_(MAKING),
-            _OTHERS.c.lease_until >= claims.LeaseClock(),
+            ~claims.free(_OTHERS),
             _OTHER_IMPORTS.c.content.is_not(None),
         )
     )
@@ -257,9 +252,5 @@ def _line() -> Subquery:
 
 def _note_turn(connection: Connection, tenant: str) -> None:
     """Record a turn of a tenant as the latest of all turns."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     last = select(func.coalesce(func.max(turns.c.last), 0) + 1).scalar_subquery()
-    noted = insert(turns).values(tenant=tenant, last=last)
-    connection.execute(
-        noted.on_conflict_do_update(index_elements=["tenant"], set_={"last": noted.excluded.last})
-    )
+    upsert.put(connection, turns, {"tenant": tenant}, {"last": last})

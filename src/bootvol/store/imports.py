@@ -93,6 +93,8 @@ def find(connection: Connection, volume_id: int) -> Import | None:
         cached=row.cached,
         checkpoint=_checkpoint(row),
         durable_name=row.durable_name,
+        stated_size=row.stated_size,
+        stated_validator=row.stated_validator,
         warnings=warnings_of(row),
     )
 
@@ -130,7 +132,9 @@ def record(connection: Connection, volume_id: int, **columns: object) -> None:
 def _checkpoint(row: Row[object]) -> Checkpoint | None:
     if row.durable_bytes is None:
         return None
-    return Checkpoint(row.durable_bytes, row.durable_digest, row.validator)
+    # Rows of former versions do not state whether the volume is blank: it always was.
+    blank = row.durable_blank is not False
+    return Checkpoint(row.durable_bytes, row.durable_digest, row.validator, blank)
 
 
 def _image(fields: JsonObject) -> Image:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from bootvol.store import upsert
 from bootvol.store.schema import quotas
 
 
@@ -18,11 +18,6 @@ def of(connection: Connection, tenant: str) -> dict[str, int]:
 
 def put(connection: Connection, tenant: str, bounds: Mapping[str, int]) -> None:
     """Set a tenant's bounds for some resources.  The other bounds stay as they are."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     for resource, most in bounds.items():
-        row = insert(quotas).values(tenant=tenant, resource=resource, most=most)
-        connection.execute(
-            row.on_conflict_do_update(
-                index_elements=["tenant", "resource"], set_={"most": row.excluded.most}
-            )
-        )
+        key = {"tenant": tenant, "resource": resource}
+        upsert.put(connection, quotas, key, {"most": most})

@@ -2,98 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Final
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
-    String,
     Table,
-    Text,
     UniqueConstraint,
     false,
 )
-from sqlalchemy.types import TypeDecorator
 
 from bootvol.lifecycle import Kind
-
-_UNCLEAN: Final = re.compile("[\0\ud800-\udfff]")
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, stored without its zone, since SQLite stores no zones."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Drop the zone, which is UTC."""
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Put the zone back."""
-        return value.replace(tzinfo=UTC) if value else None
-
-
-class CleanString(TypeDecorator[str]):
-    """Text of a bounded length, without characters that a database refuses: see :func:`clean`."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Clean the value."""
-        return cast("str | None", clean(value))
-
-
-class CleanText(CleanString):
-    """Text like :class:`CleanString`, of any length."""
-
-    impl = Text
-    cache_ok = True
-
-
-class CleanJson(TypeDecorator[object]):
-    """JSON with clean texts."""
-
-    impl = JSON
-    cache_ok = True
-
-    def process_bind_param(self, value: object, dialect: Dialect) -> object:
-        """Clean the value."""
-        return clean(value)
-
-
-def clean(value: Any) -> Any:
-    """Return text, or a structure with texts, without the characters that a database refuses.
-
-    PostgreSQL refuses the zero character.  Every database refuses half of a surrogate pair.  JSON
-    for clients has no use for these characters, either.  Each becomes U+FFFD, the sign for an
-    unknown character.
-    """
-    if isinstance(value, str):
-        return _UNCLEAN.sub("\N{REPLACEMENT CHARACTER}", value)
-    if isinstance(value, Mapping):
-        return {clean(key): clean(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(each) for each in value]
-    return value
-
+from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0012"
+REVISION: Final = "0015"
 
 METADATA = MetaData(
     naming_convention={
@@ -274,10 +205,16 @@ imports = Table(
     Column("durable_bytes", BigInteger),
     Column("durable_digest", CleanString(128)),
     Column("validator", CleanText),
+    # Whether the volume behind the checkpoint is blank; null for rows of former versions.
+    Column("durable_blank", Boolean),
     # The checkpoint's name on the backend, if other than the volume's: see strays.
     Column("durable_name", CleanString(64), index=True),
     # Warnings for people: a list of codes and messages.
     Column("warnings", CleanJson),
+    # The size of the image, packed or not, as its source stated the size last while the image came;
+    # and the validator of the image with this size.
+    Column("stated_size", BigInteger),
+    Column("stated_validator", CleanText),
 )
 
 cached_images = Table(
@@ -300,6 +237,22 @@ cached_images = Table(
     # Warnings about the image, in the same form as those of imports.
     Column("warnings", CleanJson),
     Index(None, "backend", "content"),
+)
+
+# The index of a cached image's disk, for imports of similar images: see DiskIndex.
+disk_indexes = Table(
+    "disk_indexes",
+    METADATA,
+    Column(
+        "cached_image",
+        CleanString(64),
+        ForeignKey("goldens.name", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("family", CleanString(64), nullable=False, index=True),
+    Column("tenant", CleanString(255), nullable=False),
+    Column("depth", Integer, nullable=False),
+    Column("chunks", LargeBinary, nullable=False),
 )
 
 # Names on backends whose claims were lost: see bootvol.store.strays.
@@ -335,6 +288,8 @@ daemons = Table(
     Column("id", CleanString(64), primary_key=True),
     Column("host", CleanString(64), nullable=False),
     Column("lease_until", Float, nullable=False),
+    # Whether the daemon has a hypervisor.
+    Column("serves", Boolean, nullable=False, server_default=false()),
 )
 
 # The last claim of an import of each tenant: a number that grows with each claim.

@@ -8,6 +8,7 @@ the connection ends.
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
@@ -16,6 +17,9 @@ from bootvol.errors import ConfigurationError
 
 #: The number of the lock in its database: "bootvol" in ASCII.
 _KEY: Final = int.from_bytes(b"bootvol", "big")
+#: Seconds for the server to free the locks of a daemon that has just ended, and between two tries.
+_MOMENT: Final = 5.0
+_PAUSE: Final = 0.1
 #: The other connections with the lock.  The server splits the number into two halves.
 _OTHERS: Final = text(
     "SELECT DISTINCT coalesce(host(client_addr), 'the server''s own machine') FROM pg_locks"
@@ -50,16 +54,19 @@ def share(connection: Any, revision: str | None) -> None:
 
 
 def take(connection: Connection) -> None:
-    """Take the lock alone, until the end of the transaction.
+    """Take the lock alone, until the end of the transaction.  Block for up to 5 seconds.
 
     :raises ConfigurationError: if other connections of bootvol exist.
     """
-    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _KEY})
-    if taken.scalar_one():
-        return
-    halves = {"high": _KEY >> 32, "low": _KEY & 0xFFFF_FFFF}
-    hosts = ", ".join(connection.execute(_OTHERS, halves).scalars())
-    raise ConfigurationError(
-        f"the database cannot be upgraded while daemons use it (on {hosts}): stop all of them,"
-        " upgrade, and start daemons of this version"
-    )
+    query = text("SELECT pg_try_advisory_xact_lock(:key)")
+    end = time.monotonic() + _MOMENT
+    # No wait in the server: new connections of a running daemon would be refused meanwhile.
+    while not connection.execute(query, {"key": _KEY}).scalar_one():
+        if time.monotonic() > end:
+            halves = {"high": _KEY >> 32, "low": _KEY & 0xFFFF_FFFF}
+            hosts = ", ".join(connection.execute(_OTHERS, halves).scalars())
+            raise ConfigurationError(
+                f"the database cannot be upgraded while daemons use it (on {hosts}): stop all of"
+                " them, upgrade, and start daemons of this version"
+            )
+        time.sleep(_PAUSE)

@@ -70,6 +70,18 @@ def _with_volumes(connection: Connection, found: Sequence[Server]) -> Sequence[S
     return [attrs.evolve(each, volumes=tuple(theirs.get(each.id, ()))) for each in found]
 
 
+def hosts(connection: Connection, server_id: int) -> Sequence[str]:
+    """Return the hosts that alone reach a volume of a server, in order of their names."""
+    query = (
+        select(volumes.c.host)
+        .join(attachments)
+        .where(attachments.c.hosted == server_id, volumes.c.host != "")
+        .distinct()
+        .order_by(volumes.c.host)
+    )
+    return connection.scalars(query).all()
+
+
 def change(connection: Connection, server_id: int, now: datetime, **values: object) -> None:
     """Change columns of a server that callers may change.
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
+    case,
     exists,
     func,
     insert,
@@ -98,7 +99,7 @@ def due(
     :param now: seconds since 1970.
     :param pause: seconds until these strays are due again.
     """
-    # If the clock was set back, strays with a due time far ahead are due at once.
+    # If the clock was set back, strays with a due time far ahead are due at once, as if found now.
     time = or_(strays.c.due.is_(None), strays.c.due <= now, strays.c.due > now + pause)
     query = (
         select(strays.c.id, strays.c.backend, strays.c.name)
@@ -110,7 +111,7 @@ def due(
     connection.execute(
         update(strays)
         .where(strays.c.id.in_([each.id for each in found]))
-        .values(due=now + pause, since=func.coalesce(strays.c.since, now))
+        .values(due=now + pause, since=case((strays.c.since <= now, strays.c.since), else_=now))
     )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import attrs
@@ -10,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from bootvol.imaging.buffers import Memory
 from bootvol.imaging.pipeline import CopyPipeline
 from bootvol.imaging.target import Target
+from bootvol.interfaces import IImageStream, IPrefetchingStream
 from bootvol.model import Digest, Image
 from bootvol.threads import Threads
 
@@ -51,17 +53,28 @@ class Copier:
     clock: IReactorTime
 
     def copy(
-        self, image: Image, target: Target, container: str | None = None, *, inspected: bool = True
+        self,
+        image: Image,
+        target: Target,
+        container: str | None = None,
+        *,
+        inspected: bool = True,
+        blank: bool = True,
     ) -> CopyPipeline:
         """Return a copy of ``image`` to ``target``.
 
         :param container: the known container format of an image that is copied as it is; else None.
         :param inspected: false for the content of a volume, which may be anything.
+        :param blank: false if ``target`` may have bytes of another disk: see
+            :class:`bootvol.model.Checkpoint`.
         """
+        able = target.capabilities
+        if not blank:
+            able = attrs.evolve(able, reads_zero_when_new=False)
         return CopyPipeline(
             image,
             target.size,
-            target.capabilities,
+            able,
             self.memory,
             self.threads,
             self.clock,
@@ -71,6 +84,11 @@ class Copier:
             self.limits.strict,
             inspected,
         )
+
+    def lend_ahead(self, stream: IImageStream, stack: AsyncExitStack) -> None:
+        """Lend memory to a stream that can fetch bytes ahead, until ``stack`` is closed."""
+        if IPrefetchingStream.providedBy(stream):
+            IPrefetchingStream(stream).lend(stack.enter_context(self.memory.ahead()))
 
     async def verify(self, target: Target, digest: Digest, length: int) -> None:
         """Read back the bytes written to ``target``, and compare them with a digest.

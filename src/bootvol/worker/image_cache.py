@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
@@ -16,11 +17,21 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, BootvolError, DigestMismatch, NoSpace, WrongStore
+from bootvol.errors import (
+    BackendFailed,
+    BackendInterrupted,
+    BootvolError,
+    DatabaseUnavailable,
+    DigestMismatch,
+    NoSpace,
+    WrongStore,
+    without_query,
+)
 from bootvol.imaging.containers import too_large
 from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend
 from bootvol.model import (
+    ENCRYPTED,
     GIB,
     STARTED_OVER,
     UNIDENTIFIED,
@@ -28,6 +39,7 @@ from bootvol.model import (
     CacheUse,
     Caution,
     Digest,
+    DiskIndex,
     Image,
     Phase,
     Volume,
@@ -43,6 +55,11 @@ from bootvol.worker.progress import Heartbeat, Progress
 
 #: Default limit in GiB of the cached images on a backend that clones.
 DEFAULT_GIB: Final = 20
+#: Seconds after which a failed removal of a cached image ends the removal of others: the whole
+#: backend may be silent.
+_PATIENCE: Final = 10.0
+#: The warnings about images that `strict_images` refuses.
+_LAX: Final = frozenset({UNIDENTIFIED, ENCRYPTED})
 
 
 class ImageCache:
@@ -68,6 +85,8 @@ class ImageCache:
         self._backends = backends
         self._copier = copier
         self._limits = limits
+        #: The cached images whose failed removal the log has told.
+        self._stuck: set[str] = set()
 
     async def fill(
         self, volume: Volume, content: str, progress: Progress, heartbeat: Heartbeat
@@ -83,9 +102,8 @@ class ImageCache:
         cached = await self._database.write(
             rows.use, volume.backend, volume.host, content, self._now()
         )
-        if cached is not None and self._copier.limits.strict and UNIDENTIFIED in cached.warnings:
-            # The cached image was made while unidentified images were allowed; now the image is
-            # refused.
+        if cached is not None and self._copier.limits.strict and _LAX & {*cached.warnings}:
+            # The cached image was made while such images were allowed; now the image is refused.
             cached = None
         progress.cached = cached is not None
         if cached is not None:
@@ -120,8 +138,8 @@ class ImageCache:
                 await clone_or_copy(self._copier, origin, target, progress)
                 if self._copier.limits.read_back and cached.digest is not None:
                     await self._copier.verify(target, cached.digest, cached.size)
-            except (NoSpace, WrongStore):
-                # The work waits for the right store, and the cached image stays.
+            except (NoSpace, WrongStore, BackendInterrupted):
+                # The work waits for the right store or begins again, and the cached image stays.
                 raise
             except (BackendFailed, DigestMismatch) as error:
                 if short_of(error):
@@ -130,7 +148,7 @@ class ImageCache:
                 self._log.warn(
                     "golden volume {name} of image {image} is of no use: {error}",
                     name=cached.name,
-                    image=cached.image_id,
+                    image=without_query(cached.image_id),
                     error=error,
                 )
                 # If the backend itself fails, this call most likely fails as well, and its error
@@ -149,6 +167,7 @@ class ImageCache:
         digest: Digest | None,
         warnings: Sequence[Caution],
         claim: Claim,
+        index: DiskIndex | None = None,
     ) -> None:
         """Make a cached image from a volume that has just been filled, if that is of use.
 
@@ -158,6 +177,7 @@ class ImageCache:
         :param digest: digest of the disk, if known.
         :param warnings: warnings about the image.
         :param claim: the claim on the volume; without the claim nothing is begun.
+        :param index: the index of the disk, if known.
         """
         backend = self._backends.named(volume.backend)
         name = f"golden-{uuid4()}"
@@ -181,7 +201,7 @@ class ImageCache:
             if await claim.in_transaction(rows.begin, cached, volume.id):
                 origin = Origin(backend, volume.name, size, digest)
                 await clone_or_copy(self._copier, origin, target)
-                if not await self._database.write(rows.complete, name):
+                if not await self._database.write(rows.complete, name, index):
                     # Another task gave the cached image up, and may have deleted it before it was
                     # complete.
                     await backend.delete(name)
@@ -190,6 +210,10 @@ class ImageCache:
             raise
         except BootvolError as error:
             self._log.warn("golden volume {name} is not made: {error}", name=name, error=error)
+            if isinstance(error, NoSpace):
+                # At once: the database may lie on the same disk, and takes nothing before.
+                with suppress(BackendFailed):
+                    await backend.delete(name)
         except Exception:
             self._log.failure("golden volume {name} is not made", name=name)
 
@@ -209,9 +233,13 @@ class ImageCache:
         """Remove all cached images that no import wants from a backend.
 
         :param but_for: id of a volume whose own import does not count.
-        :returns: whether any such cached images existed.
+        :returns: whether any cached image was removed.
         """
-        return await self._remove(name, 0, but_for)
+        try:
+            return await self._remove(name, 0, but_for)
+        except DatabaseUnavailable:
+            # The database may lie on the full disk.  Then the caller has to give space back first.
+            return False
 
     async def _remove(self, name: str, limit: int, but_for: int = 0) -> bool:
         """Remove doomed cached images from a backend, and those beyond ``limit`` bytes."""
@@ -219,13 +247,27 @@ class ImageCache:
         doomed = await self._database.write(
             rows.mark_surplus_for_eviction, name, host, limit, but_for
         )
-        try:
-            for cached in doomed:
+        began, removed = self._copier.clock.seconds(), False
+        for cached in doomed:
+            try:
                 await self._backends.named(name).delete(cached)
                 await self._database.write(rows.forget, cached)
-        except BackendFailed as error:
-            self._log.warn("golden volumes are not removed: {error}", error=error)
-        return bool(doomed)
+            except BackendFailed as error:
+                # A program may have this one open, and the others can go.
+                if cached not in self._stuck:
+                    self._stuck.add(cached)
+                    self._log.warn(
+                        "golden volume {cached} on backend {name} is not removed yet: {error}",
+                        cached=cached,
+                        name=name,
+                        error=error,
+                    )
+                if self._copier.clock.seconds() - began > _PATIENCE:
+                    break
+            else:
+                removed = True
+                self._stuck.discard(cached)
+        return removed
 
     def _limit(self, backend: IBlockBackend) -> int:
         """Return the limit of a backend's cached images, in bytes."""

@@ -7,61 +7,45 @@ the end of a daemon, the bytes before the checkpoint are first read back and has
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Final
 
 import attrs
 
-from bootvol.backends import Backends
-from bootvol.clocks import sleep
 from bootvol.errors import (
     BackendFailed,
-    DigestMismatch,
-    FormatMismatch,
-    ImageCorrupt,
+    BackendInterrupted,
     ImageLengthUnknown,
-    ImageNotFound,
-    ImageTruncated,
     ImportFailed,
     NoSpace,
-    NotADisk,
-    SourceFailed,
-    SourceRefused,
     SpoolFull,
     UnsupportedFormat,
     WrongStore,
 )
 from bootvol.imaging.bandwidth import Bandwidth
-from bootvol.imaging.containers import Containers, too_large
+from bootvol.imaging.containers import Containers, other_format, too_large
 from bootvol.imaging.inspect import CONTAINERS, ContainerDetected, largest_container
 from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
+from bootvol.imaging.source_size import has_ended
 from bootvol.imaging.spool import Room, Spool
 from bootvol.imaging.target import Target, VolumeTarget
 from bootvol.imaging.volumes import Ends, NullWriter, VolumeStream
 from bootvol.interfaces import (
-    IFileStream,
     IImageSource,
     IImageStream,
-    IOpenEndedStream,
 )
 from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.shortage import short_of
 from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
+from bootvol.worker.deltas import Deltas
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.lane_place import YieldingStream
+from bootvol.worker.placer import NotPlaceable, Placer, check_doubtful
 from bootvol.worker.progress import Heartbeat, Progress
+from bootvol.worker.retries import retried
 from bootvol.worker.shortcuts import Filling, Shortcut
 from bootvol.worker.takeover import inherit
-
-#: The first and the longest pause before a retry, in seconds. Pauses roughly double.
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
-#: Errors that may be temporary once a part of the image has been received: a proxy sends its own
-#: page, one of several mirrors lacks the image, or a server refuses a client that asks too often.
-_MAY_PASS: Final = (ImageNotFound, NotADisk, SourceRefused)
 
 
 @attrs.frozen
@@ -93,39 +77,12 @@ class _Fetch:
         return self.filling.heartbeat
 
 
-class _Tries:
-    """Decides whether to try again.
-
-    :param most: limit of successive tries without new bytes, and limit of tries that start over.
-    :ivar fruitless: number of tries since the last one that brought new bytes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._furthest = self._over = self.fruitless = 0
-
-    def go_on(self, start: int, reached: int) -> bool:
-        """Record how far a try has come; return whether to try again.
-
-        :param start: bytes received before the try.
-        :param reached: bytes received by now: fewer than ``start`` if the try started over, as for
-            another image.
-        """
-        if reached < start:
-            # Later tries are compared with this one: they need not come as far as the earlier copy
-            # at once.
-            self._over += 1
-            self._furthest = 0
-        self.fruitless = 0 if reached > self._furthest else self.fruitless + 1
-        self._furthest = max(self._furthest, reached)
-        return max(self.fruitless, self._over) <= self._most
-
-
 class Importer:
     """Runs imports.
 
     :param source: returns an image source by name; raises SourceGone for an unknown name.
     :param image_cache: keeps finished images for later imports.
+    :param deltas: makes volumes from earlier releases of their images.
     :param shortcuts: ways to fill a volume without a copy, in the order of preference.
     :param containers: reads the disks of images in containers.
     :param bandwidth: the limit of what all imports together read from sources.
@@ -134,22 +91,23 @@ class Importer:
     def __init__(
         self,
         source: Callable[[str], IImageSource],
-        backends: Backends,
         image_cache: ImageCache,
+        deltas: Deltas,
         shortcuts: Sequence[Shortcut],
         containers: Containers,
         bandwidth: Bandwidth,
         copier: Copier,
     ) -> None:
         self._source = source
-        self._backends = backends
         self._image_cache = image_cache
+        self._deltas = deltas
         self._shortcuts = shortcuts
         self._containers = containers
         self._bandwidth = bandwidth
         self._copier = copier
         self._limits = copier.limits
         self._clock = copier.clock
+        self._placer = Placer(copier, self._paced)
         self._room = Room(copier.limits.spool_size)
 
     async def run(self, volume: Volume, task: Import, progress: Progress, claim: Claim) -> None:
@@ -165,26 +123,31 @@ class Importer:
         """
         try:
             await self._run(volume, task, progress, claim)
-        except NoSpace:
+        except NoSpace as error:
             # A requested volume has priority over the cache.
-            if progress.stopping or not await self._image_cache.make_room(
-                volume.backend, volume.id
+            if (
+                progress.stopping
+                or error.never_fits
+                or not await self._image_cache.make_room(volume.backend, volume.id)
             ):
                 raise
+            # The first try may have dropped the task's checkpoint, and replaced the volume.
+            left = None if progress.staged else progress.checkpoint
+            task = attrs.evolve(task, checkpoint=left)
             await self._run(volume, task, progress, claim)
 
     async def _run(self, volume: Volume, task: Import, progress: Progress, claim: Claim) -> None:
         image, content = task.image, task.content
         progress.start(task)
         await self._image_cache.let_go(volume.id)
-        target = VolumeTarget(self._backends.named(volume.backend), volume.name, volume.size_bytes)
+        target = self._deltas.target(volume, image, content)
         filling = Filling(volume, image, content, target, progress, claim.heartbeat)
         for shortcut in self._shortcuts:
             if await shortcut.before_source(filling):
                 return
         fetch = _Fetch(filling, self._source(image.source), target)
         try:
-            digest = await self._fetch(fetch)
+            digest = await self._tried(fetch)
         except ContainerDetected as detected:
             digest = await self._convert(fetch, detected)
         if self._limits.read_back and digest is not None:
@@ -194,30 +157,34 @@ class Importer:
         if content is not None and (image.digest or progress.validator == image.validator):
             size = progress.bytes_done
             told = progress.warnings
-            await self._image_cache.add(volume, image, content, size, digest, told, claim)
+            index = await self._deltas.index_of(target, volume, image)
+            await self._image_cache.add(volume, image, content, size, digest, told, claim, index)
 
     async def _convert(self, fetch: _Fetch, detected: ContainerDetected) -> Digest | None:
-        """Fetch a container to the spool, and copy the disk in it onto the volume."""
+        """Copy the disk in a container onto the volume: directly, or through the spool."""
         target, progress = fetch.target, fetch.progress
         if detected.disk_size > target.size:
             raise too_large(detected.disk_size, target.size)
+        unpacked = isinstance(progress.copy, CopyPipeline) and progress.copy.unpacks
+        # A vhd of a fixed size is recognized by its end: checkpoints may exist by then.
+        await progress.forget(fetch.heartbeat)
+        progress.staged = True
+        container = detected.container
+        if self._placer.can_place(container, unpacked=unpacked) and not self._limits.read_back:
+            with suppress(NotPlaceable):
+                await self._place(fetch, container)
+                return None
         most = largest_container(target.size)
         spool = Spool(self._limits.spool, most, self._room, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
-            # A vhd of a fixed size is recognized by its end: checkpoints may exist by then.
-            await progress.forget(fetch.heartbeat)
-            progress.staged = True
             try:
-                await self._fetch(attrs.evolve(fetch, target=spool, container=detected.container))
+                await self._tried(attrs.evolve(fetch, target=spool, container=detected.container))
             except NoSpace as error:
                 # Removing cached images would not help: they take no room on the spool's disk.
                 raise SpoolFull from error
             except ContainerDetected:
-                raise FormatMismatch(
-                    f"The image was {detected.container} at first, and had another format when it"
-                    " was fetched again."
-                ) from None
+                raise other_format(detected.container) from None
             await spool.cut(progress.bytes_done)
             stream = await self._containers.open(
                 detected.container, spool.descriptor, target.size, stack
@@ -232,35 +199,26 @@ class Importer:
                 YieldingStream(stream, progress.lane_place, self._clock), writer, plain=True
             )
 
-    async def _fetch(self, fetch: _Fetch) -> Digest | None:
+    async def _tried(self, fetch: _Fetch) -> Digest | None:
         """Copy an image to its destination, with retries after failures; return its digest."""
-        progress = fetch.progress
-        tries = _Tries(self._limits.retries)
-        begun = doubted = False
-        while True:
-            start = progress.reached
-            begun = begun or progress.bytes_done > 0
-            try:
-                return await self._attempt(fetch)
-            except (DigestMismatch, ImageCorrupt):
-                if start is None or doubted:
-                    raise
-                # Perhaps the earlier part was wrong: try once more from the first byte.
-                doubted = True
-                tries = _Tries(self._limits.retries)
-                progress.start_over()
-                await progress.forget(fetch.heartbeat)
-            except (ImportFailed, ImageNotFound) as error:
-                may_pass = error.retryable or (begun and isinstance(error, _MAY_PASS))
-                if progress.stopping or not may_pass or short_of(error):
-                    raise
-                if not tries.go_on((start or (0, ""))[0], (progress.reached or (0, ""))[0]):
-                    raise
-                # The frames of the traceback hold buffers, which nothing counts during the pause.
-                error.with_traceback(None)
-                progress.phase = Phase.RETRYING
-                pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
-                await progress.lane_place.rest(sleep(self._clock, pause))
+        return await retried(
+            lambda: self._attempt(fetch), fetch.filling, self._limits.retries, self._clock
+        )
+
+    async def _place(self, fetch: _Fetch, container: str) -> None:
+        """Copy the disk in a container to the volume while the container arrives.
+
+        :raises NotPlaceable: if the image needs the spool.
+        """
+        filling = fetch.filling
+        size = await retried(
+            lambda: self._placer.attempt(filling, fetch.source, container),
+            filling,
+            self._limits.retries,
+            self._clock,
+        )
+        disk = attrs.evolve(fetch.image, format="raw", digest=None)
+        await self._examine(attrs.evolve(fetch, filling=attrs.evolve(filling, image=disk)), size)
 
     async def _attempt(self, fetch: _Fetch) -> Digest | None:
         """Copy until the image is complete or the copy breaks off; keep the received bytes."""
@@ -268,13 +226,10 @@ class Importer:
         async with AsyncExitStack() as stack:
             at = copy.reached if copy is not None else None
             stream = await fetch.source.open(fetch.image, *(at or ()))
+            self._copier.lend_ahead(stream, stack)
             stack.push_async_callback(stream.close)
             fetch.progress.validator = stream.validator
-            if copy and copy.size and stream.offset and stream.size not in (None, copy.size):
-                raise SourceFailed(
-                    f"The source now states {stream.size} bytes for the image, but stated"
-                    f" {copy.size} before."
-                )
+            held = fetch.progress.stated.hold(stream)
             if copy is None or at is None or stream.offset != at[0]:
                 # The source may be unable to resume from a checkpoint, or the image may have
                 # changed.
@@ -285,29 +240,24 @@ class Importer:
                     with suppress(UnsupportedFormat):
                         return await self._examine(fetch, size)
                 copy = await self._afresh(fetch)
-            sent = stream
-            stream = self._bandwidth.limited(fetch.image.source, stream)
-            stream = YieldingStream(stream, fetch.progress.lane_place, self._clock)
             writer = await fetch.target.open_writer()
             stack.push_async_callback(writer.close)
             fetch.progress.begin(copy, Phase.DOWNLOADING, self._clock.seconds())
             try:
-                digest = await copy.run(stream, writer)
+                digest = await copy.run(self._paced(fetch.filling, held), writer)
             except ImportFailed as error:
                 await copy.flush(writer)
-                doubtful = isinstance(error, (DigestMismatch, ImageCorrupt))
-                if doubtful and IFileStream.providedBy(sent):
-                    # The bytes may be of two images, if the file was written to during the copy.
-                    await IFileStream(sent).check()
-                if doubtful and not _has_ended(sent):
-                    raise ImageTruncated(
-                        f"The connection ended, perhaps too soon: {error}"
-                    ) from error
+                await check_doubtful(error, stream, held)
                 raise
-            if not copy.ends_by_itself and not _has_ended(sent):
+            if not copy.ends_by_itself and not has_ended(held):
                 raise ImageLengthUnknown
             fetch.progress.warn(*copy.warnings)
             return digest
+
+    def _paced(self, filling: Filling, stream: IImageStream) -> IImageStream:
+        """Return a stream within the limits of bandwidth, read only while the job has a place."""
+        limited = self._bandwidth.limited(filling.image.source, stream)
+        return YieldingStream(limited, filling.progress.lane_place, self._clock)
 
     async def _shortcut(self, fetch: _Fetch, stream: IImageStream) -> int | None:
         """Ask the shortcuts; return the size of the image in bytes, or None if none helps."""
@@ -345,11 +295,12 @@ class Importer:
     async def _restored(self, fetch: _Fetch) -> CopyPipeline | None:
         """Return a copy that resumes from the checkpoint; None if no valid checkpoint exists."""
         earlier, checkpoint = fetch.progress.copy, fetch.progress.checkpoint
-        if earlier is not None and earlier.can_go_on:
+        if isinstance(earlier, CopyPipeline) and earlier.can_go_on:
             return earlier
         if checkpoint is None:
             return None
-        copy = self._copier.copy(fetch.image, fetch.target, fetch.container)
+        blank = checkpoint.blank
+        copy = self._copier.copy(fetch.image, fetch.target, fetch.container, blank=blank)
         try:
             inherited = fetch.progress.inherited
             if inherited is not None and isinstance(fetch.target, VolumeTarget):
@@ -364,7 +315,7 @@ class Importer:
         except PrefixChanged:
             return None
         except BackendFailed as error:
-            if short_of(error) or isinstance(error, WrongStore):
+            if short_of(error) or isinstance(error, WrongStore | BackendInterrupted):
                 raise
             return None
         return copy
@@ -375,14 +326,3 @@ class Importer:
         await fetch.progress.forget(fetch.heartbeat)
         await fetch.target.renew()
         return self._copier.copy(fetch.image, fetch.target, fetch.container)
-
-
-def _has_ended(stream: IImageStream) -> bool:
-    """Tell whether the end of a stream is known to be the end of the image."""
-    return not IOpenEndedStream.providedBy(stream) or IOpenEndedStream(stream).proven
-
-
-def _pause(tries: int) -> float:
-    """Return the seconds to wait, with jitter: imports that failed together spread out."""
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** max(0, tries - 1))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret

@@ -10,14 +10,17 @@ from sqlalchemy import Connection as Db
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from bootvol.backends import Backends
 from bootvol.clocks import sleep
 from bootvol.errors import (
+    BackendInterrupted,
     BootvolError,
     DatabaseRefused,
     DatabaseUnavailable,
     ErrorReport,
+    NoSpace,
     WrongStore,
     reason,
 )
@@ -33,7 +36,8 @@ from bootvol.worker.tasks.task import Task
 
 #: Seconds before an unavailable database is asked again.
 PAUSE: Final = 1.0
-#: Limit of restarts of a task that fails because of the database only.
+#: Errors that say nothing about the task, and the limit of restarts because of these errors only.
+_OF_OTHERS: Final = (DatabaseUnavailable, BackendInterrupted)
 MOST_FAILURES: Final = 10
 
 P = ParamSpec("P")
@@ -47,7 +51,8 @@ class Job:
     :param asked: time of the request for the claim, by ``clock``. The daemon
         counts the lease from this time; the database counts from a later time. So the daemon never
         takes a lease for longer than the database does.
-    :param failures: how often the task has ended because of the database, without any result.
+    :param failures: how often the task has ended without any result, because of the database or
+        because the backend interrupted the work.
     :param backends: the backends, of which the job suspends those with a wrong store.
     :param shortage: waits for a resource that the daemon is short of.
     :ivar holder: name of the claim.
@@ -79,6 +84,7 @@ class Job:
         self._clock = clock
         self._cancelled = False
         self._settling = False
+        self._lost = False
         self._refused: DatabaseRefused | None = None
         self._running: Deferred[None] | None = None
         # Stop when the lease expires, even if the database has not answered yet.
@@ -110,14 +116,12 @@ class Job:
             settled = True
         except (CancelledError, ClaimLost):
             pass
-        except DatabaseUnavailable:
+        except _OF_OTHERS:
             self.failed = True
+            await self._rest(min(LEASE, PAUSE * 2**self._failures))
         except Exception:
             self._log.failure("could not settle {task}", task=self)
-            self.task.lane_place.leave()
-            with suppress(CancelledError):
-                # An immediate retry would most likely fail again.
-                await self._pause(LEASE)
+            await self._rest(LEASE)
         if not settled:
             await self._let_go()
         if self._expiry is not None and self._expiry.active():
@@ -150,6 +154,13 @@ class Job:
         except Exception:
             self._log.failure("could not let go of {task}", task=self)
         return True
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait before the work begins again: an immediate retry would most likely fail again."""
+        if not self._cancelled:
+            self.task.lane_place.leave()
+            with suppress(CancelledError):
+                await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
         await sleep(self._clock, seconds)
@@ -187,8 +198,9 @@ class Job:
                 for name in self.task.stores:
                     self._backends.suspend(name, error)
                 raise ClaimLost from error
-            if isinstance(error, DatabaseUnavailable) and self._failures < MOST_FAILURES:
-                # Database errors say nothing about the task, so the work is retried.
+            if isinstance(error, _OF_OTHERS) and self._failures < MOST_FAILURES:
+                if isinstance(error, BackendInterrupted):
+                    self._log.warn("{task} begins again: {error}", task=self, error=error)
                 raise
             await self._fail(self._refused or error)
         else:
@@ -212,6 +224,30 @@ class Job:
         """Undo the task as far as possible, and record the reason."""
         if isinstance(error, DatabaseRefused):
             self._refused = error
+        # A job whose claim has run out must not touch a volume that another job is making by now.
+        # Its failure says nothing: the other job may have succeeded.  In a file no claim runs out,
+        # and the file may lie on the full disk: the database takes nothing before the undoing.
+        if not (self._database.is_sqlite and isinstance(error, NoSpace)):
+            try:
+                await self.heartbeat()
+            except ClaimLost:
+                raise
+            except Exception:
+                if not self._lost:
+                    self._tell(error)
+                raise
+        self._tell(error)
+        event = Event.FAIL
+        try:
+            event = await self._insist(lambda: self._with_all_it_needs(self.task.undo))
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("{task} is not undone", task=self)
+        await self._settle(event, reason(error))
+
+    def _tell(self, error: Exception) -> None:
+        """Log why the task has failed."""
         if isinstance(error, BootvolError):
             self._log.warn(
                 "{task} ({whose}) failed: {code}: {error}",
@@ -223,19 +259,10 @@ class Job:
         else:
             self._log.failure(
                 "{task} ({whose}) failed",
+                Failure(error),
                 task=self,
                 whose=whose(self.task.tenant, self.task.request_id),
             )
-        # A job whose claim has run out must not touch a volume that another job is making by now.
-        await self.heartbeat()
-        event = Event.FAIL
-        try:
-            event = await self._insist(lambda: self._with_all_it_needs(self.task.undo))
-        except CancelledError:
-            raise
-        except Exception:
-            self._log.failure("{task} is not undone", task=self)
-        await self._settle(event, reason(error))
 
     def renewed(self, asked: float, *, held: bool) -> None:
         """Note the database's answer about the claim.
@@ -246,6 +273,7 @@ class Job:
         if not held:
             # The job itself may have ended the claim first.
             if not self._settling:
+                self._lost = True
                 self.cancel()
         elif self._expiry is not None and self._expiry.active():
             # The lease counts from the request, however late the answer is.

@@ -15,6 +15,8 @@ from bootvol.interfaces import IImageStream
 
 #: Target for the longest read, in seconds: a job gives way only between two reads.
 _SPAN: Final = 1.0
+#: Seconds after which a wait counts as long.
+GRACE: Final = 1.0
 
 
 class LanePlace:
@@ -59,6 +61,20 @@ class LanePlace:
         self.leave()
         await pause
         await self._enter_again()
+
+    async def rest_if_long(self, pause: Awaitable[object], clock: IReactorTime) -> None:
+        """Await ``pause``; give the place back once the wait is long.
+
+        A job that gave the place back at once might lose the place for a pause of no time.
+        """
+        leaving = clock.callLater(GRACE, self.leave)
+        try:
+            await pause
+        finally:
+            if leaving.active():
+                leaving.cancel()
+        if not self.held:
+            await self._enter_again()
 
     async def give_way(self) -> None:
         """If another tenant needs the place, give it back and wait for a place again."""

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
 
 import attrs
 
-from bootvol.imaging.pipeline import CopyPipeline
+from bootvol.imaging.source_size import SourceSize
 from bootvol.model import STARTED_OVER, Caution, Checkpoint, Import, Phase
 from bootvol.worker.lane_place import LanePlace
 
 Heartbeat = Callable[[], Awaitable[object]]
+
+#: Largest number that a database stores.
+_LARGEST: Final = 2**63 - 1
+
+
+class Copy(Protocol):
+    """The state of a running copy: see :class:`bootvol.imaging.pipeline.CopyPipeline`."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def skipped(self) -> int: ...
+
+    @property
+    def size(self) -> int | None: ...
+
+    @property
+    def read_back(self) -> int: ...
+
+    @property
+    def checkpoint(self) -> Checkpoint | None: ...
+
+    @property
+    def reached(self) -> tuple[int, str] | None: ...
+
+    @property
+    def warnings(self) -> tuple[Caution, ...]: ...
 
 
 @attrs.define
@@ -24,13 +53,15 @@ class Progress:
     :ivar inherited: name on the backend of the volume that the checkpoint describes, if that is not
         the import's own volume. Set until its bytes are copied.
     :ivar expected: size of the image in bytes as stated by its source, until a copy exists.
+    :ivar stated: all that the source has stated about the length of the image.
     :ivar stopping: whether the import has been cancelled. Failures are not retried after that.
     :ivar cached: whether the volume is made from a cached image; None while
         unknown.
     :ivar cloned: bytes that arrived at once, without a copy.
     :ivar warned: warnings for users about the work so far, by code.
-    :ivar staged: whether the received bytes are not on the volume yet, and are lost when the daemon
-        ends.
+    :ivar staged: whether the import starts over when the daemon ends, because no checkpoint
+        describes the received bytes.
+    :ivar parts: number of parts of images that were read before a copy.
     :ivar turn: the job's place in its lane; given back during a pause.
     :ivar started: whether the import has begun. Until then the import's row knows more than this
         object, for example the checkpoint.
@@ -43,18 +74,20 @@ class Progress:
     validator: str | None = None
     resume: Checkpoint | None = None
     inherited: str | None = None
-    copy: CopyPipeline | None = None
+    copy: Copy | None = None
     stopping: bool = False
     staged: bool = False
+    parts: int = 0
     cached: bool | None = None
     cloned: int | None = None
     started: bool = False
     warned: dict[str, Caution] = attrs.Factory(dict)
     lane_place: LanePlace = attrs.Factory(LanePlace)
+    stated: SourceSize = attrs.Factory(SourceSize)
 
     def mark(self) -> object:
         """Return a value that changes whenever the import makes progress."""
-        return self.phase, self.bytes_done, self.copy and self.copy.read_back
+        return self.phase, self.parts, self.bytes_done, self.copy and self.copy.read_back
 
     def start(self, task: Import) -> None:
         """Note that the import begins, or that a failed part is tried once more."""
@@ -63,6 +96,7 @@ class Progress:
             # The bytes received so far were not on the volume.
             self.copy, self.staged = None, False
         self.resume, self.expected = task.checkpoint, task.image.size_bytes
+        self.stated = SourceSize.of(task)
         self.warned = {each.code: each for each in task.warnings if each == STARTED_OVER}
         # Bytes that were on the volume before do not count in the rate.
         self.began_at = self.bytes_done
@@ -102,7 +136,7 @@ class Progress:
         self.copy = self.resume = self.inherited = None
         self.cloned = self.expected = size
 
-    def begin(self, copy: CopyPipeline, phase: Phase, now: float) -> None:
+    def begin(self, copy: Copy, phase: Phase, now: float) -> None:
         """Note that a copy begins or continues."""
         self.copy, self.inherited = copy, None
         self.began_at = copy.offset - copy.skipped
@@ -152,6 +186,10 @@ class Progress:
             "warnings": [attrs.asdict(each) for each in self.warnings],
             "durable_bytes": checkpoint.offset if checkpoint else None,
             "durable_digest": checkpoint.digest if checkpoint else None,
+            "durable_blank": checkpoint.blank if checkpoint else None,
             "durable_name": self.inherited if checkpoint else None,
             "validator": checkpoint.validator if checkpoint else None,
+            # A larger size fits no volume, and no column.
+            "stated_size": None if (self.stated.size or 0) > _LARGEST else self.stated.size,
+            "stated_validator": self.stated.validator,
         }

@@ -49,6 +49,7 @@ class Stores(Service):
         ConfigurationError if the backend cannot be used.
     :param restore: serves the attached volumes of a backend, by its name, before other work begins.
     :param wake: called when a backend may do work that could not before.
+    :param serves: whether the daemon runs servers.
     """
 
     _log = Logger()
@@ -63,6 +64,8 @@ class Stores(Service):
         restore: Callable[[str], Awaitable[None]],
         clock: IReactorTime,
         wake: Callable[[], None],
+        *,
+        serves: bool,
     ) -> None:
         self._database = database
         self._backends = backends
@@ -70,6 +73,7 @@ class Stores(Service):
         self._late = dict(late)
         self._restore = restore
         self._wake = wake
+        self._serves = serves
         self._asking: dict[str, Deferred[None]] = {}
         self._announcing: Deferred[None] = succeed(None)
         self._announced = False
@@ -123,7 +127,7 @@ class Stores(Service):
     async def _announce(self) -> None:
         try:
             await self._database.write_without_invalidation(
-                daemons.announce, self._daemon, self._backends.host
+                daemons.announce, self._daemon, self._backends.host, serves=self._serves
             )
             self._announced = True
         except (CancelledError, DatabaseUnavailable):
@@ -181,5 +185,5 @@ class Stores(Service):
     def _settle(self, db: Db, name: str, identity: str | None) -> str | None:
         host, local = self._backends.host, self._backends.is_local(name)
         # Without this, a former life of the daemon could count as another daemon.
-        daemons.announce(db, self._daemon, host)
+        daemons.announce(db, self._daemon, host, serves=self._serves)
         return stores.settle(db, name, host, local, identity)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from bootvol.imaging.target import VolumeTarget
 from bootvol.imaging.volumes import CopyingReader
-from bootvol.interfaces import ICloningBackend, IVolumeReader
+from bootvol.interfaces import IVolumeReader
 
 
 async def inherit(
@@ -29,8 +29,7 @@ async def inherit(
     """
     async with AsyncExitStack() as stack:
         if target.capabilities.clones:
-            await target.backend.delete(target.name)
-            await ICloningBackend(target.backend).clone(name, target.name, target.size)
+            await target.clone(name)
             reader = await target.open_reader()
             stack.push_async_callback(reader.close)
             await read(reader)

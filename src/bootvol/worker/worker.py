@@ -138,7 +138,7 @@ class Worker(Service):
         self._heartbeats = Heartbeats(database, clock, lambda: self._jobs)
         #: How often in a row the work on a resource has failed because of the database.
         self._failures: Counter[tuple[Kind, int]] = Counter()
-        self._polling = LoopingCall(self.wake)
+        self._polling = LoopingCall(lambda: Deferred.fromCoroutine(self._poll()))
         self._polling.clock = clock
 
     def startService(self) -> None:
@@ -195,6 +195,7 @@ class Worker(Service):
 
     async def _restore(self) -> None:
         """Restore the exports; retry until that succeeds, since no work may begin before."""
+        told = ""
         while not self._ready:
             try:
                 await self._exports.restore()
@@ -202,9 +203,23 @@ class Worker(Service):
             except CancelledError:
                 raise
             except Exception as error:
-                if not isinstance(error, DatabaseUnavailable):
+                if not isinstance(error, DatabaseUnavailable) and told != str(error):
+                    told = str(error)
                     self._log.failure("no work begins, since the exports are not in order")
                 await sleep(self._clock, POLL)
+        if told:
+            self._log.info("the exports are in order, and work begins")
+
+    async def _poll(self) -> None:
+        self.wake()
+        if self._database.is_sqlite:
+            return  # No lease ends.
+        try:
+            await self._database.write_without_invalidation(claims.shorten)
+        except DatabaseUnavailable:
+            pass  # The database layer has logged the failure; another attempt follows.
+        except Exception:
+            self._log.failure("the leases of ended daemons cannot be shortened")
 
     def wake(self) -> None:
         """Look for work in all lanes."""

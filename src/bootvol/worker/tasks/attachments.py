@@ -6,6 +6,7 @@ A volume that may still be in use never counts as free. If detaching fails, the 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from sqlalchemy import Connection as Db
@@ -14,11 +15,13 @@ from twisted.logger import Logger
 
 from bootvol.backends import Backends
 from bootvol.errors import (
+    BackendGone,
     BootvolError,
     DatabaseUnavailable,
     ErrorReport,
     ExportFailed,
     NoHypervisor,
+    VolumeMissing,
 )
 from bootvol.exports.exports import Exports
 from bootvol.interfaces import IHypervisor
@@ -81,6 +84,20 @@ class VolumeAccess:
         """Check that nobody has a volume open: see :meth:`.Backends.check_unused`."""
         await self._backends.check_unused(volume.backend, volume.name)
 
+    async def check_let_go(self, volume: Volume) -> None:
+        """Check that a hypervisor has let go of an unplugged volume, as far as can be told.
+
+        A guest in control of the hypervisor's process could say so, and keep the volume open.
+
+        :raises bootvol.errors.VolumeInUse: if somebody has the volume open.
+        :raises bootvol.errors.BackendFailed: if the check fails.
+        """
+        # The end of an export ends all access.
+        if self._exports is None:
+            # Nobody reaches a volume that is gone, or whose backend is gone, a second time.
+            with suppress(VolumeMissing, BackendGone):
+                await self.check_unused(volume)
+
 
 def required(hypervisor: IHypervisor | None) -> IHypervisor:
     """Return the hypervisor.
@@ -123,10 +140,15 @@ class _Moving(Task):
 
         :raises bootvol.errors.HypervisorFailed: if the server may still have the volume.
         :raises bootvol.errors.ExportFailed: if the volume may still be reachable.
+        :raises bootvol.errors.BackendFailed: if the server still has the volume open, or if the
+            backend cannot tell.
         """
         if server is not None:
             await required(self.hypervisor).detach(server.name, attachment.disk)
         await self.access.close(self.volume)
+        if server is not None:
+            # The check may wait for a program to end.
+            await self.lane_place.rest(self.access.check_let_go(self.volume))
 
     def settle(self, db: Db, event: Event, error: ErrorReport | None) -> None:
         """Record the event; remove the attachment if the volume is free again."""
@@ -153,7 +175,8 @@ class Attach(_Moving):
         self._begun = attachment, server = await self.begin(claim)
         if server is None and not await self.access.is_open(self.volume):
             # A configured hypervisor opens no volume twice.
-            await self.access.check_unused(self.volume)
+            # The check may wait for a program to end.
+            await self.lane_place.rest(self.access.check_unused(self.volume))
         connection = await self.access.open(claim, self.volume)
         if server is not None and server.name in await required(self.hypervisor).running():
             disk = Disk(attachment.disk, connection)

@@ -35,6 +35,7 @@ class MakeSnapshot(Making):
         super().__init__(snapshot, storage, clock)
         self._copier = copier
         self._database = database
+        self._clock = clock
         self._volume_id = snapshot.volume_id
 
     async def work(self, claim: Claim) -> Event:
@@ -47,7 +48,9 @@ class MakeSnapshot(Making):
             )
         if volume.status is Status.AVAILABLE:
             # For an available volume, no caller has declared that writers may exist.
-            await self.storage.check_unused(volume.backend, volume.name)
+            # The check may wait for a program to end, while other copies go on.
+            check = self.storage.check_unused(volume.backend, volume.name)
+            await self.lane_place.rest_if_long(check, self._clock)
         await self.copy_from(self._copier, volume.backend, volume.name, volume.size_bytes)
         return Event.COMPLETE
 

@@ -63,9 +63,9 @@ class Storage:
         """
         try:
             await make()
-        except NoSpace:
+        except NoSpace as error:
             # Requested volumes have priority over the cache.
-            if not await self._image_cache.make_room(backend):
+            if error.never_fits or not await self._image_cache.make_room(backend):
                 raise
             await make()
 

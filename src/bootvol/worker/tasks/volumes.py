@@ -98,8 +98,9 @@ class MakeFromImage(Making):
 
     async def remove(self) -> None:
         """Give all space back, and give up the cached image that was begun from the volume."""
-        await self._image_cache.let_go(self.id)
         await super().remove()
+        # Last, since the database may lie on the same disk, which is full.
+        await self._image_cache.let_go(self.id)
 
     def stop(self) -> None:
         """See :meth:`Task.stop`."""
