@@ -10,12 +10,23 @@ import os
 import shutil
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
 from bootvol import reading
+
+#: The file systems of Linux in which the kernel alone makes files.  Root seems to have the right to
+#: write to their folders.
+_WITHOUT_FILES: Final = frozenset(
+    {
+        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs",
+        "fusectl", "mqueue", "nsfs", "proc", "pstore", "securityfs", "selinuxfs", "sysfs",
+        "tracefs",
+    }
+)  # fmt: skip
 
 
 @attrs.frozen
@@ -45,14 +56,15 @@ def folder(key: str, path: Path) -> Iterator[Mistake]:
 
     :param key: see :attr:`Mistake.key`.
     """
-    found = path
-    while not os.path.lexists(found) and found != found.parent:
-        found = found.parent
+    found = existing(path)
     if not found.is_dir():
         yield Mistake(key, path, f"{found} is not a folder", "Name another folder.")
     elif (most := os.statvfs(found).f_namemax) < max(len(os.fsencode(part)) for part in path.parts):
         fault = f"a name in the path is longer than {most} bytes"
         yield Mistake(key, path, fault, "Name another folder.")
+    elif (kind := _file_system(found)) in _WITHOUT_FILES:
+        fault = f"{found} is on a file system without files of programs ({kind})"
+        yield Mistake(key, path, fault, "Name a folder on a disk.")
     elif not os.access(found, os.W_OK | os.X_OK, effective_ids=True):
         doing = "be written" if found == path else f"be made: {found} cannot be written"
         yield Mistake(
@@ -63,6 +75,26 @@ def folder(key: str, path: Path) -> Iterator[Mistake]:
         )
 
 
+def existing(path: Path) -> Path:
+    """Return the path itself if it exists, else the nearest folder above that exists."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _file_system(folder: Path) -> str:
+    """Return the type of the file system of a folder; empty if the system does not tell."""
+    device = os.stat(folder).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError):
+        # See proc_pid_mountinfo(5).  All mounts of one device have the same type.
+        for line in Path("/proc/self/mountinfo").read_bytes().decode(errors="replace").splitlines():
+            mount, _, system = line.partition(" - ")
+            if mount.split()[2] == number:
+                return system.partition(" ")[0]
+    return ""
+
+
 def readable_folder(key: str, path: Path, *, fatal: bool = True) -> Iterator[Mistake]:
     """Check a folder that the operator provides and the daemon reads.
 
@@ -70,8 +102,13 @@ def readable_folder(key: str, path: Path, *, fatal: bool = True) -> Iterator[Mis
     :param fatal: see :attr:`Mistake.fatal`.
     """
     if not path.is_dir():
-        fault = "the folder does not exist" if not os.path.lexists(path) else "this is not a folder"
-        yield Mistake(key, path, fault, "Create the folder, or name another folder.", fatal)
+        fault, remedy = "this is not a folder", "Name another folder."
+        if not os.path.lexists(path):
+            fault = "the folder does not exist"
+            remedy = "Create the folder, or name another folder."
+        elif path.is_symlink() and not path.exists():
+            fault, remedy = "the link leads nowhere", "Correct the link, or name another folder."
+        yield Mistake(key, path, fault, remedy, fatal)
     elif not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
         remedy = "Give the daemon's user the right to read the folder."
         yield Mistake(key, path, "the folder cannot be read", remedy, fatal)

@@ -54,6 +54,7 @@ from bootvol.store.stores import Store
 from bootvol.threads import Shared, StillRunning, Threads, within
 from bootvol.worker.clock_skew import SkewWatch
 from bootvol.worker.copier import Copier, ImportLimits
+from bootvol.worker.deltas import Deltas
 from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.importer import Importer
@@ -140,6 +141,7 @@ class Composition:
             recovery.restore_on,
             reactor,
             self.worker.wake,
+            serves=self._hypervisor is not None,
         )
         self.sweeper = Sweeper(database, self._backends, reactor, claims.shared_time)
         self.clock_skew = SkewWatch(database, reactor, time.time)
@@ -179,6 +181,7 @@ class Composition:
             self._backends,
             quotas,
             types,
+            self._daemon,
             config.availability_zone,
             worker,
             _now,
@@ -260,8 +263,13 @@ class Composition:
         containers = Containers(sandbox, self._threads)
         return Importer(
             self._images.source,
-            self._backends,
             image_cache,
+            Deltas(
+                self._database,
+                self._backends,
+                self._threads,
+                {each.name for each in config.backends if each.delta},
+            ),
             [FromImageCache(image_cache), SharedBlocks(), ImageClone()],
             containers,
             bandwidth,

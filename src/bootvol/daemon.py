@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import Final, cast
+from typing import Final
 
-from twisted.application import strports
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from bootvol import descriptors, locks
+from bootvol.api import proxied
 from bootvol.api.tls import ModernTls
 from bootvol.composition import Composition
 from bootvol.errors import BootvolError
@@ -75,9 +75,7 @@ class Daemon(Service):
         certificates = {}
         for endpoint in config.api.listen:
             serving = ModernTls(reactor, endpoint)
-            strports.service(endpoint, self.site, cast("IReactor", serving)).setServiceParent(
-                self._listening
-            )
+            proxied.service(endpoint, self.site, serving).setServiceParent(self._listening)
             certificates[endpoint] = serving.reload
         files = self._parts.pool("reload")
         self._reloader = Reloader(config, self._parts.plugins, certificates, files, reactor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from bootvol.errors import ConfigurationError
 from bootvol.patience import found_in_time
 from bootvol.reactors import IReactor
 from bootvol.store import schema
-from bootvol.store.database import Database
+from bootvol.store.database import ROOM, Database
 
 #: First bytes of an SQLite database (https://www.sqlite.org/fileformat.html, section 1.3).
 _SQLITE: Final = b"SQLite format 3\0"
@@ -67,6 +68,8 @@ def _sqlite(file: Path) -> Iterator[Mistake]:
         return
     if begin:
         yield from _content(key, file)
+    if shutil.disk_usage(file.parent).free < ROOM:
+        yield Mistake(key, file, "the disk is full", "Free space on the disk.", fatal=False)
 
 
 def _content(key: str, file: Path) -> Iterator[Mistake]:

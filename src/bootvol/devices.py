@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import stat
 import struct
 import sys
@@ -309,6 +310,34 @@ def check_unused(descriptor: int, name: str) -> None:
     told = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
     if struct.unpack(_FLOCK, told)[0] != fcntl.F_UNLCK:
         raise VolumeInUse(f"A guest or another program has {name} open.")
+
+
+def check_unwritten(descriptor: int, name: str) -> None:
+    """Check that no process on this machine can write to a file, also one without locks.  Blocks.
+
+    The kernel grants a read lease only if nobody has the file open for writing, by whatever
+    descriptor, mapped memory, or message on its way (fcntl(2), "Leases").  NFS and SMB grant none
+    without a delegation of the server.  So this check counts only on a file system of a block
+    device, where the kernel decides alone.
+
+    :param descriptor: a descriptor of the file, open for reading only.
+    :param name: name of the volume in the error.
+    :raises VolumeInUse: if a process has the file open for writing.
+    """
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or not os.major(found.st_dev):
+        return
+    try:
+        # Whoever opens the file meanwhile waits for the end of the lease, and the kernel sends a
+        # signal.  The usual one would end the daemon; processes ignore this one.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        # Other errors mean that the daemon or the file system has no leases.
+        if error.errno == errno.EAGAIN:
+            raise VolumeInUse(f"A guest or another program can write to {name}.") from error
+    else:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def can_go_around_cache(descriptor: int) -> bool:

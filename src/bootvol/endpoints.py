@@ -13,6 +13,12 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from bootvol import reading
 
 _SEPARATOR: Final = re.compile(r"(?<!\\):")
+#: The endpoints of sockets, also behind ``haproxy:``, and those with their own backlog.
+_SOCKET: Final = re.compile(r"(haproxy:)?(tcp6?|ssl|unix):")
+_STATED: Final = re.compile(r"(?<!\\):backlog=")
+#: Connections that may wait to be accepted, unless the description states another number.  Beyond
+#: that, Linux drops new connections: clients wait for seconds, or see a reset (listen(2)).
+BACKLOG: Final = 1024
 #: Marks of an encrypted key in a PEM file (RFC 1421, section 4.6.1.1; RFC 7468, section 11).
 _ENCRYPTED: Final = (b"4,ENCRYPTED", b"BEGIN ENCRYPTED PRIVATE KEY")
 
@@ -36,6 +42,8 @@ def parse(reactor: object, description: str) -> IStreamServerEndpoint:
                 f"the key in {file} is encrypted, and the daemon cannot ask for the passphrase;"
                 " remove the passphrase with `openssl pkey`"
             )
+    if _SOCKET.match(description) and not _STATED.search(description):
+        description += f":backlog={BACKLOG}"
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except (SSL.Error, crypto.Error) as error:

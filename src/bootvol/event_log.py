@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from bootvol.errors import without_query
 from bootvol.lifecycle import Kind
+from bootvol.model import Image
 from bootvol.store.events import StateChange
 
 
@@ -23,7 +25,7 @@ class EventLog:
                 request_id=change.request_id or "a request",
                 id=change.number,
                 tenant=change.tenant,
-                what=f" from image {image.id!r} of source {image.source}" if image else "",
+                what=_origin(image) if image else "",
             )
         elif change.cause is not None:
             self._log.warn(
@@ -32,6 +34,10 @@ class EventLog:
                 whose=whose(change.tenant, change.request_id),
                 first=change.cause,
             )
+
+
+def _origin(image: Image) -> str:
+    return f" from image {without_query(image.id)!r} of source {image.source}"
 
 
 def whose(tenant: str, request_id: str) -> str:

@@ -21,6 +21,9 @@ from bootvol.patience import in_time
 
 _NAME: Final = "daemon.lock"
 _LONGEST: Final = 128
+#: The fault of a file system without locks, such as NFS without its lock service; and the remedy.
+_UNLOCKABLE: Final = "the file cannot be locked"
+_REMEDY: Final = "Name a folder on a disk with locks, or mend the locks of the file server."
 #: The daemon's id, and the inode number of the lock file.
 _CONTENT: Final = re.compile(r"(?:([!-~]+)(?: ([0-9]+))?)?\s*")
 
@@ -102,6 +105,7 @@ def check_directory(directory: Path) -> Iterator[Mistake]:
         os.close(lock)
     if mistake is not None:
         yield mistake
+    yield from _not_locked("state.directory", path)
 
 
 def check_database(file: Path) -> Iterator[Mistake]:
@@ -115,6 +119,7 @@ def check_database(file: Path) -> Iterator[Mistake]:
     if _is_locked(path):
         remedy = "Stop that daemon, or use PostgreSQL for both."
         yield Mistake("state.url", file, "another daemon uses the file", remedy)
+    yield from _not_locked("state.url", path)
 
 
 def _beside(file: Path) -> Path:
@@ -130,18 +135,29 @@ def _not_opened(key: str, path: Path, error: OSError) -> Iterator[Mistake]:
         yield Mistake(key, path, fault, "Give the file to the daemon's user, or delete the file.")
 
 
+def _not_locked(key: str, path: Path) -> Iterator[Mistake]:
+    error = _tried(path)
+    if error is not None and not isinstance(error, BlockingIOError):
+        yield Mistake(key, path, f"{_UNLOCKABLE}: {error.strerror}", _REMEDY)
+
+
 def _is_locked(path: Path) -> bool:
+    return isinstance(_tried(path), BlockingIOError)
+
+
+def _tried(path: Path) -> OSError | None:
+    """Try to lock an existing file for a moment; return the system's error, if any."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+    except OSError as error:
+        return error
     finally:
         os.close(lock)
-    return False
+    return None
 
 
 def _parts(content: bytes) -> tuple[str, str] | None:
@@ -183,4 +199,9 @@ def _lock(key: str, path: Path, taken: str) -> int:
     except BlockingIOError:
         os.close(lock)
         raise ConfigurationError(f"{key}: {taken}") from None
+    except OSError as error:
+        os.close(lock)
+        raise ConfigurationError(
+            f"{key}: {path}: {_UNLOCKABLE}: {error.strerror}. {_REMEDY}"
+        ) from error
     return lock

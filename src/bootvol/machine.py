@@ -23,13 +23,13 @@ from bootvol.api import tls
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
 from bootvol.exports import listeners
-from bootvol.interfaces import BackendPlugin, SourcePlugin
+from bootvol.interfaces import BackendPlugin, IdentityPlugin, SourcePlugin
 from bootvol.jail import trial
 from bootvol.model import GIB
 from bootvol.patience import found_in_time, in_time
 from bootvol.reactors import IReactor
 from bootvol.settings import PluginSettings, Settings
-from bootvol.tables import Exports, TlsExports
+from bootvol.tables import ExportsTable, TlsExportsTable
 
 _MIB: Final = 1024 * 1024
 _LAST_PORT: Final = 65535
@@ -82,7 +82,7 @@ def _mistakes(config: Settings, reactor: IReactor) -> Iterator[Mistake | str]:
     else:
         yield from found_in_time("state.directory", directory, lambda: _state(directory, taken))
         if not taken:
-            yield from _endpoints(config.api.listen)
+            yield from _endpoints(config.api.listen, config.exports)
     yield from found_in_time("secrets", config.file, lambda: _secrecy(config))
     yield from _descriptors(config)
     yield from database_checks.check(config.database, reactor)
@@ -94,6 +94,7 @@ def _mistakes(config: Settings, reactor: IReactor) -> Iterator[Mistake | str]:
         yield from found_in_time("exports", exports.directory, lambda: _exports(exports))
     yield from _guests(config)
     yield from _memory(config)
+    yield from _roles(config)
     for place, configured in config.plugins():
         for mistake in _of_plugin(configured):
             yield attrs.evolve(mistake, key=f"{place}.{mistake.key}")
@@ -141,7 +142,18 @@ def _descriptors(config: Settings) -> Iterator[Mistake | str]:
         yield short
 
 
-def _endpoints(listen: list[str]) -> Iterator[Mistake]:
+def _roles(config: Settings) -> Iterator[Mistake]:
+    """Warn of roles that grant nothing: their names may be misspelt."""
+    identity = config.identity.descriptor
+    granted = identity.roles if isinstance(identity, IdentityPlugin) else None
+    for key, role in granted(config.identity.options) if granted is not None else ():
+        if role.lower() not in config.policy.known:
+            fault = "no right in [policy] has this role, so the role grants nothing"
+            remedy = "Correct the name, or name the role in [policy]."
+            yield Mistake(f"identity.{key}", role, fault, remedy, fatal=False)
+
+
+def _endpoints(listen: list[str], exports: ExportsTable | None) -> Iterator[Mistake]:
     with contextlib.ExitStack() as held:
         # Hold the sockets of all endpoints at once, to find two endpoints with the same address.
         paths: set[str] = set()
@@ -159,11 +171,12 @@ def _endpoints(listen: list[str]) -> Iterator[Mistake]:
                     yield from _unix(key, endpoint, each.path, paths)
                 else:
                     yield from _tcp(key, endpoint, each, held)
+                    yield from _apart(key, endpoint, each.port, exports)
                 yield from _in_time(key, endpoint, each)
 
 
 def _tcp(
-    key: str, endpoint: str, listener: tls.Listener, held: contextlib.ExitStack
+    key: str, endpoint: str, listener: tls.ListeningSocket, held: contextlib.ExitStack
 ) -> Iterator[Mistake]:
     """Check a port by listening there.
 
@@ -185,7 +198,15 @@ def _tcp(
         yield Mistake(key, endpoint, f"{fault} ({error.strerror})", remedy)
 
 
-def _bound(listener: tls.Listener) -> socket.socket:
+def _apart(key: str, endpoint: str, port: int, exports: ExportsTable | None) -> Iterator[Mistake]:
+    """Warn of a port that an export may take while the daemon is down or elsewhere."""
+    if isinstance(exports, TlsExportsTable) and exports.ports[0] <= port <= exports.ports[1]:
+        fault = "the port is one of exports.ports, so no export can have the port, or the API none"
+        remedy = "Name another port, or other ports in exports.ports."
+        yield Mistake(key, endpoint, fault, remedy, fatal=False)
+
+
+def _bound(listener: tls.ListeningSocket) -> socket.socket:
     """Return a socket that listens at the address, the port and the backlog of an endpoint.
 
     :raises OSError: if no socket can listen there.
@@ -208,7 +229,7 @@ def _bound(listener: tls.Listener) -> socket.socket:
     return tried
 
 
-def _is_free_without(listener: tls.Listener, held: contextlib.ExitStack) -> bool:
+def _is_free_without(listener: tls.ListeningSocket, held: contextlib.ExitStack) -> bool:
     """Close the sockets of the earlier endpoints; return whether the port is free then."""
     held.close()
     try:
@@ -267,7 +288,7 @@ def _is_left_over(path: Path) -> bool:
     return path.is_socket() and not Path(f"/proc/{owner}").exists()
 
 
-def _in_time(key: str, endpoint: str, listener: tls.Listener) -> Iterator[Mistake]:
+def _in_time(key: str, endpoint: str, listener: tls.ListeningSocket) -> Iterator[Mistake]:
     certificate = listener.certificate()
     if certificate is None:
         return
@@ -286,8 +307,8 @@ def _imports(config: Settings) -> Iterator[Mistake]:
     spool = config.imports.spool
     yield from checks.folder("imports.spool", spool)
     wanted = config.imports.spool_gib
-    if wanted is not None and spool.is_dir():
-        free = shutil.disk_usage(spool).free
+    if wanted is not None and (disk := checks.existing(spool)).is_dir():
+        free = shutil.disk_usage(disk).free
         if wanted * GIB > free:
             yield Mistake(
                 "imports.spool_gib",
@@ -302,15 +323,18 @@ def _imports(config: Settings) -> Iterator[Mistake]:
             yield attrs.evolve(mistake, fault=fault)
 
 
-def _exports(exports: Exports) -> Iterator[Mistake | str]:
-    yield from checks.folder("exports.directory", exports.directory)
+def _exports(exports: ExportsTable) -> Iterator[Mistake | str]:
+    found = list(checks.folder("exports.directory", exports.directory))
+    yield from found
     yield from checks.program("exports", "qemu-nbd", "qemu-utils")
+    if found:
+        return
     try:
         listeners.make(exports)
     except ConfigurationError as error:
         yield str(error)
         return
-    if isinstance(exports, TlsExports):
+    if isinstance(exports, TlsExportsTable):
         yield from checks.credentials(
             "exports.credentials", exports.credentials, "server", exports.host
         )

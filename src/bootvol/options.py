@@ -111,12 +111,16 @@ def indirect(value: object, info: ValidationInfo) -> object:
         except UnicodeDecodeError:
             raise ValueError(f"the file {rest} is not UTF-8 text") from None
         secrets.files.add(path)
+        if not text:
+            raise ValueError(f"the file {rest} is empty")
         return text
     if kind == "env":
         found = os.environ.get(rest, "").strip()
         if not found:
             raise ValueError(f"the environment variable {rest} is not set")
         return found
+    if not value:
+        raise ValueError("the value is empty")
     secrets.written = True
     return value
 

@@ -49,7 +49,10 @@ def found_in_time(
         # For example, a name is too long.  No check has to look for such errors itself.
         place = f"{error.filename}: " if error.filename is not None else ""
         fault = f"this cannot be looked at: {place}{error.strerror or error}"
-        return [Mistake(key, value, fault, "Repair the disk, or name another path.", fatal)]
+        remedy = "Repair the disk, or name another path."
+        if isinstance(error, PermissionError):
+            remedy = "Give the daemon's user the right to look there, or name another path."
+        return [Mistake(key, value, fault, remedy, fatal)]
 
 
 def _hanging(key: str, value: object, *, fatal: bool = True) -> Mistake:

@@ -29,8 +29,8 @@ from bootvol.interfaces import (
 #: The descriptor of any plugin, with any settings.
 AnyPlugin: TypeAlias = Plugin[Any, Any]
 Descriptor = TypeVar("Descriptor", bound=AnyPlugin)
-Settings = TypeVar("Settings", bound=BaseModel)
-Made = TypeVar("Made")
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+MadeT = TypeVar("MadeT")
 
 _GROUPS: Final[dict[type[AnyPlugin], str]] = {
     SourcePlugin: "bootvol.sources",
@@ -82,7 +82,9 @@ def load(kind: type[Descriptor], name: str) -> Descriptor:
 PATIENCE: Final = 10.0
 
 
-def build(descriptor: Plugin[Settings, Made], settings: Settings, context: PluginContext) -> Made:
+def build(
+    descriptor: Plugin[SettingsT, MadeT], settings: SettingsT, context: PluginContext
+) -> MadeT:
     """Create the plugin's object, and check its interface.
 
     :raises DefectivePlugin: if the object lacks a part of its interface.
@@ -96,8 +98,8 @@ def build(descriptor: Plugin[Settings, Made], settings: Settings, context: Plugi
 
 
 def build_backend(
-    descriptor: BackendPlugin[Settings],
-    settings: Settings,
+    descriptor: BackendPlugin[SettingsT],
+    settings: SettingsT,
     context: PluginContext,
     identity: str | None,
 ) -> IBlockBackend:

@@ -53,6 +53,11 @@ class Policy(Options):
     golden_volumes: _Roles = Field(default=_OPERATORS)
     tokens: _Roles = Field(default=_OPERATORS)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """All roles with a right, in lower case."""
+        return frozenset(role.lower() for right in Right for role in getattr(self, right))
+
     def check(self, roles: Collection[str], right: Right) -> None:
         """Check whether one of ``roles`` grants a right.  Upper and lower case are the same.
 

@@ -192,6 +192,10 @@ def _itself(key: str, path: Path, kept: Kept) -> Mistake | None:
     if kept is Kept.SECRET and stat.S_ISREG(found.st_mode):
         return _of_secret(key, path, found)
     what = "folder" if stat.S_ISDIR(found.st_mode) else "file"
+    if stat.S_ISDIR(found.st_mode) and mode & stat.S_ISVTX and _others_write(path, found):
+        # Without these rights, /tmp would be of no use to all other programs.
+        fault = "the folder is for the files of all users"
+        return Mistake(key, path, fault, "Name a folder of the daemon's own.")
     if kept is Kept.CLOSED and (found.st_uid != os.geteuid() or mode & 0o077):
         fault = f"the {what} is open to other users"
         owned = f"{_command('chown', _name(os.geteuid()), path)} && "

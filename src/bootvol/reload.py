@@ -152,7 +152,11 @@ def _contents(config: Settings) -> _Contents:
     for the disk of a backend.
     """
     return {
-        place: [_digest(path) for path in private.paths(each.options, Kept.TRUSTED)]
+        place: [
+            _digest(path)
+            for kept in (Kept.TRUSTED, Kept.SECRET)
+            for path in private.paths(each.options, kept)
+        ]
         for place, each in config.plugins()
         if not isinstance(each.descriptor, BackendPlugin)
     }

@@ -23,17 +23,17 @@ from bootvol.policy import Policy
 from bootvol.tables import (
     FLAVORS,
     Api,
-    Bandwidth,
     Concurrent,
-    Exports,
+    ExportsTable,
     FlavorTable,
     Imports,
+    MibPerSecond,
     Name,
-    Quota,
+    QuotaTable,
     RateLimitTable,
     SandboxTable,
     State,
-    TlsExports,
+    TlsExportsTable,
 )
 from bootvol.validation import Model, validate
 
@@ -49,6 +49,7 @@ class PluginSettings:
         own.
     :ivar cache_gib: space for cached images in GiB; None for the backend's
         default.
+    :ivar delta: whether volumes are made from cached images of earlier releases.
     """
 
     name: str
@@ -57,6 +58,7 @@ class PluginSettings:
     concurrent: int | None = None
     bandwidth_mib: float | None = None
     cache_gib: int | None = None
+    delta: bool = False
 
 
 class _Table(BaseModel):
@@ -69,11 +71,12 @@ class _Table(BaseModel):
 class _BackendTable(_Table):
     concurrent: Concurrent | None = None
     cache_gib: Annotated[int, Field(ge=0, strict=True)] | None = None
+    delta: Annotated[bool, Field(strict=True)] = False
 
 
 class _SourceTable(_Table):
     concurrent: Concurrent | None = None
-    bandwidth_mib: Bandwidth | None = None
+    bandwidth_mib: MibPerSecond | None = None
 
 
 _TABLES: Final[Mapping[type, type[_Table]]] = {
@@ -91,7 +94,7 @@ class _Root(Options):
     stop_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
     api: Api = Api()
     state: State
-    quota: Quota = Quota()
+    quota: QuotaTable = QuotaTable()
     imports: Imports
     sandbox: SandboxTable = SandboxTable()
     identity: dict[str, object]
@@ -140,13 +143,13 @@ class Settings:
     stop_seconds: float
     api: Api
     state: State
-    quota: Quota
+    quota: QuotaTable
     imports: Imports
     sandbox: SandboxTable
     identity: PluginSettings
     policy: Policy
     hypervisor: PluginSettings | None
-    exports: Exports | None
+    exports: ExportsTable | None
     rate_limits: tuple[RateLimitTable, ...]
     flavors: tuple[FlavorTable, ...]
     backends: tuple[PluginSettings, ...]
@@ -286,10 +289,10 @@ def _hypervisor(
     return _plugin(path, "hypervisor", HypervisorPlugin, {"name": "hypervisor", **table}, read)
 
 
-def _exports(table: Mapping[str, object] | None, read: _Read) -> Exports | None:
+def _exports(table: Mapping[str, object] | None, read: _Read) -> ExportsTable | None:
     if table is None:
         return None
-    return read("exports", TlsExports if table.get("by") == "tls" else Exports, table)
+    return read("exports", TlsExportsTable if table.get("by") == "tls" else ExportsTable, table)
 
 
 def _plugin(

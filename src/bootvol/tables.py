@@ -23,14 +23,16 @@ from bootvol.options import (
 
 #: A name or address, a port, and a path: no user, no query, no fragment.
 _PUBLIC_URL: Final = re.compile(r"https?://[^/?#@]+(?:/[^?#]*[^/?#])?")
+#: Addresses to listen at, and not to connect to.
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - refused
 _VISIBLE: Final = re.compile(r"[!-~]+")
 #: The upper bound is the largest limit that the API accepts.
-Limit = Annotated[int, Field(ge=-1, le=2**31 - 1)]
+QuotaLimit = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 #: A number of concurrent imports, at least 1.
 Concurrent = Annotated[int, Field(ge=1, strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: MiB per second.
-Bandwidth = Annotated[float, Field(gt=0, le=2**20, strict=True)]
+MibPerSecond = Annotated[float, Field(gt=0, le=2**20, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -54,11 +56,13 @@ class Api(Options):
         try:
             parsed = urlsplit(value)
             # Read the attribute: a wrong port raises ValueError.
-            named = parsed.hostname is not None and parsed.port != 0
+            named = parsed.hostname not in {None, *_EVERYWHERE} and parsed.port != 0
         except ValueError as error:
             raise ValueError(f"this is not a URL: {error}") from None
         if not named:
-            raise ValueError("this URL names no host, or an impossible port")
+            raise ValueError(
+                "this URL names no host that clients can connect to, or an impossible port"
+            )
         return value
 
     @field_validator("listen")
@@ -109,14 +113,14 @@ class State(Options):
         return value
 
 
-class Quota(Options):
+class QuotaTable(Options):
     """The table ``[quota]``: the limits of one tenant; -1 for no limit."""
 
-    volumes: Limit = 10
-    gigabytes: Limit = 1000
-    snapshots: Limit = 10
-    instances: Limit = 10
-    key_pairs: Limit = 100
+    volumes: QuotaLimit = 10
+    gigabytes: QuotaLimit = 1000
+    snapshots: QuotaLimit = 10
+    instances: QuotaLimit = 10
+    key_pairs: QuotaLimit = 100
     """Limit for each user of the tenant."""
     snapshots_in_gigabytes: bool = True
     """Whether snapshots count in ``gigabytes``, as in Cinder."""
@@ -163,7 +167,7 @@ class Imports(Options):
 
     concurrent: int = Field(default=4, ge=1, le=64)
     least_kib: int = Field(default=64, ge=0, le=2**20)
-    bandwidth_mib: Bandwidth | None = None
+    bandwidth_mib: MibPerSecond | None = None
     buffers: int = Field(default=4, ge=2, le=64)
     buffer_kib: int = Field(default=2048, ge=64, le=32768, multiple_of=64)
     checkpoint_mib: int = Field(default=64, ge=1, le=65536)
@@ -193,7 +197,7 @@ class SandboxTable(Options):
         return Jail(self.required, self.first_user, tuple(self.programs))
 
 
-class Exports(Options):
+class ExportsTable(Options):
     """The table ``[exports]``: how hypervisors reach volumes that they cannot open in place.
 
     :ivar by: ``unix`` for sockets in ``directory``.
@@ -204,7 +208,7 @@ class Exports(Options):
     directory: ClosedFolder = Field(default=Path("var/exports"), validate_default=True)
 
 
-class TlsExports(Exports):
+class TlsExportsTable(ExportsTable):
     """The table ``[exports]`` with ``by = "tls"``.
 
     :ivar host: name or address to listen at.  Clients verify the server by this name.
@@ -218,7 +222,7 @@ class TlsExports(Exports):
     @field_validator("host")
     @classmethod
     def _leads_here(cls, value: str) -> str:
-        if value in {"0.0.0.0", "::"}:  # noqa: S104 - refused
+        if value in _EVERYWHERE:
             raise ValueError("clients cannot connect to this; name one address of this machine")
         return value
 

@@ -5,6 +5,7 @@ A line names the file, the table, the key, the value and the remedy.  Secret val
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +21,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _SECRET: Final = frozenset(
     {"token", "tokens", "password", "password_hash", "secret", "secret_hash", "url"}
 )
+#: The user and password of a URL.  A password may contain any character, also a slash.
+_CREDENTIALS: Final = re.compile(r"([a-z][a-z0-9+.-]*://)\S*@", re.IGNORECASE)
 
 
 def validate(
@@ -52,7 +55,7 @@ def validate(
 def _mistake(path: Path, place: str, detail: ErrorDetails, model: type[BaseModel]) -> str:
     where = _dotted(place, detail["loc"])
     kind = detail["type"]
-    text = str(detail["msg"]).removeprefix("Value error, ")
+    text = _CREDENTIALS.sub(r"\1(hidden)@", str(detail["msg"]).removeprefix("Value error, "))
     if kind == "missing":
         return f"{path}: {where}: is missing. Add the key; twistd.conf explains every key."
     if kind == "extra_forbidden":
@@ -66,7 +69,7 @@ def _shown(detail: ErrorDetails) -> str:
     value = detail["input"]
     secret = _SECRET.intersection(str(part) for part in detail["loc"])
     tables = any(isinstance(each, dict) for each in (value if isinstance(value, list) else [value]))
-    return "(hidden)" if secret or tables else repr(value)
+    return "(hidden)" if secret or tables else _CREDENTIALS.sub(r"\1(hidden)@", repr(value))
 
 
 def _dotted(place: str, loc: Iterable[str | int]) -> str:

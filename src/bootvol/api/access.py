@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from bootvol.api.addresses import address, network
-from bootvol.api.http import ApiRequest, printable
+from bootvol.api.http import ApiRequest, path_for_log, printable
 from bootvol.errors import BootvolError
 from bootvol.sparing import FewLines
 
@@ -19,7 +19,8 @@ _log = Logger()
 class AccessLog:
     """The writer of the access log's lines.
 
-    A line shows no headers, and no query, because a query may hold a secret.
+    A line shows no headers, and no query, because a query may hold a secret.  The query of a URL in
+    the path is left out, too.
 
     :param clock: the reactor.
     """
@@ -37,7 +38,7 @@ class AccessLog:
             request_id=request.request_id,
             tenant=request.tenant or "-",
             method=printable(request.method),
-            path=printable(request.path),
+            path=path_for_log(request),
             status=request.code,
             reason=request.reason,
             length=request.sentLength,

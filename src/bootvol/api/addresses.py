@@ -20,11 +20,13 @@ def network(host: str) -> str:
     address becomes its network.
 
     :param host: the host of a transport's address; empty for a unix socket.
+    :returns: the canonical form; empty if ``host`` is not an address.
     """
     try:
         found = ip_address(host.partition("%")[0])
     except ValueError:
-        return host
+        # A proxy may state any text (PROXY protocol).  The log shows the result.
+        return ""
     if isinstance(found, IPv6Address):
         mapped = found.ipv4_mapped
         return str(mapped or ip_network((found, 64), strict=False))

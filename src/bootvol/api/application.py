@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
+import attrs
 import orjson
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -19,7 +20,7 @@ from bootvol.api.dialects import Dialect, Incoming
 from bootvol.api.http import Reply, answer, public_url, render_error, with_slash, write
 from bootvol.api.operations import Document, Operation
 from bootvol.api.root import Mount
-from bootvol.errors import BootvolError
+from bootvol.errors import BootvolError, NotFound
 
 ContextT = TypeVar("ContextT")
 
@@ -90,7 +91,12 @@ class Application(Generic[ContextT]):
             body = await self._handle(incoming, context)
             bare = body is None and operation.empty is not None
             return Reply(body, operation.empty if bare and operation.empty else operation.status)
-        key = (operation, *cache_key(context, operation), *incoming.segments.values())
+        key = (
+            operation,
+            *cache_key(context, operation),
+            *incoming.segments.values(),
+            _suffix(incoming),
+        )
         found = await self._answers.get(key, lambda: self._handle(incoming, context))
         return Reply(found, operation.status)
 
@@ -99,6 +105,13 @@ class Application(Generic[ContextT]):
 
         :raises bootvol.errors.BootvolError: if the request is invalid or the operation fails.
         """
+        named = _named_with_suffix(incoming)
+        if named is not None:
+            with suppress(NotFound):
+                return await self._call(named, context)
+        return await self._call(incoming, context)
+
+    async def _call(self, incoming: Incoming, context: ContextT) -> Any:
         dialect, operation = self._dialect, incoming.operation
         arguments: dict[str, object] = {}
         try:
@@ -120,13 +133,39 @@ class Application(Generic[ContextT]):
         return render_error(request, failure, self._dialect.faults)
 
 
+def _suffix(incoming: Incoming) -> str:
+    return str(getattr(incoming.request, "suffix", ""))
+
+
+def _named_with_suffix(incoming: Incoming) -> Incoming | None:
+    """Return the request with the suffix of its path as a part of the last name.
+
+    None for a path without a suffix, or with no free name at its end.  Also for requests with a
+    body, because these may make an object of that name.
+    """
+    operation, suffix = incoming.operation, _suffix(incoming)
+    if not suffix or operation.body is not None or not incoming.path.endswith(">"):
+        return None
+    last = incoming.path.rpartition("<")[2].removesuffix(">")
+    if operation.hints.get(last) is not str:
+        return None
+    segments = {**incoming.segments, last: incoming.segments[last] + suffix}
+    return attrs.evolve(incoming, segments=segments)
+
+
 def _showing(document: Document) -> Callable[[IRequest], bytes]:
-    """Return a route that shows a document, with a cache of the rendered JSON."""
+    """Return a route that shows a document, with a cache of the rendered JSON.
+
+    A document without URLs is made now: OpenAPI's documents take a tenth of a second each, and
+    nobody should wait so long while the daemon serves.
+    """
 
     @lru_cache(_URLS)
     def rendered(url: str) -> bytes:
         return orjson.dumps(document.handler(url))
 
+    if not document.of_url:
+        rendered("")
     return lambda request: write(
         request,
         Reply(rendered(public_url(request) if document.of_url else ""), document.status),

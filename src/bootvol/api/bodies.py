@@ -43,7 +43,9 @@ def named(value: object) -> int | str:
         if re.fullmatch(_UUID, value):
             return value
         value = int(value) if re.fullmatch("[0-9]{1,10}", value) else -1
-    return value if isinstance(value, int) and 0 <= value <= LARGEST_ID else -1
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_ID:
+        return -1
+    return value
 
 
 def absent_if_empty(value: object) -> object:
@@ -85,8 +87,9 @@ _Referred = Annotated[str, Field(min_length=1, max_length=2048)]
 Reference = Annotated[_Referred, BeforeValidator(_reference, _Referred | int)]
 
 
-#: Null means absent for every optional key. Unknown keys are ignored.
-Body: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
+#: Null means absent for every optional key. Unknown keys are ignored. A model is built at its first
+#: use, because the models of all bodies take memory.
+BODY: Final = ConfigDict(strict=True, extra="ignore", populate_by_name=True, defer_build=True)
 
 
 def read_part(part: object, model: type[Model]) -> Model:

@@ -4,7 +4,8 @@ Twisted's own limits stay: 16 KiB for the request line and headers together, 16 
 bytes behind a request in progress, and one minute for an idle connection.  Additional limits:
 
 * A request has to arrive completely within :data:`WHOLE` seconds after its first byte.
-* A request that is too large is refused at once, in the fault form of its dialect.
+* A request that is too large, or whose end is unclear (:mod:`bootvol.api.framing`), is refused at
+  once, in the fault form of its dialect.
 * Each turn of the reactor parses one piece of one connection's input, and clients' addresses take
   turns (:mod:`bootvol.api.pieces`).
 * A new connection beyond the limit replaces an idle connection: the longest idle one of the address
@@ -13,6 +14,9 @@ bytes behind a request in progress, and one minute for an idle connection.  Addi
 * All answers that clients have not read yet have a common limit in bytes.
 * Pipelined requests (RFC 9112, section 9.3.2) wait as bytes.  The next request is parsed in a later
   turn of the reactor, and only if the client reads its answers.
+* A client may send its requests, and close its sending half (RFC 9293, section 3.6).  The
+  connection ends after the last answer.  Over TLS, and behind ``haproxy:``,
+  the closure ends the connection at once.
 """
 
 from __future__ import annotations
@@ -22,11 +26,18 @@ from io import BytesIO
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import Request, Site
+from zope.interface import implementer
 
+from bootvol.api import framing, targets
 from bootvol.api.access import AccessLog
 from bootvol.api.addresses import network
 from bootvol.api.http import ApiRequest
@@ -40,6 +51,7 @@ from bootvol.errors import (
     TooManyCalls,
 )
 from bootvol.fair_share import Paced
+from bootvol.reactors import refuse_descriptors
 
 #: Largest request body in bytes, the same as Nova's limit (specification, section 2.1).
 LARGEST_BODY: Final = 114688
@@ -53,10 +65,9 @@ LINGER: Final = 5
 #: Maximum number of bytes of unread answers on all connections together. A single answer may be
 #: larger.
 MOST_UNREAD: Final = 64 * 1024 * 1024
-#: Maximum number of digits of a Content-Length.
-_DIGITS: Final = 20
 
 
+@implementer(IHalfCloseableProtocol)
 class ApiChannel(PacedChannel):
     """An HTTP/1.1 connection."""
 
@@ -79,7 +90,8 @@ class ApiChannel(PacedChannel):
     def connectionMade(self) -> None:
         """Register the new connection as idle."""
         super().connectionMade()
-        self.address = network(str(getattr(self.transport.getPeer(), "host", "")))
+        refuse_descriptors(self.transport)
+        self._note_address()
         self.site.waiting(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -90,22 +102,47 @@ class ApiChannel(PacedChannel):
         self.site.gone(self)
         super().connectionLost(reason)
 
+    def readConnectionLost(self) -> None:
+        """End the connection after the client's last byte, but first answer the whole requests.
+
+        The transport calls this method again whenever the connection reads on after an answer.
+        """
+        if self._handlingRequest or self.is_behind or self.is_ahead:
+            return
+        self.setTimeout(None)
+        self.loseConnection()
+        if self._ending is None:
+            # Twisted would wait forever for the client to read the last answer.
+            self._ending = self.callLater(IDLE, self.end)
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: the daemon never closes its sending half alone."""
+
     def dataReceived(self, data: bytes) -> None:
         """Take input, and start the timer of a request at its first byte."""
         if self._refused:
             return
         if self._ending is None and not self._handlingRequest:
             self._ending = self.callLater(WHOLE, self._ended)
+            # A proxy states the address before the first request.
+            self._note_address()
         super().dataReceived(data)
+
+    def _note_address(self) -> None:
+        self.address = network(str(getattr(self.transport.getPeer(), "host", "")))
 
     def lineReceived(self, line: bytes) -> None:
         """Process a line of the request's head."""
         if self._refused:
             return
         if not self._receivedHeaderSize:
-            self._asked_for = (line.split(b" ")[1:2] or [b"/"])[0]
+            self._asked_for, _ = targets.split((line.split(b" ")[1:2] or [b"/"])[0])
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             self.refuse(HeadersTooLarge())
+        elif framing.is_folded(line):
+            self.refuse(MalformedRequest())
+        elif (fault := targets.fault_of(self._asked_for)) is not None:
+            self.refuse(fault)
         else:
             super().lineReceived(line)
 
@@ -114,14 +151,18 @@ class ApiChannel(PacedChannel):
         self.refuse(HeadersTooLarge())
 
     def headerReceived(self, line: bytes) -> bool:
-        """Process a header; refuse too many headers and a too long Content-Length."""
+        """Process a header; refuse too many headers, and unclear lengths of bodies."""
         if self._receivedHeaderCount >= self.maxHeaders:
             self.refuse(HeadersTooLarge())
-        name, _, value = line.partition(b":")
-        # Python refuses to read a number of more than 4,300 digits.
-        if name.lower() == b"content-length" and len(value.strip()) > _DIGITS:
-            self.refuse(BodyTooLarge())
-        return not self._refused and bool(super().headerReceived(line))
+        if (fault := framing.fault_of(line, self._version)) is not None:
+            self.refuse(fault)
+        if self._refused or not super().headerReceived(line):
+            return False
+        if framing.states_chunks(line):
+            self._transferDecoder = framing.StrictChunks(
+                self.requests[-1].handleContentChunk, self._finishRequestBody
+            )
+        return True
 
     def allHeadersReceived(self) -> None:
         """Refuse a body that is too large before any of the body is read."""
@@ -189,8 +230,7 @@ class ApiChannel(PacedChannel):
             return
         self.paused = False
         self._networkProducer.resumeProducing()
-        if self._buffer:
-            self.parse(b"")
+        self.parse_kept()
 
     def timeoutConnection(self) -> None:
         """End the connection, once: sending the rest may take some seconds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from twisted.web.iweb import IRequest
 
@@ -18,6 +18,10 @@ Listed = TypeVar("Listed")
 
 #: Tells whether an item of a list matches a value of the query.
 Filter = Callable[[Listed, str], bool]
+
+#: The most different values of a filter.  A query may have 100 spellings of one number, and a list
+#: thousands of items.
+_MOST_VALUES: Final = 5
 
 #: Values of a refused name that ask for nothing beyond the plain list.
 _NO = frozenset({"", "0", "f", "false", "n", "no", "off", "none"})
@@ -50,12 +54,15 @@ def filtered(
 
     :param refused: names of the original API's filters without support here.  Values that mean
         "no" are accepted, because they change nothing.
-    :raises InvalidRequest: if a filter is not supported.
+    :raises InvalidRequest: if a filter is not supported, or has too many values.
     """
     refuse(request, refused)
     for name, fits in filters.items():
         # Apply each value once: repeated values would only take time.
-        for given in dict.fromkeys((request.args or {}).get(name.encode("ascii"), ())):
+        values = dict.fromkeys((request.args or {}).get(name.encode("ascii"), ()))
+        if len(values) > _MOST_VALUES:
+            raise InvalidRequest(f"The parameter {name} has more than {_MOST_VALUES} values.")
+        for given in values:
             value = given.decode("utf-8", "replace")
             found = [each for each in found if fits(each, value)]
     return found

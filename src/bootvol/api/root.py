@@ -22,12 +22,11 @@ from bootvol.api.http import (
     without_slash,
     write,
 )
+from bootvol.api.targets import is_host
 from bootvol.errors import BootvolError, MalformedRequest, MalformedUrl
 
 #: Longest Host in bytes: a name (RFC 1035, section 2.3.4), a colon, and a port.
 _LONGEST_HOST: Final = 255 + 6
-#: Maximum number of parameters in a query. Each parameter is compared with a whole list.
-MOST_PARAMETERS: Final = 100
 #: Headers that a request has once at most.
 _ONCE: Final = (b"Host", b"X-Auth-Token", b"X-Subject-Token")
 
@@ -74,7 +73,7 @@ class ApiRoot(Resource):
         try:
             _check_once(request)
             _check_host(request)
-            _check_query(request)
+            _take_host(request)
             _take_suffix(request)
             request.public_url = self._public_url or _url_of_host(request)
         except BootvolError as error:
@@ -121,22 +120,30 @@ def _check_once(request: Request) -> None:
 
 
 def _check_host(request: Request) -> None:
-    """Refuse an invalid Host: routing would fail, and every link repeats the Host."""
+    """Refuse an invalid or missing Host: every link repeats the Host, and proxies route by it.
+
+    The rule is that of RFC 9112, section 3.2.  Only requests of HTTP/1.0 may have no Host.
+    """
+    host = request.getHeader(b"host")
+    if host is None and request.clientproto != b"HTTP/1.0":
+        raise MalformedUrl("Missing Host header")
+    if len(host or b"") > _LONGEST_HOST or not is_host(host or b""):
+        raise MalformedUrl("Malformed Host header")
     try:
-        if len(request.getHeader(b"host") or b"") > _LONGEST_HOST:
-            raise MalformedUrl("Malformed Host header")
         request.getRequestHostname().decode("ascii").encode("idna")
     except UnicodeError:
         raise MalformedUrl("Malformed Host header") from None
 
 
-def _check_query(request: Request) -> None:
-    """Refuse a query with more parameters than any call takes."""
-    if sum(map(len, (request.args or {}).values())) > MOST_PARAMETERS:
-        raise MalformedUrl("Too many parameters in the URL")
+def _take_host(request: ApiRequest) -> None:
+    """Replace the header Host by the host in the target, if any (RFC 9112, section 3.2.2)."""
+    # Like `request_id`: requests of a plain Twisted site have none.
+    if (host := getattr(request, "host_of_target", None)) is not None:
+        request.requestHeaders.setRawHeaders(b"Host", [host])
+        _check_host(request)
 
 
-def _take_suffix(request: Request) -> None:
+def _take_suffix(request: ApiRequest) -> None:
     """Strip the suffix for JSON (specification, section 2.1), the only supported format."""
     path = request.postpath or []
     try:
@@ -148,3 +155,5 @@ def _take_suffix(request: Request) -> None:
         raise MalformedUrl("Empty path segment")
     if path and path[-1].endswith(b".json"):
         path[-1] = path[-1].removesuffix(b".json")
+        # The suffix may also be a part of a name.
+        request.suffix = ".json"

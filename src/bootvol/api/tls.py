@@ -1,7 +1,10 @@
 """The API's TLS: versions 1.2 and 1.3, with forward-secret ciphers.
 
-A handshake takes one or two milliseconds of the reactor.  So each turn of the reactor makes one
-step of one handshake, and clients' addresses take turns (:class:`bootvol.fair_share.Paced`).
+A handshake takes one or two milliseconds of the reactor, and 64 KiB of records of one byte take
+about ten.  So each turn of the reactor makes at most one step of one handshake, and decrypts at
+most one piece of one connection's input.  Clients' addresses take turns
+(:class:`bootvol.fair_share.Paced`).  Many addresses with handshakes delay no established
+connection, which has turns of its own.
 
 Twisted's defaults for ``ssl:`` endpoints allow older ciphers, and leave the version to the author
 of the endpoint.
@@ -22,12 +25,14 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bootvol import endpoints
 from bootvol.api.addresses import network
+from bootvol.api.pieces import PIECE, Valve
 from bootvol.fair_share import Paced
 from bootvol.reactors import IReactor
 
@@ -75,12 +80,13 @@ class ModernTls:
 
 
 class Encrypting(TLSMemoryBIOFactory):
-    """The factory of encrypted connections; their handshakes take turns.
+    """The factory of encrypted connections; their handshakes and input take turns.
 
     :param served: makes the TLS connections.
     :param factory: makes the protocols above TLS.
     :param clock: the reactor.
-    :ivar steps: paces the steps of handshakes, in turns of clients' addresses.
+    :ivar steps: paces handshakes, in turns of clients' addresses.
+    :ivar pieces: paces the decryption of established connections in the same way.
     """
 
     def __init__(
@@ -92,25 +98,40 @@ class Encrypting(TLSMemoryBIOFactory):
         super().__init__(served, False, factory)
         self.protocol = _Encrypted
         self.steps = Paced(clock)
+        self.pieces = Paced(clock)
 
 
 class _Encrypted(TLSMemoryBIOProtocol):
-    """A connection that waits for a turn before each step of its handshake."""
+    """A connection that waits for a turn before each piece of its input, from the handshake on."""
 
+    _log = Logger()
     factory: Encrypting
     #: The TCP connection.
     transport: Any
+    #: Received input that waits for its turn.
+    _come = b""
     _turn: Deferred[None] | None = None
+    _valve: Valve
+
+    def makeConnection(self, transport: Any) -> None:  # noqa: N802 (Twisted's name)
+        """Put a valve before the transport, and read small pieces."""
+        self._valve = Valve(transport)
+        transport.bufferSize = PIECE
+        super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
-        """Process input; during the handshake, wait for a turn first."""
-        if self._handshakeDone:
-            super().dataReceived(data)
-            return
-        self.transport.pauseProducing()
-        peer = network(str(getattr(self.transport.getPeer(), "host", "")))
-        self._turn = self.factory.steps.turn(peer)
-        self._turn.addCallbacks(self._go_on, lambda left: left.trap(CancelledError), (data,))
+        """Keep input until the turn of the connection."""
+        self._come += data
+        if self._turn is None:
+            self._wait_for_turn()
+
+    def pauseProducing(self) -> None:
+        """Read no more until the protocol above resumes the input."""
+        self._valve.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on, unless the connection waits for its turn."""
+        self._valve.resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the wait for a turn."""
@@ -118,10 +139,28 @@ class _Encrypted(TLSMemoryBIOProtocol):
             self._turn.cancel()
         super().connectionLost(reason)
 
-    def _go_on(self, _: None, data: bytes) -> None:
-        # Resume before the input is processed, because processing may pause the connection again.
-        self.transport.resumeProducing()
-        super().dataReceived(data)
+    def _wait_for_turn(self) -> None:
+        self._valve.hold()
+        peer = network(str(getattr(self.transport.getPeer(), "host", "")))
+        pace = self.factory.pieces if self._handshakeDone else self.factory.steps
+        turn = self._turn = pace.turn(peer)
+        turn.addCallback(self._go_on).addErrback(self._failed)
+
+    def _go_on(self, _: None) -> None:
+        self._turn = None
+        piece, self._come = self._come[:PIECE], self._come[PIECE:]
+        if self._come:
+            self._wait_for_turn()
+        else:
+            # Read on before the input is processed: processing may pause the connection again.
+            self._valve.let_go()
+        super().dataReceived(piece)
+
+    def _failed(self, failure: Failure) -> None:
+        """End the connection after a defect.  A cancelled wait for a turn is none."""
+        if not failure.check(CancelledError):
+            self._log.failure("encrypted input cannot be read", failure)
+            self.transport.abortConnection()
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -145,7 +184,7 @@ def _modern(factory: Any) -> SSL.Context:
 
 
 @attrs.frozen
-class Listener:
+class ListeningSocket:
     """A listening socket of an endpoint description.
 
     :ivar path: the path of a unix socket; None for TCP.
@@ -168,7 +207,7 @@ class Listener:
         return None if shown is None else shown.to_cryptography()
 
 
-def plan(endpoint: str) -> list[Listener]:
+def plan(endpoint: str) -> list[ListeningSocket]:
     """Return the sockets of an endpoint description, without listening.
 
     Blocks on the disk if the description names a key and certificates.  Sockets that another
@@ -193,10 +232,10 @@ class _Plan:
     """A reactor that only records an endpoint's requests to listen."""
 
     def __init__(self) -> None:
-        self.listeners: list[Listener] = []
+        self.listeners: list[ListeningSocket] = []
 
     def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> None:
-        self.listeners.append(Listener(port, interface, backlog=backlog))
+        self.listeners.append(ListeningSocket(port, interface, backlog=backlog))
 
     def listenSSL(
         self,
@@ -206,10 +245,10 @@ class _Plan:
         backlog: int = 50,
         interface: str = "",
     ) -> None:
-        self.listeners.append(Listener(port, interface, None, contextFactory, backlog))
+        self.listeners.append(ListeningSocket(port, interface, None, contextFactory, backlog))
 
     def listenUNIX(self, address: str, factory: object, *_args: object, **_more: object) -> None:
-        self.listeners.append(Listener(path=address))
+        self.listeners.append(ListeningSocket(path=address))
 
     def adoptStreamPort(self, *_args: object) -> None:
         pass

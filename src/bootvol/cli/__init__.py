@@ -14,6 +14,9 @@ import sys
 
 def main() -> None:
     """Run the command line. An error goes to standard error in one line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # During imports, an exception would end in a traceback, or get lost.
+        signal.signal(signal.SIGINT, _end)
     if sys.argv[1:2] == ["serve"]:
         # The daemon answers SIGHUP.  Until the daemon can do so, the signal must not end it.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -22,6 +25,11 @@ def main() -> None:
     except KeyboardInterrupt:
         # Ctrl-C came before the command began.
         sys.exit(128 + signal.SIGINT)
+
+
+def _end(number: int, _frame: object) -> None:
+    """Answer a signal that comes before the command begins: end the process."""
+    os._exit(128 + number)
 
 
 def _run() -> None:
@@ -40,6 +48,8 @@ def _run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(bootvol(prog_name="bootvol", standalone_mode=False))
     except click.ClickException as error:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import attrs
 
 from bootvol.cli import signals
 from bootvol.cli.failures import CommandFailed
-from bootvol.jail import Bounds, Jail, NotConfined, Sockets
+from bootvol.jail import Bounds, Jail, NotConfined, Sockets, machine_limits
 from bootvol.jsons import JsonObject
 
 QEMU: Final = "qemu-system-x86_64"
@@ -46,7 +47,7 @@ def boot(
     :param stop: becomes non-empty when the machine must end: the caller appends signal numbers.
     :returns: the machine's exit code, 0 after the time limit, or the exit code that shells use
         for the signal in ``stop``.
-    :raises CommandFailed: if QEMU is not installed, or cannot be confined.
+    :raises CommandFailed: if QEMU is not installed, cannot be confined, or is ended by a signal.
     """
     if shutil.which(QEMU) is None:
         raise CommandFailed(MISSING)
@@ -67,7 +68,12 @@ def boot(
             if until is not None and time.monotonic() > until:
                 return 0
             time.sleep(_INTERVAL)
-        return signals.exit_code(stop[0]) if stop else machine.returncode
+        if stop:
+            return signals.exit_code(stop[0])
+        if machine.returncode < 0:
+            how = signal.strsignal(-machine.returncode) or f"signal {-machine.returncode}"
+            raise CommandFailed(f"{QEMU} was ended from outside: {how}")
+        return machine.returncode
     finally:
         machine.terminate()
         try:
@@ -173,8 +179,9 @@ def _command(volume: _Volume, memory: int, accelerator: str, interactive: bool) 
     ]
     kvm = [Path("/dev/kvm")] if accelerator == "kvm" and os.path.exists("/dev/kvm") else []
     groups = [each.stat().st_gid for each in kvm]
+    limits = machine_limits(memory, volume.bounds.sockets)
     bounds = attrs.evolve(
-        volume.bounds, writes=kvm, groups=groups, limits={"CORE": 0}, dies_with_us=True
+        volume.bounds, writes=kvm, groups=groups, limits=limits, dies_with_us=True
     )
     try:
         return Jail().command(command, bounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from bootvol.settings import Settings
 
 _CONFIG = click.Path(dir_okay=False, path_type=Path)
+#: The largest number of seconds that an option takes.
+_LONGEST = 1e9
+
+
+def _number(_context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Refuse ``nan``, which every range accepts."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is not a number.", param=option)
+    return value
 
 
 @click.group()
@@ -248,6 +258,8 @@ def create_volume(
         raise click.BadParameter(
             "is empty; leave the option out for a blank volume", param_hint="--image"
         )
+    if volume_type == "":
+        raise click.BadParameter("is empty; leave the option out", param_hint="--type")
     wanted = {
         "size": size,
         "display_name": name,
@@ -335,7 +347,12 @@ def detach_volume(client: Client, volume_id: str, wait: bool) -> None:
 @click.argument("volume_id")
 @click.option("--memory", type=click.IntRange(min=16), default=512, show_default=True, help="MiB.")
 @click.option("--accel", default="tcg", show_default=True, help="QEMU accelerator: tcg or kvm.")
-@click.option("--seconds", type=float, help="Turn the machine off after this time.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, max=_LONGEST),
+    callback=_number,
+    help="Turn the machine off after this time.",
+)
 @click.pass_context
 def boot(
     context: click.Context, volume_id: str, memory: int, accel: str, seconds: float | None

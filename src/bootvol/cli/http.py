@@ -10,7 +10,7 @@ from email.message import Message
 from http.client import HTTPException
 from typing import NoReturn
 
-from bootvol.cli.failures import FAILED, OF_STATUS, UNREACHABLE, CommandFailed
+from bootvol.cli.failures import FAILED, NOT_ALLOWED, OF_STATUS, UNREACHABLE, CommandFailed
 from bootvol.cli.text import shown
 from bootvol.jsons import JsonObject
 
@@ -51,6 +51,14 @@ def exchange(
     if not url.startswith(("http://", "https://")):
         raise CommandFailed(f"{url!r} is not an http URL")
     sent = None if body is None else json.dumps(body).encode("utf-8")
+    if not all(each.isascii() and each.isprintable() for each in headers.values()):
+        # The library's message would repeat the token.
+        raise CommandFailed(
+            "the token contains a line end or another character that no token has: set"
+            " BOOTVOL_TOKEN to the token alone",
+            NOT_ALLOWED,
+        )
+    trusted = _trusted(authorities) if url.startswith("https://") else None
     headers = {**headers, "Accept": "application/json"}
     if sent is not None:
         headers["Content-Type"] = "application/json"
@@ -60,8 +68,7 @@ def exchange(
         raise CommandFailed(f"{shown(url)} is not a URL: {error}") from None
     try:
         handlers: list[urllib.request.BaseHandler] = [_Stay()]
-        if url.startswith("https://"):
-            trusted = ssl.create_default_context(cafile=authorities or None)
+        if trusted is not None:
             handlers.append(urllib.request.HTTPSHandler(context=trusted))
         opener = urllib.request.build_opener(*handlers)
         with opener.open(request, timeout=_TIMEOUT) as response:
@@ -74,6 +81,18 @@ def exchange(
         why = shown(str(getattr(error, "reason", error)).strip())
         raise CommandFailed(f"{url} cannot be reached: {why}", UNREACHABLE) from None
     return _read(url, content), answered
+
+
+def _trusted(authorities: str) -> ssl.SSLContext:
+    """Return the trust in some authorities.
+
+    :raises CommandFailed: if the file cannot be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=authorities or None)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CommandFailed(f"OS_CACERT: {shown(authorities)}: {shown(why)}") from None
 
 
 def _read(url: str, content: bytes) -> Answer | None:

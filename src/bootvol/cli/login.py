@@ -38,8 +38,19 @@ def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
 
     :param endpoint: the base URI; if empty, the catalog's, or else the default one.
     :param token: the token; if empty, log in by ``OS_AUTH_URL`` and the other ``OS_...`` variables.
-    :raises CommandFailed: if the login fails, or ``environment`` lacks a variable.
+    :raises CommandFailed: if the login fails, if ``environment`` lacks a variable, or if a URL
+        contains a user or password.
     """
+    for name, url in (
+        ("--endpoint or BOOTVOL_ENDPOINT", endpoint),
+        ("OS_AUTH_URL", environment.get("OS_AUTH_URL", "")),
+    ):
+        if "@" in url:
+            # No message repeats the URL: the URL may contain a password.
+            raise CommandFailed(
+                f"{name}: bootvol takes no user and password from a URL; set OS_USERNAME and"
+                " OS_PASSWORD, and write an @ in a path as %40"
+            )
     authorities = environment.get("OS_CACERT", "")
     if token or not environment.get("OS_AUTH_URL"):
         return Access((endpoint or ENDPOINT).rstrip("/"), token, authorities)

@@ -30,8 +30,13 @@ def init(folder: Path) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise CommandFailed(f"{path} already exists") from None
-    with open(descriptor, "w") as file:
-        file.write(sample.replace(_PUBLIC, f'"{secrets.token_urlsafe(32)}"'))
+    try:
+        with open(descriptor, "w") as file:
+            file.write(sample.replace(_PUBLIC, f'"{secrets.token_urlsafe(32)}"'))
+    except OSError as error:
+        # Half a file would keep the next call from its work.
+        path.unlink()
+        raise CommandFailed(f"{path}: {error.strerror}") from None
     (folder / "var/images").mkdir(parents=True, exist_ok=True)
     click.echo(f"{path}: the token of tenant demo is under [[identity.tokens]]")
     click.echo(f"next: bootvol check-config --machine {path}; bootvol serve --config {path}")

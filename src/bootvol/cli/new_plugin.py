@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,12 @@ def new(name: str, into: Path | None) -> None:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise CommandFailed(f"{folder} already exists") from None
-    _write(files("bootvol") / "template", folder, name)
+    try:
+        _write(files("bootvol") / "template", folder, name)
+    except OSError as error:
+        # Half a plugin would keep the next call from its work.
+        shutil.rmtree(folder)
+        raise CommandFailed(f"{folder}: {error.strerror}") from None
     click.echo(
         f"{folder}: a backend that passes the contract suite; README.md lists the next steps"
     )

@@ -114,6 +114,9 @@ class Reservation:
                     return
                 # The service also refuses while the volume is being attached or detached.
                 failure = error
+            if failure is None and len(self._stop.numbers) > 1:
+                show.tell(f"volume {self._id} is being detached")
+                return
             refused = failure is not None and failure.exit_code == NOT_ALLOWED
             if refused or time.monotonic() > until or len(self._stop.numbers) > 1:
                 why = f": {failure}" if failure is not None else ""

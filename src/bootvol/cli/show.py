@@ -46,3 +46,24 @@ def tell(text: str) -> None:
     # A closed terminal raises OSError.
     with suppress(OSError):
         click.echo(shown(text), err=True)
+
+
+class Messages:
+    """Standard error for a progress bar, which must not end the command: see :func:`tell`."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop the text if standard error is closed."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written, or drop it if standard error is closed."""
+        with suppress(OSError):
+            self._stream.flush()

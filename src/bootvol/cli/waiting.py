@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar, cast
 
 import click
 
@@ -174,7 +174,8 @@ def _follow(client: Client, path: str) -> None:
         TimeRemainingColumn(),
     )
     warned: set[str] = set()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(file=cast("IO[str]", show.Messages()))
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("queued", total=None)
         while True:
             now = patiently(lambda: client.get(path, "import", IMPORT))

@@ -11,4 +11,5 @@ from bootvol.errors.base import *
 from bootvol.errors.missing import *
 from bootvol.errors.operator import *
 from bootvol.errors.requests import *
+from bootvol.errors.servers import *
 from bootvol.errors.work import *

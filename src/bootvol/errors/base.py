@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Final
 
 import attrs
@@ -40,12 +41,22 @@ class BootvolError(Exception):
 
     @classmethod
     def worded(cls, text: str) -> str:
-        """Return a text as the message of an error: see :func:`readable`."""
-        return readable(text)
+        """Return a text as the message of an error, with one full stop: see :func:`readable`."""
+        # Texts of libraries at the end of a message may have a full stop of their own.
+        return readable(re.sub(r"(?<!\.)\.\.$", ".", text))
 
     def report(self) -> ErrorReport:
         """Return the stored form of this error."""
         return ErrorReport(self.code, self.message, self.retryable, self.remedy)
+
+
+def without_query(reference: str) -> str:
+    """Return the id of an image, or a reference to one, for the log and for other people.
+
+    The query of a URL may be a signature, which gives access to the image.
+    """
+    place, mark, _ = reference.partition("?")
+    return f"{place}?…" if mark and "://" in place else reference
 
 
 def readable(text: str) -> str:

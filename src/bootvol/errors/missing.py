@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bootvol.errors.base import BootvolError
+from bootvol.errors.base import BootvolError, without_query
 
 
 class NotFound(BootvolError):
@@ -77,7 +77,7 @@ class ImageNotFound(NotFound):
     code = "image-not-found"
 
     def __init__(self, reference: str) -> None:
-        super().__init__(f"Image {reference} could not be found.")
+        super().__init__(f"Image {without_query(reference)} could not be found.")
 
 
 class VolumeTypeNotFound(NotFound):

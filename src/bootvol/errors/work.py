@@ -1,4 +1,4 @@
-"""Errors of imports, of the storage under volumes, and of servers."""
+"""Errors of imports, and of the storage under volumes."""
 
 from __future__ import annotations
 
@@ -219,6 +219,20 @@ class BackendSilent(BackendFailed):
         super().__init__(f"The backend {name} does not answer.")
 
 
+class BackendInterrupted(BackendFailed):
+    """The storage backend broke the work off, and takes new work at once.
+
+    For example, a cluster has shut a client out that was taken for dead.  The work begins again,
+    as after a restart of the daemon.  A backend raises this error only if nothing of the work takes
+    effect later.
+    """
+
+    code = "backend-interrupted"
+    remedy = (
+        "Try again. If the error persists, ask the operator why the backend breaks the work off."
+    )
+
+
 class BackendGone(BackendFailed):
     """The operator has removed the backend from the configuration, or renamed it.
 
@@ -237,11 +251,22 @@ class BackendGone(BackendFailed):
 
 
 class NoSpace(BackendFailed):
-    """The backend has no room for the volume."""
+    """The backend has no room for a volume or snapshot.
+
+    :param never_fits: whether the volume is larger than the whole store, so that no deletion makes
+        enough room.
+    """
 
     code = "no-space"
-    remedy = "Have the operator add space, or delete unneeded volumes."
+    remedy = (
+        "Delete unneeded volumes and snapshots, request a smaller volume, or have the operator add"
+        " space."
+    )
     default_message = "The storage backend has no space left."
+
+    def __init__(self, message: str | None = None, *, never_fits: bool = False) -> None:
+        super().__init__(message)
+        self.never_fits = never_fits
 
 
 class WrongStore(BackendFailed):
@@ -327,30 +352,6 @@ class SpoolSilent(BackendFailed):
     code = "spool-silent"
     remedy = "Have the operator check the disk of `[imports] spool`, then create the volume again."
     default_message = "The daemon's disk for converting images does not answer."
-
-
-class HypervisorFailed(BootvolError):
-    """The hypervisor refused or failed."""
-
-    code = "hypervisor-failed"
-    remedy = "Ask the operator to check the hypervisor, then try again."
-    default_message = "The hypervisor failed."
-
-
-class HypervisorSilent(HypervisorFailed):
-    """The hypervisor does not answer in time."""
-
-    code = "hypervisor-silent"
-    remedy = "Try again later. If the error persists, ask the operator to check the hypervisor."
-    default_message = "The hypervisor does not answer."
-
-
-class ExportFailed(BootvolError):
-    """The daemon cannot export a volume to the host of its server."""
-
-    code = "export-failed"
-    remedy = "Ask the operator to check the daemon's log and qemu-nbd, then try again."
-    default_message = "The volume cannot be exported."
 
 
 class UnexpectedFailure(BootvolError):

@@ -17,7 +17,7 @@ Text = Annotated[str, Field(max_length=255)]
 Secret = Annotated[str, Field(max_length=4096)]
 
 
-class Body(BaseModel):
+class LoginBody(BaseModel):
     """The base of the models: null means absent, and unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from bootvol.api.addresses import address
 from bootvol.api.dialects import Dialect
 from bootvol.api.http import Faults, public_url
-from bootvol.api.keystone.bodies import ONE_WAY, Body, Secret, Text, read_body
+from bootvol.api.keystone.bodies import ONE_WAY, LoginBody, Secret, Text, read_body
 from bootvol.api.keystone.catalog import EarlierServiceShown
 from bootvol.api.keystone.context import IdentityContext, SessionContext, refusals
 from bootvol.api.keystone.versions import OneVersion, version_2
@@ -29,7 +29,7 @@ def _id(value: object) -> object:
     return str(value) if is_number else value
 
 
-class _Body(Body):
+class _Body(LoginBody):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
@@ -44,7 +44,7 @@ class PasswordCredentials(_Body):
     password: Secret
 
 
-class TokenCredentials(Body):
+class TokenCredentials(LoginBody):
     id: Secret
 
 
@@ -78,7 +78,7 @@ class EarlierAuth(_Body):
         return which if which != Which() else None
 
 
-class EarlierLogIn(Body):
+class EarlierLogIn(LoginBody):
     """A log-in, for a tenant or without one."""
 
     auth: EarlierAuth

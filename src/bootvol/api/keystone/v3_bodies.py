@@ -6,17 +6,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from bootvol.api.keystone.bodies import ONE_WAY, Body, Secret, Text
+from bootvol.api.keystone.bodies import ONE_WAY, LoginBody, Secret, Text
 from bootvol.errors import LoginFailed
 from bootvol.login import Credentials, EarlierToken, Password, Which
 
 
-class DomainReference(Body):
+class DomainReference(LoginBody):
     id: Text | None = None
     name: Text | None = None
 
 
-class Reference(Body):
+class Reference(LoginBody):
     """A user or a project."""
 
     id: Text | None = None
@@ -39,15 +39,15 @@ class UserWithPassword(Reference):
     password: Secret
 
 
-class PasswordMethod(Body):
+class PasswordMethod(LoginBody):
     user: UserWithPassword
 
 
-class TokenMethod(Body):
+class TokenMethod(LoginBody):
     id: Secret
 
 
-class IdentityMethods(Body):
+class IdentityMethods(LoginBody):
     methods: list[Text] = Field(min_length=1)
     password: PasswordMethod | None = None
     token: TokenMethod | None = None
@@ -67,15 +67,15 @@ class IdentityMethods(Body):
         return EarlierToken(self.token.id if self.token else "")
 
 
-class Scope(Body):
+class Scope(LoginBody):
     project: Reference
 
 
-class Unscoped(Body):
+class Unscoped(LoginBody):
     unscoped: dict[str, object]
 
 
-class Auth(Body):
+class Auth(LoginBody):
     identity: IdentityMethods
     scope: Scope | Unscoped | Text | None = None
 
@@ -90,7 +90,7 @@ class Auth(Body):
         return self.scope.project.which() if isinstance(self.scope, Scope) else None
 
 
-class LogIn(Body):
+class LogIn(LoginBody):
     """A log-in, for a project or unscoped."""
 
     auth: Auth

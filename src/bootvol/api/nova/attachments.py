@@ -24,7 +24,7 @@ async def list_attachments(context: NovaContext, server_id: str) -> views.Attach
 
 @operation("attachments_attach", "POST", _BASE, entity="volumeAttachment", refusals=(409,))
 async def attach(
-    context: NovaContext, server_id: str, body: bodies.Attach
+    context: NovaContext, server_id: str, body: bodies.AttachVolume
 ) -> views.OneNewAttachment | views.OneAttachment:
     """Attach a volume to a server; the answer does not wait for the attachment."""
     volume_id = await context.number(Kind.VOLUME, body.volume_id)

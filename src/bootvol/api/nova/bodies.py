@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from bootvol.api.bodies import (
-    Body,
+    BODY,
     Model,
     Named,
     Reference,
@@ -30,7 +30,7 @@ _MAY_BE_EMPTY: Final = frozenset({"quota_set", "extra_specs", "metadata", None})
 class CreateVolume(BaseModel):
     """The object ``volume`` of a create request (specification, section 5.5)."""
 
-    model_config = Body
+    model_config = BODY
 
     size: Size | None = None
     display_name: Text | None = None
@@ -78,7 +78,7 @@ def _force(value: object) -> object:
 class CreateSnapshot(BaseModel):
     """The object ``snapshot`` of a create request (specification, section 5.7)."""
 
-    model_config = Body
+    model_config = BODY
 
     volume_id: Named
     display_name: Text | None = None
@@ -98,10 +98,10 @@ def _device(value: object) -> object:
     return None if value in ("", "auto") else value
 
 
-class Attach(BaseModel):
+class AttachVolume(BaseModel):
     """The object ``volumeAttachment`` of an attach request (specification, section 5.8)."""
 
-    model_config = Body
+    model_config = BODY
 
     as_sent: Annotated[int | str, Field(alias="volumeId", union_mode="left_to_right")]
     device: Annotated[Text | None, BeforeValidator(_device)] = None

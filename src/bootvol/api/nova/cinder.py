@@ -27,7 +27,6 @@ from bootvol.api.operations import operation
 from bootvol.api.paging import Link, paged
 from bootvol.lifecycle import Kind
 from bootvol.model import Snapshot, Volume, VolumeType
-from bootvol.service.ids import NONE
 
 #: The version of Cinder v1, and the versions whose endpoint in the catalog is also the volume
 #: service's.
@@ -43,7 +42,7 @@ _REFUSED: Final = (
 _Uuid = Annotated[str, Field(pattern="^[0-9a-f-]{36}$")]
 
 
-class AttachmentShown(TypedDict):
+class CinderAttachmentShown(TypedDict):
     """The attachment of a volume to a server."""
 
     id: _Uuid
@@ -52,7 +51,7 @@ class AttachmentShown(TypedDict):
     device: str
 
 
-class VolumeShown(TypedDict):
+class CinderVolumeShown(TypedDict):
     """A volume."""
 
     id: _Uuid
@@ -67,14 +66,14 @@ class VolumeShown(TypedDict):
     source_volid: None
     availability_zone: str
     created_at: str
-    attachments: list[AttachmentShown]
+    attachments: list[CinderAttachmentShown]
     metadata: dict[str, str]
     bootable: Literal["true", "false"]
     encrypted: Literal[False]
     multiattach: Literal["false"]
 
 
-class SnapshotShown(TypedDict):
+class CinderSnapshotShown(TypedDict):
     """A snapshot."""
 
     id: _Uuid
@@ -89,7 +88,7 @@ class SnapshotShown(TypedDict):
     metadata: dict[str, str]
 
 
-class TypeShown(TypedDict):
+class CinderTypeShown(TypedDict):
     """A volume type."""
 
     id: str
@@ -98,29 +97,29 @@ class TypeShown(TypedDict):
 
 
 class CinderVolumes(TypedDict):
-    volumes: list[VolumeShown]
+    volumes: list[CinderVolumeShown]
     volumes_links: NotRequired[list[Link]]
 
 
 class OneCinderVolume(TypedDict):
-    volume: VolumeShown
+    volume: CinderVolumeShown
 
 
 class CinderSnapshots(TypedDict):
-    snapshots: list[SnapshotShown]
+    snapshots: list[CinderSnapshotShown]
     snapshots_links: NotRequired[list[Link]]
 
 
 class OneCinderSnapshot(TypedDict):
-    snapshot: SnapshotShown
+    snapshot: CinderSnapshotShown
 
 
 class CinderTypes(TypedDict):
-    volume_types: list[TypeShown]
+    volume_types: list[CinderTypeShown]
 
 
 class OneCinderType(TypedDict):
-    volume_type: TypeShown
+    volume_type: CinderTypeShown
 
 
 _VOLUME_FITS: Final[Mapping[str, Filter[Volume]]] = {
@@ -241,8 +240,8 @@ async def list_snapshots(context: NovaContext) -> CinderSnapshots:
 )
 async def create_snapshot(context: NovaContext, body: CreateCinderSnapshot) -> OneCinderSnapshot:
     """Make a snapshot of a volume."""
-    volume_id = await context.number(Kind.VOLUME, body.volume_id)
-    made = await context.services.snapshots.create(context.caller, body.request(volume_id or NONE))
+    volume_id = await context.volume_number(body.volume_id)
+    made = await context.services.snapshots.create(context.caller, body.request(volume_id))
     return {"snapshot": _snapshot(made, context.base)}
 
 
@@ -288,8 +287,8 @@ async def show_type(context: NovaContext, type_id: int) -> OneCinderType:
     return {"volume_type": _type(await context.services.types.get(type_id))}
 
 
-def _volume(value: Volume, base: BaseUri) -> VolumeShown:
-    shown: VolumeShown = {
+def _volume(value: Volume, base: BaseUri) -> CinderVolumeShown:
+    shown: CinderVolumeShown = {
         "id": value.uuid,
         "display_name": value.display_name,
         "display_description": value.display_description,
@@ -320,8 +319,8 @@ def _volume(value: Volume, base: BaseUri) -> VolumeShown:
     return shown
 
 
-def _snapshot(value: Snapshot, base: BaseUri) -> SnapshotShown:
-    shown: SnapshotShown = {
+def _snapshot(value: Snapshot, base: BaseUri) -> CinderSnapshotShown:
+    shown: CinderSnapshotShown = {
         "id": value.uuid,
         "display_name": value.display_name,
         "display_description": value.display_description,
@@ -336,7 +335,7 @@ def _snapshot(value: Snapshot, base: BaseUri) -> SnapshotShown:
     return shown
 
 
-def _type(value: VolumeType) -> TypeShown:
+def _type(value: VolumeType) -> CinderTypeShown:
     return {"id": str(value.id), "name": value.name, "extra_specs": dict(value.extra_specs)}
 
 

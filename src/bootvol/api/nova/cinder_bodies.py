@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from bootvol.api.bodies import Body, Text
+from bootvol.api.bodies import BODY, Text
 from bootvol.api.nova import bodies
 from bootvol.jsons import JsonObject
 
@@ -33,7 +33,7 @@ class CreateCinderSnapshot(bodies.CreateSnapshot):
 class ChangeSnapshot(BaseModel):
     """The object ``snapshot`` of an update: null removes a value; absent keys change nothing."""
 
-    model_config = Body
+    model_config = BODY
 
     display_name: Text | None = _called("name")
     display_description: Text | None = _called("description")

@@ -29,6 +29,7 @@ from bootvol.errors import (
 from bootvol.lifecycle import Kind
 from bootvol.model import LARGEST_ID, Caller
 from bootvol.policy import Policy
+from bootvol.service.ids import NONE
 
 #: The errors of invalid ids in a path, and the errors that Nova's own operations report without the
 #: id (specification, section 2.5).
@@ -72,6 +73,17 @@ class NovaContext(RequestContext):
         """Return the context of a request below the base URI of the caller's tenant."""
         base = base_uri(request, version, caller.tenant)
         return cls(services, policy, caller, request, version, base)
+
+    async def volume_number(self, named: int | str) -> int:
+        """Return the number of the volume that a body names.
+
+        :param named: a number, digits, a uuid, or -1 for an invalid id.
+        :raises NotFound: if the id is invalid, or if the tenant has no volume with the uuid.
+        """
+        number = await self.number(Kind.VOLUME, named)
+        if number is None or number < 0:
+            raise NotFound if named == NONE else VolumeNotFound(named)
+        return number
 
     @property
     def page(self) -> Page:

@@ -82,7 +82,7 @@ async def show_flavor(context: NovaContext, flavor_id: str) -> server_views.OneF
 
 
 @operation("flavors_list_extra_specs", "GET", "flavors/<flavor_id>/os-extra_specs")
-async def list_extra_specs(context: NovaContext, flavor_id: str) -> server_views.ExtraSpecs:
+async def list_extra_specs(context: NovaContext, flavor_id: str) -> server_views.FlavorSpecs:
     """Show a flavor's extra specs: always empty."""
     _flavor(context, flavor_id)
     return {"extra_specs": {}}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import BaseModel, BeforeValidator
 from typing_extensions import TypedDict
 
-from bootvol.api.bodies import Body, Text, absent_if_empty
+from bootvol.api.bodies import BODY, Text, absent_if_empty
 from bootvol.api.filters import filtered
 from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.views import Moment
@@ -20,7 +20,7 @@ from bootvol.model import KeyPair
 class CreateKeyPair(BaseModel):
     """The object ``keypair`` of a create request."""
 
-    model_config = Body
+    model_config = BODY
 
     name: Text
     public_key: Annotated[str | None, BeforeValidator(absent_if_empty, str | None)] = None

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from bootvol.api.bodies import Body
+from bootvol.api.bodies import BODY
 from bootvol.api.nova.context import NovaContext
 from bootvol.api.operations import operation
 from bootvol.errors import NotFound
@@ -40,7 +40,7 @@ Bound = Annotated[
 class ChangeQuota(BaseModel):
     """The object ``quota_set`` of an update.  Other names are ignored (Nova has more)."""
 
-    model_config = Body
+    model_config = BODY
 
     volumes: Bound | None = None
     gigabytes: Bound | None = None

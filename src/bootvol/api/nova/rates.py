@@ -9,13 +9,14 @@ from typing import Final
 from uuid import UUID
 
 _SEGMENT: Final = re.compile("<([a-z_]+)>")
-#: Pairs of equivalent operations. A rate limit for the second applies to the first, too.
+#: Pairs of equivalent operations, with all paths below. A rate limit for one applies to the other.
 _SAME: Final = (
     ("volumes", "os-volumes"),
     ("snapshots", "os-snapshots"),
     ("types", "os-volume-types"),
-    ("os-volumes_boot", "servers"),
 )
+#: Equivalent operations without the paths below.
+_ALONE: Final = {"os-volumes_boot": "servers", "servers": "os-volumes_boot"}
 
 #: Names of path segments that may be a number or a uuid, and examples of both forms for rate
 #: limits.
@@ -32,7 +33,13 @@ def counted(path: str, segments: Mapping[str, str]) -> list[str]:
     :param path: the declared path.
     :param segments: the values of the path's names in the request.
     """
-    same = [new + path[len(old) :] for old, new in _SAME if f"{path}/".startswith(f"{old}/")]
+    same = [
+        new + path[len(old) :]
+        for pair in _SAME
+        for old, new in (pair, pair[::-1])
+        if f"{path}/".startswith(f"{old}/")
+    ]
+    same += [_ALONE[path]] if path in _ALONE else []
     forms = [
         (text, *_EITHER) if name in _OF_TWO_FORMS else (text,) for name, text in segments.items()
     ]

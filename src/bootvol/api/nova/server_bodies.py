@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from bootvol.api.bodies import (
-    Body,
+    BODY,
     Named,
     Reference,
     Refused,
@@ -24,6 +24,7 @@ from bootvol.errors import BadMapping
 from bootvol.jsons import JsonObject
 from bootvol.lifecycle import Kind
 from bootvol.model import LARGEST_ID, ROOT, NewDisk, NewServer
+from bootvol.service.ids import NONE
 
 _YES, _NO = {"1", "t", "true", "on", "y", "yes"}, {"0", "f", "false", "off", "n", "no", ""}
 #: Longest user data in base64 characters, the same as Nova's limit.
@@ -40,7 +41,8 @@ async def _found(number: Numbered, kind: Kind, named: int | str | None) -> int |
     """
     found = await number(kind, named)
     if found is not None and found < 0:
-        raise BadMapping(f"Block Device Mapping is Invalid: failed to get {kind} {named}.")
+        what = kind if named == NONE else f"{kind} {named}"
+        raise BadMapping(f"Block Device Mapping is Invalid: failed to get {what}.")
     return found
 
 
@@ -73,7 +75,7 @@ MaybeSize = Annotated[Size | None, BeforeValidator(absent_if_empty)]
 Nothing = Annotated[None, BeforeValidator(_nothing, Literal["", False] | None)]
 
 
-class Mapping(BaseModel):
+class DeviceMapping(BaseModel):
     """An entry of ``block_device_mapping``, the format of 2011."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -115,7 +117,7 @@ class Mapping(BaseModel):
         )
 
 
-class Mapping2(BaseModel):
+class DeviceMapping2(BaseModel):
     """An entry of ``block_device_mapping_v2``."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -223,7 +225,7 @@ Metadata = dict[Annotated[Text, Field(min_length=1)], Text]
 class CreateServer(BaseModel):
     """The object ``server`` of a create request."""
 
-    model_config = Body
+    model_config = BODY
 
     name: Text
     flavor_ref: Annotated[
@@ -236,8 +238,8 @@ class CreateServer(BaseModel):
     ] = None
     min_count: One = 1
     max_count: One = 1
-    block_device_mapping: list[Mapping] | None = None
-    block_device_mapping_v2: list[Mapping2] | None = None
+    block_device_mapping: list[DeviceMapping] | None = None
+    block_device_mapping_v2: list[DeviceMapping2] | None = None
     metadata: Metadata | None = None
     key_name: Annotated[Text | None, BeforeValidator(absent_if_empty)] = None
     user_data: Annotated[str | None, BeforeValidator(_user_data, str | None)] = None
@@ -295,7 +297,7 @@ class CreateServer(BaseModel):
 class ChangeServer(BaseModel):
     """The object ``server`` of an update."""
 
-    model_config = Body
+    model_config = BODY
 
     name: Annotated[Text, Field(min_length=1)] | None = None
     access_ip_v4: Annotated[Refused, Field(alias="accessIPv4")] = None
@@ -311,7 +313,7 @@ class MetadataItems(RootModel[Metadata]):
 class GetConsole(BaseModel):
     """The object ``os-getConsoleOutput``."""
 
-    model_config = Body
+    model_config = BODY
 
     length: Annotated[
         Annotated[int, Field(ge=-1, le=LARGEST_ID)] | None,
@@ -331,7 +333,7 @@ def _kind(value: object) -> object:
 class Reboot(BaseModel):
     """The object ``reboot``."""
 
-    model_config = Body
+    model_config = BODY
 
     type: Annotated[Literal["SOFT", "HARD"], BeforeValidator(_kind, Literal["SOFT", "HARD"])]
 

@@ -159,7 +159,7 @@ class OneFlavor(TypedDict):
     flavor: FlavorShown
 
 
-class ExtraSpecs(TypedDict):
+class FlavorSpecs(TypedDict):
     extra_specs: dict[str, str]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from bootvol.api.nova import bodies, views
 from bootvol.api.nova.context import NovaContext
 from bootvol.api.operations import operation
-from bootvol.lifecycle import Kind
-from bootvol.service.ids import NONE
 
 
 @operation(
@@ -33,8 +31,8 @@ async def list_snapshots(context: NovaContext) -> views.Snapshots:
 )
 async def create_snapshot(context: NovaContext, body: bodies.CreateSnapshot) -> views.OneSnapshot:
     """Make a snapshot of a volume."""
-    volume_id = await context.number(Kind.VOLUME, body.volume_id)
-    made = await context.services.snapshots.create(context.caller, body.request(volume_id or NONE))
+    volume_id = await context.volume_number(body.volume_id)
+    made = await context.services.snapshots.create(context.caller, body.request(volume_id))
     return {"snapshot": views.snapshot(made, context.base)}
 
 

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from bootvol.api.nova.links import NUMBERED, BaseUri
 from bootvol.api.paging import Link
 from bootvol.api.times import to_seconds
-from bootvol.errors import ErrorReport
+from bootvol.errors import ErrorReport, without_query
 from bootvol.lifecycle import POWERING, Status
 from bootvol.model import (
     LARGEST_ID,
@@ -368,7 +368,7 @@ def brief_image(value: Image, base: BaseUri) -> ImageBrief:
 def cached_image(value: CachedImage) -> GoldenShown:
     """Return the view of a golden volume.  An addition to the specification."""
     return {
-        "imageRef": value.image_id,
+        "imageRef": without_query(value.image_id),
         "backend": value.backend,
         "name": value.name,
         "bytes": value.size,

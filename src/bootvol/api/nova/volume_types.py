@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
-from bootvol.api.bodies import Body, Text
+from bootvol.api.bodies import BODY, Text
 from bootvol.api.filters import Filter, filtered
 from bootvol.api.nova.context import NovaContext
 from bootvol.api.nova.views import Id
@@ -24,7 +24,7 @@ Specs = dict[Annotated[Text, Field(min_length=1)], Text]
 class CreateType(BaseModel):
     """The object ``volume_type`` of a create request."""
 
-    model_config = Body
+    model_config = BODY
 
     name: Text | None = None
     extra_specs: Specs | None = None
