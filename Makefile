@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 RELEASE := .venv-release
 OPENSTACK := .venv-openstack
 CLIENTS := .venv-clients
+FUZZING := .venv-fuzzing
 CEPH := ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados
 LIBRARIES := ruby-fog-openstack golang-go golang-github-gophercloud-gophercloud-dev
 LVM := user-mode-linux gcc libc6-dev kmod iproute2 lvm2 thin-provisioning-tools
@@ -51,11 +52,13 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
 
-# Feeds the parsers with FUZZ times as many inputs as `make test`; see tests/fuzz.py.
+# Feeds the parsers with FUZZ times as many inputs as `make test`, and then each decoder of images for
+# FUZZ seconds with images that atheris changes; see tests/fuzzing/.
 FUZZ ?= 50
-fuzz: $(VENV)/.installed-dev
-	sh tests/packages.sh qemu-utils
+fuzz: $(VENV)/.installed-dev $(FUZZING)/.installed
+	sh tests/packages.sh qemu-utils xz-utils zstd
 	FUZZ=$(FUZZ) $(BIN)/pytest -m fuzz --numprocesses 2 tests/unit tests/integration
+	$(FUZZING)/bin/python -m tests.fuzzing -max_total_time=$(FUZZ)
 
 # Makes each claim of docs/security.md false in turn; the claim's test must fail. Takes about an hour.
 breaks: $(VENV)/.installed-dev
@@ -78,9 +81,12 @@ release: $(RELEASE)/.installed $(VENV)/.installed-dev
 	$(RELEASE)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file dist/bootvol.cdx.json requirements.lock
 
-# Writes benchmarks/RESULTS.md; takes 20 to 45 minutes, 25 GiB of disk, and root to mount a disk.
-bench: $(VENV)/.installed-dev
-	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount $(CEPH) $(LVM)
+# Writes benchmarks/RESULTS.md; takes one and a half hours, 35 GiB of disk, and root to mount a disk. The first
+# run makes a Debian disk of 300 packages in var/debian. `python -m benchmarks GROUP` measures some rows.
+bench: $(VENV)/.installed-dev $(OPENSTACK)/.installed
+	sh tests/packages.sh nginx-light qemu-utils curl xz-utils zstd xfsprogs mount e2fsprogs \
+	  grub-common grub-pc-bin $(CEPH) $(LVM)
+	sh tests/guest/fetch.sh
 	$(BIN)/python -m benchmarks
 
 # The packages for the tests: QEMU and its tools, a bootable image from Debian, PostgreSQL, file systems,
@@ -109,6 +115,13 @@ $(RELEASE)/.installed: $(VENV)/bin/python release/requirements.txt
 	$(RELEASE)/bin/pip install --quiet --disable-pip-version-check --requirement release/requirements.txt
 	touch $@
 
+# atheris has packages for few systems, and only `make fuzz` needs it.
+$(FUZZING)/.installed: $(VENV)/bin/python pyproject.toml tests/fuzzing/requirements.txt
+	$(PYTHON) -m venv $(FUZZING)
+	$(FUZZING)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' \
+	  --requirement tests/fuzzing/requirements.txt
+	touch $@
+
 # Keystone and Glance for the tests. They are apart, since bootvol does not need their many packages.
 $(OPENSTACK)/.installed: $(VENV)/bin/python tests/openstack/requirements.txt tests/openstack/constraints.txt
 	$(PYTHON) -m venv $(OPENSTACK)
@@ -130,4 +143,4 @@ $(CLIENTS)-old/.installed: $(VENV)/bin/python tests/clients/requirements-old.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(RELEASE) $(OPENSTACK) $(CLIENTS) $(CLIENTS)-old var
+	rm -rf $(VENV) $(RELEASE) $(FUZZING) $(OPENSTACK) $(CLIENTS) $(CLIENTS)-old var

@@ -1,4 +1,4 @@
-"""The measured daemon, and its peers."""
+"""The measured daemon, its peers, and the kinds of measurements."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 from tests.processes import Process
 
 from benchmarks.images import GIB, SIZE
-from benchmarks.report import Row
+from benchmarks.report import Row, Single
 
 RUNS: Final = int(os.environ.get("BENCH_RUNS", "5"))
 #: Seconds between two looks at a volume. Each look costs the daemon processor time.
@@ -50,6 +50,12 @@ checksums = "SHA512SUMS"
 name = "sha256"
 plugin = "http"
 allow = ["{url}sha256/"]
+checksums = "SHA256SUMS"
+
+[[sources]]
+name = "debian"
+plugin = "http"
+allow = ["{url}debian/"]
 checksums = "SHA256SUMS"
 """
 
@@ -101,7 +107,10 @@ def shell(command: str, **env: str) -> Taken:
 
 
 class Bench:
-    """The daemon, the server, the images, and a folder for the peers' files."""
+    """The daemon, the server, the images, and a folder for the peers' files.
+
+    :param folder: the daemon's folder, for the peers, too.
+    """
 
     def __init__(self, folder: Path, daemon: Process, url: str) -> None:
         self.folder = folder
@@ -109,13 +118,17 @@ class Bench:
         self.url = url
         self.out = folder / "out"
 
-    def imported(self, image: str) -> Callable[[], Taken]:
-        """Return a function that measures one import, from POST to available."""
+    def imported(self, image: str, size: int = SIZE, token: str = "root") -> Callable[[], Taken]:
+        """Return a function that measures one import, from POST to available.
+
+        :param size: size of the volume in bytes, rounded up to whole GiB.
+        :param token: the caller's token.
+        """
 
         def run() -> Taken:
             cpu = self._cpu()
             watch = Watch()
-            volume = self.daemon.create(image, -(-SIZE // GIB))
+            volume = self.daemon.create(image, -(-size // GIB), token)
             while (now := self._status(volume)) in {"creating", "downloading"}:
                 time.sleep(POLL)
             taken = watch.taken(self._cpu() - cpu)
@@ -128,7 +141,10 @@ class Bench:
         return run
 
     def shell(self, command: str) -> Callable[[], Taken]:
-        """Return a function that measures a peer's command. The command writes $OUT."""
+        """Return a function that measures a peer's command. The command writes $OUT.
+
+        $DIR is the daemon's folder, and $URL the server's URL.
+        """
 
         def run() -> Taken:
             taken = shell(command, OUT=str(self.out), URL=self.url, DIR=str(self.folder))
@@ -149,27 +165,68 @@ class Bench:
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def compare(
-    what: str,
-    ours: Callable[[], Taken],
-    peer: str,
-    theirs: Callable[[], Taken],
-    target: str,
-    size: int = SIZE,
-) -> Row:
-    """Run both alternately, after one uncounted run each; return the row of the results.
+class Measurement(Protocol):
+    """A row of the results, to be measured."""
 
-    :param size: size of the disk in bytes.
+    @property
+    def text(self) -> str:
+        """The words of the row, by which people select it."""
+
+    def measure(self) -> Row | Single:
+        """Take the measurement.  Blocks."""
+
+
+@attrs.frozen
+class Pair:
+    """An import and a peer, to be measured in turn.
+
+    :ivar ours: measures one import.
+    :ivar theirs: measures the peer once.
+    :ivar target: the largest ratio that is good enough, or "-".
+    :ivar size: size of the disk in bytes.
     """
-    ours()
-    theirs()
-    pairs = [(ours(), theirs()) for _ in range(RUNS)]
-    mine, others = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    seconds, other = (statistics.median(run.seconds for run in runs) for runs in (mine, others))
-    busy, peers_busy = (
-        statistics.median(run.machine / run.seconds for run in runs) for runs in (mine, others)
-    )
-    cpu = statistics.median(run.cpu for run in mine) / (size / GIB)
-    row = Row(what, peer, seconds / other, target, seconds, other, cpu, busy, peers_busy)
-    print(f"{what}: {row.ratio:.2f} of {peer} (target {target})", flush=True)
-    return row
+
+    what: str
+    ours: Callable[[], Taken]
+    peer: str
+    theirs: Callable[[], Taken]
+    target: str
+    size: int = SIZE
+
+    @property
+    def text(self) -> str:
+        """See :attr:`Measurement.text`."""
+        return f"{self.what}, beside {self.peer}"
+
+    def measure(self) -> Row:
+        """Run both alternately, after one uncounted run each."""
+        self.ours()
+        self.theirs()
+        pairs = [(self.ours(), self.theirs()) for _ in range(RUNS)]
+        mine, others = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        seconds, other = (statistics.median(run.seconds for run in runs) for runs in (mine, others))
+        busy, peers_busy = (
+            statistics.median(run.machine / run.seconds for run in runs) for runs in (mine, others)
+        )
+        cpu = statistics.median(run.cpu for run in mine) / (self.size / GIB)
+        return Row(
+            *(self.what, self.peer, seconds / other, self.target),
+            *(seconds, other, cpu, busy, peers_busy),
+        )
+
+
+@attrs.frozen
+class Figure:
+    """A figure without a peer.
+
+    :ivar take: returns the figure; blocks.
+    :ivar target: the largest good value, with its unit, or "-".
+    """
+
+    text: str
+    take: Callable[[], float]
+    target: str
+
+    def measure(self) -> Single:
+        """Take the figure."""
+        return Single(self.text, self.take(), self.target)

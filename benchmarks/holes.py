@@ -12,9 +12,9 @@ from typing import Any, Final
 from tests.disks import disk
 from tests.processes import Process, process
 
-from benchmarks.bench import CONFIG, NO_CACHE, POLL, Taken, Watch, compare, shell
+from benchmarks.bench import CONFIG, NO_CACHE, POLL, Pair, Taken, Watch, shell
 from benchmarks.images import GIB, MIB, SIZE
-from benchmarks.report import Row
+from benchmarks.site import Site
 
 #: Bytes of data on the large and on the plain disk; and the sizes of these disks in bytes.
 _DATA: Final = SIZE // 2
@@ -23,8 +23,9 @@ _LARGE, _PLAIN = 1024 * GIB, SIZE
 _EMPTY, _LITTLE = 16 * GIB, 8 * MIB
 
 
-def on_holes(folder: Path, url: str) -> list[Row]:
+def on_holes(site: Site) -> Iterator[Pair]:
     """Compare imports, snapshots, and volumes from snapshots, on ext4."""
+    folder = site.fresh()
     with disk(folder / "ext4", 8 * _LARGE, "ext4") as mounted:
         images = mounted.folder / "images"
         images.mkdir()
@@ -36,8 +37,8 @@ def on_holes(folder: Path, url: str) -> list[Row]:
             cwd=images,
             check=True,
         )
-        with process(mounted.folder, CONFIG.format(url=url), backend=NO_CACHE) as daemon:
-            return list(_rows(_Steps(daemon), mounted.folder))
+        with process(mounted.folder, CONFIG.format(url=site.url), backend=NO_CACHE) as daemon:
+            yield from _rows(_Steps(daemon), mounted.folder)
 
 
 def _make_image(path: Path, data: int, size: int) -> None:
@@ -50,20 +51,20 @@ def _make_image(path: Path, data: int, size: int) -> None:
         file.truncate(size)
 
 
-def _rows(steps: _Steps, folder: Path) -> Iterator[Row]:
+def _rows(steps: _Steps, folder: Path) -> Iterator[Pair]:
     what = f"1 TiB with {_DATA / GIB:g} GiB of data"
     beside = f"the same of {_PLAIN / GIB:g} GiB"
     large, plain = steps.of("large", _LARGE), steps.of("plain", _PLAIN)
     for step, ours, theirs in zip(
         ("directory", "snapshot", "volume of it"), large, plain, strict=True
     ):
-        yield compare(f"{step}, {what}", ours, beside, theirs, "1.5", _DATA)
+        yield Pair(f"{step}, {what}", ours, beside, theirs, "1.5", _DATA)
     what = f"{_EMPTY / GIB:g} GiB with {_LITTLE / MIB:g} MiB of data"
     images = folder / "images"
     for name, options in (("empty", "-f raw"), ("empty.qcow2", "-f qcow2")):
         image, *rest = steps.of(name, _EMPTY)
         peer = _peer(folder, f"qemu-img convert {options} -O raw {images / name} $OUT; sync $OUT")
-        yield compare(
+        yield Pair(
             f"directory, {name[6:] or 'raw'}, {what}",
             image,
             "qemu-img convert, fsync",
@@ -72,7 +73,7 @@ def _rows(steps: _Steps, folder: Path) -> Iterator[Row]:
             _LITTLE,
         )
     copying = _peer(folder, f"cp --sparse=always {images / 'empty'} $OUT; sync $OUT")
-    yield compare(f"snapshot, {what}", rest[0], "cp --sparse=always, fsync", copying, "-", _LITTLE)
+    yield Pair(f"snapshot, {what}", rest[0], "cp --sparse=always, fsync", copying, "-", _LITTLE)
 
 
 def _peer(folder: Path, command: str) -> Callable[[], Taken]:

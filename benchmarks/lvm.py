@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +19,17 @@ from tests import lvm
 from tests.lvm.groups import DISKS, group
 from tests.processes import process
 
-from benchmarks.bench import CONFIG, Bench, Taken, compare, shell
+from benchmarks.bench import CONFIG, RUNS, Bench, Measurement, Pair, Taken, shell
 from benchmarks.images import MIB
 from benchmarks.nginx import nginx
 from benchmarks.report import Row
+from benchmarks.site import Site
 
 #: Size of the image in bytes. The image lies in the machine's memory.
 SIZE: Final = 512 * MIB
 _SECONDS: Final = 1800
+_WHAT: Final = f"HTTP, sha256, {SIZE // MIB} MiB, onto thin LVM in User Mode Linux"
+_PEER: Final = "lvcreate, curl, dd oflag=direct"
 _GROUP: Final = "bench"
 _TABLE: Final = f"""
 [[backends]]
@@ -37,17 +41,33 @@ cache_gib = 0
 """
 
 
-def on_lvm(folder: Path, runs: int) -> Row:
-    """Boot the machine, run the comparison inside, and return its row.
+@attrs.frozen
+class _OnLvm:
+    """The comparison, inside the machine.
 
-    :param folder: an empty folder.
+    :ivar folder: an empty folder.
     """
-    settings = [f"BENCH_GIB={SIZE / 1024 / MIB}", f"BENCH_RUNS={runs}"]
-    command = ["env", *settings, sys.executable, "-m", "benchmarks.lvm", str(folder)]
-    ended = lvm.run(folder, list(command), _SECONDS)
-    if ended.returncode:
-        raise SystemExit(ended.stdout)
-    return Row(**json.loads((folder / "row").read_text()))
+
+    folder: Path
+
+    @property
+    def text(self) -> str:
+        """See :attr:`benchmarks.bench.Measurement.text`."""
+        return f"{_WHAT}, beside {_PEER}"
+
+    def measure(self) -> Row:
+        """Boot the machine, and run the comparison inside."""
+        settings = [f"BENCH_GIB={SIZE / 1024 / MIB}", f"BENCH_RUNS={RUNS}"]
+        command = ["env", *settings, sys.executable, "-m", "benchmarks.lvm", str(self.folder)]
+        ended = lvm.run(self.folder, list(command), _SECONDS)
+        if ended.returncode:
+            raise SystemExit(ended.stdout)
+        return Row(**json.loads((self.folder / "row").read_text()))
+
+
+def on_lvm(site: Site) -> Iterator[Measurement]:
+    """Yield the comparison on thin LVM."""
+    yield _OnLvm(site.fresh())
 
 
 def _thin_dd(image: str) -> Taken:
@@ -84,13 +104,9 @@ def _inside(folder: Path) -> None:
         process(home, CONFIG.format(url=url), first=_TABLE) as daemon,
     ):
         image = f"{url}sha256/full"
-        row = compare(
-            f"HTTP, sha256, {SIZE // MIB} MiB, onto thin LVM in User Mode Linux",
-            Bench(home, daemon, url).imported(image),
-            "lvcreate, curl, dd oflag=direct",
-            lambda: _thin_dd(image),
-            "1.1",
-        )
+        row = Pair(
+            _WHAT, Bench(home, daemon, url).imported(image), _PEER, lambda: _thin_dd(image), "1.1"
+        ).measure()
     (folder / "row").write_text(json.dumps(attrs.asdict(row)))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 from tests.servers import free_port
 
 _CONFIG = """
@@ -29,22 +30,41 @@ http {{
     fastcgi_temp_path {home};
     uwsgi_temp_path {home};
     scgi_temp_path {home};
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
+    server {{ listen {address}:{port}; root {root}; {more} }}
 }}
 """
 
 
+@attrs.frozen
+class Listener:
+    """Where a server listens.
+
+    :ivar address: an IPv4 address.
+    :ivar within: the command that runs a program with this address.
+    """
+
+    address: str = "127.0.0.1"
+    within: tuple[str, ...] = ()
+
+
 @contextmanager
-def nginx(root: Path) -> Iterator[str]:
-    """Serve a folder; yield the URL, with a slash at its end."""
+def nginx(root: Path, at: Listener = Listener(), more: str = "") -> Iterator[str]:
+    """Serve a folder; yield the URL, with a slash at its end.
+
+    :param more: more directives of the server.
+    """
     port = free_port()
+    url = f"http://{at.address}:{port}/"
     with tempfile.TemporaryDirectory() as home:
         config = Path(home) / "nginx.conf"
-        config.write_text(_CONFIG.format(home=home, root=root, port=port))
-        server = subprocess.Popen(["/usr/sbin/nginx", "-c", config, "-e", "stderr"])
+        config.write_text(
+            _CONFIG.format(home=home, root=root, port=port, address=at.address, more=more)
+        )
+        command = [*at.within, "/usr/sbin/nginx", "-c", str(config), "-e", "stderr"]
+        server = subprocess.Popen(command)
         try:
-            _wait(f"http://127.0.0.1:{port}/")
-            yield f"http://127.0.0.1:{port}/"
+            _wait(url)
+            yield url
         finally:
             server.terminate()
             server.wait()

@@ -60,8 +60,17 @@ for page in itertools.cycle(range(pages)):
 """
 
 
-def figures(folder: Path) -> list[tuple[str, float, str]]:
-    """Return the figures, each with its name and target."""
+#: The names of the figures, and their targets.
+TARGETS: Final = {
+    "GET of 1,000 volumes, beside a plain Klein handler": "3",
+    "GET of one volume, beside a plain Klein handler": "3",
+    "p99 of GET while 10,000 volumes are listed over and over": "50 ms",
+    "the same while volumes are created, too": "-",
+}
+
+
+def figures(folder: Path) -> dict[str, float]:
+    """Return the figures by their names."""
     with process(folder, _CONFIG) as daemon:
         _insert(daemon, 1000)
         several = _beside_klein(daemon, "os-volumes/detail")
@@ -75,12 +84,7 @@ def figures(folder: Path) -> list[tuple[str, float, str]]:
                 number % 10 or daemon.call("POST", "os-volumes", {"volume": {"size": 1}})
             ),
         )
-    return [
-        ("GET of 1,000 volumes, beside a plain Klein handler", several, "3"),
-        ("GET of one volume, beside a plain Klein handler", one, "3"),
-        ("p99 of GET while 10,000 volumes are listed over and over", quiet, "50 ms"),
-        ("the same while volumes are created, too", busy, "-"),
-    ]
+    return dict(zip(TARGETS, (several, one, quiet, busy), strict=True))
 
 
 def _insert(daemon: Process, count: int) -> None:
@@ -178,11 +182,3 @@ def _until_answered(client: _Client) -> None:
         else:
             return
     raise SystemExit("the server does not answer")
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="bench") as name:
-        for what, figure, target in figures(Path(name)):
-            print(f"{what}: {figure:.2f} (target {target})")
