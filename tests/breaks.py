@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 #: Time limit of a test in seconds. A hanging test does not show the fault, and counts as unnoticed.
 PATIENCE = LONG_LIMIT
-BREAK = re.compile(r"Break: `([^`]+)`: `([^`]+)` -> `([^`]+)`")
+BREAK = re.compile(r"Break: `([^`]+)`: `([^`]+)` -> `([^`]*)`")
 
 
 @attrs.frozen

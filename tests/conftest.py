@@ -28,7 +28,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 #: Fixtures that start services of other projects, or make a guest.
-_HEAVY = {"lasting_cluster", "keystone", "cloud", "guest_image"}
+_HEAVY = {"lasting_cluster", "keystone", "cloud", "guest_image", "debian_disk"}
 
 # A shell starts a command in the background with SIGINT ignored, and children inherit that. Some
 # tests send SIGINT to their children.
@@ -128,4 +128,15 @@ def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     image = tmp_path_factory.mktemp("guest") / "guest.raw"
     guest.make(image)
+    return image
+
+
+@pytest.fixture(scope="session")
+def debian_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw disk with a file system of Debian packages: see :func:`guest.make_of_packages`.
+
+    All tests share the disk, so they only read.
+    """
+    image = tmp_path_factory.mktemp("debian") / "debian.raw"
+    guest.make_of_packages(image)
     return image

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, cast
 
 from pytest_twisted import ensureDeferred
 
-from bootvol.imaging import magics
+from bootvol.imaging import signatures
 from bootvol.imaging.buffers import Memory
 from bootvol.imaging.target import VolumeTarget
 from bootvol.interfaces import IBlockBackend, PluginContext
@@ -52,9 +52,9 @@ def _vhd_footer() -> bytes:
 #: Beginnings that look like an image, an encrypted disk, an archive, a document and so on: all
 #: formats that a first byte reveals, and whole headers that refer to other files.
 HEADS: Final = [
-    *(_placed(magic, offset, noise(EDGE)) for offset, magic in magics._UNREAD),
-    *(_placed(magic, offset, noise(EDGE)) for offset, magic in magics._OTHERS),
-    *(_placed(magic, offset) for offset, magic in magics._DISKS),
+    *(_placed(magic, offset, noise(EDGE)) for offset, magic in signatures.UNREAD),
+    *(_placed(magic, offset, noise(EDGE)) for offset, magic in signatures.OTHERS),
+    *(_placed(magic, offset) for offset, magic in signatures.DISKS),
     _placed(b"LUKS\xba\xbe\0\2"),
     _placed(b"QFI\xfb" + struct.pack(">IQI", 3, 512, 11) + b"\0" * 488 + b"/etc/shadow"),
     _placed(b"QFI\xfb\0\0\0\3" + b"\0" * 502 + b"\x55\xaa"),

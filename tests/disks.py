@@ -13,7 +13,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -130,6 +130,17 @@ class Disk:
         with others.open("xb") as opened:
             os.posix_fallocate(opened.fileno(), 0, self.free() - free)
         assert abs(self.free() - free) < 2**20
+
+    def fill_up(self, others: Path) -> None:
+        """Take up all space.
+
+        :param others: the file that takes the space. The method makes the file.
+        """
+        with others.open("xb", buffering=0) as opened:
+            for size in (4 * 2**20, 64 * 2**10, 512):
+                with suppress(OSError):
+                    while True:
+                        opened.write(bytes(size))
 
     def free(self) -> int:
         """Return the free bytes, counting deleted files as free."""

@@ -15,8 +15,7 @@ import trustme
 
 from bootvol.exports.records import Records
 from bootvol.processes import Process
-from bootvol.tables import Exports as ExportsTable
-from bootvol.tables import TlsExports
+from bootvol.tables import ExportsTable, TlsExportsTable
 from tests.processes import run
 from tests.waiting import LIMIT
 
@@ -29,11 +28,11 @@ def unix(folder: Path) -> ExportsTable:
     return ExportsTable(by="unix", directory=folder / "e")
 
 
-def tls(folder: Path, ports: Sequence[int]) -> TlsExports:
+def tls(folder: Path, ports: Sequence[int]) -> TlsExportsTable:
     """Return the settings of exports by TLS, with certificates for the server and its clients."""
     if not (folder / "pki").exists():
         credentials(folder / "pki")
-    return TlsExports(
+    return TlsExportsTable(
         by="tls", directory=folder / "e", host=HOST, ports=list(ports), credentials=folder / "pki"
     )
 

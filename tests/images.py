@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import struct
 import subprocess
+import tarfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import attrs
 from backports import zstd
 
 from bootvol.testing.backends import noise
+from tests.vmdk import Streamed
 from tests.waiting import LIMIT
 
 MIB = 1024 * 1024
@@ -34,6 +37,20 @@ def qemu_img(*arguments: str | Path) -> None:
     subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, timeout=LIMIT)
 
 
+def qemu_io(image: Path, commands: Sequence[str], kind: str) -> None:
+    """Run commands of qemu-io on an image.
+
+    :param kind: QEMU's name of the format.
+    """
+    arguments = [each for command in commands for each in ("-c", command)]
+    subprocess.run(
+        ["qemu-io", "-f", kind, *arguments, image],
+        check=True,
+        capture_output=True,
+        timeout=LIMIT,
+    )
+
+
 def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = DISK) -> bytes:
     """Return an image of a disk in a format that qemu-img writes."""
     raw, image = folder / "disk.raw", folder / "disk.image"
@@ -45,6 +62,21 @@ def convert(folder: Path, kind: str, options: Sequence[str] = (), disk: bytes = 
     return content
 
 
+def mbr(size: int, kind: int = 0x83, begin: int = 1) -> bytes:
+    """Return the first sector of a disk with one partition, which ends at ``size`` bytes.
+
+    :param begin: the first sector of the partition.
+    """
+    partition = struct.pack("<B3xB3xII", 0x80, kind, begin, size // 512 - begin)
+    return bytes(446) + partition + bytes(48) + b"\x55\xaa"
+
+
+def gpt(size: int, sector: int = 512) -> bytes:
+    """Return the first two sectors of a disk of ``size`` bytes with a GPT."""
+    header = struct.pack("<8s16xQQ", b"EFI PART", 1, size // sector - 1)
+    return mbr(2**32 * 512, kind=0xEE).ljust(sector, b"\0") + header.ljust(sector, b"\0")
+
+
 #: Functions that compress an image, by the name of the format.
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, 6),
@@ -53,6 +85,18 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
     "bzip2": bz2.compress,
 }
+
+
+def ova(content: bytes) -> bytes:
+    """Return an archive with a vmdk image and its description."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in {"vm.ovf": b"<Envelope/>", "vm-disk1.vmdk": content}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return target.getvalue()
+
 
 FIXED = ["-o", "subformat=fixed,force_size"]
 #: Bytes in a vhd footer: VirtualBox and its version as the creator, and a geometry of 2 MiB.
@@ -154,6 +198,25 @@ def _streamed(folder: Path) -> bytes:
     return patched(content, 56, b"\xff" * 8) + footer
 
 
+def _with_snapshots(count: int) -> Callable[[Path], bytes]:
+    """Return a function that makes an image with one snapshot, listed many times in its table."""
+
+    def make(folder: Path) -> bytes:
+        image = folder / "snapshots.image"
+        image.write_bytes(qcow2(folder))
+        qemu_img("snapshot", "-c", "one", image)
+        content = image.read_bytes()
+        (table,) = struct.unpack_from(">Q", content, 64)
+        lengths = struct.unpack_from(">HH", content, table + 12)
+        (extra,) = struct.unpack_from(">I", content, table + 36)
+        entry = content[table : table + 40 + extra + sum(lengths)]
+        entry += bytes(-len(entry) % 8)
+        content += bytes(-len(content) % 65536)
+        return patched(content, 60, struct.pack(">IQ", count, len(content))) + count * entry
+
+    return make
+
+
 #: Kinds of good images, each with the format to state. Each image holds :data:`DISK`.
 GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2": (None, qcow2),
@@ -161,6 +224,11 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "qcow2-zstd": (None, lambda at: convert(at, "qcow2", ["-c", "-o", "compression_type=zstd"])),
     "qcow2-2": (None, lambda folder: convert(folder, "qcow2", ["-o", "compat=0.10"])),
     "qcow2-extended": (None, lambda at: convert(at, "qcow2", ["-o", "extended_l2=on"])),
+    "qcow2-extended-large": (
+        None,
+        lambda at: convert(at, "qcow2", ["-o", "extended_l2=on,cluster_size=128k"]),
+    ),
+    "qcow2-snapshots": (None, _with_snapshots(5000)),
     "qcow2-cut-cluster": (None, _cut_cluster),
     "qcow2-snapshot": (None, _snapshot),
     "qcow2-dirty": (None, _dirty),
@@ -171,6 +239,8 @@ GOOD: dict[str, tuple[str | None, Callable[[Path], bytes]]] = {
     "vmdk": (None, lambda folder: convert(folder, "vmdk")),
     "vmdk-stream": ("vmdk", lambda at: convert(at, "vmdk", ["-o", "subformat=streamOptimized"])),
     "vmdk-stream-end": (None, _streamed),
+    "vmdk-stream-vmware": (None, lambda _: Streamed().image(DISK)),
+    "vmdk-stream-gz": (None, lambda _: gzip.compress(Streamed().image(DISK), 1)),
     "vhd": (None, lambda folder: convert(folder, "vpc", ["-o", "force_size"])),
     "vhd-fixed": ("vhd", lambda at: convert(at, "vpc", FIXED)),
     # VirtualBox writes another creator, and a geometry with another size.
@@ -272,29 +342,6 @@ def vhd(folder: Path, changes: Mapping[int, bytes], *options: str) -> bytes:
     if content.startswith(b"conectix"):
         content = patched(content, 0, footer)
     return content[:-512] + footer
-
-
-def _odd_qcow2(folder: Path) -> bytes:
-    return patched(qcow2(folder), 24, struct.pack(">Q", ODD))
-
-
-def _with_snapshots(count: int) -> Callable[[Path], bytes]:
-    """Return a function that makes an image with one snapshot, listed many times in its table."""
-
-    def make(folder: Path) -> bytes:
-        image = folder / "snapshots.image"
-        image.write_bytes(qcow2(folder))
-        qemu_img("snapshot", "-c", "one", image)
-        content = image.read_bytes()
-        (table,) = struct.unpack_from(">Q", content, 64)
-        lengths = struct.unpack_from(">HH", content, table + 12)
-        (extra,) = struct.unpack_from(">I", content, table + 36)
-        entry = content[table : table + 40 + extra + sum(lengths)]
-        entry += bytes(-len(entry) % 8)
-        content += bytes(-len(content) % 65536)
-        return patched(content, 60, struct.pack(">IQ", count, len(content))) + count * entry
-
-    return make
 
 
 def _l1(content: bytes) -> int:
@@ -403,6 +450,8 @@ HOSTILE = {
     "not-vmdk": Hostile("format-mismatch", qcow2, "vmdk"),
     "nested": Hostile("format-mismatch", lambda at: convert(at, "qcow2", disk=qcow2(at))),
     "polyglot": Hostile("image-ambiguous", _partitioned),
+    "no-disk": Hostile("not-a-disk", lambda at: convert(at, "qcow2", disk=b"")),
+    "no-disk-vdi": Hostile("not-a-disk", lambda at: convert(at, "vdi", disk=b"")),
     "disk-too-large": Hostile("image-too-large", _large),
     "bomb": Hostile("image-too-large", lambda _: gzip.compress(bytes(1025 * MIB), 1)),
     "greedy": Hostile("image-bomb", _greedy_xz),
@@ -432,7 +481,6 @@ HOSTILE = {
         lambda at: patched(_cut("qcow2", 2 * MIB)(at), 72, MARKED_DIRTY),
     ),
     "vhdx-log": Hostile("image-needs-repair", _logged),
-    "odd-qcow2": Hostile("image-corrupt", _odd_qcow2),
     "odd-vhd": Hostile("image-corrupt", lambda at: vhd(at, {48: struct.pack(">Q", ODD)})),
     "vhd-difference": Hostile(
         "image-refers-elsewhere", lambda at: vhd(at, {60: struct.pack(">I", 4)})
@@ -440,7 +488,6 @@ HOSTILE = {
     "vmdk-difference": Hostile("image-refers-elsewhere", _vmdk_difference),
     "vdi-difference": Hostile("unsupported-format", _vdi_difference),
     "vhdx-4096": Hostile("unsupported-format", _vhdx_4096),
-    "snapshots": Hostile("image-corrupt", _with_snapshots(5000)),
     "encrypted": Hostile("unsupported-format", _encrypted),
     "head-only": Hostile("container-truncated", lambda at: qcow2(at)[:300]),
     "head-only-vhdx": Hostile("container-truncated", lambda at: convert(at, "vhdx")[:100_000]),
@@ -459,7 +506,7 @@ HOSTILE = {
     "cut-qcow2-l2": Hostile("container-truncated", _cut_in_l2),
     "cut-vmdk": Hostile("container-truncated", _cut("vmdk", 1000)),
     "cut-vmdk-stream": Hostile(
-        "image-corrupt", _cut("vmdk", 1000, "-o", "subformat=streamOptimized")
+        "container-truncated", _cut("vmdk", MIB, "-o", "subformat=streamOptimized")
     ),
     "cut-vmdk-stream-end": Hostile("container-truncated", lambda at: _streamed(at)[:-1000]),
     "cut-vmdk-stream-far": Hostile("container-truncated", lambda at: _streamed(at)[:-MIB]),

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import sys
@@ -29,10 +30,12 @@ from bootvol.exports.listeners import make
 from bootvol.imaging.sandbox import Sandbox
 from bootvol.jail import Jail, program
 from bootvol.model import ConnectionInfo
-from bootvol.tables import Exports as Table
+from bootvol.tables import ExportsTable as Table
 from bootvol.threads import Threads
+from bootvol_plugins.http import signatures
+from bootvol_plugins.http.signatures import Keyring
 from tests import probe
-from tests.machines import hypervisor, machine
+from tests.machines import hypervisor, machine, server_name
 from tests.processes import run
 
 ROOT, ANOTHER = 0, 54321
@@ -133,6 +136,19 @@ async def _container(reactor: Any, folder: Path) -> str:
     return ended.err
 
 
+async def _signature(reactor: Any, folder: Path) -> str:
+    """Run the probe as the reader of a signed list."""
+    (folder / "bin" / "probe").rename(folder / "bin" / "gpgv")
+    keys = folder / "keys"
+    # The head of a public key (RFC 9580, section 4.2).
+    keys.write_bytes(b"\x99")
+    said: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signatures, "_check", said.append)
+        Keyring(keys, Jail()).verify(b"text", b"signature")
+    return said[0].decode()
+
+
 async def _export(reactor: Any, folder: Path) -> str:
     """Run the probe as the server of a volume."""
     volume = folder / "private" / "served"
@@ -182,7 +198,7 @@ async def _hosted(reactor: Any, folder: Path, disk: ConnectionInfo) -> str:
     threads = Threads(reactor, "test", 2)
     threads.start()
     with pytest.raises(HypervisorFailed) as failed:
-        await hypervisor(folder, threads, binary="probe").start("server-1", machine(disk))
+        await hypervisor(folder, threads, binary="probe").start(server_name(), machine(disk))
     threads.stop()
     return failed.value.message
 
@@ -190,6 +206,7 @@ async def _hosted(reactor: Any, folder: Path, disk: ConnectionInfo) -> str:
 KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
     "free": _free,
     "container": _container,
+    "signature": _signature,
     "export": _export,
     "guest": _guest,
     "served": _served,
@@ -199,6 +216,9 @@ KINDS: Final[dict[str, Callable[[Any, Path], Awaitable[str]]]] = {
 
 def main(kind: str, folder: Path, user: int) -> None:
     """Run the daemon."""
+    # As daemons do.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bin_ = folder / "bin"
     shutil.copytree(Path(program.__file__).parent, folder / "jail" / "program")
     program.__file__ = str(folder / "jail" / "program" / "__init__.py")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 
@@ -20,6 +21,11 @@ from tests.daemons import reactor
 from tests.waiting import LONG_LIMIT, until
 
 MIB = 1024 * 1024
+
+
+def server_name() -> str:
+    """Return a name that no other server on this machine has."""
+    return f"server-{uuid4()}"
 
 
 def options(folder: Path, **more: object) -> QemuOptions:

@@ -26,6 +26,7 @@ WORLD: dict[str, Any] = {}
 
 #: Bytes: more than any of the files has.
 BEYOND = 1 << 24
+GIB = 1 << 30
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -209,6 +210,13 @@ def writes_to_the_systems_log() -> bool:
         return sock.sendto(b"x", WORLD["log"]) > 0
 
 
+def writes_to_the_systems_log_by_a_pair() -> bool:
+    # The sockets of a pair are connected, and send to other addresses all the same (unix(7)).
+    kinds = (socket.SOCK_DGRAM, socket.SOCK_RAW)
+    calls = (sends_by_a_pair, connects_a_pair)
+    return any(attempt(call, kind) for call in calls for kind in kinds)
+
+
 def sends_by_udp() -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         return sock.sendto(b"x", ("127.0.0.1", WORLD["port"])) > 0
@@ -236,6 +244,49 @@ def shares_memory() -> bool:
 def keeps_a_key() -> bool:
     # add_key, to the keyring of the user
     return int(libc.syscall(248, b"user", b"mine", b"1", 1, -4)) >= 0
+
+
+def takes_memory() -> bool:
+    return bool(attempt(mapped, 32 * GIB, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE))
+
+
+def takes_memory_that_it_could_share() -> bool:
+    return bool(attempt(mapped, GIB, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED))
+
+
+def takes_memory_in_a_file() -> bool:
+    return bool(os.memfd_create("mine"))
+
+
+def takes_memory_by_a_device() -> bool:
+    with open("/dev/zero", "rb") as file:
+        return len(mmap.mmap(file.fileno(), 4096, mmap.MAP_SHARED, mmap.PROT_READ)) > 0
+
+
+def takes_memory_for_tables() -> bool:
+    # The tables of this much address space take two GiB.
+    return bool(attempt(mapped, 1024 * GIB, mmap.PROT_READ, mmap.MAP_PRIVATE))
+
+
+def takes_memory_in_sockets() -> bool:
+    return bool([socket.socketpair() for _ in range(4000)])
+
+
+def takes_much_memory_in_a_socket() -> bool:
+    ours, _theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+    return True
+
+
+def takes_what_all_processes_share() -> bool:
+    # io_setup
+    return not libc.syscall(206, 1, ctypes.byref(ctypes.c_void_p()))
+
+
+def writes_the_data_of_all() -> bool:
+    # syncfs of a file system without a disk, and sync.
+    reading, _writing = os.pipe()
+    return not libc.syscall(306, reading) or not libc.syscall(162)
 
 
 def lets_go_of_the_daemons_locks() -> bool:
@@ -271,6 +322,14 @@ def held() -> list[int]:
     return [each for each in range(3, 64) if attempt(os.fstat, each)]
 
 
+def mapped(length: int, protection: int, flags: int) -> bool:
+    """Map memory without a file, and let go of the memory."""
+    # MAP_NORESERVE
+    flags |= mmap.MAP_ANONYMOUS | 0x4000
+    mmap.mmap(-1, length, flags, protection).close()
+    return True
+
+
 def maps(descriptor: int) -> bool:
     with mmap.mmap(descriptor, 4) as mapped:
         mapped[:4] = b"MINE"
@@ -294,6 +353,19 @@ def connects(path: str) -> bool:
     return True
 
 
+def sends_by_a_pair(kind: int) -> bool:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with ours, theirs:
+        return ours.sendto(b"x", WORLD["log"]) > 0
+
+
+def connects_a_pair(kind: int) -> bool:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    with ours, theirs:
+        ours.connect(WORLD["log"])
+        return ours.send(b"x") > 0
+
+
 def flocks(descriptor: int) -> bool:
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
@@ -306,12 +378,15 @@ def attempt(call: Any, *arguments: Any, **more: Any) -> Any:
     return None
 
 
+HELPERS = {
+    "mapped",
+    *("present", "held", "maps", "opens", "grows", "connects", "sends_by_a_pair"),
+    *("connects_a_pair", "flocks", "attempt"),
+}
 ATTACKS = [
     value
     for name, value in list(globals().items())
-    if callable(value)
-    and getattr(value, "__module__", "") == __name__
-    and name not in {"present", "held", "maps", "opens", "grows", "connects", "flocks", "attempt"}
+    if callable(value) and getattr(value, "__module__", "") == __name__ and name not in HELPERS
 ]
 
 

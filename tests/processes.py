@@ -91,10 +91,10 @@ class Process:
         """Return the JSON at a path relative to the tenant's base URI."""
         return self.call("GET", path)
 
-    def create(self, image: str, size: int = 1) -> int:
+    def create(self, image: str, size: int = 1, token: str = "root") -> int:
         """Create a bootable volume; return its id."""
         wanted = {"volume": {"size": size, "imageRef": image}}
-        number: int = self.call("POST", "os-volumes", wanted)["volume"]["id"]
+        number: int = self.call("POST", "os-volumes", wanted, token)["volume"]["id"]
         return number
 
     def delete(self, volume: int) -> None:
@@ -139,12 +139,18 @@ class Process:
         (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def reactor_time(self) -> float:
+        """Return the CPU time of the reactor's thread so far, in seconds."""
+        pid = self.process.pid
+        running = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]
+        return int(running) / 1e9
+
+    def call(self, method: str, path: str, body: Any = None, token: str = "root") -> Any:
         """Send a request; return the JSON of its answer, or None."""
         request = urllib.request.Request(
             f"{self.base}/{path}",
             None if body is None else json.dumps(body).encode(),
-            {"X-Auth-Token": "root", "Content-Type": "application/json"},
+            {"X-Auth-Token": token, "Content-Type": "application/json"},
             method=method,
         )
         with urllib.request.urlopen(request, timeout=LIMIT) as response:

@@ -85,10 +85,10 @@ def free_port() -> int:
     """Return a port that nobody listens on.
 
     The port lies below the ephemeral ports (32768 and more, on Linux), which concurrent tests get
-    from the system.
+    from the system, and above the default ``ports`` of exports.
     """
     while True:
-        port = random.randrange(10_240, 32_768)
+        port = random.randrange(12_000, 32_768)
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port

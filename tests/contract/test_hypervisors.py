@@ -8,14 +8,14 @@ import pytest
 from bootvol.interfaces import PluginContext
 from bootvol.model import ConnectionInfo, Disk
 from bootvol.testing.hypervisors import HypervisorContract, Subject, make_hypervisor_tests
-from bootvol.testing.machines import READY, MemoryHypervisor, Server
+from bootvol.testing.machines import READY, MemoryHypervisor, MemoryServer
 from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from tests import guest
 from tests.machines import disk_file, options
 
 
 def _memory(context: PluginContext, folder: Path) -> Subject:
-    servers: dict[str, Server] = {}
+    servers: dict[str, MemoryServer] = {}
 
     async def turn_off(server: str) -> None:
         servers[server].runs = False

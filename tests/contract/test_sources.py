@@ -11,6 +11,7 @@ from twisted.web.static import File
 
 from bootvol.clocks import sleep
 from bootvol.interfaces import PluginContext
+from bootvol.jail import Jail
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
 from bootvol_plugins.directory import DirectorySource
@@ -72,7 +73,7 @@ class TestHttp(ImageSourceContract):
     @pytest.fixture
     def subject(self, context: PluginContext, server: Server) -> Subject:
         options = HttpOptions(allow=[server.url], networks=["127.0.0.0/8", "::1/128"])
-        source = HttpSource(context.name, options, context.reactor, context.threads)
+        source = HttpSource(context.name, options, context.reactor, context.threads, Jail())
         return Subject(source, (f"{server.url}disk.raw", CONTENT), lists=False)
 
 

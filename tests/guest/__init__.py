@@ -19,9 +19,11 @@ The kernel and busybox come from Debian packages, unpacked by ``make packages`` 
 from __future__ import annotations
 
 import re
+import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +35,11 @@ _FETCHED: Final = _HERE.parent.parent / "var" / "guest"
 _GRUB: Final = Path("/usr/lib/grub/i386-pc")
 
 _MIB: Final = 1024 * 1024
-#: Size of the disk, and offset of its one partition, in bytes.
+#: Size of the smallest disk, and offset of the one partition of each disk, in bytes.
 _SIZE: Final = 40 * _MIB
 _START: Final = _MIB
+#: Size of a disk with all files from the guest's packages, in bytes.
+_PACKAGES_SIZE: Final = 192 * _MIB
 
 #: The guest's last line after a boot.
 READY: Final = "bootvol guest: ready"
@@ -54,11 +58,19 @@ boot
 _GRUB_MODULES: Final = ("biosdisk", "part_msdos", "ext2", "linux")
 
 
-def make(image: Path) -> None:
-    """Make the disk, a sparse raw file.  Blocks for a second or two."""
+def make(
+    image: Path, size: int = _SIZE, fill: Callable[[Path], object] = lambda root: None
+) -> None:
+    """Make the disk, a sparse raw file.  Blocks for a second or two.
+
+    :param size: size of the disk in bytes.
+    :param fill: puts more files into the root folder, before the guest's own files.
+    """
     assert (_FETCHED / "complete").exists(), "there is no kernel for the guest: run `make packages`"
     with tempfile.TemporaryDirectory() as scratch:
         root, core = Path(scratch, "root"), Path(scratch, "core")
+        root.mkdir()
+        fill(root)
         _fill(root)
         config = Path(scratch, "grub.cfg")
         config.write_text(_GRUB_CONFIG)
@@ -66,20 +78,35 @@ def make(image: Path) -> None:
             *("grub-mkimage", "-d", _GRUB, "-O", "i386-pc", "-o", core, "-c", config),
             *("-p", "(hd0,msdos1)/boot/grub", *_GRUB_MODULES),
         )
-        image.write_bytes(_master_boot_record() + core.read_bytes())
+        image.write_bytes(_master_boot_record(size) + core.read_bytes())
         with image.open("r+b") as file:
             assert file.seek(0, 2) <= _START
-            file.truncate(_SIZE)
+            file.truncate(size)
         _run(
             *("mke2fs", "-q", "-F", "-t", "ext4", "-d", root),
-            *("-E", f"offset={_START},root_owner=0:0", image, f"{(_SIZE - _START) // 1024}k"),
+            *("-E", f"offset={_START},root_owner=0:0", image, f"{(size - _START) // 1024}k"),
         )
 
 
+def make_of_packages(image: Path) -> None:
+    """Make a disk with all files of the guest's packages: about 110 MiB, most of them modules.
+
+    Unlike random bytes, this file system compresses, and has holes.
+    """
+    make(image, _PACKAGES_SIZE, _copy_packages)
+
+
+def _copy_packages(root: Path) -> None:
+    shutil.copytree(_FETCHED, root, symlinks=True, dirs_exist_ok=True)
+
+
 def _fill(root: Path) -> None:
-    """Fill the root file system."""
+    """Put the guest's files into the root file system."""
     for folder in ("bin", "sbin", "dev", "proc", "sys", "boot", "boots", "config"):
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(exist_ok=True)
+    # With more packages, links to other programs may be here.
+    for program in ("bin/busybox", "sbin/init"):
+        (root / program).unlink(missing_ok=True)
     (root / "bin/busybox").write_bytes(_fetched("bin/busybox").read_bytes())
     (root / "sbin/init").write_bytes((_HERE / "init.sh").read_bytes())
     for program in ("bin/busybox", "sbin/init"):
@@ -135,9 +162,12 @@ def _fetched(pattern: str) -> Path:
     return path
 
 
-def _master_boot_record() -> bytes:
-    """Return GRUB's boot code and a table with one partition."""
-    count, sectors = (_SIZE - _START) // 512, _START // 512
+def _master_boot_record(size: int) -> bytes:
+    """Return GRUB's boot code and a table with one partition.
+
+    :param size: size of the disk in bytes.
+    """
+    count, sectors = (size - _START) // 512, _START // 512
     beyond = b"\xfe\xff\xff"  # cylinder, head, sector: unused, unlike the numbers after them
     partition = struct.pack("<B3sB3sII", 0x80, beyond, 0x83, beyond, sectors, count)
     code = (_GRUB / "boot.img").read_bytes()[:440]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,8 +21,8 @@ async def qemu(tmp_path: Path, threads: Threads) -> AsyncIterator[QemuHypervisor
     """The plugin. The fixture stops its servers afterwards."""
     made = hypervisor(tmp_path, threads, tls=tmp_path / "tls", detach_timeout=60.0)
     yield made
-    for path in (tmp_path / "servers").iterdir():
-        await made.stop(path.name)
+    for server in {*await made.running(), *os.listdir(tmp_path / "servers")}:
+        await made.stop(server)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from bootvol.imaging.buffers import BufferPool
 from bootvol.interfaces import IVolumeReader
 from bootvol.testing.backends import noise
 from bootvol.testing.web import BadWeb
-from bootvol.worker import importer
+from bootvol.worker import retries
 from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause, reactor
 from tests.images import GOOD
@@ -233,7 +233,7 @@ async def test_an_image_that_is_no_container_any_more(
         ("always-busy", "source-failed", 3),
         ("loop", "source-refused", 51),
         ("elsewhere", "source-refused", 1),
-        ("page", "not-a-disk", 1),
+        ("page", "source-failed", 3),
         ("portal-always", "source-failed", 4),
     ],
 )
@@ -271,7 +271,7 @@ async def test_a_source_that_fails_is_left_alone_for_a_while(
         waited.append(seconds)
         return succeed(None)
 
-    monkeypatch.setattr(importer, "sleep", at_once)
+    monkeypatch.setattr(retries, "sleep", at_once)
     running, _, _ = await run(tmp_path, server, name)
     await running.stop()
     assert len(waited) == len(pauses)

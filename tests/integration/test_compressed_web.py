@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from twisted.web.server import NOT_DONE_YET, Request
 from bootvol.testing.backends import noise
 from bootvol_plugins import directory
 from tests.daemons import Running, reactor
-from tests.images import PACKERS, convert
+from tests.images import PACKERS, convert, ova
 from tests.servers import Server, serve
+from tests.vmdk import Streamed
+from tests.waiting import until
 
 MIB = 1024 * 1024
 DISK = noise(4 * MIB)
@@ -34,6 +38,29 @@ networks = ["127.0.0.0/8", "::1/128"]
 """
 #: The rest of the image.
 _RANGE = re.compile(rb"bytes=(\d+)-")
+
+
+#: How an image is compressed, and its format.
+INSIDE = [
+    *product(PACKERS, ["raw", "qcow2", "vmdk"]),
+    # These two need no tables ahead, and so no part of the image twice.
+    ("plain", "vmdk"),
+    ("ova", "vmdk"),
+]
+
+
+def image(folder: Path, kind: str, inside: str) -> bytes:
+    """Return an image of :data:`DISK`.
+
+    :param kind: the compression.
+    :param inside: the format.
+    """
+    content = DISK
+    if inside == "qcow2":
+        content = convert(folder, "qcow2", disk=DISK)
+    if inside == "vmdk":
+        content = Streamed().image(DISK)
+    return {**PACKERS, "plain": bytes, "ova": ova}[kind](content)
 
 
 class Breaking(Resource):
@@ -118,8 +145,7 @@ async def imported(running: Running, server: Server) -> None:
         assert volume.read(len(DISK) + MIB) == DISK + bytes(MIB)
 
 
-@pytest.mark.parametrize("kind", PACKERS)
-@pytest.mark.parametrize("inside", ["raw", "qcow2"])
+@pytest.mark.parametrize(("kind", "inside"), INSIDE)
 @ensureDeferred
 async def test_a_connection_that_breaks_once(
     tmp_path: Path, web: Breaking, server: Server, kind: str, inside: str
@@ -127,9 +153,8 @@ async def test_a_connection_that_breaks_once(
     """The break happens while the decompressor waits for the source: bootvol retries, without
     reporting a defect.
     """
-    content = convert(tmp_path, "qcow2", disk=DISK) if inside == "qcow2" else DISK
-    web.content = PACKERS[kind](content)
-    web.stops = [len(web.content) // 2] * (1 + (inside == "qcow2"))
+    web.content = image(tmp_path, kind, inside)
+    web.stops = [len(web.content) // 2] * (1 + (inside != "raw"))
     running = Running(tmp_path, CONFIG.format(url=server.url))
     try:
         await imported(running, server)
@@ -137,24 +162,22 @@ async def test_a_connection_that_breaks_once(
         await running.stop()
 
 
-@pytest.mark.parametrize("kind", PACKERS)
-@pytest.mark.parametrize("inside", ["raw", "qcow2"])
+@pytest.mark.parametrize(("kind", "inside"), INSIDE)
 @ensureDeferred
 async def test_connections_that_all_break(
     tmp_path: Path, web: Breaking, server: Server, kind: str, inside: str
 ) -> None:
     """Decompression continues after each break, as long as each connection brings some bytes."""
-    content = convert(tmp_path, "qcow2", disk=DISK) if inside == "qcow2" else DISK
-    web.content = PACKERS[kind](content)
+    web.content = image(tmp_path, kind, inside)
     web.stops = [3 * MIB // 4] * 20
-    running = Running(tmp_path, CONFIG.format(url=server.url).replace("= 2", "= 0"))
+    running = Running(tmp_path, CONFIG.format(url=server.url).replace("= 64", "= 256"))
     try:
         await imported(running, server)
-        # All bytes of each connection are kept. A recognized container is fetched again into the
-        # spool.
-        told = web.starts.index(0, 1) if inside == "qcow2" else 0
+        # All bytes of each connection are kept. A recognized container is fetched again.
+        told = web.starts.index(0, 1) if inside != "raw" else 0
         assert web.starts[told:] == [n * 3 * MIB // 4 for n in range(len(web.starts) - told)]
         assert len(web.starts) > 3
+        assert (running.folder / "var" / "spool").exists() is (inside == "qcow2")
     finally:
         await running.stop()
 
@@ -166,6 +189,7 @@ async def test_an_image_that_changes_while_it_is_unpacked(
 ) -> None:
     """The server states the same validator; bytes that do not fit are fetched once more."""
     web.content = PACKERS[kind](DISK[::-1])
+    later = PACKERS[kind](DISK)
     web.stops = [5 * MIB // 2]
     running = Running(tmp_path, CONFIG.format(url=server.url))
     fetched = web.render_GET
@@ -173,7 +197,7 @@ async def test_an_image_that_changes_while_it_is_unpacked(
     def render(request: Request) -> int:
         answer = fetched(request)
         if web.starts:
-            web.content = PACKERS[kind](DISK)
+            web.content = later
         return answer
 
     web.render_GET = render  # type: ignore[method-assign]
@@ -212,3 +236,59 @@ async def test_a_file_that_is_overwritten_while_it_is_unpacked(
             assert volume.read(len(DISK) + MIB) == DISK + bytes(MIB)
     finally:
         await running.stop()
+
+
+class Stating(Resource):
+    """Sends the first of two members, and states the length of both only if asked to.
+
+    :ivar states: whether the answers state the length.  Such answers do not end.
+    """
+
+    isLeaf = True
+    states = False
+
+    def __init__(self, first: bytes, whole: int) -> None:
+        super().__init__()
+        self._first = first
+        self._whole = whole
+
+    def render_GET(self, request: Request) -> int:
+        """Send the first member, whatever part is asked for."""
+        request.setHeader(b"etag", b'"one"')
+        if self.states:
+            request.setHeader(b"content-length", str(self._whole).encode())
+        request.write(self._first)
+        if not self.states:
+            request.finish()
+        return NOT_DONE_YET
+
+
+@pytest.fixture
+def stating() -> Iterator[tuple[Stating, str]]:
+    """The resource of a running server, and its URL."""
+    first, second = gzip.compress(DISK[: 2 * MIB], 1), gzip.compress(DISK[2 * MIB :], 1)
+    web = Stating(first, len(first) + len(second))
+    root = Resource()
+    root.putChild(b"image", web)
+    with serve(root) as server:
+        yield web, server.url
+
+
+@ensureDeferred
+async def test_a_length_that_was_stated_before_a_restart(
+    tmp_path: Path, stating: tuple[Stating, str]
+) -> None:
+    """The first of two members looks like a whole image, and only the earlier length tells."""
+    web, url = stating
+    running = Running(tmp_path, CONFIG.format(url=url))
+    number = await running.create(f"{url}image")
+    web.states = True
+    await until(lambda: running.progress(number), lambda found: found["bytesDone"] > 0)
+    await running.stop()
+    web.states = False
+    again = Running(tmp_path, CONFIG.format(url=url).replace("retries = 4", "retries = 0"))
+    try:
+        assert await again.until(number, "available", "error") == "error"
+        assert (await again.progress(number))["error"]["code"] == "image-truncated"
+    finally:
+        await again.stop()

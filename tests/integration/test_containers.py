@@ -14,6 +14,11 @@ from bootvol.model import GIB
 from tests.daemons import Running
 from tests.images import DISK, FIXED, GOOD, HOSTILE, MIB, PACKERS, qemu_img
 
+#: Images that need the spool: a compressed image has no tables to read ahead, the subclusters of
+#: one are smaller than the backend's blocks, the clusters of one exceed a buffer, and one has its
+#: tables before its grains as well as a footer.
+SPOOLED = {"qcow2-gz", "qcow2-extended", "qcow2-cut-cluster", "vmdk-stream-end"}
+
 
 def state(running: Running, name: str, image_format: str | None) -> None:
     """Let the source state the format of an image."""
@@ -39,7 +44,11 @@ async def test_the_disk_in_a_container(running: Running, tmp_path: Path, name: s
         assert not any(volume.read(1024 * 1024))
     assert file.stat().st_blocks * 512 < 5 * 1024 * 1024, "its holes take no space"
     assert progress["bytesDone"] == progress["bytesTotal"] >= len(DISK)
-    assert list((running.folder / "var" / "spool").iterdir()) == []
+    spool = running.folder / "var" / "spool"
+    if name.startswith(("qcow2", "vmdk-stream", "vdi")) and name not in SPOOLED:
+        assert not spool.exists(), "the disk is written while the image arrives"
+    else:
+        assert list(spool.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", PACKERS)

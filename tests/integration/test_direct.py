@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -216,6 +217,37 @@ async def test_a_head_without_an_end(line: bytes) -> None:
             await opened(port)
         await endless.ended
     assert endless.sent < 4 * MIB, "what the sockets hold"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_secret\r\n",
+        b"-ERR unknown command secret\r\n",
+        b"HTTP/1.1 secret\r\n\r\n",
+        b"HTTP/secret 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: secret\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nsecret",
+    ],
+)
+@ensureDeferred
+async def test_what_another_service_says_stays_hidden(answer: bytes) -> None:
+    """A tenant cannot read the bytes of a service without HTTP behind an allowed URL.
+
+    Break: `plugins/bootvol_plugins/http/client.py`: `if reasons and reasons[0].check(ParseError,
+    ValueError):` -> `if False:`
+    """
+    async with listening(Script([answer])) as port:
+        with pytest.raises(SourceFailed) as caught:
+            await opened(port)
+    assert "secret" not in caught.value.message
+    fault = re.search(" cannot be (reached|read): (.+)", caught.value.message)
+    assert fault is not None
+    assert fault[2] in {
+        "its answer is not valid HTTP.",
+        "its Content-Length is no number of bytes.",
+        "it states different lengths of the same body.",
+    }
 
 
 @pytest.mark.parametrize(("reset", "error"), [(False, ImageTruncated), (True, SourceFailed)])

@@ -13,7 +13,7 @@ from pytest_twisted import ensureDeferred
 
 from bootvol.testing.backends import noise
 from tests.daemons import OTHER_TENANT, TENANT, Answer, Running
-from tests.fuzz import fuzz
+from tests.fuzzing import fuzz
 
 BASE = f"/v1.1/{TENANT}"
 VOLUMES = f"{BASE}/os-volumes"
@@ -33,7 +33,8 @@ BAD_BODIES: list[tuple[Any, tuple[int, str, str]]] = [
     (b"", (400, "badRequest", "Malformed request body")),
     (b"\xff", (400, "badRequest", "Malformed request body")),
     (b'{"volume": {"size": NaN}}', (400, "badRequest", "Malformed request body")),
-    (b"[" * 5000, (400, "badRequest", "Malformed request body")),
+    (b"[" * 900, (400, "badRequest", "Malformed request body")),
+    (b"[" * 5000, (400, "badRequest", "Invalid input received: the body has too many values")),
     ([], (422, "cloudServersFault", "Unable to process the contained instructions")),
     ({}, (422, "cloudServersFault", "Unable to process the contained instructions")),
     ({"volume": None}, (422, "cloudServersFault", "Unable to process the contained instructions")),

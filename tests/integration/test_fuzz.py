@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from bootvol.testing.backends import noise
 from tests.daemons import Running, pause
-from tests.fuzz import fuzz
+from tests.fuzzing import fuzz
 from tests.integration.test_matrix import ADMIN, IDENTITY, ROWS, token
 
 ROUTES = [(row.method, path) for row in ROWS for path in row.paths]

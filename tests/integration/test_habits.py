@@ -11,13 +11,15 @@ from typing import Any, Final
 import attrs
 import pytest
 import pytest_twisted
+from backports import zstd
 from pytest_twisted import ensureDeferred
 from twisted.internet.utils import getProcessOutputAndValue
 
-from bootvol.errors import ImageCorrupt, ImageTruncated, SourceFailed, SourceRefused
+from bootvol.errors import ImageBomb, ImageCorrupt, ImageTruncated, SourceFailed, SourceRefused
 from bootvol.interfaces import IOpenEndedStream
+from bootvol.jail import Jail
 from bootvol.model import Image
-from bootvol.testing.answers import answer, right
+from bootvol.testing.answers import NO_LENGTH, answer, right
 from bootvol.testing.backends import noise
 from bootvol.testing.habits import HABITS, Habits
 from bootvol.testing.sources import CALLER, read_all
@@ -25,6 +27,7 @@ from bootvol.threads import Threads
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.source import HttpSource
 from tests.daemons import Running, reactor
+from tests.images import MIB
 
 CONTENT: Final = noise(300_001)
 #: Names of images other than ``disk.raw``.
@@ -34,9 +37,11 @@ NAMES: Final = {
     "until-close-gz": "disk.raw.gz",
 }
 #: Additional arguments of curl: curl decodes only requested encodings.
-CURL: Final = {"encodes": ["--compressed"], "encodes-zstd": ["--compressed"]}
+CURL: Final = {each: ["--compressed"] for each in ("encodes", "encodes-zstd", "encodes-twice")}
+#: A skippable frame (RFC 8878, section 3.1.2).
+SKIPPED: Final = b"\x50\x2a\x4d\x18" + (2).to_bytes(4, "little") + b"??"
 #: Habits with parts that only the digest can prove to be of one image.
-BY_DIGEST: Final = ("mirrors", "weak", "no-validator", "odd-etag")
+BY_DIGEST: Final = ("mirrors", "weak", "no-validator", "odd-etag", "empty-etag")
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def root(habits: Habits) -> Iterator[str]:
 def source(root: str, threads: Threads, **more: Any) -> HttpSource:
     """Return a source that may reach the server."""
     options = HttpOptions(allow=[root], **{"checksums": "none", **more})
-    return HttpSource("web", options, reactor, threads)
+    return HttpSource("web", options, reactor, threads, Jail())
 
 
 async def curl(url: str, *more: str) -> bytes:
@@ -197,6 +202,21 @@ async def test_going_on_without_a_digest(
     assert await read_all(stream, 4096) == CONTENT[stream.offset :]
 
 
+@pytest.mark.parametrize("habit", ["right", "range-star", "range-early", "range-ignored"])
+@pytest.mark.parametrize("size", [len(CONTENT) // 2, len(CONTENT) + 1000])
+@ensureDeferred
+async def test_going_on_with_a_newer_image(
+    habit: str, size: int, root: str, threads: Threads
+) -> None:
+    """The size that was found belongs to an older image, and does not count."""
+    web = source(root, threads)
+    image = await web.find(CALLER, f"{root}{habit}/disk.raw")
+    older = attrs.evolve(image, size_bytes=size, validator='"older"')
+    stream = await web.open(older, 70_000, image.validator)
+    assert stream.size in (None, len(CONTENT))
+    assert await read_all(stream, 4096) == CONTENT[stream.offset :]
+
+
 CONFIG: Final = """
 [imports]
 retries = 1
@@ -241,6 +261,7 @@ async def imported(folder: Path, root: str, path: str) -> tuple[bytes | None, An
         ("breaks-then-small-parts/disk.raw", False),
         ("breaks-then-small-parts-gz/disk.raw.gz", False),
         ("breaks-then-until-close/disk.raw", False),
+        ("breaks-in-chunks/disk.raw", False),
     ],
 )
 @ensureDeferred
@@ -270,15 +291,42 @@ async def test_an_image_that_is_never_whole(tmp_path: Path, habits: Habits, root
     assert error["code"] == "image-truncated"
 
 
+def _with_window(logarithm: int) -> bytes:
+    """Return the content in a zstd frame with a window of so many bits."""
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: logarithm})
+    return packer.compress(CONTENT) + packer.flush()
+
+
+#: A gzip member whose header has a name without an end (RFC 1952, section 2.3.1).
+_NAMED: Final = b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * 6 * MIB
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "error", "message"),
     [
         ("br", CONTENT, SourceRefused, "encoded .br., though bootvol asked for the plain"),
         ("deflate", CONTENT, SourceRefused, "encoded .deflate."),
-        ("gzip, zstd", CONTENT, SourceRefused, "encoded .gzip, zstd."),
+        ("gzip, br", CONTENT, SourceRefused, "encoded .br."),
+        (
+            ", ".join(["gzip"] * 6),
+            CONTENT,
+            SourceRefused,
+            "encoded .gzip, gzip, gzip, ",
+        ),
+        ("gzip", gzip.compress(CONTENT) + b"?", ImageCorrupt, "Foreign bytes follow"),
+        ("gzip", gzip.compress(CONTENT) + b"\x1f\x8b", ImageTruncated, "is incomplete"),
         ("gzip", gzip.compress(CONTENT)[:-9], ImageTruncated, "The encoded image is incomplete"),
         ("gzip", b"\x1f\x8b" + CONTENT, ImageCorrupt, "cannot be decoded"),
         ("zstd", b"\x28\xb5\x2f\xfd" + CONTENT, ImageCorrupt, "cannot be decoded"),
+        ("zstd", _with_window(24), ImageCorrupt, "cannot be decoded: .* too much memory"),
+        ("gzip", gzip.compress(b"") * 16_000, ImageBomb, "too many headers or empty parts"),
+        ("gzip, zstd", zstd.compress(_NAMED), ImageBomb, "too many headers or empty parts"),
+        (
+            "gzip, zstd",
+            zstd.compress(gzip.compress(CONTENT) + bytes(6 * MIB)),
+            ImageBomb,
+            "too many headers or empty parts",
+        ),
     ],
 )
 @ensureDeferred
@@ -291,23 +339,102 @@ async def test_encodings_that_are_of_no_use(
     error: type[Exception],
     message: str,
 ) -> None:
+    """An answer is refused that cannot be decoded, or takes much time or memory.
+
+    Break: `plugins/bootvol_plugins/http/encodings.py`: `window_log_max: 23}` -> `window_log_max:
+    27}`.
+    Break: `plugins/bootvol_plugins/http/encodings.py`: `if self._credit < 0:` -> `if False:`.
+    """
     said = answer(body, f"Content-Encoding: {encoding}")
     monkeypatch.setitem(HABITS, "encodes-badly", lambda _asked: said)
     with pytest.raises(error, match=message):
         await fetched(source(root, threads), f"{root}encodes-badly/disk.raw")
 
 
-@pytest.mark.parametrize("offset", [0, 5000])
+@pytest.mark.parametrize(
+    ("encoding", "body", "name"),
+    [
+        ("gzip, gzip", gzip.compress(gzip.compress(CONTENT)), "disk.raw"),
+        ("zstd, gzip", gzip.compress(zstd.compress(CONTENT)), "disk.raw"),
+        ("gzip, zstd", zstd.compress(gzip.compress(CONTENT)), "disk.raw"),
+        ("gzip\r\nContent-Encoding: gzip", gzip.compress(CONTENT), "disk.raw"),
+        ("gzip, identity, , binary", gzip.compress(CONTENT), "disk.raw"),
+        ("gzip, gzip", CONTENT, "disk.raw"),
+        ("gzip, gzip", gzip.compress(CONTENT), "disk.raw.gz"),
+        ("gzip, gzip", gzip.compress(gzip.compress(gzip.compress(CONTENT))), "disk.raw.gz"),
+        ("gzip", gzip.compress(CONTENT[:99]) + bytes(2000) + gzip.compress(CONTENT[99:]), "disk"),
+        ("gzip", gzip.compress(b"") * 9000 + gzip.compress(CONTENT) + bytes(3), "disk"),
+        ("zstd", zstd.compress(CONTENT[:99]) + SKIPPED + zstd.compress(CONTENT[99:]), "disk"),
+        ("zstd", SKIPPED + zstd.compress(CONTENT), "disk"),
+        ("zstd", _with_window(23), "disk"),
+    ],
+)
 @ensureDeferred
-async def test_less_of_an_image_than_was_stated(
-    root: str, threads: Threads, monkeypatch: pytest.MonkeyPatch, offset: int
+async def test_lists_of_encodings_and_members(
+    root: str,
+    threads: Threads,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    body: bytes,
+    name: str,
 ) -> None:
-    """A proxy that kept a part of the image serves the part as the whole."""
-    web = source(root, threads)
-    monkeypatch.setitem(HABITS, "keeps-a-part", right)
-    image = await web.find(CALLER, f"{root}keeps-a-part/disk.raw")
+    """Each encoding is removed if the body really has it, with all members."""
+    said = answer(body, f"Content-Encoding: {encoding}")
+    monkeypatch.setitem(HABITS, "encodes-more", lambda _asked: said)
+    _, content = await fetched(source(root, threads), f"{root}encodes-more/{name}")
+    assert (gzip.decompress(content) if name.endswith(".gz") else content) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [
+        ("Content-Length: -1", "its Content-Length is no number"),
+        ("Content-Length: +300001", "its Content-Length is no number"),
+        ("Content-Length:", "its Content-Length is no number"),
+        ("Content-Length: 300001\r\nContent-Length: 1", "it states different lengths"),
+        ("Content-Length: 300001, 1", "it states different lengths"),
+        (f"Content-Length: {'0' * 5000}1", "its Content-Length is no number"),
+        ("Transfer-Encoding: odd", "transfer encoding that is not known, b?'odd'"),
+    ],
+)
+@ensureDeferred
+async def test_heads_that_cannot_be_read(
+    root: str,
+    threads: Threads,
+    monkeypatch: pytest.MonkeyPatch,
+    header: str,
+    shown: str,
+) -> None:
+    """The message names the fault."""
+    said = answer(CONTENT, header, length=NO_LENGTH)
+    monkeypatch.setitem(HABITS, "wrong-head", lambda _asked: said)
+    with pytest.raises(SourceFailed, match=rf"answer of [0-9.]+ cannot be read: .*{shown}"):
+        await fetched(source(root, threads), f"{root}wrong-head/disk.raw")
+
+
+@pytest.mark.parametrize("digest", [False, True])
+@pytest.mark.parametrize(
+    "head", [None, f"Content-Range: bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"]
+)
+@ensureDeferred
+async def test_the_whole_image_as_a_part(
+    habits: Habits,
+    root: str,
+    threads: Threads,
+    monkeypatch: pytest.MonkeyPatch,
+    head: str | None,
+    digest: bool,
+) -> None:
+    """Whatever part bootvol asks for, the server sends everything as 206."""
+    heads = ['ETag: "e"', *([] if head is None else [head])]
+    said = answer(CONTENT, *heads, status="206 Partial Content")
     monkeypatch.setitem(
-        HABITS, "keeps-a-part", lambda asked: right(attrs.evolve(asked, content=CONTENT[:200_000]))
+        HABITS, "all-as-206", lambda asked: right(asked) if asked.range == (0, 1) else said
     )
-    with pytest.raises(SourceFailed, match="states 200000 bytes for the image, but stated 3000"):
-        await web.open(image, offset, image.validator if offset else None)
+    habits.lists = digest
+    web = source(root, threads, checksums="SHA256SUMS" if digest else "none")
+    image = await web.find(CALLER, f"{root}all-as-206/disk.raw")
+    stream = await web.open(image, 5000, image.validator)
+    assert stream.offset == 5000
+    assert await read_all(stream, 4096) == CONTENT[5000:]
+    assert len(habits.asked) == 2 + digest, "no further request is needed"

@@ -62,8 +62,7 @@ from bootvol.store import attachments as attachment_rows
 from bootvol.store import daemons, schema, states
 from bootvol.store import servers as server_rows
 from bootvol.store.database import Database
-from bootvol.testing.machines import READY, MemoryHypervisor
-from bootvol.testing.machines import Server as MemoryServer
+from bootvol.testing.machines import READY, MemoryHypervisor, MemoryServer
 from bootvol.threads import Shared, Threads
 from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.tasks.attachments import Attach, Detach, VolumeAccess
@@ -73,6 +72,7 @@ from bootvol.worker.tasks.storage import Storage
 from bootvol.worker.tasks.volumes import MakeBlank, RemoveVolume
 from bootvol.worker.worker import Concurrency, Worker
 from bootvol_plugins.file import FileBackend
+from tests.disks import disk
 from tests.unit.test_worker import NoImageCache, factories
 from tests.waiting import until
 
@@ -128,7 +128,7 @@ class World:
         self.threads.start()
         # Paths of sockets must be short.
         self.short = tempfile.TemporaryDirectory()
-        options = tables.Exports(by="unix", directory=Path(self.short.name))
+        options = tables.ExportsTable(by="unix", directory=Path(self.short.name))
         self.exports: Any = BreakingExports(options, self.threads, loop, Jail())
         self.volumes_in = folder / "volumes"
         self.volumes_in.mkdir()
@@ -180,7 +180,7 @@ class World:
         now = lambda: datetime.now(UTC)  # noqa: E731 - what the daemon passes
         types = VolumeTypes(self.database, backends)
         self.volumes = Volumes(
-            self.database, no, backends, self.quotas, types, "nova", self.worker, now
+            self.database, no, backends, self.quotas, types, "d", "nova", self.worker, now
         )
         hosts = self.hypervisor is not None
         self.attachments = Attachments(self.database, hosts, self.worker)
@@ -276,6 +276,76 @@ async def test_a_disk_comes_and_goes(world: World) -> None:
     assert disks.keys() == {"vda"}
     assert found.name not in await world.exports.names()
     assert (await world.volumes.connection(admin, volume)).kind == "file"
+
+
+@ensureDeferred
+async def test_a_disk_that_a_server_keeps_open_is_not_free(tmp_path: Path) -> None:
+    """A guest in control of QEMU says that the disk is gone, and keeps the descriptor.
+
+    Break: `src/bootvol/worker/tasks/attachments.py`: `await
+    self.lane_place.rest(self.access.check_let_go(self.volume))` -> `pass`
+    Break: `src/bootvol/devices.py`: `if error.errno == errno.EAGAIN:` -> `if False:`.
+    """
+    with disk(tmp_path / "disk", 4 * 1024**3, "ext4") as mounted:
+        world = World(mounted.folder)
+        exports = world.exports
+        try:
+            await world.worker.stopService()
+            world.exports = None
+            world.restart()
+            server, _ = await world.started()
+            volume = await world.volume()
+            await world.attachments.create(ANN, str(server.id), volume, None)
+            found = await world.until(volume, Status.IN_USE)
+            with (world.volumes_in / f"{found.name}.raw").open("r+b"):
+                await world.attachments.delete(ANN, server.uuid, volume)
+                error = await until(lambda: world.volumes.error(ANN, volume), bool)
+                assert error is not None
+                assert error.code == "volume-in-use"
+                await world.until(volume, Status.IN_USE)
+            await world.attachments.delete(ANN, server.uuid, volume)
+            await world.until(volume, Status.AVAILABLE)
+            # What is gone is free.
+            await world.attachments.create(ANN, str(server.id), volume, None)
+            await world.until(volume, Status.IN_USE)
+            (world.volumes_in / f"{found.name}.raw").unlink()
+            await world.attachments.delete(ANN, server.uuid, volume)
+            await world.until(volume, Status.AVAILABLE)
+        finally:
+            world.exports = exports
+            await world.stop()
+
+
+@ensureDeferred
+async def test_work_of_a_daemon_that_does_not_run_says_so(world: World) -> None:
+    server, _ = await world.started()
+    volume = await world.volume()
+    await world.attachments.create(ANN, str(server.id), volume, None)
+    await world.until(volume, Status.IN_USE)
+
+    def belongs(db: Db, daemon: str) -> None:
+        for table in schema.servers, schema.attachments:
+            db.execute(update(table).values(daemon=daemon))
+
+    await world.database.write(belongs, "other")
+    await world.database.write(daemons.announce, "other", "attic")
+    await world.attachments.delete(ANN, str(server.id), volume)
+    await world.servers.delete(ANN, str(server.id))
+    waiting, _ = await world.servers.get(ANN, str(server.id))
+    assert waiting.error is None
+    assert await world.volumes.error(ANN, volume) is None
+    ended = update(schema.daemons).values(lease_until=-1.0)
+    await world.database.write(lambda db: db.execute(ended))
+    waiting, _ = await world.servers.get(ANN, str(server.id))
+    ((listed, _),) = await world.servers.listed(ANN)
+    for reason in waiting.error, listed.error, await world.volumes.error(ANN, volume):
+        assert reason is not None
+        assert reason.code == "daemon-away"
+        assert "host attic" in reason.message
+    await world.database.write(belongs, "d")
+    world.worker.wake()
+    await world.gone(server.id)
+    await world.until(volume, Status.AVAILABLE)
 
 
 @ensureDeferred
@@ -895,3 +965,20 @@ async def test_a_server_needs_volumes_of_one_host(world: World) -> None:
     await world.database.write(_set_host, volumes[1], "")
     world.worker.wake()
     await world.server(made.id, Status.AVAILABLE)
+
+
+@ensureDeferred
+async def test_a_server_says_why_no_daemon_builds_it(world: World) -> None:
+    volume = await world.volume()
+    await world.database.write(_set_host, volume, "B")
+    number = str((await world.boot(volume)).id)
+
+    async def reasons() -> list[str | None]:
+        shown = [await world.servers.get(ANN, number), *await world.servers.listed(ANN)]
+        return [server.error.code if server.error else None for server, _ in shown]
+
+    assert await reasons() == ["host-away"] * 2
+    await world.database.write(daemons.announce, "b", "B")
+    assert await reasons() == ["host-runs-no-servers"] * 2
+    await world.database.write(daemons.announce, "b", "B", serves=True)
+    assert await reasons() == [None] * 2

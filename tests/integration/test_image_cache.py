@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.errors import BackendFailed
 from bootvol.interfaces import IVolumeReader
-from bootvol.model import GIB
+from bootvol.model import GIB, DiskIndex
 from bootvol.store import image_cache as rows
 from bootvol.testing.backends import noise
 from bootvol_plugins.file import FileBackend
@@ -175,19 +176,35 @@ async def test_the_second_volume_needs_no_copy(
         assert web.asked["disk"] == 1
 
 
-@pytest.mark.parametrize("name", ["other", "disk"])
+@ensureDeferred
+async def test_an_image_file_that_was_overwritten_is_read_anew(
+    tmp_path: Path, web: Web, server: Server, cloning: Disk
+) -> None:
+    """``cp --preserve`` writes into the same file, and may keep size and time of change."""
+    async with daemon(tmp_path, server) as running:
+        image = running.images / "disk"
+        image.write_bytes(CONTENT[::-1])
+        before = image.stat()
+        await running.until(await running.create("disk"), "available")
+        assert len(await goldens(running)) == 1
+        image.write_bytes(CONTENT)
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+        await made(running, "disk", cached=False)
+        await made(running, "disk", cached=True)
+
+
 @ensureDeferred
 async def test_golden_volumes_stand_back(
-    tmp_path: Path, web: Web, server: Server, cloning: Disk, name: str
+    tmp_path: Path, web: Web, server: Server, cloning: Disk
 ) -> None:
     async with daemon(tmp_path, server) as running:
         first = await made(running, f"{server.url}disk", cached=False)
         await running.call("DELETE", f"os-volumes/{first}")
         await running.until(first, "gone")
         assert len(await goldens(running)) == 1
-        # A new volume may need the space of the cached image.
-        await deferToThread(cloning.fill, cloning.folder / "others", 1024 * MIB - 3 * MIB)
-        number = await running.create(f"{server.url}{name}")
+        # A new volume needs the space of the cached image.
+        await deferToThread(cloning.fill, cloning.folder / "others", len(CONTENT) // 2)
+        number = await running.create(f"{server.url}other")
         assert await running.until(number, "available", "error") == "available"
         (golden,) = await goldens(running) or [{"hits": 0}]
         assert golden["hits"] == 0
@@ -521,10 +538,10 @@ async def test_what_cannot_be_kept_leaves_nothing(
     fails = [error]
     complete = rows.complete
 
-    def completed(connection: Connection, name: str) -> bool:
+    def completed(connection: Connection, name: str, index: DiskIndex | None) -> bool:
         if fails:
             raise fails.pop()
-        return complete(connection, name)
+        return complete(connection, name, index)
 
     monkeypatch.setattr(rows, "complete", completed)
     async with daemon(tmp_path, server, backend="cache_gib = 1") as running:

@@ -167,6 +167,31 @@ async def test_characters_that_cannot_be_printed(images: Running, name: str) -> 
 
 
 @ensureDeferred
+async def test_a_name_that_ends_like_a_statement_of_the_format(images: Running) -> None:
+    for name in ("a.json", "b", "b.json"):
+        (images.images / name).write_bytes(b"\1" * 4096)
+    for written, meant in (
+        ("a.json", "a.json"),
+        ("a.json.json", "a.json"),
+        ("b", "b"),
+        ("b.json", "b.json"),
+        ("debian.json", None),
+        ("1.json", "1"),
+    ):
+        shown = await images.request("GET", f"{LIST}/{written}")
+        answer = await images.call("GET", f"images/{written}")
+        if meant is None:
+            assert shown.status == answer.status == 404
+        else:
+            assert (shown.json["id"], answer.json["image"]["id"]) == (meant, meant)
+    key = {"keypair": {"name": "a.json"}}
+    assert (await images.call("POST", "os-keypairs", key)).status in (200, 201)
+    assert (await images.call("GET", "os-keypairs/a.json")).json["keypair"]["name"] == "a.json"
+    assert (await images.call("DELETE", "os-keypairs/a.json")).status == 202
+    assert (await images.call("GET", "os-keypairs")).json["keypairs"] == []
+
+
+@ensureDeferred
 async def test_a_name_that_looks_encoded(images: Running) -> None:
     """The image with exactly the written name is found first."""
     for name in ("a%20file", "50%25.raw"):

@@ -168,7 +168,7 @@ async def create_for_another(running: Running, image: str) -> int:
 async def test_who_pauses_gives_the_place_back(tmp_path: Path, mirror: Mirror) -> None:
     """An import that waits for a busy source delays neither its own tenant nor others.
 
-    Break: `src/bootvol/worker/importer.py`: `await progress.lane_place.rest(sleep(self._clock, pause))` -> `await sleep(self._clock, pause)`
+    Break: `src/bootvol/worker/retries.py`: `await progress.lane_place.rest(sleep(clock, pause))` -> `await sleep(clock, pause)`
     """  # noqa: E501
     mirror.busy.add("busy")
     async with daemon(tmp_path, mirror, "concurrent = 4", "concurrent = 1") as running:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.threadable import isInIOThread
 from twisted.web.resource import Resource
 from twisted.web.server import Request
+from twisted.web.util import redirectTo
 
 from bootvol.errors import ConfigurationError, SourceFailed, SourceRefused
+from bootvol.jail import Jail
+from bootvol.jail.program import Lacking
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import CALLER
 from bootvol.threads import Threads
+from bootvol_plugins.http import lists
+from bootvol_plugins.http.checksums import find_digest, is_list
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.source import HttpSource
 from tests.daemons import reactor
+from tests.jails import ANOTHER, PYTHON, ROOT, attacks
 from tests.servers import Server, serve
 
 CONTENT = noise(100_000)
@@ -35,6 +47,7 @@ class Files(Resource):
     :ivar files: the files, by name.
     :ivar codes: other statuses, by requested name.
     :ivar asked: the requested lists.
+    :ivar elsewhere: the target of redirects for all lists; empty for none.
     """
 
     isLeaf = True
@@ -44,12 +57,15 @@ class Files(Resource):
         self.files = {"a.img": CONTENT}
         self.codes: dict[str, int] = {}
         self.asked: list[str] = []
+        self.elsewhere = ""
 
     def render_GET(self, request: Request) -> bytes:
         """Answer."""
         name = request.path.decode().rpartition("/")[2]
         if not name.endswith((".img", ".qcow2", ".iso", ".xz")):
             self.asked.append(name)
+            if self.elsewhere:
+                return redirectTo(self.elsewhere.encode("ascii"), request)
         if name in self.codes or name not in self.files:
             request.setResponseCode(self.codes.get(name, 404))
             return b"<html>no</html>"
@@ -122,7 +138,16 @@ def source(server: Server, threads: Threads, **more: Any) -> HttpSource:
     """Return a source for the server."""
     networks = ["127.0.0.0/8", "::1/128"]
     options = HttpOptions(allow=[server.url], networks=networks, **more)
-    return HttpSource("web", options, reactor, threads)
+    return HttpSource("web", options, reactor, threads, Jail())
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of programs that come before the system's, readable for other users."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        yield Path(folder)
 
 
 async def stated(web: HttpSource, server: Server, name: str = "a.img") -> str | None:
@@ -169,6 +194,10 @@ async def stated(web: HttpSource, server: Server, name: str = "a.img") -> str | 
             "flatcar_production_openstack_image.img",
             b"",
         ),
+        ("SHA1SUMS", "a.img", f"{hashlib.sha1(CONTENT).hexdigest()}  a.img\n".encode()),
+        ("a.img.sha256sum", "a.img", f"sha256:{RIGHT}\n".encode()),
+        ("a.img.sha512sum", "a.img", f"{hashlib.sha512(CONTENT).hexdigest()}\n".encode()),
+        ("Armbian_24.5.img.xz.sha", "Armbian_24.5.img.xz", b""),
         ("Cloud.qcow2.sha256", "Cloud.qcow2", f"{RIGHT}  Cloud-Build13.5.qcow2\n".encode()),
     ],
 )
@@ -203,7 +232,7 @@ async def test_the_lists_of_another_image(files: Files, server: Server, threads:
 async def test_no_list_at_all(files: Files, server: Server, threads: Threads) -> None:
     web = source(server, threads)
     assert await stated(web, server) is None
-    assert len(files.asked) == len(set(files.asked)) <= 13
+    assert len(files.asked) == len(set(files.asked)) <= 23
     files.asked.clear()
     # The result is remembered for a while.
     assert await stated(web, server) is None
@@ -222,6 +251,97 @@ async def test_lists_that_are_looked_for_may_fail(
     found = await stated(source(server, threads), server)
     # After a server error, bootvol sends no more requests.
     assert found == (RIGHT if code < 500 else None)
+
+
+@ensureDeferred
+async def test_lists_that_the_server_refuses_are_asked_for_once(
+    files: Files, server: Server, threads: Threads
+) -> None:
+    """S3 answers 403 for a file that does not exist."""
+    web = source(server, threads)
+    assert await stated(web, server) is None
+    files.codes = dict.fromkeys(files.asked, 403)
+    web = source(server, threads)
+    files.asked.clear()
+    assert await stated(web, server) is None
+    assert sorted(files.asked) == sorted(files.codes)
+    assert await stated(web, server) is None
+    assert len(files.asked) == len(files.codes)
+
+
+@ensureDeferred
+async def test_a_list_that_the_server_refuses_for_a_while(
+    files: Files, server: Server, threads: Threads
+) -> None:
+    files.files["a.img.sha256"] = LINE
+    web = source(server, threads)
+    assert await stated(web, server) == RIGHT
+    files.codes = {"a.img.sha256": 403}
+    assert await stated(web, server) is None
+    files.codes = {}
+    assert await stated(web, server) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "states no digest"),
+        (b"see the wiki\n", "states no digest"),
+        (b"\x1f\x8b\x08\0" + noise(99), "states no digest"),
+        (LINE + LINE.replace(b"a", b"b", 1), "states several digests"),
+        (b"\n<!DOCTYPE html><p>Not here.", None),
+        (f"{'0' * 64}  b.img\n".encode(), None),
+    ],
+)
+@ensureDeferred
+async def test_what_the_log_says_of_a_list_that_was_looked_for(
+    files: Files, server: Server, threads: Threads, text: bytes, said: str | None
+) -> None:
+    files.files |= {"SHA256SUMS": text, "a.img.sha256": LINE}
+    with capturedLogs() as logs:
+        assert await stated(source(server, threads), server) == RIGHT
+    told = [formatEvent(each) for each in logs if each["log_level"] is LogLevel.warn]
+    assert len(told) == (said is not None)
+    assert not said or ("/SHA256SUMS" in told[0] and said in told[0])
+
+
+class Texts(dict[str, bytes]):
+    """Files with every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> bytes:
+        return b"see the wiki\n"
+
+
+@ensureDeferred
+async def test_a_server_with_a_text_for_every_name_gets_few_lines(
+    files: Files, server: Server, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootvol.sparing.MOST", 3)
+    files.files = Texts(files.files)
+    with capturedLogs() as logs:
+        assert await stated(source(server, threads), server) is None
+    assert len(files.asked) > 10
+    assert len([each for each in logs if each["log_level"] is LogLevel.warn]) == 3
+
+
+@ensureDeferred
+async def test_a_server_that_redirects_every_list_gets_few_lines(
+    files: Files, server: Server, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may redirect the request for each usual name of a list.
+
+    Break: `plugins/bootvol_plugins/http/requests.py`: `if self._lines.admit():` -> `if True:`.
+    """
+    monkeypatch.setattr("bootvol.sparing.MOST", 3)
+    files.elsewhere = "http://elsewhere.example/"
+    with capturedLogs() as logs:
+        assert await stated(source(server, threads), server) is None
+    assert len(files.asked) > 10
+    told = [each for each in logs if "redirects to" in (each["log_format"] or "")]
+    assert len(told) == 3
 
 
 @ensureDeferred
@@ -265,6 +385,59 @@ async def test_a_list_that_does_not_come(files: Files, server: Server, threads: 
     files.codes["SHA256SUMS"] = 503
     with pytest.raises(SourceFailed, match="answers 503"):
         await stated(source(server, threads, checksums="SHA256SUMS"), server)
+
+
+@ensureDeferred
+async def test_lists_are_read_beside_the_reactor(
+    files: Files, server: Server, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile list takes a second of a processor, and other callers do not wait.
+
+    Break: `plugins/bootvol_plugins/http/lists.py`: `or await self._threads.run(is_list, told):` ->
+    `or is_list(told):`.
+    Break: `plugins/bootvol_plugins/http/lists.py`: `await self._threads.run(find)` -> `find()`.
+    """
+    files.files["SHA256SUMS"] = LINE
+    used: list[bool] = []
+
+    def noted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: object, **kwargs: object) -> object:
+            used.append(isInIOThread())
+            return call(*args, **kwargs)
+
+        return run
+
+    for call in (is_list, find_digest):
+        monkeypatch.setattr(lists, call.__name__, noted(call))
+    assert await stated(source(server, threads), server) == RIGHT
+    assert used == [False, False]
+
+
+@ensureDeferred
+async def test_the_lists_of_a_server_are_read_one_after_the_other(
+    files: Files, server: Server, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile server does not take all threads, which imports need, too.
+
+    Break: `plugins/bootvol_plugins/http/lists.py`: `async with self._turns.turn(url.host):` -> `if
+    True:`.
+    """
+    files.files["SHA256SUMS"] = LINE
+    running, most = 0, 0
+
+    def find(*args: Any, **kwargs: Any) -> object:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.05)
+        running -= 1
+        return find_digest(*args, **kwargs)
+
+    monkeypatch.setattr(lists, "find_digest", find)
+    web = source(server, threads)
+    found = await gatherResults([Deferred.fromCoroutine(stated(web, server)) for _ in range(5)])
+    assert found == [RIGHT] * 5
+    assert most == 1
 
 
 @ensureDeferred
@@ -336,12 +509,17 @@ async def test_a_list_that_cannot_be_trusted(
 async def test_what_is_signed_must_name_the_image(
     files: Files, server: Server, threads: Threads, keys: Keys
 ) -> None:
-    """Otherwise a list could belong to another image, under this one's name."""
-    signed = keys.gpg("--clearsign", given=f"{RIGHT}  b.img\n".encode())
-    files.files["a.img.sha256"] = signed
+    """Otherwise a list could belong to another image, under this one's name.
+
+    Break: `plugins/bootvol_plugins/http/lists.py`: `IMAGE in pattern and bare` -> `IMAGE in
+    pattern`.
+    Break: `plugins/bootvol_plugins/http/lists.py`: `bare = self._keyring is None` -> `bare = True`.
+    """
     web = source(server, threads, keyring=keys.public("keys.gpg"))
-    with pytest.raises(SourceRefused, match=r"lists a\.img"):
-        await stated(web, server)
+    for text in (f"{RIGHT}  b.img\n", f"{RIGHT}\n"):
+        files.files["a.img.sha256"] = keys.gpg("--clearsign", given=text.encode())
+        with pytest.raises(SourceRefused, match=r"lists a\.img"):
+            await stated(web, server)
     # A missing list is requested again: the list may appear later.
     files.files["SHA256SUMS"] = keys.gpg("--clearsign", given=LINE)
     assert await stated(web, server) == RIGHT
@@ -360,32 +538,69 @@ async def test_of_several_signatures_one_is_enough(
 
 
 @pytest.mark.parametrize("checksums", ["auto", "SHA256SUMS"])
-@pytest.mark.parametrize("how", ["killed", "gone", "no disk"])
+@pytest.mark.parametrize("how", ["killed", "gone", "no memory", "not confined"])
 @ensureDeferred
 async def test_what_the_machine_lacks_says_nothing_of_a_signature(
     files: Files,
     server: Server,
     threads: Threads,
     keys: Keys,
-    tmp_path: Path,
+    programs: Path,
     monkeypatch: pytest.MonkeyPatch,
     checksums: str,
     how: str,
 ) -> None:
     files.files["SHA256SUMS"] = keys.gpg("--clearsign", given=LINE)
-    gpgv = tmp_path / "gpgv"
+    gpgv = programs / "gpgv"
     gpgv.write_text("#!/bin/sh\nkill -9 $$\n")
     gpgv.chmod(0o755)
-    keyring = keys.public("keys.gpg")
-    with monkeypatch.context() as patch:
-        if how != "no disk":
-            patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        web = source(server, threads, checksums=checksums, keyring=keyring)
+    if how in ("no memory", "not confined"):
+        gpgv.unlink()
+    web = source(server, threads, checksums=checksums, keyring=keys.public("keys.gpg"))
     if how == "gone":
         gpgv.unlink()
-    elif how == "no disk":
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    elif how == "no memory":
+        monkeypatch.setattr("os.memfd_create", _none_left)
+    elif how == "not confined":
+        monkeypatch.setattr("bootvol.jail.program.landlock", _no_landlock)
     with pytest.raises(SourceFailed, match="cannot be verified for now"):
+        await stated(web, server)
+
+
+def _none_left(*_: Any) -> int:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def _no_landlock() -> int:
+    raise Lacking("the kernel has no Landlock")
+
+
+@pytest.mark.parametrize("user", [ROOT, ANOTHER])
+def test_nothing_is_reached_from_inside_the_reader_of_signatures(user: int) -> None:
+    """A list or a signature that has taken over gpgv reaches nothing.
+
+    Break: `plugins/bootvol_plugins/http/signatures.py`:
+    `self._jail.command([self._program, *options, "--", *names], bounds)` ->
+    `[self._program, *options, "--", *names]`
+    """
+    assert attacks("signature", user) == []
+
+
+@ensureDeferred
+async def test_the_reader_of_signatures_writes_little(
+    files: Files, server: Server, threads: Threads, keys: Keys, programs: Path
+) -> None:
+    """The output of gpgv is in memory, so the output is bounded.
+
+    Break: `plugins/bootvol_plugins/http/signatures.py`: `"FSIZE": _OUTPUT` -> `"FSIZE": 2**40`
+    """
+    files.files["SHA256SUMS"] = keys.gpg("--clearsign", given=LINE)
+    gpgv = programs / "gpgv"
+    code = "import os\nos.lseek(1, 1 << 26, 0)\nos.write(1, b'x')\nos.write(2, b'[GNUPG:] GOODSIG')"
+    gpgv.write_text(f"#!{PYTHON} -IS\n{code}\n")
+    gpgv.chmod(0o755)
+    web = source(server, threads, keyring=keys.public("keys.gpg"))
+    with pytest.raises(SourceRefused, match="no key of the operator's keyring has signed it"):
         await stated(web, server)
 
 
@@ -393,5 +608,9 @@ def test_a_keyring_that_is_of_no_use(server: Server, threads: Threads, tmp_path:
     with pytest.raises(ConfigurationError, match="No such file"):
         source(server, threads, keyring=str(tmp_path / "none"))
     (tmp_path / "empty").touch()
-    with pytest.raises(ConfigurationError, match="the file contains no key"):
+    with pytest.raises(ConfigurationError, match="the file contains no public key"):
         source(server, threads, keyring=str(tmp_path / "empty"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bootvol.jail.program.landlock", _no_landlock)
+        with pytest.raises(ConfigurationError, match=r"confined here: the kernel has no Landlock"):
+            source(server, threads, keyring=str(tmp_path / "empty"))

@@ -28,11 +28,10 @@ from bootvol_plugins.qemu.machine import MONITOR
 from tests import guest
 from tests.daemons import pause
 from tests.jails import ANOTHER, PYTHON, ROOT, attacks
-from tests.machines import MIB, disk_file, hypervisor, machine, says
+from tests.machines import MIB, disk_file, hypervisor, machine, says, server_name
 from tests.waiting import LONG_LIMIT, until
 
-SERVER = "server-1"
-OTHER = "server-2"
+SERVER, OTHER = server_name(), server_name()
 
 
 async def gone(qemu: QemuHypervisor, server: str) -> None:
@@ -111,6 +110,13 @@ def test_nothing_is_reached_from_a_server(user: int) -> None:
     Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `command = self._jail.command(command,
     bounds)` -> `pass`
     Break: `plugins/bootvol_plugins/qemu/machine.py`: `grows=_largest(given) if` -> `grows=None if`
+    Break: `plugins/bootvol_plugins/qemu/machine.py`:
+    `limits=machine_limits(machine.memory_mib, sockets)` -> `limits={"CORE": 0}`
+    Break: `src/bootvol/jail/__init__.py`: `, "NOFILE": FILES}` -> `, "NOFILE": 10000}`
+    Break: `src/bootvol/jail/program/calls.py`: `for option in _LARGER:` -> `for option in ():`.
+    Break: `src/bootvol/jail/program/calls.py`: `calls.refuse("mmap", ` ->
+    `calls.refuse("munlock", `
+    Break: `src/bootvol/jail/program/calls.py`: `memfd_create memfd_secret` -> `memfd_secret`
     """
     assert attacks("guest", user) == ["writes_what_it_has_open", *grows(user)]
 
@@ -136,12 +142,13 @@ def test_little_is_reached_from_a_server_whose_disk_is_exported(user: int) -> No
 
 @pytest.mark.parametrize("user", [ROOT, ANOTHER])
 def test_little_is_reached_from_a_server_whose_disk_is_an_image_of_ceph(user: int) -> None:
-    """QEMU reaches only the network.
+    """QEMU reaches only the network, by any number of sockets.
 
     Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `command = self._jail.command(command,
     bounds)` -> `pass`
     """
-    assert attacks("image", user) == [*writes(user), "connects_by_tcp", "sends_by_udp"]
+    network = ["connects_by_tcp", "sends_by_udp", "takes_memory_in_sockets"]
+    assert attacks("image", user) == [*writes(user), *network]
 
 
 def writes(user: int) -> list[str]:
@@ -231,6 +238,23 @@ async def test_a_server_that_hangs_is_ended_all_the_same(
         await qemu.attach(SERVER, Disk("vdb", empty))
     await qemu.stop(SERVER)
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.usefixtures("qemu")
+@pytest.mark.parametrize("ask", [True, False])
+@ensureDeferred
+async def test_a_server_that_hangs_can_be_turned_off(
+    tmp_path: Path, threads: Threads, empty: ConnectionInfo, ask: bool
+) -> None:
+    qemu = hypervisor(tmp_path, threads, shutdown_timeout=0.5)
+    await qemu.start(SERVER, machine(empty))
+    with process(tmp_path) as pid:
+        os.kill(pid, signal.SIGSTOP)
+    await qemu.power_off(SERVER, ask=ask)
+    assert not Path(f"/proc/{pid}").exists()
+    await qemu.start(SERVER, machine(empty))
+    assert list(await qemu.running()) == [SERVER]
+    await qemu.stop(SERVER)
 
 
 #: Actions of a guest that has broken into QEMU and wants to outlive its server.

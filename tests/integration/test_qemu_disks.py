@@ -16,7 +16,8 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from bootvol.errors import HypervisorFailed
+from bootvol.devices import check_unused, check_unwritten
+from bootvol.errors import HypervisorFailed, VolumeInUse
 from bootvol.exports.exports import Exports
 from bootvol.jail import FIRST_USER, Jail, may_limit
 from bootvol.model import ConnectionInfo, Disk
@@ -27,20 +28,19 @@ from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.qmp import Qmp, connected
 from tests import guest
 from tests.daemons import reactor
-from tests.disks import block_device
+from tests.disks import block_device, disk
 from tests.exports import HOST, credentials, server, unix
-from tests.machines import MIB, disk_file, hypervisor, machine, says
+from tests.machines import MIB, disk_file, hypervisor, machine, says, server_name
 from tests.servers import free_port
 from tests.waiting import LIMIT, LONG_LIMIT, until
 
-SERVER = "server-1"
-OTHER = "server-2"
+SERVER, OTHER = server_name(), server_name()
 
 
 @ensureDeferred
 async def test_no_disk_is_in_two_servers(qemu: QemuHypervisor, empty: ConnectionInfo) -> None:
     await qemu.start(SERVER, machine(empty))
-    with pytest.raises(HypervisorFailed, match=r'server-2 does not start: .*get "write" lock\.'):
+    with pytest.raises(HypervisorFailed, match=rf'{OTHER} does not start: .*get "write" lock\.'):
         await qemu.start(OTHER, machine(empty))
     assert list(await qemu.running()) == [SERVER]
 
@@ -171,6 +171,43 @@ async def test_what_an_attempt_left_is_used_or_taken_away(
         opened = {each["opaque"] for fdset in fdsets for each in fdset["fds"] if "opaque" in each}
         assert opened == {disks.node_name(Disk("vda", linux))}
     await qemu.start(OTHER, machine(one.connection, two.connection))
+
+
+@ensureDeferred
+async def test_a_descriptor_that_qemu_keeps_is_noticed(
+    qemu: QemuHypervisor, empty: ConnectionInfo, tmp_path: Path
+) -> None:
+    """A guest in control of QEMU says that the disk is gone, and keeps the descriptor.
+
+    Break: `src/bootvol/devices.py`: `fcntl.F_SETLEASE, fcntl.F_RDLCK)` -> `fcntl.F_SETLEASE,
+    fcntl.F_UNLCK)`
+    """
+    with disk(tmp_path / "mounted", 16 * MIB, "ext4") as mounted:
+        path = mounted.folder / "spare.raw"
+        spare = Disk("vdb", disk_file(path))
+        await qemu.start(SERVER, machine(empty))
+        await _leave(qemu, tmp_path, spare)
+        with _read(path) as descriptor:
+            with pytest.raises(VolumeInUse):
+                check_unwritten(descriptor, "spare")
+            await qemu.detach(SERVER, "vdb")
+            check_unwritten(descriptor, "spare")
+        async with _monitor(tmp_path) as qmp:
+            with path.open("r+b") as kept:
+                await qmp.execute("add-fd", {"opaque": "another"}, kept.fileno())
+        await qemu.detach(SERVER, "vdb")
+        with _read(path) as descriptor:
+            check_unused(descriptor, "spare")
+            with pytest.raises(VolumeInUse):
+                check_unwritten(descriptor, "spare")
+            await qemu.stop(SERVER)
+            check_unwritten(descriptor, "spare")
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[int]:
+    with path.open("rb") as file:
+        yield file.fileno()
 
 
 async def _leave(qemu: QemuHypervisor, folder: Path, disk: Disk) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 
 from bootvol.errors import BackendFailed, ConfigurationError
 from bootvol.interfaces import ISparse, PluginContext
 from bootvol.testing.backends import SIZE, noise, read, write
 from bootvol.threads import Threads
-from bootvol_plugins.rbd import PLUGIN, handles
+from bootvol_plugins.rbd import PLUGIN, handles, images, objects
 from bootvol_plugins.rbd.backend import RbdBackend
 from bootvol_plugins.rbd.bindings import load
+from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.handles import OpenImage
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.ceph import POOL, Cluster
@@ -206,11 +208,20 @@ async def test_what_a_crash_left_of_a_clone(
             assert ceph_cluster.left(namespace) == empty
 
 
+@pytest.mark.parametrize("again", [True, False])
 @ensureDeferred
 async def test_what_was_left_of_a_deleted_parent(
-    threads: Threads, backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+    threads: Threads,
+    backend: RbdBackend,
+    ceph_cluster: Cluster,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    again: bool,
 ) -> None:
-    """The last clone is gone, but its parent is left; the next daemon removes the parent."""
+    """The last clone is gone, but its parent is left.
+
+    The next daemon removes the parent, or the same daemon an hour later.
+    """
     rbd = load().rbd
     # Foreign images in the trash stay there.
     ceph_cluster.create("foreign", SIZE, namespace)
@@ -226,6 +237,12 @@ async def test_what_was_left_of_a_deleted_parent(
     with ceph_cluster.pool(namespace) as pool, rbd.Image(pool, image_id=number):
         await backend.delete(OTHER)
     assert f"rbd_header.{number}" in ceph_cluster.left(namespace)
+    if again:
+        later = reactor.seconds() + 3600
+        monkeypatch.setattr(backend, "_reactor", SimpleNamespace(seconds=lambda: later))
+        await backend.delete(OTHER)
+        assert ceph_cluster.left(namespace) == before
+        return
     next_one = made(threads, ceph_cluster.options(namespace))
     try:
         await next_one.delete(OTHER)
@@ -254,6 +271,61 @@ async def test_a_writer_of_old_is_shut_out(
     await old.close()
     # The backend connects anew.
     assert await read(backend, NAME, 0, SIZE) == bytes(SIZE)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@ensureDeferred
+async def test_missing_objects_are_not_told_one_by_one(
+    backend: RbdBackend,
+    ceph_cluster: Cluster,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    quick: bool,
+) -> None:
+    """A removal reports its progress only if the image has much data."""
+    size = 512 * MIB
+    await backend.allocate(NAME, size)
+    await write(backend, NAME, 0, noise(SIZE))
+    if not quick:
+        monkeypatch.setattr(objects, "_QUICK", SIZE - 1)
+    beats: list[object] = []
+
+    def beat(*progress: object) -> int:
+        # The count of the data shows its progress, too.
+        beats.extend(progress)
+        return 0
+
+    def removed(volume: str) -> None:
+        with ceph_cluster.pool(namespace) as ioctx:
+            pool = Pool(load(), None, ioctx, POOL, "", "")  # type: ignore[arg-type]
+            images.Images(pool, "ceph").delete(volume, beat)
+
+    await deferToThread(removed, NAME)
+    assert bool(beats) != quick
+    assert await deferToThread(ceph_cluster.left, namespace) == []
+
+
+@ensureDeferred
+async def test_two_clients_delete_the_same_volumes(
+    threads: Threads, backend: RbdBackend, ceph_cluster: Cluster, namespace: str
+) -> None:
+    """One client stands for a daemon that has lost its claims without knowing.
+
+    The cluster refuses some of the deletions with other errors than EBUSY.
+    """
+    other = made(threads, ceph_cluster.options(namespace))
+    names = [f"volume-{number}" for number in range(30)]
+    try:
+        for name in names:
+            await backend.allocate(name, SIZE)
+        deletions = [each.delete(name) for name in names for each in (backend, other)]
+        ended = await DeferredList(
+            [Deferred.fromCoroutine(each) for each in deletions], consumeErrors=True
+        )
+    finally:
+        await other.close()
+    assert [result for done, result in ended if not done] == []
+    assert await deferToThread(ceph_cluster.left, namespace) == []
 
 
 @ensureDeferred

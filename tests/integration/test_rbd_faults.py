@@ -60,6 +60,11 @@ class Halves(Resource):
         self._waiting.append(request)
         return NOT_DONE_YET
 
+    @property
+    def asked(self) -> int:
+        """The number of requests that wait for the rest."""
+        return len(self._waiting)
+
     def finish(self) -> None:
         """Send the rest."""
         request = self._waiting.pop()
@@ -314,20 +319,32 @@ async def test_a_new_cluster_that_is_not_there_yet(
 
 @ensureDeferred
 async def test_a_client_that_is_shut_out(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
-    """Another daemon does so to the client of a lost claim."""
+    """Another daemon does so to the client of a lost claim; the client's other work goes on."""
+    others = [await faulty.made(await faulty.create("whole")) for _ in range(2)]
+    snapshot = await faulty.snapshot(others[0])
+    assert await faulty.until(snapshot, "available", "error", kind="snapshot") == "available"
+    before = set(await deferToThread(cluster.images))
     volume = await faulty.halfway()
 
     def shut_out() -> None:
-        (name,) = cluster.images()
+        (name,) = set(cluster.images()) - before
         with cluster.image(name) as image:
             (owner,) = image.lock_get_owners()
         cluster.command("osd blocklist", blocklistop="add", addr=owner["owner"])
 
     await deferToThread(shut_out)
+    for path in f"os-volumes/{others[0]}", f"os-snapshots/{snapshot}":
+        assert (await faulty.call("DELETE", path)).status == 202
+    copied = await faulty.snapshot(others[1])
+    assert await faulty.until(others[0], "gone", "error") == "gone"
+    assert await faulty.until(snapshot, "gone", "error", kind="snapshot") == "gone"
+    assert await faulty.until(copied, "available", "error", kind="snapshot") == "available"
     halves.finish()
-    error = await faulty.reason(volume)
-    assert error["message"].endswith("the cluster has blocked this client.")
-    await faulty.is_well(volume)
+    # The import begins again.
+    await until(lambda: halves.asked)
+    halves.finish()
+    await faulty.delete(copied, "snapshot")
+    await faulty.is_well(await faulty.made(volume), others[1])
 
 
 @ensureDeferred
@@ -356,6 +373,32 @@ async def test_an_image_that_is_in_use_elsewhere(cluster: Cluster, faulty: Fault
 
 
 @ensureDeferred
+async def test_what_another_daemon_has_open_waits(cluster: Cluster, faulty: Faulty) -> None:
+    """Another daemon may clone the same volume, or was killed during that.
+
+    The cluster counts a killed client as alive for a while.
+    """
+    volume = await faulty.made(await faulty.create("whole"))
+    (name,) = await deferToThread(cluster.images)
+    with cluster.image(name):
+        snapshot = await faulty.snapshot(volume)
+        await pause(0.5)
+        assert await faulty.status(snapshot, "snapshot") == "creating"
+    assert await faulty.until(snapshot, "available", "error", kind="snapshot") == "available"
+    attachments = "servers/7/os-volume_attachments"
+    with cluster.image(name):
+        wanted = {"volumeAttachment": {"volumeId": volume}}
+        assert (await faulty.call("POST", attachments, wanted)).status == 200
+        await pause(0.5)
+        assert await faulty.status(volume) == "attaching"
+    assert await faulty.until(volume, "in-use", "available", "error") == "in-use"
+    assert (await faulty.call("DELETE", f"{attachments}/{volume}")).status == 202
+    assert await faulty.until(volume, "available", "error") == "available"
+    await faulty.delete(snapshot, "snapshot")
+    await faulty.is_well(volume)
+
+
+@ensureDeferred
 async def test_a_pool_without_room(cluster: Cluster, faulty: Faulty) -> None:
     quota = {"pool": ceph.POOL, "field": "max_bytes"}
     await deferToThread(cluster.command, "osd pool set-quota", **quota, val=str(GIB - 1))
@@ -363,7 +406,8 @@ async def test_a_pool_without_room(cluster: Cluster, faulty: Faulty) -> None:
         volume = await faulty.create("whole")
         error = await faulty.reason(volume)
         assert error["code"] == "no-space"
-        assert error["message"] == "Backend ceph has no room for the volume."
+        assert error["message"].startswith("Backend ceph has no room for volume-")
+        assert error["message"].endswith(": its pool is smaller.")
     finally:
         await deferToThread(cluster.command, "osd pool set-quota", **quota, val="0")
     await faulty.is_well(volume)

@@ -172,6 +172,32 @@ async def test_users(tmp_path: Path) -> None:
         await running.stop()
 
 
+@ensureDeferred
+async def test_a_new_signing_key(tmp_path: Path) -> None:
+    """A new key ends all tokens: the former key may have been stolen.
+
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `self._tokens = Tokens(key)` -> `pass`.
+    """
+    key = tmp_path / "secret-key"
+    key.touch(mode=0o600)
+    key.write_bytes(b"1" * 32)
+    named = PEOPLE.replace(
+        'plugin = "embedded"\n', 'plugin = "embedded"\nkey_file = "secret-key"\n'
+    )
+    running = Running(tmp_path, identity=named)
+    try:
+        ann = await log_in(running, "ann")
+        key.write_bytes(b"short")
+        assert "applied: identity" in await told(running)
+        assert await status(running, ann) == 200, "the former key stays in service"
+        key.write_bytes(b"2" * 32)
+        assert "applied: identity" in await told(running)
+        assert await status(running, ann) == 401
+        assert await status(running, await log_in(running, "ann")) == 200
+    finally:
+        await running.stop()
+
+
 async def log_in(running: Running, name: str) -> str:
     """Return a token of a user with ann's password, for the project demo."""
     user = {"name": name, "domain": {"id": "default"}, "password": PASSWORD}

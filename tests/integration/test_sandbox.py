@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,20 @@ from bootvol.errors import (
     ConverterMissing,
     ImageBomb,
     ImageCorrupt,
+    ImportFailed,
     SpoolSilent,
 )
 from bootvol.imaging import containers
 from bootvol.imaging.containers import Containers
 from bootvol.imaging.sandbox import Program, Sandbox
-from bootvol.jail import FIRST_USER, Bounds, Jail
+from bootvol.jail import FIRST_USER, THREADS, Bounds, Jail
 from bootvol.jail.program import Lacking
 from bootvol.model import GIB
 from bootvol.shortage import short_of
 from bootvol.threads import Threads
 from tests import probe
 from tests.daemons import pause, reactor
-from tests.images import HOSTILE, qcow2
+from tests.images import GOOD, qcow2
 from tests.jails import ANOTHER, PYTHON, ROOT, attacks
 from tests.waiting import LIMIT, until
 
@@ -112,6 +114,7 @@ async def test_what_it_is_given(sandbox: Sandbox) -> None:
     `os.setresuid(1, 1, 1)`
     Break: `src/bootvol/jail/program/__init__.py`: `_PR_CAPBSET_DROP, capability` ->
     `_PR_CAPBSET_DROP, 63`
+    Break: `src/bootvol/jail/__init__.py`: `f"limit=NPROC:{THREADS}"` -> `"limit=CORE:0"`
     """
     said = "ulimit -v; echo $$; exec sleep 60"
     programs = [sandbox.start(["sh", "-c", said], 10) for _ in range(2)]
@@ -134,6 +137,8 @@ async def test_what_it_is_given(sandbox: Sandbox) -> None:
             assert f"CapBnd:\t{0:016x}" in status
             assert has["Uid"] == has["Gid"] == [str(FIRST_USER + int(pid))] * 4
             assert has["Groups"] == []
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            assert re.search(rf"^Max processes +{THREADS} +{THREADS} ", limits, re.MULTILINE)
         shown.append(has["Uid"][0])
         program.kill()
         await program.end()
@@ -147,9 +152,14 @@ def test_nothing_is_reached_from_inside(user: int) -> None:
 
     Break: `src/bootvol/jail/program/__init__.py`: `restrict_files(reads,
     said.get("write", []), families)` -> `pass`
-    Break: `src/bootvol/jail/program/__init__.py`: `restrict_calls(families)` -> `pass`
+    Break: `src/bootvol/jail/program/__init__.py`: `restrict_calls(families, aio="aio" in said)` ->
+    `pass`
+    Break: `src/bootvol/jail/program/calls.py`: `*(() if aio else (_AIO,))` -> `*()`
+    Break: `src/bootvol/jail/program/calls.py`: `sync syncfs` -> `vhangup`
     Break: `src/bootvol/jail/program/calls.py`:
     `calls.refuse("clone", (0, _MASKED_EQ, _CLONE_THREAD, 0))` -> `pass`
+    Break: `src/bootvol/jail/program/calls.py`:
+    `calls.refuse("socketpair", (0, _EQ, UNIX, 0), (1, _MASKED_EQ, _TYPES, kind))` -> `pass`
     Break: `src/bootvol/imaging/sandbox.py`: `os.O_RDONLY` -> `os.O_RDWR`
     """
     assert attacks("container", user) == []
@@ -182,7 +192,7 @@ async def test_threads_do_not_take_the_memory_of_the_image(tmp_path: Path) -> No
     """With the smallest allowed memory, reading has many waiting threads."""
     sandbox = Sandbox(reactor, 2**28, Jail())
     image = tmp_path / "image"
-    image.write_bytes(HOSTILE["snapshots"].make(tmp_path))
+    image.write_bytes(GOOD["qcow2-snapshots"][1](tmp_path))
     with image.open("rb") as file:
         command = ["qemu-img", "info", "--format=qcow2", "/proc/self/fd/4"]
         for _ in range(5):
@@ -239,17 +249,68 @@ async def opened(folder: Path, sandbox: Sandbox, threads: Threads) -> BootvolErr
     return failed.value
 
 
-@ensureDeferred
-async def test_servers_that_fail(
-    sandbox: Sandbox, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of programs that come before the system's."""
     # The folder must be readable for other users.
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
     folder.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    yield folder
+    shutil.rmtree(folder)
+
+
+_INFO = '{"virtual-size": 1048576}'
+
+
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        ("[]", ""),
+        ("1", ""),
+        ("{}", ""),
+        ("[" * 100_000, ""),
+        ('{"virtual-size": "1"}', ""),
+        ('{"virtual-size": 1, "format-specific": []}', ""),
+        ('{"virtual-size": 1, "format-specific": {"data": {"extents": {"a": 1}}}}', ""),
+        (_INFO, '{"length": ' + "9" * 5000 + ', "data": true, "offset": 1}'),
+        (_INFO, '{"length": 1, "data": true, "offset": ' + "9" * 5000 + "}"),
+        (_INFO, '{"length": 1, "data": true, "offset": ' + "9" * 19 + "}"),
+    ],
+    ids=range(10),
+)
+@ensureDeferred
+async def test_whatever_a_program_says_of_an_image_is_used_or_named(
+    sandbox: Sandbox, threads: Threads, tmp_path: Path, programs: Path, info: str, found: str
+) -> None:
+    """An image that has taken over its reader causes no defect.
+
+    Break: `src/bootvol/imaging/containers.py`: `except (AttributeError, KeyError, TypeError):` ->
+    `except AttributeError:`.
+    Break: `src/bootvol/imaging/containers.py`: `"length": (\\d{1,19}),` -> `"length": (\\d+),`.
+    """
+    image = tmp_path / "image"
+    image.write_bytes(qcow2(tmp_path))
+    said = {"info": info, "check": "", "map": f"{found}\n"}
+    reader = programs / "qemu-img"
+    reader.write_text(f"#!{PYTHON} -IS\nimport sys\nsys.stdout.write({said!r}[sys.argv[1]])\n")
+    reader.chmod(0o755)
+    with image.open("rb") as file, suppress(ImportFailed):
+        async with AsyncExitStack() as stack:
+            await Containers(sandbox, threads).open("qcow2", file.fileno(), GIB, stack)
+
+
+@ensureDeferred
+async def test_servers_that_fail(
+    sandbox: Sandbox,
+    threads: Threads,
+    tmp_path: Path,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(containers, "_GRACE", 0.2)
     monkeypatch.setattr(containers, "_FURTHER", 1)
-    server = folder / "qemu-nbd"
+    server = programs / "qemu-nbd"
     speaking = (
         f"exec {PYTHON} -c 'import socket, time\n"
         'client = socket.socket(fileno=3).accept()[0]; client.sendall(b"x" * 100); time.sleep(60)\''
@@ -269,7 +330,6 @@ async def test_servers_that_fail(
     ticking = count(step=1000)
     monkeypatch.setattr(Program, "cpu_seconds", property(lambda _: float(next(ticking))))
     assert type(await opened(tmp_path, sandbox, threads)) is ImageBomb
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("silent", [1, 2])

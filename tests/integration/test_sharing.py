@@ -186,9 +186,8 @@ async def test_an_image_that_is_written_to_while_it_is_shared(
 
 @pytest.mark.parametrize("mounted", ["xfs"], indirect=True)
 @ensureDeferred
-async def test_a_full_disk_says_so(mounted: Disk, on_disk: Running) -> None:
+async def test_shared_blocks_need_no_room(mounted: Disk, on_disk: Running) -> None:
+    """The volume is larger than the free space of the disk, but takes next to nothing."""
     put(on_disk, CONTENT)
     await deferToThread(mounted.fill, mounted.folder / "others", GIB - 8 * MIB)
-    assert (await refused(on_disk))["code"] == "no-space"
-    (mounted.folder / "others").unlink()
     assert await taken(on_disk, mounted) < MIB

@@ -149,6 +149,13 @@ async def test_restarts_lose_nothing(tmp_path: Path) -> None:
         assert [held[: len(CONTENT)] for held in bytes_of(running, "snapshot-")] == [CONTENT]
 
 
+#: The uuid of no volume of the tenant, and the answer to an invalid id.
+FOREIGN = "6f1b7f6c-2f6b-4d1c-9f70-4e1c3f8f1d11"
+NOT_FOUND = (404, "The resource could not be found.")
+SERVER = {"name": "x", "flavorRef": "1"}
+DISK = {"device_name": "vda"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [
@@ -164,6 +171,35 @@ async def test_restarts_lose_nothing(tmp_path: Path) -> None:
             "os-snapshots",
             {"snapshot": {"volume_id": 99}},
             (404, "Volume 99 could not be found."),
+        ),
+        (
+            "POST",
+            "os-snapshots",
+            {"snapshot": {"volume_id": FOREIGN}},
+            (404, f"Volume {FOREIGN} could not be found."),
+        ),
+        (
+            "POST",
+            "snapshots",
+            {"snapshot": {"volume_id": FOREIGN}},
+            (404, f"Volume {FOREIGN} could not be found."),
+        ),
+        *(
+            ("POST", path, {"snapshot": {"volume_id": volume}}, NOT_FOUND)
+            for path in ("os-snapshots", "snapshots")
+            for volume in (-1, "-1", "x", True)
+        ),
+        (
+            "POST",
+            "servers",
+            {"server": {**SERVER, "block_device_mapping": [{**DISK, "volume_id": FOREIGN}]}},
+            (400, f"Block Device Mapping is Invalid: failed to get volume {FOREIGN}."),
+        ),
+        (
+            "POST",
+            "servers",
+            {"server": {**SERVER, "block_device_mapping": [{**DISK, "volume_id": "x"}]}},
+            (400, "Block Device Mapping is Invalid: failed to get volume."),
         ),
         (
             "POST",

@@ -15,7 +15,7 @@ from bootvol.testing.backends import noise
 from bootvol.threads import Threads
 from tests.daemons import Running
 from tests.disks import disk
-from tests.images import MIB, convert, qcow2
+from tests.images import MIB, convert
 
 ROOM = 16 * MIB
 
@@ -41,8 +41,8 @@ async def test_a_container_that_there_is_no_room_for(small: Running, tmp_path: P
     Break: `src/bootvol/imaging/spool.py`: `self._room.take(end - self._taken)` -> `pass`.
     Break: `src/bootvol/imaging/spool.py`: `self._room.give(self._taken)` -> `pass`.
     """
-    (small.images / "large").write_bytes(convert(tmp_path, "qcow2", disk=noise(ROOM + MIB)))
-    (small.images / "small").write_bytes(qcow2(tmp_path))
+    (small.images / "large").write_bytes(convert(tmp_path, "vmdk", disk=noise(ROOM + MIB)))
+    (small.images / "small").write_bytes(convert(tmp_path, "vmdk"))
     for _ in range(2):
         number = await small.create("large")
         assert await small.until(number, "available", "error") == "error"

@@ -6,6 +6,7 @@ recovers, the rest can be deleted, and the next import succeeds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bootvol.testing.backends import noise
 from bootvol.threads import Threads
 from bootvol.worker import stores
 from bootvol_plugins.file import FileBackend
-from tests.daemons import Running, pause
+from tests.daemons import EMBEDDED, Running, pause
 from tests.disks import Disk, disk
 from tests.servers import Server, only_looks, serve
 from tests.waiting import until
@@ -103,7 +104,7 @@ def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 class Faulty(Running):
     """A daemon with volumes on a disk that is about to fail."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
+    def __init__(self, folder: Path, server: Server, state: str = EMBEDDED) -> None:
         self._server = server
         source = f"""
 [[sources]]
@@ -113,7 +114,12 @@ allow = ["{server.url}images/"]
 networks = ["127.0.0.0/8", "::1/128"]
 checksums = "none"
 """
-        super().__init__(folder, f"{source}[imports]\nbuffer_kib = 1024\n", backend="cache_gib = 0")
+        super().__init__(
+            folder,
+            f"{source}[imports]\nbuffer_kib = 1024\n",
+            backend="cache_gib = 0",
+            state=state,
+        )
         (self.images / "whole").write_bytes(CONTENT)
 
     async def halfway(self, name: str = "disk") -> int:
@@ -210,11 +216,11 @@ async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> No
         check(file)
     # A new volume may need the space taken by one volume.
     others.unlink()
-    await deferToThread(mounted.fill, others, GIB - HALF)
+    await deferToThread(mounted.fill, others, HALF)
     refused = await on_disk.create("whole")
     error = await on_disk.reason(refused)
     assert error["code"] == "no-space"
-    assert error["message"] == "Backend local has no room for the volume."
+    assert error["message"].endswith("No space left on device.")
     assert len(on_disk.raw()) == 2
     await on_disk.delete(third)
     await on_disk.until(third, "gone")
@@ -226,6 +232,89 @@ async def test_a_full_disk(mounted: Disk, on_disk: Faulty, halves: Halves) -> No
     await on_disk.delete(fits)
     await on_disk.until(fits, "gone")
     await on_disk.is_well(first, second, refused)
+
+
+@pytest_twisted.async_yield_fixture
+async def with_database(mounted: Disk, tmp_path: Path, server: Server) -> AsyncIterator[Faulty]:
+    """A daemon whose database lies on the disk of its volumes."""
+    (mounted.folder / "state").mkdir()
+    daemon = Faulty(tmp_path, server, 'url = "sqlite:///volumes/state/bootvol.db"')
+    yield daemon
+    await daemon.stop()
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
+async def test_a_disk_that_is_full_for_the_database_as_well(
+    mounted: Disk, with_database: Faulty
+) -> None:
+    """The import fills the disk, and gives its space back before the database takes the reason."""
+    others = mounted.folder / "others"
+    await deferToThread(mounted.fill, others, HALF)
+    refused = await with_database.create("whole")
+    error = await with_database.reason(refused)
+    assert error["code"] == "no-space"
+    assert with_database.raw() == []
+    others.unlink()
+    await with_database.is_well(refused)
+
+
+@pytest.mark.parametrize("mounted", ["ext4", "xfs"], indirect=True)
+@ensureDeferred
+async def test_a_deletion_makes_room_for_the_database_as_well(
+    mounted: Disk, with_database: Faulty
+) -> None:
+    """Guests may fill the disk at any moment: the database has a reserve."""
+    volume = await with_database.create("whole")
+    assert await with_database.until(volume, "available", "error") == "available"
+    await deferToThread(mounted.fill_up, mounted.folder / "others")
+    refused = await with_database.create("whole")
+    assert (await with_database.reason(refused))["code"] == "no-space"
+    await with_database.delete(volume)
+    assert await with_database.until(volume, "gone", "error") == "gone"
+    await with_database.is_well(refused)
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
+async def test_a_daemon_that_starts_on_a_full_disk(
+    mounted: Disk, tmp_path: Path, server: Server
+) -> None:
+    """Only a running daemon can delete volumes, and so make room."""
+    daemon = Faulty(tmp_path, server)
+    volume = await daemon.create("whole")
+    assert await daemon.until(volume, "available", "error") == "available"
+    await daemon.stop()
+    others = mounted.folder / "others"
+    await deferToThread(mounted.fill_up, others)
+    daemon = Faulty(tmp_path, server)
+    try:
+        refused = await daemon.create("whole")
+        assert (await daemon.reason(refused))["code"] == "no-space"
+        await daemon.delete(volume)
+        assert await daemon.until(volume, "gone", "error") == "gone"
+        others.unlink()
+        await daemon.is_well(refused)
+    finally:
+        await daemon.stop()
+
+
+@pytest.mark.parametrize("mounted", KINDS, indirect=True)
+@ensureDeferred
+async def test_the_sizes_of_all_volumes_may_exceed_the_disk(mounted: Disk, on_disk: Faulty) -> None:
+    volume = await on_disk.create("whole")
+    assert await on_disk.until(volume, "available", "error") == "available"
+    await deferToThread(mounted.fill, mounted.folder / "others", 8 * HALF)
+    blank = await on_disk.create()
+    assert await on_disk.until(blank, "available", "error") == "available"
+    snapshot = await on_disk.snapshot(volume)
+    assert await on_disk.until(snapshot, "available", "error", kind="snapshot") == "available"
+    larger = await on_disk.create(size=2)
+    error = await on_disk.reason(larger)
+    assert error["code"] == "no-space"
+    assert re.fullmatch(
+        r"Backend local has no room for volume-\S+: its disk is smaller\.", error["message"]
+    )
 
 
 @pytest.mark.parametrize("mounted", ["ext4"], indirect=True)

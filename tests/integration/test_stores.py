@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 
-from bootvol import plugins
+from bootvol import database_checks, plugins
 from bootvol.errors import ConfigurationError
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
@@ -344,6 +344,43 @@ async def test_a_state_directory_on_a_full_disk_is_refused(tmp_path: Path) -> No
         state = f'url = "sqlite:///{tmp_path}/bootvol.db"\ndirectory = "state"'
         with pytest.raises(ConfigurationError, match=r"daemon\.lock: No space left on device"):
             Running(tmp_path, state=state)
+        (mounted.folder / "others").unlink()
+        daemon = Running(tmp_path, state=state)
+        await daemon.stop()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("btrfs", "truncate"), ("ext4", "wal")])
+@ensureDeferred
+async def test_no_full_disk_ends_the_process(tmp_path: Path, kind: str, mode: str) -> None:
+    """On a full btrfs, a change of the index that SQLite maps into memory causes SIGBUS.
+
+    A database with a write-ahead log, as earlier versions wrote it, changes at the start.
+    """
+    with disk(tmp_path / "state", 512 * MIB, kind) as mounted:
+        file = mounted.folder / "bootvol.db"
+        with closing(sqlite3.connect(file)) as earlier:
+            earlier.execute("PRAGMA journal_mode=WAL")
+            earlier.execute("CREATE TABLE others (number INTEGER)")
+        database = Database(make_url(f"sqlite:///{file}"), reactor)
+        database.upgrade()
+        found = database.alone(lambda db: db.exec_driver_sql("PRAGMA journal_mode").scalar())
+        assert found == mode
+
+
+@ensureDeferred
+async def test_a_database_on_a_full_disk_is_refused(tmp_path: Path) -> None:
+    with disk(tmp_path / "state", 64 * MIB, "ext4") as mounted:
+        state = 'url = "sqlite:///state/bootvol.db"\ndirectory = "."'
+        daemon = Running(tmp_path, state=state)
+        await daemon.stop()
+        mounted.fill_up(mounted.folder / "others")
+        file = mounted.folder / "bootvol.db"
+        (warned,) = database_checks.check(make_url(f"sqlite:///{file}"), reactor)
+        assert str(warned) == f"state.url: '{file}': the disk is full. Free space on the disk."
+        with pytest.raises(ConfigurationError) as caught:
+            Running(tmp_path, state=state)
+        assert str(caught.value).startswith(f"state.url: {file}: the database cannot be upgraded: ")
+        assert str(caught.value).endswith(". The disk is full: free space there.")
         (mounted.folder / "others").unlink()
         daemon = Running(tmp_path, state=state)
         await daemon.stop()

@@ -12,12 +12,16 @@ import attrs
 import pytest
 from pytest_twisted import ensureDeferred
 from sqlalchemy import create_engine, insert
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 
 from bootvol.errors import ConfigurationError
 from bootvol.model import GIB, UNIDENTIFIED
 from bootvol.store.schema import imports, volumes
 from bootvol.testing.backends import noise
-from tests.daemons import OTHER_TENANT, TENANT, Running, pause
+from tests.daemons import OTHER_TENANT, TENANT, Running, pause, reactor
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PLAIN = {
@@ -251,8 +255,6 @@ async def test_quota_is_exact_when_many_ask_at_once(running: Running) -> None:
     """
     wanted = {"volume": {"size": 1}}
     asked = [running.call("POST", "os-volumes", wanted) for _ in range(40)]
-    from twisted.internet.defer import Deferred, gatherResults
-
     answers = await gatherResults([Deferred.fromCoroutine(each) for each in asked])
     assert sorted(answer.status for answer in answers) == [200] * 10 + [413] * 30
     number = next(answer.json["volume"]["id"] for answer in answers if answer.status == 200)
@@ -264,10 +266,6 @@ async def test_quota_is_exact_when_many_ask_at_once(running: Running) -> None:
 
 @ensureDeferred
 async def test_a_client_that_leaves_does_not_stop_its_call(running: Running) -> None:
-    from twisted.internet import reactor
-    from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-    from twisted.internet.protocol import Protocol
-
     protocol = await connectProtocol(
         HostnameEndpoint(reactor, b"127.0.0.1", running.port), Protocol()
     )
@@ -281,6 +279,37 @@ async def test_a_client_that_leaves_does_not_stop_its_call(running: Running) -> 
     await pause(0.5)
     listed = (await running.call("GET", "os-volumes")).json["volumes"]
     assert [each["status"] for each in listed] in ([], ["available"]), "nothing is left half done"
+
+
+class Collector(Protocol):
+    """Collects the answers of the daemon until the end of the connection."""
+
+    def __init__(self) -> None:
+        self.answers = b""
+        self.ended: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.answers += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended.callback(None)
+
+
+@ensureDeferred
+async def test_a_client_may_close_its_sending_half(running: Running) -> None:
+    body = b'{"volume":{"size":1}}'
+    request = (
+        f"POST /v1.1/{TENANT}/os-volumes HTTP/1.1\r\nHost: x\r\nX-Auth-Token: ann\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    endpoint = HostnameEndpoint(reactor, b"127.0.0.1", running.port)
+    clients = [await connectProtocol(endpoint, Collector()) for _ in range(4)]
+    for each in clients:
+        each.transport.write(request * 2)
+        each.transport.loseWriteConnection()
+    for each in clients:
+        await each.ended
+        assert each.answers.count(b"200 OK") == 2
 
 
 @ensureDeferred

@@ -127,6 +127,23 @@ def test_a_command_that_is_killed(daemon: Process) -> None:
     assert (nothing.returncode, "is not attached" in nothing.stderr) == (1, True)
 
 
+def test_a_machine_that_is_killed(daemon: Process) -> None:
+    machine = begun(daemon)
+    os.kill(int(child(machine).name), signal.SIGKILL)
+    _, told = machine.communicate(timeout=LONG_LIMIT)
+    assert machine.returncode == 1
+    assert told.endswith("bootvol: qemu-system-x86_64 was ended from outside: Killed\n")
+    assert daemon.statuses() == ["available"]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "inf"])
+def test_a_time_limit_that_is_none(daemon: Process, seconds: str) -> None:
+    refused = daemon.cli("volume", "boot", "1", "--seconds", seconds)
+    assert refused.returncode == 2
+    assert "Invalid value for '--seconds'" in refused.stderr
+    assert daemon.statuses() == ["available"]
+
+
 def child(command: subprocess.Popen[str]) -> Path:
     """Return the folder in /proc of a command's QEMU."""
     (pid,) = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()

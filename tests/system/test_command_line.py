@@ -79,6 +79,37 @@ def test_a_new_configuration_has_a_token_of_its_own(tmp_path: Path) -> None:
     assert "demo-token" not in "".join(texts)
 
 
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [("init made", "made/twistd.conf"), ("plugin new shelf --into made", "made")],
+)
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, command: str, left: str) -> None:
+    """A limit on the size of files stands for a full disk."""
+    failed = run(["sh", "-c", f"ulimit -f 1; {BIN / 'bootvol'} {command}"], cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr == f"bootvol: {left}: File too large\n"
+    assert not (tmp_path / left).exists()
+    made = cli(*command.split(), cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+
+
+@pytest.mark.parametrize("token", ["the-secret\r", "the-secret\nx", "the-secret \u20ac"])
+def test_a_token_that_is_none_is_not_shown(token: str) -> None:
+    """A file with the line ends of Windows, say."""
+    env = {"BOOTVOL_ENDPOINT": "http://127.0.0.1:1/v1.1/demo", "BOOTVOL_TOKEN": token}
+    listed = cli("volume", "list", env=env)
+    assert listed.returncode == 3
+    assert listed.stderr.startswith("bootvol: the token contains a line end or another character")
+    assert "secret" not in listed.stderr
+
+
+def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
+    env = {"BOOTVOL_ENDPOINT": "https://127.0.0.1:1/v1.1/demo", "OS_CACERT": f"{tmp_path}/ca"}
+    listed = cli("volume", "list", env={**env, "BOOTVOL_TOKEN": "x"})
+    assert listed.returncode == 1
+    assert listed.stderr == f"bootvol: OS_CACERT: {tmp_path}/ca: No such file or directory\n"
+
+
 def test_a_failure_is_told_with_its_remedy(daemon: Process) -> None:
     (daemon.images / "page").write_bytes(b"<html>")
     made = daemon.cli("volume", "create", "--image", "page", "--size", "1", "--wait")
@@ -194,7 +225,8 @@ def test_exit_codes(daemon: Process) -> None:
     assert daemon.cli("volume", "list", token="wrong").returncode == 3
     assert daemon.cli("volume", "create").returncode == 2
     assert daemon.cli("volume", "create", "--size", "0").returncode == 2
-    assert daemon.cli("volume", "create", "--size", "1", "--image", "").returncode == 2
+    for unset in ("--image", "--type"):
+        assert daemon.cli("volume", "create", "--size", "1", unset, "").returncode == 2
     assert daemon.cli("volume", "create", "--size", "5000").returncode == 1
     assert daemon.cli("volume", "create", "--size", "1", "--image", "no").returncode == 4
     daemon.cli("volume", "create", "--size", "1", "--wait")
@@ -399,6 +431,45 @@ def test_ctrl_c_ends_a_command_whose_service_is_silent(words: tuple[str, ...], t
     assert command.returncode == 130
     assert told in said
     assert "Traceback" not in said
+
+
+def test_ctrl_c_during_the_imports_of_a_command(tmp_path: Path) -> None:
+    """Python discards an exception in a callback, so the handler of the signal ends the process.
+
+    The first module that the command imports sends the signal, and discards the exception.
+    """
+    (tmp_path / "click.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    signal.sigtimedwait([], 1)\n"
+        "except KeyboardInterrupt:\n"
+        "    pass\n"
+        "raise SystemExit('the command continues')\n"
+    )
+    ended = cli("volume", "list", env={"PYTHONPATH": str(tmp_path)})
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ({"BOOTVOL_ENDPOINT": "http://me:secret@127.0.0.1:9/v1.1/t"}, "--endpoint"),
+        ({"BOOTVOL_ENDPOINT": "http://me:secret/@127.0.0.1:9/v1.1/t"}, "--endpoint"),
+        ({"BOOTVOL_ENDPOINT": "me:secret@127.0.0.1:9/v1.1/t"}, "--endpoint"),
+        ({"OS_AUTH_URL": "http://me:secret@127.0.0.1:9/v3", "OS_TOKEN": "t"}, "OS_AUTH_URL"),
+    ],
+)
+def test_no_message_repeats_the_password_in_a_url(env: dict[str, str], name: str) -> None:
+    """The command ends with a message without the URL.
+
+    Break: `src/bootvol/cli/login.py`: `if "@" in url:` -> `if not url:`.
+    """
+    for words in ("list",), ("create", "--size", "1"), ("boot", "1"):
+        refused = cli("volume", *words, env={**env, "BOOTVOL_TOKEN": ""})
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"bootvol: {name}"), refused.stderr
+        assert "secret" not in refused.stderr + refused.stdout
 
 
 def test_an_argument_that_is_no_text(daemon: Process) -> None:

@@ -1,4 +1,4 @@
-"""Floods of requests without waiting, on every route: memory, and the waits of other clients."""
+"""Floods of requests: memory, the waits of other clients, and the reactor's time for a body."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.daemons import TENANT
 from tests.integration.test_matrix import ADMIN, IDENTITY, ROWS
 from tests.processes import Process, process
 from tests.waiting import LIMIT
@@ -23,6 +24,10 @@ PATIENCE = 15.0
 #: Bytes of requests on their way for each client, and number of simultaneous floods.
 AHEAD = 64 * 1024
 AT_ONCE = 12
+#: Bytes of a large body, less than the limit of a body.
+LARGE = 110_000
+#: Limit of the reactor's time for a large body, relative to the time for one long text.
+MOST_TIME = 4.0
 #: Seconds of each dozen of floods, and timeout of an answer in seconds.
 LENGTH, HOPELESS = 0.15, 60.0
 
@@ -142,6 +147,65 @@ def test_requests_sent_ahead_hold_up_nobody_else(daemon: Process) -> None:
                 pump(ready)
                 assert time.monotonic() < end + HOPELESS
             assert wait_of_another(daemon, lambda: pump(ready)) < PATIENCE
+    assert daemon.peak_memory() - before < MOST_MEMORY
+
+
+#: Large bodies by content; ``%b`` is in the objects that the calls require.
+CONTENTS = {
+    "lists": b"[" + b"[]," * (LARGE // 3) + b"1]",
+    "objects": b"[" + b"{}," * (LARGE // 3) + b"1]",
+    "numbers": b"[" + b"1," * (LARGE // 2) + b"1]",
+    "fractions": b"[" + b"1.5e7," * (LARGE // 6) + b"1]",
+    "short texts": b"[" + b'"",' * (LARGE // 3) + b"1]",
+    "nested": b"[" * (LARGE // 2) + b"]" * (LARGE // 2),
+    "nested objects": b'{"":' * (LARGE // 5) + b"1" + b"}" * (LARGE // 5),
+    "keys": b"{" + b",".join(b'"%06d":1' % number for number in range(LARGE // 11)) + b"}",
+    "one key": b"{" + b'"a":[],' * (LARGE // 7) + b'"a":1}',
+    "escaped text": b'"' + rb"\u00e9" * (LARGE // 6) + b'"',
+    "escaped quotes": b'"' + rb"\"" * (LARGE // 2) + b'"',
+    "foreign text": b'"' + "\u00e9".encode() * (LARGE // 2) + b'"',
+    "digits": b"1" * LARGE,
+}
+#: The calls that read the contents: a stranger's, and a tenant's.
+READING = (
+    (b"/identity/v3/auth/tokens", b'{"auth":{"identity":{"methods":%b}}}'),
+    (b"/v2.0/tokens", b'{"auth":%b}'),
+    (b"/v1.1/%b/os-volumes" % TENANT.encode(), b'{"volume":{"size":1,"metadata":%b}}'),
+    (
+        b"/v1.1/%b/servers" % TENANT.encode(),
+        b'{"server":{"name":"x","flavorRef":"1","block_device_mapping_v2":%b}}',
+    ),
+)
+
+
+def reactor_time(daemon: Process, request: bytes) -> float:
+    """Send a request several times; return the reactor's least time for the request, in seconds."""
+    times = []
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=LIMIT) as client:
+        for _ in range(5):
+            before = daemon.reactor_time()
+            client.sendall(request)
+            assert client.recv(65536).startswith(b"HTTP/1.1 4")
+            times.append(daemon.reactor_time() - before)
+    return min(times)
+
+
+@pytest.mark.parametrize(("path", "around"), READING)
+def test_no_content_of_a_body_takes_much_time(daemon: Process, path: bytes, around: bytes) -> None:
+    """Whatever the values of a large body, the body takes about as long as one long text.
+
+    Break: `src/bootvol/api/http.py`: `_check_number(sent)` -> `pass`
+    """
+    head = b"POST %b HTTP/1.1\r\nHost: h\r\nX-Auth-Token: %b\r\n" % (path, token(daemon))
+
+    def taken(content: bytes) -> float:
+        body = around % content
+        return reactor_time(daemon, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    before = daemon.peak_memory()
+    plain = taken(b'"%b"' % (b"x" * LARGE))
+    times = {name: taken(content) / plain for name, content in CONTENTS.items()}
+    assert max(times.values()) < MOST_TIME, times
     assert daemon.peak_memory() - before < MOST_MEMORY
 
 

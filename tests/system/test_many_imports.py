@@ -9,10 +9,12 @@ from pathlib import Path
 
 from bootvol.model import GIB
 from tests.processes import process
+from tests.waiting import block_until
 
 IMAGE = 256 * 1024 * 1024
-#: More than half of this memory is Python and the libraries.
-MOST_MEMORY = 154 * 1024 * 1024
+#: Python and the libraries take 92 MiB, and the buffers of four copies 40 MiB. A busy machine has
+#: more threads and requests at the peak.
+MOST_MEMORY = 160 * 1024 * 1024
 
 
 def test_twenty_at_once(tmp_path: Path) -> None:
@@ -32,8 +34,8 @@ def test_twenty_at_once(tmp_path: Path) -> None:
         assert daemon.statuses() == ["available"] * 20, daemon.log.read_text()
         assert answers > 20, "the list was to be seen while imports ran"
         assert daemon.peak_memory() < MOST_MEMORY
-        files = daemon.files()
-        assert len(files) == 20
+        # The cached image of the imports that waited is deleted after the last of them.
+        files = block_until(daemon.files, lambda found: len(found) == 20)
         for file_path in files:
             assert file_path.stat().st_size == GIB
             with file_path.open("rb") as volume:

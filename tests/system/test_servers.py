@@ -17,10 +17,15 @@ from twisted.internet.threads import deferToThread
 
 from tests import guest
 from tests.daemons import Running, pause
+from tests.images import qemu_img
 from tests.processes import Process
 from tests.waiting import LONG_LIMIT, until
 
 HOSTING = """
+[imports]
+# About a MiB: no image in a container fits.
+spool_gib = 0.001
+
 [hypervisor]
 plugin = "qemu"
 directory = "servers"
@@ -117,6 +122,20 @@ async def test_what_a_guest_wrote_is_found_by_the_next(hosting: Running) -> None
     await end(hosting, third)
     volumes = (await hosting.call("GET", "os-volumes")).json["volumes"]
     assert [each["snapshotId"] for each in volumes] == ["", str(snapshot)]
+
+
+@ensureDeferred
+async def test_a_guest_boots_from_a_compressed_image_that_was_never_spooled(
+    hosting: Running, debian_disk: Path
+) -> None:
+    image = hosting.images / "packed"
+    await deferToThread(qemu_img, "convert", "-c", "-f", "raw", "-O", "qcow2", debian_disk, image)
+    volume = await hosting.create("packed")
+    settled = await hosting.until(volume, "available", "error")
+    assert settled == "available", await hosting.progress(volume)
+    server = await boot(hosting, volume)
+    await says(hosting, server, guest.READY)
+    await end(hosting, server)
 
 
 @ensureDeferred

@@ -65,6 +65,15 @@ def test_a_wait_outlives_the_daemon(daemon: Process, how: signal.Signals) -> Non
     assert json.loads(printed)["status"] == "available"
 
 
+def test_a_closed_standard_error_ends_no_wait(daemon: Process) -> None:
+    waiting = begun(daemon)
+    assert waiting.stderr is not None
+    waiting.stderr.close()
+    printed, _ = waiting.communicate(timeout=LONG_LIMIT)
+    assert waiting.returncode == 0
+    assert json.loads(printed)["status"] == "available"
+
+
 def test_a_volume_that_is_deleted_meanwhile(daemon: Process) -> None:
     waiting = begun(daemon)
     daemon.delete(1)

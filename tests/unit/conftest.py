@@ -11,12 +11,25 @@ import pytest
 from sqlalchemy import URL, Connection, make_url, update
 from twisted.internet import reactor
 
+from bootvol.store import connections
+from bootvol.store import database as databases
 from bootvol.store.database import Database
 from bootvol.store.schema import LIVING
 from bootvol.store.waiting import Waiting
+from tests.waiting import LIMIT
 
 #: The end of an expired lease, on databases of both kinds.
 ENDED = -1.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give calls of the database the time limit of the tests, for a busy machine.
+
+    After the daemon's own limit, the parts would wait by clocks that only tests advance.
+    """
+    monkeypatch.setattr(databases, "LIMIT", LIMIT)
+    monkeypatch.setattr(connections, "LIMIT", LIMIT)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from bootvol.imaging.archive import Tar
 from bootvol.imaging.decompress import DecompressingStream, unpacked
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
-from tests.fuzz import fuzz
+from tests.fuzzing import fuzz
 from tests.images import MIB, PACKERS
 from tests.unit.test_decompress import MOST, contents
 from tests.unit.test_imaging import Stream
@@ -207,6 +208,33 @@ def sparse_in_data(told: bytes) -> bytes:
     return pax(*records) + member(size=len(data) + 1024) + data + b"d" * 1024
 
 
+def old_sparse(
+    parts: Sequence[tuple[int, int]],
+    size: bytes = b"00000005000",
+    *,
+    ends: bool = True,
+    name: str = "disk.raw",
+) -> bytes:
+    """Return the header of a disk with holes in GNU's old form, and 1,024 bytes of data.
+
+    :param size: the size of the disk in octal digits.
+    :param ends: whether the last block of parts says that no other follows.
+    """
+    fields = [b"%011o\0%011o\0" % part for part in parts]
+    header = bytearray(member(name, tarfile.GNUTYPE_SPARSE, 1024))
+    more = [b"".join(fields[at : at + 21]) for at in range(4, len(fields), 21)]
+    header[386 : 386 + 96] = b"".join(fields[:4]).ljust(96, b"\0")
+    header[482] = bool(more)
+    header[483 : 483 + len(size)] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    blocks = [
+        block.ljust(504, b"\0") + bytes([number < len(more) or not ends]) + bytes(7)
+        for number, block in enumerate(more, 1)
+    ]
+    return bytes(header) + b"".join(blocks) + b"d" * 1024
+
+
 END = bytes(1024)
 RIGHT = b"d" * 1024
 RIGHT_ONE = member(size=1024) + RIGHT
@@ -229,6 +257,9 @@ HOSTILE = {
     "more data than parts": (sparse("0,512", "4096") + END, ImageCorrupt),
     "half a part": (sparse("0,512,1024", "4096") + END, ImageCorrupt),
     "negative parts": (sparse("0,512,-1,512", "4096") + END, ImageCorrupt),
+    "old parts that overlap": (old_sparse([(0, 1024), (512, 512)]) + END, ImageCorrupt),
+    "old parts without an end": (old_sparse([(0, 512)] * 200_000, ends=False) + END, ImageBomb),
+    "an old size that is no number": (old_sparse([(0, 1024)], b"a size") + END, ImageCorrupt),
     "no size of a disk with holes": (sparse("0,1024", "") + END, ImageCorrupt),
     "too many parts": (sparse_in_data(b"9999999\n" + b"0\n1\n") + END, ImageCorrupt),
     "more parts than are told": (sparse_in_data(b"700\n0\n512\n") + END, ImageCorrupt),
@@ -246,6 +277,11 @@ HOSTILE = {
     "what another volume begins": (member(kind=b"M") + END, UnsupportedFormat),
     "members for ever": (member("x") * 1001 + END, ImageBomb),
     "names for ever": (pax(record("path", "x")) * 1001 + END, ImageBomb),
+    "long headers for ever": (pax(b"5 a=\n" * 200_000) * 5 + RIGHT_ONE + END, ImageBomb),
+    "long maps for ever": (
+        old_sparse([(0, 1)] * 90_000, name="x") * 2 + RIGHT_ONE + END,
+        ImageBomb,
+    ),
     "another archive behind": (member() + END + member() + END, ImageCorrupt),
 }
 
@@ -255,6 +291,10 @@ HOSTILE = {
 async def test_hostile_archives(
     threads: Threads, archive: bytes, error: type[ImportFailed]
 ) -> None:
+    """No archive takes much time or memory, or gives bytes that tar(1) would not.
+
+    Break: `src/bootvol/imaging/archive.py`: `if size > left:` -> `if size > _LONGEST * 9:`.
+    """
     with pytest.raises(error):
         await contents(Stream(archive), threads)
 
@@ -273,6 +313,8 @@ async def test_hostile_archives(
         pax(record("path", "disk.raw"), record("size", "1024"), record("comment", "=")) + member()
         + RIGHT,
         sparse("0,512,1024,0,2048,512", "2560"),
+        old_sparse([(0, 512), (2048, 512)]),
+        old_sparse([(0, 512), *((512, 0),) * 60, (2048, 512)]),
     ],
 )  # fmt: skip
 @ensureDeferred

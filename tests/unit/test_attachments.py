@@ -1,4 +1,4 @@
-"""A request to detach during another transition changes nothing."""
+"""A request to detach during another transition changes nothing; an attachment takes no place."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pytest_twisted import ensureDeferred
 from sqlalchemy import update
 
 from bootvol.errors import AttachmentNotFound
 from bootvol.lifecycle import Event, Kind, Status
-from bootvol.model import Attachment, Caller, Volume
+from bootvol.model import Attachment, Caller, ConnectionInfo, Volume
 from bootvol.service.attachments import Attachments
 from bootvol.store import attachments, schema, states, volumes
 from bootvol.store.database import Database
+from bootvol.worker.tasks.attachments import Attach
 
 ANN = Caller("ann", "t")
 
@@ -44,3 +46,48 @@ def test_only_what_was_named_is_detached(database: Database) -> None:
             detaching.result()
     with database._engine.begin() as db:
         assert volumes.get(db, "t", volume.id).status is Status.IN_USE
+
+
+class Access:
+    """Stands for the access to volumes.
+
+    :ivar places: whether the task had its place in the lane, at each check for other users.
+    """
+
+    exports = False
+
+    def __init__(self) -> None:
+        self.places: list[bool] = []
+        self.task: Any = None
+
+    async def is_open(self, volume: Volume) -> bool:
+        """See bootvol.worker.tasks.attachments.VolumeAccess."""
+        return False
+
+    async def check_unused(self, volume: Volume) -> None:
+        """See bootvol.worker.tasks.attachments.VolumeAccess."""
+        self.places.append(self.task.lane_place.held)
+
+    async def open(self, claim: object, volume: Volume) -> ConnectionInfo:
+        """See bootvol.worker.tasks.attachments.VolumeAccess."""
+        return ConnectionInfo("file", "/volume")
+
+
+class Claim:
+    """Stands for a claim on a volume without a server of bootvol."""
+
+    async def in_transaction(self, *_: object) -> tuple[Attachment, None]:
+        """See bootvol.worker.claims.Claim."""
+        return Attachment(1, "7", "vdb"), None
+
+
+@ensureDeferred
+async def test_a_wait_for_a_program_that_ends_takes_no_place() -> None:
+    access: Any = Access()
+    claim: Any = Claim()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    volume = Volume(1, "v", "t", "u", 1, Status.ATTACHING, now, "nova", "b")
+    task = access.task = Attach(volume, access, None, "d")
+    assert await task.work(claim) is Event.ATTACHED
+    assert access.places == [False]
+    assert task.lane_place.held

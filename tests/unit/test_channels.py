@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import stat
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,25 +15,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from klein import Klein
+from pytest_twisted import ensureDeferred
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from bootvol import sparing
 from bootvol.api import channels
 from bootvol.api.addresses import network
-from bootvol.api.channels import IDLE, LARGEST_BODY, LINGER, WHOLE, ApiChannel, ApiSite
+from bootvol.api.channels import (
+    IDLE,
+    LARGEST_BODY,
+    LINGER,
+    WHOLE,
+    ApiChannel,
+    ApiSite,
+    BoundedRequest,
+)
 from bootvol.api.faults import TITLED_FAULTS
-from bootvol.api.http import add_error_handler
+from bootvol.api.http import add_error_handler, public_url
 from bootvol.api.nova import faults
+from bootvol.api.pieces import CHUNKED
+from bootvol.api.proxied import Proxied, service
 from bootvol.api.root import ApiRoot, Mount
+from bootvol.api.targets import MOST_PARAMETERS, MOST_SEGMENTS
 from bootvol.errors import IdentityUnavailable
-from tests.fuzz import fuzz
+from tests.daemons import reactor
+from tests.fuzzing import fuzz
+from tests.waiting import until
 
 MOST, SPARE = 3, 2
 #: Bytes of a large answer.
@@ -47,12 +66,17 @@ class Served:
         #: The token of each request.
         self.known: str | None = None
         self.bodies: list[bytes] = []
+        self.cookies: list[object] = []
+        #: The path of each request, and the URL of the API for the client.
+        self.targets: list[tuple[bytes, str]] = []
         self.slow: list[Deferred[bytes]] = []
         app = Klein()
 
         @app.route("/", branch=True)
         def answer(request: IRequest) -> bytes | Deferred[bytes]:
             self.bodies.append(request.content.read())
+            self.cookies.append(request.received_cookies)  # type: ignore[attr-defined]
+            self.targets.append((request.path, public_url(request)))
             request.tenant = self.known  # type: ignore[attr-defined]
             if request.path == b"/large":
                 return bytes(LARGE)
@@ -168,9 +192,9 @@ def test_a_body_too_large_is_refused_before_it_has_come(served: Served, request_
     [
         HEAD + b"X: x\r\n" * 100,
         HEAD + b"X: x\r\n" * 99 + b"X: x\r\n\r\n",
+        HEAD + (b"X: " + b"x" * 1000 + b"\r\n") * 17,
         HEAD + b"X: " + b"x" * 17000,
         HEAD + b"X: " + b"x" * 17000 + b"\r\n\r\n",
-        HEAD + b"X: y\r\n" + (b" " + b"x" * 1000 + b"\r\n") * 17,
         b"GET /v1.1/x?" + b"x" * 17000,
         b"GET /v1.1/x?" + b"x" * 17000 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
     ],
@@ -335,6 +359,42 @@ def test_the_last_answer_of_a_connection_is_not_kept_for_ever(served: Served) ->
     assert connection.transport.disconnected
 
 
+@pytest.mark.parametrize("begin", [b"", GET, HEAD])
+def test_a_client_that_sends_no_more_is_let_go_when_nothing_is_to_answer(
+    served: Served, begin: bytes
+) -> None:
+    connection = served.connect()
+    connection.send(begin)
+    assert not connection.ended
+    connection.channel.readConnectionLost()
+    assert connection.ended
+
+
+def test_a_client_that_sends_no_more_gets_all_answers(served: Served) -> None:
+    connection = served.connect()
+    connection.send(GET.replace(b"/v1.1/x", b"/slow") + GET)
+    connection.channel.readConnectionLost()
+    served.clock.advance(10 * IDLE)
+    assert not connection.ended
+    served.slow[0].callback(b"")
+    # The transport reports the end whenever the connection reads on.
+    connection.channel.readConnectionLost()
+    assert not connection.ended
+    turn(served.clock)
+    connection.channel.readConnectionLost()
+    assert connection.transport.value().count(b"200 OK") == 2
+    assert connection.ended
+
+
+def test_a_client_that_neither_sends_nor_reads_is_cut_off(served: Served) -> None:
+    connection = served.connect()
+    connection.channel.readConnectionLost()
+    served.clock.advance(IDLE - 1)
+    assert not connection.transport.disconnected
+    served.clock.advance(1)
+    assert connection.transport.disconnected
+
+
 def test_only_http_1_1_is_offered_in_tls(served: Served) -> None:
     assert served.site.acceptableProtocols() == [b"http/1.1"]
 
@@ -446,6 +506,159 @@ def test_a_request_that_is_not_http(served: Served, request_: bytes) -> None:
     assert refused(served.connect().send(request_), b"400", "badRequest")
 
 
+CHUNKED_BODY = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: identity\r\n\r\n",
+        HEAD + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
+        HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: identity\r\n" + CHUNKED_BODY + b"0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n" + CHUNKED_BODY + b"0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding:\r\n\r\n",
+        HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKED_BODY + b"0\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\n" + CHUNKED_BODY + b"0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        HEAD + b"Content-Length: 5, 5\r\n\r\nhello",
+        HEAD + b"Content-Length: +5\r\n\r\nhello",
+        HEAD + b"Content-Length: 1_0\r\n\r\nhellohello",
+        HEAD + b"Content-Length\r\n : 5\r\n\r\nhello",
+        HEAD + b"X: x\r\n\tContent-Length: 5\r\n\r\nhello",
+        HEAD + b"X: x\nContent-Length: 5\r\n\r\nhello",
+        HEAD + b"X: x\rContent-Length: 5\r\n\r\nhello",
+        HEAD.replace(b"\r\n", b"\n") + b"\n",
+        HEAD + CHUNKED_BODY + b"5\nhello\n0\n\n",
+        HEAD + CHUNKED_BODY + b"0x5\r\nhello\r\n0\r\n\r\n",
+        HEAD + CHUNKED_BODY + b"5 \r\nhello\r\n0\r\n\r\n",
+        HEAD + CHUNKED_BODY + b"5\r\nhelloxx0\r\n\r\n",
+        HEAD + CHUNKED_BODY + b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+        HEAD + CHUNKED_BODY + b"0\r\nX: x\n\n" + GET,
+        HEAD + CHUNKED_BODY + b"0\r\nGET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_no_request_has_two_ends(served: Served, request_: bytes) -> None:
+    """A proxy in front may see another end, and take the rest as a request of another client.
+
+    Break: `src/bootvol/api/framing.py`: `states_chunks(line) and version != b"HTTP/1.0"` ->
+    `states_chunks(line)`.
+    Break: `src/bootvol/api/framing.py`: `return MalformedRequest()` -> `return None`.
+    Break: `src/bootvol/api/framing.py`: `return line[:1] in (b" ", b"\\t")` -> `return False`.
+    Break: `src/bootvol/api/framing.py`: `raise _MalformedChunkedDataError` -> `return further`.
+    """
+    connection = served.connect()
+    assert refused(connection.send(request_ + GET), b"400", "badRequest")
+    assert served.bodies == []
+    served.clock.advance(LINGER)
+    assert connection.transport.disconnected
+
+
+def test_a_body_in_chunks_may_have_extensions_and_trailers(served: Served) -> None:
+    body = b"5;a=b\r\nhello\r\n0\r\nX-Sum: 1\r\nY:\r\n\r\n"
+    answer = served.connect().send(HEAD + CHUNKED_BODY.replace(b"c", b"C", 1) + body + GET)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert served.bodies[0] == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: h, other\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: h@other\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: h/other\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: h:x\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: [::1\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: [2001:db8::1]:8776\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: a_b.example-1.org:8776\r\n", b"200"),
+        (b"GET /#x HTTP/1.1\r\nHost: h\r\n", b"400"),
+        (b"GET http://h/#x HTTP/1.1\r\nHost: h\r\n", b"400"),
+        (b"GET http://h#x HTTP/1.1\r\nHost: h\r\n", b"400"),
+        (b"GET http:///x HTTP/1.1\r\nHost: h\r\n", b"400"),
+        (b"GET http://u@h/x HTTP/1.1\r\nHost: h\r\n", b"400"),
+        (b"GET http://h/x HTTP/1.1\r\n", b"400"),
+        (b"GET http://h/x HTTP/1.1\r\nHost: h\r\nHost: h\r\n", b"400"),
+        (b"GET http://h//x HTTP/1.1\r\nHost: h\r\n", b"400"),
+        (b"GET ftp://h/x HTTP/1.1\r\nHost: h\r\n", b"400"),
+    ],
+)
+def test_a_request_names_one_target(served: Served, head: bytes, status: bytes) -> None:
+    """A proxy in front may take another host, or another path.
+
+    Break: `src/bootvol/api/root.py`: `not is_host(host or b"")` -> `False`.
+    Break: `src/bootvol/api/targets.py`: `if b"#" in target:` -> `if False:`.
+    """
+    assert served.connect().send(head + b"\r\n").split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "url"),
+    [
+        (b"/v1.1/x?y", b"/v1.1/x", "http://h"),
+        (b"http://other:8774/v1.1/x?y", b"/v1.1/x", "http://other:8774"),
+        (b"HTTPS://[2001:db8::1]/", b"/", "http://[2001:db8::1]"),
+        (b"http://other", b"/", "http://other"),
+        (b"http://other?y", b"/", "http://other"),
+    ],
+)
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_target_may_name_the_host(
+    served: Served, target: bytes, path: bytes, url: str, version: bytes
+) -> None:
+    """RFC 9112, section 3.2.2: such a host counts, and the header Host does not."""
+    head = b"GET " + target + b" HTTP/" + version + b"\r\nHost: h\r\n\r\n"
+    assert b" 200 OK" in served.connect().send(head)
+    assert served.targets == [(path, url)]
+
+
+def test_the_refusal_of_a_target_with_a_host_has_the_form_of_its_dialect(served: Served) -> None:
+    head = b"GET %s/identity/x HTTP/1.1\r\nHost: h\r\nContent-Length: 999999\r\n\r\n"
+    bodies = [served.connect().send(head % host).split(b"\r\n")[-1] for host in (b"", b"http://h")]
+    assert bodies[0] == bodies[1]
+    assert b"title" in bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "more"),
+    [
+        (b"/v1.1/x?" + b"a=b&" * (MOST_PARAMETERS - 1) + b"a=b", b"&"),
+        (b"/v1.1/x?" + b"a&" * (MOST_PARAMETERS - 1), b";"),
+        (b"/v1.1/x?" + b";" * (MOST_PARAMETERS - 1), b";"),
+        (b"/a" * MOST_SEGMENTS, b"/a"),
+    ],
+)
+def test_parameters_and_segments_are_bounded(served: Served, target: bytes, more: bytes) -> None:
+    """A URL with more parts than any call has is refused, before any code makes the parts.
+
+    Break: `src/bootvol/api/targets.py`: `if path.count(b"/") > MOST_SEGMENTS:` -> `if False:`.
+    Break: `src/bootvol/api/targets.py`: `query.count(b"&") + query.count(b";")` ->
+    `query.count(b"&")`.
+    """
+    answer = served.connect().send(GET.replace(b"/v1.1/x", target))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    answer = served.connect().send(GET.replace(b"/v1.1/x", target + more))
+    assert refused(answer, b"400", "badRequest")
+    assert len(served.bodies) == 1
+
+
+def test_cookies_are_not_read(served: Served) -> None:
+    """Many cookies take much time, and no call reads them.
+
+    Break: `src/bootvol/api/http.py`: `def parseCookies(` -> `def _parseCookies(`.
+    """
+    answer = served.connect().send(GET[:-2] + b"Cookie: a=b\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert served.cookies == [{}]
+
+
 @pytest.mark.parametrize("name", [b"Host", b"x-auth-token", b"X-Subject-Token"])
 def test_a_request_names_one_host_and_one_caller(served: Served, name: bytes) -> None:
     """A proxy in front may take the first of two headers, and bootvol the last.
@@ -544,11 +757,52 @@ def test_input_is_parsed_in_small_pieces(served: Served, monkeypatch: pytest.Mon
         each.channel.dataReceived(CRUMBS[: 4 * 4096])
         assert each.transport.producerState == "paused"
     for number in range(1, 9):
-        assert parsed == [4096] * number
+        assert sum(parsed) == 4096 * number
         turn(served.clock)
     for each in connections:
         assert each.transport.producerState == "producing"
         each.close()
+
+
+@pytest.mark.parametrize("path", [b"/v1.1/x", b"/slow"])
+def test_few_chunks_are_parsed_in_a_turn(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    """A turn parses few chunks, whether they come first, behind a head, or behind a request.
+
+    Break: `src/bootvol/api/pieces.py`: `left -= PIECE if self.length is None else CHUNKED` ->
+    `left -= CHUNKED`.
+    Break: `src/bootvol/api/channels.py`: `self.parse_kept()` -> `self.parse(b"")`.
+    """
+    chunks: list[bytes] = []
+    monkeypatch.setattr(BoundedRequest, "handleContentChunk", lambda _, data: chunks.append(data))
+    crumbs = CRUMBS[: len(CRUMBS) - 6 * 49_000].replace(b"/v1.1/x", path) + b"0\r\n\r\n"
+    connection = served.connect()
+    connection.channel.dataReceived(crumbs * 5)
+    most = CHUNKED // 6 + 1
+    for _ in range(100):
+        before = len(chunks)
+        turn(served.clock)
+        assert len(chunks) - before <= most
+        while served.slow:
+            served.slow.pop().callback(b"done")
+            assert len(chunks) - before <= most
+    assert len(chunks) == 5000
+    assert connection.transport.value().count(b"200 OK") == 5
+
+
+def test_a_defect_of_the_parser_ends_one_connection(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other connections of the same address are served on."""
+    connection, other = served.connect(), served.connect()
+    with monkeypatch.context() as patch, capturedLogs() as logs:
+        patch.setattr(ApiChannel, "parse", lambda _, data: 1 / 0)
+        connection.send(GET)
+    assert connection.transport.disconnected
+    assert [formatEvent(each) for each in logs] == ["a request cannot be parsed"]
+    turn(served.clock)
+    assert b"200 OK" in other.send(GET)
 
 
 def test_nothing_is_answered_to_a_client_that_does_not_read(served: Served) -> None:
@@ -619,7 +873,10 @@ PIECES = [
 #: Headers with hostile values.
 HEADERS = [
     *(b"Content-Length: " + each for each in (b"9" * 5000, b"-1", b"x", b"5, 5", b"\xb2")),
-    *(b"Host: " + each for each in (b"\xff", b"[", b"xn--a", b"a." * 200, b":", b"\xe2\x91\xa0")),
+    *(
+        b"Host: " + each
+        for each in (b"\xff", b"[", b"xn--a", b"a." * 200, b"a..b", b":", b"\xe2\x91\xa0")
+    ),
 ]
 
 
@@ -665,6 +922,7 @@ def test_no_bytes_give_a_server_error(sent: list[bytes]) -> None:
         ("2001:db8:0:0:ffff::1", "2001:db8::/64"),
         ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("\x1b[31m", ""),
         ("", ""),
     ],
 )
@@ -674,11 +932,168 @@ def test_a_client_has_one_address(host: str, expected: str) -> None:
     Break: `src/bootvol/api/addresses.py`: `mapped = found.ipv4_mapped` -> `mapped = None`.
     Break: `src/bootvol/api/addresses.py`: `ip_network((found, 64), strict=False)` ->
     `ip_network((found, 128), strict=False)`.
+    Break: `src/bootvol/api/addresses.py`: `return ""` -> `return host`.
     """
     assert network(host) == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [
+        ("TCP4 203.0.113.9 127.0.0.1 1 2", "203.0.113.9 "),
+        ("TCP6 ::ffff:203.0.113.9 ::1 1 2", "203.0.113.9 "),
+        ("TCP6 2001:db8::1 ::1 1 2", "2001:db8::/64 "),
+    ],
+)
+@ensureDeferred
+async def test_a_proxy_states_its_clients_addresses(
+    served: Served, stated: str, shown: str
+) -> None:
+    """With the PROXY protocol, the address of a client is the one that the proxy states.
+
+    Break: `src/bootvol/api/channels.py`: `getattr(self.transport.getPeer(), "host", "")` -> `""`.
+    Break: `src/bootvol/api/addresses.py`: `request.getClientAddress()` -> `request.host`.
+    """
+    port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(Proxied(served.site))
+    channels: list[ApiChannel] = []
+    working = served.site.working
+
+    def watched(channel: ApiChannel) -> None:
+        channels.append(channel)
+        working(channel)
+
+    served.site.working = watched  # type: ignore[method-assign]
+
+    def asked() -> bool:
+        turn(served.clock)
+        return bool(served.bodies)
+
+    with (
+        capturedLogs() as logged,
+        socket.create_connection(("127.0.0.1", port.getHost().port)) as client,
+    ):
+        client.sendall(f"PROXY {stated}\r\n".encode() + GET)
+        await until(asked)
+    await port.stopListening()
+    assert [each.address for each in channels] == [shown.strip()]
+    assert any(str(formatEvent(each)).startswith(shown) for each in logged)
+
+
+VERSION_2 = V2Parser.PREFIX + b"\x21"
+OF_TCP4 = b"\x11\0\x0c" + bytes([203, 0, 113, 9, 127, 0, 0, 1, 0, 1, 0, 2])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY TCP4 203.0.113.9 127.0.0.1 x 2\r\n",
+        b"PROXY TCP4 203.0.113.9 127.0.0.1 " + b"9" * 5000 + b" 2\r\n",
+        b"PROXY TCP4 \xff 127.0.0.1 1 2\r\n",
+        b"PROXY TCP4 203.0.113.9\r\n",
+        b"PROXY \r\n",
+        b"PROXY " + b"x" * 200,
+        b"PROXYTCP4 203.0.113.9 127.0.0.1 1 2\r\n",
+        VERSION_2 + b"\x13\0\x0c" + bytes(12),
+        VERSION_2 + b"\xff\0\x0c" + bytes(12),
+        VERSION_2 + b"\x11\0\x01\0",
+        V2Parser.PREFIX + b"\x31" + OF_TCP4,
+        VERSION_2 + b"\x11\xff\xff" + bytes(5000),
+        GET,
+        b"\0",
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 10_000])
+def test_a_malformed_header_of_a_proxy_takes_one_line(
+    served: Served, header: bytes, piece: int
+) -> None:
+    """The connection ends, without a traceback in the log, and nothing more is read.
+
+    Break: `src/bootvol/api/proxied.py`: `except (LookupError, ValueError):` -> `except OSError:`.
+    Break: `src/bootvol/api/proxied.py`: `if self._is_refused:` -> `if False:`.
+    """
+    connection = Connection(Proxied(served.site).buildProtocol(None), "192.0.2.1", served.clock)
+    with capturedLogs() as logged:
+        for start in range(0, len(header), piece):
+            connection.channel.dataReceived(header[start : start + piece])
+        connection.channel.dataReceived(GET)
+    assert connection.ended
+    assert served.bodies == []
+    assert [str(formatEvent(each)) for each in logged] == [
+        "192.0.2.1: Malformed header of the PROXY protocol"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        (b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n", "203.0.113.9"),
+        (b"PROXY UNKNOWN anything\r\n", "192.0.2.1"),
+        (b"PROXY UNKNOWN\r\n", "192.0.2.1"),
+        (VERSION_2 + OF_TCP4, "203.0.113.9"),
+        (VERSION_2 + b"\x11\0\x0f" + OF_TCP4[3:] + b"\x04\0\0", "203.0.113.9"),
+        (V2Parser.PREFIX + b"\x20\0\0\0", "192.0.2.1"),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_a_header_of_a_proxy_comes_in_any_pieces(
+    served: Served, header: bytes, address: str, piece: int
+) -> None:
+    connection = Connection(Proxied(served.site).buildProtocol(None), "192.0.2.1", served.clock)
+    sent = header + GET
+    for start in range(0, len(sent), piece):
+        connection.channel.dataReceived(sent[start : start + piece])
+        turn(served.clock)
+    for _ in range(5):
+        turn(served.clock)
+    assert served.bodies == [b""]
+    assert connection.channel.wrappedProtocol.address == address
+
+
+@ensureDeferred
+async def test_the_operator_says_who_may_connect_to_the_socket(
+    served: Served, tmp_path: Path
+) -> None:
+    """The mode of a unix socket is that of its endpoint."""
+    for proxy in ("", "haproxy:"):
+        path = tmp_path / f"{proxy}api"
+        quoted = str(path).replace(":", r"\:")
+        listening = service(f"{proxy}unix:{quoted}:mode=660", served.site, reactor)
+        listening.startService()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        await listening.stopService()
 
 
 def test_no_answer_names_a_version_or_is_cached(served: Served) -> None:
     answer = served.connect().send(GET).lower()
     assert b"server: bootvol\r\n" in answer
     assert b"cache-control: no-store\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    ("proxied", "first"), [(False, b""), (True, b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")]
+)
+@ensureDeferred
+async def test_no_descriptors_are_taken(
+    served: Served, tmp_path: Path, proxied: bool, first: bytes
+) -> None:
+    """A stranger sends a descriptor with each byte, where the API listens at a unix socket.
+
+    Break: `src/bootvol/api/channels.py`: `refuse_descriptors(self.transport)` -> `pass`.
+    Break: `src/bootvol/reactors.py`: `transport = transport.transport` -> `break`.
+    """
+    path = str(tmp_path / "api")
+    factory = Proxied(served.site) if proxied else served.site
+    port = await serverFromString(reactor, f"unix:{path}").listen(factory)
+
+    def asked() -> bool:
+        turn(served.clock)
+        return bool(served.bodies)
+
+    with capturedLogs() as logged, socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        client.sendall(first)
+        for each in GET:
+            socket.send_fds(client, [bytes([each])], [0])
+        await until(asked)
+    await port.stopListening()
+    assert [each for each in logged if "descriptor" in str(formatEvent(each))] == []

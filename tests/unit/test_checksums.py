@@ -10,13 +10,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootvol.model import Digest
-from bootvol_plugins.http.checksums import Ambiguous, find_digest, text_of
-from tests.fuzz import fuzz
+from bootvol_plugins.http.checksums import (
+    LONGEST_LINE,
+    MOST_LINES,
+    Ambiguous,
+    find_digest,
+    is_list,
+    text_of,
+)
+from tests.fuzzing import fuzz
 
 WEAK, GOOD, BEST = (hashlib.new(each, b"x").hexdigest() for each in ("md5", "sha256", "sha512"))
 WORST = hashlib.blake2b(b"x").hexdigest()
 OTHER = hashlib.sha256(b"y").hexdigest()
 PATH = "pub/41/images/a.img"
+
+#: The output of PowerShell's Get-FileHash, as a list and as a table.
+LISTED = f"""
+
+Algorithm : SHA256
+Hash      : {GOOD.upper()}
+Path      : C:\\images\\a.img
+
+
+"""
+TABLE = f"""
+Algorithm       Hash                                                                   Path
+---------       ----                                                                   ----
+SHA256          {GOOD.upper()}       C:\\images\\a.img
+"""
+
+
+def grouped(digest: str, length: int) -> str:
+    """Return a digest in groups of digits, as gpg writes digests."""
+    parts = [digest[at : at + length] for at in range(0, len(digest), length)]
+    return " ".join(parts).upper()
+
 
 SIGNED = f"""-----BEGIN PGP SIGNED MESSAGE-----
 Hash: SHA256
@@ -54,10 +83,31 @@ SHA256 (a.img) = {GOOD}
         f"{WEAK}  a.img\n{GOOD}  a.img\n",
         f"sha256:{GOOD}  a.img\n",
         f"{GOOD}\n",
+        f"sha256:{GOOD}",
+        f"SHA256: {GOOD}\r\n",
+        f"SHA2-256 = {GOOD}\n",
+        f"md5:{WEAK}\nsha256:{GOOD}\n",
+        f"{GOOD}\nblake2b:{WORST}\nlength = {OTHER}\n",
         SIGNED,
         SIGNED.replace("\n", "\r\n"),
         f"{GOOD}  a.img\n{GOOD}  a.img\n",
         f"# SHA256 HASH\n{GOOD}  a.img\n# SHA512 HASH\n{BEST}  b.img\n",
+        f"a.img {GOOD}\nb.img {OTHER}\n",
+        f"images/a.img\t{GOOD.upper()}\r\n",
+        f"SHA256 {GOOD}\n",
+        LISTED,
+        LISTED.replace("\n", "\r\n"),
+        LISTED.replace(GOOD.upper(), f"{GOOD[:40]}\n            {GOOD[40:]}"),
+        LISTED.replace("a.img", "very-long-\n            path\\a.img"),
+        LISTED + LISTED.replace("a.img", "b.img").replace(GOOD.upper(), OTHER),
+        LISTED.split("Path")[0],
+        TABLE,
+        TABLE + TABLE.replace("a.img", "b.img").replace(GOOD.upper(), OTHER),
+        f"a.img: {grouped(GOOD, 8)}\nb.img: {grouped(OTHER, 8)}\n",
+        f"a.img: {grouped(GOOD, 8)[:40]}\n       {grouped(GOOD, 8)[40:]}\n",
+        f"41/images/a.img: \n{grouped(GOOD, 8)}\n",
+        f"a.img:    MD5 = {grouped(WEAK, 2)}\na.img: RMD160 = {grouped(WEAK + WEAK[:8], 4)}\n"
+        f"a.img: SHA256 = {grouped(GOOD, 8)[:54]}\n                {grouped(GOOD, 8)[54:]}\n",
     ],
 )
 def test_forms(text: str) -> None:
@@ -89,6 +139,19 @@ def test_the_strongest(text: str, digest: Digest) -> None:
         f"{GOOD}  xa.img\n",
         f"{GOOD}  a.img.gz\n",
         f"{GOOD}\n{OTHER}\n",
+        f"sha256:{GOOD}\nsha256:{OTHER}\n",
+        f"sha512:{GOOD}\n",
+        f"fingerprint: {GOOD}\n",
+        f"fingerprint {GOOD}\n",
+        f"key.txt = {GOOD}\n",
+        f"a.img: {grouped(GOOD, 8)} 0\n",
+        f"a.img: {grouped(GOOD, 8)} 00\n",
+        f"a.img: SHA3-256 = {grouped(GOOD, 8)}\n",
+        f"a.img: RMD160 = {grouped(WEAK + WEAK[:8], 4)}\n",
+        LISTED.replace("SHA256", "RIPEMD160"),
+        LISTED.replace("a.img", "b.img"),
+        TABLE.replace("images\\a.img", "ima..."),
+        f"{GOOD}\n{OTHER}  b.img\n",
         f"{GOOD[:-1]}  a.img\n",
         f"SHA512 (a.img) = {GOOD}\n",
         f"SHA3-256 (a.img) = {GOOD}\n",
@@ -120,6 +183,20 @@ def test_the_list_is_named_for_the_file(text: str, digest: Digest | None) -> Non
     assert find_digest(text, PATH, "a.img.sha256", by_list=True) == digest
 
 
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst"])
+def test_the_digest_of_an_unpacked_image_is_none_of_the_packed_one(ending: str) -> None:
+    path, listed_in = f"{PATH}.{ending}", f"a.img.{ending}.sha256"
+    for listed, digest in (
+        ("a.img", None),
+        ("./images/a.img", None),
+        (f"a.img.{ending}", Digest("sha256", GOOD)),
+        (f"a-7.img.{ending}", Digest("sha256", GOOD)),
+        ("-", Digest("sha256", GOOD)),
+    ):
+        found = find_digest(f"{GOOD}  {listed}\n", path, listed_in, by_list=True)
+        assert found == digest
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
 def test_encodings(encoding: str) -> None:
     mark = "\ufeff" if encoding == "utf-16-be" else ""
@@ -138,6 +215,38 @@ def test_two_digests_for_one_name() -> None:
 @pytest.mark.parametrize("asked", ["\u00e9.img", "e\u0301.img"])
 def test_names_composed_or_not(listed: str, asked: str) -> None:
     assert find_digest(f"{GOOD}  {listed}\n", f"x/{asked}") == Digest("sha256", GOOD)
+
+
+def test_marks_without_end_are_not_put_in_order() -> None:
+    """One name with many marks would take minutes, with no other thread running.
+
+    Break: `plugins/bootvol_plugins/http/checksums.py`: `if len(part) <= _LONGEST_NAME else part` ->
+    `if True else part`.
+    """
+    listed, asked = "e\u0301" * 600, "\u00e9" * 600
+    assert find_digest(f"{GOOD}  {listed}\n", f"x/{asked}") is None
+    assert find_digest(f"{GOOD}  {listed}\n", f"x/{listed}") == Digest("sha256", GOOD)
+
+
+def test_lines_are_limited() -> None:
+    """No list takes much time.
+
+    Break: `plugins/bootvol_plugins/http/checksums.py`: `if len(lines) > MOST_LINES:` -> `if
+    False:`.
+    Break: `plugins/bootvol_plugins/http/checksums.py`: `if len(line) <= LONGEST_LINE]` -> `if
+    True]`.
+    """
+    line = f"{GOOD}  a.img"
+    assert is_list("\n" * (MOST_LINES - 1) + line)
+    assert not is_list("\n" * MOST_LINES + line)
+    padded = f"{GOOD}{' ' * (LONGEST_LINE - len(line))}  a.img"
+    assert is_list(padded)
+    assert not is_list(f" {padded}")
+
+
+def test_a_digest_without_a_name_may_be_of_any_file() -> None:
+    assert find_digest(GOOD, PATH) == Digest("sha256", GOOD)
+    assert find_digest(GOOD, PATH, bare=False) is None
 
 
 _NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1).filter(

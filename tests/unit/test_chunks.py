@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootvol_plugins.http.chunks import Chunks
-from tests.fuzz import fuzz
+from tests.fuzzing import fuzz
 
 PLAIN = b"3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
 

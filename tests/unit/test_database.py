@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -38,6 +41,7 @@ from bootvol import database_checks
 from bootvol.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable
 from bootvol.store import connections, schema
 from bootvol.store import database as databases
+from bootvol.store.columns import clean
 from bootvol.store.database import Database
 from tests import postgresql
 from tests.daemons import reactor
@@ -167,10 +171,25 @@ def test_an_upgrade_is_noticed(address: str) -> None:
     database = Database(on_server(address), reactor)
     database.upgrade()
     with psycopg.connect(address) as connection:
-        take = "SELECT pg_advisory_lock(%s)"
+        take = "SELECT pg_advisory_xact_lock(%s)"
         connection.execute(take, [int.from_bytes(b"bootvol", "big")])
         with pytest.raises(ConfigurationError, match="its schema is being upgraded"):
             database.check()
+    database.check()
+
+
+def test_an_upgrade_right_behind_the_end_of_a_daemon(address: str) -> None:
+    """The server frees the locks of a connection a moment after the connection's end.
+
+    Break: `src/bootvol/store/schema_lock.py`: `> end:` -> `> 0:`
+    """
+    database = Database(on_server(address), reactor)
+    with psycopg.connect(address, autocommit=True) as daemon:
+        daemon.execute("SELECT pg_advisory_lock_shared(%s)", [int.from_bytes(b"bootvol", "big")])
+        end = threading.Timer(0.5, daemon.close)
+        end.start()
+        database.upgrade()
+        end.join()
     database.check()
 
 
@@ -241,7 +260,7 @@ async def test_a_pooler_that_drops_what_was_prepared(served: Database) -> None:
 def test_text_is_clean_wherever_it_comes_from(db: Connection, hostile: str) -> None:
     add(db, hostile)
     kept = db.execute(select(TABLE.c.tenant).where(TABLE.c.tenant == hostile)).scalar_one()
-    assert kept == schema.clean(hostile)
+    assert kept == clean(hostile)
     assert not set(kept) & set("\0\ud83d\udc00")
     db.execute(
         insert(schema.volume_types).values(name="x", extra_specs={"k": [hostile], hostile: 1})
@@ -251,8 +270,8 @@ def test_text_is_clean_wherever_it_comes_from(db: Connection, hostile: str) -> N
 
 
 def test_what_is_clean_stays_as_it_is() -> None:
-    assert schema.clean("\x01\t\ufffd\U0001f600é") == "\x01\t\ufffd\U0001f600é"
-    assert schema.clean({"a": [1, None, True, 1.5]}) == {"a": [1, None, True, 1.5]}
+    assert clean("\x01\t\ufffd\U0001f600é") == "\x01\t\ufffd\U0001f600é"
+    assert clean({"a": [1, None, True, 1.5]}) == {"a": [1, None, True, 1.5]}
 
 
 def test_no_column_takes_text_as_it_comes() -> None:
@@ -272,6 +291,19 @@ async def test_what_never_passes_is_no_outage(served: Database) -> None:
     (failed,) = [each for each in logged if "log_failure" in each]
     assert "value too long" in str(failed["log_failure"].value.__cause__)
     assert await served.read(count) == 0
+
+
+@ensureDeferred
+async def test_failures_show_no_values(running: Database) -> None:
+    """Values may be secrets: signed URLs of images, and users' data for guests.
+
+    Break: `src/bootvol/store/connections.py`: `"hide_parameters": True` ->
+    `"hide_parameters": False`.
+    """
+    wrong = text("SELECT nonsense FROM volumes WHERE name = :name").bindparams(name="SECRET")
+    with pytest.raises(Exception, match="nonsense") as caught:
+        await running.read(lambda db: db.execute(wrong))
+    assert "SECRET" not in Failure(caught.value).getTraceback()
 
 
 @ensureDeferred
@@ -392,8 +424,12 @@ def test_a_start_that_a_lock_hinders_says_so(
     database.upgrade()
     with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(ConfigurationError, match="locked"):
+        with pytest.raises(ConfigurationError) as caught:
             database.alone(add)
+    assert str(caught.value) == (
+        f"state.url: {tmp_path}/x.db: the database cannot be used: database is locked."
+        " End the program that has the file locked."
+    )
 
 
 @ensureDeferred
@@ -549,6 +585,31 @@ async def test_a_server_that_became_a_standby_passes(served: Database) -> None:
 
 
 @ensureDeferred
+async def test_a_server_with_damaged_tables_is_an_outage(served: Database) -> None:
+    # A page with a wrong checksum, say.
+    damaged = "DO $$ BEGIN RAISE 'invalid page in block 0' USING ERRCODE = 'XX001'; END $$"
+    with capturedLogs() as logged, pytest.raises(DatabaseUnavailable):
+        await served.read(lambda db: db.exec_driver_sql(damaged))
+    assert told(logged) == ["the database cannot be {done}: {failure}"]
+
+
+@ensureDeferred
+async def test_a_session_for_which_no_descriptor_is_left(
+    served: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dup(_descriptor: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", dup)
+        served._engine.dispose()
+        with capturedLogs() as logged, pytest.raises(DatabaseUnavailable):
+            await served.write(add)
+    assert told(logged) == ["the database cannot be {done}: {failure}"]
+    await served.write(add)
+
+
+@ensureDeferred
 async def test_what_fails_in_turns_with_what_does_not_floods_no_log(served: Database) -> None:
     clock = Clock()
     for outage in (served._read, served._written):
@@ -674,3 +735,9 @@ def test_what_a_statement_is_to_blame_for_does_not_pass(served: Database) -> Non
     too_much.sqlstate = "54000"
     assert not connections.passes(OperationalError("", {}, too_much))
     assert connections.passes(OperationalError("", {}, psycopg.errors.TooManyConnections()))
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'bootvol\[postgresql\]'"):
+        Database(make_url("postgresql+psycopg://h/d"), reactor)

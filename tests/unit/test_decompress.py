@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -22,6 +23,7 @@ from bootvol.errors import (
 )
 from bootvol.imaging.compression import compression_of
 from bootvol.imaging.decompress import DecompressingStream, unpacked
+from bootvol.imaging.digest import Digester
 from bootvol.imaging.inspect import Inspection
 from bootvol.interfaces import IImageStream
 from bootvol.model import Digest
@@ -30,6 +32,7 @@ from bootvol.testing.sources import read_all
 from bootvol.threads import Threads
 from tests.images import PACKERS
 from tests.unit.test_imaging import CLOCK, Stream
+from tests.waiting import LIMIT
 
 CONTENT = noise(700_000) + bytes(2_000_000) + noise(300_001, 1)
 MOST = 16 * 1024 * 1024
@@ -133,7 +136,7 @@ async def test_a_bomb_is_unpacked_no_further_than_is_wanted(
 ) -> None:
     """A bomb is read and decompressed only as far as the reader asks.
 
-    Break: `src/bootvol/imaging/decompress.py`: `most = min(len(target) - done, _PIECE_OUT)` ->
+    Break: `src/bootvol/imaging/members.py`: `most = min(len(target) - done, _PIECE_OUT)` ->
     `most = 1 << 30`.
     """
     bomb = pack(bytes(256 * 1024 * 1024))
@@ -159,7 +162,7 @@ async def test_many_small_members(threads: Threads, pack: Callable[[bytes], byte
 async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
     """Empty members cost time, and the volume's size does not bound their number.
 
-    Break: `src/bootvol/imaging/decompress.py`: `if self._credit < 0:` -> `if not kind:`.
+    Break: `src/bootvol/imaging/members.py`: `if self._credit < 0:` -> `if not kind:`.
     """
     with pytest.raises(ImageBomb):
         await contents(Stream(pack(b"x") + pack(b"") * 1001), threads)
@@ -170,7 +173,7 @@ async def test_members_that_hold_nothing(threads: Threads, pack: Callable[[bytes
 async def test_padding_for_ever(threads: Threads, pack: Callable[[bytes], bytes]) -> None:
     """Padding behind an image is read only up to the volume's size.
 
-    Break: `src/bootvol/imaging/decompress.py`: `if self.taken > self._most:` -> `if not
+    Break: `src/bootvol/imaging/decoding.py`: `if self.taken > self._most:` -> `if not
     self.taken:`.
     """
     source = Stream(pack(CONTENT) + bytes(2 * MOST))
@@ -295,3 +298,28 @@ def test_each_format_is_told_by_each_of_its_beginnings() -> None:
         assert found is not None
         assert found.name == name
     assert compression_of(b"") is None
+
+
+@ensureDeferred
+async def test_bytes_are_hashed_beside_the_decoding(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the next read of the source waits for the digest, and a close."""
+    packed = PACKERS["zstd"](noise(5_000_000))
+    stated = Digest("sha256", hashlib.sha256(packed).hexdigest())
+    free = threading.Event()
+    update = Digester.update
+
+    def late(digester: Digester, chunk: memoryview) -> None:
+        assert free.wait(LIMIT)
+        update(digester, chunk)
+
+    monkeypatch.setattr(Digester, "update", late)
+    stream, _ = await unpacked(Stream(packed), stated, MOST, threads)
+    buffer = memoryview(bytearray(500_000))
+    assert await stream.read_into(buffer) == len(buffer)
+    assert bytes(buffer) == noise(5_000_000)[: len(buffer)]
+    closed = Deferred.fromCoroutine(stream.close())
+    assert not closed.called, "the memory is still being hashed"
+    free.set()
+    await closed

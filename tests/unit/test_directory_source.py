@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,11 +12,11 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.errors import ImageNotFound, SourceFailed
 from bootvol.interfaces import IFileStream, IImageStream, ISparseStream
-from bootvol.model import Image
+from bootvol.model import Image, content_of
 from bootvol.testing.backends import noise
 from bootvol.testing.sources import CALLER, read_all
 from bootvol.threads import Threads
@@ -26,9 +28,21 @@ from tests.waiting import LIMIT
 CONTENT = noise(256 * 1024)
 
 
-async def half_read(folder: Path, threads: Threads) -> IImageStream:
-    """Return the stream of an image, after reading the first part."""
+def state_digest(folder: Path) -> None:
+    """State the digest of the file ``disk`` in the index; the image keeps the id ``disk``."""
+    digest = hashlib.sha512(CONTENT).hexdigest()
+    entry = f'[[images]]\nid = "disk"\nfile = "disk"\nsha512 = "{digest}"\n'
+    (folder / "index.toml").write_text(entry)
+
+
+async def half_read(folder: Path, threads: Threads, *, by_digest: bool = False) -> IImageStream:
+    """Return the stream of an image, after reading the first part.
+
+    :param by_digest: whether the index states the digest of the image.
+    """
     (folder / "disk").write_bytes(CONTENT)
+    if by_digest:
+        state_digest(folder)
     source = DirectorySource("images", folder, threads)
     stream = await source.open(await source.find(CALLER, "disk"))
     await stream.read_into(memoryview(bytearray(len(CONTENT) // 2)))
@@ -56,6 +70,98 @@ async def test_an_image_that_is_replaced_is_read_to_its_end(
     (tmp_path / "new").write_bytes(CONTENT[::-1])
     (tmp_path / "new").rename(tmp_path / "disk")
     await IFileStream(stream).check()
+    assert await read_all(stream, 65536) == CONTENT[len(CONTENT) // 2 :]
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write another content of the same size into the same file, and keep its time of change.
+
+    ``cp --preserve`` does so.
+    """
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@ensureDeferred
+async def test_another_content_of_equal_size_and_time_is_another_image(
+    tmp_path: Path, threads: Threads
+) -> None:
+    stream = await half_read(tmp_path, threads)
+    source = DirectorySource("images", tmp_path, threads)
+    image = await source.find(CALLER, "disk")
+    assert image.validator == stream.validator
+    overwrite(tmp_path / "disk", CONTENT[::-1])
+    with pytest.raises(SourceFailed, match="or its owner, rights or times, changed while bootvol"):
+        await IFileStream(stream).check()
+    again = await source.find(CALLER, "disk")
+    assert content_of(again) != content_of(image)
+    resumed = await source.open(again, 4096, image.validator)
+    assert (resumed.offset, resumed.validator) == (0, again.validator)
+
+
+@pytest.mark.parametrize("by_digest", [True, False])
+@ensureDeferred
+async def test_another_owner_counts_as_a_change_unless_a_digest_is_stated(
+    tmp_path: Path, threads: Threads, by_digest: bool
+) -> None:
+    stream = await half_read(tmp_path, threads, by_digest=by_digest)
+    source = DirectorySource("images", tmp_path, threads)
+    image = await source.find(CALLER, "disk")
+    assert image.validator == stream.validator
+    (tmp_path / "disk").chmod(0o600)
+    again = await source.find(CALLER, "disk")
+    resumed = await source.open(again, 4096, image.validator)
+    if by_digest:
+        assert again.validator == image.validator
+        assert resumed.offset == 4096
+        assert await read_all(stream, 65536) == CONTENT[len(CONTENT) // 2 :]
+    else:
+        assert again.validator != image.validator
+        assert resumed.offset == 0
+        with pytest.raises(SourceFailed, match="owner, rights or times"):
+            await read_all(stream, 65536)
+
+
+@ensureDeferred
+async def test_a_write_shows_beside_a_digest_too(tmp_path: Path, threads: Threads) -> None:
+    """So the import is tried again, instead of the final failure by the digest."""
+    stream = await half_read(tmp_path, threads, by_digest=True)
+    (tmp_path / "disk").write_bytes(CONTENT[::-1])
+    with pytest.raises(SourceFailed, match="changed while bootvol read it"):
+        await IFileStream(stream).check()
+
+
+@ensureDeferred
+async def test_an_image_that_was_just_written_is_read_after_a_tick(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two writes within one tick of the system's clock leave the same times."""
+    (tmp_path / "disk").write_bytes(CONTENT)
+    written = (tmp_path / "disk").stat().st_ctime
+    now, slept = 0.0, list[float]()
+    monkeypatch.setattr("bootvol_plugins.directory.time.time", lambda: now)
+    monkeypatch.setattr("bootvol_plugins.directory.time.sleep", slept.append)
+    source = DirectorySource("images", tmp_path, threads)
+    image = await source.find(CALLER, "disk")
+    for each in (written - 1, written + 0.001, written + 1):
+        now = each
+        await (await source.open(image)).close()
+    assert len(slept) == 1
+
+
+@pytest.mark.parametrize("change", ["unlink", "hardlink"])
+@ensureDeferred
+async def test_an_image_whose_names_change_is_read_to_its_end(
+    tmp_path: Path, threads: Threads, change: str
+) -> None:
+    stream = await half_read(tmp_path, threads)
+    if change == "unlink":
+        (tmp_path / "disk").unlink()
+    else:
+        (tmp_path / "other").hardlink_to(tmp_path / "disk")
     assert await read_all(stream, 65536) == CONTENT[len(CONTENT) // 2 :]
 
 
@@ -145,6 +251,31 @@ async def test_the_last_good_index_serves_for_an_hour(
     assert failed.value.message == "Source images: index.toml is not valid."
     index.write_text('[[images]]\nid = "5"\nfile = "disk"\n')
     assert [each.id for each in await source.images(CALLER)] == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (3000 * '[[images]]\nid = "a"\nfile = "/"\n', r"images\.0\.file: .*and 2997 more faults"),
+        (f'[[images]]\nid = "a"\nfile = "b"\n{"k" * 99_999} = 1\n', r"images\.0\.kkk"),
+        ('[[images]]\nid = "a"\nfile = "b"\n"\\n\\u001b[1m" = 1\n', r"images\.0\.\?\?\[1m: Extra"),
+        ("a = " + 99_999 * "[", "nested too deep"),
+        ("a" * 99_999, "after a key"),
+        (2 * f"[{'k' * 99_999}]\n", "Cannot declare .'kkk"),
+    ],
+)
+@ensureDeferred
+async def test_the_log_says_the_faults_of_an_index_in_one_short_line(
+    tmp_path: Path, threads: Threads, text: str, said: str
+) -> None:
+    source = DirectorySource("images", tmp_path, threads)
+    (tmp_path / "index.toml").write_text(text)
+    with capturedLogs() as logs, pytest.raises(SourceFailed):
+        await source.images(CALLER)
+    (line,) = map(formatEvent, logs)
+    assert re.search(said, line)
+    assert len(line) < 700
+    assert line.isprintable()
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[Any]:

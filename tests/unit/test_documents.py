@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 SPECIFICATION = ROOT / "docs" / "specification"
 TEXTS = (".py", ".md", ".conf", ".toml", ".sh", ".c", ".rb", ".go")
 
@@ -113,3 +114,21 @@ def test_every_mentioned_document_exists() -> None:
     ]
     assert mentions
     assert [(str(file), each) for file, each in mentions if not _leads(ROOT, each)] == []
+
+
+def test_the_walk_names_modules_that_exist() -> None:
+    files = {f"/{file.relative_to(ROOT)}" for file in _files()}
+    named = re.findall(r"`([\w./-]+\.(?:py|conf|sh))`", ARCHITECTURE.read_text())
+    assert named
+    assert [each for each in named if not any(file.endswith(f"/{each}") for file in files)] == []
+
+
+def test_the_walk_names_each_package_and_module_of_the_top() -> None:
+    text = ARCHITECTURE.read_text()
+    tops = [
+        f"{each.name}/`" if each.is_dir() else f"{each.name}`"
+        for each in (ROOT / "src" / "bootvol").iterdir()
+        if (each / "__init__.py").exists() or (each.suffix == ".py" and each.stem != "__init__")
+    ]
+    assert tops
+    assert [each for each in sorted(tops) if each not in text] == []

@@ -33,7 +33,7 @@ from bootvol.login import EarlierToken, Password, Session, Which
 from bootvol.threads import Threads
 from bootvol_plugins.embedded import revoked, throttle
 from bootvol_plugins.embedded.identity import EmbeddedIdentity
-from bootvol_plugins.embedded.known import MOST, Known
+from bootvol_plugins.embedded.known import MOST, MOST_OF_A_USER, Known
 from bootvol_plugins.embedded.throttle import Throttle
 from bootvol_plugins.embedded.turns import Turns
 from tests.daemons import TENANT
@@ -106,7 +106,8 @@ async def test_a_restart_changes_nothing(make: Make) -> None:
     assert await make().session(session.token) == session
 
 
-@pytest.mark.parametrize(
+#: What the operator takes away from ann.
+TAKEN = pytest.mark.parametrize(
     ("was", "becomes"),
     [
         ('name = "ann"\nid = "10"', 'name = "ann"\nid = "11"'),
@@ -115,6 +116,9 @@ async def test_a_restart_changes_nothing(make: Make) -> None:
     ],
     ids=["the user", "the role", "the password"],
 )
+
+
+@TAKEN
 @ensureDeferred
 async def test_what_is_taken_away_counts_at_once(make: Make, was: str, becomes: str) -> None:
     """A token is refused once its user, project or credential is gone.
@@ -130,6 +134,20 @@ async def test_what_is_taken_away_counts_at_once(make: Make, was: str, becomes: 
     for call in (changed.authenticate, changed.session):
         with pytest.raises(Unauthorized):
             await call(token)
+
+
+@TAKEN
+@ensureDeferred
+async def test_what_is_taken_away_during_a_log_in(
+    make: Make, tmp_path: Path, was: str, becomes: str
+) -> None:
+    """A log-in is refused like any other, whose user changes during the verification."""
+    service = make()
+    running = Deferred.fromCoroutine(log_in(service))
+    await service.reload(options(tmp_path, PEOPLE.replace(was, becomes)))
+    assert not running.called
+    with pytest.raises(LoginFailed):
+        await running
 
 
 @ensureDeferred
@@ -395,17 +413,50 @@ def test_a_success_clears(clock: Clock) -> None:
     guesses.check(b"k")
 
 
+@pytest.mark.parametrize("others", [1, 2, 30])
+def test_failures_of_many_others_make_nobody_forgotten(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """A stranger who fails as many new users between the guesses has no more guesses.
+
+    Break: `plugins/bootvol_plugins/embedded/throttle.py`: `return self._failures.pop(fewest)` ->
+    `self._failures.pop(fewest)`.
+    """
+    monkeypatch.setattr(throttle, "MOST", 100)
+    guesses = Throttle(clock.seconds, 100)
+    for number in range(200):
+        guesses.failed(b"%d" % (number // 2))
+    tried = 0
+    for number in range(1000):
+        try:
+            guesses.check(b"ann")
+        except TooManyLogins:
+            break
+        guesses.failed(b"ann")
+        tried += 1
+        for other in range(others):
+            guesses.failed(b"%d %d" % (number, other))
+    assert tried <= 100
+    # Others are not delayed for that.
+    guesses.check(b"bob")
+
+
 def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The throttle drops forgiven failures first, and else the fewest."""
     monkeypatch.setattr(throttle, "MOST", 3)
     guesses = Throttle(clock.seconds)
     for _ in range(throttle.FREE):
         guesses.failed(b"first")
-    for number in range(2):
+    for number in range(5):
         guesses.failed(b"%d" % number)
     with pytest.raises(TooManyLogins):
         guesses.check(b"first")
-    guesses.failed(b"last")
+    clock.advance(throttle.FORGIVEN)
+    for number in range(3):
+        guesses.failed(b"new %d" % number)
+        guesses.check(b"new %d" % number)
     guesses.check(b"first")
+    assert len(guesses._failures) == 3
 
 
 @ensureDeferred
@@ -604,11 +655,52 @@ async def test_users_who_were_here_are_known_after_a_restart(make: Make, tmp_pat
     assert (await log_in(service)).user.name == "ann"
 
 
+@ensureDeferred
+async def test_a_user_drives_no_others_out(make: Make) -> None:
+    """A user who logs in from many networks keeps few of the remembered places.
+
+    Break: `plugins/bootvol_plugins/embedded/known.py`: `if len(of_user) >= MOST_OF_A_USER:` ->
+    `if False:`.
+    Break: `plugins/bootvol_plugins/embedded/identity.py`: `return self.user[:half] +` -> `return
+    _digest(self.network)[:half] +`.
+    """
+    service = make()
+    bob = Password(Which(name="bob"), BOBS)
+    await service.login(ANN, DEMO, "198.51.100.1")
+    for number in range(2 * MOST_OF_A_USER):
+        await service.login(bob, OTHER, f"2001:db8:{number:x}::/64")
+    assert len(service._known._pairs) == MOST_OF_A_USER + 1
+    wrong = Password(Which(name="ann"), "wrong")
+    for number in range(100):
+        with pytest.raises(LoginFailed):
+            await service.login(wrong, None, f"192.0.2.{number}")
+    await service.login(ANN, DEMO, "198.51.100.1")
+
+
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 33, b"x" * 32 * (MOST + 5)])
 def test_any_file_of_known_users_is_read(tmp_path: Path, threads: Threads, content: bytes) -> None:
     path = tmp_path / "known"
     path.write_bytes(content)
     assert (b"x" * 32 in Known(path, threads)) == (len(content) >= 32)
+
+
+@ensureDeferred
+async def test_known_users_are_written_when_the_disk_is_well_again(
+    tmp_path: Path, threads: Threads
+) -> None:
+    path, pair = tmp_path / "away" / "known", b"x" * 32
+    known = Known(path, threads)
+    with capturedLogs() as logged:
+        for _ in range(3):
+            known.add(pair)
+            await until(lambda: not known._is_writing)
+        path.parent.mkdir()
+        known.add(pair)
+        await until(lambda: not known._is_writing)
+    assert path.read_bytes() == pair
+    failed, well = map(formatEvent, logged)
+    assert failed.startswith(f"{path}: [Errno 2] No such file or directory")
+    assert well == f"{path}: the file is written again"
 
 
 @ensureDeferred
@@ -715,6 +807,13 @@ def test_the_decoy_costs_as_the_dearest_hash(make: Make) -> None:
     assert service._decoy == dear
     told = [text for each in logged if "takes another" in (text := str(formatEvent(each)))]
     assert any("user bob" in each for each in told)
+
+
+def test_the_cost_of_what_is_no_hash() -> None:
+    assert passwords.cost(passwords.hash_password("x")) == passwords.COST
+    for wrong in ("", "x", "$argon2id$v=19$m=x,t=1,p=1$AAAA$AAAA", "$2b$12$abcdefghijklmnopqrstuv"):
+        with pytest.raises(IdentityFailed, match="A hash cannot be read"):
+            passwords.cost(wrong)
 
 
 @ensureDeferred

@@ -82,6 +82,14 @@ def test_a_reason_tells_tenants_of_known_errors_only() -> None:
     assert reason(RuntimeError("secret")) == UnexpectedFailure().report()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("It failed: refused..", "It failed: refused."), ("a", "a"), ("a.", "a."), ("a...", "a...")],
+)
+def test_a_message_ends_with_one_full_stop(text: str, message: str) -> None:
+    assert BackendFailed(text).message == message
+
+
 @pytest.mark.parametrize("text", ["x" * 10**6, "\x1b[2J" * 10**5, "a\nb", "\u202e", "\udc80", "ä"])
 def test_a_message_is_short_and_harmless(text: str) -> None:
     """Whatever a server or a program says, the message in the log and the database is one line.

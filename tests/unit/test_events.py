@@ -17,8 +17,7 @@ from twisted.logger import capturedLogs
 from bootvol.errors import ErrorReport
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Volume
-from bootvol.store import connections, states, volumes
-from bootvol.store import database as databases
+from bootvol.store import states, volumes
 from bootvol.store.database import Database
 from bootvol.store.events import StateChange
 from tests.daemons import reactor
@@ -111,11 +110,8 @@ async def test_a_transaction_that_is_rolled_back_publishes_nothing(
 
 @ensureDeferred
 async def test_a_transaction_that_is_tried_again_publishes_once(
-    new_postgresql: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    new_postgresql: Callable[[], str],
 ) -> None:
-    # The collision may take longer than the daemon allows, on a busy machine.
-    monkeypatch.setattr(databases, "LIMIT", LIMIT)
-    monkeypatch.setattr(connections, "LIMIT", LIMIT)
     database = Database(on_server(new_postgresql()), reactor)
     database.upgrade()
     database.start()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
 from bootvol.interfaces import PluginContext
@@ -79,17 +80,34 @@ async def test_what_must_be_mounted_is_not_used_before(tmp_path: Path, threads: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["volume", "snapshot"])
 @ensureDeferred
-async def test_what_was_allocated_needs_no_space_again(
+async def test_only_a_volume_larger_than_its_disk_is_refused(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    backend = make(tmp_path, threads)
+    nearly_full = SimpleNamespace(f_blocks=GIB // 4096, f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr("os.statvfs", lambda _folder: nearly_full)
+    await backend.allocate(NAME, GIB)
+    larger = NAME.replace("1", "2").replace("volume", kind)
+    with capturedLogs() as events, pytest.raises(NoSpace) as refused:
+        await backend.allocate(larger, GIB + 4096)
+    assert str(refused.value) == f"Backend disks has no room for {larger}: its disk is smaller."
+    assert refused.value.never_fits
+    for numbers in f"{GIB + 4096} bytes are needed", f"{GIB} bytes, 4096 of them free":
+        assert numbers in "".join(map(formatEvent, events)), (
+            "the log has the numbers for the operator"
+        )
+
+
+@ensureDeferred
+async def test_a_disk_of_unknown_size_refuses_no_size(
     tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make(tmp_path, threads)
+    unknown = SimpleNamespace(f_blocks=0, f_bavail=0, f_frsize=4096)
+    monkeypatch.setattr("os.statvfs", lambda _folder: unknown)
     await backend.allocate(NAME, GIB)
-    full = SimpleNamespace(f_bavail=0, f_frsize=4096)
-    monkeypatch.setattr("os.statvfs", lambda _folder: full)
-    await backend.allocate(NAME, GIB)
-    with pytest.raises(NoSpace, match="Backend disks has no room for the volume"):
-        await backend.allocate(NAME.replace("1", "2"), GIB)
 
 
 @ensureDeferred

@@ -12,12 +12,14 @@ from bootvol_plugins.http.heads import (
     LONGEST,
     MOST_LINES,
     HeadTooLong,
+    WrongLength,
     as_parsed,
+    check_length,
     end_of,
     has_chunks,
     is_interim,
 )
-from tests.fuzz import fuzz
+from tests.fuzzing import fuzz
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,41 @@ def test_whether_chunks_follow() -> None:
     assert not has_chunks([b"HTTP/1.1 200 OK\r\n", b"X: chunked\r\n", b"\r\n"])
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Content-Length: 7",
+        "content-length: 007, 7",
+        "Content-Length: 7\r\nContent-Length: 7",
+        "X: y",
+        # With a transfer encoding, the length does not count.
+        "Content-Length: -1\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_possible_lengths(header: str) -> None:
+    check_length(as_parsed(f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n".encode()))
+
+
+@pytest.mark.parametrize(
+    ("header", "fault"),
+    [
+        ("Content-Length: -1", "is no number"),
+        ("Content-Length: +7", "is no number"),
+        ("Content-Length:", "is no number"),
+        ("Content-Length: 7,", "is no number"),
+        ("Content-Length: 0x7", "is no number"),
+        ("Content-Length: 7 8", "is no number"),
+        ("Content-Length: 7, 8", "states different lengths"),
+        ("Content-Length: 7\r\nCONTENT-LENGTH: 8", "states different lengths"),
+        (f"Content-Length: {'1' * 5000}", "is no number"),
+    ],
+)
+def test_impossible_lengths(header: str, fault: str) -> None:
+    lines = as_parsed(f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n".encode())
+    with pytest.raises(WrongLength, match=fault):
+        check_length(lines)
+
+
 def test_other_heads_follow() -> None:
     assert is_interim(b"HTTP/1.1 103 Early Hints\r\n\r\n")
     assert not is_interim(b"HTTP/1.1 200 100\r\n\r\n")
@@ -90,4 +127,7 @@ def test_any_bytes_end_the_same_however_they_come(tail: bytes, cut: int) -> None
         before = end_of(come[:cut])
         assert before in (None, end)
         if end:
-            assert as_parsed(come[:end])[-1] == b"\r\n"
+            lines = as_parsed(come[:end])
+            assert lines[-1] == b"\r\n"
+            with suppress(WrongLength):
+                check_length(lines)

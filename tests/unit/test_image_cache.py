@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
+import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import make_url
 from twisted.internet import reactor
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.backends import Backends
+from bootvol.errors import DatabaseUnavailable, NoSpace, VolumeInUse
 from bootvol.imaging.buffers import Memory
 from bootvol.lifecycle import Status
 from bootvol.model import GIB, CachedImage, CacheUse, Checkpoint, Image, Import, Volume
@@ -69,3 +74,73 @@ async def test_a_checkpoint_is_forgotten_before_it_is_wrong(
     assert kept == [None]
     assert await read(backend, "v", 0, SIZE) == noise(SIZE)
     assert progress.bytes_done == SIZE
+
+
+@ensureDeferred
+async def test_one_that_cannot_go_keeps_no_other(
+    database: Database, threads: Threads, tmp_path: Path
+) -> None:
+    """Of several doomed cached images, a program has the first one open."""
+    backend = MemoryBackend("b", reactor, clones=True)
+    copier = Copier(ImportLimits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
+    image_cache = ImageCache(database, Backends([backend], loop), copier, {"b": 0}, CacheUse())
+    for n, name in enumerate(("golden", "second", "third")):
+        await backend.allocate(name, GIB)
+        if n:
+            another = attrs.evolve(GOLDEN, name=name, content=name, used_at=float(n))
+            await database.write(rows.begin, another, VOLUME.id)
+            await database.write(rows.complete, name)
+    delete, open_still = backend.delete, ["golden"]
+
+    async def deleted(name: str) -> None:
+        if name in open_still:
+            raise VolumeInUse
+        await delete(name)
+
+    setattr(backend, "delete", deleted)  # noqa: B010 - a method, for mypy
+    with capturedLogs() as events:
+        assert await image_cache.make_room("b")
+        assert sorted(backend.volumes) == ["golden"]
+        assert not await image_cache.make_room("b"), "nothing more was removed"
+    (told,) = map(formatEvent, events)
+    assert told.startswith("golden volume golden on backend b is not removed yet: ")
+    open_still.clear()
+    await image_cache.tidy("b")
+    assert not backend.volumes
+
+
+@ensureDeferred
+async def test_a_database_on_the_full_disk_makes_no_room(
+    database: Database, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume that found the disk full has to give its space back."""
+    copier = Copier(ImportLimits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
+    backends = Backends([MemoryBackend("b", reactor)], loop)
+    image_cache = ImageCache(database, backends, copier, {}, CacheUse())
+
+    async def full(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(database, "write", full)
+    assert not await image_cache.make_room("b")
+
+
+@ensureDeferred
+async def test_one_without_room_gives_its_space_back_at_once(
+    database: Database, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may lie on the same disk, and takes nothing before."""
+    backend = MemoryBackend("b", reactor)
+    copier = Copier(ImportLimits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
+    image_cache = ImageCache(database, Backends([backend], loop), copier, {"b": 1}, CacheUse())
+    await backend.allocate(VOLUME.name, GIB)
+
+    async def full(_name: str) -> None:
+        raise NoSpace
+
+    monkeypatch.setattr(backend, "open_writer", full)
+    claim: Any = SimpleNamespace(in_transaction=database.write)
+    with capturedLogs() as events:
+        await image_cache.add(VOLUME, TASK.image, "another", SIZE, None, [], claim)
+    assert [*backend.volumes] == [VOLUME.name]
+    assert formatEvent(events[-1]).endswith("is not made: The storage backend has no space left.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import struct
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +21,7 @@ from bootvol.errors import (
     BackendFailed,
     DigestMismatch,
     ImageCorrupt,
+    ImageRefersElsewhere,
     ImageTooLarge,
     ImageTruncated,
     ImportFailed,
@@ -141,7 +143,8 @@ async def test_the_volume_is_the_image_and_zeros(
 
     Break: `src/bootvol/imaging/pipeline.py`: `await writer.zero(end, self._volume_size - end)` ->
     `await writer.zero(end, 0)`.
-    Break: `src/bootvol/imaging/pipeline.py`: `await writer.zero(offset, run.length)` -> `pass`.
+    Break: `src/bootvol/imaging/blocks.py`: `await writer.zero(offset + run.start, run.length)` ->
+    `pass`.
     """
     backend = MemoryBackend("m", reactor, **kind)
     digest, done = await copy(threads, backend, Stream(content, len(content)))
@@ -364,6 +367,35 @@ async def test_the_source_waits_for_the_backend(threads: Threads) -> None:
 
 
 @ensureDeferred
+async def test_together_stops_when_it_is_cancelled() -> None:
+    never: list[Deferred[None]] = [Deferred(), Deferred()]
+
+    async def wait(deferred: Deferred[None]) -> None:
+        await deferred
+
+    running = Deferred.fromCoroutine(gather_cancelling(CLOCK, *map(wait, never)))
+    running.cancel()
+    with pytest.raises(CancelledError):
+        await running
+    assert all(each.called for each in never)
+
+
+@ensureDeferred
+async def test_other_bytes_than_those_written_are_found(threads: Threads) -> None:
+    """A volume that returns wrong bytes does not pass the comparison."""
+    backend = MemoryBackend("b", CLOCK)
+    content = noise(SIZE)
+    digest, pipeline = await copy(threads, backend, Stream(content))
+    assert digest is not None
+    reader = await backend.open_reader("v")
+    await pipeline.verify(reader, digest, SIZE)
+    backend.volumes["v"].write(5 * MIB, memoryview(b"x" * 4))
+    with pytest.raises(BackendFailed, match="other bytes than those written"):
+        await pipeline.verify(reader, digest, SIZE)
+    await reader.close()
+
+
+@ensureDeferred
 async def test_together_leaves_nothing_running() -> None:
     ended: list[str] = []
     never: Deferred[None] = Deferred()
@@ -380,6 +412,20 @@ async def test_together_leaves_nothing_running() -> None:
     with pytest.raises(ValueError, match="first"):
         await gather_cancelling(CLOCK, waits(), fails())
     assert ended == ["cancelled"]
+
+
+def test_inspectors_log_no_bytes_of_images(caplog: pytest.LogCaptureFixture) -> None:
+    """A hostile image writes nothing of its own to the log.
+
+    Break: `src/bootvol/imaging/inspect.py`: `.disabled = True` -> `.disabled = False`.
+    """
+    # VMware, Virtual Disk Format 1.1: a header, and a descriptor of 20 sectors.
+    fields = b"KDMV", 1, 3, 2048, 128, 1, 20, 512, 21, 26, 128, 0, b"\n \r\n", 0
+    header = struct.pack("<4sIIQQQQIQQQB4sH", *fields).ljust(512, b"\0")
+    descriptor = b'createType="monolithicSparse"\n' + b"bytes of the image" * 500
+    with pytest.raises(ImageRefersElsewhere, match="Invalid VMDK descriptor data"):
+        Inspection(None).begin(memoryview((header + descriptor).ljust(70_000, b"\0")))
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
@@ -403,7 +449,6 @@ def test_what_may_be_a_disk_passes(head: bytes) -> None:
     ("head", "name"),
     [
         (b"QED\0", "qed"),
-        (b"LUKS\xba\xbe\0\1", "luks"),
         (b"\xfd7zXZ\0", "xz"),
         (b"\x28\xb5\x2f\xfd", "zstd"),
         (b"BZh9", "bzip2"),
@@ -473,3 +518,11 @@ async def test_a_footer_is_no_part_of_a_disk(
             # The image begins like a footer: a raw disk would contain these bytes.
             with pytest.raises(ImageCorrupt, match="its footer is broken"):
                 await copying
+
+
+def test_memory_for_bytes_ahead_is_as_large_as_the_buffers() -> None:
+    memory = Memory(4, 65536)
+    with memory.ahead() as first, memory.ahead() as second:
+        assert len(first) == 2 * len(second) == 8 * 65536
+    with memory.ahead() as third:
+        assert len(third) == len(first)

@@ -12,17 +12,19 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import URL, Connection, select, update
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
-from bootvol.errors import DatabaseUnavailable, ImageTooLarge
+from bootvol.errors import BackendInterrupted, BootvolError, DatabaseUnavailable, ImageTooLarge
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Volume
-from bootvol.store import schema, snapshots, states, volumes
+from bootvol.store import claims, schema, snapshots, states, volumes
 from bootvol.store.claims import LEASE
 from bootvol.worker.heartbeat import RENEWAL
 from bootvol.worker.job import MOST_FAILURES, PAUSE, Job
 from bootvol.worker.worker import POLL
 from tests.unit.conftest import on_server
 from tests.unit.test_worker import Bench
+from tests.waiting import until
 
 
 @pytest_twisted.async_yield_fixture
@@ -219,6 +221,30 @@ async def test_a_lease_outlasts_an_outage_that_is_shorter(served: Bench) -> None
 
 
 @ensureDeferred
+async def test_a_lease_from_before_the_clock_was_set_back_is_shortened(served: Bench) -> None:
+    number = await served.importing()
+    dead = await served.add(image=None, name="dead")
+    far = claims.LeaseClock() + 3600
+    table = schema.volumes
+    await served.database.write(
+        lambda db: db.execute(
+            update(table).where(table.c.id == dead).values(worker="dead/1", lease_until=far)
+        )
+    )
+    left = select(table.c.lease_until - claims.LeaseClock()).where(table.c.id == dead)
+
+    async def seconds() -> float:
+        found: float = await served.database.read(lambda db: db.execute(left).scalar_one())
+        return found
+
+    assert await seconds() > 3000
+    await tick(served, POLL)
+    await until(seconds, lambda found: found <= LEASE)
+    assert (await served.get(dead)).status is Status.CREATING
+    assert served.imports.volumes == [number]
+
+
+@ensureDeferred
 async def test_nothing_goes_on_without_a_lease(served: Bench) -> None:
     outage = Outage(served)
     number = await served.importing()
@@ -259,25 +285,56 @@ async def test_an_end_does_not_wait_for_an_outage(bench: Bench) -> None:
     assert not bench.worker._jobs
 
 
+@pytest.mark.parametrize("error", [RuntimeError("defect"), ImageTooLarge()])
 @ensureDeferred
-async def test_what_always_fails_of_the_database_ends(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+async def test_a_failure_during_an_outage_is_logged(bench: Bench, error: Exception) -> None:
+    outage = Outage(bench)
+    await bench.importing()
+    outage.on = True
+    with capturedLogs() as logged:
+        bench.imports.runs[0].errback(error)
+        await bench.until(lambda: not bench.imports.runs)
+        bench.database.end_soon()
+        await bench.worker.stopService()
+    (told,) = [each for each in logged if "failed" in (formatEvent(each) or "")]
+    if isinstance(error, RuntimeError):
+        assert told["log_failure"].value is error
+    else:
+        assert "image-too-large" in (formatEvent(told) or "")
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable, BackendInterrupted])
+@ensureDeferred
+async def test_what_always_fails_of_others_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: type[BootvolError]
 ) -> None:
     tries: list[int] = []
 
     def failing(db: Connection, *_: object) -> None:
         tries.append(1)
-        raise DatabaseUnavailable
+        raise error
 
     monkeypatch.setattr(snapshots, "get", failing)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     wanted = Volume(0, "v", "t", "u", 1, Status.CREATING, now, "n", "b", snapshot_id=1)
     number = (await bench.database.write(volumes.add, wanted)).id
     bench.worker.wake()
+    for failures in range(MOST_FAILURES):
+        so_many = [1] * (failures + 1)
+        await until(tries.copy, so_many.__eq__)
+        await bench.until(lambda: all(job.failed for job in bench.worker._jobs))
+        # Each pause is longer than the one before, up to the length of a lease.
+        (job,) = bench.worker._jobs
+        assert not job.task.lane_place.held
+        bench.clock.advance(min(LEASE, PAUSE * 2**failures) - 0.1)
+        await bench.database.write_without_invalidation(lambda _: None)
+        assert bench.worker._jobs == {job}
+        bench.clock.advance(0.1)
     failed = await bench.status(number, Status.ERROR)
     assert failed is not None
     assert failed.error is not None
-    assert failed.error.code == "database-unavailable"
+    assert failed.error.code == error.code
     assert failed.error.retryable
     assert len(tries) == MOST_FAILURES + 1
+    await bench.until(lambda: not bench.worker._jobs)
     assert not bench.worker._failures

@@ -226,8 +226,36 @@ async def test_what_goes_on_is_logged_once(fake: Fake, server: Server, logged: l
     ]
 
 
+@pytest.mark.parametrize("year", [2001, 2100])
 @ensureDeferred
-async def test_no_more_are_kept_than_may_be(fake: Fake, server: Server) -> None:
+async def test_the_machines_clock_may_be_wrong(fake: Fake, server: Server, year: int) -> None:
+    """By the machine's clock, tokens have ended long ago, or are issued in many years."""
+    day = f"{year}-01-01T"
+    fake.question = lambda _: token(f"{day}01:00:00Z", issued_at=f"{day}00:00:00Z")
+
+    def logged_in(request: Request) -> bytes:
+        fake.logged_in(request)
+        return token(f"{day}01:00:00Z", issued_at=f"{day}00:00:00Z")
+
+    fake.login, clock = logged_in, Later()
+    made = identity({**LEAST, "url": server.url, "cache_seconds": 3000.0}, clock)
+    for _ in range(3):
+        await made.authenticate("somebody's")
+    assert (fake.logins, fake.asked) == (1, 1)
+    clock.advance(3001)
+    await made.authenticate("somebody's")
+    assert (fake.logins, fake.asked) == (1, 2)
+    clock.advance(300)
+    await made.authenticate("another's")
+    assert (fake.logins, fake.asked) == (2, 3)
+    await made.close()
+
+
+@ensureDeferred
+async def test_no_more_are_kept_than_may_be(
+    fake: Fake, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootvol_plugins.keystone.identity._WRONG_TOKENS", 10)
     made = identity({**LEAST, "url": server.url, "cache_tokens": 3}, Later())
     for name in ("a", "b", "c", "d"):
         await made.authenticate(name)
@@ -239,13 +267,13 @@ async def test_no_more_are_kept_than_may_be(fake: Fake, server: Server) -> None:
     assert fake.asked == 5
     # The cache also bounds refused tokens; they evict no valid ones.
     fake.question = status(404)
-    for number in range(1100):
+    for number in range(12):
         with pytest.raises(Unauthorized):
             await made.authenticate(f"wrong-{number}")
     before = fake.asked
     assert await made.authenticate("a") == Caller("u", "p", frozenset({"member"}))
     with pytest.raises(Unauthorized):
-        await made.authenticate("wrong-1099")
+        await made.authenticate("wrong-11")
     assert fake.asked == before
     with pytest.raises(Unauthorized):
         await made.authenticate("wrong-0")
@@ -357,6 +385,7 @@ BY_PASSWORD = f'username = "b"\npassword = "{SECRET}"'
             f'url = "ftp://k"\n{BY_PASSWORD}',
             "identity.url: (hidden): this is not an http or https",
         ),
+        (f'url = "http://k/v2.0/"\n{BY_PASSWORD}', "identity.url: (hidden): this is version 2.0"),
         (f'url = "http://k?x=1"\n{BY_PASSWORD}', "identity.url: (hidden): this has a query."),
         ('url = "http://k"', "bootvol's own user is given either by username and password, or by"),
         ('url = "http://k"\nusername = "b"', "bootvol's own user is given either by username and"),

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest_twisted
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from bootvol.clocks import sleep
 from bootvol.imaging.buffers import Memory
-from bootvol.interfaces import IVolumeReader
+from bootvol.interfaces import IGuardedBackend, IVolumeReader
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Snapshot
 from bootvol.store import snapshots, states
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
 from bootvol.worker.copier import Copier, ImportLimits
+from bootvol.worker.lane_place import GRACE
 from tests.unit.test_worker import Bench, loop
 from tests.unit.test_zeroing import Old
 
@@ -26,16 +28,27 @@ SIZE = 64 * 1024
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@implementer(IGuardedBackend)
 class Slow(MemoryBackend):
-    """A backend with some slow volumes.
+    """A backend with some slow volumes, and some that a program has open.
 
     :ivar reading: names of the slow volumes in use, once for each reader.
+    :ivar opened: the open volumes; their checks wait for the test.
+    :ivar waiting: the waiting checks, by the name of the volume.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, loop)
         self.slow: set[str] = set()
         self.reading: list[str] = []
+        self.opened: set[str] = set()
+        self.waiting: dict[str, Deferred[None]] = {}
+
+    async def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`."""
+        if volume in self.opened:
+            self.waiting[volume] = Deferred()
+            await self.waiting[volume]
 
     async def open_reader(self, volume: str) -> IVolumeReader:
         """See :meth:`bootvol.interfaces.IBlockBackend.open_reader`."""
@@ -132,3 +145,25 @@ async def test_slow_copies_of_one_tenant_keep_no_other_waiting(bench: Bench) -> 
     # One job waits in the middle of its work, and the third has not begun.
     assert sorted(turns["t"]) == [(False, True), (True, False)]
     assert sorted(slow_ones.reading) == ["1", "2"]
+
+
+@ensureDeferred
+async def test_waits_for_programs_that_end_keep_no_copy_waiting(bench: Bench) -> None:
+    """A snapshot gives its place back while a program has the volume open.
+
+    Break: `src/bootvol/worker/tasks/snapshots.py`: `await self.lane_place.rest_if_long(check,
+    self._clock)` -> `await check`
+    """
+    backend = bench.spare
+    assert isinstance(backend, Slow)
+    numbers = await blank(bench, "t", "c", "1", "2", "3")
+    backend.opened |= {"1", "2"}
+    for number in numbers:
+        await snapshot(bench, "t", number, f"of {number}")
+    await bench.until(lambda: backend.waiting.keys() == {"1", "2"})
+    assert f"of {numbers[2]}" not in backend.volumes
+    bench.clock.advance(GRACE)
+    await bench.until(lambda: f"of {numbers[2]}" in backend.volumes)
+    for each in backend.waiting.values():
+        each.callback(None)
+    await bench.until(lambda: {f"of {number}" for number in numbers} <= backend.volumes.keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from bootvol import machine, plugins, reading, settings
+from bootvol import locks, machine, plugins, reading, settings
 from bootvol.errors import ConfigurationError
 from bootvol.jail import Jail, trial
 from bootvol.jail.program import Lacking
@@ -95,6 +96,29 @@ def test_a_right_configuration(world: World) -> None:
     assert examine(file) == []
     # Nothing was made.
     assert sorted(world.folder.rglob("*")) == sorted([*before, file])
+
+
+def test_a_disk_without_locks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS without its lock service, say."""
+
+    def flock(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    config = settings.load(world.write())
+    file = Path(str(config.database.database))
+    lock, _ = locks.take_directory(config.state.directory)
+    for each in lock, locks.take_database(file):
+        os.close(each)
+    assert examine(config.file) == []
+    monkeypatch.setattr(fcntl, "flock", flock)
+    why = "the file cannot be locked: No locks available. Name a folder on a disk with locks"
+    assert [each.line.count(why) for each in examine(config.file)] == [1, 1]
+    for take in (
+        lambda: locks.take_directory(config.state.directory),
+        lambda: locks.take_database(file),
+    ):
+        with pytest.raises(ConfigurationError, match=why):
+            take()
 
 
 def port_in_use(world: World) -> Path:
@@ -327,6 +351,11 @@ def hypervisor_without_program(world: World) -> Path:
     return world.write(more=more)
 
 
+def hypervisor_with_another_program(world: World) -> Path:
+    more = '[hypervisor]\nplugin = "qemu"\ndirectory = "servers"\nbinary = "/bin/true"'
+    return world.write(more=more)
+
+
 def hypervisor_in_a_file(world: World) -> Path:
     world.file("servers")
     return world.write(more='[hypervisor]\nplugin = "qemu"\ndirectory = "servers"')
@@ -346,6 +375,46 @@ def hypervisor_without_a_key(world: World) -> Path:
 def keyring_that_is_missing(world: World) -> Path:
     more = '[[sources]]\nname = "web"\nplugin = "http"\nallow = ["https://x/"]\n'
     return world.write(more=more + 'keyring = "none.gpg"')
+
+
+def keyring_of_something_else(world: World) -> Path:
+    world.file("keys.gpg", b"debian\n")
+    more = '[[sources]]\nname = "web"\nplugin = "http"\nallow = ["https://x/"]\n'
+    return world.write(more=more + 'keyring = "keys.gpg"')
+
+
+def keyring_with_a_damaged_armour(world: World) -> Path:
+    begin, end = (f"-----{word} PGP PUBLIC KEY BLOCK-----\n" for word in ("BEGIN", "END"))
+    world.file("keys.asc", f"{begin}\nA\n{end}".encode())
+    more = '[[sources]]\nname = "web"\nplugin = "http"\nallow = ["https://x/"]\n'
+    return world.write(more=more + 'keyring = "keys.asc"')
+
+
+def keyring_with_a_private_key(world: World) -> Path:
+    # RFC 9580, section 5: a secret key has the tag 5.
+    world.file("keys.gpg", bytes([0x80 | 5 << 2, 1, 4]))
+    more = '[[sources]]\nname = "web"\nplugin = "http"\nallow = ["https://x/"]\n'
+    return world.write(more=more + 'keyring = "keys.gpg"')
+
+
+def state_without_files(world: World) -> Path:
+    return world.write('directory = "."', 'directory = "/proc/bootvol"')
+
+
+def database_without_files(world: World) -> Path:
+    return world.write("sqlite:///bootvol.db", "sqlite:////proc/x.db")
+
+
+def spool_without_files(world: World) -> Path:
+    return world.write(more='[imports]\nspool = "/sys"')
+
+
+def volumes_without_files(world: World) -> Path:
+    return world.write('directory = "volumes"', 'directory = "/dev/pts/volumes"')
+
+
+def socket_without_files(world: World) -> Path:
+    return world.spoil_listen("unix:/proc/bootvol.sock")
 
 
 def identity_key_that_is_short(world: World) -> Path:
@@ -443,6 +512,14 @@ KEY_AMONG_IMAGES = EMBEDDED_IDENTITY + 'key_file = "images/key"\n' + PEOPLE
         (hypervisor_in_a_folder_of_everybody, "hypervisor.directory", "may write to the folder"),
         (hypervisor_without_a_key, "hypervisor.tls", "client-key.pem cannot be used"),
         (keyring_that_is_missing, "sources[1].keyring", "cannot be read"),
+        (keyring_of_something_else, "sources[1].keyring", "contains no public key"),
+        (keyring_with_a_damaged_armour, "sources[1].keyring", "the armour of the keys is damaged"),
+        (keyring_with_a_private_key, "sources[1].keyring", "contains no public key"),
+        (state_without_files, "state.directory", "without files of programs (proc)"),
+        (database_without_files, "state.url", "without files of programs (proc)"),
+        (spool_without_files, "imports.spool", "without files of programs (sysfs)"),
+        (volumes_without_files, "backends[0].directory", "without files of programs (devpts)"),
+        (socket_without_files, "api.listen[0]", "without files of programs (proc)"),
         (identity_key_that_is_short, "identity.key_file", "at least 32 are needed"),
         (socket_in_no_folder, "api.listen[0]", "is not a folder"),
         (socket_in_a_folder_of_everybody, "api.listen[0]", "and so replace the path"),
@@ -466,6 +543,7 @@ KEY_AMONG_IMAGES = EMBEDDED_IDENTITY + 'key_file = "images/key"\n' + PEOPLE
         (exports_at_another_machine, "exports.host", "cannot listen at"),
         (exports_without_certificates, "exports.credentials", "pki"),
         (hypervisor_without_program, "hypervisor.binary", "apt-get install qemu-system-x86"),
+        (hypervisor_with_another_program, "hypervisor.binary", "not a QEMU that emulates PCs"),
         (hypervisor_in_a_file, "hypervisor.directory", "is not a folder"),
         (hypervisor_without_certificates, "hypervisor.tls", "no certificate can be read"),
         (authorities_that_are_none, "sources[1].ca", "no certificate can be read"),
@@ -501,11 +579,57 @@ def test_a_mistake(world: World, spoil: Callable[[World], Path], key: str, words
         ),
         ("", "", "[imports]\nbuffers = 64\nbuffer_kib = 32768\nconcurrent = 64", "may take"),
         ("", "", '[imports]\nspool_gib = 100000.0\nspool = "images/.."', "GiB free"),
+        ("", "", '[imports]\nspool_gib = 100000.0\nspool = "spool"', "GiB free"),
+        ("", "", "[sandbox]\nfirst_user = 1", "sandbox.first_user: 1: the user "),
+        (
+            'roles = ["admin"]',
+            'roles = ["Admin", "amdin"]',
+            "",
+            "identity.tokens[1].roles: 'amdin': no right in [policy] has this role",
+        ),
+        (
+            'roles = ["admin"]',
+            'roles = ["admin", "auditor"]',
+            '[policy]\nread = ["member"]',
+            "identity.tokens[1].roles: 'auditor': no right",
+        ),
     ],
 )
 def test_a_warning(world: World, old: str, new: str, more: str, words: str) -> None:
     """The daemon starts nevertheless."""
     (found,) = examine(world.write(old, new, more))
+    assert words in found.line
+    assert not found.fatal
+
+
+MONITORS = "[global]\nmon_host = 192.0.2.1\n"
+KEY = "[client.bootvol]\nkey = AA==\n"
+
+
+@pytest.mark.parametrize(
+    "conf", [MONITORS, "[global]\nmon host = 192.0.2.1\n", "[mon.a]\n  mon addr = 192.0.2.1\n"]
+)
+def test_monitors_that_a_file_names(world: World, conf: str) -> None:
+    world.file("ceph.conf", conf.encode())
+    world.file("key", KEY.encode())
+    more = '[[backends]]\nname = "ceph"\nplugin = "rbd"\npool = "p"\n'
+    assert examine(world.write(more=more + 'conf = "ceph.conf"\nkeyring = "key"')) == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "keyring", "words"),
+    [
+        ("not a configuration", KEY, "backends[1].conf: "),
+        (MONITORS, "nonsense", "the file is not a keyring of Ceph"),
+        (MONITORS, KEY.replace("bootvol", "admin"), "the file has no key of client.bootvol"),
+        ("[global]\nfsid = 1\n", KEY, "the file names no monitors. Add mon_host"),
+    ],
+)
+def test_what_a_cluster_would_refuse(world: World, conf: str, keyring: str, words: str) -> None:
+    world.file("ceph.conf", conf.encode())
+    world.file("key", keyring.encode())
+    more = '[[backends]]\nname = "ceph"\nplugin = "rbd"\npool = "p"\n'
+    (found,) = examine(world.write(more=more + 'conf = "ceph.conf"\nkeyring = "key"'))
     assert words in found.line
     assert not found.fatal
 
@@ -716,6 +840,42 @@ def test_a_user_without_roles(world: World) -> None:
     assert not found.fatal
 
 
+def test_a_role_of_a_user_that_grants_nothing(world: World) -> None:
+    people = PEOPLE.replace('demo = ["admin"]', 'demo = ["admin", "reeder"]')
+    (found,) = examine(world.write(STATIC, EMBEDDED_IDENTITY + people))
+    assert "identity.users[0].roles.demo: 'reeder': no right in [policy] has this" in found.line
+    assert not found.fatal
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "shared"), [(0, 0, True), (5, 5, True), (5, -1, False)]
+)
+def test_a_port_of_the_api_among_those_of_exports(
+    world: World, before: int, behind: int, shared: bool
+) -> None:
+    ports = [world.port - before, world.port + behind]
+    more = f'[exports]\nby = "tls"\nhost = "127.0.0.1"\ncredentials = "c"\nports = {ports}\n'
+    found = [
+        each for each in examine(world.write(more=more)) if "one of exports.ports" in each.line
+    ]
+    assert len(found) == shared
+    assert not any(each.fatal for each in found)
+
+
+def test_an_index_that_is_a_folder(world: World) -> None:
+    (world.folder / "images" / "index.toml").mkdir()
+    (found,) = examine(world.write())
+    assert "the index cannot be read: " in found.line
+    assert found.line.endswith("Let index.toml be a file that the daemon's user may read.")
+
+
+def test_a_folder_of_images_that_is_a_file(world: World) -> None:
+    (world.folder / "images").rmdir()
+    world.file("images")
+    (found,) = examine(world.write())
+    assert found.line.endswith("this is not a folder. Name another folder.")
+
+
 def test_the_ports_of_a_running_daemon_are_left_alone(world: World) -> None:
     taken = socket.create_server(("127.0.0.1", world.port))
     world.sockets.append(taken)
@@ -818,7 +978,8 @@ def test_a_machine_that_cannot_confine_programs(
     ("make", "words"),
     [
         (lambda _path: None, "the folder does not exist. Create the folder"),
-        (lambda path: path.write_text(""), "this is not a folder. Create the folder"),
+        (lambda path: path.write_text(""), "this is not a folder. Name another folder."),
+        (lambda path: path.symlink_to("nowhere"), "the link leads nowhere. Correct the link"),
     ],
 )
 def test_folders_of_programs_that_are_none(

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import subprocess
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
 from bootvol.errors import ImageCorrupt, UnsupportedFormat
+from bootvol.imaging.decoding import INPUT
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
 from tests.unit.test_decompress import contents
@@ -156,3 +158,56 @@ async def test_bzip2(threads: Threads, data: st.DataObject, parts: list[bytes]) 
     content = b"".join(parts)
     assert bz2.decompress(packed) == content
     assert await contents(Stream(packed), threads) == content
+
+
+PACKERS = {
+    "gzip": lambda content: gzip.compress(content, 1),
+    "bzip2": bz2.compress,
+    "xz": lambda content: lzma.compress(content, preset=0),
+    "zstd": zstd.compress,
+}
+#: The beginnings of other formats, by the name in the message.
+OTHERS = {
+    **{name: pack(noise(3000)) for name, pack in PACKERS.items()},
+    "zstd ": skippable(3, b"what pzstd writes first"),
+    "lz4": b"\x04\x22\x4d\x18" + noise(3000),
+    "a zip archive": b"PK\x03\x04" + noise(3000),
+    "a tar archive|as tar": tarfile.TarInfo("disk.raw").tobuf() + bytes(512),
+    "qcow2": b"QFI\xfb\0\0\0\3" + noise(3000),
+    "vdi": noise(0x40) + b"\x7f\x10\xda\xbe" + noise(3000),
+}
+
+
+def padded(packed: bytes, before: int | None) -> bytes:
+    """Add zeros until the first read ends ``before`` bytes behind the zeros; none for None."""
+    zeros = 0 if before is None else -(len(packed) + before) % INPUT
+    return packed + bytes(zeros // 4 * 4)
+
+
+@pytest.mark.parametrize("before", [0, 4, 64, 508, None])
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", PACKERS)
+@ensureDeferred
+async def test_a_member_of_another_format_is_refused_by_name(
+    threads: Threads, name: str, other: str, before: int | None
+) -> None:
+    """Without such a member, the disk would lack its rest.
+
+    The border of two reads may lie within the member's beginning.
+    """
+    if other.strip() == name:
+        return
+    packed = padded(PACKERS[name](noise(5000)), before) + OTHERS[other]
+    with pytest.raises(UnsupportedFormat, match=f"is {name} at first.*(?:{other.strip()})"):
+        await contents(Stream(packed), threads)
+
+
+@pytest.mark.parametrize("foreign", [b"{ }", b"PK", b"BZ", b"\x1f\x8c", b"Z" * 3000, noise(700)])
+@pytest.mark.parametrize("before", [0, 4, 64, 508, None])
+@pytest.mark.parametrize("name", ["gzip", "bzip2"])
+@ensureDeferred
+async def test_other_bytes_behind_the_last_member_are_passed_over(
+    threads: Threads, name: str, before: int | None, foreign: bytes
+) -> None:
+    packed = padded(PACKERS[name](b"disk"), before) + foreign
+    assert await contents(Stream(packed), threads) == b"disk"

@@ -13,6 +13,7 @@ import pytest
 from bootvol.errors import ImageCorrupt
 from bootvol.imaging.nbd import NbdConnection, NbdFailed, NbdSilent
 from bootvol.model import Extent
+from tests.waiting import LIMIT
 
 GREETING = b"NBDMAGICIHAVEOPT\0\3"
 SIZE = 4096
@@ -122,10 +123,20 @@ def test_a_size_that_is_cut_short_is_none() -> None:
         data(2**63, b"a"),
         chunk(0, 1, b"\0" * 4),
         chunk(0, 2, struct.pack(">QI", 1, SIZE)),
+        DONE,
+        data(0, b"a" * (SIZE - 1)) + DONE,
+        data(0, b"a" * (SIZE // 2)) * 2 + DONE,
+        data(SIZE // 2, b"a" * (SIZE // 2)) + data(0, b"a" * (SIZE // 2)) + DONE,
+        data(0, b"a" * 10) + chunk(1, 2, struct.pack(">QI", 20, SIZE - 20)),
     ],
-    ids=range(8),
+    ids=range(13),
 )
 def test_what_is_no_answer(reply: bytes) -> None:
+    """A reply counts only if the reply is the whole range: the rest would keep older bytes.
+
+    Break: `src/bootvol/imaging/nbd.py`: `if done < len(target):` -> `if False:`.
+    Break: `src/bootvol/imaging/nbd.py`: `if at != done or` -> `if`.
+    """
     with server(GREETING, AGREED, reply) as connection:
         connection.negotiate()
         with pytest.raises(NbdFailed):
@@ -166,6 +177,18 @@ def test_a_server_that_has_gone() -> None:
     theirs.close()
     connection = NbdConnection(ours, 1)
     with pytest.raises(NbdFailed):
+        connection.negotiate()
+    connection.close()
+
+
+def test_a_server_that_cuts_the_connection_off() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = NbdConnection(socket.create_connection(listening.getsockname()), LIMIT)
+        theirs, _ = listening.accept()
+    # Reset the connection, instead of an orderly end.
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    with pytest.raises(NbdFailed, match="reset"):
         connection.negotiate()
     connection.close()
 

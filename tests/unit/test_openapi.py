@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 
 from bootvol.api.application import Application
-from bootvol.api.dialects import Dialect, Route
+from bootvol.api.dialects import Dialect, Incoming, Route
 from bootvol.api.glance import dialect as glance
 from bootvol.api.keystone import dialect as keystone
 from bootvol.api.nova.dialect import NOVA, description
+from bootvol.api.operations import document as declared_document
 from bootvol.lifecycle import POWERING, Status
 
 #: The documents of all dialects.
@@ -51,6 +53,14 @@ def first_version(dialect: Dialect[Any]) -> Iterator[Route]:
         for route in dialect.routes()
         if route.version == dialect.versions_of(route.declared)[0]
     )
+
+
+@every_document
+def test_names_of_schemas_are_short(
+    document: dict[str, Any], dialects: tuple[Dialect[Any], ...]
+) -> None:
+    """Of two models with the same name, the document would show their modules."""
+    assert not [name for name in document["components"]["schemas"] if "__" in name]
 
 
 @every_document
@@ -150,3 +160,24 @@ def test_what_is_shown_is_told_exactly() -> None:
     assert members["displayName"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
     assert members["sourceImageRef"] == {"type": "string"}
     assert schemas["CreateVolume"].get("additionalProperties") is None, "other keys are ignored"
+
+
+def test_a_description_is_made_at_the_start() -> None:
+    """No caller waits for a description, and no other caller meanwhile.
+
+    Break: `src/bootvol/api/application.py`: `if not document.of_url:` -> `if False:`.
+    """
+    made: list[str] = []
+
+    @declared_document("openapi_show_description", "/openapi", of_url=False)
+    def show(url: str) -> dict[str, Any]:
+        """Show a description."""
+        made.append(url)
+        return {}
+
+    Application(attrs.evolve(keystone.KEYSTONE[-1], groups={"openapi": (show,)}), _admitted)
+    assert made == [""]
+
+
+def _admitted(_: Incoming) -> Any:
+    raise AssertionError

@@ -6,20 +6,22 @@ import struct
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
-from bootvol.errors import ImportFailed, SourceFailed
+from bootvol.errors import ImageCorrupt, ImportFailed, SourceFailed
 from bootvol.imaging.inspect import CONTAINERS, FOOTER, HEAD, ContainerDetected, Inspection
+from bootvol.imaging.truncation import check_tables
 from bootvol.testing.backends import noise
 from bootvol.threads import Threads
 from bootvol_plugins.http.checksums import Ambiguous, find_digest, text_of
 from bootvol_plugins.http.urls import Refused, joined, lies_under, name_of, parse, to_ask
-from tests.fuzz import fuzz
-from tests.images import PACKERS, convert
+from tests.fuzzing import fuzz
+from tests.images import PACKERS, convert, qcow2
 from tests.unit.test_decompress import contents
 from tests.unit.test_imaging import Stream
 
@@ -79,7 +81,7 @@ async def test_broken_compression_ends_in_named_errors(
 ) -> None:
     """Any change of a compressed image gives its bytes, or an error with a readable message.
 
-    Break: `src/bootvol/imaging/decompress.py`: `except FAILURES as error:` -> `except KeyError as
+    Break: `src/bootvol/imaging/members.py`: `except FAILURES as error:` -> `except KeyError as
     error:`.
     """
     content = data.draw(st.sampled_from([b"", noise(100), noise(5000) + bytes(9000)]))
@@ -202,3 +204,33 @@ def test_any_url_is_refused_or_stays_as_it_is(text: str, reference: str) -> None
         assert lies_under(url, [url])
         with suppress(Refused):
             assert joined(url, reference).to_text().isascii()
+
+
+@pytest.mark.parametrize(("place", "value"), [(20, 63), (36, 2**32 - 1)])
+def test_no_table_of_a_qcow2_takes_much_memory(tmp_path: Path, place: int, value: int) -> None:
+    """QEMU refuses such images, but an image may have taken over QEMU.
+
+    Break: `src/bootvol/imaging/truncation.py`: `bits > _QCOW2_LARGEST or` -> `False or`.
+    Break: `src/bootvol/imaging/truncation.py`: `or length > _QCOW2_LONGEST` -> `or False`.
+    """
+    image = tmp_path / "image"
+    good = bytearray(qcow2(tmp_path))
+    good[place : place + 4] = value.to_bytes(4, "big")
+    image.write_bytes(good)
+    with image.open("rb") as file, pytest.raises(ImageCorrupt, match="impossible table"):
+        check_tables("qcow2", file.fileno())
+
+
+def test_a_size_that_the_container_states_in_four_bytes(tmp_path: Path) -> None:
+    """The metadata table of a vhdx states the length of the disk's size."""
+    content = bytearray(convert(tmp_path, "vhdx"))
+    # The item "Virtual Disk Size" ([MS-VHDX], section 2.6.2.2), its offset, and its length.
+    entry = content.index(UUID("2FA54224-CD1B-4876-B211-5DBED83BF4B8").bytes_le)
+    assert struct.unpack_from("<I", content, entry + 20) == (8,)
+    struct.pack_into("<I", content, entry + 20, 4)
+    inspection = Inspection(None)
+    with suppress(ContainerDetected):
+        inspection.begin(memoryview(content)[:HEAD])
+    inspection.more(memoryview(content)[HEAD:])
+    with pytest.raises(ImageCorrupt, match=r"^The vhdx image is broken: "):
+        assert inspection.disk_size

@@ -42,7 +42,8 @@ def as_me(monkeypatch: pytest.MonkeyPatch) -> None:
 def faults(path: Path, kept: Kept) -> list[str]:
     """Return the faults of a path; each line has a remedy."""
     found = [str(each) for each in private.check("key", path, kept)]
-    assert all(re.search(r"Run: (chmod|chown|chgrp) ", each) for each in found), found
+    remedies = r"Run: (chmod|chown|chgrp) |Name a folder of the daemon's own\."
+    assert all(re.search(remedies, each) for each in found), found
     return found
 
 
@@ -155,6 +156,13 @@ def test_no_parent_lets_others_replace_a_path(tmp_path: Path, depth: int) -> Non
     folders[depth].chmod(0o777)
     (fault,) = faults(file, Kept.SECRET)
     assert f"Run: chmod go-w {folders[depth]}" in fault
+
+
+@pytest.mark.parametrize("kept", [Kept.FOLDER, Kept.CLOSED])
+def test_nobody_is_told_to_close_the_folder_of_all_users(kept: Kept) -> None:
+    """All programs of a machine need /tmp."""
+    (fault,) = private.check("key", Path("/tmp"), kept)
+    assert fault.remedy == "Name a folder of the daemon's own."
 
 
 def test_links_are_followed_as_the_system_does(tmp_path: Path) -> None:

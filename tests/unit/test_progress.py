@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,3 +59,12 @@ def test_what_was_there_before_counts_for_no_rate() -> None:
     progress.start(TASK)
     assert progress.columns(0.001)["bytes_done"] == 100
     assert progress.columns(0.001)["bytes_per_second"] == 0
+
+
+def test_the_stated_size_is_saved() -> None:
+    progress = Progress(0.0)
+    progress.start(TASK)
+    stream: Any = SimpleNamespace(size=2000, validator="newer", offset=0)
+    progress.stated.hold(stream)
+    columns = progress.columns(1.0)
+    assert (columns["stated_size"], columns["stated_validator"]) == (2000, "newer")

@@ -249,8 +249,8 @@ KEYRING = """
 
 @pytest.mark.parametrize("where", ["address", "setting", "name", "keyfile", "key", "nowhere"])
 def test_qemu_gets_the_key_of_one_user(where: str, tmp_path: Path) -> None:
-    """Break: `plugins/bootvol_plugins/qemu/ceph.py`: `parsed.get(f"client.{name}"` ->
-    `parsed.get("client.admin"`
+    """Break: `plugins/bootvol_plugins/qemu/ceph.py`: `key_in(Path(found),
+    f"client.{name}")` -> `key_in(Path(found), "client.admin")`
     """
     keyring = tmp_path / "x.client.ann.keyring"
     keyring.write_text(KEYRING)

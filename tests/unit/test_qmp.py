@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.errors import HypervisorFailed
 from bootvol.errors.base import LONGEST
+from bootvol.interfaces import PluginContext
+from bootvol.threads import Threads
 from bootvol_plugins.qemu import qmp as client
+from bootvol_plugins.qemu.hypervisor import QemuHypervisor
 from bootvol_plugins.qemu.qmp import Qmp, QmpFailed, QmpRefused, connected, failures
 from tests.daemons import reactor
-from tests.fuzz import fuzz
+from tests.fuzzing import fuzz
+from tests.machines import options
+from tests.reactors import as_reactor
 from tests.waiting import LIMIT
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
@@ -188,3 +195,81 @@ def test_few_messages_of_a_flood_are_read(line: bytes, monkeypatch: pytest.Monke
     while not transport.disconnected:
         qmp.dataReceived(line * 10_000)
     assert len(read) < 2000
+
+
+class Generous(Script):
+    """Sends each byte with a descriptor."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Send the next line."""
+        sender: Any = self.transport
+        for each in next(self._lines):
+            sender.sendFileDescriptor(0)
+            sender.write(bytes([each]))
+
+
+@ensureDeferred
+async def test_no_descriptors_are_taken(tmp_path: Path) -> None:
+    """A guest that broke out of QEMU sends a descriptor with each byte.
+
+    Break: `plugins/bootvol_plugins/qemu/qmp.py`: `refuse_descriptors(self.transport)` -> `pass`.
+    """
+    path = str(tmp_path / "qmp")
+    lines = [GREETING, DONE, b'{"return": 1}\r\n']
+    port = await UNIXServerEndpoint(reactor, path).listen(
+        Factory.forProtocol(lambda: Generous(lines))
+    )
+    with capturedLogs() as logged:
+        async with connected(reactor, path) as qmp:
+            assert await qmp.execute("query-name") == 1
+    await port.stopListening()
+    assert [each for each in logged if "descriptor" in str(formatEvent(each))] == []
+
+
+class Dragging(StringTransport):
+    """A QEMU that answers each command late, and names many things to close."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.qmp = Qmp(clock)
+        self.qmp.makeConnection(self)
+        self._clock = clock
+
+    def write(self, data: bytes) -> None:
+        """Answer a command."""
+        named = [f"vdb-{number}" for number in range(1000)]
+        answers: dict[str, object] = {
+            "query-named-block-nodes": [{"node-name": each} for each in named],
+            "query-fdsets": [
+                {"fdset-id": number, "fds": [{"opaque": each}]} for number, each in enumerate(named)
+            ],
+            "qom-list": [],
+        }
+        answer = {"return": answers.get(orjson.loads(data)["execute"], {})}
+        self._clock.callLater(9, self.qmp.dataReceived, orjson.dumps(answer) + b"\n")
+
+
+def test_a_detachment_ends_however_late_qemu_answers(tmp_path: Path) -> None:
+    """A guest that broke out of QEMU keeps the daemon for a while, not for hours.
+
+    Break: `plugins/bootvol_plugins/qemu/hypervisor.py`: `in_time(self._drop(` ->
+    `(lambda talk, *_: talk)(self._drop(`.
+    """
+    clock = Clock()
+    qemu = QemuHypervisor(
+        "local", options(tmp_path), PluginContext(as_reactor(clock), Threads(reactor, "q", 1), "q")
+    )
+
+    @asynccontextmanager
+    async def monitor(_: str) -> AsyncIterator[Qmp]:
+        yield Dragging(clock).qmp
+
+    qemu._monitor = monitor  # type: ignore[method-assign,assignment]
+    ended: list[Any] = []
+    Deferred.fromCoroutine(qemu.detach("server-1", "vdb")).addBoth(ended.append)
+    while not ended:
+        clock.advance(1)
+    error = ended[0].value
+    assert isinstance(error, HypervisorFailed)
+    assert error.message == "Server server-1 may still use vdb: QEMU takes too long."
+    assert clock.seconds() < 120

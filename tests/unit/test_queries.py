@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from klein import Klein
 from twisted.web.server import Request
 from twisted.web.test.requesthelper import DummyChannel
 
 from bootvol.api import filters
 from bootvol.api.filters import filtered
-from bootvol.api.http import Faults
-from bootvol.api.root import MOST_PARAMETERS, ApiRoot, Mount
+from bootvol.errors import InvalidRequest
 
 
 def asking(query: bytes) -> Request:
@@ -24,29 +22,11 @@ def asking(query: bytes) -> Request:
     return request
 
 
-def test_parameters_are_bounded() -> None:
-    """A query with more parameters than any call has is refused.
-
-    Break: `src/bootvol/api/root.py`: `if sum(map(len, (request.args or {}).values())) >
-    MOST_PARAMETERS:` -> `if not request:`.
-    """
-    app = Klein()
-    app.route("/x")(lambda _: b"found")
-    root = ApiRoot(Mount((), app, Faults(lambda error, _: error.message, lambda _: {})))
-    codes = []
-    for count in (MOST_PARAMETERS, MOST_PARAMETERS + 1):
-        request: Any = asking(b",".join([b"x"] * count))
-        request.postpath = [b"x"]
-        root.render(request)
-        codes.append(request.code)
-    assert codes == [200, 400]
-
-
 def test_a_value_is_held_against_a_list_once() -> None:
     """A repeated value is compared with a list once.
 
-    Break: `src/bootvol/api/filters.py`: `in dict.fromkeys((request.args or
-    {}).get(name.encode("ascii"), ())):` -> `in (request.args or {}).get(name.encode("ascii"), ()):`
+    Break: `src/bootvol/api/filters.py`: `values = dict.fromkeys((request.args or
+    {}).get(name.encode("ascii"), ()))` -> `values = (request.args or {})[name.encode("ascii")][:5]`
     """
     asked: list[str] = []
 
@@ -57,6 +37,17 @@ def test_a_value_is_held_against_a_list_once() -> None:
     found = [str(number) for number in range(50)]
     assert filtered(asking(b",".join([b"x"] * 90)), found, {"name": fits}) == found
     assert len(asked) == len(found)
+
+
+def test_many_values_of_a_filter_are_refused() -> None:
+    """One number in many spellings is not compared with a list again and again.
+
+    Break: `src/bootvol/api/filters.py`: `if len(values) > _MOST_VALUES:` -> `if False:`.
+    """
+    spelled = [b"0" * number for number in range(1, 7)]
+    assert filtered(asking(b",".join(spelled[:5])), ["x"], {"name": lambda _, text: True}) == ["x"]
+    with pytest.raises(InvalidRequest, match="name has more than 5 values"):
+        filtered(asking(b",".join(spelled)), ["x"], {"name": lambda _, text: True})
 
 
 @pytest.fixture

@@ -170,6 +170,27 @@ def test_a_limit_of_numbers_counts_uuids_too(regex: str, text: str) -> None:
         limits.count("t", "GET", "", *names)
 
 
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("volumes/detail", {"/volumes/detail", "/os-volumes/detail"}),
+        ("os-volumes", {"/volumes", "/os-volumes"}),
+        ("os-snapshots", {"/snapshots", "/os-snapshots"}),
+        ("os-volume-types", {"/types", "/os-volume-types"}),
+        ("os-volumes_boot", {"/os-volumes_boot", "/servers"}),
+        ("servers", {"/os-volumes_boot", "/servers"}),
+        ("servers/detail", {"/servers/detail"}),
+    ],
+)
+def test_a_limit_counts_equivalent_operations(path: str, counts: set[str]) -> None:
+    """A limit of one of two equivalent operations counts the other, too.
+
+    Break: `src/bootvol/api/nova/rates.py`: `in (pair, pair[::-1])` -> `in (pair,)`.
+    Break: `src/bootvol/api/nova/rates.py`: `if path in _ALONE else []` -> `if False else []`.
+    """
+    assert set(counted(path, {})) == counts
+
+
 def test_paths_of_two_ids_count_in_all_forms() -> None:
     names = counted(
         "servers/<server_id>/os-volume_attachments/<volume_id>",

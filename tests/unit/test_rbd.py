@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
+from bootvol.model import GIB
 from bootvol_plugins.rbd.bindings import load
 from bootvol_plugins.rbd.calls import Calls, DetachedThreads, Disconnected, GivenUp, failed
+from bootvol_plugins.rbd.cluster import Pool
+from bootvol_plugins.rbd.images import Images
+from bootvol_plugins.rbd.objects import is_quickly_removed
 from bootvol_plugins.rbd.options import RbdOptions
 from tests.daemons import pause, reactor
 from tests.reactors import as_reactor
@@ -49,6 +54,29 @@ def test_addresses_are_as_qemu_reads_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ours", "given", "expected"),
+    [
+        ("v2:10.0.0.11:0/1234", "10.0.0.11:0/1234", True),
+        ("v2:10.0.0.11:0/1234", "v1:10.0.0.11:0/1234", True),
+        ("10.0.0.11:0/1234", "10.0.0.11:0/1234", True),
+        ("[v2:10.0.0.11:0/1234,v1:10.0.0.11:0/1234]", "10.0.0.11:0/1234", True),
+        ("v2:[2001:db8::1]:0/1234", "[2001:db8::1]:0/1234", True),
+        ("v2:10.0.0.11:0/1234", "0.0.0.11:0/1234", False),
+        ("v2:10.0.0.11:0/1234", "10.0.0.11:0/123", False),
+        ("v2:10.0.0.11:0/1234", "10.0.0.1:0/1234", False),
+        ("[v2:10.0.0.11:0/1234,v1:10.0.0.11:0/1234]", "10.0.0.11:0/123", False),
+        ("v2:[2001:db8::1]:0/1234", "[2001:db8::1]:0/12", False),
+        ("v2:10.0.0.11:0/1234", "", False),
+    ],
+)
+def test_an_address_that_is_a_part_of_ours_is_not_ours(
+    ours: str, given: str, expected: bool
+) -> None:
+    nothing: Any = None
+    assert Pool(nothing, nothing, nothing, "volumes", ours, "s").is_ours(given) is expected
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"conf": None},
@@ -58,6 +86,9 @@ def test_addresses_are_as_qemu_reads_them() -> None:
         {"pool": ""},
         {"namespace": "a@b"},
         {"user": "a:b"},
+        {"user": "client.bootvol"},
+        {"conf": None, "monitors": ["10.0.0.1:99999"]},
+        {"conf": None, "monitors": ["[::1]:0"]},
         {"timeout": 0},
         {"timeout": 1.5},
     ],
@@ -201,3 +232,63 @@ async def test_a_thread_whose_call_failed_makes_the_next_one() -> None:
         await happened(failed)
         threads.start(made.set)
         await happened(made)
+
+
+class Mapped:
+    """An image with a valid object map.
+
+    :param data: whether all objects exist; else none exists.
+    :ivar asked: the ranges that were asked for, as pairs of offset and length.
+    """
+
+    def __init__(self, size: int, *, data: bool) -> None:
+        self._size = size
+        self._data = data
+        self.asked: list[tuple[int, int]] = []
+
+    def flags(self) -> int:
+        """See :class:`bootvol_plugins.rbd.bindings.Image`."""
+        return 0
+
+    def size(self) -> int:
+        """See :class:`bootvol_plugins.rbd.bindings.Image`."""
+        return self._size
+
+    def diff_iterate(
+        self, offset: int, length: int, _since: None, take: Callable[..., None], **_: bool
+    ) -> None:
+        """See :class:`bootvol_plugins.rbd.bindings.Image`."""
+        self.asked.append((offset, length))
+        if self._data:
+            take(offset, length, True)
+
+
+@pytest.mark.parametrize("size", [1, 64 * GIB, 200 * GIB, 1024**5 + 1])
+def test_the_data_of_a_large_image_is_counted_in_parts(size: int) -> None:
+    """Each part shows progress, and the count covers the image and ends."""
+    empty: Any = Mapped(size, data=False)
+    beats: list[int] = []
+    assert is_quickly_removed(empty, lambda: beats.append(len(empty.asked)))
+    assert beats == list(range(1, len(empty.asked) + 1))
+    assert len(beats) == min(-(-size // (64 * GIB)), 256)
+    at = 0
+    for offset, length in empty.asked:
+        assert offset == at
+        at += length
+    assert at == size
+
+
+def test_the_count_ends_once_the_data_is_too_much() -> None:
+    full: Any = Mapped(1024 * GIB, data=True)
+    assert not is_quickly_removed(full, lambda: None)
+    assert len(full.asked) == 1
+
+
+def test_only_a_volume_larger_than_its_pool_is_refused() -> None:
+    """A nearly full pool refuses no size that could fit later."""
+    pool: Any = SimpleNamespace(bindings=load(), space=lambda: (GIB, 1))
+    images = Images(pool, "ceph")
+    images._check_size("volume-1", GIB)
+    with pytest.raises(NoSpace) as refused:
+        images._check_size("volume-1", GIB + 1)
+    assert refused.value.never_fits

@@ -28,5 +28,6 @@ def test_each_claim_names_tests(threat: str) -> None:
 def test_each_test_lists_breaks_that_fit_the_code(test: breaks.Test) -> None:
     assert test.docstring() is not None, "no such test"
     assert test.breaks(), "its docstring lists no break: see tests/breaks.py"
+    assert len(test.breaks()) == (test.docstring() or "").count("Break: "), "a break has no form"
     for change in test.breaks():
         assert change.broken()

@@ -83,9 +83,9 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
 def test_exports(tmp_path: Path) -> None:
     assert load(tmp_path, LEAST).exports is None
     unix = load(tmp_path, '[exports]\nby = "unix"\n' + LEAST).exports
-    assert unix == tables.Exports(by="unix", directory=tmp_path / "var" / "exports")
+    assert unix == tables.ExportsTable(by="unix", directory=tmp_path / "var" / "exports")
     tls = load(tmp_path, TLS + LEAST).exports
-    assert tls == tables.TlsExports(
+    assert tls == tables.TlsExportsTable(
         by="tls",
         directory=tmp_path / "var" / "exports",
         host="h",
@@ -100,10 +100,10 @@ def test_the_file_of_the_repository_explains_exports(tmp_path: Path) -> None:
         line.removeprefix("# ") for line in comment.partition("\n\n")[0].splitlines(True)
     )
     shown = load(tmp_path, f"[exports]\n{table}\n{LEAST}").exports
-    assert isinstance(shown, tables.TlsExports)
-    assert shown.model_fields_set == set(tables.TlsExports.model_fields)
+    assert isinstance(shown, tables.TlsExportsTable)
+    assert shown.model_fields_set == set(tables.TlsExportsTable.model_fields)
     assert shown.directory == tmp_path / "var" / "exports"
-    assert shown.ports == tables.TlsExports.model_fields["ports"].default
+    assert shown.ports == tables.TlsExportsTable.model_fields["ports"].default
 
 
 def test_the_file_of_the_repository_explains_glance(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_file_of_the_repository_explains_glance(tmp_path: Path) -> None:
     [
         ("endpoints = []", "endpoints"),
         ('endpoints = ["glance"]', "endpoints"),
-        ('endpoints = ["http://u:p@glance"]', "endpoints"),
+        ('endpoints = ["http://u:secret@glance"]', r"endpoints: \['http://\(hidden\)@glance'\]"),
         ('endpoints = ["http://glance?x=1"]', "query"),
         ('endpoints = ["http://glance"]\ntimeout = 0', "timeout"),
     ],
@@ -184,14 +184,28 @@ def test_databases(tmp_path: Path) -> None:
         *(
             (f'[api]\npublic_url = "{url}"\n' + LEAST, f"api.public_url: '{url}': this ")
             for url in (
-                "http://me:secret@x",
                 "http://x?a=b",
                 "http://x#b",
                 "http://x:99999",
                 "http://:80",
                 "http://[::1",
+                "http://0.0.0.0:8776",
+                "http://[::]",
             )
         ),
+        (
+            '[api]\npublic_url = "http://me:secret-token@x"\n' + LEAST,
+            "api.public_url: 'http://(hidden)@x': this ",
+        ),
+        (
+            HTTP.replace("https://x/", "https://me:secret-token/@x/"),
+            "sources[1].allow: ['https://(hidden)@x/']: 'https://(hidden)@x/' has a form",
+        ),
+        (
+            HTTP.replace("https://x/", "s3://me:secret-token@x/"),
+            "sources[1].allow: ['s3://(hidden)@x/']: 's3://(hidden)@x/' ",
+        ),
+        (HTTP.replace("https://x/", "https://x/?a=b"), "'https://x/?a=b' has a query, which would"),
         ("[api]\nlisten = []\n" + LEAST, "api.listen: []: List should have at least 1 item"),
         (
             '[state]\nurl = "mysql://x"\n' + LEAST,
@@ -267,12 +281,22 @@ def test_databases(tmp_path: Path) -> None:
             TLS.replace('"h"', '"[::1]"') + LEAST,
             "exports.host: '[::1]': String should match pattern",
         ),
+        (
+            LEAST.replace("secret-token", ""),
+            "identity.tokens[0].token: (hidden): the value is empty",
+        ),
+        (LEAST.replace("secret-token", "file:/dev/null"), "is not a regular file"),
         (LEAST.replace('"secret-token"', "7"), "identity.tokens[0].token: (hidden): Input"),
         (LEAST + LEAST[LEAST.index("[[sources") :], "the name 's' is given twice"),
         (
             LEAST + '[[sources]]\nname = "w"\nplugin = "http"\nallow = ["ftp://x/"]\n',
             "sources[1].allow: ['ftp://x/']: 'ftp://x/' is not an http or https URL",
         ),
+        (HTTP + 'checksums = "{name}.sha256"\n', "the only placeholder is {image}, for the image"),
+        (HTTP + 'checksums = "{image.sha256"\n', "the only placeholder is {image}, for the image"),
+        (HTTP + 'checksums = "None"\n', "sources[1].checksums: 'None': write \"none\" in lower"),
+        (HTTP + 'checksums = " "\n', "sources[1].checksums: ' ': this is not the name of a file"),
+        (HTTP + 'checksums = ".."\n', "sources[1].checksums: '..': this is not the name of a"),
         (
             HTTP + 'networks = ["10.0.0.1/8"]\n',
             "sources[1].networks: ['10.0.0.1/8']: 10.0.0.1/8 has host bits set. Correct",
@@ -316,6 +340,12 @@ def test_the_embedded_identity_as_it_is_documented(
         load(tmp_path, shown.replace("$argon2id", "plain-secret") + rest)
     assert "identity.users[0].password_hash: (hidden): this is not a hash" in str(told.value)
     assert "plain-secret" not in str(told.value)
+
+
+def test_an_empty_file_of_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(ConfigurationError, match=r"\(hidden\): the file token is empty"):
+        load(tmp_path, LEAST.replace("secret-token", "file:token"))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

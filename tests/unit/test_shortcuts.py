@@ -22,6 +22,7 @@ from bootvol.testing.backends import noise, read, write
 from bootvol.testing.memory import MemoryBackend
 from bootvol.threads import Threads
 from bootvol.worker.copier import Copier, ImportLimits
+from bootvol.worker.deltas import Deltas
 from bootvol.worker.importer import Importer
 from bootvol.worker.progress import Progress
 from bootvol.worker.shortcuts import Filling, NoShortcut
@@ -104,16 +105,17 @@ class Bench:
     source: Source
     copier: Copier
     asked: list[tuple[str, str]] = attrs.Factory(list)
+    image_cache: NoImageCache = attrs.Factory(NoImageCache)
 
     async def run(self, ways: Sequence[Way], image: Image = IMAGE) -> Progress:
         """Run an import; return its progress."""
-        cache: Any = NoImageCache()
+        cache: Any = self.image_cache
         no: Any = None
         source: Any = self.source
         importer = Importer(
             lambda _name: source,
-            Backends([self.backend], reactor),
             cache,
+            Deltas(no, Backends([self.backend], reactor), self.copier.threads),
             ways,
             no,
             Bandwidth(None, {}, reactor),

@@ -28,6 +28,7 @@ from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import CachedImage, Digest, Image, Usage, Volume
 from bootvol.store import (
     claims,
+    daemons,
     image_cache,
     import_queue,
     imports,
@@ -136,6 +137,15 @@ def test_a_daemon_carries_no_alembic_that_has_nothing_to_migrate(tmp_path: Path)
         "assert 'alembic' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, f"sqlite:///{tmp_path}/x.db"], check=True)
+
+
+def test_a_daemon_on_sqlite_carries_nothing_for_postgresql_or_the_command_line() -> None:
+    code = (
+        "import sys, bootvol.daemon;"
+        "spared = {'sqlalchemy.dialects.postgresql', 'psycopg', 'sqlalchemy.orm', 'click', 'isal'};"
+        "assert not spared & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_volumes_and_snapshots_from_before_get_uuids(url: URL) -> None:
@@ -355,6 +365,46 @@ def test_a_lease_lasts_by_the_clock_of_the_database(db: Connection) -> None:
     assert 0 < until - float(now) <= claims.LEASE
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_for_the_dead(db: Connection) -> None:
+    """The leases of a dead daemon end, although the clock had been an hour ahead."""
+    an_import(db, "1", "a")
+    dead = a_claim(db, "a/1", bootable=True)
+    assert a_claim(db, "b/1", bootable=True) is None
+    daemons.announce(db, "a", "host")
+    assert daemons.runs_on(db, "host")
+    for table in schema.volumes, schema.daemons:
+        db.execute(update(table).values(lease_until=table.c.lease_until + 3600))
+    assert not daemons.runs_on(db, "host")
+    claims.shorten(db)
+    end_a_lease_later(db)
+    again = a_claim(db, "b/1", bootable=True)
+    assert again is not None
+    assert again.id == dead.id
+
+
+def test_a_clock_that_is_set_back_takes_nothing_from_the_living(db: Connection) -> None:
+    """A living daemon has a whole lease for its next renewal.
+
+    Break: `src/bootvol/store/claims.py`: `table.c.lease_until < LeaseClock())` ->
+    `~lasts(table.c.lease_until))`
+    """
+    number, same = an_import(db, "1", content="same"), an_import(db, "2", content="same")
+    assert a_claim(db, "a/1", bootable=True).id == number
+    volume = schema.volumes
+    db.execute(update(volume).values(lease_until=volume.c.lease_until + 3600))
+    for _ in range(2):
+        assert a_claim(db, "b/1", bootable=True) is None
+        assert import_queue.leader(db, same) == number, "the import still counts as running"
+        claims.shorten(db)
+    assert claims.renew(db, claims.Lease("a/1", Kind.VOLUME, number, {Status.CREATING}))
+
+
+def end_a_lease_later(db: Connection) -> None:
+    """Make all leases as old as if their whole length had passed."""
+    volume = schema.volumes
+    db.execute(update(volume).values(lease_until=volume.c.lease_until - claims.LEASE - 1))
+
+
 def test_a_deletion_ends_the_importers_claim(db: Connection) -> None:
     number = an_import(db)
     assert a_claim(db, "a", bootable=True) is not None
@@ -431,7 +481,7 @@ def _in_state(db: Connection, name: str, tenant: str, state: str) -> int:
     number = an_import(db, name, tenant)
     mine = update(schema.volumes).where(schema.volumes.c.id == number)
     if state in {"runs", "ran out"}:
-        until = 1e12 if state == "runs" else ENDED
+        until = claims.LeaseClock() + claims.LEASE if state == "runs" else ENDED
         db.execute(mine.values(status=Status.DOWNLOADING, worker="x/1", lease_until=until))
     elif state == "deleting":
         apply_event(db, number, Event.DELETE)

@@ -13,9 +13,10 @@ import pytest_twisted
 from pytest_twisted import ensureDeferred
 from sqlalchemy import Connection, select, update
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, ImageTooLarge
+from bootvol.errors import BackendFailed, DatabaseUnavailable, ImageTooLarge
 from bootvol.imaging.target import VolumeTarget
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import CachedImage, Image, Snapshot, Volume
@@ -202,7 +203,10 @@ def test_a_clock_that_is_set_back_delays_nothing(db: Connection) -> None:
     run_out(db)
     claimed(db, "b")
     assert due(db, 1e9) == ["old"]
-    assert due(db, 5.0) == ["old"]
+    (stray,) = strays.due(db, "b", "", 5.0, PAUSE)
+    assert stray.name == "old"
+    strays.deleted(db, stray.id, before=6.0)
+    assert left(db) == []
 
 
 def test_strays_of_a_daemon_that_started_again_are_deleted_once(db: Connection) -> None:
@@ -369,6 +373,42 @@ async def test_a_stray_that_is_in_use_keeps_no_other(bench: Bench) -> None:
     await bench.until(lambda: not sweeper._sweeping)
     await sweeper.stopService()
     assert await bench.database.read(left) == [("open", None)]
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (DatabaseUnavailable(), []),
+        (RuntimeError("a defect"), ["strays of backend b are not deleted"]),
+    ],
+)
+@ensureDeferred
+async def test_a_sweep_that_fails_is_made_again(
+    bench: Bench, error: Exception, lines: list[str]
+) -> None:
+    """Only defects are logged: the database itself tells of its failures."""
+    write, failures = bench.database.write_without_invalidation, [error]
+
+    async def failing(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await write(*args, **kwargs)
+
+    await bench.worker.stopService()
+    await bench.backend.allocate("stray", MIB)
+    await bench.database.write(_leave, "stray", None)
+    bench.database.write_without_invalidation = failing  # type: ignore[method-assign]
+    sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda _: 0.0)
+    with capturedLogs() as logged:
+        sweeper.startService()
+        await bench.until(lambda: not failures and not sweeper._sweeping)
+        assert list(bench.backend.volumes) == ["stray"]
+        bench.clock.advance(LOOK)
+        await bench.until(lambda: bench.backend.volumes == {})
+        await bench.until(lambda: not sweeper._sweeping)
+    await sweeper.stopService()
+    said = [str(formatEvent(each)) for each in logged if each["log_level"] is LogLevel.critical]
+    assert said == lines
 
 
 @ensureDeferred

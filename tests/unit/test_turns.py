@@ -251,7 +251,12 @@ class Lanes(RuleBasedStateMachine):
             return
         assert not self.world.unfair
         self.world.go_on(2 * STALL)
+        begun = Counter(job.what for job in self.world.jobs)
+        wanted = {job.what for job in self.world.jobs if job.task.lane_place.wanted}
         for what in self.world.wishes():
+            if what not in wanted and begun[what] >= BEGUN * self.most:
+                # Paused jobs take all the memory that this tenant's work may have.
+                continue
             found = [self.world.taken(limit) for limit in self.world.rules.limits(what)]
             most = [limit.most for limit in self.world.rules.limits(what)]
             if self.gives_way:

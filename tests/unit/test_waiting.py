@@ -9,6 +9,8 @@ import pytest
 from bootvol.cli.client import Client
 from bootvol.cli.failures import FAILED, NOT_FOUND, UNREACHABLE, CommandFailed
 from bootvol.cli.login import Access
+from bootvol.cli.reservation import Reservation
+from bootvol.cli.signals import Stop
 from bootvol.cli.waiting import PATIENCE, patiently
 from bootvol.jsons import JsonObject
 
@@ -77,6 +79,23 @@ def test_what_is_refused_is_not_asked_again(failure: CommandFailed) -> None:
     with pytest.raises(CommandFailed):
         patiently(call, PATIENCE, time.clock, time.sleep)
     assert time.slept == []
+
+
+class Detaching(Client):
+    """A service that accepts every deletion."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: Access("", ""))
+
+    def delete(self, path: str) -> None:
+        """See :meth:`bootvol.cli.client.Client.delete`."""
+
+
+def test_a_second_signal_during_a_detachment(capsys: pytest.CaptureFixture[str]) -> None:
+    stop = Stop()
+    stop.numbers = [2, 2]
+    Reservation(Detaching(), "7", stop).__exit__(None, None, None)
+    assert capsys.readouterr().err == "volume 7 is being detached\n"
 
 
 class Pages(Client):

@@ -9,9 +9,10 @@ import attrs
 import pytest
 from sqlalchemy import Connection, update
 
-from bootvol.errors import AttachmentNotFound, DeviceInUse, InvalidDevice
+from bootvol.errors import AttachmentNotFound, DeviceInUse, ErrorReport, InvalidDevice
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Server, Snapshot, Volume
+from bootvol.service.server_hosts import with_reason
 from bootvol.store import attachments, claims, servers, snapshots, states, volumes, work_queue
 from bootvol.store.schema import LIVING
 from tests.unit.conftest import Anybody, end_leases
@@ -256,3 +257,12 @@ def test_devices_are_named_once(db: Connection) -> None:
     attach(db, third, None, "vdb")
     with pytest.raises(AttachmentNotFound):
         attachments.assign(db, first.id, "d")
+
+
+def test_a_stored_error_stays_unless_the_operator_has_to_act(db: Connection) -> None:
+    stored = ErrorReport("hypervisor-failed", "The server does not end.", True, "Try again.")
+    server = attrs.evolve(a_server(db, Status.DELETING, "d"), error=stored)
+    assert with_reason(db, server, "d").error == stored
+    waiting = with_reason(db, server, "another").error
+    assert waiting is not None
+    assert waiting.code == "daemon-away"

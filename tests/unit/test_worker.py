@@ -11,20 +11,28 @@ import attrs
 import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
-from sqlalchemy import URL, Connection, make_url, update
+from sqlalchemy import URL, Connection, make_url, select, update
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, ExportFailed, ImageTooLarge
+from bootvol.errors import (
+    BackendFailed,
+    BackendInterrupted,
+    DatabaseUnavailable,
+    ExportFailed,
+    ImageTooLarge,
+)
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
-from bootvol.store import imports, schema, states, volumes
+from bootvol.store import claims, imports, schema, states, volumes
 from bootvol.store.database import Database
 from bootvol.testing.memory import MemoryBackend
 from bootvol.worker.export_recovery import ExportRecovery
 from bootvol.worker.heartbeat import RENEWAL
+from bootvol.worker.job import PAUSE
 from bootvol.worker.progress import Progress
 from bootvol.worker.tasks.factories import TaskFactories
 from bootvol.worker.tasks.snapshots import MakeSnapshot
@@ -75,10 +83,12 @@ class NoImageCache:
     """Stands for the image cache, always empty.
 
     :ivar tidying: awaited by the tidying after each job.
+    :ivar asked_for_room: the backends that were to get room.
     """
 
     def __init__(self) -> None:
         self.tidying: Deferred[None] = succeed(None)
+        self.asked_for_room: list[str] = []
 
     async def let_go(self, volume_id: int) -> None:
         """See bootvol.worker.image_cache.ImageCache."""
@@ -89,6 +99,7 @@ class NoImageCache:
 
     async def make_room(self, name: str, but_for: int = 0) -> bool:
         """See bootvol.worker.image_cache.ImageCache."""
+        self.asked_for_room.append(name)
         return False
 
 
@@ -223,6 +234,12 @@ def _add(db: Connection, volume: Volume, source: str) -> int:
     return added.id
 
 
+def _worker_of(db: Connection, number: int) -> str | None:
+    found = schema.volumes.c
+    worker: str | None = db.execute(select(found.worker).where(found.id == number)).scalar_one()
+    return worker
+
+
 def _set(db: Connection, /, number: int, **columns: Any) -> None:
     db.execute(update(schema.volumes).where(schema.volumes.c.id == number).values(**columns))
 
@@ -278,6 +295,24 @@ async def test_a_leap_of_the_clock_never_makes_two_of_one(bench: Bench) -> None:
 
 
 @ensureDeferred
+async def test_a_list_of_pending_work_that_fails_harms_no_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.worker.stopService()
+    monkeypatch.setattr("bootvol.store.unsettled.work", lambda _: 1 / 0)
+    bench.worker = bench.another("w")
+    with capturedLogs() as logs:
+        bench.worker.startService()
+        number = await bench.importing()
+        await until(lambda: [each for each in logs if "log_failure" in each])
+    bench.imports.runs[0].callback(None)
+    await bench.status(number, Status.AVAILABLE)
+    assert [formatEvent(each) for each in logs if "log_failure" in each] == [
+        "unfinished work cannot be listed"
+    ]
+
+
+@ensureDeferred
 async def test_tidying_that_fails_or_lasts_harms_no_job(bench: Bench) -> None:
     bench.image_cache.tidying = fail(RuntimeError("defect"))
     bench.image_cache.tidying.addErrback(lambda failure: failure)
@@ -324,10 +359,12 @@ async def test_who_lost_the_claim_changes_nothing(bench: Bench) -> None:
     number = await bench.importing()
     await bench.backend.allocate("v", 1024)
     await bench.database.write(_set, number, status="available", worker=None, lease_until=None)
-    bench.imports.runs[0].errback(ImageTooLarge())
-    await bench.until(lambda: not bench.worker._jobs)
+    with capturedLogs() as logged:
+        bench.imports.runs[0].errback(ImageTooLarge())
+        await bench.until(lambda: not bench.worker._jobs)
     assert (await bench.get(number)).status is Status.AVAILABLE
     assert "v" in bench.backend.volumes
+    assert not [each for each in logged if "failed" in (formatEvent(each) or "")]
 
 
 @ensureDeferred
@@ -403,6 +440,90 @@ async def test_a_database_that_fails_once_is_asked_again(bench: Bench) -> None:
     assert not failures
     bench.clock.advance(POLL)
     await bench.status(number, Status.AVAILABLE)
+
+
+def failing_to_release(bench: Bench, *failures: Exception) -> list[Exception]:
+    """Let the releases of claims fail; return the failures still to come."""
+    write, left = bench.database.write_without_invalidation, list(failures)
+
+    async def failing(call: Any, *args: Any, **kwargs: Any) -> Any:
+        if call is claims.release and left:
+            raise left.pop(0)
+        return await write(call, *args, **kwargs)
+
+    bench.database.write_without_invalidation = failing  # type: ignore[method-assign,assignment]
+    return left
+
+
+@ensureDeferred
+async def test_a_claim_is_let_go_when_the_database_is_back(bench: Bench) -> None:
+    number = await bench.importing()
+    left = failing_to_release(bench, *[DatabaseUnavailable() for _ in range(3)])
+    stopping = bench.worker.stopService()
+
+    def stopped() -> bool:
+        bench.clock.advance(PAUSE)
+        return bool(stopping.called)
+
+    await bench.until(stopped)
+    assert left == []
+    assert await bench.database.read(_worker_of, number) is None
+
+
+@ensureDeferred
+async def test_a_job_that_is_cancelled_while_it_lets_go_lets_go(bench: Bench) -> None:
+    number = await bench.importing()
+    write, held = bench.database.write_without_invalidation, list[Deferred[None]]()
+
+    async def holding(call: Any, *args: Any, **kwargs: Any) -> Any:
+        if call is claims.release and not held:
+            held.append(Deferred())
+            await held[0]
+        return await write(call, *args, **kwargs)
+
+    bench.database.write_without_invalidation = holding  # type: ignore[method-assign,assignment]
+    bench.imports.runs[0].errback(BackendInterrupted())
+
+    def lets_go() -> bool:
+        bench.clock.advance(PAUSE)
+        return bool(held)
+
+    await bench.until(lets_go)
+    await bench.worker.stopService()
+    assert await bench.database.read(_worker_of, number) is None
+
+
+@ensureDeferred
+async def test_a_daemon_that_ends_does_not_wait_for_the_database(bench: Bench) -> None:
+    number = await bench.importing()
+    left = failing_to_release(bench, DatabaseUnavailable(), DatabaseUnavailable())
+    bench.database.ending = True
+    await bench.worker.stopService()
+    bench.database.ending = False
+    assert len(left) == 1
+    # The lease ends, or the next start of the daemon ends the claim.
+    assert str(await bench.database.read(_worker_of, number)).startswith("w/")
+
+
+@ensureDeferred
+async def test_a_defect_while_a_claim_is_let_go_ends_the_job(bench: Bench) -> None:
+    number = await bench.importing()
+    left = failing_to_release(bench, RuntimeError("a defect"))
+    with capturedLogs() as logged:
+        await bench.worker.stopService()
+    assert left == []
+    said = [str(formatEvent(each)) for each in logged if each["log_level"] is LogLevel.critical]
+    assert said == [f"could not let go of MakeFromImage of volume {number} on backend b"]
+
+
+@ensureDeferred
+async def test_what_a_lost_claim_left_is_removed(bench: Bench) -> None:
+    number = await bench.importing()
+    await bench.backend.allocate("v", 1)
+    # Another daemon has taken the claim over, under another name.
+    await bench.database.write(_set, number, worker="other/1", name="volume-other")
+    await bench.worker.stopService()
+    assert bench.backend.volumes == {}
 
 
 @ensureDeferred
@@ -491,12 +612,19 @@ async def test_work_begins_once_nothing_hinders_it(bench: Bench) -> None:
     await bench.worker.stopService()
     exports = bench.exports = NoExports()
     bench.worker = bench.another("w")
-    bench.worker.startService()
-    number = await bench.add(image=None)
-    await bench.until(lambda: bool(bench.clock.getDelayedCalls()))
-    exports.fails = False
-    bench.clock.advance(POLL)
-    await bench.status(number, Status.AVAILABLE)
+    with capturedLogs() as logged:
+        bench.worker.startService()
+        number = await bench.add(image=None)
+        for again in (True, True, False):
+            await bench.until(lambda: bool(bench.clock.getDelayedCalls()))
+            exports.fails = again
+            bench.clock.advance(POLL)
+        await bench.status(number, Status.AVAILABLE)
+    lines = [each["log_format"] for each in logged if each["log_namespace"].endswith("Worker")]
+    assert lines == [
+        "no work begins, since the exports are not in order",
+        "the exports are in order, and work begins",
+    ]
     # The worker can also stop meanwhile.
     await bench.worker.stopService()
     exports.fails = True
