@@ -193,7 +193,24 @@ async def test_an_answer_that_is_none(
     assert SECRET not in line
 
 
-@pytest.mark.parametrize("login", [status(401), status(403), status(500), never, says(b"")])
+def issues(*texts: bytes) -> Answering:
+    """Return the answer to a log-in with any bytes as tokens."""
+
+    def answer(request: Request) -> bytes:
+        request.setResponseCode(201)
+        request.responseHeaders.setRawHeaders(b"X-Subject-Token", texts)
+        return token()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        *(status(401), status(403), status(500), never, says(b"")),
+        *(issues(), issues(b""), issues(b"\xff"), issues(b"\xc3\xa9"), issues(b"a b")),
+    ],
+)
 @ensureDeferred
 async def test_a_login_that_fails(fake: Fake, server: Server, login: Answering) -> None:
     fake.login = login

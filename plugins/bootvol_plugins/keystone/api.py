@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Final
 
@@ -23,6 +24,8 @@ from bootvol_plugins.keystone.options import Access
 
 #: Largest answer in bytes.  Without the catalog an answer has one or two thousand bytes.
 _LARGEST: Final = 256 * 1024
+#: The form of a token that a header of a request can hold.
+_TOKEN: Final = re.compile(rb"[!-~]{1,8192}")
 #: Fraction of its life after which bootvol's own token is replaced.
 _OLD: Final = 0.9
 #: Keystone rounds the time of issue down to whole seconds.  A token must not count beyond its end.
@@ -151,10 +154,13 @@ class Keystone:
         asked, now = self._reactor.seconds(), time.time()
         response = await self._client.request("POST", to_ask(url), url.host, headers, body)
         self._check(response, 201, "bootvol's own credentials")
-        (text, *_) = response.headers.getRawHeaders("X-Subject-Token") or [""]
+        (text, *_) = response.headers.getRawHeaders(b"X-Subject-Token") or [b""]
         own = await self._read(response)
+        if not _TOKEN.fullmatch(text):
+            raise self._without_token()
         self._ahead = (own.issued_at.timestamp() + _ROUNDED if own.issued_at else now) - asked
-        return _OwnToken(text, self._reactor.seconds() + self.seconds_left(own) * _OLD)
+        old_at = self._reactor.seconds() + self.seconds_left(own) * _OLD
+        return _OwnToken(text.decode("ascii"), old_at)
 
     def _check(self, response: IResponse, wanted: int, what: str) -> None:
         """Check that Keystone's answer has the expected status.
@@ -181,6 +187,9 @@ class Keystone:
         except ImageTruncated:
             raise SourceFailed(f"{self._url.host} broke off its answer.") from None
         except ValidationError:
-            raise SourceFailed(f"{self._url.host} answers without a valid token.") from None
+            raise self._without_token() from None
         finally:
             await stream.close()
+
+    def _without_token(self) -> SourceFailed:
+        return SourceFailed(f"{self._url.host} answers without a valid token.")
