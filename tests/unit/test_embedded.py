@@ -34,6 +34,7 @@ from bootvol.threads import Threads
 from bootvol_plugins.embedded import revoked, throttle
 from bootvol_plugins.embedded.identity import EmbeddedIdentity
 from bootvol_plugins.embedded.known import MOST, MOST_OF_A_USER, Known
+from bootvol_plugins.embedded.options import LONGEST_LIFE
 from bootvol_plugins.embedded.throttle import Throttle
 from bootvol_plugins.embedded.turns import Turns
 from tests.daemons import TENANT
@@ -295,10 +296,36 @@ async def test_nobody_fills_the_disk_and_nobody_keeps_a_stolen_token_by_that(
         with pytest.raises(Unauthorized):
             await service.authenticate(token)
     assert (tmp_path / "identity" / "revoked").stat().st_size < 300
-    # The record is dropped when all tokens of that time have expired.
-    clock.advance(13 * 3600)
+    # The record is dropped when all tokens of that time have expired, however long they last.
+    clock.advance(LONGEST_LIFE * 3600 + 1)
     await service.revoke((await log_in(service)).token)
     assert '"until": 0' in (tmp_path / "identity" / "revoked").read_text()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@ensureDeferred
+async def test_a_shorter_life_of_tokens_brings_no_revoked_token_back(
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, restarts: bool
+) -> None:
+    """Break: `plugins/bootvol_plugins/embedded/revoked.py`: `_End(int(now) + _ALL_EXPIRED, steady
+    + _ALL_EXPIRED)` -> `_End(int(now) + 3600, steady + 3600)`.
+    """
+    monkeypatch.setattr(revoked, "MOST", 2)
+    service = make()
+    stolen = (await log_in(service)).token
+    short = PEOPLE.replace('"embedded"', '"embedded"\ntoken_hours = 1')
+    if restarts:
+        service = make(short)
+    else:
+        await service.reload(options(tmp_path, short))
+    for _ in range(3):
+        await service.revoke((await log_in(service)).token)
+    clock.advance(2 * 3600)
+    # Each revocation forgets those of expired tokens.
+    await service.revoke((await log_in(service)).token)
+    for each in (service, make()):
+        with pytest.raises(Unauthorized):
+            await each.authenticate(stolen)
 
 
 @ensureDeferred

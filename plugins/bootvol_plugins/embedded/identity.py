@@ -190,7 +190,7 @@ class EmbeddedIdentity:
 
     async def revoke(self, token: str) -> None:
         """See :meth:`bootvol.interfaces.ILogin.revoke`."""
-        await self._revoked.add(self._claims(token), self._lifetime)
+        await self._revoked.add(self._claims(token))
 
     async def login(self, credentials: Credentials, project: Which | None, address: str) -> Session:
         """See :meth:`bootvol.interfaces.ILogin.login`."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from bootvol import passwords
 from bootvol.options import Options, OwnFolder, SecretFile, Text, indirect
+
+#: Longest lifetime of a token in hours.
+LONGEST_LIFE: Final = 24 * 365
 
 
 def _read(value: object, info: ValidationInfo) -> object:
@@ -74,7 +77,7 @@ class EmbeddedOptions(Options):
     """A file of at least 32 random bytes, as the signing key."""
     address_failures: Annotated[int, Field(ge=0)] = 50
     """Failed log-ins from one address before further log-ins are delayed.  0 means no limit."""
-    token_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 12.0
+    token_hours: Annotated[float, Field(gt=0, le=LONGEST_LIFE)] = 12.0
     """Lifetime of a token in hours."""
     projects: list[ProjectTable] = Field(min_length=1)
     """The projects (tenants): tables with ``name`` and ``id``."""

@@ -15,10 +15,14 @@ from bootvol import files
 from bootvol.errors import ConfigurationError, IdentityFailed
 from bootvol.jsons import JsonObject
 from bootvol.threads import Threads
+from bootvol_plugins.embedded.options import LONGEST_LIFE
 from bootvol_plugins.embedded.tokens import Claims
 
 #: Number of revoked tokens remembered singly per user.  The limit bounds memory and disk.
 MOST: Final = 1000
+#: Seconds until all tokens of a user have expired.  The operator may have lowered ``token_hours``
+#: since these tokens were made.
+_ALL_EXPIRED: Final = LONGEST_LIFE * 3600
 
 
 @attrs.frozen
@@ -101,13 +105,12 @@ class Revoked:
         ended = self._users.get(user)
         return ended.until + 1 if ended and ended.until else 0
 
-    async def add(self, claims: Claims, lifetime: int) -> None:
+    async def add(self, claims: Claims) -> None:
         """Revoke a token, and all tokens obtained from it.  The revocation survives a restart.
 
         If a user revokes too many tokens, all tokens of the user so far are revoked.  Otherwise a
         thief could keep the owner from revoking a stolen token, by revoking others.
 
-        :param lifetime: validity of any token in seconds.
         :raises IdentityFailed: if the disk fails.  The token is then revoked until the daemon
             restarts.
         """
@@ -116,11 +119,7 @@ class Revoked:
         ended = self._users.setdefault(claims.user, _Ended())
         ended.tokens[claims.nonce] = _End(claims.expires, steady + claims.expires - now)
         if len(ended.tokens) > MOST:
-            ends = ended.tokens.values()
-            last = _End(
-                max(int(now) + lifetime, *(end.wall for end in ends)),
-                max(steady + lifetime, *(end.steady for end in ends)),
-            )
+            last = _End(int(now) + _ALL_EXPIRED, steady + _ALL_EXPIRED)
             self._users[claims.user] = _Ended({}, max(int(now), claims.issued), last)
         self._changes += 1
         change = self._changes
