@@ -17,6 +17,7 @@ from bootvol.errors import DatabaseRefused, DatabaseUnavailable
 from bootvol.store import claims
 from bootvol.store.database import Database
 from bootvol.worker.job import Job
+from bootvol.worker.repeating import Repeating
 from bootvol.worker.tasks.task import Task
 
 #: Seconds between renewals.
@@ -51,6 +52,7 @@ class Heartbeats:
         self._database = database
         self._clock = clock
         self._jobs = jobs
+        self._renewing = Repeating(self._log, "claims are not renewed", "claims are renewed again")
         self._ticking = LoopingCall(lambda: Deferred.fromCoroutine(self._tick()))
         self._ticking.clock = clock
 
@@ -68,8 +70,10 @@ class Heartbeats:
             await self._renew()
         except DatabaseUnavailable:
             pass  # The database layer has logged the failure.
-        except Exception:
-            self._log.failure("claims are not renewed")
+        except Exception as error:
+            self._renewing.failed(error)
+        else:
+            self._renewing.succeeded()
 
     async def _renew(self) -> None:
         jobs = {job.holder: job for job in self._jobs()}

@@ -16,6 +16,7 @@ from bootvol.store.asker import as_daemon
 from bootvol.store.waiting import Waiting
 from bootvol.threads import Shared
 from bootvol.worker.job import Job
+from bootvol.worker.repeating import Repeating
 from bootvol.worker.shares import Rules, Shares, Standing
 
 #: Seconds without progress after which a job no longer counts as running.
@@ -117,6 +118,7 @@ class Lane:
         self._entries: dict[int, _Entry] = {}
         self._numbers = count(1)
         self._last: dict[str, int] = {}
+        self._searching = Repeating(self._log, "cannot look for work", "can look for work again")
         self._looking = False
         self._look_ended = Shared(succeed(None))
         self._again = False
@@ -148,8 +150,10 @@ class Lane:
                 await self._go_on()
         except DatabaseUnavailable:
             pass  # The database layer has logged the failure; another search follows.
-        except Exception:
-            self._log.failure("cannot look for work")
+        except Exception as error:
+            self._searching.failed(error)
+        else:
+            self._searching.succeeded()
         finally:
             self._looking = False
 

@@ -45,6 +45,7 @@ from bootvol.worker.heartbeat import Heartbeats
 from bootvol.worker.image_cache import ImageCache
 from bootvol.worker.job import Job
 from bootvol.worker.lanes import Lane, StartJob
+from bootvol.worker.repeating import Repeating
 from bootvol.worker.shares import Limit, Rules, Shares
 from bootvol.worker.tasks.factories import TaskFactories
 from bootvol.worker.tasks.task import Task
@@ -138,6 +139,11 @@ class Worker(Service):
         self._heartbeats = Heartbeats(database, clock, lambda: self._jobs)
         #: How often in a row the work on a resource has failed because of the database.
         self._failures: Counter[tuple[Kind, int]] = Counter()
+        self._shortening = Repeating(
+            self._log,
+            "the leases of ended daemons cannot be shortened",
+            "the leases of ended daemons can be shortened again",
+        )
         self._polling = LoopingCall(lambda: Deferred.fromCoroutine(self._poll()))
         self._polling.clock = clock
 
@@ -195,20 +201,24 @@ class Worker(Service):
 
     async def _restore(self) -> None:
         """Restore the exports; retry until that succeeds, since no work may begin before."""
-        told = ""
+        restoring = Repeating(
+            self._log,
+            "no work begins, since the exports are not in order",
+            "the exports are in order, and work begins",
+        )
         while not self._ready:
             try:
                 await self._exports.restore()
                 self._ready = True
             except CancelledError:
                 raise
+            except DatabaseUnavailable:
+                pass  # The database layer has logged the failure.
             except Exception as error:
-                if not isinstance(error, DatabaseUnavailable) and told != str(error):
-                    told = str(error)
-                    self._log.failure("no work begins, since the exports are not in order")
+                restoring.failed(error)
+            if not self._ready:
                 await sleep(self._clock, POLL)
-        if told:
-            self._log.info("the exports are in order, and work begins")
+        restoring.succeeded()
 
     async def _poll(self) -> None:
         self.wake()
@@ -218,8 +228,10 @@ class Worker(Service):
             await self._database.write_without_invalidation(claims.shorten)
         except DatabaseUnavailable:
             pass  # The database layer has logged the failure; another attempt follows.
-        except Exception:
-            self._log.failure("the leases of ended daemons cannot be shortened")
+        except Exception as error:
+            self._shortening.failed(error)
+        else:
+            self._shortening.succeeded()
 
     def wake(self) -> None:
         """Look for work in all lanes."""
