@@ -221,6 +221,32 @@ def test_no_table_of_a_qcow2_takes_much_memory(tmp_path: Path, place: int, value
         check_tables("qcow2", file.fileno())
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("2FA54224-CD1B-4876-B211-5DBED83BF4B8", "the size of the disk is missing"),
+        ("8B7CA206-4790-4B9A-B8FE-575F050F886E", "the region of metadata is missing"),
+    ],
+)
+def test_what_is_missing_in_a_vhdx_is_not_looked_for_again(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    """A vhdx image without the size of its disk is refused, before more of the image is read.
+
+    Otherwise each further piece of the image would be compared with thousands of entries.
+
+    Break: `src/bootvol/imaging/inspect.py`: `raise oslo.ImageFormatError("the size of the disk is
+    missing")` -> `return`.
+    Break: `src/bootvol/imaging/inspect.py`: `raise oslo.ImageFormatError("the region of metadata is
+    missing")` -> `return`.
+    """
+    content = convert(tmp_path, "vhdx").replace(UUID(name).bytes_le, bytes(16))
+    inspection = Inspection("vhdx")
+    inspection.begin(memoryview(content)[:HEAD])
+    with pytest.raises(ImageCorrupt, match=message):
+        inspection.more(memoryview(content)[HEAD:])
+
+
 def test_a_size_that_the_container_states_in_four_bytes(tmp_path: Path) -> None:
     """The metadata table of a vhdx states the length of the disk's size."""
     content = bytearray(convert(tmp_path, "vhdx"))
