@@ -709,6 +709,9 @@ async def test_a_record_that_is_damaged(folder: Path, make: Make, volume: Connec
             with pytest.raises(ExportFailed, match="is damaged"):
                 await call
         assert await exports.names() == {NAME}
+    # Only this volume is concerned.
+    await exports.open("volume-2", another(volume, "2.raw"))
+    await exports.close("volume-2")
     path.write_text(whole)
 
 

@@ -268,9 +268,7 @@ class Exports:
             return False
 
     def _listen(self, name: str, port: int | None) -> listeners.Listening:
-        others = [self._records.read(each) for each in self._records.names() - {name}]
-        taken = {each.port for each in others if each is not None and each.port is not None}
-        return self._place.listen(name, port, taken)
+        return self._place.listen(name, port, self._records.ports_of_others(name))
 
 
 def _open(source: ConnectionInfo) -> _Source:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import attrs
+from twisted.logger import Logger
 
 from bootvol import files
 from bootvol.errors import ExportFailed
@@ -47,6 +49,8 @@ class Records:
     :param directory: folder of exports, with the folder of sockets in it.
     """
 
+    _log = Logger()
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
@@ -67,7 +71,22 @@ class Records:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as error:
+            self._log.error(
+                "the record of an export is damaged: end the export's qemu-nbd, and remove {path}",
+                path=path,
+            )
             raise ExportFailed(f"The record of export {name} is damaged.") from error
+
+    def ports_of_others(self, name: str) -> set[int]:
+        """Return the port numbers of all exports but one, as far as their records can be read."""
+        ports = set()
+        for each in self.names() - {name}:
+            # A damaged record concerns its own volume only.  A living server holds its port itself.
+            with suppress(ExportFailed):
+                record = self.read(each)
+                if record is not None and record.port is not None:
+                    ports.add(record.port)
+        return ports
 
     def write(self, name: str, record: Record) -> None:
         """Write the record of an export.  The record survives a loss of power."""
