@@ -24,10 +24,12 @@ from bootvol.errors import (
     DatabaseUnavailable,
     ExportFailed,
     ImageTooLarge,
+    NoSpace,
 )
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Image, Import, Volume
 from bootvol.store import claims, imports, schema, states, volumes
+from bootvol.store.claims import LEASE
 from bootvol.store.database import Database
 from bootvol.testing.memory import MemoryBackend
 from bootvol.worker.export_recovery import ExportRecovery
@@ -398,6 +400,77 @@ async def test_space_that_cannot_be_given_back_does_not_hide_the_reason(bench: B
     assert failed is not None
     assert failed.error is not None
     assert failed.error.code == "image-too-large"
+
+
+@pytest.mark.parametrize("is_sqlite", [True, False])
+@ensureDeferred
+async def test_a_full_disk_is_relieved_before_the_database_is_asked(
+    bench: Bench, is_sqlite: bool
+) -> None:
+    """The database may lie on the same full disk, and take nothing until the space is back.
+
+    Break: `src/bootvol/worker/job.py`: `isinstance(error, NoSpace) and` -> `False and`.
+    """
+    bench.database.is_sqlite = is_sqlite
+    number = await bench.importing()
+    is_full = True
+    delete = bench.backend.delete
+    write, write_quietly = bench.database.write, bench.database.write_without_invalidation
+
+    async def deleted(volume: str) -> None:
+        nonlocal is_full
+        is_full = False
+        await delete(volume)
+
+    async def written(*args: Any, **kwargs: Any) -> Any:
+        if is_full:
+            raise DatabaseUnavailable
+        return await write(*args, **kwargs)
+
+    async def written_quietly(*args: Any, **kwargs: Any) -> Any:
+        if is_full:
+            raise DatabaseUnavailable
+        return await write_quietly(*args, **kwargs)
+
+    bench.backend.delete = deleted  # type: ignore[method-assign]
+    bench.database.write = written  # type: ignore[method-assign]
+    bench.database.write_without_invalidation = written_quietly  # type: ignore[method-assign]
+    bench.imports.runs[0].errback(NoSpace())
+    try:
+        await bench.until(lambda: not is_full)
+    finally:
+        is_full = False  # Otherwise the worker could not stop.
+    failed = await bench.status(number, Status.ERROR)
+    assert failed is not None
+    assert failed.error is not None
+    assert failed.error.code == "no-space"
+
+
+@ensureDeferred
+async def test_a_job_past_its_lease_removes_nothing_when_the_disk_is_full(bench: Bench) -> None:
+    """Another job may use the volume by then.
+
+    Break: `src/bootvol/worker/job.py`: `self._expiry.getTime() > self._clock.seconds()` -> `True`.
+    """
+    bench.database.is_sqlite = False
+    removed = []
+
+    async def deleted(volume: str) -> None:
+        removed.append(volume)
+
+    async def unavailable(*args: Any, **kwargs: Any) -> Any:
+        raise DatabaseUnavailable
+
+    await bench.importing()
+    bench.backend.delete = deleted  # type: ignore[method-assign]
+    write_quietly = bench.database.write_without_invalidation
+    bench.database.write_without_invalidation = unavailable  # type: ignore[method-assign]
+    # As after a pause of the process: the clock is ahead, and the timers have not fired yet.
+    bench.clock.rightNow += LEASE
+    bench.imports.runs[0].errback(NoSpace())
+    bench.database.write_without_invalidation = write_quietly  # type: ignore[method-assign]
+    bench.clock.advance(PAUSE)
+    assert removed == []
 
 
 @ensureDeferred

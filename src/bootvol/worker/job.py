@@ -225,9 +225,9 @@ class Job:
         if isinstance(error, DatabaseRefused):
             self._refused = error
         # A job whose claim has run out must not touch a volume that another job is making by now.
-        # Its failure says nothing: the other job may have succeeded.  In a file no claim runs out,
-        # and the file may lie on the full disk: the database takes nothing before the undoing.
-        if not (self._database.is_sqlite and isinstance(error, NoSpace)):
+        # Its failure says nothing: the other job may have succeeded.  But a database on the same
+        # full disk takes nothing before the undoing.  Then the daemon's own clock decides.
+        if not (isinstance(error, NoSpace) and self._is_leased()):
             try:
                 await self.heartbeat()
             except ClaimLost:
@@ -308,6 +308,12 @@ class Job:
             return asked
 
         self.renewed(await self._insist(write), held=True)
+
+    def _is_leased(self) -> bool:
+        """Return whether the lease lasts by the daemon's own clock.  On SQLite no lease ends."""
+        if self._expiry is None:
+            return True
+        return self._expiry.active() and self._expiry.getTime() > self._clock.seconds()
 
     def _left(self, asked: float) -> float:
         """Return the remaining seconds of a lease that was asked for at the time ``asked``."""
