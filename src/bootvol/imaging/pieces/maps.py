@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from bootvol.imaging.chunk_index import CHUNK
 from bootvol.imaging.pieces.guide import TablesChanged
 from bootvol.imaging.pieces.pieces import BEYOND, Holes, Piece, Pieces, Unusual
 
@@ -117,6 +118,7 @@ class MapGuide:
         self._tables = _TableCheck(mapped.tables)
         self._unpack = mapped.unpack
         self._unit = unit
+        self._chunk = max(CHUNK, unit)
         self._pieces = iter(mapped.pieces)
         self._next = next(self._pieces, None)
 
@@ -165,8 +167,14 @@ class MapGuide:
 
     def _part(self, piece: Piece, end: int) -> Piece | None:
         """Return the part before ``end`` of a plain piece, and keep the rest."""
-        length = max(0, end - piece.start) // self._unit * self._unit
-        if piece.packed or not length:
+        if piece.packed:
+            return None
+        has = max(0, end - piece.start)
+        # A volume with a base compares whole chunks of the disk, and writes the others.
+        length = (piece.disk + has) // self._chunk * self._chunk - piece.disk
+        if length <= 0:
+            length = has // self._unit * self._unit
+        if not length:
             return None
         self._next = attrs.evolve(
             piece,
