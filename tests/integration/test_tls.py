@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 from pytest_twisted import ensureDeferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import KeyPair, PrivateCertificate
 
 from bootvol.testing.backends import noise
@@ -28,6 +29,16 @@ allow = ["{url}"]
 networks = ["127.0.0.0/8", "::1/128"]
 ca = "ca.pem"
 """
+
+
+class WithoutTls(Protocol):
+    """A server that answers anything in plain HTTP."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See :meth:`twisted.internet.interfaces.IProtocol.dataReceived`."""
+        assert self.transport is not None
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        self.transport.loseConnection()
 
 
 @pytest.fixture
@@ -78,6 +89,29 @@ async def test_an_authority_that_is_not_trusted(tmp_path: Path, server: Server) 
         assert "certificate verify failed" in answer.json["serviceUnavailable"]["message"]
     finally:
         await running.stop()
+
+
+@ensureDeferred
+async def test_a_server_without_tls(tmp_path: Path) -> None:
+    """An https URL of a server without TLS fails at once, with an advice.
+
+    Break: `plugins/bootvol_plugins/http/client.py`: `if "wrong version number" in texts:` ->
+    `if False:`.
+    """
+    listening = reactor.listenTCP(0, Factory.forProtocol(WithoutTls), interface="127.0.0.1")
+    url = f"https://localhost:{listening.getHost().port}/"
+    running = Running(tmp_path, CONFIG.format(url=url).replace('ca = "ca.pem"', ""))
+    try:
+        wanted = {"volume": {"size": 1, "imageRef": f"{url}good"}}
+        answer = await running.call("POST", "os-volumes", wanted)
+        assert answer.status == 503
+        assert answer.json["serviceUnavailable"]["message"] == (
+            "localhost cannot be reached: it does not speak TLS at this port; the URL may have to"
+            " begin with http://."
+        )
+    finally:
+        await running.stop()
+        await listening.stopListening()
 
 
 @ensureDeferred

@@ -233,6 +233,9 @@ def test_exit_codes(daemon: Process) -> None:
     assert daemon.cli("volume", "boot", "1", token="ann").returncode == 3
     wrong = daemon.cli("--endpoint", "http://[::1", "volume", "list")
     assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1)
+    encrypted = daemon.cli("--endpoint", daemon.base.replace("http", "https", 1), "volume", "list")
+    assert encrypted.returncode == 5
+    assert "The URL may have to begin with http://" in encrypted.stderr
     daemon.stop()
     gone = daemon.cli("volume", "list")
     assert gone.returncode == 5

@@ -224,6 +224,22 @@ def linger(served: Served, connection: Connection) -> None:
     connection.close()
 
 
+def test_a_client_with_tls_is_refused_at_once(served: Served) -> None:
+    """A client that speaks TLS to a plain endpoint does not wait for the end of a request.
+
+    Break: `src/bootvol/api/channels.py`: `if framing.is_handshake(data):` -> `if False:`.
+    """
+    handshake = b"\x16\x03\x01\x00\xf1\x01\x00\x00\xed\x03\x03" + b"r" * 200
+    with capturedLogs() as logs:
+        assert refused(served.connect().send(handshake), b"400 Bad Request", "badRequest")
+    assert "192.0.2.1: The client speaks TLS, and this endpoint HTTP" in map(formatEvent, logs)
+    # A body may begin with the same byte.
+    assert b"200 OK" in served.connect().send(HEAD + b"Content-Length: 1\r\n\r\n\x16")
+    split = served.connect()
+    split.send(HEAD + b"Content-Length: 1\r\n\r\n")
+    assert b"200 OK" in split.send(b"\x16")
+
+
 def test_a_refusal_is_in_the_form_of_what_was_asked(served: Served) -> None:
     asked = b"POST /identity/v3/auth/tokens HTTP/1.1\r\nContent-Length: 999999\r\n\r\n"
     assert refused(served.connect().send(asked), b"400", "error")

@@ -245,4 +245,15 @@ def why(error: BaseException | None) -> str:
         return "its answer is not valid HTTP"
     if reasons and reasons[0].check(VerificationError):
         return "its certificate is for other names"
+    if reasons and reasons[0].check(SSLError):
+        return _tls_fault(reasons[0].value)
     return str(reasons[0].value) if reasons else str(error) or type(error).__name__
+
+
+def _tls_fault(error: BaseException) -> str:
+    """Return the texts of OpenSSL's errors, which pyOpenSSL keeps in a list of tuples."""
+    errors = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    texts = [each[-1] for each in errors]
+    if "wrong version number" in texts:
+        return "it does not speak TLS at this port; the URL may have to begin with http://"
+    return ", ".join(texts) or str(error) or type(error).__name__

@@ -120,13 +120,14 @@ class ApiChannel(PacedChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Take input, and start the timer of a request at its first byte."""
-        if self._refused:
-            return
         if self._ending is None and not self._handlingRequest:
             self._ending = self.callLater(WHOLE, self._ended)
             # A proxy states the address before the first request.
             self._note_address()
-        super().dataReceived(data)
+            if framing.is_handshake(data):
+                self.refuse(MalformedRequest("The client speaks TLS, and this endpoint HTTP"))
+        if not self._refused:
+            super().dataReceived(data)
 
     def _note_address(self) -> None:
         self.address = network(str(getattr(self.transport.getPeer(), "host", "")))

@@ -18,8 +18,18 @@ from bootvol.errors import BodyTooLarge, BootvolError, MalformedRequest
 #: A field line (RFC 9110, section 5.1), for trailers.
 _FIELD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*")
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
+#: The first byte of a TLS handshake (RFC 8446, section 5.1), which begins no request.
+_HANDSHAKE: Final = b"\x16"
 #: Maximum number of digits of a Content-Length.  Python reads no number of more than 4,300 digits.
 _DIGITS: Final = 20
+
+
+def is_handshake(data: bytes) -> bool:
+    """Return whether input asks for TLS.
+
+    Such input may have no end of a line: a parser of requests would wait for the end.
+    """
+    return data.startswith(_HANDSHAKE)
 
 
 def is_folded(line: bytes) -> bool:

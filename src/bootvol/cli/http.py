@@ -78,9 +78,16 @@ def exchange(
         after = _seconds(error.headers.get("Retry-After", ""))
         raise CommandFailed(_told(error), code, error.code, after) from None
     except (OSError, ValueError, HTTPException) as error:
-        why = shown(str(getattr(error, "reason", error)).strip())
-        raise CommandFailed(f"{url} cannot be reached: {why}", UNREACHABLE) from None
+        raise CommandFailed(f"{url} cannot be reached: {_why(error)}", UNREACHABLE) from None
     return _read(url, content), answered
+
+
+def _why(error: Exception) -> str:
+    """Return why a server cannot be reached."""
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS there. The URL may have to begin with http://"
+    return shown(str(cause).strip())
 
 
 def _trusted(authorities: str) -> ssl.SSLContext:
