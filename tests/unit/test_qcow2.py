@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from bootvol.errors import (
 )
 from bootvol.imaging.pieces.guide import TablesChanged
 from bootvol.imaging.pieces.pieces import Unusual
-from bootvol.imaging.qcow2.clusters import decompress
+from bootvol.imaging.qcow2.clusters import ZstdClusters
 from bootvol.imaging.qcow2.header import parse
 from bootvol.imaging.qcow2.tables import read_map
 from bootvol.model import Digest, Image
@@ -310,7 +311,65 @@ async def test_more_tables_than_are_read(threads: Threads, tmp_path: Path) -> No
 def test_a_cluster_of_many_frames_is_refused() -> None:
     frames = zstd.compress(b"text") + zstd.compress(b"") * 1000
     with pytest.raises(ImageCorrupt):
-        decompress(memoryview(frames), memoryview(bytearray(4096)), use_zstd=True)
+        ZstdClusters().decompress(memoryview(frames), memoryview(bytearray(4096)))
+
+
+_TEXT = bytes(range(256)) * 16
+
+
+def _without_size(data: bytes) -> bytes:
+    """Compress data to a frame that does not state its size."""
+    compressor = zstd.ZstdCompressor()
+    first = compressor.compress(data[:100]) + compressor.flush(compressor.FLUSH_BLOCK)
+    return first + compressor.compress(data[100:]) + compressor.flush()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        zstd.compress(_TEXT),
+        zstd.compress(_TEXT) + b"foreign" * 100,
+        zstd.compress(_TEXT[:1000]) + zstd.compress(_TEXT[1000:]),
+        _without_size(_TEXT),
+        zstd.compress(_TEXT + bytes(1000)),
+    ],
+    ids=["one frame", "foreign bytes behind", "two frames", "no size", "a longer frame"],
+)
+def test_clusters_of_zstd_as_qemu_reads_them(frames: bytes) -> None:
+    clusters, target = ZstdClusters(), memoryview(bytearray(4096))
+    for _ in range(2):
+        target[:] = bytes(4096)
+        assert clusters.decompress(memoryview(frames), target) == 4096
+        assert target == _TEXT
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [b"", b"text" * 100, zstd.compress(_TEXT[:-1]), zstd.compress(_TEXT)[:-1]],
+    ids=["nothing", "no frame", "a short frame", "a frame cut off"],
+)
+def test_broken_clusters_of_zstd(frames: bytes) -> None:
+    clusters, target = ZstdClusters(), memoryview(bytearray(4096))
+    for _ in range(2):
+        with pytest.raises(ImageCorrupt):
+            clusters.decompress(memoryview(frames), target)
+    assert clusters.decompress(memoryview(zstd.compress(_TEXT)), target) == 4096
+
+
+def test_a_frame_that_states_a_huge_size_takes_no_memory() -> None:
+    """The size is a statement of a stranger.
+
+    Break: `src/bootvol/imaging/qcow2/clusters.py`: `if self._sizes(data) != length:` -> `if 0:`.
+    """
+    huge = zstd.compress(bytes(1 << 30))
+    assert len(huge) < 1 << 17
+    tracemalloc.start()
+    try:
+        target = memoryview(bytearray(1 << 16))
+        assert ZstdClusters().decompress(memoryview(huge), target) == 1 << 16
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 @ensureDeferred

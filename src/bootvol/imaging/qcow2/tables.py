@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
 from bootvol.errors import ContainerTruncated, ImageCorrupt
@@ -11,7 +10,7 @@ from bootvol.imaging.pieces.limits import Limits
 from bootvol.imaging.pieces.maps import Map, Read, Table, sort
 from bootvol.imaging.pieces.numbers import numbers
 from bootvol.imaging.pieces.pieces import Holes, Pieces, Unusual
-from bootvol.imaging.qcow2.clusters import decompress
+from bootvol.imaging.qcow2.clusters import ZstdClusters, inflate
 from bootvol.imaging.qcow2.header import HEADER, Header, parse
 from bootvol.threads import Threads
 
@@ -74,7 +73,7 @@ async def read_map(head: bytes, size: int, read: Read, limits: Limits, threads: 
         reader.pieces,
         reader.holes,
         (begin, *tables),
-        partial(decompress, use_zstd=header.zstd),
+        ZstdClusters().decompress if header.zstd else inflate,
     )
 
 
