@@ -14,7 +14,7 @@ from typing import Final
 from zope.interface import implementer
 
 from bootvol.devices import OpenDevice, failures
-from bootvol.errors import SpoolFull
+from bootvol.imaging.room import Share
 from bootvol.interfaces import Capabilities, IVolumeReader, IVolumeWriter
 from bootvol.threads import Threads
 
@@ -22,47 +22,19 @@ from bootvol.threads import Threads
 _NAME: Final = "the room for unpacking images"
 
 
-class Room:
-    """The disk space for all spools of a daemon together.
-
-    Imports do not wait for space.  Otherwise two imports with half of their space each could wait
-    for each other for ever.
-
-    :param size: limit in bytes; None for all the space of the disk.
-    """
-
-    def __init__(self, size: int | None) -> None:
-        self._size = size
-        self._taken = 0
-
-    def take(self, length: int) -> None:
-        """Take ``length`` bytes.
-
-        :raises SpoolFull: if fewer bytes are left.
-        """
-        if self._size is not None and self._taken + length > self._size:
-            raise SpoolFull("The spool has no space for a further image.")
-        self._taken += length
-
-    def give(self, length: int) -> None:
-        """Give ``length`` bytes back."""
-        self._taken -= length
-
-
 class Spool:
     """One file without a name, written and read like a volume.
 
     :param directory: a folder on the file system of the file; made if missing.
     :param size: the most bytes of the file.
-    :param room: the disk space that all spools share.
+    :param share: the disk space of the import.
     """
 
     capabilities = Capabilities(reads_zero_when_new=True, block_size=4096)
 
-    def __init__(self, directory: Path, size: int, room: Room, threads: Threads) -> None:
+    def __init__(self, directory: Path, size: int, share: Share, threads: Threads) -> None:
         self.size = size
-        self._room = room
-        self._taken = 0
+        self._share = share
         self._directory = directory
         self._threads = threads
         self._descriptor: int | None = None
@@ -107,14 +79,12 @@ class Spool:
             try:
                 await self._threads.run(os.close, descriptor)
             finally:
-                self._room.give(self._taken)
-                self._taken = 0
+                self._share.give_back()
 
     def _reach(self, end: int) -> None:
         """Take space for the file's first ``end`` bytes, without the space already taken."""
-        if end > self._taken:
-            self._room.take(end - self._taken)
-            self._taken = end
+        if end > self._share.held:
+            self._share.take(end - self._share.held)
 
     def _make(self) -> int:
         with failures("no space for the image can be reserved in the spool"):

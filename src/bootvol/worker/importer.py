@@ -26,8 +26,9 @@ from bootvol.imaging.bandwidth import Bandwidth
 from bootvol.imaging.containers import Containers, other_format, too_large
 from bootvol.imaging.inspect import CONTAINERS, ContainerDetected, largest_container
 from bootvol.imaging.pipeline import CopyPipeline, PrefixChanged
+from bootvol.imaging.room import Room, Share
 from bootvol.imaging.source_size import has_ended
-from bootvol.imaging.spool import Room, Spool
+from bootvol.imaging.spool import Spool
 from bootvol.imaging.target import Target, VolumeTarget
 from bootvol.imaging.volumes import Ends, NullWriter, VolumeStream
 from bootvol.interfaces import (
@@ -108,7 +109,7 @@ class Importer:
         self._limits = copier.limits
         self._clock = copier.clock
         self._placer = Placer(copier, self._paced)
-        self._room = Room(copier.limits.spool_size)
+        self._room = Room(copier.limits.spool_size, copier.clock)
 
     async def run(self, volume: Volume, task: Import, progress: Progress, claim: Claim) -> None:
         """Copy the image of ``task`` onto ``volume``, from its checkpoint or its first byte.
@@ -174,14 +175,34 @@ class Importer:
             with suppress(NotPlaceable):
                 await self._place(fetch, container)
                 return None
+        with self._room.share() as share:
+            while True:
+                try:
+                    return await self._by_spool(fetch, detected, share)
+                except SpoolFull:
+                    if progress.stopping or share.is_alone:
+                        raise
+                await progress.forget(fetch.heartbeat)
+                progress.phase = Phase.QUEUED
+                await progress.lane_place.rest(share.wait())
+
+    async def _by_spool(
+        self, fetch: _Fetch, detected: ContainerDetected, share: Share
+    ) -> Digest | None:
+        """Copy a container to the spool, and then the disk in the container onto the volume.
+
+        :raises SpoolFull: if the spool has no space.
+        """
+        target, progress = fetch.target, fetch.progress
         most = largest_container(target.size)
-        spool = Spool(self._limits.spool, most, self._room, self._copier.threads)
+        spool = Spool(self._limits.spool, most, share, self._copier.threads)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(spool.close)
             try:
                 await self._tried(attrs.evolve(fetch, target=spool, container=detected.container))
-            except NoSpace as error:
+            except (NoSpace, SpoolFull) as error:
                 # Removing cached images would not help: they take no room on the spool's disk.
+                share.lack()
                 raise SpoolFull from error
             except ContainerDetected:
                 raise other_format(detected.container) from None
