@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +49,17 @@ name = "web"
 plugin = "http"
 allow = ["{url}"]
 checksums = "none"
+"""
+
+_MIRRORED: Final = """
+[imports]
+buffer_kib = 512
+
+[[sources]]
+name = "web"
+plugin = "http"
+allow = ["{url}", "{other}"]
+checksums = "SHA256SUMS"
 """
 
 
@@ -493,6 +506,46 @@ async def test_a_new_start_asks_the_named_server_first(
     server.answer = answer  # type: ignore[method-assign]
     assert await attempts(web, wanted) == CONTENT
     await web.close()
+
+
+@pytest.mark.parametrize("name", ["disk.raw", "disk.raw.gz"])
+@ensureDeferred
+async def test_a_mirror_with_other_bytes(
+    server: Slow, root: str, other: Slow, other_root: str, tmp_path: Path, name: str
+) -> None:
+    """If a mirror among several servers gave wrong bytes, the named server gives the whole image.
+
+    Breaks:
+
+    - `src/bootvol/worker/retries.py`: `(start is None and not progress.mixed)` -> `start is None`
+    - `plugins/bootvol_plugins/http/source.py`: `if self._mirrors.gave_lately(parse(image.id))` ->
+      `if False`
+    """
+    disk = bytes(512) + CONTENT
+    server.content = gzip.compress(disk, 1) if name.endswith(".gz") else disk
+    half = len(server.content) // 2
+    other.content = server.content[:half] + bytes(len(server.content) - half)
+    sums = f"{hashlib.sha256(server.content).hexdigest()}  {name}\n".encode()
+    answer = server.answer
+
+    def with_sums(head: str) -> bytes:
+        if head.startswith("GET /SHA256SUMS"):
+            return b"HTTP/1.1 200 .\r\nContent-Length: %d\r\n\r\n" % len(sums) + sums
+        return answer(head)
+
+    server.answer = with_sums  # type: ignore[method-assign]
+    mirrors = f'mirrors = {{ "{root}" = ["{other_root}"] }}'
+    running = Running(tmp_path, _MIRRORED.format(url=root, other=other_root) + mirrors)
+    try:
+        number = await running.create(f"{root}{name}")
+        settled = await running.until(number, "available", "error")
+        assert settled == "available", await running.progress(number)
+        (file,) = running.files()
+        with file.open("rb") as volume:
+            assert volume.read(len(disk)) == disk
+        assert other.ranges
+    finally:
+        await running.stop()
 
 
 @ensureDeferred

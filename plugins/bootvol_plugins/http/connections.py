@@ -45,10 +45,12 @@ class Server:
     :ivar open: opens a part of the image: offset and length in bytes.  Raises BootvolError if the
         server does not give the part.
     :ivar failed: notes a failure of the server.
+    :ivar gave: notes, at the end of a stream, that the server gave a part of the image.
     """
 
     open: Callable[[int, int], Awaitable[IImageStream]]
     failed: Callable[[], None] = _nothing
+    gave: Callable[[], None] = _nothing
 
 
 class Bell:
@@ -132,6 +134,8 @@ class Connections:
         self._alive: list[_Connection] = []
         self._faults = [0] * len(servers)
         self._received = 0
+        # The numbers of the servers that gave bytes.
+        self._givers: set[int] = set()
         self._rate = 0.0
         # Failed connections in a row that were of no use.
         self._fruitless = 0
@@ -156,6 +160,11 @@ class Connections:
     def width(self) -> int:
         """See :attr:`bootvol_plugins.http.crowds.Wide.width`."""
         return len(self._alive)
+
+    @property
+    def mixed(self) -> bool:
+        """See :attr:`bootvol.interfaces.IPrefetchingStream.mixed`."""
+        return len(self._givers) > 1
 
     def narrow(self) -> None:
         """See :meth:`bootvol_plugins.http.crowds.Wide.narrow`.
@@ -203,6 +212,8 @@ class Connections:
         await DeferredList(running)
         self._arrival.stop()
         self._room.stop()
+        for number in self._givers:
+            self._servers[number].gave()
 
     def _start(self, connection: _Connection) -> None:
         self._alive.append(connection)
@@ -291,6 +302,7 @@ class Connections:
         self._received += count
         if count:
             self._fruitless = 0
+            self._givers.add(connection.server)
         self._arrival.ring()
 
     def _failed(self, connection: _Connection, error: BootvolError) -> None:

@@ -10,7 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from bootvol_plugins.http.urls import lies_under, parse
 
-#: Seconds during which a failed mirror comes after the others.
+#: Seconds during which a failed mirror comes after the others, and mirrors do not give parts of an
+#: image again that begins anew.
 _AVOIDED: Final = 300.0
 
 
@@ -28,6 +29,8 @@ class Mirrors:
         self._clock = clock
         # The time of the last failure, by scheme, host and port.
         self._failed: dict[tuple[str, str, int | None], float] = {}
+        # The time when a mirror had last given a part of an image, by the image's URL.
+        self._gave: dict[str, float] = {}
 
     def of(self, url: DecodedURL) -> list[DecodedURL]:
         """Return ``url`` and the URLs of the file at mirrors; last those that failed lately.
@@ -43,6 +46,19 @@ class Mirrors:
     def failed(self, url: DecodedURL) -> None:
         """Note a failure of a server."""
         self._failed[_server(url)] = self._clock.seconds()
+
+    def gave(self, url: DecodedURL, giver: DecodedURL) -> None:
+        """Note that a server has given a part of the image with this URL."""
+        if giver == url:
+            return
+        now = self._clock.seconds()
+        self._gave = {each: at for each, at in self._gave.items() if at + _AVOIDED > now}
+        self._gave[url.to_text()] = now
+
+    def gave_lately(self, url: DecodedURL) -> bool:
+        """Return whether a mirror has lately given a part of the image with this URL."""
+        at = self._gave.get(url.to_text())
+        return at is not None and at + _AVOIDED > self._clock.seconds()
 
     def _last_failure(self, url: DecodedURL) -> float:
         """Return the time of a recent failure, or 0."""

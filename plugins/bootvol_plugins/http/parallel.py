@@ -79,6 +79,11 @@ class ParallelStream:
         alone = self._more is None and IOpenEndedStream.providedBy(first)
         return not alone or IOpenEndedStream(first).proven
 
+    @property
+    def mixed(self) -> bool:
+        """See :attr:`bootvol.interfaces.IPrefetchingStream.mixed`."""
+        return self._more is not None and self._more.mixed
+
     def lend(self, memory: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IPrefetchingStream.lend`."""
         # With less memory, segments would be too short.

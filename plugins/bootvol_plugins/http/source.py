@@ -145,9 +145,11 @@ class HttpSource:
         """See :meth:`bootvol.interfaces.IImageSource.open`."""
         urls = self._urls(image)
         named, error = parse(image.id).to_text(), None
+        more = urls
         if not offset:
             # The wrong bytes may have come from a mirror, and the named server is well again.
             urls.sort(key=lambda each: each.to_text() != named)
+            more = [] if self._mirrors.gave_lately(parse(image.id)) else urls
         for url in urls:
             # A comparison of the URLs themselves fails for host names that IDNA forbids.
             is_named = url.to_text() == named
@@ -159,7 +161,7 @@ class HttpSource:
                 error = failure if error is None or is_named else error
                 continue
             if is_named or _continues(stream, image, offset, validator):
-                return self._parallel(stream, [url, *urls], _proof(image.digest))
+                return self._parallel(stream, [url, *more], image)
             await stream.close()
         assert error is not None  # noqa: S101 - the named URL has failed
         raise error
@@ -236,13 +238,14 @@ class HttpSource:
         return Parts(self._requests, self._reactor, self._stall, url, validator, condition)
 
     def _parallel(
-        self, stream: IImageStream, urls: Sequence[DecodedURL], proof: str | None
+        self, stream: IImageStream, urls: Sequence[DecodedURL], image: Image
     ) -> IImageStream:
         """Return a stream that may use more connections, if the parts prove to be of one image.
 
         :param urls: the URLs of the image; first the URL of ``stream``.
         """
-        size, validator = stream.size, stream.validator
+        size, validator, proof = stream.size, stream.validator, _proof(image.digest)
+        named = parse(image.id)
         urls = list(dict.fromkeys(urls))
         alone = self._connections == 1 and len(urls) == 1
         if alone or not size or not validator or type(stream) is not BodyStream:
@@ -251,6 +254,7 @@ class HttpSource:
             Server(
                 partial(self._parts(url, validator, proof).open, size),
                 partial(self._mirrors.failed, url),
+                partial(self._mirrors.gave, named, url),
             )
             for url in urls
         ]

@@ -90,6 +90,11 @@ class IPrefetchingStream(IImageStream):
     The core lends the memory, and so bounds and counts the memory of all imports.
     """
 
+    mixed: bool = Attribute(
+        "Whether the bytes came from several servers, which may have different images. After wrong"
+        " bytes, the core then opens the image once more."
+    )
+
     def lend(memory: memoryview) -> None:
         """Lend memory for such bytes.  Without memory, the stream fetches no bytes ahead.
 

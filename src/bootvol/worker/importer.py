@@ -268,7 +268,7 @@ class Importer:
                 digest = await copy.run(self._paced(fetch.filling, held), writer)
             except ImportFailed as error:
                 await copy.flush(writer)
-                await check_doubtful(error, stream, held)
+                await check_doubtful(error, stream, held, fetch.progress)
                 raise
             if not copy.ends_by_itself and not has_ended(held):
                 raise ImageLengthUnknown

@@ -35,11 +35,13 @@ from bootvol.interfaces import (
     IImageSource,
     IImageStream,
     IPartSource,
+    IPrefetchingStream,
     IPrefixedStream,
 )
 from bootvol.model import UNEXPECTED_FORMAT, Phase
 from bootvol.threads import Threads
 from bootvol.worker.copier import Copier
+from bootvol.worker.progress import Progress
 from bootvol.worker.shortcuts import Filling
 
 #: Formats whose images are led through by a map of their tables, and the readers of the maps.
@@ -187,7 +189,7 @@ class Placer:
                 raise await self._image_changed(filling) from error
             except ImportFailed as error:
                 await writer.flush()
-                await check_doubtful(error, stream, held)
+                await check_doubtful(error, stream, held, progress)
                 raise
             if is_misnamed(filling.image, container):
                 progress.warn(UNEXPECTED_FORMAT)
@@ -232,15 +234,20 @@ class Placer:
         )
 
 
-async def check_doubtful(error: ImportFailed, stream: IImageStream, held: IImageStream) -> None:
+async def check_doubtful(
+    error: ImportFailed, stream: IImageStream, held: IImageStream, progress: Progress
+) -> None:
     """Raise a better error if the image may be right, although its bytes are not.
 
     :param error: the failure of a copy.
     :param stream: the stream of the source.
     :param held: the same stream, held to the stated sizes.
+    :param progress: the import, which learns whether the bytes came from several servers.
     :raises bootvol.errors.SourceFailed: if a program wrote to the file of the image.
     :raises bootvol.errors.ImageTruncated: if the connection may have ended too soon.
     """
+    ahead = IPrefetchingStream(stream, None)
+    progress.mixed = ahead is not None and ahead.mixed
     if isinstance(error, (DigestMismatch, ImageCorrupt)):
         await check_file(stream)
         if not has_ended(held):

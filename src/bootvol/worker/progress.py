@@ -61,6 +61,7 @@ class Progress:
     :ivar warned: warnings for users about the work so far, by code.
     :ivar staged: whether the import starts over when the daemon ends, because no checkpoint
         describes the received bytes.
+    :ivar mixed: whether the last stream's bytes came from several servers.
     :ivar parts: number of parts of images that were read before a copy.
     :ivar turn: the job's place in its lane; given back during a pause.
     :ivar started: whether the import has begun. Until then the import's row knows more than this
@@ -77,6 +78,7 @@ class Progress:
     copy: Copy | None = None
     stopping: bool = False
     staged: bool = False
+    mixed: bool = False
     parts: int = 0
     cached: bool | None = None
     cloned: int | None = None

@@ -53,9 +53,10 @@ async def retried(
         try:
             return await attempt()
         except (DigestMismatch, ImageCorrupt):
-            if start is None or doubted:
+            if (start is None and not progress.mixed) or doubted:
                 raise
-            # Perhaps the earlier part was wrong: try once more from the first byte.
+            # Perhaps the earlier part, or that of another server, was wrong: try once more from the
+            # first byte.
             doubted = True
             tries = _Tries(retries)
             progress.start_over()
