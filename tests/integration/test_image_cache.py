@@ -494,6 +494,11 @@ async def test_what_is_doomed_goes_when_the_daemon_starts(
 
 @ensureDeferred
 async def test_the_longest_unused_goes_first(tmp_path: Path, web: Web, server: Server) -> None:
+    """Cached images beyond the limit are removed, the longest unused ones first.
+
+    Break: `src/bootvol/store/image_cache.py`: `if total > limit and not row.wanted:` -> `if
+    False:`.
+    """
     async with daemon(tmp_path, server, backend="cache_gib = 1") as running:
         for name in "abc":
             with (running.images / name).open("wb") as image:

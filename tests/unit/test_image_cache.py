@@ -110,6 +110,26 @@ async def test_one_that_cannot_go_keeps_no_other(
 
 
 @ensureDeferred
+async def test_tiny_images_are_few(database: Database, threads: Threads, tmp_path: Path) -> None:
+    """The number of cached images is limited, however small the images are.
+
+    Break: `src/bootvol/store/image_cache.py`: `max(row.bytes, LEAST)` -> `row.bytes`.
+    """
+    backend = MemoryBackend("b", reactor, clones=True)
+    copier = Copier(ImportLimits(SIZE, 0, tmp_path), Memory(2, SIZE), threads, loop)
+    image_cache = ImageCache(database, Backends([backend], loop), copier, {"b": 1}, CacheUse())
+    most = GIB // rows.LEAST
+    for n in range(most + 3):
+        tiny = attrs.evolve(GOLDEN, name=f"tiny-{n}", content=f"tiny-{n}", size=1, used_at=n + 1.0)
+        await backend.allocate(tiny.name, GIB)
+        await database.write(rows.begin, tiny, VOLUME.id)
+        await database.write(rows.complete, tiny.name)
+    await image_cache.tidy("b")
+    kept = [each.name for each in await database.read(rows.listed)]
+    assert kept == [f"tiny-{n}" for n in reversed(range(3, most + 3))]
+
+
+@ensureDeferred
 async def test_a_database_on_the_full_disk_makes_no_room(
     database: Database, threads: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ on the origin, the volume from which the cached image is made.  Then the cached 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 from sqlalchemy import (
@@ -30,6 +31,9 @@ from bootvol.store.cautions import warnings_of
 from bootvol.store.schema import cached_images, imports, volumes
 
 _MAKING, _READY, _DOOMED = "making", "ready", "doomed"
+#: The fewest bytes that count for a cached image: also a tiny one takes space for metadata, and LVM
+#: slows down with each volume.
+LEAST: Final = 64 * 1024 * 1024
 
 
 def begin(connection: Connection, cached_image: CachedImage, volume_id: int) -> bool:
@@ -129,6 +133,8 @@ def mark_surplus_for_eviction(
 ) -> Sequence[str]:
     """Doom the least recently used cached images of a backend beyond ``limit`` bytes in total.
 
+    A cached image counts as at least :data:`LEAST` bytes.
+
     Keep a cached image whose content is still wanted by an import there.  Doom unfinished golden
     volumes, too, if the work on their origin volume has ended: nothing will complete them.
 
@@ -152,13 +158,14 @@ def mark_surplus_for_eviction(
         .where(here, cached_images.c.state == _READY)
         .order_by(cached_images.c.used_at)
     ).all()
-    total = sum(row.bytes for row in rows)
-    for row in rows:
+    counted = [max(row.bytes, LEAST) for row in rows]
+    total = sum(counted)
+    for row, size in zip(rows, counted, strict=True):
         if total > limit and not row.wanted:
             # A cached image that was used meanwhile has another time, and stays.
             unused = and_(cached_images.c.name == row.name, cached_images.c.used_at == row.used_at)
             connection.execute(update(cached_images).where(unused).values(state=_DOOMED))
-            total -= row.bytes
+            total -= size
     doomed = select(cached_images.c.name).where(here, cached_images.c.state == _DOOMED)
     return connection.execute(doomed).scalars().all()
 
