@@ -26,7 +26,8 @@ from bootvol.errors import (
     ImportFailed,
 )
 from bootvol.imaging.pieces.guide import TablesChanged
-from bootvol.imaging.pieces.pieces import Unusual
+from bootvol.imaging.pieces.maps import sort
+from bootvol.imaging.pieces.pieces import Pieces, Unusual
 from bootvol.imaging.qcow2.clusters import ZstdClusters
 from bootvol.imaging.qcow2.header import parse
 from bootvol.imaging.qcow2.tables import read_map
@@ -299,6 +300,26 @@ async def test_compressed_clusters_that_are_one(threads: Threads, tmp_path: Path
     entry = content[at : at + 8]
     with pytest.raises(Unusual):
         await placed(threads, patched(content, at, entry * 8), {})
+
+
+def test_pieces_that_would_take_much_memory() -> None:
+    """A million compressed clusters, each a byte behind the other, would be in memory at once.
+
+    Break: `src/bootvol/imaging/pieces/maps.py`: `piece.start < near[0] + _NEAR` -> `False`.
+    """
+    pieces = Pieces()
+    for number in range(5000):
+        start = MIB + number
+        pieces.add(start, SECTOR - start % SECTOR, number * 65536, packed=True)
+    with pytest.raises(Unusual):
+        sort(pieces, [])
+
+
+def test_clusters_that_compress_well() -> None:
+    pieces = Pieces()
+    for number in range(10_000):
+        pieces.add(number * SECTOR, SECTOR, number * 65536, packed=True)
+    sort(pieces, [])
 
 
 @ensureDeferred

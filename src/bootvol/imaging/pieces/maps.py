@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Final
@@ -18,6 +19,10 @@ Read = Callable[[int, int], Awaitable[bytes]]
 
 #: Compressed clusters share the sector where one ends and the next begins.
 _SECTOR: Final = 512
+#: The most pieces that begin within so many bytes.  A portion of the file is in memory with its
+#: pieces, and a piece takes almost 200 bytes.
+_MOST_NEAR: Final = 4096
+_NEAR: Final = 1024 * 1024
 
 
 @attrs.frozen
@@ -78,9 +83,10 @@ def sort(pieces: Pieces, regions: Sequence[tuple[int, int]]) -> None:
     clusters share a sector, with the compressed clusters before and after.
 
     :param regions: offsets and lengths of the parts that are no pieces, in bytes.
-    :raises Unusual: if parts overlap.
+    :raises Unusual: if parts overlap, or pieces are too dense.
     """
     pieces.sort()
+    near: deque[int] = deque(maxlen=_MOST_NEAR)
     taken = _ends(sorted(region for region in regions if region[1]))
     start, end = next(taken)
     last, before, was_packed = -1, 0, False
@@ -90,6 +96,9 @@ def sort(pieces: Pieces, regions: Sequence[tuple[int, int]]) -> None:
         shared = _SECTOR - 1 if piece.packed and was_packed else 0
         if start < piece.end or piece.start < before - shared or piece.start == last:
             raise Unusual
+        if len(near) == _MOST_NEAR and piece.start < near[0] + _NEAR:
+            raise Unusual
+        near.append(piece.start)
         last, before, was_packed = piece.start, max(before, piece.end), piece.packed
 
 
