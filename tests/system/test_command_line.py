@@ -236,11 +236,32 @@ def test_exit_codes(daemon: Process) -> None:
     encrypted = daemon.cli("--endpoint", daemon.base.replace("http", "https", 1), "volume", "list")
     assert encrypted.returncode == 5
     assert "The URL may have to begin with http://" in encrypted.stderr
+    short = daemon.cli("--endpoint", daemon.url, "volume", "list")
+    assert short.stderr == (
+        "bootvol: the URL leads to a list of versions: an endpoint ends in a version and a project,"
+        " as in http://HOST:PORT/v1.1/PROJECT\n"
+    )
     daemon.stop()
     gone = daemon.cli("volume", "list")
     assert gone.returncode == 5
     assert "cannot be reached" in gone.stderr
     assert len(gone.stderr.splitlines()) == 1
+
+
+def test_a_proxy_that_is_away(tmp_path: Path) -> None:
+    """The message says that the request went through a proxy, without the proxy's password.
+
+    Break: `src/bootvol/cli/http.py`: `return f" through the proxy in {scheme}_proxy"` -> `return
+    ""`
+    """
+    env = {"BOOTVOL_ENDPOINT": "http://storage.example/v1.1/x", "BOOTVOL_TOKEN": "root"}
+    proxied = {**env, "http_proxy": f"http://me:secret@127.0.0.1:{free_port()}", "no_proxy": ""}
+    told = cli("volume", "list", env=proxied).stderr
+    assert "cannot be reached through the proxy in http_proxy: " in told
+    assert "secret" not in told
+    own = f"http://127.0.0.1:{free_port()}/v1.1/x"
+    bypassed = {**proxied, "BOOTVOL_ENDPOINT": own, "no_proxy": "127.0.0.1"}
+    assert f"{own}/os-volumes cannot be reached: " in cli("volume", "list", env=bypassed).stderr
 
 
 def test_a_token_goes_nowhere_else(tmp_path: Path) -> None:

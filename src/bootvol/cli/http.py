@@ -7,8 +7,10 @@ import ssl
 import urllib.error
 import urllib.request
 from email.message import Message
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from bootvol.cli.failures import FAILED, NOT_ALLOWED, OF_STATUS, UNREACHABLE, CommandFailed
 from bootvol.cli.text import shown
@@ -78,8 +80,18 @@ def exchange(
         after = _seconds(error.headers.get("Retry-After", ""))
         raise CommandFailed(_told(error), code, error.code, after) from None
     except (OSError, ValueError, HTTPException) as error:
-        raise CommandFailed(f"{url} cannot be reached: {_why(error)}", UNREACHABLE) from None
+        fault = f"{url} cannot be reached{_through(url)}: {_why(error)}"
+        raise CommandFailed(fault, UNREACHABLE) from None
     return _read(url, content), answered
+
+
+def _through(url: str) -> str:
+    """Return the words for the proxy that a request goes through; empty without a proxy."""
+    scheme, host = urlsplit(url)[:2]
+    if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        # The proxy's URL may hold a password.
+        return f" through the proxy in {scheme}_proxy"
+    return ""
 
 
 def _why(error: Exception) -> str:
@@ -124,6 +136,11 @@ def _seconds(text: str) -> float:
 
 def _told(error: urllib.error.HTTPError) -> str:
     """Return the message of a fault of any name."""
+    if error.code == HTTPStatus.MULTIPLE_CHOICES:
+        return (
+            "the URL leads to a list of versions: an endpoint ends in a version and a project, as"
+            " in http://HOST:PORT/v1.1/PROJECT"
+        )
     try:
         (fault,) = json.loads(error.read(_LONGEST)).values()
         return f"{shown(str(fault['message']))} (HTTP {error.code})"
