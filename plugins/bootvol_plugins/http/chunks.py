@@ -2,6 +2,9 @@
 
 Beyond RFC 9112, section 7.1, real servers send spaces behind a chunk's size or around extensions,
 and lines with LF alone.  curl accepts these.
+
+All chunks in a piece of input become one chunk: Twisted takes 17 microseconds for each chunk, and a
+hostile server sends chunks of one byte.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from typing import Final
 #: Maximum length of a line, and of all trailers together, in bytes.
 _LONGEST: Final = 16 * 1024
 _MOST_TRAILERS: Final = 64 * 1024
+#: The usual line before a chunk that is not the last one.
+_USUAL: Final = re.compile(rb"0{0,8}([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r?\n")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?![0-9A-Fa-f])")
 
 
@@ -31,23 +36,35 @@ class Chunks:
 
     def plain(self, data: bytes) -> bytes:
         """Convert the next bytes for the decoder."""
-        given = bytearray()
+        if self._passes:
+            return data
+        content: list[bytes] = []
+        behind = b""
         at = 0
         while at < len(data) and not self._passes:
+            if self._read == self._read_size and not self._left and not self._line:
+                at = _take_whole(data, at, content)
+                if at == len(data):
+                    break
             if self._left:
                 piece = data[at : at + self._left]
-                given += piece
+                content.append(piece)
                 self._left -= len(piece)
                 at += len(piece)
                 continue
             end = data.find(b"\n", at) + 1 or len(data)
-            self._line += data[at:end]
-            at = end
-            if self._line.endswith(b"\n") or len(self._line) > _LONGEST:
+            line, at = data[at:end], end
+            if self._line or not line.endswith(b"\n"):
+                self._line += line
+                if not self._line.endswith(b"\n") and len(self._line) <= _LONGEST:
+                    break
                 line = bytes(self._line)
                 self._line.clear()
-                given += self._read(line)
-        return bytes(given + data[at:])
+            behind = self._read(line)
+        if self._passes:
+            behind += data[at:]
+        whole = b"".join(content)
+        return (b"%x\r\n%b\r\n" % (len(whole), whole) if whole else b"") + behind
 
     def _read_size(self, line: bytes) -> bytes:
         """Read the line before a chunk, and drop extensions."""
@@ -60,13 +77,14 @@ class Chunks:
             self._read = self._read_trailer
             return b""
         self._read = self._read_end
-        return b"%x\r\n" % self._left
+        return b""
 
     def _read_end(self, line: bytes) -> bytes:
         """Read the end of line behind a chunk."""
         self._read = self._read_size
         self._passes = bool(line.strip(b"\r\n"))
-        return line if self._passes else b"\r\n"
+        # The decoder has the end of the chunk already, and must not take the line for a size.
+        return b"?" + line if self._passes else b""
 
     def _read_trailer(self, line: bytes) -> bytes:
         """Read a line behind the last chunk: drop trailers until the empty line, the end."""
@@ -75,3 +93,16 @@ class Chunks:
             return b""
         self._passes = True
         return b"0\r\n\r\n" if not line.strip(b"\r\n") else line
+
+
+def _take_whole(data: bytes, at: int, content: list[bytes]) -> int:
+    """Take the chunks of the usual form that begin at an offset and are whole; return their end."""
+    while (size := _USUAL.match(data, at)) is not None:
+        begin = size.end()
+        end = begin + int(size[1], 16)
+        behind = data[end : end + 2]
+        if behind != b"\r\n" and not behind.startswith(b"\n"):
+            break
+        content.append(data[begin:end])
+        at = end + (2 if behind == b"\r\n" else 1)
+    return at
