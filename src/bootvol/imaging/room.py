@@ -59,11 +59,11 @@ class Share:
 
     async def wait(self) -> None:
         """Wait until enough space may be left.  Call this method after :meth:`give_back`."""
-        self._waiting = Deferred()
+        waiting: Deferred[None] = Deferred()
+        self._waiting = waiting
         self._room.wake()
         try:
-            if self._waiting is not None:
-                await self._waiting
+            await waiting
         finally:
             self._waiting = None
         await self._room.settle()
