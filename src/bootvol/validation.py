@@ -59,8 +59,10 @@ def _mistake(path: Path, place: str, detail: ErrorDetails, model: type[BaseModel
     if kind == "missing":
         return f"{path}: {where}: is missing. Add the key; twistd.conf explains every key."
     if kind == "extra_forbidden":
-        known = ", ".join(model.model_fields) if len(detail["loc"]) == 1 else "see twistd.conf"
-        return f"{path}: {where}: the key is unknown. Remove the key, or use one of: {known}."
+        remedy = "correct its name; twistd.conf explains every key."
+        if len(detail["loc"]) == 1:
+            remedy = f"use one of: {', '.join(model.model_fields)}."
+        return f"{path}: {where}: the key is unknown. Remove the key, or {remedy}"
     remedy = "Correct the value; twistd.conf explains every key."
     return f"{path}: {where}: {_shown(detail)}: {text}. {remedy}"
 

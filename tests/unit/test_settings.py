@@ -171,7 +171,10 @@ def test_databases(tmp_path: Path) -> None:
         ('[quota]\nvolumes = "ten"\n' + LEAST, "quota.volumes: 'ten': Input should be a valid int"),
         ("[quota]\nvolumes = -2\n" + LEAST, "quota.volumes: -2: Input should be greater than"),
         ("[quota]\nvolumes = true\n" + LEAST, "quota.volumes: True: Input should be a valid int"),
-        ("[quota]\nvolume = 1\n" + LEAST, "quota.volume: the key is unknown. Remove the key"),
+        (
+            "[quota]\nvolume = 1\n" + LEAST,
+            "quota.volume: the key is unknown. Remove the key, or correct its name; twistd.conf",
+        ),
         ("[imports]\nspool_gib = 0\n" + LEAST, "imports.spool_gib: 0: Input should be greater"),
         ("[other]\n" + LEAST, "other: the key is unknown. Remove the key, or use one of:"),
         ('[api]\nlisten = ["nothing"]\n' + LEAST, "api.listen: ['nothing']: 'nothing' is no Tw"),
