@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bootvol_plugins.http.heads import (
     LONGEST,
     MOST_LINES,
+    MOST_TAKEN,
     HeadTooLong,
     WrongLength,
     as_parsed,
@@ -55,7 +56,7 @@ def test_heads_too_long(head: bytes) -> None:
         (b"HTTP/2 200\r\n\r\n", [b"HTTP/1.1 200"]),
         (b"HTTP/1.0 200 OK\n\n", [b"HTTP/1.0 200 OK"]),
         (b"HTTP/1.1 200 OK\r\nETag : a\r\n\r\n", [b"HTTP/1.1 200 OK", b"ETag: a"]),
-        (b"HTTP/1.1 200 OK\r\nA:\r\n b\r\n\tc\r\n\r\n", [b"HTTP/1.1 200 OK", b"A: b c"]),
+        (b"HTTP/1.1 200 OK\r\nDate:\r\n b\r\n\tc\r\n\r\n", [b"HTTP/1.1 200 OK", b"Date: b c"]),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\n\r\n", [b"HTTP/1.1 200 OK"]),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\n", [b"HTTP/1.1 200 OK"]),
         (
@@ -63,14 +64,28 @@ def test_heads_too_long(head: bytes) -> None:
             [b"HTTP/1.1 200  OK", b"Transfer-Encoding: Chunked"],
         ),
         (
-            b"HTTP/1.1 200 OK\r\nA: " + b"x" * 20_000 + b"\r\nB: c\r\n\r\n",
-            [b"HTTP/1.1 200 OK", b"B: c"],
+            b"HTTP/1.1 200 OK\r\nETag: " + b"x" * 20_000 + b"\r\nDate: c\r\nX: y\r\n\r\n",
+            [b"HTTP/1.1 200 OK", b"Date: c"],
         ),
         (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", [b"HTTP/1.1 200 OK", b"no colon"]),
     ],
 )
 def test_what_the_parser_is_given(head: bytes, parsed: list[bytes]) -> None:
     assert as_parsed(head) == [*(line + b"\r\n" for line in parsed), b"\r\n"]
+
+
+@pytest.mark.parametrize("line", [b"Date: x\r\n", b"x\r\n"])
+def test_the_parser_is_given_few_lines(line: bytes) -> None:
+    """Each line takes time of the reactor.
+
+    Break: `plugins/bootvol_plugins/http/heads.py`: `if len(taken) > MOST_TAKEN:` -> `if False:`.
+    Break: `plugins/bootvol_plugins/http/heads.py`: `if colon and name.lower() not in _NEEDED:` ->
+    `if False:`.
+    """
+    begin, others = b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000
+    assert len(as_parsed(begin + others + line * 50 + b"\r\n")) == 52
+    with pytest.raises(HeadTooLong):
+        as_parsed(begin + line * MOST_TAKEN + b"\r\n")
 
 
 def test_whether_chunks_follow() -> None:

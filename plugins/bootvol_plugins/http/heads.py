@@ -8,13 +8,21 @@ from typing import Final
 #: Longest head of an answer in bytes, and in lines.
 LONGEST: Final = 256 * 1024
 MOST_LINES: Final = 2_000
+#: The headers that bootvol and Twisted read.  Twisted takes 15 microseconds for each header.
+_NEEDED: Final = frozenset(
+    [
+        *(b"accept-ranges", b"connection", b"content-encoding", b"content-length"),
+        *(b"content-range", b"content-type", b"date", b"etag", b"last-modified", b"location"),
+        *(b"retry-after", b"transfer-encoding"),
+    ]
+)
+#: Most lines that Twisted gets of one head.
+MOST_TAKEN: Final = 100
 #: Longest line that Twisted accepts. No relevant header is longer.
 _LONGEST_LINE: Final = 16 * 1024 - 2
 
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _STATUS: Final = re.compile(rb"(HTTP/[0-9.]+) +([0-9]{3}.*)", re.IGNORECASE)
-#: The name of a header (RFC 9110, section 5.6.2).
-_NAME: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OLD: Final = b"HTTP/1.0"
 _TRANSFER: Final = b"transfer-encoding"
 _NO_ENCODING: Final = frozenset({b"", b"identity"})
@@ -61,8 +69,10 @@ def as_parsed(head: bytes) -> list[bytes]:
 
     Real servers send forms that the parser refuses: later versions of HTTP, several spaces before a
     status, spaces before a colon, and lists of transfer encodings with ``identity`` (RFC 2616,
-    section 3.6) or empty items.  These are converted.  Headers of more than 16 KiB and headers with
-    an invalid name are left out.
+    section 3.6) or empty items.  These are converted.  Headers of more than 16 KiB and headers that
+    nobody needs are left out.
+
+    :raises HeadTooLong: if many lines are left.
     """
     status, *lines = head.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
     found = _STATUS.fullmatch(status)
@@ -78,6 +88,8 @@ def as_parsed(head: bytes) -> list[bytes]:
         name, colon, value = line.partition(b":")
         kept.append(name.rstrip() + colon + value)
     taken = [kept[0], *filter(_is_taken, map(_with_encodings, kept[1:]))]
+    if len(taken) > MOST_TAKEN:
+        raise HeadTooLong
     return [*(line + b"\r\n" for line in taken), b"\r\n"]
 
 
@@ -123,7 +135,7 @@ def _with_encodings(line: bytes) -> bytes:
 
 def _is_taken(line: bytes) -> bool:
     name, colon, value = line.partition(b":")
-    if colon and _NAME.fullmatch(name) is None:
+    if colon and name.lower() not in _NEEDED:
         return False
     if name.lower() == _TRANSFER and not value.strip():
         return False

@@ -13,6 +13,7 @@ from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
 from bootvol.clocks import sleep
 from bootvol.errors import SourceFailed, SourceRefused
+from bootvol.fair_share import Paced
 from bootvol.reactors import IReactor
 from bootvol.sparing import FewLines
 from bootvol_plugins.http.addresses import AddressPolicy, CheckedEndpoints
@@ -51,6 +52,8 @@ class Requests:
         self._reactor = reactor
         self._timeout = options.timeout
         self.crowds = Crowds()
+        #: A request takes a millisecond of the reactor, and the search for an image makes many.
+        self._pace = Paced(reactor)
         #: A server may redirect the request for each usual name of a list.
         self._lines = FewLines(reactor, self._log, "forbidden redirects")
         self._pool = kept_connections(reactor)
@@ -112,6 +115,7 @@ class Requests:
         client = self._keeping if keep else self._single
         late = self._reactor.seconds() + _ALL_ANSWERS * self._timeout
         for _ in range(_MOST_REDIRECTS + 1):
+            await self._pace.turn(url.host)
             response = await client.request("GET", to_ask(url), url.host, headers)
             location = _location(response)
             if location is None:
