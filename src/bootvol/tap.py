@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
 
 
+#: From glibc's malloc.h: the limit for the number of heaps.  By default each thread has one of its
+#: own, up to eight for each processor, and each heap keeps some free memory.
+_M_ARENA_MAX: Final = -8
+_HEAPS: Final = 2
+
+
 class Options(usage.Options):
     """The command-line options of ``twistd bootvol``."""
 
@@ -33,6 +40,7 @@ class Options(usage.Options):
         :raises usage.UsageError: if the configuration or the machine has a mistake.  ``twistd``
             shows the mistake and exits non-zero.
         """
+        _limit_heaps()
         reactor = installed()
         self.log = TwistdLog()
         self.hangup = Hangup(reactor, self.log)
@@ -67,6 +75,14 @@ def makeService(options: Options) -> IService:
     gc.collect()
     gc.freeze()
     return root
+
+
+def _limit_heaps() -> None:
+    """Have all threads share a few heaps.  Call this function before any thread starts."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    # Other libraries than glibc do not have the function.
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 class _Root(MultiService):
