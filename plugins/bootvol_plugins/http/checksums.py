@@ -37,8 +37,12 @@ _TAGS: Final = re.compile(r"(?:SHA-?2?-?)(1|224|256|384|512)|(MD5)", re.IGNORECA
 #: Endings of compressed images.
 _PACKED: Final = re.compile(r"\.(?:gz|bz2|xz|zst)$")
 _ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
-#: Names of lists with algorithms whose digests have the same length as other algorithms' digests.
-_OTHER: Final = re.compile(r"b2|blake|sha3|b3", re.IGNORECASE)
+#: An algorithm in the name of a list.  Digests of the other ones are as long as those of sha2.
+_ALGORITHM: Final = re.compile(
+    r"(?:^|(?<=[._-]))(?:(?P<other>b2|b3|blake(?:2[bs]?|3)?(?:-\d+)?|sha3(?:-\d+)?)|sha\d+|md5)"
+    r"(?:sums?)?(?=$|[._-])",
+    re.IGNORECASE,
+)
 #: A comment with the algorithm of the lines below (Gentoo, Flatcar).
 _HEADING: Final = re.compile(r"#\s*(?P<tag>[A-Za-z0-9-]+) HASH", re.IGNORECASE)
 
@@ -89,7 +93,7 @@ def find_digest(
     :returns: None if the list states no digest for the file.
     :raises Ambiguous: if the list states several digests of one algorithm that match equally well.
     """
-    if _OTHER.match(listed_in):
+    if _is_of_another_algorithm(listed_in):
         return None
     entries = _entries(text)
     algorithms = {each.digest.algorithm for each in entries}
@@ -117,6 +121,15 @@ def find_digest(
         if of_it:
             return of_it.pop()
     return None
+
+
+def _is_of_another_algorithm(name: str) -> bool:
+    """Return whether the name of a list tells an algorithm that bootvol does not compute.
+
+    The last algorithm in the name counts: the list may have the image's name at its beginning.
+    """
+    found = list(_ALGORITHM.finditer(name))
+    return bool(found) and found[-1]["other"] is not None
 
 
 def _entries(text: str) -> list[_Entry]:
