@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Final, cast
 
 import attrs
@@ -54,9 +55,17 @@ def access(endpoint: str, token: str, environment: Mapping[str, str]) -> Access:
     authorities = environment.get("OS_CACERT", "")
     if token or not environment.get("OS_AUTH_URL"):
         return Access((endpoint or ENDPOINT).rstrip("/"), token, authorities)
-    answer, headers = exchange(
-        "POST", f"{_version_3(environment)}/auth/tokens", {}, _body(environment), authorities
-    )
+    try:
+        answer, headers = exchange(
+            "POST", f"{_version_3(environment)}/auth/tokens", {}, _body(environment), authorities
+        )
+    except CommandFailed as error:
+        if error.status != HTTPStatus.MULTIPLE_CHOICES:
+            raise
+        raise CommandFailed(
+            "OS_AUTH_URL leads to a list of versions, not to the identity service; that of bootvol"
+            " ends in /identity"
+        ) from None
     try:
         found = endpoint or _endpoint(cast("JsonObject", answer)["token"]["catalog"], environment)
         return Access(found.rstrip("/"), headers["X-Subject-Token"] or "", authorities, True)
