@@ -202,7 +202,8 @@ class BackendFailed(BootvolError):
     """The storage backend refused or failed."""
 
     code = "backend-failed"
-    remedy = "Ask the operator to check the backend, then delete and create the volume again."
+    # The failed resource may be a snapshot of a good volume.
+    remedy = "Ask the operator to check the backend. Then repeat the call that failed."
     default_message = "The storage backend failed."
 
 
