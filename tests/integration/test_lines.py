@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,6 +156,14 @@ class _Connection(Protocol):
             self.transport.abortConnection()
 
 
+@contextmanager
+def listening(server: Slow) -> Iterator[str]:
+    """Run a server; yield the URL."""
+    port = reactor.listenTCP(0, server, interface="127.0.0.1")
+    yield f"http://127.0.0.1:{port.getHost().port}/"
+    pytest_twisted.blockon(port.stopListening())
+
+
 @pytest.fixture
 def server() -> Slow:
     """The server."""
@@ -164,9 +173,8 @@ def server() -> Slow:
 @pytest.fixture
 def root(server: Slow) -> Iterator[str]:
     """The URL of the running server."""
-    port = reactor.listenTCP(0, server, interface="127.0.0.1")
-    yield f"http://127.0.0.1:{port.getHost().port}/"
-    pytest_twisted.blockon(port.stopListening())
+    with listening(server) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -398,9 +406,8 @@ def other() -> Slow:
 @pytest.fixture
 def other_root(other: Slow) -> Iterator[str]:
     """The URL of the other server."""
-    port = reactor.listenTCP(0, other, interface="127.0.0.1")
-    yield f"http://127.0.0.1:{port.getHost().port}/"
-    pytest_twisted.blockon(port.stopListening())
+    with listening(other) as url:
+        yield url
 
 
 def mirrored(root: str, other_root: str, threads: Threads, **more: Any) -> HttpSource:
