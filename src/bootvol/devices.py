@@ -106,6 +106,7 @@ class OpenDevice:
         self._name = name
         self._direct = direct
         self._check = check
+        self._size = _size_of(descriptor)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             alsoProvides(self, ISparse)
 
@@ -200,22 +201,25 @@ class OpenDevice:
         Data in unaligned memory goes through the page cache anyway.
         """
         with failures(f"Writing {self._name} failed"):
-            if self._direct is not None:
-                try:
-                    return _write_all(self._direct, offset, data)
-                except OSError as error:
-                    if error.errno != errno.EINVAL:
-                        raise
-            return _write_all(descriptor, offset, data)
+            self._check_size(descriptor)
+            try:
+                _write_all(descriptor if self._direct is None else self._direct, offset, data)
+            except OSError as error:
+                if self._direct is None or error.errno != errno.EINVAL:
+                    raise
+                _write_all(descriptor, offset, data)
+            self._size = max(self._size, offset + len(data))
 
     def _zero(self, descriptor: int, offset: int, length: int) -> int:
         """Zero as much of a range as allowed at once.  Return the number of zeroed bytes."""
         with failures(f"Zeroing {self._name} failed"):
+            self._check_size(descriptor)
             found = os.fstat(descriptor)
             punched = min(length, _PUNCHED)
             if stat.S_ISREG(found.st_mode) and _punch(descriptor, offset, punched):
                 if found.st_size < offset + punched:
                     os.ftruncate(descriptor, offset + punched)
+                    self._size = offset + punched
                 return punched
             length = min(length, _PIECE)
             if stat.S_ISBLK(found.st_mode):
@@ -230,8 +234,17 @@ class OpenDevice:
     def _flush(self, descriptor: int) -> None:
         with failures(f"Flushing {self._name} failed"):
             os.fsync(descriptor)
+            self._check_size(descriptor)
         if self._check is not None:
             self._check(descriptor)
+
+    def _check_size(self, descriptor: int) -> None:
+        """Check that the file or device has not become smaller: its last bytes would be lost.
+
+        A write behind a file's new end would hide the loss.
+        """
+        if _size_of(descriptor) < self._size:
+            raise BackendFailed(f"{self._name} has lost bytes: the volume became smaller.")
 
     def _extents(self, descriptor: int, offset: int, length: int) -> Sequence[Extent]:
         with failures(f"Reading {self._name} failed"):
@@ -253,6 +266,11 @@ class OpenDevice:
             if not count:
                 raise BackendFailed(f"Reading {self._name} failed: the volume ends too early.")
             target, offset = target[count:], offset + count
+
+
+def _size_of(descriptor: int) -> int:
+    """Return the size of a file or block device in bytes.  The descriptor's position moves."""
+    return os.lseek(descriptor, 0, os.SEEK_END)
 
 
 def extents(descriptor: int, offset: int, length: int) -> Sequence[Extent]:

@@ -272,6 +272,25 @@ async def test_a_write_that_timed_out_is_not_done_later(cluster: Cluster, closed
 
 
 @ensureDeferred
+async def test_an_image_that_somebody_made_smaller(cluster: Cluster) -> None:
+    options = RbdOptions.model_validate(cluster.options(), strict=False)
+    backend = RbdBackend("ceph", options, load(), reactor)
+    try:
+        await backend.allocate("volume-1", 4 * MIB)
+        writer = await backend.open_writer("volume-1")
+        await writer.write(0, memoryview(bytearray(noise(4 * MIB))))
+        await writer.flush()
+        with cluster.image("volume-1") as image:
+            await deferToThread(image.resize, MIB)
+        with pytest.raises(BackendFailed, match="volume-1 on backend ceph has lost bytes"):
+            await writer.flush()
+        await writer.close()
+        await backend.delete("volume-1")
+    finally:
+        await backend.close()
+
+
+@ensureDeferred
 async def test_a_monitor_that_pauses(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
     volume = await faulty.halfway()
     with stopped(cluster, "mon.a"):

@@ -98,6 +98,32 @@ async def test_nothing_is_safe_that_is_not_in_its_place(path: Path, threads: Thr
     await device.close()
 
 
+@pytest.mark.parametrize("begun", [0, SIZE], ids=["a volume", "a file that grows"])
+@ensureDeferred
+async def test_a_file_cut_short_loses_no_bytes_unnoticed(
+    tmp_path: Path, threads: Threads, begun: int
+) -> None:
+    """A write behind the new end of a truncated file does not hide the lost bytes.
+
+    Break: `src/bootvol/devices.py`: `if _size_of(descriptor) < self._size:` -> `if False:`.
+    """
+    path = tmp_path / "device"
+    path.write_bytes(bytes(SIZE - begun))
+    device = OpenDevice.to_write(threads, os.open(path, os.O_RDWR), "volume-1")
+    await device.zero(SIZE - BLOCK, BLOCK)
+    await device.write(0, aligned(noise(2 * BLOCK)))
+    os.truncate(path, BLOCK)
+    for call in (
+        device.flush(),
+        device.write(SIZE - BLOCK, aligned(noise(BLOCK))),
+        device.zero(2 * BLOCK, SIZE - 2 * BLOCK),
+        device.flush(),
+    ):
+        with pytest.raises(BackendFailed, match="volume-1 has lost bytes"):
+            await call
+    await device.close()
+
+
 @ensureDeferred
 async def test_a_device_that_is_full(threads: Threads) -> None:
     device = OpenDevice.to_write(threads, os.open("/dev/full", os.O_RDWR), "volume-1 on disks")

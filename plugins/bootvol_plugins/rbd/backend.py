@@ -25,7 +25,7 @@ from bootvol.model import ConnectionInfo
 from bootvol.reactors import IReactor
 from bootvol_plugins.rbd.bindings import Bindings, Image
 from bootvol_plugins.rbd.calls import Calls
-from bootvol_plugins.rbd.cluster import Cluster
+from bootvol_plugins.rbd.cluster import Cluster, Pool
 from bootvol_plugins.rbd.handles import OpenImage
 from bootvol_plugins.rbd.images import Images, InUse
 from bootvol_plugins.rbd.locations import Location
@@ -155,13 +155,14 @@ class RbdBackend:
         await self._cluster.close()
 
     async def _open(self, volume: str, call: Callable[[Images, str], Image]) -> OpenImage:
-        pool, image = await self._run(
-            "Opening",
-            volume,
-            lambda images, _: (images.pool, call(images, volume)),
-            lambda opened: opened[1].close(),
+        def opened(images: Images) -> tuple[Pool, Image, int]:
+            image = call(images, volume)
+            return images.pool, image, image.size()
+
+        found = await self._run(
+            "Opening", volume, lambda images, _: opened(images), lambda found: found[1].close()
         )
-        return OpenImage(self._cluster, pool, image, self._called(volume))
+        return OpenImage(self._cluster, *found, self._called(volume))
 
     async def _sweep(self) -> None:
         try:

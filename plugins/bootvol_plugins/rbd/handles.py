@@ -31,14 +31,16 @@ class OpenImage:
 
     :param pool: the pool that opened the image.
     :param image: the library's image.
+    :param size: the image's size in bytes.
     :param name: the image's name in errors.
     """
 
-    def __init__(self, cluster: Cluster, pool: Pool, image: Image, name: str) -> None:
+    def __init__(self, cluster: Cluster, pool: Pool, image: Image, size: int, name: str) -> None:
         pool.uses += 1
         self._cluster = cluster
         self._pool = pool
         self._image: Image | None = image
+        self._size = size
         self._name = name
 
     async def write(self, offset: int, data: memoryview) -> None:
@@ -71,9 +73,13 @@ class OpenImage:
     async def flush(self) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.flush`."""
         image = self._open_image()
-        await self._cluster.run_on(
-            self._pool, f"Flushing {self._name} failed", lambda _: image.flush()
-        )
+
+        def flushed(_: Callable[..., int]) -> None:
+            image.flush()
+            if image.size() < self._size:
+                raise BackendFailed(f"{self._name} has lost bytes: the volume became smaller.")
+
+        await self._cluster.run_on(self._pool, f"Flushing {self._name} failed", flushed)
 
     async def read_into(self, offset: int, target: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeReader.read_into`."""
