@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs, formatEvent
 from twisted.web.server import Request
 
 from bootvol.errors import BackendFailed
@@ -23,6 +25,7 @@ from bootvol_plugins.file import FileBackend
 from tests.daemons import Running, pause, reactor
 from tests.images import GOOD
 from tests.servers import Server, serve
+from tests.waiting import until
 
 CONTENT = noise(5 * 1024 * 1024 + 17)
 MIB = 1024 * 1024
@@ -182,6 +185,32 @@ async def test_a_volume_that_reads_otherwise_than_it_was_written(
         assert running.files() == []
     finally:
         await running.stop()
+
+
+@ensureDeferred
+async def test_a_waiting_import_tells_why(tmp_path: Path, server: Server) -> None:
+    """The progress has the reason of the last failed attempt, and the log a line.
+
+    Break: `src/bootvol/worker/progress.py`: `self.failure if self.phase is Phase.RETRYING` ->
+    `None if self.phase is Phase.RETRYING`.
+    """
+    with capturedLogs() as logged:
+        running = Running(tmp_path, CONFIG.format(url=server.url))
+        try:
+            number = await running.create(f"{server.url}images/busy")
+            shown = await until(
+                lambda: running.progress(number), lambda found: found["phase"] == "retrying"
+            )
+            assert shown["error"]["code"] == "source-failed"
+            assert "503" in shown["error"]["message"]
+            answer = await running.call("GET", f"os-volumes/{number}/error")
+            assert answer.json["error"] == shown["error"]
+        finally:
+            await running.stop()
+    (line,) = [text for each in logged if "attempt" in (text := formatEvent(each))]
+    assert line.startswith(f"attempt 1 to fetch the image of volume {number} (tenant ")
+    assert "failed: source-failed: " in line
+    assert re.search(r" The next attempt begins after \d+ s$", line)
 
 
 @ensureDeferred

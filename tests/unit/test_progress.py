@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bootvol.errors import SourceFailed
 from bootvol.model import Checkpoint, Image, Import, Phase
 from bootvol.worker.progress import Progress
 
@@ -52,6 +53,17 @@ def test_the_rate_is_of_what_was_moved() -> None:
     # Nor does a clone.
     progress.arrive(tebibyte)
     assert progress.columns(14.0)["bytes_per_second"] == 0
+
+
+def test_the_last_failure_shows_until_the_next_attempt_copies() -> None:
+    progress = Progress(0.0)
+    progress.start(TASK)
+    progress.phase, progress.failure = Phase.RETRYING, SourceFailed("Broken.").report()
+    failure: Any = progress.columns(1.0)["failure"]
+    assert failure["message"] == "Broken."
+    copy: Any = Stopped()
+    progress.begin(copy, Phase.DOWNLOADING, 1.0)
+    assert progress.columns(2.0)["failure"] is None
 
 
 def test_what_was_there_before_counts_for_no_rate() -> None:

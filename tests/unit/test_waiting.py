@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from bootvol.cli import waiting
 from bootvol.cli.client import Client
 from bootvol.cli.failures import FAILED, NOT_FOUND, UNREACHABLE, CommandFailed
 from bootvol.cli.login import Access
@@ -48,6 +49,30 @@ def test_what_passes_is_waited_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert time.slept[-1] == 17.0
     told = capsys.readouterr().err
     assert told == "away; retrying for 300 seconds\n"
+
+
+def test_a_wait_for_the_next_attempt_has_a_reason(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_INTERVAL", 0.0)
+    error = {"code": "source-failed", "message": "Away.", "remedy": "Wait.", "retryable": True}
+    import_ = {"bytesDone": 0, "bytesTotal": None, "position": None}
+    phases = [("queued", None), *[("retrying", error)] * 3, ("downloading", None), ("done", None)]
+
+    class Service:
+        """Answers with one phase after another."""
+
+        def get(self, path: str, _key: str, _shape: object) -> JsonObject:
+            """Return the import, or the finished volume."""
+            if not path.endswith("/import"):
+                return {"id": 1, "status": "available"}
+            phase, error = phases.pop(0)
+            return {**import_, "phase": phase, "error": error}
+
+    volume = {"id": 1, "status": "creating"}
+    assert waiting.created(cast("Client", Service()), volume, bootable=True)["id"] == 1
+    told = capsys.readouterr().err
+    assert told.count("retrying: Away. (source-failed)") == 1
 
 
 @pytest.mark.parametrize("failure", [AWAY, BUSY, LIMITED])

@@ -174,6 +174,7 @@ def _follow(client: Client, path: str) -> None:
         TimeRemainingColumn(),
     )
     warned: set[str] = set()
+    why: object = None
     console = Console(file=cast("IO[str]", show.Messages()))
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("queued", total=None)
@@ -192,6 +193,10 @@ def _follow(client: Client, path: str) -> None:
                     show.tell(f"warning: {warning['message']} ({warning['code']})")
             if now["phase"] in {"done", "failed"}:
                 return
+            error = now.get("error")
+            if error != why and fits(error, ERROR):
+                show.tell(f"{stage(now)}: {error['message']} ({error['code']})")
+            why = error
             time.sleep(_INTERVAL)
 
 

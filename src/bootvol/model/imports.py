@@ -119,6 +119,7 @@ class Import:
     :ivar stated_size: size of the image in bytes, as its source stated the size last while the
         image came; None if the source stated no size.
     :ivar stated_validator: validator of the image with this size.
+    :ivar error: why the import failed, or why it waits.
     :ivar position: place in the queue, from 1; None if the import does not wait for a worker.
     :ivar warnings: warnings for people.
     """

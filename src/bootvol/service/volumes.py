@@ -227,11 +227,14 @@ class Volumes:
 
         def query(db: Db) -> ErrorReport | None:
             volume = volume_rows.get(db, caller.tenant, volume_id)
-            reason = self._reason(db, volume, import_rows.find(db, volume_id))
+            made_from = import_rows.find(db, volume_id)
+            reason = self._reason(db, volume, made_from)
             if reason is None and volume.status in MAKING and volume.snapshot_id is not None:
                 # The snapshot may lie on another backend.
                 origin = snapshot_rows.get(db, caller.tenant, volume.snapshot_id)
                 reason = absence(db, self._backends, origin)
+            if reason is None and volume.status in MAKING and made_from is not None:
+                reason = made_from.error
             return reason
 
         return await self._database.read(query)

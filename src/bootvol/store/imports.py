@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
-from bootvol.errors import VolumeNotFound
+from bootvol.errors import ErrorReport, VolumeNotFound
 from bootvol.jsons import JsonObject
 from bootvol.model import STARTED_OVER, Checkpoint, Digest, Image, Import, Phase, Volume
 from bootvol.store import import_queue
@@ -59,7 +59,7 @@ def get(connection: Connection, tenant: str, volume_id: int) -> Import:
         # A tenant must not learn that another tenant has had the same image.
         phase = Phase.DOWNLOADING if found.phase is Phase.CLONING else found.phase
         found = attrs.evolve(found, cached=False, phase=phase)
-    return attrs.evolve(found, error=volume.error, position=place)
+    return attrs.evolve(found, error=volume.error or found.error, position=place)
 
 
 def _has_made(connection: Connection, volume: Volume, content: str | None) -> bool:
@@ -95,6 +95,7 @@ def find(connection: Connection, volume_id: int) -> Import | None:
         durable_name=row.durable_name,
         stated_size=row.stated_size,
         stated_validator=row.stated_validator,
+        error=ErrorReport(**row.failure) if row.failure else None,
         warnings=warnings_of(row),
     )
 
@@ -115,6 +116,7 @@ def begin(connection: Connection, volume_id: int) -> Import:
             warnings=[attrs.asdict(STARTED_OVER)] if over else [],
             bytes_done=func.coalesce(imports.c.durable_bytes, 0),
             bytes_per_second=0,
+            failure=None,
             attempt=imports.c.attempt + 1,
         )
     )

@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0015"
+REVISION: Final = "0016"
 
 METADATA = MetaData(
     naming_convention={
@@ -211,6 +211,8 @@ imports = Table(
     Column("durable_name", CleanString(64), index=True),
     # Warnings for people: a list of codes and messages.
     Column("warnings", CleanJson),
+    # The error of the last failed attempt while the import waits for the next one.
+    Column("failure", CleanJson),
     # The size of the image, packed or not, as its source stated the size last while the image came;
     # and the validator of the image with this size.
     Column("stated_size", BigInteger),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 
 import attrs
+from twisted.logger import Logger
 
 from bootvol.errors import (
     BackendFailed,
@@ -37,6 +38,7 @@ from bootvol.interfaces import (
 )
 from bootvol.model import Digest, Image, Import, Phase, Volume
 from bootvol.shortage import short_of
+from bootvol.sparing import FewLines
 from bootvol.worker.claims import Claim
 from bootvol.worker.copier import Copier
 from bootvol.worker.deltas import Deltas
@@ -89,6 +91,8 @@ class Importer:
     :param bandwidth: the limit of what all imports together read from sources.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         source: Callable[[str], IImageSource],
@@ -108,6 +112,7 @@ class Importer:
         self._copier = copier
         self._limits = copier.limits
         self._clock = copier.clock
+        self._lines = FewLines(copier.clock, self._log, "failed attempts to fetch images")
         self._placer = Placer(copier, self._paced)
         self._room = Room(copier.limits.spool_size, copier.clock)
 
@@ -223,7 +228,11 @@ class Importer:
     async def _tried(self, fetch: _Fetch) -> Digest | None:
         """Copy an image to its destination, with retries after failures; return its digest."""
         return await retried(
-            lambda: self._attempt(fetch), fetch.filling, self._limits.retries, self._clock
+            lambda: self._attempt(fetch),
+            fetch.filling,
+            self._limits.retries,
+            self._clock,
+            self._lines,
         )
 
     async def _place(self, fetch: _Fetch, container: str) -> None:
@@ -237,6 +246,7 @@ class Importer:
             filling,
             self._limits.retries,
             self._clock,
+            self._lines,
         )
         disk = attrs.evolve(fetch.image, format="raw", digest=None)
         await self._examine(attrs.evolve(fetch, filling=attrs.evolve(filling, image=disk)), size)

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from bootvol.errors import ErrorReport
 from bootvol.imaging.source_size import SourceSize
 from bootvol.model import STARTED_OVER, Caution, Checkpoint, Import, Phase
 from bootvol.worker.lane_place import LanePlace
@@ -58,6 +59,8 @@ class Progress:
     :ivar cached: whether the volume is made from a cached image; None while
         unknown.
     :ivar cloned: bytes that arrived at once, without a copy.
+    :ivar failure: the error of the last failed attempt, for callers while the import waits for
+        the next one.
     :ivar warned: warnings for users about the work so far, by code.
     :ivar staged: whether the import starts over when the daemon ends, because no checkpoint
         describes the received bytes.
@@ -83,6 +86,7 @@ class Progress:
     cached: bool | None = None
     cloned: int | None = None
     started: bool = False
+    failure: ErrorReport | None = None
     warned: dict[str, Caution] = attrs.Factory(dict)
     lane_place: LanePlace = attrs.Factory(LanePlace)
     stated: SourceSize = attrs.Factory(SourceSize)
@@ -179,12 +183,14 @@ class Progress:
         moved = copy.offset - copy.skipped - self.began_at if copy is not None else 0
         rate = moved / (now - self.since) if now > self.since else 0
         checkpoint = None if self.staged else self.checkpoint
+        failure = self.failure if self.phase is Phase.RETRYING else None
         return {
             "phase": Phase.QUEUED if self.lane_place.wanted else phase,
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
             "bytes_per_second": max(0, int(rate)),
             "cached": self.cached,
+            "failure": attrs.asdict(failure) if failure else None,
             "warnings": [attrs.asdict(each) for each in self.warnings],
             "durable_bytes": checkpoint.offset if checkpoint else None,
             "durable_digest": checkpoint.digest if checkpoint else None,

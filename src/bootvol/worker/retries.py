@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from bootvol.clocks import sleep
 from bootvol.errors import (
+    BootvolError,
     DigestMismatch,
     ImageCorrupt,
     ImageNotFound,
@@ -17,8 +20,10 @@ from bootvol.errors import (
     NotADisk,
     SourceRefused,
 )
+from bootvol.event_log import whose
 from bootvol.model import Phase
 from bootvol.shortage import short_of
+from bootvol.sparing import FewLines
 from bootvol.worker.shortcuts import Filling
 
 #: The first and the longest pause before a retry, in seconds. Pauses roughly double.
@@ -31,9 +36,15 @@ _MAY_PASS: Final = (ImageNotFound, NotADisk, SourceRefused)
 
 T = TypeVar("T")
 
+_log = Logger()
+
 
 async def retried(
-    attempt: Callable[[], Awaitable[T]], filling: Filling, retries: int, clock: IReactorTime
+    attempt: Callable[[], Awaitable[T]],
+    filling: Filling,
+    retries: int,
+    clock: IReactorTime,
+    lines: FewLines,
 ) -> T:
     """Fetch an image, with further attempts after failures that may pass.
 
@@ -41,18 +52,19 @@ async def retried(
     :param filling: the import.
     :param retries: limit of successive attempts without new bytes, and limit of attempts that start
         over.
+    :param lines: the limit for log lines about failed attempts.
     :returns: the result of the successful attempt.
     :raises bootvol.errors.ImportFailed: the error of the last attempt.
     """
     progress = filling.progress
     tries = _Tries(retries)
     begun = doubted = False
-    while True:
+    for number in count(1):
         start = progress.reached
         begun = begun or progress.bytes_done > 0
         try:
             return await attempt()
-        except (DigestMismatch, ImageCorrupt):
+        except (DigestMismatch, ImageCorrupt) as error:
             if (start is None and not progress.mixed) or doubted:
                 raise
             # Perhaps the earlier part, or that of another server, was wrong: try once more from the
@@ -61,6 +73,8 @@ async def retried(
             tries = _Tries(retries)
             progress.start_over()
             await progress.forget(filling.heartbeat)
+            if lines.admit():
+                _tell(filling, number, error, 0.0)
         except (ImportFailed, ImageNotFound) as error:
             may_pass = error.retryable or (begun and isinstance(error, _MAY_PASS))
             if progress.stopping or not may_pass or short_of(error):
@@ -69,9 +83,27 @@ async def retried(
                 raise
             # The frames of the traceback hold buffers, which nothing counts during the pause.
             error.with_traceback(None)
-            progress.phase = Phase.RETRYING
+            progress.phase, progress.failure = Phase.RETRYING, error.report()
             pause = max(_pause(tries.fruitless), getattr(error, "retry_after", 0.0))
+            if lines.admit():
+                _tell(filling, number, error, pause)
             await progress.lane_place.rest(sleep(clock, pause))
+    raise AssertionError
+
+
+def _tell(filling: Filling, number: int, error: BootvolError, pause: float) -> None:
+    """Log a failed attempt that another one follows."""
+    volume = filling.volume
+    _log.warn(
+        "attempt {number} to fetch the image of volume {id} ({whose}) failed: {code}: {error}"
+        " The next attempt begins after {pause} s",
+        number=number,
+        id=volume.id,
+        whose=whose(volume.tenant, volume.request_id),
+        code=error.code,
+        error=error.message,
+        pause=round(pause),
+    )
 
 
 class _Tries:
