@@ -20,7 +20,7 @@ from typing import Final
 
 from zope.interface import alsoProvides, implementer
 
-from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
+from bootvol.errors import BackendFailed, FileTooLarge, NoSpace, VolumeInUse
 from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
 from bootvol.shortage import NoThread
@@ -28,7 +28,12 @@ from bootvol.threads import Threads
 
 #: QEMU's message when the system gives no thread (util/qemu-thread-posix.c).
 _NO_THREAD: Final = "qemu_thread_create: Resource temporarily unavailable"
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: The errors of the contract, by the system's error number.
+_KINDS: Final[dict[int | None, type[BackendFailed]]] = {
+    errno.ENOSPC: NoSpace,
+    errno.EDQUOT: NoSpace,
+    errno.EFBIG: FileTooLarge,
+}
 #: The most zeros in one write, in bytes.
 _BLANK: Final = 1024 * 1024
 #: Bytes that a thread zeroes before the coroutine can notice a cancellation.
@@ -59,12 +64,13 @@ def failures(what: str) -> Iterator[None]:
     :param what: the failed action and its object, as the beginning of a sentence:
         ``"Backend disks cannot open volume-1"``.  The error ends the sentence.
     :raises NoSpace: if an OSError means that something is full.
+    :raises FileTooLarge: if an OSError means that no file may be so large.
     :raises BackendFailed: if any other OSError occurs.
     """
     try:
         yield
     except OSError as error:
-        kind = NoSpace if error.errno in _FULL else BackendFailed
+        kind = _KINDS.get(error.errno, BackendFailed)
         raise kind(f"{what}: {error.strerror or error}.") from error
 
 
@@ -239,10 +245,7 @@ class OpenDevice:
             self._check(descriptor)
 
     def _check_size(self, descriptor: int) -> None:
-        """Check that the file or device has not become smaller: its last bytes would be lost.
-
-        A write behind a file's new end would hide the loss.
-        """
+        # A write behind the new end of a truncated file would hide the loss of bytes.
         if _size_of(descriptor) < self._size:
             raise BackendFailed(f"{self._name} has lost bytes: the volume became smaller.")
 

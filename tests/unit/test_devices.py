@@ -12,7 +12,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from bootvol.devices import OpenDevice, failures
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.errors import BackendFailed, FileTooLarge, NoSpace
 from bootvol.testing.backends import noise, read_from
 from bootvol.threads import Threads
 
@@ -163,7 +163,7 @@ async def test_what_cannot_be_read_is_closed(threads: Threads) -> None:
     [
         (errno.ENOSPC, NoSpace),
         (errno.EDQUOT, NoSpace),
-        (errno.EFBIG, NoSpace),
+        (errno.EFBIG, FileTooLarge),
         (errno.EIO, BackendFailed),
         (errno.EROFS, BackendFailed),
         (errno.ENODEV, BackendFailed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
-from bootvol.errors import BackendFailed, ConfigurationError, NoSpace
+from bootvol.errors import BackendFailed, ConfigurationError, FileTooLarge, NoSpace
 from bootvol.interfaces import PluginContext
 from bootvol.model import GIB
 from bootvol.reactors import installed
@@ -98,6 +99,20 @@ async def test_only_a_volume_larger_than_its_disk_is_refused(
         assert numbers in "".join(map(formatEvent, events)), (
             "the log has the numbers for the operator"
         )
+
+
+@ensureDeferred
+async def test_the_limit_for_files_is_no_lack_of_space(tmp_path: Path, threads: Threads) -> None:
+    backend = make(tmp_path, threads)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (GIB, limits[1]))
+    try:
+        with pytest.raises(FileTooLarge, match="File too large") as refused:
+            await backend.allocate(NAME, GIB + 4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "LimitFSIZE" in refused.value.remedy
+    assert not isinstance(refused.value, NoSpace)
 
 
 @ensureDeferred

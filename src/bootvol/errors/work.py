@@ -270,6 +270,17 @@ class NoSpace(BackendFailed):
         self.never_fits = never_fits
 
 
+class FileTooLarge(BackendFailed):
+    """The system or the file system allows no file as large as the volume or snapshot."""
+
+    code = "file-too-large"
+    remedy = (
+        "Request a smaller volume, or have the operator raise the daemon's limit for the size of"
+        " files (LimitFSIZE of systemd, ulimit -f), or take a file system for larger files."
+    )
+    default_message = "The storage backend may not write a file as large as the volume."
+
+
 class WrongStore(BackendFailed):
     """The backend's store is missing, or is another one.
 
