@@ -16,8 +16,10 @@ import resource
 import signal
 import socket
 import stat
+import struct
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,28 @@ def writes_what_it_opens_again() -> bool:
 def grows_what_it_has_open() -> bool:
     return any(
         attempt(grows, f"/proc/self/fd/{each}") or attempt(os.pwrite, each, b"MINE", BEYOND)
+        for each in held()
+    )
+
+
+def fills_a_disk_beyond_the_end() -> bool:
+    # Space beyond its end does not count in the size of a file: FALLOC_FL_KEEP_SIZE, alone and with
+    # FALLOC_FL_ZERO_RANGE.
+    return any(attempt(reserves, each, mode) for each in reopened() for mode in (0x01, 0x11))
+
+
+def fills_a_disk_beyond_the_end_by_old_calls() -> bool:
+    # FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE
+    requests = (0x40305828, 0x4030582A, 0x40305839)
+    return any(attempt(reserves_by, each, call) for each in reopened() for call in requests)
+
+
+def changes_the_flags_of_a_file() -> bool:
+    # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
+    flags = bytearray(8)
+    return any(
+        attempt(fcntl.ioctl, each, 0x80086601, flags) is not None
+        and attempt(fcntl.ioctl, each, 0x40086602, flags) is not None
         for each in held()
     )
 
@@ -347,6 +371,34 @@ def grows(path: str) -> bool:
         return os.pwrite(file.fileno(), b"MINE", BEYOND) > 0
 
 
+def reopened() -> list[int]:
+    """Return the inherited descriptors, and further ones of the same files for writing."""
+    again = (attempt(os.open, f"/proc/self/fd/{each}", os.O_RDWR) for each in held())
+    return [*held(), *(each for each in again if each is not None)]
+
+
+def reserves(descriptor: int, mode: int) -> bool:
+    return gets_space(
+        descriptor,
+        lambda: libc.fallocate64(descriptor, mode, *map(ctypes.c_int64, (BEYOND, BEYOND))),
+    )
+
+
+def reserves_by(descriptor: int, request: int) -> bool:
+    # struct space_resv
+    wanted = struct.pack("hxxxxxxqqiI16x", 0, BEYOND, BEYOND, 0, 0)
+    return gets_space(descriptor, lambda: fcntl.ioctl(descriptor, request, wanted))
+
+
+def gets_space(descriptor: int, call: Callable[[], object]) -> bool:
+    """Make a call; return whether the file takes more space.  Give the space back."""
+    before = os.fstat(descriptor)
+    call()
+    took = os.fstat(descriptor).st_blocks > before.st_blocks
+    os.ftruncate(descriptor, before.st_size)
+    return took
+
+
 def connects(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
@@ -379,8 +431,10 @@ def attempt(call: Any, *arguments: Any, **more: Any) -> Any:
 
 
 HELPERS = {
+    "Callable",
     "mapped",
-    *("present", "held", "maps", "opens", "grows", "connects", "sends_by_a_pair"),
+    *("present", "held", "maps", "opens", "grows", "connects", "sends_by_a_pair", "reopened"),
+    *("reserves", "reserves_by", "gets_space"),
     *("connects_a_pair", "flocks", "attempt"),
 }
 ATTACKS = [

@@ -299,6 +299,10 @@ def test_nothing_but_the_volume_is_reached_from_inside(user: int) -> None:
     `pass`
     Break: `src/bootvol/exports/processes.py`: `grows=room(found.st_size)` -> `grows=2**30`
     Break: `src/bootvol/exports/processes.py`: `**memory_limits(_MEMORY)` -> `**{}`
+    Break: `src/bootvol/jail/program/calls.py`: `calls.refuse("fallocate", reserving,
+    error=errno.EOPNOTSUPP)` -> `pass`
+    Break: `src/bootvol/jail/program/calls.py`: `*_OWNING_SOCKETS, *_RESERVING` ->
+    `*_OWNING_SOCKETS`
     """
     # A server that goes around the system's cache uses native AIO, whose requests all share.
     done = [each for each in attacks("export", user) if each != "takes_what_all_processes_share"]

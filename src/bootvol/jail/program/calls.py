@@ -29,6 +29,12 @@ _TYPING: Final = (0x5412, 0x541C)
 #: FIOSETOWN, SIOCSPGRP (asm-generic/sockios.h).  Landlock sees them only since its version 6.
 _OWNING: Final = (8, 10, 15, 1024, 1026)
 _OWNING_SOCKETS: Final = (0x8901, 0x8902)
+#: The modes of fallocate(2) that take space beyond the end of a file: FALLOC_FL_KEEP_SIZE without
+#: FALLOC_FL_PUNCH_HOLE.  The limit of the size of files (RLIMIT_FSIZE) does not count such space.
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
+#: Requests for the same, and for other attributes of a file: FS_IOC_RESVSP, FS_IOC_RESVSP64,
+#: FS_IOC_ZERO_RANGE (linux/falloc.h), FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR (linux/fs.h).
+_RESERVING: Final = (0x40305828, 0x4030582A, 0x40305839, 0x40086602, 0x401C5820)
 #: The families by the words of :class:`bootvol.jail.Sockets`, and the last family that the filter
 #: refuses by its number.
 FAMILIES: Final = {
@@ -174,7 +180,9 @@ def restrict_calls(families: tuple[int, ...], *, aio: bool) -> None:
         calls.refuse("clone", (0, _MASKED_EQ, flag, flag))
     # Let only threads pass: threads end with the program, and share its limits.  Processes do not.
     calls.refuse("clone", (0, _MASKED_EQ, _CLONE_THREAD, 0))
-    for request in (*_TYPING, *_OWNING_SOCKETS):
+    reserving = (1, _MASKED_EQ, _KEEP_SIZE | _PUNCH_HOLE, _KEEP_SIZE)
+    calls.refuse("fallocate", reserving, error=errno.EOPNOTSUPP)
+    for request in (*_TYPING, *_OWNING_SOCKETS, *_RESERVING):
         calls.refuse("ioctl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
     for request in _OWNING:
         calls.refuse("fcntl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
