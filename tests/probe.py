@@ -30,6 +30,9 @@ WORLD: dict[str, Any] = {}
 BEYOND = 1 << 24
 GIB = 1 << 30
 
+#: Memory that a thread uses.
+KEPT: list[object] = []
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -302,6 +305,42 @@ def takes_much_memory_in_a_socket() -> bool:
     return True
 
 
+def takes_much_memory_in_a_socket_by_a_larger_number() -> bool:
+    # The kernel looks at half of each argument: setsockopt(SOL_SOCKET, SO_SNDBUF).
+    ours, _theirs = socket.socketpair()
+    more, upper = ctypes.byref(ctypes.c_int(1024 * 1024)), 1 << 32
+    calls = (upper | 1, 7), (1, upper | 7)
+    return any(
+        not libc.syscall(54, ours.fileno(), *map(ctypes.c_long, each), more, 4) for each in calls
+    )
+
+
+def takes_more_tables_of_files() -> bool:
+    # close_range(CLOSE_RANGE_UNSHARE): each thread could have as many files as its process.
+    return not libc.syscall(436, 1 << 30, 1 << 30, 2)
+
+
+def takes_more_tables_of_files_in_threads() -> bool:
+    # clone(CLONE_VM | CLONE_SIGHAND | CLONE_THREAD) of a thread that ends itself by exit(0).
+    memory = mmap.mmap(-1, 8192, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 7)
+    KEPT.append(memory)
+    memory[:9] = b"\xb8\x3c\0\0\0\x31\xff\x0f\x05"
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return int(libc.clone(*map(ctypes.c_void_p, (start, start + 8192)), 0x10900, None)) > 0
+
+
+def takes_memory_in_filters() -> bool:
+    # seccomp(SECCOMP_SET_MODE_FILTER), prctl(PR_SET_SECCOMP): each thread could have its own.
+    rules = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000))
+    filter_ = struct.pack("HxxxxxxQ", 1, ctypes.addressof(rules))
+    return not libc.syscall(317, 1, 0, filter_) or not libc.prctl(22, 2, filter_)
+
+
+def takes_memory_in_rules() -> bool:
+    # landlock_create_ruleset: any number of rules for any number of threads.
+    return int(libc.syscall(444, ctypes.byref(ctypes.c_uint64(1)), 8, 0)) >= 0
+
+
 def takes_what_all_processes_share() -> bool:
     # io_setup
     return not libc.syscall(206, 1, ctypes.byref(ctypes.c_void_p()))
@@ -431,7 +470,6 @@ def attempt(call: Any, *arguments: Any, **more: Any) -> Any:
 
 
 HELPERS = {
-    "Callable",
     "mapped",
     *("present", "held", "maps", "opens", "grows", "connects", "sends_by_a_pair", "reopened"),
     *("reserves", "reserves_by", "gets_space"),

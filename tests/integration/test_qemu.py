@@ -117,6 +117,16 @@ def test_nothing_is_reached_from_a_server(user: int) -> None:
     Break: `src/bootvol/jail/program/calls.py`: `calls.refuse("mmap", ` ->
     `calls.refuse("munlock", `
     Break: `src/bootvol/jail/program/calls.py`: `memfd_create memfd_secret` -> `memfd_secret`
+    Break: `src/bootvol/jail/program/calls.py`: `(1, _MASKED_EQ, _INT, _SOCKET)` ->
+    `(1, _EQ, _SOCKET, 0)`
+    Break: `src/bootvol/jail/program/calls.py`:
+    `calls.refuse("clone", (0, _MASKED_EQ, _CLONE_FILES, 0))` -> `pass`
+    Break: `src/bootvol/jail/program/calls.py`: `calls.refuse(_CLOSE_RANGE, ` ->
+    `calls.refuse("munlock", `
+    Break: `src/bootvol/jail/program/calls.py`: `calls.refuse("seccomp", *own)` -> `pass`
+    Break: `src/bootvol/jail/program/calls.py`:
+    `calls.refuse("prctl", (0, _MASKED_EQ, _INT, _PR_SET_SECCOMP))` -> `pass`
+    Break: `src/bootvol/jail/program/calls.py`: `469, 444, 445, 446)` -> `469)`
     """
     assert attacks("guest", user) == ["writes_what_it_has_open", *grows(user)]
 

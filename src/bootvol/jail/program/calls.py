@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NE, _EQ, _GT, _MASKED_EQ = 1, 4, 6, 7
 _OPTIMIZE, _TREE = 8, 2
-#: The flags of a thread and of new namespaces, from linux/sched.h; and the requests that type into
-#: a terminal of others (ioctl_tty(2)).
-_CLONE_THREAD: Final = 1 << 16
+#: The kernel reads only this half of many arguments.
+_INT: Final = 0xFFFFFFFF
+#: The flags of a thread, of a common table of files, and of new namespaces, from linux/sched.h; the
+#: requests that type into a terminal of others (ioctl_tty(2)); and the number of close_range(2),
+#: with its flag for a table of files of the thread's own.
+_CLONE_THREAD, _CLONE_FILES = 1 << 16, 1 << 10
+_CLOSE_RANGE, _UNSHARE = 436, 1 << 1
 _CLONE_NEW: Final = (1 << 17, *(1 << bit for bit in range(25, 31)))
 _TYPING: Final = (0x5412, 0x541C)
 #: Requests for a signal of the kernel to another process when a file is ready, or for a lease that
@@ -70,8 +74,12 @@ _REFUSED: Final = """
     sync syncfs
     settimeofday clock_settime clock_adjtime adjtimex personality lookup_dcookie nfsservctl
 """.split()  # noqa: SIM905 - names, not words to be quoted one by one
-#: More such calls, newer than some libseccomp: fchmodat2, setxattrat, removexattrat, file_setattr.
-_REFUSED_NUMBERS: Final = (452, 463, 466, 469)
+#: More such calls, newer than some libseccomp: fchmodat2, setxattrat, removexattrat, file_setattr;
+#: and those of Landlock, whose rules take memory of the system without a limit.
+_REFUSED_NUMBERS: Final = (452, 463, 466, 469, 444, 445, 446)
+#: Modes of seccomp(2) and prctl(2) by which each thread could get filters of its own.  Filters that
+#: all threads share (SECCOMP_FILTER_FLAG_TSYNC) take little memory.
+_MODE_FILTER, _TSYNC, _PR_SET_SECCOMP = 1, 1, 22
 #: More such calls, for programs that may make no sockets.
 _CONNECTING: Final = ("connect", "socketcall")
 #: Calls for which libraries know another way.  Files in memory count in no limit of a process.
@@ -175,17 +183,24 @@ def restrict_calls(families: tuple[int, ...], *, aio: bool) -> None:
     calls.refuse("prlimit64", (2, _NE, 0, 0))
     calls.refuse("mmap", (3, _MASKED_EQ, _SHARED, _SHARED), error=errno.ENOMEM)
     for option in _LARGER:
-        calls.refuse("setsockopt", (1, _EQ, _SOCKET, 0), (2, _EQ, option, 0))
+        said = (1, _MASKED_EQ, _INT, _SOCKET), (2, _MASKED_EQ, _INT, option)
+        calls.refuse("setsockopt", *said)
+    own = (0, _MASKED_EQ, _INT, _MODE_FILTER), (1, _MASKED_EQ, _TSYNC, 0)
+    calls.refuse("seccomp", *own)
+    calls.refuse("prctl", (0, _MASKED_EQ, _INT, _PR_SET_SECCOMP))
     for flag in _CLONE_NEW:
         calls.refuse("clone", (0, _MASKED_EQ, flag, flag))
     # Let only threads pass: threads end with the program, and share its limits.  Processes do not.
     calls.refuse("clone", (0, _MASKED_EQ, _CLONE_THREAD, 0))
+    # A limit counts the files in one table.  So all threads share one.
+    calls.refuse("clone", (0, _MASKED_EQ, _CLONE_FILES, 0))
+    calls.refuse(_CLOSE_RANGE, (2, _MASKED_EQ, _UNSHARE, _UNSHARE))
     reserving = (1, _MASKED_EQ, _KEEP_SIZE | _PUNCH_HOLE, _KEEP_SIZE)
     calls.refuse("fallocate", reserving, error=errno.EOPNOTSUPP)
     for request in (*_TYPING, *_OWNING_SOCKETS, *_RESERVING):
-        calls.refuse("ioctl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
+        calls.refuse("ioctl", (1, _MASKED_EQ, _INT, request))
     for request in _OWNING:
-        calls.refuse("fcntl", (1, _MASKED_EQ, 0xFFFFFFFF, request))
+        calls.refuse("fcntl", (1, _MASKED_EQ, _INT, request))
     for family in set(range(_LAST + 1)) - set(families):
         calls.refuse("socket", (0, _EQ, family, 0))
     calls.refuse("socket", (0, _GT, _LAST, 0))
