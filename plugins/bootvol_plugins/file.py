@@ -14,7 +14,6 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,8 +23,13 @@ from zope.interface import implementer
 
 from bootvol import checks, private
 from bootvol.checks import Mistake
-from bootvol.devices import OpenDevice, check_unused, check_unwritten, failures
-from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, VolumeMissing, WrongStore
+from bootvol.devices import OpenDevice, check_unused, check_unwritten
+from bootvol.errors import (
+    BackendFailed,
+    ConfigurationError,
+    NoSpace,
+    VolumeMissing,
+)
 from bootvol.interfaces import (
     BackendPlugin,
     Capabilities,
@@ -41,13 +45,11 @@ from bootvol.interfaces import (
 from bootvol.model import ConnectionInfo
 from bootvol.options import Options, OwnFolder
 from bootvol.threads import Threads
+from bootvol_plugins.file_folder import Folder
 from bootvol_plugins.file_store import (
     FICLONE,
     can_clone,
     file_of,
-    identify,
-    identity_of,
-    is_mount,
     space,
     status_of,
 )
@@ -56,9 +58,6 @@ from bootvol_plugins.file_store import (
 _NOT_SHARED: Final = frozenset(
     {errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ETXTBSY}
 )
-#: The system's errors for a directory or a file system that is gone, for example a replaced export
-#: of NFS, or an ended process of FUSE.
-_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN})
 _OURS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -111,42 +110,22 @@ class FileBackend:
         self.name = name
         self._directory = directory
         self._threads = threads
-        self._mounted = mounted
-        self._expected: str | None = None
+        self._folder = Folder(name, directory, mounted)
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""
-        return await self._threads.run(self._identity)
-
-    def _identity(self) -> str:
-        with failures(f"Backend {self.name} cannot be told from others"), self._folder() as folder:
-            return identity_of(folder) or identify(folder)
+        return await self._threads.run(self._folder.identity)
 
     def expect(self, identity: str) -> None:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.expect`."""
-        self._expected = identity
-        try:
-            with self._open_folder() as folder:
-                found = identity_of(folder)
-        except (OSError, BackendFailed) as error:
-            raise ConfigurationError(
-                f"backend {self.name!r}: directory {self._directory} cannot be used: {error}"
-            ) from error
-        if found != identity:
-            has = f"is the store {found}" if found else "is no store yet"
-            raise ConfigurationError(
-                f"backend {self.name!r}: the volumes lie in the store {identity}, but"
-                f" {self._directory} {has}. Mount the right disk there, or name the right"
-                f" directory. To continue with the present store, without those volumes: bootvol db"
-                f" forget-store {self.name}"
-            )
+        self._folder.expect(identity)
 
     async def allocate(self, volume: str, size: int) -> None:
         """See :meth:`bootvol.interfaces.IBlockBackend.allocate`."""
         await self._threads.run(self._allocate, volume, size)
 
     def _allocate(self, volume: str, size: int) -> None:
-        with failures(f"Making {self._called(volume)} failed"), self._folder() as folder:
+        with self._folder.open(f"Making {self._called(volume)} failed") as folder:
             if status_of(folder, volume) is None:
                 self._check_size(folder, volume, size)
             path = file_of(volume)
@@ -198,12 +177,13 @@ class FileBackend:
         return await self._threads.obtain(OpenDevice.shut, self._open_to_read, volume)
 
     def _open(self, volume: str, flags: int) -> int:
-        with failures(f"Opening {self._called(volume)} failed"), self._folder() as folder:
+        with self._folder.open(f"Opening {self._called(volume)} failed") as folder:
             return os.open(file_of(volume), flags | _OURS, dir_fd=folder)
 
     def _open_to_read(self, volume: str) -> OpenDevice:
         descriptor = self._open(volume, os.O_RDONLY)
-        return OpenDevice.to_read(self._threads, descriptor, self._called(volume))
+        called = self._called(volume)
+        return OpenDevice.to_read(self._threads, descriptor, called, self._folder.failures)
 
     def _open_to_write(self, volume: str) -> OpenDevice:
         return OpenDevice.to_write(
@@ -211,6 +191,7 @@ class FileBackend:
             self._open(volume, os.O_RDWR),
             self._called(volume),
             partial(self._check_place, volume),
+            self._folder.failures,
         )
 
     def _check_place(self, volume: str, descriptor: int) -> None:
@@ -219,7 +200,7 @@ class FileBackend:
         After a move or an unmount of the directory, writes would succeed, but nobody would find
         the data.
         """
-        with failures(f"Flushing {self._called(volume)} failed"), self._folder() as folder:
+        with self._folder.open(f"Flushing {self._called(volume)} failed") as folder:
             found = status_of(folder, volume)
             if found is None or not os.path.samestat(found, os.fstat(descriptor)):
                 raise BackendFailed(f"{self._called(volume)} was removed or replaced.")
@@ -230,7 +211,7 @@ class FileBackend:
 
     def _clone(self, source: str, target: str, size: int) -> None:
         doing = f"Cloning {self._called(source)} failed"
-        with failures(doing), self._folder() as folder:
+        with self._folder.open(doing) as folder:
             origin = os.open(file_of(source), os.O_RDONLY | _OURS, dir_fd=folder)
             try:
                 self._make_of(origin, folder, target, size)
@@ -242,7 +223,7 @@ class FileBackend:
         return await self._threads.run(self._share, file, volume, size)
 
     def _share(self, file: int, volume: str, size: int) -> int | None:
-        with failures(f"Making {self._called(volume)} failed"), self._folder() as folder:
+        with self._folder.open(f"Making {self._called(volume)} failed") as folder:
             try:
                 length = self._make_of(file, folder, volume, size)
             except OSError as error:
@@ -274,7 +255,7 @@ class FileBackend:
         await self._threads.run(self._delete, volume)
 
     def _delete(self, volume: str) -> None:
-        with failures(f"Deleting {self._called(volume)} failed"), self._folder() as folder:
+        with self._folder.open(f"Deleting {self._called(volume)} failed") as folder:
             with contextlib.suppress(FileNotFoundError):
                 found = status_of(folder, volume)
                 # Only a file can be open as a volume; anything else goes by its name alone.
@@ -293,7 +274,7 @@ class FileBackend:
         """
 
         def check() -> None:
-            with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
+            with self._folder.open(f"Finding {self._called(volume)} failed") as folder:
                 try:
                     self._check_unused(folder, volume, check_unwritten)
                 except FileNotFoundError as error:
@@ -315,47 +296,11 @@ class FileBackend:
         return await self._threads.run(self._connection, volume)
 
     def _connection(self, volume: str) -> ConnectionInfo:
-        with failures(f"Finding {self._called(volume)} failed"), self._folder() as folder:
+        with self._folder.open(f"Finding {self._called(volume)} failed") as folder:
             found = status_of(folder, volume)
             if found is None or not stat.S_ISREG(found.st_mode):
                 raise VolumeMissing(f"{self._called(volume)} does not exist.")
         return ConnectionInfo("file", str(self._directory / file_of(volume)))
-
-    @contextmanager
-    def _folder(self) -> Iterator[int]:
-        """Open the directory for one call, so that its disk may go and come back between calls.
-
-        :raises WrongStore: if the directory is gone, unmounted, or another store.
-        """
-        with self._open_folder() as folder:
-            with self._reached():
-                found = None if self._expected is None else identity_of(folder)
-            if found != self._expected:
-                raise WrongStore(
-                    f"Backend {self.name} has another directory than the directory with its"
-                    " volumes."
-                )
-            yield folder
-
-    @contextmanager
-    def _open_folder(self) -> Iterator[int]:
-        with self._reached():
-            folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if self._mounted and not is_mount(folder):
-                raise WrongStore(f"Nothing is mounted on the directory of backend {self.name}.")
-            yield folder
-        finally:
-            os.close(folder)
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-            raise WrongStore(f"The directory of backend {self.name} is gone.") from error
 
     def _called(self, volume: str) -> str:
         return f"{volume} on backend {self.name}"

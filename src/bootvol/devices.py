@@ -15,19 +15,16 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Final
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, TypeAlias
 
 from zope.interface import alsoProvides, implementer
 
 from bootvol.errors import BackendFailed, FileTooLarge, NoSpace, VolumeInUse
 from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
-from bootvol.shortage import NoThread
 from bootvol.threads import Threads
 
-#: QEMU's message when the system gives no thread (util/qemu-thread-posix.c).
-_NO_THREAD: Final = "qemu_thread_create: Resource temporarily unavailable"
 #: The errors of the contract, by the system's error number.
 _KINDS: Final[dict[int | None, type[BackendFailed]]] = {
     errno.ENOSPC: NoSpace,
@@ -74,14 +71,8 @@ def failures(what: str) -> Iterator[None]:
         raise kind(f"{what}: {error.strerror or error}.") from error
 
 
-def shortage_in(said: str) -> NoThread | None:
-    """Return an error to raise from, if a QEMU program complains that it got no thread.
-
-    With this error as the cause, the work of the program is retried and does not fail.
-
-    :param said: the program's complaint.
-    """
-    return NoThread(said) if _NO_THREAD in said else None
+#: A function that does as :func:`failures`.
+Failures: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 
 @implementer(IVolumeWriter, IVolumeReader)
@@ -97,6 +88,7 @@ class OpenDevice:
     :param name: name of the volume in errors.
     :param direct: descriptor of the same file or device, open for direct I/O, or None.
     :param check: see :meth:`to_write`.
+    :param told: turns the system's errors into the contract's, as :func:`failures` does.
     """
 
     def __init__(
@@ -106,8 +98,10 @@ class OpenDevice:
         name: str,
         direct: int | None = None,
         check: Callable[[int], object] | None = None,
+        told: Failures = failures,
     ) -> None:
         self._threads = threads
+        self._failures = told
         self._descriptor: int | None = descriptor
         self._name = name
         self._direct = direct
@@ -123,6 +117,7 @@ class OpenDevice:
         descriptor: int,
         name: str = "the volume",
         check: Callable[[int], object] | None = None,
+        told: Failures = failures,
     ) -> OpenDevice:
         """Take over a descriptor that is open for reading and writing.  Blocks.
 
@@ -133,10 +128,16 @@ class OpenDevice:
             BackendFailed if the volume's name no longer leads to the descriptor's file or device:
             data that nobody will find again must not count as safe.
         """
-        return cls(threads, descriptor, name, _around_cache(descriptor, os.O_RDWR), check)
+        return cls(threads, descriptor, name, _around_cache(descriptor, os.O_RDWR), check, told)
 
     @classmethod
-    def to_read(cls, threads: Threads, descriptor: int, name: str = "the volume") -> OpenDevice:
+    def to_read(
+        cls,
+        threads: Threads,
+        descriptor: int,
+        name: str = "the volume",
+        told: Failures = failures,
+    ) -> OpenDevice:
         """Take over a descriptor that is open for reading.  Blocks.
 
         Reads come from the device, and not from old pages in the page cache.
@@ -145,14 +146,15 @@ class OpenDevice:
         :raises BackendFailed: if cached pages could not be written; the descriptor is closed.
         """
         try:
-            with failures(f"Reading {name} failed"):
+            with told(f"Reading {name} failed"):
                 # The system drops only those pages from memory that the device has.
                 os.fsync(descriptor)
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(threads, descriptor, name, _around_cache(descriptor, os.O_RDONLY))
+        direct = _around_cache(descriptor, os.O_RDONLY)
+        return cls(threads, descriptor, name, direct, told=told)
 
     async def write(self, offset: int, data: memoryview) -> None:
         """See :meth:`bootvol.interfaces.IVolumeWriter.write`."""
@@ -206,7 +208,7 @@ class OpenDevice:
 
         Data in unaligned memory goes through the page cache anyway.
         """
-        with failures(f"Writing {self._name} failed"):
+        with self._failures(f"Writing {self._name} failed"):
             self._check_size(descriptor)
             try:
                 _write_all(descriptor if self._direct is None else self._direct, offset, data)
@@ -218,7 +220,7 @@ class OpenDevice:
 
     def _zero(self, descriptor: int, offset: int, length: int) -> int:
         """Zero as much of a range as allowed at once.  Return the number of zeroed bytes."""
-        with failures(f"Zeroing {self._name} failed"):
+        with self._failures(f"Zeroing {self._name} failed"):
             self._check_size(descriptor)
             found = os.fstat(descriptor)
             punched = min(length, _PUNCHED)
@@ -238,7 +240,7 @@ class OpenDevice:
             return length
 
     def _flush(self, descriptor: int) -> None:
-        with failures(f"Flushing {self._name} failed"):
+        with self._failures(f"Flushing {self._name} failed"):
             os.fsync(descriptor)
             self._check_size(descriptor)
         if self._check is not None:
@@ -250,11 +252,11 @@ class OpenDevice:
             raise BackendFailed(f"{self._name} has lost bytes: the volume became smaller.")
 
     def _extents(self, descriptor: int, offset: int, length: int) -> Sequence[Extent]:
-        with failures(f"Reading {self._name} failed"):
+        with self._failures(f"Reading {self._name} failed"):
             return extents(descriptor, offset, length)
 
     def _read(self, descriptor: int, offset: int, target: memoryview) -> None:
-        with failures(f"Reading {self._name} failed"):
+        with self._failures(f"Reading {self._name} failed"):
             if self._direct is not None:
                 try:
                     return self._fill(self._direct, offset, target)

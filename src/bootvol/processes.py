@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bootvol.reactors import IReactor
+from bootvol.shortage import NoThread
 from bootvol.threads import Shared
 
 #: Descriptors for the start of a process: both ends of its pipes, and one to list the descriptors.
@@ -34,6 +35,8 @@ _OF_A_PROCESS: Final = 16
 #: Most bytes kept of each output of a child by default.
 _KEPT: Final = 1024 * 1024
 
+#: QEMU's message when the system gives no thread (util/qemu-thread-posix.c).
+_NO_THREAD: Final = "qemu_thread_create: Resource temporarily unavailable"
 #: Clock ticks in a second of CPU time.
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -273,3 +276,13 @@ def _born(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{fields[19]}"
+
+
+def shortage_in(said: str) -> NoThread | None:
+    """Return an error to raise from, if a QEMU program complains that it got no thread.
+
+    With this error as the cause, the work of the program is retried and does not fail.
+
+    :param said: the program's complaint.
+    """
+    return NoThread(said) if _NO_THREAD in said else None

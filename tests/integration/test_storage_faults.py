@@ -1,7 +1,7 @@
 """Volumes on failing disks: real file systems, real faults.
 
-Each time, the volume goes to ``error`` with a useful reason, and the daemon is well. When the disk
-recovers, the rest can be deleted, and the next import succeeds.
+Each time, the volume goes to ``error`` or waits with a useful reason, and the daemon is well. When
+the disk recovers, the rest can be deleted, and the next import succeeds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -144,6 +145,16 @@ checksums = "none"
         assert await self.status(number) != "error"
         assert answer.json["error"]["remedy"]
         return dict(answer.json["error"])
+
+    async def waits_for_the_disk(self, number: int) -> None:
+        """Check that a volume waits, since the disk fails as a whole."""
+        error = await self.why_waiting(number)
+        assert error["code"] == "store-unusable"
+        assert re.fullmatch(
+            "The directory of backend local cannot be used:"
+            r" (Input/output error|Read-only file system)\.",
+            error["message"],
+        )
 
     async def delete(self, number: int) -> None:
         """Request the deletion of a volume."""
@@ -345,23 +356,24 @@ async def test_a_disk_that_is_dead(mounted: Disk, on_disk: Faulty, halves: Halve
     earlier = await on_disk.create()
     await on_disk.until(earlier, "available")
     number = await on_disk.halfway()
-    mounted.device.break_after(4096)
-    halves.finish("disk")
-    error = await on_disk.reason(number)
-    assert error["code"] == "backend-failed"
-    assert error["message"].endswith(" on backend local failed: Input/output error.")
-    # New requests fail for the same reason; some file systems have turned read-only.
-    created = await on_disk.create("whole")
-    for volume in (number, earlier):
-        await on_disk.delete(volume)
-    for volume in (created, number, earlier):
-        error = await on_disk.reason(volume)
-        assert error["code"] == "backend-failed"
-        assert error["message"].endswith(("Input/output error.", "Read-only file system."))
-    mounted.device.break_after(0)
-    await deferToThread(mounted.unmount)
-    await deferToThread(mounted.mount)
-    await on_disk.is_well(created, number, earlier)
+    with capturedLogs() as logged:
+        mounted.device.break_after(4096)
+        halves.finish("disk")
+        await on_disk.waits_for_the_disk(number)
+        # New requests wait for the same reason; some file systems have turned read-only.
+        created = await on_disk.create("whole")
+        await on_disk.waits_for_the_disk(created)
+        await on_disk.delete(earlier)
+        await on_disk.waits_for_the_disk(earlier)
+        mounted.device.break_after(0)
+        await deferToThread(mounted.unmount)
+        await deferToThread(mounted.mount)
+        await halves.goes_on("disk")
+        for made in (number, created):
+            assert await on_disk.until(made, "available", "error") == "available"
+        assert await on_disk.until(earlier, "gone", "error") == "gone"
+    assert not [each for each in logged if each.get("log_failure")], "no traceback is logged"
+    await on_disk.is_well(created, number)
 
 
 @pytest.mark.parametrize("mounted", KINDS, indirect=True)
@@ -390,11 +402,11 @@ async def test_a_disk_that_turns_read_only(mounted: Disk, on_disk: Faulty, halve
     number = await on_disk.halfway()
     await deferToThread(mounted.remount, "abort")
     halves.finish("disk")
-    error = await on_disk.reason(number)
-    assert error["code"] == "backend-failed"
-    assert error["message"].endswith(" on backend local failed: Read-only file system.")
+    await on_disk.waits_for_the_disk(number)
     await deferToThread(mounted.unmount)
     await deferToThread(mounted.mount)
+    await halves.goes_on("disk")
+    assert await on_disk.until(number, "available", "error") == "available"
     await on_disk.is_well(number)
 
 
@@ -405,17 +417,15 @@ async def test_a_disk_that_is_read_only(mounted: Disk, on_disk: Faulty) -> None:
     await on_disk.until(earlier, "available")
     await deferToThread(mounted.remount, "ro")
     made = [await on_disk.create("whole"), await on_disk.create()]
-    for number in made:
-        error = await on_disk.reason(number)
-        assert error["code"] == "backend-failed"
-        assert error["message"].endswith(" on backend local failed: Read-only file system.")
     await on_disk.delete(earlier)
-    error = await on_disk.reason(earlier)
-    assert error["message"].startswith("Deleting volume-")
-    assert error["message"].endswith(" on backend local failed: Read-only file system.")
+    for number in (*made, earlier):
+        await on_disk.waits_for_the_disk(number)
     check(*on_disk.raw())
     await deferToThread(mounted.remount, "rw")
-    await on_disk.is_well(earlier, *made)
+    for number in made:
+        assert await on_disk.until(number, "available", "error") == "available"
+    assert await on_disk.until(earlier, "gone", "error") == "gone"
+    await on_disk.is_well(*made)
 
 
 @pytest.mark.parametrize("mounted", ["ext4"], indirect=True)
@@ -461,7 +471,7 @@ async def test_a_folder_that_is_moved_away(in_folder: Faulty, halves: Halves) ->
 async def test_a_folder_that_is_another_by_now(in_folder: Faulty, halves: Halves) -> None:
     """A directory that is another one by now is not used.
 
-    Break: `plugins/bootvol_plugins/file.py`: `if found != self._expected:` -> `if False:`
+    Break: `plugins/bootvol_plugins/file_folder.py`: `if found != self._expected:` -> `if False:`
     """
     number = await in_folder.halfway()
     in_folder.volumes.rename(in_folder.folder / "elsewhere")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,14 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
-from bootvol.errors import BackendFailed, ConfigurationError, FileTooLarge, NoSpace
+from bootvol.errors import (
+    BackendFailed,
+    ConfigurationError,
+    FileTooLarge,
+    NoSpace,
+    StoreUnusable,
+    WrongStore,
+)
 from bootvol.interfaces import PluginContext
 from bootvol.model import GIB
 from bootvol.reactors import installed
@@ -60,9 +69,9 @@ async def test_a_directory_that_has_gone_is_not_made_again(
 ) -> None:
     """A volumes directory that has gone is not made again.
 
-    Break: `plugins/bootvol_plugins/file.py`: `os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY
-    | os.O_CLOEXEC)` -> `os.open(self._directory.mkdir(exist_ok=True) or self._directory,
-    os.O_RDONLY)`.
+    Break: `plugins/bootvol_plugins/file_folder.py`: `os.open(self._directory, os.O_RDONLY |
+    os.O_DIRECTORY | os.O_CLOEXEC)` ->
+    `os.open(self._directory.mkdir(exist_ok=True) or self._directory, os.O_RDONLY)`.
     """
     directory = tmp_path / "volumes"
     backend = make(directory, threads)
@@ -79,6 +88,35 @@ async def test_what_must_be_mounted_is_not_used_before(tmp_path: Path, threads: 
     backend = make(tmp_path, threads, mounted=True)
     await _refused(backend, "Nothing is mounted on the directory of backend disks")
     assert list(tmp_path.iterdir()) == []
+
+
+@ensureDeferred
+async def test_a_fault_of_the_whole_directory_is_told_from_that_of_a_volume(
+    tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a fault of the whole directory lets work wait, until the directory is well again.
+
+    Break: `plugins/bootvol_plugins/file_folder.py`: `os.utime(folder)` -> `return`.
+    """
+    backend = make(tmp_path, threads)
+    monkeypatch.setattr("os.ftruncate", _fault)
+    with pytest.raises(BackendFailed, match=r"Making .* failed: Input/output error") as told:
+        await backend.allocate(NAME, 4096)
+    assert not isinstance(told.value, WrongStore)
+    await backend.identity()
+    monkeypatch.setattr("os.utime", _fault)
+    with pytest.raises(StoreUnusable, match="directory of backend disks cannot be used: Input"):
+        await backend.allocate(NAME, 4096)
+    for _ in range(2):
+        with pytest.raises(StoreUnusable):
+            await backend.identity()
+    monkeypatch.undo()
+    await backend.identity()
+    await backend.allocate(NAME, 4096)
+
+
+def _fault(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 @pytest.mark.parametrize("kind", ["volume", "snapshot"])

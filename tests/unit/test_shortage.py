@@ -22,7 +22,6 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
 from bootvol import descriptors, headroom, settings
-from bootvol.devices import shortage_in
 from bootvol.errors import (
     BackendFailed,
     ConfigurationError,
@@ -30,6 +29,7 @@ from bootvol.errors import (
     NoSpace,
     SourceFailed,
 )
+from bootvol.processes import shortage_in
 from bootvol.shortage import Shortage, short_of
 from bootvol.threads import Threads
 from tests.daemons import configuration

@@ -15,12 +15,11 @@ from twisted.internet.defer import Deferred, DeferredLock
 from zope.interface import implementer
 
 from bootvol.clocks import sleep
-from bootvol.devices import shortage_in
 from bootvol.errors import HypervisorFailed
 from bootvol.interfaces import IConfiguringHypervisor, IPoweringHypervisor, PluginContext
 from bootvol.jail import NotConfined
 from bootvol.model import Disk, Machine
-from bootvol.processes import Child, readable, spawn
+from bootvol.processes import Child, readable, shortage_in, spawn
 from bootvol.threads import outlast
 from bootvol_plugins.qemu import console, disks, machine, reach
 from bootvol_plugins.qemu.folders import Folder

@@ -12,4 +12,5 @@ from bootvol.errors.missing import *
 from bootvol.errors.operator import *
 from bootvol.errors.requests import *
 from bootvol.errors.servers import *
+from bootvol.errors.storage import *
 from bootvol.errors.work import *

@@ -25,7 +25,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from bootvol import tables
-from bootvol.devices import can_go_around_cache, shortage_in
+from bootvol.devices import can_go_around_cache
 from bootvol.errors import ExportFailed
 from bootvol.exports import listeners
 from bootvol.exports.processes import CREDENTIALS, FILE, NbdServer, start
@@ -33,7 +33,7 @@ from bootvol.exports.records import Record, Records
 from bootvol.jail import LISTENER, Jail
 from bootvol.jail.handing import Handed
 from bootvol.model import ConnectionInfo
-from bootvol.processes import Process, readable
+from bootvol.processes import Process, readable, shortage_in
 from bootvol.reactors import IReactor
 from bootvol.threads import Threads, outlast
 

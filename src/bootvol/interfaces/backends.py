@@ -201,12 +201,12 @@ class IIdentifiedBackend(Interface):
         """Return the unique identity of the store.  Give the store an identity if it has none.
 
         The identity is the same from every host and after every restart.  The core calls this
-        method when the daemon starts.  After a call has raised :class:`bootvol.errors.WrongStore`,
-        the core calls this method every few seconds.  After the first success, the jobs waiting for
-        the store continue.
+        method when the daemon starts.  After a call has raised :class:`bootvol.errors.WrongStore`
+        or :class:`bootvol.errors.StoreUnusable`, the core calls this method every few seconds.
+        After the first success, the jobs waiting for the store continue.
 
         :returns: 1 to 255 printable ASCII characters.
-        :raises bootvol.errors.BackendFailed: if the store is missing.
+        :raises bootvol.errors.BackendFailed: if the store is missing or cannot be used.
         """
 
     def expect(identity: str) -> None:
