@@ -219,6 +219,14 @@ def test_what_cannot_be_printed(daemon: Process, command: list[str]) -> None:
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
+def test_without_a_token_the_ways_to_give_one_are_told(daemon: Process) -> None:
+    without = daemon.cli("volume", "list", token="")
+    assert without.returncode == 3
+    assert "(HTTP 401); no token was given: set BOOTVOL_TOKEN or give --token" in without.stderr
+    assert "OS_AUTH_URL" in without.stderr
+    assert "no token was given" not in daemon.cli("volume", "list", token="wrong").stderr
+
+
 def test_exit_codes(daemon: Process) -> None:
     assert daemon.cli("volume", "show", "7").returncode == 4
     assert daemon.cli("volume", "delete", "../7").returncode == 4

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from bootvol.cli.failures import INTERRUPTED, NOT_FOUND, UNAUTHORIZED, CommandFailed
 from bootvol.cli.http import exchange
-from bootvol.cli.login import Access
+from bootvol.cli.login import LOGIN_WAYS, Access
 from bootvol.cli.shapes import LINKS, NAMED, OBJECT, Shape, fits, other_form, taken
 from bootvol.cli.signals import Interrupted
 from bootvol.jsons import JsonObject
@@ -132,6 +132,12 @@ class Client:
         try:
             return self._send(method, path, body)
         except CommandFailed as failure:
+            if failure.status == UNAUTHORIZED and not self._access.token:
+                raise CommandFailed(
+                    f"{failure}; no token was given: {LOGIN_WAYS}",
+                    failure.exit_code,
+                    failure.status,
+                ) from None
             if failure.status != UNAUTHORIZED or not self._access.renewable:
                 raise
         # The token may have expired: log in again, once.

@@ -14,6 +14,11 @@ from bootvol.jsons import JsonObject
 
 #: The base URI if the user and the catalog name no other.
 ENDPOINT: Final = "http://127.0.0.1:8776/v1.1/demo"
+#: The remedy without a token.
+LOGIN_WAYS: Final = (
+    "set BOOTVOL_TOKEN or give --token; or set OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and"
+    " OS_PROJECT_NAME to log in"
+)
 #: The type of the service in catalogs.
 _TYPE: Final = "volume"
 
