@@ -78,8 +78,8 @@ class Folder:
         return listener
 
     def open_pid(self) -> int:
-        """Open the file that the server's process locks.  Return the descriptor."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        """Open the file that the server's process locks, for reading.  Return the descriptor."""
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(PID, flags, 0o600, dir_fd=self.descriptor)
 
     def close(self) -> None:

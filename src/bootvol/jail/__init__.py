@@ -84,7 +84,8 @@ class Bounds:
     :ivar dies_with_us: whether the program is killed when the daemon ends.
     :ivar waits: whether the program does nothing before a line comes on its standard input.
     :ivar listens: whether the program is told that :data:`LISTENER` is a listening socket.
-    :ivar locks: descriptor that the process locks by fcntl(2); the lock tells the process id.
+    :ivar locks: descriptor that the process locks by fcntl(2), for reading; the lock tells the
+        process id.
     :ivar aio: whether the program may use native AIO (io_setup(2)), which the machine shares.
     """
 

@@ -162,7 +162,8 @@ def _begin(said: dict[str, list[str]]) -> None:
     if "wait" in said:
         _wait()
     for descriptor in said.get("lock", []):
-        fcntl.lockf(int(descriptor), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A lock of readers: whoever may write to the file could fill the disk.
+        fcntl.lockf(int(descriptor), fcntl.LOCK_SH | fcntl.LOCK_NB)
     if "listen" in said:
         # By these a program finds its listening socket: sd_listen_fds(3).
         os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
