@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 from pytest_twisted import ensureDeferred
 from twisted.internet.ssl import KeyPair, PrivateCertificate
+from twisted.logger import capturedLogs, formatEvent
 
 from bootvol.errors import SourceFailed
 from bootvol.jail import Jail
@@ -96,6 +98,52 @@ async def test_a_certificate_of_others(
         pytest.raises(SourceFailed, match="certificate is for other names"),
     ):
         await fetched(server, tmp_path, threads, name)
+
+
+@pytest.fixture
+def refused(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server with a certificate of some days, and whether the authority is trusted."""
+    begins, ends, trusted = request.param
+    authority, other = trustme.CA(), trustme.CA()
+    (authority if trusted else other).cert_pem.write_to_path(tmp_path / "ca.pem")
+    now = datetime.now(UTC)
+    issued = authority.issue_cert(
+        "plain.test",
+        not_before=now + timedelta(days=begins),
+        not_after=now + timedelta(days=ends),
+    )
+    pem = issued.private_key_pem.bytes() + issued.cert_chain_pems[0].bytes()
+    with serve(BadWeb(CONTENT, reactor), PrivateCertificate.loadPEM(pem).options()) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("refused", "name", "fault", "remedy"),
+    [
+        ((-9, -2, True), "plain.test", "its certificate has expired", "clocks of both machines"),
+        ((2, 9, True), "plain.test", "its certificate is not valid yet", "clocks of both machines"),
+        ((-9, 9, False), "plain.test", "an authority that is not trusted", "in `ca`"),
+        ((-9, 9, True), "other.test", "its certificate is for other names", "name in the URL"),
+    ],
+    indirect=["refused"],
+)
+@ensureDeferred
+async def test_a_certificate_that_is_refused(
+    refused: Server, tmp_path: Path, threads: Threads, name: str, fault: str, remedy: str
+) -> None:
+    """The tenant learns what is wrong with a certificate, and the operator the remedy.
+
+    Break: `plugins/bootvol_plugins/http/certificates.py`: `if ok:` -> `if True:`
+    """
+    with (
+        known(reactor, {name: [["127.0.0.1"]]}),
+        capturedLogs() as logged,
+        pytest.raises(SourceFailed, match=fault),
+    ):
+        await fetched(refused, tmp_path, threads, name)
+    lines = [text for each in logged if fault in (text := formatEvent(each) or "")]
+    assert lines
+    assert all(remedy in each for each in lines)
 
 
 @pytest.mark.parametrize("server", [""], indirect=True)

@@ -10,12 +10,12 @@ from typing import Final, TypeVar
 
 from hyperlink import URL, DecodedURL
 from OpenSSL.SSL import Error as SSLError
-from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError  # it has no public name
 from twisted.web.client import (
@@ -31,6 +31,8 @@ from zope.interface import implementer
 from bootvol import reading
 from bootvol.errors import ConfigurationError, SourceFailed
 from bootvol.reactors import IReactor
+from bootvol.sparing import FewLines
+from bootvol_plugins.http.certificates import refused
 from bootvol_plugins.http.heads import HeadTooLong, WrongLength
 from bootvol_plugins.http.hosts import AnyHost
 from bootvol_plugins.http.ranges import may_pass, retry_after
@@ -68,6 +70,8 @@ class Client:
         :data:`ENCODING`; if not, encoded answers are refused.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         agent: IAgent,
@@ -81,6 +85,7 @@ class Client:
         self._reactor = reactor
         self._timeout = timeout
         self._through = through
+        self._lines = FewLines(reactor, self._log, "refused certificates")
 
     async def request(
         self,
@@ -107,6 +112,15 @@ class Client:
             return await _cancellable(asked)
         except (*_NO_CONNECTION, *_NO_ANSWER) as error:
             reasons = getattr(error, "reasons", [])
+            told = refused(reasons[0].value) if reasons else None
+            if told is not None and self._lines.admit():
+                self._log.warn(
+                    "{host}{through}: {fault}. {remedy}",
+                    host=host,
+                    through=self._through,
+                    fault=told[0],
+                    remedy=told[1],
+                )
             fault = f"{host} cannot be reached{self._through}"
             if reasons and reasons[0].check(*_UNREADABLE):
                 fault = f"The answer of {host}{self._through} cannot be read"
@@ -243,8 +257,9 @@ def why(error: BaseException | None) -> str:
     if reasons and reasons[0].check(ParseError, ValueError):
         # Twisted's text has bytes of the answer, which another service than HTTP may have sent.
         return "its answer is not valid HTTP"
-    if reasons and reasons[0].check(VerificationError):
-        return "its certificate is for other names"
+    told = refused(reasons[0].value) if reasons else None
+    if told is not None:
+        return told[0]
     if reasons and reasons[0].check(SSLError):
         return _tls_fault(reasons[0].value)
     return str(reasons[0].value) if reasons else str(error) or type(error).__name__

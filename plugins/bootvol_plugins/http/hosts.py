@@ -29,6 +29,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from bootvol.reactors import IReactor
+from bootvol_plugins.http.certificates import Explaining
 
 #: A valid IDNA name for Twisted. No name server is asked for this name.
 _STANDIN: Final = "host"
@@ -82,7 +83,7 @@ class _Resolving:
 
 @implementer(IPolicyForHTTPS)
 class AnyHost:
-    """A policy for https that also accepts host names outside of IDNA.
+    """A policy for https that also accepts host names outside of IDNA, and explains refusals.
 
     :param policy: decides about certificates; accepts only valid IDNA names.
     """
@@ -93,15 +94,15 @@ class AnyHost:
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
         """See :meth:`twisted.web.iweb.IPolicyForHTTPS.creatorForNetloc`."""
         host = hostname.decode("ascii")
-        if _is_known(host):
-            return self._policy.creatorForNetloc(hostname, port)
-        creator: Any = self._policy.creatorForNetloc(_STANDIN.encode("ascii"), port)
-        # If a later Twisted renames these attributes, certificates are compared with the stand-in,
-        # and no server is trusted.
-        creator._hostnameBytes = hostname
-        creator._hostnameASCII = host
-        named: IOpenSSLClientConnectionCreator = creator
-        return named
+        known = _is_known(host)
+        name = hostname if known else _STANDIN.encode("ascii")
+        creator: Any = self._policy.creatorForNetloc(name, port)
+        if not known:
+            # If a later Twisted renames these attributes, certificates are compared with the
+            # stand-in, and no server is trusted.
+            creator._hostnameBytes = hostname
+            creator._hostnameASCII = host
+        return Explaining(creator)
 
 
 @implementer(IHostnameResolver)
