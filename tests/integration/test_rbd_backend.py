@@ -311,7 +311,7 @@ async def test_two_clients_delete_the_same_volumes(
 ) -> None:
     """One client stands for a daemon that has lost its claims without knowing.
 
-    The cluster refuses some of the deletions with other errors than EBUSY.
+    Break: yield in `removing` without the lock. Ceph's library then leaves objects, or hangs.
     """
     other = made(threads, ceph_cluster.options(namespace))
     names = [f"volume-{number}" for number in range(30)]
@@ -325,9 +325,7 @@ async def test_two_clients_delete_the_same_volumes(
     finally:
         await other.close()
     assert [result for done, result in ended if not done] == []
-    # Ceph's library may make the small header of an image anew for a client that comes too late.
-    left = await deferToThread(ceph_cluster.left, namespace)
-    assert [each for each in left if not each.startswith(("rbd_header.", "rbd_object_map."))] == []
+    assert await deferToThread(ceph_cluster.left, namespace) == []
 
 
 @ensureDeferred

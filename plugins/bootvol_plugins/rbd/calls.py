@@ -25,7 +25,8 @@ from bootvol.threads import Shared, outlast
 
 T = TypeVar("T")
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: The cluster or the pool's quota is full.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: More threads than ever work at once, even while 64 imports write. A hanging call keeps its own.
 _MOST_THREADS: Final = 512
 #: The most idle threads to keep for later calls. New threads for each call made writes a sixth
@@ -52,7 +53,7 @@ def failed(what: str, code: int) -> BackendFailed | Disconnected:
         return BackendFailed(f"{what}: the cluster does not answer in time, or is full.")
     if code == errno.ESHUTDOWN:
         return Disconnected(f"{what}: the cluster has blocked this client.")
-    kind = NoSpace if code in _FULL else BackendFailed
+    kind = NoSpace if code in FULL else BackendFailed
     return kind(f"{what}: {os.strerror(code)}.")
 
 

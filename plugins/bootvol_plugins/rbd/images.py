@@ -18,6 +18,7 @@ from bootvol.errors import BackendFailed, NoSpace, VolumeMissing
 from bootvol_plugins.rbd.bindings import Image, Ioctx
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
+from bootvol_plugins.rbd.locks import Locked, removing
 from bootvol_plugins.rbd.objects import is_quickly_removed
 
 #: Metadata keys of our images: the mark, the size, and the number of images that reads go through.
@@ -182,15 +183,16 @@ class Images:
 
     def _remove(self, volume: str, beat: Beat) -> None:
         """Remove a whole or half-made image of ours, with its note and its source's snapshot."""
-        reports: Beat | None = beat
         try:
-            with suppress(self._rbd.ImageNotFound), self._opened(volume) as image:
-                self._drop_snapshots(image)
-                if is_quickly_removed(image, beat):
-                    reports = None
-            with suppress(self._rbd.ImageNotFound):
-                # Remove even an image that cannot be opened: an earlier call may have broken off.
-                self._calls.remove(self.pool.ioctx, volume, on_progress=reports)
+            with removing(self.pool, volume) as renew:
+
+                def beat_and_renew(*progress: object) -> int:
+                    renew()
+                    return beat(*progress)
+
+                self._remove_image(volume, beat_and_renew)
+        except Locked as error:
+            raise InUse(f"Another client is removing {self.called(volume)}.") from error
         except self._rbd.OSError as error:
             if abs(error.errno) not in _IN_USE:
                 raise
@@ -200,6 +202,16 @@ class Images:
             with suppress(self._rbd.ImageNotFound), self._opened(source or volume) as origin:
                 self._drop_snapshot(origin, _SNAPSHOT + volume)
             self._take_note(volume)
+
+    def _remove_image(self, volume: str, beat: Beat) -> None:
+        reports: Beat | None = beat
+        with suppress(self._rbd.ImageNotFound), self._opened(volume) as image:
+            self._drop_snapshots(image)
+            if is_quickly_removed(image, beat):
+                reports = None
+        with suppress(self._rbd.ImageNotFound):
+            # Remove even an image that cannot be opened: an earlier call may have broken off.
+            self._calls.remove(self.pool.ioctx, volume, on_progress=reports)
 
     def sweep(self) -> None:
         """Remove the remains that a crash left of deleted images with clones.
