@@ -189,6 +189,24 @@ def disk(folder: Path, size: int, kind: str) -> Iterator[Disk]:
                 mounted.unmount(lazily=True)
 
 
+@contextmanager
+def overlay(folder: Path) -> Iterator[Path]:
+    """Mount an overlay file system until the block ends.  Blocks.
+
+    :param folder: an empty folder for the parts; the mount point is in it.
+    """
+    _check(_TOOLS)
+    lower, upper, work, mounted = (folder / name for name in ("lower", "upper", "work", "mounted"))
+    for each in (lower, upper, work, mounted):
+        each.mkdir(parents=True)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    _run("mount", "-t", "overlay", "overlay", "-o", options, str(mounted))
+    try:
+        yield mounted
+    finally:
+        _run("umount", "--lazy", str(mounted))
+
+
 def _check(tools: dict[str, str]) -> None:
     if os.geteuid() != 0:
         raise AssertionError("This test mounts file systems: run it as root.")

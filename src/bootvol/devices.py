@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 from zope.interface import alsoProvides, implementer
 
 from bootvol.errors import BackendFailed, FileTooLarge, NoSpace, VolumeInUse
+from bootvol.file_systems import is_local
 from bootvol.interfaces import ISparse, IVolumeReader, IVolumeWriter
 from bootvol.model import Extent
 from bootvol.threads import Threads
@@ -340,15 +341,14 @@ def check_unwritten(descriptor: int, name: str) -> None:
 
     The kernel grants a read lease only if nobody has the file open for writing, by whatever
     descriptor, mapped memory, or message on its way (fcntl(2), "Leases").  NFS and SMB grant none
-    without a delegation of the server.  So this check counts only on a file system of a block
-    device, where the kernel decides alone.
+    without a delegation of the server.  So this check counts only on the file systems of this
+    machine, where the kernel decides alone.
 
     :param descriptor: a descriptor of the file, open for reading only.
     :param name: name of the volume in the error.
     :raises VolumeInUse: if a process has the file open for writing.
     """
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or not os.major(found.st_dev):
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not is_local(descriptor):
         return
     try:
         # Whoever opens the file meanwhile waits for the end of the lease, and the kernel sends a

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pytest_twisted import ensureDeferred
 
-from bootvol.devices import OpenDevice, extents
-from bootvol.errors import BackendFailed, NoSpace
+from bootvol.devices import OpenDevice, check_unwritten, extents
+from bootvol.errors import BackendFailed, NoSpace, VolumeInUse
 from bootvol.interfaces import ISparse
 from bootvol.testing.backends import noise, read_from
 from bootvol.threads import Threads
-from tests.disks import block_device, disk
+from tests.disks import block_device, disk, overlay
 
 MIB = 1024 * 1024
 BLOCK = 4096
@@ -149,3 +153,60 @@ async def test_a_device_does_not_tell(tmp_path: Path, threads: Threads) -> None:
         reader = OpenDevice.to_read(threads, os.open(device.path, os.O_RDONLY))
         assert not ISparse.providedBy(reader)
         await reader.close()
+
+
+@contextmanager
+def folder_on(kind: str, folder: Path) -> Iterator[Path]:
+    """Provide a folder on a kind of file system."""
+    with ExitStack() as stack:
+        if kind == "tmpfs":
+            yield Path(stack.enter_context(TemporaryDirectory(dir="/dev/shm")))
+        elif kind == "overlay":
+            # The parts are on another disk: an overlay does not lie on an overlay.
+            with_parts = stack.enter_context(disk(folder / "disk", 64 * MIB, "ext4")).folder
+            yield stack.enter_context(overlay(with_parts / "parts"))
+        else:
+            yield stack.enter_context(disk(folder / "disk", 512 * MIB, kind)).folder
+
+
+@contextmanager
+def kept_open(path: Path) -> Iterator[None]:
+    with path.open("r+b"):
+        yield
+
+
+@contextmanager
+def kept_in_memory(path: Path) -> Iterator[None]:
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), BLOCK)
+    with mapped:
+        yield
+
+
+@contextmanager
+def kept_on_its_way(path: Path) -> Iterator[None]:
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        with path.open("r+b") as file:
+            socket.send_fds(ours, [b"x"], [file.fileno()])
+        yield
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"])
+@pytest.mark.parametrize("keeps", [kept_open, kept_in_memory, kept_on_its_way])
+def test_whoever_can_write_to_a_file_is_noticed(
+    tmp_path: Path, kind: str, keeps: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    """A program keeps a file without any lock, in whatever way.
+
+    Break: `src/bootvol/file_systems.py`: `return kind & 0xFFFFFFFF in _LOCAL` -> `return False`
+    Break: `src/bootvol/devices.py`: `if error.errno == errno.EAGAIN:` -> `if False:`
+    """
+    with folder_on(kind, tmp_path) as folder:
+        path = folder / "volume"
+        path.write_bytes(bytes(BLOCK))
+        with path.open("rb") as file:
+            check_unwritten(file.fileno(), "the volume")
+            with keeps(path), pytest.raises(VolumeInUse):
+                check_unwritten(file.fileno(), "the volume")
+            check_unwritten(file.fileno(), "the volume")
