@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -434,6 +434,13 @@ async def test_a_pool_without_room(cluster: Cluster, faulty: Faulty) -> None:
 
 @ensureDeferred
 async def test_a_cluster_that_fills_up(cluster: Cluster, faulty: Faulty, halves: Halves) -> None:
+    """A pool without a trash is a pool without earlier removals."""
+
+    def without_trash() -> None:
+        with cluster.pool() as pool, suppress(cluster.bindings.rados.ObjectNotFound):
+            pool.remove_object("rbd_trash")
+
+    await deferToThread(without_trash)
     volume = await faulty.halfway()
 
     def is_full() -> bool:

@@ -19,7 +19,7 @@ from bootvol_plugins.rbd.bindings import Image, Ioctx
 from bootvol_plugins.rbd.cluster import Pool
 from bootvol_plugins.rbd.locations import Location
 from bootvol_plugins.rbd.locks import Locked, removing
-from bootvol_plugins.rbd.objects import is_quickly_removed
+from bootvol_plugins.rbd.objects import TRASH, is_quickly_removed, make_trash
 
 #: Metadata keys of our images: the mark, the size, and the number of images that reads go through.
 _MARK: Final = "bootvol"
@@ -31,9 +31,6 @@ _NOTE: Final = "bootvol.making."
 _SNAPSHOT: Final = "bootvol-"
 #: The most images that a clone's reads may go through. More would make reads too slow.
 _DEEPEST: Final = 8
-#: The object that lists deleted images that still have clones, as ``id_`` and the image's id.
-#: (The bindings' own listing of the trash raises IndexError on such an image.)
-_TRASH: Final = "rbd_trash"
 
 #: Error codes of the removal of an image that another client has open, or is removing, too.
 _IN_USE: Final = frozenset({errno.EBUSY, errno.ESTALE})
@@ -209,9 +206,13 @@ class Images:
             self._drop_snapshots(image)
             if is_quickly_removed(image, beat):
                 reports = None
-        with suppress(self._rbd.ImageNotFound):
+        try:
             # Remove even an image that cannot be opened: an earlier call may have broken off.
             self._calls.remove(self.pool.ioctx, volume, on_progress=reports)
+        except self._rbd.ImageNotFound:
+            if self._exists(volume):
+                # The library says so in a full cluster, too, if the pool has no trash.
+                raise NoSpace(f"The cluster is too full to delete {self.called(volume)}.") from None
 
     def sweep(self) -> None:
         """Remove the remains that a crash left of deleted images with clones.
@@ -222,7 +223,7 @@ class Images:
         with rados.ReadOpCtx() as operation:
             found, _ = ioctx.get_omap_keys(operation, "", 10_000)
             try:
-                ioctx.operate_read_op(operation, _TRASH)
+                ioctx.operate_read_op(operation, TRASH)
             except rados.ObjectNotFound:
                 return
             keys = [key for key, _ in found]
@@ -371,6 +372,7 @@ class Images:
             return None
 
     def _leave_note(self, volume: str, source: str) -> None:
+        make_trash(self.pool)
         self._calls.pool_metadata_set(self.pool.ioctx, _NOTE + volume, source)
 
     def _take_note(self, volume: str) -> None:

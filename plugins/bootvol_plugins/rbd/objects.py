@@ -1,4 +1,4 @@
-"""The objects of an image, as its object map tells them. Everything here blocks."""
+"""The objects of a pool and of an image. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ from typing import Final
 
 from bootvol.model import GIB
 from bootvol_plugins.rbd.bindings import Image
+from bootvol_plugins.rbd.cluster import Pool
 
+#: The object that lists deleted images that still have clones, as ``id_`` and the image's id.
+#: (The bindings' own listing of the trash raises IndexError on such an image.)
+TRASH: Final = "rbd_trash"
 #: Bytes of data that a cluster removes in seconds.
 _QUICK: Final = 16 * GIB
 #: The bytes to count in one call. The library calls Python for each object with data.
 _WINDOW: Final = 64 * GIB
 #: The most calls for one image. Each call reads the whole object map.
 _CALLS: Final = 256
+
+
+def make_trash(pool: Pool) -> None:
+    """Make the object for the trash, if the pool has none.
+
+    Ceph's library makes the object at the first removal of an image. A full cluster refuses the
+    object, and then no removal can make room.
+    """
+    pool.ioctx.write(TRASH, b"")
 
 
 def is_quickly_removed(image: Image, beat: Callable[[], object]) -> bool:
