@@ -20,6 +20,7 @@ from bootvol.errors import (
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
+    ICountingBackend,
     IGuardedBackend,
     IVolumeReader,
     IVolumeWriter,
@@ -171,6 +172,18 @@ class Backends:
         found = self.named(backend)
         if IGuardedBackend.providedBy(found):
             await IGuardedBackend(found).check_unused(volume)
+
+    async def check_closed(self, backend: str, volume: str) -> None:
+        """Check that no process has a volume open, as exactly as the backend can tell.
+
+        :param volume: name of the volume on the backend.
+        :raises: see :meth:`check_unused`.
+        """
+        found = self.named(backend)
+        if ICountingBackend.providedBy(found):
+            await ICountingBackend(found).check_closed(volume)
+        else:
+            await self.check_unused(backend, volume)
 
     async def connection(self, volume: Volume) -> ConnectionInfo:
         """Return how a hypervisor reaches a volume on its backend.

@@ -17,7 +17,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import capturedLogs
 
 from bootvol.errors import BackendFailed, ConfigurationError, NoSpace, VolumeInUse
-from bootvol.interfaces import IBlockBackend, ICloningBackend, IGuardedBackend, PluginContext
+from bootvol.interfaces import (
+    IBlockBackend,
+    ICloningBackend,
+    ICountingBackend,
+    IGuardedBackend,
+    PluginContext,
+)
 from bootvol.testing.backends import noise, read, write
 from bootvol.threads import Threads
 from bootvol_plugins.lvm import PLUGIN, backend, commands
@@ -167,6 +173,27 @@ async def test_what_is_in_use_stays(
     await writer.close()
     await under_test.delete(NAME)
     assert names(group) == []
+
+
+@ensureDeferred
+async def test_no_descriptor_of_a_device_stays_unnoticed(
+    either: tuple[IBlockBackend, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest in control of QEMU says that the disk is gone, and keeps the descriptor.
+
+    Break: `plugins/bootvol_plugins/lvm/backend.py`: `if not found.is_open:` -> `if True:`
+    """
+    under_test, group = either
+    monkeypatch.setattr(backend, "_LOOK", 0.0)
+    await under_test.allocate(NAME, SIZE)
+    with open(device(group), "r+b"):
+        # No lock tells of this descriptor.
+        await IGuardedBackend(under_test).check_unused(NAME)
+        with pytest.raises(VolumeInUse):
+            await ICountingBackend(under_test).check_closed(NAME)
+    monkeypatch.undo()
+    await ICountingBackend(under_test).check_closed(NAME)
+    await under_test.delete(NAME)
 
 
 @pytest.mark.parametrize("kind", ["check", "write"])

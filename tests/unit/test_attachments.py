@@ -9,14 +9,20 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from sqlalchemy import update
+from twisted.internet import reactor as loop
+from zope.interface import implementer
 
-from bootvol.errors import AttachmentNotFound
+from bootvol.backends import Backends
+from bootvol.errors import AttachmentNotFound, VolumeInUse
+from bootvol.interfaces import ICountingBackend, IGuardedBackend
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import Attachment, Caller, ConnectionInfo, Volume
 from bootvol.service.attachments import Attachments
 from bootvol.store import attachments, schema, states, volumes
 from bootvol.store.database import Database
-from bootvol.worker.tasks.attachments import Attach
+from bootvol.testing.faults import Faults, FaultyBackend
+from bootvol.testing.memory import MemoryBackend
+from bootvol.worker.tasks.attachments import Attach, VolumeAccess
 
 ANN = Caller("ann", "t")
 
@@ -91,3 +97,35 @@ async def test_a_wait_for_a_program_that_ends_takes_no_place() -> None:
     assert await task.work(claim) is Event.ATTACHED
     assert access.places == [False]
     assert task.lane_place.held
+
+
+@implementer(IGuardedBackend, ICountingBackend)
+class Counting(MemoryBackend):
+    """A backend that knows of an opener without locks."""
+
+    async def check_unused(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`."""
+
+    async def check_closed(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.ICountingBackend.check_closed`."""
+        raise VolumeInUse(f"Somebody has {volume} open.")
+
+
+@ensureDeferred
+async def test_a_backend_that_counts_openers_decides_about_a_detached_volume(
+    database: Database,
+) -> None:
+    """Break: `src/bootvol/worker/tasks/attachments.py`: `await self._backends.check_closed(` ->
+    `await self._backends.check_unused(`
+    """
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    volume = Volume(1, "v", "t", "u", 1, Status.DETACHING, now, "nova", "b")
+    for backend in FaultyBackend(Counting("b", loop), Faults(), loop), Counting("b", loop):
+        access = VolumeAccess(database, Backends([backend], loop), None)
+        await access.check_unused(volume)
+        with pytest.raises(VolumeInUse):
+            await access.check_let_go(volume)
+    # The other backends tell of locks.
+    await VolumeAccess(database, Backends([MemoryBackend("b", loop)], loop), None).check_let_go(
+        volume
+    )

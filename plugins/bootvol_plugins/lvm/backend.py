@@ -26,6 +26,7 @@ from bootvol.errors import (
 from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
+    ICountingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     IVolumeReader,
@@ -217,6 +218,25 @@ class LvmBackend:
             finally:
                 os.close(descriptor)
 
+    async def check_closed(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.ICountingBackend.check_closed`.
+
+        The device mapper counts the openers of a device.
+        """
+        await self._unused(volume)
+
+    async def _unused(self, volume: str) -> Found:
+        """Return a volume when its device is closed.
+
+        :raises VolumeInUse: if another program still has the volume open after all checks.
+        """
+        for _ in range(_LOOKS):
+            found = await self._active(volume)
+            if not found.is_open:
+                return found
+            await sleep(self._clock, _LOOK)
+        raise VolumeInUse(f"A guest or another program has {self._called(volume)} open.")
+
     async def connection(self, volume: str) -> ConnectionInfo:
         """See :meth:`bootvol.interfaces.IBlockBackend.connection`."""
         return ConnectionInfo("block", (await self._active(volume)).path)
@@ -281,7 +301,7 @@ class LvmBackend:
         return f"{volume} on backend {self.name}"
 
 
-@implementer(IBlockBackend, IIdentifiedBackend, IGuardedBackend)
+@implementer(IBlockBackend, IIdentifiedBackend, IGuardedBackend, ICountingBackend)
 class ThickBackend(LvmBackend):
     """Volumes with their own extents. New extents hold old data, so deletion wipes a volume."""
 
@@ -307,18 +327,6 @@ class ThickBackend(LvmBackend):
             # LVM would remove the snapshots together with the volume.
             raise BackendFailed(f"{self._called(volume)} has snapshots that bootvol did not make.")
         await self._zero(volume, 0, found.size)
-
-    async def _unused(self, volume: str) -> Found:
-        """Return a volume when its device is closed.
-
-        :raises VolumeInUse: if another program still has the volume open after all checks.
-        """
-        for _ in range(_LOOKS):
-            found = await self._active(volume)
-            if not found.is_open:
-                return found
-            await sleep(self._clock, _LOOK)
-        raise VolumeInUse(f"A guest or another program has {self._called(volume)} open.")
 
     async def _zero(self, volume: str, start: int, end: int) -> None:
         """Make a range of a volume read as zeros durably, and log the progress."""

@@ -14,6 +14,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    ICountingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     IVolumeWriter,
@@ -24,7 +25,7 @@ from bootvol_plugins.lvm.pools import Pool, PoolWriter
 from bootvol_plugins.lvm.volumes import PREFIX, TAG, Found
 
 
-@implementer(IBlockBackend, ICloningBackend, IIdentifiedBackend, IGuardedBackend)
+@implementer(IBlockBackend, ICloningBackend, IIdentifiedBackend, IGuardedBackend, ICountingBackend)
 class ThinBackend(LvmBackend):
     """Volumes in a thin pool. Volumes take space when they are written, and share it with clones.
 

@@ -189,6 +189,22 @@ class IGuardedBackend(Interface):
         """
 
 
+class ICountingBackend(Interface):
+    """Optional interface of a backend whose system counts the openers of each volume."""
+
+    async def check_closed(volume: str) -> None:
+        """Check that no process of this machine has a volume open, without that process's help.
+
+        A descriptor counts, and so do mapped memory and a message with a descriptor.  The core
+        calls this method instead of :meth:`IGuardedBackend.check_unused` before a volume unplugged
+        from a server counts as free.  The core then has the volume not open itself.
+
+        :raises bootvol.errors.VolumeInUse: if a process has the volume open.
+        :raises bootvol.errors.BackendFailed: if the volume does not exist, or the backend cannot
+            tell.
+        """
+
+
 class IIdentifiedBackend(Interface):
     """Optional interface of a backend whose store has an identity of its own.
 

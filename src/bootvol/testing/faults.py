@@ -23,6 +23,7 @@ from bootvol.interfaces import (
     Capabilities,
     IBlockBackend,
     ICloningBackend,
+    ICountingBackend,
     IGuardedBackend,
     IIdentifiedBackend,
     IImageCloningBackend,
@@ -44,6 +45,7 @@ _OPTIONAL: Final = (
     IImageCloningBackend,
     IIdentifiedBackend,
     IGuardedBackend,
+    ICountingBackend,
 )
 
 
@@ -189,6 +191,11 @@ class FaultyBackend:
         """See :meth:`bootvol.interfaces.IGuardedBackend.check_unused`."""
         await self._faults.meet(self._clock, "check_unused")
         await IGuardedBackend(self._inner).check_unused(volume)
+
+    async def check_closed(self, volume: str) -> None:
+        """See :meth:`bootvol.interfaces.ICountingBackend.check_closed`."""
+        await self._faults.meet(self._clock, "check_closed")
+        await ICountingBackend(self._inner).check_closed(volume)
 
     async def identity(self) -> str:
         """See :meth:`bootvol.interfaces.IIdentifiedBackend.identity`."""

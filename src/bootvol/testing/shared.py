@@ -16,7 +16,12 @@ from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
 from bootvol.errors import BackendFailed, VolumeInUse
-from bootvol.interfaces import IBlockBackend, ICloningBackend, IGuardedBackend
+from bootvol.interfaces import (
+    IBlockBackend,
+    ICloningBackend,
+    ICountingBackend,
+    IGuardedBackend,
+)
 from bootvol.model import ConnectionInfo
 from bootvol.testing.elsewhere import Elsewhere
 from bootvol.testing.volumes import SIZE, VOLUMES, noise, read, write
@@ -130,6 +135,27 @@ class VolumesInUse:
         await backend.delete(_NAME)
         with pytest.raises(BackendFailed):
             await guarded.check_unused(_NAME)
+
+    @ensureDeferred
+    async def test_no_opener_hides_from_a_backend_that_counts(self, backend: IBlockBackend) -> None:
+        if not ICountingBackend.providedBy(backend):
+            return  # The backend promises nothing: the core asks IGuardedBackend.
+        verifyObject(ICountingBackend, backend)
+        counting = ICountingBackend(backend)
+        await backend.allocate(_NAME, SIZE)
+        await counting.check_closed(_NAME)
+        address = (await backend.connection(_NAME)).address
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            # No process has a descriptor: a message has.
+            with open(address, "r+b") as file:
+                socket.send_fds(ours, [b"x"], [file.fileno()])
+            with pytest.raises(VolumeInUse):
+                await counting.check_closed(_NAME)
+        await counting.check_closed(_NAME)
+        await backend.delete(_NAME)
+        with pytest.raises(BackendFailed):
+            await counting.check_closed(_NAME)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class VolumeAccess:
         if self._exports is None:
             # Nobody reaches a volume that is gone, or whose backend is gone, a second time.
             with suppress(VolumeMissing, BackendGone):
-                await self.check_unused(volume)
+                await self._backends.check_closed(volume.backend, volume.name)
 
 
 def required(hypervisor: IHypervisor | None) -> IHypervisor:
