@@ -50,6 +50,7 @@ from bootvol_plugins.file_store import (
     FICLONE,
     can_clone,
     file_of,
+    identity_of,
     space,
     status_of,
 )
@@ -333,4 +334,17 @@ def _check(options: FileOptions) -> Iterator[Mistake]:
         yield Mistake("directory", directory, "nothing is mounted there", remedy, fatal=False)
 
 
-PLUGIN = BackendPlugin(FileOptions, _make, _check)
+def _store(options: FileOptions) -> str | None:
+    """Return the identity of the directory; None without one, or without the directory."""
+    try:
+        folder = os.open(options.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # The start makes the directory.
+        return None
+    try:
+        return identity_of(folder)
+    finally:
+        os.close(folder)
+
+
+PLUGIN = BackendPlugin(FileOptions, _make, _check, _store)

@@ -18,7 +18,7 @@ from typing import Final
 
 import attrs
 
-from bootvol import checks, database_checks, descriptors, locks, private, secrecy
+from bootvol import checks, database_checks, descriptors, locks, private, secrecy, store_checks
 from bootvol.api import tls
 from bootvol.checks import Mistake
 from bootvol.errors import ConfigurationError
@@ -98,6 +98,7 @@ def _mistakes(config: Settings, reactor: IReactor) -> Iterator[Mistake | str]:
     for place, configured in config.plugins():
         for mistake in _of_plugin(configured):
             yield attrs.evolve(mistake, key=f"{place}.{mistake.key}")
+    yield from store_checks.check(config, reactor)
 
 
 def _state(directory: Path, taken: bool) -> Iterator[Mistake]:

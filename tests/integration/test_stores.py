@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs
 
-from bootvol import database_checks, plugins
+from bootvol import database_checks, machine, plugins, settings
 from bootvol.errors import ConfigurationError
 from bootvol.store.database import Database
 from bootvol.testing.backends import noise
@@ -282,12 +282,22 @@ async def test_two_daemons_do_not_take_two_directories_for_one(
     await first.stop()
 
 
+def _store_faults(daemon: Running) -> list[machine.Finding]:
+    """Return what `check-config --machine` says about the stores of a daemon."""
+    found = machine.examine(settings.load(daemon.config), reactor)
+    return [each for each in found if "forget-store" in each.line]
+
+
 @ensureDeferred
 async def test_an_operator_accepts_another_directory(tmp_path: Path) -> None:
     daemon = Running(tmp_path)
     assert await daemon.until(await daemon.create(), "available", "error") == "available"
     await daemon.stop()
+    assert _store_faults(daemon) == []
     (daemon.volumes / STORE).unlink()
+    (fault,) = _store_faults(daemon)
+    assert fault.fatal
+    assert "leads to no store yet. Mount the right disk" in fault.line
     with pytest.raises(ConfigurationError, match="forget-store local"):
         Running(tmp_path)
     forget = ["db", "forget-store", "--config", str(daemon.config)]

@@ -104,7 +104,13 @@ class BackendPlugin(Plugin[SettingsT, IBlockBackend]):
     """The descriptor of a kind of block backend.
 
     The core reads the keys ``name``, ``plugin`` and ``concurrent`` of the table.
+
+    :ivar store: returns the identity of the store that an instance of ``settings`` leads to, for
+        ``check-config``; None if that store has no identity yet.  The function blocks, changes
+        nothing, and raises OSError if the store cannot be looked at.
     """
+
+    store: Callable[[SettingsT], str | None] | None = None
 
 
 @attrs.frozen
