@@ -269,7 +269,16 @@ def test_escaped_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["B2SUMS", "BLAKE3SUMS", "blake2b.txt", "SHA3-256SUMS", "disk.img.b2sum", "d.sha3-512"]
+    "name",
+    [
+        "B2SUMS",
+        "BLAKE3SUMS",
+        "RMD160SUMS",
+        "blake2b.txt",
+        "SHA3-256SUMS",
+        "disk.img.b2sum",
+        "d.sha3-512",
+    ],
 )
 def test_lists_of_other_algorithms(name: str) -> None:
     """Their digests are as long as those of sha256 or sha512."""

@@ -299,6 +299,10 @@ def test_databases(tmp_path: Path) -> None:
         (HTTP + 'checksums = "{image.sha256"\n', "the only placeholder is {image}, for the image"),
         (HTTP + 'checksums = "None"\n', "sources[1].checksums: 'None': write \"none\" in lower"),
         (HTTP + 'checksums = " "\n', "sources[1].checksums: ' ': this is not the name of a file"),
+        *(
+            (HTTP + f'checksums = "{name}"\n', "name a list with sha512, sha384, sha256, sha224,")
+            for name in ("{image}.b2sum", "BLAKE3SUMS", "{image}.sha3-256", "{image}.xxh64")
+        ),
         (HTTP + 'checksums = ".."\n', "sources[1].checksums: '..': this is not the name of a"),
         (
             HTTP + 'networks = ["10.0.0.1/8"]\n',

@@ -24,7 +24,7 @@ _LONGEST_NAME: Final = 512
 
 #: Algorithms by the length of their digests in hex, strongest first.
 _BY_LENGTH: Final = {128: "sha512", 96: "sha384", 64: "sha256", 56: "sha224", 40: "sha1", 32: "md5"}
-_STRENGTH: Final = list(_BY_LENGTH.values())
+ALGORITHMS: Final = list(_BY_LENGTH.values())
 
 _HEX: Final = r"(?P<digest>[0-9A-Fa-f]{32,128})"
 #: The format of ``sha256sum`` and related programs. A backslash marks an escaped name.
@@ -39,7 +39,8 @@ _PACKED: Final = re.compile(r"\.(?:gz|bz2|xz|zst)$")
 _ESCAPES: Final = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 #: An algorithm in the name of a list.  Digests of the other ones are as long as those of sha2.
 _ALGORITHM: Final = re.compile(
-    r"(?:^|(?<=[._-]))(?:(?P<other>b2|b3|blake(?:2[bs]?|3)?(?:-\d+)?|sha3(?:-\d+)?)|sha\d+|md5)"
+    r"(?:^|(?<=[._-]))(?:(?P<other>b2|b3|blake(?:2[bs]?|3)?(?:-\d+)?|sha3(?:-\d+)?|shake\d+|sm3|md4"
+    r"|rmd\d+|ripemd-?\d+|whirlpool|crc(?:32c?)?|xxh(?:ash|\d+)?)|sha\d+|md5)"
     r"(?:sums?)?(?=$|[._-])",
     re.IGNORECASE,
 )
@@ -93,7 +94,7 @@ def find_digest(
     :returns: None if the list states no digest for the file.
     :raises Ambiguous: if the list states several digests of one algorithm that match equally well.
     """
-    if _is_of_another_algorithm(listed_in):
+    if is_of_another_algorithm(listed_in):
         return None
     entries = _entries(text)
     algorithms = {each.digest.algorithm for each in entries}
@@ -101,7 +102,7 @@ def find_digest(
         # Each is a digest of the only file, by another algorithm.
         return min(
             (each.digest for each in entries),
-            key=lambda digest: _STRENGTH.index(digest.algorithm),
+            key=lambda digest: ALGORITHMS.index(digest.algorithm),
             default=None,
         )
     named = {each.name or "" for each in entries}
@@ -114,7 +115,7 @@ def find_digest(
     found = [(agreed, each) for agreed, each in found if agreed[1]]
     best = max((agreed for agreed, _ in found), default=None)
     digests = {each.digest for agreed, each in found if agreed == best}
-    for algorithm in _STRENGTH:
+    for algorithm in ALGORITHMS:
         of_it = {each for each in digests if each.algorithm == algorithm}
         if len(of_it) > 1:
             raise Ambiguous
@@ -123,7 +124,7 @@ def find_digest(
     return None
 
 
-def _is_of_another_algorithm(name: str) -> bool:
+def is_of_another_algorithm(name: str) -> bool:
     """Return whether the name of a list tells an algorithm that bootvol does not compute.
 
     The last algorithm in the name counts: the list may have the image's name at its beginning.

@@ -8,6 +8,7 @@ from typing import Final, Self
 from pydantic import Field, field_validator, model_validator
 
 from bootvol.options import Options, TrustedFile
+from bootvol_plugins.http.checksums import ALGORITHMS, is_of_another_algorithm
 from bootvol_plugins.http.lists import AUTO, IMAGE, NONE
 from bootvol_plugins.http.urls import Refused, lies_under, parse, parse_proxy
 
@@ -82,6 +83,9 @@ class HttpOptions(Options):
             raise ValueError(f"the only placeholder is {IMAGE}, for the image's file name")
         if value != value.strip() or value in {".", ".."}:
             raise ValueError("this is not the name of a file")
+        if is_of_another_algorithm(value):
+            known = ", ".join(ALGORITHMS)
+            raise ValueError(f"bootvol does not compute such digests; name a list with {known}")
         return value
 
     @model_validator(mode="after")
