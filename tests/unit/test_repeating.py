@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
+from zope.interface import implementer
 
+from bootvol.backends import Backends
+from bootvol.errors import WrongStore
+from bootvol.interfaces import IIdentifiedBackend
 from bootvol.store.waiting import Waiting
 from bootvol.worker.heartbeat import RENEWAL, Heartbeats
 from bootvol.worker.job import Job
 from bootvol.worker.lanes import Lane
 from bootvol.worker.shares import Limit, Rules, Shares
+from bootvol.worker.stores import POLL, Stores
 
 
 @pytest.fixture
@@ -43,7 +48,9 @@ class Database:
     def __init__(self) -> None:
         self.fault: str | None = None
 
-    async def write_without_invalidation(self, *_: object) -> object:
+    is_sqlite = False
+
+    async def write_without_invalidation(self, *_: object, **__: object) -> object:
         """See :class:`bootvol.store.database.Database`."""
         if self.fault is not None:
             raise RuntimeError(self.fault)
@@ -68,6 +75,46 @@ def test_claims_that_are_not_renewed_are_logged_once(logged: Sequence[LogEvent])
         "claims are not renewed: other",
         "claims are renewed again",
         "claims are not renewed: other",
+    ]
+
+
+@implementer(IIdentifiedBackend)
+class Defective:
+    """A backend with a defect, until the test mends the backend."""
+
+    name = "b"
+    defect: str | None = "a defect"
+
+    async def identity(self) -> str:
+        """See :class:`bootvol.interfaces.IIdentifiedBackend`."""
+        if self.defect:
+            raise RuntimeError(self.defect)
+        raise WrongStore("Another disk.")
+
+    def expect(self, identity: str) -> None:
+        """See :class:`bootvol.interfaces.IIdentifiedBackend`."""
+
+
+def test_a_store_that_fails_is_logged_once(logged: Sequence[LogEvent]) -> None:
+    """Break: `src/bootvol/worker/stores.py`: `self._faults[name].failed(error)` ->
+    `self._log.failure("backend {name} is suspended", name=name)`
+    """
+    backend, clock, database = Defective(), Clock(), Database()
+    backends = Backends([backend], clock)  # type: ignore[list-item]
+    more: Any = {}, {}, None, clock, lambda: None
+    asked = Stores(database, backends, "d", *more, serves=False)  # type: ignore[arg-type]
+    asked.startService()
+    database.fault = "no table"
+    clock.pump([POLL] * 3)
+    backend.defect = None
+    database.fault = None
+    clock.pump([POLL] * 3)
+    asked.stopService()
+    assert texts(logged) == [
+        "backend b is suspended: a defect",
+        "other daemons are not told that this one runs: no table",
+        "other daemons are told again that this one runs",
+        "backend b is suspended: Another disk.",
     ]
 
 

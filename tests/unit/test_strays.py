@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, DatabaseUnavailable, ImageTooLarge
+from bootvol.errors import BackendFailed, DatabaseUnavailable, ImageTooLarge, StoreUnusable
 from bootvol.imaging.target import VolumeTarget
 from bootvol.lifecycle import Event, Kind, Status
 from bootvol.model import CachedImage, Image, Snapshot, Volume
@@ -386,8 +386,8 @@ async def test_a_stray_that_is_in_use_keeps_no_other(bench: Bench) -> None:
 async def test_a_sweep_that_fails_is_made_again(
     bench: Bench, error: Exception, lines: list[str]
 ) -> None:
-    """Only defects are logged: the database itself tells of its failures."""
-    write, failures = bench.database.write_without_invalidation, [error]
+    """Only defects are logged, and once: the database itself tells of its failures."""
+    write, failures = bench.database.write_without_invalidation, [error, error]
 
     async def failing(*args: Any, **kwargs: Any) -> Any:
         if failures:
@@ -401,6 +401,8 @@ async def test_a_sweep_that_fails_is_made_again(
     sweeper = Sweeper(bench.database, Backends([bench.backend], loop), bench.clock, lambda _: 0.0)
     with capturedLogs() as logged:
         sweeper.startService()
+        await bench.until(lambda: len(failures) == 1 and not sweeper._sweeping)
+        bench.clock.advance(LOOK)
         await bench.until(lambda: not failures and not sweeper._sweeping)
         assert list(bench.backend.volumes) == ["stray"]
         bench.clock.advance(LOOK)
@@ -409,6 +411,32 @@ async def test_a_sweep_that_fails_is_made_again(
     await sweeper.stopService()
     said = [str(formatEvent(each)) for each in logged if each["log_level"] is LogLevel.critical]
     assert said == lines
+
+
+@ensureDeferred
+async def test_strays_in_a_wrong_store_suspend_the_backend(bench: Bench) -> None:
+    """One line tells that the store is wrong, however many strays lie there.
+
+    Break: `src/bootvol/worker/sweeper.py`: `except WrongStore:` -> `except ZeroDivisionError:`
+    """
+
+    async def fails(volume: str) -> None:
+        raise StoreUnusable("The disk is dead.")
+
+    bench.backend.delete = fails  # type: ignore[method-assign]
+    await bench.worker.stopService()
+    for name in ("one", "two"):
+        await bench.backend.allocate(name, MIB)
+        await bench.database.write(_leave, name, None)
+    backends = Backends([bench.backend], loop)
+    sweeper = Sweeper(bench.database, backends, bench.clock, lambda _: 0.0)
+    with capturedLogs() as logged:
+        sweeper.startService()
+        await bench.until(lambda: "b" in backends.suspended and not sweeper._sweeping)
+        bench.clock.advance(LOOK)
+    await sweeper.stopService()
+    said = [formatEvent(each) for each in logged if each["log_level"] >= LogLevel.warn]
+    assert said == ["backend b is suspended: The disk is dead."]
 
 
 @ensureDeferred

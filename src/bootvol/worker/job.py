@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from bootvol.backends import Backends
 from bootvol.clocks import sleep
 from bootvol.errors import (
+    BackendFailed,
     BackendInterrupted,
     BootvolError,
     DatabaseRefused,
@@ -178,6 +179,8 @@ class Job:
             await self.task.after()
         except (CancelledError, DatabaseUnavailable):
             pass
+        except BackendFailed as error:
+            self._log.warn("could not tidy up after {task}: {error}", task=self, error=error)
         except Exception:
             self._log.failure("could not tidy up after {task}", task=self)
 
@@ -242,6 +245,8 @@ class Job:
             event = await self._insist(lambda: self._with_all_it_needs(self.task.undo))
         except CancelledError:
             raise
+        except BackendFailed as failed:
+            self._log.warn("{task} is not undone: {error}", task=self, error=failed)
         except Exception:
             self._log.failure("{task} is not undone", task=self)
         await self._settle(event, reason(error))

@@ -33,6 +33,7 @@ from bootvol.interfaces import IBlockBackend, IIdentifiedBackend
 from bootvol.store import daemons, stores
 from bootvol.store.database import Database
 from bootvol.store.stores import Store
+from bootvol.worker.repeating import Repeating
 
 #: Seconds between two questions to a store that has not answered yet.
 POLL: Final = 5.0
@@ -77,6 +78,20 @@ class Stores(Service):
         self._asking: dict[str, Deferred[None]] = {}
         self._announcing: Deferred[None] = succeed(None)
         self._announced = False
+        self._telling = Repeating(
+            self._log,
+            "other daemons are not told that this one runs",
+            "other daemons are told again that this one runs",
+        )
+        self._faults = {
+            name: Repeating(
+                self._log,
+                "backend {name} is suspended",
+                "backend {name} tells its store again",
+                name=name,
+            )
+            for name in backends.names
+        }
         self._polling = LoopingCall(self._ask_all)
         self._polling.clock = clock
         #: Backends whose store has not been checked since the daemon started.
@@ -133,8 +148,10 @@ class Stores(Service):
         except (CancelledError, DatabaseUnavailable):
             # The database layer has logged its failures.
             pass
-        except Exception:
-            self._log.failure("other daemons are not told that this one runs")
+        except Exception as error:
+            self._telling.failed(error)
+        else:
+            self._telling.succeeded()
 
     async def _ask(self, name: str) -> None:
         try:
@@ -150,9 +167,10 @@ class Stores(Service):
             # If the store's identity is remembered, each operation checks the store.
             if name in self._backends.suspended:
                 self._backends.suspend(name, error)
-        except Exception:
-            self._log.failure("backend {name} is suspended", name=name)
+        except Exception as error:
+            self._faults[name].failed(error)
         else:
+            self._faults[name].succeeded()
             self._unseen.discard(name)
             if name in self._backends.suspended:
                 self._backends.resume(name)

@@ -18,9 +18,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from bootvol.backends import Backends
-from bootvol.errors import BackendFailed, DatabaseUnavailable
+from bootvol.errors import BackendFailed, DatabaseUnavailable, WrongStore
 from bootvol.store import strays
 from bootvol.store.database import Database
+from bootvol.worker.repeating import Repeating
 
 #: Seconds between two searches for strays, and between two deletions of the same stray.
 LOOK: Final = 60.0
@@ -51,6 +52,15 @@ class Sweeper(Service):
         self._database = database
         self._backends = backends
         self._now = now
+        self._faults = {
+            name: Repeating(
+                self._log,
+                "strays of backend {name} are not deleted",
+                "strays of backend {name} are deleted again",
+                name=name,
+            )
+            for name in backends.names
+        }
         self._sweeping: dict[str, Deferred[None]] = {}
         self._looking = LoopingCall(self.look)
         self._looking.clock = clock
@@ -87,8 +97,13 @@ class Sweeper(Service):
             await self._delete(found)
         except (CancelledError, DatabaseUnavailable):
             pass
-        except Exception:
-            self._log.failure("strays of backend {name} are not deleted", name=backend)
+        except WrongStore as error:
+            # Nothing can be deleted there, until the right store is back.
+            self._backends.suspend(backend, error)
+        except Exception as error:
+            self._faults[backend].failed(error)
+        else:
+            self._faults[backend].succeeded()
         finally:
             self._sweeping.pop(backend, None)
 
@@ -102,6 +117,8 @@ class Sweeper(Service):
         for stray in found:
             try:
                 await self._backends.named(stray.backend).delete(stray.name)
+            except WrongStore:
+                raise
             except BackendFailed as error:
                 # The former daemon may still have the volume open.
                 self._log.warn(

@@ -29,7 +29,7 @@ from twisted.logger import Logger
 
 from bootvol.backends import Backends
 from bootvol.clocks import sleep
-from bootvol.errors import DatabaseUnavailable
+from bootvol.errors import BackendFailed, DatabaseUnavailable
 from bootvol.lifecycle import MAKING, Kind
 from bootvol.model import Volume
 from bootvol.shortage import Shortage
@@ -196,6 +196,8 @@ class Worker(Service):
             await self._image_cache.tidy(backend)
         except (CancelledError, DatabaseUnavailable):
             pass
+        except BackendFailed as error:
+            self._log.warn("cannot tidy up on backend {name}: {error}", name=backend, error=error)
         except Exception:
             self._log.failure("cannot tidy up on backend {name}", name=backend)
 
