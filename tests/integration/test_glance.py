@@ -87,8 +87,8 @@ async def test_what_others_may_have(
     """A caller finds only images that Glance shows to the caller.
 
     Break: `plugins/bootvol_plugins/glance/source.py`: `code, answer = await
-    self._glance.get_json(token, ["images"], query)` -> `code, answer = await
-    self._with_own_token(lambda own: self._glance.get_json(own, ["images"], query))`.
+    self._glance.get_json(caller.tenant, token, ["images"], query)` -> `code, answer = await
+    self._with_own_token(lambda own: self._glance.get_json("", own, ["images"], query))`.
     """
     owner = await blocking(cloud.token, "admin" if visibility == "public" else "ann")
     bob = await blocking(cloud.caller, "bob")

@@ -1,14 +1,23 @@
-"""Odd answers of Glance: a new Glance gives none of them."""
+"""Odd answers of Glance, which a new Glance does not give; and the turns of tenants."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from bootvol.errors import BootvolError, ImageNotFound, ImageUnusable, SourceFailed
-from bootvol.model import Digest
+from bootvol.fair_share import Paced
+from bootvol.model import Caller, Digest
+from bootvol_plugins.glance import source as module
+from bootvol_plugins.glance.api import Glance
 from bootvol_plugins.glance.images import described, is_id, usable
+from bootvol_plugins.glance.source import GlanceSource
+from tests.reactors import as_reactor
+from tests.unit.test_channels import turn
 
 ID: Final = "b2173dd3-7ad6-4362-baa6-a68bce3565cb"
 #: An image of Glance 33, as its API shows it.
@@ -106,3 +115,88 @@ def test_what_no_id_looks_like(text: str) -> None:
     assert is_id(ID)
     assert is_id(ID.upper())
     assert not is_id(text)
+
+
+class Recording:
+    """A client without a server.
+
+    :ivar tokens: the tokens of the requests.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    async def request(self, _method: str, _url: Any, _name: str, headers: Any) -> Any:
+        """Note a request."""
+        self.tokens += headers.getRawHeaders("X-Auth-Token")
+        raise SourceFailed
+
+
+def test_requests_to_glance_begin_one_a_turn_and_tenants_take_turns() -> None:
+    """A tenant may have images searched for many times at once.
+
+    Break: `plugins/bootvol_plugins/glance/api.py`: `await self.pace.turn(asker)` -> `pass`.
+    Break: `plugins/bootvol_plugins/glance/api.py`: `self.pace.turn(asker)` -> `self.pace.turn("")`.
+    Break: `plugins/bootvol_plugins/glance/source.py`: `self._glance.get_json(caller.tenant, token,
+    ["images", reference])` -> `self._glance.get_json("", token, ["images", reference])`.
+    """
+    clock, client = Clock(), Recording()
+    sent: Any = client
+    glance = Glance(["http://glance"], sent, as_reactor(clock), 1)
+    keystone: Any = None
+    source = GlanceSource("glance", glance, keystone, as_reactor(clock), 1)
+    for name in "aaaab":
+        asked = Deferred.fromCoroutine(source.find(Caller(name, name, token=name), ID))
+        asked.addErrback(lambda failure: failure.trap(SourceFailed))
+    for count in range(1, 6):
+        assert len(client.tokens) == count
+        turn(clock)
+    assert client.tokens.index("b") <= 2
+    assert len(client.tokens) == 5
+
+
+class Listing:
+    """A Glance with one long page of images for everybody, without a server."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.pace = Paced(clock)
+
+    async def get_json(self, *_: object) -> tuple[int, object]:
+        """Return the page."""
+        return 200, {"images": [SHOWN] * 1000}
+
+
+def test_a_long_list_is_read_in_pieces_and_tenants_take_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long the lists of a tenant are, another tenant waits for little of them.
+
+    Break: `plugins/bootvol_plugins/glance/source.py`: `await self._glance.pace.turn(caller.tenant)`
+    -> `pass`.
+    Break: `plugins/bootvol_plugins/glance/source.py`: `pace.turn(caller.tenant)` ->
+    `pace.turn("")`.
+    """
+    clock, read, validate = Clock(), Counter[str](), described
+
+    def counted(shown: Any) -> Any:
+        read["images"] += 1
+        return validate(shown)
+
+    monkeypatch.setattr(module, "described", counted)
+    glance: Any = Listing(clock)
+    keystone: Any = None
+    source = GlanceSource("glance", glance, keystone, as_reactor(clock), 1)
+    asked = [
+        Deferred.fromCoroutine(source.images(Caller(name, name, token=name))) for name in "aaaab"
+    ]
+    turns = 0
+    while not all(each.called for each in asked):
+        before = read["images"]
+        turn(clock)
+        assert read["images"] - before <= 50
+        turns += 1
+        if asked[-1].called and not any(each.called for each in asked[:-1]):
+            assert turns <= 50, "the other tenant had every second turn"
+            break
+    else:
+        raise AssertionError("the other tenant waited for a list of the first")

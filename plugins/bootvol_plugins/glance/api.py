@@ -12,6 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from bootvol.errors import ImageTruncated, SourceFailed
+from bootvol.fair_share import Paced
 from bootvol.reactors import IReactor
 from bootvol_plugins.http.client import Client, is_unanswered, stop
 from bootvol_plugins.http.stream import BodyStream
@@ -30,12 +31,13 @@ _T = TypeVar("_T")
 
 
 class Glance:
-    """A client of Glance.
+    """A client of Glance.  Requests, and the reading of answers, take turns by asker.
 
     :param endpoints: root URLs of Glance.  The endpoint that answered last is asked first.
     :param client: sends the requests.
     :param reactor: the clock.
     :param stall: seconds without a byte until an answer fails.
+    :ivar pace: gives the turns.  A request, or a page of images, takes milliseconds of the reactor.
     """
 
     _log = Logger()
@@ -47,15 +49,18 @@ class Glance:
         self._client = client
         self._reactor = reactor
         self._stall = stall
+        self.pace = Paced(reactor)
 
     async def get_data(
         self,
+        asker: str,
         token: str,
         path: Sequence[str],
         headers: Headers | None = None,
     ) -> tuple[int, IResponse]:
         """Request an image's data.
 
+        :param asker: the tenant; empty for the daemon itself.
         :param path: segments of the path after the version.
         :returns: the status and the answer.  For status 200 or 206, the caller must read or stop
             the body.  For other statuses, the body has been stopped.
@@ -69,13 +74,14 @@ class Glance:
                 stop(response)
             return response.code, response
 
-        return await self._each(ask)
+        return await self._each(asker, ask)
 
     async def get_json(
-        self, token: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()
+        self, asker: str, token: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()
     ) -> tuple[int, object]:
         """Request JSON; return the status, and the value if the status is 200.
 
+        :param asker: see :meth:`get_data`.
         :param path: segments of the path after the version.
         :raises SourceFailed: if no endpoint answers in JSON at the moment.
         """
@@ -86,13 +92,14 @@ class Glance:
             if response.code != 200:
                 stop(response)
                 return response.code, None
-            return response.code, await self._read(response)
+            return response.code, await self._read(asker, response)
 
-        return await self._each(ask)
+        return await self._each(asker, ask)
 
-    async def _each(self, ask: Callable[[DecodedURL], Awaitable[_T]]) -> _T:
+    async def _each(self, asker: str, ask: Callable[[DecodedURL], Awaitable[_T]]) -> _T:
         """Return the result of the first endpoint that does not fail."""
         for root in list(self._endpoints):
+            await self.pace.turn(asker)
             try:
                 return await ask(root)
             except SourceFailed as error:
@@ -142,7 +149,7 @@ class Glance:
             stop(response)
             raise
 
-    async def _read(self, response: IResponse) -> object:
+    async def _read(self, reader: str, response: IResponse) -> object:
         """Read an answer of bounded size.
 
         :raises SourceFailed: if the answer breaks off or is not JSON.
@@ -151,6 +158,7 @@ class Glance:
         text = memoryview(bytearray(_LARGEST))
         try:
             length = await stream.read_into(text)
+            await self.pace.turn(reader)
             return orjson.loads(text[:length])
         except (ImageTruncated, orjson.JSONDecodeError):
             raise SourceFailed(f"{_NAME} answers with invalid JSON.") from None

@@ -67,9 +67,9 @@ class Described(BaseModel):
 
 
 class Page(BaseModel):
-    """A page of the list of images."""
+    """A page of the list of images.  Each image is validated later: see :func:`described`."""
 
-    images: list[Described]
+    images: list[dict[str, object]]
     next: str | None = None
 
 

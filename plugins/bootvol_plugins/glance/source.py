@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from twisted.logger import Logger
@@ -36,6 +37,8 @@ from bootvol_plugins.keystone.api import Keystone
 #: (`api_limit_max`). Each answer costs Glance a fifth of a second in addition.
 _MOST: Final = 10_000
 _PAGE: Final = 1000
+#: Number of images to validate in one turn of the reactor: a millisecond.
+_AT_ONCE: Final = 50
 
 #: Statuses for a caller who may have the data, if Glance cannot send the part: the file is lost,
 #: the store does not support ranges, or the image is empty.
@@ -87,20 +90,23 @@ class GlanceSource:
                 ("status", "active"),
                 *marker,
             ]
-            code, answer = await self._glance.get_json(token, ["images"], query)
+            code, answer = await self._glance.get_json(caller.tenant, token, ["images"], query)
             if code in _UNKNOWN:
                 return []
             if code != 200:
                 raise SourceFailed(f"Glance answers {code} to the request for the list of images.")
             part = page(answer)
-            for each in part.images:
-                try:
-                    found.append(usable(each, self.name))
-                except BootvolError:
-                    continue
-            if part.next is None or not part.images:
+            last = ""
+            for start in range(0, len(part.images), _AT_ONCE):
+                await self._glance.pace.turn(caller.tenant)
+                for each in part.images[start : start + _AT_ONCE]:
+                    shown = described(each)
+                    last = shown.id
+                    with suppress(BootvolError):
+                        found.append(usable(shown, self.name))
+            if part.next is None or not last:
                 break
-            marker = [("marker", part.images[-1].id)]
+            marker = [("marker", last)]
         return sorted(found, key=lambda image: image.id)
 
     async def find(self, caller: Caller, reference: str) -> Image:
@@ -112,12 +118,12 @@ class GlanceSource:
         if not is_id(reference):
             raise ImageNotFound(reference)
         token = _token(caller)
-        code, answer = await self._glance.get_json(token, ["images", reference])
+        code, answer = await self._glance.get_json(caller.tenant, token, ["images", reference])
         if code != 200:
             raise _refusal(code, reference)
         image = usable(described(answer), self.name)
         code, response = await self._glance.get_data(
-            token, ["images", image.id, "file"], Headers({"Range": ["bytes=0-0"]})
+            caller.tenant, token, ["images", image.id, "file"], Headers({"Range": ["bytes=0-0"]})
         )
         if code in DATA:
             stop(response)
@@ -154,7 +160,7 @@ class GlanceSource:
         :returns: the image's location in Ceph, if Glance shows one.
         """
         code, answer = await self._with_own_token(
-            lambda token: self._glance.get_json(token, ["images", image.id])
+            lambda token: self._glance.get_json("", token, ["images", image.id])
         )
         if code != 200:
             raise _own_refusal(code, image)
@@ -166,7 +172,7 @@ class GlanceSource:
 
     async def _data(self, image: Image, headers: Headers | None = None) -> tuple[int, IResponse]:
         return await self._with_own_token(
-            lambda token: self._glance.get_data(token, ["images", image.id, "file"], headers)
+            lambda token: self._glance.get_data("", token, ["images", image.id, "file"], headers)
         )
 
     async def _with_own_token(
