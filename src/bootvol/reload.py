@@ -113,15 +113,17 @@ class Reloader:
         return applied
 
     async def _in_time(self, work: Coroutine[Deferred[object], object, T]) -> T:
-        """Return the result of some work.
+        """Return the result of some work.  Work that has not ended in time does no further step.
 
         :raises ConfigurationError: if the work has not ended in time.  The next SIGHUP must not
             wait for a hanging disk.
         """
+        running = Deferred.fromCoroutine(work)
         try:
-            running = Deferred.fromCoroutine(work)
             return await at_most(self._clock, plugins.PATIENCE, running)
         except StillRunning:
+            # Settings that are applied late must not undo later ones, with the removal of a user.
+            running.cancel()
             raise ConfigurationError(
                 f"no answer after {plugins.PATIENCE:.0f} s: a disk or a service hangs"
             ) from None

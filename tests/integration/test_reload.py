@@ -13,9 +13,11 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
 from bootvol import plugins, settings
+from bootvol_plugins.embedded.key import signing_key
 from bootvol_plugins.static import StaticIdentity
 from tests.daemons import Running
 from tests.people import PASSWORD, PEOPLE
+from tests.waiting import until
 
 NEW_TOKEN = '[[identity.tokens]]\ntoken = "carol"\ntenant = "11692683195772"\nuser = "carol"\n'
 
@@ -195,6 +197,48 @@ async def test_a_new_signing_key(tmp_path: Path) -> None:
         assert await status(running, ann) == 401
         assert await status(running, await log_in(running, "ann")) == 200
     finally:
+        await running.stop()
+
+
+@ensureDeferred
+async def test_settings_that_come_late_undo_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of the signing key hangs during a reload, and answers after the next reload.
+
+    Break: `src/bootvol/reload.py`: `running.cancel()` -> `pass`.
+    """
+    key = tmp_path / "secret-key"
+    key.touch(mode=0o600)
+    key.write_bytes(b"1" * 32)
+    named = PEOPLE.replace(
+        'plugin = "embedded"\n', 'plugin = "embedded"\nkey_file = "secret-key"\n'
+    )
+    goes_on, ended = threading.Event(), threading.Event()
+
+    def hang(directory: Path, file: Path | None) -> bytes:
+        goes_on.wait()
+        ended.set()
+        return signing_key(directory, file)
+
+    running = Running(tmp_path, identity=named)
+    try:
+        ann = await log_in(running, "ann")
+        text = running.config.read_text()
+        with monkeypatch.context() as patched:
+            patched.setattr(plugins, "PATIENCE", 0.2)
+            patched.setattr("bootvol_plugins.embedded.identity.signing_key", hang)
+            running.config.write_text(text.replace('name = "bob"', 'name = "carol"'))
+            assert "identity stays as it was: no answer" in await told(running)
+        running.config.write_text(text.replace('"ann"', '"anna"').replace('id = "10"', 'id = "11"'))
+        assert "applied: identity" in await told(running)
+        goes_on.set()
+        await until(ended.is_set, bool)
+        # The threads of the plugin answer in order, so the late settings would be in use by now.
+        assert await status(running, await log_in(running, "anna")) == 200
+        assert await status(running, ann) == 401, "the removed user stays removed"
+    finally:
+        goes_on.set()
         await running.stop()
 
 
