@@ -195,6 +195,8 @@ async def stated(web: HttpSource, server: Server, name: str = "a.img") -> str | 
             b"",
         ),
         ("SHA1SUMS", "a.img", f"{hashlib.sha1(CONTENT).hexdigest()}  a.img\n".encode()),
+        ("SHA256SUM", "a.img", LINE),
+        ("a.img.SHA256SUM", "a.img", f"SHA256 (a.img) = {RIGHT}\n".encode()),
         ("a.img.sha256sum", "a.img", f"sha256:{RIGHT}\n".encode()),
         ("a.img.sha512sum", "a.img", f"{hashlib.sha512(CONTENT).hexdigest()}\n".encode()),
         ("Armbian_24.5.img.xz.sha", "Armbian_24.5.img.xz", b""),
@@ -232,7 +234,7 @@ async def test_the_lists_of_another_image(files: Files, server: Server, threads:
 async def test_no_list_at_all(files: Files, server: Server, threads: Threads) -> None:
     web = source(server, threads)
     assert await stated(web, server) is None
-    assert len(files.asked) == len(set(files.asked)) <= 23
+    assert len(files.asked) == len(set(files.asked)) <= 25
     files.asked.clear()
     # The result is remembered for a while.
     assert await stated(web, server) is None
@@ -357,7 +359,17 @@ async def test_a_list_that_lists_something_else_is_passed_over(
     ("files_there", "code", "message"),
     [
         ({}, None, "The list of digests SHA256SUMS is missing beside the image on localhost."),
-        ({"SHA256SUMS": b""}, None, "SHA256SUMS on localhost does not list the image."),
+        (
+            {"SHA256SUMS": LINE.replace(b"a.img", b"b.img")},
+            None,
+            "SHA256SUMS on localhost does not list the image.",
+        ),
+        ({"SHA256SUMS": b""}, None, "SHA256SUMS on localhost states no digest in a form that"),
+        (
+            {"SHA256SUMS": f"BLAKE3 (a.img) = {RIGHT}\n".encode()},
+            None,
+            "SHA256SUMS on localhost states no digest in a form that bootvol reads.",
+        ),
         ({"SHA256SUMS": LINE + LINE.replace(b"a", b"b", 1)}, None, "does not list|several digests"),
         ({}, 403, "localhost answers 403."),
     ],
@@ -393,8 +405,8 @@ async def test_lists_are_read_beside_the_reactor(
 ) -> None:
     """A hostile list takes a second of a processor, and other callers do not wait.
 
-    Break: `plugins/bootvol_plugins/http/lists.py`: `or await self._threads.run(is_list, told):` ->
-    `or is_list(told):`.
+    Break: `plugins/bootvol_plugins/http/lists.py`: `if await self._threads.run(is_list, told):` ->
+    `if is_list(told):`.
     Break: `plugins/bootvol_plugins/http/lists.py`: `await self._threads.run(find)` -> `find()`.
     """
     files.files["SHA256SUMS"] = LINE
@@ -472,7 +484,7 @@ async def test_a_signed_list(
         ("other key", "no key of the operator's keyring has signed it"),
         ("changed", "its signature is wrong"),
         ("changed beside", "its signature is wrong"),
-        ("unsigned part", "(does not list the image|lists a.img)"),
+        ("unsigned part", "(states no digest in a form|lists a.img)"),
         ("nonsense", "no key of the operator's keyring has signed it"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -262,6 +264,27 @@ def test_what_the_tools_write_is_read(name: str, content: bytes, algorithm: str)
 def test_any_text_is_read(text: str, path: str) -> None:
     with suppress(Ambiguous):
         find_digest(text, path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sha256sum"],
+        ["sha256sum", "--tag"],
+        ["sha512sum", "--binary"],
+        ["sha1sum", "--tag"],
+        ["md5sum"],
+    ],
+)
+def test_lists_as_coreutils_write_them(tmp_path: Path, command: list[str]) -> None:
+    names = ["a.img", "a b (1).img", "a\\b.img", "a\nb.img"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    made = subprocess.run([*command, *names], cwd=tmp_path, check=True, capture_output=True)
+    for name in names:
+        found = find_digest(text_of(made.stdout), name)
+        assert found is not None
+        assert found.value == hashlib.new(found.algorithm, name.encode()).hexdigest()
 
 
 def test_escaped_names() -> None:

@@ -47,6 +47,8 @@ _USUAL: Final = (
     "{image}.SHA512",
     "sha512sum.txt",  # Talos
     "sha256sums.txt",  # Arch Linux
+    "{image}.SHA256SUM",  # CentOS Stream
+    "SHA256SUM",
     "{image}.sha1",  # Manjaro
     "{image}.sha1sum",
     "SHA1SUMS",  # Ubuntu
@@ -246,6 +248,7 @@ class Lists:
         :param pattern: the name of the list; :data:`IMAGE` stands for the image's name.
         :raises bootvol.errors.ImageNotFound: if the list does not exist.
         :raises _NoList: if a file that was looked for is no list.
+        :raises bootvol.errors.SourceRefused: if the operator's file is no list.
         :raises Ambiguous: if the list states several digests for the image.
         """
         name = _named(pattern, url)
@@ -258,12 +261,14 @@ class Lists:
         by_list = IMAGE in pattern and bare
         find = partial(find_digest, told, path, name, by_list=by_list, bare=bare)
         async with self._turns.turn(url.host):
-            if self._names != AUTO or await self._threads.run(is_list, told):
+            if await self._threads.run(is_list, told):
                 return await self._threads.run(find)
+        fault = "states no digest in a form that bootvol reads"
+        if self._names != AUTO:
+            raise SourceRefused(f"{name} on {url.host} {fault}.")
         # Many servers send a page for a file that does not exist.
         if not told.lstrip().startswith("<"):
-            fault = "the file states no digest in a form that bootvol reads"
-            self._warn(_beside(url, name), fault)
+            self._warn(_beside(url, name), f"the file {fault}")
         raise _NoList
 
     def _warn(self, there: DecodedURL, fault: str) -> None:
