@@ -239,3 +239,44 @@ async def test_tenants_take_turns_at_lists_of_images() -> None:
         await pause(0)
     assert sum(each.called for each in asked) <= 2
     await gatherResults(asked)
+
+
+@ensureDeferred
+async def test_a_tenant_gets_few_lists_at_once() -> None:
+    """Each list takes memory until the answer is made.
+
+    Break: `src/bootvol/service/images.py`: `DeferredSemaphore(_LISTS)` -> `DeferredSemaphore(100)`
+    Break: `src/bootvol/service/images.py`: `self._lists.setdefault(caller.tenant,` ->
+    `self._lists.setdefault("",`
+    """
+    source: Any = Source("one", "1")
+    answers: Deferred[None] = Deferred()
+
+    async def answer() -> None:
+        waiting: Deferred[None] = Deferred()
+        answers.addCallback(lambda _: waiting.callback(None))
+        await waiting
+
+    source.answer = answer
+    images = Images({"one": source}, reactor, MOST)
+    asked = [Deferred.fromCoroutine(images.listed(CALLER)) for _ in range(4)]
+    assert source.asked == 2
+    asked.append(Deferred.fromCoroutine(images.listed(attrs.evolve(CALLER, tenant="other"))))
+    assert source.asked == 3, "another tenant does not wait"
+    answers.callback(None)
+    assert [[each.id for each in found] for found in await gatherResults(asked)] == [["1"]] * 5
+
+
+def test_a_tenant_whose_lists_take_long_keeps_no_other_from_the_source(bench: Bench) -> None:
+    """The tenant's own calls may be the reason.
+
+    Break: `src/bootvol/service/images.py`: `asked = (name, kind, caller.tenant)` -> `asked = (name,
+    kind, "")`
+    """
+    bench.first.answer = Deferred
+    other = attrs.evolve(CALLER, tenant="other")
+    Deferred.fromCoroutine(bench.images.listed(CALLER))
+    bench.clock.advance(10)
+    for caller, times in (CALLER, 1), (other, 2):
+        Deferred.fromCoroutine(bench.images.listed(caller))
+        assert bench.first.asked == times

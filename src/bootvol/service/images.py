@@ -7,8 +7,9 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 from unicodedata import category
 from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -33,6 +34,9 @@ _FINDING: Final = 30.0
 #: Longer lists are shown in turns: one caller in each turn of the reactor. To show 1,000 images
 #: takes some 20 ms, and callers may have waited together.
 _MANY: Final = 50
+#: Number of lists that a tenant gets at once.  A list of 10,000 images takes 13 MiB of memory, and
+#: half a second of the reactor.
+_LISTS: Final = 2
 
 #: Unicode categories that no id contains: control characters, and surrogates (halves of other
 #: characters).
@@ -64,9 +68,11 @@ class Images:
         #: The waiting calls of each source, by tenant.
         self._in_flight = {name: InFlight(most) for name in sources}
         #: Sources that have not answered a list, or the question for one image, in time, and have
-        #: not answered since. A source may take long to list thousands of images, and yet find each
-        #: of them at once.
-        self._silent: set[tuple[str, _Question]] = set()
+        #: not answered since; by tenant, whose own calls may be the reason.  A source may take long
+        #: to list thousands of images, and yet find each of them at once.
+        self._silent: set[tuple[str, _Question, str]] = set()
+        #: Each tenant's lists take turns.
+        self._lists: WeakValueDictionary[str, DeferredSemaphore] = WeakValueDictionary()
         #: Sources whose failure has been logged.
         self._failing: set[str] = set()
         #: The ids of each source's last list.
@@ -97,6 +103,10 @@ class Images:
         :raises SourceFailed: if no source lists any image, and one of them fails.
         :raises TooManyCalls: if too many calls of the tenant wait for one of the sources.
         """
+        async with self._lists.setdefault(caller.tenant, DeferredSemaphore(_LISTS)):
+            return await self._listed(caller)
+
+    async def _listed(self, caller: Caller) -> Sequence[Image]:
         asked = [Deferred.fromCoroutine(self._list(name, caller)) for name in self._sources]
         found: dict[str, Image] = {}
         refused: SourceFailed | None = None
@@ -181,19 +191,20 @@ class Images:
         :param apart: whether silence or failure says nothing about the source's answers to other
             questions.
         :raises SourceFailed: if the source fails, does not answer in time, or has not yet answered
-            another question of the kind.
+            another question of the kind and the tenant.
         :raises TooManyCalls: if too many calls of the tenant wait for the source.
         """
         silence = f"Source {name} does not answer."
-        if (name, kind) in self._silent:
+        asked = (name, kind, caller.tenant)
+        if asked in self._silent:
             raise SourceFailed(silence)
         running = self._in_flight[name].hold(caller.tenant, question)
         try:
             answer = await at_most(self._clock, kind.value, running)
         except StillRunning:
             if not apart:
-                self._silent.add((name, kind))
-                running.addBoth(lambda _: self._silent.discard((name, kind)))
+                self._silent.add(asked)
+                running.addBoth(lambda _: self._silent.discard(asked))
                 self._note(name, silence)
             raise SourceFailed(silence) from None
         except SourceFailed as error:
