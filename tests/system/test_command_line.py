@@ -54,6 +54,21 @@ def test_a_volume_by_commands(daemon: Process) -> None:
     assert daemon.until_settled() == ["available"]
 
 
+def test_snapshots_by_commands(daemon: Process) -> None:
+    volume = json.loads(daemon.cli("volume", "create", "--size", "1", "--wait").stdout)["id"]
+    made = daemon.cli("snapshot", "create", str(volume), "--name", "before", "--wait")
+    assert made.returncode == 0, made.stderr
+    assert "snapshot 1: creating" in made.stderr
+    snapshot = json.loads(made.stdout)
+    assert (snapshot["status"], snapshot["volumeId"]) == ("available", volume)
+    assert json.loads(daemon.cli("snapshot", "list", "--json").stdout) == [snapshot]
+    assert "before" in daemon.cli("snapshot", "list").stdout
+    assert json.loads(daemon.cli("snapshot", "show", "1").stdout) == snapshot
+    assert daemon.cli("snapshot", "delete", "1", "--wait").returncode == 0
+    for words in (("show", "1"), ("delete", "1"), ("create", "7")):
+        assert daemon.cli("snapshot", *words).returncode == 4
+
+
 def test_the_progress_of_a_compressed_image(daemon: Process) -> None:
     """At the end, the whole is the size of the disk, not of the file."""
     (daemon.images / "disk.gz").write_bytes(gzip.compress(noise(1024 * 1024) + bytes(1024 * 1024)))

@@ -18,6 +18,7 @@ from bootvol.cli import (
     reservation,
     show,
     signals,
+    snapshots,
     volume_types,
     waiting,
 )
@@ -370,6 +371,7 @@ def boot(
     context.exit(code)
 
 
+bootvol.add_command(snapshots.snapshot)
 bootvol.add_command(volume_types.volume_type)
 bootvol.add_command(limits.quota)
 bootvol.add_command(limits.limits)

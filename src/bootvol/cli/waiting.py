@@ -51,26 +51,30 @@ def patiently(
             pause = min(2 * pause, _LONGEST)
 
 
-def created(client: Client, volume: JsonObject, bootable: bool) -> JsonObject:
+def created(
+    client: Client, volume: JsonObject, *, bootable: bool = False, kind: str = "volume"
+) -> JsonObject:
     """Follow a volume until it is made, and show the progress of its import.
 
     Print the id first.  If the wait ends early, print the volume as the service first answered, so
     that a script gets the id in any case.
 
-    :returns: the finished volume.
+    :param kind: ``volume``, or ``snapshot``.
+    :returns: the finished volume or snapshot.
     :raises CommandFailed: if the volume is in error, with reason and remedy; or if the wait ends
         early.
     """
     number = volume["id"]
-    path = f"{'hp-bootable-volumes' if bootable else 'os-volumes'}/{number}"
+    path = f"{'hp-bootable-volumes' if bootable else f'os-{kind}s'}/{number}"
+    cancel = f", or cancel with `bootvol {kind} delete {number}`"
     try:
-        with _told(number, "is being made", f", or cancel with `bootvol volume delete {number}`"):
-            show.tell(f"volume {number}: {volume['status']}")
+        with _told(kind, number, "is being made", cancel):
+            show.tell(f"{kind} {number}: {volume['status']}")
             if bootable:
                 _follow(client, f"{path}/import")
-            made = _settled(client, path, {"creating", "downloading"})
+            made = _settled(client, path, {"creating", "downloading"}, kind)
         if made["status"] == "error":
-            raise _failed(client, made)
+            raise _failed(client, made, kind)
     except CommandFailed:
         with suppress(OSError):
             click.echo(show.as_json(volume))
@@ -78,21 +82,22 @@ def created(client: Client, volume: JsonObject, bootable: bool) -> JsonObject:
     return made
 
 
-def deleted(client: Client, volume_id: str) -> None:
+def deleted(client: Client, volume_id: str, *, kind: str = "volume") -> None:
     """Wait until a volume is gone.
 
+    :param kind: ``volume``, or ``snapshot``.
     :raises CommandFailed: if the volume cannot be deleted, with the reason; or if the wait ends
         early.
     """
-    path = f"os-volumes/{segment(volume_id)}"
-    with _told(volume_id, "is being deleted"):
+    path = f"os-{kind}s/{segment(volume_id)}"
+    with _told(kind, volume_id, "is being deleted"):
         try:
-            left = _settled(client, path, {"deleting"})
+            left = _settled(client, path, {"deleting"}, kind)
         except CommandFailed as failure:
             if failure.exit_code == NOT_FOUND:
                 return
             raise
-    raise _failed(client, left)
+    raise _failed(client, left, kind)
 
 
 def detached(client: Client, volume_id: str) -> None:
@@ -101,47 +106,47 @@ def detached(client: Client, volume_id: str) -> None:
     :raises CommandFailed: if the volume cannot be detached, with the reason; or if the wait ends
         early.
     """
-    with _told(volume_id, "is being detached"):
+    with _told("volume", volume_id, "is being detached"):
         left = _settled(client, f"os-volumes/{segment(volume_id)}", {"detaching"})
     if left["status"] != "available":
         raise _failed(client, left)
 
 
-def _settled(client: Client, path: str, moving: set[str]) -> JsonObject:
-    """Return a volume when its status is not in ``moving``."""
+def _settled(client: Client, path: str, moving: set[str], kind: str = "volume") -> JsonObject:
+    """Return a volume or snapshot when its status is not in ``moving``."""
     while True:
-        volume: JsonObject = patiently(lambda: client.get(path, "volume", VOLUME))
+        volume: JsonObject = patiently(lambda: client.get(path, kind, VOLUME))
         if volume["status"] not in moving:
             return volume
         time.sleep(_INTERVAL)
 
 
-def _failed(client: Client, volume: JsonObject) -> CommandFailed:
-    """Return the error for a volume with an unexpected status."""
+def _failed(client: Client, volume: JsonObject, kind: str = "volume") -> CommandFailed:
+    """Return the error for a volume or snapshot with an unexpected status."""
     number, image = volume["id"], volume.get("sourceImageRef")
-    error = patiently(lambda: error_of(client, str(number)))
+    error = patiently(lambda: error_of(client, str(number), kind))
     if error is None:
-        return CommandFailed(f"volume {number} is {volume['status']}")
+        return CommandFailed(f"{kind} {number} is {volume['status']}")
     of = f" of the image {image}" if image else ""
     return CommandFailed(
-        f"volume {number}{of}: {error['message']} {error['remedy']} ({error['code']})"
+        f"{kind} {number}{of}: {error['message']} {error['remedy']} ({error['code']})"
     )
 
 
 @contextmanager
-def _told(volume: object, going_on: str, remedy: str = "") -> Iterator[None]:
-    """If the wait for a volume ends early, say that the service's work goes on."""
-    look = f"see it with `bootvol volume show {volume}`{remedy}"
+def _told(kind: str, number: object, going_on: str, remedy: str = "") -> Iterator[None]:
+    """If the wait for a volume or snapshot ends early, say that the service's work goes on."""
+    look = f"see it with `bootvol {kind} show {number}`{remedy}"
     try:
         with signals.handled(signals.interrupt):
             yield
     except signals.Interrupted as interrupted:
         raise CommandFailed(
-            f"volume {volume} {going_on} nevertheless: {look}", interrupted.exit_code
+            f"{kind} {number} {going_on} nevertheless: {look}", interrupted.exit_code
         ) from None
     except CommandFailed as failure:
         if failure.exit_code == NOT_FOUND:
-            raise CommandFailed(f"volume {volume} has been deleted", NOT_FOUND) from None
+            raise CommandFailed(f"{kind} {number} has been deleted", NOT_FOUND) from None
         again = ""
         if failure.status == UNAUTHORIZED:
             again = (
@@ -151,7 +156,7 @@ def _told(volume: object, going_on: str, remedy: str = "") -> Iterator[None]:
         elif not failure.passing:
             raise
         raise CommandFailed(
-            f"{failure}; {again}volume {volume} {going_on} nevertheless: {look}", failure.exit_code
+            f"{failure}; {again}{kind} {number} {going_on} nevertheless: {look}", failure.exit_code
         ) from None
 
 
@@ -200,12 +205,12 @@ def _follow(client: Client, path: str) -> None:
             time.sleep(_INTERVAL)
 
 
-def error_of(client: Client, number: str) -> Any:
-    """Return the error of a volume; None without one.
+def error_of(client: Client, number: str, kind: str = "volume") -> Any:
+    """Return the error of a volume or snapshot; None without one.
 
     :raises CommandFailed: if the service refuses or does not answer.
     """
-    return client.get(f"os-volumes/{segment(number)}/error", "error", _is_error_or_null)
+    return client.get(f"os-{kind}s/{segment(number)}/error", "error", _is_error_or_null)
 
 
 def warnings_of(progress: JsonObject) -> list[JsonObject]:
