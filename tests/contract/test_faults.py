@@ -17,7 +17,7 @@ from bootvol.testing.contract import Contract
 from bootvol.testing.faults import Faults, FaultyBackend, FaultySource
 from bootvol.testing.memory import MemoryBackend
 from bootvol.testing.sources import Subject, make_image_source_tests
-from bootvol_plugins.directory import DirectorySource
+from bootvol_plugins.directory_source import DirectorySource
 
 SIZE = 64 * 1024
 CONTENT = noise(SIZE)

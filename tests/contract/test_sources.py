@@ -13,14 +13,17 @@ from bootvol.clocks import sleep
 from bootvol.interfaces import PluginContext
 from bootvol.jail import Jail
 from bootvol.testing.backends import noise
+from bootvol.testing.image_stores import StoreSubject, make_image_store_tests
 from bootvol.testing.sources import ImageSourceContract, Subject, make_image_source_tests
-from bootvol_plugins.directory import DirectorySource
+from bootvol_plugins.directory_source import DirectorySource
+from bootvol_plugins.directory_store import WritableDirectory
 from bootvol_plugins.glance.source import make
 from bootvol_plugins.http.options import HttpOptions
 from bootvol_plugins.http.source import HttpSource
 from tests.openstack.cloud import Cloud
 from tests.servers import Server, serve
 
+MIB = 1024 * 1024
 CONTENT = noise(3 * 1024 * 1024 + 777)
 
 
@@ -56,6 +59,13 @@ def _with_holes(context: PluginContext, folder: Path) -> Subject:
     return Subject(source, ("disk.raw", bytes(content)))
 
 
+def _writable(context: PluginContext, folder: Path) -> StoreSubject:
+    (folder / "disk.raw").write_bytes(CONTENT)
+    store, quota = WritableDirectory(context, folder, 8 * MIB), 8 * MIB
+    return StoreSubject(store, ("disk.raw", CONTENT), store=store, quota_bytes=quota)
+
+
+TestWritableDirectory = make_image_store_tests(_writable)
 TestDirectory = make_image_source_tests(_directory)
 TestDirectoryWithHoles = make_image_source_tests(_with_holes)
 TestDirectoryWithIndex = make_image_source_tests(_indexed)

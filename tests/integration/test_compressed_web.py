@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from bootvol.testing.backends import noise
-from bootvol_plugins import directory
+from bootvol_plugins import directory_source
 from tests.daemons import Running, reactor
 from tests.images import PACKERS, convert, ova
 from tests.servers import Server, serve
@@ -217,7 +217,7 @@ async def test_a_file_that_is_overwritten_while_it_is_unpacked(
     running = Running(tmp_path, "[imports]\nbuffer_kib = 64\n")
     image = running.images / f"disk.{kind}"
     image.write_bytes(PACKERS[kind](DISK[::-1]))
-    read = directory._read
+    read = directory_source._read
     reads: list[int] = []
 
     def reading(descriptor: int, offset: int, target: memoryview) -> int:
@@ -227,7 +227,7 @@ async def test_a_file_that_is_overwritten_while_it_is_unpacked(
             image.write_bytes(PACKERS[kind](DISK))
         return count
 
-    monkeypatch.setattr(directory, "_read", reading)
+    monkeypatch.setattr(directory_source, "_read", reading)
     try:
         number = await running.create(image.name)
         assert await running.until(number, "available", "error") == "available"

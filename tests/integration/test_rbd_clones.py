@@ -16,7 +16,7 @@ from zope.interface import implementer
 from bootvol.interfaces import IImageStream, ILocatedStream
 from bootvol.model import GIB, Image
 from bootvol.testing.backends import noise
-from bootvol_plugins.directory import DirectorySource
+from bootvol_plugins.directory_source import DirectorySource
 from tests.ceph import IMAGES, Cluster
 from tests.daemons import Running
 from tests.images import DISK, MIB, qcow2

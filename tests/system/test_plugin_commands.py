@@ -42,7 +42,8 @@ PLUGIN = BackendPlugin(
 # A source that resumes at the start despite its statement; an identity that reveals tokens.
 CARELESS = """
 from bootvol.interfaces import IdentityPlugin, SourcePlugin
-from bootvol_plugins.directory import DirectoryOptions, DirectorySource
+from bootvol_plugins.directory import DirectoryOptions
+from bootvol_plugins.directory_source import DirectorySource
 from bootvol_plugins.static import StaticIdentity, StaticOptions
 
 

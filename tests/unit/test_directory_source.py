@@ -21,7 +21,7 @@ from bootvol.testing.backends import noise
 from bootvol.testing.sources import CALLER, read_all
 from bootvol.threads import Threads
 from bootvol_plugins import directory_index
-from bootvol_plugins.directory import DirectorySource
+from bootvol_plugins.directory_source import DirectorySource
 from tests.daemons import pause
 from tests.waiting import LIMIT
 
@@ -142,8 +142,8 @@ async def test_an_image_that_was_just_written_is_read_after_a_tick(
     (tmp_path / "disk").write_bytes(CONTENT)
     written = (tmp_path / "disk").stat().st_ctime
     now, slept = 0.0, list[float]()
-    monkeypatch.setattr("bootvol_plugins.directory.time.time", lambda: now)
-    monkeypatch.setattr("bootvol_plugins.directory.time.sleep", slept.append)
+    monkeypatch.setattr("bootvol_plugins.directory_source.time.time", lambda: now)
+    monkeypatch.setattr("bootvol_plugins.directory_source.time.sleep", slept.append)
     source = DirectorySource("images", tmp_path, threads)
     image = await source.find(CALLER, "disk")
     for each in (written - 1, written + 0.001, written + 1):

@@ -18,6 +18,7 @@ STATUSES: Final[Mapping[type[BootvolError], int]] = {
     errors.NotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.DeviceInUse: 409,
+    errors.ImageConflict: 409,
     errors.KeyPairExists: 409,
     errors.ServerConflict: 409,
     errors.VolumeInUse: 409,

@@ -41,6 +41,7 @@ from bootvol.interfaces.backends import (
 )
 from bootvol.interfaces.hypervisors import IConfiguringHypervisor, IHypervisor, IPoweringHypervisor
 from bootvol.interfaces.identities import IIdentity
+from bootvol.interfaces.image_stores import IImageStore, IImageUpload
 from bootvol.interfaces.plugins import (
     BackendPlugin,
     Check,
@@ -81,7 +82,9 @@ __all__ = [
     "IIdentity",
     "IImageCloningBackend",
     "IImageSource",
+    "IImageStore",
     "IImageStream",
+    "IImageUpload",
     "ILocatedStream",
     "IOpenEndedStream",
     "IPartSource",

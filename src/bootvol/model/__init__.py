@@ -7,6 +7,7 @@ datetimes.
 from __future__ import annotations
 
 from bootvol.model.callers import Caller, KeyPair, PublicKey
+from bootvol.model.image_records import ImageRecord, ImageStatus, StoredBytes, Visibility
 from bootvol.model.images import Digest, Extent, Image
 from bootvol.model.imports import (
     ENCRYPTED,
@@ -63,6 +64,8 @@ __all__ = [
     "Extent",
     "Flavor",
     "Image",
+    "ImageRecord",
+    "ImageStatus",
     "Import",
     "KeyPair",
     "Machine",
@@ -74,7 +77,9 @@ __all__ = [
     "PublicKey",
     "Server",
     "Snapshot",
+    "StoredBytes",
     "Usage",
+    "Visibility",
     "Volume",
     "VolumeType",
     "content_of",

@@ -19,6 +19,7 @@ from bootvol.errors import ImageNotFound, InvalidImageRef, SourceFailed
 from bootvol.interfaces import (
     IFileStream,
     IImageSource,
+    IImageStore,
     IImageStream,
     ILocatedStream,
     IOpenEndedStream,
@@ -32,7 +33,8 @@ from bootvol.testing.volumes import cancelled
 
 CALLER: Final = Caller("someone", "tenant", frozenset())
 
-_HOSTILE: Final = (
+#: References that no source may find.
+HOSTILE: Final = (
     "",
     ".",
     "..",
@@ -134,10 +136,11 @@ class ImageSourceContract(Contract):
     async def test_unknown_and_hostile_references(self, subject: Subject) -> None:
         """No hostile reference finds an image.
 
-        Break: `plugins/bootvol_plugins/directory.py`: `image_id = Names(found).meant(reference)` ->
+        Break: `plugins/bootvol_plugins/directory_source.py`:
+        `image_id = Names(found).meant(reference)` ->
         `image_id = Names(found).meant(reference) or next(iter(found))`.
         """
-        for reference in _HOSTILE:
+        for reference in HOSTILE:
             with pytest.raises((ImageNotFound, InvalidImageRef)):
                 await subject.source.find(subject.caller, reference)
 
@@ -336,5 +339,9 @@ def make_image_source_tests(
         @pytest.fixture
         def subject(self, context: PluginContext, tmp_path: Path) -> Subject:
             return make(context, tmp_path)
+
+        def test_a_store_passes_the_suite_of_stores(self, subject: Subject) -> None:
+            """A store has a larger suite: :mod:`bootvol.testing.image_stores`."""
+            assert not IImageStore.providedBy(subject.source)
 
     return TestImageSource

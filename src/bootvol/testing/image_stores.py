@@ -1,0 +1,315 @@
+"""The contract suite of :class:`bootvol.interfaces.IImageStore`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import attrs
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+from zope.interface.verify import verifyObject
+
+from bootvol.errors import ImageConflict, ImageNotFound, ImageNotReady, QuotaExceeded
+from bootvol.interfaces import IImageStore, IImageUpload, PluginContext
+from bootvol.model import Caller, ImageRecord, ImageStatus, StoredBytes, Visibility
+from bootvol.testing.sources import HOSTILE, ImageSourceContract, Subject, read_all
+from bootvol.testing.volumes import cancelled, noise
+
+OWNER: Final = Caller("owner", "tenant-of-owner", frozenset())
+STRANGER: Final = Caller("stranger", "tenant-of-stranger", frozenset())
+
+CONTENT: Final = noise(1024 * 1024 + 777)
+
+
+@attrs.frozen(kw_only=True)
+class StoreSubject(Subject):
+    """A store under test, with an image as in :class:`bootvol.testing.sources.Subject`.
+
+    :ivar store: the same object as the source.
+    :ivar quota_bytes: the quota of each tenant, at least 8 MiB and at most 64 MiB.
+    """
+
+    store: IImageStore
+    quota_bytes: int
+
+
+def new_record(owner: str = OWNER.tenant) -> ImageRecord:
+    """Return a queued record of a raw image."""
+    return ImageRecord(
+        str(uuid4()), owner, 1000.0, 1000.0, "disk", disk_format="raw", container_format="bare"
+    )
+
+
+def facts(content: bytes) -> StoredBytes:
+    """Return the facts about the bytes of a raw image."""
+    return StoredBytes(
+        len(content),
+        hashlib.md5(content, usedforsecurity=False).hexdigest(),
+        hashlib.sha512(content).hexdigest(),
+        len(content),
+    )
+
+
+async def send(upload: IImageUpload, content: bytes, size: int = 100_000) -> None:
+    """Write all bytes through one buffer, whose bytes change after each write."""
+    buffer = memoryview(bytearray(size))
+    for start in range(0, len(content), size):
+        piece = content[start : start + size]
+        buffer[: len(piece)] = piece
+        await upload.write(buffer[: len(piece)])
+        buffer[:] = bytes(size)
+
+
+async def stored(
+    store: IImageStore, content: bytes = CONTENT, record: ImageRecord | None = None
+) -> ImageRecord:
+    """Store an image; return the active record.
+
+    :param record: the queued record; by default a new one.
+    """
+    record = record or new_record()
+    await store.add(record)
+    upload = await store.upload(record.id, len(content))
+    await send(upload, content)
+    return await upload.finish(facts(content))
+
+
+async def status(store: IImageStore, image_id: str) -> ImageStatus:
+    """Return the status of an image."""
+    return (await store.record(image_id)).status
+
+
+class ImageStoreContract(ImageSourceContract):
+    """The tests for every store.  Subclasses provide the fixture ``subject``."""
+
+    @pytest.fixture
+    def store(self, subject: StoreSubject) -> IImageStore:
+        return subject.store
+
+    @ensureDeferred
+    async def test_provides_the_interface_of_stores(self, subject: StoreSubject) -> None:
+        verifyObject(IImageStore, subject.store)
+        assert subject.store is subject.source
+
+    @ensureDeferred
+    async def test_a_record_without_bytes(self, store: IImageStore) -> None:
+        record = attrs.evolve(
+            new_record(),
+            tags=("a", "é"),
+            properties={"os_distro": "debian"},
+            min_disk_gib=3,
+            is_protected=True,
+        )
+        await store.add(record)
+        assert await store.record(record.id) == record
+        assert record in await store.records()
+        with pytest.raises(ImageNotReady):
+            await store.find(OWNER, record.id)
+        with pytest.raises(ImageNotFound):
+            await store.find(STRANGER, record.id)
+        assert record.id not in [each.id for each in await store.images(OWNER)]
+
+    @ensureDeferred
+    async def test_stores_bytes(self, store: IImageStore) -> None:
+        record = attrs.evolve(new_record(), disk_format="qcow2", min_disk_gib=2)
+        await store.add(record)
+        upload = await store.upload(record.id, None)
+        verifyObject(IImageUpload, upload)
+        assert await status(store, record.id) is ImageStatus.SAVING
+        await send(upload, CONTENT)
+        active = await upload.finish(facts(CONTENT))
+        await upload.abort()
+        assert active == await store.record(record.id)
+        assert active.updated_at >= record.updated_at
+        assert (active.status, active.data) == (ImageStatus.ACTIVE, facts(CONTENT))
+        unchanged = {"updated_at": 1000.0, "status": ImageStatus.QUEUED, "data": None}
+        assert {**attrs.asdict(active), **unchanged} == attrs.asdict(record)
+        image = await store.find(OWNER, record.id)
+        assert (image.id, image.source, image.name) == (record.id, store.name, "disk")
+        assert (image.format, image.min_disk_gib) == ("qcow2", 2)
+        assert (image.size_bytes, image.disk_bytes) == (len(CONTENT), len(CONTENT))
+        assert image.digest is not None
+        assert image.digest.value == facts(CONTENT).sha512
+        assert await read_all(await store.open(image), 65536) == CONTENT
+        assert image in await store.images(OWNER)
+
+    @pytest.mark.parametrize(
+        ("visibility", "found", "listed"),
+        [
+            (Visibility.PRIVATE, False, False),
+            (Visibility.SHARED, False, False),
+            (Visibility.COMMUNITY, True, False),
+            (Visibility.PUBLIC, True, True),
+        ],
+    )
+    @ensureDeferred
+    async def test_who_may_use_an_image(
+        self, store: IImageStore, visibility: Visibility, found: bool, listed: bool
+    ) -> None:
+        image_id = (
+            await stored(store, record=attrs.evolve(new_record(), visibility=visibility))
+        ).id
+        assert image_id in [each.id for each in await store.images(OWNER)]
+        assert (image_id in [each.id for each in await store.images(STRANGER)]) is listed
+        if found:
+            assert (await store.find(STRANGER, image_id)).id == image_id
+        else:
+            with pytest.raises(ImageNotFound):
+                await store.find(STRANGER, image_id)
+
+    @ensureDeferred
+    async def test_changes(self, store: IImageStore) -> None:
+        record = await stored(store)
+
+        def changed(former: ImageRecord) -> ImageRecord:
+            assert former == record
+            return attrs.evolve(
+                former, id="f", owner="x", status=ImageStatus.QUEUED, data=None, name="new"
+            )
+
+        assert await store.change(record.id, changed) == attrs.evolve(record, name="new")
+        assert await store.record(record.id) == attrs.evolve(record, name="new")
+
+        def refused(former: ImageRecord) -> ImageRecord:
+            raise ImageConflict("refused")
+
+        with pytest.raises(ImageConflict):
+            await store.change(record.id, refused)
+        assert await store.record(record.id) == attrs.evolve(record, name="new")
+
+    @ensureDeferred
+    async def test_concurrent_changes_are_all_kept(self, store: IImageStore) -> None:
+        record = new_record()
+        await store.add(record)
+
+        def with_tag(tag: str) -> Callable[[ImageRecord], ImageRecord]:
+            return lambda former: attrs.evolve(former, tags=(*former.tags, tag))
+
+        tags = [str(number) for number in range(10)]
+        await gatherResults(
+            [Deferred.fromCoroutine(store.change(record.id, with_tag(tag))) for tag in tags]
+        )
+        assert sorted((await store.record(record.id)).tags) == tags
+
+    @ensureDeferred
+    async def test_removes(self, store: IImageStore) -> None:
+        record = await stored(store)
+        image = await store.find(OWNER, record.id)
+        await store.remove(record.id)
+        for call in (store.record, store.remove, lambda each: store.find(OWNER, each)):
+            with pytest.raises(ImageNotFound):
+                await call(record.id)
+        with pytest.raises(ImageNotFound):
+            await store.open(image)
+
+    @ensureDeferred
+    async def test_an_image_removed_during_its_upload(self, store: IImageStore) -> None:
+        record = new_record()
+        await store.add(record)
+        upload = await store.upload(record.id, None)
+        await send(upload, CONTENT)
+        await store.remove(record.id)
+        with pytest.raises(ImageNotFound):
+            await upload.finish(facts(CONTENT))
+        await upload.abort()
+        with pytest.raises(ImageNotFound):
+            await store.record(record.id)
+
+    @ensureDeferred
+    async def test_one_upload_at_a_time(self, store: IImageStore) -> None:
+        record = new_record()
+        await store.add(record)
+        first = await store.upload(record.id, None)
+        with pytest.raises(ImageConflict):
+            await store.upload(record.id, None)
+        await send(first, b"x" * len(CONTENT))
+        await first.abort()
+        await first.abort()
+        assert await status(store, record.id) is ImageStatus.QUEUED
+        second = await store.upload(record.id, None)
+        await send(second, CONTENT)
+        await second.finish(facts(CONTENT))
+        with pytest.raises(ImageConflict):
+            await store.upload(record.id, None)
+        image = await store.find(OWNER, record.id)
+        assert await read_all(await store.open(image), 65536) == CONTENT
+
+    @ensureDeferred
+    async def test_the_quota(self, subject: StoreSubject) -> None:
+        store, half = subject.store, noise(subject.quota_bytes // 2 + 1)
+        await stored(store, half)
+        record = new_record()
+        await store.add(record)
+        with pytest.raises(QuotaExceeded):
+            await store.upload(record.id, len(half))
+        assert await status(store, record.id) is ImageStatus.QUEUED
+        upload = await store.upload(record.id, None)
+        with pytest.raises(QuotaExceeded):
+            await send(upload, half)
+        await upload.abort()
+        assert await status(store, record.id) is ImageStatus.QUEUED
+        await stored(store, half, new_record(STRANGER.tenant))
+
+    @ensureDeferred
+    async def test_uploads_at_once_count_together(self, subject: StoreSubject) -> None:
+        store, half = subject.store, noise(subject.quota_bytes // 2 + 1)
+        uploads = []
+        for record in (new_record(), new_record()):
+            await store.add(record)
+            uploads.append(await store.upload(record.id, None))
+        await send(uploads[0], half)
+        with pytest.raises(QuotaExceeded):
+            await send(uploads[1], half)
+        await uploads[0].abort()
+        await send(uploads[1], half[: len(half) // 2])
+        await uploads[1].abort()
+
+    @ensureDeferred
+    async def test_removed_images_count_no_more(self, subject: StoreSubject) -> None:
+        half = noise(subject.quota_bytes // 2 + 1)
+        for _ in range(3):
+            record = await stored(subject.store, half)
+            await subject.store.remove(record.id)
+
+    @ensureDeferred
+    async def test_a_cancelled_upload_leaves_the_image_queued(self, store: IImageStore) -> None:
+        record = new_record()
+        await store.add(record)
+        await cancelled(store.upload(record.id, None))
+        assert await status(store, record.id) is ImageStatus.QUEUED
+
+    @ensureDeferred
+    async def test_hostile_ids(self, store: IImageStore) -> None:
+        for image_id in (*HOSTILE, "0" * 400, "a/../b"):
+            for call in (
+                store.record,
+                store.remove,
+                lambda each: store.upload(each, None),
+                lambda each: store.change(each, lambda record: record),
+            ):
+                with pytest.raises(ImageNotFound):
+                    await call(image_id)
+
+
+def make_image_store_tests(
+    make: Callable[[PluginContext, Path], StoreSubject],
+) -> type[ImageStoreContract]:
+    """Return the contract suite of one store, for a test module to name.
+
+    The suite contains the suite of sources.
+
+    :param make: creates the subject from a context and an empty folder; called once per test.  The
+        store must take its name from the context.
+    """
+
+    class TestImageStore(ImageStoreContract):
+        @pytest.fixture
+        def subject(self, context: PluginContext, tmp_path: Path) -> StoreSubject:
+            return make(context, tmp_path)
+
+    return TestImageStore
