@@ -174,12 +174,12 @@ def _idna(url: EncodedURL) -> EncodedURL:
     """
     if ":" in url.host:
         return url
-    if url.host.isascii():
-        # Skip IDNA, because DNS allows more names, for example names with underscores.
-        if _NAME.fullmatch(url.host) is None:
-            raise UnicodeError("no name of a host")
-        return url
-    return url.replace(host=URL(url.scheme, url.host).to_uri().host)
+    # Skip IDNA for ASCII, because DNS allows more names, for example names with underscores.
+    if not url.host.isascii():
+        url = url.replace(host=URL(url.scheme, url.host).to_uri().host)
+    if _NAME.fullmatch(url.host) is None:
+        raise UnicodeError("no name of a host")
+    return url
 
 
 def _without_dots(path: str) -> str:
