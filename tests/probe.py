@@ -290,6 +290,14 @@ def takes_memory_by_a_device() -> bool:
         return len(mmap.mmap(file.fileno(), 4096, mmap.MAP_SHARED, mmap.PROT_READ)) > 0
 
 
+def keeps_memory_from_others() -> bool:
+    # mlock(2) of a file, whose pages count in no limit of data.
+    file, size = os.open(sys.executable, os.O_RDONLY), 2 * 1024 * 1024
+    libc.mmap.restype = ctypes.c_void_p
+    start = libc.mmap(None, ctypes.c_size_t(size), mmap.PROT_READ, mmap.MAP_PRIVATE, file, 0)
+    return not libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(size))
+
+
 def takes_memory_for_tables() -> bool:
     # The tables of this much address space take two GiB.
     return bool(attempt(mapped, 1024 * GIB, mmap.PROT_READ, mmap.MAP_PRIVATE))

@@ -127,6 +127,8 @@ def test_nothing_is_reached_from_a_server(user: int) -> None:
     Break: `src/bootvol/jail/program/calls.py`:
     `calls.refuse("prctl", (0, _MASKED_EQ, _INT, _PR_SET_SECCOMP))` -> `pass`
     Break: `src/bootvol/jail/program/calls.py`: `469, 444, 445, 446)` -> `469)`
+    Break: `src/bootvol/jail/__init__.py`: `_LOCKED: Final = 1024 * 1024` ->
+    `_LOCKED: Final = 1 << 40`
     """
     assert attacks("guest", user) == ["writes_what_it_has_open", *grows(user)]
 

@@ -35,6 +35,9 @@ THREADS: Final = 4096
 #: in each socket (net.core.wmem_default), beside the memory of the process.  QEMU has two
 #: descriptors for each disk and virtual CPU.
 FILES: Final = 4096
+#: Bytes that a program may keep in memory, also of its files (mlock(2)).  Libraries do so with
+#: secrets.
+_LOCKED: Final = 1024 * 1024
 _GIB: Final = 1024 * 1024 * 1024
 #: Address space in bytes beside the memory in use.  The C library reserves 64 MiB for each thread.
 _RESERVED: Final = 128 * _GIB
@@ -150,7 +153,7 @@ class Jail:
         :raises NotConfined: if programs have to be confined, and cannot be: see :meth:`check`.
         """
         self.check()
-        words = [f"sockets={bounds.sockets.value}"]
+        words = [f"sockets={bounds.sockets.value}", f"limit=MEMLOCK:{_LOCKED}"]
         if os.geteuid() == 0 and not bounds.as_us:
             words += [f"users={self.first_user}", f"limit=NPROC:{THREADS}"]
             words += [f"own={_path(each)}" for each in bounds.owns]
