@@ -62,6 +62,7 @@ class Volume:
     :ivar error: reason for the status ``error``, or for the last failed attach or detach.
     :ivar uuid: a second id, used by later versions of the API.
     :ivar snapshot_uuid: uuid of the snapshot that the volume was made from.
+    :ivar updated_at: time of the last change by a caller or of the status; None without a change.
     :ivar request_id: id of the request that created the volume; empty if unknown.
     :ivar host: the host whose daemons alone reach the volume; empty if every host's daemons do.
     """
@@ -87,6 +88,7 @@ class Volume:
     snapshot_uuid: str | None = None
     request_id: str = ""
     host: str = ""
+    updated_at: datetime | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -104,6 +106,7 @@ class Snapshot:
     :ivar volume_uuid: uuid of the original volume.
     :ivar request_id: id of the request that created the snapshot; empty if unknown.
     :ivar host: the host whose daemons alone reach the content; empty if every host's daemons do.
+    :ivar updated_at: time of the last change by a caller or of the status; None without a change.
     """
 
     id: int
@@ -122,6 +125,8 @@ class Snapshot:
     volume_uuid: str = ""
     request_id: str = ""
     host: str = ""
+    updated_at: datetime | None = None
+    metadata: Mapping[str, str] = attrs.Factory(dict)
 
     @property
     def size_bytes(self) -> int:
@@ -137,6 +142,7 @@ class NewSnapshot:
     display_name: str | None = None
     display_description: str | None = None
     force: bool = False
+    metadata: Mapping[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen
@@ -162,11 +168,14 @@ class VolumeType:
     """A kind of volume that callers choose by name.
 
     :ivar extra_specs: settings by the operator.  ``volume_backend_name`` names the type's backend.
+    :ivar uuid: a second id, used by later versions of the API.
     """
 
     id: int
     name: str
     extra_specs: Mapping[str, str]
+    uuid: str
+    description: str | None = None
 
 
 @attrs.frozen

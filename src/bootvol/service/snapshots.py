@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection as Db
@@ -12,7 +13,7 @@ from bootvol.backends import Backends
 from bootvol.errors import ErrorReport, SnapshotBusy, VolumeBusy
 from bootvol.lifecycle import Event, IllegalTransition, Kind, Status
 from bootvol.model import Caller, NewSnapshot, Snapshot
-from bootvol.service.quotas import Quotas
+from bootvol.service.quotas import Quotas, check_metadata
 from bootvol.service.volumes import Work, absence
 from bootvol.store import attachments as attachment_rows
 from bootvol.store import snapshots as snapshot_rows
@@ -46,8 +47,10 @@ class Snapshots:
 
         :raises VolumeNotFound: if the volume does not exist.
         :raises VolumeBusy: if the volume's status does not allow a snapshot.
-        :raises QuotaExceeded: if the tenant has as many snapshots as allowed.
+        :raises QuotaExceeded: if the tenant has as many snapshots as allowed, or if the metadata
+            has too many items.
         """
+        check_metadata(wanted.metadata)
         added = await self._database.write(self._add, caller, wanted)
         self._work.wake()
         return added
@@ -77,6 +80,7 @@ class Snapshots:
             host=volume.host,
             display_name=wanted.display_name,
             display_description=wanted.display_description,
+            metadata=wanted.metadata,
             request_id=caller.request_id,
         )
         return snapshot_rows.add(db, snapshot)
@@ -96,15 +100,15 @@ class Snapshots:
         """
         return await self._database.read(snapshot_rows.get, caller.tenant, snapshot_id)
 
-    async def change(
-        self, caller: Caller, snapshot_id: int, values: Mapping[str, object]
-    ) -> Snapshot:
+    async def change(self, caller: Caller, snapshot_id: int, values: Mapping[str, Any]) -> Snapshot:
         """Change a snapshot in any status; return the snapshot.
 
-        :param values: new values of ``display_name`` and ``display_description``; other values
-            stay.
+        :param values: new values of ``display_name``, ``display_description`` and ``metadata``,
+            which is replaced as a whole; other values stay.
         :raises SnapshotNotFound: if the snapshot does not exist or belongs to another tenant.
+        :raises QuotaExceeded: if the metadata has too many items.
         """
+        check_metadata(values.get("metadata") or {})
 
         def write(db: Db) -> Snapshot:
             snapshot_rows.get(db, caller.tenant, snapshot_id, lock=True)

@@ -49,14 +49,34 @@ class VolumeTypes:
             )
         return backend
 
-    async def create(self, name: str, extra_specs: Mapping[str, str]) -> VolumeType:
+    async def of_uuid(self, uuid: str) -> VolumeType:
+        """Return the type with a uuid.
+
+        :raises VolumeTypeNotFound: if the type does not exist.
+        """
+        return await self._database.read(type_rows.of_uuid, uuid)
+
+    async def create(
+        self, name: str, extra_specs: Mapping[str, str], description: str | None = None
+    ) -> VolumeType:
         """Add a type.
 
         :raises UnknownBackend: if the type's backend is not configured.
         :raises VolumeTypeExists: if another type has that name.
         """
         self._check(extra_specs)
-        return await self._database.write(type_rows.add, name, extra_specs)
+        return await self._database.write(type_rows.add, name, extra_specs, description)
+
+    async def change(self, type_id: int, values: Mapping[str, object]) -> VolumeType:
+        """Change the name or the description of a type; return the type.
+
+        Volumes of the type keep the earlier name.
+
+        :param values: new values of ``name`` and ``description``; other values stay.
+        :raises VolumeTypeNotFound: if the type does not exist.
+        :raises VolumeTypeExists: if another type has the name.
+        """
+        return await self._database.write(_change, type_id, values)
 
     async def update(self, type_id: int, extra_specs: Mapping[str, str]) -> None:
         """Set some extra specs of a type; the others stay.
@@ -89,6 +109,12 @@ class VolumeTypes:
                 f"The {BACKEND} {backend} is not configured."
                 f" Use one of: {', '.join(self._backends.names)}."
             )
+
+
+def _change(db: Db, type_id: int, values: Mapping[str, object]) -> VolumeType:
+    type_rows.get(db, type_id, lock=True)
+    type_rows.change(db, type_id, values)
+    return type_rows.get(db, type_id)
 
 
 def _update(db: Db, type_id: int, extra_specs: Mapping[str, str]) -> None:

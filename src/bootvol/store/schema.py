@@ -24,7 +24,7 @@ from bootvol.lifecycle import Kind
 from bootvol.store.columns import CleanJson, CleanString, CleanText, UtcTime
 
 #: The newest migration.  The migration leaves the tables as they are here.
-REVISION: Final = "0016"
+REVISION: Final = "0017"
 
 METADATA = MetaData(
     naming_convention={
@@ -76,6 +76,7 @@ volumes = Table(
     Column("user", CleanString(255), nullable=False),
     Column("size_gib", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime),
     Column("availability_zone", CleanString(255), nullable=False),
     Column("backend", CleanString(64), nullable=False),
     _host(),
@@ -110,10 +111,12 @@ snapshots = Table(
     Column("volume_uuid", CleanString(36)),
     Column("size_gib", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime),
     Column("backend", CleanString(64), nullable=False),
     _host(),
     Column("display_name", CleanString(255)),
     Column("display_description", CleanString(255)),
+    Column("metadata", CleanJson),
     _finished(),
     *_life(),
     Index(None, "tenant", "id"),
@@ -306,8 +309,12 @@ volume_types = Table(
     "volume_types",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
+    # The type's id for callers of Cinder v3.
+    Column("uuid", CleanString(36)),
     Column("name", CleanString(255), nullable=False, unique=True),
+    Column("description", CleanString(255)),
     Column("extra_specs", CleanJson, nullable=False),
+    Index(None, "uuid", unique=True),
     sqlite_autoincrement=True,
 )
 

@@ -18,6 +18,7 @@ from bootvol.store.states import error_of
 def add(connection: Connection, snapshot: Snapshot) -> Snapshot:
     """Insert ``snapshot``, and ignore its id.  Return the snapshot with its new id."""
     values = attrs.asdict(snapshot, filter=attrs.filters.exclude("id", "error"), recurse=False)
+    values["metadata"] = dict(snapshot.metadata)
     return attrs.evolve(snapshot, id=states.add(connection, Kind.SNAPSHOT, values))
 
 
@@ -49,7 +50,7 @@ def change(connection: Connection, snapshot_id: int, values: Mapping[str, object
     """
     if values:
         changed = update(snapshots).where(snapshots.c.id == snapshot_id)
-        connection.execute(changed.values(dict(values)))
+        connection.execute(changed.values({**values, **states.change_noted(Kind.SNAPSHOT)}))
 
 
 def count(connection: Connection, tenant: str) -> int:
@@ -83,4 +84,6 @@ def of_row(row: Row[object]) -> Snapshot:
         volume_uuid=row.volume_uuid,
         request_id=row.request_id or "",
         host=row.host,
+        updated_at=row.updated_at,
+        metadata=row.metadata or {},
     )

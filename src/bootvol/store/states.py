@@ -6,6 +6,7 @@ No other module writes a status. Each change is collected for subscribers: see :
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -82,6 +83,7 @@ def apply_event(
             .where(mine)
             .values(
                 status=status,
+                **change_noted(kind),
                 error_code=error.code if error else None,
                 error_message=error.message if error else None,
                 error_retryable=error.retryable if error else None,
@@ -105,6 +107,11 @@ def apply_event(
         ),
     )
     return status
+
+
+def change_noted(kind: Kind) -> Mapping[str, datetime]:
+    """Return the value of the column for the time of a row's last change, if rows have one."""
+    return {} if kind is Kind.SERVER else {"updated_at": datetime.now(UTC)}
 
 
 def begin_removal(connection: Connection, kind: Kind, number: int) -> None:

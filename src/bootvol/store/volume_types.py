@@ -8,16 +8,26 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, u
 from sqlalchemy.exc import IntegrityError
 
 from bootvol.errors import VolumeTypeExists, VolumeTypeNotFound
-from bootvol.model import VolumeType
+from bootvol.model import VolumeType, new_uuid
 from bootvol.store.schema import volume_types
 
 
-def add(connection: Connection, name: str, extra_specs: Mapping[str, str]) -> VolumeType:
-    """Insert a type.  Return the type with its id.
+def add(
+    connection: Connection,
+    name: str,
+    extra_specs: Mapping[str, str],
+    description: str | None = None,
+) -> VolumeType:
+    """Insert a type.  Return the type with its ids.
 
     :raises VolumeTypeExists: if another type has this name.
     """
-    values = {"name": name, "extra_specs": dict(extra_specs)}
+    values = {
+        "uuid": new_uuid(),
+        "name": name,
+        "description": description,
+        "extra_specs": dict(extra_specs),
+    }
     added = insert(volume_types).values(values).returning(volume_types)
     try:
         return _of_row(connection.execute(added).one())
@@ -40,6 +50,26 @@ def named(connection: Connection, name: str) -> VolumeType:
     :raises VolumeTypeNotFound: if no type has this name.
     """
     return _one(connection, volume_types.c.name == name, name)
+
+
+def of_uuid(connection: Connection, uuid: str) -> VolumeType:
+    """Return the type with a uuid.
+
+    :raises VolumeTypeNotFound: if no type has this uuid.
+    """
+    return _one(connection, volume_types.c.uuid == uuid, uuid)
+
+
+def change(connection: Connection, type_id: int, values: Mapping[str, object]) -> None:
+    """Change the name or the description of a type that :func:`get` has locked.
+
+    :raises VolumeTypeExists: if another type has the name.
+    """
+    try:
+        mine = update(volume_types).where(volume_types.c.id == type_id)
+        connection.execute(mine.values(dict(values)))
+    except IntegrityError:
+        raise VolumeTypeExists(str(values.get("name"))) from None
 
 
 def listed(connection: Connection) -> Sequence[VolumeType]:
@@ -75,4 +105,4 @@ def _one(
 
 
 def _of_row(row: Row[object]) -> VolumeType:
-    return VolumeType(row.id, row.name, row.extra_specs)
+    return VolumeType(row.id, row.name, row.extra_specs, row.uuid, row.description)

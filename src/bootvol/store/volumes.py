@@ -68,7 +68,8 @@ def change(connection: Connection, volume_id: int, values: Mapping[str, object])
     :param values: new values, by column name.
     """
     if values:
-        connection.execute(update(volumes).where(volumes.c.id == volume_id).values(dict(values)))
+        mine = update(volumes).where(volumes.c.id == volume_id)
+        connection.execute(mine.values({**values, **states.change_noted(Kind.VOLUME)}))
 
 
 def usage(connection: Connection, tenant: str) -> Usage:
@@ -130,6 +131,7 @@ def of_row(row: Row[object]) -> Volume:
         snapshot_uuid=row.snapshot_uuid,
         request_id=row.request_id or "",
         host=row.host,
+        updated_at=row.updated_at,
     )
 
 
